@@ -1,0 +1,195 @@
+"""Every error deploykit raises, from one root, a family per package.
+
+Each class says what the caller should do about it. The text of an error names the thing that is wrong and,
+where there is one, the way out; it never carries a passcode, a password, a key or a message body.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DeploykitError(Exception):
+    """The root. Catch it to catch everything deploykit raises on purpose; anything else is a bug.
+
+    Args:
+        problem: what is wrong, naming the thing.
+        remedy: what the reader can do about it; may be empty.
+    """
+
+    #: Exit code of the command line: 1 failed, 2 wrong usage or settings, 3 refused by policy.
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.problem} ({self.remedy})" if self.remedy else self.problem
+
+
+# -- names and settings --------------------------------------------------------------------------------------------
+
+
+class InvalidName(DeploykitError, ValueError):
+    """A repository, ref, object id, node or site name is not acceptable. Drop the input it came from."""
+
+    exit_code = 2
+
+
+class SettingsError(DeploykitError):
+    """The settings are wrong. All mistakes are in `problems`, each with its path; correct the file and start again."""
+
+    exit_code = 2
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.problems = problems or (problem,)
+
+
+class UsageError(DeploykitError):
+    """The command or call was given something it cannot work with. Correct the call."""
+
+    exit_code = 2
+
+
+# -- messages and their wire -----------------------------------------------------------------------------------------
+
+
+class MessageError(DeploykitError):
+    """Bytes are not a message we accept. Never retry: reject (dead-letter) them, they will not get better.
+
+    `problems` holds every mistake found, each with its path inside the message.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.problems = problems or (problem,)
+
+
+class SignatureError(MessageError):
+    """A signature is missing, wrong, or from a key that is not allowed. Do not act; report it."""
+
+    exit_code = 3
+
+
+class PolicyRefused(DeploykitError):
+    """A genuine message asks for what its sender may not do, or comes too late, or for somebody else. Do not act."""
+
+    exit_code = 3
+
+
+class KeyFileError(DeploykitError):
+    """A key or allowed_signers file cannot be used. Correct the file (format, passphrase, file mode)."""
+
+    exit_code = 2
+
+
+# -- outbox and ids --------------------------------------------------------------------------------------------------
+
+
+class OutboxError(DeploykitError):
+    """The spool cannot take or give a record. Nothing was queued; free the disk or correct the directory's mode."""
+
+
+class IdStoreError(DeploykitError):
+    """The store of handled ids cannot be read or written. Do not act on commands until it can."""
+
+
+# -- bus -------------------------------------------------------------------------------------------------------------
+
+
+class BusError(DeploykitError):
+    """Something on the way to or from the broker failed. Keep the message (outbox) and try again later."""
+
+
+class AddressError(BusError, ValueError):
+    """A broker address is not understood. Correct it; the text names the part."""
+
+    exit_code = 2
+
+
+class ConnectError(BusError):
+    """No broker of the list could be reached or would talk. The supervisor goes on trying; check the address."""
+
+
+class LoginRefused(ConnectError):
+    """The broker refused login, passcode or virtual host. Correct the credentials; trying again does not help."""
+
+
+class PublishError(BusError):
+    """The broker did not confirm a message in time, or refused it. It may or may not have arrived: send it again."""
+
+
+class BusClosed(BusError):
+    """The bus was stopped. Start a new one."""
+
+
+class DialectError(BusError):
+    """The broker cannot do what was asked without losing data. Ask for something it can, or use another broker."""
+
+    exit_code = 2
+
+
+# -- mirrors ---------------------------------------------------------------------------------------------------------
+
+
+class MirrorError(DeploykitError):
+    """A mirror cannot do what was asked; it holds what it held before."""
+
+
+class OriginError(MirrorError):
+    """The origin cannot be reached, refused us, or broke off. Try again later; check the URL and credentials."""
+
+
+class DeadlineExceeded(OriginError):
+    """The origin did not answer within the deadline. Nothing changed; try again later."""
+
+
+class RefNotFound(MirrorError):
+    """The mirror has no such ref, tag or commit. Fetch first, or check the name."""
+
+
+class RefRefused(MirrorError):
+    """A policy of this mirror forbids the change the origin shows. Look at the origin, or change the policy."""
+
+    exit_code = 3
+
+
+class MirrorCorrupt(MirrorError):
+    """The mirror's own files are damaged or objects are missing. Run `deploykit mirror check`."""
+
+
+class LockBusy(DeploykitError):
+    """Another process holds the lock. Wait for it, or ask with a longer time-out; no unlock command is needed."""
+
+
+# -- trees and releases ----------------------------------------------------------------------------------------------
+
+
+class TreeError(DeploykitError):
+    """A git tree holds what must not or cannot be written out. The target was not touched; fix the repository."""
+
+
+class ReleaseError(DeploykitError):
+    """A release step failed. The live release is whole: either the old one, or the new one."""
+
+
+class ScriptFailed(ReleaseError):
+    """A deploy script ended with an error or ran out of time. Read its output in the release's record."""
+
+
+class PreflightRefused(ReleaseError):
+    """A check before the first change failed; nothing was touched. The text names what to correct."""
+
+
+# -- hooks, daemons, demo --------------------------------------------------------------------------------------------
+
+
+class InstallError(DeploykitError):
+    """A hook cannot be installed or removed there. Nothing was changed; the text names the obstacle."""
+
+
+class DemoFailed(DeploykitError):
+    """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""

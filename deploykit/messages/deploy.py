@@ -1,0 +1,77 @@
+"""The deploy command and its reply."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar, Literal
+
+import attrs
+
+from deploykit.messages.base import Message, one_line
+from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
+
+DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
+DeployOutcome = Literal["success", "failure", "rolled-back", "refused"]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class DeployRequested(Message):
+    """A command: put `commit` (which `ref` names) live on `site`. Nodes act on it only when it is signed.
+
+    Args:
+        audience: the nodes it is for; any other node ignores it. Never empty.
+        expires: after this instant no node acts on it; a receiver caps how far ahead it may lie.
+        phase: all of a deploy, only its preparation, only its activation, or the way back.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
+
+    site: SiteName
+    ref: RefName
+    commit: ObjectId
+    audience: tuple[NodeName, ...]
+    expires: datetime
+    phase: DeployPhase = "deploy"
+    requested_by: str = ""
+
+    @property
+    def summary(self) -> str:
+        who = f" by {self.requested_by}" if self.requested_by else ""
+        nodes = ", ".join(self.audience)
+        return one_line(f"{self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} on {nodes} requested{who}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class StepReport:
+    """One step of a deploy: its name, outcome, the exit code where a script ran, and its capped output."""
+
+    name: str
+    outcome: Literal["done", "failed", "skipped"]
+    seconds: float = 0.0
+    exit_code: int | None = None
+    output: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class DeployReported(Message):
+    """A node's reply to a `DeployRequested`. `request` is that message's id, `release` the directory's name."""
+
+    TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
+
+    node: NodeName
+    site: SiteName
+    request: str
+    phase: DeployPhase
+    outcome: DeployOutcome
+    ref: RefName
+    commit: ObjectId
+    release: str = ""
+    detail: str = ""
+    steps: tuple[StepReport, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        why = f": {self.detail}" if self.detail else ""
+        return one_line(
+            f"{self.node} {self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} {self.outcome}{why}"
+        )

@@ -1,0 +1,136 @@
+"""Names that come from outside: parsed once here, trusted by their type after.
+
+Rules: every name is bounded, printable and free of control characters before it gets its type. What git allows as
+a ref is not what is safe as a directory: `path_component` is the separate, injective way from the one to the other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NewType
+
+from deploykit.errors import InvalidName
+
+RepoName = NewType("RepoName", str)
+RefName = NewType("RefName", str)
+ObjectId = NewType("ObjectId", str)
+NodeName = NewType("NodeName", str)
+SiteName = NewType("SiteName", str)
+
+#: "No object": the old id of a created ref, the new id of a deleted one.
+ZERO_ID: Final = ObjectId("0" * 40)
+ZERO_ID_SHA256: Final = ObjectId("0" * 64)
+
+_MAX_NAME = 255
+_MAX_REF = 1024
+
+_OBJECT_ID = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
+_REPO_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
+_NODE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+# git check-ref-format(1), rules 3, 4, 5, 9, 10 as one search: any hit is a refusal.
+_REF_REFUSED = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\]|/\.|\.(?:/|\Z)|\.lock(?:/|\Z)|\A/|/\Z")
+
+
+def _shown(text: object) -> str:
+    """The offending text for an error line: escaped and short."""
+    return ascii(text) if len(str(text)) <= 80 else ascii(str(text)[:77]) + "..."
+
+
+def parse_object_id(text: str) -> ObjectId:
+    """Accept 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
+
+    Raises:
+        InvalidName: anything else.
+    """
+    if not isinstance(text, str) or not _OBJECT_ID.match(text):
+        raise InvalidName(f"not an object id: {_shown(text)}", "expected 40 or 64 lower-case hex digits")
+    return ObjectId(text)
+
+
+def is_zero(oid: ObjectId) -> bool:
+    """Tell whether `oid` says "no object"."""
+    return oid in (ZERO_ID, ZERO_ID_SHA256)
+
+
+def parse_ref_name(text: str) -> RefName:
+    """Accept a full ref name (`refs/heads/main`), by the rules of git check-ref-format(1).
+
+    Raises:
+        InvalidName: not below `refs/`, or git would refuse it.
+    """
+    if not isinstance(text, str) or not text.startswith("refs/") or text.count("/") < 2:
+        raise InvalidName(f"not a full ref name: {_shown(text)}", "expected refs/heads/NAME or refs/tags/NAME")
+    if len(text) > _MAX_REF or _REF_REFUSED.search(text) or not _encodable(text):
+        raise InvalidName(f"not an acceptable ref name: {_shown(text)}", "see git check-ref-format(1)")
+    return RefName(text)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def short_ref(ref: RefName) -> str:
+    """Drop the namespace a person would not say: `refs/tags/v1` -> `v1`.
+
+    >>> short_ref(RefName("refs/heads/topic/x"))
+    'topic/x'
+    """
+    for prefix in ("refs/heads/", "refs/tags/"):
+        if ref.startswith(prefix):
+            return ref[len(prefix) :]
+    return str(ref)
+
+
+def parse_repo_name(text: str) -> RepoName:
+    """Accept `name` or `group/name`: letters, digits, `_ . + -`, no part that starts with a dot or a dash.
+
+    Raises:
+        InvalidName: absolute, empty, too long, or a part is not acceptable.
+    """
+    if not isinstance(text, str) or not 0 < len(text) <= _MAX_NAME or not all(map(_REPO_PART.match, text.split("/"))):
+        raise InvalidName(f"not a repository name: {_shown(text)}", "letters, digits, _ . + - and / between parts")
+    return RepoName(text)
+
+
+def parse_node_name(text: str) -> NodeName:
+    """Accept a host-like name: letters, digits, `_ . -`.
+
+    Raises:
+        InvalidName: anything else.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE.match(text):
+        raise InvalidName(f"not a node name: {_shown(text)}", "letters, digits, _ . - only")
+    return NodeName(text)
+
+
+def parse_site_name(text: str) -> SiteName:
+    """Accept a site's name: letters, digits, `_ . -`.
+
+    Raises:
+        InvalidName: anything else.
+    """
+    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE.match(text):
+        raise InvalidName(f"not a site name: {_shown(text)}", "letters, digits, _ . - only")
+    return SiteName(text)
+
+
+_COMPONENT_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-@")
+
+
+def path_component(text: str) -> str:
+    """Turn any text into one safe directory name, injectively: two texts never share a name.
+
+    Every byte outside `A-Za-z0-9._+-@` becomes `%XX`, and so does a leading `.` or `-`.
+
+    >>> path_component("topic/x"), path_component("topic_x"), path_component("..")
+    ('topic%2Fx', 'topic_x', '%2E.')
+    """
+    raw = text.encode("utf-8", "surrogatepass")
+    out = "".join(chr(b) if b in _COMPONENT_SAFE else f"%{b:02X}" for b in raw)
+    if out[:1] in (".", "-"):
+        out = f"%{ord(out[0]):02X}{out[1:]}"
+    return out
