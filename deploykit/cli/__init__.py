@@ -1,0 +1,106 @@
+"""The `deploykit` command: parse, call, print; no logic.
+
+Sub-commands are modules of this package, each loaded when it is asked for, so `deploykit --help` stays quick.
+Exit code 0 done, 1 failed, 2 wrong usage or settings, 3 refused by policy. An error is one line, never a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from deploykit import __version__
+from deploykit.errors import DeploykitError, MessageError, SettingsError
+
+#: Command -> (module below deploykit.cli, attribute, one line for `--help`). Order is the order of the help page.
+COMMANDS: dict[str, tuple[str, str, str]] = {
+    "demo": ("demo", "demo", "Show one push become a release, with real processes, in a temporary directory."),
+    "broker": ("broker", "broker", "Run the embedded broker in the foreground (not for production)."),
+    "agent": ("agent", "agent", "Run the node's daemon: mirrors, releases, reports."),
+    "relay": ("relay", "relay", "Send what the outbox holds, now and as it comes."),
+    "publish": ("publish", "publish", "Queue or send one message."),
+    "watch": ("watch", "watch", "Print the human line of each message as it passes."),
+    "deploy": ("deploy", "deploy", "Ask a node to put a tag live, and wait for its report."),
+    "status": ("status", "status", "Tell what this node holds: mirrors, sites, queued messages."),
+    "keys": ("keys", "keys", "Make signing keys and say whom to trust."),
+    "outbox": ("outbox", "outbox", "Look at queued and dead messages."),
+    "mirror": ("mirror", "mirror", "Sync, show and check git mirrors."),
+    "release": ("release", "release", "Deploy, roll back, list and verify a site's releases."),
+    "message": ("message", "message", "Encode, decode, sign and verify messages."),
+    "keepalive": ("keepalive", "keepalive", "Keep firewalls quiet: an empty message to listed destinations."),
+    "doctor": ("doctor", "doctor", "Say what each broker is, and whether it does what we need."),
+    "hooks": ("hooks", "hooks", "Install, check and remove the hook scripts."),
+    "config": ("config", "config", "Check and show the settings."),
+}
+
+
+class _LazyGroup(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(f"deploykit.cli.{module}"), attribute)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"deploykit.cli.{module}.{attribute} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, _, line) in COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="deploykit")
+def group() -> None:
+    """Message-driven deploys over STOMP.
+
+    \b
+    Example:
+      deploykit demo            one push, end to end, in a temporary directory
+      deploykit COMMAND --help  what a command takes, with an example
+    """
+
+
+def report(error: DeploykitError) -> None:
+    """Print an error the way every command does: one line, and one more for each further mistake found."""
+    print_error(str(error))
+    if isinstance(error, SettingsError | MessageError) and error.problems != (error.problem,):
+        for problem in error.problems:
+            click.echo(f"  {problem}", err=True)
+
+
+def print_error(line: str) -> None:
+    """Print one line to standard error, control characters made visible."""
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    click.echo(f"deploykit: {shown}", err=True)
+
+
+def main() -> None:
+    """Run the command line: the entry point of the `deploykit` script."""
+    try:
+        code = group.main(prog_name="deploykit", standalone_mode=False)
+    except DeploykitError as error:
+        report(error)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        print_error("interrupted")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        where = f" {error.filename}" if error.filename else ""
+        print_error(f"{error.strerror or error}{where}")
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)

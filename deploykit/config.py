@@ -1,0 +1,285 @@
+"""One TOML file -> `Settings`. All mistakes are reported at once, each with its path and what was expected.
+
+Secrets: `passcode_file = "PATH"` or `passcode = "env:NAME"` keep them out of the file. A file that holds one itself
+must be readable by its owner alone (0600), or by the daemon's group too (0640).
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import socket
+import stat
+import tomllib
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+import cattrs
+from cattrs.errors import (
+    AttributeValidationNote,
+    BaseValidationError,
+    ForbiddenExtraKeysError,
+    IterableValidationNote,
+)
+from cattrs.gen import make_dict_structure_fn
+
+from deploykit.errors import DeploykitError, InvalidName, SettingsError
+from deploykit.names import (
+    NodeName,
+    RepoName,
+    SiteName,
+    parse_node_name,
+    parse_repo_name,
+    parse_site_name,
+)
+from deploykit.settings import Settings
+
+DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
+
+_SECRET_MODE: Final = 0o640
+_CREDENTIALS_IN_URL: Final = re.compile(r"://[^/@\s,()]+:[^/@\s,()]+@")
+
+
+def load_settings(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings file; without a path, `$DEPLOYKIT_CONFIG` or `/etc/deploykit/deploykit.toml`.
+
+    Raises:
+        SettingsError: the file cannot be read, is not TOML, or holds mistakes (`problems` has all of them).
+    """
+    environ = os.environ if environ is None else environ
+    path = path or Path(environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH)
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            raw = file.read()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read settings {path}: {error.strerror}", "give another file with --config, or create it"
+        ) from error
+    return parse_settings(raw, where=str(path), mode=stat.S_IMODE(mode), environ=environ)
+
+
+def parse_settings(
+    raw: bytes, *, where: str = "settings", mode: int | None = None, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Turn the bytes of a settings file into `Settings`.
+
+    Args:
+        raw: TOML, UTF-8.
+        where: what to call the file in an error.
+        mode: the file's permission bits, checked when it holds a secret; None skips the check.
+        environ: where `env:NAME` looks.
+
+    Raises:
+        SettingsError: with every mistake in `problems`.
+    """
+    try:
+        data = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{where} is not TOML: {error}", "correct the line it names") from error
+    problems: list[str] = []
+    _resolve_secrets(data, mode, os.environ if environ is None else environ, problems)
+    data.setdefault("node", _own_name())
+    problems += _bad_keys(data)
+    settings: Settings | None = None
+    try:
+        settings = _CONVERTER.structure(data, Settings)
+    except BaseValidationError as group:
+        problems += _explain(group, "", Settings)
+    else:
+        problems += _check(settings)
+    if problems or settings is None:
+        found = tuple(dict.fromkeys(problems))
+        head = f"{where}: {found[0]}" if len(found) == 1 else f"{where} has {len(found)} mistakes"
+        raise SettingsError(head, problems=(head,) if len(found) == 1 else found)
+    return settings
+
+
+def _own_name() -> str:
+    return socket.gethostname().split(".")[0] or "localhost"
+
+
+def _resolve_secrets(data: dict[str, Any], mode: int | None, environ: Mapping[str, str], problems: list[str]) -> None:
+    """Replace `passcode_file` and `env:` references in `[broker]` by what they stand for."""
+    broker = data.get("broker")
+    if not isinstance(broker, dict):
+        return
+    literal = isinstance(broker.get("passcode"), str) and not broker["passcode"].startswith("env:")
+    literal |= bool(_CREDENTIALS_IN_URL.search(str(broker.get("address", ""))))
+    if literal and mode is not None and mode & ~_SECRET_MODE:
+        problems.append(
+            f"broker: the file holds a passcode but has mode {mode:04o} (chmod 0600 it, or use passcode_file)"
+        )
+    for key in ("login", "passcode", "address"):
+        value = broker.get(key)
+        if isinstance(value, str) and value.startswith("env:"):
+            if value[4:] not in environ:
+                problems.append(f"broker.{key}: environment variable {value[4:]} is not set")
+            broker[key] = environ.get(value[4:], "")
+    secret_file = broker.pop("passcode_file", None)
+    if secret_file is None:
+        return
+    if "passcode" in broker:
+        problems.append("broker: give passcode or passcode_file, not both")
+    try:
+        with Path(str(secret_file)).open("rb") as file:
+            file_mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            broker["passcode"] = file.read(4096).decode().rstrip("\r\n")
+        if file_mode & ~_SECRET_MODE:
+            problems.append(f"broker.passcode_file: {secret_file} has mode {file_mode:04o} (chmod 0600 or 0640 it)")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        problems.append(f"broker.passcode_file: cannot read {secret_file}: {reason}")
+
+
+def _bad_keys(data: dict[str, Any]) -> list[str]:
+    """Find tables whose name is not acceptable: cattrs would tell of them only when all they hold is right."""
+    problems = []
+    for table, parse in (("repositories", parse_repo_name), ("sites", parse_site_name)):
+        entries = data.get(table)
+        for key in entries if isinstance(entries, dict) else ():
+            try:
+                parse(key)
+            except InvalidName as error:
+                problems.append(f"{table}.{key}: {error}")
+    return problems
+
+
+def _check(settings: Settings) -> list[str]:
+    """Find what each value alone cannot show."""
+    problems = [
+        f"sites.{name}.repo: {site.repo!r} is not in [repositories]"
+        for name, site in settings.sites.items()
+        if site.repo not in settings.repositories
+    ]
+    paths: dict[Path, SiteName] = {}
+    for name, site in settings.sites.items():
+        if not site.path.is_absolute():
+            problems.append(f"sites.{name}.path: expected an absolute path, not {str(site.path)!r}")
+        if site.path in paths:
+            problems.append(f"sites.{name}.path: {site.path} is already the path of {paths[site.path]}")
+        paths[site.path] = name
+    return problems
+
+
+# -- conversion ------------------------------------------------------------------------------------------------------
+
+
+class _Expected(ValueError):
+    """A value of the wrong kind; the text says what was expected."""
+
+
+def _exactly(kind: type, said: str) -> Any:
+    def hook(value: object, _: type) -> object:
+        if type(value) is not kind:
+            raise _Expected(f"expected {said}, not {value!r}")
+        return value
+
+    return hook
+
+
+def _number(value: object, _: type) -> float:
+    if type(value) not in (int, float) or not 0 <= float(typing.cast(float, value)) < 1e12:
+        raise _Expected(f"expected a number of at least 0, not {value!r}")
+    return float(typing.cast(float, value))
+
+
+def _path(value: object, _: type) -> Path:
+    if not isinstance(value, str) or not value or "\0" in value:
+        raise _Expected(f"expected a path, not {value!r}")
+    return Path(value)
+
+
+def _make_converter() -> cattrs.Converter:
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
+    converter.register_structure_hook(str, _exactly(str, "a string"))
+    converter.register_structure_hook(int, _exactly(int, "a whole number"))
+    converter.register_structure_hook(bool, _exactly(bool, "true or false"))
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(Path, _path)
+    for name, parse in ((NodeName, parse_node_name), (RepoName, parse_repo_name), (SiteName, parse_site_name)):
+        _register_name(converter, name, parse)
+    # A table must be a table, a list a list: cattrs would take any iterable, a string too.
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _table_hook(cls, converter))
+    converter.register_structure_hook_factory(_is_tuple, lambda kind: _list_hook(kind, converter))
+    return converter
+
+
+def _register_name(converter: cattrs.Converter, name: Any, parse: Callable[[str], str]) -> None:
+    def hook(value: Any, _: Any) -> str:
+        return parse(value)
+
+    converter.register_structure_hook_func(lambda kind: kind is name, hook)
+
+
+def _is_tuple(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
+def _table_hook(cls: type, converter: cattrs.Converter) -> Any:
+    build: Any = make_dict_structure_fn(
+        cls, converter, _cattrs_forbid_extra_keys=True, _cattrs_detailed_validation=True
+    )
+
+    def hook(value: object, kind: type) -> object:
+        if not isinstance(value, dict):
+            raise _Expected(f"expected a table, not {value!r}")
+        return build(value, kind)
+
+    return hook
+
+
+def _list_hook(kind: Any, converter: cattrs.Converter) -> Any:
+    item = typing.get_args(kind)[0]
+
+    def hook(value: object, _: type) -> object:
+        if not isinstance(value, list):
+            raise _Expected(f"expected a list, not {value!r}")
+        return tuple(converter.structure(list(value), list[item]))  # type: ignore[valid-type]
+
+    return hook
+
+
+_CONVERTER: Final = _make_converter()
+
+
+def _explain(error: BaseException, path: str, kind: Any) -> list[str]:
+    """Turn cattrs' tree of errors into lines `path: what was expected`."""
+    if isinstance(error, BaseExceptionGroup):
+        lines: list[str] = []
+        for child in error.exceptions:
+            step, child_kind = _step_of(child)
+            joined = f"{path}{step}" if step.startswith("[") else f"{path}.{step}".strip(".")
+            lines += _explain(child, joined, child_kind if child_kind is not None else kind)
+        return lines
+    if isinstance(error, ForbiddenExtraKeysError):
+        return [_unknown(f"{path}.{key}".strip("."), key, error.cl) for key in sorted(error.extra_fields)]
+    if isinstance(error, KeyError):
+        return [f"{path}: required, but missing"]
+    if isinstance(error, _Expected | DeploykitError):
+        return [f"{path}: {error}"]
+    if typing.get_origin(kind) is typing.Literal:
+        return [f"{path}: expected one of {', '.join(map(repr, typing.get_args(kind)))}"]
+    return [f"{path}: {error}"]
+
+
+def _step_of(error: BaseException) -> tuple[str, Any]:
+    for note in getattr(error, "__notes__", ()):
+        if isinstance(note, AttributeValidationNote):
+            return note.name, note.type
+        if isinstance(note, IterableValidationNote):
+            return (f"[{note.index}]" if isinstance(note.index, int) else str(note.index)), note.type
+    return "", None
+
+
+def _unknown(path: str, key: str, cls: type | None) -> str:
+    known = [f.name for f in attrs.fields(cls)] if cls is not None and attrs.has(cls) else []
+    close = difflib.get_close_matches(key, known, n=1)
+    return f"{path}: unknown setting" + (f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})")
+
+
+__all__ = ["DEFAULT_PATH", "load_settings", "parse_settings"]

@@ -1,0 +1,100 @@
+"""The checks: `nox` runs lint, types, tests and docs; `nox -s bench` the benchmarks; `nox -s matrix` every Python.
+
+Tests run against the built wheel, never against the source tree. Sessions read Python versions from the
+classifiers in pyproject.toml. `sweep` and `soak` are the full sweeps that CI samples.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.sessions = ["lint", "types", "tests", "docs"]
+nox.options.default_venv_backend = "venv"
+
+PROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = nox.project.python_versions(PROJECT)
+
+
+def groups(name: str) -> list[str]:
+    """The requirements of one dependency group."""
+    return list(nox.project.dependency_groups(PROJECT, name))
+
+
+def install_wheel(session: nox.Session) -> None:
+    """Build the wheel and install just that, so that what is tested is what is shipped."""
+    dist = Path(session.create_tmp()) / "dist"
+    shutil.rmtree(dist, ignore_errors=True)
+    session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), ".")
+    (wheel,) = dist.glob("*.whl")
+    session.install(f"{wheel}[keys,testing]")
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run pytest, with coverage, outside the source tree's import path."""
+    install_wheel(session)
+    session.install(*groups("test"))
+    coverage = Path(session.create_tmp()) / "coverage"
+    env = {"COVERAGE_FILE": str(coverage), "PYTHONSAFEPATH": "1"}
+    workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "2")
+    session.run(
+        "python", "-m", "pytest", "--import-mode=importlib", "-n", workers, "--dist=loadgroup",
+        "--cov", "--cov-report=term:skip-covered", *session.posargs, env=env,
+    )  # fmt: skip
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format."""
+    session.install(*groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types, strictly."""
+    session.install("-e", ".[keys,testing]", *groups("types"))
+    session.run("mypy", "deploykit", "tests", "noxfile.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run every test against the built wheel, on this Python."""
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS)
+def matrix(session: nox.Session) -> None:
+    """Run every test against the built wheel, on each Python of the classifiers."""
+    run_tests(session)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages, warnings being errors, and run the examples in them."""
+    session.install("-e", ".[keys,testing]", *groups("docs"))
+    session.run("python", "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+    session.run("python", "-m", "sphinx", "-q", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks: ratios within one run, medians of interleaved rounds."""
+    install_wheel(session)
+    session.install(*groups("bench"))
+    for script in sorted(Path("tests/benchmarks").glob("bench_*.py")):
+        session.run("python", str(script), *session.posargs, env={"PYTHONPATH": "."})
+
+
+@nox.session
+def sweep(session: nox.Session) -> None:
+    """Run the full kill sweeps and long schedules, of which `tests` runs a sample."""
+    session.env["DEPLOYKIT_FULL_SWEEP"] = "1"
+    install_wheel(session)
+    session.install(*groups("test"))
+    session.run("python", "-m", "pytest", "--import-mode=importlib", "-m", "sweep", "--timeout=3600", *session.posargs)

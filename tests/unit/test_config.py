@@ -1,0 +1,126 @@
+"""The settings file: every mistake at once, each with its path; secrets only in files that are private."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploykit.config import load_settings, parse_settings
+from deploykit.errors import SettingsError
+
+GOOD = b"""
+node = "web1"
+[broker]
+address = "stomp://127.0.0.1:61613"
+login = "agent"
+passcode = "env:PASS"
+[repositories."group/shop"]
+url = "file:///srv/git/shop.git"
+[sites.shop]
+path = "/srv/shop"
+repo = "group/shop"
+release = { keep = 3, shared = ["log"] }
+[[trust.grants]]
+principal = "ops@example.org"
+types = ["deploykit.deploy.requested.v1"]
+"""
+
+
+def problems(raw: bytes, **kwargs: object) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(raw, **kwargs)  # type: ignore[arg-type]
+    return caught.value.problems
+
+
+def test_a_good_file_becomes_settings() -> None:
+    settings = parse_settings(GOOD, environ={"PASS": "s3cret"})
+    assert settings.node == "web1"
+    assert settings.broker.passcode == "s3cret"
+    assert "s3cret" not in repr(settings)
+    (site,) = settings.sites.values()
+    assert site.path == Path("/srv/shop")
+    assert site.release.keep == 3
+    assert site.release.shared == ("log",)
+
+
+def test_every_mistake_is_reported_at_once_with_its_path() -> None:
+    found = problems(
+        b"""
+        colour = "red"
+        reconcile_every = "often"
+        [broker]
+        adress = "stomp://x:1"
+        heartbeat = -1
+        [log]
+        level = "loud"
+        [repositories."../x"]
+        url = 7
+        [sites.shop]
+        repo = "nowhere"
+        [trust]
+        grants = [{ principal = "x" }]
+        """
+    )
+    text = "\n".join(found)
+    assert "colour: unknown setting" in text
+    assert "reconcile_every: expected a number" in text
+    assert "broker.adress: unknown setting (did you mean address?)" in text
+    assert "broker.heartbeat: expected a number of at least 0" in text
+    assert "log.level: expected one of 'debug'" in text
+    assert "repositories" in text
+    assert "not a repository name: '../x'" in text
+    assert "sites.shop.path: required, but missing" in text
+    assert "trust.grants[0].types: required, but missing" in text
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"node = [", "not TOML"),
+        (b"\xff", "not TOML"),
+        (b'broker = "x"', "broker: expected a table"),
+        (b'[[broker]]\naddress = "x"', "broker: expected a table"),
+        (b'[sites.a]\npath = "/a"\nrepo = "r"', "sites.a.repo: 'r' is not in [repositories]"),
+        (b'[broker]\npasscode = "env:NOPE"', "NOPE is not set"),
+        (b'[broker]\npasscode_file = "/nonexistent/x"', "cannot read /nonexistent/x"),
+        (b"[mirror]\nx = 1", "mirror: unknown setting"),
+    ],
+)
+def test_a_single_mistake_is_one_clear_line(raw: bytes, says: str) -> None:
+    (line,) = problems(raw, environ={})
+    assert says in line
+
+
+def test_two_sites_may_not_share_a_directory() -> None:
+    raw = b'[repositories.r]\nurl="u"\n[sites.a]\npath="/a"\nrepo="r"\n[sites.b]\npath="/a"\nrepo="r"\n'
+    assert "already the path of a" in problems(raw)[0]
+
+
+@pytest.mark.parametrize("line", ['passcode = "x"', 'address = "stomp://u:p@h:1"'])
+def test_a_secret_in_a_readable_file_is_refused(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "deploykit.toml"
+    file.write_text(f"[broker]\n{line}\n")
+    file.chmod(0o644)
+    with pytest.raises(SettingsError, match="0644"):
+        load_settings(file)
+    for mode in (0o600, 0o640):
+        file.chmod(mode)
+        assert load_settings(file).broker is not None
+
+
+def test_a_passcode_file_must_be_private_and_is_never_shown(tmp_path: Path) -> None:
+    secret = tmp_path / "passcode"
+    secret.write_text("canary-9\n")
+    secret.chmod(0o604)
+    raw = f'[broker]\npasscode_file = "{secret}"\n'.encode()
+    (line,) = problems(raw)
+    assert "0604" in line
+    assert "canary" not in line
+    secret.chmod(0o600)
+    assert parse_settings(raw).broker.passcode == "canary-9"
+
+
+def test_a_missing_file_names_it_and_the_way_out(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"none\.toml.*--config"):
+        load_settings(tmp_path / "none.toml")
