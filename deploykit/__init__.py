@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -53,6 +54,10 @@ __all__ = [
     "encode",
     "__version__",
 ]
+
+
+# A library prints nothing: whoever embeds it decides where its logs go.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> object:

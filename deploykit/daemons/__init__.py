@@ -1,0 +1,1 @@
+"""The daemons: each wires packages of the lower layers together and decides nothing they could decide."""
