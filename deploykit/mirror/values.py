@@ -1,0 +1,100 @@
+"""What goes in and out of a mirror: changes of refs, results, what a name stands for.
+
+Rules: values only, no I/O, no dulwich; ids and names are parsed (deploykit.names) before they get in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+
+from deploykit.names import ZERO_ID, ZERO_ID_SHA256, ObjectId, RefName, is_zero
+
+RefKind = Literal["created", "moved", "deleted"]
+
+
+def zero_like(oid: ObjectId) -> ObjectId:
+    """The "no object" id of the same hash as `oid`."""
+    return ZERO_ID_SHA256 if len(oid) == len(ZERO_ID_SHA256) else ZERO_ID
+
+
+@attrs.frozen(slots=True)
+class RefChange:
+    """One ref from one object id to another; all zeros stand for "not there".
+
+    As an argument of `Mirror.fetch` it is what a message claims. In a result it is what was done.
+    """
+
+    ref: RefName
+    old: ObjectId
+    new: ObjectId
+
+    @property
+    def kind(self) -> RefKind:
+        """Created, moved or deleted."""
+        if is_zero(self.new):
+            return "deleted"
+        return "created" if is_zero(self.old) else "moved"
+
+
+@attrs.frozen(slots=True)
+class Refusal:
+    """A change the origin shows and this mirror did not follow, with the reason in words."""
+
+    ref: str
+    old: ObjectId
+    new: ObjectId
+    reason: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class FetchResult:
+    """What a fetch did.
+
+    Args:
+        changes: refs as they moved, deletions first.
+        refused: refs left as they were, and why.
+        seconds: from the call to the last ref.
+        objects, received: objects and bytes of the pack that came; 0 when none was needed.
+        head: the origin's default branch, where it told.
+        confirmed: whether what `expected` claimed is what the origin shows; None when nothing was expected.
+        gap: the mirror did not hold the old id that `expected` named: an earlier message was missed.
+    """
+
+    changes: tuple[RefChange, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+    seconds: float = 0.0
+    objects: int = 0
+    received: int = 0
+    head: RefName | None = None
+    confirmed: bool | None = None
+    gap: bool = False
+
+
+@attrs.frozen(slots=True)
+class Resolved:
+    """What a name stands for in a mirror: the ref, the object it holds, the commit and that commit's tree.
+
+    `object_id` differs from `commit` for an annotated tag. `ref` is empty when a bare commit id was asked for.
+    """
+
+    ref: RefName | Literal[""]
+    object_id: ObjectId
+    commit: ObjectId
+    tree: ObjectId
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Progress:
+    """How far a fetch is: bytes and objects so far, the objects expected (0 while unknown), and the step it is in."""
+
+    phase: Literal["listing", "receiving", "resolving", "checking", "refs"]
+    received: int = 0
+    objects: int = 0
+    total: int = 0
+    seconds: float = 0.0
+
+
+ProgressFn = Callable[[Progress], None]
