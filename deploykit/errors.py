@@ -80,10 +80,21 @@ class PolicyRefused(DeploykitError):
     exit_code = 3
 
 
+class NotAddressed(PolicyRefused):
+    """A genuine message is for other nodes. Ignore it; that is no offence, a topic reaches everybody."""
+
+
 class KeyFileError(DeploykitError):
-    """A key or allowed_signers file cannot be used. Correct the file (format, passphrase, file mode)."""
+    """A key or allowed_signers file cannot be used. Correct the file (format, passphrase, file mode).
+
+    `problems` holds every mistake found, each with its line.
+    """
 
     exit_code = 2
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.problems = problems or (problem,)
 
 
 # -- outbox and ids --------------------------------------------------------------------------------------------------
@@ -130,6 +141,17 @@ class DialectError(BusError):
     """The broker cannot do what was asked without losing data. Ask for something it can, or use another broker."""
 
     exit_code = 2
+
+
+# -- testing ---------------------------------------------------------------------------------------------------------
+
+
+class FrameError(DeploykitError):
+    """A peer sent bytes that are not STOMP, or more than the limits allow. Close the connection."""
+
+
+class BrokerError(DeploykitError):
+    """The embedded broker cannot go on (its data directory, its thread). Nothing unconfirmed was kept; start it again."""
 
 
 # -- mirrors ---------------------------------------------------------------------------------------------------------
