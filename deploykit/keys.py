@@ -40,7 +40,7 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
         KeyFileError: unreadable, readable by others, or not such a key.
     """
     with _opened(path, "private key") as file:
-        _check_secret(path, os.fstat(file))
+        _check_secret(path, os.fstat(file), "private key")
         data = _read(path, file, _MAX_KEY)
     try:
         return SigningKey.from_openssh(data, passphrase)
@@ -77,6 +77,30 @@ def load_public_key(path: Path) -> tuple[bytes, str]:
         return parse_public_line(lines[0])
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error.problem}", error.remedy) from error
+
+
+def is_private_key(path: Path) -> bool:
+    """Tell whether a file looks like a private key (of any kind), by its first line.
+
+    Raises:
+        KeyFileError: unreadable.
+    """
+    with _opened(path, "key") as file:
+        return b"PRIVATE KEY-----" in _read(path, file, _MAX_KEY).partition(b"\n")[0]
+
+
+def load_passphrase(path: Path) -> str:
+    """Read the first line of a file that holds a passphrase; the file must be as secret as a key.
+
+    Raises:
+        KeyFileError: unreadable, readable by others, or empty.
+    """
+    with _opened(path, "passphrase file") as file:
+        _check_secret(path, os.fstat(file), "passphrase file")
+        text = _text(path, _read(path, file, _MAX_KEY)).partition("\n")[0].rstrip("\r")
+    if not text:
+        raise KeyFileError(f"passphrase file {path} begins with an empty line")
+    return text
 
 
 def _read_trusted(path: Path, what: str) -> str:
@@ -121,12 +145,12 @@ def _text(path: Path, data: bytes) -> str:
         raise KeyFileError(f"{path} is not text in UTF-8", hint) from None
 
 
-def _check_secret(path: Path, found: os.stat_result) -> None:
+def _check_secret(path: Path, found: os.stat_result, what: str) -> None:
     mode = stat.S_IMODE(found.st_mode)
     ours = found.st_gid in {os.getegid(), *os.getgroups()}
     if mode & 0o077 and not (mode & 0o077 == stat.S_IRGRP and ours):
         raise KeyFileError(
-            f"private key {path} has mode {mode:04o}: others could read or change it",
+            f"{what} {path} has mode {mode:04o}: others could read or change it",
             f"chmod 600 {path}, or 640 with a group the daemon is in",
         )
     _check_owner(path, found)
@@ -164,14 +188,23 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None) -> Signin
     return key
 
 
+def check_principal(principal: str) -> None:
+    """Refuse a name that is a pattern or cannot stand in an `allowed_signers` file.
+
+    Raises:
+        KeyFileError: it is empty, a pattern, or holds a blank, a quote or a control character.
+    """
+    if not principal or not principal.isprintable() or _NOT_IN_PRINCIPAL & set(principal):
+        raise KeyFileError(f"not a principal: {principal!a}", "one name such as ops@example.com or a node's name")
+
+
 def trusted_line(principal: str, key: bytes, comment: str = "") -> str:
     """Write the `allowed_signers` line that lets a key sign messages as `principal`.
 
     Raises:
-        KeyFileError: the principal is empty, a pattern, or cannot stand in the file.
+        KeyFileError: see `check_principal`.
     """
-    if not principal or not principal.isprintable() or _NOT_IN_PRINCIPAL & set(principal):
-        raise KeyFileError(f"not a principal: {principal!a}", "one name such as ops@example.com or a node's name")
+    check_principal(principal)
     shown = " ".join("".join(c if c.isprintable() else " " for c in comment).split())[:200]
     return f'{principal} namespaces="{NAMESPACE}" {public_line(key, shown)}'
 
@@ -260,9 +293,12 @@ def _replace(directory: int, name: str, data: bytes, mode: int, owner: tuple[int
 
 
 __all__ = [
+    "check_principal",
     "fingerprint",
     "generate_key",
+    "is_private_key",
     "load_allowed_signers",
+    "load_passphrase",
     "load_public_key",
     "load_signing_key",
     "trust",

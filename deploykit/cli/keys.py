@@ -1,0 +1,130 @@
+"""`deploykit keys`: make signing keys, look at them, and say whom to trust."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from pathlib import Path
+
+import click
+
+from deploykit.cli.options import json_option, print_json
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+def passphrase_of(file: Path | None, *, ask: bool = False, confirm: bool = False) -> str | None:
+    """Take a passphrase from a file's first line or from the terminal; never from an argument, which `ps` shows."""
+    if file is not None:
+        from deploykit.keys import load_passphrase
+
+        return load_passphrase(file)
+    if ask:
+        return str(click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True))
+    return None
+
+
+@click.group()
+def keys() -> None:
+    """Make signing keys and say whom to trust. Keys are ordinary OpenSSH Ed25519 keys.
+
+    \b
+    Example:
+      deploykit keys generate ~/.ssh/deploykit --principal ops@example.com
+      deploykit keys trust ops@example.com ~/.ssh/deploykit.pub --file /etc/deploykit/allowed_signers
+    """
+
+
+@keys.command()
+@click.argument("path", type=_FILE)
+@click.option("--principal", help="The name in the allowed_signers line; default USER@HOST.")
+@click.option("--passphrase", "ask", is_flag=True, help="Ask for a passphrase (needs the extra `keys`).")
+@click.option("--passphrase-file", type=_FILE, help="Take the passphrase from this file's first line.")
+@json_option
+def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
+    """Make a private key at PATH, mode 0600; print its public line and the line that trusts it.
+
+    A file that exists is never overwritten.
+
+    \b
+    Example:
+      deploykit keys generate /etc/deploykit/node_key --principal web1
+    """
+    from deploykit.keys import check_principal, generate_key, trusted_line
+
+    name = principal or f"{getpass.getuser()}@{socket.gethostname()}"
+    check_principal(name)  # before there is a key
+    key = generate_key(path, passphrase=passphrase_of(passphrase_file, ask=ask, confirm=True))
+    line = trusted_line(name, key.public_blob, name)
+    public = f"{key.public_openssh} {name}"
+    if as_json:
+        print_json({"path": str(path), "fingerprint": key.fingerprint, "public_key": public, "allowed_signers": line})
+        return
+    click.echo(f"wrote private key {path} ({key.fingerprint}); keep it secret", err=True)
+    click.echo(public)
+    click.echo(line)
+
+
+@keys.command()
+@click.argument("path", type=_FILE)
+@click.option("--passphrase", "ask", is_flag=True, help="Ask for the private key's passphrase.")
+@click.option("--passphrase-file", type=_FILE, help="Take the passphrase from this file's first line.")
+@json_option
+def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
+    """Show the fingerprint and the public line of a key file, private or public. Never the secret.
+
+    \b
+    Example:
+      deploykit keys show /etc/deploykit/node_key > node_key.pub
+    """
+    from deploykit.keys import fingerprint, is_private_key, load_public_key, load_signing_key
+    from deploykit.messages import one_line
+    from deploykit.wire.sshsig import public_line
+
+    private = is_private_key(path)
+    if private:
+        passphrase = passphrase_of(passphrase_file, ask=ask)
+        blob, comment = load_signing_key(path, passphrase=passphrase).public_blob, ""
+    else:
+        blob, comment = load_public_key(path)
+    line = public_line(blob, one_line(comment))
+    if as_json:
+        print_json({"path": str(path), "private": private, "fingerprint": fingerprint(blob), "public_key": line})
+        return
+    click.echo(fingerprint(blob), err=True)
+    click.echo(line)
+
+
+@keys.command()
+@click.argument("principal")
+@click.argument("pubkey")
+@click.option("--file", "file", type=_FILE, required=True, help="The allowed_signers file; made when absent.")
+@json_option
+def trust(principal: str, pubkey: str, file: Path, as_json: bool) -> None:
+    """Let PUBKEY (a .pub file, or the line itself in quotes) sign messages as PRINCIPAL.
+
+    What PRINCIPAL may then send is for [[trust.grants]] in the settings. Doing it twice adds one line.
+
+    \b
+    Example:
+      deploykit keys trust ops@example.com ops.pub --file /etc/deploykit/allowed_signers
+    """
+    from deploykit.keys import fingerprint, load_public_key, trusted_line
+    from deploykit.keys import trust as add
+    from deploykit.wire.sshsig import parse_public_line
+
+    blob, comment = parse_public_line(pubkey) if " " in pubkey.strip() else load_public_key(Path(pubkey))
+    added = add(file, principal, blob, comment)
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "principal": principal,
+                "fingerprint": fingerprint(blob),
+                "added": added,
+                "line": trusted_line(principal, blob, comment),
+            }
+        )
+        return
+    did = "trusts now" if added else "trusted already"
+    click.echo(f"{file} {did}: {principal} {fingerprint(blob)}")
