@@ -1,0 +1,195 @@
+"""The spool directory: opened once per operation, checked, and everything in it reached through its descriptor.
+
+Modes: 3770 (setgid: records get the spool's group; sticky: nobody removes another's record) or, for one user alone,
+0700. Anything looser is refused: others could read what is queued, or a member of the group could remove it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from types import TracebackType
+from typing import Self
+
+from deploykit.errors import OutboxError
+
+SHARED_MODE = 0o3770
+PRIVATE_MODE = 0o700
+DEAD = "dead"
+BAD = "bad"
+
+_REMEDIES = {
+    errno.ENOSPC: "free space or inodes on the file system that holds it (df -h, df -i)",
+    errno.EDQUOT: "the disk quota of this user is used up",
+    errno.EROFS: "the file system is mounted read-only",
+    errno.EACCES: "add this user to the group of the spool, and let it log in again",
+    errno.EPERM: "only the owner of the spool or of the record may do that",
+    errno.ENOENT: "create it, owned by the relay's user, mode 3770; or name another in [outbox] path",
+    errno.ENOTDIR: "name a directory in [outbox] path",
+    errno.EIO: "the disk reports errors; see the kernel's log",
+}
+
+
+def refused(action: str, path: str, error: OSError) -> OutboxError:
+    """Say which step failed where, and the way out."""
+    reason = error.strerror or str(error)
+    return OutboxError(f"cannot {action} spool {path}: {reason}", _REMEDIES.get(error.errno or 0, ""))
+
+
+class Spool:
+    """The open spool directory (a context manager). `fd` is its descriptor, for `dir_fd=`.
+
+    Args:
+        path: the directory.
+        action: what is being done, for an error's text.
+    """
+
+    __slots__ = ("fd", "gid", "owner", "path", "shared")
+
+    def __init__(self, path: str, action: str) -> None:
+        self.path = path
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise refused(action, path, error) from error
+        found = os.fstat(self.fd)
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & 0o007 or (mode & 0o020 and mode & 0o3000 != 0o3000):
+            os.close(self.fd)
+            raise OutboxError(f"spool {path} has mode {mode:04o}, which is too open", f"chmod 3770 {path}")
+        self.owner = found.st_uid
+        self.gid = found.st_gid
+        self.shared = bool(mode & 0o020)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        os.close(self.fd)
+
+    @property
+    def settles_all(self) -> bool:
+        """Whether this process may remove anybody's records: the sticky bit leaves that to the owner and to root."""
+        return os.geteuid() in (0, self.owner)
+
+    def trusts(self, uid: int) -> bool:
+        """Whether bookkeeping (not records) made by `uid` counts here."""
+        return uid in (0, self.owner)
+
+    def write(self, name: str, data: bytes, *, temporary: str, folder: int | None = None) -> None:
+        """Make file `name` with `data`, durable and whole, or not at all.
+
+        Args:
+            name: its name in the spool, or in `folder`.
+            temporary: the name in the spool that it has until it is whole.
+            folder: descriptor of the directory below the spool it goes to.
+
+        Raises:
+            OSError: it was not made.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(temporary, flags, 0o600, dir_fd=self.fd)
+        try:
+            try:
+                if self.shared:
+                    # The group reads (the relay is one of it) and does not write: whoever may write may also truncate.
+                    os.fchmod(fd, 0o640)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(fd, view) :]
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+            target = self.fd if folder is None else folder
+            os.rename(temporary, name, src_dir_fd=self.fd, dst_dir_fd=target)
+        except BaseException:
+            self.remove(temporary)
+            raise
+        try:
+            os.fsync(target)
+        except OSError:
+            # Whether it is durable is unknown, so it must not look queued.
+            remove_at(target, name)
+            raise
+
+    def remove(self, name: str) -> None:
+        """Remove file `name` if it is there and may be removed."""
+        remove_at(self.fd, name)
+
+    def folder(self, name: str) -> int:
+        """Open `dead` or `bad` (made if missing, by the spool's owner). The caller closes the descriptor.
+
+        Raises:
+            OSError: it is not there, not a directory, or not the owner's.
+        """
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            fd = os.open(name, flags, dir_fd=self.fd)
+        except FileNotFoundError:
+            if not self.settles_all:
+                raise
+            self.make_folder(name)
+            fd = os.open(name, flags, dir_fd=self.fd)
+        found = os.fstat(fd)
+        if not self.trusts(found.st_uid) or stat.S_IMODE(found.st_mode) & 0o007:
+            os.close(fd)
+            raise PermissionError(errno.EPERM, f"{name}/ is not the spool owner's, or open to others")
+        return fd
+
+    def make_folder(self, name: str) -> None:
+        """Make `dead` or `bad` like the spool itself: same owner, group and mode."""
+        try:
+            os.mkdir(name, PRIVATE_MODE, dir_fd=self.fd)
+        except FileExistsError:
+            return
+        if os.geteuid() == 0:
+            os.chown(name, self.owner, self.gid, dir_fd=self.fd, follow_symlinks=False)
+        os.chmod(name, SHARED_MODE if self.shared else PRIVATE_MODE, dir_fd=self.fd)
+
+
+def remove_at(folder: int, name: str) -> None:
+    """Remove a file if it is there and may be removed."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except OSError:
+        return
+
+
+def create(path: str, *, shared: bool, group: int | None) -> None:
+    """Make the spool directory, with its sub-directories, if it is not there.
+
+    Args:
+        shared: 3770 for a group, or 0700 for this user alone.
+        group: gid the spool gets; this process' own when None.
+
+    Raises:
+        OutboxError: it cannot be made.
+    """
+    try:
+        os.stat(path)  # noqa: PTH116 - pathlib costs a push some milliseconds
+    except FileNotFoundError:
+        from pathlib import Path  # not needed on the path of a push
+    except OSError as error:
+        raise refused("look into", path, error) from error
+    else:
+        return
+    made = Path(path)
+    try:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.mkdir(PRIVATE_MODE)
+    except FileExistsError:
+        return
+    except OSError as error:
+        raise refused("create", path, error) from error
+    try:
+        if group is not None:
+            os.chown(path, -1, group)
+        if shared:
+            made.chmod(SHARED_MODE)
+    except OSError as error:
+        made.rmdir()
+        raise refused("create", path, error) from error
+    with Spool(path, "create") as spool:
+        spool.make_folder(DEAD)
+        spool.make_folder(BAD)

@@ -1,0 +1,293 @@
+"""Reading the spool: in order, in flat memory, trusting nothing.
+
+The directory is listed in rounds: each keeps only the next few thousand names, the smallest above the last one seen.
+A file is checked whole (size, checksum) before the first of its records is given out. What is no record is moved to
+`bad/` by a process that may, ignored by another, and reported once by each reader.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import io
+import logging
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from deploykit.errors import OutboxError
+from deploykit.outbox import clock
+from deploykit.outbox.directory import BAD, DEAD, Spool
+from deploykit.outbox.format import (
+    MAX_ENVELOPE,
+    MAX_FILE,
+    Envelope,
+    Malformed,
+    RecordId,
+    parse_envelope,
+    parse_head,
+)
+from deploykit.outbox.marks import read_marks
+from deploykit.outbox.record import Record, SetAside
+from deploykit.wire.frame import Frame
+
+_log = logging.getLogger(__name__)
+
+ROUND: Final = 4096
+_BLOCK: Final = 1 << 18
+#: A temporary file this old has no writer any more (24 hours by the wall clock, which may be off by some).
+_STALE: Final = 86_400.0
+_OURS = frozenset({DEAD, BAD, "lost+found"})
+
+
+def waiting(path: str, *, everyone: bool | None) -> Iterator[Record]:
+    """Yield waiting records in order; see `Outbox.pending`."""
+    with Spool(path, "read") as spool:
+        all_users = spool.settles_all if everyone is None else everyone
+        last = ""
+        while True:
+            names, last_round = _next_names(spool, last)
+            for name in names:
+                try:
+                    yield from read_file(spool, spool.fd, name, only_uid=None if all_users else os.geteuid())
+                except Malformed as problem:
+                    put_aside(spool, name, str(problem))
+            if last_round:
+                return
+            last = names[-1]
+
+
+def _next_names(spool: Spool, last: str) -> tuple[list[str], bool]:
+    """The next record files after `last`, and whether these are all. Looks after other entries on the first round."""
+    strangers: list[str] = []
+    with os.scandir(spool.fd) as entries:
+        names = heapq.nsmallest(ROUND, _record_names((e.name for e in entries), last, strangers))
+    if not last:
+        for name in strangers:
+            _look_at(spool, name)
+    return names, len(names) < ROUND
+
+
+def _record_names(names: Iterator[str], last: str, strangers: list[str]) -> Iterator[str]:
+    for name in names:
+        if clock.is_record_name(name):
+            if name > last:
+                yield name
+        elif name not in _OURS and not name.startswith((".clock-", ".wake", ".relay")) and len(strangers) < ROUND:
+            strangers.append(name)
+
+
+def _look_at(spool: Spool, name: str) -> None:
+    """Tidy away what is neither a record nor ours: stale temporary files, marks without a file, strangers."""
+    if not spool.settles_all:
+        return
+    try:
+        found = os.stat(name, dir_fd=spool.fd, follow_symlinks=False)
+        if name.startswith(".tmp-"):
+            import time
+
+            if time.time() - found.st_mtime > _STALE:
+                spool.remove(name)
+        elif name.endswith(".done") and clock.is_stem(name[:-5]):
+            try:
+                os.stat(name[:-5] + clock.SUFFIX, dir_fd=spool.fd, follow_symlinks=False)
+            except FileNotFoundError:
+                spool.remove(name)
+        else:
+            put_aside(spool, name, "not the name of a record")
+    except FileNotFoundError:
+        return
+
+
+def put_aside(spool: Spool, name: str, reason: str) -> SetAside:
+    """Move what is no record to `bad/`, where this process may; report it either way."""
+    moved = False
+    try:
+        bad = spool.folder(BAD)
+        try:
+            os.rename(name, _free_name(bad, name), src_dir_fd=spool.fd, dst_dir_fd=bad)
+            moved = True
+        finally:
+            os.close(bad)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            _log.warning("spool %s: %s is ignored: %s (cannot move it: %s)", spool.path, ascii(name), reason, error)
+    else:
+        _log.warning("spool %s: %s is set aside in %s/: %s", spool.path, ascii(name), BAD, reason)
+    return SetAside(name=name, reason=reason, moved=moved)
+
+
+def _free_name(folder: int, name: str) -> str:
+    for number in range(1000):
+        candidate = f"{name}.{number}" if number else name
+        try:
+            os.stat(candidate, dir_fd=folder, follow_symlinks=False)
+        except FileNotFoundError:
+            return candidate
+    raise FileExistsError(errno.EEXIST, f"too many files called {name}")
+
+
+# -- one file --------------------------------------------------------------------------------------------------------
+
+
+def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = None) -> Iterator[Record]:
+    """Yield the records of one file that are not settled yet; nothing if it is gone or not `only_uid`'s.
+
+    Raises:
+        Malformed: it is no record file; what was yielded before is good.
+    """
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if only_uid is not None:
+            return  # somebody else's
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
+            raise OutboxError(f"cannot read {name} in spool {spool.path}: {error.strerror}") from error
+        raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
+    with os.fdopen(fd, "rb", buffering=1 << 16) as file:
+        found = os.fstat(fd)
+        if only_uid is not None and found.st_uid != only_uid:
+            return
+        _check_kind(spool, found)
+        records = _verify(file, found.st_size)
+        stem = name.removesuffix(clock.SUFFIX)
+        waits = folder == spool.fd
+        settled = read_marks(spool, stem, records, found.st_uid) if records > 1 and waits else b""
+        for number in range(1, records + 1):
+            envelope = _envelope(file)
+            if settled[number - 1 : number] == b"x":
+                file.seek(envelope.body + 1, io.SEEK_CUR)
+                continue
+            body = file.read(envelope.body)
+            if len(body) != envelope.body or file.read(1) != b"\n":
+                raise Malformed("a record is cut off")
+            yield Record(
+                id=RecordId(f"{stem}.{number}" if waits else stem),
+                destination=envelope.destination,
+                frame=Frame(envelope.headers, body),
+                uid=found.st_uid,
+                queued=found.st_mtime,
+                number=number,
+                of=records,
+                state="waiting" if waits else "dead",
+                reason=envelope.reason,
+                buried=envelope.buried,
+            )
+        if file.read(1):
+            raise Malformed("there is more in it than its records")
+
+
+def _check_kind(spool: Spool, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise Malformed("not a plain file")
+    if found.st_nlink != 1:
+        # A second name for somebody's file would make the relay send what its reader may not read.
+        raise Malformed("a file with more than one name")
+    if found.st_size > MAX_FILE:
+        raise Malformed(f"too big: {found.st_size} bytes")
+    if found.st_mode & 0o002:
+        raise Malformed("anybody may write to it")
+    if spool.shared:
+        if found.st_gid != spool.gid:
+            raise Malformed("it belongs to another group than the spool")
+    elif not spool.trusts(found.st_uid):
+        raise Malformed("it belongs to another user than the spool")
+
+
+def _verify(file: BinaryIO, size: int) -> int:
+    """Check size and checksum; leave `file` at the first record; return how many there are."""
+    head = parse_head(file.read(128))
+    if head.length + head.size != size:
+        raise Malformed(f"it should hold {head.length + head.size} bytes and holds {size}")
+    file.seek(head.length)
+    checksum = 0
+    while block := file.read(_BLOCK):
+        checksum = zlib.crc32(block, checksum)
+    if checksum != head.crc32:
+        raise Malformed("its checksum is wrong")
+    file.seek(head.length)
+    return head.records
+
+
+def _envelope(file: BinaryIO) -> Envelope:
+    line = file.readline(MAX_ENVELOPE + 1)
+    if not line.endswith(b"\n"):
+        raise Malformed("a record's JSON line is cut off or too long")
+    return parse_envelope(line)
+
+
+# -- dead letters, bad files, one by its id --------------------------------------------------------------------------
+
+
+def dead(path: str) -> Iterator[Record]:
+    """Yield the dead letters, oldest first."""
+    with Spool(path, "read") as spool:
+        folder = _folder(spool, DEAD)
+        if folder is None:
+            return
+        try:
+            for name in _names_in(folder):
+                if not clock.is_dead_name(name):
+                    continue
+                try:
+                    yield from read_file(spool, folder, name)
+                except Malformed as problem:
+                    _log.warning("spool %s: %s/%s is ignored: %s", spool.path, DEAD, ascii(name), problem)
+        finally:
+            os.close(folder)
+
+
+def in_bad(path: str) -> Iterator[SetAside]:
+    """Yield what lies in `bad/`."""
+    with Spool(path, "read") as spool:
+        folder = _folder(spool, BAD)
+        if folder is None:
+            return
+        try:
+            for name in _names_in(folder):
+                yield SetAside(name=name, reason=_why_bad(spool, folder, name), moved=True)
+        finally:
+            os.close(folder)
+
+
+def _names_in(folder: int) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def _why_bad(spool: Spool, folder: int, name: str) -> str:
+    try:
+        for _ in read_file(spool, folder, name):
+            pass
+    except Malformed as problem:
+        return str(problem)
+    return "it can be read; its name was not a record's"
+
+
+def _folder(spool: Spool, name: str) -> int | None:
+    try:
+        return spool.folder(name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise OutboxError(f"cannot read {name}/ in spool {spool.path}: {error}", "it belongs to the owner") from error
+
+
+def find(path: str, record_id: str) -> Record:
+    """Return the one record with this id, or whose id starts or ends with it."""
+    found: list[Record] = []
+    for source in (waiting(path, everyone=True), dead(path)):
+        for record in source:
+            if record.id == record_id:
+                return record
+            if len(found) < 2 and record_id and (record.id.startswith(record_id) or record.id.endswith(record_id)):
+                found.append(record)
+    if not found:
+        raise OutboxError(f"no record {record_id!a} in spool {path}", "see `deploykit outbox list`")
+    if len(found) > 1:
+        raise OutboxError(f"{record_id!a} names more than one record", "give more of the id")
+    return found[0]

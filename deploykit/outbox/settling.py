@@ -1,0 +1,79 @@
+"""Taking records out of the spool: sent, buried, queued again, dropped."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+
+from deploykit.errors import OutboxError
+from deploykit.outbox import clock
+from deploykit.outbox.directory import DEAD, Spool, refused
+from deploykit.outbox.format import Outgoing, RecordId, pack
+from deploykit.outbox.marks import mark, marks_name
+from deploykit.outbox.record import Record
+from deploykit.outbox.spool import poke
+
+
+def done(path: str, record: Record) -> None:
+    """Take `record` out of the spool, or a dead letter out of `dead/`."""
+    with Spool(path, "remove from") as spool:
+        try:
+            if record.state == "dead":
+                folder = spool.folder(DEAD)
+                try:
+                    os.unlink(record.stem + clock.SUFFIX, dir_fd=folder)
+                finally:
+                    os.close(folder)
+            elif record.of == 1 or mark(spool, record.stem, record.number, record.of, record.uid):
+                # Not made durable: after a power cut it may be sent again, which receivers settle by the message's id.
+                os.unlink(record.stem + clock.SUFFIX, dir_fd=spool.fd)
+                if record.of > 1:
+                    spool.remove(marks_name(record.stem))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise refused("remove a record from", path, error) from error
+
+
+def bury(path: str, record: Record, reason: str) -> RecordId:
+    """Write `record` to `dead/`, durably, and then take it out of the spool."""
+    extra = {
+        "reason": " ".join(reason.split())[:1000],
+        "buried": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    data = pack((Outgoing(record.destination, record.frame),), extra)
+    # The same name when a crash came between the two steps and it is buried again.
+    name = record.id + clock.SUFFIX
+    with Spool(path, "bury in") as spool:
+        try:
+            folder = spool.folder(DEAD)
+            try:
+                spool.write(name, data, temporary=f".tmp-{clock.new_stem(spool.fd)}", folder=folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise refused("bury a record in", path, error) from error
+    done(path, record)
+    return record.id
+
+
+def retry(path: str, record: Record) -> RecordId:
+    """Move a dead letter back, as the newest record: one rename, so that it is never in both places or in none."""
+    if record.state != "dead":
+        raise OutboxError(f"{record.id} waits to be sent already", "only dead letters are retried")
+    with Spool(path, "write to") as spool:
+        try:
+            stem = clock.new_stem(spool.fd)
+            folder = spool.folder(DEAD)
+            try:
+                os.rename(record.stem + clock.SUFFIX, stem + clock.SUFFIX, src_dir_fd=folder, dst_dir_fd=spool.fd)
+                os.fsync(spool.fd)
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except FileNotFoundError:
+            raise OutboxError(f"dead letter {record.id} is gone", "somebody was quicker") from None
+        except OSError as error:
+            raise refused("retry a record of", path, error) from error
+        poke(spool)
+    return RecordId(f"{stem}.1")

@@ -1,0 +1,207 @@
+"""`Outbox`: what writers, the relay and the command line hold of a spool."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from deploykit.errors import OutboxError
+from deploykit.outbox import clock, directory
+from deploykit.outbox.format import Outgoing, RecordId, pack
+
+if TYPE_CHECKING:
+    from deploykit.outbox.record import Record, SetAside
+    from deploykit.outbox.wake import Listener
+    from deploykit.wire.frame import Frame
+
+
+class Outbox:
+    """A durable spool of messages to send. Holds no descriptor between calls: safe beside fork and between threads.
+
+    Args:
+        path: the directory.
+        create: make it when it is missing (its parents too).
+        shared: made for a group (3770), or for this user alone (0700). Only matters when it is made.
+        group: gid of that group; this process' own when None.
+
+    Raises:
+        OutboxError: it is missing or too open, or cannot be made.
+    """
+
+    __slots__ = ("_listener", "path")
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        create: bool = True,
+        shared: bool = True,
+        group: int | None = None,
+    ) -> None:
+        self.path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - pathlib costs a push some milliseconds
+        self._listener: Listener | None = None
+        if create:
+            directory.create(self.path, shared=shared, group=group)
+        with directory.Spool(self.path, "open"):
+            pass
+
+    def __repr__(self) -> str:
+        return f"Outbox({self.path!r})"
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def put(self, destination: str, frame: Frame) -> RecordId:
+        """Queue one frame; it is on the disk when this returns. See `put_many`."""
+        return self.put_many((Outgoing(destination, frame),))[0]
+
+    def put_many(self, items: Iterable[Outgoing]) -> tuple[RecordId, ...]:
+        """Queue all of `items` in one durable step, or none. A listening relay is woken.
+
+        Raises:
+            OutboxError: nothing was queued; the text says why and what to do.
+        """
+        batch = tuple(items)
+        if not batch:
+            return ()
+        data = pack(batch)
+        with directory.Spool(self.path, "write to") as spool:
+            try:
+                stem = clock.new_stem(spool.fd)
+                spool.write(stem + clock.SUFFIX, data, temporary=f".tmp-{stem}")
+            except OSError as error:
+                raise directory.refused("write to", self.path, error) from error
+            poke(spool)
+        return tuple(RecordId(f"{stem}.{number}") for number in range(1, len(batch) + 1))
+
+    def relay_listens(self) -> bool:
+        """Tell whether a relay is at work that will send what this user put. Wakes it."""
+        with directory.Spool(self.path, "look into") as spool:
+            return poke(spool)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def pending(self, *, everyone: bool | None = None) -> Iterator[Record]:
+        """Yield the waiting records in order, in flat memory. What is put meanwhile may or may not come.
+
+        Args:
+            everyone: also records that only their writer may remove. By default a process that owns the spool (or is
+                root) sees all, and another one its own.
+
+        Files that are no records are set aside (see `set_aside`).
+        """
+        from deploykit.outbox.reading import waiting
+
+        return waiting(self.path, everyone=everyone)
+
+    def dead(self) -> Iterator[Record]:
+        """Yield the dead letters, oldest first."""
+        from deploykit.outbox.reading import dead
+
+        return dead(self.path)
+
+    def find(self, record_id: str) -> Record:
+        """Return the waiting record or dead letter with this id, or the only one whose id starts or ends with it.
+
+        Raises:
+            OutboxError: there is none, or more than one.
+        """
+        from deploykit.outbox.reading import find
+
+        return find(self.path, record_id)
+
+    def set_aside(self) -> Iterator[SetAside]:
+        """Yield the files in `bad/`, with the reason as far as it can still be told."""
+        from deploykit.outbox.reading import in_bad
+
+        return in_bad(self.path)
+
+    # -- settling ----------------------------------------------------------------------------------------------------
+
+    def done(self, record: Record) -> None:
+        """Take `record` out: a broker has it. No error if it is gone already.
+
+        Raises:
+            OutboxError: this user may not, or the disk will not.
+        """
+        from deploykit.outbox.settling import done
+
+        done(self.path, record)
+
+    def bury(self, record: Record, reason: str) -> RecordId:
+        """Make `record` a dead letter, with the reason; return its id there.
+
+        Raises:
+            OutboxError: it could not be written; the record still waits.
+        """
+        from deploykit.outbox.settling import bury
+
+        return bury(self.path, record, reason)
+
+    def retry(self, record: Record) -> RecordId:
+        """Queue a dead letter again, behind everything that waits; return its new id.
+
+        Raises:
+            OutboxError: it is no dead letter, or this user may not.
+        """
+        from deploykit.outbox.settling import retry
+
+        return retry(self.path, record)
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float) -> bool:
+        """Wait until something was put, at most `timeout` seconds; tell whether it was.
+
+        Something put since the last call ends the wait at once; so does, on the first call, whatever waits.
+        Only the owner of the spool hears of everybody's records; another user hears of its own.
+
+        Raises:
+            OutboxError: the place to listen cannot be made.
+        """
+        if self._listener is None or self._listener.pid != os.getpid():
+            from deploykit.outbox.wake import Listener
+
+            self._listener = Listener(self.path)
+            if next(self.pending(), None) is not None:
+                return True
+        return self._listener.wait(timeout)
+
+    def close(self) -> None:
+        """Stop listening, if `wait` began to. The outbox can be used on."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+
+#: Where the relay of the whole spool listens; one of a single user adds `-<uid>`.
+WAKE: Literal[".wake"] = ".wake"
+
+
+def poke(spool: directory.Spool) -> bool:
+    """Wake a relay; tell whether one listens.
+
+    Opening a FIFO for writing without blocking fails when nobody reads it: that tells a living relay from a dead one
+    without a lock that a stranger could hold. Only the FIFO's owner may read it (0620), so nobody can pose as one.
+    """
+    own = os.geteuid()
+    for name, owners in ((WAKE, (0, spool.owner)), (f"{WAKE}-{own}", (0, own))):
+        try:
+            fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spool.fd)
+        except OSError:
+            continue  # nobody listens there
+        try:
+            found = os.fstat(fd)
+            if found.st_uid in owners and found.st_mode & 0o170000 == 0o010000:
+                os.write(fd, b"\n")
+                return True
+        except BlockingIOError:
+            return True  # full of wake-ups that the relay has still to read
+        except OSError:
+            continue
+        finally:
+            os.close(fd)
+    return False
+
+
+__all__ = ["Outbox", "OutboxError", "poke"]

@@ -1,0 +1,130 @@
+"""Waking a relay at once, and keeping it alone.
+
+A FIFO in the spool, which writers poke without blocking. Against inotify: no ctypes, and a writer learns in the same
+step whether a relay is alive, so a hook knows whether to start one. Against a socket: no `socket` import on a push's
+path. Bytes stay in the pipe until they are read, so no wake-up is lost between a scan and a wait. A record that came
+without a poke (moved in by hand) is found by the rescan that every relay does now and then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import stat
+from types import TracebackType
+from typing import Self
+
+from deploykit.errors import LockBusy
+from deploykit.outbox.directory import Spool, refused
+from deploykit.outbox.spool import WAKE
+
+
+class Listener:
+    """The reading end of the FIFO. Descriptors are closed on exec; a forked child must make its own."""
+
+    def __init__(self, path: str) -> None:
+        self.pid = os.getpid()
+        with Spool(path, "listen in") as spool:
+            name = WAKE if spool.settles_all else f"{WAKE}-{os.geteuid()}"
+            try:
+                self._fd = _open_fifo(spool, name)
+            except OSError as error:
+                raise refused("listen in", path, error) from error
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for a poke, at most `timeout` seconds; tell whether one came."""
+        poll = select.poll()
+        poll.register(self._fd, select.POLLIN)
+        if not poll.poll(max(0.0, timeout) * 1000):
+            return False
+        try:
+            while len(os.read(self._fd, 65536)) == 65536:
+                pass
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open_fifo(spool: Spool, name: str) -> int:
+    # Read and write: a FIFO without a writer would be at its end for ever and never wait.
+    flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    for attempt in (1, 2):
+        try:
+            fd = os.open(name, flags, dir_fd=spool.fd)
+        except FileNotFoundError:
+            os.mkfifo(name, 0o600, dir_fd=spool.fd)
+            fd = os.open(name, flags, dir_fd=spool.fd)
+            if os.geteuid() == 0 and name == WAKE:
+                os.fchown(fd, spool.owner, spool.gid)
+            os.fchmod(fd, 0o620)
+        found = os.fstat(fd)
+        if stat.S_ISFIFO(found.st_mode) and (found.st_uid == os.geteuid() or spool.trusts(found.st_uid)):
+            return fd
+        os.close(fd)
+        if attempt == 1:
+            os.unlink(name, dir_fd=spool.fd)
+    raise PermissionError(1, f"{name} is somebody else's")
+
+
+class RelayLock:
+    """One relay for each spool and user, by flock: it ends with the process, however that ends.
+
+    A relay of the spool's owner (or of root) holds `.relay.lock`, another user's `.relay-<uid>.lock`. Both are 0600:
+    who cannot open a lock cannot hold it against us.
+
+    Raises:
+        LockBusy: another relay is at work.
+        OutboxError: the lock cannot be made.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> Self:
+        with Spool(self._path, "lock") as spool:
+            try:
+                self._fd = _open_lock(spool)
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._close()
+                raise LockBusy(f"another relay works on spool {self._path}", "it sends what waits") from None
+            except OSError as error:
+                self._close()
+                raise refused("lock", self._path, error) from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open_lock(spool: Spool) -> int:
+    name = ".relay.lock" if spool.settles_all else f".relay-{os.geteuid()}.lock"
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    for _ in (1, 2):
+        try:
+            fd = os.open(name, flags, 0o600, dir_fd=spool.fd)
+            found = os.fstat(fd)
+            ours = found.st_uid == os.geteuid() or spool.trusts(found.st_uid)
+            if ours and stat.S_ISREG(found.st_mode) and not found.st_mode & 0o077:
+                if os.geteuid() == 0:
+                    os.fchown(fd, spool.owner, spool.gid)
+                return fd
+            os.close(fd)
+        except OSError:
+            if not spool.settles_all:
+                raise
+        os.unlink(name, dir_fd=spool.fd)
+    raise PermissionError(1, f"{name} is somebody else's")
