@@ -1,0 +1,346 @@
+"""The ids of handled messages, kept on disk: so that no command is obeyed twice, whatever is delivered twice.
+
+An id is claimed before anything is done about its message, and marked done after:
+
+============  =======================================================  ===========================================
+`Claim`       it means                                                 so the caller
+============  =======================================================  ===========================================
+`FRESH`       never seen; it is now claimed                            acts, then calls `done`
+`RESUME`      claimed before, not done: a crash, or a redelivery       goes on from its own journal, then `done`
+`DONE`        handled to the end                                       answers again (`reply`), does not act
+`CONFLICT`    the same id with other bytes: forged, or a broken sender refuses, and reports it
+============  =======================================================  ===========================================
+
+Rules:
+
+* A claim is on the disk before `claim` returns. What cannot be written raises `IdStoreError`: no disk, no action.
+* An id is kept until `keep_until` (the message's expiry and the allowed skew) and a day more, for clocks that jump.
+  An id that may have been forgotten is refused, never taken for fresh.
+* SQLite in WAL mode with `synchronous=FULL`: one fsync for each claim, where the rollback journal needs three and the
+  default of WAL (`NORMAL`) would lose the last claims in a power cut. WAL needs a local file system.
+* Any number of processes and threads may use one file. `turn` keeps two of them from handling one id side by side.
+"""
+
+from __future__ import annotations
+
+import enum
+import fcntl
+import hashlib
+import logging
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from deploykit.errors import IdStoreError, LockBusy
+
+_log = logging.getLogger(__name__)
+
+_APPLICATION_ID: Final = 0x64706964  # "dpid": told by file(1), and a guard against somebody else's database
+_VERSION: Final = 1
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS ids (
+    key TEXT NOT NULL,          -- whose id: the sender's key, or another namespace
+    id TEXT NOT NULL,
+    digest BLOB NOT NULL,       -- of the exact bytes
+    claimed REAL NOT NULL,      -- seconds since 1970, UTC
+    done REAL,                  -- NULL: claimed only
+    keep_until REAL NOT NULL,
+    reply BLOB,
+    PRIMARY KEY (key, id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ids_by_keep_until ON ids (keep_until);
+CREATE TABLE IF NOT EXISTS forgotten (only INTEGER PRIMARY KEY CHECK (only = 1), until REAL NOT NULL);
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+_DAY: Final = timedelta(days=1)
+_CHUNK: Final = 5000
+#: Connections a forked child inherited. SQLite wants them neither used nor closed there.
+_inherited: list[sqlite3.Connection] = []
+
+
+class Claim(enum.Enum):
+    """What is known of an id. See the table in the module's docstring."""
+
+    FRESH = "fresh"
+    RESUME = "resume"
+    DONE = "done"
+    CONFLICT = "conflict"
+
+
+class IdStore:
+    """A durable store of handled ids: one SQLite file, mode 0600.
+
+    Args:
+        path: the file; made, with its directory, when missing.
+        keep: how long an id is kept that was claimed without `keep_until`.
+        busy: seconds to wait for another process that is writing.
+
+    Raises:
+        IdStoreError: it cannot be opened, is open to others, or is not ours.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, keep: timedelta = timedelta(days=30), busy: float = 10.0
+    ) -> None:
+        self.path = Path(path)
+        self._keep = keep
+        self._busy = busy
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._connection: sqlite3.Connection | None = None
+        with self._transaction("open"):
+            pass
+
+    def __repr__(self) -> str:
+        return f"IdStore({str(self.path)!r})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    # -- the life of an id -------------------------------------------------------------------------------------------
+
+    def claim(self, key: str, id: str, digest: bytes, now: datetime, *, keep_until: datetime | None = None) -> Claim:
+        """Claim `id`, durably, before acting; tell what was known of it.
+
+        Args:
+            key: whose id it is (the signer): two senders may use one id.
+            digest: of the message's exact bytes.
+            now: aware time.
+            keep_until: until when a replay could pass for valid: the message's expiry and the allowed skew.
+
+        Raises:
+            IdStoreError: it cannot be written, or ids as old as this one were forgotten already. Do not act.
+        """
+        until = _seconds(keep_until or now + self._keep)
+        with self._transaction("write to") as db:
+            row = db.execute("SELECT digest, done FROM ids WHERE key = ? AND id = ?", (key, id)).fetchone()
+            if row is None:
+                forgotten = db.execute("SELECT until FROM forgotten").fetchone()
+                if keep_until is not None and forgotten is not None and until <= forgotten[0]:
+                    raise IdStoreError(
+                        f"ids that old were forgotten already, so {_shown(id)} cannot be told from a replay",
+                        "its expiry has passed, or this machine's clock was wrong for more than a day",
+                    )
+                db.execute(
+                    "INSERT INTO ids (key, id, digest, claimed, keep_until) VALUES (?, ?, ?, ?, ?)",
+                    (key, id, digest, _seconds(now), until),
+                )
+                return Claim.FRESH
+            if bytes(row[0]) != digest:
+                _log.error("id %s of %s came again with other bytes; it is refused", _shown(id), _shown(key))
+                return Claim.CONFLICT
+            # A later expiry for the same bytes cannot be; a caller's wider skew can.
+            db.execute(
+                "UPDATE ids SET keep_until = ? WHERE key = ? AND id = ? AND keep_until < ?", (until, key, id, until)
+            )
+            return Claim.RESUME if row[1] is None else Claim.DONE
+
+    def done(self, key: str, id: str, reply: bytes, now: datetime) -> None:
+        """Mark a claimed id handled to the end, with the reply to give when it is asked for again.
+
+        Raises:
+            IdStoreError: it cannot be written, or was never claimed.
+        """
+        with self._transaction("write to") as db:
+            changed = db.execute(
+                "UPDATE ids SET done = ?, reply = ? WHERE key = ? AND id = ?", (_seconds(now), reply, key, id)
+            ).rowcount
+            if not changed:
+                raise IdStoreError(f"id {_shown(id)} was never claimed", "call claim before acting")
+
+    def reply(self, key: str, id: str) -> bytes | None:
+        """Return the reply of a done id; None for any other.
+
+        Raises:
+            IdStoreError: the store cannot be read.
+        """
+        with self._transaction("read") as db:
+            row = db.execute(
+                "SELECT reply FROM ids WHERE key = ? AND id = ? AND done IS NOT NULL", (key, id)
+            ).fetchone()
+        return None if row is None else bytes(row[0] or b"")
+
+    def prune(self, now: datetime) -> int:
+        """Forget ids whose `keep_until` passed a day ago; return how many.
+
+        Raises:
+            IdStoreError: it cannot be written.
+        """
+        limit = _seconds(now - _DAY)
+        removed = 0
+        while True:
+            with self._transaction("write to") as db:
+                old = db.execute(
+                    "SELECT key, id, keep_until FROM ids WHERE keep_until < ? ORDER BY keep_until LIMIT ?",
+                    (limit, _CHUNK),
+                ).fetchall()
+                if old:
+                    db.executemany("DELETE FROM ids WHERE key = ? AND id = ?", [row[:2] for row in old])
+                    db.execute(
+                        "INSERT INTO forgotten VALUES (1, ?)"
+                        " ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+                        (old[-1][2],),
+                    )
+            removed += len(old)
+            if len(old) < _CHUNK:
+                return removed
+
+    @contextmanager
+    def turn(self, key: str, id: str, *, timeout: float = 0.0) -> Iterator[None]:
+        """Hold one id, so that no other worker, thread or process handles it at the same time.
+
+        For consumers with several workers: a redelivery may come while the first delivery is still being handled.
+        The lock is the kernel's: it ends with the process.
+
+        Raises:
+            LockBusy: somebody else had it for all of `timeout` seconds. Ask for the message again later.
+            IdStoreError: the lock's file cannot be opened.
+        """
+        # One byte of a file for each id: far more bytes than ids, and a collision costs only a wait.
+        place = int.from_bytes(hashlib.sha256(f"{len(key)}:{key}{id}".encode(errors="replace")).digest()[:7], "big")
+        try:
+            fd = os.open(f"{self.path}.turns", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise IdStoreError(f"cannot lock in {self.path}.turns: {error.strerror}", _REMEDY) from error
+        try:
+            _take(fd, place, time.monotonic() + timeout, id)
+            yield
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """Close the file. Using the store again opens it again."""
+        with self._lock:
+            if self._connection is not None and self._pid == os.getpid():
+                self._connection.close()
+            self._connection = None
+
+    # -- SQLite ------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
+        if self._pid != os.getpid():
+            self._after_fork()
+        with self._lock:
+            try:
+                db = self._connection
+                if db is None:
+                    db = self._connection = self._open()
+                db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+            except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+                raise IdStoreError(f"cannot {action} id store {self.path}: {error}", _REMEDY) from error
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # the parent's may have been held by a thread that is not here
+        if self._connection is not None:
+            _inherited.append(self._connection)
+        self._connection = None
+        self._pid = os.getpid()
+
+    def _open(self) -> sqlite3.Connection:
+        with _opening:
+            self._prepare_file()
+            db = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(db, self.path)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _prepare_file(self) -> None:
+        """Make the file before SQLite does, 0600; its log and index files take the mode over.
+
+        An existing file is not opened here: closing it would drop the locks that another store of this process has.
+        """
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                return
+            _sync_directory(self.path.parent)
+            return
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode):
+            raise IdStoreError(f"id store {self.path} is not a plain file", "name another file")
+        if mode & 0o077:
+            raise IdStoreError(f"id store {self.path} has mode {mode:04o}, which is too open", f"chmod 600 {self.path}")
+
+
+_opening = threading.Lock()
+_REMEDY: Final = "until it can be written no command is obeyed: free the disk, or correct its owner and mode"
+
+
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    """Check that the database is ours and of a version we know; make what is missing."""
+    application, version, tables = (
+        db.execute(sql).fetchone()[0]
+        for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+    )
+    if tables and application != _APPLICATION_ID:
+        raise IdStoreError(f"{path} is a database of something else", "name another file")
+    if version > _VERSION:
+        raise IdStoreError(f"id store {path} has format {version}, newer than {_VERSION}", "use the newer deploykit")
+    if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        raise IdStoreError(f"id store {path} cannot use a write-ahead log", "put it on a local file system")
+    db.execute("PRAGMA synchronous = FULL")
+    if version < _VERSION:
+        db.executescript(_SCHEMA)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _take(fd: int, place: int, deadline: float, id: str) -> None:
+    # An open file description lock: unlike flock it can hold one byte, unlike a POSIX lock it excludes threads too.
+    # struct flock: type, whence, start, length, pid.
+    import struct
+
+    request = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, place, 1, 0)
+    while True:
+        try:
+            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
+        except (BlockingIOError, PermissionError):
+            if time.monotonic() >= deadline:
+                raise LockBusy(f"{_shown(id)} is being handled at this moment", "ask for it again later") from None
+            time.sleep(0.02)
+        else:
+            return
+
+
+def _seconds(when: datetime) -> float:
+    if when.tzinfo is None:
+        raise ValueError("times must be aware (UTC)")
+    return when.timestamp()
+
+
+def _shown(text: str) -> str:
+    return ascii(text if len(text) <= 80 else text[:77] + "...")
