@@ -21,5 +21,5 @@ def deploykit_broker() -> Iterator[EmbeddedBroker]:
     """A running STOMP broker on a free loopback port, fresh for each test; login `guest`, passcode `guest`."""
     from deploykit.testing.broker import EmbeddedBroker
 
-    with EmbeddedBroker(users={"guest": "guest"}) as broker:
+    with EmbeddedBroker(users={"guest": "guest"}, record=1000) as broker:
         yield broker
