@@ -1,0 +1,396 @@
+"""What a genuine message may ask for: default deny, by type, site, audience and time."""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+
+from deploykit.errors import NotAddressed, PolicyRefused, SettingsError, SignatureError
+from deploykit.messages import DeployReported, DeployRequested, Message, Notice, RefUpdated
+from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
+from deploykit.settings import GrantSettings, TrustSettings
+from deploykit.wire.allowed_signers import AllowedSigners
+from deploykit.wire.frame import Frame
+from deploykit.wire.policy import Policy, addressed_to, type_names
+from deploykit.wire.signature import Signer, SigningKey, sign, verify
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
+CAP = timedelta(seconds=3600)
+SKEW = timedelta(seconds=30)
+WEB1, WEB2 = NodeName("web1"), NodeName("web2")
+
+
+def signer(*patterns: str) -> Signer:
+    return Signer(fingerprint="SHA256:x", principals=(patterns,))
+
+
+def request(**changes: object) -> DeployRequested:
+    base = DeployRequested(
+        id="request-1",
+        time=NOW,
+        site=SiteName("shop"),
+        ref=RefName("refs/tags/v1"),
+        commit=ObjectId("a" * 40),
+        audience=(WEB1,),
+        expires=NOW + timedelta(minutes=5),
+    )
+    return attrs.evolve(base, **changes)  # type: ignore[arg-type]
+
+
+def report(**changes: object) -> DeployReported:
+    base = DeployReported(
+        time=NOW,
+        node=WEB1,
+        site=SiteName("shop"),
+        request="request-1",
+        phase="deploy",
+        outcome="success",
+        ref=RefName("refs/tags/v1"),
+        commit=ObjectId("a" * 40),
+    )
+    return attrs.evolve(base, **changes)  # type: ignore[arg-type]
+
+
+def policy(*grants: GrantSettings) -> Policy:
+    return Policy(grants=grants, max_expiry=CAP, skew=SKEW)
+
+
+OPS = policy(GrantSettings(principal="ops", types=("deploy.requested",)))
+
+
+# -- threat 4: valid caller, wrong site or action --------------------------------------------------------------------
+
+
+def ref_updated() -> RefUpdated:
+    zero = ObjectId("0" * 40)
+    return RefUpdated(time=NOW, repo=RepoName("r"), ref=RefName("refs/heads/m"), old=zero, new=zero)
+
+
+GRANTS = (
+    GrantSettings(principal="ops", types=("deploy.requested",)),
+    GrantSettings(principal="shopkeeper", types=("DeployRequested",), sites=("shop",)),
+    GrantSettings(principal="tester", types=("deploykit.deploy.requested.v1",), sites=("*", "!shop")),
+    GrantSettings(principal="herald", types=("notice",)),
+    GrantSettings(principal="stager", types=("notice", "deploy.requested"), sites=("stage-?",)),
+)
+MESSAGES: dict[str, Message] = {
+    "deploy shop": request(),
+    "deploy blog": request(site=SiteName("blog")),
+    "deploy stage-1": request(site=SiteName("stage-1")),
+    "deploy stage-10": request(site=SiteName("stage-10")),
+    "notice": Notice(time=NOW, text="hello"),
+    "ref": ref_updated(),
+}
+ALLOWED = {
+    ("ops", "deploy shop"),
+    ("ops", "deploy blog"),
+    ("ops", "deploy stage-1"),
+    ("ops", "deploy stage-10"),
+    ("shopkeeper", "deploy shop"),
+    ("tester", "deploy blog"),
+    ("tester", "deploy stage-1"),
+    ("tester", "deploy stage-10"),
+    ("herald", "notice"),
+    ("stager", "deploy stage-1"),
+}
+PRINCIPALS = ("ops", "shopkeeper", "tester", "herald", "stager", "nobody", "OPS", "op", "*", "")
+
+
+@pytest.mark.parametrize(("principal", "message"), list(itertools.product(PRINCIPALS, MESSAGES)))
+def test_threat_4_only_what_a_grant_says_is_allowed(principal: str, message: str) -> None:
+    """The whole matrix of principals and messages: each allowed pair is written down, every other one is refused."""
+    by_name = Signer(fingerprint="SHA256:x", principals=((principal.replace("*", "star"),),))
+    if (principal, message) in ALLOWED:
+        policy(*GRANTS).authorize(MESSAGES[message], by_name, WEB1, NOW)
+    else:
+        with pytest.raises(PolicyRefused, match="may not send"):
+            policy(*GRANTS).authorize(MESSAGES[message], by_name, WEB1, NOW)
+
+
+def test_threat_4_without_grants_nobody_may_anything() -> None:
+    for message in MESSAGES.values():
+        with pytest.raises(PolicyRefused, match="may not send"):
+            Policy().authorize(message, signer("*"), WEB1, NOW)
+
+
+def test_threat_4_grants_do_not_add_up() -> None:
+    """Type from one grant and site from another are not a permission."""
+    two = policy(
+        GrantSettings(principal="ann", types=("deploy.requested",), sites=("blog",)),
+        GrantSettings(principal="ann", types=("notice",), sites=("shop",)),
+    )
+    with pytest.raises(PolicyRefused, match="for site shop"):
+        two.authorize(request(), signer("ann"), WEB1, NOW)
+
+
+def test_a_grant_for_some_sites_does_not_cover_a_message_without_one() -> None:
+    with pytest.raises(PolicyRefused):
+        policy(GrantSettings(principal="a", types=("notice",), sites=("shop",))).authorize(
+            Notice(time=NOW, text="x"), signer("a"), WEB1, NOW
+        )
+
+
+def test_patterns_stand_in_allowed_signers_and_names_in_grants() -> None:
+    OPS.authorize(request(), signer("o*", "!op"), WEB1, NOW)
+    with pytest.raises(PolicyRefused):
+        OPS.authorize(request(), signer("*", "!ops"), WEB1, NOW)
+
+
+def test_a_type_can_be_named_in_three_ways() -> None:
+    assert type_names(DeployRequested) == ("deploykit.deploy.requested.v1", "deploy.requested", "DeployRequested")
+
+
+# -- threat 5: replay on another node or destination -----------------------------------------------------------------
+
+
+def test_threat_5_a_command_for_another_node_is_ignored() -> None:
+    OPS.authorize(request(), signer("ops"), WEB1, NOW)
+    with pytest.raises(NotAddressed, match="not for web2"):
+        OPS.authorize(request(), signer("ops"), WEB2, NOW)
+
+
+@pytest.mark.parametrize(
+    "audience", [(), (NodeName("web10"),), (NodeName("web"),), (NodeName("WEB1"),), (NodeName("*"),)]
+)
+def test_threat_5_only_the_exact_name_is_an_audience(audience: tuple[NodeName, ...]) -> None:
+    assert not addressed_to(request(audience=audience), WEB1)
+    with pytest.raises(NotAddressed):
+        OPS.authorize(request(audience=audience), signer("ops"), WEB1, NOW)
+
+
+def test_threat_5_the_audience_is_signed() -> None:
+    """Putting another node in costs the signature; sending the same bytes elsewhere changes no audience."""
+    key = SigningKey.generate()
+    allowed = AllowedSigners.parse(f"ops {key.public_openssh}")
+    frame = sign(Frame({"destination": "/topic/deploy"}, b'{"audience":["web1"]}'), key)
+    with pytest.raises(SignatureError):
+        verify(Frame(frame.headers, frame.body.replace(b"web1", b"web2")), allowed, NOW)
+    elsewhere = Frame({**frame.headers, "destination": "/topic/other"}, frame.body)
+    with pytest.raises(NotAddressed):
+        OPS.authorize(request(), verify(elsewhere, allowed, NOW), WEB2, NOW)
+
+
+def test_messages_without_an_audience_are_for_everybody() -> None:
+    assert addressed_to(Notice(time=NOW, text="x"), WEB2)
+
+
+# -- threat 3: stale or future ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expires", "passes"),
+    [
+        (NOW, True),
+        (NOW - SKEW + SECOND, True),
+        (NOW - SKEW, True),
+        (NOW - SKEW - SECOND, False),
+        (NOW - timedelta(days=400), False),
+        (datetime.min.replace(tzinfo=UTC), False),
+    ],
+)
+def test_threat_3_an_expired_command_is_refused_to_the_second(expires: datetime, passes: bool) -> None:
+    judge(request(expires=expires, time=NOW - timedelta(hours=1)), passes, "expired")
+
+
+@pytest.mark.parametrize(
+    ("expires", "passes"),
+    [
+        (NOW + CAP, True),
+        (NOW + CAP + SKEW - SECOND, True),
+        (NOW + CAP + SKEW, True),
+        (NOW + CAP + SKEW + SECOND, False),
+        (NOW + timedelta(days=400), False),
+        (datetime.max.replace(tzinfo=UTC), False),
+    ],
+)
+def test_threat_3_the_receiver_caps_the_expiry_to_the_second(expires: datetime, passes: bool) -> None:
+    judge(request(expires=expires), passes, "further ahead")
+
+
+@pytest.mark.parametrize(
+    ("made", "passes"),
+    [
+        (NOW, True),
+        (NOW + SKEW - SECOND, True),
+        (NOW + SKEW, True),
+        (NOW + SKEW + SECOND, False),
+        (datetime.max.replace(tzinfo=UTC), False),
+    ],
+)
+def test_threat_3_a_command_from_the_future_is_refused_to_the_second(made: datetime, passes: bool) -> None:
+    judge(request(time=made), passes, "future")
+
+
+@pytest.mark.parametrize(("age", "passes"), [(CAP + SKEW, True), (CAP + SKEW + SECOND, False)])
+def test_threat_3_a_signed_message_without_an_expiry_goes_stale(age: timedelta, passes: bool) -> None:
+    heralds = policy(GrantSettings(principal="ops", types=("notice",)))
+    judge(Notice(time=NOW - age, text="x"), passes, "stale", heralds)
+
+
+def test_threat_3_a_time_without_a_zone_is_refused() -> None:
+    judge(request(expires=NOW.replace(tzinfo=None)), False, "zone")
+    judge(request(time=NOW.replace(tzinfo=None)), False, "zone")
+
+
+def judge(message: Message, passes: bool, says: str, by: Policy = OPS) -> None:
+    if passes:
+        by.authorize(message, signer("ops"), WEB1, NOW)
+    else:
+        with pytest.raises(PolicyRefused, match=says):
+            by.authorize(message, signer("ops"), WEB1, NOW)
+
+
+def test_ids_are_remembered_until_no_replay_can_pass() -> None:
+    """Threat 2's share here: a command taken at the last instant of the cap dies just inside `remember_for`."""
+    late = request(expires=NOW + CAP + SKEW)
+    OPS.authorize(late, signer("ops"), WEB1, NOW)
+    OPS.authorize(late, signer("ops"), WEB1, NOW + OPS.remember_for)
+    with pytest.raises(PolicyRefused, match="expired"):
+        OPS.authorize(late, signer("ops"), WEB1, NOW + OPS.remember_for + SECOND)
+
+
+# -- threat 6: forged reply ------------------------------------------------------------------------------------------
+
+
+def test_threat_6_a_nodes_own_report_on_our_request_is_believed() -> None:
+    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW)
+
+
+def test_threat_6_a_report_signed_by_another_node_is_not() -> None:
+    for name in ("web2", "ops", "web", "web11"):
+        with pytest.raises(PolicyRefused, match="may not report for node web1"):
+            OPS.authorize_reply(report(), signer(name), request=request(), now=NOW)
+
+
+def test_threat_6_a_report_on_another_request_is_not() -> None:
+    for other in ("request-2", "", "request-1 ", "\udcff"):
+        with pytest.raises(PolicyRefused, match="answers another request"):
+            policy().authorize_reply(report(request=other), signer("web1"), request=request(), now=NOW)
+
+
+def test_threat_6_a_node_that_was_not_asked_is_not_believed() -> None:
+    with pytest.raises(PolicyRefused, match="was not asked"):
+        policy().authorize_reply(report(node=WEB2), signer("web2"), request=request(), now=NOW)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"site": SiteName("blog")}, {"phase": "prepare"}, {"commit": ObjectId("b" * 40)}],
+)
+def test_threat_6_success_with_something_else_is_not_success(changes: dict[str, object]) -> None:
+    with pytest.raises(PolicyRefused):
+        policy().authorize_reply(report(**changes), signer("web1"), request=request(), now=NOW)
+
+
+def test_a_rollback_may_end_on_the_commit_it_finds() -> None:
+    back = report(phase="rollback", commit=ObjectId("b" * 40))
+    policy().authorize_reply(back, signer("web1"), request=request(phase="rollback"), now=NOW)
+
+
+def test_a_failure_may_name_another_commit() -> None:
+    failed = report(outcome="rolled-back", commit=ObjectId("b" * 40))
+    policy().authorize_reply(failed, signer("web1"), request=request(), now=NOW)
+
+
+def test_a_late_reply_is_still_a_reply() -> None:
+    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW + timedelta(days=2))
+
+
+def test_threat_6_a_reply_from_the_future_is_refused_to_the_second() -> None:
+    policy().authorize_reply(report(time=NOW + SKEW), signer("web1"), request=request(), now=NOW)
+    with pytest.raises(PolicyRefused, match="future"):
+        policy().authorize_reply(report(time=NOW + SKEW + SECOND), signer("web1"), request=request(), now=NOW)
+
+
+def test_a_principal_can_be_granted_to_speak_for_nodes() -> None:
+    proxy = policy(
+        GrantSettings(principal="gateway", types=("deploy.reported",), sites=("shop",), speaks_for=("web?", "!web2"))
+    )
+    proxy.authorize_reply(report(), signer("gateway"), request=request(), now=NOW)
+    asked = request(audience=(WEB1, WEB2))
+    with pytest.raises(PolicyRefused, match="may not report"):
+        proxy.authorize_reply(report(node=WEB2), signer("gateway"), request=asked, now=NOW)
+    blog = {"site": SiteName("blog")}
+    with pytest.raises(PolicyRefused, match="may not report"):
+        proxy.authorize_reply(report(**blog), signer("gateway"), request=request(**blog), now=NOW)
+
+
+def test_threat_6_a_grant_for_commands_does_not_let_anybody_reply() -> None:
+    both = policy(GrantSettings(principal="ops", types=("deploy.requested", "deploy.reported")))
+    with pytest.raises(PolicyRefused, match="may not report"):
+        both.authorize_reply(report(), signer("ops"), request=request(), now=NOW)
+    speaker = policy(GrantSettings(principal="ops", types=("deploy.requested",), speaks_for=("*",)))
+    with pytest.raises(PolicyRefused, match="may not report"):
+        speaker.authorize_reply(report(), signer("ops"), request=request(), now=NOW)
+
+
+def test_a_reply_is_never_taken_alone() -> None:
+    anything = policy(GrantSettings(principal="web1", types=("deploy.reported",)))
+    with pytest.raises(PolicyRefused, match="nothing alone"):
+        anything.authorize(report(), signer("web1"), WEB1, NOW)
+
+
+def test_threat_30_the_request_of_a_reply_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = hmac.compare_digest
+
+    def spy(left: bytes, right: bytes) -> bool:
+        seen.append((left, right))
+        return real(left, right)
+
+    monkeypatch.setattr(hmac, "compare_digest", spy)
+    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW)
+    assert seen == [(b"request-1", b"request-1")]
+
+
+# -- settings --------------------------------------------------------------------------------------------------------
+
+
+def test_a_policy_is_made_from_settings() -> None:
+    made = Policy.from_settings(TrustSettings(grants=GRANTS, max_expiry=60, skew=5))
+    assert made == Policy(grants=GRANTS, max_expiry=timedelta(seconds=60), skew=timedelta(seconds=5))
+    assert made.remember_for == timedelta(seconds=70)
+
+
+@pytest.mark.parametrize(
+    ("trust", "says"),
+    [
+        (TrustSettings(max_expiry=0), "trust.max_expiry"),
+        (TrustSettings(max_expiry=float("inf")), "trust.max_expiry"),
+        (TrustSettings(max_expiry=1e12), "trust.max_expiry"),
+        (TrustSettings(skew=-1), "trust.skew"),
+        (TrustSettings(skew=float("nan")), "trust.skew"),
+        (TrustSettings(grants=(GrantSettings(principal="*", types=("notice",)),)), r"grants\[0\].principal"),
+        (TrustSettings(grants=(GrantSettings(principal="", types=("notice",)),)), r"grants\[0\].principal"),
+        (TrustSettings(grants=(GrantSettings(principal="a,b", types=("notice",)),)), r"grants\[0\].principal"),
+        (TrustSettings(grants=(GrantSettings(principal="a", types=("deploy.request",)),)), "unknown message type"),
+        (TrustSettings(grants=(GrantSettings(principal="a", types=("*",)),)), "unknown message type"),
+        (TrustSettings(grants=(GrantSettings(principal="a", types=()),)), "allows nothing"),
+        (TrustSettings(grants=(GrantSettings(principal="a", types=("notice",), sites=()),)), "allows nothing"),
+    ],
+)
+def test_mistakes_in_the_settings_are_named(trust: TrustSettings, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        Policy.from_settings(trust)
+
+
+def test_all_mistakes_in_the_settings_are_told_at_once() -> None:
+    bad = GrantSettings(principal="", types=("nonsense", "*"), sites=())
+    with pytest.raises(SettingsError, match="5 mistakes") as caught:
+        Policy.from_settings(TrustSettings(grants=(bad,), skew=-1))
+    assert len(caught.value.problems) == 5
+
+
+def test_an_embedding_program_can_name_its_own_types() -> None:
+    @attrs.frozen(kw_only=True)
+    class Own(Message):
+        TYPE = "com.example.own.v2"
+
+    grants = (GrantSettings(principal="a", types=("Own",)),)
+    made = Policy.from_settings(TrustSettings(grants=grants), own_types=[Own])
+    made.authorize(Own(time=NOW), signer("a"), WEB1, NOW)
