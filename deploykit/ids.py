@@ -34,7 +34,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -161,6 +161,16 @@ class IdStore:
             ).rowcount
             if not changed:
                 raise IdStoreError(f"id {_shown(id)} was never claimed", "call claim before acting")
+
+    def claimed_at(self, key: str, id: str) -> datetime | None:
+        """Tell when an id was first claimed; None when it never was. A resumed command is judged by that instant.
+
+        Raises:
+            IdStoreError: the store cannot be read.
+        """
+        with self._transaction("read") as db:
+            row = db.execute("SELECT claimed FROM ids WHERE key = ? AND id = ?", (key, id)).fetchone()
+        return None if row is None else datetime.fromtimestamp(row[0], UTC)
 
     def reply(self, key: str, id: str) -> bytes | None:
         """Return the reply of a done id; None for any other.

@@ -1,0 +1,61 @@
+"""`deploykit config`: check and show the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import click
+
+from deploykit.cli.options import config_option, json_option, load, print_json
+
+
+@click.group()
+def config() -> None:
+    """Check and show the settings.
+
+    \b
+    Example:
+      deploykit config check --config /etc/deploykit/deploykit.toml
+    """
+
+
+@config.command()
+@config_option
+def check(config: Path | None) -> None:
+    """Read the settings and name every mistake. Ends with 2 when there is one.
+
+    \b
+    Example:
+      deploykit config check -c deploykit.toml
+    """
+    settings = load(config)
+    click.echo(
+        f"ok: node {settings.node}, {len(settings.repositories)} repositories, {len(settings.sites)} sites, "
+        f"broker {settings.broker.address.rpartition('@')[2] or settings.broker.address}"
+    )
+
+
+@config.command()
+@config_option
+@json_option
+def show(config: Path | None, as_json: bool) -> None:
+    """Show the settings in force, defaults included, secrets left out.
+
+    \b
+    Example:
+      deploykit config show -c deploykit.toml --json
+    """
+    settings = load(config)
+    tree = attrs.asdict(settings, filter=lambda attribute, _: attribute.repr is not False)
+    if as_json:
+        print_json(tree)
+        return
+    for path, value in _leaves(tree):
+        click.echo(f"{path} = {value}")
+
+
+def _leaves(value: object, path: str = "") -> list[tuple[str, object]]:
+    if isinstance(value, dict) and value:
+        return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}.{key}".strip("."))]
+    return [(path, value)]

@@ -1,0 +1,98 @@
+"""`deploykit deploy`: ask a node to put a tag live."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deploykit.cli.options import config_option, json_option, load, print_json
+
+if TYPE_CHECKING:
+    from deploykit.fleet import Answer
+    from deploykit.messages import DeployRequested
+
+
+@click.command()
+@click.argument("site")
+@click.option("--ref", required=True, help="The tag or branch to put live, e.g. v1.2 or refs/heads/main.")
+@click.option("--node", required=True, help="The node that is to do it.")
+@click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
+@click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
+@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(1), help="Seconds to wait.")
+@config_option
+@json_option
+@click.pass_context
+def deploy(
+    ctx: click.Context,
+    site: str,
+    ref: str,
+    node: str,
+    commit: str | None,
+    repo: str | None,
+    key: Path | None,
+    timeout: float,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask a node to put a tag live, and wait for its report.
+
+    Ends with 0 when the node reports success, 1 when it failed or stayed silent, 3 when it refused.
+
+    \b
+    Example:
+      deploykit deploy shop --ref v1.2 --node web1
+    """
+    from deploykit.bus import Bus
+    from deploykit.daemons.asking import believed, look_up, request_for, signing_key
+    from deploykit.fleet import Coordinator
+
+    settings = load(config)
+    signer = signing_key(settings, key)
+    trusted, policy = believed(settings)
+    full_ref, object_id = look_up(settings, site, ref, commit=commit, repo=repo)
+    request = request_for(site, full_ref, object_id, nodes=[node], expires_in=timedelta(seconds=timeout))
+    with Bus(settings.broker) as bus:
+        bus.wait_connected(settings.broker.connect_timeout)
+        coordinator = Coordinator(bus, settings.topics, signer, trusted, policy)
+        (answer,) = coordinator.ask(request, timeout=timeout)
+    ctx.exit(_show(request, answer, as_json=as_json))
+
+
+def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
+    """Print what the node said and return the exit code it means."""
+    import attrs
+
+    report = answer.report
+    code = 1 if report is None else {"success": 0, "refused": 3}.get(report.outcome, 1)
+    if as_json:
+        print_json(
+            {
+                "request": request.id,
+                "node": answer.node,
+                "outcome": report.outcome if report else "no answer",
+                "report": attrs.asdict(report) if report else None,
+                "doubts": list(answer.doubts),
+            }
+        )
+        return code
+    for step in report.steps if report else ():
+        click.echo(f"  {step.outcome:>7}  {step.name} ({step.seconds:.2f} s)")
+        for line in step.output.splitlines():
+            click.echo(f"           {_visible(line)}")
+    for doubt in answer.doubts:
+        click.echo(f"deploykit: a report was not believed: {_visible(doubt)}", err=True)
+    if report is None:
+        click.echo(
+            f"deploykit: {answer.node} did not answer in time (is its agent running, is its name right?)", err=True
+        )
+    else:
+        click.echo(_visible(report.summary), err=code != 0)
+    return code
+
+
+def _visible(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

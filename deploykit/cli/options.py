@@ -1,0 +1,43 @@
+"""Options that several commands share, and how they print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from deploykit.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def config_option(function: F) -> F:
+    """Add `--config FILE`, handed on as `config: Path | None`."""
+    return click.option(
+        "-c",
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Settings; default $DEPLOYKIT_CONFIG or /etc/deploykit/deploykit.toml.",
+    )(function)
+
+
+def json_option(function: F) -> F:
+    """Add `--json`, handed on as `as_json: bool`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
+
+
+def load(config: Path | None) -> Settings:
+    """Read the settings a command was given."""
+    from deploykit.config import load_settings
+
+    return load_settings(config)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on one line, at once."""
+    click.echo(json.dumps(value, default=str, ensure_ascii=False))

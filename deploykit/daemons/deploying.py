@@ -1,0 +1,178 @@
+"""The agent's deploys: a signed command becomes a release, and exactly one final report.
+
+The order is the promise: verify -> authorize -> claim the id -> fetch if need be -> release -> report into the outbox
+-> mark the id done -> Ack. A redelivered claimed id goes the same way again: the release's journal and the report's
+fixed id make the second time the same as the first. A done id is answered again, not acted on again.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+
+from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
+from deploykit.daemons.mirroring import Mirroring
+from deploykit.daemons.reporting import Reporter
+from deploykit.errors import (
+    DeploykitError,
+    IdStoreError,
+    MessageError,
+    MirrorError,
+    PolicyRefused,
+    RefNotFound,
+)
+from deploykit.ids import Claim, IdStore
+from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, StepReport, one_line, utc_now
+from deploykit.mirror import Mirror
+from deploykit.release import DeployResult, Runner, Site
+from deploykit.settings import NodeSiteSettings, Settings
+from deploykit.wire import Frame, decode
+from deploykit.wire.allowed_signers import AllowedSigners
+from deploykit.wire.policy import Policy, addressed_to
+from deploykit.wire.signature import Signer, body_digest, verify
+
+_log = logging.getLogger(__name__)
+
+#: Whoever reports twice on one request (a crash in between) does it under one id, so that readers can tell.
+_REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
+
+
+class Deploying:
+    """Obeys `DeployRequested` on one node.
+
+    Args:
+        settings: sites and trust.
+        mirroring: where the trees come from.
+        reporter: takes the replies.
+        ids: remembers which requests were acted on.
+        trusted: returns the current allowed signers; an error means: obey nobody.
+        now: the wall clock, aware UTC.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        mirroring: Mirroring,
+        reporter: Reporter,
+        ids: IdStore,
+        trusted: Callable[[], AllowedSigners],
+        *,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._mirroring = mirroring
+        self._reporter = reporter
+        self._ids = ids
+        self._trusted = trusted
+        self._policy = Policy.from_settings(settings.trust)
+        self._now = now
+
+    def handle(self, delivery: Delivery) -> Verdict:
+        """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
+        try:
+            request = decode(delivery.headers, delivery.body, delivery.destination)
+        except MessageError as error:
+            return Reject(str(error))
+        if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
+            return Ack()
+        now = self._now()
+        try:
+            signer = verify(Frame(delivery.headers, delivery.body), self._trusted(), now)
+        except DeploykitError as error:
+            _log.warning("refused: %s: %s", request.summary, error)
+            # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
+            self._reporter.say(self._reply(request, "refused", detail=str(error)))
+            return Ack()
+        try:
+            return self._obey(request, signer, body_digest(delivery.body), now)
+        except IdStoreError as error:
+            _log.error("cannot act on commands: %s", error)
+            return Retry(after=5.0)
+
+    def _obey(self, request: DeployRequested, signer: Signer, digest: str, now: datetime) -> Verdict:
+        key = signer.fingerprint
+        try:
+            # A resumed request was in time when it first came; its time is judged by that instant.
+            self._policy.authorize(request, signer, self._settings.node, self._ids.claimed_at(key, request.id) or now)
+        except PolicyRefused as error:
+            _log.warning("refused: %s", error)
+            self._reporter.say(self._reply(request, "refused", detail=str(error)))
+            return Ack()
+        keep_until = request.expires + 2 * self._policy.skew
+        match self._ids.claim(key, request.id, bytes.fromhex(digest), now, keep_until=keep_until):
+            case Claim.CONFLICT:
+                return Reject("the id of this request was used for another one: a replay, or a broken sender")
+            case Claim.DONE:
+                _log.info("answered again, not repeated: %s", request.summary)
+                self._reporter.say_again(self._ids.reply(key, request.id) or b"")
+            case Claim.FRESH | Claim.RESUME:
+                (frame,) = self._reporter.say(self._release(request, signer))
+                self._ids.done(key, request.id, frame.body, self._now())
+        return Ack()
+
+    def _release(self, request: DeployRequested, signer: Signer) -> DeployReported:
+        site = self._settings.sites.get(request.site)
+        if site is None:
+            return self._reply(request, "refused", detail=f"this node has no site {request.site}")
+        try:
+            mirror = self._mirror_with(site, request)
+            runner = Runner(Site(site.path, site.release), node=self._settings.node)
+            result = self._run(runner, mirror, request, signer)
+        except DeploykitError as error:
+            outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
+            return self._reply(request, outcome, detail=str(error))
+        return self._reply_with(request, result)
+
+    def _mirror_with(self, site: NodeSiteSettings, request: DeployRequested) -> Mirror:
+        """The site's mirror, fetched when it does not hold yet what is asked for."""
+        mirror = self._mirroring.mirror(site.repo)
+        try:
+            if mirror.resolve(request.ref).commit == request.commit:
+                return mirror
+        except (RefNotFound, MirrorError):
+            _log.info("[%s] does not hold %s yet: fetching", site.repo, request.ref)
+        self._mirroring.sync(site.repo, correlation_id=request.correlation_id)
+        return mirror
+
+    def _run(self, runner: Runner, mirror: Mirror, request: DeployRequested, signer: Signer) -> DeployResult:
+        who = request.requested_by or str(signer)
+        match request.phase:
+            case "deploy":
+                return runner.deploy(mirror, request.ref, request.commit, request=request.id, requested_by=who)
+            case "prepare":
+                return runner.prepare(mirror, request.ref, request.commit, request=request.id, requested_by=who)
+            case "activate":
+                return runner.activate(request.commit, request=request.id, requested_by=who)
+            case "rollback":
+                return runner.rollback(request=request.id, requested_by=who)
+
+    # -- replies -------------------------------------------------------------------------------------------------------
+
+    def _reply(self, request: DeployRequested, outcome: DeployOutcome, *, detail: str) -> DeployReported:
+        return DeployReported(
+            id=str(uuid.uuid5(_REPORTS, f"{self._settings.node}/{request.id}/{outcome}")),
+            source=f"agent/{self._settings.node}",
+            correlation_id=request.correlation_id or request.id,
+            node=self._settings.node,
+            site=request.site,
+            request=request.id,
+            phase=request.phase,
+            outcome=outcome,
+            ref=request.ref,
+            commit=request.commit,
+            detail=one_line(detail),
+        )
+
+    def _reply_with(self, request: DeployRequested, result: DeployResult) -> DeployReported:
+        steps = tuple(
+            StepReport(
+                name=step.name, outcome=step.outcome, seconds=step.seconds, exit_code=step.exit_code, output=step.output
+            )
+            for step in result.steps
+        )
+        reply = self._reply(request, result.outcome, detail=result.detail)
+        return attrs.evolve(reply, release=result.release, steps=steps)

@@ -1,0 +1,54 @@
+"""What a node says: into its outbox first, so that a broker that is away loses nothing."""
+
+from __future__ import annotations
+
+import logging
+
+from deploykit.errors import MessageError
+from deploykit.messages import DeployReported, Message
+from deploykit.outbox import Outbox, Outgoing
+from deploykit.settings import TopicSettings
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, topic_of
+from deploykit.wire.signature import SigningKey, sign
+
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Encodes a node's messages, signs those its key must vouch for, and queues them in one durable step.
+
+    Args:
+        outbox: where they wait for the relay.
+        topics: where each kind goes.
+        key: the node's own key; without one, replies go out unsigned and their readers will not trust them.
+    """
+
+    def __init__(self, outbox: Outbox, topics: TopicSettings, key: SigningKey | None) -> None:
+        self._outbox = outbox
+        self._topics = topics
+        self._key = key
+
+    def say(self, *messages: Message) -> tuple[Frame, ...]:
+        """Queue `messages`, all or none, and return their frames.
+
+        Raises:
+            OutboxError: the spool cannot take them; nothing was queued.
+        """
+        outgoing = [self._outgoing(message) for message in messages]
+        self._outbox.put_many(outgoing)
+        for message in messages:
+            _log.info("%s", message.summary)
+        return tuple(each.frame for each in outgoing)
+
+    def say_again(self, body: bytes) -> None:
+        """Queue a message said before, from its body: the same bytes, signed anew."""
+        message = decode({"content-type": CONTENT_TYPE}, body)
+        if message is None:
+            raise MessageError("a stored reply is empty")
+        self.say(message)
+
+    def _outgoing(self, message: Message) -> Outgoing:
+        frame = encode(message)
+        if isinstance(message, DeployReported) and self._key is not None:
+            frame = sign(frame, self._key)
+        return Outgoing(topic_of(message, self._topics), frame)

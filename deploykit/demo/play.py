@@ -1,0 +1,45 @@
+"""Set the demo up, play it, clean up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from deploykit.bus.address import Broker, parse_address
+from deploykit.demo.stage import Stage
+from deploykit.demo.story import Story
+from deploykit.demo.timeline import ConsoleTimeline, JsonTimeline, Timeline
+from deploykit.errors import UsageError
+
+
+def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) -> bool:
+    """Play the demo and tell whether every claim held.
+
+    Args:
+        broker: address of a real broker; None starts the embedded one.
+        repo: a git repository to start from; None makes a small one.
+        keep: leave the directory behind, and say where it is.
+        as_json: tell it in JSON lines.
+
+    Raises:
+        UsageError: the broker's address or the repository is not usable.
+        DemoFailed: an act could not go on.
+    """
+    chosen = _one_plain_broker(broker) if broker is not None else None
+    timeline: Timeline = JsonTimeline() if as_json else ConsoleTimeline(Console(soft_wrap=True))
+    with Stage(keep=keep) as stage:
+        if repo is not None and stage.run("git", "-C", str(repo), "rev-parse", "--verify", "HEAD").code != 0:
+            raise UsageError(f"not a git repository with a commit: {repo}", "give --repo a clone")
+        if keep:
+            timeline.event("demo", f"everything is in {stage.root}")
+        return Story(stage, timeline, broker=chosen, repo=repo).play()
+
+
+def _one_plain_broker(text: str) -> Broker:
+    brokers = parse_address(text).brokers
+    if len(brokers) != 1 or brokers[0].tls:
+        raise UsageError(
+            "the demo takes one broker without TLS: it cuts the line to it on the way", "stomp://HOST:PORT"
+        )
+    return brokers[0]

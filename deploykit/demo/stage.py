@@ -1,0 +1,163 @@
+"""Where the demo plays: a temporary directory, processes with a log file each, and a way to end them all by pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import attrs
+
+from deploykit.errors import DemoFailed, UsageError
+
+_STOP_SECONDS = 10.0
+
+
+@attrs.frozen(kw_only=True)
+class Finished:
+    """A command that ended: its exit code, what it printed, and how long it took in seconds."""
+
+    code: int
+    output: str
+    errors: str
+    seconds: float
+
+
+class Stage:
+    """A directory and the processes in it. Use it as a context manager: leaving it ends every process."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="deploykit-demo-"))
+        self._keep = keep
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.logs = self.root / "logs"
+        self.logs.mkdir()
+        (self.root / "home").mkdir()
+        git = shutil.which("git")
+        if git is None:
+            raise UsageError("git is not on PATH", "apt-get install git")
+        # Nothing of the caller's own git settings, and nothing that could point git at another repository.
+        self._env = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "HOME": str(self.root / "home"),
+            "LANG": "C.UTF-8",
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_TERMINAL_PROMPT": "0",
+            "PYTHONUNBUFFERED": "1",
+        }
+        for who in ("AUTHOR", "COMMITTER"):
+            self._env[f"GIT_{who}_NAME"] = "Ada Developer"
+            self._env[f"GIT_{who}_EMAIL"] = "ada@example.org"
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for name in reversed(list(self._running)):
+            self.stop(name)
+        if not self._keep:
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    @staticmethod
+    def command(*words: str) -> list[str]:
+        """The `deploykit` command of the environment this demo runs in, wherever PATH points."""
+        return [sys.executable, "-P", "-m", "deploykit", *words]
+
+    def run(
+        self, *argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300.0
+    ) -> Finished:
+        """Run a command to its end; its exit code is the caller's to judge."""
+        began = time.monotonic()
+        try:
+            done = subprocess.run(
+                argv,
+                cwd=cwd or self.root,
+                env={**self._env, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise DemoFailed(f"{argv[0]} {argv[1]} … did not end within {timeout:.0f} s") from error
+        return Finished(
+            code=done.returncode,
+            output=done.stdout.decode(errors="replace"),
+            errors=done.stderr.decode(errors="replace"),
+            seconds=time.monotonic() - began,
+        )
+
+    def must(self, *argv: str, cwd: Path | None = None, timeout: float = 300.0) -> Finished:
+        """Run a command that has to succeed."""
+        done = self.run(*argv, cwd=cwd, timeout=timeout)
+        if done.code != 0:
+            said = (done.errors or done.output).strip().splitlines()
+            raise DemoFailed(f"{' '.join(argv[:4])} … ended with {done.code}: {said[-1] if said else 'no output'}")
+        return done
+
+    def git(self, *argv: str, cwd: Path | None = None) -> str:
+        """Run git, which has to succeed, and return what it printed, stripped."""
+        return self.must("git", *argv, cwd=cwd).output.strip()
+
+    def start(self, name: str, *argv: str) -> None:
+        """Start a long-running process; what it prints goes to `logs/NAME.log`, JSON output to `logs/NAME.out`."""
+        with (self.logs / f"{name}.out").open("ab") as out, (self.logs / f"{name}.log").open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                argv,
+                cwd=self.root,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def said(self, name: str) -> str:
+        """What a process printed to standard output so far."""
+        with contextlib.suppress(FileNotFoundError):
+            return (self.logs / f"{name}.out").read_text(errors="replace")
+        return ""
+
+    def kill(self, name: str) -> None:
+        """SIGKILL: as a power cut would."""
+        process = self._running.pop(name)
+        process.send_signal(signal.SIGKILL)
+        process.wait(_STOP_SECONDS)
+
+    def stop(self, name: str) -> int:
+        """SIGTERM, then wait for the exit code; SIGKILL when it does not come."""
+        process = self._running.pop(name)
+        process.terminate()
+        try:
+            return process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait(_STOP_SECONDS)
+
+    def wait(self, check: Callable[[], bool], what: str, *, timeout: float = 30.0) -> float:
+        """Wait until `check()` holds, and return the seconds it took.
+
+        Raises:
+            DemoFailed: it does not within `timeout`, or a process of ours ended; the text names the last log line.
+        """
+        began = time.monotonic()
+        while not check():
+            for name, process in self._running.items():
+                if process.poll() is not None:
+                    raise DemoFailed(f"{name} ended with {process.returncode}: {self._last_line(name)}")
+            if time.monotonic() - began > timeout:
+                raise DemoFailed(f"waited {timeout:.0f} s in vain for: {what}", f"see the logs in {self.logs}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def _last_line(self, name: str) -> str:
+        lines = (self.logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"

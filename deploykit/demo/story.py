@@ -1,0 +1,328 @@
+"""The demo's acts: broker, origin, node, push, deploy, and the plug pulled in the middle."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+from deploykit.bus.address import Broker
+from deploykit.demo.checks import holds, refs_of, tree_differences
+from deploykit.demo.stage import Finished, Stage
+from deploykit.demo.timeline import Claim, Timeline
+from deploykit.errors import DemoFailed
+from deploykit.testing.proxy import FaultProxy
+
+_TAG = "deploykit-demo-1"
+_SCRIPT = """#!/bin/sh
+# Runs for {name}: gets "-t TAG" and DEPLOYKIT_* variables.
+echo "{name} $* site=$DEPLOYKIT_SITE commit=$DEPLOYKIT_COMMIT" >> "{trace}"
+echo "hello from {name}"
+"""
+
+
+class Story:
+    """One run of the demo.
+
+    Args:
+        stage: where it plays.
+        timeline: how it is told.
+        broker: a real broker to use; None starts the embedded one.
+        repo: a real repository to start from; None makes a small one. It is cloned, never written to.
+    """
+
+    def __init__(self, stage: Stage, timeline: Timeline, *, broker: Broker | None, repo: Path | None) -> None:
+        self._stage = stage
+        self._tell = timeline
+        self._broker = broker
+        self._repo = repo
+        self._line: FaultProxy | None = None
+        self._port = 0
+        self._claims: list[Claim] = []
+        self._figures: dict[str, float] = {}
+        root = stage.root
+        self._origin, self._work = root / "git" / "shop.git", root / "work"
+        self._mirror, self._site = root / "state" / "mirrors" / "shop.git", root / "site"
+        self._node_config, self._hub_config = root / "node.toml", root / "hub.toml"
+        self._trace = root / "scripts.trace"
+
+    def play(self) -> bool:
+        """Play all acts in order and tell whether every claim held."""
+        acts: tuple[Callable[[], None], ...] = (
+            self._set_up_broker,
+            self._set_up_origin,
+            self._set_up_node,
+            self._push,
+            self._refuse_a_stranger,
+            self._deploy,
+            self._pull_the_plug,
+            self._bring_it_back,
+            self._curtain,
+        )
+        try:
+            for act in acts:
+                act()
+        finally:
+            if self._line is not None:
+                self._line.stop()
+        self._tell.end(self._claims, self._figures)
+        return all(claim.held for claim in self._claims)
+
+    def _claim(self, name: str, held: bool, shown: str, seconds: float | None = None) -> None:
+        claim = Claim(name=name, held=held, shown=shown, seconds=seconds)
+        self._claims.append(claim)
+        self._tell.claim(claim)
+
+    # -- acts ----------------------------------------------------------------------------------------------------------
+
+    def _set_up_broker(self) -> None:
+        if self._broker is None:
+            self._write_private("passcode", "demo-passcode\n")
+            self._port = _free_port()
+            took = self._start_broker()
+            self._tell.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
+            return
+        self._write_private("passcode", self._broker.passcode + "\n")
+        self._line = FaultProxy(self._broker.host, self._broker.port)
+        self._line.start()
+        self._port = self._line.port
+        self._tell.event("broker", f"{self._broker.host}:{self._broker.port}, through a line of ours that can be cut")
+
+    def _start_broker(self) -> float:
+        stage = self._stage
+        stage.start(
+            "broker",
+            *stage.command("broker", "--port", str(self._port), "--data", str(stage.root / "broker")),
+            *("--user", "demo", "--passcode-file", str(stage.root / "passcode")),
+        )
+        return stage.wait(lambda: _answers(self._port), "the embedded broker to listen")
+
+    def _set_up_origin(self) -> None:
+        git = self._stage.git
+        self._origin.parent.mkdir()
+        if self._repo is None:
+            git("init", "--quiet", "--bare", "--initial-branch=main", str(self._origin))
+            git("clone", "--quiet", str(self._origin), str(self._work))
+            (self._work / "index.html").write_text("<h1>Shop, first version</h1>\n")
+            git("checkout", "--quiet", "-B", "main", cwd=self._work)
+        else:
+            git("clone", "--quiet", "--mirror", str(self._repo), str(self._origin))
+            git("clone", "--quiet", str(self._origin), str(self._work))
+            git("checkout", "--quiet", "-B", "deploykit-demo", cwd=self._work)
+        self._write_scripts()
+        spool = self._stage.root / "spool-hub"
+        self._write_config(self._hub_config, spool)
+        (self._origin / "deploykit.toml").write_text(f'repo = "shop"\nspool = "{spool}"\n{self._topics()}')
+        self._stage.must(*self._stage.command("hooks", "install", str(self._origin)))
+        self._stage.start("relay", *self._stage.command("relay", "--config", str(self._hub_config)))
+        self._tell.event("hook", f"installed in {self._origin}; a relay sends what it queues")
+
+    def _set_up_node(self) -> None:
+        stage = self._stage
+        command = stage.command
+        for who in ("operator", "node", "stranger"):
+            stage.must(*command("keys", "generate", str(stage.root / f"{who}.key")))
+        signers = stage.root / "allowed_signers"
+        for principal, who in (("operator@demo", "operator"), ("node@demo", "node")):
+            public = str(stage.root / f"{who}.key.pub")
+            stage.must(*command("keys", "trust", principal, public, "--file", str(signers)))
+        self._write_config(self._node_config, stage.root / "spool-node", node=True)
+        self._tell.text(f"the node's settings, {self._node_config}:", self._node_config.read_text())
+        stage.start("watch", *command("watch", "--json", "--config", str(self._hub_config)))
+        stage.start("agent", *command("agent", "--config", str(self._node_config)))
+        took = stage.wait(
+            lambda: bool(self._repo is None or refs_of_or_none(stage, self._mirror) == refs_of(stage, self._origin)),
+            "the node's first mirror",
+            timeout=600,
+        )
+        stage.wait(
+            lambda: "ready" in stage.said("agent") and "ready" in stage.said("watch"), "agent and watch to start"
+        )
+        count = len(refs_of(stage, self._origin))
+        if self._repo is not None:
+            commits = int(stage.git(f"--git-dir={self._mirror}", "rev-list", "--count", "--all"))
+            self._figures[f"first mirror ({commits:,} commits)"] = took
+            self._claim("the node mirrors the whole repository", True, f"{count} refs, {commits:,} commits", took)
+
+    def _push(self) -> None:
+        commit = self._commit("A second version", tag=_TAG)
+        done, branch = self._git_push("--tags")
+        self._figures["git push, broker up"] = done.seconds
+        self._tell.event("developer", f"git push {branch} {_TAG}: {self._hook_line(done)}")
+        self._claim("a push with the hook succeeds", done.code == 0, f"exit code {done.code}", done.seconds)
+        took = self._stage.wait(
+            lambda: holds(self._stage, self._mirror, f"refs/tags/{_TAG}", commit), "the tag in the node's mirror"
+        )
+        self._figures["push returned -> mirror holds it"] = took
+        same = refs_of(self._stage, self._mirror) == refs_of(self._stage, self._origin)
+        self._claim("the message became a mirror", same, "git lists the same refs in both", took)
+
+    def _refuse_a_stranger(self) -> None:
+        done = self._ask_deploy("--key", str(self._stage.root / "stranger.key"))
+        self._tell.event("operator", f"a stranger's deploy: {_last(done.errors)}")
+        held = done.code == 3 and not (self._site / "current").exists()
+        self._claim("a command with a strange key is refused", held, f"exit code {done.code}, the site untouched")
+
+    def _deploy(self) -> None:
+        commit = self._commit_of(_TAG)
+        done = self._ask_deploy()
+        self._figures["deploy: asked -> reported"] = done.seconds
+        self._tell.event("operator", f"deploykit deploy shop --ref {_TAG}: {_last(done.output or done.errors)}")
+        self._claim("the node reports success", done.code == 0, f"exit code {done.code}", done.seconds)
+        wrong = tree_differences(self._stage, self._origin, commit, (self._site / "current").resolve())
+        self._claim("the release is the tag's tree", not wrong, "; ".join(wrong[:3]) or "git finds no difference")
+        said = self._trace.read_text().splitlines() if self._trace.exists() else []
+        ran = [line.split(" ")[0] for line in said if f"-t {_TAG} " in line and f"commit={commit}" in line]
+        self._claim("scripts ran before and after", ran == ["pre-deploy", "post-deploy"], ", ".join(ran) or "none ran")
+
+    def _pull_the_plug(self) -> None:
+        if self._line is None:
+            self._stage.kill("broker")
+        else:
+            self._line.stop()
+        self._tell.event("broker", "killed")
+        self._down_commit = self._commit("Pushed while the broker is dead")
+        done, branch = self._git_push()
+        self._figures["git push, broker dead"] = done.seconds
+        self._tell.event("developer", f"git push {branch}: {self._hook_line(done)}")
+        # Both pushes do the same git work; a second covers this machine's noise, and a hook that waits for a
+        # broker would take many.
+        quick = done.code == 0 and done.seconds < self._figures["git push, broker up"] + 1.0
+        self._claim("a push without a broker returns at once", quick, f"exit code {done.code}", done.seconds)
+        kept = sum(1 for p in (self._stage.root / "spool-hub").rglob("*") if p.is_file() and self._holds_event(p))
+        self._claim("its event waits on disk", kept > 0, f"{kept} record in the spool names it")
+        heard = self._down_commit in self._stage.said("watch")
+        self._claim("nobody has heard of it yet", not heard, "watch is silent")
+
+    def _bring_it_back(self) -> None:
+        if self._line is None:
+            self._start_broker()
+        else:
+            self._line.start()
+        self._tell.event("broker", "back")
+        took = self._stage.wait(lambda: self._down_commit in self._stage.said("watch"), "the kept event to arrive")
+        self._figures["broker back -> event arrives"] = took
+        self._claim("the event arrives by itself", True, "watch printed it", took)
+        took = self._stage.wait(
+            lambda: holds(self._stage, self._mirror, self._branch_ref(), self._down_commit), "the mirror to follow"
+        )
+        self._claim("and the mirror follows", True, f"git finds {self._down_commit[:12]} in it", took)
+
+    def _curtain(self) -> None:
+        codes = {name: self._stage.stop(name) for name in ("agent", "watch", "relay")}
+        self._claim("every daemon ends well on TERM", not any(codes.values()), f"exit codes {codes}")
+        if self._broker is not None:
+            self._stage.run(*self._stage.command("agent", "--config", str(self._node_config), "--forget"))
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _branch_ref(self) -> str:
+        return self._stage.git("symbolic-ref", "HEAD", cwd=self._work)
+
+    def _commit_of(self, name: str) -> str:
+        return self._stage.git("rev-parse", f"{name}^{{commit}}", cwd=self._work)
+
+    def _commit(self, message: str, *, tag: str = "") -> str:
+        (self._work / "DEMO.txt").write_text(f"{message}\n")
+        self._stage.git("add", "--all", cwd=self._work)
+        self._stage.git("commit", "--quiet", "--message", message, cwd=self._work)
+        if tag:
+            self._stage.git("tag", "--annotate", "--message", f"Release {tag}", tag, cwd=self._work)
+        return self._commit_of("HEAD")
+
+    def _git_push(self, *options: str) -> tuple[Finished, str]:
+        branch = self._branch_ref().removeprefix("refs/heads/")
+        return self._stage.run("git", "push", *options, "origin", branch, cwd=self._work), branch
+
+    @staticmethod
+    def _hook_line(done: Finished) -> str:
+        said = [line for line in done.errors.splitlines() if "deploykit:" in line]
+        return said[-1].removeprefix("remote:").strip() if said else "the hook said nothing"
+
+    def _ask_deploy(self, *options: str) -> Finished:
+        return self._stage.run(
+            *self._stage.command("deploy", "shop", "--ref", _TAG, "--node", "node", "--timeout", "30"),
+            *("--config", str(self._hub_config), *options),
+        )
+
+    def _holds_event(self, record: Path) -> bool:
+        return self._down_commit.encode() in record.read_bytes()
+
+    def _write_private(self, name: str, text: str) -> None:
+        path = self._stage.root / name
+        path.touch(mode=stat.S_IRUSR | stat.S_IWUSR)
+        path.write_text(text)
+
+    def _write_scripts(self) -> None:
+        directory = self._work / "deploy"
+        directory.mkdir(exist_ok=True)
+        for name in ("pre-deploy", "post-deploy"):
+            (directory / name).write_text(_SCRIPT.format(name=name, trace=self._trace))
+            (directory / name).chmod(0o755)
+
+    def _topics(self) -> str:
+        if self._broker is None:
+            return ""
+        # Names of its own on a broker that is somebody's: the demo disturbs nobody there.
+        unique = self._stage.root.name
+        names = ("source", "mirror", "deploy", "report", "notice")
+        return "[topics]\n" + "".join(f'{name} = "/topic/{unique}.{name}"\n' for name in names)
+
+    def _write_config(self, path: Path, spool: Path, *, node: bool = False) -> None:
+        root = self._stage.root
+        login = self._broker.login if self._broker else "demo"
+        key, signer = ("node", "operator@demo") if node else ("operator", "node@demo")
+        types = ["deploykit.deploy.requested.v1"] if node else ["deploykit.deploy.reported.v1"]
+        text = f"""\
+node = "{"node" if node else "hub"}"
+state = "{root / ("state" if node else "state-hub")}"
+signing_key = "{root / f"{key}.key"}"
+
+[broker]
+address = "stomp://127.0.0.1:{self._port}"
+login = {json.dumps(login)}
+passcode_file = "{root / "passcode"}"
+backoff_max = 0.5
+
+[outbox]
+path = "{spool}"
+
+[trust]
+allowed_signers = "{root / "allowed_signers"}"
+grants = [{{ principal = "{signer}", types = {json.dumps(types)} }}]
+
+[repositories.shop]
+url = "{self._origin}"
+"""
+        if node:
+            text += f'\n[sites.shop]\npath = "{self._site}"\nrepo = "shop"\n'
+            text += 'release = { required = ["pre-deploy", "post-deploy"] }\n'
+        path.write_text(f"{text}\n{self._topics()}".rstrip() + "\n")
+
+
+def refs_of_or_none(stage: Stage, repository: Path) -> dict[str, str] | None:
+    """The refs of a repository that may not be there yet."""
+    return refs_of(stage, repository) if (repository / "HEAD").exists() else None
+
+
+def _last(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as sock:
+        sock.settimeout(0.2)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+__all__ = ["DemoFailed", "Story"]

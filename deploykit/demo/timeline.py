@@ -1,0 +1,102 @@
+"""What the demo shows, as it happens: a line an event for people, a JSON object a line for scripts."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Protocol
+
+import attrs
+from rich.console import Console
+from rich.markup import escape
+from rich.syntax import Syntax
+from rich.table import Table
+
+_COLOURS = {"developer": "cyan", "hook": "yellow", "broker": "magenta", "node": "green", "operator": "blue"}
+
+
+@attrs.frozen(kw_only=True)
+class Claim:
+    """Something the demo says, whether it held, and what shows it."""
+
+    name: str
+    held: bool
+    shown: str
+    seconds: float | None = None
+
+
+class Timeline(Protocol):
+    """How a story is told."""
+
+    def event(self, actor: str, text: str) -> None: ...
+    def claim(self, claim: Claim) -> None: ...
+    def text(self, title: str, body: str) -> None: ...
+    def end(self, claims: list[Claim], figures: dict[str, float]) -> None: ...
+
+
+class ConsoleTimeline:
+    """For people."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._began = time.monotonic()
+
+    def event(self, actor: str, text: str) -> None:
+        """Draw one line: when, who, what."""
+        colour = _COLOURS.get(actor, "white")
+        self._console.print(f"[dim]{self._now()}[/] [{colour}]{actor:>9}[/] │ {escape(text)}", highlight=False)
+
+    def claim(self, claim: Claim) -> None:
+        """Draw a checked claim."""
+        mark = "[green]✓[/]" if claim.held else "[red]✗[/]"
+        took = f" [dim]({claim.seconds:.2f} s)[/]" if claim.seconds is not None else ""
+        self._console.print(
+            f"[dim]{self._now()}[/] {'':>9} {mark} {escape(claim.name)}: {escape(claim.shown)}{took}", highlight=False
+        )
+
+    def text(self, title: str, body: str) -> None:
+        """Show a file the demo wrote."""
+        self._console.print(f"[dim]{self._now()}[/] {'':>9} │ {escape(title)}", highlight=False)
+        self._console.print(Syntax(body.strip(), "toml", background_color="default", word_wrap=True))
+
+    def end(self, claims: list[Claim], figures: dict[str, float]) -> None:
+        """Draw what took how long, and the verdict."""
+        table = Table(title="What took how long", title_justify="left", show_header=False, box=None)
+        longest = max(figures.values(), default=1.0) or 1.0
+        for name, seconds in figures.items():
+            table.add_row(name, f"{seconds * 1000:,.0f} ms", "█" * max(1, round(30 * seconds / longest)))
+        self._console.print(table)
+        failed = sum(not c.held for c in claims)
+        verdict = f"[red]{failed} of {len(claims)} claims did not hold[/]" if failed else (
+            f"[green]all {len(claims)} claims held[/]"
+        )  # fmt: skip
+        self._console.print(f"{verdict} in {time.monotonic() - self._began:.1f} s")
+
+    def _now(self) -> str:
+        return f"{time.monotonic() - self._began:6.2f} s"
+
+
+class JsonTimeline:
+    """For scripts: `{"event": …}`, `{"claim": …}`, `{"text": …}` and at last `{"ok": …}`."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+
+    def event(self, actor: str, text: str) -> None:
+        """Print one event."""
+        self._print({"event": text, "actor": actor})
+
+    def claim(self, claim: Claim) -> None:
+        """Print one checked claim."""
+        self._print({"claim": claim.name, "held": claim.held, "shown": claim.shown, "took": claim.seconds})
+
+    def text(self, title: str, body: str) -> None:
+        """Print a file the demo wrote."""
+        self._print({"text": body, "title": title})
+
+    def end(self, claims: list[Claim], figures: dict[str, float]) -> None:
+        """Print the verdict and the figures, in seconds."""
+        self._print({"ok": all(c.held for c in claims), "claims": len(claims), "figures": figures})
+
+    def _print(self, entry: dict[str, object]) -> None:
+        print(json.dumps({"at": round(time.monotonic() - self._began, 3), **entry}), flush=True)  # noqa: T201
