@@ -1,0 +1,86 @@
+"""Pytest fixtures with real brokers. `tests/conftest.py` lists this module in `pytest_plugins`.
+
+`rabbitmq`, `activemq` and `real_broker` (once with each) are shared by the whole session: use destinations with names
+of your own (`unique_name`), and never stop them. A test that stops, kills, freezes or alarms a broker makes its own
+with `new_rabbitmq`, `new_activemq` or `new_real_broker` (once with each). Under pytest-xdist each worker has its own.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.brokers import activemq as activemq_module
+from tests.brokers import rabbitmq as rabbitmq_module
+from tests.brokers.activemq import ActiveMQ
+from tests.brokers.rabbitmq import RabbitMQ
+from tests.brokers.server import BrokerServer
+
+_BOTH = [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq), pytest.param("activemq", marks=pytest.mark.activemq)]
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMQ]:
+    """A running RabbitMQ, shared by the session."""
+    rabbitmq_module.check_installed()
+    with RabbitMQ() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session")
+def activemq() -> Iterator[ActiveMQ]:
+    """A running ActiveMQ, shared by the session."""
+    activemq_module.check_installed()
+    with ActiveMQ() as broker:
+        yield broker
+
+
+@pytest.fixture(scope="session", params=_BOTH)
+def real_broker(request: pytest.FixtureRequest) -> BrokerServer:
+    """Each real broker in turn, running, shared by the session."""
+    broker: BrokerServer = request.getfixturevalue(request.param)
+    return broker
+
+
+@pytest.fixture
+def new_rabbitmq() -> Iterator[Callable[..., RabbitMQ]]:
+    """Make private RabbitMQs, not started yet; keywords as for the class."""
+    rabbitmq_module.check_installed()
+    with ExitStack() as stack:
+
+        def make(**keywords: object) -> RabbitMQ:
+            broker = RabbitMQ(**keywords)  # type: ignore[arg-type]
+            stack.callback(broker.close)
+            return broker
+
+        yield make
+
+
+@pytest.fixture
+def new_activemq() -> Iterator[Callable[..., ActiveMQ]]:
+    """Make private ActiveMQs, not started yet; keywords as for the class."""
+    activemq_module.check_installed()
+    with ExitStack() as stack:
+
+        def make(**keywords: object) -> ActiveMQ:
+            broker = ActiveMQ(**keywords)  # type: ignore[arg-type]
+            stack.callback(broker.close)
+            return broker
+
+        yield make
+
+
+@pytest.fixture(params=_BOTH)
+def new_real_broker(request: pytest.FixtureRequest) -> Callable[..., BrokerServer]:
+    """Make private brokers of each kind in turn, not started yet."""
+    make: Callable[..., BrokerServer] = request.getfixturevalue(f"new_{request.param}")
+    return make
+
+
+@pytest.fixture
+def unique_name() -> str:
+    """A destination name that no other test of this or any run uses."""
+    return f"t-{secrets.token_hex(6)}"
