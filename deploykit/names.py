@@ -24,9 +24,14 @@ ZERO_ID_SHA256: Final = ObjectId("0" * 64)
 _MAX_NAME = 255
 _MAX_REF = 1024
 
-_OBJECT_ID = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
-_REPO_PART = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*\Z")
-_NODE = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?\Z")
+# Public, because the JSON Schemas say the same.
+OBJECT_ID_PATTERN: Final = "(?:[0-9a-f]{40}|[0-9a-f]{64})"
+REPO_PATTERN: Final = "[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
+NODE_PATTERN: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+
+_OBJECT_ID = re.compile(rf"{OBJECT_ID_PATTERN}\Z").match
+_REPO = re.compile(rf"{REPO_PATTERN}\Z").match
+_NODE = re.compile(rf"{NODE_PATTERN}\Z").match
 # git check-ref-format(1), rules 3, 4, 5, 9, 10 as one search: any hit is a refusal.
 _REF_REFUSED = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\]|/\.|\.(?:/|\Z)|\.lock(?:/|\Z)|\A/|/\Z")
 
@@ -36,13 +41,13 @@ def _shown(text: object) -> str:
     return ascii(text) if len(str(text)) <= 80 else ascii(str(text)[:77]) + "..."
 
 
-def parse_object_id(text: str) -> ObjectId:
+def parse_object_id(text: object) -> ObjectId:
     """Accept 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
 
     Raises:
         InvalidName: anything else.
     """
-    if not isinstance(text, str) or not _OBJECT_ID.match(text):
+    if not isinstance(text, str) or not _OBJECT_ID(text):
         raise InvalidName(f"not an object id: {_shown(text)}", "expected 40 or 64 lower-case hex digits")
     return ObjectId(text)
 
@@ -52,7 +57,7 @@ def is_zero(oid: ObjectId) -> bool:
     return oid in (ZERO_ID, ZERO_ID_SHA256)
 
 
-def parse_ref_name(text: str) -> RefName:
+def parse_ref_name(text: object) -> RefName:
     """Accept a full ref name (`refs/heads/main`), by the rules of git check-ref-format(1).
 
     Raises:
@@ -85,35 +90,35 @@ def short_ref(ref: RefName) -> str:
     return str(ref)
 
 
-def parse_repo_name(text: str) -> RepoName:
+def parse_repo_name(text: object) -> RepoName:
     """Accept `name` or `group/name`: letters, digits, `_ . + -`, no part that starts with a dot or a dash.
 
     Raises:
         InvalidName: absolute, empty, too long, or a part is not acceptable.
     """
-    if not isinstance(text, str) or not 0 < len(text) <= _MAX_NAME or not all(map(_REPO_PART.match, text.split("/"))):
+    if not isinstance(text, str) or len(text) > _MAX_NAME or not _REPO(text):
         raise InvalidName(f"not a repository name: {_shown(text)}", "letters, digits, _ . + - and / between parts")
     return RepoName(text)
 
 
-def parse_node_name(text: str) -> NodeName:
+def parse_node_name(text: object) -> NodeName:
     """Accept a host-like name: letters, digits, `_ . -`.
 
     Raises:
         InvalidName: anything else.
     """
-    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE.match(text):
+    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE(text):
         raise InvalidName(f"not a node name: {_shown(text)}", "letters, digits, _ . - only")
     return NodeName(text)
 
 
-def parse_site_name(text: str) -> SiteName:
+def parse_site_name(text: object) -> SiteName:
     """Accept a site's name: letters, digits, `_ . -`.
 
     Raises:
         InvalidName: anything else.
     """
-    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE.match(text):
+    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE(text):
         raise InvalidName(f"not a site name: {_shown(text)}", "letters, digits, _ . - only")
     return SiteName(text)
 

@@ -9,11 +9,18 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Annotated, ClassVar, Final
 
 import attrs
 
-_EMPTY: Mapping[str, object] = MappingProxyType({})
+#: No unknown fields: the default of every `extra`.
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
+
+# Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
+Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.
+Reference = Annotated[str, "reference"]  #: a URI reference of 1 to 255 characters: a path, `git/host`, or a URL.
+Count = Annotated[int, "count"]  #: zero or more, exact in every JSON reader (at most 2**53 - 1).
+Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
 
 
 def new_id() -> str:
@@ -28,7 +35,9 @@ def utc_now() -> datetime:
 
 def one_line(text: str, limit: int = 300) -> str:
     """Make any text safe for a log, a terminal or a chat: one line, no control characters, bounded."""
-    shown = "".join(c if c.isprintable() else " " for c in text[: limit + 1])
+    shown = text[: 4 * limit]
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else " " for c in shown)
     shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
@@ -40,18 +49,21 @@ class Message:
     Args:
         id: unique per message of a source; a redelivery keeps it.
         source: who says it: a node name or a hook, e.g. `git/host`.
-        time: when, aware UTC.
+        time: when, aware, in UTC.
         correlation_id: the same from a push to its builds and deploys; the push's own id at the start.
-        extra: fields this version does not know, kept for the next reader.
+        extra: fields of the message that this version does not know, kept for the next reader.
+        extensions: CloudEvents attributes that this version does not know, kept likewise.
     """
 
+    #: The wire type. A class that leaves it empty is never written.
     TYPE: ClassVar[str] = ""
 
-    id: str = attrs.field(factory=new_id)
-    source: str = "deploykit"
+    id: Identifier = attrs.field(factory=new_id)
+    source: Reference = "deploykit"
     time: datetime = attrs.field(factory=utc_now)
     correlation_id: str = ""
-    extra: Mapping[str, object] = attrs.field(default=_EMPTY, eq=dict, hash=False)
+    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+    extensions: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
 
     @property
     def summary(self) -> str:

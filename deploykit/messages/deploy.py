@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import Message, one_line
+from deploykit.messages.base import NOTHING, Identifier, Message, Seconds, one_line
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -47,9 +48,10 @@ class StepReport:
 
     name: str
     outcome: Literal["done", "failed", "skipped"]
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     exit_code: int | None = None
     output: str = ""
+    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -60,7 +62,7 @@ class DeployReported(Message):
 
     node: NodeName
     site: SiteName
-    request: str
+    request: Identifier
     phase: DeployPhase
     outcome: DeployOutcome
     ref: RefName

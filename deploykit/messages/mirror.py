@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import Message, one_line
+from deploykit.messages.base import Message, Seconds, one_line
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, short_ref
 
 MirrorOutcome = Literal["updated", "unchanged", "refused", "failed"]
@@ -24,7 +24,7 @@ class MirrorUpdated(Message):
     old: ObjectId
     new: ObjectId
     outcome: MirrorOutcome
-    seconds: float = 0.0
+    seconds: Seconds = 0.0
     detail: str = ""
 
     @property

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import ClassVar, Final, Literal
 
 import attrs
 
-from deploykit.messages.base import Message, one_line
+from deploykit.messages.base import NOTHING, Count, Message, one_line
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
 
 RefChangeKind = Literal["created", "moved", "forced", "deleted"]
+
+#: A push tells at most this many commits, newest first; `commit_count` tells the true number.
+COMMITS_TOLD: Final = 50
+#: At most this much of a commit's message is told, in characters.
+COMMIT_TEXT: Final = 4000
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -20,6 +27,15 @@ class Commit:
     author: str
     time: str
     message: str
+    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+
+
+def told(commits: Iterable[Commit]) -> tuple[Commit, ...]:
+    """Take what a message may carry of a push: the first `COMMITS_TOLD`, each text cut to `COMMIT_TEXT`."""
+    return tuple(
+        attrs.evolve(c, message=c.message[:COMMIT_TEXT], author=c.author[:COMMIT_TEXT])
+        for c in islice(commits, COMMITS_TOLD)
+    )
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -27,7 +43,7 @@ class RefUpdated(Message):
     """A git ref was created, moved, forced or deleted.
 
     It names what to look at, never where to fetch from: a node asks the origin in its own settings.
-    `commits` holds up to 50, newest first; `commit_count` is the true number.
+    `commits` holds up to 50, newest first (see `told`); `commit_count` is the true number.
     """
 
     TYPE: ClassVar[str] = "deploykit.source.ref-updated.v1"
@@ -39,7 +55,7 @@ class RefUpdated(Message):
     forced: bool = False
     pusher: str = ""
     commits: tuple[Commit, ...] = ()
-    commit_count: int = 0
+    commit_count: Count = 0
 
     @property
     def kind(self) -> RefChangeKind:

@@ -1,10 +1,55 @@
-"""What goes over a STOMP connection: headers and a body. Bytes only, no meaning."""
+"""What goes over a STOMP connection: headers and a body. Bytes only, no meaning.
+
+Rule: a frame that `sendable` let through is safe on every STOMP version. STOMP 1.0 has no escaping, and brokers
+disagree on when they undo it, so what would need escaping (CR, LF, NUL, colon, backslash) is refused on the way out.
+What comes in is taken as it is: a header of a received frame is a hint, the body counts.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
 
 import attrs
+
+from deploykit.errors import MessageError
+
+#: Headers that belong to STOMP, to a broker, or to the bus client. A frame that sets one would change how it is
+#: delivered, be refused (RabbitMQ: `message-id`, `user-id`) or have it silently replaced.
+RESERVED: Final = frozenset(
+    {
+        "accept-version",
+        "ack",
+        "content-length",
+        "destination",
+        "heart-beat",
+        "host",
+        "id",
+        "login",
+        "message-id",
+        "passcode",
+        "receipt",
+        "receipt-id",
+        "redelivered",
+        "selector",
+        "server",
+        "session",
+        "subscription",
+        "timestamp",
+        "transaction",
+        "user-id",
+        "version",
+    }
+)
+
+#: ActiveMQ closes a connection at a header line of 10 KiB.
+MAX_HEADER: Final = 8 * 1024
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z").match
+_UNSAFE = re.compile(r"[\r\n\x00:\\\ud800-\udfff]").search
+_SPOKEN_COLON = re.compile(r" ?: ")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=@/-]")
 
 
 @attrs.frozen(slots=True)
@@ -13,3 +58,48 @@ class Frame:
 
     headers: Mapping[str, str]
     body: bytes = attrs.field(repr=False)
+
+
+def sendable(frame: Frame) -> Frame:
+    """Return the frame if it may be sent as it is.
+
+    Raises:
+        MessageError: a header's name or value could break out of its line, is reserved, or is too long.
+    """
+    for name, value in frame.headers.items():
+        if value.__class__ is not str or not _NAME(name) or _UNSAFE(value) or len(value) > MAX_HEADER:
+            raise MessageError(f"header {ascii(name)[:80]} cannot be sent", _why(name, value))
+        if name in RESERVED or name.lower() in RESERVED:
+            raise MessageError(f"header {name} is reserved", "STOMP, the broker or the bus client sets it")
+    return frame
+
+
+def _why(name: str, value: object) -> str:
+    """Say which rule a header breaks, without showing its value: it may be a secret."""
+    if not isinstance(value, str):
+        return "its value is not text"
+    if not _NAME(name):
+        return "names are letters, digits, . _ and -, at most 64"
+    if len(value) > MAX_HEADER:
+        return f"its value is longer than {MAX_HEADER} characters"
+    return "its value holds CR, LF, NUL, a colon, a backslash or half a surrogate pair"
+
+
+def spoken(text: str) -> str:
+    """Make a human line fit for a header value: no colon, no backslash; the sense survives.
+
+    >>> spoken("[app] main moved: Fix: 10:30 is not a time")
+    '[app] main moved - Fix - 10.30 is not a time'
+    """
+    return _SPOKEN_COLON.sub(" - ", text).replace(":", ".").replace("\\", "/")
+
+
+def quoted(text: str) -> str:
+    """Make an id fit for a header value, injectively: anything but plain ASCII becomes `%XX`.
+
+    >>> quoted("urn:uuid:42"), quoted("a%b")
+    ('urn%3Auuid%3A42', 'a%25b')
+    """
+    if not _NOT_PLAIN.search(text):
+        return text
+    return _NOT_PLAIN.sub(lambda hit: "".join(f"%{b:02X}" for b in hit[0].encode("utf-8", "surrogatepass")), text)

@@ -1,0 +1,9 @@
+"""Bytes <-> messages. Pure: no I/O, no clock of its own, nothing of brokers.
+
+`encode` and `decode` are the one way out and in; `signature` and `policy` say whom to believe.
+"""
+
+from deploykit.wire.codec import CONTENT_TYPE, decode, encode
+from deploykit.wire.frame import Frame, sendable
+
+__all__ = ["CONTENT_TYPE", "Frame", "decode", "encode", "sendable"]

@@ -1,0 +1,140 @@
+"""Bytes <-> messages: CloudEvents 1.0, structured JSON, one event per frame. Pure; the way in and out for everybody.
+
+Rules:
+* The body is the message; headers are copies for people and brokers. Only `content-type` is read on the way in.
+* Whatever bytes come, `decode` returns a message or raises `MessageError`, in time and memory bounded by the caps.
+* What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts.
+* cattrs is loaded by the first `decode` of a native body, never by `encode`: a push pays only for what it uses.
+
+`docs/wire-format.md` is the contract this keeps, for writers of other clients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from deploykit.errors import DeploykitError, MessageError
+from deploykit.messages import BY_TYPE, Message, Unknown, utc_now
+from deploykit.wire import envelope, writing
+from deploykit.wire.frame import Frame, quoted, sendable, spoken
+from deploykit.wire.strictjson import MAX_BODY, parse
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+#: Copies of the event's attributes, for brokers' consoles, selectors and people. Never trusted.
+ID_HEADER: Final = "deploykit-id"
+TYPE_HEADER: Final = "deploykit-type"
+
+_DATA = f'"datacontenttype":"{envelope.JSON}","data":'
+
+
+def encode(message: Message, *, legacy: bool = False) -> Frame:
+    """Write a message as the headers and body of one SEND.
+
+    Args:
+        message: any message of `deploykit.messages`.
+        legacy: write the original's text format instead, for daemons that were not replaced yet.
+
+    Raises:
+        MessageError: a field holds what no reader would accept (all of them are in `problems`), the body is over the
+            limit, or the original has no form for such a message.
+    """
+    if legacy:
+        from deploykit.wire.legacy import encode_legacy
+
+        return encode_legacy(message)
+    try:
+        wire_type = message.type if message.__class__ is Unknown else message.TYPE
+        body = _event_text(message, wire_type).encode()
+        subject = spoken(message.summary) or wire_type
+    except (DeploykitError, TypeError, ValueError, AttributeError):
+        raise _refusal(message) from None
+    if len(body) > MAX_BODY:
+        raise MessageError(f"message of {len(body)} bytes is over the limit of {MAX_BODY}", "cut its texts or lists")
+    headers = {
+        "content-type": CONTENT_TYPE,
+        "subject": subject,
+        ID_HEADER: quoted(message.id),
+        TYPE_HEADER: quoted(wire_type),
+    }
+    if message.correlation_id:
+        headers["correlation-id"] = quoted(message.correlation_id)
+    return sendable(Frame(headers, body))
+
+
+def _event_text(message: Message, wire_type: str) -> str:
+    if isinstance(message, Unknown):
+        if wire_type in BY_TYPE:
+            raise MessageError("type")
+        rest = envelope.unknown_text(message)
+    else:
+        rest = _DATA + writing.record_writer(message.__class__)(message)
+    return f"{{{envelope.attributes_text(message, wire_type)}{rest}}}"
+
+
+def _refusal(message: object) -> MessageError:
+    """Say everything that is wrong with a message that could not be written."""
+    name = type(message).__name__
+    if isinstance(message, Unknown):
+        found = envelope.mistakes(message) + envelope.unknown_mistakes(message)
+        if message.type in BY_TYPE:
+            found.append(f"type: {message.type} has a class of its own")
+    elif isinstance(message, Message) and message.TYPE:
+        found = envelope.mistakes(message) + writing.mistakes(message)
+    else:
+        return MessageError(f"a {name} is not a message that can be sent", "see deploykit.messages")
+    found = found or ["a text holds half of a surrogate pair"]
+    return MessageError(f"{name} cannot be sent: {found[0]}", envelope.more(found), problems=tuple(found))
+
+
+def decode(
+    headers: Mapping[str, str], body: bytes, destination: str = "", *, received: datetime | None = None
+) -> Message | None:
+    """Read the message of one MESSAGE frame: native, or the original's text by its shape.
+
+    Args:
+        headers: as they came; only `content-type` matters for a native body.
+        body: the exact bytes.
+        destination: where it came from; tells legacy messages apart, and names their source.
+        received: when it came; now, if not given. Stands in where the sender told no time.
+
+    Returns:
+        The message; `Unknown` for a CloudEvent of another type; None for a keepalive, which means nothing.
+
+    Raises:
+        MessageError: the bytes are no message we accept. Reject them; all mistakes are in `problems`.
+    """
+    kind = headers.get("content-type", "")
+    if kind == CONTENT_TYPE or _media_type(kind) == CONTENT_TYPE:
+        return _decode_native(body, received)
+    if _media_type(kind) in ("", "text/plain"):
+        from deploykit.wire.legacy import decode_legacy
+
+        return decode_legacy(headers, body, destination, received or utc_now())
+    raise MessageError(f"content type {ascii(kind)[:80]} is not one we read", f"expected {CONTENT_TYPE}")
+
+
+def _media_type(header: str) -> str:
+    """The media type alone, if its charset is one we read; STOMP bodies of ours are UTF-8."""
+    media, _, parameters = header.partition(";")
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip().strip('"').lower() not in ("utf-8", "utf8", "us-ascii"):
+            return "a charset we do not read"
+    return media.strip().lower()
+
+
+def _decode_native(body: bytes, received: datetime | None) -> Message:
+    event = parse(body)
+    if not isinstance(event, dict):
+        raise MessageError("body is not a JSON object", "expected one CloudEvent; batches are not read")
+    if event.get("specversion") != "1.0":
+        raise MessageError("specversion: expected 1.0", "the body is not a CloudEvent of a version we read")
+    wire_type = event.get("type")
+    cls = BY_TYPE.get(wire_type) if isinstance(wire_type, str) else None
+    if cls is None:
+        return envelope.unknown(event, received or utc_now())
+    from deploykit.wire.reading import read_event
+
+    return read_event(cls, event)

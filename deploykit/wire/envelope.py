@@ -1,0 +1,187 @@
+"""The outside of a message: CloudEvents 1.0 attributes, checked and written; and bodies of types we do not know.
+
+Rule: what this version does not know is kept, but only what CloudEvents allows: names of lower-case letters and digits,
+values that are texts without control characters, booleans or 32-bit integers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from json.encoder import encode_basestring as quote
+from typing import Final
+
+from deploykit.errors import DeploykitError, MessageError
+from deploykit.messages import Message, Unknown
+from deploykit.wire import shapes
+from deploykit.wire.strictjson import dump, tame
+
+JSON: Final = "application/json"
+
+#: Members of the event that have a meaning here; all others are extensions.
+OWN: Final = frozenset(
+    {"specversion", "id", "source", "type", "time", "datacontenttype", "correlationid", "data", "data_base64"}
+)
+_NAME = re.compile(r"[a-z0-9]{1,64}\Z").match
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
+_JSON_MEDIA = re.compile(r"\s*[a-z]+/(?:json|[a-z0-9.-]+\+json)\s*(?:;|\Z)", re.IGNORECASE).match
+
+
+def attributes_text(message: Message, wire_type: str) -> str:
+    """Write the attributes of a message, without the braces around the event; ends with a comma.
+
+    Raises:
+        DeploykitError, TypeError: one of them is not acceptable; `mistakes` says which.
+    """
+    thread = f'"correlationid":{quote(shapes.identifier(message.correlation_id))},' if message.correlation_id else ""
+    more = ""
+    if message.extensions:
+        if extension_mistakes(message.extensions):
+            raise MessageError("extensions")
+        more = dump(dict(message.extensions))[1:-1] + ","
+    return (
+        f'"specversion":"1.0","id":{quote(shapes.identifier(message.id))},'
+        f'"source":"{shapes.reference(message.source)}","type":{quote(shapes.identifier(wire_type))},'
+        f'"time":"{shapes.moment_text(message.time)}",{thread}{more}'
+    )
+
+
+def extension_mistakes(extensions: Mapping[str, object]) -> list[str]:
+    """List the extensions that CloudEvents would not allow."""
+    return [
+        f"{ascii(name)[1:-1][:64]}: expected a CloudEvents attribute (a-z and 0-9; a text, boolean or 32-bit integer)"
+        for name, value in extensions.items()
+        if name in OWN or not _NAME(name) or not _attribute_value(value)
+    ]
+
+
+def _attribute_value(value: object) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= 8192 and not _CONTROL(value)
+    return isinstance(value, bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
+
+
+def mistakes(message: Message) -> list[str]:
+    """List what is wrong with a message's envelope."""
+    found = []
+    for name, check in (("id", shapes.identifier), ("source", shapes.reference), ("time", shapes.moment_text)):
+        found += _trouble(name, check, getattr(message, name))
+    if message.correlation_id:
+        found += _trouble("correlation_id", shapes.identifier, message.correlation_id)
+    return found + extension_mistakes(message.extensions)
+
+
+_EXPECTED: Final = {
+    "id": "1 to 255 printable characters",
+    "source": "a URI reference of 1 to 255 characters",
+    "time": "a time with an offset",
+    "correlation_id": "1 to 255 printable characters, or none",
+    "type": "1 to 255 printable characters",
+    "data": "bytes, or JSON within the limits on depth and length",
+    "content_type": "a media type, or none",
+}
+
+
+def _trouble(name: str, check: Callable[..., object], value: object) -> list[str]:
+    try:
+        check(value)
+    except (DeploykitError, TypeError, ValueError):
+        return [f"{name}: expected {_EXPECTED[name]}"]
+    return []
+
+
+# -- types we do not know ----------------------------------------------------------------------------------------------
+
+
+def unknown_text(message: Unknown) -> str:
+    """Write what follows the attributes of an event of a type we do not know.
+
+    Raises:
+        MessageError: it cannot be written; `unknown_mistakes` says why.
+    """
+    kind = f'"datacontenttype":{quote(_media(message.content_type))},' if message.content_type else ""
+    return kind + _unknown_data_text(message.data)
+
+
+def _unknown_data_text(data: object) -> str:
+    if isinstance(data, bytes):
+        return f'"data_base64":"{base64.b64encode(data).decode()}"'
+    if not tame(data):
+        raise MessageError("data")
+    return f'"data":{dump(data)}'
+
+
+def _media(value: object) -> str:
+    if not _attribute_value(value):
+        raise MessageError("content_type")
+    return str(value)
+
+
+def unknown_mistakes(message: Unknown) -> list[str]:
+    """List what is wrong with an event of a type we do not know, beyond its envelope."""
+    found = _trouble("type", shapes.identifier, message.type) + _trouble("data", _unknown_data_text, message.data)
+    return found + (_trouble("content_type", _media, message.content_type) if message.content_type else [])
+
+
+def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
+    """Read an event of a type we do not know. CloudEvents lets `time` be absent: then it is when we received it.
+
+    Raises:
+        MessageError: it is not a CloudEvent within the limits; all mistakes are in `problems`.
+    """
+    found: list[str] = []
+
+    def take(name: str, check: Callable[[object], object], attribute: str = "") -> object:
+        value = event.get(attribute or name)
+        found.extend(_trouble(name, check, value))
+        return None if found else check(value)
+
+    data = event.get("data")
+    if event.get("data_base64") is not None:
+        found += ["data: given twice"] if data is not None else []
+        data = _bytes(event["data_base64"], found)
+    said = {
+        "type": take("type", shapes.identifier),
+        "id": take("id", shapes.identifier),
+        "source": take("source", shapes.reference),
+        "time": take("time", shapes.moment) if event.get("time") is not None else received,
+        "correlation_id": take("correlation_id", shapes.identifier, "correlationid")
+        if event.get("correlationid") is not None
+        else "",
+        "content_type": take("content_type", _media, "datacontenttype")
+        if event.get("datacontenttype") is not None
+        else "",
+    }
+    extensions = extensions_of(event)
+    found += extension_mistakes(extensions)
+    if not found and not isinstance(data, bytes):
+        found += _trouble("data", _unknown_data_text, data)
+    if found:
+        raise MessageError(f"not a CloudEvent we accept: {found[0]}", more(found), problems=tuple(found))
+    return Unknown(data=data, extensions=extensions, **said)  # type: ignore[arg-type]  # checked one by one above
+
+
+def _bytes(value: object, found: list[str]) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)  # type: ignore[arg-type]  # a TypeError is an answer, too
+    except (TypeError, ValueError, binascii.Error):
+        found.append("data_base64: expected base64")
+        return b""
+
+
+def extensions_of(event: Mapping[str, object]) -> dict[str, object]:
+    """Take the members we do not know; null means absent (CloudEvents JSON format, 2.2)."""
+    return {k: v for k, v in event.items() if k not in OWN and v is not None}
+
+
+def is_json_media(value: object) -> bool:
+    """Tell whether a `datacontenttype` says JSON, or says nothing."""
+    return value is None or (isinstance(value, str) and _JSON_MEDIA(value) is not None)
+
+
+def more(found: list[str]) -> str:
+    """The way out for a list of mistakes: how many more there are."""
+    return f"and {len(found) - 1} more mistakes, see `problems`" if len(found) > 1 else ""

@@ -1,0 +1,282 @@
+"""What a field may hold, read from the type hints of the message classes: one description, three users.
+
+`writing` makes an encoder from it, `reading` a cattrs converter, `schema` a JSON Schema; so the three cannot disagree.
+A leaf's `check` is total: it returns a good value (parsed, where the wire says it differently) and raises for others.
+"""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+
+import attrs
+
+from deploykit.errors import MessageError
+from deploykit.messages.base import Count, Identifier, Message, Reference, Seconds
+from deploykit.names import (
+    NODE_PATTERN,
+    OBJECT_ID_PATTERN,
+    REPO_PATTERN,
+    NodeName,
+    ObjectId,
+    RefName,
+    RepoName,
+    SiteName,
+    parse_node_name,
+    parse_object_id,
+    parse_ref_name,
+    parse_repo_name,
+    parse_site_name,
+)
+from deploykit.wire.strictjson import MAX_ITEMS, tame
+
+T = TypeVar("T")
+
+#: The largest integer that every JSON reader keeps exact.
+MAX_COUNT: Final = 2**53 - 1
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Leaf:
+    """A single value: `expected` completes "expected …"; `check` takes what JSON gives."""
+
+    expected: str
+    check: Callable[[Any], Any]
+    schema: Mapping[str, object]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ListOf:
+    """A list of one shape, at most `MAX_ITEMS` long; a tuple in Python."""
+
+    item: Shape
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Maybe:
+    """A shape, or null."""
+
+    item: Shape
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Record:
+    """A nested class with fields of its own."""
+
+    cls: type
+
+
+Shape: TypeAlias = Leaf | ListOf | Maybe | Record
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Field:
+    """One field of a record: its name on the wire and in Python, its shape, and whether it must be there."""
+
+    name: str
+    shape: Shape
+    required: bool
+
+
+#: Fields that the envelope or the codec fills, not the record's own part of the wire.
+ENVELOPE: Final = ("id", "source", "time", "correlation_id")
+CARRIED: Final = ("extra", "extensions")
+
+
+def per_class(make: Callable[[type], T]) -> Callable[[type], T]:
+    """Remember what was made for a class; `functools.cache` with types that a checker can follow."""
+    return cast("Callable[[type], T]", cache(make))
+
+
+@per_class
+def fields(cls: type) -> tuple[Field, ...]:
+    """List the fields of a message or nested class that stand in its `data`, in the order of their definition."""
+    attrs.resolve_types(cls)
+    elsewhere = ENVELOPE + CARRIED if issubclass(cls, Message) else CARRIED
+    return tuple(
+        Field(name=a.name, shape=shape_of(a.type), required=a.default is attrs.NOTHING)
+        for a in attrs.fields(cls)
+        if a.name not in elsewhere
+    )
+
+
+@cache
+def shape_of(hint: object) -> Shape:
+    """Read one type hint.
+
+    Raises:
+        TypeError: a message class has a field that has no form on the wire; a mistake in deploykit.
+    """
+    leaf = _LEAVES.get(hint)
+    if leaf is not None:
+        return leaf
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
+        return ListOf(item=shape_of(args[0]))
+    if origin in (Union, types.UnionType) and len(args) == 2 and type(None) in args:
+        return Maybe(item=shape_of(next(a for a in args if a is not type(None))))
+    if origin is Literal:
+        return _choice(args)
+    if isinstance(hint, type) and attrs.has(hint):
+        return Record(cls=hint)
+    raise TypeError(f"no form on the wire for {hint!r}")
+
+
+# -- leaves ----------------------------------------------------------------------------------------------------------
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+).match
+_REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255}\Z").match
+
+
+def text(value: object) -> str:
+    """Accept any text."""
+    if not isinstance(value, str):
+        raise MessageError("not a text")
+    return value
+
+
+def identifier(value: object) -> str:
+    """Accept 1 to 255 printable characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
+        raise MessageError("not an identifier")
+    return value
+
+
+def reference(value: object) -> str:
+    """Accept a URI reference."""
+    if not isinstance(value, str) or not _REFERENCE(value):
+        raise MessageError("not a URI reference")
+    return value
+
+
+def moment(value: object) -> datetime:
+    """Read an RFC 3339 time; anything finer than a microsecond is dropped.
+
+    Raises:
+        MessageError: it is not one, or has no offset.
+    """
+    if not isinstance(value, str) or not _RFC3339(value):
+        raise MessageError("not a time")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise MessageError("not a time") from None
+
+
+def moment_text(value: object) -> str:
+    """Write an aware time in UTC.
+
+    Raises:
+        MessageError: it is naive, or not a time.
+    """
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise MessageError("not an aware time")
+    said = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+    return said[:-6] + "Z"
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise MessageError("not a boolean")
+    return value
+
+
+def _integer(value: object, least: int = -MAX_COUNT) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_COUNT:
+        raise MessageError("not an integer in range")
+    return value
+
+
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
+        raise MessageError("not a duration")
+    return float(value)
+
+
+def _facts(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping) or not tame(dict(value)):
+        raise MessageError("not a bounded map")
+    return value
+
+
+def _choice(choices: tuple[object, ...]) -> Leaf:
+    allowed = frozenset(choices)
+
+    def check(value: object) -> object:
+        if not isinstance(value, str) or value not in allowed:
+            raise MessageError("not one of the choices")
+        return value
+
+    return Leaf(expected="one of " + ", ".join(map(str, choices)), check=check, schema={"enum": list(choices)})
+
+
+_LEAVES: Final[dict[object, Leaf]] = {
+    str: Leaf(expected="a text", check=text, schema={"type": "string"}),
+    bool: Leaf(expected="true or false", check=_flag, schema={"type": "boolean"}),
+    int: Leaf(
+        expected="an integer",
+        check=_integer,
+        schema={"type": "integer", "minimum": -MAX_COUNT, "maximum": MAX_COUNT},
+    ),
+    Count: Leaf(
+        expected="an integer, zero or more",
+        check=lambda v: _integer(v, 0),
+        schema={"type": "integer", "minimum": 0, "maximum": MAX_COUNT},
+    ),
+    Seconds: Leaf(
+        expected="a number of seconds, zero or more",
+        check=_seconds,
+        schema={"type": "number", "minimum": 0, "maximum": MAX_COUNT},
+    ),
+    datetime: Leaf(
+        expected="a time with an offset (RFC 3339)",
+        check=moment,
+        schema={"type": "string", "format": "date-time"},
+    ),
+    Identifier: Leaf(
+        expected="1 to 255 printable characters",
+        check=identifier,
+        schema={"type": "string", "minLength": 1, "maxLength": 255},
+    ),
+    Reference: Leaf(
+        expected="a URI reference of 1 to 255 characters",
+        check=reference,
+        schema={"type": "string", "format": "uri-reference", "minLength": 1, "maxLength": 255},
+    ),
+    ObjectId: Leaf(
+        expected="40 or 64 lower-case hex digits",
+        check=parse_object_id,
+        schema={"type": "string", "pattern": f"^{OBJECT_ID_PATTERN}$"},
+    ),
+    RefName: Leaf(
+        expected="a full ref name, refs/heads/NAME or refs/tags/NAME",
+        check=parse_ref_name,
+        schema={"type": "string", "pattern": "^refs/", "maxLength": 1024},
+    ),
+    RepoName: Leaf(
+        expected="a repository name",
+        check=parse_repo_name,
+        schema={"type": "string", "pattern": f"^{REPO_PATTERN}$", "maxLength": 255},
+    ),
+    NodeName: Leaf(
+        expected="a node name",
+        check=parse_node_name,
+        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+    ),
+    SiteName: Leaf(
+        expected="a site name",
+        check=parse_site_name,
+        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+    ),
+    Mapping[str, object]: Leaf(
+        expected=f"a map of at most {MAX_ITEMS} entries",
+        check=_facts,
+        schema={"type": "object", "maxProperties": MAX_ITEMS},
+    ),
+}

@@ -1,0 +1,117 @@
+"""JSON as messages use it: UTF-8, bounded, and with one meaning only.
+
+Refused: a body over the cap, nesting over the cap (before the parser sees it: its recursion must not depend on a
+stranger's bytes), NaN and infinities in any spelling, a key given twice, halves of surrogate pairs, UTF-16, a BOM.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Final, NoReturn
+
+from deploykit.errors import MessageError
+
+#: Longest body, in bytes. Well below what every broker takes.
+MAX_BODY: Final = 1024 * 1024
+#: Deepest nesting of lists and objects. Our own messages need 5.
+MAX_DEPTH: Final = 32
+#: Longest list and largest object.
+MAX_ITEMS: Final = 1000
+
+_NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"[]{}")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
+
+
+class _Refused(ValueError):
+    """Carries the reason out of the parser's hooks."""
+
+
+def _pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise _Refused("a key is given twice in one object")
+    return out
+
+
+def _constant(_name: str) -> NoReturn:
+    raise _Refused("NaN and Infinity are not JSON")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _Refused("a number is too large")
+    return value
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float).decode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
+
+def parse(body: bytes) -> object:
+    """Read one JSON value.
+
+    Raises:
+        MessageError: the bytes are not JSON by the rules above. The text never shows them.
+    """
+    if len(body) > MAX_BODY:
+        raise MessageError(f"body of {len(body)} bytes is over the limit of {MAX_BODY}")
+    # Each level opens with one of these bytes, so this cannot miss depth; brackets inside texts make it look closer.
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _too_deep(body):
+        raise MessageError(f"body is nested deeper than {MAX_DEPTH} levels")
+    try:
+        value: object = _decode(body.decode())
+        if _SURROGATE(body):
+            _encode(value).encode()
+    except _Refused as e:
+        raise MessageError(f"body is not acceptable JSON: {e}") from None
+    except json.JSONDecodeError as e:
+        raise MessageError(f"body is not JSON: {e.msg} at character {e.pos}") from None
+    except UnicodeDecodeError as e:
+        raise MessageError(f"body is not UTF-8 at byte {e.start}") from None
+    except UnicodeEncodeError:
+        raise MessageError("body is not acceptable JSON: half of a surrogate pair") from None
+    except (ValueError, RecursionError):  # an integer of thousands of digits; a foreign parser's own limit
+        raise MessageError("body is not acceptable JSON: a value is too large") from None
+    return value
+
+
+def _too_deep(body: bytes) -> bool:
+    """Measure the nesting of brackets outside texts, exactly, up to the first byte that is not JSON."""
+    outside = body.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2]
+    depth = 0
+    for bracket in b"".join(outside).translate(None, _NOT_BRACKETS):
+        if bracket in b"[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                return True
+        else:
+            depth -= 1
+    return False
+
+
+def dump(value: object) -> str:
+    """Write one JSON value, compactly.
+
+    Raises:
+        MessageError: it holds what JSON cannot say (NaN, bytes, a loop).
+    """
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):
+        raise MessageError(
+            "a value cannot be written as JSON", "texts, numbers, booleans, lists and maps only"
+        ) from None
+
+
+def tame(value: object, depth: int = MAX_DEPTH - 4) -> bool:
+    """Tell whether a value of unknown meaning keeps the caps on lists, objects and depth, and has text keys."""
+    if isinstance(value, dict):
+        if depth == 0 or len(value) > MAX_ITEMS:
+            return False
+        return all(isinstance(k, str) and tame(v, depth - 1) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return depth > 0 and len(value) <= MAX_ITEMS and all(tame(v, depth - 1) for v in value)
+    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
