@@ -169,27 +169,32 @@ def create(path: str, *, shared: bool, group: int | None) -> None:
     try:
         os.stat(path)  # noqa: PTH116 - pathlib costs a push some milliseconds
     except FileNotFoundError:
-        from pathlib import Path  # not needed on the path of a push
+        import contextlib  # neither is needed on the path of a push
+        from pathlib import Path
     except OSError as error:
         raise refused("look into", path, error) from error
     else:
         return
     made = Path(path)
+    # Made under another name, so that a crash in between leaves no half-made spool behind.
+    half = made.with_name(f".{made.name}.{os.urandom(4).hex()}")
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
-        made.mkdir(PRIVATE_MODE)
-    except FileExistsError:
-        return
+        half.mkdir(PRIVATE_MODE)
+        try:
+            if group is not None:
+                os.chown(half, -1, group)
+            if shared:
+                half.chmod(SHARED_MODE)
+            with Spool(str(half), "create") as spool:
+                spool.make_folder(DEAD)
+                spool.make_folder(BAD)
+            half.rename(made)
+        except OSError:
+            for name in (DEAD, BAD, "."):
+                with contextlib.suppress(OSError):
+                    (half / name).resolve().rmdir()
+            if not made.is_dir():  # else somebody was quicker
+                raise
     except OSError as error:
         raise refused("create", path, error) from error
-    try:
-        if group is not None:
-            os.chown(path, -1, group)
-        if shared:
-            made.chmod(SHARED_MODE)
-    except OSError as error:
-        made.rmdir()
-        raise refused("create", path, error) from error
-    with Spool(path, "create") as spool:
-        spool.make_folder(DEAD)
-        spool.make_folder(BAD)

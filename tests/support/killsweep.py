@@ -1,0 +1,419 @@
+"""Kill a command at each system call that changes something, and look at what is left.
+
+    report = kill_sweep(
+        [sys.executable, "-m", "deploykit", "mirror", "sync", "..."],
+        roots=[mirror_path],            # only calls that touch these directories count (and sockets, with network=True)
+        prepare=make_the_state_before,  # called before every run; the paths stay the same
+        check=look_at_what_is_left,     # called after every run with a `Run`; raises AssertionError
+    )
+    print(report)
+
+How: one run under `strace -f` records every state-changing call. Then one run for each of them, with strace's own
+`-e inject=CALL:signal=KILL:when=N`: the process dies as it enters that call, before the call does anything. What would
+be left "after" a call is what is left before the next one, and the last run is not killed at all.
+
+Rules:
+
+* `when=` counts for each thread and each call by itself, so points are pairs (call, N), numbered as one thread saw
+  them; with several threads the first one to get to its Nth call dies, and the process with it.
+* A run that was told to die must have died of SIGKILL: strace ends by the same signal as the command, and its trace
+  names the process. A point that no run reached is tried again twice, then counted as missed; missed points beyond
+  `allow_missed` are a failure, and so is a sweep that found no point at all.
+* A command may have children. Killing one of those is a point of its own kind (`child_killed`): the command lives.
+  Whatever is left running when the command is gone is ended, known by a variable in its environment.
+* `sample=N` runs N points drawn at random (each kind of call at least once if N allows), by a seed that is printed.
+  The default comes from $DEPLOYKIT_SWEEP_SAMPLE (a number, or `all`); the seed from $DEPLOYKIT_SWEEP_SEED.
+
+`error_sweep` does the same with an error (`ENOSPC`, `EIO`) instead of the signal: the command is expected to live, so
+`check` looks at its exit code and output too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import secrets
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.needs import needs
+
+_OPENING = ("open", "openat", "openat2", "creat")
+_WRITING = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "sendfile", "copy_file_range", "splice")
+_SENDING = ("sendto", "sendmsg", "sendmmsg")
+_NAMING = (
+    *("rename", "renameat", "renameat2", "link", "linkat", "symlink", "symlinkat", "unlink", "unlinkat", "rmdir"),
+    *("mkdir", "mkdirat", "mknod", "mknodat"),
+)
+_CHANGING = (
+    *("truncate", "ftruncate", "fallocate", "fsync", "fdatasync", "sync_file_range"),
+    *("chmod", "fchmod", "fchmodat", "fchmodat2", "chown", "fchown", "lchown", "fchownat"),
+    *("utimensat", "utimes", "futimesat", "setxattr", "lsetxattr", "fsetxattr"),
+)
+#: Every call that can change a file, a directory or a peer's state. Writes to a shared mapping cannot be seen.
+STATE_CHANGING = (*_OPENING, *_WRITING, *_SENDING, *_NAMING, *_CHANGING)
+#: Calls that a full disk can make fail.
+NEEDS_SPACE = (*_OPENING, *_WRITING, *(c for c in _NAMING if not c.startswith(("unlink", "rmdir"))))
+#: Calls that write back to the disk, where a broken one shows.
+NEEDS_DISK = ("fsync", "fdatasync", "sync_file_range")
+
+_CALL = re.compile(r"^(?P<pid>\d+)\s+(?P<call>[a-z_0-9]+)\((?P<args>.*)$")
+_KILLED = re.compile(r"^(\d+)\s+\+\+\+ killed by SIGKILL", re.MULTILINE)
+_SOCKET = re.compile(r"^\d+<(socket|TCP|TCPv6|UNIX)\b")
+_MARK = "KILLSWEEP_RUN"
+_TRIES = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """The `nth` time that a thread calls `call`; `line` is how it looked in the recording."""
+
+    call: str
+    nth: int
+    line: str
+
+    def __str__(self) -> str:
+        return f"{self.call}#{self.nth} {self.line[:160]}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What one run came to.
+
+    `killed`: the command died of SIGKILL. `child_killed`: only a child of it did. `injected`: an error was injected.
+    `returncode` is the command's (negative: the signal). `point` is None for a run that nothing was done to.
+    """
+
+    point: Point | None
+    returncode: int
+    stdout: str
+    stderr: str
+    killed: bool = False
+    child_killed: bool = False
+    injected: bool = False
+
+
+@dataclass(kw_only=True, slots=True)
+class Report:
+    """What a sweep found. `str()` is a few lines to print."""
+
+    points: int
+    ran: int = 0
+    hit: list[Point] = field(default_factory=list)
+    child_hit: list[Point] = field(default_factory=list)
+    missed: list[Point] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    seed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def distinct(self) -> int:
+        """How many different points the command (or a child of it) died at, or failed at."""
+        return len({(p.call, p.nth) for p in (*self.hit, *self.child_hit)})
+
+    def __str__(self) -> str:
+        calls = ", ".join(f"{n} {c}" for c, n in Counter(p.call for p in (*self.hit, *self.child_hit)).most_common())
+        drawn = "all" if self.ran == self.points else f"a sample of {self.ran} (DEPLOYKIT_SWEEP_SEED={self.seed})"
+        lines = [
+            f"sweep: {self.points} points, ran {drawn}; {self.distinct} distinct points hit ({calls}), "
+            f"{len(self.child_hit)} of them in a child, {len(self.missed)} missed, {len(self.failures)} failures, "
+            f"{self.seconds:.0f} s"
+        ]
+        lines += [f"  missed: {point}" for point in self.missed[:10]]
+        lines += [f"  FAILED at {failure}" for failure in self.failures[:10]]
+        return "\n".join(lines)
+
+
+def kill_sweep(
+    argv: Sequence[str],
+    *,
+    roots: Sequence[Path | str],
+    check: Callable[[Run], None],
+    prepare: Callable[[], None] = lambda: None,
+    network: bool = False,
+    calls: Sequence[str] = STATE_CHANGING,
+    sample: int | None = None,
+    allow_missed: float = 0.0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    timeout: float = 60.0,
+) -> Report:
+    """Kill `argv` at each state-changing call; see the module's docstring.
+
+    Args:
+        network: calls on sockets count too.
+        allow_missed: part of the points that may be missed (threads make counts vary), 0 to 1.
+        timeout: for one run, in seconds.
+
+    Raises:
+        AssertionError: no point, a miss too many, or a check failed; the text is the report.
+    """
+
+    def run_one(lab: _Lab, point: Point) -> Run:
+        return lab.run(point, f"signal=KILL:when={point.nth}")
+
+    sweep = _Sweep(
+        _Lab(argv, roots, network, env, cwd, timeout), prepare, check, sample, lambda r: r.killed or r.child_killed
+    )
+    return sweep.go(calls, run_one, allow_missed)
+
+
+def error_sweep(
+    argv: Sequence[str],
+    *,
+    roots: Sequence[Path | str],
+    check: Callable[[Run], None],
+    prepare: Callable[[], None] = lambda: None,
+    error: str = "ENOSPC",
+    lasting: bool = False,
+    calls: Sequence[str] = NEEDS_SPACE,
+    sample: int | None = None,
+    allow_missed: float = 0.0,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    timeout: float = 60.0,
+) -> Report:
+    """Let each of `calls` fail once with `error` (with `lasting`, from then on); otherwise like `kill_sweep`."""
+
+    def run_one(lab: _Lab, point: Point) -> Run:
+        return lab.run(point, f"error={error}:when={point.nth}{'+' if lasting else ''}")
+
+    sweep = _Sweep(_Lab(argv, roots, False, env, cwd, timeout), prepare, check, sample, lambda r: r.injected)
+    return sweep.go(calls, run_one, allow_missed)
+
+
+def record(
+    argv: Sequence[str],
+    *,
+    roots: Sequence[Path | str],
+    network: bool = False,
+    calls: Sequence[str] = STATE_CHANGING,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | str | None = None,
+    timeout: float = 60.0,
+) -> list[Point]:
+    """Run `argv` once, undisturbed, and return its points in the order of the recording."""
+    return _Lab(argv, roots, network, env, cwd, timeout).record(calls)[0]
+
+
+def points_in(trace: str, roots: Sequence[str], *, network: bool) -> list[Point]:
+    """Find the points in a recorded trace (`strace -f -y`). Pure.
+
+    >>> points_in('7 openat(AT_FDCWD</r>, "a", O_RDONLY) = 3\\n7 openat(AT_FDCWD</r>, "b", O_WRONLY|O_CREAT, 0600) = 3',
+    ...           ["/r"], network=False)[0].nth
+    2
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    found: dict[tuple[str, int], Point] = {}
+    for line in trace.splitlines():
+        match = _CALL.match(line)
+        if match is None:
+            continue
+        pid, call, args = match["pid"], match["call"], match["args"]
+        counts[pid, call] += 1
+        nth = counts[pid, call]
+        if (call, nth) not in found and _changes(call, args, roots, network=network):
+            found[call, nth] = Point(call=call, nth=nth, line=args)
+    return list(found.values())
+
+
+def _changes(call: str, args: str, roots: Sequence[str], *, network: bool) -> bool:
+    if call in ("open", "openat", "openat2") and "O_CREAT" not in args and "O_TRUNC" not in args:
+        return False
+    if call in _SENDING or (call in _WRITING and _SOCKET.match(args)):
+        return network
+    return any(root in args for root in roots)
+
+
+class _Lab:
+    """Runs the command under strace."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        roots: Sequence[Path | str],
+        network: bool,
+        env: Mapping[str, str] | None,
+        cwd: Path | str | None,
+        timeout: float,
+    ) -> None:
+        self.strace = needs("strace", package="strace")
+        self.argv = list(argv)
+        self.roots = [str(root) for root in roots]
+        self.network = network
+        self.env = {**(os.environ if env is None else env), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.cwd = cwd
+        self.timeout = timeout
+
+    def record(self, calls: Sequence[str]) -> tuple[list[Point], Run]:
+        run, trace = self._strace(["-y", "-s", "0", "-e", "trace=" + ",".join(f"?{c}" for c in calls)], None)
+        assert run.returncode >= 0, f"the undisturbed run died of signal {-run.returncode}: {run.stderr[-2000:]}"
+        return points_in(trace, self.roots, network=self.network), run
+
+    def run(self, point: Point, what: str) -> Run:
+        run, trace = self._strace(["-e", f"trace={point.call}", "-e", f"inject={point.call}:{what}"], point)
+        killed = run.returncode == -signal.SIGKILL
+        return Run(
+            point=point,
+            returncode=run.returncode,
+            stdout=run.stdout,
+            stderr=run.stderr,
+            killed=killed and bool(_KILLED.search(trace)),
+            child_killed=not killed and bool(_KILLED.search(trace)),
+            injected="(INJECTED)" in trace,
+        )
+
+    def _strace(self, options: Sequence[str], point: Point | None) -> tuple[Run, str]:
+        mark = secrets.token_hex(8)
+        with (
+            tempfile.NamedTemporaryFile(prefix="killsweep-", suffix=".trace") as trace,
+            tempfile.TemporaryFile() as out,
+            tempfile.TemporaryFile() as err,
+        ):
+            command = [str(self.strace), "-f", "-q", "-o", trace.name, *options, "--", *self.argv]
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                cwd=self.cwd,
+                env={**self.env, _MARK: mark},
+                start_new_session=True,
+            )
+            try:
+                in_time = _wait_for_command(process, self.timeout)
+                _end_marked(mark, but=process.pid)
+                process.wait(10)  # strace follows what the command left behind to its end
+            finally:
+                _end_marked(mark)
+            assert in_time, f"no end within {self.timeout} s at {point}: {_text(err)[-2000:]}"
+            run = Run(point=point, returncode=process.returncode, stdout=_text(out), stderr=_text(err))
+            return run, Path(trace.name).read_text(errors="replace")
+
+
+def _text(file: object) -> str:
+    file.seek(0)  # type: ignore[attr-defined]
+    data: bytes = file.read()  # type: ignore[attr-defined]
+    return data.decode(errors="replace")
+
+
+def _wait_for_command(strace: subprocess.Popen[bytes], timeout: float) -> bool:
+    """Wait until the command that strace runs is gone, whatever it left behind; tell whether it was in time."""
+    deadline = time.monotonic() + timeout
+    command = 0
+    while time.monotonic() < deadline:
+        if strace.poll() is not None:
+            return True
+        if not command:
+            children = Path(f"/proc/{strace.pid}/task/{strace.pid}/children")
+            with contextlib.suppress(OSError):
+                # strace also forks itself, to try out what the kernel can do.
+                pids = children.read_text().split()
+                command = next((int(p) for p in pids if not _same_program(int(p), strace.pid)), 0)
+        elif not Path(f"/proc/{command}").exists():
+            return True
+        time.sleep(0.005)
+    return False
+
+
+def _same_program(pid: int, other: int) -> bool:
+    return Path(f"/proc/{pid}/exe").readlink() == Path(f"/proc/{other}/exe").readlink()
+
+
+def _end_marked(mark: str, *, but: int = 0) -> None:
+    """End what a run left behind: processes, and only those, that carry its mark in their environment."""
+    wanted = f"{_MARK}={mark}".encode()
+    deadline = time.monotonic() + 10
+    while True:
+        left = [pid for pid in _pids() if pid != but and _carries(pid, wanted)]
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        if not left or time.monotonic() > deadline:
+            return
+        time.sleep(0.01)
+
+
+def _pids() -> list[int]:
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def _carries(pid: int, wanted: bytes) -> bool:
+    try:
+        return wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+
+
+class _Sweep:
+    def __init__(
+        self,
+        lab: _Lab,
+        prepare: Callable[[], None],
+        check: Callable[[Run], None],
+        sample: int | None,
+        worked: Callable[[Run], bool],
+    ) -> None:
+        self.lab, self.prepare, self.check, self.worked = lab, prepare, check, worked
+        self.sample = sample_size() if sample is None else sample
+        self.seed = int(os.environ.get("DEPLOYKIT_SWEEP_SEED") or random.SystemRandom().randrange(10**6))
+
+    def go(self, calls: Sequence[str], run_one: Callable[[_Lab, Point], Run], allow_missed: float) -> Report:
+        start = time.monotonic()
+        self.prepare()
+        points, undisturbed = self.lab.record(calls)
+        report = Report(points=len(points), seed=self.seed)
+        assert points, f"no call of the command touches {self.lab.roots}: {undisturbed.stderr[-2000:]}"
+        self._judge(undisturbed, report)
+        chosen = draw(points, self.sample, self.seed)
+        for point in chosen:
+            self._one(point, run_one, report)
+        report.ran = len(chosen)
+        report.seconds = time.monotonic() - start
+        failed = bool(report.failures) or not report.distinct or len(report.missed) > allow_missed * len(chosen)
+        assert not failed, str(report)
+        return report
+
+    def _one(self, point: Point, run_one: Callable[[_Lab, Point], Run], report: Report) -> None:
+        for _ in range(_TRIES):
+            self.prepare()
+            run = run_one(self.lab, point)
+            if self.worked(run):
+                (report.child_hit if run.child_killed else report.hit).append(point)
+                self._judge(run, report)
+                return
+        report.missed.append(point)
+
+    def _judge(self, run: Run, report: Report) -> None:
+        try:
+            self.check(run)
+        except AssertionError as failure:
+            report.failures.append(f"{run.point or 'the undisturbed run'}: {failure}")
+
+
+def sample_size() -> int | None:
+    """How many points to run when the caller does not say: $DEPLOYKIT_SWEEP_SAMPLE, or None for all."""
+    text = os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "all")
+    return None if text == "all" else int(text)
+
+
+def draw(points: Sequence[Point], sample: int | None, seed: int) -> list[Point]:
+    """Draw `sample` points at random, each kind of call at least once as far as it goes; keep their order."""
+    if sample is None or sample >= len(points):
+        return list(points)
+    shuffled = random.Random(seed).sample(list(points), len(points))
+    first = {point.call: point for point in reversed(shuffled)}
+    one_each = [point for point in shuffled if first[point.call] is point]
+    rest = [point for point in shuffled if first[point.call] is not point]
+    wanted = {(point.call, point.nth) for point in (one_each + rest)[:sample]}
+    return [point for point in points if (point.call, point.nth) in wanted]

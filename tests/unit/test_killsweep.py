@@ -1,0 +1,150 @@
+"""The sweep tool finds what it is for, and fails when it did nothing."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.killsweep import Point, Run, draw, error_sweep, kill_sweep, points_in
+
+WHOLE = "x" * 100
+
+
+def writer(code: str) -> list[str]:
+    return [sys.executable, "-S", "-c", f"import os, sys\n{code}"]
+
+
+def careful(target: Path) -> list[str]:
+    return writer(
+        f"fd = os.open('{target}.tmp', os.O_WRONLY | os.O_CREAT)\n"
+        f"os.write(fd, b'{WHOLE}'); os.fsync(fd); os.rename('{target}.tmp', '{target}')"
+    )
+
+
+def careless(target: Path) -> list[str]:
+    return writer(
+        f"fd = os.open('{target}', os.O_WRONLY | os.O_CREAT)\n"
+        f"os.write(fd, b'{WHOLE[:50]}')\nos.write(fd, b'{WHOLE[50:]}')"
+    )
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Place:
+    """A directory that is empty before each run, and must hold the whole file or nothing after it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.target = root / "file"
+
+    def prepare(self) -> None:
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir()
+
+    def check(self, run: Run) -> None:
+        assert not self.target.exists() or self.target.read_text() == WHOLE, "torn"
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path / "place")
+
+
+def test_a_write_that_is_whole_at_any_instant_passes_and_each_run_died_at_a_point_of_its_own(place: Place) -> None:
+    report = kill_sweep(careful(place.target), roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
+    assert [p.call for p in report.hit] == ["openat", "write", "fsync", "rename"]
+    assert report.distinct == 4
+    assert not report.missed
+
+
+def test_a_write_that_can_be_cut_in_two_is_found(place: Place) -> None:
+    with pytest.raises(AssertionError, match=r"FAILED at write#2 .*torn"):
+        kill_sweep(careless(place.target), roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
+
+
+def test_a_sweep_without_a_single_point_fails(place: Place) -> None:
+    with pytest.raises(AssertionError, match="no call of the command touches"):
+        kill_sweep(writer("pass"), roots=[place.root], prepare=place.prepare, check=place.check)
+
+
+def test_a_point_that_no_run_reaches_is_not_counted_as_a_kill(place: Place) -> None:
+    # Only the first run, the recorded one, writes: the others find the mark and do nothing.
+    mark = place.root.parent / "mark"
+    once = writer(f"if not os.path.exists('{mark}'):\n os.mkdir('{mark}'); os.mkdir('{place.root}/d')")
+    with pytest.raises(AssertionError, match="0 distinct points hit"):
+        kill_sweep(once, roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
+
+
+def test_a_child_that_dies_is_told_from_the_command_itself(place: Place) -> None:
+    parent = writer(
+        f"pid = os.fork()\nif not pid:\n os.mkdir('{place.root}/child'); os._exit(0)\n"
+        f"os.waitpid(pid, 0); os.rmdir('{place.root}/child') if os.path.isdir('{place.root}/child') else None"
+    )
+    report = kill_sweep(parent, roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
+    assert [p.call for p in report.child_hit] == ["mkdir"]
+    assert [p.call for p in report.hit] == ["rmdir"]
+
+
+def test_what_a_killed_command_leaves_running_is_ended(place: Place, tmp_path: Path) -> None:
+    pidfile = tmp_path / "pid"
+    parent = writer(
+        "import subprocess\n"
+        "p = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], start_new_session=True)\n"
+        f"open('{pidfile}', 'w').write(str(p.pid))\nos.mkdir('{place.root}/d')\np.kill(); p.wait()"
+    )
+    ended = []
+
+    def check(run: Run) -> None:
+        ended.append(not runs(int(pidfile.read_text())))
+
+    kill_sweep(parent, roots=[place.root], prepare=place.prepare, check=check, calls=("mkdir",), sample=99)
+    assert ended == [True, True]
+
+
+def test_an_error_sweep_injects_the_error_and_lets_the_command_live(place: Place) -> None:
+    seen: list[int] = []
+
+    def check(run: Run) -> None:
+        place.check(run)
+        if run.injected:
+            seen.append(run.returncode)
+            assert "No space left" in run.stderr
+
+    report = error_sweep(careful(place.target), roots=[place.root], prepare=place.prepare, check=check, sample=99)
+    assert [p.call for p in report.hit] == ["openat", "write", "rename"]
+    assert seen == [1, 1, 1]
+
+
+def test_points_are_numbered_as_each_thread_counts_its_own_calls() -> None:
+    trace = "\n".join(
+        [
+            '7 openat(AT_FDCWD</other>, "x", O_RDONLY) = 3',
+            '8 openat(AT_FDCWD</root>, "a", O_WRONLY|O_CREAT, 0600 <unfinished ...>',
+            '7 openat(AT_FDCWD</root>, "b", O_WRONLY|O_CREAT, 0600) = 4',
+            "8 <... openat resumed>) = 3</root/a>",
+            '7 write(4</root/b>, ""..., 3) = 3',
+            '7 write(5<socket:[1]>, ""..., 3) = 3',
+            '7 openat(AT_FDCWD</root>, "b", O_RDONLY) = 4',
+        ]
+    )
+    without = {(p.call, p.nth) for p in points_in(trace, ["/root"], network=False)}
+    assert without == {("openat", 1), ("openat", 2), ("write", 1)}
+    with_network = {(p.call, p.nth) for p in points_in(trace, ["/root"], network=True)}
+    assert with_network == without | {("write", 2)}
+
+
+def test_a_sample_is_reproducible_keeps_order_and_takes_each_kind_of_call() -> None:
+    points = [Point(call=call, nth=n, line="") for n in range(1, 50) for call in ("write", "fsync", "rename")]
+    drawn = draw(points, 10, seed=3)
+    assert drawn == draw(points, 10, seed=3) != draw(points, 10, seed=4)
+    assert drawn == sorted(drawn, key=points.index)
+    assert {p.call for p in drawn} == {"write", "fsync", "rename"}
+    assert draw(points, None, seed=3) == points
