@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import stat
@@ -18,9 +19,12 @@ from pathlib import Path
 from typing import Final
 
 from deploykit.errors import KeyFileError
+from deploykit.settings import TrustSettings
 from deploykit.wire.allowed_signers import MAX_TEXT, AllowedSigners
 from deploykit.wire.signature import SigningKey
 from deploykit.wire.sshsig import NAMESPACE, fingerprint, parse_public_line, public_line
+
+_log = logging.getLogger(__name__)
 
 _MAX_KEY: Final = 1 << 16
 _NOT_IN_PRINCIPAL: Final = frozenset(' \t"\\*?!,#')
@@ -60,6 +64,20 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         return AllowedSigners.parse(text, revoked=gone)
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
+
+
+def load_trusted(trust: TrustSettings) -> AllowedSigners:
+    """Read whom the settings say to believe: allowed signers and revoked keys. Without a file: nobody.
+
+    Raises:
+        KeyFileError: see `load_allowed_signers`.
+    """
+    if trust.allowed_signers is None:
+        return AllowedSigners()
+    signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
+    for note in signers.unused:
+        _log.info("%s: %s", trust.allowed_signers, note)
+    return signers
 
 
 def load_public_key(path: Path) -> tuple[bytes, str]:
@@ -301,6 +319,7 @@ __all__ = [
     "load_passphrase",
     "load_public_key",
     "load_signing_key",
+    "load_trusted",
     "trust",
     "trusted_line",
 ]

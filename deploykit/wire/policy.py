@@ -80,6 +80,16 @@ class Policy:
         """How long an accepted id must be remembered, so that no replay of it can pass: cap and skew at both ends."""
         return self.max_expiry + 2 * self.skew
 
+    def replayable_until(self, message: Message, now: datetime) -> datetime:
+        """Until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
+
+        Never later than `now` + `remember_for`, whatever the message claims: what says more is refused by `authorize`.
+        """
+        expires = getattr(message, "expires", None)
+        if expires is None:
+            return now + self.remember_for
+        return now + min(self.skew - _since(now, expires, message), self.remember_for)
+
     def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> None:
         """Let a signed message pass, or say why not.
 

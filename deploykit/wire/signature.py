@@ -199,12 +199,12 @@ def _joined(texts: Iterable[str]) -> str:
     return "; ".join(text for text in texts if text)
 
 
-def body_digest(body: bytes) -> str:
-    """Name a body by its content (SHA-256, hex): the `digest` that `ids.IdStore.claim` compares.
+def body_digest(body: bytes) -> bytes:
+    """Name a body by its content (SHA-256): the `digest` that `ids.IdStore.claim` compares.
 
     The same id with another digest is another message under a stolen id. Headers are left out: brokers add to them.
     """
-    return hashlib.sha256(body).hexdigest()
+    return hashlib.sha256(body).digest()
 
 
 __all__ = ["HEADER", "Signer", "SigningKey", "body_digest", "sign", "verify", "verify_blob"]

@@ -254,6 +254,24 @@ def test_ids_are_remembered_until_no_replay_can_pass() -> None:
         OPS.authorize(late, signer("ops"), WEB1, NOW + OPS.remember_for + SECOND)
 
 
+@pytest.mark.parametrize(
+    ("expires", "until"),
+    [
+        (NOW, NOW + SKEW),
+        (NOW - timedelta(days=1), NOW - timedelta(days=1) + SKEW),
+        (NOW + CAP + SKEW, NOW + CAP + 2 * SKEW),
+        (datetime.max.replace(tzinfo=UTC), NOW + CAP + 2 * SKEW),
+        (datetime.min.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC) + SKEW),
+    ],
+)
+def test_a_replay_can_pass_until_expiry_and_skew_and_no_longer_than_the_cap(expires: datetime, until: datetime) -> None:
+    assert OPS.replayable_until(request(expires=expires), NOW) == until
+
+
+def test_a_replay_of_a_message_without_expiry_can_pass_for_the_whole_time() -> None:
+    assert OPS.replayable_until(Notice(time=NOW, text="x"), NOW) == NOW + OPS.remember_for
+
+
 # -- threat 6: forged reply ------------------------------------------------------------------------------------------
 
 
