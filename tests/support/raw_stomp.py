@@ -28,10 +28,14 @@ class RawStomp:
         client = cls(port, version)
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         offer = {} if version == "1.0" else {"accept-version": version, "host": "/"}
-        client.send("CONNECT", **{**offer, **named})
-        answer = client.frame()
-        assert answer.command == "CONNECTED", (answer, dict(answer.headers), answer.body)
-        assert answer.headers["version"] == version
+        try:
+            client.send("CONNECT", **{**offer, **named})
+            answer = client.frame()
+            assert answer.command == "CONNECTED", (answer, dict(answer.headers), answer.body)
+            assert answer.headers["version"] == version
+        except BaseException:
+            client.close()
+            raise
         return client
 
     def send(self, command: str, body: bytes = b"", **headers: str) -> None:
