@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "outbox": (6, "message"),
     "ids": (6, "message"),
     "keys": (6, "message"),
+    "hooksettings": (6, "message"),
     "bus": (7, "message"),
     "testing": (7, None),
     "mirror": (4, "file"),
