@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import hmac
 import re
+import time
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
 import attrs
@@ -121,7 +122,8 @@ class AllowedSigners:
         Args:
             text: the file.
             revoked: public keys, one a line, as `ssh-keygen -Y verify -r` takes them (a binary KRL is refused).
-            zone: of times written without a Z; None is the machine's own, as for ssh-keygen.
+            zone: of times written without a Z; None is the machine's own. As in ssh-keygen they are standard time
+                all the year round, which surprises people: write the Z.
 
         Raises:
             KeyFileError: with every mistake in `problems`.
@@ -272,15 +274,21 @@ def _parse_time(options: dict[str, str], name: str, zone: tzinfo | None) -> date
         raise _Mistake(f"{name} is not a time: {text[:40]!a} (expected YYYYMMDD[HHMM[SS]][Z])")
     numbers = [int(part or 0) for part in found.groups()[:6]]
     try:
-        year, month, day, hour, minute, second = numbers
-        there = datetime(year, month, day, hour, minute, second, tzinfo=UTC if found.group(7) else zone)
-        # A time without a zone is taken as the machine's own by astimezone, which is what ssh-keygen does.
-        instant = there.astimezone(UTC)
+        instant = _instant(numbers, UTC if found.group(7) else zone)
     except (ValueError, OverflowError, OSError):
         raise _Mistake(f"{name} is not a time on any calendar: {text[:40]!a}") from None
     if instant.timestamp() < 0:
         raise _Mistake(f"{name} lies before 1970")
     return instant
+
+
+def _instant(numbers: list[int], zone: tzinfo | None) -> datetime:
+    """Take a local time the way ssh-keygen does: as standard time, in summer too (its mktime gets tm_isdst = 0)."""
+    year, month, day, hour, minute, second = numbers
+    there = datetime(year, month, day, hour, minute, second, tzinfo=zone or UTC)
+    if zone is None:
+        return datetime.fromtimestamp(time.mktime((*numbers[:6], 0, 0, 0)), UTC)  # type: ignore[arg-type]
+    return (there + (there.dst() or timedelta())).astimezone(UTC)
 
 
 def _parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:

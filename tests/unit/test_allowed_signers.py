@@ -174,7 +174,7 @@ def test_the_file_is_bounded() -> None:
     assert "longer than" in problem
 
 
-def test_times_without_a_zone_are_the_machines_own() -> None:
+def test_times_without_a_zone_are_of_the_zone_given() -> None:
     east = timezone(timedelta(hours=2))
     (signer,) = AllowedSigners.parse(f'ops valid-after="202603011200" {PUB}', zone=east).signers
     assert signer.valid_after == datetime(2026, 3, 1, 10, tzinfo=UTC)
