@@ -54,14 +54,18 @@ def test_every_mistake_of_a_settings_file_gets_a_line(tmp_path: Path) -> None:
     refused(run("agent", "-c", str(file)), 2, "has 2 mistakes", "colour", "broker.heartbeat", lines=3)
 
 
-@pytest.mark.parametrize("address", ["nonsense", "http://h:1", "stomp://h:notaport", "failover:(stomp://a:1,stomp+ssl://b:2)"])
+@pytest.mark.parametrize(
+    "address", ["nonsense", "http://h:1", "stomp://h:notaport", "failover:(stomp://a:1,stomp+ssl://b:2)"]
+)
 @pytest.mark.parametrize("words", [("watch",), ("agent",), ("relay",), ("publish", "--now", "hello")])
 def test_a_bad_address_is_wrong_settings(tmp_path: Path, words: tuple[str, ...], address: str) -> None:
     refused(run(*words, "-c", str(settings(tmp_path, address)), cwd=tmp_path), 2)
 
 
 @pytest.mark.parametrize("words", [("publish", "--now", "hello")])
-def test_a_wrong_password_is_named_and_never_shown(tmp_path: Path, broker: EmbeddedBroker, words: tuple[str, ...]) -> None:
+def test_a_wrong_password_is_named_and_never_shown(
+    tmp_path: Path, broker: EmbeddedBroker, words: tuple[str, ...]
+) -> None:
     file = settings(tmp_path, f"stomp://127.0.0.1:{broker.port}", login="ada", passcode="canary-13")
     done = run(*words, "-c", str(file), cwd=tmp_path)
     refused(done, 1, "login")
@@ -72,7 +76,9 @@ def test_a_broker_that_is_not_there_fails_in_time(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody answers there
         port = taken.getsockname()[1]
-        done = run("publish", "--now", "hello", "-c", str(settings(tmp_path, f"stomp://127.0.0.1:{port}")), cwd=tmp_path)
+        done = run(
+            "publish", "--now", "hello", "-c", str(settings(tmp_path, f"stomp://127.0.0.1:{port}")), cwd=tmp_path
+        )
     refused(done, 1, str(port))
 
 
