@@ -6,6 +6,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def test_the_broker_beats_as_often_as_it_promised(broker: EmbeddedBroker, versio
         for _ in range(8):
             assert set(client.socket.recv(100)) == {ord("\n")}
             times.append(time.monotonic())
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         assert sorted(gaps)[len(gaps) // 2] < 0.1  # the median: one late wake-up of a busy machine is no broken promise
 
 
@@ -294,20 +295,23 @@ def test_one_connection_too_many_is_turned_away() -> None:
 
 
 def test_a_full_queue_holds_the_publisher_back_until_there_is_room() -> None:
-    with EmbeddedBroker(limits=BrokerLimits(max_queue_messages=3)) as broker:
-        with _client(broker, heart_beat="0,60") as sender, _client(broker) as reader:
-            for number in range(3):
-                sender.ask("SEND", str(number).encode(), destination="/queue/a")
-            sender.send("SEND", b"3", destination="/queue/a", receipt="held")
-            sender.send("SEND", b"4", destination="/queue/other", receipt="behind")
-            seen = sender.bytes_read
-            assert sender.silent(0.3)
-            assert sender.bytes_read > seen, "heart-beats go on"
-            assert broker.stats().queues == {"/queue/a": 3}
-            reader.ask("SUBSCRIBE", id="1", destination="/queue/a", ack="client-individual")
-            reader.ack(reader.message())
-            assert [sender.frame().headers["receipt-id"] for _ in range(2)] == ["held", "behind"]
-            assert [reader.message().body for _ in range(3)] == [b"1", b"2", b"3"]
+    with (
+        EmbeddedBroker(limits=BrokerLimits(max_queue_messages=3)) as broker,
+        _client(broker, heart_beat="0,60") as sender,
+        _client(broker) as reader,
+    ):
+        for number in range(3):
+            sender.ask("SEND", str(number).encode(), destination="/queue/a")
+        sender.send("SEND", b"3", destination="/queue/a", receipt="held")
+        sender.send("SEND", b"4", destination="/queue/other", receipt="behind")
+        seen = sender.bytes_read
+        assert sender.silent(0.3)
+        assert sender.bytes_read > seen, "heart-beats go on"
+        assert broker.stats().queues == {"/queue/a": 3}
+        reader.ask("SUBSCRIBE", id="1", destination="/queue/a", ack="client-individual")
+        reader.ack(reader.message())
+        assert [sender.frame().headers["receipt-id"] for _ in range(2)] == ["held", "behind"]
+        assert [reader.message().body for _ in range(3)] == [b"1", b"2", b"3"]
 
 
 def test_a_topic_reader_that_falls_a_whole_queue_behind_is_ended_with_an_error() -> None:
@@ -414,9 +418,7 @@ def _certificates(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     )
     pem = directory / "server.pem"
     pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + certificate.public_bytes(serialization.Encoding.PEM)
     )
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

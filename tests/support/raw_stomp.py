@@ -38,7 +38,7 @@ class RawStomp:
             raise
         return client
 
-    def send(self, command: str, body: bytes = b"", **headers: str) -> None:
+    def send(self, command: str, body: bytes = b"", /, **headers: str) -> None:
         """Send a frame; `_` in header names stands for `-`."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.raw(encode_frame(StompFrame(command=command, headers=named, body=body), self.version))
@@ -47,7 +47,7 @@ class RawStomp:
         """Send bytes."""
         self.socket.sendall(data)
 
-    def ask(self, command: str, body: bytes = b"", **headers: str) -> None:
+    def ask(self, command: str, body: bytes = b"", /, **headers: str) -> None:
         """Send a frame with a receipt and wait for it; MESSAGE frames that come before are kept in `passed`."""
         self._receipts += 1
         name = f"r{self._receipts}"
@@ -96,7 +96,7 @@ class RawStomp:
             pass
         return True
 
-    def ack(self, message: StompFrame, command: str = "ACK", **headers: str) -> None:
+    def ack(self, message: StompFrame, command: str = "ACK", /, **headers: str) -> None:
         """Acknowledge (or NACK) a message as this version does it, with a receipt."""
         if self.version == "1.2":
             self.ask(command, id=message.headers["ack"], **headers)
