@@ -5,6 +5,7 @@ Defaults are what a careful operator would choose. Times are seconds, sizes are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -15,32 +16,57 @@ import attrs
 from deploykit.names import NodeName, RepoName, SiteName
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+_NO_TIMES: Mapping[str, float] = MappingProxyType({})
+_NO_ANSWERS: Mapping[str, Literal["again", "skip", "stop"]] = MappingProxyType({})
+
+
+def _without_credentials(address: str) -> str:
+    """Show an address without what stands before its `@`, however broken it is."""
+    return repr(re.sub(r"(://)[^/]*@", r"\1***@", address))
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class BusSettings:
-    """How to reach the brokers.
+    """How to reach the brokers, and how patient to be. What the address says of these things wins.
 
     Args:
         address: `stomp://host:port`, `stomp+ssl://…`, or `failover:(a,b)?randomize=false`.
         login, passcode: used for every broker whose address holds none of its own.
+        client_id: who we are to ActiveMQ, which keeps durable subscriptions by it; unique among all connections.
+        versions: STOMP versions to offer.
         tls_ca: file with the certificates to trust; the system's when absent.
         tls_cert, tls_key: the client certificate, where the broker asks for one.
+        tls_verify: check the broker's certificate and name. Off only for a test.
         heartbeat: seconds between beats, asked for in both directions; 0 turns them off.
         connect_timeout: for one attempt, from dialling to CONNECTED.
-        backoff_max: the longest pause between two rounds of attempts.
+        publish_timeout: until a message must be confirmed, where the caller does not say.
+        backoff_initial, backoff_max: ceiling of the first and of every pause between two rounds of attempts.
+        stall_timeout: no receipt for so long while some are owed: the connection is given up.
+        window, window_bytes: most messages that may wait for their receipts; who publishes more waits.
+        max_frame: largest body taken; a larger one goes to the dead letters unread.
+        dead_letter: where messages go that were given up.
     """
 
-    address: str = "stomp://127.0.0.1:61613"
-    login: str = ""
+    address: str = attrs.field(default="stomp://127.0.0.1:61613", repr=_without_credentials)
+    login: str = attrs.field(default="", repr=False)
     passcode: str = attrs.field(default="", repr=False)
+    client_id: str = ""
     vhost: str = "/"
+    versions: tuple[str, ...] = ("1.2", "1.1", "1.0")
     tls_ca: Path | None = None
     tls_cert: Path | None = None
     tls_key: Path | None = None
+    tls_verify: bool = True
     heartbeat: float = 10.0
     connect_timeout: float = 10.0
+    publish_timeout: float = 30.0
+    backoff_initial: float = 0.1
     backoff_max: float = 30.0
+    stall_timeout: float = 60.0
+    window: int = 5000
+    window_bytes: int = 32 * 1024 * 1024
+    max_frame: int = 4 * 1024 * 1024
+    dead_letter: str = "/queue/deploykit.dead-letter"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -63,10 +89,50 @@ class OutboxSettings:
 
 @attrs.frozen(kw_only=True, slots=True)
 class MirrorSettings:
-    """One repository's mirror: which refs, and how long an origin may take."""
+    """One repository's mirror: what it holds, how the origin is reached, what it may do to us.
+
+    Args:
+        refs: patterns of the refs to mirror; `*` also crosses `/`.
+        deadline: for a whole fetch, in seconds; it ends then, whatever the origin does.
+        connect_timeout: for reaching the origin, its name included.
+        stall_timeout: the longest wait for a single byte.
+        allow_http: also `http://` addresses: everything goes in clear, passwords too.
+        ssh_key: the private key for `ssh://`; ssh's own choice when absent.
+        ssh_known_hosts: the origin's host key must be in this file; ssh's own files when absent.
+        ca_file: certificates to trust for `https://`; the system's when absent.
+        credentials_file: lines of `https://USER:PASSWORD@HOST`, as `git credential-store` writes them; mode 0600.
+        credential_helper: a program and its arguments that speaks git's credential protocol.
+        non_fast_forward: `refuse` leaves a ref alone that was rewritten, and a tag that moved.
+        never_older: leave a ref alone that would go back to a commit it had before, or to an older one.
+        max_delete_percent: refuse to delete more of the refs than this in one fetch (from 4 refs on), unless told.
+        signed: patterns of refs that move only to what is signed by a key in `allowed_signers`.
+        allowed_signers: OpenSSH's file of that name.
+        max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.
+        min_free_bytes, min_free_inodes: do not start, and stop, when the disk has less.
+        repack_after: packs to let pile up before upkeep makes one of them (by the git program); 0 never does.
+    """
 
     refs: tuple[str, ...] = ("refs/heads/*", "refs/tags/*")
     deadline: float = 600.0
+    connect_timeout: float = 15.0
+    stall_timeout: float = 60.0
+    allow_http: bool = False
+    ssh_key: Path | None = None
+    ssh_known_hosts: Path | None = None
+    ca_file: Path | None = None
+    credentials_file: Path | None = None
+    credential_helper: tuple[str, ...] = ()
+    non_fast_forward: Literal["allow", "refuse"] = "allow"
+    never_older: bool = False
+    max_delete_percent: float = 50.0
+    signed: tuple[str, ...] = ()
+    allowed_signers: Path | None = None
+    max_pack_bytes: int = 32 << 30
+    max_object_bytes: int = 512 << 20
+    max_listing_bytes: int = 256 << 20
+    min_free_bytes: int = 64 << 20
+    min_free_inodes: int = 200
+    repack_after: int = 50
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -79,22 +145,72 @@ class RepositorySettings:
 
 @attrs.frozen(kw_only=True, slots=True)
 class SiteSettings:
-    """One site's releases.
+    """One site's releases. The defaults suit a directory that is set up on its first deploy and has no scripts.
 
     Args:
-        keep: how many releases stay on disk; the live one and the last good one always do.
-        shared: directories and files that live in `shared/` and are linked into every release.
-        scripts: where the deploy scripts are: a directory inside the tree, or an absolute one outside it.
+        keep: how many good releases stay; the live one, the last good one and pinned ones always do.
+        recycle: keep one release beyond that and turn it into the next one: a deploy then costs what changed.
+        paranoid: read every file of a release that is recycled or verified, not only what `lstat` says.
+        shared: what lives in `shared/` and is linked into every release; `uploads/` is a directory and is made when
+            missing, `config.php` a file that must be there or is taken from the first release.
+        subdirectory: only this directory of the repository, as the release's root.
+        state_files: write `TAG` and `.deploykit/REVISION` into the release, unless the tree has files of that name.
+        symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows none.
+        submodules: `refuse`, or `skip`: an empty directory in its place.
+        raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored.
+        export_attributes: honour `export-ignore` and `export-subst` as `git archive` does.
+        max_entries, max_depth, max_bytes, max_file_bytes: what a tree may hold at most.
+        umask: bits taken from the modes of what is written; the process's own when absent.
+        owner: `user` or `user:group` for everything written; needs root.
+        durable: nothing is reported done that a power cut could take away.
+        lock_wait: how long to wait while another deploy runs; 0 refuses at once.
+        scripts: where the deploy scripts are: a directory of the tree, or an absolute one outside it; "" for none.
         required: scripts that must be there; without one of them nothing is touched.
         script_timeout: for each script; its whole process group is killed after it.
+        timeouts: for single scripts, by name.
+        at_crash: what becomes of a script that a crash cut off, by name: run it `again` (the default), `skip` it, or
+            `stop` and leave the decision to a person.
+        output_limit: bytes of a script's output that are kept: half from its start, half from its end.
+        environment: further variables for the scripts. Never printed or recorded.
+        run_as: `user` or `user:group` the scripts run as; needs root.
+        health_url: fetched after post-deploy until it answers with 2xx; else the old release comes back.
+        health_timeout: for all attempts together.
+        drift: when files of the live release were edited by hand: `warn`, `refuse` to deploy over it, or `ignore`.
+        drift_ignore: patterns of paths that may change (`cache/*`).
+        older: `refuse` to deploy a commit that the live one already contains, unless told; or `allow`.
     """
 
-    keep: int = 5
+    keep: int = attrs.field(default=5, validator=attrs.validators.ge(1))
+    recycle: bool = True
+    paranoid: bool = False
     shared: tuple[str, ...] = ()
+    subdirectory: str = ""
+    state_files: bool = True
+    symlinks: Literal["inside", "any", "refuse"] = "inside"
+    submodules: Literal["refuse", "skip"] = "refuse"
+    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
+    export_attributes: bool = False
+    max_entries: int = 250_000
+    max_depth: int = 64
+    max_bytes: int = 8 * 1024**3
+    max_file_bytes: int = 1024**3
+    umask: int | None = None
+    owner: str = ""
+    durable: bool = True
+    lock_wait: float = 600.0
     scripts: str = "deploy"
     required: tuple[str, ...] = ()
     script_timeout: float = 300.0
-    environment: Mapping[str, str] = _NOTHING
+    timeouts: Mapping[str, float] = _NO_TIMES
+    at_crash: Mapping[str, Literal["again", "skip", "stop"]] = _NO_ANSWERS
+    output_limit: int = 65536
+    environment: Mapping[str, str] = attrs.field(default=_NOTHING, repr=False)
+    run_as: str = ""
+    health_url: str = ""
+    health_timeout: float = 30.0
+    drift: Literal["warn", "refuse", "ignore"] = "warn"
+    drift_ignore: tuple[str, ...] = ()
+    older: Literal["refuse", "allow"] = "refuse"
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -1,0 +1,26 @@
+"""The message bus: publish and subscribe over STOMP, on brokers and networks as they are.
+
+Loading this package does not load stomp.py; starting a `Bus` does.
+"""
+
+from __future__ import annotations
+
+from deploykit.bus.client import Bus
+from deploykit.bus.consumer import Delivery, Handler, Ids, Subscription
+from deploykit.bus.events import Counters, Event, State
+from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
+
+__all__ = [
+    "Bus",
+    "Delivery",
+    "Handler",
+    "Subscription",
+    "Ack",
+    "Retry",
+    "Reject",
+    "Verdict",
+    "Event",
+    "State",
+    "Counters",
+    "Ids",
+]

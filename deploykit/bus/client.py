@@ -1,0 +1,386 @@
+"""`Bus`: what deploykit and its users publish and subscribe with.
+
+    with Bus(BusSettings(address="stomp://broker")) as bus:
+        bus.subscribe("/queue/builds", handle)
+        bus.publish("/topic/news", Frame({}, b"hello"))
+
+Rules: no call outlives its time; no call needs to know whether there is a connection at the moment; nothing global, no
+signal handlers; a bus belongs to the process that started it, a forked child's copy refuses to work.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+import secrets
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from time import monotonic, time
+from types import TracebackType
+from typing import Final, Self
+
+from deploykit.bus.address import parse_address
+from deploykit.bus.consumer import Handler, Ids, Subscription
+from deploykit.bus.dial import tls_context
+from deploykit.bus.dialect import GENERIC, RESERVED, Intent, OnFailure, compile_destination
+from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
+from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.pump import EventPump
+from deploykit.bus.supervisor import Supervisor
+from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused, SettingsError, UsageError
+from deploykit.settings import BusSettings
+from deploykit.wire.frame import Frame
+
+logger = logging.getLogger(__name__)
+
+ID_HEADER: Final = "deploykit-id"
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
+_VERSIONS: Final = ("1.0", "1.1", "1.2")
+#: A caller waits so much longer than the message's deadline, for the supervisor to say why.
+_GRACE: Final = 1.0
+
+
+class Bus:
+    """A connection to a list of brokers that looks after itself.
+
+    Args:
+        settings: where to connect, and how.
+        on_event: called with each `deploykit.bus.events.Event`, in order, on a thread of its own.
+        ids: a store of handled ids (`deploykit.ids.IdStore`), asked before each handler of a message that has an id.
+
+    Raises:
+        AddressError: the address is not understood.
+        SettingsError: another setting is wrong.
+    """
+
+    def __init__(
+        self, settings: BusSettings, *, on_event: Callable[[Event], object] | None = None, ids: Ids | None = None
+    ) -> None:
+        address = parse_address(settings.address)
+        _check(settings)
+        for warning in address.warnings:
+            logger.warning("%s", warning)
+        self.settings = settings
+        self.counters = Counters()
+        self._ids = ids
+        self._pump = EventPump(on_event, self.counters)
+        self._ledger = Ledger(
+            window=settings.window,
+            window_bytes=settings.window_bytes,
+            counters=self.counters,
+            on_settled=self._settled if self._pump.wanted else None,
+        )
+        self._supervisor = Supervisor(
+            settings,
+            address,
+            tls_context(settings) if address.tls else None,
+            ledger=self._ledger,
+            counters=self.counters,
+            tell=self._pump.tell,
+        )
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._subscriptions: list[Subscription] = []
+        self._prefix = secrets.token_hex(8)
+        self._numbers = itertools.count(1)
+
+    def __repr__(self) -> str:
+        return f"<Bus {self._supervisor.address} {self.state.value}>"
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Begin to connect, in the background.
+
+        Raises:
+            BusClosed: it was stopped before; make a new one.
+        """
+        with self._lock:
+            if self._stopped:
+                raise BusClosed("this bus was stopped", "make a new one")
+            if self._pid == 0:
+                self._pid = os.getpid()
+                self._pump.start()
+                self._supervisor.thread.start()
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
+
+        What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
+        futures of unconfirmed messages raise `BusClosed`. Idempotent; may be called from a handler.
+        """
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        closed = BusClosed("the bus was stopped", "the message may or may not have arrived: keep it and send it again")
+        if self._pid != os.getpid():  # never started, or a forked child's copy: the threads are not ours
+            self._ledger.close(closed)
+            self._supervisor.abandon()
+            return
+        deadline = monotonic() + timeout
+        for subscription in self._subscriptions:
+            subscription.stop()
+        for subscription in self._subscriptions:
+            if not subscription.join(deadline):
+                logger.warning("a handler of %s did not finish in time", subscription.destination)
+        self._supervisor.drain(deadline)
+        thread = self._supervisor.thread
+        if thread is not threading.current_thread():
+            thread.join(max(0.0, deadline - monotonic()) + _GRACE)
+        self._supervisor.waiter.stop()
+        self._ledger.close(closed)
+        self._pump.tell(Closed())
+        self._pump.stop(_GRACE)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def state(self) -> State:
+        """Where the bus stands at the moment."""
+        return State.CLOSED if self._stopped else self._supervisor.state
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until there is a connection and the broker has answered every subscription; tell whether it is so.
+
+        Raises:
+            LoginRefused: every broker refused the login, and none ever took it.
+            BusClosed: the bus was stopped.
+        """
+        self._check_process()
+        supervisor = self._supervisor
+        with supervisor.changed:
+            supervisor.changed.wait_for(
+                lambda: supervisor.ready or supervisor.hopeless is not None or self._stopped, timeout
+            )
+            if self._stopped:
+                raise BusClosed("the bus was stopped", "make a new one")
+            if supervisor.hopeless is not None:
+                raise supervisor.hopeless
+            return supervisor.ready
+
+    # -- publishing --------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        timeout: float = 10.0,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> None:
+        """Send a message and return when the broker has confirmed it.
+
+        Args:
+            destination: `/queue/NAME` or `/topic/NAME`.
+            frame: headers and body. An id is put into the header `deploykit-id` unless there is one.
+            timeout: seconds; also while there is no connection.
+            persistent: the broker keeps it over a restart.
+            ttl: seconds after which nobody wants it any more.
+
+        Raises:
+            PublishError: not confirmed in time; it may or may not have arrived. Send it again, with the same id.
+            PublishRefused: the broker or this bus refused this very message.
+            LoginRefused: every broker refused the login, and none ever took it.
+            BusClosed: the bus was stopped.
+        """
+        future = self.publish_soon(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl)
+        hopeless = self._supervisor.hopeless
+        if hopeless is not None:
+            raise hopeless
+        try:
+            future.result(timeout + _GRACE)
+        except FutureTimeout:
+            raise PublishError(
+                f"no receipt for a message to {destination} in time: the bus's own thread is held up",
+                "it may or may not have arrived: keep it and send it again",
+            ) from None
+
+    def publish_soon(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        timeout: float | None = None,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> Future[None]:
+        """Send a message; the future ends when the broker has confirmed it, or raises what `publish` raises.
+
+        Many may be on their way at once (`settings.window`); then this call waits for room, not past `timeout`
+        (default: `settings.publish_timeout`). A callback of the future runs on the bus's own thread: be quick.
+        """
+        if self._pid != os.getpid():
+            self._check_process()
+        headers = frame.headers
+        if not RESERVED.isdisjoint(headers) or "" in headers:
+            _refuse_headers(frame)
+        compile_destination(GENERIC, destination)
+        identity = headers.get(ID_HEADER) or f"{self._prefix}-{next(self._numbers)}"
+        entry = self._ledger.add(
+            destination,
+            frame,
+            id=identity,
+            persistent=persistent,
+            expires=None if ttl is None else time() + ttl,
+            deadline=monotonic() + (self.settings.publish_timeout if timeout is None else timeout),
+        )
+        self._supervisor.waiter.wake()
+        return entry.future
+
+    def publish_many(
+        self, messages: Iterable[tuple[str, Frame]], *, timeout: float = 30.0, persistent: bool = True
+    ) -> int:
+        """Send messages, many on their way at once, and return their number when all are confirmed.
+
+        Raises:
+            PublishError: at least one was not confirmed; those before it may have arrived.
+        """
+        deadline = monotonic() + timeout
+        futures = [
+            self.publish_soon(destination, frame, timeout=max(0.0, deadline - monotonic()), persistent=persistent)
+            for destination, frame in messages
+        ]
+        for future in futures:
+            future.result(max(0.0, deadline - monotonic()) + _GRACE)
+        return len(futures)
+
+    def _settled(self, entry: Outbound, error: BusError | None) -> None:
+        if error is None:
+            self._pump.tell(Published(destination=entry.destination, id=entry.id))
+        else:
+            self._pump.tell(PublishFailed(destination=entry.destination, id=entry.id, problem=str(error)))
+
+    # -- subscribing -------------------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        destination: str,
+        handler: Handler,
+        *,
+        durable: str | None = None,
+        prefetch: int = 64,
+        on_failure: OnFailure = "dead-letter",
+        workers: int = 1,
+        max_attempts: int = 5,
+        selector: str | None = None,
+        ids: Ids | None = None,
+    ) -> Subscription:
+        """Hand every message of a destination to `handler`, in worker threads; over all reconnects.
+
+        Args:
+            handler: takes a `Delivery`; returns or raises a verdict (`Ack`, `Retry`, `Reject`), None is `Ack`. What
+                else it raises is a failed attempt.
+            durable: name under which a topic's messages are kept while we are away.
+            prefetch: most messages here that are not settled.
+            on_failure: what becomes of a message that was rejected, or failed `max_attempts` times.
+            workers: threads. With one, messages are handled in order.
+            max_attempts: how often the handler is asked about one message.
+            selector: the broker's filter expression, where it has any.
+            ids: the store of handled ids for this subscription; default: the bus's.
+
+        Raises:
+            DialectError: the broker we are connected to cannot do this without losing messages. While there is no
+                connection, `Subscription.wait_active` and the event `SubscriptionRefused` say so later.
+            UsageError: an argument makes no sense.
+        """
+        self._check_process()
+        if durable is not None and not _NAME.match(durable):
+            raise UsageError(f"durable={durable[:40]!r} is no name", "letters, digits, . _ -, at most 100")
+        if not 1 <= prefetch <= 65535 or not 1 <= workers <= 1000 or not 1 <= max_attempts <= 1_000_000:
+            raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
+        compile_destination(GENERIC, destination)
+        intent = Intent(
+            destination=destination,
+            id=f"deploykit-{next(self._numbers)}",
+            durable=durable,
+            prefetch=prefetch,
+            on_failure=on_failure,
+            selector=selector,
+        )
+        subscription = Subscription(
+            self, intent, handler, workers=workers, max_attempts=max_attempts, ids=ids or self._ids
+        )
+        with self._lock:
+            if self._stopped:
+                raise BusClosed("the bus was stopped", "make a new one")
+            self._subscriptions.append(subscription)
+        try:
+            self._supervisor.add(subscription)
+        except BusError:
+            with self._lock:
+                self._subscriptions.remove(subscription)
+            raise
+        return subscription
+
+    # -- what subscriptions need of us -------------------------------------------------------------------------
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Run `action` on the bus's own thread after a while."""
+        self._supervisor.later(seconds, action)
+
+    def dead_letter(self, frame: Frame) -> None:
+        """Publish to `settings.dead_letter`."""
+        self.publish(self.settings.dead_letter, frame, timeout=self.settings.publish_timeout)
+
+    def send_again(self, destination: str, frame: Frame) -> None:
+        """Publish to where it came from."""
+        self.publish(destination, frame, timeout=self.settings.publish_timeout)
+
+    def tell(self, event: Event) -> None:
+        """Hand an event to the embedding program."""
+        self._pump.tell(event)
+
+    def resume(self) -> None:
+        """Workers have caught up."""
+        self._supervisor.resume()
+
+    def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
+        """End a subscription at the broker."""
+        with self._lock:
+            if subscription in self._subscriptions:
+                self._subscriptions.remove(subscription)
+        self._supervisor.remove(subscription, forget=forget, timeout=self.settings.connect_timeout)
+
+    def _check_process(self) -> None:
+        if self._stopped:
+            raise BusClosed("the bus was stopped", "make a new one")
+        if self._pid == 0:
+            raise BusClosed("the bus was not started", "use `with Bus(...) as bus:` or call start()")
+        if self._pid != os.getpid():
+            raise BusClosed("this bus belongs to the process that was forked", "make one in the child")
+
+
+def _check(settings: BusSettings) -> None:
+    problems = []
+    if not settings.versions or not set(settings.versions) <= set(_VERSIONS):
+        problems.append(f"versions: some of {', '.join(_VERSIONS)}")
+    times = ("connect_timeout", "publish_timeout", "backoff_initial", "backoff_max", "stall_timeout")
+    problems += [f"{name}: seconds, more than 0" for name in times if not 0 < getattr(settings, name) < 1e9]
+    if not 0 <= settings.heartbeat < 86400:
+        problems.append("heartbeat: seconds, from 0")
+    problems += [f"{name}: from 1" for name in ("window", "window_bytes", "max_frame") if getattr(settings, name) < 1]
+    texts = ("login", "passcode", "vhost", "client_id")
+    problems += [
+        f"{name}: holds a line break or NUL" for name in texts if re.search(r"[\r\n\x00]", getattr(settings, name))
+    ]
+    if problems:
+        raise SettingsError(
+            "; ".join(f"broker.{problem}" for problem in problems), problems=tuple(f"broker.{p}" for p in problems)
+        )
+
+
+def _refuse_headers(frame: Frame) -> None:
+    names = ", ".join(sorted(repr(name) for name in RESERVED.intersection(frame.headers))) or "an empty name"
+    raise PublishRefused(f"headers that belong to the connection: {names}", "use other names")

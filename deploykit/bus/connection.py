@@ -1,0 +1,469 @@
+"""One connection to one broker: the only module that knows stomp.py.
+
+A `Connection` is made for one attempt and never used again; its `epoch` tells an acknowledgement which connection it
+belongs to. What we take from stomp.py is its protocol layer: `Protocol10`, `Protocol11` and `Protocol12` know which
+headers each verb wants on each version. Its transport we replace, for what it does is measured in facts that this
+module has to exclude: it hangs in connect and in send, drops the connection when a listener raises, is silent when a
+TLS peer goes away, and buffers without bound. So:
+
+* one thread, the supervisor's, reads and writes; other threads only append to `outgoing` and wake it;
+* the socket never blocks; every wait has an end;
+* what is ready is written in one system call;
+* liveness is judged by our own monotonic clock, and only after what had arrived was read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final, Protocol
+
+from deploykit.bus import heartbeat
+from deploykit.bus.address import Broker
+from deploykit.bus.dial import dial
+from deploykit.bus.dialect import GENERIC, Compiled, Dialect, compile_send, recognise
+from deploykit.bus.events import Counters
+from deploykit.bus.frames import (
+    Escaping,
+    FrameReader,
+    HeaderRefused,
+    ProtocolError,
+    Received,
+    encode_frame,
+    escape,
+    escaping,
+)
+from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.waiter import READ, WRITE, Waiter
+from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
+from deploykit.settings import BusSettings
+
+if not (_scan_was_off := "STOMP_SKIP_HOSTNAME_SCAN" in os.environ):
+    os.environ["STOMP_SKIP_HOSTNAME_SCAN"] = "1"  # else stomp.py asks the name server while it is imported
+try:
+    from stomp.protocol import Protocol10, Protocol11, Protocol12
+    from stomp.utils import Frame as StompFrame
+    from stomp.utils import convert_frame
+finally:
+    if not _scan_was_off:
+        del os.environ["STOMP_SKIP_HOSTNAME_SCAN"]
+
+logger = logging.getLogger(__name__)
+
+_PROTOCOLS: Final = {"1.0": Protocol10, "1.1": Protocol11, "1.2": Protocol12}
+VERSIONS: Final = ("1.0", "1.1", "1.2")
+_CHUNK: Final = 64 * 1024
+_BATCH: Final = 128 * 1024
+_BEFORE_LOGIN: Final = 64 * 1024
+_LOGIN_WORDS: Final = re.compile(
+    r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
+)
+ID_HEADER: Final = "deploykit-id"
+
+
+class Lost(Exception):
+    """The connection is over. `by_broker`: the broker ended it, while it worked."""
+
+    def __init__(self, reason: str, *, by_broker: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.by_broker = by_broker
+
+
+class Sink(Protocol):
+    """Where a connection puts what comes in. Called on the supervisor's thread; must be quick and never raise."""
+
+    def on_receipts(self, receipts: list[bytes]) -> None:
+        """Receipts that belong to no message."""
+
+    def on_message(self, frame: Received) -> None:
+        """A MESSAGE."""
+
+    def on_error(self, frame: Received, shown: str) -> None:
+        """An ERROR; `shown` is what may be logged of it."""
+
+
+class _Pipe:
+    """What stomp.py's protocol classes take for their transport: it turns a frame into bytes and keeps them."""
+
+    def __init__(self, out: Callable[[bytes], None]) -> None:
+        self._out = out
+
+    def set_listener(self, name: str, listener: object) -> None:
+        """Protocol classes register themselves for heart-beats, which are ours."""
+
+    def transmit(self, frame: StompFrame) -> None:
+        """Encode a frame that the protocol class has escaped."""
+        self._out(b"".join(convert_frame(frame)))
+
+
+class Connection:
+    """One attempt. `open` it, `turn` it until `Lost`, `close` it; all on the supervisor's thread.
+
+    Args:
+        broker: the one to connect to.
+        settings: the bus's.
+        epoch: number of this connection.
+        context: for TLS, None for a plain broker.
+        waiter, ledger, counters, sink: the supervisor's.
+        client_id: for CONNECT; may be empty.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        settings: BusSettings,
+        *,
+        epoch: int,
+        context: ssl.SSLContext | None,
+        waiter: Waiter,
+        ledger: Ledger,
+        counters: Counters,
+        sink: Sink,
+        client_id: str = "",
+    ) -> None:
+        self.broker = broker
+        self.epoch = epoch
+        self.server = ""
+        self.version = ""
+        self.dialect: Dialect = GENERIC
+        self.beats = heartbeat.Beats()
+        self.client_id = client_id
+        self.up = False
+        #: Frames other than SEND, encoded. Any thread may append; then it calls `waiter.wake()`.
+        self.outgoing: deque[bytes] = deque()
+        #: While set, nothing is read: those who handle messages do not keep up.
+        self.paused = False
+        self._settings = settings
+        self._context = context
+        self._waiter = waiter
+        self._ledger = ledger
+        self._counters = counters
+        self._sink = sink
+        self._sock: socket.socket | None = None
+        self._fd = -1
+        self._reader = FrameReader(_BEFORE_LOGIN)
+        self._unwritten = memoryview(b"")
+        self._more_to_read = False
+        self._rule: Escaping = escaping("1.0")
+        self._send_heads: dict[tuple[str, bool], str] = {}
+        self._sent = self._heard = self._moved = monotonic()
+        self._probed = 0.0
+        self._verbs = Protocol10(_Pipe(self.outgoing.append))
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    def open(self, timeout: float) -> None:
+        """Dial, log in, agree on version, dialect and heart-beats.
+
+        Raises:
+            ConnectError: not within `timeout` seconds, or refused (`LoginRefused`).
+            Interrupted: the bus is being closed.
+        """
+        deadline = monotonic() + timeout
+        self._sock = dial(self.broker, self._context, self._waiter, deadline)
+        self._fd = self._sock.fileno()
+        try:
+            self._sent = self._heard = self._moved = monotonic()
+            self._write_connect()
+            answer = self._await_answer(deadline)
+            self._agree(answer)
+        except Lost as lost:
+            raise ConnectError(
+                f"{self.broker}: {lost.reason} before it answered CONNECT",
+                "is this a STOMP port, and TLS or plain as in the address?",
+            ) from None
+        except ProtocolError as error:
+            raise ConnectError(f"{self.broker}: {error}", "check the port and stomp:// or stomp+ssl://") from None
+        self.up = True
+
+    def _write_connect(self) -> None:
+        login = self.broker.login or self._settings.login
+        passcode = self.broker.passcode if self.broker.login else self.broker.passcode or self._settings.passcode
+        headers = {
+            "accept-version": ",".join(sorted(self._settings.versions)),
+            "host": self._settings.vhost,
+            "heart-beat": heartbeat.offer(self._settings.heartbeat),
+        }
+        if login:
+            headers["login"] = login
+        if passcode:
+            headers["passcode"] = passcode
+        if self.client_id:
+            headers["client-id"] = self.client_id
+        # Neither escaped nor logged: CONNECT is not escaped on any version (STOMP 1.2, "Value Encoding").
+        self._verbs.send_frame("CONNECT", headers)
+
+    def _await_answer(self, deadline: float) -> Received:
+        while True:
+            self._flush()
+            mask = READ | (WRITE if len(self._unwritten) else 0)
+            if not self._waiter.wait_for(self._fd, mask, deadline):
+                raise ConnectError(
+                    f"{self.broker}: connected, but no answer to CONNECT in time", "is the broker frozen or overloaded?"
+                )
+            for frame in self._read_frames()[1]:
+                if frame.command in ("CONNECTED", "ERROR"):
+                    return frame
+                raise ProtocolError(f"it answered CONNECT with {frame.command[:20]!a}")
+
+    def _agree(self, answer: Received) -> None:
+        if answer.command == "ERROR":
+            shown = self.redacted(answer)
+            whole = f"{answer.headers.get('message', '')} {answer.body[:2000].decode('utf-8', 'replace')}"
+            if _LOGIN_WORDS.search(whole):
+                raise LoginRefused(f"{self.broker}: it refused the login: {shown}", "check login, passcode and vhost")
+            raise ConnectError(f"{self.broker}: it refused CONNECT: {shown}", "look at the broker's log")
+        version = answer.headers.get("version", "1.0")
+        if version not in self._settings.versions:
+            raise ConnectError(
+                f"{self.broker}: it speaks STOMP {version[:10]!a}, which was not offered",
+                f"offered: {', '.join(self._settings.versions)}",
+            )
+        self.version = version
+        self.server = _clean(answer.headers.get("server", ""), 80)
+        self.dialect = recognise(answer.headers.get("server"))
+        always_out, always_in = self.dialect.escapes_always
+        self._rule = escaping(version, always_in=always_in, always_out=always_out)
+        self._reader.unescape = self._rule.into
+        self._reader.max_body = self._settings.max_frame
+        self.beats = heartbeat.negotiate(self._settings.heartbeat, answer.headers.get("heart-beat"))
+        self._verbs = _PROTOCOLS[version](_Pipe(self.outgoing.append))
+
+    def redacted(self, frame: Received) -> str:
+        """What may be shown of an ERROR: its message header or first line, without our credentials."""
+        text = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace").partition("\n")[0]
+        for secret in (self.broker.passcode, self._settings.passcode):
+            if secret:
+                text = text.replace(secret, "***")
+        return _clean(text, 200) or "no reason given"
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    def turn(self, until: float) -> None:
+        """Write what is ready, wait (not past `until`), read what came, watch the clock. Returns often.
+
+        Raises:
+            Lost: the connection is over.
+        """
+        self._flush()
+        now = monotonic()
+        due = self._watch(now)
+        mask = (0 if self.paused else READ) | (WRITE if len(self._unwritten) else 0)
+        if self._more_to_read and not self.paused:
+            due = now
+        if self._waiter.poll_once(self._fd, mask, min(until, due), self._has_work) & ~WRITE or self._more_to_read:
+            self._read()
+
+    def _has_work(self) -> bool:
+        if len(self._unwritten):
+            return False
+        return bool(self.outgoing) or (self._ledger.has_unsent and not self._ledger.careful)
+
+    def _watch(self, now: float) -> float:
+        """Keep the heart-beats; return when to look again."""
+        if self.paused:
+            self._heard = now  # we do not listen, so we cannot judge
+        decision = heartbeat.decide(self.beats, now, sent=self._sent, heard=self._heard, probed=self._probed)
+        if decision.dead:
+            if self._read():  # what had arrived while this machine slept counts
+                return now
+            raise Lost(f"nothing heard for {now - self._heard:.1f} s")
+        if decision.beat and not len(self._unwritten):
+            self.outgoing.append(b"\n")
+            self._counters.beats_sent += 1
+            self._sent = now
+        if decision.probe:
+            self._probed = now
+            self._counters.probes_sent += 1
+            self.round_trip(f"probe-{self._counters.probes_sent}")
+        if decision.beat or decision.probe:
+            self._flush()
+        return decision.due
+
+    def _flush(self) -> None:
+        """Write as much as the socket takes, many frames in one call."""
+        sock = self._live()
+        while True:
+            if not len(self._unwritten):
+                batch = self._next_batch()
+                if not batch:
+                    return
+                self._unwritten = memoryview(batch)
+            try:
+                count = sock.send(self._unwritten)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                raise Lost(f"writing failed: {_clean(str(error), 100)}", by_broker=self.up) from None
+            self._unwritten = self._unwritten[count:]
+            self._counters.bytes_sent += count
+            self._sent = monotonic()
+
+    def _next_batch(self) -> bytes:
+        pieces, size, outgoing = [], 0, self.outgoing
+        while outgoing:
+            piece = outgoing.popleft()
+            pieces.append(piece)
+            size += len(piece)
+        if self.up:
+            while size < _BATCH and (entry := self._ledger.next_unsent()) is not None:
+                try:
+                    piece = self._encode(entry)
+                except BusError as error:
+                    self._ledger.refuse(entry, error)
+                    continue
+                pieces.append(piece)
+                size += len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _encode(self, entry: Outbound) -> bytes:
+        """Encode a SEND for this broker.
+
+        Raises:
+            PublishRefused: a header cannot go over this connection.
+            DialectError: the broker would do something else.
+        """
+        if entry.expires is None:
+            key = (entry.destination, entry.persistent)
+            head = self._send_heads.get(key)
+            if head is None:
+                if len(self._send_heads) > 1000:
+                    self._send_heads.clear()
+                head = self._send_heads[key] = self._send_head(entry)
+        else:
+            head = self._send_head(entry)
+        frame = entry.frame
+        try:
+            own = encode_frame("", frame.headers, b"", self._rule)[1:-2].decode() if frame.headers else ""
+        except HeaderRefused as error:
+            raise PublishRefused(f"message {entry.id} to {entry.destination}: {error}", "correct the header") from None
+        body = frame.body
+        return (
+            f"SEND\n{head}{own}"
+            f"{'' if ID_HEADER in frame.headers else f'{ID_HEADER}:{entry.id}{chr(10)}'}"
+            f"content-length:{len(body)}\nreceipt:{entry.seq}\n\n".encode()
+            + body
+            + b"\x00"
+        )
+
+    def _send_head(self, entry: Outbound) -> str:
+        now = time.time()
+        ttl = None if entry.expires is None else entry.expires - now
+        headers = compile_send(self.dialect, entry.destination, persistent=entry.persistent, ttl=ttl, now=now)
+        return "".join(f"{escape(k, self._rule, name=True)}:{escape(v, self._rule)}\n" for k, v in headers.items())
+
+    def _live(self) -> socket.socket:
+        if self._sock is None:
+            raise Lost("the connection is closed")
+        return self._sock
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _read(self) -> int:
+        """Read once and hand on what is complete; return the number of bytes."""
+        before = self._counters.bytes_received
+        try:
+            receipts, frames = self._read_frames()
+        except ProtocolError as error:
+            raise Lost(f"the broker broke the protocol: {error}") from None
+        if receipts:
+            others = self._ledger.confirm(receipts)
+            if others:
+                self._sink.on_receipts(others)
+        for frame in frames:
+            if frame.command == "MESSAGE":
+                self._sink.on_message(frame)
+            elif frame.command == "RECEIPT":
+                self._sink.on_receipts([frame.headers.get("receipt-id", "").encode()])
+            elif frame.command == "ERROR":
+                self._counters.errors_received += 1
+                self._sink.on_error(frame, self.redacted(frame))
+            else:
+                raise Lost(f"the broker sent {frame.command[:20]!a}")
+        return self._counters.bytes_received - before
+
+    def _read_frames(self) -> tuple[list[bytes], list[Received]]:
+        sock = self._live()
+        self._more_to_read = False
+        try:
+            data = sock.recv(_CHUNK)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return [], []
+        except OSError as error:
+            raise Lost(f"reading failed: {_clean(str(error), 100)}", by_broker=self.up) from None
+        if not data:
+            raise Lost("the broker closed the connection", by_broker=self.up)
+        self._heard = monotonic()
+        self._counters.bytes_received += len(data)
+        # Decrypted bytes that wait inside OpenSSL do not show on the socket.
+        self._more_to_read = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        return self._reader.feed(data)
+
+    # -- verbs, any thread -------------------------------------------------------------------------------------
+
+    def ack(self, delivered: Mapping[str, str]) -> None:
+        """Acknowledge the message that came over this connection with these headers."""
+        self.outgoing.append(self._settling("ACK", delivered, {}))
+        self._waiter.wake()
+
+    def nack(self, delivered: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        """Refuse the message that came over this connection; `headers` say what the broker is to do with it."""
+        self.outgoing.append(self._settling("NACK", delivered, headers))
+        self._waiter.wake()
+
+    def _settling(self, command: str, delivered: Mapping[str, str], more: Mapping[str, str]) -> bytes:
+        rule = self._rule
+        if self.version == "1.2":
+            head = f"id:{escape(delivered.get('ack', ''), rule)}\n"
+        else:
+            head = f"message-id:{escape(delivered.get('message-id', ''), rule)}\n"
+            if self.version == "1.1":
+                head += f"subscription:{escape(delivered.get('subscription', ''), rule)}\n"
+        for key, value in more.items():
+            head += f"{key}:{escape(value, rule)}\n"
+        return f"{command}\n{head}\n\x00".encode()
+
+    def subscribe(self, compiled: Compiled, receipt: str) -> None:
+        """Send SUBSCRIBE."""
+        headers = dict(compiled.headers)
+        self._verbs.subscribe(
+            headers.pop("destination"), headers.pop("id"), headers.pop("ack"), headers={**headers, "receipt": receipt}
+        )
+        self._waiter.wake()
+
+    def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
+        """Send UNSUBSCRIBE."""
+        self._verbs.unsubscribe(id=subscription, headers={**headers, "receipt": receipt})
+        self._waiter.wake()
+
+    def round_trip(self, receipt: str) -> None:
+        """Make the broker say something: begin a transaction and abort it, with a receipt. Leaves nothing behind."""
+        self._verbs.begin(transaction=receipt)
+        self._verbs.abort(transaction=receipt, headers={"receipt": receipt})
+        self._waiter.wake()
+
+    def disconnect(self, receipt: str) -> None:
+        """Send DISCONNECT; its receipt says that all before it has arrived."""
+        self._verbs.send_frame("DISCONNECT", {"receipt": receipt})
+        self._waiter.wake()
+
+    def close(self) -> None:
+        """Close the socket. Idempotent; says nothing to the broker."""
+        self.up = False
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._waiter.forget(self._fd)
+            sock.close()
+
+
+def _clean(text: str, limit: int) -> str:
+    """One printable line of at most `limit` characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()

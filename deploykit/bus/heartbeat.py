@@ -1,0 +1,110 @@
+"""Is the other end still there? Pure: times in, decisions out. All times are monotonic seconds.
+
+Native heart-beats are used where the CONNECTED frame grants them, on any version. Where it does not (STOMP 1.0 brokers,
+brokers that answer 0), they are emulated: we send a bare EOL, which every broker takes, so that no firewall
+sees an idle connection; and after a silence we ask for a receipt (BEGIN + ABORT, which leaves nothing behind),
+so that the broker has to say something. Either way a silence longer than `SILENCE` intervals means: gone.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+
+#: Heard nothing for so many intervals: the connection is gone. Below 2, so that the next attempt begins in time; above
+#: 1.5, because a beat may come late by scheduling on both sides.
+SILENCE: Final = 1.75
+#: We beat after this share of the interval we promised, so that the broker never has to wait for us.
+SEND_SHARE: Final = 0.5
+#: Emulated: ask after this share of the interval without a byte from the broker.
+PROBE_SHARE: Final = 0.75
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Beats:
+    """What was agreed. Intervals in seconds; 0 turns that direction off.
+
+    Args:
+        send: the broker may count on a byte from us in this time.
+        expect: we count on a byte from the broker in this time.
+        native_send, native_expect: whether the broker agreed, or we emulate.
+    """
+
+    send: float = 0.0
+    expect: float = 0.0
+    native_send: bool = False
+    native_expect: bool = False
+
+    def __str__(self) -> str:
+        def side(seconds: float, native: bool) -> str:
+            return f"{seconds:g} s{'' if native else ' emulated'}" if seconds else "off"
+
+        return f"out {side(self.send, self.native_send)}, in {side(self.expect, self.native_expect)}"
+
+
+def offer(heartbeat: float) -> str:
+    """The `heart-beat` header of our CONNECT, both directions alike.
+
+    >>> offer(10.0)
+    '10000,10000'
+    """
+    milliseconds = max(0, round(heartbeat * 1000))
+    return f"{milliseconds},{milliseconds}"
+
+
+def negotiate(heartbeat: float, answer: str | None) -> Beats:
+    """Agree on intervals from what we asked for and the broker's `heart-beat` header (None when it sent none).
+
+    A header that is not two numbers counts as "no heart-beats": we emulate.
+
+    >>> str(negotiate(10.0, "0,20000"))
+    'out 20 s, in 10 s emulated'
+    """
+    if heartbeat <= 0:
+        return Beats()
+    theirs = _pair(answer)
+    broker_sends, broker_wants = theirs[0] / 1000, theirs[1] / 1000
+    return Beats(
+        send=max(heartbeat, broker_wants) if broker_wants else heartbeat,
+        expect=max(heartbeat, broker_sends) if broker_sends else heartbeat,
+        native_send=bool(broker_wants),
+        native_expect=bool(broker_sends),
+    )
+
+
+def _pair(answer: str | None) -> tuple[int, int]:
+    parts = [part.strip() for part in (answer or "").split(",")]
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        return 0, 0
+    return int(parts[0]), int(parts[1])
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Decision:
+    """What to do now, and when to ask again (`due`, monotonic; infinity when never)."""
+
+    beat: bool = False
+    probe: bool = False
+    dead: bool = False
+    due: float = float("inf")
+
+
+def decide(beats: Beats, now: float, *, sent: float, heard: float, probed: float) -> Decision:
+    """Decide from the times of the last byte out, the last byte in, and the last probe (0.0: none)."""
+    due = float("inf")
+    beat = probe = False
+    if beats.send:
+        beat = now >= sent + beats.send * SEND_SHARE
+        due = (now if beat else sent) + beats.send * SEND_SHARE
+    if beats.expect:
+        gone = heard + beats.expect * SILENCE
+        if now >= gone:
+            return Decision(dead=True, due=now)
+        due = min(due, gone)
+        if not beats.native_expect:
+            ask = heard + beats.expect * PROBE_SHARE
+            probe = now >= ask and probed <= heard
+            if now < ask:
+                due = min(due, ask)
+    return Decision(beat=beat, probe=probe, due=due)

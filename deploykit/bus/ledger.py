@@ -1,0 +1,298 @@
+"""The receipt table: every message on its way to a broker, from the call until the receipt, over all reconnects.
+
+Rules:
+
+* the order of the calls is the order of the sends, on the first connection and on each one after;
+* a message leaves the table when its receipt came, the broker refused it, or its deadline passed: then its future says
+  which; a message whose time is over is not sent any more;
+* after a reconnect all that is left is sent again, in order, under the same receipt and message ids;
+* the table is bounded: who publishes faster than the broker confirms waits, until his own deadline;
+* a message that seems to kill connections is sent alone, so that it cannot take the others with it, and is given up
+  after `SUSPECT_LIMIT` of them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from time import monotonic
+from typing import Final
+
+from deploykit.bus.events import Counters
+from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
+from deploykit.wire.frame import Frame
+
+#: So many connections ended by the broker with the same message first in line: it is sent alone from then on.
+SUSPECT_AFTER: Final = 2
+#: And after so many it is given up.
+SUSPECT_LIMIT: Final = 4
+
+
+class Outbound:
+    """One message on its way. Made by `Ledger.add`; the fields are for the connection to read."""
+
+    __slots__ = (
+        "deadline",
+        "destination",
+        "expires",
+        "frame",
+        "future",
+        "id",
+        "losses",
+        "persistent",
+        "sent",
+        "seq",
+        "size",
+    )
+
+    def __init__(
+        self,
+        seq: int,
+        destination: str,
+        frame: Frame,
+        *,
+        id: str,
+        persistent: bool,
+        expires: float | None,
+        deadline: float,
+    ) -> None:
+        self.seq = seq
+        self.destination = destination
+        self.frame = frame
+        self.id = id
+        self.persistent = persistent
+        self.expires = expires
+        self.deadline = deadline
+        self.size = len(frame.body) + 512
+        self.sent = False
+        self.losses = 0
+        self.future: Future[None] = Future()
+        self.future.set_running_or_notify_cancel()  # once on its way it cannot be called back
+
+
+class Ledger:
+    """Messages between `publish` and receipt. Any thread may add; one thread, the supervisor's, does the rest.
+
+    Args:
+        window: most messages at a time.
+        window_bytes: most bytes at a time, bodies and an allowance for headers.
+        counters: where to count.
+        on_settled: called for each message that leaves, with its error or None; None when nobody wants to know.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        window_bytes: int,
+        counters: Counters,
+        on_settled: Callable[[Outbound, BusError | None], None] | None = None,
+    ) -> None:
+        self._window = window
+        self._window_bytes = window_bytes
+        self._counters = counters
+        self._on_settled = on_settled
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._waiting = 0
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, Outbound] = {}
+        self._unsent: deque[Outbound] = deque()
+        self._size = 0
+        self._next_deadline = float("inf")
+        self._careful = False
+        self._closed: BusError | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether `next_unsent` may have something to give."""
+        return bool(self._unsent)
+
+    @property
+    def careful(self) -> bool:
+        """Whether messages are sent one at a time, because one of them seems to end connections."""
+        return self._careful
+
+    # -- any thread --------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        id: str,
+        persistent: bool,
+        expires: float | None,
+        deadline: float,
+    ) -> Outbound:
+        """Take a message; wait for room if need be, not past its deadline.
+
+        Raises:
+            PublishError: no room in time.
+            BusClosed: the bus is closed.
+        """
+        with self._lock:
+            if self._closed is not None:
+                raise self._closed
+            if len(self._pending) >= self._window or self._size >= self._window_bytes:
+                self._wait_for_room(deadline)
+            seq = next(self._numbers)
+            entry = Outbound(seq, destination, frame, id=id, persistent=persistent, expires=expires, deadline=deadline)
+            self._pending[seq] = entry
+            self._unsent.append(entry)
+            self._size += entry.size
+            self._next_deadline = min(self._next_deadline, deadline)
+            return entry
+
+    def _wait_for_room(self, deadline: float) -> None:
+        self._waiting += 1
+        try:
+            while len(self._pending) >= self._window or self._size >= self._window_bytes:
+                left = deadline - monotonic()
+                if left <= 0 or not self._room.wait(left):
+                    raise PublishError(
+                        f"{len(self._pending)} messages wait for the broker's receipts, no room in time",
+                        "is the broker up, and not in a memory alarm? keep the message and try again later",
+                    )
+                if self._closed is not None:
+                    raise self._closed
+        finally:
+            self._waiting -= 1
+
+    # -- the supervisor's thread -------------------------------------------------------------------------------
+
+    def next_unsent(self) -> Outbound | None:
+        """Return the next message to write, or None: nothing, or in careful mode one is out already."""
+        unsent = self._unsent
+        while unsent:
+            entry = unsent[0]
+            if entry.seq not in self._pending:
+                unsent.popleft()  # its time was over before it was written
+                continue
+            if self._careful and self._one_is_out(entry):
+                return None
+            unsent.popleft()
+            if entry.sent:
+                self._counters.resent += 1
+            entry.sent = True
+            return entry
+        return None
+
+    def _one_is_out(self, following: Outbound) -> bool:
+        """Whether a message is out unconfirmed, in careful mode; it ends when no suspect is left before `following`."""
+        with self._lock:  # others may be adding
+            if next(iter(self._pending.values())) is not following:
+                return True
+            self._careful = any(entry.losses for entry in self._pending.values())
+        return False
+
+    def confirm(self, receipts: Iterable[bytes]) -> list[bytes]:
+        """Settle what the broker confirmed; return the receipt ids that are not ours, for others to look at."""
+        others = []
+        pending, settled = self._pending, []
+        for receipt in receipts:
+            if not receipt.isdigit():
+                others.append(receipt)
+                continue
+            entry = pending.pop(int(receipt), None)
+            if entry is None:
+                self._counters.late_receipts += 1
+            else:
+                settled.append(entry)
+        if settled:
+            self._counters.published += len(settled)
+            self._give_room(settled)
+            for entry in settled:
+                entry.future.set_result(None)
+            if self._on_settled is not None:
+                for entry in settled:
+                    self._on_settled(entry, None)
+        return others
+
+    def refuse(self, entry: Outbound, error: BusError) -> None:
+        """Settle one message with an error, if it is still there."""
+        if self._pending.pop(entry.seq, None) is not None:
+            self._fail([entry], lambda _: error)
+
+    def refuse_receipt(self, receipt: str, error: BusError) -> bool:
+        """Settle the message of this receipt id with an error; tell whether there was one."""
+        entry = self._pending.get(int(receipt)) if receipt.isascii() and receipt.isdigit() else None
+        if entry is not None:
+            self.refuse(entry, error)
+        return entry is not None
+
+    def expire(self, now: float, say: Callable[[Outbound], str]) -> float:
+        """Settle what is overdue, with `say(entry)` as the reason; return when to call again."""
+        if now < self._next_deadline:
+            return self._next_deadline
+        with self._lock:
+            overdue = [entry for entry in self._pending.values() if entry.deadline <= now]
+            for entry in overdue:
+                del self._pending[entry.seq]
+            self._next_deadline = min((entry.deadline for entry in self._pending.values()), default=float("inf"))
+        self._fail(
+            overdue,
+            lambda entry: PublishError(
+                f"no receipt for message {entry.id} to {entry.destination} in time: {say(entry)}",
+                "it may or may not have arrived: keep it and send it again",
+            ),
+        )
+        return self._next_deadline
+
+    def connection_lost(self, *, by_broker: bool) -> None:
+        """Note that a connection ended, and get ready to send everything again.
+
+        Args:
+            by_broker: it was the broker that ended a connection that worked; then the first message is under suspicion.
+        """
+        given_up = None
+        with self._lock:
+            first = next(iter(self._pending.values()), None)
+            if by_broker and first is not None and first.sent:
+                first.losses += 1
+                self._careful = self._careful or first.losses >= SUSPECT_AFTER
+                if first.losses >= SUSPECT_LIMIT:
+                    given_up = self._pending.pop(first.seq)
+            self._unsent = deque(self._pending.values())
+        if given_up is not None:
+            self._fail(
+                [given_up],
+                lambda entry: PublishRefused(
+                    f"the broker ended {entry.losses} connections when message {entry.id} to {entry.destination} "
+                    f"was sent ({len(entry.frame.body)} bytes)",
+                    "look at its size and headers, and at the broker's log; sending it again will not help",
+                ),
+            )
+
+    def close(self, error: BusClosed) -> None:
+        """Settle everything with `error`, and refuse what comes after."""
+        with self._lock:
+            self._closed = error
+            left = list(self._pending.values())
+            self._pending.clear()
+            self._unsent.clear()
+            self._room.notify_all()
+        self._fail(left, lambda _: error)
+
+    def _fail(self, entries: list[Outbound], error: Callable[[Outbound], BusError]) -> None:
+        if not entries:
+            return
+        self._counters.publish_failed += len(entries)
+        self._give_room(entries)
+        for entry in entries:
+            problem = error(entry)
+            entry.future.set_exception(problem)
+            if self._on_settled is not None:
+                self._on_settled(entry, problem)
+
+    def _give_room(self, entries: list[Outbound]) -> None:
+        with self._lock:
+            self._size -= sum(entry.size for entry in entries)
+            if self._waiting:
+                self._room.notify(len(entries))

@@ -1,0 +1,66 @@
+"""Hands events to the embedding program on a thread of their own, in order, and never lets it slow the bus."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from deploykit.bus.events import Counters, Event
+
+logger = logging.getLogger(__name__)
+
+#: Events that may wait for a slow callback; more are dropped and counted.
+_BACKLOG: Final = 10_000
+
+
+class EventPump:
+    """Calls `on_event` for each event. Without a callback it costs nothing.
+
+    Args:
+        on_event: the embedding program's callback; what it raises is logged.
+        counters: where dropped events are counted.
+    """
+
+    def __init__(self, on_event: Callable[[Event], object] | None, counters: Counters) -> None:
+        self.wanted = on_event is not None
+        self._on_event = on_event or _nobody
+        self._counters = counters
+        self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread, if anybody listens."""
+        if self.wanted:
+            self._thread = threading.Thread(target=self._run, name="deploykit-bus-events", daemon=True)
+            self._thread.start()
+
+    def tell(self, event: Event) -> None:
+        """Queue an event. Any thread."""
+        if not self.wanted:
+            return
+        if self._queue.qsize() >= _BACKLOG:
+            self._counters.events_dropped += 1
+            return
+        self._queue.put(event)
+
+    def stop(self, timeout: float) -> None:
+        """Let the thread end after the events that wait; leave a callback that hangs behind."""
+        thread = self._thread
+        if thread is not None and thread.is_alive():
+            self._queue.put(None)
+            if thread is not threading.current_thread():
+                thread.join(timeout)
+
+    def _run(self) -> None:
+        while (event := self._queue.get()) is not None:
+            try:
+                self._on_event(event)
+            except Exception:
+                logger.exception("on_event failed for %s", type(event).__name__)
+
+
+def _nobody(_: Event) -> None:
+    """Take an event that nobody wants."""
