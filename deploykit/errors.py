@@ -133,6 +133,10 @@ class PublishError(BusError):
     """The broker did not confirm a message in time, or refused it. It may or may not have arrived: send it again."""
 
 
+class PublishRefused(PublishError):
+    """The broker refused this very message. Sending the same again does not help: set it aside and look at it."""
+
+
 class BusClosed(BusError):
     """The bus was stopped. Start a new one."""
 
@@ -163,6 +167,10 @@ class MirrorError(DeploykitError):
 
 class OriginError(MirrorError):
     """The origin cannot be reached, refused us, or broke off. Try again later; check the URL and credentials."""
+
+
+class PackError(OriginError):
+    """The bytes an origin sent are not a sound pack, or do not hold together. Nothing of them is kept; look at it."""
 
 
 class DeadlineExceeded(OriginError):
