@@ -29,6 +29,8 @@ _NO_PATTERN = frozenset('*?!,"')
 def type_names(kind: type[Message]) -> tuple[str, ...]:
     """How a grant may name a message type: `deploykit.deploy.requested.v1`, `deploy.requested` or `DeployRequested`."""
     full = kind.TYPE
+    if not full:  # a base class, or Unknown: what we do not understand cannot be granted
+        return ()
     short = full.removeprefix("deploykit.").rpartition(".v")[0]
     return tuple(name for name in (full, short, kind.__name__) if name)
 

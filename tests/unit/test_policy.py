@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError, SignatureError
-from deploykit.messages import DeployReported, DeployRequested, Message, Notice, RefUpdated
+from deploykit.messages import DeployReported, DeployRequested, Message, Notice, RefUpdated, Unknown
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.wire.allowed_signers import AllowedSigners
@@ -143,6 +143,13 @@ def test_patterns_stand_in_allowed_signers_and_names_in_grants() -> None:
 
 def test_a_type_can_be_named_in_three_ways() -> None:
     assert type_names(DeployRequested) == ("deploykit.deploy.requested.v1", "deploy.requested", "DeployRequested")
+
+
+def test_threat_4_what_we_do_not_understand_cannot_be_granted() -> None:
+    unknown = Unknown(time=NOW, type="deploykit.deploy.requested.v2")
+    for name in ("Unknown", "deploykit.deploy.requested.v2", "deploy.requested", ""):
+        with pytest.raises(PolicyRefused, match="may not send"):
+            policy(GrantSettings(principal="ops", types=(name,))).authorize(unknown, signer("ops"), WEB1, NOW)
 
 
 # -- threat 5: replay on another node or destination -----------------------------------------------------------------
