@@ -86,10 +86,6 @@ class Lanes:
             return False
         return True
 
-    def hold(self, record: Record) -> None:
-        """Send nothing more of this record's lane in this pass."""
-        self._lane(record).held_in_pass = self._pass
-
     def sent(self, record: Record) -> int:
         """Note that `record` is on its way; return its order in the lane."""
         lane = self._lane(record)
@@ -104,6 +100,12 @@ class Lanes:
         lane.confirmed = max(lane.confirmed, order)
         if not lane.failed:
             lane.careful, lane.head, lane.attempts, lane.unsure = False, "", 0, 0
+        return self._settle(lane, now)
+
+    def gone(self, record: Record, now: float) -> list[ToBury]:
+        """Note that `record` never left: the bus itself would not take it."""
+        lane = self._lane(record)
+        lane.in_flight -= 1
         return self._settle(lane, now)
 
     def failed(self, record: Record, order: int, reason: str, now: float, *, refused: bool) -> list[ToBury]:

@@ -14,7 +14,7 @@ import logging
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import BinaryIO, Final
 
 from deploykit.errors import OutboxError
@@ -42,7 +42,7 @@ _STALE: Final = 86_400.0
 _OURS = frozenset({DEAD, BAD, "lost+found"})
 
 
-def waiting(path: str, *, everyone: bool | None) -> Iterator[Record]:
+def waiting(path: str, *, everyone: bool | None) -> Generator[Record, None, None]:
     """Yield waiting records in order; see `Outbox.pending`."""
     with Spool(path, "read") as spool:
         all_users = spool.settles_all if everyone is None else everyone

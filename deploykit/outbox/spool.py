@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from deploykit.errors import OutboxError
 from deploykit.outbox import clock, directory
 from deploykit.outbox.format import Outgoing, RecordId, pack
 
@@ -74,14 +73,24 @@ class Outbox:
             poke(spool)
         return tuple(RecordId(f"{stem}.{number}") for number in range(1, len(batch) + 1))
 
-    def relay_listens(self) -> bool:
-        """Tell whether a relay is at work that will send what this user put. Wakes it."""
+    def relay_listens(self, *, owner_only: bool = False) -> bool:
+        """Tell whether a relay is at work that will send what this user put. Wakes it.
+
+        Args:
+            owner_only: only ask for the relay of the spool's owner, which sends everybody's.
+        """
         with directory.Spool(self.path, "look into") as spool:
-            return poke(spool)
+            return poke(spool, owner_only=owner_only)
+
+    @property
+    def settles_all(self) -> bool:
+        """Whether this process may remove anybody's records: it is the spool's owner, or root."""
+        with directory.Spool(self.path, "look into") as spool:
+            return spool.settles_all
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    def pending(self, *, everyone: bool | None = None) -> Iterator[Record]:
+    def pending(self, *, everyone: bool | None = None) -> Generator[Record, None, None]:
         """Yield the waiting records in order, in flat memory. What is put meanwhile may or may not come.
 
         Args:
@@ -167,25 +176,30 @@ class Outbox:
                 return True
         return self._listener.wait(timeout)
 
+    def wake(self) -> None:
+        """End a `wait` of this process; it returns False if nothing was put. Any thread may call it."""
+        if (listener := self._listener) is not None:
+            listener.wake()
+
     def close(self) -> None:
         """Stop listening, if `wait` began to. The outbox can be used on."""
-        if self._listener is not None:
-            self._listener.close()
+        if (listener := self._listener) is not None:
             self._listener = None
+            listener.close()
 
 
 #: Where the relay of the whole spool listens; one of a single user adds `-<uid>`.
 WAKE: Literal[".wake"] = ".wake"
 
 
-def poke(spool: directory.Spool) -> bool:
+def poke(spool: directory.Spool, *, owner_only: bool = False) -> bool:
     """Wake a relay; tell whether one listens.
 
     Opening a FIFO for writing without blocking fails when nobody reads it: that tells a living relay from a dead one
     without a lock that a stranger could hold. Only the FIFO's owner may read it (0620), so nobody can pose as one.
     """
     own = os.geteuid()
-    for name, owners in ((WAKE, (0, spool.owner)), (f"{WAKE}-{own}", (0, own))):
+    for name, owners in ((WAKE, (0, spool.owner)), (f"{WAKE}-{own}", (0, own)))[: 1 if owner_only else 2]:
         try:
             fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spool.fd)
         except OSError:
@@ -202,6 +216,3 @@ def poke(spool: directory.Spool) -> bool:
         finally:
             os.close(fd)
     return False
-
-
-__all__ = ["Outbox", "OutboxError", "poke"]

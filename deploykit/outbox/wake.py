@@ -8,10 +8,12 @@ without a poke (moved in by hand) is found by the rescan that every relay does n
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
 import stat
+import threading
 from types import TracebackType
 from typing import Self
 
@@ -19,12 +21,16 @@ from deploykit.errors import LockBusy
 from deploykit.outbox.directory import Spool, refused
 from deploykit.outbox.spool import WAKE
 
+#: What `wake` writes; a writer's poke is anything else.
+_OWN = b"."
+
 
 class Listener:
     """The reading end of the FIFO. Descriptors are closed on exec; a forked child must make its own."""
 
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
+        self._lock = threading.Lock()
         with Spool(path, "listen in") as spool:
             name = WAKE if spool.settles_all else f"{WAKE}-{os.geteuid()}"
             try:
@@ -38,18 +44,27 @@ class Listener:
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(max(0.0, timeout) * 1000):
             return False
+        heard = b""
         try:
-            while len(os.read(self._fd, 65536)) == 65536:
-                pass
+            while len(block := os.read(self._fd, 65536)) == 65536:
+                heard += block.strip(_OWN)
         except BlockingIOError:
-            return False
-        return True
+            block = b""
+        return bool((heard + block).strip(_OWN))
+
+    def wake(self) -> None:
+        """End a `wait` without saying that something was put."""
+        with self._lock:
+            if self._fd >= 0 and self.pid == os.getpid():
+                with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+                    os.write(self._fd, _OWN)
 
     def close(self) -> None:
         """Listen no more."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        with self._lock:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
 
 def _open_fifo(spool: Spool, name: str) -> int:

@@ -1,0 +1,409 @@
+"""The relay: what the outbox holds goes to the broker, and leaves the outbox when the broker has it.
+
+Rules:
+
+* `outbox.done` comes after the broker's receipt, never before. A crash in between sends a record again.
+* Order is kept for each destination; `lanes` decides. A record the broker refuses for good is buried, and said so.
+* One relay works on a spool for each user, by flock. The relay of the spool's owner (or of root) sends everybody's
+  records; one of another user its own, and it gives way when the owner's comes up.
+* A broker that is away costs nothing but time: records wait, the relay waits, and nobody is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import closing
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import monotonic
+from typing import Final, Protocol
+
+import attrs
+
+from deploykit.bus.lanes import Lanes, ToBury
+from deploykit.errors import (
+    BusClosed,
+    BusError,
+    DeploykitError,
+    DialectError,
+    LockBusy,
+    MessageError,
+    OutboxError,
+    PublishRefused,
+)
+from deploykit.outbox import Outbox, Record, RecordId, RelayLock
+from deploykit.wire.frame import Frame
+
+_log = logging.getLogger(__name__)
+
+#: How soon a stop is noticed, at the latest.
+_SLICE: Final = 0.25
+#: How often a relay of one user looks whether the owner's has come up.
+_LOOK: Final = 0.2
+#: How long a stop waits for receipts that are on their way.
+_GRACE: Final = 5.0
+
+
+class Publisher(Protocol):
+    """What the relay needs of a bus."""
+
+    def publish_soon(self, destination: str, frame: Frame) -> Future[None]:
+        """Send without waiting; the future tells when the broker has it."""
+        ...
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until the broker can be talked to."""
+        ...
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Buried:
+    """A dead letter the relay made: a gap in what `destination` gets."""
+
+    id: RecordId
+    destination: str
+    reason: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class DrainReport:
+    """What a drain came to.
+
+    Args:
+        sent: records confirmed by the broker and taken out of the spool.
+        buried: dead letters made.
+        complete: nothing was left that this relay may send.
+        trouble: why something was left; empty when nothing was, or when another relay took over.
+    """
+
+    sent: int
+    buried: tuple[Buried, ...]
+    complete: bool
+    trouble: str = ""
+
+
+@attrs.define(slots=True)
+class _InFlight:
+    record: Record
+    order: int
+    size: int
+
+
+@attrs.define(slots=True)
+class _Tally:
+    sent: int = 0
+    buried: list[Buried] = attrs.field(factory=list)
+    trouble: str = ""
+
+
+class Relay:
+    """Sends what `outbox` holds over `bus`. Use it from one thread.
+
+    Args:
+        outbox: the spool.
+        bus: a started bus; it stays the caller's.
+        window, window_bytes: most records and bytes in flight.
+        max_attempts: how often one record may be refused before it is buried.
+        pause, pause_max: seconds between attempts, growing.
+        rescan: seconds after which the spool is looked at although nobody said anything.
+        on_buried: called for each dead letter.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        bus: Publisher,
+        *,
+        window: int = 256,
+        window_bytes: int = 16 * 1024 * 1024,
+        max_attempts: int = 5,
+        pause: float = 0.5,
+        pause_max: float = 30.0,
+        rescan: float = 10.0,
+        on_buried: Callable[[Buried], None] | None = None,
+    ) -> None:
+        self._outbox = outbox
+        self._bus = bus
+        self._window = window
+        self._window_bytes = window_bytes
+        self._rescan = rescan
+        self._on_buried = on_buried
+        self._lanes = Lanes(max_attempts=max_attempts, pause=pause, pause_max=pause_max)
+        self._in_flight: dict[RecordId, _InFlight] = {}
+        self._bytes = 0
+        self._back: SimpleQueue[tuple[RecordId, BaseException | None]] = SimpleQueue()
+        self._sleeping = threading.Event()
+        self._unsettled: list[Callable[[], object]] = []
+        self._tally = _Tally()
+        self._moved = 0  # records that left the spool, ever
+        self._news = False  # something was put since the pass began
+        self._closed: BusClosed | None = None
+        self._next_look = 0.0
+        self._yields = False
+
+    # -- the two ways to run it --------------------------------------------------------------------------------------
+
+    def drain_once(self, deadline: float = 60.0) -> DrainReport:
+        """Send what waits, and return when nothing is left or `deadline` seconds are over.
+
+        Raises:
+            LockBusy: another relay is at work for this user; it sends what waits.
+            OutboxError: the spool cannot be read.
+            BusClosed: the bus was closed before all was sent.
+        """
+        end = monotonic() + deadline
+        self._tally = _Tally()
+        complete = False
+        while True:
+            try:
+                with RelayLock(self._outbox.path):
+                    # Listens as long as it works, so that a writer need not start another one ...
+                    self._outbox.wait(0)
+                    try:
+                        complete = self._drain(end)
+                    finally:
+                        self._outbox.close()
+            except LockBusy:
+                if not complete:
+                    raise
+                break  # who came meanwhile looks after what came meanwhile
+            # ... and looks again after it stopped listening, for who wrote just before.
+            if not complete or monotonic() >= end or not self._something_waits():
+                break
+        return self._report(complete=complete)
+
+    def run(self, stop: threading.Event, *, stand_by: bool = True) -> None:
+        """Send records as they come, until `stop` is set.
+
+        Args:
+            stand_by: where another relay is at work, wait and take over when it ends; else raise.
+
+        Raises:
+            LockBusy: another relay is at work, and `stand_by` is off.
+        """
+        said = False
+        while not stop.is_set():
+            try:
+                with RelayLock(self._outbox.path):
+                    said = False
+                    self._work(stop)
+            except LockBusy:
+                if not stand_by:
+                    raise
+                if not said:
+                    _log.info("another relay works on spool %s; standing by", self._outbox.path)
+                said = True
+                stop.wait(1.0)
+            except OutboxError as error:
+                _log.error("relay: %s; trying again", error)
+                stop.wait(1.0)
+            except BusClosed:
+                if not stop.is_set():
+                    _log.info("relay: the bus was closed")
+                return
+            finally:
+                self._outbox.close()
+
+    # -- passes ------------------------------------------------------------------------------------------------------
+
+    def _drain(self, end: float) -> bool:
+        stop = threading.Event()
+        while True:
+            moved = self._moved
+            if not self._pass(stop, end):
+                self._tally.trouble = ""
+                return True
+            if monotonic() >= end or self._gives_way():
+                return False
+            self._rest(stop, min(end, monotonic() + (0.0 if self._moved > moved else self._pause())))
+
+    def _work(self, stop: threading.Event) -> None:
+        self._outbox.wait(0)
+        while not stop.is_set() and not self._gives_way():
+            self._tally = _Tally()
+            moved, begun = self._moved, monotonic()
+            left = self._pass(stop, float("inf"))
+            if self._moved > moved:
+                _log.info("relay: %d sent, %d dead letters", self._tally.sent, len(self._tally.buried))
+            if not left:
+                self._rest(stop, monotonic() + self._rescan)
+            elif self._moved == moved:
+                # A pass that moved nothing may have read a long backlog: no new record makes it read it again at once.
+                stop.wait(min(5.0, monotonic() - begun))
+                self._rest(stop, monotonic() + self._pause())
+        self._finish()
+
+    def _pass(self, stop: threading.Event, end: float) -> bool:
+        """Go through the spool once from the front, sending what may be sent; tell whether something was left."""
+        self._news = False
+        self._settle_again()
+        if self._unsettled:
+            return True
+        if not self._wait_connected(stop, end):
+            self._tally.trouble = "no broker can be reached"
+            return bool(self._in_flight) or self._something_waits()
+        self._lanes.begin_pass()
+        with closing(self._outbox.pending()) as records:
+            for record in records:
+                if record.id in self._in_flight:
+                    continue
+                if not self._make_room(stop, end) or self._gives_way():
+                    return True
+                if self._lanes.may_send(record, monotonic()):
+                    self._send(record)
+        while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
+            self._sleep(min(_SLICE, end - monotonic()))
+        return bool(self._in_flight) or self._something_waits()
+
+    def _something_waits(self) -> bool:
+        with closing(self._outbox.pending()) as records:
+            return next(records, None) is not None
+
+    def _wait_connected(self, stop: threading.Event, end: float) -> bool:
+        while not self._bus.wait_connected(min(_SLICE, max(0.0, end - monotonic()))):
+            self._take_back()
+            if stop.is_set() or monotonic() >= end or self._gives_way():
+                return False
+        return True
+
+    def _make_room(self, stop: threading.Event, end: float) -> bool:
+        """Wait until one more may be in flight; tell whether to go on with this pass."""
+        self._take_back()
+        while len(self._in_flight) >= self._window or self._bytes >= self._window_bytes:
+            if stop.is_set() or monotonic() >= end:
+                return False
+            self._take_back(wait=_SLICE)
+        if stop.is_set() or monotonic() >= end or self._unsettled:
+            return False
+        return not self._tally.trouble or self._bus.wait_connected(0)
+
+    def _pause(self) -> float:
+        """How long to rest with records left and nothing moved: until a lane's pause is over, or a second."""
+        now = monotonic()
+        next_time = self._lanes.next_time(now)
+        return 1.0 if next_time is None else next_time - now
+
+    def _rest(self, stop: threading.Event, until: float) -> None:
+        """Sleep until something is put, a receipt that was owed comes, or it is time."""
+        moved = self._moved
+        while not (stop.is_set() or self._news or self._moved > moved or self._gives_way()):
+            left = until - monotonic()
+            if left <= 0:
+                return
+            self._sleep(min(_SLICE, left))
+
+    def _sleep(self, timeout: float) -> None:
+        """Sleep until a receipt comes or a record is put, at most `timeout` seconds; take in what came."""
+        self._sleeping.set()
+        try:
+            if self._back.empty() and self._outbox.wait(max(0.0, timeout)):
+                self._news = True
+        finally:
+            self._sleeping.clear()
+        self._take_back()
+
+    def _finish(self) -> None:
+        """After a stop: take in the receipts that are about to come, so that little is sent twice."""
+        end = monotonic() + _GRACE
+        while self._in_flight and monotonic() < end and self._bus.wait_connected(0):
+            self._take_back(wait=_SLICE)
+        self._take_back()
+
+    # -- one record --------------------------------------------------------------------------------------------------
+
+    def _send(self, record: Record) -> None:
+        size = len(record.frame.body) + 1024
+        self._in_flight[record.id] = _InFlight(record, self._lanes.sent(record), size)
+        self._bytes += size
+        try:
+            future = self._bus.publish_soon(record.destination, record.frame)
+        except DeploykitError as error:
+            self._came_back(record.id, error)
+        else:
+            future.add_done_callback(lambda done: self._receipt(record.id, done))
+
+    def _receipt(self, record_id: RecordId, done: Future[None]) -> None:
+        """On a thread of the bus: hand the outcome over, and end the relay's sleep."""
+        self._back.put((record_id, BusError("cancelled") if done.cancelled() else done.exception()))
+        if self._sleeping.is_set():
+            self._outbox.wake()
+
+    def _take_back(self, wait: float = 0.0) -> None:
+        """Settle what came back, all of it; then, if the bus was closed, say so."""
+        try:
+            self._came_back(*self._back.get(wait > 0, wait or None))
+            while True:
+                self._came_back(*self._back.get_nowait())
+        except Empty:
+            if self._closed is not None:
+                closed, self._closed = self._closed, None
+                raise closed from None
+
+    def _came_back(self, record_id: RecordId, error: BaseException | None) -> None:
+        flight = self._in_flight.pop(record_id)
+        self._bytes -= flight.size
+        record, now = flight.record, monotonic()
+        match error:
+            case None:
+                self._settle(lambda: self._outbox.done(record))
+                self._tally.sent += 1
+                self._moved += 1
+                self._bury(self._lanes.confirmed(record, flight.order, now))
+                return
+            case MessageError():  # our own bus does not take it: no attempt was made, and none will do better
+                self._bury([ToBury(record, str(error))])
+                self._bury(self._lanes.gone(record, now))
+            case PublishRefused() | DialectError():
+                self._bury(self._lanes.failed(record, flight.order, str(error), now, refused=True))
+            case _:
+                self._lanes.failed(record, flight.order, str(error), now, refused=False)
+                if isinstance(error, BusClosed):
+                    self._closed = error
+        self._tally.trouble = str(error)
+        _log.warning("relay: %s to %s: %s", record.id, record.destination, error)
+
+    def _bury(self, verdicts: list[ToBury]) -> None:
+        for verdict in verdicts:
+            self._settle(partial(self._bury_one, verdict))
+            self._moved += 1
+
+    def _bury_one(self, verdict: ToBury) -> None:
+        destination = verdict.record.destination
+        dead_id = self._outbox.bury(verdict.record, verdict.reason)
+        dead = Buried(id=dead_id, destination=destination, reason=verdict.reason)
+        self._tally.buried.append(dead)
+        _log.error("relay: dead letter %s: %s will lack this message: %s", dead.id, destination, dead.reason)
+        if self._on_buried is not None:
+            self._on_buried(dead)
+
+    def _settle(self, action: Callable[[], object]) -> None:
+        """Change the spool. What the disk refuses is tried again before anything more is sent: else it would be sent
+        over and over."""
+        try:
+            action()
+        except OutboxError as error:
+            self._tally.trouble = str(error)
+            self._unsettled.append(action)
+            _log.warning("relay: %s", error)
+
+    def _settle_again(self) -> None:
+        actions, self._unsettled = self._unsettled, []
+        for action in actions:
+            self._settle(action)
+
+    def _gives_way(self) -> bool:
+        """Whether the relay of the spool's owner is there, and this one is not it. Asked now and then."""
+        now = monotonic()
+        if now >= self._next_look:
+            self._next_look = now + _LOOK
+            self._yields = not self._outbox.settles_all and self._outbox.relay_listens(owner_only=True)
+        return self._yields
+
+    def _report(self, *, complete: bool) -> DrainReport:
+        tally = self._tally
+        return DrainReport(
+            sent=tally.sent, buried=tuple(tally.buried), complete=complete, trouble="" if complete else tally.trouble
+        )

@@ -1,0 +1,391 @@
+"""The relay: confirmed before it is forgotten, in order, one at a time, and never stuck."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploykit.bus.relay import Buried, Relay
+from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, PublishError, PublishRefused
+from deploykit.outbox import Outbox, Outgoing, RelayLock
+from deploykit.testing.fakes import FakeBus, Sent
+from deploykit.wire.frame import Frame
+
+A, B = "/topic/a", "/topic/b"
+
+
+def frame(text: str) -> Frame:
+    return Frame({}, text.encode())
+
+
+def put(outbox: Outbox, *texts: str, to: str = A) -> None:
+    for text in texts:
+        outbox.put(to, frame(text))
+
+
+def bodies(outbox: Outbox) -> list[bytes]:
+    return [record.frame.body for record in outbox.pending()]
+
+
+def quick(outbox: Outbox, bus: FakeBus, **options: object) -> Relay:
+    return Relay(outbox, bus, pause=0.01, pause_max=0.02, **options)  # type: ignore[arg-type]
+
+
+@contextmanager
+def running(relay: Relay) -> Iterator[threading.Event]:
+    stop = threading.Event()
+    thread = threading.Thread(target=relay.run, args=(stop,))
+    thread.start()
+    try:
+        yield stop
+    finally:
+        stop.set()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Iterator[Outbox]:
+    box = Outbox(tmp_path / "spool")
+    yield box
+    box.close()
+
+
+# -- draining --------------------------------------------------------------------------------------------------------
+
+
+def test_a_drain_sends_all_in_order_and_empties_the_spool(outbox: Outbox) -> None:
+    put(outbox, "1", "2")
+    outbox.put_many([Outgoing(B, frame("3")), Outgoing(A, frame("4"))])
+    bus = FakeBus()
+    report = Relay(outbox, bus).drain_once(5)
+    assert bus.bodies == [b"1", b"2", b"3", b"4"]
+    assert (report.sent, report.complete, report.trouble, report.buried) == (4, True, "", ())
+    assert bodies(outbox) == []
+
+
+def test_a_record_stays_until_its_receipt_came(outbox: Outbox) -> None:
+    put(outbox, "1", "2")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus)):
+        bus.wait_sent(2)
+        assert bodies(outbox) == [b"1", b"2"]
+        bus.confirm(1)
+        until(lambda: bodies(outbox) == [b"2"])
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+    assert bus.bodies == [b"1", b"2"], "nothing is sent twice while its receipt is awaited"
+
+
+def test_a_drain_ends_at_its_deadline_with_what_is_left_and_why(outbox: Outbox) -> None:
+    put(outbox, "1")
+    bus = FakeBus()
+    bus.disconnect()
+    report = Relay(outbox, bus).drain_once(0.1)
+    assert (report.sent, report.complete) == (0, False)
+    assert "broker" in report.trouble
+    assert bodies(outbox) == [b"1"]
+
+
+def test_a_drain_of_an_empty_spool_is_complete(outbox: Outbox) -> None:
+    assert Relay(outbox, FakeBus()).drain_once(1).complete
+
+
+def test_a_window_bounds_what_is_in_flight(outbox: Outbox) -> None:
+    put(outbox, *map(str, range(10)))
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus, window=3)):
+        bus.wait_sent(3)
+        assert len(bus.sent) == 3
+        bus.confirm(1)
+        bus.wait_sent(4)
+        assert len(bus.sent) == 4
+        bus.answer = lambda _: None
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+
+
+def test_a_window_of_bytes_bounds_what_is_in_flight(outbox: Outbox) -> None:
+    put(outbox, *("x" * 5000 for _ in range(6)))
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus, window_bytes=11_000)):
+        bus.wait_sent(2)
+        time.sleep(0.05)
+        assert len(bus.sent) == 2
+        bus.answer = lambda _: None
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+
+
+# -- refusals and order ----------------------------------------------------------------------------------------------
+
+
+def refuse(
+    text: bytes, how: Callable[[], Exception] = lambda: PublishRefused("no such topic")
+) -> Callable[..., object]:
+    return lambda sent: how() if sent.frame.body == text else None
+
+
+def test_a_refused_record_is_buried_after_the_capped_attempts_and_the_rest_goes_on(outbox: Outbox) -> None:
+    put(outbox, "bad")
+    attempts: list[Sent] = []
+
+    def answer(sent: Sent) -> object:
+        if sent.frame.body != b"bad":
+            return None
+        attempts.append(sent)
+        return PublishRefused("no such topic")
+
+    said: list[Buried] = []
+    report = quick(outbox, FakeBus(answer), max_attempts=3, on_buried=said.append).drain_once(10)
+    assert len(attempts) == 3
+    assert report.complete
+    (dead,) = outbox.dead()
+    assert "no such topic" in dead.reason
+    assert "refused 3 times" in dead.reason
+    assert [b.id for b in report.buried] == [b.id for b in said] == [dead.id]
+    assert report.buried[0].destination == A
+
+
+def test_a_refused_record_that_others_overtook_is_a_gap_never_a_swap(outbox: Outbox) -> None:
+    put(outbox, "1", "bad", "3", "4")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(4)
+        bus.respond(refuse(b"bad"))
+        until(lambda: bodies(outbox) == [])
+    accepted = [s.frame.body for s in bus.sent if s.future.exception() is None]
+    assert accepted == [b"1", b"3", b"4"]
+    assert bus.bodies.count(b"bad") == 1, "sent again it would come after 3 and 4"
+    assert "later messages there were accepted" in next(outbox.dead()).reason
+
+
+def test_when_a_whole_destination_is_refused_only_its_first_record_uses_up_attempts(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3")
+    seen = 0
+
+    def answer(_: Sent) -> object:
+        nonlocal seen
+        seen += 1
+        return PublishRefused("access refused") if seen <= 5 else None
+
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus, max_attempts=4)):
+        bus.wait_sent(3)
+        bus.respond(answer)  # refuses the three in flight, and two more attempts; then the broker lets all pass
+        until(lambda: bodies(outbox) == [])
+    assert bus.bodies == [b"1", b"2", b"3", b"1", b"1", b"1", b"2", b"3"]
+    assert list(outbox.dead()) == []
+
+
+def test_a_destination_in_trouble_does_not_hold_up_the_others(outbox: Outbox) -> None:
+    put(outbox, "a1", "a2")
+    put(outbox, "b1", "b2", to=B)
+    bus = FakeBus(lambda sent: FakeBus.SILENCE if sent.destination == A else None)
+    with running(Relay(outbox, bus, pause=60.0)):
+        until(lambda: bodies(outbox) == [b"a1", b"a2"])
+        bus.fail(PublishRefused("denied"))
+        put(outbox, "b3", to=B)
+        until(lambda: b"b3" in bus.bodies)
+        until(lambda: bodies(outbox) == [b"a1", b"a2"])
+
+
+def test_order_is_kept_when_the_fate_of_some_is_unknown(outbox: Outbox) -> None:
+    put(outbox, "1", "2", "3", "4")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(4)
+        bus.answer = lambda _: None
+        bus.confirm(1)
+        bus.fail(PublishError("no receipt in time"))
+        until(lambda: bodies(outbox) == [])
+    assert bus.bodies[4:] == [b"2", b"3", b"4"]
+
+
+def test_a_record_of_unknown_fate_is_never_buried(outbox: Outbox) -> None:
+    put(outbox, "1")
+    tries = 0
+
+    def answer(_: Sent) -> object:
+        nonlocal tries
+        tries += 1
+        return PublishError("no receipt in time") if tries < 20 else None
+
+    report = quick(outbox, FakeBus(answer), max_attempts=2).drain_once(20)
+    assert (report.sent, report.buried, report.complete) == (1, (), True)
+
+
+def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> None:
+    put(outbox, "1", "bad", "3")
+
+    class Strict(FakeBus):
+        def publish_soon(self, destination: str, frame: Frame):  # type: ignore[no-untyped-def]
+            if frame.body == b"bad":
+                raise MessageError("header x cannot be sent")
+            return super().publish_soon(destination, frame)
+
+    bus = Strict()
+    report = quick(outbox, bus).drain_once(5)
+    assert bus.bodies == [b"1", b"3"]
+    assert [b.reason for b in report.buried] == ["header x cannot be sent"]
+
+
+def test_a_spool_that_refuses_to_forget_stops_the_sending_instead_of_repeating_it(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(outbox, "1", "2")
+    bus = FakeBus()
+    working = Outbox.done
+    broken = threading.Event()
+    broken.set()
+
+    def done(self: Outbox, record: object) -> None:
+        if broken.is_set():
+            raise OutboxError("cannot remove a record: read-only file system")
+        working(self, record)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Outbox, "done", done)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(1)
+        time.sleep(0.3)
+        sent = len(bus.sent)
+        assert sent <= 2
+        broken.clear()
+        until(lambda: bodies(outbox) == [])
+    assert len(bus.sent) == 2
+
+
+# -- running ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_record_wakes_the_relay_at_once(outbox: Outbox) -> None:
+    bus = FakeBus()
+    with running(Relay(outbox, bus, rescan=60.0)):
+        until(outbox_of(outbox).relay_listens)
+        delays = []
+        for number in range(5):
+            time.sleep(0.02)
+            start = time.monotonic()
+            put(outbox_of(outbox), "now")
+            bus.wait_sent(number + 1)
+            delays.append(time.monotonic() - start)
+    assert sorted(delays)[2] < 0.1, delays
+
+
+def outbox_of(other: Outbox) -> Outbox:
+    """The same spool, as another process would open it."""
+    return Outbox(other.path)
+
+
+def test_a_record_put_while_another_waits_for_its_receipt_is_sent_at_once(outbox: Outbox) -> None:
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus, rescan=60.0)):
+        put(outbox, "1")
+        bus.wait_sent(1)
+        put(outbox, "2")
+        bus.wait_sent(2, timeout=2)
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+
+
+def test_the_broker_coming_back_is_enough_to_go_on(outbox: Outbox) -> None:
+    put(outbox, "1")
+    bus = FakeBus()
+    bus.disconnect()
+    with running(Relay(outbox, bus, rescan=60.0)):
+        time.sleep(0.1)
+        assert bus.sent == []
+        bus.connect()
+        until(lambda: bodies(outbox) == [], timeout=2)
+
+
+def test_a_record_that_nobody_announced_is_found_by_the_rescan(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    bus = FakeBus()
+    with running(Relay(outbox, bus, rescan=0.05)):
+        until(outbox.relay_listens)
+        monkeypatch.setattr("deploykit.outbox.spool.poke", lambda *_, **__: False)
+        put(outbox, "1")
+        until(lambda: bodies(outbox) == [])
+
+
+def test_a_stop_takes_in_the_receipts_that_are_on_their_way(outbox: Outbox) -> None:
+    put(outbox, "1")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus)) as stop:
+        bus.wait_sent(1)
+        stop.set()
+        threading.Timer(0.1, bus.confirm).start()
+    assert bodies(outbox) == []
+
+
+def test_a_closed_bus_ends_the_relay_and_loses_nothing(outbox: Outbox) -> None:
+    put(outbox, "1", "2")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    relay = Relay(outbox, bus)
+    thread = threading.Thread(target=relay.run, args=(threading.Event(),))
+    thread.start()
+    bus.wait_sent(2)
+    bus.confirm(1)
+    bus.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert bodies(outbox) == [b"2"]
+
+
+def test_a_drain_on_a_closed_bus_says_so(outbox: Outbox) -> None:
+    put(outbox, "1")
+    bus = FakeBus()
+    bus.close()
+    with pytest.raises(BusClosed):
+        Relay(outbox, bus).drain_once(1)
+
+
+# -- one at a time ---------------------------------------------------------------------------------------------------
+
+
+def test_a_second_relay_is_refused_while_one_is_at_work(outbox: Outbox) -> None:
+    with RelayLock(outbox.path), pytest.raises(LockBusy):
+        Relay(outbox, FakeBus()).drain_once(1)
+    assert Relay(outbox, FakeBus()).drain_once(1).complete
+
+
+def test_a_second_daemon_stands_by_and_takes_over(outbox: Outbox) -> None:
+    bus = FakeBus()
+    first = RelayLock(outbox.path)
+    with running(Relay(outbox_of(outbox), bus)):
+        with first:
+            put(outbox, "1")
+            time.sleep(0.1)
+            assert bus.sent == []
+        until(lambda: bus.bodies == [b"1"])
+
+
+def test_a_record_put_as_a_once_relay_ends_is_not_left_behind(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The writer saw a relay listening and started none; the relay had done its last scan.
+    bus = FakeBus()
+    relay = Relay(outbox, bus)
+    drain = relay._drain  # the instant between the last scan and the end has no other name
+    late = iter(["late"])
+
+    def drain_then_late(end: float) -> bool:
+        done = drain(end)
+        for text in late:
+            put(outbox_of(outbox), text)
+        return done
+
+    monkeypatch.setattr(relay, "_drain", drain_then_late)
+    put(outbox, "1")
+    assert relay.drain_once(5).complete
+    assert bus.bodies == [b"1", b"late"]
