@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import secrets
 import signal
 import ssl
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from tests.brokers import activemq as activemq_module
 from tests.brokers import rabbitmq as rabbitmq_module
+from tests.brokers import reaper
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.process import PortLease, listening_addresses
 from tests.brokers.rabbitmq import RabbitMQ
@@ -234,7 +236,6 @@ def test_an_aborted_run_leaves_no_process_and_no_directory(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # KeyboardInterrupt's traceback
-        env={**os.environ, "PYTHONPATH": str(_TOP)},
     )
     with run:
         assert run.stdout is not None
@@ -245,6 +246,23 @@ def test_an_aborted_run_leaves_no_process_and_no_directory(
         run.wait(30)
         _wait_for(lambda: marked_processes(mark) == [], timeout=20, what="processes ended")
         _wait_for(lambda: not Path(directory).exists(), timeout=20, what="directory removed")
+
+
+def test_the_watchman_ends_marked_processes_at_the_time_bound_though_the_run_still_lives() -> None:
+    mark = f"bound-{secrets.token_hex(8)}"
+    sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
+    watchman = [sys.executable, "-I", "-S", reaper.__file__, mark, "0.3"]
+    with (
+        subprocess.Popen(sleep, env={**os.environ, reaper.MARK_VARIABLE: mark}, start_new_session=True) as marked,
+        subprocess.Popen(sleep) as unmarked,
+        subprocess.Popen(watchman, stdin=subprocess.PIPE),
+    ):
+        try:
+            assert marked.wait(20) == -signal.SIGKILL
+            assert unmarked.poll() is None
+        finally:
+            marked.kill()
+            unmarked.kill()
 
 
 @pytest.fixture
