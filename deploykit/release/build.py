@@ -1,0 +1,244 @@
+"""The steps that make a release on disk: export, link what is shared, write what people want to read.
+
+Each can be done again after a crash and comes to the same. Nothing here touches `current`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import DeploykitError, ReleaseError
+from deploykit.names import ObjectId
+from deploykit.release.preflight import Ground
+from deploykit.release.site import Site
+from deploykit.release.source import TreeSource
+from deploykit.release.values import Release
+from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, settle, write_tree
+from deploykit.trees.durable import sync_filesystem
+from deploykit.trees.files import Directories, open_directory, put_file, put_symlink, remove_tree
+from deploykit.trees.manifest import MODE, OURS, WIDTH, Rows
+from deploykit.trees.objects import blob_id
+from deploykit.trees.writer import Progress, next_tick
+
+_log = logging.getLogger(__name__)
+
+_FILE: Final = 0o100644
+_LINK: Final = 0o120000
+REVISION: Final = ".deploykit/REVISION"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Exported:
+    """What an export did, in a line for people."""
+
+    manifest: Manifest = attrs.field(repr=False)
+    detail: str
+
+
+def export(
+    site: Site,
+    source: TreeSource,
+    name: str,
+    tree: ObjectId,
+    ground: Ground,
+    recycled: Release | None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write the tree into `releases/NAME`, from a spare release where there is one.
+
+    Raises:
+        TreeError: the tree holds what must not be written.
+        OSError: the file system refused.
+    """
+    building = site.building / name
+    options = WriteOptions(
+        durable=False,
+        owner=ground.owner,
+        outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
+        fingerprint=ground.fingerprint,
+        progress=progress,
+    )
+    exported = None
+    if recycled is not None:
+        exported = _recycle(site, source, recycled, building, tree, ground, options)
+    if exported is None:
+        remove(site.building, name)
+        manifest = write_tree(source.store, tree, building, ground.rules, options)
+        exported = Exported(manifest=manifest, detail=f"{len(manifest)} files written")
+    exported.manifest.save(site.manifest_file(name), durable=False)
+    building.rename(site.release_path(name))
+    return exported
+
+
+def _recycle(
+    site: Site,
+    source: TreeSource,
+    spare: Release,
+    building: Path,
+    tree: ObjectId,
+    ground: Ground,
+    options: WriteOptions,
+) -> Exported | None:
+    """Turn a spare release into the new one; None where it must be written afresh, and the spare is gone."""
+    try:
+        manifest = site.manifest(spare.name)
+        site.release_path(spare.name).rename(building)
+        done = patch_tree(
+            source.store, tree, building, manifest, ground.rules, options, paranoid=site.settings.paranoid
+        )
+    except CannotPatch as why:
+        _log.info("%s is not recycled: %s", spare.name, why)
+        return None
+    except (DeploykitError, OSError) as error:
+        # A tree that must not be written is refused by the fresh export as well; a broken spare is not.
+        _log.info("%s could not be recycled: %s", spare.name, error)
+        return None
+    repaired = f", {done.repaired} brought back" if done.repaired else ""
+    text = f"{spare.name} recycled: {done.written} files written, {done.removed} removed{repaired}"
+    return Exported(manifest=done.manifest, detail=text)
+
+
+def remove(directory: Path, name: str) -> None:
+    """Remove one entry of a directory with all below it; what is not there is fine."""
+    fd = open_directory(directory)
+    try:
+        remove_tree(name, fd)
+    finally:
+        os.close(fd)
+
+
+def link_shared(site: Site, name: str, manifest: Manifest, ground: Ground) -> Manifest:
+    """Put links to `shared/` into the release, and return the manifest that knows them.
+
+    What the tree has under such a name becomes the shared one the first time, and gives way after.
+    """
+    paths = [p.rstrip("/") for p in site.settings.shared]
+    if not paths:
+        return manifest
+    hidden = tuple(p + "/" for p in paths)
+    drop = {at for at, p in enumerate(manifest.paths) if p in paths or p.startswith(hidden)}
+    rows = Rows.without(manifest, drop)
+    rows.directories = {d for d in rows.directories if d not in paths and not d.startswith(hidden)}
+    release = open_directory(site.release_path(name))
+    shared = open_directory(site.shared_dir)
+    try:
+        with Directories(release) as inside, Directories(shared) as outside:
+            for text in site.settings.shared:
+                path = text.rstrip("/")
+                parent, _, last = path.rpartition("/")
+                at = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
+                there = outside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
+                _seed(text, last, at, there, ground)
+                target = os.fsencode("../" * (path.count("/") + 2) + "shared/" + path)
+                seen = put_symlink(last, at, target, owner=ground.owner)
+                rows.add(path, _LINK, seen, blob_id(target, rows.oid_length), ours=True)
+                while parent:
+                    rows.directories.add(parent)
+                    parent = parent.rpartition("/")[0]
+    finally:
+        os.close(release)
+        os.close(shared)
+    return _finish(rows, manifest)
+
+
+def _seed(text: str, name: str, at: int, there: int, ground: Ground) -> None:
+    """Make room for the link, and have something for it to point at."""
+    try:
+        os.stat(name, dir_fd=there, follow_symlinks=False)
+    except FileNotFoundError:
+        try:
+            os.rename(name, name, src_dir_fd=at, dst_dir_fd=there)
+        except FileNotFoundError:
+            if not text.endswith("/"):
+                raise ReleaseError(f"the shared file {text} is missing", "create it in shared/") from None
+            with Directories(there) as made:
+                made.open(name, create=True, umask=ground.rules.umask, owner=ground.owner)
+    remove_tree(name, at)
+
+
+def finalize(site: Site, name: str, manifest: Manifest, ground: Ground, *, tag: str, commit: str) -> Manifest:
+    """Write TAG and REVISION for people, and make the whole release last.
+
+    A file of that name in the tree stays as it is.
+    """
+    ours = {p: at for at, p in enumerate(manifest.paths) if manifest.numbers[at * WIDTH + MODE] & OURS}
+    wanted = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
+    rows = Rows.without(manifest, {ours[p] for p in wanted if p in ours})
+    if site.settings.state_files:
+        tracked = {p for p in manifest.paths if p not in ours}
+        release = open_directory(site.release_path(name))
+        try:
+            with Directories(release) as inside:
+                for path, text in wanted.items():
+                    parent, _, last = path.rpartition("/")
+                    if path in tracked or parent in tracked or path in manifest.directories:
+                        continue
+                    fd = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
+                    remove_tree(last, fd)
+                    content = text.encode()
+                    umask = ground.rules.umask
+                    seen = put_file(last, fd, content, mode=0o666, umask=umask, owner=ground.owner)
+                    rows.add(path, _FILE, seen, blob_id(content, rows.oid_length), ours=True)
+                    if parent:
+                        rows.directories.add(parent)
+        finally:
+            os.close(release)
+    done = _finish(rows, manifest)
+    done.save(site.manifest_file(name), durable=False)
+    return done
+
+
+def _finish(rows: Rows, manifest: Manifest) -> Manifest:
+    return rows.finish(
+        tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=next_tick()
+    )
+
+
+def barrier(site: Site, fd: int) -> None:
+    """Wait until everything written so far is on disk. `fd` was opened before the first write.
+
+    Raises:
+        OSError: the disk reported an error; nothing of it may be relied on.
+    """
+    if site.settings.durable:
+        sync_filesystem(fd)
+
+
+def settle_release(site: Site, name: str) -> None:
+    """Note how the scripts left the release, so that a later edit by hand can be told from their work."""
+    try:
+        settle(site.manifest(name), site.release_path(name), next_tick()).save(
+            site.settled_file(name), durable=site.settings.durable
+        )
+    except (OSError, DeploykitError) as error:
+        _log.warning("could not note the state of %s after its scripts: %s", name, error)
+
+
+def sweep(site: Site, gone: set[str]) -> list[str]:
+    """Remove releases that are no longer kept, and leftovers of what was cut off. Returns what could not be removed.
+
+    A release is renamed out of `releases/` first, so that a half removed one is never seen there.
+    """
+    problems: list[str] = []
+    for name in sorted(gone):
+        try:
+            site.release_path(name).rename(site.trash / name)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+            continue
+        for path in (site.manifest_file(name), site.settled_file(name)):
+            path.unlink(missing_ok=True)
+    for directory in (site.trash, site.building):
+        for entry in sorted(os.listdir(directory)):  # noqa: PTH208 - names, not paths
+            try:
+                remove(directory, entry)
+            except OSError as error:
+                problems.append(f"{directory.name}/{entry}: {error.strerror}")
+    return problems

@@ -1,0 +1,316 @@
+"""How an operation ends: the steps up to the switch, the switch, what follows it, the way back, and the record.
+
+Shared by an operation that runs through and by `recover`, which enters where a crash cut it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from deploykit.errors import DeploykitError, ReleaseError
+from deploykit.release import build, preflight
+from deploykit.release.health import check_health
+from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
+from deploykit.release.plan import plan_prune, plan_recovery
+from deploykit.release.preflight import Ground
+from deploykit.release.site import Site
+from deploykit.release.state import SiteState, save_steps
+from deploykit.release.values import DeployResult, Outcome, Release, Status, StepRecord
+from deploykit.trees import remove_symlink, swap_symlink
+
+_log = logging.getLogger(__name__)
+
+#: What stands as a step's output when a crash cut it off.
+CUT_OFF = "cut off by a crash"
+
+
+class Completion:
+    """Ends operations of one site; its lock is held."""
+
+    def __init__(self, site: Site, listeners: Listeners, now: Callable[[], datetime]) -> None:
+        self._site = site
+        self._listeners = listeners
+        self._now = now
+
+    # -- up to the switch ------------------------------------------------------------------------------------------
+
+    def before_switch(self, running: Running, fd: int, rest: tuple[str, ...]) -> None:
+        """Run what is left of the steps between export and switch.
+
+        Args:
+            fd: the site's directory, open since before the first write.
+
+        Raises:
+            StepFailed: one of them failed.
+        """
+        site, name, ground = self._site, running.operation.release, running.ground
+        operation = running.operation
+        manifest = site.manifest(name)
+
+        def link() -> None:
+            nonlocal manifest
+            manifest = build.link_shared(site, name, manifest, ground)
+
+        def finalize() -> None:
+            tag = tag_of(operation.ref, operation.commit)
+            build.finalize(site, name, manifest, ground, tag=tag, commit=operation.commit)
+            build.barrier(site, fd)
+
+        for step in rest:
+            if step in ("pre-deploy", "pre-link"):
+                running.script(step, name, previous=running.entry.previous)
+            elif step == "link-shared":
+                running.step(step, link)
+            elif step == "finalize":
+                running.step(step, finalize)
+
+    # -- the switch and after --------------------------------------------------------------------------------------
+
+    def switch(self, running: Running, *, rollback: bool, detail: str = "") -> DeployResult:
+        """Put the release live and see it through, or go back."""
+        site, name = self._site, running.operation.release
+
+        def activate() -> None:
+            swap_symlink(site.current_link, f"releases/{name}", durable=site.settings.durable)
+
+        try:
+            running.step("activate", activate, durable=True)
+        except StepFailed as failed:
+            if site.live_name() != name:
+                return self.failed(running, failed)
+            return self.go_back(running, failed)
+        return self.after_switch(
+            running, ("post-deploy", "health-check", "health-url"), rollback=rollback, detail=detail
+        )
+
+    def after_switch(
+        self, running: Running, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
+    ) -> DeployResult:
+        """Run what follows the switch."""
+        site, name = self._site, running.operation.release
+        settings = site.settings
+        previous = running.entry.previous
+        try:
+            if "post-deploy" in rest:
+                running.script("post-deploy", name, rollback=rollback, previous=previous)
+            if "health-check" in rest:
+                running.script("health-check", name, rollback=rollback, previous=previous)
+            if "health-url" in rest and settings.health_url:
+                running.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
+        except StepFailed as failed:
+            if rollback:
+                # Going back to what a person fled from would be worse: the older release stays live.
+                return self.record(
+                    running, "failure", status="good", detail=f"{failed.error}; {name} is live", error=failed.error
+                )
+            return self.go_back(running, failed)
+        return self.record(running, "success", status="good", detail=detail)
+
+    def go_back(self, running: Running, failed: StepFailed) -> DeployResult:
+        """Take the new release back: the one that was live before is live again."""
+        running.journal.undo(str(failed.error))
+        return self.undo(running, str(failed.error), error=failed.error)
+
+    def undo(self, running: Running, why: str, *, error: DeploykitError | None = None) -> DeployResult:
+        """Switch back, tell the scripts, and record. Can be done again after a crash."""
+        site = self._site
+        name, previous = running.operation.release, running.entry.previous
+        durable = site.settings.durable
+        if site.live_name() == name:
+            if previous:
+                swap_symlink(site.current_link, f"releases/{previous}", durable=durable)
+            else:
+                remove_symlink(site.current_link, durable=durable)
+        where = f"back to {previous}" if previous else "no release was live before, none is now"
+        detail = f"{why}; {where}"
+        if previous:
+            try:
+                ground = ground_on_disk(site, previous)
+                back = Running(site, running.entry, running.journal, ground, self._listeners)
+                back.steps = running.steps
+                back.script("post-deploy", previous, rollback=True, previous=name, record_as="post-deploy-rollback")
+            except StepFailed as failed:
+                detail += f"; its own post-deploy failed as well: {failed.error}"
+            except DeploykitError as problem:
+                detail += f"; its post-deploy was not run: {problem}"
+        return self.record(running, "rolled-back", status="failed", detail=detail, error=error or ReleaseError(why))
+
+    def failed(self, running: Running, failed: StepFailed) -> DeployResult:
+        """A step before the switch failed: the live release was not touched."""
+        with contextlib.suppress(OSError):
+            build.remove(self._site.building, running.operation.release)  # on a full disk, room for the record
+        return self.record(running, "failure", status="failed", detail=str(failed.error), error=failed.error)
+
+    # -- the record ------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        running: Running,
+        outcome: Outcome,
+        *,
+        status: Status,
+        detail: str = "",
+        error: DeploykitError | None = None,
+    ) -> DeployResult:
+        """Write down how it ended, prune, and drop the journal. Only then is anybody told."""
+        site, operation = self._site, running.operation
+        if running.ran_scripts and site.release_path(operation.release).exists():
+            build.settle_release(site, operation.release)
+        done = attrs.evolve(operation, outcome=outcome, detail=detail, finished=timestamp(self._now()))
+        state = site.state()
+        state = self._with_release(state, running.entry, status, detail if outcome != "success" else "")
+        state = state.with_operation(done)
+        live = site.live_name()
+        if outcome == "success" and operation.phase == "rollback":
+            state = self._withdraw(state, running.entry.previous)
+        prune = plan_prune(state, live, keep=site.settings.keep, recycle=site.settings.recycle)
+        for release in prune.remove:
+            state = state.with_release(attrs.evolve(release, present=False, spare=False))
+        for release in state.releases:
+            spare = prune.spare is not None and release.seq == prune.spare.seq
+            if release.spare != spare:
+                state = state.with_release(attrs.evolve(release, spare=spare))
+        steps = tuple(running.steps)
+        save_steps(site.history_file(operation.number), done, steps, durable=site.settings.durable)
+        site.save(state)
+        running.journal.finish()
+        self._sweep(state)
+        _log.info("%s of %s: %s %s", operation.phase, operation.release, outcome, detail)
+        return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
+
+    def _with_release(self, state: SiteState, entry: Entry, status: Status, detail: str) -> SiteState:
+        site, operation = self._site, entry.operation
+        name = operation.release
+        if entry.recycled:
+            spare = state.get(entry.recycled)
+            if spare is not None:
+                state = state.with_release(attrs.evolve(spare, present=False, spare=False))
+        now = timestamp(self._now())
+        known = state.get(name)
+        live = site.live_name() == name
+        present = site.release_path(name).is_dir() and site.manifest_file(name).exists()
+        if known is not None:
+            if status == "failed" and known.status in ("good", "withdrawn") and not live:
+                status = known.status  # a failed attempt to go back there does not make it bad
+            activated = now if live else known.activated
+            return state.with_release(
+                attrs.evolve(known, status=status, present=present, detail=detail, activated=activated)
+            )
+        return state.with_release(
+            Release(
+                seq=entry.seq,
+                name=name,
+                ref=operation.ref,
+                tag=tag_of(operation.ref, operation.commit),
+                commit=operation.commit,
+                tree=entry.tree,
+                status=status,
+                present=present,
+                created=now,
+                activated=now if live else "",
+                requested_by=operation.requested_by,
+                request=operation.request,
+                detail=detail,
+            )
+        )
+
+    @staticmethod
+    def _withdraw(state: SiteState, name: str) -> SiteState:
+        left = state.get(name)
+        if left is None or left.status != "good":
+            return state
+        return state.with_release(attrs.evolve(left, status="withdrawn"))
+
+    def _sweep(self, state: SiteState) -> None:
+        live = self._site.live_name()
+        gone = {r.name for r in state.releases if not r.present and r.name != live}
+        try:
+            there = {path.name for path in self._site.releases_dir.iterdir()}
+            problems = build.sweep(self._site, gone & there)
+        except OSError as error:
+            problems = [str(error)]
+        for problem in problems:
+            _log.warning("could not remove an old release, it is tried again after the next deploy: %s", problem)
+
+    # -- after a crash ---------------------------------------------------------------------------------------------
+
+    def recover(self) -> DeployResult | None:
+        """Bring what the journal tells of to its end; None where there is no journal."""
+        site = self._site
+        entry = read_journal(site.journal_file)
+        if entry is None:
+            if site.journal_file.exists():  # not even its first line is whole: nothing had begun
+                site.journal_file.unlink()
+            return None
+        state = site.state()
+        known = next((o for o in state.operations if o.number == entry.operation.number), None)
+        journal = Journal(site.journal_file, durable=site.settings.durable)
+        if known is not None and known.outcome not in ("", "interrupted"):
+            journal.finish()  # on record; only the journal's removal was cut off
+            self._sweep(state)
+            return None
+        live = site.live_name()
+        plan = plan_recovery(entry, live, site.settings.at_crash)
+        _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)
+        journal.resume()
+        if plan.kind in ("discard", "park"):
+            return self._interrupted(entry, journal, state, plan.kind, plan.why)
+        try:
+            ground = ground_on_disk(site, entry.operation.release)
+        except DeploykitError as error:
+            ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
+            _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
+        running = Running(site, entry, journal, ground, self._listeners)
+        if plan.kind == "undo":
+            return self.undo(running, plan.why)
+        rollback = entry.operation.phase == "rollback"
+        if not plan.rest and entry.cut_off in ("post-deploy", "health-check"):
+            running.steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
+            return self.record(running, "failure", status="failed", detail=plan.why, error=ReleaseError(plan.why))
+        if entry.cut_off in ("post-deploy", "health-check") and entry.cut_off not in plan.rest:
+            running.skip(entry.cut_off)
+        elif entry.cut_off == "activate":
+            running.steps.append(StepRecord(name="activate", outcome="done"))
+        return self.after_switch(running, plan.rest, rollback=rollback, detail="finished after a crash")
+
+    def _interrupted(self, entry: Entry, journal: Journal, state: SiteState, kind: str, why: str) -> DeployResult:
+        """Close an operation that did not get as far as the switch; its request may go on with it."""
+        site, operation = self._site, entry.operation
+        name = operation.release
+        steps = list(entry.steps)
+        if entry.cut_off:
+            steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
+        done = attrs.evolve(operation, outcome="interrupted", detail=why, finished=timestamp(self._now()))
+        if operation.phase in ("deploy", "prepare") or state.get(name) is None:
+            if kind == "discard":
+                for path in (site.manifest_file(name), site.settled_file(name)):
+                    path.unlink(missing_ok=True)
+            state = self._with_release(state, entry, "interrupted", why)
+        state = state.with_operation(done)
+        save_steps(site.history_file(operation.number), done, tuple(steps), durable=site.settings.durable)
+        site.save(state)
+        journal.finish()
+        self._sweep(state)
+        return DeployResult(
+            outcome="failure", release=name, steps=tuple(steps), detail=why, error=ReleaseError(why, "deploy again")
+        )
+
+
+def ground_on_disk(site: Site, name: str) -> Ground:
+    """What the settings come to for a release that is on disk, its scripts included."""
+    settings = site.settings
+    ground = preflight.ground_of(settings)
+    release = site.release_path(name)
+    if not settings.scripts:
+        return ground
+    outside = settings.scripts.startswith("/")
+    directory = Path(settings.scripts) if outside else release / settings.scripts
+    scripts = preflight.scripts_on_disk(directory, settings, below=None if outside else release)
+    return attrs.evolve(ground, scripts=scripts)

@@ -1,0 +1,62 @@
+"""Ask the site itself whether it lives: an HTTP GET until it answers with 2xx, or the time is over.
+
+No redirect is followed: another address is another question. The answer's body is not read.
+"""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from deploykit.errors import ReleaseError
+
+_PAUSE: Final = 0.5
+_ATTEMPT: Final = 5.0
+
+
+def check_health(
+    url: str,
+    timeout: float,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Return what the site answered.
+
+    Raises:
+        ReleaseError: it did not answer with 2xx in time.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ReleaseError(f"health_url {url!r} is not an http or https address", "correct the site's settings")
+    deadline = clock() + timeout
+    attempts = 0
+    while True:
+        attempts += 1
+        said = _ask(url, min(_ATTEMPT, max(0.1, deadline - clock())))
+        if said.startswith("2"):
+            return f"{url} answered {said} at attempt {attempts}"
+        if clock() + _PAUSE >= deadline:
+            raise ReleaseError(
+                f"{url} did not become healthy within {timeout:g} s: {said}", "look at the site's own log"
+            )
+        sleep(_PAUSE)
+
+
+def _ask(url: str, timeout: float) -> str:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("GET", path, headers={"User-Agent": "deploykit"})
+        answer = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer ({error})"
+    else:
+        return f"{answer.status} {answer.reason}"
+    finally:
+        connection.close()

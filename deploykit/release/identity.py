@@ -1,0 +1,81 @@
+"""Who a script runs as, and whose files we trust: looked up once, before anything is touched."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+
+import attrs
+
+from deploykit.errors import PreflightRefused
+from deploykit.settings import SiteSettings
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Identity:
+    """A user with all groups, as login would give them."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    name: str
+    home: str
+    shell: str
+
+
+def parse_identity(text: str, setting: str) -> Identity:
+    """Look up `user` or `user:group`; either may be a number.
+
+    Raises:
+        PreflightRefused: there is no such user or group here.
+    """
+    user, _, group = text.partition(":")
+    try:
+        found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        gid = found.pw_gid
+        if group:
+            gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise PreflightRefused(f"{setting} names {text!r}, which this machine does not know", "correct it") from error
+    groups = tuple(sorted({*os.getgrouplist(found.pw_name, found.pw_gid), gid}))
+    return Identity(
+        uid=found.pw_uid, gid=gid, groups=groups, name=found.pw_name, home=found.pw_dir, shell=found.pw_shell
+    )
+
+
+def identity_of(settings: SiteSettings) -> Identity | None:
+    """Who the scripts run as; None: as ourselves.
+
+    Raises:
+        PreflightRefused: unknown, or we are not root and so cannot become another user.
+    """
+    if not settings.run_as:
+        return None
+    identity = parse_identity(settings.run_as, "run_as")
+    if os.geteuid() != 0 and identity.uid != os.geteuid():
+        raise PreflightRefused(f"scripts shall run as {settings.run_as!r}, and only root can do that", "run as root")
+    return identity
+
+
+def owner_of(settings: SiteSettings) -> tuple[int, int] | None:
+    """Who shall own what is written; None: ourselves.
+
+    Raises:
+        PreflightRefused: unknown, or we are not root and so cannot give files away.
+    """
+    if not settings.owner:
+        return None
+    identity = parse_identity(settings.owner, "owner")
+    if os.geteuid() != 0 and identity.uid != os.geteuid():
+        raise PreflightRefused(f"files shall belong to {settings.owner!r}, and only root can do that", "run as root")
+    return identity.uid, identity.gid
+
+
+def trusted_owners(settings: SiteSettings) -> frozenset[int]:
+    """Whose directories and scripts are not somebody else's: root's, our own, those named in the settings."""
+    trusted = {0, os.geteuid()}
+    for text, setting in ((settings.run_as, "run_as"), (settings.owner, "owner")):
+        if text:
+            trusted.add(parse_identity(text, setting).uid)
+    return frozenset(trusted)

@@ -1,0 +1,168 @@
+"""The journal of the one operation that runs on a site: what is about to happen is written down before it does.
+
+A file of JSON lines, made when an operation starts and removed when its result is in `state.json`. The first line
+says what is to be done, each further one that a step starts or has ended. Lines are made durable before the act they
+announce. A last line that was cut off by a crash is as if it had never been written, for its act had not begun.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from deploykit.errors import ReleaseError
+from deploykit.release.values import Operation, StepRecord
+from deploykit.trees.durable import sync_directory, write_all, write_durably
+
+FORMAT: Final = 1
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Entry:
+    """What the journal holds of an operation.
+
+    Args:
+        operation: what was asked for.
+        seq: the number of the release it makes or activates.
+        tree: its tree.
+        previous: the release that was live when it started, or empty.
+        recycled: the release whose directory is being turned into the new one, or empty.
+        started: the step begun last; empty before the first.
+        steps: the steps that ended.
+        undoing: why the new release is being taken back; empty while it is not.
+    """
+
+    operation: Operation
+    seq: int
+    tree: str
+    previous: str = ""
+    recycled: str = ""
+    started: str = ""
+    steps: tuple[StepRecord, ...] = ()
+    undoing: str = ""
+
+    @property
+    def cut_off(self) -> str:
+        """The step that began and did not end, or empty."""
+        return "" if any(s.name == self.started for s in self.steps) else self.started
+
+    def ended(self, step: str) -> StepRecord | None:
+        """Return how a step ended, or None when it did not."""
+        return next((s for s in self.steps if s.name == step), None)
+
+
+class Journal:
+    """Writes the journal of one operation.
+
+    Args:
+        path: the file; its directory exists.
+        durable: each line is on disk before the call returns.
+    """
+
+    def __init__(self, path: Path, *, durable: bool = True) -> None:
+        self._path = path
+        self._durable = durable
+        self._fd = -1
+
+    def begin(self, entry: Entry) -> None:
+        """Start: from here on a crash is noticed by the next start."""
+        head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing"))
+        write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        for step in entry.steps:
+            self.ended(step)
+
+    def resume(self) -> None:
+        """Go on with the journal that is there."""
+        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with self._path.open("rb") as file:
+            whole = file.read().rpartition(b"\n")[0]
+        os.ftruncate(self._fd, len(whole) + 1)
+
+    def starts(self, step: str, *, durable: bool = True) -> None:
+        """Note that `step` begins; `durable` where it acts on what cannot be done again."""
+        self._append({"starts": step}, durable=durable)
+
+    def ended(self, step: StepRecord) -> None:
+        """Note how a step ended. Not waited for: losing this line means that the step counts as cut off."""
+        self._append({"ended": attrs.asdict(step)}, durable=False)
+
+    def undo(self, why: str) -> None:
+        """Note that the new release is about to be taken back."""
+        self._append({"undo": why}, durable=True)
+
+    def finish(self) -> None:
+        """Remove the journal: the result is on record."""
+        self.close()
+        self._path.unlink(missing_ok=True)
+        if self._durable:
+            sync_directory(self._path.parent)
+
+    def close(self) -> None:
+        """Let go of the file and leave it there."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _append(self, record: dict[str, Any], *, durable: bool) -> None:
+        write_all(self._fd, _line(record))
+        if durable and self._durable:
+            os.fdatasync(self._fd)
+
+
+def read_journal(path: Path) -> Entry | None:
+    """Read what a journal holds, or None where no operation was under way.
+
+    Raises:
+        ReleaseError: it was written by another version, or its first line is damaged.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    lines = raw.split(b"\n")[:-1]  # what follows the last newline was cut off
+    if not lines:
+        return None
+    head = _parse(lines[0], path)
+    if head.pop("format", None) != FORMAT:
+        raise ReleaseError(f"{path} has an unknown format", "start the deploykit version that wrote it once")
+    try:
+        head["operation"] = Operation(**head["operation"])
+        entry = Entry(**head)
+        for line in lines[1:]:
+            entry = _apply(entry, _parse(line, path))
+    except (KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
+    return entry
+
+
+def _apply(entry: Entry, record: dict[str, Any]) -> Entry:
+    if "starts" in record:
+        kept = tuple(s for s in entry.steps if s.name != record["starts"])
+        return attrs.evolve(entry, started=record["starts"], steps=kept)
+    if "ended" in record:
+        return attrs.evolve(entry, steps=(*entry.steps, StepRecord(**record["ended"])))
+    if "undo" in record:
+        return attrs.evolve(entry, undoing=record["undo"])
+    return entry
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+
+
+def _parse(line: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except ValueError as error:
+        raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
+    if not isinstance(data, dict):
+        raise ReleaseError(f"{path} is damaged", _WAY_OUT)
+    return data
+
+
+_WAY_OUT: Final = "look at current, then remove the file: it only tells how to finish what was cut off"

@@ -1,0 +1,318 @@
+"""Everything that can refuse a deploy before the first change: looked up here, so that a refusal touched nothing."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused
+from deploykit.names import ObjectId, parse_object_id
+from deploykit.release.identity import Identity, identity_of, owner_of, trusted_owners
+from deploykit.release.scripts import open_checked
+from deploykit.release.site import Site
+from deploykit.release.source import ResolvedTree, TreeSource
+from deploykit.release.values import SCRIPTS
+from deploykit.settings import SiteSettings
+from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
+from deploykit.trees.history import is_ancestor
+
+_EXECUTABLE: Final = 0o100755
+_SYMLINK: Final = 0o120000
+_DIRECTORY: Final = 0o040000
+#: Free space asked for beyond what the live release takes, and free inodes beyond its files.
+_SPARE_BYTES: Final = 16 * 1024 * 1024
+_SPARE_INODES: Final = 256
+_LISTED: Final = 5
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Allowances:
+    """What a caller permits for one deploy, beyond the settings.
+
+    Args:
+        moved: the ref may point elsewhere than at the commit by now.
+        older: the commit may be one that the live release already contains.
+        drift: files edited by hand may be replaced although the settings say refuse.
+    """
+
+    moved: bool = False
+    older: bool = False
+    drift: bool = False
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Ground:
+    """What the settings come to on this machine.
+
+    Args:
+        scripts: step -> path below the release, or an absolute one.
+    """
+
+    rules: TreeRules
+    fingerprint: str
+    identity: Identity | None
+    owner: tuple[int, int] | None
+    trusted: frozenset[int]
+    scripts: dict[str, str] = attrs.field(factory=dict)
+
+
+def rules_of(settings: SiteSettings) -> TreeRules:
+    """The part of a site's settings that says how a tree is written."""
+    return TreeRules(
+        max_entries=settings.max_entries,
+        max_depth=settings.max_depth,
+        max_bytes=settings.max_bytes,
+        max_file_bytes=settings.max_file_bytes,
+        symlinks=settings.symlinks,
+        submodules=settings.submodules,
+        raw_attributes=settings.raw_attributes,
+        export_attributes=settings.export_attributes,
+        umask=settings.umask,
+        subdirectory=settings.subdirectory,
+    )
+
+
+def ground_of(settings: SiteSettings) -> Ground:
+    """Look up users and rules.
+
+    Raises:
+        PreflightRefused: a user is unknown, or we may not become it.
+    """
+    rules = rules_of(settings)
+    owner = owner_of(settings)
+    umask = settings.umask if settings.umask is not None else _process_umask()
+    lasting = attrs.evolve(rules, max_entries=0, max_bytes=0, max_depth=0, max_file_bytes=0)
+    text = repr((lasting, owner, umask, tuple(sorted(settings.shared))))
+    return Ground(
+        rules=rules,
+        fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
+        identity=identity_of(settings),
+        owner=owner,
+        trusted=trusted_owners(settings),
+    )
+
+
+def _process_umask() -> int:
+    """The umask, read without changing it (os.umask would, for all threads)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return 0o022
+
+
+def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances) -> ResolvedTree:
+    """Look up what to deploy: the commit that was decided on, never whatever the ref points at by now.
+
+    Raises:
+        PolicyRefused: the ref points at another commit.
+        PreflightRefused: the source holds no such ref or commit.
+    """
+    if commit:
+        try:
+            parse_object_id(commit)
+        except InvalidName as error:
+            raise PreflightRefused(str(error), "give the full commit id") from error
+    try:
+        found = source.resolve(ref)
+    except DeploykitError as error:
+        if not (commit and allow.moved):
+            raise PreflightRefused(error.problem, error.remedy or "fetch the mirror first") from error
+        found = None
+    if found is not None and commit in ("", found.commit):
+        return found
+    if found is not None and not allow.moved:
+        raise PolicyRefused(
+            f"{ref} points at {found.commit[:12]} by now, not at {commit[:12]} that was asked for",
+            "ask for the commit it points at now, or allow a moved ref",
+        )
+    try:
+        return source.resolve(commit)
+    except DeploykitError as error:
+        raise PreflightRefused(error.problem, error.remedy or "fetch the mirror first") from error
+
+
+def check_not_older(source: TreeSource, site: Site, commit: ObjectId, allow: Allowances) -> None:
+    """Refuse a commit that the live one already contains: whoever replays an old command gets nowhere.
+
+    Raises:
+        PolicyRefused: it is older.
+    """
+    live = site.current()
+    if allow.older or site.settings.older == "allow" or live is None or live.commit == commit:
+        return
+    if is_ancestor(source.store, commit, live.commit):
+        raise PolicyRefused(
+            f"{commit[:12]} is older than {live.commit[:12]}, which is live ({live.tag})",
+            "use rollback to go back, or allow older commits",
+        )
+
+
+def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, rules: TreeRules) -> dict[str, str]:
+    """Find the scripts a tree brings along, before it is written.
+
+    Raises:
+        PreflightRefused: a required one is missing, or one is not executable.
+    """
+    if not settings.scripts:
+        return _chosen((), settings)
+    if settings.scripts.startswith("/"):
+        return scripts_on_disk(Path(settings.scripts), settings)
+    entries = list_directory(source.store, tree, settings.scripts, rules)
+    names = {os.fsdecode(e.path.rpartition(b"/")[2]): e.mode for e in entries if e.mode != _DIRECTORY}
+    chosen = _chosen(names, settings)
+    for step, name in chosen.items():
+        mode = names[name]
+        if mode != _EXECUTABLE:
+            why = "is a symlink" if mode == _SYMLINK else "is not executable"
+            raise PreflightRefused(
+                f"{settings.scripts}/{name} {why}", f"git update-index --chmod=+x {settings.scripts}/{name}"
+            )
+        chosen[step] = f"{settings.scripts.strip('/')}/{name}"
+    return chosen
+
+
+def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | None = None) -> dict[str, str]:
+    """Find the scripts in a directory, checked so far as they can be before they run.
+
+    Args:
+        below: give paths relative to this directory.
+
+    Raises:
+        PreflightRefused: a required one is missing, or one may not be run.
+    """
+    try:
+        with os.scandir(directory) as found:
+            names = [e.name for e in found if not e.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        names = []
+    except OSError as error:
+        raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
+    chosen = _chosen(names, settings)
+    for step, name in chosen.items():
+        path = directory / name
+        try:
+            os.close(open_checked(path, trusted_owners(settings)))
+        except DeploykitError as error:
+            raise PreflightRefused(error.problem, error.remedy) from error
+        chosen[step] = str(path.relative_to(below)) if below is not None else str(path)
+    return chosen
+
+
+def _chosen(names: Iterable[str], settings: SiteSettings) -> dict[str, str]:
+    """Pick `pre-deploy`, or `pre-deploy.sh`, `.py`, ...; two candidates are a refusal."""
+    chosen: dict[str, str] = {}
+    names = sorted(names)
+    for step in SCRIPTS:
+        fitting = [n for n in names if n == step or n.startswith(step + ".")]
+        if len(fitting) > 1:
+            raise PreflightRefused(f"{' and '.join(fitting)}: which one is {step}?", "keep one of them")
+        if fitting:
+            chosen[step] = fitting[0]
+    missing = [step for step in settings.required if step not in chosen]
+    if missing:
+        where = settings.scripts or "(no scripts directory)"
+        raise PreflightRefused(
+            f"the required script {', '.join(missing)} is not in {where}", "add it, or take it from the site's required"
+        )
+    return chosen
+
+
+def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRules) -> None:
+    """A shared file must be there, or come with the tree; a shared path must be one inside the release.
+
+    Raises:
+        PreflightRefused: it is neither, or the path is not usable.
+    """
+    for text in site.settings.shared:
+        path = text.rstrip("/")
+        parts = path.split("/")
+        if not path or text.startswith("/") or any(p in ("", ".", "..", ".deploykit", ".git") for p in parts):
+            raise PreflightRefused(f"shared path {text!r} is not a path inside a release", "correct the site's shared")
+        if text.endswith("/") or os.path.lexists(site.shared_dir / path):
+            continue
+        parent, _, name = path.rpartition("/")
+        entries = list_directory(source.store, tree, parent, rules)
+        if not any(os.fsdecode(e.path.rpartition(b"/")[2]) == name for e in entries):
+            raise PreflightRefused(
+                f"the shared file {site.shared_dir / path} is missing",
+                f"create it, or write {path}/ in shared if it is a directory",
+            )
+
+
+def check_space(site: Site) -> None:
+    """Refuse when the disk cannot hold one more release of the live one's size.
+
+    Raises:
+        PreflightRefused: too few bytes or inodes are free.
+    """
+    size, files = _SPARE_BYTES, _SPARE_INODES
+    live = site.live_name()
+    if live and site.manifest_file(live).exists():
+        manifest = site.manifest(live)
+        size += manifest.total_bytes
+        files += len(manifest) + len(manifest.directories)
+    free = os.statvfs(site.path)
+    if free.f_bavail * free.f_frsize < size:
+        raise PreflightRefused(
+            f"{site.path} has {free.f_bavail * free.f_frsize} bytes free, a release needs about {size}",
+            "free some space, or keep fewer releases",
+        )
+    if free.f_files and free.f_favail < files:
+        raise PreflightRefused(
+            f"{site.path} has {free.f_favail} inodes free, a release needs about {files}",
+            "remove some files, or keep fewer releases",
+        )
+
+
+def find_drift(site: Site, name: str, *, paranoid: bool = False) -> Differences | None:
+    """Compare a release with its manifest; None where there is no manifest to compare with."""
+    settled = site.settled_file(name)
+    path = settled if settled.exists() else site.manifest_file(name)
+    if not path.exists():
+        return None
+    found = compare(Manifest.load(path), site.release_path(name), paranoid=paranoid)
+    patterns = site.settings.drift_ignore
+    if not patterns:
+        return found
+
+    def kept(paths: Iterable[str], end: str = "") -> tuple[str, ...]:
+        return tuple(p for p in paths if not any(fnmatch.fnmatch(p + end, pattern) for pattern in patterns))
+
+    return Differences(
+        modified=kept(found.modified),
+        missing=kept(found.missing),
+        added=kept(found.added),
+        added_directories=kept(found.added_directories, "/"),
+    )
+
+
+def check_drift(site: Site, allow: Allowances) -> str:
+    """Look whether the live release was edited by hand; return a warning, or an empty string.
+
+    Raises:
+        PolicyRefused: it was, and the settings say to refuse.
+    """
+    live = site.live_name()
+    if site.settings.drift == "ignore" or not live:
+        return ""
+    try:
+        found = find_drift(site, live)
+    except (DeploykitError, OSError) as error:
+        return f"the live release could not be compared with its manifest: {error}"
+    if not found:
+        return ""
+    lines = found.lines()
+    more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    text = f"the live release {live} was edited by hand: {', '.join(lines[:_LISTED])}{more}"
+    if site.settings.drift == "refuse" and not allow.drift:
+        raise PolicyRefused(text, "look at it with `deploykit release verify`; bring the edits into the repository")
+    return text

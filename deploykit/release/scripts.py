@@ -1,0 +1,304 @@
+"""Run one deploy script: by argv, in its own process group, with a clean environment, a time-out and a capped output.
+
+Rules: no shell. The environment is an allow-list, so neither `LD_PRELOAD` nor `GIT_DIR` of whoever started us reaches
+a script. The file is opened without following a symlink, and owner and mode are checked on that descriptor; nobody
+untrusted may own or write a directory on the way to it, so nobody can swap it; that it is still the same file is
+checked once more when it runs. When the script ends or its time is up, what it left in its process group is killed:
+a grandchild that holds on to stdout costs no time. A service that shall stay must leave the group (setsid, systemd).
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import logging
+import os
+import re
+import selectors
+import signal
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import ScriptFailed
+from deploykit.release.identity import Identity
+from deploykit.release.values import StepRecord
+
+_log = logging.getLogger(__name__)
+
+#: step, "stdout" or "stderr", text: called as output comes.
+OnOutput = Callable[[str, str, str], None]
+
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Taken over from our own environment when they look harmless.
+_INHERITED: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ")
+_HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@:+/-]{1,64}\Z")
+_GRACE: Final = 5.0
+_CHUNK: Final = 65536
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Script:
+    """One script to run.
+
+    Args:
+        step: what the step is called.
+        path: the program; its last component may not be a symlink.
+        arguments: after the program's name.
+        directory: where it runs.
+        environment: all of it.
+        timeout: seconds.
+        output_limit: bytes of output kept.
+        identity: who it runs as; None: as ourselves.
+        trusted: the uids that may own it and the directories above it.
+        umask: the script's; None leaves ours.
+    """
+
+    step: str
+    path: Path
+    arguments: tuple[str, ...]
+    directory: Path
+    environment: Mapping[str, str] = attrs.field(repr=False)
+    timeout: float
+    output_limit: int = 65536
+    identity: Identity | None = None
+    trusted: frozenset[int] = frozenset({0})
+    umask: int | None = None
+
+
+def clean_environment(identity: Identity | None, extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a script: fixed PATH, locale and time zone, the user's own HOME, and `extra`."""
+    environment = {"PATH": PATH, "LANG": "C.UTF-8"}
+    for name in _INHERITED:
+        value = os.environ.get(name, "")
+        if _HARMLESS.match(value):
+            environment[name] = value
+    if identity is not None:
+        environment |= {
+            "HOME": identity.home,
+            "USER": identity.name,
+            "LOGNAME": identity.name,
+            "SHELL": identity.shell,
+        }
+    else:
+        environment["HOME"] = str(Path("~").expanduser())
+    environment.update(extra)
+    return environment
+
+
+def run_script(script: Script, on_output: OnOutput | None = None) -> StepRecord:
+    """Run it to its end and return the record; a non-zero exit or a time-out is a `failed` record.
+
+    Raises:
+        ScriptFailed: it could not be started: not a file, not executable, not trusted, no interpreter.
+    """
+    started = time.monotonic()
+    fd = open_checked(script.path, script.trusted)
+    try:
+        process = _start(script)
+        try:
+            run = _Run(script, process, on_output)
+            _require_same(fd, script.path)
+            timed_out = run.to_the_end(started + script.timeout)
+        except BaseException:
+            _kill_group(process.pid, signal.SIGKILL)
+            process.wait()
+            raise
+        finally:
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
+    finally:
+        os.close(fd)
+    code = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    output = run.output.text()
+    if timed_out:
+        output += f"\n[ran longer than {script.timeout:g} s; it and what it started were killed]"
+    failed = timed_out or code != 0
+    return StepRecord(
+        name=script.step,
+        outcome="failed" if failed else "done",
+        seconds=round(time.monotonic() - started, 3),
+        exit_code=code,
+        output=output,
+    )
+
+
+def open_checked(path: Path, trusted: frozenset[int]) -> int:
+    """Open a script and check on the descriptor that it may be run.
+
+    Raises:
+        ScriptFailed: with what to correct.
+    """
+    for directory in path.parents:
+        try:
+            seen = directory.stat()
+        except OSError as error:
+            raise ScriptFailed(f"cannot run {path}: {error.strerror}", "look at the directories above it") from error
+        if seen.st_uid not in trusted or (seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX):
+            raise ScriptFailed(
+                f"{path} is not run: others than root and the deploying user can change {directory}",
+                "correct that directory's owner or mode",
+            )
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        why = "it is a symlink" if path.is_symlink() else error.strerror
+        raise ScriptFailed(f"cannot run {path}: {why}", "a readable, executable file must be there") from error
+    seen = os.fstat(fd)
+    problem = ""
+    if not stat.S_ISREG(seen.st_mode):
+        problem = "it is not a file"
+    elif not seen.st_mode & 0o111:
+        problem = "it is not executable (git update-index --chmod=+x, or chmod +x)"
+    elif seen.st_uid not in trusted:
+        problem = f"it belongs to uid {seen.st_uid}"
+    elif seen.st_mode & stat.S_IWOTH:
+        problem = "everybody can write it"
+    if problem:
+        os.close(fd)
+        raise ScriptFailed(f"cannot run {path}: {problem}", "correct the file")
+    return fd
+
+
+def _start(script: Script) -> subprocess.Popen[bytes]:
+    who = script.identity
+    try:
+        return subprocess.Popen(
+            [str(script.path), *script.arguments],
+            cwd=script.directory,
+            env=dict(script.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            user=who.uid if who is not None else None,
+            group=who.gid if who is not None else None,
+            extra_groups=who.groups if who is not None else None,
+            umask=script.umask if script.umask is not None else -1,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise ScriptFailed(
+            f"cannot run {script.path}: {why}", "look at its first line (#!...) and at its mode"
+        ) from error
+
+
+def _require_same(fd: int, path: Path) -> None:
+    """The program that was started must be the file that was checked."""
+    seen = os.fstat(fd)
+    try:
+        now = path.stat(follow_symlinks=False)
+    except OSError:
+        return  # a script may remove itself
+    if (seen.st_dev, seen.st_ino) != (now.st_dev, now.st_ino):
+        raise ScriptFailed(f"{path} was swapped while it was started", "look who can write there")
+
+
+class _Output:
+    """The first and the last bytes of an output of any length."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = max(1, limit // 2)
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._total = 0
+
+    def add(self, data: bytes) -> None:
+        self._total += len(data)
+        room = self._half - len(self._head)
+        if room > 0:
+            self._head += data[:room]
+            data = data[room:]
+        self._tail += data
+        if len(self._tail) > 2 * self._half:
+            del self._tail[: -self._half]
+
+    def text(self) -> str:
+        tail = self._tail[-self._half :]
+        lost = self._total - len(self._head) - len(tail)
+        head = self._head.decode(errors="replace")
+        if lost <= 0:
+            return (self._head + tail).decode(errors="replace")
+        return f"{head}\n[... {lost} bytes left out ...]\n{tail.decode(errors='replace')}"
+
+
+class _Run:
+    """A running script: its pipes and its end are waited for together."""
+
+    def __init__(self, script: Script, process: subprocess.Popen[bytes], on_output: OnOutput | None) -> None:
+        self._script = script
+        self._process = process
+        self._on_output = on_output
+        self.output = _Output(script.output_limit)
+        decoder = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {"stdout": decoder("replace"), "stderr": decoder("replace")}
+
+    def to_the_end(self, deadline: float) -> bool:
+        """Read until the script has ended; return whether its time ran out."""
+        timed_out = False
+        pidfd = os.pidfd_open(self._process.pid)
+        try:
+            with selectors.DefaultSelector() as waiting:
+                for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
+                    if pipe is not None:
+                        os.set_blocking(pipe.fileno(), False)
+                        waiting.register(pipe, selectors.EVENT_READ, name)
+                waiting.register(pidfd, selectors.EVENT_READ, "exit")
+                while True:
+                    events = waiting.select(max(0.0, deadline - time.monotonic()))
+                    for key, _ in events:
+                        if key.data != "exit" and not self._read(key.fd, key.data):
+                            waiting.unregister(key.fileobj)
+                    if any(key.data == "exit" for key, _ in events):
+                        break
+                    if time.monotonic() >= deadline:
+                        # First politely; what is still there when the grace is over is killed.
+                        _kill_group(self._process.pid, signal.SIGKILL if timed_out else signal.SIGTERM)
+                        deadline = time.monotonic() + _GRACE
+                        timed_out = True
+        finally:
+            os.close(pidfd)
+        # The script itself is a zombie still, so its group's number cannot be anybody else's.
+        _kill_group(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
+            if pipe is not None:
+                self._drain(pipe.fileno(), name)
+        return timed_out
+
+    def _drain(self, fd: int, name: str) -> None:
+        """Take what lies in a pipe, and wait for no more: a process that left the group may hold it open for ever."""
+        for _ in range(64):
+            if not self._read(fd, name):
+                return
+
+    def _read(self, fd: int, name: str) -> bool:
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return self._process.returncode is None
+        if not data:
+            return False
+        self.output.add(data)
+        self._tell(name, self._decoders[name].decode(data))
+        return True
+
+    def _tell(self, name: str, text: str) -> None:
+        if self._on_output is None or not text:
+            return
+        try:
+            self._on_output(self._script.step, name, text)
+        except Exception:  # noqa: BLE001 - a broken terminal must not break a deploy in the middle
+            _log.warning("the listener to %s's output failed; going on without it", self._script.step, exc_info=True)
+            self._on_output = None
+
+
+def _kill_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)

@@ -1,0 +1,220 @@
+"""A site on disk: its directories, its lock, its state, and what is live.
+
+    releases/<seq>-<tag>-<sha>/   one release each
+    shared/                       what every release links to
+    current -> releases/...       what is live, swapped by rename
+    .deploykit/                   state.json, journal, history/, manifests/, building/, trash/, lock
+
+The lock is flock(2) on `.deploykit/lock`: the kernel drops it with its process, so there is no stale lock and no
+unlock command. Reading (`current`, `releases`, `history`) takes no lock: every file is replaced whole.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from deploykit.errors import LockBusy, PreflightRefused
+from deploykit.names import path_component
+from deploykit.release.identity import trusted_owners
+from deploykit.release.state import SiteState, load_state, load_steps, save_state
+from deploykit.release.values import Operation, Release, StepRecord
+from deploykit.settings import SiteSettings
+from deploykit.trees import Manifest, check_link, read_link
+
+_log = logging.getLogger(__name__)
+
+_POLL: Final = 0.05
+_NAME_MAX: Final = 200
+
+
+class Site:
+    """One site: where it is and how it is to be run.
+
+    Args:
+        path: its directory; made with its parents by the first deploy.
+        settings: its settings.
+        name: what scripts and reports call it; the directory's name by default.
+    """
+
+    def __init__(self, path: Path, settings: SiteSettings | None = None, *, name: str = "") -> None:
+        self.path = Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would walk through current
+        self.settings = settings if settings is not None else SiteSettings()
+        self.name = name or self.path.name
+        self.releases_dir = self.path / "releases"
+        self.shared_dir = self.path / "shared"
+        self.current_link = self.path / "current"
+        self.private = self.path / ".deploykit"
+        self.state_file = self.private / "state.json"
+        self.journal_file = self.private / "journal"
+        self.building = self.private / "building"
+        self.trash = self.private / "trash"
+
+    def __repr__(self) -> str:
+        return f"Site({str(self.path)!r})"
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def exists(self) -> bool:
+        """Tell whether a deploy ever set this site up."""
+        return self.state_file.exists() or self.journal_file.exists()
+
+    def state(self) -> SiteState:
+        """Read the releases and operations."""
+        return load_state(self.state_file)
+
+    def live_name(self) -> str:
+        """The directory name `current` points at; empty when it points nowhere of ours."""
+        target = read_link(self.current_link)
+        if target is None:
+            return ""
+        path = Path(os.path.normpath(self.path / target))
+        return path.name if path.parent == self.releases_dir else ""
+
+    def current(self) -> Release | None:
+        """The live release, or None where none is."""
+        name = self.live_name()
+        return self.state().get(name) if name else None
+
+    def releases(self) -> tuple[Release, ...]:
+        """All releases known, oldest first; those gone from disk have `present` false."""
+        return self.state().releases
+
+    def history(self) -> tuple[Operation, ...]:
+        """The last operations, oldest first."""
+        return self.state().operations
+
+    def steps(self, operation: Operation) -> tuple[StepRecord, ...]:
+        """What each step of an operation did and printed."""
+        return load_steps(self.history_file(operation.number))
+
+    def history_file(self, number: int) -> Path:
+        """Where one operation's record lies."""
+        return self.private / "history" / f"{number:06d}.json"
+
+    def manifest_file(self, release: str) -> Path:
+        """Where a release's manifest lies: the tree as it was written."""
+        return self.private / "manifests" / f"{release}.manifest"
+
+    def settled_file(self, release: str) -> Path:
+        """Where the second manifest lies: the release as the scripts left it."""
+        return self.private / "manifests" / f"{release}.settled"
+
+    def release_path(self, release: str) -> Path:
+        """A release's directory."""
+        return self.releases_dir / release
+
+    def manifest(self, release: str) -> Manifest:
+        """Load a release's manifest."""
+        return Manifest.load(self.manifest_file(release))
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def save(self, state: SiteState) -> None:
+        """Replace the state."""
+        save_state(self.state_file, state, durable=self.settings.durable)
+
+    def set_up(self) -> None:
+        """Make the directories that are missing, and refuse a site that cannot be safe.
+
+        Raises:
+            PreflightRefused: something is in the way, foreign, or cannot be made; nothing else was touched.
+        """
+        try:
+            check_link(self.current_link)
+            self.path.mkdir(parents=True, exist_ok=True)
+            for directory, mode in (
+                (self.releases_dir, 0o777),
+                (self.shared_dir, 0o777),
+                (self.private, 0o750),
+                (self.private / "history", 0o750),
+                (self.private / "manifests", 0o750),
+                (self.building, 0o755),
+                (self.trash, 0o750),
+            ):
+                if not directory.is_dir():
+                    directory.mkdir(mode=mode)
+        except NotADirectoryError as error:
+            raise PreflightRefused(f"{error.filename} is not a directory", "move it away") from error
+        except FileExistsError as error:
+            raise PreflightRefused(
+                f"{error.filename} is in the way: a directory must be there", "move it away"
+            ) from error
+        except OSError as error:
+            raise PreflightRefused(
+                f"cannot set up {self.path}: {error.strerror} ({error.filename})",
+                "make the directory writable for the user deploykit runs as",
+            ) from error
+        self._check_owners()
+
+    def _check_owners(self) -> None:
+        trusted = trusted_owners(self.settings)
+        device = self.path.stat().st_dev
+        for directory in (self.path, self.releases_dir, self.private, self.building):
+            seen = directory.lstat() if directory != self.path else directory.stat()
+            if not stat.S_ISDIR(seen.st_mode):
+                raise PreflightRefused(f"{directory} is a symlink", "a real directory must be there")
+            if seen.st_uid not in trusted:
+                raise PreflightRefused(
+                    f"{directory} belongs to uid {seen.st_uid}, who could swap it under us",
+                    "chown it to the user deploykit runs as, or name that user in owner or run_as",
+                )
+            if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
+                raise PreflightRefused(f"{directory} is writable for everybody", f"chmod o-w {directory}")
+            if seen.st_dev != device:
+                raise PreflightRefused(
+                    f"{directory} is on another file system than {self.path}", "a release is put in place by a rename"
+                )
+
+    @contextmanager
+    def locked(self, wait: float | None = None, *, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+        """Hold the site's lock.
+
+        Args:
+            wait: seconds to wait for another deploy to end; the site's own setting by default.
+
+        Raises:
+            LockBusy: another one still runs.
+        """
+        wait = self.settings.lock_wait if wait is None else wait
+        fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            deadline = clock() + wait
+            told = False
+            while not _try_lock(fd):
+                if clock() >= deadline:
+                    raise LockBusy(
+                        f"another deploy of {self.path} is running",
+                        "wait for it, or raise lock_wait; it needs no unlock",
+                    )
+                if not told:
+                    _log.info("waiting for another deploy of %s to end", self.path)
+                    told = True
+                time.sleep(_POLL)
+            yield
+        finally:
+            os.close(fd)  # and with it the lock
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def release_name(seq: int, tag: str, commit: str) -> str:
+    """The directory name of a release: `00012-v1.4-0123456789ab`. Its number alone makes it unique.
+
+    >>> release_name(12, "topic/x", "0123456789abcdef" + "0" * 24)
+    '00012-topic%2Fx-0123456789ab'
+    """
+    return f"{seq:05d}-{path_component(tag)[:_NAME_MAX]}-{commit[:12]}"

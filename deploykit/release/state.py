@@ -1,0 +1,151 @@
+"""What a site knows of its releases: one small file, replaced whole.
+
+`.deploykit/state.json` holds the releases and the last operations; what each step printed lies beside it in
+`.deploykit/history/NUMBER.json`. Both name their format version. A file of another version is refused, not guessed at.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import attrs
+
+from deploykit.errors import ReleaseError
+from deploykit.release.values import Operation, Release, Status, StepRecord
+from deploykit.trees.durable import write_durably
+
+FORMAT: Final = 1
+_KEPT_OPERATIONS: Final = 200
+_KEPT_RELEASES: Final = 200
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SiteState:
+    """Releases in order of their number, operations in order of theirs."""
+
+    releases: tuple[Release, ...] = ()
+    operations: tuple[Operation, ...] = ()
+    next_seq: int = 1
+    next_operation: int = 1
+
+    def get(self, name: str) -> Release | None:
+        """Return the release of that directory name."""
+        return next((r for r in self.releases if r.name == name), None)
+
+    def find(self, text: str) -> Release | None:
+        """Return the newest release which that text means: its name, number, tag, or the start of its commit."""
+        for release in reversed(self.releases):
+            if text in (release.name, str(release.seq), release.tag, release.ref):
+                return release
+        if len(text) >= 7:
+            return next((r for r in reversed(self.releases) if r.commit.startswith(text)), None)
+        return None
+
+    def answered(self, request: str) -> Operation | None:
+        """Return the last operation carried out for that request, if any."""
+        if not request:
+            return None
+        return next((o for o in reversed(self.operations) if o.request == request), None)
+
+    def with_release(self, release: Release) -> SiteState:
+        """Add a release, or replace the one of that number."""
+        others = [r for r in self.releases if r.seq != release.seq]
+        ordered = sorted([*others, release], key=lambda r: r.seq)
+        return attrs.evolve(self, releases=tuple(ordered), next_seq=max(self.next_seq, release.seq + 1))
+
+    def with_operation(self, operation: Operation) -> SiteState:
+        """Add an operation, or replace the one of that number."""
+        others = [o for o in self.operations if o.number != operation.number]
+        ordered = sorted([*others, operation], key=lambda o: o.number)
+        return attrs.evolve(
+            self, operations=tuple(ordered), next_operation=max(self.next_operation, operation.number + 1)
+        )
+
+    def trimmed(self) -> SiteState:
+        """Forget operations beyond the last 200, and releases gone from disk beyond the last 200."""
+        surplus = max(0, len(self.releases) - _KEPT_RELEASES)
+        gone = {r.seq for r in [r for r in self.releases if not r.present][:surplus]}
+        return attrs.evolve(
+            self,
+            operations=self.operations[-_KEPT_OPERATIONS:],
+            releases=tuple(r for r in self.releases if r.seq not in gone),
+        )
+
+
+def load_state(path: Path) -> SiteState:
+    """Read a state file; one that is not there is an empty site.
+
+    Raises:
+        ReleaseError: damaged, or of another format version.
+    """
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return SiteState()
+    except OSError as error:
+        raise ReleaseError(
+            f"cannot read {path}: {error.strerror}", "correct the owner or mode of .deploykit"
+        ) from error
+    data = _parse(raw, path)
+    try:
+        return SiteState(
+            releases=tuple(_release(r) for r in data["releases"]),
+            operations=tuple(Operation(**o) for o in data["operations"]),
+            next_seq=data["next_seq"],
+            next_operation=data["next_operation"],
+        )
+    except (KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
+
+
+def save_state(path: Path, state: SiteState, *, durable: bool = True) -> None:
+    """Write the state whole or not at all."""
+    _write(path, {"format": FORMAT, **attrs.asdict(state.trimmed())}, durable)
+
+
+def load_steps(path: Path) -> tuple[StepRecord, ...]:
+    """Read what the steps of one operation printed; empty where it is gone."""
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return ()
+    try:
+        return tuple(StepRecord(**s) for s in _parse(raw, path)["steps"])
+    except (KeyError, TypeError) as error:
+        raise ReleaseError(f"{path} is damaged: {error}", "remove it; only the output of old steps is lost") from error
+
+
+def save_steps(path: Path, operation: Operation, steps: tuple[StepRecord, ...], *, durable: bool = True) -> None:
+    """Write one operation's record: who, what, and each step with its output."""
+    content = {"format": FORMAT, "operation": attrs.asdict(operation), "steps": [attrs.asdict(s) for s in steps]}
+    _write(path, content, durable)
+
+
+def _release(data: dict[str, Any]) -> Release:
+    release = Release(**data)
+    if release.status not in get_args(Status):
+        raise TypeError(f"unknown status {release.status!r}")
+    return release
+
+
+def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
+    raw = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+    write_durably(path, raw, mode=0o640, durable=durable)
+
+
+def _parse(raw: bytes, path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(raw)
+    except ValueError as error:
+        raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else None
+        raise ReleaseError(
+            f"{path} has format {found!r}, known is {FORMAT}", "use the deploykit version that wrote it, or a newer one"
+        )
+    return data
+
+
+_WAY_OUT: Final = "restore it from a backup, or move .deploykit away: current stays live, the next deploy starts anew"

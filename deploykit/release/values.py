@@ -1,0 +1,128 @@
+"""What a site holds and what a deploy says: values only.
+
+`outcome` has the words of the reply on the bus: `success`, `failure` (the old release is live as before),
+`rolled-back` (the new one was live and was taken back), `refused` (nothing was touched).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+
+Phase = Literal["deploy", "prepare", "activate", "rollback"]
+Outcome = Literal["success", "failure", "rolled-back", "refused"]
+StepOutcome = Literal["done", "failed", "skipped"]
+#: prepared: whole, never live. good: was or is live, all steps passed. failed: a step failed. interrupted: cut off by
+#: a crash. withdrawn: was live and somebody rolled back from it.
+Status = Literal["prepared", "good", "failed", "interrupted", "withdrawn"]
+
+#: The steps in their order. Those in SCRIPTS run a program of that name when there is one.
+STEPS = (
+    "preflight",
+    "export",
+    "pre-deploy",
+    "link-shared",
+    "pre-link",
+    "finalize",
+    "activate",
+    "post-deploy",
+    "health-check",
+    "health-url",
+)
+SCRIPTS = ("pre-deploy", "pre-link", "post-deploy", "health-check")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class StepRecord:
+    """One step: what became of it, how long it took, the exit code and capped output where a program ran."""
+
+    name: str
+    outcome: StepOutcome
+    seconds: float = 0.0
+    exit_code: int | None = None
+    output: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Release:
+    """One release of a site.
+
+    Args:
+        seq: counts up, never reused; the order of releases, whatever the clock says.
+        name: its directory below `releases/`.
+        ref, tag, commit, tree: what it was made from; `tag` is the ref as people say it.
+        present: its directory is on disk.
+        spare: it lies beyond the keep-limit and will become the next release.
+        pinned: never pruned.
+        created, activated: ISO 8601, UTC; `activated` is empty when it was never live.
+    """
+
+    seq: int
+    name: str
+    ref: str
+    tag: str
+    commit: str
+    tree: str
+    status: Status
+    present: bool = True
+    spare: bool = False
+    pinned: bool = False
+    created: str = ""
+    activated: str = ""
+    requested_by: str = ""
+    request: str = ""
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Operation:
+    """One deploy, preparation, activation or rollback, as the history keeps it. `outcome` is empty while it runs."""
+
+    number: int
+    phase: Phase
+    release: str
+    ref: str = ""
+    commit: str = ""
+    request: str = ""
+    requested_by: str = ""
+    node: str = ""
+    started: str = ""
+    finished: str = ""
+    outcome: Outcome | Literal["interrupted", ""] = ""
+    detail: str = ""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class DeployResult:
+    """What came of a call.
+
+    Args:
+        release: the directory's name; empty when none was made.
+        steps: each step in order, a script's with its exit code and output.
+        detail: one line: why it failed or was refused, or what is worth knowing.
+        error: the error behind a failure or refusal, for a caller that wants to raise it.
+        again: the answer to a request that was carried out before; nothing was done now.
+    """
+
+    outcome: Outcome
+    release: str = ""
+    steps: tuple[StepRecord, ...] = ()
+    detail: str = ""
+    error: DeploykitError | None = None
+    again: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 failed, 3 refused by policy (2: wrong usage or settings)."""
+        if self.outcome == "success":
+            return 0
+        return self.error.exit_code if self.error is not None else 1
+
+    def check(self) -> DeployResult:
+        """Return the result of a success; raise the error of anything else."""
+        if self.outcome == "success":
+            return self
+        raise self.error or (PreflightRefused if self.outcome == "refused" else ReleaseError)(self.detail)

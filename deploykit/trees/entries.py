@@ -1,0 +1,197 @@
+"""A git tree as a list of files: validated whole, before one byte is written.
+
+Rules: every name passes `names.refusal`; no two entries of a directory share a name; modes are git's own (the rest is
+refused, setuid and other odd bits are dropped); entries, depth and path length are capped while the tree is walked, so
+that a tree bomb ends at the cap; a submodule is refused or left out by the rules, never entered.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from dulwich.errors import ObjectFormatException
+from dulwich.objects import parse_tree
+
+from deploykit.errors import TreeError
+from deploykit.trees.names import refusal, shown
+from deploykit.trees.objects import TREE, ObjectReader
+from deploykit.trees.rules import TreeRules
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+
+    from deploykit.names import ObjectId
+
+FILE: Final = 0o100644
+EXECUTABLE: Final = 0o100755
+SYMLINK: Final = 0o120000
+GITLINK: Final = 0o160000
+DIRECTORY: Final = 0o040000
+
+_MAX_PATH: Final = 4000  # PATH_MAX is 4096 with the site's own path before it
+_MAX_TREE_BYTES: Final = 64 * 1024 * 1024
+_KEPT_TREES: Final = 4096
+
+
+class Entry(NamedTuple):
+    """One file, link or submodule. A tuple, because a tree has one for each of perhaps 50,000 files.
+
+    `path` is relative and as stored, `mode` one of FILE, EXECUTABLE, SYMLINK, GITLINK, `oid` hex.
+    """
+
+    path: bytes
+    mode: int
+    oid: bytes
+
+
+class Directory(NamedTuple):
+    """One directory: its path (empty for the root) and what lies directly in it, without directories."""
+
+    path: bytes
+    entries: list[Entry]
+
+
+class TreeWalk:
+    """Walks trees of one store under one set of rules: counts entries, and parses a tree that stands twice once."""
+
+    def __init__(self, reader: ObjectReader, rules: TreeRules) -> None:
+        self._reader = reader
+        self._rules = rules
+        self._parsed: dict[bytes, list[tuple[bytes, int, bytes]]] = {}
+        self._count = 0
+
+    def tree(self, oid: bytes, path: bytes) -> list[tuple[bytes, int, bytes]]:
+        """Return the checked (name, mode, oid) of one tree."""
+        known = self._parsed.get(oid)
+        if known is not None:
+            self._charge(len(known), path)
+            return known
+        raw = self._reader.read(oid, TREE)
+        try:
+            rows = list(parse_tree(raw, self._reader.oid_length, strict=False))
+        except (ObjectFormatException, ValueError) as error:
+            raise TreeError(
+                f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}", "check the repository"
+            ) from error
+        self._charge(len(rows), path)
+        checked = [(name, _mode(name, mode, path), sha) for name, mode, sha in rows]
+        if len({row[0] for row in checked}) != len(checked):
+            raise TreeError(
+                f"tree {oid.decode()} ({shown(path) or 'the root'}) holds one name twice", "check the repository"
+            )
+        if len(self._parsed) < _KEPT_TREES:
+            self._parsed[oid] = checked
+        return checked
+
+    def _charge(self, rows: int, path: bytes) -> None:
+        self._count += rows
+        if self._count > self._rules.max_entries:
+            raise TreeError(
+                f"the tree holds more than {self._rules.max_entries} entries (stopped in {shown(path) or 'the root'})",
+                "raise max_entries if the repository is to be trusted",
+            )
+
+    def walk(self, oid: bytes, path: bytes, depth: int) -> Iterator[Directory]:
+        """Yield the directories, parents first."""
+        if depth > self._rules.max_depth:
+            raise TreeError(
+                f"{shown(path)} lies {depth} directories deep; {self._rules.max_depth} are allowed",
+                "raise max_depth if the repository is to be trusted",
+            )
+        prefix = path + b"/" if path else b""
+        entries: list[Entry] = []
+        below: list[tuple[bytes, bytes]] = []
+        for name, mode, sha in self.tree(oid, path):
+            full = prefix + name
+            if len(full) > _MAX_PATH:
+                raise TreeError(f"the path {shown(full)} has {len(full)} bytes; {_MAX_PATH} are allowed")
+            if mode == DIRECTORY:
+                below.append((full, sha))
+            elif mode == GITLINK and self._rules.submodules == "refuse":
+                raise TreeError(
+                    f"{shown(full)} is a submodule, and submodules are not followed",
+                    'set submodules = "skip" to leave an empty directory in its place',
+                )
+            else:
+                if mode == SYMLINK and self._rules.symlinks == "refuse":
+                    raise TreeError(
+                        f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"'
+                    )
+                entries.append(Entry(full, mode, sha))
+        yield Directory(path, entries)
+        for full, sha in below:
+            yield from self.walk(sha, full, depth + 1)
+
+    def check_entry(self, full: bytes, mode: int) -> None:
+        """Apply the policies for links and submodules to one entry."""
+        if mode == GITLINK and self._rules.submodules == "refuse":
+            raise TreeError(
+                f"{shown(full)} is a submodule, and submodules are not followed",
+                'set submodules = "skip" to leave an empty directory in its place',
+            )
+        if mode == SYMLINK and self._rules.symlinks == "refuse":
+            raise TreeError(f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"')
+
+    def root(self, tree: ObjectId) -> bytes:
+        """Return the tree the rules make the root: `tree` itself, or its subdirectory."""
+        root = tree.encode()
+        here = b""
+        for part in [p for p in self._rules.subdirectory.encode().split(b"/") if p]:
+            for name, mode, sha in self.tree(root, here):
+                if name == part and mode == DIRECTORY:
+                    root = sha
+                    break
+            else:
+                raise TreeError(
+                    f"the tree has no directory {self._rules.subdirectory}", "correct the site's subdirectory"
+                )
+            here = here + b"/" + part if here else part
+        return root
+
+
+def _mode(name: bytes, mode: int, path: bytes) -> int:
+    why = refusal(name)
+    full = path + b"/" + name if path else name
+    if why is not None:
+        raise TreeError(f"refused the file name {shown(full)}: {why}", "remove it from the repository")
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFREG:
+        return EXECUTABLE if mode & 0o100 else FILE
+    if kind in (DIRECTORY, SYMLINK, GITLINK):
+        return kind
+    raise TreeError(f"{shown(full)} has mode {mode:o}, which git does not use", "check the repository")
+
+
+def walk_tree(reader: ObjectReader, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[Directory]:
+    """Yield each directory of `tree` with its entries, parents first, everything checked.
+
+    Raises:
+        TreeError: a name, mode or limit; the text names the path.
+    """
+    rules = rules or TreeRules()
+    walk = TreeWalk(reader, rules)
+    return walk.walk(walk.root(tree), b"", 0)
+
+
+def list_tree(store: BaseObjectStore, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[Entry]:
+    """Yield every file, link and submodule of `tree`, checked. See `walk_tree`."""
+    rules = rules or TreeRules()
+    with ObjectReader(store, max_bytes=_MAX_TREE_BYTES) as reader:
+        for directory in walk_tree(reader, tree, rules):
+            yield from directory.entries
+
+
+def list_directory(store: BaseObjectStore, tree: ObjectId, path: str, rules: TreeRules) -> tuple[Entry, ...]:
+    """Return what lies directly in one directory of `tree`, directories included; empty where there is none."""
+    with ObjectReader(store, max_bytes=_MAX_TREE_BYTES) as reader:
+        walk = TreeWalk(reader, rules)
+        here, at = walk.root(tree), b""
+        for part in [p for p in path.encode().split(b"/") if p]:
+            below = {name: sha for name, mode, sha in walk.tree(here, at) if mode == DIRECTORY}
+            if part not in below:
+                return ()
+            here, at = below[part], at + b"/" + part if at else part
+        prefix = at + b"/" if at else b""
+        return tuple(Entry(prefix + name, mode, sha) for name, mode, sha in walk.tree(here, at))

@@ -1,0 +1,156 @@
+"""Files and directories through descriptors: no path is walked twice, no symlink is ever walked through.
+
+Every call names one component below an open directory. A directory that somebody swaps for a symlink meanwhile is an
+error (ELOOP, ENOTDIR), not a way out of the tree. A file gets its mode when it is created and is never wider than
+that; `umask` takes bits off on top of the process's own.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from deploykit.trees.durable import write_all
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+Owner = tuple[int, int]
+
+
+def open_directory(path: Path | str, dir_fd: int | None = None) -> int:
+    """Open a directory, its last component not a symlink."""
+    return os.open(path, _DIRECTORY, dir_fd=dir_fd)
+
+
+def make_directory(name: str, dir_fd: int, *, umask: int | None, owner: Owner | None = None) -> int:
+    """Create a directory that must not be there yet, and open it."""
+    os.mkdir(name, 0o777 & ~(umask or 0), dir_fd=dir_fd)
+    fd = open_directory(name, dir_fd)
+    try:
+        settle(fd, 0o777, umask, owner)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def settle(fd: int, mode: int, umask: int | None, owner: Owner | None) -> None:
+    """Give an open file the wanted owner, and the mode where the process's own umask took too much."""
+    if owner is not None:
+        os.fchown(fd, *owner)
+    if umask is not None:
+        wanted = mode & ~umask
+        if stat.S_IMODE(os.fstat(fd).st_mode) != wanted:
+            os.fchmod(fd, wanted)
+
+
+def put_file(
+    name: str, dir_fd: int, content: bytes | Iterable[bytes], *, mode: int, umask: int | None, owner: Owner | None
+) -> os.stat_result:
+    """Create a file with `content` and return its `fstat`. A file of that name is an error, never overwritten.
+
+    Args:
+        mode: before the umask: 0o666 or 0o777.
+    """
+    fd = os.open(name, _CREATE, mode & ~umask if umask else mode, dir_fd=dir_fd)
+    try:
+        if isinstance(content, bytes):
+            write_all(fd, content)
+        else:
+            for piece in content:
+                write_all(fd, piece)
+        if owner is not None or umask is not None:
+            settle(fd, mode, umask, owner)
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -> os.stat_result:
+    """Create a symlink and return its `lstat`."""
+    os.symlink(os.fsdecode(target), name, dir_fd=dir_fd)
+    if owner is not None:
+        os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
+    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+
+def read_file(name: str, dir_fd: int) -> bytes:
+    """Read a regular file whole; anything else (a link, a pipe, a device) is an error."""
+    fd = os.open(name, _READ, dir_fd=dir_fd)
+    try:
+        seen = os.fstat(fd)
+        if not stat.S_ISREG(seen.st_mode):
+            raise OSError(22, "not a regular file", name)
+        parts: list[bytes] = []
+        while piece := os.read(fd, 1024 * 1024):
+            parts.append(piece)
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(name: str, dir_fd: int) -> None:
+    """Remove a directory and all below it, never through a symlink; what is not there is fine."""
+    try:
+        fd = open_directory(name, dir_fd)
+    except FileNotFoundError:
+        return
+    except (NotADirectoryError, OSError):
+        os.unlink(name, dir_fd=dir_fd)
+        return
+    try:
+        with os.scandir(fd) as found:
+            entries = [(e.name, e.is_dir(follow_symlinks=False)) for e in found]
+        for child, is_dir in entries:
+            if is_dir:
+                remove_tree(child, fd)
+            else:
+                os.unlink(child, dir_fd=fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=dir_fd)
+
+
+class Directories:
+    """Opens directories below a root by their relative path, component by component, keeping the last ones open.
+
+    Neighbours in a tree share most of their path, so a short stack of open descriptors serves nearly every call.
+    """
+
+    def __init__(self, root_fd: int) -> None:
+        self._stack: list[tuple[str, int]] = [("", root_fd)]
+
+    def __enter__(self) -> Directories:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while len(self._stack) > 1:
+            os.close(self._stack.pop()[1])
+
+    def open(self, path: str, *, create: bool = False, umask: int | None = None, owner: Owner | None = None) -> int:
+        """Return a descriptor of directory `path`; valid until the next call."""
+        stack = self._stack
+        while stack[-1][0] != path and not _below(path, stack[-1][0]):
+            os.close(stack.pop()[1])
+        here, fd = stack[-1]
+        rest = path[len(here) :].strip("/")
+        for part in rest.split("/") if rest else ():
+            here = f"{here}/{part}" if here else part
+            if create:
+                try:
+                    fd = make_directory(part, fd, umask=umask, owner=owner)
+                except FileExistsError:
+                    fd = open_directory(part, fd)
+            else:
+                fd = open_directory(part, fd)
+            stack.append((here, fd))
+        return fd
+
+
+def _below(path: str, parent: str) -> bool:
+    return not parent or path.startswith(parent + "/")

@@ -1,0 +1,50 @@
+"""Which file names of a git tree may be written.
+
+git's own rules on every platform at once: a tree that would be an attack on a Mac or a Windows node is refused on
+Linux as well, because trees travel (facts: git's t1014 confusing names). A name that is not UTF-8 is an ordinary name.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from dulwich.index import validate_path_element_default, validate_path_element_hfs, validate_path_element_ntfs
+
+_MAX_NAME: Final = 255
+
+#: Names that cannot be any spelling of `.git`, `.` or `..` on any file system: no need for the slow look.
+_PLAIN = re.compile(rb"[A-FH-Za-fh-z0-9_][A-Za-z0-9_.~+=@,%#-]*\Z")
+
+
+def refusal(name: bytes) -> str | None:
+    """Say why `name` must not be written, or None when it may.
+
+    >>> refusal(b"README"), refusal(b".GIT"), refusal(b"a/b")
+    (None, 'git keeps its own data under that name', 'a name must not be empty, nor hold a slash or NUL')
+    """
+    if len(name) > _MAX_NAME:
+        return f"a name may have {_MAX_NAME} bytes, this has {len(name)}"
+    if _PLAIN.match(name):
+        return None
+    if not name or b"/" in name or b"\0" in name:
+        return "a name must not be empty, nor hold a slash or NUL"
+    if name in (b".", b".."):
+        return "a name must not be a way to another directory"
+    if not (validate_path_element_default(name) and validate_path_element_ntfs(name) and _hfs_allows(name)):
+        return "git keeps its own data under that name"
+    return None
+
+
+def _hfs_allows(name: bytes) -> bool:
+    try:
+        name.decode()
+    except UnicodeDecodeError:
+        return True  # HFS+ cannot hold it, so it cannot be a disguise there
+    return validate_path_element_hfs(name)
+
+
+def shown(path: bytes) -> str:
+    """A path for an error line: escaped, bounded."""
+    text = ascii(path.decode("utf-8", "backslashreplace"))[1:-1]
+    return text if len(text) <= 200 else text[:197] + "..."

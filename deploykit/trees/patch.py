@@ -1,0 +1,200 @@
+"""Turn a directory we wrote into another tree: only what differs is written.
+
+The directory is compared with its manifest first. What is proved stays; what was edited, added or lost meanwhile is
+brought back or removed, so that the result is the same as a fresh export, byte for byte. No file is ever written in
+place: a changed one is a new file under the old name, for a reader may still hold the old one open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from deploykit.errors import TreeError
+from deploykit.trees.diff import TreeDiff, diff_trees
+from deploykit.trees.entries import GITLINK, SYMLINK, Entry
+from deploykit.trees.files import Directories, open_directory, remove_tree
+from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
+from deploykit.trees.objects import ObjectReader
+from deploykit.trees.rules import TreeRules
+from deploykit.trees.verify import Differences, compare
+from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, next_tick
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+
+    from deploykit.names import ObjectId
+
+
+class CannotPatch(Exception):
+    """The directory cannot be turned into the new tree; write it afresh. Nothing was changed yet."""
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Patched:
+    """What a patch did: files written, files removed, files that had to be brought back, and the new manifest."""
+
+    manifest: Manifest = attrs.field(repr=False)
+    written: int
+    removed: int
+    repaired: int
+
+
+def patch_tree(
+    store: BaseObjectStore,
+    tree: ObjectId,
+    target: Path,
+    manifest: Manifest,
+    rules: TreeRules | None = None,
+    options: WriteOptions | None = None,
+    *,
+    paranoid: bool = False,
+) -> Patched:
+    """Turn `target`, written earlier with `manifest`, into `tree`.
+
+    Not made durable here: call `sync_filesystem`, or activate through something that does.
+
+    Args:
+        paranoid: read every file that stays, instead of trusting `lstat`.
+
+    Raises:
+        CannotPatch: it must be written afresh (other rules, old tree no longer in the store, attributes changed).
+        TreeError: the new tree holds what must not be written.
+        OSError: the file system refused. The target is then half done: remove it.
+    """
+    rules = rules or TreeRules()
+    options = options or WriteOptions()
+    if manifest.fingerprint != options.fingerprint:
+        raise CannotPatch("it was written by other rules")
+    with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
+        if manifest.oid_length != reader.oid_length:
+            raise CannotPatch("it was written from a repository of another kind")
+        try:
+            reader.read(manifest.tree.encode(), 2)
+        except TreeError as error:
+            raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
+        diff = diff_trees(reader, manifest.tree, tree, rules)  # type: ignore[arg-type]
+        if any(e.path.rpartition(b"/")[2] == b".gitattributes" for e in (*diff.changed, *diff.added)):
+            raise CannotPatch("attributes changed")
+        root = open_directory(target)
+        try:
+            if os.fstat(root).st_dev != manifest.device:
+                raise CannotPatch("it lies on another file system than before")
+            patch = _Patch(reader, root, manifest, rules, options, diff)
+            return patch.run(compare(manifest, root, paranoid=paranoid), str(tree))
+        finally:
+            os.close(root)
+
+
+class _Patch:
+    def __init__(
+        self,
+        reader: ObjectReader,
+        root: int,
+        manifest: Manifest,
+        rules: TreeRules,
+        options: WriteOptions,
+        diff: TreeDiff,
+    ) -> None:
+        self._reader = reader
+        self._root = root
+        self._old = manifest
+        self._rules = rules
+        self._options = options
+        self._diff = diff
+        self._at = {path: at for at, path in enumerate(manifest.paths)}
+
+    def run(self, found: Differences, tree: str) -> Patched:
+        diff = self._diff
+        gone = {os.fsdecode(p) for p in diff.removed}
+        write = {os.fsdecode(e.path): e for e in (*diff.changed, *diff.added)}
+        empty = self._old.directories  # a submodule that is left out is an empty directory
+        write = {p: e for p, e in write.items() if e.mode != GITLINK or p not in empty}
+        gone_directories = [os.fsdecode(p) for p in diff.removed_directories]
+        gone_directories += [p for p in (*gone, *write) if p in empty]
+        below = tuple(d + "/" for d in gone_directories)
+        ours = {p for p, at in self._at.items() if self._old.numbers[at * WIDTH + MODE] & OURS}
+        repair = [
+            self._entry(path)
+            for path in (*found.modified, *found.missing)
+            if path not in write and path not in gone and path not in ours and not (below and path.startswith(below))
+        ]
+        links = self._check_links(write)
+        missing = set(found.missing)
+        unlink = {p for p in (*gone, *ours, *write, *found.modified) if p in self._at and p not in missing}
+        unlink |= set(found.added)
+        drop = {self._at[p] for p in {*gone, *ours, *write, *found.modified, *found.missing} if p in self._at}
+        drop |= {at for p, at in self._at.items() if below and p.startswith(below)}
+        rows = Rows.without(self._old, drop)
+        with Directories(self._root) as opened:
+            for path in sorted(unlink):
+                where, _, name = path.rpartition("/")
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=opened.open(where))
+            for path in sorted({*gone_directories, *found.added_directories}):
+                where, _, name = path.rpartition("/")
+                with contextlib.suppress(FileNotFoundError):
+                    remove_tree(name, opened.open(where))
+        rows.directories = {
+            d for d in rows.directories if d not in gone_directories and not (below and d.startswith(below))
+        } - gone
+        self._adopt(rows, found)
+        writer = EntryWriter(self._reader, self._root, self._rules, self._options, links, rows)
+        writer.make_directories(os.fsdecode(d) for d in diff.added_directories)
+        writer.make_directories(sorted(d for d in rows.directories if not self._there(d)))
+        writer.write(sorted([*write.values(), *repair]))
+        self._check_caps(rows)
+        done = rows.finish(tree=tree, fingerprint=self._old.fingerprint, device=self._old.device, taken_ns=next_tick())
+        return Patched(manifest=done, written=len(write), removed=len(gone), repaired=len(repair))
+
+    def _there(self, directory: str) -> bool:
+        try:
+            os.stat(directory, dir_fd=self._root, follow_symlinks=False)
+        except OSError:
+            return False
+        return True
+
+    def _entry(self, path: str) -> Entry:
+        row = self._old.row(self._at[path])
+        return Entry(os.fsencode(path), row.mode, row.oid.encode())
+
+    def _adopt(self, rows: Rows, found: Differences) -> None:
+        """Rows that were proved by reading are known by their new `lstat` from now on."""
+        if not found.touched:
+            return
+        place = {path: at for at, path in enumerate(rows.paths)}
+        for old, seen in found.touched:
+            at = place.get(self._old.paths[old])
+            if at is None:
+                continue
+            rows.numbers[at * WIDTH + MTIME] = seen.st_mtime_ns
+            rows.numbers[at * WIDTH + CTIME] = seen.st_ctime_ns
+            rows.numbers[at * WIDTH + INODE] = seen.st_ino & INODE_MASK
+
+    def _check_links(self, write: dict[str, Entry]) -> dict[bytes, bytes]:
+        """Apply the symlink policy to the tree as it will be: one new link can turn an old one into a way out."""
+        old = (
+            [row for row in self._old.rows() if row.mode == SYMLINK and not row.ours and row.path not in write]
+            if any(self._old.numbers[at] & 0o170000 == SYMLINK for at in range(0, len(self._old.numbers), WIDTH))
+            else []
+        )
+        gone = {os.fsdecode(p) for p in self._diff.removed}
+        below = tuple(os.fsdecode(p) + "/" for p in self._diff.removed_directories)
+        kept = [
+            Entry(os.fsencode(r.path), r.mode, r.oid.encode())
+            for r in old
+            if r.path not in gone and not (below and r.path.startswith(below))
+        ]
+        fresh = [e for e in write.values() if e.mode == SYMLINK]
+        return check_links(self._reader, [*kept, *fresh], self._rules, self._options.outside)
+
+    def _check_caps(self, rows: Rows) -> None:
+        total = sum(rows.numbers[SIZE::WIDTH])
+        if total > self._rules.max_bytes or len(rows.paths) + len(rows.directories) > self._rules.max_entries:
+            raise TreeError(
+                "the tree is larger than allowed", "raise max_bytes or max_entries if the repository is to be trusted"
+            )

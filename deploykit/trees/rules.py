@@ -1,0 +1,46 @@
+"""How a tree may be written: the limits and policies, as one value.
+
+Defaults refuse what cannot be written as git would write it. Sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import attrs
+
+SymlinkPolicy = Literal["inside", "any", "refuse"]
+SubmodulePolicy = Literal["refuse", "skip"]
+
+#: Attributes that make git write something else than what is stored. We write what is stored, or refuse.
+CONVERTING: Final = ("filter", "eol", "ident", "working-tree-encoding")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TreeRules:
+    """What a tree may hold and how it is written.
+
+    Args:
+        max_entries: files, links and directories together; a tree of 11 objects can describe 10^10 files.
+        max_depth: directories inside directories.
+        max_bytes: the sum of all files.
+        max_file_bytes: one file, and every delta base on the way to it.
+        symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows no link at all.
+        submodules: `refuse`, or `skip`: an empty directory stands there, as after git's own checkout.
+        raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored: files are then
+            written as stored (for LFS: the pointer). A file that wants one not listed here is a refusal.
+        export_attributes: honour `export-ignore` and `export-subst`, as `git archive` does and a checkout does not.
+        umask: bits taken from the modes; None takes the process's own.
+        subdirectory: only this directory of the tree, as the root.
+    """
+
+    max_entries: int = 250_000
+    max_depth: int = 64
+    max_bytes: int = 8 * 1024**3
+    max_file_bytes: int = 1024**3
+    symlinks: SymlinkPolicy = "inside"
+    submodules: SubmodulePolicy = "refuse"
+    raw_attributes: tuple[str, ...] = ()
+    export_attributes: bool = False
+    umask: int | None = None
+    subdirectory: str = ""

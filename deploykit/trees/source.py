@@ -1,0 +1,86 @@
+"""A plain git repository on disk as the source of trees, where no mirror is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import attrs
+from dulwich.errors import NotGitRepository
+from dulwich.objects import Commit
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+
+from deploykit.errors import InvalidName, RefNotFound, UsageError
+from deploykit.names import ObjectId, parse_object_id
+from deploykit.trees.history import commit_of
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Found:
+    """What a name stands for. `ref` is empty when a bare commit id was asked for."""
+
+    ref: str
+    object_id: ObjectId
+    commit: ObjectId
+    tree: ObjectId
+
+
+class Repository:
+    """Reads trees from a repository, bare or not. Only reads."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._repo = Repo(str(path))
+        except NotGitRepository as error:
+            raise UsageError(f"{path} is not a git repository", "give a mirror, or any clone") from error
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its files."""
+        self._repo.close()
+
+    @property
+    def store(self) -> BaseObjectStore:
+        """The dulwich object store."""
+        return self._repo.object_store
+
+    def resolve(self, name: str) -> Found:
+        """Look up a full ref name, the name of a tag or branch (tags first), or a commit id.
+
+        Raises:
+            RefNotFound: there is no such thing here.
+        """
+        for ref in (name, f"refs/tags/{name}", f"refs/heads/{name}"):
+            if ref.startswith("refs/"):
+                oid = self._repo.refs.get_peeled(Ref(ref.encode())) or self._ref(ref)
+                if oid is not None:
+                    return self._found(ref, oid)
+        try:
+            return self._found("", parse_object_id(name).encode())
+        except InvalidName as error:
+            raise RefNotFound(f"there is no ref {name!a}", "fetch first, or check the name") from error
+
+    def _ref(self, ref: str) -> bytes | None:
+        try:
+            return self._repo.refs[Ref(ref.encode())]
+        except KeyError:
+            return None
+
+    def _found(self, ref: str, oid: bytes) -> Found:
+        commit: Commit = commit_of(self._repo.object_store, oid)
+        return Found(
+            ref=ref,
+            object_id=ObjectId(oid.decode()),
+            commit=ObjectId(commit.id.decode()),
+            tree=ObjectId(commit.tree.decode()),
+        )

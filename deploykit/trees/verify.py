@@ -1,0 +1,198 @@
+"""Is a directory still what its manifest says? One `lstat` per file; only what looks different is read.
+
+A row is proved when mode, size, mtime, ctime and inode are as they were, and its mtime lies before the instant the
+manifest was taken. Anything else is read and hashed, so a backup that was put back or a `touch` is no difference, and
+an edit that restored the old mtime is one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import attrs
+
+from deploykit.trees.files import open_directory, read_file
+from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
+from deploykit.trees.objects import blob_id
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Differences:
+    """What a directory holds otherwise than its manifest says. Paths are relative.
+
+    Args:
+        modified: content, mode or kind changed.
+        missing: rows that are gone.
+        added: files and links that no row knows.
+        added_directories: directories that no row needs; what lies in them is not listed.
+        touched: rows that were proved by reading, with what `lstat` says now (index, stat).
+    """
+
+    modified: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    added_directories: tuple[str, ...] = ()
+    touched: tuple[tuple[int, os.stat_result], ...] = attrs.field(default=(), repr=False)
+
+    def __bool__(self) -> bool:
+        return bool(self.modified or self.missing or self.added or self.added_directories)
+
+    def lines(self) -> list[str]:
+        """One line for each difference, sorted by path."""
+        found = [(p, "modified") for p in self.modified]
+        found += [(p, "missing") for p in self.missing]
+        found += [(p, "added") for p in self.added]
+        found += [(p + "/", "added") for p in self.added_directories]
+        return [f"{what} {path}" for path, what in sorted(found)]
+
+
+def compare(manifest: Manifest, root: Path | int, *, paranoid: bool = False) -> Differences:
+    """Compare the directory `root` (a path, or a descriptor) with its manifest.
+
+    Args:
+        paranoid: read and hash every file.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    fd = open_directory(root) if isinstance(root, Path) else os.dup(root)
+    try:
+        scan = _Scan(manifest, paranoid)
+        scan.directory("", fd)
+        return scan.result()
+    finally:
+        os.close(fd)
+
+
+class _Scan:
+    def __init__(self, manifest: Manifest, paranoid: bool) -> None:
+        self._manifest = manifest
+        self._paranoid = paranoid
+        self._left = {path: at for at, path in enumerate(manifest.paths)}
+        self._modified: list[str] = []
+        self._added: list[str] = []
+        self._added_directories: list[str] = []
+        self._touched: list[tuple[int, os.stat_result]] = []
+
+    def directory(self, where: str, fd: int) -> None:
+        """Compare one directory and what is below it."""
+        prefix = where + "/" if where else ""
+        known = self._manifest.directories
+        numbers = self._manifest.numbers
+        taken = self._manifest.taken_ns
+        paranoid = self._paranoid
+        take = self._left.pop
+        below: list[tuple[str, str]] = []
+        with os.scandir(fd) as found:
+            for entry in found:
+                name = entry.name
+                path = prefix + name
+                if entry.is_dir(follow_symlinks=False):
+                    if path in known:
+                        below.append((path, name))
+                    else:
+                        self._added_directories.append(path)
+                    continue
+                at = take(path, -1)
+                if at < 0:
+                    self._added.append(path)
+                    continue
+                seen = entry.stat(follow_symlinks=False)
+                row = at * WIDTH
+                mtime = seen.st_mtime_ns
+                if (
+                    numbers[row + MTIME] != mtime
+                    or numbers[row + SIZE] != seen.st_size
+                    or numbers[row + CTIME] != seen.st_ctime_ns
+                    or numbers[row + INODE] != seen.st_ino & INODE_MASK
+                    or numbers[row + PERM] != seen.st_mode
+                    or mtime >= taken
+                    or paranoid
+                ):
+                    self._look(at, path, name, seen, fd)
+        for path, name in below:
+            child = open_directory(name, fd)
+            try:
+                self.directory(path, child)
+            finally:
+                os.close(child)
+
+    def _look(self, at: int, path: str, name: str, seen: os.stat_result, fd: int) -> None:
+        """Something about a row's `lstat` is not as it was: let the content decide."""
+        row = at * WIDTH
+        numbers = self._manifest.numbers
+        if numbers[row + PERM] != seen.st_mode or numbers[row + SIZE] != seen.st_size:
+            self._modified.append(path)
+            return
+        size = self._manifest.oid_length
+        wanted = self._manifest.oids[at * size : (at + 1) * size]
+        if not any(wanted):  # never hashed: `lstat` is all there is to go by
+            same = numbers[row + MTIME] == seen.st_mtime_ns and numbers[row + INODE] == seen.st_ino & INODE_MASK
+            if not same:
+                self._modified.append(path)
+            return
+        if stat.S_ISLNK(seen.st_mode):
+            content = os.fsencode(os.readlink(name, dir_fd=fd))
+        elif stat.S_ISREG(seen.st_mode):
+            content = read_file(name, fd)
+        else:
+            return  # a pipe or a device, by the same mode as before
+        if blob_id(content, size) == wanted:
+            self._touched.append((at, seen))
+        else:
+            self._modified.append(path)
+
+    def result(self) -> Differences:
+        """What was found."""
+        return Differences(
+            modified=tuple(self._modified),
+            missing=tuple(self._left),
+            added=tuple(self._added),
+            added_directories=tuple(self._added_directories),
+            touched=tuple(self._touched),
+        )
+
+
+def settle(manifest: Manifest, root: Path, taken_ns: int) -> Manifest:
+    """Take a second manifest of a directory whose scripts have run: every file as it is now, known content or not.
+
+    Rows that are as they were keep their id; what scripts changed or added is known by its `lstat` alone.
+    """
+    fd = open_directory(root)
+    try:
+        found = compare(manifest, fd)
+        drop = {at for at, _ in found.touched}
+        paths = {path: at for at, path in enumerate(manifest.paths)}
+        drop |= {paths[p] for p in (*found.modified, *found.missing)}
+        rows = Rows.without(manifest, drop)
+        size = manifest.oid_length
+        for at, seen in found.touched:
+            mode = manifest.numbers[at * WIDTH + MODE]
+            rows.add(manifest.paths[at], mode, seen, manifest.oids[at * size : (at + 1) * size])
+        unknown = bytes(size)
+        for path in (*found.modified, *found.added):
+            seen = os.stat(path, dir_fd=fd, follow_symlinks=False)
+            rows.add(path, stat.S_IFMT(seen.st_mode), seen, unknown)
+        for path in found.added_directories:
+            _add_all(rows, path, fd, unknown)
+    finally:
+        os.close(fd)
+    return rows.finish(tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=taken_ns)
+
+
+def _add_all(rows: Rows, path: str, fd: int, unknown: bytes) -> None:
+    rows.directories.add(path)
+    child = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    try:
+        with os.scandir(child) as found:
+            for entry in found:
+                full = f"{path}/{entry.name}"
+                if entry.is_dir(follow_symlinks=False):
+                    _add_all(rows, full, fd, unknown)
+                else:
+                    seen = entry.stat(follow_symlinks=False)
+                    rows.add(full, stat.S_IFMT(seen.st_mode), seen, unknown)
+    finally:
+        os.close(child)

@@ -1,0 +1,234 @@
+"""A git tree written as files, once, into a directory that did not exist before.
+
+Rules: the list is validated whole before the first write (`entries`); every file is created, never overwritten, by
+descriptors that follow no symlink (`files`), with its final mode; when `write_tree` returns with `durable`, a power
+cut cannot take a byte of it away. On any error the caller removes the target: nothing outside it was touched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from deploykit.errors import TreeError
+from deploykit.trees.durable import sync_directory, sync_filesystem
+from deploykit.trees.entries import EXECUTABLE, GITLINK, SYMLINK, Directory, Entry, walk_tree
+from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
+from deploykit.trees.links import leaves_tree
+from deploykit.trees.manifest import Manifest, Rows
+from deploykit.trees.names import shown
+from deploykit.trees.objects import BLOB, ObjectReader
+from deploykit.trees.rules import TreeRules
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+
+    from deploykit.names import ObjectId
+
+_MAX_TARGET: Final = 4095
+_LFS: Final = b"version https://git-lfs.github.com/spec/"
+
+Progress = Callable[[int, int], None]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class WriteOptions:
+    """How to write, beyond what the tree may hold.
+
+    Args:
+        durable: return only when a power cut cannot take it away again.
+        owner: (uid, gid) for everything written; None leaves the process's own.
+        outside: paths that will become links to shared directories.
+        fingerprint: kept in the manifest; a tree is only patched under the same one.
+        progress: called with (files done, files in all) now and then.
+    """
+
+    durable: bool = True
+    owner: Owner | None = None
+    outside: frozenset[bytes] = frozenset()
+    fingerprint: str = ""
+    progress: Progress | None = None
+
+
+def write_tree(
+    store: BaseObjectStore,
+    tree: ObjectId,
+    target: Path,
+    rules: TreeRules | None = None,
+    options: WriteOptions | None = None,
+) -> Manifest:
+    """Write `tree` into the new directory `target` and return its manifest.
+
+    Raises:
+        TreeError: the tree holds what must not be written, or an object is missing or damaged.
+        OSError: the file system refused (no space, no inodes, read-only, an I/O error).
+    """
+    rules = rules or TreeRules()
+    options = options or WriteOptions()
+    with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
+        directories = list(walk_tree(reader, tree, rules))
+        links = check_links(reader, (e for d in directories for e in d.entries), rules, options.outside)
+        parent = open_directory(target.parent)
+        try:
+            root = make_directory(target.name, parent, umask=rules.umask, owner=options.owner)
+            try:
+                rows = Rows(reader.oid_length)
+                EntryWriter(reader, root, rules, options, links, rows).write_directories(directories)
+                if options.durable:
+                    sync_filesystem(root)
+                    sync_directory(parent)
+                return rows.finish(
+                    tree=str(tree),
+                    fingerprint=options.fingerprint,
+                    device=os.fstat(root).st_dev,
+                    taken_ns=next_tick(),
+                )
+            finally:
+                os.close(root)
+        finally:
+            os.close(parent)
+
+
+def check_links(
+    reader: ObjectReader, entries: Iterable[Entry], rules: TreeRules, outside: frozenset[bytes]
+) -> dict[bytes, bytes]:
+    """Read every link's target and apply the symlink policy."""
+    links: dict[bytes, bytes] = {}
+    for entry in entries:
+        if entry.mode != SYMLINK:
+            continue
+        target = reader.read(entry.oid, BLOB)
+        if not target or b"\0" in target or len(target) > _MAX_TARGET:
+            raise TreeError(f"the symlink {shown(entry.path)} has no usable target", "correct it in the repository")
+        links[entry.path] = target
+    if rules.symlinks == "inside":
+        for path, target in links.items():
+            if leaves_tree(path, links, outside):
+                raise TreeError(
+                    f"the symlink {shown(path)} -> {shown(target)} leads out of the tree",
+                    'remove it from the repository, or set symlinks = "any"',
+                )
+    return links
+
+
+class Blobs:
+    """Turns an entry into what is written, and the id of that."""
+
+    def __init__(self, reader: ObjectReader, rules: TreeRules) -> None:
+        self._reader = reader
+        self._rules = rules
+        self.total = 0
+
+    def content(self, entry: Entry) -> bytes | Iterator[bytes]:
+        """Return the content of a file; the sum over all files is capped."""
+        content = self._reader.blob(entry.oid)
+        if isinstance(content, bytes):
+            if content.startswith(_LFS) and len(content) < 1024 and "filter" not in self._rules.raw_attributes:
+                raise TreeError(
+                    f"{shown(entry.path)} is kept in Git LFS, which is not fetched",
+                    'list "filter" in raw_attributes to write the pointer file as it is stored',
+                )
+            self.count(len(content))
+            return content
+        return self._counted(content)
+
+    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
+        for piece in pieces:
+            self.count(len(piece))
+            yield piece
+
+    def count(self, size: int) -> None:
+        """Add to the sum of bytes, up to the cap."""
+        self.total += size
+        if self.total > self._rules.max_bytes:
+            raise TreeError(
+                f"the files of the tree have more than {self._rules.max_bytes} bytes together",
+                "raise max_bytes if the repository is to be trusted",
+            )
+
+
+class EntryWriter:
+    """Writes entries below one open directory and collects their rows."""
+
+    def __init__(
+        self,
+        reader: ObjectReader,
+        root: int,
+        rules: TreeRules,
+        options: WriteOptions,
+        links: dict[bytes, bytes],
+        rows: Rows,
+    ) -> None:
+        self._blobs = Blobs(reader, rules)
+        self._root = root
+        self._rules = rules
+        self._options = options
+        self._links = links
+        self._rows = rows
+
+    def make_directories(self, paths: Iterable[str]) -> None:
+        """Make the directories that are missing, parents first."""
+        with Directories(self._root) as opened:
+            for path in paths:
+                opened.open(path, create=True, umask=self._rules.umask, owner=self._options.owner)
+                self._rows.directories.add(path)
+
+    def write_directories(self, directories: list[Directory]) -> None:
+        """Write whole directories, parents first."""
+        total = sum(len(d.entries) for d in directories)
+        done = 0
+        with Directories(self._root) as opened:
+            for directory in directories:
+                where = os.fsdecode(directory.path)
+                fd = opened.open(where, create=True, umask=self._rules.umask, owner=self._options.owner)
+                if where:
+                    self._rows.directories.add(where)
+                for entry in directory.entries:
+                    self._write(entry, fd)
+                done += len(directory.entries)
+                if self._options.progress is not None:
+                    self._options.progress(done, total)
+
+    def write(self, entries: Iterable[Entry]) -> None:
+        """Write single entries into directories that are there."""
+        with Directories(self._root) as opened:
+            for entry in entries:
+                self._write(entry, opened.open(os.fsdecode(entry.path.rpartition(b"/")[0])))
+
+    def _write(self, entry: Entry, fd: int) -> None:
+        path = os.fsdecode(entry.path)
+        name = path.rpartition("/")[2]
+        umask, owner = self._rules.umask, self._options.owner
+        try:
+            if entry.mode == SYMLINK:
+                seen = put_symlink(name, fd, self._links[entry.path], owner=owner)
+            elif entry.mode == GITLINK:
+                os.close(make_directory(name, fd, umask=umask, owner=owner))
+                self._rows.directories.add(path)
+                return
+            else:
+                mode = 0o777 if entry.mode == EXECUTABLE else 0o666
+                seen = put_file(name, fd, self._blobs.content(entry), mode=mode, umask=umask, owner=owner)
+        except FileExistsError as error:
+            raise TreeError(
+                f"{shown(entry.path)} collides with another name on this file system",
+                "rename one of the two; this file system does not tell them apart",
+            ) from error
+        self._rows.add(path, entry.mode, seen, bytes.fromhex(entry.oid.decode()))
+
+
+def next_tick() -> int:
+    """Wait until the clock that stamps files moves on (at most a few milliseconds), and return it.
+
+    Whatever is changed after this gets a later stamp than everything written before, so `lstat` cannot miss it.
+    """
+    clock = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
+    start = time.clock_gettime_ns(clock)
+    while (now := time.clock_gettime_ns(clock)) <= start:
+        time.sleep(0.0005)
+    return now
