@@ -5,5 +5,6 @@
 
 from deploykit.wire.codec import CONTENT_TYPE, decode, encode
 from deploykit.wire.frame import Frame, sendable
+from deploykit.wire.topics import topic_of
 
-__all__ = ["CONTENT_TYPE", "Frame", "decode", "encode", "sendable"]
+__all__ = ["CONTENT_TYPE", "Frame", "decode", "encode", "sendable", "topic_of"]

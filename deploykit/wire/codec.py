@@ -11,9 +11,10 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from functools import cache
+from typing import Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import BY_TYPE, Message, Unknown, utc_now
@@ -135,6 +136,12 @@ def _decode_native(body: bytes, received: datetime | None) -> Message:
     cls = BY_TYPE.get(wire_type) if isinstance(wire_type, str) else None
     if cls is None:
         return envelope.unknown(event, received or utc_now())
+    return _read_event()(cls, event)
+
+
+@cache
+def _read_event() -> Callable[[type[Message], dict[str, Any]], Message]:
+    """The reader, and with it cattrs: loaded when the first native body comes in."""
     from deploykit.wire.reading import read_event
 
-    return read_event(cls, event)
+    return read_event

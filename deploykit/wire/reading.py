@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from operator import call, itemgetter
 from typing import Any, Final, TypeVar, cast, get_args
 
 import attrs
@@ -19,7 +20,7 @@ from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import Message
 from deploykit.wire import shapes
 from deploykit.wire.envelope import OWN, extension_mistakes, extensions_of, is_json_media, more
-from deploykit.wire.shapes import CARRIED, ENVELOPE, Leaf, ListOf
+from deploykit.wire.shapes import CARRIED, ENVELOPE, Leaf, ListOf, Record
 from deploykit.wire.strictjson import MAX_ITEMS, tame
 
 M = TypeVar("M", bound=Message)
@@ -50,9 +51,9 @@ def read_event(cls: type[M], event: dict[str, Any]) -> M:
         _TIME: event.get("time"),
         _THREAD: event.get("correlationid"),
     }
-    if not data.keys() <= known:
+    if not known.issuperset(data):
         flat[_EXTRA] = {k: v for k, v in data.items() if k not in known}
-    if not event.keys() <= OWN:
+    if not OWN.issuperset(event):
         flat[_EXTENSIONS] = extensions_of(event)
     try:
         return cast(M, quick(flat, cls))
@@ -111,7 +112,7 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     )
     converter.register_structure_hook_factory(
         lambda hint: _shape(hint, ListOf) is not None,
-        lambda hint: _list_hook(converter.get_structure_hook(get_args(hint)[0]), detailed=detailed),
+        lambda hint: _list_hook(get_args(hint)[0], converter),
     )
     converter.register_structure_hook_factory(
         lambda hint: isinstance(hint, type) and attrs.has(hint), lambda cls: _class_hook(cls, converter)
@@ -145,15 +146,21 @@ def _text_hook(value: Any, _hint: Any) -> Any:
     return value
 
 
-def _list_hook(item: _Hook, *, detailed: bool) -> _Hook:
-    def quick(values: Any, _hint: Any) -> Any:
+def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
+    item = converter.get_structure_hook(hint)
+    plain = _plain_records(hint)
+
+    def bounded(values: Any) -> None:
         if values.__class__ is not list or len(values) > MAX_ITEMS:
             raise MessageError(f"expected a list of at most {MAX_ITEMS}")
-        return tuple([item(value, None) for value in values])
+
+    def quick(values: Any, _hint: Any) -> Any:
+        bounded(values)
+        made = plain(values) if plain and values else None
+        return tuple([item(value, None) for value in values]) if made is None else made
 
     def explaining(values: Any, hint: Any) -> Any:
-        if values.__class__ is not list or len(values) > MAX_ITEMS:
-            raise MessageError(f"expected a list of at most {MAX_ITEMS}")
+        bounded(values)
         errors: list[Exception] = []
         for index, value in enumerate(values):
             try:
@@ -165,7 +172,34 @@ def _list_hook(item: _Hook, *, detailed: bool) -> _Hook:
             raise IterableValidationError("list", errors, hint)
         return ()
 
-    return explaining if detailed else quick
+    return explaining if converter.detailed_validation else quick
+
+
+def _plain_records(hint: Any) -> Callable[[list[Any]], tuple[Any, ...] | None] | None:
+    """Make a reader of many records of a class whose fields all stand for themselves, checked column by column.
+
+    It returns None unless each record has just the known fields and all are good: then the way record by record is
+    taken, which knows what to do. Twenty commits cost half of what they cost there.
+    """
+    shape = shapes.shape_of(hint)
+    fields = shapes.fields(shape.cls) if isinstance(shape, Record) else ()
+    checks = [f.shape.all_good for f in fields if isinstance(f.shape, Leaf) and f.shape.all_good]
+    if not isinstance(shape, Record) or len(fields) < 2 or len(checks) < len(fields):
+        return None
+    cls, only = shape.cls, {len(fields)}
+    values = itemgetter(*(f.name for f in fields))
+
+    def read(records: list[Any]) -> tuple[Any, ...] | None:
+        try:
+            if set(map(type, records)) != {dict} or set(map(len, records)) != only:
+                return None
+            if not all(map(call, checks, zip(*map(values, records), strict=True))):
+                return None
+        except (KeyError, TypeError):
+            return None
+        return tuple([cls(**record) for record in records])
+
+    return read
 
 
 def _class_hook(cls: type, converter: cattrs.Converter) -> _Hook:
@@ -186,7 +220,7 @@ def _class_hook(cls: type, converter: cattrs.Converter) -> _Hook:
     def nested(value: Any, _hint: Any) -> Any:
         if value.__class__ is not dict:
             raise MessageError("expected an object")
-        if not value.keys() <= known:
+        if not known.issuperset(value):
             value = {**value, _EXTRA: {k: v for k, v in value.items() if k not in known}}
         return make(value, cls)
 
