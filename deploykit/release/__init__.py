@@ -8,6 +8,7 @@ Needs no bus. What is done at which step, and what a crash at any instant leaves
 
 from deploykit.release.plan import RollbackPlan
 from deploykit.release.preflight import Allowances
+from deploykit.release.preview import Preview
 from deploykit.release.runner import Runner
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
@@ -18,6 +19,7 @@ __all__ = [
     "DeployResult",
     "Operation",
     "Outcome",
+    "Preview",
     "Release",
     "ResolvedTree",
     "RollbackPlan",

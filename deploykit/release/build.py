@@ -225,20 +225,19 @@ def sweep(site: Site, gone: set[str]) -> list[str]:
     A release is renamed out of `releases/` first, so that a half removed one is never seen there.
     """
     problems: list[str] = []
-    for name in sorted(gone):
-        try:
-            site.release_path(name).rename(site.trash / name)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            problems.append(f"{name}: {error.strerror}")
-            continue
-        for path in (site.manifest_file(name), site.settled_file(name)):
+    for path in site.releases_dir.iterdir():
+        if path.name in gone:
+            try:
+                path.rename(site.trash / path.name)
+            except OSError as error:
+                problems.append(f"{path.name}: {error.strerror}")
+    for path in site.manifest_file("").parent.iterdir():
+        if path.stem in gone:
             path.unlink(missing_ok=True)
     for directory in (site.trash, site.building):
-        for entry in sorted(os.listdir(directory)):  # noqa: PTH208 - names, not paths
+        for path in directory.iterdir():
             try:
-                remove(directory, entry)
+                remove(directory, path.name)
             except OSError as error:
-                problems.append(f"{directory.name}/{entry}: {error.strerror}")
+                problems.append(f"{directory.name}/{path.name}: {error.strerror}")
     return problems

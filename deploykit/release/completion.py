@@ -232,8 +232,7 @@ class Completion:
         live = self._site.live_name()
         gone = {r.name for r in state.releases if not r.present and r.name != live}
         try:
-            there = {path.name for path in self._site.releases_dir.iterdir()}
-            problems = build.sweep(self._site, gone & there)
+            problems = build.sweep(self._site, gone)
         except OSError as error:
             problems = [str(error)]
         for problem in problems:
@@ -288,7 +287,7 @@ class Completion:
         if entry.cut_off:
             steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
         done = attrs.evolve(operation, outcome="interrupted", detail=why, finished=timestamp(self._now()))
-        if operation.phase in ("deploy", "prepare") or state.get(name) is None:
+        if entry.builds:
             if kind == "discard":
                 for path in (site.manifest_file(name), site.settled_file(name)):
                     path.unlink(missing_ok=True)

@@ -30,6 +30,7 @@ class Entry:
         seq: the number of the release it makes or activates.
         tree: its tree.
         previous: the release that was live when it started, or empty.
+        builds: the release is made by this operation; else it was there before.
         recycled: the release whose directory is being turned into the new one, or empty.
         started: the step begun last; empty before the first.
         steps: the steps that ended.
@@ -40,6 +41,7 @@ class Entry:
     seq: int
     tree: str
     previous: str = ""
+    builds: bool = False
     recycled: str = ""
     started: str = ""
     steps: tuple[StepRecord, ...] = ()

@@ -163,7 +163,7 @@ def plan_recovery(entry: Entry, live: str, answers: Mapping[str, AtCrash]) -> Re
         where = entry.cut_off or entry.started or "preflight"
         # What was exported is sure to be on disk once a script ran in it or the switch began: not before.
         sure = reached >= switch or any(s.name in SCRIPTS for s in entry.steps) or entry.started in SCRIPTS
-        if sure or entry.operation.phase in ("activate", "rollback"):
+        if sure or not entry.builds:
             return RecoveryPlan(kind="park", why=f"cut off in {where}; nothing was activated")
         return RecoveryPlan(kind="discard", why=f"cut off in {where}; nothing was activated")
     after = STEPS[switch + 1 :]

@@ -316,3 +316,18 @@ def check_drift(site: Site, allow: Allowances) -> str:
     if site.settings.drift == "refuse" and not allow.drift:
         raise PolicyRefused(text, "look at it with `deploykit release verify`; bring the edits into the repository")
     return text
+
+
+def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Ground, str]:
+    """Run every check that needs the tree or the disk; return what the settings come to, and a warning or "".
+
+    Raises:
+        DeploykitError: a check that refuses.
+    """
+    ground = ground_of(site.settings)
+    scripts = scripts_in_tree(source, tree, site.settings, ground.rules)
+    check_shared(source, tree, site, ground.rules)
+    warning = check_drift(site, allow)
+    if site.path.exists():
+        check_space(site)
+    return attrs.evolve(ground, scripts=scripts), warning

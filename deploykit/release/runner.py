@@ -11,30 +11,26 @@ Rules kept here:
 
 from __future__ import annotations
 
-import logging
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 import attrs
 
-from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.errors import PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
-from deploykit.release import build, preflight
-from deploykit.release.completion import CUT_OFF, Completion, ground_on_disk
-from deploykit.release.journal import Entry, Journal
-from deploykit.release.operation import Listeners, OnStep, Running, StepFailed, tag_of, timestamp
-from deploykit.release.plan import RollbackPlan, plan_deploy, plan_resume, plan_rollback
-from deploykit.release.preflight import Allowances, Ground
+from deploykit.release import preflight
+from deploykit.release.completion import Completion
+from deploykit.release.execution import Execution, Wanted, refused
+from deploykit.release.operation import Listeners, OnStep
+from deploykit.release.plan import RollbackPlan, plan_rollback
+from deploykit.release.preflight import Allowances
+from deploykit.release.preview import Preview, preview
 from deploykit.release.scripts import OnOutput
-from deploykit.release.site import Site, release_name
-from deploykit.release.source import ResolvedTree, TreeSource
-from deploykit.release.state import SiteState
-from deploykit.release.values import DeployResult, Operation, Phase, Release
+from deploykit.release.site import Site
+from deploykit.release.source import TreeSource
+from deploykit.release.values import DeployResult, Release
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
-
-_log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -120,9 +116,16 @@ class Runner:
             LockBusy: another operation still ran after `lock_wait`.
             ReleaseError: the site's own records cannot be read.
         """
-        return self._locked(
-            lambda: self._make("deploy", source, ref, commit, request, requested_by, allow or Allowances(), again)
+        wanted = Wanted(
+            phase="deploy",
+            ref=str(ref),
+            commit=str(commit),
+            request=request,
+            requested_by=requested_by,
+            allow=allow or Allowances(),
+            again=again,
         )
+        return self._locked(lambda work: work.make(source, wanted))
 
     def prepare(
         self,
@@ -135,17 +138,42 @@ class Runner:
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Do all of a deploy but the switch: the release is whole and waits for `activate`. See `deploy`."""
-        return self._locked(
-            lambda: self._make("prepare", source, ref, commit, request, requested_by, allow or Allowances(), True)
+        wanted = Wanted(
+            phase="prepare",
+            ref=str(ref),
+            commit=str(commit),
+            request=request,
+            requested_by=requested_by,
+            allow=allow or Allowances(),
+            again=True,
         )
+        return self._locked(lambda work: work.make(source, wanted))
 
-    def activate(self, release: str = "", *, request: str = "", requested_by: str = "") -> DeployResult:
+    def preview(
+        self,
+        source: TreeSource,
+        ref: RefName | str,
+        commit: ObjectId | str = "",
+        *,
+        allow: Allowances | None = None,
+    ) -> Preview:
+        """Say what a deploy would do, and touch nothing, not even a site that does not exist yet.
+
+        Raises:
+            DeploykitError: what the deploy would be refused for.
+        """
+        return preview(self.site, source, str(ref), str(commit), allow or Allowances())
+
+    def activate(
+        self, release: str = "", *, request: str = "", requested_by: str = "", allow: Allowances | None = None
+    ) -> DeployResult:
         """Put a prepared release live.
 
         Args:
             release: its name, number, tag or commit; the newest prepared one when empty.
         """
-        return self._locked(lambda: self._activate(release, request, requested_by))
+        allowed = allow or Allowances()
+        return self._locked(lambda work: work.activate(release, request, requested_by, allowed))
 
     def rollback(
         self,
@@ -160,7 +188,7 @@ class Runner:
         Args:
             source: where to write a release from that is no longer on disk.
         """
-        return self._locked(lambda: self._rollback(to, source, request, requested_by))
+        return self._locked(lambda work: work.rollback(to, source, request, requested_by))
 
     def pin(self, release: str, *, pinned: bool = True) -> Release:
         """Keep a release whatever the keep-limit says, or stop doing so.
@@ -189,7 +217,7 @@ class Runner:
 
     # -- inside the lock -------------------------------------------------------------------------------------------
 
-    def _locked(self, act: Callable[[], DeployResult]) -> DeployResult:
+    def _locked(self, act: Callable[[Execution], DeployResult]) -> DeployResult:
         try:
             self.site.set_up()
         except PreflightRefused as error:
@@ -197,7 +225,7 @@ class Runner:
         with self.site.locked():
             try:
                 self._completion().recover()
-                return act()
+                return act(self._execution())
             except OSError as error:
                 # Not even the record could be written. The journal is still there: the next start ends what this
                 # one could not.
@@ -210,234 +238,5 @@ class Runner:
     def _completion(self) -> Completion:
         return Completion(self.site, self._listeners, self._now)
 
-    def _answer(self, state: SiteState, phase: Phase, request: str, commit: str) -> DeployResult | None:
-        """The answer to a request that was carried out before, or None where it must be."""
-        known = state.answered(request)
-        if known is None or known.outcome in ("", "interrupted"):
-            return None
-        if known.phase != phase or (commit and known.commit and known.commit != commit):
-            return refused(PreflightRefused(f"request {request} was used for {known.phase} of {known.commit[:12]}"))
-        _log.info("request %s was carried out before: %s", request, known.outcome)
-        return DeployResult(
-            outcome="failure" if known.outcome == "interrupted" or not known.outcome else known.outcome,
-            release=known.release,
-            steps=self.site.steps(known),
-            detail=known.detail,
-            again=True,
-        )
-
-    def _make(
-        self,
-        phase: Phase,
-        source: TreeSource,
-        ref: str,
-        commit: str,
-        request: str,
-        requested_by: str,
-        allow: Allowances,
-        again: bool,
-        *,
-        rollback: bool = False,
-    ) -> DeployResult:
-        state = self.site.state()
-        answer = self._answer(state, phase, request, commit)
-        if answer is not None:
-            return answer
-        parked = self._parked(state, request, commit)
-        if parked is not None:
-            return self._resume(state, parked)
-        settings = self.site.settings
-        live = self.site.live_name()
-        try:
-            found = preflight.resolve_commit(source, ref, commit, allow)
-            tag = tag_of(found.ref or ref, found.commit)
-            here = state.get(live)
-            as_asked = (found.commit, tag, "good")
-            if not again and here is not None and (here.commit, here.tag, here.status) == as_asked:
-                return DeployResult(outcome="success", release=live, detail=f"{tag} is live already")
-            preflight.check_not_older(source, self.site, found.commit, allow)
-            ground = preflight.ground_of(settings)
-            scripts = preflight.scripts_in_tree(source, found.tree, settings, ground.rules)
-            ground = attrs.evolve(ground, scripts=scripts)
-            preflight.check_shared(source, found.tree, self.site, ground.rules)
-            warning = preflight.check_drift(self.site, allow)
-            preflight.check_space(self.site)
-        except DeploykitError as error:
-            return refused(error)
-        plan = plan_deploy(
-            state, live, recycle=settings.recycle, scripts=frozenset(scripts), activate=phase != "prepare"
-        )
-        name = release_name(plan.seq, tag, found.commit)
-        operation = self._operation(state, phase, name, found.ref or ref, found.commit, request, requested_by)
-        entry = Entry(
-            operation=operation,
-            seq=plan.seq,
-            tree=found.tree,
-            previous=live,
-            recycled=plan.recycle.name if plan.recycle is not None else "",
-        )
-        running = self._begin(entry, ground)
-        if isinstance(running, DeployResult):
-            return running
-        return self._run_deploy(running, source, found, plan.recycle, warning, rollback)
-
-    def _begin(self, entry: Entry, ground: Ground) -> Running | DeployResult:
-        journal = Journal(self.site.journal_file, durable=self.site.settings.durable)
-        try:
-            journal.begin(entry)
-        except OSError as error:
-            journal.close()
-            self.site.journal_file.unlink(missing_ok=True)
-            return refused(
-                PreflightRefused(
-                    f"cannot write {self.site.journal_file}: {error.strerror}", "nothing was touched; make room there"
-                )
-            )
-        return Running(self.site, entry, journal, ground, self._listeners)
-
-    def _operation(
-        self, state: SiteState, phase: Phase, release: str, ref: str, commit: str, request: str, requested_by: str
-    ) -> Operation:
-        return Operation(
-            number=state.next_operation,
-            phase=phase,
-            release=release,
-            ref=ref,
-            commit=commit,
-            request=request,
-            requested_by=requested_by,
-            node=self._node,
-            started=timestamp(self._now()),
-        )
-
-    def _run_deploy(
-        self,
-        running: Running,
-        source: TreeSource,
-        found: ResolvedTree,
-        recycled: Release | None,
-        warning: str,
-        rollback: bool,
-    ) -> DeployResult:
-        site, ground, name = self.site, running.ground, running.operation.release
-        completion = self._completion()
-
-        def export() -> str:
-            done = build.export(site, source, name, found.tree, ground, recycled, self._progress)
-            if any(s in ground.scripts for s in ("pre-deploy", "pre-link")):
-                build.barrier(site, fd)  # what a script acts on must not be gone after a power cut
-            return done.detail
-
-        fd = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            running.step("export", export)
-            completion.before_switch(running, fd, rest=("pre-deploy", "link-shared", "pre-link", "finalize"))
-        except StepFailed as failed:
-            return completion.failed(running, failed)
-        finally:
-            os.close(fd)
-        if running.operation.phase == "prepare":
-            return completion.record(running, "success", status="prepared", detail=warning)
-        return completion.switch(running, rollback=rollback, detail=warning)
-
-    def _parked(self, state: SiteState, request: str, commit: str) -> Release | None:
-        """The release a crash cut off while it was made for this very request."""
-        known = state.answered(request)
-        if known is None or known.outcome != "interrupted" or (commit and known.commit != commit):
-            return None
-        release = state.get(known.release)
-        return release if release is not None and release.present and release.status == "interrupted" else None
-
-    def _resume(self, state: SiteState, release: Release) -> DeployResult:
-        """Go on with a parked release."""
-        known = state.answered(release.request)
-        if known is None:
-            raise ReleaseError(f"{release.name} belongs to no request", "deploy anew")
-        steps = self.site.steps(known)
-        cut = next((s.name for s in steps if s.output == CUT_OFF), "")
-        rest = plan_resume({s.name: s.outcome for s in steps if s.name != cut}, cut, self.site.settings.at_crash)
-        completion = self._completion()
-        kept = tuple(s for s in steps if s.name != cut)
-        entry = Entry(
-            operation=attrs.evolve(known, outcome="", detail="", finished=""),
-            seq=release.seq,
-            tree=release.tree,
-            previous=self.site.live_name(),
-            steps=kept,
-        )
-        try:
-            ground = ground_on_disk(self.site, release.name)
-        except DeploykitError as error:
-            return refused(error)
-        running = self._begin(entry, ground)
-        if isinstance(running, DeployResult):
-            return running
-        if isinstance(rest, str):
-            return completion.failed(running, StepFailed(cut, ReleaseError(rest, "look at the site, deploy anew")))
-        _log.info("going on with %s, which a crash cut off", release.name)
-        fd = os.open(self.site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if cut and cut not in rest:
-                running.skip(cut)
-            completion.before_switch(running, fd, rest=rest)
-        except StepFailed as failed:
-            return completion.failed(running, failed)
-        finally:
-            os.close(fd)
-        if known.phase == "prepare":
-            return completion.record(running, "success", status="prepared")
-        return completion.switch(running, rollback=False)
-
-    def _activate(self, text: str, request: str, requested_by: str) -> DeployResult:
-        state = self.site.state()
-        answer = self._answer(state, "activate", request, "")
-        if answer is not None:
-            return answer
-        prepared = [r for r in state.releases if r.status == "prepared" and r.present]
-        if text:
-            fitting = [r for r in prepared if text in (r.name, str(r.seq), r.tag, r.ref) or r.commit.startswith(text)]
-        else:
-            fitting = prepared
-        live = state.get(self.site.live_name())
-        if not fitting:
-            if live is not None and text and (text in (live.name, live.tag, live.ref) or live.commit.startswith(text)):
-                return DeployResult(outcome="success", release=live.name, detail=f"{live.tag} is live already")
-            what = f"release {text}" if text else "a release"
-            return refused(PreflightRefused(f"{what} has not been prepared", "prepare it first"))
-        target = fitting[-1]
-        return self._switch_to("activate", state, target, request, requested_by)
-
-    def _rollback(self, to: str, source: TreeSource | None, request: str, requested_by: str) -> DeployResult:
-        state = self.site.state()
-        answer = self._answer(state, "rollback", request, "")
-        if answer is not None:
-            return answer
-        plan = plan_rollback(state, self.site.live_name(), to, can_rebuild=source is not None)
-        if plan.target is None or plan.kind == "impossible":
-            return refused(PreflightRefused(f"cannot roll back: {plan.why}", "deploy the tag that shall be live"))
-        if plan.kind == "rebuild" and source is not None:
-            everything = Allowances(moved=True, older=True)
-            target = plan.target
-            return self._make(
-                "rollback", source, target.ref, target.commit, request, requested_by, everything, True, rollback=True
-            )
-        return self._switch_to("rollback", state, plan.target, request, requested_by)
-
-    def _switch_to(
-        self, phase: Phase, state: SiteState, target: Release, request: str, requested_by: str
-    ) -> DeployResult:
-        try:
-            ground = ground_on_disk(self.site, target.name)
-        except DeploykitError as error:
-            return refused(error)
-        operation = self._operation(state, phase, target.name, target.ref, target.commit, request, requested_by)
-        entry = Entry(operation=operation, seq=target.seq, tree=target.tree, previous=self.site.live_name())
-        running = self._begin(entry, ground)
-        if isinstance(running, DeployResult):
-            return running
-        return self._completion().switch(running, rollback=phase == "rollback")
-
-
-def refused(error: DeploykitError) -> DeployResult:
-    """The result of a refusal: nothing was touched."""
-    return DeployResult(outcome="refused", detail=str(error), error=error)
+    def _execution(self) -> Execution:
+        return Execution(self.site, self._completion(), self._listeners, self._progress, self._node, self._now)
