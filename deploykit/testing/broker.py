@@ -21,8 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import ipaddress
 import secrets
 import ssl
 import threading
@@ -42,6 +40,7 @@ from deploykit.testing.broker_state import BrokerLimits, Message
 from deploykit.testing.broker_store import BrokerStore
 from deploykit.testing.fault_state import FaultState
 from deploykit.testing.faults import FaultSwitches
+from deploykit.testing.listening import port_error, require_loopback
 from deploykit.testing.stomp_frames import FrameLimits, StompFrame
 
 __all__ = ["BrokerLimits", "BrokerStats", "EmbeddedBroker", "FaultSwitches", "FrameLimits", "StompFrame"]
@@ -97,10 +96,8 @@ class EmbeddedBroker:
         record: int = 0,
         allow_remote: bool = False,
     ) -> None:
-        if not allow_remote and not _is_loopback(host):
-            raise UsageError(
-                f"{host} can be reached by others", "the embedded broker listens on 127.0.0.1; see allow_remote"
-            )
+        if not allow_remote:
+            require_loopback(host)
         self.host = host
         self._port = port
         self._users = None if users is None else dict(users)
@@ -133,21 +130,17 @@ class EmbeddedBroker:
             BrokerError: the data directory took no more.
         """
         store = None if self._data is None else BrokerStore(self._data)
-        engine = Engine(
-            users=self._users,
-            limits=self._limits,
-            frame_limits=self._frame_limits,
-            faults=self._fault_state,
-            store=store,
-            epoch=secrets.token_hex(4),
-            server=f"deploykit-embedded/{__version__}",
-            record=self._record,
-        )
+        try:
+            engine = self._engine_over(store)
+        except BaseException:
+            if store is not None:
+                store.close()
+            raise
         try:
             try:
                 self._port = await engine.listen(self.host, self._port, self._tls)
             except OSError as error:
-                raise _port_error(self.host, self._port, error) from error
+                raise port_error(self.host, self._port, error) from error
             self._killed = False
             self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
             self._engine = engine
@@ -157,6 +150,18 @@ class EmbeddedBroker:
         finally:
             self._engine = None
             await engine.close(flush=not self._killed)
+
+    def _engine_over(self, store: BrokerStore | None) -> Engine:
+        return Engine(
+            users=self._users,
+            limits=self._limits,
+            frame_limits=self._frame_limits,
+            faults=self._fault_state,
+            store=store,
+            epoch=secrets.token_hex(4),
+            server=f"deploykit-embedded/{__version__}",
+            record=self._record,
+        )
 
     def run_forever(self, on_ready: Callable[[Self], object] | None = None) -> None:
         """Serve in this thread until `request_stop` (which a signal handler may call) or KeyboardInterrupt."""
@@ -341,25 +346,4 @@ def _stats(engine: Engine) -> BrokerStats:
 def _as_frame(message: Message) -> StompFrame:
     return StompFrame(
         command="SEND", headers={"destination": message.destination, **message.headers}, body=message.body
-    )
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _port_error(host: str, port: int, error: OSError) -> UsageError:
-    if error.errno == errno.EADDRINUSE:
-        return UsageError(
-            f"port {port} on {host} is in use", "stop what uses it, or choose another port; 0 picks a free one"
-        )
-    if error.errno == errno.EACCES:
-        return UsageError(f"port {port} on {host} needs privileges", "choose a port above 1023")
-    return UsageError(
-        f"cannot listen on {host} port {port}: {error.strerror or error}", "choose an address of this machine"
     )

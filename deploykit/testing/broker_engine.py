@@ -65,6 +65,7 @@ class Engine:
             self.router.restore(store.bindings(), store.entries())
         self.core = BrokerCore(router=self.router, users=users, limits=limits, faults=faults, server=server)
         self._frame_limits = frame_limits
+        self._failed = False
         self._parked: deque[Connection] = deque()
         self._loop = asyncio.get_running_loop()
         self._scheduled: asyncio.Handle | None = None
@@ -147,6 +148,7 @@ class Engine:
     def fail(self, error: BrokerError) -> None:
         """End the run with an error."""
         _log.error("%s", error)
+        self._failed = True
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -161,18 +163,26 @@ class Engine:
             self._sweep_timer.cancel()
         if self._server is not None:
             self._server.close()
-        if flush and not self.faults.frozen:
-            journal = self.router.take_journal()
-            if journal and self.store is not None:
-                self.store.write(journal)
-            for connection in list(self.connections):
-                connection.flush()
-                connection.close()
-            deadline = self._loop.time() + _CLOSE
-            while self.connections and self._loop.time() < deadline:
-                await asyncio.sleep(0.005)
+        try:
+            if flush and not self._failed and not self.faults.frozen:
+                await self._flush_all()
+        finally:
+            await self._cut_all(reset=not flush or self._failed)
+
+    async def _flush_all(self) -> None:
+        journal = self.router.take_journal()
+        if journal and self.store is not None:
+            self.store.write(journal)
         for connection in list(self.connections):
-            connection.cut(reset=not flush)
+            connection.flush()
+            connection.close()
+        deadline = self._loop.time() + _CLOSE
+        while self.connections and self._loop.time() < deadline:
+            await asyncio.sleep(0.005)
+
+    async def _cut_all(self, *, reset: bool) -> None:
+        for connection in list(self.connections):
+            connection.cut(reset=reset)
         while self.connections:
             await asyncio.sleep(0)
         if self._scheduled is not None:
