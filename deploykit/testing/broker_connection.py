@@ -210,6 +210,8 @@ class Connection(asyncio.BufferedProtocol):
     def obey_faults(self) -> None:
         """Stop or go on reading as the fault switches say now."""
         faults = self.engine.faults
+        if faults.read_rate is None:
+            self._paused.discard("rate")
         self._pause("fault", on=faults.frozen or faults.stop_reading or self.half_open)
         if not self._paused:
             self.process()

@@ -1,7 +1,7 @@
-"""The pytest plugin that deploykit's users get: fixtures around the embedded broker.
+"""The pytest plugin that deploykit's users get: the embedded broker, and a proxy before it that fails on request.
 
 pytest imports this file in every run of every project that has deploykit installed, so it imports nothing but pytest;
-the broker is loaded when a fixture is asked for.
+a server is loaded when a fixture asks for it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deploykit.testing.broker import EmbeddedBroker
+    from deploykit.testing.proxy import FaultProxy
 
 
 @pytest.fixture
 def deploykit_broker() -> Iterator[EmbeddedBroker]:
-    """A running STOMP broker on a free loopback port, fresh for each test; login `guest`, passcode `guest`."""
+    """A STOMP broker on a free loopback port, fresh for each test; login `guest`, passcode `guest`.
+
+    `address` is for a `Bus`; `sent()` tells what was published, `peek()` what waits in a queue, `wait_for()` waits for
+    either; `faults` holds the fault switches.
+    """
     from deploykit.testing.broker import EmbeddedBroker
 
     with EmbeddedBroker(users={"guest": "guest"}, record=1000) as broker:
         yield broker
+
+
+@pytest.fixture
+def deploykit_proxy(deploykit_broker: EmbeddedBroker) -> Iterator[FaultProxy]:
+    """A TCP proxy before `deploykit_broker`, for latency, cuts and black holes: `address_for("guest:guest")`."""
+    from deploykit.testing.proxy import FaultProxy
+
+    with FaultProxy(deploykit_broker.port) as proxy:
+        yield proxy
