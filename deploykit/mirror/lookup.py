@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from deploykit.errors import RefNotFound
-from deploykit.mirror.remote import converse, shown_url
+from deploykit.mirror.address import parse_address
+from deploykit.mirror.deadline import Deadline
+from deploykit.mirror.protocol import Conversation
+from deploykit.mirror.remote import open_link
 from deploykit.names import ObjectId, RefName, parse_object_id, parse_ref_name
 from deploykit.settings import MirrorSettings
 
@@ -18,11 +21,19 @@ def look_up(url: str, name: str, settings: MirrorSettings | None = None) -> tupl
         OriginError: it cannot be reached.
         UsageError: the address is not allowed.
     """
+    settings = settings or MirrorSettings()
     candidates = [name] if name.startswith("refs/") else [f"refs/tags/{name}", f"refs/heads/{name}"]
     wanted = [parse_ref_name(candidate) for candidate in candidates]
-    refs, _ = converse(url, lambda _: ([], ()), lambda _: 0, prefixes=[ref.encode() for ref in wanted])
+    address = parse_address(url, allow_http=settings.allow_http)
+    limit = Deadline(settings.deadline, stall=settings.stall_timeout, what=f"asking {address.shown}")
+    conversation = Conversation(open_link(address, settings, limit), prefixes=wanted, peel=True)
+    try:
+        listing = conversation.list()
+    finally:
+        conversation.close()
+    refs = dict(listing.refs)
     for ref in wanted:
-        found = refs.get(ref.encode() + b"^{}") or refs.get(ref.encode())
+        found = listing.peeled.get(ref) or refs.get(ref)
         if found:
-            return ref, parse_object_id(found.decode())
-    raise RefNotFound(f"{shown_url(url)} has no tag or branch {name!a}", "push it first, or check the name")
+            return ref, parse_object_id(found)
+    raise RefNotFound(f"{address.shown} has no tag or branch {name!a}", "push it first, or check the name")

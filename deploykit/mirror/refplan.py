@@ -10,12 +10,16 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import translate
 from functools import lru_cache
+from typing import Final
 
 import attrs
 
 from deploykit.errors import InvalidName
 from deploykit.mirror.values import RefChange, Refusal, zero_like
 from deploykit.names import ObjectId, RefName, parse_object_id, parse_ref_name
+
+#: Below so many refs, deleting most of them is everyday work.
+FEW_REFS: Final = 4
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -74,6 +78,8 @@ def plan_refs(
     origin: Mapping[RefName, ObjectId],
     *,
     only: RefName | None = None,
+    max_delete_percent: float = 100.0,
+    refused: Sequence[Refusal] = (),
 ) -> RefPlan:
     """Compare and decide.
 
@@ -81,17 +87,60 @@ def plan_refs(
         held: refs of the mirror that its patterns cover.
         origin: refs of the origin that the patterns cover.
         only: the one ref the origin was asked for; nothing is said about any other.
+        max_delete_percent: the guard against an origin that has lost its refs; it minds nothing below `FEW_REFS`.
+        refused: what was refused while the list was read; kept in the plan.
     """
-    names = [only] if only is not None else sorted(held.keys() | origin.keys())
+    names: Iterable[RefName] = (only,) if only is not None else sorted(held.keys() | origin.keys())
     deletes: list[RefChange] = []
     updates: list[RefChange] = []
+    kept_out = list(refused)
+    unreadable = {refusal.ref for refusal in refused}
     for ref in names:
         old, new = held.get(ref), origin.get(ref)
         if old == new:
             continue
-        if new is None:
-            if old is not None:
-                deletes.append(RefChange(ref, old, zero_like(old)))
-        else:
+        if new is not None:
             updates.append(RefChange(ref, old or zero_like(new), new))
-    return RefPlan(deletes=tuple(deletes), updates=tuple(updates))
+        elif old is not None and ref not in unreadable:
+            deletes.append(RefChange(ref, old, zero_like(old)))
+    if only is None and len(held) >= FEW_REFS and len(deletes) * 100 > max_delete_percent * len(held):
+        reason = f"the origin has lost {len(deletes)} of {len(held)} refs, more than {max_delete_percent:g} %"
+        kept_out += [Refusal(c.ref, c.old, c.new, reason) for c in deletes]
+        deletes = []
+    if any(change.kind == "created" for change in updates):
+        gone = {change.ref for change in deletes}
+        updates, blocked = _without_conflicts((ref for ref in held if ref not in gone), updates)
+        kept_out += blocked
+    return RefPlan(deletes=tuple(deletes), updates=tuple(updates), refused=tuple(kept_out))
+
+
+def _without_conflicts(
+    staying: Iterable[RefName], updates: Sequence[RefChange]
+) -> tuple[list[RefChange], list[Refusal]]:
+    """Take out creations that cannot stand beside other refs: `foo` and `foo/bar` exclude each other."""
+    names = set(staying)
+    directories = {parent for name in names for parent in _parents(name)}
+    allowed: list[RefChange] = []
+    refused: list[Refusal] = []
+    for change in updates:
+        ref = change.ref
+        parents = _parents(ref)
+        clash = next((parent for parent in parents if parent in names), ref if ref in directories else None)
+        if change.kind == "created" and clash is not None:
+            reason = "it cannot stand beside the refs below it" if clash == ref else f"it cannot stand beside {clash}"
+            refused.append(Refusal(ref, change.old, change.new, reason))
+            continue
+        names.add(ref)
+        directories.update(parents)
+        allowed.append(change)
+    return allowed, refused
+
+
+def _parents(ref: str) -> list[str]:
+    """The names that are directories above `ref`: `refs/heads/a/b` -> `refs/heads/a`, `refs/heads`, `refs`."""
+    found = []
+    end = ref.rfind("/")
+    while end > 0:
+        found.append(ref[:end])
+        end = ref.rfind("/", 0, end)
+    return found

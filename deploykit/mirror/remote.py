@@ -1,98 +1,319 @@
-"""The way to an origin: which addresses are allowed, and one conversation per fetch.
+"""The ways to an origin: a TCP connection, a process (ssh, or git on a local repository), HTTP.
 
-Rules: only https, ssh, git and file (http where a setting says so); no `ext::`, no host that looks like an option; the
-deadline ends a conversation whatever the other side does; credentials never reach a command line or an error.
+Rules: each way ends at the deadline whatever the other side does: sockets have time-outs, processes talk over a
+socket and are killed with their group; credentials stay in files and helpers, never in a command line or an error; the
+environment handed to a process is an allow-list.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
+import contextlib
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
-from dulwich.client import GitClient, get_transport_and_path
+from deploykit.errors import OriginError
+from deploykit.mirror.address import Address
+from deploykit.mirror.deadline import Deadline
+from deploykit.mirror.pktline import PacketReader, packet, printable
+from deploykit.mirror.protocol import Link
+from deploykit.settings import MirrorSettings
 
-from deploykit.errors import OriginError, UsageError
-
-_ALLOWED: Final = ("https", "ssh", "git", "file")
-_SCP_LIKE = re.compile(r"(?:[A-Za-z0-9_.-]+@)?[A-Za-z0-9_][A-Za-z0-9_.-]*:(?!//)[^:].*\Z")
-
-
-def shown_url(url: str) -> str:
-    """The address for a log line: without user and password."""
-    return re.sub(r"(?<=://)[^/@]*@", "", url)
+_CHUNK: Final = 256 << 10
+_GIT_PORT: Final = 9418
+_ENVIRONMENT: Final = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SOCK", "XDG_CONFIG_HOME")
+_STDERR_KEPT: Final = 4096
 
 
-def check_url(url: str, *, allow_http: bool = False) -> str:
-    """Return the transport of an address, or refuse it.
+def open_link(address: Address, settings: MirrorSettings, deadline: Deadline) -> Link:
+    """The way to `address`. Nothing is connected yet."""
+    match address.scheme:
+        case "git":
+            return SocketLink(address, settings, deadline)
+        case "file":
+            return ProcessLink(_local_command(address), settings, deadline, address.shown)
+        case "ssh":
+            return ProcessLink(_ssh_command(address, settings), settings, deadline, address.shown)
+        case _:
+            from deploykit.mirror.http import HttpLink
+
+            return HttpLink(address, settings, deadline, ask_helper=ask_credential_helper)
+
+
+def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a program we start may see of our environment."""
+    kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    return {"PATH": os.defpath, **kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+class SocketLink:
+    """git://: one TCP connection."""
+
+    stateless = False
+
+    def __init__(self, address: Address, settings: MirrorSettings, deadline: Deadline) -> None:
+        self._address = address
+        self._settings = settings
+        self._deadline = deadline
+        self._socket: socket.socket | None = None
+        self._reader = PacketReader(self._receive, limit=settings.max_listing_bytes)
+
+    def start(self, ahead: bytes) -> PacketReader:
+        """Connect and ask for the repository."""
+        address = self._address
+        self._socket = connect(address.host, address.port or _GIT_PORT, self._settings, self._deadline)
+        path = address.path[1:] if address.path.startswith("/~") else address.path
+        host = f"{address.host}:{address.port}" if address.port else address.host
+        hello = b"git-upload-pack %b\0host=%b\0\0version=2\0" % (path.encode(), host.encode("idna"))
+        self._send(packet(hello) + ahead)
+        return self._reader
+
+    def ask(self, body: bytes, *, version: int) -> PacketReader:
+        """Go on in the same conversation."""
+        self._send(body)
+        return self._reader
+
+    def _send(self, data: bytes) -> None:
+        sock = _connected(self._socket)
+        try:
+            sock.settimeout(self._deadline.wait())
+            sock.sendall(data)
+        except TimeoutError:
+            raise self._deadline.passed() from None
+        except OSError as exc:
+            raise _broken(self._address.shown, exc) from exc
+
+    def _receive(self) -> bytes:
+        sock = _connected(self._socket)
+        try:
+            sock.settimeout(self._deadline.wait())
+            return sock.recv(_CHUNK)
+        except TimeoutError:
+            raise self._deadline.passed() from None
+        except OSError as exc:
+            raise _broken(self._address.shown, exc) from exc
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+class ProcessLink:
+    """A program that speaks upload-pack on its standard input and output; both are one socket pair."""
+
+    stateless = False
+
+    def __init__(self, argv: Sequence[str], settings: MirrorSettings, deadline: Deadline, shown: str) -> None:
+        self._argv = argv
+        self._deadline = deadline
+        self._shown = shown
+        self._socket: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors = b""
+        self._poll = select.poll()
+        self._reader = PacketReader(self._receive, limit=settings.max_listing_bytes)
+
+    def start(self, ahead: bytes) -> PacketReader:
+        """Start the program."""
+        ours, theirs = socket.socketpair()
+        self._socket = ours
+        try:
+            self._process = subprocess.Popen(
+                self._argv,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=subprocess.PIPE,
+                env=child_environment({"GIT_PROTOCOL": "version=2"}),
+                start_new_session=True,
+            )
+        except OSError as exc:
+            raise OriginError(f"cannot start {self._argv[0]}: {exc.strerror}", f"install {self._argv[0]}") from exc
+        finally:
+            theirs.close()
+        self._poll.register(ours, select.POLLIN)
+        if self._process.stderr is not None:
+            os.set_blocking(self._process.stderr.fileno(), False)
+            self._poll.register(self._process.stderr, select.POLLIN)
+        if ahead:
+            self._send(ahead)
+        return self._reader
+
+    def ask(self, body: bytes, *, version: int) -> PacketReader:
+        """Go on in the same conversation."""
+        self._send(body)
+        return self._reader
+
+    def _send(self, data: bytes) -> None:
+        sock = _connected(self._socket)
+        try:
+            sock.settimeout(self._deadline.wait())
+            sock.sendall(data)
+        except TimeoutError:
+            raise self._deadline.passed() from None
+        except OSError as exc:
+            raise self._failed() from exc
+
+    def _receive(self) -> bytes:
+        sock = _connected(self._socket)
+        while True:
+            events = self._poll.poll(self._deadline.wait() * 1000 + 1)
+            if not events:
+                raise self._deadline.passed()
+            for fd, _ in events:
+                if fd != sock.fileno():
+                    self._take_errors(fd)
+                    continue
+                try:
+                    data = sock.recv(_CHUNK)
+                except OSError:
+                    data = b""
+                if not data:
+                    raise self._failed()
+                return data
+
+    def _take_errors(self, fd: int) -> None:
+        try:
+            said = os.read(fd, 65536)
+        except BlockingIOError:
+            return
+        if not said:
+            self._poll.unregister(fd)
+        self._errors = (self._errors + said)[-_STDERR_KEPT:]
+
+    def _failed(self) -> OriginError:
+        """The program ended too early: what it said on standard error is the reason."""
+        process = self._process
+        if process is not None and process.stderr is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(1.0, self._deadline.left()))
+            if not process.stderr.closed:
+                self._take_errors(process.stderr.fileno())
+        lines = [line for line in self._errors.splitlines() if line.strip()]
+        said = printable(b" / ".join(lines[-4:])) or "no reason given"
+        return OriginError(f"{self._argv[0]} could not fetch from {self._shown}: {said}")
+
+    def close(self) -> None:
+        """End the program and all it started."""
+        if self._socket is not None:
+            self._socket.close()
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            if self._process.stderr is not None:
+                self._process.stderr.close()
+
+
+def _connected(sock: socket.socket | None) -> socket.socket:
+    if sock is None:
+        raise OriginError("not connected to the origin")
+    return sock
+
+
+def connect(host: str, port: int, settings: MirrorSettings, deadline: Deadline) -> socket.socket:
+    """Open a TCP connection, trying each of the host's addresses.
 
     Raises:
-        UsageError: a scheme that is not allowed, a host that could be taken for an option, control characters.
+        OriginError: no address answers.
+        DeadlineExceeded: not in time (looking the name up counts).
     """
-    if not url or not url.isprintable() or url.startswith("-"):
-        raise UsageError(
-            f"not an origin's address: {ascii(shown_url(url))}", "https://, ssh://, git://, file:// or a path"
-        )
-    if "::" in url.partition("/")[0]:
-        raise UsageError(f"remote helpers are not allowed: {shown_url(url)}", "use https, ssh, git or file")
-    if "://" in url:
-        parts = urlsplit(url)
-        if parts.scheme == "http" and not allow_http:
-            raise UsageError(f"http is not allowed: {shown_url(url)}", "use https, or set allow_http for this mirror")
-        if parts.scheme not in (*_ALLOWED, "http"):
-            raise UsageError(f"scheme {parts.scheme!r} is not allowed: {shown_url(url)}", "use https, ssh, git or file")
-        if parts.scheme != "file" and (not parts.hostname or parts.hostname.startswith("-")):
-            raise UsageError(f"no usable host in {shown_url(url)}")
-        return parts.scheme
-    if _SCP_LIKE.match(url) and not url.startswith(("/", ".")):
-        return "ssh"
-    return "file"
+    limit = min(settings.connect_timeout, deadline.wait())
+    last: OSError | None = None
+    for family, kind, proto, _, where in _look_up(host, port, limit):
+        sock = socket.socket(family, kind, proto)
+        try:
+            sock.settimeout(min(limit, deadline.wait()))
+            sock.connect(where)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as exc:
+            sock.close()
+            last = exc
+            continue
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    deadline.left()
+    reason = "no answer" if isinstance(last, TimeoutError) else (last.strerror if last else "no address")
+    raise OriginError(f"cannot connect to {host} port {port}: {reason}", "check the address, and that it runs")
 
 
-class Haves:
-    """The graph walker dulwich asks for: it hands out our tips and walks nothing."""
-
-    shallow: frozenset[bytes] = frozenset()
-
-    def __init__(self, oids: Sequence[bytes]) -> None:
-        self._left: Iterator[bytes] = iter(oids)
-
-    def __next__(self) -> bytes | None:
-        return next(self._left, None)
-
-    next = __next__
-
-    def ack(self, sha: bytes) -> None:
-        """The origin has it too; it decides what that saves."""
-
-    def nak(self) -> None:
-        """The origin has none of them."""
+_Found = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]]
 
 
-Chooser = Callable[[dict[bytes, bytes]], tuple[list[bytes], Sequence[bytes]]]
+def _look_up(host: str, port: int, limit: float) -> _Found:
+    """Resolve a name in a thread of its own: the resolver knows no deadline."""
+    found: list[_Found | OSError] = []
+
+    def resolve() -> None:
+        try:
+            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
+        except (OSError, UnicodeError) as exc:
+            found.append(exc if isinstance(exc, OSError) else OSError(str(exc)))
+
+    if host.replace(".", "").isdigit() or ":" in host:
+        resolve()
+    else:
+        thread = threading.Thread(target=resolve, name="deploykit-resolve", daemon=True)
+        thread.start()
+        thread.join(limit)
+    if not found:
+        raise OriginError(f"cannot find the address of {host}: the resolver does not answer", "check DNS")
+    if isinstance(found[0], OSError):
+        raise OriginError(f"cannot find the address of {host}: {found[0].strerror or found[0]}", "check the name")
+    return found[0]
 
 
-def converse(
-    url: str, choose: Chooser, write: Callable[[bytes], int], *, prefixes: Sequence[bytes], allow_http: bool = False
-) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """List the origin's refs, let `choose` say what to fetch and what we have, and pass the pack to `write`.
+def _broken(shown: str, exc: OSError) -> OriginError:
+    return OriginError(f"the connection to {shown} broke: {exc.strerror or exc}", "try again")
 
-    Returns:
-        The refs, and the symbolic refs.
+
+def _local_command(address: Address) -> list[str]:
+    if shutil.which("git") is None:
+        raise OriginError("a local origin needs the git program", "apt-get install git")
+    return ["git", "upload-pack", "--", str(Path(address.path).expanduser().absolute())]
+
+
+def _ssh_command(address: Address, settings: MirrorSettings) -> list[str]:
+    options = ["BatchMode=yes", f"ConnectTimeout={max(1, round(settings.connect_timeout))}"]
+    options += ["ServerAliveInterval=15", "ServerAliveCountMax=4", "SetEnv=GIT_PROTOCOL=version=2"]
+    if settings.ssh_known_hosts is not None:
+        options += [f"UserKnownHostsFile={settings.ssh_known_hosts}", "GlobalKnownHostsFile=/dev/null"]
+        options += ["StrictHostKeyChecking=yes"]
+    if settings.ssh_key is not None:
+        options += ["IdentitiesOnly=yes", f"IdentityFile={settings.ssh_key}"]
+    argv = ["ssh", "-x", "-T", *(f"-o{option}" for option in options)]
+    if address.port:
+        argv += ["-p", str(address.port)]
+    if address.user:
+        argv += ["-l", address.user]
+    quoted = "'" + address.path.replace("'", "'\\''") + "'"
+    return [*argv, "--", address.host, f"git-upload-pack {quoted}"]
+
+
+def ask_credential_helper(argv: Sequence[str], question: str, limit: float) -> str:
+    """Run a git credential helper's `get`.
+
+    Raises:
+        OriginError: it cannot be run, fails, or takes too long.
     """
-    check_url(url, allow_http=allow_http)
-    client: GitClient
-    client, path = get_transport_and_path(url)
-    walker = Haves(())
-
-    def determine(refs: dict[bytes, bytes], depth: int | None = None) -> list[bytes]:
-        wants, offered = choose({k: v for k, v in refs.items() if v})
-        walker._left = iter(offered)
-        return wants
-
     try:
-        found = client.fetch_pack(path, determine, walker, write, ref_prefix=list(prefixes))  # type: ignore[arg-type]
-    except Exception as exc:
-        raise OriginError(f"cannot fetch from {shown_url(url)}: {type(exc).__name__}: {exc}") from exc
-    return {k: v for k, v in found.refs.items() if v}, dict(found.symrefs)  # type: ignore[misc]
+        done = subprocess.run(
+            [*argv, "get"],
+            input=question.encode(),
+            capture_output=True,
+            timeout=limit,
+            env=child_environment(),
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise OriginError(f"the credential helper {argv[0]} failed: {type(exc).__name__}", "run it by hand") from None
+    return done.stdout.decode("utf-8", "replace")

@@ -1,0 +1,110 @@
+"""An origin's address: which ones are allowed, and their parts. Pure.
+
+Rules: https, ssh, git and file, nothing else (http where a setting says so); no remote helpers (`ext::`); nothing that
+a program could take for an option; no password in an address: it would end up in settings, process lists and logs.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Literal
+from urllib.parse import unquote, urlsplit
+
+import attrs
+
+from deploykit.errors import UsageError
+
+Scheme = Literal["https", "http", "ssh", "git", "file"]
+
+_SCHEMES: Final[dict[str, Scheme]] = {"https": "https", "http": "http", "ssh": "ssh", "git": "git", "file": "file"}
+_HOST: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?\Z|[0-9A-Fa-f:.]+\Z")
+_USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]*\Z")
+_SCP_LIKE: Final = re.compile(r"(?:(?P<user>[^@:/]+)@)?(?P<host>[^@:/]+):(?P<path>.+)\Z", re.DOTALL)
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Address:
+    """A checked address. `path` is what the server is asked for; `port` is None for the scheme's own."""
+
+    scheme: Scheme
+    path: str
+    host: str = ""
+    port: int | None = None
+    user: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The address for a log line: no user, no password."""
+        if self.scheme == "file":
+            return self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        port = f":{self.port}" if self.port else ""
+        return f"{self.scheme}://{host}{port}/{self.path.lstrip('/')}"
+
+
+def shown_url(url: str) -> str:
+    """Any text that should be an address, for an error line: credentials cut out, control characters escaped."""
+    return ascii(_CREDENTIALS.sub("", url[:300]))[1:-1]
+
+
+def parse_address(url: str, *, allow_http: bool = False) -> Address:
+    """Take an address apart, or refuse it.
+
+    >>> parse_address("git@example.net:site.git").shown
+    'ssh://example.net/site.git'
+
+    Raises:
+        UsageError: the scheme is not allowed, or a part could be mistaken for something else.
+    """
+    if not url or not url.isprintable() or url.startswith("-"):
+        raise UsageError(f"not an origin's address: {shown_url(url)!r}", "use https, ssh, git, file or a path")
+    if re.match(r"[A-Za-z0-9+.-]*::", url):
+        raise UsageError(f"remote helpers are not allowed: {shown_url(url)}", "use https, ssh, git or file")
+    if "://" in url:
+        return _from_url(url, allow_http=allow_http)
+    scp = None if url.startswith(("/", ".", "~")) else _SCP_LIKE.match(url)
+    if scp:
+        user, host = scp["user"] or "", scp["host"]
+        _check_host(host, user, url)
+        return Address(scheme="ssh", host=host, user=user, path=scp["path"])
+    return Address(scheme="file", path=url)
+
+
+def _from_url(url: str, *, allow_http: bool) -> Address:
+    shown = shown_url(url)
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError:
+        raise UsageError(f"not an origin's address: {shown}", "check host and port") from None
+    scheme = _SCHEMES.get(parts.scheme)
+    if scheme is None:
+        raise UsageError(f"scheme {parts.scheme!a} is not allowed: {shown}", "use https, ssh, git or file")
+    if scheme == "http" and not allow_http:
+        raise UsageError(f"http sends everything in clear: {shown}", "use https, or set allow_http for this mirror")
+    if parts.password is not None:
+        raise UsageError(f"a password does not belong into an address: {shown}", "put it into a credentials_file")
+    if parts.fragment or (parts.query and scheme not in ("http", "https", "file")):
+        raise UsageError(f"not an origin's address: {shown}", "no ? and no # in it")
+    path = unquote(parts.path)
+    if scheme == "file":
+        if host not in ("", "localhost"):
+            raise UsageError(f"file:// cannot name a host: {shown}", "use ssh, or file:///PATH")
+        return Address(scheme="file", path=unquote(url[len("file://") + len(parts.netloc) :]))
+    if not path.strip("/") or not path.isprintable():
+        raise UsageError(f"no repository named in {shown}")
+    user = unquote(parts.username or "")
+    _check_host(host, user, url)
+    if scheme == "ssh" and path.startswith("/~"):
+        path = path[1:]
+    if scheme in ("http", "https"):
+        path = parts.path + (f"?{parts.query}" if parts.query else "")
+    return Address(scheme=scheme, host=host, port=port, user=user, path=path)
+
+
+def _check_host(host: str, user: str, url: str) -> None:
+    if not _HOST.match(host):
+        raise UsageError(f"not a host name: {host!a} in {shown_url(url)}")
+    if user and not _USER.match(user):
+        raise UsageError(f"not a user name in {shown_url(url)}", "letters, digits, _ . + - @ only")

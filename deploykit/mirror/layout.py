@@ -1,0 +1,193 @@
+"""A mirror's directory: an ordinary bare repository, and three things of ours in it.
+
+    deploykit.lock     flock: one writer at a time; it ends with its process
+    deploykit.json     format version, what origin it mirrors (a digest of the address), how that origin speaks
+    quarantine/        packs on their way in
+
+Rules: made whole under another name and renamed, so a directory is either a mirror or not there; the state file is only
+memory: a mirror without it is still right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import LockBusy, MirrorCorrupt, MirrorError, UsageError
+from deploykit.mirror.durable import replace_file, sync_directory
+from deploykit.mirror.oids import SHA1, HashKind, hash_named
+from deploykit.mirror.protocol import Dialect
+
+_FORMAT: Final = 1
+_STATE: Final = "deploykit.json"
+_LOCK: Final = "deploykit.lock"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class State:
+    """What `deploykit.json` remembers."""
+
+    origin: str = ""
+    dialect: Dialect | None = None
+
+
+def origin_digest(url: str) -> str:
+    """A name for an address that tells nothing of it."""
+    return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def is_repository(path: Path) -> bool:
+    """Tell whether there is a bare repository."""
+    return (path / "HEAD").is_file() and (path / "objects").is_dir()
+
+
+def create(path: Path, url: str, hash_kind: HashKind = SHA1) -> None:
+    """Make an empty mirror at `path`, which must not exist or be an empty directory.
+
+    Raises:
+        UsageError: something else is there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
+    fresh.mkdir()
+    try:
+        for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "quarantine"):
+            (fresh / name).mkdir(parents=True)
+        (fresh / "quarantine").chmod(0o700)
+        replace_file(fresh / "HEAD", [b"ref: refs/heads/main\n"], sync_parent=False)
+        replace_file(fresh / "config", [_config(hash_kind)], sync_parent=False)
+        replace_file(fresh / "description", [b"A mirror kept by deploykit. Do not push here.\n"], sync_parent=False)
+        write_state(fresh, State(origin=origin_digest(url)))
+        (fresh / _LOCK).touch(mode=0o600)
+        for directory in (*fresh.rglob("*/"), fresh):
+            if directory.is_dir():
+                sync_directory(directory)
+        fresh.rename(path)
+        sync_directory(path.parent)
+    except OSError as exc:
+        shutil.rmtree(fresh, ignore_errors=True)
+        if exc.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            if is_repository(path):
+                return  # another process was faster
+            raise UsageError(f"{path} is not a mirror and not empty", "give another path") from exc
+        raise disk_error(exc, path) from exc
+
+
+def _config(hash_kind: HashKind) -> bytes:
+    version = 0 if hash_kind is SHA1 else 1
+    extension = "" if hash_kind is SHA1 else f"[extensions]\n\tobjectformat = {hash_kind.name}\n"
+    return (
+        f"[core]\n\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = true\n\tfsync = all\n"
+        f"\tlogallrefupdates = false\n[gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n"
+        f"{extension}"
+    ).encode()
+
+
+def set_format(path: Path, hash_kind: HashKind) -> None:
+    """Give a mirror that holds nothing yet another object format."""
+    replace_file(path / "config", [_config(hash_kind)])
+
+
+def read_format(path: Path) -> HashKind:
+    """The object format the mirror's config names."""
+    try:
+        text = (path / "config").read_text("utf-8", "replace")
+    except OSError as exc:
+        raise MirrorCorrupt(f"cannot read {path}/config: {exc.strerror}", "run `deploykit mirror check`") from exc
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip().lower() == "objectformat":
+            found = hash_named(value.strip().lower())
+            if found is None:
+                raise MirrorCorrupt(f"{path} has an object format we do not know: {value.strip()[:20]!a}")
+            return found
+    return SHA1
+
+
+def read_state(path: Path) -> State:
+    """Read the state file; an empty state when there is none, or it is of a version we do not know."""
+    try:
+        told = json.loads((path / _STATE).read_bytes())
+        if told["format"] != _FORMAT:
+            return State()
+        spoken = told.get("dialect")
+        return State(origin=str(told["origin"]), dialect=Dialect(**spoken) if spoken else None)
+    except (OSError, ValueError, TypeError, KeyError):
+        return State()
+
+
+def write_state(path: Path, state: State) -> None:
+    """Remember. Losing it costs a round trip, no more, so a full disk is no error here."""
+    document = {"format": _FORMAT, **attrs.asdict(state)}
+    with contextlib.suppress(OSError):
+        replace_file(path / _STATE, [json.dumps(document).encode(), b"\n"], sync_parent=False)
+
+
+@contextlib.contextmanager
+def locked(path: Path, wait: float) -> Iterator[int]:
+    """Hold the mirror's lock. Yields the descriptor, for children that must keep it.
+
+    Raises:
+        LockBusy: another process held it for `wait` seconds.
+    """
+    try:
+        fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as exc:
+        raise disk_error(exc, path) from exc
+    try:
+        _flock(fd, path, wait)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _flock(fd: int, path: Path, wait: float) -> None:
+    end = time.monotonic() + wait
+    pause = 0.002
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise LockBusy(f"{path} is being fetched by another process", "wait for it") from None
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.25)
+        else:
+            return
+
+
+def check_room(path: Path, *, min_bytes: int, min_inodes: int) -> None:
+    """Refuse to fill the disk up.
+
+    Raises:
+        MirrorError: too little is left.
+    """
+    try:
+        told = os.statvfs(path)
+    except OSError as exc:
+        raise disk_error(exc, path) from exc
+    free = told.f_bavail * told.f_frsize
+    if free < min_bytes:
+        raise MirrorError(f"only {free >> 20} MB are free at {path}", "make room, or lower min_free_bytes")
+    if told.f_files and told.f_favail < min_inodes:
+        raise MirrorError(f"only {told.f_favail} inodes are free at {path}", "make room, or lower min_free_inodes")
+
+
+def disk_error(exc: OSError, path: Path) -> MirrorError:
+    """Put an error of the file system into words."""
+    where = exc.filename or path
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return MirrorError(f"no space left for {where}", "make room (bytes or inodes); the mirror is as it was")
+    return MirrorError(f"cannot use {where}: {exc.strerror}", "check its owner and mode")

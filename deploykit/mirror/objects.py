@@ -1,0 +1,100 @@
+"""The mirror's objects, read through dulwich: short-lived, so that an idle mirror holds no file and no memory.
+
+Rules: a store belongs to one thread (dulwich's caches have no lock); damage is reported as `MirrorCorrupt`, never as
+an error of the layer below; packs that upkeep removes meanwhile are looked for again by dulwich itself.
+"""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from pathlib import Path
+from typing import Final
+
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException
+from dulwich.object_format import get_object_format
+from dulwich.object_store import DiskObjectStore
+from dulwich.objects import RawObjectID
+
+from deploykit.errors import MirrorCorrupt
+from deploykit.mirror.oids import HashKind
+from deploykit.mirror.scanner import Found
+
+_DAMAGE: Final = (ApplyDeltaError, ChecksumMismatch, FileFormatException, zlib.error, AssertionError, ValueError)
+
+
+class Objects:
+    """A reader of one object store. Close it, or use it as a context manager."""
+
+    def __init__(self, path: Path, hash_kind: HashKind) -> None:
+        self._path = path
+        self._open(hash_kind)
+
+    def _open(self, hash_kind: HashKind) -> None:
+        self.hash_kind = hash_kind
+        self.store = DiskObjectStore(str(self._path / "objects"), object_format=get_object_format(hash_kind.name))
+
+    def __enter__(self) -> Objects:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every file."""
+        self.store.close()
+
+    def reopen(self, hash_kind: HashKind) -> None:
+        """Go on with another object format (the store is still empty)."""
+        self.close()
+        self._open(hash_kind)
+
+    def holds(self, oid: bytes) -> bool:
+        """Tell whether the object is there (binary id)."""
+        try:
+            return self.store.contains_packed(RawObjectID(oid)) or self._is_loose(oid)
+        except _DAMAGE as exc:
+            raise self._damaged(oid, exc) from exc
+
+    def find(self, oid: bytes) -> Found | None:
+        """Read an object: its kind and its bytes; None when it is not there."""
+        try:
+            return self.store.get_raw(RawObjectID(oid))
+        except KeyError:
+            return None
+        except _DAMAGE as exc:
+            raise self._damaged(oid, exc) from exc
+
+    def _is_loose(self, oid: bytes) -> bool:
+        name = oid.hex()
+        return (self._path / "objects" / name[:2] / name[2:]).is_file()
+
+    def _damaged(self, oid: bytes, exc: Exception) -> MirrorCorrupt:
+        said = f"{type(exc).__name__}: {exc}"[:200]
+        return MirrorCorrupt(
+            f"object {oid.hex()} in {self._path} is damaged ({said})", "run `deploykit mirror check --repair`"
+        )
+
+
+class StorePerThread:
+    """One dulwich store for each thread that asks; all closed together."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self._open: dict[int, Objects] = {}
+
+    def get(self, hash_kind: HashKind) -> Objects:
+        """This thread's store."""
+        with self._lock:
+            mine = self._open.get(threading.get_ident())
+            if mine is None or mine.hash_kind is not hash_kind:
+                mine = self._open[threading.get_ident()] = Objects(self._path, hash_kind)
+            return mine
+
+    def close(self) -> None:
+        """Close all of them. A thread that still reads opens its files anew."""
+        with self._lock:
+            stores, self._open = self._open, {}
+        for objects in stores.values():
+            objects.close()
