@@ -36,7 +36,7 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
-from deploykit.settings import Settings
+from deploykit.settings import Settings, SiteSettings
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
 
@@ -97,6 +97,44 @@ def parse_settings(
         head = f"{where}: {found[0]}" if len(found) == 1 else f"{where} has {len(found)} mistakes"
         raise SettingsError(head, problems=(head,) if len(found) == 1 else found)
     return settings
+
+
+def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
+    """Read the settings of the site at directory `site`: from the node's settings file, or from a file of its own.
+
+    Args:
+        path: a `deploykit.toml` that has the site, or a TOML file with a site's release settings alone. Without one,
+            the node's own file where there is one that has the site, and the defaults where not.
+
+    Raises:
+        SettingsError: the file cannot be read, holds mistakes, or does not know the site.
+    """
+    if path is not None:
+        try:
+            data = tomllib.loads(path.read_bytes().decode())
+        except OSError as error:
+            raise SettingsError(f"cannot read settings {path}: {error.strerror}", "give another file") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{path} is not TOML: {error}", "correct the line it names") from error
+        if "sites" not in data and "node" not in data:
+            return _site_settings(data, path)
+    elif not Path(os.environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH).exists():
+        return SiteSettings()
+    for found in load_settings(path).sites.values():
+        if found.path.resolve() == site.resolve():
+            return found.release
+    if path is None:
+        return SiteSettings()
+    raise SettingsError(f"{path} has no site at {site}", "correct the path, or give a file of release settings alone")
+
+
+def _site_settings(data: dict[str, Any], path: Path) -> SiteSettings:
+    try:
+        return _CONVERTER.structure(data, SiteSettings)
+    except BaseValidationError as group:
+        found = tuple(dict.fromkeys(_explain(group, "", SiteSettings)))
+        head = f"{path}: {found[0]}" if len(found) == 1 else f"{path} has {len(found)} mistakes"
+        raise SettingsError(head, problems=(head,) if len(found) == 1 else found) from None
 
 
 def _own_name() -> str:
@@ -282,4 +320,4 @@ def _unknown(path: str, key: str, cls: type | None) -> str:
     return f"{path}: unknown setting" + (f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})")
 
 
-__all__ = ["DEFAULT_PATH", "load_settings", "parse_settings"]
+__all__ = ["DEFAULT_PATH", "load_settings", "load_site_settings", "parse_settings"]

@@ -1,0 +1,349 @@
+"""`deploykit release`: deploys on this machine, without any bus."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import click
+
+from deploykit.cli.options import F, json_option, print_json
+
+if TYPE_CHECKING:
+    from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
+
+
+def site_argument(function: F) -> F:
+    """Add SITE_DIR and `--settings FILE`, handed on as `site_dir` and `settings`."""
+    function = click.option(
+        "--settings",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="The node's deploykit.toml, or a TOML file with this site's release settings alone.",
+    )(function)
+    return click.argument("site_dir", type=click.Path(path_type=Path, file_okay=False))(function)
+
+
+@click.group()
+def release() -> None:
+    """Deploy, roll back, list and verify a site's releases.
+
+    \b
+    Example:
+      deploykit release deploy /srv/www/shop --mirror /var/lib/deploykit/mirrors/shop --ref v1.4
+      deploykit release list /srv/www/shop
+    """
+
+
+@release.command()
+@site_argument
+@click.option("--mirror", required=True, type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
+@click.option("--ref", required=True, help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main.")
+@click.option("--commit", default="", help="What it must stand for; refused when it stands for another one.")
+@click.option("--request", default="", help="An id: the same one again is answered, not repeated.")
+@click.option("--dry-run", is_flag=True, help="Show the steps and the files that would change; touch nothing.")
+@click.option("--prepare", is_flag=True, help="Do all but the switch; `release activate` does that.")
+@click.option("--again", is_flag=True, help="Make a new release although this one is live already.")
+@click.option("--allow-moved", is_flag=True, help="Deploy --commit although the ref points elsewhere by now.")
+@click.option("--allow-older", is_flag=True, help="Deploy a commit the live release already contains.")
+@click.option("--allow-drift", is_flag=True, help="Deploy over files that were edited by hand.")
+@json_option
+def deploy(
+    site_dir: Path,
+    settings: Path | None,
+    mirror: Path,
+    ref: str,
+    commit: str,
+    request: str,
+    dry_run: bool,
+    prepare: bool,
+    again: bool,
+    allow_moved: bool,
+    allow_older: bool,
+    allow_drift: bool,
+    as_json: bool,
+) -> None:
+    """Make a release and put it live. A directory that does not exist yet is set up with the defaults.
+
+    \b
+    Example:
+      deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4 --dry-run
+      deploykit release deploy /srv/www/shop --mirror shop.git --ref v1.4
+    """
+    from deploykit.release import Allowances
+
+    allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
+    with _source(mirror) as source, _runner(site_dir, settings, quiet=as_json or dry_run) as runner:
+        if dry_run:
+            _show_preview(runner.preview(source, ref, commit, allow=allow), as_json)
+            return
+        who = _user()
+        if prepare:
+            result = runner.prepare(source, ref, commit, request=request, requested_by=who, allow=allow)
+        else:
+            result = runner.deploy(source, ref, commit, request=request, requested_by=who, allow=allow, again=again)
+    _end(result, as_json)
+
+
+@release.command()
+@site_argument
+@click.argument("which", default="")
+@json_option
+def activate(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> None:
+    """Put a prepared release live: the newest, or the one named by number, tag, commit or name.
+
+    \b
+    Example:
+      deploykit release activate /srv/www/shop
+    """
+    with _runner(site_dir, settings, quiet=as_json) as runner:
+        result = runner.activate(which, requested_by=_user())
+    _end(result, as_json)
+
+
+@release.command()
+@site_argument
+@click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done; touch nothing.")
+@json_option
+def rollback(site_dir: Path, settings: Path | None, to: str, mirror: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Go back to the last good release, at once where it is still on disk.
+
+    \b
+    Example:
+      deploykit release rollback /srv/www/shop
+      deploykit release rollback /srv/www/shop --to v1.2 --mirror shop.git
+    """
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_source(mirror)) if mirror is not None else None
+        runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json or dry_run))
+        if dry_run:
+            plan = runner.rollback_plan(to, can_rebuild=source is not None)
+            if as_json:
+                print_json(attrs.asdict(plan))
+            else:
+                click.echo(f"{plan.kind}: {plan.why}")
+            if plan.kind == "impossible":
+                raise SystemExit(1)
+            return
+        result = runner.rollback(to, source=source, requested_by=_user())
+    _end(result, as_json)
+
+
+@release.command("list")
+@site_argument
+@click.option("--all", "every", is_flag=True, help="Also those that are no longer on disk.")
+@json_option
+def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: bool) -> None:
+    """List the releases: number, tag, commit, when, by whom, what became of them.
+
+    \b
+    Example:
+      deploykit release list /srv/www/shop --json
+    """
+    with _runner(site_dir, settings, quiet=True) as runner:
+        live = runner.site.live_name()
+        found = [r for r in runner.releases() if every or r.present]
+    if as_json:
+        print_json([attrs.asdict(r) | {"current": r.name == live} for r in found])
+        return
+    _table(
+        ("", "release", "tag", "commit", "when", "by", "status"),
+        [
+            (
+                "*" if r.name == live else "",
+                str(r.seq),
+                r.tag,
+                r.commit[:12],
+                r.activated or r.created,
+                r.requested_by,
+                _status(r),
+            )
+            for r in found
+        ],
+    )
+
+
+@release.command()
+@site_argument
+@click.argument("which", default="")
+@json_option
+def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> None:
+    """Show one release and what was done with it: each step, its exit code and its output. The live one by default.
+
+    \b
+    Example:
+      deploykit release show /srv/www/shop v1.4
+    """
+    from deploykit.errors import ReleaseError
+
+    with _runner(site_dir, settings, quiet=True) as runner:
+        site = runner.site
+        state = site.state()
+        found = state.find(which) if which else state.get(site.live_name())
+        if found is None:
+            raise ReleaseError(f"there is no release {which or '(none is live)'}", "see `deploykit release list`")
+        done = [(o, site.steps(o)) for o in state.operations if o.release == found.name]
+    if as_json:
+        history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
+        print_json(attrs.asdict(found) | {"current": found.name == site.live_name(), "operations": history})
+        return
+    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {_status(found)} {_clean(found.detail)}".rstrip())
+    for operation, steps in done:
+        by = f" by {operation.requested_by}" if operation.requested_by else ""
+        click.echo(
+            f"\n{operation.phase} {operation.started}{by}: {operation.outcome} {_clean(operation.detail)}".rstrip()
+        )
+        for step in steps:
+            code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
+            click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")
+            for line in step.output.splitlines():
+                click.echo(f"      {_clean(line)}")
+
+
+@release.command()
+@site_argument
+@click.argument("which", default="")
+@click.option("--paranoid", is_flag=True, help="Read every file, not only what looks changed.")
+@json_option
+def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as_json: bool) -> None:
+    """Compare a release with what was deployed, and list what somebody changed by hand. Ends with 1 if anything was.
+
+    \b
+    Example:
+      deploykit release verify /srv/www/shop --paranoid
+    """
+    with _runner(site_dir, settings, quiet=True) as runner:
+        found = runner.verify(which, paranoid=paranoid or None)
+    lines = found.lines()
+    if as_json:
+        print_json(
+            {
+                "modified": found.modified,
+                "missing": found.missing,
+                "added": [*found.added, *(d + "/" for d in found.added_directories)],
+            }
+        )
+    else:
+        for line in lines:
+            click.echo(_clean(line))
+        click.echo(f"{len(lines)} differences" if lines else "as deployed")
+    if lines:
+        raise SystemExit(1)
+
+
+@release.command()
+@site_argument
+@click.argument("which")
+@click.option("--remove", is_flag=True, help="Take the pin off again.")
+def pin(site_dir: Path, settings: Path | None, which: str, remove: bool) -> None:
+    """Keep a release whatever the keep-limit says.
+
+    \b
+    Example:
+      deploykit release pin /srv/www/shop v1.2
+    """
+    with _runner(site_dir, settings, quiet=True) as runner:
+        found = runner.pin(which, pinned=not remove)
+    click.echo(f"{found.name} is {'no longer pinned' if remove else 'pinned'}")
+
+
+# -- shared ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _source(mirror: Path) -> Iterator[TreeSource]:
+    from deploykit.trees.source import Repository
+
+    with Repository(mirror) as source:
+        yield source
+
+
+@contextlib.contextmanager
+def _runner(site_dir: Path, settings: Path | None, *, quiet: bool) -> Iterator[Runner]:
+    import socket
+
+    from deploykit.config import load_site_settings
+    from deploykit.release import Runner, Site
+
+    site = Site(site_dir, load_site_settings(settings, site_dir))
+    node = socket.gethostname().split(".")[0]
+    if quiet:
+        yield Runner(site, node=node)
+        return
+    from deploykit.cli.release_output import Live
+
+    with Live() as live:
+        yield Runner(site, node=node, on_output=live.output, on_step=live.step, on_progress=live.progress)
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
+def _end(result: DeployResult, as_json: bool) -> None:
+    if as_json:
+        steps = [attrs.asdict(s) for s in result.steps]
+        print_json(
+            {
+                "outcome": result.outcome,
+                "release": result.release,
+                "detail": result.detail,
+                "again": result.again,
+                "steps": steps,
+            }
+        )
+    else:
+        detail = f": {_clean(result.detail)}" if result.detail else ""
+        click.echo(f"{result.outcome} {result.release}{detail}".replace(" :", ":"), err=result.outcome != "success")
+    if result.outcome != "success":
+        raise SystemExit(result.exit_code)
+
+
+def _show_preview(found: Preview, as_json: bool) -> None:
+    if as_json:
+        print_json(attrs.asdict(found))
+        return
+    if found.nothing_to_do:
+        click.echo(f"{found.tag} is live already: nothing to do")
+        return
+    how = "written afresh" if found.build == "fresh" else f"made from {found.build}"
+    click.echo(f"would make {found.release}, {how}; live now: {found.previous or 'nothing'}")
+    click.echo(f"steps: {', '.join(found.steps)}")
+    for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
+        for path in paths:
+            click.echo(f"  {sign} {_clean(path)}")
+    click.echo(f"{len(found.added)} added, {len(found.changed)} changed, {len(found.removed)} removed")
+    if found.warning:
+        click.echo(f"warning: {_clean(found.warning)}", err=True)
+
+
+def _status(found: Release) -> str:
+    marks: list[str] = [found.status]
+    marks += ["pinned"] if found.pinned else []
+    marks += ["spare"] if found.spare else []
+    marks += ["gone"] if not found.present else []
+    return ", ".join(marks)
+
+
+def _clean(text: str) -> str:
+    """Text from scripts and file names, with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    if not rows:
+        click.echo("no releases yet")
+        return
+    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
+    for row in [head, *rows]:
+        click.echo("  ".join(_clean(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,81 @@
+"""What a running deploy looks like: moving on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from deploykit.release import StepRecord
+
+_MARKS = {"done": ("done", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "dim")}
+
+
+class Live:
+    """Shows steps as they happen. Output of scripts is shown as text, never as terminal commands."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._line = ""
+
+    def __enter__(self) -> Live:
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                TextColumn("{task.completed}/{task.total} files"),
+                TimeElapsedColumn(),
+                console=self._console,
+                transient=True,
+            )
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def step(self, name: str, record: StepRecord | None) -> None:
+        """A step started (no record) or ended."""
+        if record is None:
+            return
+        self._flush()
+        if self._bar is not None and self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        word, style = _MARKS[record.outcome]
+        text = Text(f"{name:<14} ") + Text(word, style=style) + Text(f" {record.seconds:.3f} s")
+        if record.exit_code is not None:
+            text += Text(f" exit {record.exit_code}")
+        elif record.output:
+            text += Text(f" {record.output}")
+        self._console.print(text)
+
+    def output(self, step: str, stream: str, text: str) -> None:
+        """Text from a script, as it comes; shown line by line."""
+        *lines, self._line = (self._line + text).split("\n")
+        for line in lines:
+            self._print(line, stream)
+
+    def progress(self, done: int, total: int) -> None:
+        """Files written so far."""
+        if self._bar is None:
+            return
+        if self._task is None:
+            self._task = self._bar.add_task("export", total=total)
+        self._bar.update(self._task, completed=done)
+
+    def _flush(self) -> None:
+        if self._line:
+            self._print(self._line, "stdout")
+            self._line = ""
+
+    def _print(self, line: str, stream: str) -> None:
+        shown = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
+        self._console.print(Text(f"    {shown}", style="yellow" if stream == "stderr" else ""))
