@@ -48,6 +48,7 @@ class Dialect:
         prefetch: header that bounds unacknowledged deliveries; empty: none, we bound by not reading.
         durable: headers of a durable topic subscription, `{name}` is its name; None: it has none.
         durable_end: headers of the UNSUBSCRIBE that deletes it.
+        durable_end_after: that UNSUBSCRIBE comes after a plain one, which ends the consumer.
         client_id: a durable subscription belongs to the CONNECT's client-id.
         persistent: headers that make a message survive the broker's restart.
         ttl: header and unit of a message's time to live; None: it has none.
@@ -56,6 +57,7 @@ class Dialect:
         nack_headers: headers of a NACK that gives the message back.
         nack_keeps: headers of a NACK that puts the message into the broker's own dead letters; None: there is none.
         reserved: headers that a SEND must not carry here, beside those of STOMP.
+        beat_gap: its longest silence, in heart-beat intervals.
         receipt: what a receipt for a SEND proves, in words for the documentation.
         notes: for the documentation.
     """
@@ -72,6 +74,7 @@ class Dialect:
     prefetch: str = ""
     durable: Mapping[str, str] | None = None
     durable_end: Mapping[str, str] = _NONE
+    durable_end_after: bool = False
     client_id: bool = False
     persistent: Mapping[str, str] = attrs.field(factory=lambda: MappingProxyType({"persistent": "true"}))
     ttl: tuple[str, Literal["relative", "absolute"]] | None = None
@@ -80,6 +83,7 @@ class Dialect:
     nack_headers: Mapping[str, str] = _NONE
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
+    beat_gap: float = 2.0
     receipt: str = "the broker took it"
     notes: tuple[str, ...] = ()
 
@@ -99,6 +103,7 @@ RABBITMQ: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     reserved=frozenset({"message-id", "user-id"}),
+    beat_gap=1.0,
     receipt="confirmed: in every queue it was routed to, on disk where queue and message are durable",
     notes=(
         "Under a memory or disk alarm it stops reading and heart-beats go on: a publish fails at its deadline.",
@@ -118,6 +123,7 @@ ACTIVEMQ: Final = Dialect(
     prefetch="activemq.prefetchSize",
     durable={"activemq.subscriptionName": "{name}"},
     durable_end={"activemq.subscriptionName": "{name}"},
+    durable_end_after=True,
     client_id=True,
     ttl=("expires", "absolute"),
     selectors=True,
@@ -127,7 +133,8 @@ ACTIVEMQ: Final = Dialect(
     receipt="stored: on disk when persistent",
     notes=(
         "A durable subscription needs `client_id`, and only one connection at a time may use it.",
-        "On STOMP 1.0 it trims header values.",
+        "On STOMP 1.0 it trims header values, and deletes a durable subscription only if `client_id` is its name.",
+        "It trims logins and passcodes: one that begins or ends with a space is refused.",
         "NACK puts the message into the broker's own dead-letter queue.",
     ),
 )
@@ -145,6 +152,7 @@ EMBEDDED: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     nack_keeps={"reason": "too large"},
+    beat_gap=1.0,
     receipt="stored: on disk when persistent and the broker has a data directory",
     notes=("For tests, demos and laptops; not for production.",),
 )
@@ -340,10 +348,20 @@ def settlement(dialect: Dialect, intent: Intent) -> Settlement:
     )
 
 
-def durable_end(dialect: Dialect, intent: Intent) -> dict[str, str]:
-    """Headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds."""
+def durable_end(dialect: Dialect, intent: Intent, *, version: str, client_id: str) -> dict[str, str]:
+    """Headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
+
+    Raises:
+        DialectError: it would not be found there.
+    """
     if intent.durable is None or not is_topic(intent.destination):
         return {}
+    if dialect is ACTIVEMQ and version == "1.0" and client_id != intent.durable:
+        # Its STOMP 1.0 code looks for the subscription under its own name as client id (ProtocolConverter.java).
+        raise DialectError(
+            f"{dialect.title} cannot delete this durable subscription over STOMP 1.0",
+            "use 1.1 or 1.2, or a client_id that is the subscription's name",
+        )
     return {key: value.format(name=intent.durable) for key, value in dialect.durable_end.items()}
 
 

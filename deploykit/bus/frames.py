@@ -52,11 +52,15 @@ class Received:
 
 @attrs.frozen(slots=True)
 class Escaping:
-    """How headers are escaped on a connection: `none` on 1.0, without carriage return on 1.1, all on 1.2."""
+    """How headers are escaped on a connection.
+
+    `out`, `into`: whether at all, in each direction. `breaks`: the line breaks that can be written: none on 1.0, where
+    a broker that takes an escaped one (ActiveMQ) gives it out as a broken header; no carriage return on 1.1.
+    """
 
     out: bool
     into: bool
-    carriage_return: bool
+    breaks: str
 
 
 def escaping(version: str, *, always_in: bool = False, always_out: bool = False) -> Escaping:
@@ -68,7 +72,8 @@ def escaping(version: str, *, always_in: bool = False, always_out: bool = False)
         always_out: the broker escapes what it sends on any version, so we have to unescape.
     """
     newer = version != "1.0"
-    return Escaping(out=newer or always_in, into=newer or always_out, carriage_return=version == "1.2" or always_in)
+    breaks = {"1.0": "", "1.1": "\n"}.get(version, "\r\n")
+    return Escaping(out=newer or always_in, into=newer or always_out, breaks=breaks)
 
 
 def encode_frame(command: str, headers: Mapping[str, str], body: bytes, rule: Escaping) -> bytes:
@@ -100,16 +105,16 @@ def escape(text: str, rule: Escaping, *, name: bool = False) -> str:
     """
     if "\x00" in text:
         raise HeaderRefused("a header holds a NUL byte")
+    for character, what in (("\n", "a line break"), ("\r", "a carriage return")):
+        if character in text and character not in rule.breaks:
+            raise HeaderRefused(f"this version of STOMP cannot carry a header with {what}")
     if not rule.out:
-        if "\n" in text or "\r" in text or (name and ":" in text):
-            raise HeaderRefused("STOMP 1.0 cannot carry a header with a line break, or a colon in its name")
+        if name and ":" in text:
+            raise HeaderRefused("STOMP 1.0 cannot carry a header with a colon in its name")
         return text
-    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace(":", "\\c")
-    if "\r" in text:
-        if not rule.carriage_return:
-            raise HeaderRefused("STOMP 1.1 cannot carry a header with a carriage return")
-        text = text.replace("\r", "\\r")
-    return text
+    text = text.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    # On 1.0 nothing needs a colon in a value to be escaped, and not every broker would undo it.
+    return text.replace(":", "\\c") if name or rule.breaks else text
 
 
 def _unescape(text: str) -> str:
@@ -119,21 +124,17 @@ def _unescape(text: str) -> str:
 def parse_head(head: bytes, *, unescape: bool) -> tuple[str, dict[str, str]]:
     """Take command and headers apart. CONNECTED is never escaped (STOMP 1.2, "Value Encoding").
 
-    Raises:
-        ProtocolError: no command, or a line without a colon.
+    A line without a colon is left out: ActiveMQ gives a line break that somebody escaped to subscribers on STOMP 1.0 as
+    it is, and a stranger's header must not cost the connection.
     """
     text = head.decode("utf-8", "replace")
-    if "\r" in text:
-        lines = [line.removesuffix("\r") for line in text.split("\n")]
-    else:
-        lines = text.split("\n")
+    lines = [line.removesuffix("\r") for line in text.split("\n")] if "\r" in text else text.split("\n")
     command = lines[0]
-    pairs = [line.split(":", 1) for line in lines[1:]]
+    pairs = [line.split(":", 1) for line in lines[:0:-1]]
     try:
-        pairs.reverse()
-        headers: dict[str, str] = dict(pairs)  # ValueError on a line without a colon
+        headers: dict[str, str] = dict(pairs)
     except ValueError:
-        raise ProtocolError(f"a header line of {command[:16]!r} has no colon") from None
+        headers = {key: rest[0] for key, *rest in pairs if rest}
     if unescape and "\\" in text and command != "CONNECTED":
         headers = {_unescape(key): _unescape(value) for key, value in headers.items()}
     return command, headers

@@ -4,6 +4,9 @@ Native heart-beats are used where the CONNECTED frame grants them, on any versio
 brokers that answer 0), they are emulated: we send a bare EOL, which every broker takes, so that no firewall
 sees an idle connection; and after a silence we ask for a receipt (BEGIN + ABORT, which leaves nothing behind),
 so that the broker has to say something. Either way a silence longer than `SILENCE` intervals means: gone.
+
+We ask the broker to beat twice in our interval, because some look only once per interval whether they have said
+something in the last one: ActiveMQ's first beat after a frame comes after two of its intervals (seen on 5.17).
 """
 
 from __future__ import annotations
@@ -29,12 +32,14 @@ class Beats:
         send: the broker may count on a byte from us in this time.
         expect: we count on a byte from the broker in this time.
         native_send, native_expect: whether the broker agreed, or we emulate.
+        limit: silence after which the connection is gone.
     """
 
     send: float = 0.0
     expect: float = 0.0
     native_send: bool = False
     native_expect: bool = False
+    limit: float = 0.0
 
     def __str__(self) -> str:
         def side(seconds: float, native: bool) -> str:
@@ -44,32 +49,38 @@ class Beats:
 
 
 def offer(heartbeat: float) -> str:
-    """The `heart-beat` header of our CONNECT, both directions alike.
+    """The `heart-beat` header of our CONNECT: what we send, and how often we want to hear.
 
     >>> offer(10.0)
-    '10000,10000'
+    '10000,5000'
     """
     milliseconds = max(0, round(heartbeat * 1000))
-    return f"{milliseconds},{milliseconds}"
+    return f"{milliseconds},{max(1, milliseconds // 2) if milliseconds else 0}"
 
 
-def negotiate(heartbeat: float, answer: str | None) -> Beats:
+def negotiate(heartbeat: float, answer: str | None, *, gap: float = 2.0) -> Beats:
     """Agree on intervals from what we asked for and the broker's `heart-beat` header (None when it sent none).
 
     A header that is not two numbers counts as "no heart-beats": we emulate.
+
+    Args:
+        heartbeat: the interval we want.
+        answer: the header.
+        gap: longest silence of such a broker, in its own intervals.
 
     >>> str(negotiate(10.0, "0,20000"))
     'out 20 s, in 10 s emulated'
     """
     if heartbeat <= 0:
         return Beats()
-    theirs = _pair(answer)
-    broker_sends, broker_wants = theirs[0] / 1000, theirs[1] / 1000
+    sends, wants = (milliseconds / 1000 for milliseconds in _pair(answer))
+    interval = max(heartbeat / 2, sends)
     return Beats(
-        send=max(heartbeat, broker_wants) if broker_wants else heartbeat,
-        expect=max(heartbeat, broker_sends) if broker_sends else heartbeat,
-        native_send=bool(broker_wants),
-        native_expect=bool(broker_sends),
+        send=max(heartbeat, wants),
+        expect=max(heartbeat, sends),
+        native_send=bool(wants),
+        native_expect=bool(sends),
+        limit=max(heartbeat * SILENCE, interval * (gap + 0.25) if sends else 0.0),
     )
 
 
@@ -98,7 +109,7 @@ def decide(beats: Beats, now: float, *, sent: float, heard: float, probed: float
         beat = now >= sent + beats.send * SEND_SHARE
         due = (now if beat else sent) + beats.send * SEND_SHARE
     if beats.expect:
-        gone = heard + beats.expect * SILENCE
+        gone = heard + beats.limit
         if now >= gone:
             return Decision(dead=True, due=now)
         due = min(due, gone)

@@ -18,6 +18,8 @@ import random
 import ssl
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -107,7 +109,7 @@ class Supervisor:
         self._receipts = itertools.count(1)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
-        self._ended: dict[bytes, threading.Event] = {}
+        self._ended: dict[str, Future[None]] = {}
         self._drain_until: float | None = None
         self._recycle = ""
         self._said = ""
@@ -141,7 +143,7 @@ class Supervisor:
 
     def remove(self, subscription: Subscription, *, forget: bool, timeout: float) -> None:
         """Take a subscription out, at the broker too; wait for its word when it is to forget."""
-        done = threading.Event()
+        done: Future[None] = Future()
         with self._lock:
             if self._subscriptions.pop(subscription.intent.id, None) is None:
                 return
@@ -152,15 +154,29 @@ class Supervisor:
                         "not connected: the durable subscription was not deleted at the broker", "try it again"
                     )
                 return
+            headers = (
+                durable_end(
+                    connection.dialect,
+                    subscription.intent,
+                    version=connection.version,
+                    client_id=connection.client_id,
+                )
+                if forget
+                else {}
+            )
             receipt = f"end-{next(self._receipts)}"
-            self._ended[receipt.encode()] = done
-            headers = durable_end(connection.dialect, subscription.intent) if forget else {}
+            self._ended[receipt] = done
+            if headers and connection.dialect.durable_end_after:
+                connection.unsubscribe(subscription.intent.id, {}, f"{receipt}-first")
             connection.unsubscribe(subscription.intent.id, headers, receipt)
-        answered = done.wait(timeout)
-        with self._lock:
-            self._ended.pop(receipt.encode(), None)
-        if forget and not answered:
-            raise ConnectError("the broker did not confirm that it deleted the durable subscription", "try it again")
+        try:
+            done.result(timeout)
+        except (BusError, FutureTimeout) as error:
+            if forget:
+                shown = error if isinstance(error, BusError) else "no answer from the broker in time"
+                raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
+        finally:
+            self._ended.pop(receipt, None)
 
     def resume(self) -> None:
         """Read on, if reading was paused and the workers have caught up."""
@@ -236,18 +252,14 @@ class Supervisor:
             self._tell(Connecting(broker=str(broker)))
             connection = self._new_connection(broker)
             try:
-                connection.open(self._connect_timeout)
+                connection = self._open(connection)
             except ConnectError as error:
-                connection.close()
                 self._counters.connect_failures += 1
                 self.problem = error
                 refusals.append(isinstance(error, LoginRefused))
                 logger.info("%s", error)
                 self._tell(ConnectFailed(broker=str(broker), problem=str(error)))
                 continue
-            except BaseException:
-                connection.close()
-                raise
             # Next time, begin after the one that may just have died.
             self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
             return self._serve(connection)
@@ -257,7 +269,23 @@ class Supervisor:
                 self.changed.notify_all()
         return 0.0
 
-    def _new_connection(self, broker: Broker) -> Connection:
+    def _open(self, connection: Connection) -> Connection:
+        """Open it; where a backslash in the credentials may have been the obstacle, try it the other way too."""
+        try:
+            connection.open(self._connect_timeout)
+        except BaseException as error:
+            connection.close()
+            if not isinstance(error, ConnectError) or not connection.backslash:
+                raise
+            connection = self._new_connection(connection.broker, escape_login=False)
+            try:
+                connection.open(self._connect_timeout)
+            except BaseException:
+                connection.close()
+                raise
+        return connection
+
+    def _new_connection(self, broker: Broker, *, escape_login: bool = True) -> Connection:
         from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         self._epoch += 1
@@ -271,6 +299,7 @@ class Supervisor:
             counters=self._counters,
             sink=self,
             client_id=self._client_id(),
+            escape_login=escape_login,
         )
 
     def _serve(self, connection: Connection) -> float:
@@ -350,6 +379,9 @@ class Supervisor:
             for subscription in self._unconfirmed.values():
                 subscription.losses += by_broker
             self._unconfirmed.clear()
+            for receipt in list(self._ended):
+                if (ended := self._ended.pop(receipt, None)) is not None:
+                    ended.set_exception(problem)
             for subscription in self._subscriptions.values():
                 subscription.connection_lost()
         self._ledger.connection_lost(by_broker=by_broker)
@@ -464,8 +496,8 @@ class Supervisor:
                     self.changed.notify_all()
             elif receipt == _BYE:
                 self._bye_seen = True
-            elif (ended := self._ended.get(receipt)) is not None:
-                ended.set()
+            elif (ended := self._ended.pop(receipt.decode("ascii", "replace"), None)) is not None:
+                ended.set_result(None)
 
     def on_message(self, frame: Received) -> None:
         """A MESSAGE: put it into its subscription's queue."""
@@ -508,6 +540,9 @@ class Supervisor:
         if subscription is not None:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
             self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
+            return
+        if (ended := self._ended.pop(receipt, None)) is not None:
+            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
             return
         problem = PublishRefused(f"{connection.broker} refused the message: {shown}", "look at the broker's log")
         if receipt and self._ledger.refuse_receipt(receipt, problem):
