@@ -189,8 +189,8 @@ def _check_owner(path: Path, found: os.stat_result) -> None:
 # -- writing ---------------------------------------------------------------------------------------------------------
 
 
-def generate_key(path: Path, *, passphrase: str | bytes | None = None) -> SigningKey:
-    """Make a key and write it to `path`, mode 0600.
+def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: str = "") -> SigningKey:
+    """Make a key: the private half at `path`, mode 0600, the public one at `path` + `.pub`, as ssh-keygen does.
 
     Raises:
         KeyFileError: the file exists already, or cannot be written; nothing was changed.
@@ -198,9 +198,17 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None) -> Signin
     key = SigningKey.generate()
     try:
         with _directory(path.parent) as directory:
-            _write_new(directory, path.name, key.to_openssh(passphrase))
+            # The public half first: what is cut off in between can be done again after `rm`, no secret is lost.
+            _write_new(
+                directory, f"{path.name}.pub", f"{key.public_openssh} {comment}".rstrip().encode() + b"\n", 0o644
+            )
+            try:
+                _write_new(directory, path.name, key.to_openssh(passphrase))
+            except OSError:
+                os.unlink(f"{path.name}.pub", dir_fd=directory)
+                raise
     except FileExistsError as error:
-        raise KeyFileError(f"{path} exists", "give another name; a key is never overwritten") from error
+        raise KeyFileError(f"{path} or {path}.pub exists", "give another name; a key is never overwritten") from error
     except OSError as error:
         raise KeyFileError(f"cannot write private key {path}: {error.strerror}") from error
     return key
@@ -297,9 +305,9 @@ def _temporary(directory: int, name: str, data: bytes, mode: int, owner: tuple[i
             os.unlink(temporary, dir_fd=directory)
 
 
-def _write_new(directory: int, name: str, data: bytes) -> None:
+def _write_new(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
     """Put a new file in place whole. A link fails where a rename would overwrite."""
-    with _temporary(directory, name, data, 0o600, None) as temporary:
+    with _temporary(directory, name, data, mode, None) as temporary:
         os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     os.fsync(directory)
 

@@ -42,7 +42,7 @@ def keys() -> None:
 @click.option("--passphrase-file", type=_FILE, help="Take the passphrase from this file's first line.")
 @json_option
 def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
-    """Make a private key at PATH, mode 0600; print its public line and the line that trusts it.
+    """Make a private key at PATH, mode 0600, its public half at PATH.pub; print that and the line that trusts it.
 
     A file that exists is never overwritten.
 
@@ -54,7 +54,7 @@ def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path
 
     name = principal or f"{getpass.getuser()}@{socket.gethostname()}"
     check_principal(name)  # before there is a key
-    key = generate_key(path, passphrase=passphrase_of(passphrase_file, ask=ask, confirm=True))
+    key = generate_key(path, passphrase=passphrase_of(passphrase_file, ask=ask, confirm=True), comment=name)
     line = trusted_line(name, key.public_blob, name)
     public = f"{key.public_openssh} {name}"
     if as_json:

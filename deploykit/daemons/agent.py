@@ -7,16 +7,15 @@ import threading
 from collections.abc import Callable
 
 from deploykit.bus import Bus
-from deploykit.bus.events import Connected, Event, Lost
-from deploykit.bus.relay import Relay
+from deploykit.bus.events import Connected, Event
 from deploykit.daemons import lifecycle, logs
 from deploykit.daemons.deploying import Deploying
 from deploykit.daemons.mirroring import Mirroring
+from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import SettingsError
+from deploykit.errors import DeploykitError, SettingsError
 from deploykit.ids import IdStore
-from deploykit.keys import load_allowed_signers, load_signing_key
-from deploykit.outbox import Outbox
+from deploykit.keys import load_signing_key, load_trusted
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
 from deploykit.wire.allowed_signers import AllowedSigners
@@ -92,14 +91,14 @@ class Agent:
         self._settings = settings
         self._stop = threading.Event()
         key = load_signing_key(settings.signing_key) if settings.signing_key else None
-        outbox = Outbox(settings.outbox.path)
+        outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)
         reporter = Reporter(outbox, settings.topics, key)
         self._mirroring = Mirroring(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
         deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
         self._bus = Bus(settings.broker, on_event=self._on_event)
-        self._relay = Relay(outbox, self._bus)
+        self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = (self._mirroring.handle, deploying.handle)
         self._wanted = [
             (topic, name, handler) for (topic, name), handler in zip(_subscriptions(settings), handlers, strict=True)
@@ -110,8 +109,7 @@ class Agent:
         ]
 
     def __enter__(self) -> Agent:
-        for site in self._settings.sites.values():
-            Runner(Site(site.path, site.release), node=self._settings.node).recover()
+        self._recover()
         self._bus.start()
         for topic, name, handler in self._wanted:
             self._bus.subscribe(topic, handler, durable=name, workers=4, prefetch=16)
@@ -134,19 +132,25 @@ class Agent:
                 return True
         return False
 
+    def _recover(self) -> None:
+        """Bring to an end what a crash cut off. A site that cannot be recovered is for a person, not for the others."""
+        for name, site in self._settings.sites.items():
+            try:
+                result = Runner(Site(site.path, site.release), node=self._settings.node).recover()
+            except DeploykitError:
+                _log.exception("site %s: cannot finish what was cut off", name)
+            else:
+                if result is not None:
+                    _log.info("site %s: finished what was cut off: %s %s", name, result.outcome, result.detail)
+
     def _trusted(self) -> AllowedSigners:
         """Read whom to obey, afresh for each command: a key taken out counts at once."""
-        path = self._settings.trust.allowed_signers
-        if path is None:
-            raise SettingsError("trust.allowed_signers is not set: this node obeys nobody")
-        return load_allowed_signers(path)
+        return load_trusted(self._settings.trust)
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Connected():
-                _log.info("connected: %s", event)
+                # Messages may have been missed while there was no connection.
                 self._mirroring.reconcile_soon()
-            case Lost():
-                _log.warning("connection lost: %s", event.reason)
             case _:
                 _log.debug("%s", event)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from deploykit.errors import PolicyRefused, UsageError
-from deploykit.keys import load_allowed_signers, load_signing_key
+from deploykit.keys import load_signing_key, load_trusted
 from deploykit.messages import DeployPhase, DeployRequested, utc_now
 from deploykit.mirror.lookup import look_up as origin_look_up
 from deploykit.names import (
@@ -48,10 +48,9 @@ def believed(settings: Settings) -> tuple[AllowedSigners, Policy]:
     Raises:
         PolicyRefused: the settings name no allowed_signers, so that no report could be believed.
     """
-    path = settings.trust.allowed_signers
-    if path is None:
+    if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
-    return load_allowed_signers(path), Policy.from_settings(settings.trust)
+    return load_trusted(settings.trust), Policy.from_settings(settings.trust)
 
 
 def look_up(

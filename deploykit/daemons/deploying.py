@@ -93,7 +93,7 @@ class Deploying:
             _log.error("cannot act on commands: %s", error)
             return Retry(after=5.0)
 
-    def _obey(self, request: DeployRequested, signer: Signer, digest: str, now: datetime) -> Verdict:
+    def _obey(self, request: DeployRequested, signer: Signer, digest: bytes, now: datetime) -> Verdict:
         key = signer.fingerprint
         try:
             # A resumed request was in time when it first came; its time is judged by that instant.
@@ -103,7 +103,7 @@ class Deploying:
             self._reporter.say(self._reply(request, "refused", detail=str(error)))
             return Ack()
         keep_until = request.expires + 2 * self._policy.skew
-        match self._ids.claim(key, request.id, bytes.fromhex(digest), now, keep_until=keep_until):
+        match self._ids.claim(key, request.id, digest, now, keep_until=keep_until):
             case Claim.CONFLICT:
                 return Reject("the id of this request was used for another one: a replay, or a broken sender")
             case Claim.DONE:
@@ -148,7 +148,7 @@ class Deploying:
             case "activate":
                 return runner.activate(request.commit, request=request.id, requested_by=who)
             case "rollback":
-                return runner.rollback(request=request.id, requested_by=who)
+                return runner.rollback(source=mirror, request=request.id, requested_by=who)
 
     # -- replies -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploykit.bus import Ack, Delivery, Reject, Verdict
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import MessageError, MirrorError
+from deploykit.errors import LockBusy, MessageError, MirrorError
 from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange, Refusal
 from deploykit.names import RefName, RepoName, path_component
@@ -71,7 +71,7 @@ class Mirroring:
         began = time.monotonic()
         try:
             result = self.mirror(repo).fetch(expected)
-        except MirrorError as error:
+        except (MirrorError, LockBusy, OSError) as error:
             self._report_failure(repo, expected, error, time.monotonic() - began, correlation_id)
             self._schedule(repo, failed=True)
             return False
@@ -98,7 +98,11 @@ class Mirroring:
                 if pause > 0 or repo is None:
                     self._wake.wait(min(max(pause, 0.01), 1.0))
                     continue
-            self.sync(repo)
+            try:
+                self.sync(repo)
+            except Exception:  # noqa: BLE001 -- a node that no longer looks at its origins is worse than any error
+                _log.exception("[%s] comparing with the origin failed", repo)
+                self._schedule(repo, failed=True)
 
     def wake(self) -> None:
         """Let `run` look at its stop event."""
@@ -123,7 +127,7 @@ class Mirroring:
             self._reporter.say(*updates)
 
     def _report_failure(
-        self, repo: RepoName, expected: RefChange | None, error: MirrorError, seconds: float, correlation_id: str
+        self, repo: RepoName, expected: RefChange | None, error: Exception, seconds: float, correlation_id: str
     ) -> None:
         _log.warning("[%s] fetch failed: %s", repo, error)
         if expected is not None:

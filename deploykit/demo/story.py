@@ -85,7 +85,7 @@ class Story:
             self._tell.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
             return
         self._write_private("passcode", self._broker.passcode + "\n")
-        self._line = FaultProxy(self._broker.host, self._broker.port)
+        self._line = FaultProxy(self._broker.port, self._broker.host)
         self._line.start()
         self._port = self._line.port
         self._tell.event("broker", f"{self._broker.host}:{self._broker.port}, through a line of ours that can be cut")
@@ -125,7 +125,8 @@ class Story:
         for who in ("operator", "node", "stranger"):
             stage.must(*command("keys", "generate", str(stage.root / f"{who}.key")))
         signers = stage.root / "allowed_signers"
-        for principal, who in (("operator@demo", "operator"), ("node@demo", "node")):
+        # A node reports under its own name; what an operator may ask for is granted in the node's settings.
+        for principal, who in (("operator@demo", "operator"), ("node", "node")):
             public = str(stage.root / f"{who}.key.pub")
             stage.must(*command("keys", "trust", principal, public, "--file", str(signers)))
         self._write_config(self._node_config, stage.root / "spool-node", node=True)
@@ -273,8 +274,7 @@ class Story:
     def _write_config(self, path: Path, spool: Path, *, node: bool = False) -> None:
         root = self._stage.root
         login = self._broker.login if self._broker else "demo"
-        key, signer = ("node", "operator@demo") if node else ("operator", "node@demo")
-        types = ["deploykit.deploy.requested.v1"] if node else ["deploykit.deploy.reported.v1"]
+        key = "node" if node else "operator"
         text = f"""\
 node = "{"node" if node else "hub"}"
 state = "{root / ("state" if node else "state-hub")}"
@@ -291,12 +291,12 @@ path = "{spool}"
 
 [trust]
 allowed_signers = "{root / "allowed_signers"}"
-grants = [{{ principal = "{signer}", types = {json.dumps(types)} }}]
 
 [repositories.shop]
 url = "{self._origin}"
 """
         if node:
+            text += '\n[[trust.grants]]\nprincipal = "operator@demo"\ntypes = ["deploy.requested"]\nsites = ["shop"]\n'
             text += f'\n[sites.shop]\npath = "{self._site}"\nrepo = "shop"\n'
             text += 'release = { required = ["pre-deploy", "post-deploy"] }\n'
         path.write_text(f"{text}\n{self._topics()}".rstrip() + "\n")

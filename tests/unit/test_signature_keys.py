@@ -47,7 +47,8 @@ def test_a_new_key_is_0600_whole_and_readable(tmp_path: Path) -> None:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "key").stat().st_mode) == 0o600
     assert load_signing_key(tmp_path / "key").fingerprint == key.fingerprint
-    assert [path.name for path in tmp_path.iterdir()] == ["key"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "key.pub"]
+    assert load_public_key(tmp_path / "key.pub")[0] == key.public_blob
 
 
 def test_a_new_key_can_have_a_passphrase(tmp_path: Path) -> None:
@@ -94,7 +95,7 @@ def test_a_key_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch
     for name in ("write", "fsync", "link"):
         spy(name)
     generate_key(tmp_path / "key")
-    assert steps == ["write", "fsync", "link", "fsync"]
+    assert steps == 2 * ["write", "fsync", "link", "fsync"]
 
 
 def test_a_full_disk_leaves_no_half_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

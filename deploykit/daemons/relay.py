@@ -1,0 +1,80 @@
+"""The relay as a process of its own: wires a bus to an outbox."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from deploykit.bus import Bus
+from deploykit.bus.relay import DrainReport, Relay
+from deploykit.daemons import lifecycle, logs
+from deploykit.errors import LockBusy
+from deploykit.outbox import Outbox, RelayLock
+from deploykit.settings import OutboxSettings, Settings
+
+
+def open_outbox(settings: OutboxSettings) -> Outbox:
+    """Open the spool the settings name.
+
+    Raises:
+        OutboxError: it cannot be opened.
+    """
+    return Outbox(settings.path, create=settings.create, group=settings.group)
+
+
+def make_relay(outbox: Outbox, bus: Bus, settings: OutboxSettings) -> Relay:
+    """Make a relay with the settings' limits."""
+    return Relay(
+        outbox,
+        bus,
+        window=settings.window,
+        max_attempts=settings.max_attempts,
+        pause_max=settings.pause_max,
+        rescan=settings.rescan,
+    )
+
+
+def run(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
+    """Relay until TERM or INT.
+
+    Raises:
+        OutboxError: the spool cannot be opened.
+        LockBusy: another relay is at work.
+        LoginRefused: no broker takes us.
+    """
+    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    outbox = open_outbox(settings.outbox)
+    with RelayLock(outbox.path):
+        pass  # else say so before anything is connected
+    with lifecycle.signals() as stop, Bus(settings.broker) as bus:
+        bus.wait_connected(min(1.0, settings.broker.connect_timeout))  # a refused login ends it here
+        lifecycle.notify("READY=1")
+        announce = threading.Thread(target=_when_listening, args=(outbox, stop, on_ready), daemon=True)
+        announce.start()
+        make_relay(outbox, bus, settings.outbox).run(stop, stand_by=False)
+        lifecycle.notify("STOPPING=1")
+
+
+def _when_listening(outbox: Outbox, stop: threading.Event, on_ready: Callable[[str], None]) -> None:
+    while not outbox.relay_listens():
+        if stop.wait(0.02):
+            return
+    on_ready(outbox.path)
+
+
+def once(settings: Settings, deadline: float) -> DrainReport:
+    """Send what waits, within `deadline` seconds. Where another relay is at work, that one does it.
+
+    Raises:
+        OutboxError: the spool cannot be opened or read.
+        LoginRefused: no broker takes us.
+    """
+    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    outbox = open_outbox(settings.outbox)
+    try:
+        with RelayLock(outbox.path):
+            pass
+        with Bus(settings.broker) as bus:
+            return make_relay(outbox, bus, settings.outbox).drain_once(deadline)
+    except LockBusy:
+        return DrainReport(sent=0, buried=(), complete=True, trouble="another relay is at work")
