@@ -23,6 +23,8 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Final, Self
 
+import attrs
+
 from deploykit.bus.address import parse_address
 from deploykit.bus.consumer import Handler, Ids, Subscription
 from deploykit.bus.dial import tls_context
@@ -51,6 +53,7 @@ class Bus:
         settings: where to connect, and how.
         on_event: called with each `deploykit.bus.events.Event`, in order, on a thread of its own.
         ids: a store of handled ids (`deploykit.ids.IdStore`), asked before each handler of a message that has an id.
+        client_id: for `settings.client_id`, where that is empty.
 
     Raises:
         AddressError: the address is not understood.
@@ -58,8 +61,15 @@ class Bus:
     """
 
     def __init__(
-        self, settings: BusSettings, *, on_event: Callable[[Event], object] | None = None, ids: Ids | None = None
+        self,
+        settings: BusSettings,
+        *,
+        on_event: Callable[[Event], object] | None = None,
+        ids: Ids | None = None,
+        client_id: str = "",
     ) -> None:
+        if client_id and not settings.client_id:
+            settings = attrs.evolve(settings, client_id=client_id)
         address = parse_address(settings.address)
         _check(settings)
         for warning in address.warnings:
