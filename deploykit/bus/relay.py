@@ -15,7 +15,7 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -27,12 +27,14 @@ from deploykit.bus.lanes import Lanes, ToBury
 from deploykit.errors import (
     BusClosed,
     BusError,
+    ConnectError,
     DeploykitError,
     DialectError,
     LockBusy,
     MessageError,
     OutboxError,
     PublishRefused,
+    UsageError,
 )
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
 from deploykit.wire.frame import Frame
@@ -45,6 +47,9 @@ _SLICE: Final = 0.25
 _LOOK: Final = 0.2
 #: How long a stop waits for receipts that are on their way.
 _GRACE: Final = 5.0
+#: How long after trouble with the spool or the login, and how often a relay that stands by looks whether it is free.
+_AGAIN: Final = 5.0
+_STAND_BY: Final = 1.0
 
 
 class Publisher(Protocol):
@@ -97,6 +102,13 @@ class _Tally:
     sent: int = 0
     buried: list[Buried] = attrs.field(factory=list)
     trouble: str = ""
+
+
+def _with_id(record: Record) -> Frame:
+    """The record's frame, with an id that is the same each time it is sent: receivers settle duplicates by it."""
+    if "deploykit-id" in record.frame.headers:
+        return record.frame
+    return Frame({**record.frame.headers, "deploykit-id": record.id}, record.frame.body)
 
 
 class Relay:
@@ -152,7 +164,8 @@ class Relay:
         Raises:
             LockBusy: another relay is at work for this user; it sends what waits.
             OutboxError: the spool cannot be read.
-            BusClosed: the bus was closed before all was sent.
+            LoginRefused: no broker takes us.
+        BusClosed: the bus was closed before all was sent.
         """
         end = monotonic() + deadline
         self._tally = _Tally()
@@ -165,7 +178,7 @@ class Relay:
                     try:
                         complete = self._drain(end)
                     finally:
-                        self._outbox.close()
+                        self._end()
             except LockBusy:
                 if not complete:
                     raise
@@ -196,16 +209,16 @@ class Relay:
                 if not said:
                     _log.info("another relay works on spool %s; standing by", self._outbox.path)
                 said = True
-                stop.wait(1.0)
-            except OutboxError as error:
+                stop.wait(_STAND_BY)
+            except (OutboxError, ConnectError) as error:
                 _log.error("relay: %s; trying again", error)
-                stop.wait(1.0)
+                stop.wait(_AGAIN)
             except BusClosed:
                 if not stop.is_set():
                     _log.info("relay: the bus was closed")
                 return
             finally:
-                self._outbox.close()
+                self._end()
 
     # -- passes ------------------------------------------------------------------------------------------------------
 
@@ -305,6 +318,12 @@ class Relay:
             self._sleeping.clear()
         self._take_back()
 
+    def _end(self) -> None:
+        """Settle what came back before the bus was closed, and listen no more."""
+        with suppress(BusClosed):
+            self._take_back()
+        self._outbox.close()
+
     def _finish(self) -> None:
         """After a stop: take in the receipts that are about to come, so that little is sent twice."""
         end = monotonic() + _GRACE
@@ -319,7 +338,7 @@ class Relay:
         self._in_flight[record.id] = _InFlight(record, self._lanes.sent(record), size)
         self._bytes += size
         try:
-            future = self._bus.publish_soon(record.destination, record.frame)
+            future = self._bus.publish_soon(record.destination, _with_id(record))
         except DeploykitError as error:
             self._came_back(record.id, error)
         else:
@@ -353,11 +372,10 @@ class Relay:
                 self._moved += 1
                 self._bury(self._lanes.confirmed(record, flight.order, now))
                 return
-            case MessageError():  # our own bus does not take it: no attempt was made, and none will do better
-                self._bury([ToBury(record, str(error))])
-                self._bury(self._lanes.gone(record, now))
             case PublishRefused() | DialectError():
                 self._bury(self._lanes.failed(record, flight.order, str(error), now, refused=True))
+            case MessageError() | UsageError():  # our own bus does not take it: no attempt will do better
+                self._bury([ToBury(record, str(error)), *self._lanes.gone(record, now)])
             case _:
                 self._lanes.failed(record, flight.order, str(error), now, refused=False)
                 if isinstance(error, BusClosed):

@@ -156,12 +156,21 @@ def remove_at(folder: int, name: str) -> None:
         return
 
 
-def create(path: str, *, shared: bool, group: int | None) -> None:
+def _gid(group: str | int) -> int:
+    import grp
+
+    try:
+        return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise OutboxError(f"there is no group {group!a}", "make it (addgroup), or name another") from None
+
+
+def create(path: str, *, shared: bool, group: str | int) -> None:
     """Make the spool directory, with its sub-directories, if it is not there.
 
     Args:
         shared: 3770 for a group, or 0700 for this user alone.
-        group: gid the spool gets; this process' own when None.
+        group: group the spool gets; this process' own when empty.
 
     Raises:
         OutboxError: it cannot be made.
@@ -182,15 +191,15 @@ def create(path: str, *, shared: bool, group: int | None) -> None:
         made.parent.mkdir(parents=True, exist_ok=True)
         half.mkdir(PRIVATE_MODE)
         try:
-            if group is not None:
-                os.chown(half, -1, group)
+            if group != "":
+                os.chown(half, -1, _gid(group))
             if shared:
                 half.chmod(SHARED_MODE)
             with Spool(str(half), "create") as spool:
                 spool.make_folder(DEAD)
                 spool.make_folder(BAD)
             half.rename(made)
-        except OSError:
+        except (OSError, OutboxError):
             for name in (DEAD, BAD, "."):
                 with contextlib.suppress(OSError):
                     (half / name).resolve().rmdir()

@@ -22,7 +22,7 @@ class Outbox:
         path: the directory.
         create: make it when it is missing (its parents too).
         shared: made for a group (3770), or for this user alone (0700). Only matters when it is made.
-        group: gid of that group; this process' own when None.
+        group: that group, by name or gid; this process' own when empty.
 
     Raises:
         OutboxError: it is missing or too open, or cannot be made.
@@ -36,7 +36,7 @@ class Outbox:
         *,
         create: bool = True,
         shared: bool = True,
-        group: int | None = None,
+        group: str | int = "",
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - pathlib costs a push some milliseconds
         self._listener: Listener | None = None

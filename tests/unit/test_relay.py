@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -242,6 +242,21 @@ def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> 
     assert [b.reason for b in report.buried] == ["header x cannot be sent"]
 
 
+def test_a_record_is_sent_under_the_same_id_each_time(outbox: Outbox) -> None:
+    put(outbox, "1")
+    outbox.put(A, Frame({"deploykit-id": "mine"}, b"2"))
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(2)
+        bus.fail(PublishError("no receipt in time"))
+        bus.wait_sent(3)  # the first alone, until it is known that it goes through
+        bus.respond(lambda _: None)
+        until(lambda: bodies(outbox) == [])
+    one, two, one_again, two_again = [sent.frame.headers["deploykit-id"] for sent in bus.sent]
+    assert one == one_again != ""
+    assert two == two_again == "mine"
+
+
 def test_a_spool_that_refuses_to_forget_stops_the_sending_instead_of_repeating_it(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,12 +378,13 @@ def test_a_second_relay_is_refused_while_one_is_at_work(outbox: Outbox) -> None:
 
 def test_a_second_daemon_stands_by_and_takes_over(outbox: Outbox) -> None:
     bus = FakeBus()
-    first = RelayLock(outbox.path)
-    with running(Relay(outbox_of(outbox), bus)):
-        with first:
-            put(outbox, "1")
-            time.sleep(0.1)
-            assert bus.sent == []
+    first = ExitStack()
+    first.enter_context(RelayLock(outbox.path))
+    with first, running(Relay(outbox_of(outbox), bus)):
+        put(outbox, "1")
+        time.sleep(0.1)
+        assert bus.sent == []
+        first.close()
         until(lambda: bus.bodies == [b"1"])
 
 

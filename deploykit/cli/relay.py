@@ -1,0 +1,50 @@
+"""`deploykit relay`: send what the outbox holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deploykit.cli.options import config_option, json_option, load, print_json
+
+
+@click.command()
+@config_option
+@click.option("--once", is_flag=True, help="Send what waits, then end; 1 if something is left or became a dead letter.")
+@click.option("--deadline", default=60.0, show_default=True, help="With --once: seconds after which it ends anyway.")
+@json_option
+def relay(config: Path | None, once: bool, deadline: float, as_json: bool) -> None:
+    """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it.
+
+    Run by the spool's owner it sends everybody's records, run by another user its own.
+
+    \b
+    Example:
+      deploykit relay --config /etc/deploykit/deploykit.toml
+      deploykit relay --once
+    """
+    from deploykit.daemons import relay as daemon
+
+    settings = load(config)
+    if not once:
+        daemon.run(settings, on_ready=lambda spool: click.echo(f"ready: relay of {spool}"))
+        return
+    report = daemon.once(settings, deadline)
+    if as_json:
+        print_json(
+            {
+                "sent": report.sent,
+                "complete": report.complete,
+                "trouble": report.trouble,
+                "dead_letters": [
+                    {"id": dead.id, "destination": dead.destination, "reason": dead.reason} for dead in report.buried
+                ],
+            }
+        )
+    else:
+        click.echo(f"{report.sent} sent" + ("" if report.complete else f", some are left: {report.trouble}"))
+        for dead in report.buried:
+            click.echo(f"dead letter {dead.id} for {dead.destination}: {dead.reason}", err=True)
+    if report.buried or not report.complete:
+        raise click.exceptions.Exit(1)
