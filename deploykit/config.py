@@ -36,7 +36,7 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
-from deploykit.settings import Settings, SiteSettings
+from deploykit.settings import Settings, SiteSettings, with_preset
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
 
@@ -85,6 +85,12 @@ def parse_settings(
     _resolve_secrets(data, mode, os.environ if environ is None else environ, problems)
     data.setdefault("node", _own_name())
     problems += _bad_keys(data)
+    if isinstance(data.get("topics"), dict):
+        try:
+            data["topics"] = with_preset(data["topics"])
+        except ValueError as error:
+            problems.append(f"topics.{error}")
+            del data["topics"]
     settings: Settings | None = None
     try:
         settings = _CONVERTER.structure(data, Settings)

@@ -16,7 +16,7 @@ import attrs
 
 from deploykit.errors import SettingsError
 from deploykit.names import RepoName, parse_repo_name
-from deploykit.settings import TopicSettings
+from deploykit.settings import TopicMap, with_preset
 
 SYSTEM_FILE: Final = Path("/etc/deploykit/hooks.toml")
 SYSTEM_SPOOL: Final = Path("/var/spool/deploykit")
@@ -36,7 +36,7 @@ class HookSettings:
 
     repo: RepoName | None = None
     spool: Path = SYSTEM_SPOOL
-    topics: TopicSettings = attrs.field(factory=TopicSettings)
+    topics: TopicMap = attrs.field(factory=TopicMap)
     strict: bool = False
     file: Path | None = None
 
@@ -92,11 +92,12 @@ def _value(key: str, value: object) -> object:
         case "strict", bool():
             return value
         case "topics", dict():
-            known = {field.name for field in attrs.fields(TopicSettings)}
+            known = {field.name for field in attrs.fields(TopicMap)} - {"notices"} | {"preset"}
             for name, topic in value.items():
                 if name not in known or not isinstance(topic, str):
                     raise ValueError(f"{name}: expected one of {', '.join(sorted(known))}, each a string")
-            return TopicSettings(**value)
+            filled: dict[str, Any] = with_preset(value)
+            return TopicMap(**filled)
     expected = {"repo": "a name", "spool": "an absolute path", "strict": "true or false", "topics": "a table"}
     if key in expected:
         raise ValueError(f"expected {expected[key]}")

@@ -7,7 +7,7 @@ import logging
 from deploykit.errors import MessageError
 from deploykit.messages import DeployReported, Message
 from deploykit.outbox import Outbox, Outgoing
-from deploykit.settings import TopicSettings
+from deploykit.settings import TopicMap
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, topic_of
 from deploykit.wire.signature import SigningKey, sign
 
@@ -23,7 +23,7 @@ class Reporter:
         key: the node's own key; without one, replies go out unsigned and their readers will not trust them.
     """
 
-    def __init__(self, outbox: Outbox, topics: TopicSettings, key: SigningKey | None) -> None:
+    def __init__(self, outbox: Outbox, topics: TopicMap, key: SigningKey | None) -> None:
         self._outbox = outbox
         self._topics = topics
         self._key = key

@@ -6,14 +6,12 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 
-import attrs
-
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.daemons import lifecycle
 from deploykit.errors import MessageError
 from deploykit.messages import one_line
 from deploykit.settings import Settings
-from deploykit.wire import decode
+from deploykit.wire import decode, plain
 
 
 def run(
@@ -32,7 +30,7 @@ def run(
         show: takes one line.
         on_ready: called once the broker answered.
     """
-    watched = destinations or tuple(attrs.astuple(settings.topics))
+    watched = destinations or settings.topics.destinations
     left = threading.Semaphore(0)
     lock = threading.Lock()
 
@@ -74,5 +72,5 @@ def _as_json(delivery: Delivery) -> str:
     try:
         body: object = json.loads(delivery.body)
     except ValueError:
-        body = attrs.asdict(message)
+        body = plain(message)
     return json.dumps({"destination": delivery.destination, "summary": message.summary, "message": body}, default=str)

@@ -16,10 +16,15 @@ import attrs
 #: No unknown fields: the default of every `extra`.
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
+#: Metadata of a field that never stands on the native wire: a message that holds a value there is not written.
+NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
+
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.
 Reference = Annotated[str, "reference"]  #: a URI reference of 1 to 255 characters: a path, `git/host`, or a URL.
 Count = Annotated[int, "count"]  #: zero or more, exact in every JSON reader (at most 2**53 - 1).
+UserName = Annotated[str, "user"]  #: 1 to 64 of `A-Za-z0-9._@+-`, the first no dash: safe in every password file.
+PasswordHash = Annotated[str, "password-hash"]  #: crypt(3): bcrypt, SHA-256, SHA-512 or yescrypt.
 Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
 
 
@@ -42,6 +47,12 @@ def one_line(text: str, limit: int = 300) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def unknown_fields() -> Mapping[str, object]:
+    """Define an attribute for what we do not know. Not shown: nobody has told us that it is no secret."""
+    made: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False, repr=False)
+    return made
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class Message:
     """The envelope: CloudEvents' `id`, `source`, `time`, and the thread from push to deploy.
@@ -62,8 +73,8 @@ class Message:
     source: Reference = "deploykit"
     time: datetime = attrs.field(factory=utc_now)
     correlation_id: str = ""
-    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
-    extensions: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+    extra: Mapping[str, object] = unknown_fields()
+    extensions: Mapping[str, object] = unknown_fields()
 
     @property
     def summary(self) -> str:

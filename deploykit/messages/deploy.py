@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Identifier, Message, Seconds, one_line
+from deploykit.messages.base import Identifier, Message, Seconds, one_line, unknown_fields
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -51,7 +51,7 @@ class StepReport:
     seconds: Seconds = 0.0
     exit_code: int | None = None
     output: str = ""
-    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+    extra: Mapping[str, object] = unknown_fields()
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import islice
 from typing import ClassVar, Final, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Count, Message, one_line
+from deploykit.messages.base import Count, Message, one_line, unknown_fields
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
 
 RefChangeKind = Literal["created", "moved", "forced", "deleted"]
@@ -17,6 +18,8 @@ RefChangeKind = Literal["created", "moved", "forced", "deleted"]
 COMMITS_TOLD: Final = 50
 #: At most this much of a commit's message is told, in characters.
 COMMIT_TEXT: Final = 4000
+#: A revision tells at most this many changed directories.
+DIRS_TOLD: Final = 200
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -27,7 +30,7 @@ class Commit:
     author: str
     time: str
     message: str
-    extra: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+    extra: Mapping[str, object] = unknown_fields()
 
 
 def told(commits: Iterable[Commit]) -> tuple[Commit, ...]:
@@ -73,3 +76,54 @@ class RefUpdated(Message):
         head = f": {self.commits[0].message.partition(chr(10))[0]}" if self.commits else ""
         at = "" if is_zero(self.new) else f" {self.new[:12]}"
         return one_line(f"[{self.repo}] {short_ref(self.ref)} {self.kind}{at}{who}{count}{head}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class RevisionCommitted(Message):
+    """A revision was committed to a Subversion repository.
+
+    Args:
+        committed: when, as the repository says.
+        log: the log message, at most `COMMIT_TEXT` characters of it.
+        dirs: the changed directories, each with a `/` at its end; at most `DIRS_TOLD`, `dir_count` is the true number.
+        projects: every project the revision touches: the path before `trunk`, `tags` or `branches`.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.source.revision-committed.v1"
+
+    repo: RepoName
+    revision: Count
+    author: str = ""
+    committed: datetime | None = None
+    log: str = ""
+    dirs: tuple[str, ...] = ()
+    dir_count: Count = 0
+    projects: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        who = f" by {self.author}" if self.author else ""
+        where = f" in {', '.join(self.projects[:5])}" if self.projects else ""
+        head = f": {self.log.partition(chr(10))[0]}" if self.log else ""
+        return one_line(f"[{self.repo}] r{self.revision}{where}{who}{head}")
+
+
+_LAYOUT = frozenset({"trunk", "tags", "branches"})
+
+
+def svn_projects(dirs: Iterable[str]) -> tuple[str, ...]:
+    """Name the projects that changed directories belong to, each once, in the order they come.
+
+    A project is the last part of the path before the first `trunk`, `tags` or `branches`. A directory outside that
+    layout, or a repository that is one project, names none.
+
+    >>> svn_projects(["web/trunk/src/", "lib/net/tags/1.0/", "web/branches/b/trunk/", "trunk/", "README/"])
+    ('web', 'net')
+    """
+    found: dict[str, None] = {}
+    for directory in dirs:
+        parts = directory.strip("/").split("/")
+        place = next((i for i, part in enumerate(parts) if part in _LAYOUT), 0)
+        if place and parts[place - 1]:
+            found[parts[place - 1]] = None
+    return tuple(found)

@@ -18,7 +18,7 @@ class Unknown(Message):
     """
 
     type: Identifier
-    data: object = attrs.field(default=None, hash=False)
+    data: object = attrs.field(default=None, hash=False, repr=False)
     content_type: str = ""
 
     @property

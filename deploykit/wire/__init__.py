@@ -5,6 +5,7 @@
 
 from deploykit.wire.codec import CONTENT_TYPE, decode, encode
 from deploykit.wire.frame import Frame, sendable
-from deploykit.wire.topics import topic_of
+from deploykit.wire.plain import plain
+from deploykit.wire.topics import PRESETS, TopicMap, topic_of
 
-__all__ = ["CONTENT_TYPE", "Frame", "decode", "encode", "sendable", "topic_of"]
+__all__ = ["CONTENT_TYPE", "PRESETS", "Frame", "TopicMap", "decode", "encode", "plain", "sendable", "topic_of"]

@@ -43,7 +43,9 @@ def read_event(cls: type[M], event: dict[str, Any]) -> M:
     data = event.get("data")
     if data.__class__ is not dict or "data_base64" in event or not is_json_media(event.get("datacontenttype")):
         raise MessageError(f"{cls.TYPE}: data: expected a JSON object", "datacontenttype says JSON, or nothing")
-    known, quick = _reader(cls)
+    known, never, quick = _reader(cls)
+    if never and not never.isdisjoint(data):
+        raise MessageError(f"{cls.TYPE}: {', '.join(sorted(never))}: never on this wire", "the sender must not tell it")
     flat = {
         **data,
         _ID: event.get("id"),
@@ -62,9 +64,10 @@ def read_event(cls: type[M], event: dict[str, Any]) -> M:
 
 
 @shapes.per_class
-def _reader(cls: type) -> tuple[frozenset[str], _Hook]:
-    """The names of the fields of `data`, and the quick converter's function for the class."""
-    return frozenset(f.name for f in shapes.fields(cls)), _converter(detailed=False).get_structure_hook(cls)
+def _reader(cls: type) -> tuple[frozenset[str], frozenset[str], _Hook]:
+    """The names of the fields of `data`, those that must not be there, and the quick converter's function."""
+    known = frozenset(f.name for f in shapes.fields(cls))
+    return known, shapes.never_written(cls), _converter(detailed=False).get_structure_hook(cls)
 
 
 def _explained(cls: type, flat: dict[str, Any]) -> MessageError:
@@ -207,13 +210,14 @@ def _class_hook(cls: type, converter: cattrs.Converter) -> _Hook:
     if envelope:
         envelope["correlation_id"] = override(rename=_THREAD, struct_hook=_thread)
         envelope["extensions"] = override(rename=_EXTENSIONS, struct_hook=_extensions)
+    envelope |= {name: override(omit=True) for name in shapes.never_written(cls)}
     make: _Hook = make_dict_structure_fn(
         cls,
         converter,
         extra=override(rename=_EXTRA, struct_hook=_extra),
         **envelope,  # type: ignore[arg-type]
     )
-    if envelope:
+    if issubclass(cls, Message):
         return make
     known = frozenset(f.name for f in shapes.fields(cls))
 

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_arg
 import attrs
 
 from deploykit.errors import MessageError
-from deploykit.messages.base import Count, Identifier, Message, Reference, Seconds
+from deploykit.messages.base import Count, Identifier, Message, PasswordHash, Reference, Seconds, UserName
 from deploykit.names import (
     NODE_PATTERN,
     OBJECT_ID_PATTERN,
@@ -103,8 +103,18 @@ def fields(cls: type) -> tuple[Field, ...]:
     return tuple(
         Field(name=a.name, shape=shape_of(a.type), required=a.default is attrs.NOTHING)
         for a in attrs.fields(cls)
-        if a.name not in elsewhere
+        if a.name not in elsewhere and not _never(a)
     )
+
+
+@per_class
+def never_written(cls: type) -> frozenset[str]:
+    """Name the fields of a class that have no place on the native wire."""
+    return frozenset(a.name for a in attrs.fields(cls) if _never(a))
+
+
+def _never(attribute: attrs.Attribute[object]) -> bool:
+    return attribute.metadata.get("wire") is False
 
 
 @cache
@@ -135,6 +145,12 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
 ).match
 _REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255}\Z").match
+
+
+_USER_PATTERN: Final = "[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}"
+_HASH_PATTERN: Final = r"\$(?:2[aby]|5|6|y)\$[A-Za-z0-9./=$,]{20,250}"
+_USER = re.compile(rf"{_USER_PATTERN}\Z")
+_HASH = re.compile(rf"{_HASH_PATTERN}\Z")
 
 
 def text(value: object) -> str:
@@ -183,6 +199,12 @@ def moment_text(value: object) -> str:
         raise MessageError("not an aware time")
     said = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
     return said[:-6] + "Z"
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> str:
+    if not isinstance(value, str) or not pattern.match(value):
+        raise MessageError("not acceptable")
+    return value
 
 
 def _flag(value: object) -> bool:
@@ -255,6 +277,16 @@ _LEAVES: Final[dict[object, Leaf]] = {
         expected="a URI reference of 1 to 255 characters",
         check=reference,
         schema={"type": "string", "format": "uri-reference", "minLength": 1, "maxLength": 255},
+    ),
+    UserName: Leaf(
+        expected="a user name: 1 to 64 of A-Z a-z 0-9 . _ @ + -, not a dash first",
+        check=lambda v: _matching(_USER, v),
+        schema={"type": "string", "pattern": f"^{_USER_PATTERN}$"},
+    ),
+    PasswordHash: Leaf(
+        expected="a password hash: bcrypt ($2b$), SHA-512 ($6$), SHA-256 ($5$) or yescrypt ($y$)",
+        check=lambda v: _matching(_HASH, v),
+        schema={"type": "string", "pattern": f"^{_HASH_PATTERN}$"},
     ),
     ObjectId: Leaf(
         expected="40 or 64 lower-case hex digits",

@@ -35,11 +35,12 @@ def record_writer(cls: type[Any]) -> One:
     writers = tuple(_one(f.shape) for f in known)
     values = attrgetter(*(f.name for f in known))
     single = len(known) == 1
-    names = frozenset(f.name for f in known)
+    never = shapes.never_written(cls)
+    names = never.union(f.name for f in known)
 
     def write(record: Any) -> str:
-        if record.__class__ is not cls:
-            raise MessageError(f"not a {cls.__name__}")
+        if record.__class__ is not cls or (never and any(getattr(record, name) for name in never)):
+            raise MessageError(f"not a {cls.__name__} to be written")
         said = template % tuple(map(call, writers, (values(record),) if single else values(record)))
         return _with_extra(said, record.extra, names) if record.extra else said
 
@@ -146,8 +147,10 @@ def mistakes(record: Any, path: str = "") -> list[str]:
     found: list[str] = []
     for field in shapes.fields(record.__class__):
         found += _mistakes(field.shape, getattr(record, field.name), path + field.name)
+    never = shapes.never_written(record.__class__)
+    found += [f"{path}{name}: is never written to this wire" for name in sorted(never) if getattr(record, name)]
     extra = getattr(record, "extra", {})
-    names = {f.name for f in shapes.fields(record.__class__)}
+    names = never.union(f.name for f in shapes.fields(record.__class__))
     found += [f"{path}extra: {k} is a field of its own" for k in sorted(names.intersection(extra))]
     if not tame(dict(extra)):
         found.append(f"{path}extra: expected JSON values within the limits on depth and length")

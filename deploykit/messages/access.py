@@ -1,0 +1,63 @@
+"""Who may see a protected site, and for how long. Commands: acted on only when signed, or where settings allow legacy.
+
+Rule: a password in clear exists only in a message that came from a legacy body. It is never shown and never written to
+the native wire; the daemon hashes it at once.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+import attrs
+
+from deploykit.messages.base import NEVER_WRITTEN, Message, PasswordHash, UserName, one_line
+from deploykit.names import NodeName, SiteName
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class AccessGrantRequested(Message):
+    """A command: let `user` see `site` until `until`.
+
+    Args:
+        password_hash: crypt(3) form, bcrypt or SHA-512 crypt. None only when `password` is given.
+        password: in clear, from a legacy body only.
+        until: when the access ends; None leaves it to the daemon (the original's 14 days).
+        audience: the nodes it is for; None means every node that has the site.
+        expires: no node acts on the command after it. A receiver caps how far ahead it may lie.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.access.grant-requested.v1"
+
+    site: SiteName
+    user: UserName
+    password_hash: PasswordHash | None = attrs.field(default=None, repr=False)
+    until: datetime | None = None
+    audience: tuple[NodeName, ...] | None = None
+    expires: datetime | None = None
+    requested_by: str = ""
+    password: str = attrs.field(default="", repr=False, metadata=NEVER_WRITTEN)
+
+    @property
+    def summary(self) -> str:
+        until = f" until {self.until:%Y-%m-%d}" if self.until else ""
+        who = f" by {self.requested_by}" if self.requested_by else ""
+        return one_line(f"access to {self.site} for {self.user}{until} requested{who}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class AccessRevokeRequested(Message):
+    """A command: `user` may see `site` no longer. Arguments as for `AccessGrantRequested`."""
+
+    TYPE: ClassVar[str] = "deploykit.access.revoke-requested.v1"
+
+    site: SiteName
+    user: UserName
+    audience: tuple[NodeName, ...] | None = None
+    expires: datetime | None = None
+    requested_by: str = ""
+
+    @property
+    def summary(self) -> str:
+        who = f" by {self.requested_by}" if self.requested_by else ""
+        return one_line(f"access to {self.site} for {self.user} to end, requested{who}")

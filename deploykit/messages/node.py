@@ -1,0 +1,93 @@
+"""Discovery: which nodes are there, and what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import ClassVar, Literal
+
+import attrs
+
+from deploykit.messages.base import NOTHING, Count, Identifier, Message, one_line, unknown_fields
+from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
+
+NodeDetail = Literal["facts", "sites", "refs"]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class NodeQueried(Message):
+    """A question to nodes: who is there?
+
+    Args:
+        audience: the nodes that should answer; None asks all.
+        details: what to tell beyond the name.
+        repo: tell only of this repository's refs.
+        refs_limit: how many refs of a repository to tell, newest first.
+        expires: nobody answers after it.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.node.queried.v1"
+
+    audience: tuple[NodeName, ...] | None = None
+    details: tuple[NodeDetail, ...] = ("facts", "sites")
+    repo: RepoName | None = None
+    refs_limit: Count = 20
+    expires: datetime | None = None
+
+    @property
+    def summary(self) -> str:
+        whom = "all nodes" if self.audience is None else ", ".join(self.audience) or "nobody"
+        return one_line(f"{whom} asked for {', '.join(self.details) or 'presence'}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SiteState:
+    """A site on a node: what is live there. `ref`, `commit` and `since` are None before the first deploy."""
+
+    site: SiteName
+    repo: RepoName
+    release: str = ""
+    ref: RefName | None = None
+    commit: ObjectId | None = None
+    since: datetime | None = None
+    extra: Mapping[str, object] = unknown_fields()
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class HeldRef:
+    """A ref that a node's mirror holds: it can be deployed there now. `commit` is the one it names, a tag peeled."""
+
+    repo: RepoName
+    ref: RefName
+    commit: ObjectId
+    time: datetime | None = None
+    extra: Mapping[str, object] = unknown_fields()
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class NodeDescribed(Message):
+    """A node's answer.
+
+    Args:
+        request: the id of the `NodeQueried`; empty where the node tells of itself unasked.
+        version: of deploykit there.
+        facts: flat names and values, by which selectors choose nodes.
+        classes: what configuration management says the node is.
+        refs: newest first; `refs_count` tells how many there are where not all are told.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.node.described.v1"
+
+    node: NodeName
+    request: Identifier | None = None
+    version: str = ""
+    facts: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
+    classes: tuple[str, ...] = ()
+    sites: tuple[SiteState, ...] = ()
+    refs: tuple[HeldRef, ...] = ()
+    refs_count: Count = 0
+
+    @property
+    def summary(self) -> str:
+        live = ", ".join(f"{s.site} {s.release or 'empty'}" for s in self.sites[:20])
+        return one_line(f"{self.node} is here{': ' if live else ''}{live}")
