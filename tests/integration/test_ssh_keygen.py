@@ -131,7 +131,7 @@ def we_say(text: str, principal: str, now: datetime = NOW, revoked: str = "") ->
         signer = verify(sign(Frame({}, BODY), KEY), AllowedSigners.parse(text, revoked=revoked, zone=UTC), now)
     except (KeyFileError, SignatureError) as error:
         return str(error)
-    return signer if signer.is_principal(principal) else "another principal"
+    return signer if signer.is_principal(principal) else "somebody else"
 
 
 SAME = [
@@ -236,13 +236,13 @@ _LINES = st.tuples(
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(line=_LINES, principal=st.sampled_from(["ops", "dev"]))
 def test_whom_we_believe_ssh_keygen_believes(keygen: SshKeygen, line: str, principal: str) -> None:
-    """The dangerous direction, on generated lines; the other one holds wherever no principal is odd."""
+    """And the other way round, save where a principal is empty or oddly quoted, or a date is impossible."""
     said = we_say(line, principal)
     done = keygen.verify(BODY, ours(), line + "\n", principal=principal, at=AT)
     if isinstance(said, Signer):
         assert done.returncode == 0, (line, done.stderr)
     elif done.returncode == 0:
-        assert "principals" in said or "calendar" in said, (line, said)
+        assert any(odd in said for odd in ("an empty principal", "the principals", "calendar")), (line, said)
 
 
 @pytest.mark.parametrize("seconds", [-2, -1, 0, 1, 2])

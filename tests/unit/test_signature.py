@@ -110,6 +110,24 @@ def test_threat_1_every_single_flipped_bit_of_the_header_is_refused() -> None:
             verify(Frame({HEADER: changed.decode("latin-1")}, BODY), ONE, NOW)
 
 
+def test_threat_1_every_other_last_character_of_the_header_is_refused() -> None:
+    value = signed().headers[HEADER]
+    assert value.endswith("=")
+    for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/":
+        if last != value[-2]:
+            with pytest.raises(SignatureError):
+                verify(Frame({HEADER: value[:-2] + last + "="}, BODY), ONE, NOW)
+
+
+def test_threat_1_a_reserved_field_that_holds_something_is_refused() -> None:
+    # It is not covered by the signature and ssh-keygen ignores it: room for a second signature of the same message.
+    blob = KEY.sign_body(BODY)
+    at = blob.index(b"\0\0\0\x06sha512") - 4
+    assert blob[at : at + 4] == bytes(4)
+    with pytest.raises(SignatureError, match="reserved"):
+        verify_blob(BODY, blob[:at] + b"\0\0\0\1x" + blob[at + 4 :], ONE, NOW)
+
+
 def test_threat_1_every_single_flipped_bit_of_the_body_is_refused() -> None:
     value = signed().headers[HEADER]
     for bit in range(len(BODY) * 8):
