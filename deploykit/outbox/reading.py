@@ -148,11 +148,16 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
         if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
             raise OutboxError(f"cannot read {name} in spool {spool.path}: {error.strerror}") from error
         raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
-    with os.fdopen(fd, "rb", buffering=1 << 16) as file:
+    try:
         found = os.fstat(fd)
         if only_uid is not None and found.st_uid != only_uid:
+            os.close(fd)
             return
         _check_kind(spool, found)
+    except Malformed:
+        os.close(fd)
+        raise
+    with os.fdopen(fd, "rb", buffering=1 << 16) as file:
         records = _verify(file, found.st_size)
         stem = name.removesuffix(clock.SUFFIX)
         waits = folder == spool.fd
