@@ -45,6 +45,7 @@ def export(
     source: TreeSource,
     name: str,
     tree: ObjectId,
+    commit: str,
     ground: Ground,
     recycled: Release | None,
     progress: Progress | None = None,
@@ -61,6 +62,7 @@ def export(
         owner=ground.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
         fingerprint=ground.fingerprint,
+        commit=commit,
         progress=progress,
     )
     exported = None

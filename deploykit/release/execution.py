@@ -130,7 +130,7 @@ class Execution:
         site, ground, name = self._site, running.ground, running.operation.release
 
         def export() -> str:
-            done = build.export(site, source, name, found.tree, ground, recycled, self._progress)
+            done = build.export(site, source, name, found.tree, found.commit, ground, recycled, self._progress)
             if any(s in ground.scripts for s in ("pre-deploy", "pre-link")):
                 build.barrier(site, fd)  # what a script acts on must not be gone after a power cut
             return done.detail

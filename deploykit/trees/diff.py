@@ -26,6 +26,7 @@ class TreeDiff:
         changed: files and links that stay by name, with their new content or mode.
         added: new files and links.
         added_directories: new directories, parents first.
+        attributes_above: `.gitattributes` above the subdirectory that is written changed.
     """
 
     removed: tuple[bytes, ...]
@@ -33,6 +34,13 @@ class TreeDiff:
     changed: tuple[Entry, ...]
     added: tuple[Entry, ...]
     added_directories: tuple[bytes, ...]
+    attributes_above: bool = False
+
+    @property
+    def attributes(self) -> bool:
+        """Whether attributes changed, so that even files which did not may be written otherwise."""
+        names = (*(e.path for e in (*self.changed, *self.added)), *self.removed)
+        return self.attributes_above or any(n.rpartition(b"/")[2] == b".gitattributes" for n in names)
 
     def __bool__(self) -> bool:
         return bool(self.removed or self.removed_directories or self.changed or self.added or self.added_directories)
@@ -47,21 +55,23 @@ class _Collected:
         self.added_directories: list[bytes] = []
 
 
-def diff_trees(reader: ObjectReader, old: ObjectId, new: ObjectId, rules: TreeRules) -> TreeDiff:
+def diff_trees(walk: TreeWalk, old: ObjectId, new: ObjectId) -> TreeDiff:
     """Compare two trees.
 
     Raises:
         TreeError: what is new breaks a rule, or an object of either is missing.
     """
-    walk = TreeWalk(reader, rules)
     found = _Collected()
-    _diff(walk, walk.root(old), walk.root(new), b"", 0, found)
+    before = walk.root(old)
+    above = walk.attributes_above
+    _diff(walk, before, walk.root(new), b"", 0, found)
     return TreeDiff(
         removed=tuple(found.removed),
         removed_directories=tuple(found.removed_directories),
         changed=tuple(found.changed),
         added=tuple(found.added),
         added_directories=tuple(found.added_directories),
+        attributes_above=above != walk.attributes_above,
     )
 
 
@@ -104,4 +114,4 @@ def _add_directory(directory: Directory, found: _Collected) -> None:
 def list_changes(store: BaseObjectStore, old: ObjectId, new: ObjectId, rules: TreeRules) -> TreeDiff:
     """Compare two trees of a store: see `diff_trees`."""
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
-        return diff_trees(reader, old, new, rules)
+        return diff_trees(TreeWalk(reader, rules), old, new)

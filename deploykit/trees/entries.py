@@ -33,6 +33,7 @@ DIRECTORY: Final = 0o040000
 _MAX_PATH: Final = 4000  # PATH_MAX is 4096 with the site's own path before it
 _MAX_TREE_BYTES: Final = 64 * 1024 * 1024
 _KEPT_TREES: Final = 4096
+_ATTRIBUTES: Final = (b".gitattributes", FILE)
 
 
 class Entry(NamedTuple):
@@ -61,6 +62,9 @@ class TreeWalk:
         self._rules = rules
         self._parsed: dict[bytes, list[tuple[bytes, int, bytes]]] = {}
         self._count = 0
+        self._prefix = b""
+        #: (directory, id) of each `.gitattributes` above the root of the walk, filled by `root`.
+        self.attributes_above: list[tuple[bytes, bytes]] = []
 
     def tree(self, oid: bytes, path: bytes) -> list[tuple[bytes, int, bytes]]:
         """Return the checked (name, mode, oid) of one tree."""
@@ -138,8 +142,11 @@ class TreeWalk:
         """Return the tree the rules make the root: `tree` itself, or its subdirectory."""
         root = tree.encode()
         here = b""
+        self.attributes_above = []
         for part in [p for p in self._rules.subdirectory.encode().split(b"/") if p]:
-            for name, mode, sha in self.tree(root, here):
+            rows = self.tree(root, here)
+            self.attributes_above += [(here, sha) for name, mode, sha in rows if (name, mode) == _ATTRIBUTES]
+            for name, mode, sha in rows:
                 if name == part and mode == DIRECTORY:
                     root = sha
                     break
@@ -148,7 +155,12 @@ class TreeWalk:
                     f"the tree has no directory {self._rules.subdirectory}", "correct the site's subdirectory"
                 )
             here = here + b"/" + part if here else part
+        self._prefix = here + b"/" if here else b""
         return root
+
+    def above(self, path: bytes) -> bytes:
+        """Return a path of the walk as seen from the repository's own root."""
+        return self._prefix + path
 
 
 def _mode(name: bytes, mode: int, path: bytes) -> int:

@@ -167,7 +167,7 @@ class ObjectReader:
     """
 
     def __init__(self, store: BaseObjectStore, *, max_bytes: int) -> None:
-        self._store = store
+        self.store = store
         self._max = max_bytes
         self._packs: list[_PackFile] | None = None
         self._bases: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
@@ -268,7 +268,7 @@ class ObjectReader:
 
     def _open_packs(self) -> list[_PackFile]:
         found: list[_PackFile] = []
-        stores: list[BaseObjectStore] = [self._store]
+        stores: list[BaseObjectStore] = [self.store]
         seen = 0
         while stores and seen < 8:  # alternates of alternates; a circle ends here too
             store = stores.pop(0)
@@ -360,13 +360,13 @@ class ObjectReader:
         self._measure_loose(oid)
         name: ObjectID = oid  # type: ignore[assignment]
         try:
-            return self._store.get_raw(name)
+            return self.store.get_raw(name)
         except PackFileDisappeared as error:
             raise KeyError(oid) from error
 
     def _measure_loose(self, oid: bytes) -> None:
         """A loose object says its size in its first bytes; look there before anything is expanded."""
-        path = getattr(self._store, "path", None)
+        path = getattr(self.store, "path", None)
         if path is None:
             return
         name = oid.decode()

@@ -15,19 +15,18 @@ from typing import TYPE_CHECKING
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
-from deploykit.trees.entries import GITLINK, SYMLINK, Entry
+from deploykit.trees.entries import GITLINK, SYMLINK, Entry, TreeWalk
 from deploykit.trees.files import Directories, open_directory, remove_tree
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
 from deploykit.trees.objects import ObjectReader
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.verify import Differences, compare
-from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, next_tick
+from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, contents_of, next_tick
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
-
-    from deploykit.names import ObjectId
 
 
 class CannotPatch(Exception):
@@ -68,6 +67,8 @@ def patch_tree(
     """
     rules = rules or TreeRules()
     options = options or WriteOptions()
+    if rules.export_attributes:
+        raise CannotPatch("export attributes are honoured, and they make files that are in no tree")
     if manifest.fingerprint != options.fingerprint:
         raise CannotPatch("it was written by other rules")
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
@@ -77,14 +78,15 @@ def patch_tree(
             reader.read(manifest.tree.encode(), 2)
         except TreeError as error:
             raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
-        diff = diff_trees(reader, manifest.tree, tree, rules)  # type: ignore[arg-type]
-        if any(e.path.rpartition(b"/")[2] == b".gitattributes" for e in (*diff.changed, *diff.added)):
+        walk = TreeWalk(reader, rules)
+        diff = diff_trees(walk, ObjectId(manifest.tree), tree)
+        if diff.attributes:
             raise CannotPatch("attributes changed")
         root = open_directory(target)
         try:
             if os.fstat(root).st_dev != manifest.device:
                 raise CannotPatch("it lies on another file system than before")
-            patch = _Patch(reader, root, manifest, rules, options, diff)
+            patch = _Patch(reader, walk, root, manifest, rules, options, diff)
             return patch.run(compare(manifest, root, paranoid=paranoid), str(tree))
         finally:
             os.close(root)
@@ -94,6 +96,7 @@ class _Patch:
     def __init__(
         self,
         reader: ObjectReader,
+        walk: TreeWalk,
         root: int,
         manifest: Manifest,
         rules: TreeRules,
@@ -101,6 +104,7 @@ class _Patch:
         diff: TreeDiff,
     ) -> None:
         self._reader = reader
+        self._walk = walk
         self._root = root
         self._old = manifest
         self._rules = rules
@@ -143,7 +147,9 @@ class _Patch:
             d for d in rows.directories if d not in gone_directories and not (below and d.startswith(below))
         } - gone
         self._adopt(rows, found)
-        writer = EntryWriter(self._reader, self._root, self._rules, self._options, links, rows)
+        attributes = [self._entry(p) for p in self._at if p.rpartition("/")[2] == ".gitattributes"]
+        contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
+        writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
         writer.make_directories(os.fsdecode(d) for d in diff.added_directories)
         writer.make_directories(sorted(d for d in rows.directories if not self._there(d)))
         writer.write(sorted([*write.values(), *repair]))

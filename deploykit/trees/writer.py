@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.trees.content import Contents, attributes_of
 from deploykit.trees.durable import sync_directory, sync_filesystem
-from deploykit.trees.entries import EXECUTABLE, GITLINK, SYMLINK, Directory, Entry, walk_tree
+from deploykit.trees.entries import EXECUTABLE, GITLINK, SYMLINK, Directory, Entry, TreeWalk
 from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, Rows
 from deploykit.trees.names import shown
 from deploykit.trees.objects import BLOB, ObjectReader
 from deploykit.trees.rules import TreeRules
+from deploykit.trees.subst import Substitution
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from deploykit.names import ObjectId
 
 _MAX_TARGET: Final = 4095
-_LFS: Final = b"version https://git-lfs.github.com/spec/"
 
 Progress = Callable[[int, int], None]
 
@@ -45,6 +46,7 @@ class WriteOptions:
         owner: (uid, gid) for everything written; None leaves the process's own.
         outside: paths that will become links to shared directories.
         fingerprint: kept in the manifest; a tree is only patched under the same one.
+        commit: what `export-subst` speaks of.
         progress: called with (files done, files in all) now and then.
     """
 
@@ -52,6 +54,7 @@ class WriteOptions:
     owner: Owner | None = None
     outside: frozenset[bytes] = frozenset()
     fingerprint: str = ""
+    commit: str = ""
     progress: Progress | None = None
 
 
@@ -71,14 +74,17 @@ def write_tree(
     rules = rules or TreeRules()
     options = options or WriteOptions()
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
-        directories = list(walk_tree(reader, tree, rules))
+        walk = TreeWalk(reader, rules)
+        directories = list(walk.walk(walk.root(tree), b"", 0))
+        contents = contents_of(reader, walk, rules, options, [e for d in directories for e in d.entries])
+        directories = contents.kept(directories)
         links = check_links(reader, (e for d in directories for e in d.entries), rules, options.outside)
         parent = open_directory(target.parent)
         try:
             root = make_directory(target.name, parent, umask=rules.umask, owner=options.owner)
             try:
                 rows = Rows(reader.oid_length)
-                EntryWriter(reader, root, rules, options, links, rows).write_directories(directories)
+                EntryWriter(contents, root, rules, options, links, rows).write_directories(directories)
                 if options.durable:
                     sync_filesystem(root)
                     sync_directory(parent)
@@ -92,6 +98,16 @@ def write_tree(
                 os.close(root)
         finally:
             os.close(parent)
+
+
+def contents_of(
+    reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[Entry]
+) -> Contents:
+    """Read the attributes of a tree and prepare to write its files by them."""
+    substitution = None
+    if rules.export_attributes and options.commit:
+        substitution = Substitution(reader.store, options.commit)
+    return Contents(reader, rules, attributes_of(reader, walk, entries), walk, substitution)
 
 
 def check_links(
@@ -116,55 +132,19 @@ def check_links(
     return links
 
 
-class Blobs:
-    """Turns an entry into what is written, and the id of that."""
-
-    def __init__(self, reader: ObjectReader, rules: TreeRules) -> None:
-        self._reader = reader
-        self._rules = rules
-        self.total = 0
-
-    def content(self, entry: Entry) -> bytes | Iterator[bytes]:
-        """Return the content of a file; the sum over all files is capped."""
-        content = self._reader.blob(entry.oid)
-        if isinstance(content, bytes):
-            if content.startswith(_LFS) and len(content) < 1024 and "filter" not in self._rules.raw_attributes:
-                raise TreeError(
-                    f"{shown(entry.path)} is kept in Git LFS, which is not fetched",
-                    'list "filter" in raw_attributes to write the pointer file as it is stored',
-                )
-            self.count(len(content))
-            return content
-        return self._counted(content)
-
-    def _counted(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
-        for piece in pieces:
-            self.count(len(piece))
-            yield piece
-
-    def count(self, size: int) -> None:
-        """Add to the sum of bytes, up to the cap."""
-        self.total += size
-        if self.total > self._rules.max_bytes:
-            raise TreeError(
-                f"the files of the tree have more than {self._rules.max_bytes} bytes together",
-                "raise max_bytes if the repository is to be trusted",
-            )
-
-
 class EntryWriter:
     """Writes entries below one open directory and collects their rows."""
 
     def __init__(
         self,
-        reader: ObjectReader,
+        contents: Contents,
         root: int,
         rules: TreeRules,
         options: WriteOptions,
         links: dict[bytes, bytes],
         rows: Rows,
     ) -> None:
-        self._blobs = Blobs(reader, rules)
+        self._contents = contents
         self._root = root
         self._rules = rules
         self._options = options
@@ -206,6 +186,7 @@ class EntryWriter:
         umask, owner = self._rules.umask, self._options.owner
         try:
             if entry.mode == SYMLINK:
+                oid = bytes.fromhex(entry.oid.decode())
                 seen = put_symlink(name, fd, self._links[entry.path], owner=owner)
             elif entry.mode == GITLINK:
                 os.close(make_directory(name, fd, umask=umask, owner=owner))
@@ -213,13 +194,14 @@ class EntryWriter:
                 return
             else:
                 mode = 0o777 if entry.mode == EXECUTABLE else 0o666
-                seen = put_file(name, fd, self._blobs.content(entry), mode=mode, umask=umask, owner=owner)
+                content, oid = self._contents.of(entry)
+                seen = put_file(name, fd, content, mode=mode, umask=umask, owner=owner)
         except FileExistsError as error:
             raise TreeError(
                 f"{shown(entry.path)} collides with another name on this file system",
                 "rename one of the two; this file system does not tell them apart",
             ) from error
-        self._rows.add(path, entry.mode, seen, bytes.fromhex(entry.oid.decode()))
+        self._rows.add(path, entry.mode, seen, oid)
 
 
 def next_tick() -> int:
