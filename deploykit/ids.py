@@ -39,7 +39,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from deploykit.errors import IdStoreError, LockBusy
+from deploykit.errors import IdStoreError, LockBusy, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -348,7 +348,7 @@ def _take(fd: int, place: int, deadline: float, id: str) -> None:
 
 def _seconds(when: datetime) -> float:
     if when.tzinfo is None:
-        raise ValueError("times must be aware (UTC)")
+        raise UsageError("a time without a zone", "pass an aware one: datetime.now(UTC)")
     return when.timestamp()
 
 
