@@ -55,7 +55,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
 def forget(settings: Settings) -> None:
     """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it."""
-    with Bus(settings.broker) as bus:
+    with Bus(settings.broker, client_id=f"deploykit-{settings.node}") as bus:
         bus.wait_connected(settings.broker.connect_timeout)
         for topic, name in _subscriptions(settings):
             bus.subscribe(topic, lambda _: None, durable=name).unsubscribe(forget=True)
@@ -97,7 +97,7 @@ class Agent:
         self._mirroring = Mirroring(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
         deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
-        self._bus = Bus(settings.broker, on_event=self._on_event)
+        self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = (self._mirroring.handle, deploying.handle)
         self._wanted = [

@@ -8,6 +8,7 @@ fixed id make the second time the same as the first. A done id is answered again
 from __future__ import annotations
 
 import logging
+import threading
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -23,13 +24,13 @@ from deploykit.errors import (
     MessageError,
     MirrorError,
     PolicyRefused,
-    RefNotFound,
 )
 from deploykit.ids import Claim, IdStore
 from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, StepReport, one_line, utc_now
 from deploykit.mirror import Mirror
+from deploykit.names import RepoName
 from deploykit.release import DeployResult, Runner, Site
-from deploykit.settings import NodeSiteSettings, Settings
+from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.policy import Policy, addressed_to
@@ -70,6 +71,8 @@ class Deploying:
         self._trusted = trusted
         self._policy = Policy.from_settings(settings.trust)
         self._now = now
+        self._lock = threading.Lock()
+        self._in_work: set[str] = set()
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
@@ -87,11 +90,18 @@ class Deploying:
             # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
             self._reporter.say(self._reply(request, "refused", detail=str(error)))
             return Ack()
+        with self._lock:
+            if request.id in self._in_work:
+                return Ack()  # asked again while at work: the one report answers both
+            self._in_work.add(request.id)
         try:
             return self._obey(request, signer, body_digest(delivery.body), now)
         except IdStoreError as error:
             _log.error("cannot act on commands: %s", error)
             return Retry(after=5.0)
+        finally:
+            with self._lock:
+                self._in_work.discard(request.id)
 
     def _obey(self, request: DeployRequested, signer: Signer, digest: bytes, now: datetime) -> Verdict:
         key = signer.fingerprint
@@ -119,24 +129,23 @@ class Deploying:
         if site is None:
             return self._reply(request, "refused", detail=f"this node has no site {request.site}")
         try:
-            mirror = self._mirror_with(site, request)
-            runner = Runner(Site(site.path, site.release), node=self._settings.node)
-            result = self._run(runner, mirror, request, signer)
+            with self._mirroring.mirror(site.repo) as mirror:
+                self._make_current(mirror, site.repo, request)
+                runner = Runner(Site(site.path, site.release), node=self._settings.node)
+                result = self._run(runner, mirror, request, signer)
         except DeploykitError as error:
             outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
             return self._reply(request, outcome, detail=str(error))
         return self._reply_with(request, result)
 
-    def _mirror_with(self, site: NodeSiteSettings, request: DeployRequested) -> Mirror:
-        """The site's mirror, fetched when it does not hold yet what is asked for."""
-        mirror = self._mirroring.mirror(site.repo)
+    def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
+        """Fetch when the mirror does not hold yet what is asked for."""
         try:
             if mirror.resolve(request.ref).commit == request.commit:
-                return mirror
-        except (RefNotFound, MirrorError):
-            _log.info("[%s] does not hold %s yet: fetching", site.repo, request.ref)
-        self._mirroring.sync(site.repo, correlation_id=request.correlation_id)
-        return mirror
+                return
+        except MirrorError:
+            _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
+        self._mirroring.sync(repo, correlation_id=request.correlation_id)
 
     def _run(self, runner: Runner, mirror: Mirror, request: DeployRequested, signer: Signer) -> DeployResult:
         who = request.requested_by or str(signer)

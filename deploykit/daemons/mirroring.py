@@ -38,22 +38,17 @@ class Mirroring:
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._settings = settings
         self._reporter = reporter
-        self._mirrors: dict[RepoName, Mirror] = {}
-        self._lock = threading.Lock()
         self._wake = threading.Condition()
         now = time.monotonic()
         self._due = dict.fromkeys(settings.repositories, now)
         self._failures = dict.fromkeys(settings.repositories, 0)
 
     def mirror(self, repo: RepoName) -> Mirror:
-        """Open (or make) the mirror of a repository in the settings."""
-        with self._lock:
-            if repo not in self._mirrors:
-                chosen = self._settings.repositories[repo]
-                path = mirror_path(self._settings, repo)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._mirrors[repo] = Mirror.open(path, chosen.url, chosen.mirror)
-            return self._mirrors[repo]
+        """Open (or make) the mirror of a repository in the settings, for one piece of work; close it after."""
+        chosen = self._settings.repositories[repo]
+        path = mirror_path(self._settings, repo)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Mirror.open(path, chosen.url, chosen.mirror)
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Fetch what a `RefUpdated` names. Any other message, and any other repository, is none of our business."""
@@ -70,7 +65,8 @@ class Mirroring:
         """Fetch one mirror and report each ref that moved. Tells whether the origin answered."""
         began = time.monotonic()
         try:
-            result = self.mirror(repo).fetch(expected)
+            with self.mirror(repo) as mirror:
+                result = mirror.fetch(expected)
         except (MirrorError, LockBusy, OSError) as error:
             self._report_failure(repo, expected, error, time.monotonic() - began, correlation_id)
             self._schedule(repo, failed=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 
 from deploykit.errors import MessageError
-from deploykit.messages import DeployReported, Message
+from deploykit.messages import DeployReported, Message, new_id
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.settings import TopicMap
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, topic_of
+from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.signature import SigningKey, sign
 
 _log = logging.getLogger(__name__)
@@ -41,11 +42,16 @@ class Reporter:
         return tuple(each.frame for each in outgoing)
 
     def say_again(self, body: bytes) -> None:
-        """Queue a message said before, from its body: the same bytes, signed anew."""
+        """Queue a message said before, from its body: the same id and bytes, signed anew.
+
+        It travels under a transport id of its own, or a bus that has seen the first would take it for a copy.
+        """
         message = decode({"content-type": CONTENT_TYPE}, body)
         if message is None:
             raise MessageError("a stored reply is empty")
-        self.say(message)
+        outgoing = self._outgoing(message)
+        headers = {**outgoing.frame.headers, ID_HEADER: f"{message.id}/{new_id()}"}
+        self._outbox.put(outgoing.destination, Frame(headers, body))
 
     def _outgoing(self, message: Message) -> Outgoing:
         frame = encode(message)

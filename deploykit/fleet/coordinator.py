@@ -21,10 +21,14 @@ from deploykit.names import NodeName
 from deploykit.settings import TopicMap
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.allowed_signers import AllowedSigners
+from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.policy import Policy
 from deploykit.wire.signature import SigningKey, sign, verify
 
 _log = logging.getLogger(__name__)
+
+#: Seconds of silence after which a command is sent again, with the same id and bytes; doubled each time.
+_ASK_AGAIN = 10.0
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -86,20 +90,36 @@ class Coordinator:
             subscription.wait_active(timeout)
             frame = sign(encode(request), self._key)
             self._bus.publish(self._topics.deploy, frame, timeout=max(0.1, deadline - time.monotonic()))
-            yield from self._collect(request, arrived, deadline)
+            yield from self._collect(request, frame, arrived, deadline)
         finally:
             subscription.unsubscribe()
 
+    def _ask_again(self, frame: Frame, times: int) -> None:
+        """Send the command once more: a node that is done answers again, one that is at work or new to it goes on."""
+        headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus takes it for a copy
+        self._bus.publish_soon(self._topics.deploy, Frame(headers, frame.body))
+
     def _collect(
-        self, request: DeployRequested, arrived: queue.SimpleQueue[Delivery], deadline: float
+        self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float
     ) -> Iterator[Answer]:
+        """Yield believed answers. A report is lost when the broker restarts under us, so silence is asked again."""
+        asked = 1
+        patience = _ASK_AGAIN
+        quiet_until = time.monotonic() + patience
         missing = dict.fromkeys(request.audience, ())
         doubts: dict[NodeName, tuple[str, ...]] = dict(missing)
         while missing:
-            try:
-                delivery = arrived.get(timeout=max(0.0, deadline - time.monotonic()))
-            except queue.Empty:
+            now = time.monotonic()
+            if now >= deadline:
                 break
+            try:
+                delivery = arrived.get(timeout=max(0.0, min(deadline, quiet_until) - now))
+            except queue.Empty:
+                if time.monotonic() < deadline:
+                    self._ask_again(frame, asked)
+                    asked, patience = asked + 1, patience * 2
+                    quiet_until = time.monotonic() + patience
+                continue
             report = self._report_in(delivery, request)
             if report is None or report.node not in missing:
                 continue
