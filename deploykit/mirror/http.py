@@ -227,7 +227,7 @@ class HttpLink:
         if not self._settings.credential_helper:
             return ""
         host = f"{base.host}:{base.port}" if base.port else base.host
-        question = f"protocol={base.scheme}\nhost={host}\npath={base.path.lstrip('/')}\n"
+        question = f"protocol={base.scheme}\nhost={host}\n"
         question += f"username={base.user}\n\n" if base.user else "\n"
         answer = self._ask_helper(self._settings.credential_helper, question, min(30.0, self._deadline.left()))
         told = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)

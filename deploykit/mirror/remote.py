@@ -185,7 +185,8 @@ class ProcessLink:
         except BlockingIOError:
             return
         if not said:
-            self._poll.unregister(fd)
+            with contextlib.suppress(KeyError):
+                self._poll.unregister(fd)
         self._errors = (self._errors + said)[-_STDERR_KEPT:]
 
     def _failed(self) -> OriginError:

@@ -18,7 +18,6 @@ from array import array
 from binascii import Error as HexError
 from binascii import crc32, hexlify, unhexlify
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from itertools import filterfalse
 from typing import Final
@@ -54,7 +53,7 @@ class ScanLimits:
 
     object_bytes: int = 512 << 20
     meta_bytes: int = 32 << 20
-    cache_bytes: int = 16 << 20
+    cache_bytes: int = 12 << 20
 
 
 class PackScanner:
@@ -93,8 +92,7 @@ class PackScanner:
         self._big: _BigBlob | None = None
         self._recent: set[bytes] = set()
         self._find_entries = re.compile(rb"[0-7]++ [^\0]++\0.{%d}" % hash_kind.size, re.DOTALL).findall
-        self._cache: OrderedDict[int | bytes, Found] = OrderedDict()
-        self._cached = 0
+        self._cache = _Cache(self._limits.cache_bytes)
         self._waiting: dict[int, list[int]] = {}
         self._waiting_ref: dict[bytes, list[int]] = {}
         self.total = -1
@@ -161,8 +159,8 @@ class PackScanner:
         view = memoryview(data)
         end = len(data)
         at, total = self._rest_at, self.total
-        offsets, crcs, ids, cache = self.offsets, self.crcs, self.ids, self._cache
-        inflated, name, remember = self._inflate, self._name, self._remember
+        offsets, crcs, ids = self.offsets, self.crcs, self.ids
+        inflated, name, cached, remember = self._inflate, self._name, self._cache.get, self._cache.put
         while pos < end and len(offsets) < total:
             start = pos
             try:
@@ -184,7 +182,7 @@ class PackScanner:
             offsets.append(offset)
             crcs.append(crc32(view[start:pos]))
             if base is not None:
-                found = cache.get(base) if isinstance(base, int) else self._find_base(base)
+                found = cached(base) if isinstance(base, int) else self._find_base(base)
                 if found is None:
                     self._wait(len(ids), base)
                     ids.append(b"")
@@ -273,15 +271,6 @@ class PackScanner:
 
     # -- deltas ------------------------------------------------------------------------------------------------------
 
-    def _remember(self, key: int | bytes, kind: int, plain: bytes) -> None:
-        cache, limit = self._cache, self._limits.cache_bytes
-        if len(plain) > limit >> 2:
-            return
-        cache[key] = (kind, plain)
-        self._cached += len(plain) + 200
-        while self._cached > limit:
-            self._cached -= len(cache.popitem(last=False)[1][1]) + 200
-
     def _wait(self, index: int, base: int | bytes) -> None:
         if isinstance(base, int):
             self._waiting.setdefault(base, []).append(index)
@@ -295,7 +284,7 @@ class PackScanner:
             found = self._external(oid)
             if found is not None:
                 self.external_bases.add(oid)
-                self._remember(oid, *found)
+                self._cache.put(oid, *found)
         return found
 
     def _apply(self, base: Found, delta: bytes, offset: int) -> bytes:
@@ -320,7 +309,7 @@ class PackScanner:
             self.feed(b"")
         if not self.checksum:
             raise PackError("the pack is cut off", "fetch again")
-        self._cache_bases()
+        self._recent.clear()
         while self._waiting or self._waiting_ref:
             ready = [offset for offset in sorted(self._waiting) if self.ids[self._index_at(offset)]]
             if self._waiting_ref:
@@ -333,15 +322,6 @@ class PackScanner:
             raise PackError(f"the base {oid.hex()} of a delta is not in the pack and not here")
         for offset in self._waiting:
             raise PackError(f"the delta base at {offset} depends on itself")
-
-    def _cache_bases(self) -> None:
-        """Nothing new will stream in: what is cached may stay only as far as something waits for it."""
-        keep: OrderedDict[int | bytes, Found] = OrderedDict(
-            (k, v) for k, v in self._cache.items() if k in self._waiting
-        )
-        self._cache = keep
-        self._cached = sum(len(plain) + 200 for _, plain in keep.values())
-        self._recent.clear()
 
     def _index_at(self, offset: int) -> int:
         index = bisect_left(self.offsets, offset)
@@ -413,7 +393,7 @@ class PackScanner:
         for delta_at, delta in reversed(deltas):
             found = (found[0], self._apply(found, delta, delta_at))
             self._tick()
-        self._remember(offset, *found)
+        self._cache.put(offset, *found)
         return found
 
     def _read_at(self, offset: int) -> tuple[int, int | bytes | None, bytes]:
@@ -431,6 +411,32 @@ class PackScanner:
         if plain is None:
             raise PackError(f"the object at {offset} changed while it was read")
         return kind, base, plain
+
+
+class _Cache:
+    """Objects by offset or id, up to so many bytes: two halves, the older dropped whole when the younger is full."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._young: dict[int | bytes, Found] = {}
+        self._old: dict[int | bytes, Found] = {}
+        self._size = 0
+
+    def get(self, key: int | bytes) -> Found | None:
+        found = self._young.get(key)
+        if found is None:
+            found = self._old.get(key)
+            if found is not None:
+                self.put(key, *found)
+        return found
+
+    def put(self, key: int | bytes, kind: int, plain: bytes) -> None:
+        if len(plain) > self._half >> 1:
+            return
+        self._young[key] = (kind, plain)
+        self._size += len(plain) + 200
+        if self._size > self._half:
+            self._old, self._young, self._size = self._young, {}, 0
 
 
 class _BigBlob:

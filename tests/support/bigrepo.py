@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-_WORDS = "node mirror release outbox relay broker origin branch commit deploy rollout canary journal manifest".split()
+_WORDS = ("node", "mirror", "release", "outbox", "relay", "broker", "origin", "branch", "commit", "deploy", "canary")
 
 
 def _paths(count: int) -> list[str]:
