@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import queue
@@ -166,6 +167,8 @@ class Subscription:
         self._attempts: dict[tuple[str, int], int] = {}
         self._working: dict[tuple[str, int], list[_Item]] = {}
         self._recent: dict[tuple[str, int], None] = {}
+        self._delayed: dict[int, _Item] = {}
+        self._left: list[_Item] = []
         self._threads = [
             threading.Thread(target=self._work, name=f"deploykit-bus-{intent.id}-{n}", daemon=True)
             for n in range(1, workers + 1)
@@ -208,14 +211,31 @@ class Subscription:
                 raise self.problem
             return False
 
-    def unsubscribe(self, *, forget: bool = False) -> None:
-        """End the subscription: running handlers finish, queued messages go back.
+    def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
+        """End the subscription: running handlers finish, queued messages go back to the broker.
 
         Args:
             forget: delete a durable subscription at the broker, with the messages it holds.
+            timeout: seconds to wait for running handlers; what they do after that may be done again elsewhere.
+
+        Raises:
+            ConnectError: `forget`, and the broker did not confirm it.
         """
         self.stop()
+        self.join(monotonic() + timeout)
         self._host.end_subscription(self, forget=forget)
+
+    def leave(self) -> int:
+        """Forget everything that is not settled; return how many messages that were."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (item := self._queue.get_nowait()) is not None:
+                    self._left.append(item)
+        left = [item for item in (*self._left, *self._delayed.values()) if item.connection.up]
+        self._left.clear()
+        self._delayed.clear()
+        self._host.counters.handed_back += len(left)
+        return len(left) + len(self._working)
 
     # -- the supervisor's thread -------------------------------------------------------------------------------
 
@@ -244,16 +264,16 @@ class Subscription:
     def connection_lost(self) -> None:
         """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
         self._active = 0
-        try:
-            while True:
-                item = self._queue.get_nowait()
-                if item is None:  # a stop sign, not a message
-                    self._queue.put(None)
-                    return
-                self._host.counters.handed_back += 1
-                self._release(item, finished=False)
-        except queue.Empty:
-            return
+        lost = []
+        while self._delayed:
+            lost.append(self._delayed.popitem()[1])
+        with contextlib.suppress(queue.Empty):
+            while (item := self._queue.get_nowait()) is not None:
+                lost.append(item)
+            self._queue.put(None)  # that was a stop sign, not a message
+        self._host.counters.handed_back += len(lost)
+        for item in lost:
+            self._release(item, finished=False)
 
     def take(self, frame: Received, connection: Connection) -> None:
         """Put a message into the queue."""
@@ -280,7 +300,10 @@ class Subscription:
     def _work(self) -> None:
         take, counters = self._queue.get, self._host.counters
         while (item := take()) is not None:
-            if self._stopping or not item.connection.up:
+            if self._stopping:
+                self._left.append(item)
+                continue
+            if not item.connection.up:
                 counters.handed_back += 1
                 self._release(item, finished=False)
                 continue
@@ -401,11 +424,10 @@ class Subscription:
 
     def _later(self, item: _Item, seconds: float) -> None:
         def put() -> None:
-            if item.connection.up:
+            if self._delayed.pop(id(item), None) is not None:
                 self._queue.put(item)
-            else:
-                self._release(item, finished=False)
 
+        self._delayed[id(item)] = item
         self._host.later(seconds, put)
 
     def _delivery(self, item: _Item) -> Delivery:

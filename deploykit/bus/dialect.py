@@ -57,6 +57,8 @@ class Dialect:
         nack_headers: headers of a NACK that gives the message back.
         nack_keeps: headers of a NACK that puts the message into the broker's own dead letters; None: there is none.
         reserved: headers that a SEND must not carry here, beside those of STOMP.
+        gives_back_on_unsubscribe: what was delivered and not settled goes back to the queue at UNSUBSCRIBE; else it
+            stays with the connection until that ends.
         beat_gap: its longest silence, in heart-beat intervals.
         receipt: what a receipt for a SEND proves, in words for the documentation.
         notes: for the documentation.
@@ -83,6 +85,7 @@ class Dialect:
     nack_headers: Mapping[str, str] = _NONE
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
+    gives_back_on_unsubscribe: bool = False
     beat_gap: float = 2.0
     receipt: str = "the broker took it"
     notes: tuple[str, ...] = ()
@@ -107,6 +110,7 @@ RABBITMQ: Final = Dialect(
     receipt="confirmed: in every queue it was routed to, on disk where queue and message are durable",
     notes=(
         "Under a memory or disk alarm it stops reading and heart-beats go on: a publish fails at its deadline.",
+        "What is not settled when a subscription ends stays with the connection, which is then made anew.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
     ),
@@ -127,6 +131,7 @@ ACTIVEMQ: Final = Dialect(
     client_id=True,
     ttl=("expires", "absolute"),
     selectors=True,
+    gives_back_on_unsubscribe=True,
     nack="dead-letters",
     nack_keeps=_NONE,
     reserved=frozenset({"message-id", "user-id"}),
@@ -152,6 +157,7 @@ EMBEDDED: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     nack_keeps={"reason": "too large"},
+    gives_back_on_unsubscribe=True,
     beat_gap=1.0,
     receipt="stored: on disk when persistent and the broker has a data directory",
     notes=("For tests, demos and laptops; not for production.",),
@@ -219,6 +225,11 @@ def recognise(server: str | None) -> Dialect:
 def is_topic(destination: str) -> bool:
     """Tell whether every subscriber gets its own copy there."""
     return destination.startswith(("/topic/", "/exchange/", "/temp-topic/"))
+
+
+def keeps_messages(intent: Intent) -> bool:
+    """Tell whether messages wait at the broker while nobody is subscribed."""
+    return intent.durable is not None or not is_topic(intent.destination)
 
 
 def compile_destination(dialect: Dialect, destination: str) -> str:

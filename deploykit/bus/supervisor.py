@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from deploykit.bus.address import Address, Broker
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import Intent, compile_subscription, durable_end, is_topic
+from deploykit.bus.dialect import Intent, compile_subscription, durable_end, is_topic, keeps_messages
 from deploykit.bus.events import (
     BrokerError,
     Connected,
@@ -177,6 +177,15 @@ class Supervisor:
                 raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
         finally:
             self._ended.pop(receipt, None)
+            left = subscription.leave()
+            if left and not connection.dialect.gives_back_on_unsubscribe and keeps_messages(subscription.intent):
+                self._give_back(connection, left)
+
+    def _give_back(self, connection: Connection, count: int) -> None:
+        """Let the broker have messages back that it gives to nobody else while this connection lives."""
+        if self._drain_until is None and connection is self.connection:
+            self._recycle = f"given up, so that {count} unsettled messages of an ended subscription go back"
+            self.waiter.wake()
 
     def resume(self) -> None:
         """Read on, if reading was paused and the workers have caught up."""
@@ -506,11 +515,10 @@ class Supervisor:
         if subscription is None:
             subscription = self._by_destination(frame)
         if connection is None or subscription is None or subscription.stopping:
-            # It came after our UNSUBSCRIBE. Unacknowledged, it goes to the next one when this connection ends; where
-            # it can be given back at once, do so.
-            if connection is not None and connection.dialect.nack == "gives back":
-                connection.nack(frame.headers, connection.dialect.nack_headers)
+            # It crossed our UNSUBSCRIBE on the way.
             self._counters.handed_back += 1
+            if connection is not None and not connection.dialect.gives_back_on_unsubscribe:
+                self._give_back(connection, 1)
             return
         self._counters.received += 1
         subscription.take(frame, connection)

@@ -1,0 +1,98 @@
+"""What the bus's tests share: waiting for conditions, collecting deliveries, settings that make faults show fast."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import attrs
+
+from deploykit.bus import Bus, Delivery, Verdict
+from deploykit.bus.events import Event
+from deploykit.settings import BusSettings
+from deploykit.wire.frame import Frame
+
+_E = TypeVar("_E", bound=Event)
+
+#: Beats and pauses short enough that a fault is noticed within a test.
+FAST = BusSettings(heartbeat=0.4, backoff_initial=0.05, backoff_max=0.2, connect_timeout=2.0, publish_timeout=5.0)
+
+
+def fast(address: str, **changes: object) -> BusSettings:
+    """FAST settings for an address."""
+    return attrs.evolve(FAST, address=address, **changes)  # type: ignore[arg-type]
+
+
+def eventually(condition: Callable[[], object], what: str = "", timeout: float = 10.0) -> None:
+    """Wait until `condition()` is true; fail when it does not become so in time."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not come in {timeout:g} s: {what or condition}")
+        time.sleep(0.005)
+
+
+def text(body: str, **headers: str) -> Frame:
+    """A frame with a text body."""
+    return Frame(headers, body.encode())
+
+
+class Collector:
+    """A handler that remembers, and answers with what `says` tells it to."""
+
+    def __init__(self, says: Callable[[Delivery], Verdict | None] | None = None) -> None:
+        self.deliveries: list[Delivery] = []
+        self._says = says
+        self._lock = threading.Lock()
+
+    def __call__(self, delivery: Delivery) -> Verdict | None:
+        with self._lock:
+            self.deliveries.append(delivery)
+        return self._says(delivery) if self._says is not None else None
+
+    def __len__(self) -> int:
+        return len(self.deliveries)
+
+    @property
+    def bodies(self) -> list[str]:
+        return [delivery.body.decode() for delivery in self.deliveries]
+
+    def wait(self, count: int, timeout: float = 10.0) -> list[Delivery]:
+        eventually(lambda: len(self) >= count, f"{count} deliveries, got {len(self)}", timeout)
+        return self.deliveries
+
+
+class Events:
+    """An `on_event` that remembers."""
+
+    def __init__(self) -> None:
+        self.seen: list[Event] = []
+
+    def __call__(self, event: Event) -> None:
+        self.seen.append(event)
+
+    def of(self, kind: type[_E]) -> list[_E]:
+        return [event for event in self.seen if isinstance(event, kind)]
+
+    def wait(self, kind: type[_E], count: int = 1, timeout: float = 10.0) -> list[_E]:
+        eventually(lambda: len(self.of(kind)) >= count, f"{count} {kind.__name__}", timeout)
+        return self.of(kind)
+
+
+def bus_threads() -> list[str]:
+    """Names of the bus's threads that are alive."""
+    return sorted(t.name for t in threading.enumerate() if t.name.startswith("deploykit-bus"))
+
+
+@contextmanager
+def running(settings: BusSettings, **keywords: object) -> Iterator[Bus]:
+    """A connected bus; all its threads have ended after."""
+    before = set(threading.enumerate())
+    with Bus(settings, **keywords) as bus:  # type: ignore[arg-type]
+        assert bus.wait_connected(10)
+        yield bus
+    left = [t.name for t in threading.enumerate() if t not in before and t.name.startswith("deploykit-bus")]
+    assert left == []
