@@ -1,24 +1,11 @@
-"""The original's text bodies. (The bridge itself follows; a keepalive and a human line are understood already.)"""
+"""The bridge to the original's text bodies: both ways, so that hooks and daemons can be replaced one at a time.
 
-from __future__ import annotations
+`legacy_read` understands every body the original's publishers wrote, by its shape, whatever topic it came on.
+`legacy_write` writes what the original's Jenkins trigger, access daemon and mirror updater act on. Mind that the
+original's mirror updater ends on a keepalive: never send it one.
+"""
 
-from collections.abc import Mapping
-from datetime import datetime
+from deploykit.wire.legacy_read import decode_legacy
+from deploykit.wire.legacy_write import encode_legacy, legacy_frames
 
-from deploykit.errors import MessageError
-from deploykit.messages import Message, Notice
-from deploykit.wire.frame import Frame
-
-
-def encode_legacy(message: Message) -> Frame:
-    """Write the original's text form."""
-    raise MessageError(f"no legacy form for {type(message).__name__}")
-
-
-def decode_legacy(headers: Mapping[str, str], body: bytes, destination: str, received: datetime) -> Message | None:
-    """Read the original's text form."""
-    if not body.strip():
-        return None
-    if headers.get("subject") == "Talking to eventbot":
-        return Notice(text=body.decode("utf-8", "replace").strip(), source="legacy", time=received)
-    raise MessageError("not a message of the original's that we know")
+__all__ = ["decode_legacy", "encode_legacy", "legacy_frames"]

@@ -201,6 +201,11 @@ def moment_text(value: object) -> str:
     return said[:-6] + "Z"
 
 
+def user_name(value: object) -> str:
+    """Accept a user name that is safe in every password file."""
+    return _matching(_USER, value)
+
+
 def _matching(pattern: re.Pattern[str], value: object) -> str:
     if not isinstance(value, str) or not pattern.match(value):
         raise MessageError("not acceptable")
@@ -280,7 +285,7 @@ _LEAVES: Final[dict[object, Leaf]] = {
     ),
     UserName: Leaf(
         expected="a user name: 1 to 64 of A-Z a-z 0-9 . _ @ + -, not a dash first",
-        check=lambda v: _matching(_USER, v),
+        check=user_name,
         schema={"type": "string", "pattern": f"^{_USER_PATTERN}$"},
     ),
     PasswordHash: Leaf(

@@ -58,5 +58,5 @@ def test_settings_take_a_preset_by_name_and_single_topics_over_it() -> None:
 
 
 def test_an_unknown_preset_is_named() -> None:
-    with pytest.raises(SettingsError, match="topics.preset: expected one of deploykit, future"):
+    with pytest.raises(SettingsError, match=r"topics\.preset: expected one of deploykit, future"):
         parse_settings(b'node = "n"\n[topics]\npreset = "past"\n')
