@@ -12,9 +12,18 @@ from deploykit.cli.options import config_option, json_option, load
 @click.command()
 @click.option("-d", "--destination", "destinations", multiple=True, help="Instead of all topics in the settings.")
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after so many messages.")
+@click.option("--durable", metavar="NAME", help="Let the broker keep what comes while nobody watches as NAME.")
+@click.option("--forget", is_flag=True, help="With --durable: drop that at the broker, and end.")
 @config_option
 @json_option
-def watch(destinations: tuple[str, ...], count: int | None, config: Path | None, as_json: bool) -> None:
+def watch(
+    destinations: tuple[str, ...],
+    count: int | None,
+    durable: str | None,
+    forget: bool,
+    config: Path | None,
+    as_json: bool,
+) -> None:
     """Print each message as it passes: its human line, or with --json the message itself.
 
     \b
@@ -22,15 +31,21 @@ def watch(destinations: tuple[str, ...], count: int | None, config: Path | None,
       deploykit watch
       deploykit watch --json -d /topic/deploykit.report
     """
-    from deploykit.daemons.watch import run
+    from deploykit.daemons import watch as daemon
+    from deploykit.errors import UsageError
 
-    run(
-        load(config),
+    settings = load(config)
+    if forget:
+        if durable is None:
+            raise UsageError("--forget goes with --durable NAME")
+        daemon.forget(settings, destinations=destinations, durable=durable)
+        return
+    daemon.run(
+        settings,
         destinations=destinations,
         count=count,
+        durable=durable,
         as_json=as_json,
         show=click.echo,
-        on_ready=lambda: (
-            click.echo("ready: watching", err=not as_json) if not as_json else click.echo('{"ready": true}')
-        ),
+        on_ready=lambda: click.echo('{"ready": true}' if as_json else "ready: watching"),
     )

@@ -58,7 +58,9 @@ def forget(settings: Settings) -> None:
     with Bus(settings.broker, client_id=f"deploykit-{settings.node}") as bus:
         bus.wait_connected(settings.broker.connect_timeout)
         for topic, name in _subscriptions(settings):
-            bus.subscribe(topic, lambda _: None, durable=name).unsubscribe(forget=True)
+            subscription = bus.subscribe(topic, lambda _: None, durable=name)
+            subscription.wait_active(settings.broker.connect_timeout)
+            subscription.unsubscribe(forget=True)
 
 
 def _reloaded(load: Callable[[], Settings], old: Settings) -> Settings:

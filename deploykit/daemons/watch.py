@@ -19,6 +19,7 @@ def run(
     *,
     destinations: Sequence[str],
     count: int | None,
+    durable: str | None,
     as_json: bool,
     show: Callable[[str], None],
     on_ready: Callable[[], None],
@@ -27,10 +28,11 @@ def run(
 
     Args:
         destinations: instead of every topic in the settings.
+        durable: a name under which the broker keeps what comes while nobody watches; None keeps nothing.
         show: takes one line.
         on_ready: called once the broker answered.
     """
-    watched = destinations or settings.topics.destinations
+    watched = destinations or every_topic(settings)
     left = threading.Semaphore(0)
     lock = threading.Lock()
 
@@ -42,9 +44,9 @@ def run(
             left.release()
         return Ack()
 
-    with lifecycle.signals() as stop, Bus(settings.broker) as bus:
-        for destination in watched:
-            bus.subscribe(destination, handle)
+    with lifecycle.signals() as stop, _bus(settings, durable) as bus:
+        for destination, name in _named(watched, durable):
+            bus.subscribe(destination, handle, durable=name)
         while not stop.is_set() and not bus.wait_connected(0.2):
             pass
         if not stop.is_set():
@@ -52,6 +54,30 @@ def run(
         seen = 0
         while not stop.is_set() and (count is None or seen < count):
             seen += left.acquire(timeout=0.2)
+
+
+def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> None:
+    """Drop durable subscriptions made by `run` at the broker."""
+    with _bus(settings, durable) as bus:
+        bus.wait_connected(settings.broker.connect_timeout)
+        for destination, name in _named(destinations or every_topic(settings), durable):
+            subscription = bus.subscribe(destination, lambda _: None, durable=name)
+            subscription.wait_active(settings.broker.connect_timeout)
+            subscription.unsubscribe(forget=True)
+
+
+def every_topic(settings: Settings) -> tuple[str, ...]:
+    """Every topic the settings name, once."""
+    return tuple(dict.fromkeys(v for v in attrs.astuple(settings.topics) if isinstance(v, str) and v))
+
+
+def _bus(settings: Settings, durable: str | None) -> Bus:
+    return Bus(settings.broker, client_id=f"deploykit-watch-{durable}" if durable else "")
+
+
+def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, str | None]]:
+    """Each destination with the name of its durable subscription."""
+    return [(each, f"{durable}-{each.rpartition('/')[2]}" if durable else None) for each in destinations]
 
 
 def _as_line(delivery: Delivery) -> str:

@@ -18,6 +18,11 @@ def refs_of(stage: Stage, repository: Path) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in listed.splitlines())
 
 
+def refs_or_none(stage: Stage, repository: Path) -> dict[str, str] | None:
+    """The refs of a repository that may not be there yet."""
+    return refs_of(stage, repository) if (repository / "HEAD").exists() else None
+
+
 def holds(stage: Stage, repository: Path, ref: str, commit: str) -> bool:
     """Tell whether a repository exists and its ref stands at `commit`, its objects there."""
     if not (repository / "HEAD").exists():

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploykit.bus.address import Broker
-from deploykit.demo.checks import holds, refs_of, tree_differences
+from deploykit.demo.checks import holds, refs_of, refs_or_none, tree_differences
 from deploykit.demo.stage import Finished, Stage
 from deploykit.demo.timeline import Claim, Timeline
 from deploykit.errors import DemoFailed
@@ -131,10 +131,10 @@ class Story:
             stage.must(*command("keys", "trust", principal, public, "--file", str(signers)))
         self._write_config(self._node_config, stage.root / "spool-node", node=True)
         self._tell.text(f"the node's settings, {self._node_config}:", self._node_config.read_text())
-        stage.start("watch", *command("watch", "--json", "--config", str(self._hub_config)))
+        stage.start("watch", *command("watch", "--json", *self._watch_options()))
         stage.start("agent", *command("agent", "--config", str(self._node_config)))
         took = stage.wait(
-            lambda: bool(self._repo is None or refs_of_or_none(stage, self._mirror) == refs_of(stage, self._origin)),
+            lambda: bool(self._repo is None or refs_or_none(stage, self._mirror) == refs_of(stage, self._origin)),
             "the node's first mirror",
             timeout=600,
         )
@@ -154,11 +154,12 @@ class Story:
         self._tell.event("developer", f"git push {branch} {_TAG}: {self._hook_line(done)}")
         self._claim("a push with the hook succeeds", done.code == 0, f"exit code {done.code}", done.seconds)
         took = self._stage.wait(
-            lambda: holds(self._stage, self._mirror, f"refs/tags/{_TAG}", commit), "the tag in the node's mirror"
+            lambda: refs_or_none(self._stage, self._mirror) == refs_of(self._stage, self._origin),
+            "the same refs in the node's mirror",
         )
         self._figures["push returned -> mirror holds it"] = took
-        same = refs_of(self._stage, self._mirror) == refs_of(self._stage, self._origin)
-        self._claim("the message became a mirror", same, "git lists the same refs in both", took)
+        whole = holds(self._stage, self._mirror, f"refs/tags/{_TAG}", commit)
+        self._claim("the message became a mirror", whole, "git lists the same refs in both", took)
 
     def _refuse_a_stranger(self) -> None:
         done = self._ask_deploy("--key", str(self._stage.root / "stranger.key"))
@@ -214,8 +215,10 @@ class Story:
     def _curtain(self) -> None:
         codes = {name: self._stage.stop(name) for name in ("agent", "watch", "relay")}
         self._claim("every daemon ends well on TERM", not any(codes.values()), f"exit codes {codes}")
-        if self._broker is not None:
-            self._stage.run(*self._stage.command("agent", "--config", str(self._node_config), "--forget"))
+        if self._broker is not None:  # nothing is left behind on a broker that is somebody's
+            command = self._stage.command
+            self._stage.must(*command("agent", "--config", str(self._node_config), "--forget"))
+            self._stage.must(*command("watch", "--forget", *self._watch_options()))
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -263,6 +266,10 @@ class Story:
             (directory / name).write_text(_SCRIPT.format(name=name, trace=self._trace))
             (directory / name).chmod(0o755)
 
+    def _watch_options(self) -> list[str]:
+        # Durable, so that it matters not who is back first when the broker returns: the watcher or the relay.
+        return ["--durable", self._stage.root.name, "--config", str(self._hub_config)]
+
     def _topics(self) -> str:
         if self._broker is None:
             return ""
@@ -300,11 +307,6 @@ url = "{self._origin}"
             text += f'\n[sites.shop]\npath = "{self._site}"\nrepo = "shop"\n'
             text += 'release = { required = ["pre-deploy", "post-deploy"] }\n'
         path.write_text(f"{text}\n{self._topics()}".rstrip() + "\n")
-
-
-def refs_of_or_none(stage: Stage, repository: Path) -> dict[str, str] | None:
-    """The refs of a repository that may not be there yet."""
-    return refs_of(stage, repository) if (repository / "HEAD").exists() else None
 
 
 def _last(text: str) -> str:

@@ -51,8 +51,10 @@ def pushed(ref: str, new: ObjectId, old: ObjectId = ZERO_ID, repo: str = "shop")
 
 
 def test_a_push_message_becomes_a_mirror_and_a_report(node: Node) -> None:
+    first = node.origin.push()
     with node.agent() as agent:
         ready(agent)
+        node.wait(MirrorUpdated, lambda m: m.new == first)  # the comparison at the start is over
         commit = node.origin.push(tag="v1")
         message = pushed("refs/tags/v1", commit)
         node.bus.publish(node.settings.topics.source, encode(message))

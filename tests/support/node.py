@@ -109,7 +109,7 @@ class Node:
         )
         self.heard: list[tuple[Message, Delivery]] = []
         self._changed = threading.Condition()
-        self.bus = Bus(self.settings.broker)
+        self.bus = Bus(self.settings.broker, client_id="test")
 
     def __enter__(self) -> Node:
         self.listen()
@@ -126,7 +126,7 @@ class Node:
         """Forget what was heard: a bus drops copies of what it has handed out, a new one does not."""
         self.bus.stop()
         self.heard.clear()
-        self.bus = Bus(self.settings.broker)
+        self.bus = Bus(self.settings.broker, client_id="test")
         self.listen()
 
     def __exit__(self, *_: object) -> None:
