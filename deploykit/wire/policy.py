@@ -12,16 +12,19 @@ import hmac
 import math
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Self, TypeAlias
 
 import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
-from deploykit.messages import DeployReported, DeployRequested, Message
+from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
 from deploykit.names import NodeName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.wire.allowed_signers import matches
 from deploykit.wire.signature import Signer
+
+Request: TypeAlias = DeployRequested | NodeQueried
+Reply: TypeAlias = DeployReported | NodeDescribed
 
 _NO_PATTERN = frozenset('*?!,"')
 
@@ -105,7 +108,7 @@ class Policy:
             NotAddressed: for other nodes; ignore it.
             PolicyRefused: the signer may not, or too late, too early, too far ahead.
         """
-        if isinstance(message, DeployReported):
+        if isinstance(message, DeployReported | NodeDescribed):
             raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
         if not addressed_to(message, node):
             raise NotAddressed(f"{_called(message)} is not for {node}")
@@ -124,10 +127,8 @@ class Policy:
             f"{signer} may not send {_called(message)}{where}", "grant it in [[trust.grants]], if that is meant"
         )
 
-    def authorize_reply(
-        self, reply: DeployReported, signer: Signer, *, request: DeployRequested, now: datetime
-    ) -> None:
-        """Believe a node's report on our own request, or say why not.
+    def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
+        """Believe a node's reply to our own request, or say why not.
 
         The age of a reply is not limited: the request is still waited for, and a report may have sat in an outbox.
 
@@ -135,17 +136,17 @@ class Policy:
             PolicyRefused: for another request, from a node that was not asked, signed by somebody who may not speak
                 for that node, or success with something that was not asked for.
         """
-        if not _same(reply.request, request.id):
+        if not _same(reply.request or "", request.id):
             raise PolicyRefused(f"{_called(reply)} answers another request than {request.id}")
-        if reply.node not in request.audience:
+        if request.audience is not None and reply.node not in request.audience:
             raise PolicyRefused(f"{reply.node} was not asked and answers all the same")
-        if (reply.site, reply.phase) != (request.site, request.phase):
-            raise PolicyRefused(
-                f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
-            )
-        # A rollback ends on the commit that the node finds, not on one that was named.
-        if reply.outcome == "success" and reply.phase != "rollback" and reply.commit != request.commit:
-            raise PolicyRefused(f"{reply.node} reports success with another commit than asked for")
+        match request, reply:
+            case DeployRequested(), DeployReported():
+                _check_outcome(reply, request)
+            case NodeQueried(), NodeDescribed():
+                pass
+            case _:
+                raise PolicyRefused(f"{_called(reply)} is no answer to a {type(request).__name__}")
         self._check_not_ahead(reply, now)
         if not self.may_speak_for(signer, reply.node, reply):
             raise PolicyRefused(
@@ -189,6 +190,16 @@ class Policy:
             )
 
 
+def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
+    if (reply.site, reply.phase) != (request.site, request.phase):
+        raise PolicyRefused(
+            f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
+        )
+    # A rollback ends on the commit that the node finds, not on one that was named.
+    if reply.outcome == "success" and reply.phase != "rollback" and reply.commit != request.commit:
+        raise PolicyRefused(f"{reply.node} reports success with another commit than asked for")
+
+
 def _called(message: Message) -> str:
     return f"{type(message).__name__} {message.id[:64]!a}"
 
@@ -230,4 +241,4 @@ def _all_types(base: type[Message]) -> Iterator[type[Message]]:
         yield from _all_types(kind)
 
 
-__all__ = ["Policy", "addressed_to", "type_names"]
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "type_names"]

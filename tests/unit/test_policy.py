@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import itertools
 from datetime import UTC, datetime, timedelta
 
@@ -10,58 +9,22 @@ import attrs
 import pytest
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError, SignatureError
-from deploykit.messages import DeployReported, DeployRequested, Message, Notice, RefUpdated, Unknown
+from deploykit.messages import (
+    AccessGrantRequested,
+    AccessRevokeRequested,
+    DeployRequested,
+    Message,
+    Notice,
+    RefUpdated,
+    Unknown,
+)
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.frame import Frame
 from deploykit.wire.policy import Policy, addressed_to, type_names
 from deploykit.wire.signature import Signer, SigningKey, sign, verify
-
-NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
-SECOND = timedelta(seconds=1)
-CAP = timedelta(seconds=3600)
-SKEW = timedelta(seconds=30)
-WEB1, WEB2 = NodeName("web1"), NodeName("web2")
-
-
-def signer(*patterns: str) -> Signer:
-    return Signer(fingerprint="SHA256:x", principals=(patterns,))
-
-
-def request(**changes: object) -> DeployRequested:
-    base = DeployRequested(
-        id="request-1",
-        time=NOW,
-        site=SiteName("shop"),
-        ref=RefName("refs/tags/v1"),
-        commit=ObjectId("a" * 40),
-        audience=(WEB1,),
-        expires=NOW + timedelta(minutes=5),
-    )
-    return attrs.evolve(base, **changes)  # type: ignore[arg-type]
-
-
-def report(**changes: object) -> DeployReported:
-    base = DeployReported(
-        time=NOW,
-        node=WEB1,
-        site=SiteName("shop"),
-        request="request-1",
-        phase="deploy",
-        outcome="success",
-        ref=RefName("refs/tags/v1"),
-        commit=ObjectId("a" * 40),
-    )
-    return attrs.evolve(base, **changes)  # type: ignore[arg-type]
-
-
-def policy(*grants: GrantSettings) -> Policy:
-    return Policy(grants=grants, max_expiry=CAP, skew=SKEW)
-
-
-OPS = policy(GrantSettings(principal="ops", types=("deploy.requested",)))
-
+from tests.support.asked import CAP, NOW, OPS, SECOND, SKEW, WEB1, WEB2, policy, request, signer
 
 # -- threat 4: valid caller, wrong site or action --------------------------------------------------------------------
 
@@ -184,6 +147,31 @@ def test_threat_5_the_audience_is_signed() -> None:
 
 def test_messages_without_an_audience_are_for_everybody() -> None:
     assert addressed_to(Notice(time=NOW, text="x"), WEB2)
+    assert addressed_to(access(), WEB2)
+    assert not addressed_to(access(audience=(WEB1,)), WEB2)
+
+
+def access(**changes: object) -> AccessGrantRequested:
+    base = AccessGrantRequested(time=NOW, site=SiteName("shop"), user="ann", password_hash="$2b$12$x")
+    return attrs.evolve(base, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        (access(), ""),
+        (access(site=SiteName("blog")), "may not send"),
+        (access(audience=(WEB2,)), "not for web1"),
+        (access(time=NOW - CAP - SKEW - SECOND), "stale"),
+        (access(expires=NOW - SKEW - SECOND), "expired"),
+        (access(expires=NOW + CAP + SKEW + SECOND), "further ahead"),
+        (access(until=NOW + timedelta(days=14)), ""),
+        (AccessRevokeRequested(time=NOW, site=SiteName("shop"), user="ann"), "may not send"),
+    ],
+)
+def test_access_commands_are_judged_like_deploys(message: Message, says: str) -> None:
+    doors = policy(GrantSettings(principal="ops", types=("access.grant-requested",), sites=("shop",)))
+    judge(message, not says, says, doors)
 
 
 # -- threat 3: stale or future ---------------------------------------------------------------------------------------
@@ -277,100 +265,6 @@ def test_a_replay_can_pass_until_expiry_and_skew_and_no_longer_than_the_cap(expi
 
 def test_a_replay_of_a_message_without_expiry_can_pass_for_the_whole_time() -> None:
     assert OPS.replayable_until(Notice(time=NOW, text="x"), NOW) == NOW + OPS.remember_for
-
-
-# -- threat 6: forged reply ------------------------------------------------------------------------------------------
-
-
-def test_threat_6_a_nodes_own_report_on_our_request_is_believed() -> None:
-    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW)
-
-
-def test_threat_6_a_report_signed_by_another_node_is_not() -> None:
-    for name in ("web2", "ops", "web", "web11"):
-        with pytest.raises(PolicyRefused, match="may not report for node web1"):
-            OPS.authorize_reply(report(), signer(name), request=request(), now=NOW)
-
-
-def test_threat_6_a_report_on_another_request_is_not() -> None:
-    for other in ("request-2", "", "request-1 ", "\udcff"):
-        with pytest.raises(PolicyRefused, match="answers another request"):
-            policy().authorize_reply(report(request=other), signer("web1"), request=request(), now=NOW)
-
-
-def test_threat_6_a_node_that_was_not_asked_is_not_believed() -> None:
-    with pytest.raises(PolicyRefused, match="was not asked"):
-        policy().authorize_reply(report(node=WEB2), signer("web2"), request=request(), now=NOW)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"site": SiteName("blog")}, {"phase": "prepare"}, {"commit": ObjectId("b" * 40)}],
-)
-def test_threat_6_success_with_something_else_is_not_success(changes: dict[str, object]) -> None:
-    with pytest.raises(PolicyRefused):
-        policy().authorize_reply(report(**changes), signer("web1"), request=request(), now=NOW)
-
-
-def test_a_rollback_may_end_on_the_commit_it_finds() -> None:
-    back = report(phase="rollback", commit=ObjectId("b" * 40))
-    policy().authorize_reply(back, signer("web1"), request=request(phase="rollback"), now=NOW)
-
-
-def test_a_failure_may_name_another_commit() -> None:
-    failed = report(outcome="rolled-back", commit=ObjectId("b" * 40))
-    policy().authorize_reply(failed, signer("web1"), request=request(), now=NOW)
-
-
-def test_a_late_reply_is_still_a_reply() -> None:
-    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW + timedelta(days=2))
-
-
-def test_threat_6_a_reply_from_the_future_is_refused_to_the_second() -> None:
-    policy().authorize_reply(report(time=NOW + SKEW), signer("web1"), request=request(), now=NOW)
-    with pytest.raises(PolicyRefused, match="future"):
-        policy().authorize_reply(report(time=NOW + SKEW + SECOND), signer("web1"), request=request(), now=NOW)
-
-
-def test_a_principal_can_be_granted_to_speak_for_nodes() -> None:
-    proxy = policy(
-        GrantSettings(principal="gateway", types=("deploy.reported",), sites=("shop",), speaks_for=("web?", "!web2"))
-    )
-    proxy.authorize_reply(report(), signer("gateway"), request=request(), now=NOW)
-    asked = request(audience=(WEB1, WEB2))
-    with pytest.raises(PolicyRefused, match="may not report"):
-        proxy.authorize_reply(report(node=WEB2), signer("gateway"), request=asked, now=NOW)
-    blog = {"site": SiteName("blog")}
-    with pytest.raises(PolicyRefused, match="may not report"):
-        proxy.authorize_reply(report(**blog), signer("gateway"), request=request(**blog), now=NOW)
-
-
-def test_threat_6_a_grant_for_commands_does_not_let_anybody_reply() -> None:
-    both = policy(GrantSettings(principal="ops", types=("deploy.requested", "deploy.reported")))
-    with pytest.raises(PolicyRefused, match="may not report"):
-        both.authorize_reply(report(), signer("ops"), request=request(), now=NOW)
-    speaker = policy(GrantSettings(principal="ops", types=("deploy.requested",), speaks_for=("*",)))
-    with pytest.raises(PolicyRefused, match="may not report"):
-        speaker.authorize_reply(report(), signer("ops"), request=request(), now=NOW)
-
-
-def test_a_reply_is_never_taken_alone() -> None:
-    anything = policy(GrantSettings(principal="web1", types=("deploy.reported",)))
-    with pytest.raises(PolicyRefused, match="nothing alone"):
-        anything.authorize(report(), signer("web1"), WEB1, NOW)
-
-
-def test_threat_30_the_request_of_a_reply_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = []
-    real = hmac.compare_digest
-
-    def spy(left: bytes, right: bytes) -> bool:
-        seen.append((left, right))
-        return real(left, right)
-
-    monkeypatch.setattr(hmac, "compare_digest", spy)
-    policy().authorize_reply(report(), signer("web1"), request=request(), now=NOW)
-    assert seen == [(b"request-1", b"request-1")]
 
 
 # -- settings --------------------------------------------------------------------------------------------------------
