@@ -32,7 +32,7 @@ def run(
         show: takes one line.
         on_ready: called once the broker answered.
     """
-    watched = destinations or every_topic(settings)
+    watched = destinations or settings.topics.destinations
     left = threading.Semaphore(0)
     lock = threading.Lock()
 
@@ -60,15 +60,10 @@ def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> 
     """Drop durable subscriptions made by `run` at the broker."""
     with _bus(settings, durable) as bus:
         bus.wait_connected(settings.broker.connect_timeout)
-        for destination, name in _named(destinations or every_topic(settings), durable):
+        for destination, name in _named(destinations or settings.topics.destinations, durable):
             subscription = bus.subscribe(destination, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
-
-
-def every_topic(settings: Settings) -> tuple[str, ...]:
-    """Every topic the settings name, once."""
-    return tuple(dict.fromkeys(v for v in attrs.astuple(settings.topics) if isinstance(v, str) and v))
 
 
 def _bus(settings: Settings, durable: str | None) -> Bus:
