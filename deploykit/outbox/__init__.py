@@ -14,7 +14,7 @@ Rules:
 Layout of the directory (3770, owner: the daemon's user; or 0700 for one user alone)::
 
     <key>-<token>.rec      one `put_many`: one or more records (see `format`); 0640, owner: who put it
-    <key>-<token>.done     which records of a larger one are settled already
+    <key>-<token>.done     which records of a larger one are settled already; `.mine` where its writer did so
     dead/, bad/            dead letters; what could not be read
     .tmp-…                 a record being written
     .clock-<boot id>       the anchor of this boot's keys (see `clock`)

@@ -95,6 +95,8 @@ class Spool:
                 if self.shared:
                     # The group reads (the relay is one of it) and does not write: whoever may write may also truncate.
                     os.fchmod(fd, 0o640)
+                elif os.geteuid() == 0:
+                    os.fchown(fd, self.owner, self.gid)
                 view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]
@@ -116,6 +118,21 @@ class Spool:
     def remove(self, name: str) -> None:
         """Remove file `name` if it is there and may be removed."""
         remove_at(self.fd, name)
+
+    def clear(self, name: str) -> None:
+        """Take away what a stranger has put where a file of ours belongs.
+
+        Raises:
+            OSError: this process may not.
+        """
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            return
+        except (IsADirectoryError, PermissionError):
+            if not self.settles_all:
+                raise
+            os.rename(name, f"{BAD}/{name}.{os.urandom(4).hex()}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def folder(self, name: str) -> int:
         """Open `dead` or `bad` (made if missing, by the spool's owner). The caller closes the descriptor.

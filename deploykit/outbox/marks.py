@@ -1,39 +1,40 @@
-"""Which records of a larger file are settled: `<stem>.done`.
+"""Which records of a larger file are settled: `<stem>.done` by the spool's owner, `<stem>.mine` by their writer.
 
-A version line, then one byte for each record: `x` when it is settled. Marks of other processes are kept, since each
-byte is written alone and in place. A lost mark costs a second delivery, never a message: no fsync.
-Only marks by the writer of the records, the spool's owner or root count: a stranger's would be a way to drop records.
+A version line, then one byte for each record: `x` when it is settled; what either file says counts. Each byte is
+written alone and in place, so marks of several processes add up. A lost mark costs a second delivery, never a message:
+no fsync. A stranger's file does not count: it would be a way to drop somebody's records.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
 from deploykit.outbox.directory import Spool
 
 _MAGIC = b"deploykit-done 1\n"
-SUFFIX = ".done"
-
-
-def marks_name(stem: str) -> str:
-    """The marks' file for record file `stem`."""
-    return stem + SUFFIX
+#: What a file of marks is called, after the stem of its records.
+SUFFIXES = (".done", ".mine")
+_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_marks(spool: Spool, stem: str, records: int, writer: int) -> bytes:
-    """Return one byte per record, `x` for settled; empty when there are no marks that count."""
-    try:
-        fd = os.open(marks_name(stem), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=spool.fd)
-    except OSError:
-        return b""
-    try:
-        if not _counts(spool, fd, writer):
-            return b""
-        data = os.pread(fd, len(_MAGIC) + records, 0)
-    finally:
-        os.close(fd)
-    return data[len(_MAGIC) :] if data.startswith(_MAGIC) else b""
+    """Return one byte for each record, `x` for settled."""
+    found = bytearray(records)
+    for suffix in SUFFIXES:
+        try:
+            fd = os.open(stem + suffix, os.O_RDONLY | _FLAGS, dir_fd=spool.fd)
+        except OSError:
+            continue  # not there, or nothing of ours
+        try:
+            data = os.pread(fd, len(_MAGIC) + records, 0) if _counts(spool, fd, suffix, writer) else b""
+        finally:
+            os.close(fd)
+        if data.startswith(_MAGIC):
+            for number, byte in enumerate(data[len(_MAGIC) :]):
+                found[number] |= byte
+    return bytes(found)
 
 
 def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> bool:
@@ -42,26 +43,42 @@ def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> boo
     Raises:
         OSError: it cannot be marked.
     """
-    name = marks_name(stem)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    suffix = SUFFIXES[0] if spool.settles_all else SUFFIXES[1]
+    fd = _open_own(spool, stem + suffix, suffix, writer)
     try:
-        fd = os.open(name, flags, 0o640, dir_fd=spool.fd)
-        if not _counts(spool, fd, writer):
-            os.close(fd)
-            raise PermissionError(1, f"{name} is somebody else's")
-    except OSError:
-        if not spool.settles_all:
-            raise
-        os.unlink(name, dir_fd=spool.fd)
-        fd = os.open(name, flags | os.O_EXCL, 0o640, dir_fd=spool.fd)
-    try:
+        if spool.shared:
+            os.fchmod(fd, 0o640)  # each reads what the other has settled
+        if os.geteuid() == 0 and suffix == SUFFIXES[0]:
+            os.fchown(fd, spool.owner, spool.gid)
         os.pwrite(fd, _MAGIC, 0)
         os.pwrite(fd, b"x", len(_MAGIC) + number - 1)
-        return os.pread(fd, records, len(_MAGIC)) == b"x" * records
     finally:
         os.close(fd)
+    return read_marks(spool, stem, records, writer) == b"x" * records
 
 
-def _counts(spool: Spool, fd: int, writer: int) -> bool:
+def forget(spool: Spool, stem: str) -> None:
+    """Remove the marks of a file that is gone, as far as this process may; the owner tidies up the rest."""
+    for suffix in SUFFIXES:
+        spool.remove(stem + suffix)
+
+
+def _open_own(spool: Spool, name: str, suffix: str, writer: int) -> int:
+    for _ in (1, 2):
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=spool.fd)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE):
+                raise
+        else:
+            if _counts(spool, fd, suffix, writer):
+                return fd
+            os.close(fd)
+        spool.clear(name)
+    raise PermissionError(errno.EPERM, f"{name} is somebody else's")
+
+
+def _counts(spool: Spool, fd: int, suffix: str, writer: int) -> bool:
     found = os.fstat(fd)
-    return stat.S_ISREG(found.st_mode) and (found.st_uid == writer or spool.trusts(found.st_uid))
+    ours = spool.trusts(found.st_uid) if suffix == SUFFIXES[0] else found.st_uid == writer
+    return stat.S_ISREG(found.st_mode) and ours

@@ -29,7 +29,7 @@ from deploykit.outbox.format import (
     parse_envelope,
     parse_head,
 )
-from deploykit.outbox.marks import read_marks
+from deploykit.outbox.marks import SUFFIXES, read_marks
 from deploykit.outbox.record import Record, SetAside
 from deploykit.wire.frame import Frame
 
@@ -90,7 +90,7 @@ def _look_at(spool: Spool, name: str) -> None:
 
             if time.time() - found.st_mtime > _STALE:
                 spool.remove(name)
-        elif name.endswith(".done") and clock.is_stem(name[:-5]):
+        elif name.endswith(SUFFIXES) and clock.is_stem(name[:-5]):
             try:
                 os.stat(name[:-5] + clock.SUFFIX, dir_fd=spool.fd, follow_symlinks=False)
             except FileNotFoundError:

@@ -9,7 +9,7 @@ from deploykit.errors import OutboxError
 from deploykit.outbox import clock
 from deploykit.outbox.directory import DEAD, Spool, refused
 from deploykit.outbox.format import Outgoing, RecordId, pack
-from deploykit.outbox.marks import mark, marks_name
+from deploykit.outbox.marks import forget, mark
 from deploykit.outbox.record import Record
 from deploykit.outbox.spool import poke
 
@@ -28,7 +28,7 @@ def done(path: str, record: Record) -> None:
                 # Not made durable: after a power cut it may be sent again, which receivers settle by the message's id.
                 os.unlink(record.stem + clock.SUFFIX, dir_fd=spool.fd)
                 if record.of > 1:
-                    spool.remove(marks_name(record.stem))
+                    forget(spool, record.stem)
         except FileNotFoundError:
             return
         except OSError as error:

@@ -9,6 +9,7 @@ without a poke (moved in by hand) is found by the rescan that every relay does n
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -23,6 +24,10 @@ from deploykit.outbox.spool import WAKE
 
 #: What `wake` writes; a writer's poke is anything else.
 _OWN = b"."
+
+
+#: What opening our own file ends with when a stranger has put something else in its place.
+_STRANGE = (errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EPERM)
 
 
 class Listener:
@@ -70,22 +75,28 @@ class Listener:
 def _open_fifo(spool: Spool, name: str) -> int:
     # Read and write: a FIFO without a writer would be at its end for ever and never wait.
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-    for attempt in (1, 2):
+    for _ in (1, 2):
+        try:
+            os.mkfifo(name, 0o600, dir_fd=spool.fd)
+        except FileExistsError:
+            made = False
+        else:
+            made = True
         try:
             fd = os.open(name, flags, dir_fd=spool.fd)
-        except FileNotFoundError:
-            os.mkfifo(name, 0o600, dir_fd=spool.fd)
-            fd = os.open(name, flags, dir_fd=spool.fd)
-            if os.geteuid() == 0 and name == WAKE:
-                os.fchown(fd, spool.owner, spool.gid)
-            os.fchmod(fd, 0o620)
-        found = os.fstat(fd)
-        if stat.S_ISFIFO(found.st_mode) and (found.st_uid == os.geteuid() or spool.trusts(found.st_uid)):
-            return fd
-        os.close(fd)
-        if attempt == 1:
-            os.unlink(name, dir_fd=spool.fd)
-    raise PermissionError(1, f"{name} is somebody else's")
+            if made:
+                if os.geteuid() == 0 and name == WAKE:
+                    os.fchown(fd, spool.owner, spool.gid)
+                os.fchmod(fd, 0o620)
+            found = os.fstat(fd)
+            if stat.S_ISFIFO(found.st_mode) and (found.st_uid == os.geteuid() or spool.trusts(found.st_uid)):
+                return fd
+            os.close(fd)
+        except OSError as error:
+            if error.errno not in _STRANGE:
+                raise
+        spool.clear(name)
+    raise PermissionError(errno.EPERM, f"{name} is somebody else's")
 
 
 class RelayLock:
@@ -106,8 +117,13 @@ class RelayLock:
     def __enter__(self) -> Self:
         with Spool(self._path, "lock") as spool:
             try:
-                self._fd = _open_lock(spool)
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                name = ".relay.lock" if spool.settles_all else f".relay-{os.geteuid()}.lock"
+                while True:
+                    self._fd = _open_lock(spool, name)
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_at(spool, name, self._fd):
+                        break
+                    self._close()  # another one was put there before we had it
             except BlockingIOError:
                 self._close()
                 raise LockBusy(f"another relay works on spool {self._path}", "it sends what waits") from None
@@ -125,8 +141,14 @@ class RelayLock:
             self._fd = -1
 
 
-def _open_lock(spool: Spool) -> int:
-    name = ".relay.lock" if spool.settles_all else f".relay-{os.geteuid()}.lock"
+def _is_at(spool: Spool, name: str, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(name, dir_fd=spool.fd, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _open_lock(spool: Spool, name: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in (1, 2):
         try:
@@ -138,8 +160,8 @@ def _open_lock(spool: Spool) -> int:
                     os.fchown(fd, spool.owner, spool.gid)
                 return fd
             os.close(fd)
-        except OSError:
-            if not spool.settles_all:
+        except OSError as error:
+            if error.errno not in _STRANGE:
                 raise
-        os.unlink(name, dir_fd=spool.fd)
-    raise PermissionError(1, f"{name} is somebody else's")
+        spool.clear(name)
+    raise PermissionError(errno.EPERM, f"{name} is somebody else's")
