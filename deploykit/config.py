@@ -36,7 +36,8 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
-from deploykit.settings import Settings, SiteSettings, with_preset
+from deploykit.settings import Settings, SiteSettings
+from deploykit.topics import with_preset
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
 

@@ -221,5 +221,9 @@ class InstallError(DeploykitError):
     """A hook cannot be installed or removed there. Nothing was changed; the text names the obstacle."""
 
 
+class HookError(DeploykitError):
+    """A hook could not learn what happened, or tell it. The push or commit stands; correct what the text names."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""

@@ -14,6 +14,7 @@ from typing import Literal
 import attrs
 
 from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.topics import TopicMap
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_TIMES: Mapping[str, float] = MappingProxyType({})
@@ -67,87 +68,6 @@ class BusSettings:
     window_bytes: int = 32 * 1024 * 1024
     max_frame: int = 4 * 1024 * 1024
     dead_letter: str = "/queue/deploykit.dead-letter"
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class TopicMap:
-    """Where messages go: the logical topics, and a destination for each. `PRESETS` holds the usual maps.
-
-    Args:
-        source: what happened in repositories: refs and revisions.
-        build: builds that were asked for, began or ended.
-        build_success, build_failure: builds that ended so, where they go elsewhere; empty means `build`.
-        package, access, mirror, deploy, report, node: as their names say; `report` is the answers to `deploy`.
-        notice: lines for people.
-        notices: where the lines of one kind of publisher go instead, by the first part of the message's `source`
-            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`).
-    """
-
-    source: str = "/topic/deploykit.source"
-    build: str = "/topic/deploykit.build"
-    build_success: str = ""
-    build_failure: str = ""
-    package: str = "/topic/deploykit.package"
-    access: str = "/topic/deploykit.access"
-    mirror: str = "/topic/deploykit.mirror"
-    deploy: str = "/topic/deploykit.deploy"
-    report: str = "/topic/deploykit.report"
-    node: str = "/topic/deploykit.node"
-    notice: str = "/topic/deploykit.notice"
-    notices: Mapping[str, str] = _NOTHING
-
-    @property
-    def destinations(self) -> tuple[str, ...]:
-        """Every destination, each once: what to subscribe to in order to see everything."""
-        named = [getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "notices"]
-        return tuple(dict.fromkeys(name for name in (*named, *self.notices.values()) if name))
-
-
-#: The usual maps: our own names, and those of the original's fleet. Begun builds were lost there, on a topic without a
-#: name; they go where its older helper sent them.
-PRESETS: Mapping[str, TopicMap] = MappingProxyType(
-    {
-        "deploykit": TopicMap(),
-        "future": TopicMap(
-            source="/topic/future.git.commits",
-            build="/topic/future.jenkins",
-            build_success="/topic/future.jenkins.success",
-            build_failure="/topic/future.jenkins.cake",
-            package="/topic/future.package.updates",
-            access="/topic/future.access.stage",
-            mirror="/topic/future.events.stompgit",
-            deploy="/topic/future.deploy",
-            report="/topic/future.deploy.report",
-            node="/topic/future.node",
-            notice="/topic/future.events.deploykit",
-            notices=MappingProxyType(
-                {
-                    "git": "/topic/future.events.gitolite",
-                    "svn": "/topic/future.events.svnserver",
-                    "webhook": "/topic/future.events.gitlab",
-                    "jenkins": "/topic/future.events.jenkins",
-                    "packages": "/topic/future.events.repository",
-                    "access": "/topic/future.events.stageaccess",
-                    "mirror": "/topic/future.events.stompgit",
-                }
-            ),
-        ),
-    }
-)
-
-
-def with_preset(table: Mapping[str, object]) -> dict[str, object]:
-    """Fill a `[topics]` table from the preset it names (`preset = "future"`); what it says itself wins.
-
-    Raises:
-        ValueError: there is no such preset.
-    """
-    said = dict(table)
-    name = said.pop("preset", "deploykit")
-    if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
-    base = PRESETS[name]
-    return {field.name: getattr(base, field.name) for field in attrs.fields(TopicMap)} | said
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -7,7 +7,7 @@ import logging
 from deploykit.errors import MessageError
 from deploykit.messages import DeployReported, Message, new_id
 from deploykit.outbox import Outbox, Outgoing
-from deploykit.settings import TopicMap
+from deploykit.topics import TopicMap
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, topic_of
 from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.signature import SigningKey, sign

@@ -18,7 +18,7 @@ from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.errors import MessageError, PolicyRefused
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.names import NodeName
-from deploykit.settings import TopicMap
+from deploykit.topics import TopicMap
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.codec import ID_HEADER

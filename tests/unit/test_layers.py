@@ -18,6 +18,7 @@ HOOKS = Path(__file__).parents[2] / "hooks"
 LAYERS: dict[str, tuple[int, str | None]] = {
     "errors": (1, None),
     "names": (2, None),
+    "topics": (2, None),
     "settings": (3, None),
     "messages": (4, "message"),
     "wire": (5, "message"),
@@ -25,6 +26,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "ids": (6, "message"),
     "keys": (6, "message"),
     "hooksettings": (6, "message"),
+    "hooking": (6, "message"),
     "bus": (7, "message"),
     "testing": (7, None),
     "mirror": (4, "file"),
