@@ -90,8 +90,13 @@ def main() -> None:
     except DeploykitError as error:
         report(error)
         sys.exit(error.exit_code)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        more = f" (see `{context.command_path} --help`)" if context is not None else ""
+        print_error(f"{error.format_message()}{more}")
         sys.exit(2)
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")

@@ -95,7 +95,7 @@ def test_the_demo_refuses_what_is_no_repository(tmp_path: Path) -> None:
 
 
 def test_the_demo_refuses_a_broker_address_it_cannot_use(tmp_path: Path) -> None:
-    refused(run("demo", "--broker", "nonsense", cwd=tmp_path), 2, "nonsense")
+    refused(run("demo", "--broker", "nonsense", cwd=tmp_path), 2, "address", "stomp://host:port")
 
 
 def test_an_unsigned_deploy_is_refused_by_policy(tmp_path: Path, broker: EmbeddedBroker) -> None:
@@ -115,8 +115,7 @@ def test_a_hook_is_not_installed_where_there_is_no_repository(tmp_path: Path, ki
 def test_an_unknown_command_or_option_is_wrong_usage(tmp_path: Path) -> None:
     for words in (("frobnicate",), ("watch", "--frobnicate")):
         done = run(*words, cwd=tmp_path)
-        assert done.returncode == 2
-        assert "Traceback" not in done.stderr
+        refused(done, 2, "frobnicate", "--help")
 
 
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
