@@ -1,7 +1,7 @@
 """Real git origins for tests: repositories made with git, and real servers in front of them.
 
     repo = GitRepo.make(tmp_path / "origin")      a repository to commit in
-    with git_daemon(tmp_path) as server: ...      git://; also http_backend (nginx, TLS, a password) and ssh_server (a key)
+    with git_daemon(tmp_path) as server: ...      git://; also http_backend (nginx, TLS, a login) and ssh_server (a key)
     server.url("origin")                          its address there
 
 Servers listen on a leased loopback port, carry the run's mark, and are ended by their pid. Whatever is missing on the
