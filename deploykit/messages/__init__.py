@@ -1,53 +1,39 @@
-"""The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format."""
+"""The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format.
+
+A subject is loaded when it is first asked for: making its classes takes time, and a push uses two of the fourteen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import Final
+import importlib
+from typing import TYPE_CHECKING, Final
 
-from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
 from deploykit.messages.base import Message, new_id, one_line, utc_now
-from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
-from deploykit.messages.deploy import DeployOutcome, DeployPhase, DeployReported, DeployRequested, StepReport
-from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
-from deploykit.messages.node import HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
-from deploykit.messages.notice import Notice
-from deploykit.messages.package import PackagePublished
-from deploykit.messages.source import (
-    COMMITS_TOLD,
-    DIRS_TOLD,
-    Commit,
-    RefChangeKind,
-    RefUpdated,
-    RevisionCommitted,
-    svn_projects,
-    told,
-)
-from deploykit.messages.unknown import Unknown
 
-#: Wire type -> class, for every message that has one.
-BY_TYPE: Final[Mapping[str, type[Message]]] = MappingProxyType(
-    {
-        cls.TYPE: cls
-        for cls in (
-            RefUpdated,
-            RevisionCommitted,
-            BuildRequested,
-            BuildStarted,
-            BuildFinished,
-            PackagePublished,
-            MirrorUpdated,
-            DeployRequested,
-            DeployReported,
-            NodeQueried,
-            NodeDescribed,
-            AccessGrantRequested,
-            AccessRevokeRequested,
-            Notice,
-        )
-    }
-)
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
+    from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
+    from deploykit.messages.deploy import DeployOutcome, DeployPhase, DeployReported, DeployRequested, StepReport
+    from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
+    from deploykit.messages.node import HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
+    from deploykit.messages.notice import Notice
+    from deploykit.messages.package import PackagePublished
+    from deploykit.messages.source import (
+        COMMITS_TOLD,
+        DIRS_TOLD,
+        Commit,
+        RefChangeKind,
+        RefUpdated,
+        RevisionCommitted,
+        svn_projects,
+        told,
+    )
+    from deploykit.messages.unknown import Unknown
+
+    #: Wire type -> class, for every message that has one.
+    BY_TYPE: Mapping[str, type[Message]]
 
 __all__ = [
     "AccessGrantRequested",
@@ -86,3 +72,73 @@ __all__ = [
     "told",
     "utc_now",
 ]
+
+#: Public name -> the module of this package that holds it.
+_LAZY: Final = {
+    "AccessGrantRequested": "access",
+    "AccessRevokeRequested": "access",
+    "Build": "build",
+    "BuildFinished": "build",
+    "BuildOutcome": "build",
+    "BuildRequested": "build",
+    "BuildStarted": "build",
+    "DeployOutcome": "deploy",
+    "DeployPhase": "deploy",
+    "DeployReported": "deploy",
+    "DeployRequested": "deploy",
+    "StepReport": "deploy",
+    "MirrorOutcome": "mirror",
+    "MirrorUpdated": "mirror",
+    "HeldRef": "node",
+    "NodeDescribed": "node",
+    "NodeDetail": "node",
+    "NodeQueried": "node",
+    "SiteState": "node",
+    "Notice": "notice",
+    "PackagePublished": "package",
+    "COMMITS_TOLD": "source",
+    "DIRS_TOLD": "source",
+    "Commit": "source",
+    "RefChangeKind": "source",
+    "RefUpdated": "source",
+    "RevisionCommitted": "source",
+    "svn_projects": "source",
+    "told": "source",
+    "Unknown": "unknown",
+}
+_WITH_TYPE: Final = (
+    "RefUpdated",
+    "RevisionCommitted",
+    "BuildRequested",
+    "BuildStarted",
+    "BuildFinished",
+    "PackagePublished",
+    "MirrorUpdated",
+    "DeployRequested",
+    "DeployReported",
+    "NodeQueried",
+    "NodeDescribed",
+    "AccessGrantRequested",
+    "AccessRevokeRequested",
+    "Notice",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name == "BY_TYPE":
+        from types import MappingProxyType
+
+        made = (_load(each) for each in _WITH_TYPE)
+        found: object = MappingProxyType(
+            {cls.TYPE: cls for cls in made if isinstance(cls, type) and issubclass(cls, Message)}
+        )
+    elif name in _LAZY:
+        found = _load(name)
+    else:
+        raise AttributeError(f"module 'deploykit.messages' has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def _load(name: str) -> object:
+    return getattr(importlib.import_module(f"deploykit.messages.{_LAZY[name]}"), name)

@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
-from deploykit.messages import BY_TYPE, Message, Unknown, utc_now
+from deploykit.messages.base import Message, utc_now
 from deploykit.wire import envelope, writing
 from deploykit.wire.frame import Frame, quoted, sendable, spoken
 from deploykit.wire.strictjson import MAX_BODY, parse
+
+if TYPE_CHECKING:
+    from deploykit.messages.unknown import Unknown
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 #: Copies of the event's attributes, for brokers' consoles, selectors and people. Never trusted.
@@ -46,7 +49,7 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
 
         return encode_legacy(message)
     try:
-        wire_type = message.type if message.__class__ is Unknown else message.TYPE
+        wire_type = message.TYPE or _unknown(message).type
         body = _event_text(message, wire_type).encode()
         subject = spoken(message.summary) or wire_type
     except (DeploykitError, TypeError, ValueError, AttributeError):
@@ -65,21 +68,38 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
 
 
 def _event_text(message: Message, wire_type: str) -> str:
-    if isinstance(message, Unknown):
-        if wire_type in BY_TYPE:
+    if not message.TYPE:
+        if wire_type in _by_type():
             raise MessageError("type")
-        rest = envelope.unknown_text(message)
+        rest = envelope.unknown_text(_unknown(message))
     else:
         rest = _DATA + writing.record_writer(message.__class__)(message)
     return f"{{{envelope.attributes_text(message, wire_type)}{rest}}}"
 
 
+def _unknown(message: Message) -> Unknown:
+    from deploykit.messages.unknown import Unknown
+
+    if not isinstance(message, Unknown):
+        raise TypeError(type(message).__name__)
+    return message
+
+
+def _by_type() -> Mapping[str, type[Message]]:
+    """Every class, loaded when the first body is read: a push writes, and uses two."""
+    from deploykit.messages import BY_TYPE
+
+    return BY_TYPE
+
+
 def _refusal(message: object) -> MessageError:
     """Say everything that is wrong with a message that could not be written."""
+    from deploykit.messages.unknown import Unknown
+
     name = type(message).__name__
     if isinstance(message, Unknown):
         found = envelope.mistakes(message) + envelope.unknown_mistakes(message)
-        if message.type in BY_TYPE:
+        if message.type in _by_type():
             found.append(f"type: {message.type} has a class of its own")
     elif isinstance(message, Message) and message.TYPE:
         found = envelope.mistakes(message) + writing.mistakes(message)
@@ -133,7 +153,7 @@ def _decode_native(body: bytes, received: datetime | None) -> Message:
     if event.get("specversion") != "1.0":
         raise MessageError("specversion: expected 1.0", "the body is not a CloudEvent of a version we read")
     wire_type = event.get("type")
-    cls = BY_TYPE.get(wire_type) if isinstance(wire_type, str) else None
+    cls = _by_type().get(wire_type) if isinstance(wire_type, str) else None
     if cls is None:
         return envelope.unknown(event, received or utc_now())
     return _read_event()(cls, event)

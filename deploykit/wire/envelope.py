@@ -12,12 +12,15 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from json.encoder import encode_basestring as quote
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import DeploykitError, MessageError
-from deploykit.messages import Message, Unknown
+from deploykit.messages.base import Message
 from deploykit.wire import shapes
 from deploykit.wire.strictjson import dump, tame
+
+if TYPE_CHECKING:
+    from deploykit.messages.unknown import Unknown
 
 JSON: Final = "application/json"
 
@@ -161,6 +164,8 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
         found += _trouble("data", _unknown_data_text, data)
     if found:
         raise MessageError(f"not a CloudEvent we accept: {found[0]}", more(found), problems=tuple(found))
+    from deploykit.messages.unknown import Unknown
+
     return Unknown(data=data, extensions=extensions, **said)  # type: ignore[arg-type]  # checked one by one above
 
 
