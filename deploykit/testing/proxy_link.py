@@ -89,7 +89,6 @@ class _Pump:
     held: int = 0
     passed: int = 0
     cut_at: int | None = None
-    last_due: float = 0.0
 
 
 class Link:
@@ -183,8 +182,7 @@ class Link:
             if data:
                 self.last_bytes = now
             delay = max(0.0, pump.here.latency + self._random.uniform(-pump.here.jitter, pump.here.jitter))
-            pump.last_due = max(pump.last_due, now + delay)  # later bytes never overtake
-            pump.waiting.append(_Piece(due=pump.last_due, data=data))
+            pump.waiting.append(_Piece(due=now + delay, data=data))  # first in, first out: jitter never reorders
             pump.held += len(data)
             await self.changed()
 

@@ -294,6 +294,33 @@ def test_one_connection_too_many_is_turned_away() -> None:
             _client(broker)
 
 
+def test_subscriptions_transactions_and_destinations_are_bounded() -> None:
+    limits = BrokerLimits(max_subscriptions=1, max_transaction_bytes=10, max_queues=2)
+    with EmbeddedBroker(limits=limits) as broker:
+        with _client(broker) as client:
+            client.ask("SUBSCRIBE", id="1", destination="/queue/a")
+            client.send("SUBSCRIBE", id="2", destination="/queue/a")
+            assert client.error().headers["message"] == "too many subscriptions"
+        with _client(broker) as client:
+            client.ask("BEGIN", transaction="t")
+            client.send("SEND", b"12345678901", destination="/queue/a", transaction="t")
+            assert client.error().headers["message"] == "transaction too large"
+        with _client(broker) as client:
+            for number in range(101):
+                client.send("BEGIN", transaction=str(number))
+            assert client.error().headers["message"] == "too many transactions"
+        for command, headers in (
+            ("SEND", {"destination": "/queue/c"}),
+            ("SUBSCRIBE", {"destination": "/queue/c", "id": "9"}),
+            ("SUBSCRIBE", {"destination": "/topic/t", "id": "9", "durable": "true"}),
+        ):
+            with _client(broker) as client:
+                client.ask("SEND", destination="/queue/a")
+                client.ask("SEND", destination="/queue/b")
+                client.send(command, **headers)
+                assert client.error().headers["message"] == "too many destinations"
+
+
 def test_a_full_queue_holds_the_publisher_back_until_there_is_room() -> None:
     with (
         EmbeddedBroker(limits=BrokerLimits(max_queue_messages=3)) as broker,

@@ -168,6 +168,7 @@ class Books(RuleBasedStateMachine):
             client.read()
             for place in list(client.session.subscriptions):
                 client.send("UNSUBSCRIBE", {"id": place})
+            client.read()  # what was on its way belongs to a subscription that is gone
             client.held.clear()
             return
         if kind == "DISCONNECT":
