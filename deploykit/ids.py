@@ -1,15 +1,11 @@
 """The ids of handled messages, kept on disk: so that no command is obeyed twice, whatever is delivered twice.
 
-An id is claimed before anything is done about its message, and marked done after:
+An id is claimed before anything is done about its message, and marked done after. `claim` answers:
 
-============  =======================================================  ===========================================
-`Claim`       it means                                                 so the caller
-============  =======================================================  ===========================================
-`FRESH`       never seen; it is now claimed                            acts, then calls `done`
-`RESUME`      claimed before, not done: a crash, or a redelivery       goes on from its own journal, then `done`
-`DONE`        handled to the end                                       answers again (`reply`), does not act
-`CONFLICT`    the same id with other bytes: forged, or a broken sender refuses, and reports it
-============  =======================================================  ===========================================
+- `FRESH`: never seen; it is now claimed. The caller acts, then calls `done`.
+- `RESUME`: claimed before and not done, by a crash or a redelivery. The caller goes on from its own journal.
+- `DONE`: handled to the end. The caller answers again (`reply`) and does not act.
+- `CONFLICT`: the same id with other bytes, forged or from a broken sender. The caller refuses, and reports it.
 
 Rules:
 

@@ -13,5 +13,7 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 exclude_patterns = ["_build"]
+# Docstrings are tried by pytest (noxfile), which knows their module; here only the pages' own examples.
+doctest_test_doctest_blocks = ""
 html_theme = "furo"
 html_title = "deploykit"

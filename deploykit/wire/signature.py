@@ -109,7 +109,7 @@ class SigningKey:
 
     @property
     def fingerprint(self) -> str:
-        """The public key's name, as `ssh-keygen -l` shows it: `SHA256:…`."""
+        """The public key, named as `ssh-keygen -l` does, by its SHA-256."""
         return fingerprint(self._blob)
 
     def sign_body(self, body: bytes) -> bytes:
