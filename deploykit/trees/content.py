@@ -61,12 +61,11 @@ class Contents:
         self._total = 0
 
     def kept(self, directories: list[Directory]) -> list[Directory]:
-        """Leave out what has `export-ignore`, where the rules honour it. A directory left empty goes as well."""
+        """Leave out what has `export-ignore`, where the rules honour it. A directory left empty stays, as in git."""
         if not self._rules.export_attributes or not self._matter:
             return directories
         ignored: set[bytes] = set()
         kept: list[Directory] = []
-        needed: set[bytes] = {b""}
         for directory in directories:
             parent = directory.path.rpartition(b"/")[0]
             if directory.path and (parent in ignored or self._ignores(directory.path, directory=True)):
@@ -74,11 +73,7 @@ class Contents:
                 continue
             entries = [e for e in directory.entries if not self._ignores(e.path, directory=False)]
             kept.append(Directory(directory.path, entries))
-            path = directory.path if entries else b""
-            while path not in needed:
-                needed.add(path)
-                path = path.rpartition(b"/")[0]
-        return [d for d in kept if d.path in needed]
+        return kept
 
     def _ignores(self, path: bytes, *, directory: bool) -> bool:
         return self._attributes.of(self._walk.above(path), directory=directory).get(b"export-ignore") is True

@@ -31,7 +31,8 @@ def refusal(name: bytes) -> str | None:
         return "a name must not be empty, nor hold a slash or NUL"
     if name in (b".", b".."):
         return "a name must not be a way to another directory"
-    if not (validate_path_element_default(name) and validate_path_element_ntfs(name) and _hfs_allows(name)):
+    # Dots and blanks alone are odd, but on no file system another spelling of anything.
+    if name.strip(b". ") and not all(allows(name) for allows in _VALIDATORS):
         return "git keeps its own data under that name"
     return None
 
@@ -42,6 +43,9 @@ def _hfs_allows(name: bytes) -> bool:
     except UnicodeDecodeError:
         return True  # HFS+ cannot hold it, so it cannot be a disguise there
     return validate_path_element_hfs(name)
+
+
+_VALIDATORS: Final = (validate_path_element_default, validate_path_element_ntfs, _hfs_allows)
 
 
 def shown(path: bytes) -> str:

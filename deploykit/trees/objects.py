@@ -14,6 +14,7 @@ Objects that are not in a pack (loose ones, stores in memory) go the general way
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -40,6 +41,8 @@ _OFS_DELTA: Final = 6
 _REF_DELTA: Final = 7
 _KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
 
+#: A delta begins with two sizes of at most ten bytes each.
+_SIZES: Final = 20
 #: Deltas on deltas: git itself writes at most 4,095, and 50 by default.
 _MAX_CHAIN: Final = 4096
 #: Bytes of whole delta bases kept for the next object that stands on them.
@@ -140,7 +143,11 @@ class _PackFile:
 
     def delta_size(self, pos: int) -> int:
         """Return the size of what a delta makes, from its first bytes."""
-        head = zlib.decompressobj().decompress(self.view[pos : pos + 64], 24)
+        stream = zlib.decompressobj()
+        head = b""
+        while len(head) < _SIZES and not stream.eof and pos < len(self.view):
+            head += stream.decompress(self.view[pos : pos + 256])  # so little in cannot make much out
+            pos += 256
         at = 0
         for _ in range(2):  # the base's size, then the result's
             result = shift = 0
@@ -154,8 +161,10 @@ class _PackFile:
         return result
 
     def close(self) -> None:
-        self.view.release()
-        self.data.close()
+        # A traceback may still hold a slice of the map; it then goes when the traceback does.
+        with contextlib.suppress(BufferError):
+            self.view.release()
+            self.data.close()
 
 
 class ObjectReader:
