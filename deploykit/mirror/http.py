@@ -110,6 +110,7 @@ class HttpLink:
                 connection.request(method, target, body=body, headers=headers)
                 self._limit()
                 self._response = connection.getresponse()
+                self._deadline.left()  # a connection that was cut looks like the end of the headers
             except TimeoutError:
                 raise self._deadline.passed() from None
             except (OSError, http.client.HTTPException) as exc:
