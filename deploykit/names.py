@@ -32,8 +32,8 @@ NODE_PATTERN: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 _REPO = re.compile(rf"{REPO_PATTERN}\Z").match
 _NODE = re.compile(rf"{NODE_PATTERN}\Z").match
-# git check-ref-format(1), rules 3, 4, 5, 9, 10 as one search: any hit is a refusal.
-_REF_REFUSED = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\]|/\.|\.(?:/|\Z)|\.lock(?:/|\Z)|\A/|/\Z")
+# git check-ref-format(1), all rules but the one on slashes, as one search: any hit is a refusal.
+_REF_REFUSED = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]|/\.|\.lock(?:/|\Z)|[./]\Z").search
 
 
 def _shown(text: object) -> str:
@@ -72,24 +72,18 @@ def is_zero(oid: ObjectId) -> bool:
 
 
 def parse_ref_name(text: object) -> RefName:
-    """Accept a full ref name (`refs/heads/main`), by the rules of git check-ref-format(1).
+    """Accept a full ref name (`refs/heads/main`): below `refs/`, at most 1024 characters, and acceptable to git.
+
+    What git accepts is no directory name (`refs/heads/-x`, `refs/heads/a%2Fb`): see `path_component`.
 
     Raises:
         InvalidName: not below `refs/`, or git would refuse it.
     """
-    if not isinstance(text, str) or not text.startswith("refs/") or text.count("/") < 2:
+    if not isinstance(text, str) or not text.startswith("refs/"):
         raise InvalidName(f"not a full ref name: {_shown(text)}", "expected refs/heads/NAME or refs/tags/NAME")
-    if len(text) > _MAX_REF or _REF_REFUSED.search(text) or not _encodable(text):
+    if len(text) > _MAX_REF or _REF_REFUSED(text):
         raise InvalidName(f"not an acceptable ref name: {_shown(text)}", "see git check-ref-format(1)")
     return RefName(text)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def short_ref(ref: RefName) -> str:
@@ -138,18 +132,27 @@ def parse_site_name(text: object) -> SiteName:
 
 
 _COMPONENT_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-@")
+#: File systems end at 255 bytes; what is made of a component (a suffix, a temporary name) needs room, too.
+_MAX_COMPONENT = 200
 
 
 def path_component(text: str) -> str:
     """Turn any text into one safe directory name, injectively: two texts never share a name.
 
-    Every byte outside `A-Za-z0-9._+-@` becomes `%XX`, and so does a leading `.` or `-`.
+    Every byte of its UTF-8 outside `A-Za-z0-9._+-@` becomes `%XX`, and so does a leading `.` or `-`; nothing becomes
+    `%`. A name that would be longer than 200 bytes ends in `~` and a SHA-256 of the text instead. The result is ASCII,
+    and neither hidden, an option, `.`, `..`, nor more than one component.
 
     >>> path_component("topic/x"), path_component("topic_x"), path_component("..")
     ('topic%2Fx', 'topic_x', '%2E.')
     """
     raw = text.encode("utf-8", "surrogatepass")
-    out = "".join(chr(b) if b in _COMPONENT_SAFE else f"%{b:02X}" for b in raw)
-    if out[:1] in (".", "-"):
+    out = "".join(chr(b) if b in _COMPONENT_SAFE else f"%{b:02X}" for b in raw) or "%"
+    if out[0] in ".-":
         out = f"%{ord(out[0]):02X}{out[1:]}"
+    if len(out) > _MAX_COMPONENT:
+        import hashlib  # a push does not need it
+
+        digest = hashlib.sha256(raw).hexdigest()
+        out = f"{out[: _MAX_COMPONENT - 1 - len(digest)]}~{digest}"
     return out

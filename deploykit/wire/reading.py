@@ -7,6 +7,7 @@ runs only over what the first refused, so that good messages do not pay for the 
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from operator import call, itemgetter
 from typing import Any, Final, TypeVar, cast, get_args
@@ -110,6 +111,8 @@ def _told(error: BaseException, path: str, envelope: frozenset[str] = frozenset(
 @cache
 def _converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
+    for hint in (str, int, bool, datetime):  # cattrs would convert these (5 -> "5"), and asks no factory about them
+        converter.register_structure_hook(hint, _leaf_hook(cast(Leaf, shapes.shape_of(hint))))
     converter.register_structure_hook_factory(
         lambda hint: _shape(hint, Leaf) is not None, lambda hint: _leaf_hook(cast(Leaf, shapes.shape_of(hint)))
     )

@@ -107,6 +107,12 @@ def fields(cls: type) -> tuple[Field, ...]:
     )
 
 
+def envelope_shape(name: str) -> Shape:
+    """Tell the shape of an attribute of the envelope."""
+    attrs.resolve_types(Message)
+    return shape_of(getattr(attrs.fields(Message), name).type)
+
+
 @per_class
 def never_written(cls: type) -> frozenset[str]:
     """Name the fields of a class that have no place on the native wire."""

@@ -221,5 +221,6 @@ def test_what_is_written_for_the_original_is_read_back_the_same(message: Message
     }
 
 
-def vars_of(message: object) -> dict[str, object]:
+def vars_of(message: Message | None) -> dict[str, object]:
+    assert message is not None
     return {a.name: getattr(message, a.name) for a in attrs.fields(type(message))}

@@ -1,0 +1,190 @@
+"""JSON Schemas of the native wire, made from the message classes; and the judgement whether a change keeps old readers.
+
+Rule: within `…v1` a schema only ever gains optional fields. Everything else makes a frame that some reader in a mixed
+fleet refuses, and needs a new type (`…v2`) beside the old one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from deploykit.errors import UsageError
+from deploykit.messages import BY_TYPE, Message
+from deploykit.wire import shapes
+from deploykit.wire.shapes import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.strictjson import MAX_ITEMS
+
+DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+
+
+def wire_class(name: str) -> type[Message]:
+    """Find a message class by its wire type, a shorter form of it, or its Python name.
+
+    >>> wire_class("notice") is wire_class("deploykit.notice.v1") is wire_class("Notice")
+    True
+
+    Raises:
+        UsageError: there is none; the text names those there are.
+    """
+    for wire_type, cls in BY_TYPE.items():
+        if name in (wire_type, wire_type.removeprefix("deploykit.").rpartition(".v")[0], cls.__name__):
+            return cls
+    raise UsageError(f"no message type {ascii(name)[:80]}", f"one of {', '.join(c.__name__ for c in BY_TYPE.values())}")
+
+
+def schema(cls: type[Message]) -> dict[str, Any]:
+    """Describe the whole body of a message: the CloudEvent with its `data`."""
+    nested: dict[str, Any] = {}
+    data = _record(cls, nested)
+    made = {
+        "$schema": DIALECT,
+        "$id": f"urn:deploykit:schema:{cls.TYPE}",
+        "title": cls.__name__,
+        "description": _first_line(cls),
+        "type": "object",
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "type": {"const": cls.TYPE},
+            "id": _attribute("id", "Unique per message of a source; a redelivery keeps it."),
+            "source": _attribute("source", "Who says it: a node name or a hook, e.g. git/host."),
+            "time": _attribute("time", "When, RFC 3339; written in UTC."),
+            "datacontenttype": {"type": "string", "pattern": r"^[A-Za-z]+/(?:json|[A-Za-z0-9.-]+\+json)\s*(?:;|$)"},
+            "correlationid": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": 255,
+                "description": "The same from a push to its builds and deploys.",
+            },
+            "data_base64": False,
+            "data": data,
+        },
+        "required": ["specversion", "type", "id", "source", "time", "data"],
+    }
+    return made | ({"$defs": nested} if nested else {})
+
+
+def _attribute(name: str, description: str) -> dict[str, Any]:
+    """Describe an attribute of the envelope as the class says it."""
+    return {**_shape(shapes.envelope_shape(name), {}), "description": description}
+
+
+def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
+    told = _descriptions(cls)
+    properties: dict[str, Any] = {}
+    for field in shapes.fields(cls):
+        properties[field.name] = _shape(field.shape, nested)
+        if field.name in told:
+            properties[field.name] = {**properties[field.name], "description": told[field.name]}
+    properties |= dict.fromkeys(sorted(shapes.never_written(cls)), False)
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [f.name for f in shapes.fields(cls) if f.required],
+        "maxProperties": MAX_ITEMS,
+    }
+
+
+def _shape(shape: Shape, nested: dict[str, Any]) -> dict[str, Any]:
+    match shape:
+        case Leaf(schema=leaf):
+            return dict(leaf)
+        case ListOf(item=item):
+            return {"type": "array", "items": _shape(item, nested), "maxItems": MAX_ITEMS}
+        case Maybe(item=item):
+            return {"anyOf": [_shape(item, nested), {"type": "null"}]}
+        case Record(cls=cls):
+            if cls.__name__ not in nested:
+                nested[cls.__name__] = {"description": _first_line(cls), **_record(cls, nested)}
+            return {"$ref": f"#/$defs/{cls.__name__}"}
+
+
+def _first_line(cls: type) -> str:
+    return (inspect.getdoc(cls) or "").partition("\n")[0]
+
+
+_ARGUMENT = re.compile(r"^    ([a-z_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
+
+
+def _descriptions(cls: type) -> dict[str, str]:
+    """Take what the class's docstring says of each field."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        for hit in _ARGUMENT.finditer((inspect.getdoc(base) or "").partition("Args:\n")[2]):
+            found |= dict.fromkeys((name.strip() for name in hit[1].split(",")), " ".join(hit[2].split()))
+    return found
+
+
+# -- files -------------------------------------------------------------------------------------------------------------
+
+
+def schema_text(cls: type[Message]) -> str:
+    """Write a schema as the committed files hold it."""
+    return json.dumps(schema(cls), indent=2, ensure_ascii=False) + "\n"
+
+
+def file_name(cls: type[Message]) -> str:
+    """Name the file that holds a schema."""
+    return f"{cls.TYPE}.json"
+
+
+def updates(committed: Mapping[str, str]) -> dict[str, str]:
+    """Tell which schema files to write, by name, when these texts are there.
+
+    Raises:
+        UsageError: a text that is there says what its readers could not go on with: write none.
+    """
+    found = [
+        f"{cls.TYPE}: {problem}"
+        for cls in BY_TYPE.values()
+        if file_name(cls) in committed
+        for problem in incompatibilities(json.loads(committed[file_name(cls)]), schema(cls))
+    ]
+    if found:
+        raise UsageError(
+            f"older readers could not take this: {'; '.join(found[:5])}", "make a new type (v2) beside the old one"
+        )
+    texts = {file_name(cls): schema_text(cls) for cls in BY_TYPE.values()}
+    return {name: text for name, text in texts.items() if committed.get(name) != text}
+
+
+# -- compatibility -----------------------------------------------------------------------------------------------------
+
+_ONLY_FOR_PEOPLE: Final = frozenset({"$schema", "$id", "title", "description"})
+
+
+def incompatibilities(old: object, new: object, path: str = "") -> list[str]:
+    """List the changes from `old` to `new` that a mixed fleet could not take, each with its path.
+
+    A reader of either age must take what a writer of either age writes. So a new schema may have new optional
+    properties, and new `$defs` for them; nothing else may change but words for people.
+    """
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return list(_differences(old, new, path))
+    return [] if old == new else [f"{path or '/'}: was {_short(old)}, is {_short(new)}"]
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> Iterator[str]:
+    for key in sorted(old.keys() | new.keys()):
+        here = f"{path}/{key}"
+        if key in _ONLY_FOR_PEOPLE and not path.endswith("/properties"):
+            continue
+        if key == "required" and not path.endswith("/properties"):
+            gone, come = set(old.get(key, ())) - set(new.get(key, ())), set(new.get(key, ())) - set(old.get(key, ()))
+            yield from (f"{path}: {name} was required, newer writers may leave it out" for name in sorted(gone))
+            yield from (f"{path}: {name} is required now, older writers do not tell it" for name in sorted(come))
+        elif key not in new:
+            yield f"{here}: is gone"
+        elif key not in old:
+            if path.rpartition("/")[2] not in ("properties", "$defs") and key != "$defs":
+                yield f"{here}: is new"
+        else:
+            yield from incompatibilities(old[key], new[key], here)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + "..."
