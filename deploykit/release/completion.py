@@ -124,11 +124,12 @@ class Completion:
         name, previous = running.operation.release, running.entry.previous
         durable = site.settings.durable
         if site.live_name() == name:
-            if previous:
-                swap_symlink(site.current_link, f"releases/{previous}", durable=durable)
+            if running.entry.link:
+                swap_symlink(site.current_link, running.entry.link, durable=durable)
             else:
                 remove_symlink(site.current_link, durable=durable)
-        where = f"back to {previous}" if previous else "no release was live before, none is now"
+        before = previous or running.entry.link
+        where = f"back to {before}" if before else "no release was live before, none is now"
         detail = f"{why}; {where}"
         if previous:
             try:

@@ -21,6 +21,7 @@ from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.state import SiteState
 from deploykit.release.values import DeployResult, Operation, Phase, Release, StepRecord
+from deploykit.trees import read_link
 from deploykit.trees.writer import Progress
 
 _log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Execution:
             state,
             live,
             recycle=settings.recycle,
-            scripts=frozenset(ground.scripts),
+            scripts=ground.optional_steps(site.settings),
             activate=wanted.phase != "prepare",
         )
         entry = Entry(
@@ -105,6 +106,7 @@ class Execution:
             seq=plan.seq,
             tree=found.tree,
             previous=live,
+            link=read_link(site.current_link) or "",
             builds=True,
             recycled=plan.recycle.name if plan.recycle is not None else "",
             steps=(StepRecord(name="preflight", outcome="done", seconds=round(time.monotonic() - started, 3)),),
@@ -194,6 +196,7 @@ class Execution:
             seq=release.seq,
             tree=release.tree,
             previous=self._site.live_name(),
+            link=read_link(self._site.current_link) or "",
             builds=True,
             steps=ended,
         )
@@ -268,7 +271,13 @@ class Execution:
         self, phase: Phase, state: SiteState, target: Release, request: str, requested_by: str
     ) -> DeployResult:
         operation = self._operation(state, phase, target.name, target.ref, target.commit, request, requested_by)
-        entry = Entry(operation=operation, seq=target.seq, tree=target.tree, previous=self._site.live_name())
+        entry = Entry(
+            operation=operation,
+            seq=target.seq,
+            tree=target.tree,
+            previous=self._site.live_name(),
+            link=read_link(self._site.current_link) or "",
+        )
         running = self._begin_on_disk(entry)
         if isinstance(running, DeployResult):
             return running

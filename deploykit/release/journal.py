@@ -30,6 +30,7 @@ class Entry:
         seq: the number of the release it makes or activates.
         tree: its tree.
         previous: the release that was live when it started, or empty.
+        link: what `current` said then, as written; it may have been turned elsewhere by hand.
         builds: the release is made by this operation; else it was there before.
         recycled: the release whose directory is being turned into the new one, or empty.
         started: the step begun last; empty before the first.
@@ -41,6 +42,7 @@ class Entry:
     seq: int
     tree: str
     previous: str = ""
+    link: str = ""
     builds: bool = False
     recycled: str = ""
     started: str = ""

@@ -79,12 +79,12 @@ def plan_deploy(state: SiteState, live: str, *, recycle: bool, scripts: frozense
     Args:
         live: the live release's name, or empty.
         recycle: a spare may be used up.
-        scripts: the scripts there are.
+        scripts: the scripts there are, and `health-url` where one is set.
         activate: all of it; else only up to and with `finalize`.
     """
     spare = next((r for r in state.releases if r.spare and r.present and not r.pinned and r.name != live), None)
     last = STEPS if activate else STEPS[: STEPS.index("finalize") + 1]
-    steps = tuple(s for s in last if s not in SCRIPTS or s in scripts)
+    steps = tuple(s for s in last if s not in (*SCRIPTS, "health-url") or s in scripts)
     return DeployPlan(seq=state.next_seq, recycle=spare if recycle else None, previous=live, steps=steps)
 
 

@@ -61,6 +61,10 @@ class Ground:
     trusted: frozenset[int]
     scripts: dict[str, str] = attrs.field(factory=dict)
 
+    def optional_steps(self, settings: SiteSettings) -> frozenset[str]:
+        """The steps that not every site has."""
+        return frozenset(self.scripts) | ({"health-url"} if settings.health_url else frozenset())
+
 
 def rules_of(settings: SiteSettings) -> TreeRules:
     """The part of a site's settings that says how a tree is written."""

@@ -60,7 +60,9 @@ def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowa
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
     preflight.check_not_older(source, site, found.commit, allow)
     ground, warning = preflight.look(source, found.tree, site, allow)
-    plan = plan_deploy(state, live, recycle=site.settings.recycle, scripts=frozenset(ground.scripts), activate=True)
+    plan = plan_deploy(
+        state, live, recycle=site.settings.recycle, scripts=ground.optional_steps(site.settings), activate=True
+    )
     added: list[bytes] = []
     changed: list[bytes] = []
     removed: list[bytes] = []
