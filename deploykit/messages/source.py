@@ -16,10 +16,14 @@ RefChangeKind = Literal["created", "moved", "forced", "deleted"]
 
 #: A push tells at most this many commits, newest first; `commit_count` tells the true number.
 COMMITS_TOLD: Final = 50
-#: At most this much of a commit's message is told, in characters.
-COMMIT_TEXT: Final = 4000
+#: At most so many characters of a commit's message are told. With `COMMITS_TOLD`, even the worst text fits a message.
+COMMIT_TEXT: Final = 2000
+#: At most so many characters of a name or a date.
+NAME_TEXT: Final = 200
 #: A revision tells at most this many changed directories.
 DIRS_TOLD: Final = 200
+#: A longer directory is not told.
+DIR_TEXT: Final = 500
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -34,9 +38,9 @@ class Commit:
 
 
 def told(commits: Iterable[Commit]) -> tuple[Commit, ...]:
-    """Take what a message may carry of a push: the first `COMMITS_TOLD`, each text cut to `COMMIT_TEXT`."""
+    """Take what a message may carry of a push: the first `COMMITS_TOLD`, their texts cut so that they fit."""
     return tuple(
-        attrs.evolve(c, message=c.message[:COMMIT_TEXT], author=c.author[:COMMIT_TEXT])
+        attrs.evolve(c, message=c.message[:COMMIT_TEXT], author=c.author[:NAME_TEXT], time=c.time[:NAME_TEXT])
         for c in islice(commits, COMMITS_TOLD)
     )
 

@@ -3,7 +3,7 @@
 Rules:
 * The body is the message; headers are copies for people and brokers. Only `content-type` is read on the way in.
 * Whatever bytes come, `decode` returns a message or raises `MessageError`, in time and memory bounded by the caps.
-* What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts.
+* What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts, short of the limit on size.
 * cattrs is loaded by the first `decode` of a native body, never by `encode`: a push pays only for what it uses.
 
 `docs/wire-format.md` is the contract this keeps, for writers of other clients.

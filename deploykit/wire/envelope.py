@@ -88,11 +88,11 @@ _EXPECTED: Final = {
 }
 
 
-def _trouble(name: str, check: Callable[..., object], value: object) -> list[str]:
+def _trouble(name: str, check: Callable[..., object], value: object, shown: str = "") -> list[str]:
     try:
         check(value)
     except (DeploykitError, TypeError, ValueError):
-        return [f"{name}: expected {_EXPECTED[name]}"]
+        return [f"{shown or name}: expected {_EXPECTED[name]}"]
     return []
 
 
@@ -118,9 +118,9 @@ def _unknown_data_text(data: object) -> str:
 
 
 def _media(value: object) -> str:
-    if not _attribute_value(value):
+    if not isinstance(value, str) or not _attribute_value(value):
         raise MessageError("content_type")
-    return str(value)
+    return value
 
 
 def unknown_mistakes(message: Unknown) -> list[str]:
@@ -139,7 +139,7 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
 
     def take(name: str, check: Callable[[object], object], attribute: str = "") -> object:
         value = event.get(attribute or name)
-        found.extend(_trouble(name, check, value))
+        found.extend(_trouble(name, check, value, attribute))
         return None if found else check(value)
 
     data = event.get("data")

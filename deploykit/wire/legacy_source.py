@@ -11,10 +11,10 @@ import attrs
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import COMMITS_TOLD, DIRS_TOLD, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
-from deploykit.messages.source import COMMIT_TEXT
+from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, NAME_TEXT
 from deploykit.names import is_zero, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.wire.shapes import MAX_COUNT
-from deploykit.wire.strictjson import MAX_ITEMS, parse
+from deploykit.wire.strictjson import parse
 
 T = TypeVar("T")
 
@@ -96,7 +96,7 @@ def _with_payload(message: RefUpdated, payload: dict[str, Any]) -> RefUpdated:
             len(listed) if isinstance(listed, list) else 0,
             min(total, MAX_COUNT) if isinstance(total, int) else 0,
         ),
-        pusher=next((w[:COMMIT_TEXT] for w in who if isinstance(w, str) and w), ""),
+        pusher=next((w[:NAME_TEXT] for w in who if isinstance(w, str) and w), ""),
         forced=payload.get("forced") is True,
     )
 
@@ -105,7 +105,7 @@ def _commit(said: object) -> Commit | None:
     if not isinstance(said, dict):
         return None
     author = said.get("author")
-    name, mail = (_text(author.get(key) if isinstance(author, dict) else "") for key in ("name", "email"))
+    name, mail = (_text(author.get(k) if isinstance(author, dict) else "")[:NAME_TEXT] for k in ("name", "email"))
     try:
         return Commit(
             id=parse_object_id(said.get("id")),
@@ -141,7 +141,7 @@ def _told(start: re.Match[str], message: str) -> Commit | None:
     except DeploykitError:
         return None
     return Commit(
-        id=commit, author=start[2][:COMMIT_TEXT], time=start[3][:100], message=message.strip("\n")[:COMMIT_TEXT]
+        id=commit, author=start[2][:NAME_TEXT], time=start[3][:NAME_TEXT], message=message.strip("\n")[:COMMIT_TEXT]
     )
 
 
@@ -168,12 +168,12 @@ def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelo
     return RevisionCommitted(
         repo=named(parse_repo_name, head, "repo"),
         revision=named(_revision, head, "revname"),
-        author="".join(said["Author"][:1])[:COMMIT_TEXT],
+        author="".join(said["Author"][:1])[:NAME_TEXT],
         committed=_svn_date("".join(said["Date"][:1])),
         log=_unescaped(log).strip("\n")[:COMMIT_TEXT],
-        dirs=tuple(dirs[:DIRS_TOLD]),
+        dirs=tuple(d for d in dirs[:DIRS_TOLD] if len(d) <= DIR_TEXT),
         dir_count=len(dirs),
-        projects=_projects(dirs, said["Project"])[:MAX_ITEMS],
+        projects=tuple(p for p in _projects(dirs, said["Project"])[:DIRS_TOLD] if len(p) <= NAME_TEXT),
         **envelope,
     )
 

@@ -235,7 +235,10 @@ def _class_hook(cls: type, converter: cattrs.Converter) -> _Hook:
 
 
 def _thread(value: Any, _hint: Any) -> str:
-    return "" if value is None else shapes.identifier(value)
+    try:
+        return "" if value is None else shapes.identifier(value)
+    except MessageError:
+        raise MessageError("expected 1 to 255 printable characters, or none") from None
 
 
 def _extra(value: Any, _hint: Any) -> Any:
