@@ -1,0 +1,566 @@
+"""What a deploy does when all goes well, and what it does by itself when not."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+from deploykit.errors import LockBusy, PolicyRefused, ReleaseError
+from deploykit.release import Allowances
+from deploykit.settings import SiteSettings
+from deploykit.trees.source import Repository
+from tests.support.gitrepo import FILE, SYMLINK, contents
+from tests.support.releasing import Shop, script
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    return Shop(tmp_path)
+
+
+def test_a_site_that_does_not_exist_yet_is_set_up_and_needs_no_scripts(shop: Shop) -> None:
+    result = shop.put({"index.html": b"one", "d/x": b"x"})
+    assert (result.outcome, result.detail) == ("success", "")
+    assert shop.read("index.html") == "one"
+    assert shop.read("TAG") == "Tag: v1\n"
+    assert shop.read(".deploykit/REVISION") == shop.live().commit + "\n"
+    assert (shop.path / "current").readlink() == Path("releases") / result.release
+    assert result.release == f"00001-v1-{shop.live().commit[:12]}"
+    shop.whole()
+
+
+def test_the_release_is_the_tree_that_git_would_check_out(shop: Shop, tmp_path: Path) -> None:
+    for n in range(4):  # the last ones are recycled
+        shop.settings = SiteSettings(keep=1)
+        shop.put({"a": b"%d" % n, f"d/{n}": b"x", "same": b"s", "l": (SYMLINK, b"a")})
+        shop.repo.checkout(shop.live().commit, tmp_path / f"theirs{n}")
+        ours = contents(shop.path / "current" / ".", ignore=[b"TAG", b".deploykit"])
+        assert ours == contents(tmp_path / f"theirs{n}")
+
+
+def test_a_tracked_file_called_tag_is_left_as_it_is(shop: Shop) -> None:
+    shop.put({"TAG": b"mine", ".deploykit/REVISION": b"mine too"})
+    assert shop.read("TAG") == "mine"
+    assert shop.read(".deploykit/REVISION") == "mine too"
+    shop.put({"TAG": b"still mine", ".deploykit": b"a file"})
+    assert shop.read("TAG") == "still mine"
+    assert shop.read(".deploykit") == "a file"
+    shop.whole()
+
+
+def test_scripts_run_in_order_in_the_release_with_the_tag_and_variables(shop: Shop) -> None:
+    say = 'echo "$(basename $0) $1 $2"; pwd; env | grep ^DEPLOYKIT_ | sort; readlink ../../current'
+    shop.put({"a": b"0"})
+    result = shop.put(
+        {"deploy/pre-deploy": script(say), "deploy/pre-link.sh": script(say), "deploy/post-deploy": script(say)},
+        request="req-1",
+        requested_by="ann",
+    )
+    assert result.outcome == "success", result
+    steps = {s.name: s for s in result.steps}
+    assert [s.name for s in result.steps] == [
+        "preflight",
+        "export",
+        "pre-deploy",
+        "link-shared",
+        "pre-link",
+        "finalize",
+        "activate",
+        "post-deploy",
+        "health-check",
+    ]
+    release = shop.path / "releases" / result.release
+    old = "releases/" + shop.runner.releases()[0].name
+    said = [
+        f"DEPLOYKIT_COMMIT={shop.live().commit}",
+        "DEPLOYKIT_NODE=node1",
+        f"DEPLOYKIT_PREVIOUS={shop.path}/{old}",
+        "DEPLOYKIT_REF=refs/tags/v2",
+        f"DEPLOYKIT_RELEASE={release}",
+        "DEPLOYKIT_REQUEST=req-1",
+        f"DEPLOYKIT_SHARED={shop.path}/shared",
+        "DEPLOYKIT_SITE=site",
+        f"DEPLOYKIT_SITE_DIR={shop.path}",
+    ]
+    for name, live in (("pre-deploy", old), ("pre-link", old), ("post-deploy", f"releases/{result.release}")):
+        file = "pre-link.sh" if name == "pre-link" else name
+        assert steps[name].output.splitlines() == [
+            f"{file} -t v2",
+            str(release),
+            *said,
+            f"DEPLOYKIT_STEP={name}",
+            "DEPLOYKIT_TAG=v2",
+            live,
+        ]
+        assert steps[name].exit_code == 0
+    assert next(step for step, stream, _ in shop.heard if stream == "stdout") == "pre-deploy"
+    assert shop.live().requested_by == "ann"
+
+
+@pytest.mark.parametrize("step", ["pre-deploy", "pre-link"])
+def test_a_failing_script_before_the_switch_leaves_the_old_release_live(shop: Shop, step: str) -> None:
+    shop.put({"a": b"1"})
+    result = shop.put({"a": b"2", f"deploy/{step}": script("echo no >&2", "exit 3")})
+    assert result.outcome == "failure"
+    assert result.detail.startswith(f"{step} ended with exit code 3")
+    assert (result.steps[-1].exit_code, result.steps[-1].output) == (3, "no\n")
+    assert shop.read("a") == "1"
+    failed = shop.runner.releases()[-1]
+    assert (failed.status, failed.present) == ("failed", True), "the bad one is kept and marked"
+    shop.whole()
+
+
+@pytest.mark.parametrize("step", ["post-deploy", "health-check"])
+def test_a_failure_after_the_switch_goes_back_by_itself_and_tells_the_scripts(shop: Shop, step: str) -> None:
+    note = 'echo "$DEPLOYKIT_TAG rollback=$DEPLOYKIT_ROLLBACK from=$DEPLOYKIT_PREVIOUS" >> $DEPLOYKIT_SHARED/log'
+    shop.put({"a": b"1", "deploy/post-deploy": script(note)})
+    result = shop.put({"a": b"2", f"deploy/{step}": script("exit 1")})
+    assert result.outcome == "rolled-back"
+    assert f"back to {shop.live().name}" in result.detail
+    assert shop.read("a") == "1"
+    log = (shop.path / "shared" / "log").read_text().splitlines()
+    assert log == ["v1 rollback= from=", f"v1 rollback=1 from={shop.path}/releases/{result.release}"]
+    assert shop.runner.releases()[-1].status == "failed"
+    assert [s.name for s in result.steps][-1] == "post-deploy-rollback"
+    shop.whole()
+
+
+def test_the_first_deploy_that_fails_its_health_check_leaves_no_current(shop: Shop) -> None:
+    result = shop.put({"a": b"1", "deploy/health-check": script("exit 1")})
+    assert result.outcome == "rolled-back"
+    assert not (shop.path / "current").is_symlink()
+    assert shop.put({"a": b"2"}).outcome == "success"
+
+
+class _Health(BaseHTTPRequestHandler):
+    answers: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        self.send_response(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [([200], "success"), ([503, 503, 204], "success"), ([500], "rolled-back"), ([302], "rolled-back")],
+)
+def test_a_health_url_decides(shop: Shop, answers: list[int], outcome: str) -> None:
+    shop.put({"a": b"1"})
+    _Health.answers = list(answers)
+    server = HTTPServer(("127.0.0.1", 0), _Health)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        shop.settings = SiteSettings(health_url=f"http://127.0.0.1:{server.server_port}/up?x=1", health_timeout=2.5)
+        result = shop.put({"a": b"2"})
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    assert result.outcome == outcome
+    assert shop.read("a") == ("2" if outcome == "success" else "1")
+
+
+def test_rollback_is_instant_and_the_one_after_goes_further_back(shop: Shop) -> None:
+    for n in range(1, 4):
+        shop.put({"a": b"%d" % n})
+    assert shop.runner.rollback_plan().kind == "instant"
+    assert shop.runner.rollback().outcome == "success"
+    assert shop.read("a") == "2"
+    assert shop.runner.rollback().outcome == "success"
+    assert shop.read("a") == "1"
+    nowhere = shop.runner.rollback()
+    assert (nowhere.outcome, nowhere.exit_code) == ("refused", 1)
+    assert "no earlier good release" in nowhere.detail
+    assert shop.runner.rollback("v3").outcome == "success"
+    assert shop.read("a") == "3"
+    assert shop.runner.rollback("v3").outcome == "refused"
+
+
+def test_rollback_skips_failed_releases(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    shop.put({"a": b"2", "deploy/pre-deploy": script("exit 1")})
+    shop.put({"a": b"3"})
+    assert shop.runner.rollback().outcome == "success"
+    assert shop.read("a") == "1"
+    assert shop.runner.rollback("v2").outcome == "refused"
+
+
+def test_rollback_to_what_is_gone_is_rebuilt_from_a_mirror_and_impossible_without(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=1, recycle=False)
+    for n in range(1, 5):
+        shop.put({"a": b"%d" % n})
+    assert shop.runner.rollback_plan("v1").kind == "impossible"
+    assert "no longer on disk" in shop.runner.rollback("v1").detail
+    assert shop.runner.rollback_plan("v1", can_rebuild=True).kind == "rebuild"
+    with Repository(shop.repo.path) as source:
+        result = shop.runner.rollback("v1", source=source)
+    assert result.outcome == "success"
+    assert shop.read("a") == "1"
+    assert shop.live().seq == 5
+    shop.whole()
+
+
+def test_a_rollback_whose_own_post_deploy_fails_stays_and_says_so(shop: Shop) -> None:
+    fails = script('[ -z "$DEPLOYKIT_ROLLBACK" ]')
+    shop.put({"a": b"1", "deploy/post-deploy": fails})
+    shop.put({"a": b"2"})
+    result = shop.runner.rollback()
+    assert result.outcome == "failure"
+    assert "is live" in result.detail
+    assert shop.read("a") == "1"
+
+
+def test_prepare_and_activate_are_two_phases(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    commit = shop.commit(
+        {"a": b"2", "deploy/pre-deploy": script("echo pre"), "deploy/post-deploy": script("echo post")}
+    )
+    with Repository(shop.repo.path) as source:
+        prepared = shop.runner.prepare(source, "refs/tags/v2", commit, request="p1")
+    assert prepared.outcome == "success"
+    assert [s.name for s in prepared.steps][-1] == "finalize"
+    assert shop.read("a") == "1"
+    assert shop.runner.releases()[-1].status == "prepared"
+    done = shop.runner.activate(commit, request="a1")
+    assert done.outcome == "success"
+    assert shop.read("a") == "2"
+    assert [s.name for s in done.steps] == ["activate", "post-deploy", "health-check"]
+    again = shop.runner.activate(commit, request="a2")
+    assert (again.outcome, again.detail) == ("success", "v2 is live already")
+    assert shop.runner.activate("v9").outcome == "refused"
+
+
+def test_a_deploy_uses_what_was_prepared(shop: Shop) -> None:
+    commit = shop.commit({"a": b"1"})
+    with Repository(shop.repo.path) as source:
+        prepared = shop.runner.prepare(source, "refs/tags/v1", commit)
+    assert shop.deploy("v1", commit).release == prepared.release
+    assert len(shop.runner.releases()) == 1
+
+
+def test_what_was_prepared_before_the_live_release_was_made_is_not_activated(shop: Shop) -> None:
+    commit = shop.commit({"a": b"1"})
+    with Repository(shop.repo.path) as source:
+        shop.runner.prepare(source, "refs/tags/v1", commit)
+    shop.put({"a": b"2"})
+    refused = shop.runner.activate("v1")
+    assert (refused.outcome, refused.exit_code) == ("refused", 3)
+    assert shop.runner.activate("v1", allow=Allowances(older=True)).outcome == "success"
+
+
+def test_threat_16_a_tag_that_moved_after_it_was_decided_on_is_refused(shop: Shop) -> None:
+    good = shop.commit({"a": b"good"}, tag="v1")
+    shop.commit({"a": b"evil"}, tag="v1")
+    result = shop.deploy("v1", good)
+    assert (result.outcome, result.exit_code) == ("refused", 3)
+    assert "refs/tags/v1 points at" in result.detail
+    assert not (shop.path / "current").is_symlink()
+    allowed = shop.deploy("v1", good, allow=Allowances(moved=True))
+    assert allowed.outcome == "success"
+    assert shop.read("a") == "good"
+
+
+def test_threat_16_a_tag_that_is_gone_is_refused(shop: Shop) -> None:
+    commit = shop.commit({"a": b"1"})
+    shop.repo.git("update-ref", "-d", "refs/tags/v1")
+    assert shop.deploy("v1", commit).outcome == "refused"
+    assert shop.deploy("v1", commit, allow=Allowances(moved=True)).outcome == "success"
+
+
+def test_threat_17_a_commit_older_than_the_live_one_is_refused_unless_told(shop: Shop) -> None:
+    old = shop.commit({"a": b"vulnerable"})
+    for n in range(3):
+        shop.commit({"a": b"%d" % n})
+    shop.deploy("v4")
+    result = shop.deploy("v1", old)
+    assert (result.outcome, result.exit_code) == ("refused", 3)
+    assert isinstance(result.error, PolicyRefused)
+    assert "is older than" in result.detail
+    assert shop.deploy("v1", old, allow=Allowances(older=True)).outcome == "success"
+    shop.deploy("v4")
+    shop.settings = SiteSettings(older="allow")
+    assert shop.deploy("v1", old).outcome == "success"
+
+
+def test_a_commit_of_another_line_is_not_older(shop: Shop) -> None:
+    base = shop.commit({"a": b"0"})
+    shop.put({"a": b"1"})
+    shop.repo.commit({"a": b"side"}, tag="side", branch="side", parent=base)
+    assert shop.deploy("side").outcome == "success"
+
+
+def test_the_same_commit_again_is_nothing_to_do_unless_asked_for(shop: Shop) -> None:
+    first = shop.put({"a": b"1"})
+    again = shop.deploy("v1")
+    assert (again.outcome, again.release, again.detail) == ("success", first.release, "v1 is live already")
+    assert shop.deploy("v1", again=True).release != first.release
+    shop.repo.git("update-ref", "refs/tags/same-but-named-so", shop.live().commit)
+    assert shop.deploy("same-but-named-so").release != first.release
+    assert shop.read("TAG") == "Tag: same-but-named-so\n"
+
+
+def test_a_request_that_comes_again_is_answered_and_not_repeated(shop: Shop) -> None:
+    count = script("echo x >> $DEPLOYKIT_SHARED/count")
+    first = shop.put({"a": b"1", "deploy/post-deploy": count}, request="r1")
+    again = shop.deploy("v1", shop.live().commit, request="r1")
+    assert again.again
+    assert (again.outcome, again.release, again.steps) == (first.outcome, first.release, first.steps)
+    assert (shop.path / "shared" / "count").read_text() == "x\n"
+    failed = shop.put({"a": b"2", "deploy/pre-deploy": script("exit 1")}, request="r2")
+    repeated = shop.deploy("v2", request="r2")
+    assert (failed.outcome, repeated.outcome, repeated.again) == ("failure", "failure", True)
+    with pytest.raises(ReleaseError):
+        repeated.check()
+    shop.put({"a": b"3"})
+    assert "was used for" in shop.deploy("v3", request="r1", commit=shop.live().commit).detail
+
+
+def test_shared_files_and_directories_are_linked_and_outlive_releases(shop: Shop) -> None:
+    shop.settings = SiteSettings(shared=("uploads/", "var/cache/", "config.ini"), keep=1)
+    refused = shop.put({"a": b"1"})
+    assert refused.outcome == "refused"
+    assert "config.ini is missing" in refused.detail
+    shop.put({"a": b"1", "config.ini": b"from the tree", "uploads/.keep": b""})
+    assert (shop.path / "current" / "config.ini").is_symlink()
+    assert (shop.path / "shared" / "config.ini").read_text() == "from the tree"
+    (shop.path / "current" / "uploads" / "photo").write_text("p")
+    (shop.path / "shared" / "config.ini").write_text("by hand")
+    for n in range(4):
+        assert shop.put({"a": b"%d" % n, "config.ini": b"from the tree", "uploads/.keep": b""}).outcome == "success"
+        assert shop.read("uploads/photo") == "p"
+        assert shop.read("config.ini") == "by hand"
+        assert (shop.path / "current" / "var" / "cache").is_dir()
+        shop.whole()
+        assert not shop.runner.verify()
+
+
+@pytest.mark.parametrize("path", ["/etc/", "../x/", "a/../../b/", ".git/", "", "a//b/", ".deploykit/"])
+def test_a_shared_path_outside_the_release_is_refused(shop: Shop, path: str) -> None:
+    shop.settings = SiteSettings(shared=(path,))
+    result = shop.put({"a": b"1"})
+    assert result.outcome == "refused"
+    assert "is not a path inside a release" in result.detail
+
+
+def test_a_changed_shared_setting_does_not_recycle_a_release_made_under_the_old_one(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=1, shared=("d/",))
+    for n in range(3):
+        shop.put({"a": b"%d" % n, "d/tracked": b"x"})
+    shop.settings = SiteSettings(keep=1)
+    shop.put({"a": b"9", "d/tracked": b"x"})
+    assert shop.read("d/tracked") == "x"
+    assert not (shop.path / "current" / "d").is_symlink()
+
+
+def test_drift_is_warned_of_refused_or_ignored(shop: Shop) -> None:
+    shop.put({"a": b"1", "b": b"1", "cache/x": b"1"})
+    (shop.path / "current" / "a").write_text("by hand")
+    (shop.path / "current" / "cache" / "y").write_text("by the application")
+    warned = shop.put({"a": b"2", "cache/x": b"1"})
+    assert warned.outcome == "success"
+    assert "was edited by hand: modified a, added cache/y" in warned.detail
+    (shop.path / "current" / "a").write_text("by hand")
+    shop.settings = SiteSettings(drift="refuse", drift_ignore=("cache/*",))
+    refused = shop.put({"a": b"3"})
+    assert (refused.outcome, refused.exit_code) == ("refused", 3)
+    assert "modified a" in refused.detail
+    assert "cache" not in refused.detail
+    assert shop.deploy("v3", allow=Allowances(drift=True)).outcome == "success"
+    (shop.path / "current" / "a").write_text("by hand")
+    shop.settings = SiteSettings(drift="ignore")
+    assert shop.put({"a": b"4"}).detail == ""
+
+
+def test_what_scripts_leave_in_a_release_is_not_drift_but_a_later_edit_is(shop: Shop) -> None:
+    build = script("echo built > built.css", "mkdir -p node_modules/x", "echo y > node_modules/x/y", "echo more >> a")
+    shop.put({"a": b"1\n", "deploy/pre-deploy": build})
+    assert shop.read("a") == "1\nmore\n"
+    assert not shop.runner.verify()
+    (shop.path / "current" / "built.css").write_text("edited")
+    assert shop.runner.verify().lines() == ["modified built.css"]
+
+
+def test_a_recycled_release_has_nothing_of_its_former_life(shop: Shop) -> None:
+    build = script("echo $DEPLOYKIT_TAG >> generated", "echo more >> a")
+    shop.settings = SiteSettings(keep=1, drift="ignore")
+    for n in range(1, 6):
+        result = shop.put({"a": b"%d\n" % n, f"only-in-{n}": b"x", "deploy/pre-deploy": build})
+        (shop.path / "current" / "trash").write_text("x")
+    assert "recycled" in next(s.output for s in result.steps if s.name == "export")
+    (shop.path / "current" / "trash").unlink()
+    assert shop.read("generated") == "v5\n"
+    assert shop.read("a") == "5\nmore\n"
+    assert {p.name for p in (shop.path / "current").iterdir()} == {
+        *("a", "only-in-5", "deploy", "generated", "TAG", ".deploykit"),
+    }
+
+
+def test_keep_pinned_and_last_good(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=2)
+    for n in range(1, 4):
+        shop.put({"a": b"%d" % n})
+    shop.runner.pin("v1")
+    for n in range(4, 8):
+        shop.put({"a": b"%d" % n})
+    assert {r.tag for r in shop.runner.releases() if r.present} == {"v1", "v5", "v6", "v7"}
+    assert next(r.tag for r in shop.runner.releases() if r.spare) == "v5"
+    assert len(shop.names()) == 4
+    shop.runner.pin("v1", pinned=False)
+    shop.settings = SiteSettings(keep=2, recycle=False)
+    shop.put({"a": b"8"})
+    assert {r.tag for r in shop.runner.releases() if r.present} == {"v7", "v8"}
+    assert len(shop.names()) == 2
+    assert {p.stem for p in (shop.path / ".deploykit" / "manifests").iterdir()} == shop.names()
+    with pytest.raises(ReleaseError):
+        shop.runner.pin("v1")
+
+
+def test_failed_releases_never_push_good_ones_out(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=2)
+    for n in range(1, 4):
+        shop.put({"a": b"%d" % n})
+    for n in range(8):
+        shop.put({"a": b"bad %d" % n, "deploy/pre-deploy": script("exit 1")})
+    good = {r.tag for r in shop.runner.releases() if r.present and r.status == "good"}
+    assert good >= {"v2", "v3"}
+    assert shop.read("a") == "3"
+    assert len(shop.names()) <= 4
+    assert shop.runner.rollback().outcome == "success"
+
+
+def test_a_missing_required_script_is_refused_before_anything_is_touched(shop: Shop) -> None:
+    shop.settings = SiteSettings(required=("pre-deploy", "post-deploy"))
+    result = shop.put({"a": b"1", "deploy/pre-deploy": script("exit 0")})
+    assert result.outcome == "refused"
+    assert "the required script post-deploy is not in deploy" in result.detail
+    assert shop.names() == set()
+    assert shop.runner.releases() == ()
+
+
+def test_a_script_that_is_not_executable_in_the_tree_is_refused_before_anything_is_touched(shop: Shop) -> None:
+    result = shop.put({"deploy/post-deploy": (FILE, b"#!/bin/sh\n")})
+    assert result.outcome == "refused"
+    assert "deploy/post-deploy is not executable" in result.detail
+    assert shop.names() == set()
+
+
+def test_two_files_for_one_step_are_a_question(shop: Shop) -> None:
+    result = shop.put({"deploy/post-deploy.sh": script("x"), "deploy/post-deploy.py": script("x")})
+    assert "which one is post-deploy?" in result.detail
+
+
+def test_scripts_can_live_outside_the_tree(shop: Shop, tmp_path: Path) -> None:
+    outside = tmp_path / "scripts"
+    outside.mkdir()
+    (outside / "post-deploy").write_text("#!/bin/sh\necho outside; pwd\n")
+    (outside / "post-deploy").chmod(0o755)
+    shop.settings = SiteSettings(scripts=str(outside))
+    result = shop.put({"a": b"1", "deploy/post-deploy": script("exit 1")})
+    assert result.outcome == "success"
+    assert next(s.output for s in result.steps if s.name == "post-deploy").splitlines() == [
+        "outside",
+        str(shop.path / "releases" / result.release),
+    ]
+
+
+def test_a_dry_run_touches_nothing_and_says_what_would_change(shop: Shop) -> None:
+    shop.commit({"a": b"1", "d/x": b"1", "deploy/pre-link": script("true")})
+    with Repository(shop.repo.path) as source:
+        found = shop.runner.preview(source, "v1")
+    assert not shop.path.exists()
+    assert found.added == ("a", "d/x", "deploy/pre-link")
+    assert (found.build, found.previous) == ("fresh", "")
+    assert "pre-link" in found.steps
+    assert "pre-deploy" not in found.steps
+    shop.deploy("v1")
+    before = contents(shop.path)
+    shop.commit({"a": b"2", "b": b"2"})
+    with Repository(shop.repo.path) as source:
+        found = shop.runner.preview(source, "v2")
+        assert shop.runner.preview(source, "v1").nothing_to_do
+    assert (found.added, found.changed, found.removed) == (("b",), ("a",), ("d/", "deploy/"))
+    assert contents(shop.path) == before
+
+
+def test_two_deploys_at_once_come_one_after_the_other(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    slow = script("echo in >> $DEPLOYKIT_SHARED/log; sleep 0.5; echo out >> $DEPLOYKIT_SHARED/log")
+    commits = [shop.commit({"a": b"%d" % n, "deploy/pre-deploy": slow}) for n in (2, 3)]
+    results = []
+    threads = [
+        threading.Thread(target=lambda t=tag, c=c: results.append(shop.deploy(t, c, allow=Allowances(older=True))))
+        for tag, c in zip(("v2", "v3"), commits, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [r.outcome for r in results] == ["success", "success"]
+    assert (shop.path / "shared" / "log").read_text().split() == ["in", "out", "in", "out"]
+    shop.whole()
+
+
+def test_a_second_deploy_is_refused_at_once_where_the_setting_says_so(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    shop.settings = SiteSettings(lock_wait=0)
+    shop.commit({"a": b"2"})
+    with shop.site.locked(), pytest.raises(LockBusy, match=r"another deploy .* is running"):
+        shop.deploy("v2")
+    assert shop.deploy("v2").outcome == "success"
+
+
+def test_history_keeps_every_step_with_its_output(shop: Shop) -> None:
+    shop.put({"a": b"1", "deploy/pre-deploy": script("echo hello")}, requested_by="ann")
+    shop.put({"a": b"2"})
+    shop.runner.rollback(requested_by="bob")
+    site = shop.site
+    told = [(o.phase, o.outcome, o.requested_by, o.node) for o in site.history()]
+    assert told == [
+        ("deploy", "success", "ann", "node1"),
+        ("deploy", "success", "", "node1"),
+        ("rollback", "success", "bob", "node1"),
+    ]
+    assert "hello\n" in [s.output for s in site.steps(site.history()[0])]
+    assert [r.status for r in shop.runner.releases()] == ["good", "withdrawn"]
+
+
+def test_state_of_another_format_is_refused_not_guessed_at(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    path = shop.path / ".deploykit" / "state.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 2}))
+    with pytest.raises(ReleaseError, match="has format 2, known is 1"):
+        shop.put({"a": b"2"})
+    assert shop.read("a") == "1"
+
+
+def test_current_pointing_elsewhere_by_hand_is_respected_until_the_next_deploy(shop: Shop, tmp_path: Path) -> None:
+    shop.put({"a": b"1"})
+    (tmp_path / "maintenance").mkdir()
+    (shop.path / "current").unlink()
+    (shop.path / "current").symlink_to(tmp_path / "maintenance")
+    assert shop.runner.current() is None
+    failed = shop.put({"a": b"2", "deploy/post-deploy": script("exit 1")})
+    assert failed.outcome == "rolled-back"
+    assert (shop.path / "current").readlink() == tmp_path / "maintenance"
+    assert shop.put({"a": b"3"}).outcome == "success"
+    assert shop.read("a") == "3"
+
+
+def test_an_empty_tree_can_be_deployed(shop: Shop) -> None:
+    shop.put({"a": b"1"})
+    tree = shop.repo.tree([])
+    commit = shop.repo.commit_tree(tree, parent=shop.repo.head())
+    shop.repo.git("update-ref", "refs/tags/empty", commit)
+    assert shop.deploy("empty").outcome == "success"
+    assert shop.read("TAG") == "Tag: empty\n"
+    shop.whole()
