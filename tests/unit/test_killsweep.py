@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.killsweep import Point, Run, draw, error_sweep, kill_sweep, points_in
+from tests.support.killsweep import Run, error_sweep, kill_sweep
+from tests.support.straceparse import Point, draw, points_in
 
 WHOLE = "x" * 100
 
@@ -81,6 +82,16 @@ def test_a_point_that_no_run_reaches_is_not_counted_as_a_kill(place: Place) -> N
     once = writer(f"if not os.path.exists('{mark}'):\n os.mkdir('{mark}'); os.mkdir('{place.root}/d')")
     with pytest.raises(AssertionError, match="0 distinct points hit"):
         kill_sweep(once, roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
+
+
+def test_a_kind_of_call_at_which_no_run_died_counts_as_missed(place: Place) -> None:
+    # The recorded run makes `a`, then `b`; every other one makes `a` twice, so nothing dies at `b`.
+    mark = place.root.parent / "mark"
+    name = f"'b' if not os.path.exists('{mark}') else 'a2'"
+    code = writer(f"second = {name}\nos.mkdir('{place.root}/a'); os.mkdir('{place.root}/' + second)\n"
+                  f"os.path.exists('{mark}') or os.mkdir('{mark}')")  # fmt: skip
+    with pytest.raises(AssertionError, match=r"1 kinds missed(?s:.*)/b"):
+        kill_sweep(code, roots=[place.root], prepare=place.prepare, check=place.check, sample=99)
 
 
 def test_a_child_that_dies_is_told_from_the_command_itself(place: Place) -> None:
