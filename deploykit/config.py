@@ -201,6 +201,13 @@ def _check(settings: Settings) -> list[str]:
         for name, site in settings.sites.items()
         if site.repo not in settings.repositories
     ]
+    if settings.trust.grants:
+        from deploykit.wire.policy import Policy
+
+        try:
+            Policy.from_settings(settings.trust)
+        except SettingsError as error:
+            problems += error.problems
     paths: dict[Path, SiteName] = {}
     for name, site in settings.sites.items():
         if not site.path.is_absolute():

@@ -34,7 +34,7 @@ from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.policy import Policy, addressed_to
-from deploykit.wire.signature import Signer, body_digest, verify
+from deploykit.wire.signature import Signer, body_digest, copy_digest, verify
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Deploying:
         self._policy = Policy.from_settings(settings.trust)
         self._now = now
         self._lock = threading.Lock()
-        self._in_work: set[str] = set()
+        self._in_work: set[tuple[str, str]] = set()
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
@@ -83,51 +83,53 @@ class Deploying:
         if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
             return Ack()
         now = self._now()
+        frame = Frame(delivery.headers, delivery.body)
         try:
-            signer = verify(Frame(delivery.headers, delivery.body), self._trusted(), now)
+            signer = verify(frame, self._trusted(), now)
         except DeploykitError as error:
             _log.warning("refused: %s: %s", request.summary, error)
             # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
-            self._reporter.say(self._reply(request, "refused", detail=str(error)))
+            self._reporter.say(self._reply(request, frame, "refused", detail=str(error)))
             return Ack()
+        asked = (signer.fingerprint, request.id)
         with self._lock:
-            if request.id in self._in_work:
+            if asked in self._in_work:
                 return Ack()  # asked again while at work: the one report answers both
-            self._in_work.add(request.id)
+            self._in_work.add(asked)
         try:
-            return self._obey(request, signer, body_digest(delivery.body), now)
+            return self._obey(request, frame, signer, now)
         except IdStoreError as error:
             _log.error("cannot act on commands: %s", error)
             return Retry(after=5.0)
         finally:
             with self._lock:
-                self._in_work.discard(request.id)
+                self._in_work.discard(asked)
 
-    def _obey(self, request: DeployRequested, signer: Signer, digest: bytes, now: datetime) -> Verdict:
+    def _obey(self, request: DeployRequested, frame: Frame, signer: Signer, now: datetime) -> Verdict:
         key = signer.fingerprint
         try:
             # A resumed request was in time when it first came; its time is judged by that instant.
             self._policy.authorize(request, signer, self._settings.node, self._ids.claimed_at(key, request.id) or now)
         except PolicyRefused as error:
             _log.warning("refused: %s", error)
-            self._reporter.say(self._reply(request, "refused", detail=str(error)))
+            self._reporter.say(self._reply(request, frame, "refused", detail=str(error)))
             return Ack()
-        keep_until = request.expires + 2 * self._policy.skew
-        match self._ids.claim(key, request.id, digest, now, keep_until=keep_until):
+        until = self._policy.replayable_until(request, now)
+        match self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until):
             case Claim.CONFLICT:
                 return Reject("the id of this request was used for another one: a replay, or a broken sender")
             case Claim.DONE:
                 _log.info("answered again, not repeated: %s", request.summary)
                 self._reporter.say_again(self._ids.reply(key, request.id) or b"")
             case Claim.FRESH | Claim.RESUME:
-                (frame,) = self._reporter.say(self._release(request, signer))
-                self._ids.done(key, request.id, frame.body, self._now())
+                (reply,) = self._reporter.say(self._release(request, frame, signer))
+                self._ids.done(key, request.id, reply.body, self._now())
         return Ack()
 
-    def _release(self, request: DeployRequested, signer: Signer) -> DeployReported:
+    def _release(self, request: DeployRequested, frame: Frame, signer: Signer) -> DeployReported:
         site = self._settings.sites.get(request.site)
         if site is None:
-            return self._reply(request, "refused", detail=f"this node has no site {request.site}")
+            return self._reply(request, frame, "refused", detail=f"this node has no site {request.site}")
         try:
             with self._mirroring.mirror(site.repo) as mirror:
                 self._make_current(mirror, site.repo, request)
@@ -135,8 +137,8 @@ class Deploying:
                 result = self._run(runner, mirror, request, signer)
         except DeploykitError as error:
             outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
-            return self._reply(request, outcome, detail=str(error))
-        return self._reply_with(request, result)
+            return self._reply(request, frame, outcome, detail=str(error))
+        return self._reply_with(request, frame, result)
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
         """Fetch when the mirror does not hold yet what is asked for."""
@@ -148,7 +150,7 @@ class Deploying:
         self._mirroring.sync(repo, correlation_id=request.correlation_id)
 
     def _run(self, runner: Runner, mirror: Mirror, request: DeployRequested, signer: Signer) -> DeployResult:
-        who = request.requested_by or str(signer)
+        who = f"{request.requested_by}, signed {signer}" if request.requested_by else str(signer)
         match request.phase:
             case "deploy":
                 return runner.deploy(mirror, request.ref, request.commit, request=request.id, requested_by=who)
@@ -161,14 +163,16 @@ class Deploying:
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
-    def _reply(self, request: DeployRequested, outcome: DeployOutcome, *, detail: str) -> DeployReported:
+    def _reply(self, request: DeployRequested, frame: Frame, outcome: DeployOutcome, *, detail: str) -> DeployReported:
+        copy = copy_digest(frame)
         return DeployReported(
-            id=str(uuid.uuid5(_REPORTS, f"{self._settings.node}/{request.id}/{outcome}")),
+            id=str(uuid.uuid5(_REPORTS, f"{self._settings.node}/{copy}/{outcome}")),
             source=f"agent/{self._settings.node}",
             correlation_id=request.correlation_id or request.id,
             node=self._settings.node,
             site=request.site,
             request=request.id,
+            answers=copy,
             phase=request.phase,
             outcome=outcome,
             ref=request.ref,
@@ -176,12 +180,12 @@ class Deploying:
             detail=one_line(detail),
         )
 
-    def _reply_with(self, request: DeployRequested, result: DeployResult) -> DeployReported:
+    def _reply_with(self, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
         steps = tuple(
             StepReport(
                 name=step.name, outcome=step.outcome, seconds=step.seconds, exit_code=step.exit_code, output=step.output
             )
             for step in result.steps
         )
-        reply = self._reply(request, result.outcome, detail=result.detail)
+        reply = self._reply(request, frame, result.outcome, detail=result.detail)
         return attrs.evolve(reply, release=result.release, steps=steps)

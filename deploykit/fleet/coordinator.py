@@ -6,6 +6,7 @@ when the node it speaks for signed it and it fits this very request.
 
 from __future__ import annotations
 
+import hmac
 import logging
 import queue
 import time
@@ -23,7 +24,7 @@ from deploykit.wire import Frame, decode, encode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.policy import Policy
-from deploykit.wire.signature import SigningKey, sign, verify
+from deploykit.wire.signature import SigningKey, copy_digest, sign, verify
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Coordinator:
             report = self._report_in(delivery, request)
             if report is None or report.node not in missing:
                 continue
-            doubt = self._doubt(delivery, report, request)
+            doubt = self._doubt(delivery, report, request, frame)
             if doubt:
                 _log.warning("not believed: %s: %s", report.summary, doubt)
                 doubts[report.node] += (doubt,)
@@ -141,7 +142,7 @@ class Coordinator:
             return None
         return message if isinstance(message, DeployReported) and message.request == request.id else None
 
-    def _doubt(self, delivery: Delivery, report: DeployReported, request: DeployRequested) -> str:
+    def _doubt(self, delivery: Delivery, report: DeployReported, request: DeployRequested, asked: Frame) -> str:
         """Why a report is not believed; empty when it is."""
         now = self._now()
         try:
@@ -149,4 +150,6 @@ class Coordinator:
             self._policy.authorize_reply(report, signer, request=request, now=now)
         except (MessageError, PolicyRefused) as error:
             return str(error)
+        if not hmac.compare_digest(report.answers.encode(), copy_digest(asked).encode()):
+            return f"{report.node} answers another copy of this request: somebody sends under its id"
         return ""

@@ -56,13 +56,21 @@ class StepReport:
 
 @attrs.frozen(kw_only=True, slots=True)
 class DeployReported(Message):
-    """A node's reply to a `DeployRequested`. `request` is that message's id, `release` the directory's name."""
+    """A node's reply to a `DeployRequested`.
+
+    Args:
+        request: that message's id.
+        answers: names the very copy that is answered, body and signature (`wire.signature.copy_digest`): whoever
+            copies a request's id into one of their own gets answers that fit only theirs.
+        release: the directory's name.
+    """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
 
     node: NodeName
     site: SiteName
     request: Identifier
+    answers: str = ""
     phase: DeployPhase
     outcome: DeployOutcome
     ref: RefName

@@ -15,9 +15,9 @@ from deploykit.keys import load_trusted
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId
 from deploykit.testing.broker import EmbeddedBroker
-from deploykit.wire import decode, encode
+from deploykit.wire import Frame, decode, encode
 from deploykit.wire.policy import Policy
-from deploykit.wire.signature import sign
+from deploykit.wire.signature import copy_digest, sign
 from tests.support.node import NODE, Node
 
 COMMIT = ObjectId("ab" * 20)
@@ -50,6 +50,7 @@ def answered_by(node: Node, *replies: tuple[str | None, dict[str, Any]]) -> None
                 outcome="success",
                 ref=request.ref,
                 commit=request.commit,
+                answers=copy_digest(Frame(delivery.headers, delivery.body)),
             )
             frame = encode(attrs.evolve(report, **changes))
             node.bus.publish_soon(node.settings.topics.report, sign(frame, node.keys[key]) if key else frame)
@@ -78,6 +79,8 @@ def test_a_report_signed_by_the_node_is_believed(node: Node) -> None:
         ("operator", {}, "may not report for node"),
         ("node", {"commit": ObjectId("cd" * 20)}, "another commit"),
         ("node", {"phase": "rollback"}, "asked was"),
+        ("node", {"outcome": "refused", "answers": "0" * 64}, "another copy"),
+        ("node", {"outcome": "refused", "answers": ""}, "another copy"),
     ],
 )
 def test_threat_6_a_forged_or_unfitting_report_is_not_believed(

@@ -84,6 +84,7 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         (b'[sites.a]\npath = "/a"\nrepo = "r"', "sites.a.repo: 'r' is not in [repositories]"),
         (b'[broker]\npasscode = "env:NOPE"', "NOPE is not set"),
         (b'[broker]\npasscode_file = "/nonexistent/x"', "cannot read /nonexistent/x"),
+        (b'[[trust.grants]]\nprincipal = "ops"\ntypes = ["deploy.everything"]', "deploy.everything"),
         (b"[mirror]\nx = 1", "mirror: unknown setting"),
     ],
 )
