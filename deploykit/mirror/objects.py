@@ -6,12 +6,11 @@ an error of the layer below; packs that upkeep removes meanwhile are looked for 
 
 from __future__ import annotations
 
+import contextlib
 import threading
-import zlib
+import traceback
 from pathlib import Path
-from typing import Final
 
-from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException
 from dulwich.object_format import get_object_format
 from dulwich.object_store import DiskObjectStore
 from dulwich.objects import RawObjectID
@@ -19,8 +18,6 @@ from dulwich.objects import RawObjectID
 from deploykit.errors import MirrorCorrupt
 from deploykit.mirror.oids import HashKind
 from deploykit.mirror.scanner import Found
-
-_DAMAGE: Final = (ApplyDeltaError, ChecksumMismatch, FileFormatException, zlib.error, AssertionError, ValueError)
 
 
 class Objects:
@@ -42,7 +39,8 @@ class Objects:
 
     def close(self) -> None:
         """Close every file."""
-        self.store.close()
+        with contextlib.suppress(BufferError):  # a reader that failed may still hold a view of the mapped file
+            self.store.close()
 
     def reopen(self, hash_kind: HashKind) -> None:
         """Go on with another object format (the store is still empty)."""
@@ -53,7 +51,9 @@ class Objects:
         """Tell whether the object is there (binary id)."""
         try:
             return self.store.contains_packed(RawObjectID(oid)) or self._is_loose(oid)
-        except _DAMAGE as exc:
+        except OSError:
+            raise
+        except Exception as exc:
             raise self._damaged(oid, exc) from exc
 
     def find(self, oid: bytes) -> Found | None:
@@ -62,7 +62,9 @@ class Objects:
             return self.store.get_raw(RawObjectID(oid))
         except KeyError:
             return None
-        except _DAMAGE as exc:
+        except OSError:
+            raise
+        except Exception as exc:
             raise self._damaged(oid, exc) from exc
 
     def _is_loose(self, oid: bytes) -> bool:
@@ -70,6 +72,8 @@ class Objects:
         return (self._path / "objects" / name[:2] / name[2:]).is_file()
 
     def _damaged(self, oid: bytes, exc: Exception) -> MirrorCorrupt:
+        # What dulwich raises on damage is whatever its parsers run into; its frames hold on to the mapped file.
+        traceback.clear_frames(exc.__traceback__)
         said = f"{type(exc).__name__}: {exc}"[:200]
         return MirrorCorrupt(
             f"object {oid.hex()} in {self._path} is damaged ({said})", "run `deploykit mirror check --repair`"

@@ -15,7 +15,7 @@ import attrs
 from deploykit import __version__
 from deploykit.errors import DeadlineExceeded, OriginError
 from deploykit.mirror.oids import SHA1, HashKind, hash_named
-from deploykit.mirror.pktline import FLUSH, PacketReader, packet, request
+from deploykit.mirror.pktline import FLUSH, PacketReader, packet, printable, request
 
 _AGENT: Final = b"agent=deploykit/" + __version__.encode()
 #: v0 capabilities we use when the server has them.
@@ -178,7 +178,10 @@ class Conversation:
         peeled: dict[str, str] = {}
         head: str | None = None
         for line in reader.lines():
-            oid, name, *more = line.decode("utf-8", "surrogateescape").split(" ")
+            oid, _, rest = line.decode("utf-8", "surrogateescape").partition(" ")
+            name, *more = rest.split(" ")
+            if not name:
+                raise OriginError(f"the origin's list of refs is not understood: {printable(line, 60)!r}")
             if name == "HEAD":
                 head = next((m[14:] for m in more if m.startswith("symref-target:")), None)
             elif oid != "unborn":

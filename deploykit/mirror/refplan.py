@@ -16,10 +16,11 @@ import attrs
 
 from deploykit.errors import InvalidName
 from deploykit.mirror.values import RefChange, Refusal, zero_like
-from deploykit.names import ObjectId, RefName, parse_object_id, parse_ref_name
+from deploykit.names import ObjectId, RefName, is_zero, parse_object_id, parse_ref_name
 
 #: Below so many refs, deleting most of them is everyday work.
 FEW_REFS: Final = 4
+_SHOWN: Final = 200
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -67,9 +68,14 @@ def read_advertised(
         if not wanted.match(name):
             continue
         try:
-            refs[parse_ref_name(name)] = parse_object_id(oid)
+            ref, parsed = parse_ref_name(name), parse_object_id(oid)
         except InvalidName as exc:
-            refused.append(Refusal(ascii(name)[1:-1], ObjectId(""), ObjectId(""), exc.problem))
+            refused.append(Refusal(ascii(name)[1:-1][:_SHOWN], ObjectId(""), ObjectId(""), exc.problem))
+            continue
+        if is_zero(parsed):
+            refused.append(Refusal(ref, ObjectId(""), ObjectId(""), "the origin lists it without an object"))
+        else:
+            refs[ref] = parsed
     return refs, tuple(refused)
 
 

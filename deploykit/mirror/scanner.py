@@ -195,7 +195,7 @@ class PackScanner:
     def _inflate(self, view: memoryview, pos: int, size: int, kind: int, offset: int) -> tuple[bytes | None, int]:
         """Inflate one object of `size` bytes; (None, 0) when `view` does not hold all of it yet."""
         limits = self._limits
-        if size > limits.meta_bytes and (size > limits.object_bytes or kind in (COMMIT, TREE, TAG)):
+        if size > limits.object_bytes or (size > limits.meta_bytes and kind in (COMMIT, TREE, TAG)):
             raise PackError(f"the object at {offset} is too large: {size} bytes", "raise the mirror's limits")
         inflater = zlib.decompressobj()
         bound = pos + size + (size >> 6) + 64
@@ -290,7 +290,7 @@ class PackScanner:
     def _apply(self, base: Found, delta: bytes, offset: int) -> bytes:
         size = delta_result_size(delta)
         limits = self._limits
-        if size > limits.meta_bytes and (size > limits.object_bytes or base[0] != BLOB):
+        if size > limits.object_bytes or (size > limits.meta_bytes and base[0] != BLOB):
             raise PackError(f"the delta at {offset} makes an object of {size} bytes", "raise the mirror's limits")
         try:
             pieces = apply_delta(base[1], delta)

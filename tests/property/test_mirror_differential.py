@@ -140,7 +140,8 @@ def told(ours: Mirror, repo: GitRepo, ref: str) -> None:
     before = dict(ours.refs)
     new = repo.refs().get(ref)
     old = before.get(RefName(ref))
-    zero = zero_like(ObjectId(new or old)) if new or old else ZERO_ID
+    some = new or old
+    zero = zero_like(ObjectId(some)) if some else ZERO_ID
     change = RefChange(RefName(ref), ObjectId(old or zero), ObjectId(new or zero))
     result = ours.fetch(change)
     assert result.confirmed is True
