@@ -85,6 +85,7 @@ def _unknown(message: Message) -> Unknown:
     return message
 
 
+@cache
 def _by_type() -> Mapping[str, type[Message]]:
     """Every class, loaded when the first body is read: a push writes, and uses two."""
     from deploykit.messages import BY_TYPE
