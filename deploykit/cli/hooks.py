@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import click
+
+from deploykit.cli.options import json_option, print_json
+
+if TYPE_CHECKING:
+    from deploykit.installer import Done
+
+F = TypeVar("F", bound=Callable[..., object])
+_KINDS = ("git", "svn", "gitolite", "jenkins", "debian")
+
+
+def _kind_option(function: F) -> F:
+    text = "What PATHS are; git, svn and gitolite are found out."
+    option: Callable[[F], F] = click.option("--kind", type=click.Choice(_KINDS), help=text)
+    return option(function)
+
+
+_paths = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 
 
 @click.group()
@@ -14,20 +33,58 @@ def hooks() -> None:
     \b
     Example:
       deploykit hooks install /srv/git/shop.git
+      deploykit hooks check /srv/git/shop.git
     """
 
 
 @hooks.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(["git"]), default="git", show_default=True)
-def install(paths: tuple[Path, ...], kind: str) -> None:
-    """Install the hook into each repository at PATHS.
+@_paths
+@_kind_option
+@click.option("--chain", is_flag=True, help="Keep a hook that is there: it moves to <hook>.d/10-kept and runs first.")
+@json_option
+def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: bool) -> None:
+    """Install the hook for what is at PATHS: a repository, gitolite's home, or the directory for a program.
+
+    It gets the interpreter of this installation. Installing again changes nothing but an old script.
 
     \b
     Example:
       deploykit hooks install /srv/git/*.git
+      deploykit hooks install --chain /srv/svn/web
+      deploykit hooks install --kind gitolite /home/git
+      deploykit hooks install --kind jenkins /usr/local/bin
     """
-    from deploykit.installer import install_git
+    from deploykit import installer
 
     for path in paths:
-        click.echo(f"installed ({kind}): {install_git(path)}")
+        _show(installer.install(path, kind, chain=chain), as_json)  # type: ignore[arg-type]  # click checked it
+
+
+@hooks.command()
+@_paths
+@_kind_option
+@json_option
+def uninstall(paths: tuple[Path, ...], kind: str | None, as_json: bool) -> None:
+    """Remove the hook from PATHS; a hook that was kept comes back.
+
+    \b
+    Example:
+      deploykit hooks uninstall /srv/git/shop.git
+    """
+    from deploykit import installer
+
+    for path in paths:
+        _show(installer.uninstall(path, kind), as_json)  # type: ignore[arg-type]  # click checked it
+
+
+def _show(done: Done, as_json: bool) -> None:
+    if as_json:
+        kept = str(done.kept) if done.kept else None
+        told = {"path": str(done.path), "kind": done.kind, "change": done.change, "kept": kept, "note": done.note}
+        print_json(told)
+        return
+    click.echo(f"{done.change} ({done.kind}): {done.path}")
+    if done.kept:
+        click.echo(f"  the hook that was there {'is back' if done.change == 'removed' else 'is kept as'} {done.kept}")
+    if done.note:
+        click.echo(f"  {done.note}")

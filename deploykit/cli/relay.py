@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import click
 
 from deploykit.cli.options import config_option, json_option, load, print_json
@@ -11,10 +12,15 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 
 @click.command()
 @config_option
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Another spool than the settings name; it must exist.",
+)
 @click.option("--once", is_flag=True, help="Send what waits, then end; 1 if something is left or became a dead letter.")
 @click.option("--deadline", default=60.0, show_default=True, help="With --once: seconds after which it ends anyway.")
 @json_option
-def relay(config: Path | None, once: bool, deadline: float, as_json: bool) -> None:
+def relay(config: Path | None, spool: Path | None, once: bool, deadline: float, as_json: bool) -> None:
     """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it.
 
     Run by the spool's owner it sends everybody's records, run by another user its own.
@@ -27,6 +33,8 @@ def relay(config: Path | None, once: bool, deadline: float, as_json: bool) -> No
     from deploykit.daemons import relay as daemon
 
     settings = load(config)
+    if spool is not None:
+        settings = attrs.evolve(settings, outbox=attrs.evolve(settings.outbox, path=spool, create=False))
     if not once:
         daemon.run(settings, on_ready=lambda spool: click.echo(f"ready: relay of {spool}"))
         return

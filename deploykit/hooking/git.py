@@ -1,0 +1,152 @@
+"""git's post-receive: the lines `OLD NEW REF` of one push to messages, all refs in one go.
+
+Rules: ids and names come from git and are parsed; commit data is read by two git processes at most for a push of any
+size, one for most (see `repository`); what cannot be learnt in time is left out, and the event is queued all the same.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from deploykit.errors import HookError, InvalidName
+from deploykit.hooking import say
+from deploykit.hooking.delivery import Queued, queue
+from deploykit.hooking.place import host_source, pusher, repository_name
+from deploykit.hooking.repository import Change, Repository, Story
+from deploykit.hooksettings import HookSettings, load_hook_settings
+from deploykit.messages.base import new_id, utc_now
+from deploykit.messages.source import Commit, RefUpdated
+from deploykit.names import RefName, RepoName, parse_object_id, parse_ref_name
+
+
+class Push(NamedTuple):
+    """What the lines said: the changes to tell of, how many refs the settings leave out, and what was no good."""
+
+    changes: tuple[Change, ...]
+    left_out: int
+    refused: tuple[str, ...]
+
+
+def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
+    """Tell of one push; see `deploykit.hooking.run`."""
+    environ = os.environ
+    git_dir = os.path.realpath(environ.get("GIT_DIR") or ".")
+    repository = Repository(git_dir, environ)
+    settings = load_hook_settings(git_dir, config=repository.config())
+    strict[0] = settings.strict
+    queued, push = announce(repository, settings, stdin, environ)
+    say(str(queued))
+    return 1 if settings.strict and push.refused else 0
+
+
+def announce(
+    repository: Repository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
+) -> tuple[Queued, Push]:
+    """Queue the events of one push."""
+    messages, push, notes = messages_of(repository, settings, lines, environ)
+    return queue(messages, settings, environ, notes=notes), push
+
+
+def messages_of(
+    repository: Repository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
+) -> tuple[list[RefUpdated], Push, tuple[str, ...]]:
+    """Make the events of one push, with what a person should know besides.
+
+    Raises:
+        InvalidName: the repository's name.
+    """
+    push = parse_push(lines, settings.refs)
+    notes: list[str] = []
+    if push.refused:
+        more = f" and {len(push.refused) - 1} more" if len(push.refused) > 1 else ""
+        notes.append(f"left out {push.refused[0]}{more}")
+    if push.left_out:
+        notes.append(f"{push.left_out} not told of: `refs` in the settings leaves them out")
+    if not push.changes:
+        return [], push, tuple(notes)
+    name = repository_name(repository.path, settings, environ)
+    try:
+        stories = repository.stories(push.changes, deadline=monotonic() + settings.timeout)
+    except HookError as error:
+        stories = [Story() for _ in push.changes]
+        notes.append(f"without their commits: {error}")
+    told = zip(push.changes, stories, strict=True)
+    return _messages(name, told, pusher(environ)), push, tuple(notes)
+
+
+def parse_push(lines: bytes, refs: Sequence[str]) -> Push:
+    """Read what git writes to the hook: `OLD NEW REF`, a line for each ref.
+
+    Args:
+        lines: as they came; a ref may hold any bytes.
+        refs: patterns of those to tell of.
+    """
+    changes: list[Change] = []
+    refused: list[str] = []
+    left_out = 0
+    for line in lines.split(b"\n"):
+        if not line:
+            continue
+        old, _, rest = line.partition(b" ")
+        new, _, ref = rest.partition(b" ")
+        try:
+            name = parse_ref_name(ref.decode("utf-8", "surrogateescape"))
+            if not wanted(name, refs):
+                left_out += 1
+                continue
+            ids = (parse_object_id(each.decode("ascii", "replace")) for each in (old, new))
+            changes.append(Change(next(ids), next(ids), name))
+        except InvalidName as error:
+            refused.append(error.problem)
+    return Push(tuple(changes), left_out, tuple(refused))
+
+
+def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
+    """Tell whether a ref is to be told of."""
+    for pattern in patterns:
+        if pattern.endswith("/*") and "*" not in pattern[:-1]:  # a prefix: the usual case, and quick to see
+            if ref.startswith(pattern[:-1]):
+                return True
+        else:
+            from fnmatch import fnmatchcase
+
+            if fnmatchcase(ref, pattern):
+                return True
+    return False
+
+
+#: Characters of commit messages in one event: in any form, and with every one of them escaped, it stays a message.
+_TEXT_BUDGET = 60_000
+
+
+def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str) -> list[RefUpdated]:
+    """All refs of a push share its id as their thread; the first event is the push's own."""
+    thread = new_id()
+    source, now = host_source("git"), utc_now()
+    return [
+        RefUpdated(
+            id=new_id() if number else thread,
+            source=source,
+            time=now,
+            correlation_id=thread,
+            repo=repo,
+            ref=change.ref,
+            old=change.old,
+            new=change.new,
+            forced=story.forced,
+            pusher=who,
+            commits=_fitting(story.commits),
+            commit_count=story.total,
+        )
+        for number, (change, story) in enumerate(told)
+    ]
+
+
+def _fitting(commits: tuple[Commit, ...]) -> tuple[Commit, ...]:
+    if sum(len(commit.message) for commit in commits) <= _TEXT_BUDGET:
+        return commits
+    each = _TEXT_BUDGET // len(commits)
+    return tuple(Commit(id=c.id, author=c.author, time=c.time, message=c.message[:each]) for c in commits)

@@ -1,0 +1,235 @@
+"""Start programs from a hook: what they see of our environment is an allow-list, and none outlives its deadline.
+
+By `posix_spawn` and pipes, because `subprocess` costs every push a third of an interpreter start. Linux only, as the
+rest of the outbox is.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Mapping, Sequence
+from time import monotonic
+
+from deploykit.errors import HookError
+
+#: All that a program we start sees of our environment. No GIT_*, no LD_*, no PYTHON*: whoever can set a variable of
+#: the hook must not thereby choose a library, a repository or a command.
+KEPT = ("HOME", "PATH", "TMPDIR", "USER", "LOGNAME")
+
+_SIGPIPE, _SIGKILL = 13, 9
+_CHUNK = 1 << 18
+#: What fits into a pipe that nobody reads: more requests than this are never outstanding.
+_ASK_AT_ONCE = 32 * 1024
+_MAX_OBJECT = 1 << 16
+
+
+def child_environment(environ: Mapping[str, str], extra: dict[str, str]) -> dict[str, str]:
+    """Return the environment for a program we start."""
+    kept = {name: environ[name] for name in KEPT if name in environ}
+    kept["PATH"] = ":".join(part for part in kept.get("PATH", "").split(":") if part.startswith("/")) or os.defpath
+    return kept | {"LC_ALL": "C.UTF-8"} | extra
+
+
+def find_program(name: str, env: Mapping[str, str]) -> str:
+    """Return the path of a program.
+
+    Raises:
+        HookError: it is not installed, or not on PATH.
+    """
+    for directory in env["PATH"].split(":"):
+        path = f"{directory}/{name}"
+        if directory.startswith("/") and os.access(path, os.X_OK):
+            return path
+    raise HookError(f"{name} is not on PATH ({env['PATH']})", f"install {name}")
+
+
+class Program:
+    """A program at work, its output on a pipe (a context manager: leaving it ends the program).
+
+    Args:
+        argv: the program's name, looked up on `env["PATH"]`, and its arguments.
+        env: its whole environment.
+        deadline: the instant (`time.monotonic`) at which it is killed.
+        stdin: all of its input; None keeps its input open for `ask`.
+
+    Raises:
+        HookError: it cannot be started.
+    """
+
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], deadline: float, stdin: bytes | None = None
+    ) -> None:
+        path = find_program(argv[0], env)
+        self.name = f"{argv[0]} {argv[1]}" if len(argv) > 1 else argv[0]
+        self._deadline = deadline
+        self._buffer = b""
+        self._at = 0  # where in the buffer what was not looked at yet begins
+        self._code: int | None = None
+        self._in = -1
+        out, child_out = os.pipe()
+        self._err = os.memfd_create("stderr")
+        if stdin is None:
+            child_in, self._in = os.pipe()
+        else:
+            child_in = os.memfd_create("stdin")
+            view = memoryview(stdin)
+            while view:
+                view = view[os.write(child_in, view) :]
+            os.lseek(child_in, 0, os.SEEK_SET)
+        actions = [
+            (os.POSIX_SPAWN_DUP2, child_in, 0),
+            (os.POSIX_SPAWN_DUP2, child_out, 1),
+            (os.POSIX_SPAWN_DUP2, self._err, 2),
+        ]
+        try:
+            self._pid = os.posix_spawn(path, list(argv), env, file_actions=actions, setsigdef=[_SIGPIPE])
+        except OSError as error:
+            self._pid = 0
+            raise HookError(f"cannot start {path}: {error.strerror}") from error
+        finally:
+            os.close(child_in)
+            os.close(child_out)
+            if not self._pid:
+                self._close()
+        self._out = out
+        self._poll = select.poll()
+        self._poll.register(out, select.POLLIN)
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._code is None:
+            self._kill()
+        self._close()
+
+    def _close(self) -> None:
+        for fd in (self._in, getattr(self, "_out", -1), self._err):
+            if fd >= 0:
+                os.close(fd)
+        self._in = self._out = self._err = -1
+
+    def _kill(self) -> None:
+        os.kill(self._pid, _SIGKILL)
+        self._reap()
+
+    def _reap(self) -> int:
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._code
+
+    def _more(self) -> bytes:
+        """Read what comes next; empty at the end."""
+        if not self._poll.poll(max(0.0, self._deadline - monotonic()) * 1000):
+            self._kill()
+            raise HookError(f"{self.name} took too long", "raise `timeout` in the hook's settings")
+        return os.read(self._out, _CHUNK)
+
+    def output(self, limit: int) -> bytes:
+        """Read all it prints and wait for its end.
+
+        Raises:
+            HookError: it failed, took too long, or printed more than `limit` bytes.
+        """
+        parts, size = [self._buffer[self._at :]], 0
+        while block := self._more():
+            parts.append(block)
+            size += len(block)
+            if size > limit:
+                raise HookError(f"{self.name} printed more than {limit} bytes")
+        self._end()
+        return b"".join(parts)
+
+    def _end(self) -> None:
+        code = self._reap()
+        if code != 0:
+            raise HookError(f"{self.name} failed ({code}): {self._said()}")
+
+    def _said(self) -> str:
+        text = os.pread(self._err, 4096, 0).decode("utf-8", "replace").strip()
+        return text.splitlines()[0] if text else "it gave no reason"
+
+    # -- a conversation: requests in lines, answers as `git cat-file --batch` gives them -------------------------------
+
+    def ask(self, requests: Sequence[str]) -> list[tuple[str, str, bytes]]:
+        """Ask `git cat-file --batch` for objects; return (id, type, the first 64 KiB) each, type "" if missing.
+
+        Raises:
+            HookError: it ended, or took too long.
+        """
+        answers = []
+        at = 0
+        while at < len(requests):
+            size, start = 0, at
+            while at < len(requests) and size + len(requests[at]) < _ASK_AT_ONCE:
+                size += len(requests[at]) + 1
+                at += 1
+            try:
+                os.write(self._in, "".join(f"{r}\n" for r in requests[start:at]).encode())
+            except BrokenPipeError:
+                self._end()
+                raise HookError(f"{self.name} ended too early: {self._said()}") from None
+            answers += [self._answer() for _ in range(start, at)]
+        return answers
+
+    def _answer(self) -> tuple[str, str, bytes]:
+        while (end := self._buffer.find(b"\n", self._at)) < 0:
+            self._fill()
+        head = self._buffer[self._at : end].decode("ascii", "replace").split(" ")
+        self._at = end + 1
+        if len(head) != 3 or not head[2].isdigit():
+            return head[0], "", b""
+        return head[0], head[1], self._take(int(head[2]))
+
+    def _fill(self) -> None:
+        block = self._more()
+        if not block:
+            self._end()
+            raise HookError(f"{self.name} ended too early: {self._said()}")
+        self._buffer = self._buffer[self._at :] + block
+        self._at = 0
+
+    def _take(self, size: int) -> bytes:
+        """Take an object and the newline behind it off the stream; keep the start of it, in bounded memory."""
+        kept = b""
+        left = size + 1
+        while (have := len(self._buffer) - self._at) < left:
+            kept = (kept + self._buffer[self._at :])[:_MAX_OBJECT]
+            left -= have
+            self._at = len(self._buffer)
+            self._fill()
+        end = self._at + left
+        kept = (kept + self._buffer[self._at : end])[: min(size, _MAX_OBJECT)]
+        self._at = end
+        return kept
+
+
+def run_program(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    deadline: float,
+    stdin: bytes = b"",
+    limit: int = 256 << 20,
+) -> bytes:
+    """Run a program to its end and return what it printed.
+
+    Raises:
+        HookError: it is missing, failed, took too long, or printed more than `limit` bytes.
+    """
+    with Program(argv, env=env, deadline=deadline, stdin=stdin) as program:
+        return program.output(limit)
+
+
+def spawn_detached(argv: Sequence[str], env: Mapping[str, str]) -> None:
+    """Start a program that nobody waits for: own session, nothing inherited, so that a pusher's ssh closes at once.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
+    # git and sshd hand down descriptors that are not closed on exec; one of them left open holds the connection.
+    inherited = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2)
+    actions = [*null, *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited)]
+    os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=[_SIGPIPE])

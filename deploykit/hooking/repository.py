@@ -1,0 +1,234 @@
+"""A git repository as its hook sees it: which commits a push brought, read with the `git` that runs the hook.
+
+How little it asks for: one `git cat-file --batch` answers for the tips, for commits that lie in a line between old and
+new, and for all that is told of. Only what that cannot settle (merges, long or rewritten history, new refs) is listed,
+by one `git rev-list` for all refs of a kind. A ref whose history touches other old commits than its own gets a listing
+of its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from time import monotonic
+from typing import NamedTuple
+
+from deploykit.hooking.commits import Parsed, parse_commit
+from deploykit.hooking.history import Brought, attribute, parse_listing
+from deploykit.hooking.process import Program, child_environment, run_program
+from deploykit.messages.source import COMMITS_TOLD, Commit
+from deploykit.names import ObjectId, RefName, is_zero
+
+#: Commits looked at in search of straight lines; with more, one listing is quicker.
+_LOOK_AT_MOST = 4 * COMMITS_TOLD
+_CONFIG_PLACES = (
+    "/etc/gitconfig",
+    "{home}/.gitconfig",
+    "{home}/.config/git/config",
+    "{git}/config",
+    "{git}/config.worktree",
+)
+
+
+class Change(NamedTuple):
+    """One line of the hook's input."""
+
+    old: ObjectId
+    new: ObjectId
+    ref: RefName
+
+
+class Story(NamedTuple):
+    """What a push brought to one ref."""
+
+    total: int = 0
+    commits: tuple[Commit, ...] = ()
+    forced: bool = False
+
+
+class _Move(NamedTuple):
+    """A ref that has commits: between which two, and whether there was one before."""
+
+    place: int
+    tip: str
+    base: str  # empty: created
+
+
+class Repository:
+    """A repository, for the time of one hook.
+
+    Args:
+        path: its git directory, absolute.
+        environ: of the hook.
+    """
+
+    def __init__(self, path: str, environ: Mapping[str, str]) -> None:
+        self.path = path
+        # Replace refs and grafts would show another history than the one that was pushed.
+        told = {"GIT_DIR": path, "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
+        self._env = child_environment(environ, told)
+
+    def config(self) -> list[tuple[str, str]]:
+        """Read git config's `deploykit.*`, without their prefix. git is asked only where a file mentions any."""
+        home = self._env.get("HOME", "")
+        if not any(_mentions(place.format(home=home, git=self.path)) for place in _CONFIG_PLACES):
+            return []
+        raw = run_program(
+            ("git", "config", "--null", "--get-regexp", r"^deploykit\."), env=self._env, deadline=monotonic() + 10
+        )
+        entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0") if entry)
+        return [(key.partition(".")[2], value if found else "true") for key, found, value in entries]
+
+    def stories(self, changes: Sequence[Change], *, deadline: float) -> list[Story]:
+        """Tell what each change brought.
+
+        Raises:
+            HookError: git cannot be run, failed, or the deadline passed.
+        """
+        stories = [Story()] * len(changes)
+        there = [place for place, change in enumerate(changes) if not is_zero(change.new)]
+        if not there:
+            return stories
+        with Program(("git", "cat-file", "--batch"), env=self._env, deadline=deadline) as batch:
+            reader = _Reader(batch)
+            moves = _moves(reader, changes, there)
+            brought, forced = self._brought(reader, moves, changes, deadline)
+            reader.read(oid for one in brought.values() for oid in one.told)
+            for place, one in brought.items():
+                commits = tuple(reader.known[oid].commit for oid in one.told if oid in reader.known)
+                stories[place] = Story(one.total, commits, place in forced)
+        return stories
+
+    def _brought(
+        self, reader: _Reader, moves: Sequence[_Move], changes: Sequence[Change], deadline: float
+    ) -> tuple[dict[int, Brought], set[int]]:
+        found: dict[int, Brought] = {}
+        created = [move for move in moves if not move.base]
+        left = _straight(reader, [move for move in moves if move.base], found)
+        if len(left) > 1:
+            listing = self._list([m.tip for m in left], [m.base for m in left], deadline)
+            for move, one in zip(left, attribute(listing, [m.tip for m in left]), strict=True):
+                if one.borders <= {move.base}:
+                    found[move.place] = one
+        for move in left:
+            if move.place not in found:
+                listing = self._list([move.tip], [move.base], deadline)
+                (found[move.place],) = attribute(listing, [move.tip])
+        # Old is behind new exactly if it is a parent of something that only new reaches.
+        forced = {m.place for m in moves if m.base and m.base != m.tip and m.base not in found[m.place].borders}
+        if created:
+            tips = [move.tip for move in created]
+            listing = self._list(tips, self._before(changes, deadline), deadline)
+            found |= {move.place: one for move, one in zip(created, attribute(listing, tips), strict=True)}
+        return found, forced
+
+    def _list(self, tips: Iterable[str], without: Iterable[str], deadline: float) -> list[tuple[str, list[str]]]:
+        """List what is reachable from `tips` and not from `without`, newest first, children before parents."""
+        words = "".join(
+            [*(f"{oid}\n" for oid in dict.fromkeys(tips)), *(f"^{oid}\n" for oid in dict.fromkeys(without))]
+        )
+        raw = run_program(
+            ("git", "rev-list", "--date-order", "--parents", "--ignore-missing", "--stdin"),
+            env=self._env,
+            deadline=deadline,
+            stdin=words.encode(),
+        )
+        return parse_listing(raw)
+
+    def _before(self, changes: Sequence[Change], deadline: float) -> list[str]:
+        """What the refs held before the push: those that it did not touch, and the old ends of those it did."""
+        raw = run_program(
+            ("git", "for-each-ref", "--format=%(objectname) %(refname)"), env=self._env, deadline=deadline
+        )
+        touched = {change.ref.encode("utf-8", "surrogateescape") for change in changes}
+        lines = (line.partition(b" ") for line in raw.splitlines())
+        kept = [oid.decode("ascii") for oid, _, ref in lines if ref not in touched]
+        return kept + [change.old for change in changes if not is_zero(change.old)]
+
+
+class _Reader:
+    """Reads commits, each once."""
+
+    def __init__(self, batch: Program) -> None:
+        self._batch = batch
+        self.known: dict[str, Parsed] = {}
+
+    def tips(self, objects: Iterable[str]) -> dict[str, str]:
+        """Return the commit that each object is or, as a tag, points to; what points to none is left out."""
+        names = list(dict.fromkeys(objects))
+        found = {}
+        for name, (oid, kind, raw) in zip(names, self._batch.ask([f"{n}^{{commit}}" for n in names]), strict=True):
+            if kind == "commit":
+                found[name] = oid
+                self.known.setdefault(oid, parse_commit(oid, raw))
+        return found
+
+    def read(self, oids: Iterable[str]) -> None:
+        """Read those commits that are not known yet and are there."""
+        wanted = [oid for oid in dict.fromkeys(oids) if oid not in self.known]
+        for oid, kind, raw in self._batch.ask(wanted):
+            if kind == "commit":
+                self.known[oid] = parse_commit(oid, raw)
+
+
+def _moves(reader: _Reader, changes: Sequence[Change], there: Sequence[int]) -> list[_Move]:
+    """Find the commits that the refs went between. A ref to something else than a commit has none."""
+    # The old end of a branch is a commit; only a tag's may be an object that points to one.
+    old_tags = [c.old for c in changes if not is_zero(c.old) and not is_zero(c.new) and _may_be_tag(c.ref)]
+    commits = reader.tips([*(changes[place].new for place in there), *old_tags])
+    moves = []
+    for place in there:
+        change = changes[place]
+        tip = commits.get(change.new)
+        if tip is not None:
+            old = "" if is_zero(change.old) else str(change.old)
+            moves.append(_Move(place, tip, commits.get(old, old)))
+    return moves
+
+
+def _may_be_tag(ref: RefName) -> bool:
+    return not ref.startswith("refs/heads/")
+
+
+def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, Brought]) -> list[_Move]:
+    """Settle the moves along a line of single parents, the usual case; return the others."""
+    lines: dict[_Move, list[str]] = {}
+    for move in moves:
+        if move.tip == move.base:
+            found[move.place] = Brought(0, (), frozenset())
+        else:
+            lines[move] = [move.tip]
+    left: list[_Move] = []
+    looked = 0
+    while lines:
+        ends = {line[-1] for line in lines.values()}
+        looked += len(ends - reader.known.keys())
+        if looked > _LOOK_AT_MOST:
+            return left + list(lines)
+        reader.read(ends)
+        for move, line in list(lines.items()):
+            commit = reader.known.get(line[-1])
+            if commit is None or len(commit.parents) != 1 or len(line) > COMMITS_TOLD:
+                left.append(move)
+                del lines[move]
+            elif commit.parents[0] == move.base:
+                found[move.place] = Brought(len(line), tuple(line[:COMMITS_TOLD]), frozenset({move.base}))
+                del lines[move]
+            else:
+                line.append(commit.parents[0])
+    return left
+
+
+def _mentions(path: str) -> bool:
+    """Tell whether a configuration file may hold a setting of ours, itself or by an include."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read().lower()
+    except OSError:
+        return False
+    return b"deploykit" in text or b"[include" in text
+
+
+def is_there(path: str) -> bool:
+    """Tell whether `path` is a git directory."""
+    return os.path.isfile(f"{path}/HEAD") and os.path.isdir(f"{path}/objects")
