@@ -56,7 +56,6 @@ def export(
         TreeError: the tree holds what must not be written.
         OSError: the file system refused.
     """
-    building = site.building / name
     options = WriteOptions(
         durable=False,
         owner=ground.owner,
@@ -65,10 +64,13 @@ def export(
         commit=commit,
         progress=progress,
     )
-    exported = None
+    building, exported = site.building / name, None
     if recycled is not None:
+        # Under a name of its own: files of somebody else in it may keep it from being removed should it be of no use.
+        building = site.building / f"{name}.recycled"
         exported = _recycle(site, source, recycled, building, tree, ground, options)
     if exported is None:
+        building = site.building / name
         remove(site.building, name)
         manifest = write_tree(source.store, tree, building, ground.rules, options)
         exported = Exported(manifest=manifest, detail=f"{len(manifest)} files written")

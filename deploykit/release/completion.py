@@ -38,6 +38,7 @@ class Completion:
         self._site = site
         self._listeners = listeners
         self._now = now
+        self.journal = Journal(site.journal_file, durable=site.settings.durable)
 
     # -- up to the switch ------------------------------------------------------------------------------------------
 
@@ -145,8 +146,9 @@ class Completion:
 
     def failed(self, running: Running, failed: StepFailed) -> DeployResult:
         """A step before the switch failed: the live release was not touched."""
-        with contextlib.suppress(OSError):
-            build.remove(self._site.building, running.operation.release)  # on a full disk, room for the record
+        for name in (running.operation.release, f"{running.operation.release}.recycled"):
+            with contextlib.suppress(OSError):
+                build.remove(self._site.building, name)  # on a full disk, room for the record
         return self.record(running, "failure", status="failed", detail=str(failed.error), error=failed.error)
 
     # -- the record ------------------------------------------------------------------------------------------------
@@ -251,7 +253,7 @@ class Completion:
             return None
         state = site.state()
         known = next((o for o in state.operations if o.number == entry.operation.number), None)
-        journal = Journal(site.journal_file, durable=site.settings.durable)
+        journal = self.journal
         if known is not None and known.outcome not in ("", "interrupted"):
             journal.finish()  # on record; only the journal's removal was cut off
             self._sweep(state)

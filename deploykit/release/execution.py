@@ -13,7 +13,7 @@ import attrs
 from deploykit.errors import DeploykitError, PolicyRefused, PreflightRefused, ReleaseError
 from deploykit.release import build, preflight
 from deploykit.release.completion import CUT_OFF, Completion, ground_on_disk
-from deploykit.release.journal import Entry, Journal
+from deploykit.release.journal import Entry
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import plan_deploy, plan_resume, plan_rollback
 from deploykit.release.preflight import Allowances, Ground
@@ -308,7 +308,7 @@ class Execution:
         return self._begin(entry, ground)
 
     def _begin(self, entry: Entry, ground: Ground) -> Running | DeployResult:
-        journal = Journal(self._site.journal_file, durable=self._site.settings.durable)
+        journal = self._completion.journal
         try:
             journal.begin(entry)
         except OSError as error:

@@ -11,6 +11,7 @@ Rules kept here:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -213,19 +214,26 @@ class Runner:
         if not self.site.journal_file.exists():
             return None
         with self.site.locked():
-            return self._completion().recover()
+            completion = self._completion()
+            try:
+                return completion.recover()
+            finally:
+                completion.journal.close()
 
     # -- inside the lock -------------------------------------------------------------------------------------------
 
     def _locked(self, act: Callable[[Execution], DeployResult]) -> DeployResult:
-        try:
-            self.site.set_up()
-        except PreflightRefused as error:
-            return refused(error)
-        with self.site.locked():
+        with contextlib.ExitStack() as stack:
             try:
-                self._completion().recover()
-                return act(self._execution())
+                self.site.set_up()
+                stack.enter_context(self.site.locked())
+            except PreflightRefused as error:
+                return refused(error)
+            completion = self._completion()
+            stack.callback(completion.journal.close)
+            try:
+                completion.recover()
+                return act(self._execution(completion))
             except OSError as error:
                 # Not even the record could be written. The journal is still there: the next start ends what this
                 # one could not.
@@ -238,5 +246,5 @@ class Runner:
     def _completion(self) -> Completion:
         return Completion(self.site, self._listeners, self._now)
 
-    def _execution(self) -> Execution:
-        return Execution(self.site, self._completion(), self._listeners, self._progress, self._node, self._now)
+    def _execution(self, completion: Completion) -> Execution:
+        return Execution(self.site, completion, self._listeners, self._progress, self._node, self._now)

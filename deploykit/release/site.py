@@ -182,9 +182,15 @@ class Site:
 
         Raises:
             LockBusy: another one still runs.
+            PreflightRefused: the lock file cannot be opened.
         """
         wait = self.settings.lock_wait if wait is None else wait
-        fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        try:
+            fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        except OSError as error:
+            raise PreflightRefused(
+                f"cannot lock {self.path}: {error.strerror}", "make .deploykit writable for the deploying user"
+            ) from error
         try:
             deadline = clock() + wait
             told = False
