@@ -137,6 +137,14 @@ class PublishRefused(PublishError):
     """The broker refused this very message. Sending the same again does not help: set it aside and look at it."""
 
 
+class PublishManyFailed(PublishError):
+    """Some of many messages are not confirmed. `outcomes` has one entry for each, None for those that arrived."""
+
+    def __init__(self, problem: str, remedy: str = "", *, outcomes: tuple[BusError | None, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.outcomes = outcomes
+
+
 class BusClosed(BusError):
     """The bus was stopped. Start a new one."""
 

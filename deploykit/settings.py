@@ -44,6 +44,7 @@ class BusSettings:
         backoff_initial, backoff_max: ceiling of the first and of every pause between two rounds of attempts.
         stall_timeout: no receipt for so long while some are owed: the connection is given up.
         window, window_bytes: most messages that may wait for their receipts; who publishes more waits.
+        in_flight: most of them that are written to the broker and not yet confirmed.
         max_frame: largest body taken; a larger one goes to the dead letters unread.
         dead_letter: where messages go that were given up.
     """
@@ -65,6 +66,7 @@ class BusSettings:
     backoff_max: float = 30.0
     stall_timeout: float = 60.0
     window: int = 5000
+    in_flight: int = 256
     window_bytes: int = 32 * 1024 * 1024
     max_frame: int = 4 * 1024 * 1024
     dead_letter: str = "/queue/deploykit.dead-letter"

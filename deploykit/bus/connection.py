@@ -19,6 +19,7 @@ import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -61,6 +62,10 @@ _PROTOCOLS: Final = {"1.0": Protocol10, "1.1": Protocol11, "1.2": Protocol12}
 VERSIONS: Final = ("1.0", "1.1", "1.2")
 _CHUNK: Final = 64 * 1024
 _BATCH: Final = 128 * 1024
+#: With so many receipts under way, wait a moment before looking for them: brokers write each by itself, and taking
+#: them one by one would cost both sides more than the messages.
+_MANY: Final = 32
+_GATHER: Final = 0.0005
 _BEFORE_LOGIN: Final = 64 * 1024
 _LOGIN_WORDS: Final = re.compile(
     r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
@@ -158,6 +163,7 @@ class Connection:
         self._unwritten = memoryview(b"")
         self._more_to_read = False
         self._rule: Escaping = escaping("1.0")
+        self._writing = threading.Lock()
         self._send_heads: dict[tuple[str, bool], str] = {}
         self._sent = self._heard = self._moved = monotonic()
         self._probed = 0.0
@@ -270,6 +276,8 @@ class Connection:
             Lost: the connection is over.
         """
         self._flush()
+        if self._ledger.in_flight >= _MANY:
+            time.sleep(_GATHER)
         now = monotonic()
         due = self._watch(now)
         mask = (0 if self.paused else READ) | (WRITE if len(self._unwritten) else 0)
@@ -281,7 +289,7 @@ class Connection:
     def _has_work(self) -> bool:
         if len(self._unwritten):
             return False
-        return bool(self.outgoing) or (self._ledger.has_unsent and not self._ledger.careful)
+        return bool(self.outgoing) or self._ledger.has_unsent
 
     def _watch(self, now: float) -> float:
         """Keep the heart-beats; return when to look again."""
@@ -306,6 +314,28 @@ class Connection:
 
     def _flush(self) -> None:
         """Write as much as the socket takes, many frames in one call."""
+        with self._writing:
+            self._write_some()
+
+    def flush_now(self) -> None:
+        """Write from another thread than the supervisor's, to spare a caller who waits the way through it.
+
+        OpenSSL does not take two threads at once, so over TLS the supervisor is woken instead; and so it is when it has
+        a whole burst to write anyway.
+        """
+        if self._context is not None or self._ledger.in_flight >= _MANY or not self._writing.acquire(blocking=False):
+            self._waiter.wake()
+            return
+        try:
+            self._write_some()
+            if len(self._unwritten):
+                self._waiter.wake()
+        except Lost:
+            self._waiter.wake()  # the supervisor will see it too
+        finally:
+            self._writing.release()
+
+    def _write_some(self) -> None:
         sock = self._live()
         while True:
             if not len(self._unwritten):

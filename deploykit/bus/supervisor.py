@@ -181,6 +181,14 @@ class Supervisor:
             if left and not connection.dialect.gives_back_on_unsubscribe and keeps_messages(subscription.intent):
                 self._give_back(connection, left)
 
+    def flush_now(self) -> None:
+        """Get what waits on its way, for a caller who is about to wait for it."""
+        connection = self.connection
+        if connection is not None and connection.up:
+            connection.flush_now()
+        else:
+            self.waiter.wake()
+
     def _give_back(self, connection: Connection, count: int) -> None:
         """Let the broker have messages back that it gives to nobody else while this connection lives."""
         if self._drain_until is None and connection is self.connection:
