@@ -6,7 +6,8 @@ with Mirror.open("/var/lib/deploykit/mirrors/site.git", "https://git.example.net
 
 from __future__ import annotations
 
+from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.mirror import Mirror
 from deploykit.mirror.values import FetchResult, Progress, RefChange, Refusal, Resolved
 
-__all__ = ["FetchResult", "Mirror", "Progress", "RefChange", "Refusal", "Resolved"]
+__all__ = ["CheckReport", "FetchResult", "Mirror", "Progress", "RefChange", "Refusal", "Resolved"]

@@ -142,19 +142,30 @@ def locked(path: Path, wait: float) -> Iterator[int]:
     Raises:
         LockBusy: another process held it for `wait` seconds.
     """
-    try:
-        fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as exc:
-        raise disk_error(exc, path) from exc
-    try:
-        _flock(fd, path, wait)
-        yield fd
-    finally:
-        os.close(fd)
-
-
-def _flock(fd: int, path: Path, wait: float) -> None:
     end = time.monotonic() + wait
+    while True:
+        try:
+            fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as exc:
+            raise disk_error(exc, path) from exc
+        try:
+            _flock(fd, path, end)
+            if _is_still(fd, path / _LOCK):
+                yield fd
+                return
+        finally:
+            os.close(fd)
+
+
+def _is_still(fd: int, path: Path) -> bool:
+    """Tell whether the file we hold is the one at `path`: the mirror may have been replaced while we waited."""
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _flock(fd: int, path: Path, end: float) -> None:
     pause = 0.002
     while True:
         try:

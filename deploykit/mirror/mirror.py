@@ -13,8 +13,9 @@ from pathlib import Path
 from dulwich.object_store import DiskObjectStore
 
 from deploykit.errors import InvalidName, RefNotFound
-from deploykit.mirror import layout
+from deploykit.mirror import checking, layout
 from deploykit.mirror.address import parse_address
+from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.deadline import Deadline
 from deploykit.mirror.fetching import Fetch
 from deploykit.mirror.objects import Objects, StorePerThread
@@ -144,3 +145,35 @@ class Mirror:
                 return job.run(expected, started, allow_mass_deletion=allow_mass_deletion)
         except OSError as exc:
             raise layout.disk_error(exc, self.path) from exc
+
+    # -- soundness ---------------------------------------------------------------------------------------------------
+
+    def check(self, *, wait: float = 600.0) -> CheckReport:
+        """Read every byte and tell what is wrong. Changes nothing, and holds off fetches until it is done.
+
+        Args:
+            wait: seconds to wait for a fetch that is under way.
+
+        Raises:
+            LockBusy: a fetch takes longer than that.
+            MirrorError: the disk cannot be read.
+        """
+        with layout.locked(self.path, wait):
+            return checking.check(self.path)
+
+    def renew(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
+        """Clone anew and take the old mirror's place; the old one stays beside it as `NAME.damaged`.
+
+        Returns:
+            Where the old one is now.
+
+        Raises:
+            MirrorError: the clone failed; the old mirror stays where it was.
+        """
+
+        def clone(path: Path) -> None:
+            with Mirror.open(path, self.url, self.settings) as fresh:
+                fresh.fetch(deadline=deadline, progress=progress)
+
+        self.close()
+        return checking.replace(self.path, clone, wait=deadline or self.settings.deadline)

@@ -188,7 +188,7 @@ class PackScanner:
                     ids.append(b"")
                     continue
                 kind, plain = found[0], self._apply(found, plain, offset)
-            ids.append(name(kind, plain, offset))
+            ids.append(name(kind, plain))
             remember(offset, kind, plain)
         return pos
 
@@ -225,8 +225,17 @@ class PackScanner:
 
     # -- names and links ---------------------------------------------------------------------------------------------
 
-    def _name(self, kind: int, plain: bytes, offset: int) -> bytes:
+    def _name(self, kind: int, plain: bytes) -> bytes:
         oid = self._hash.new(b"%b %d\0%b" % (KIND_NAMES[kind], len(plain), plain)).digest()
+        self.note(kind, plain, oid)
+        return oid
+
+    def note(self, kind: int, plain: bytes, oid: bytes) -> None:
+        """Note an object, and what it points to.
+
+        Raises:
+            PackError: it is malformed.
+        """
         self.known[kind].add(oid)
         self.missing[kind].discard(oid)
         if kind == TREE:
@@ -246,7 +255,6 @@ class PackScanner:
             target_kind, target = tag_link(plain, self._hash.hex_size, oid)
             self.tags[oid] = target
             self._link(target_kind, target)
-        return oid
 
     def _link_entries(self, entries: list[bytes]) -> None:
         size = self._hash.size
@@ -352,7 +360,7 @@ class PackScanner:
                 pinned -= len(base[1])
             at = self.offsets[child]
             plain = self._apply(base, self._read_at(at)[2], at)
-            oid = self.ids[child] = self._name(base[0], plain, at)
+            oid = self.ids[child] = self._name(base[0], plain)
             children = self._children(at, oid)
             if children:
                 pinned += len(plain)
@@ -527,6 +535,24 @@ def delta_result_size(delta: bytes) -> int:
             if not byte & 128:
                 break
     return size
+
+
+def note_object(
+    kind: int,
+    plain: bytes,
+    oid: bytes,
+    hash_kind: HashKind,
+    known: dict[int, set[bytes]],
+    missing: dict[int, set[bytes]],
+) -> None:
+    """Note one whole object and what it points to, as the scanner does.
+
+    Raises:
+        PackError: it is malformed.
+    """
+    scanner = PackScanner(hash_kind, -1)
+    scanner.known, scanner.missing = known, missing
+    scanner.note(kind, plain, oid)
 
 
 def commit_links(plain: bytes, hex_size: int, oid: bytes) -> Iterator[tuple[int, bytes]]:

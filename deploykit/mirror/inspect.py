@@ -1,0 +1,79 @@
+"""Look at mirrors without their settings: for people and scripts. Read only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+from deploykit.errors import UsageError
+from deploykit.mirror import layout
+from deploykit.mirror.checking import CheckReport, check
+from deploykit.mirror.refstore import RefStore
+from deploykit.names import ObjectId, RefName
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class MirrorInfo:
+    """A mirror at a glance. `bytes` counts its packs; `format` is `sha1` or `sha256`."""
+
+    path: Path
+    refs: int
+    packs: int
+    bytes: int
+    head: RefName | None
+    format: str
+
+
+def find_mirrors(directory: Path) -> list[Path]:
+    """The mirrors right below a directory, by name."""
+    if not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if layout.is_repository(path) and path.suffix != ".damaged")
+
+
+def describe(path: Path) -> MirrorInfo:
+    """Tell what is at `path`.
+
+    Raises:
+        UsageError: no bare repository.
+        MirrorCorrupt: it cannot be read.
+    """
+    _must_be_one(path)
+    packs = list((path / "objects" / "pack").glob("*.pack"))
+    refs = RefStore(path)
+    return MirrorInfo(
+        path=path,
+        refs=len(refs.read()),
+        packs=len(packs),
+        bytes=sum(pack.stat().st_size for pack in packs),
+        head=refs.head,
+        format=layout.read_format(path).name,
+    )
+
+
+def refs_of(path: Path) -> dict[RefName, ObjectId]:
+    """All refs of the mirror at `path`, by name.
+
+    Raises:
+        UsageError: no bare repository.
+    """
+    _must_be_one(path)
+    return dict(sorted(RefStore(path).read().items()))
+
+
+def check_path(path: Path, *, wait: float = 600.0) -> CheckReport:
+    """Check the mirror at `path`, without knowing its origin.
+
+    Raises:
+        UsageError: no bare repository.
+        LockBusy: a fetch goes on for longer than `wait` seconds.
+    """
+    _must_be_one(path)
+    with layout.locked(path, wait):
+        return check(path)
+
+
+def _must_be_one(path: Path) -> None:
+    if not layout.is_repository(path):
+        raise UsageError(f"{path} is not a mirror", "give the directory that `mirror sync` made")
