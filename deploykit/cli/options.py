@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,9 @@ import click
 
 if TYPE_CHECKING:
     from deploykit.settings import Settings
+
+# JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators.
+_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,5 +43,6 @@ def load(config: Path | None) -> Settings:
 
 
 def print_json(value: object) -> None:
-    """Print one JSON document on one line, at once."""
-    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+    """Print one JSON document on one line, at once. What a terminal would obey or hide is escaped."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    click.echo(_UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text))

@@ -189,4 +189,5 @@ def is_json_media(value: object) -> bool:
 
 def more(found: list[str]) -> str:
     """The way out for a list of mistakes: how many more there are."""
-    return f"and {len(found) - 1} more mistakes, see `problems`" if len(found) > 1 else ""
+    rest = len(found) - 1
+    return f"and {rest} more mistake{'s' if rest > 1 else ''}" if rest else ""
