@@ -1,10 +1,106 @@
-"""To come."""
+"""Subversion's post-commit (REPO REV TXN) to a message: one revision, and all the projects it touches.
+
+Rules: Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
+What a commit changed is asked of svnlook alone, by revision number; nothing of it becomes an argument.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from time import monotonic
+from typing import NamedTuple
+
+from deploykit.errors import HookError
+from deploykit.hooking import say
+from deploykit.hooking.delivery import queue
+from deploykit.hooking.place import host_source, repository_name
+from deploykit.hooking.process import Program, child_environment
+from deploykit.hooksettings import HookSettings, load_hook_settings
+from deploykit.messages.base import new_id
+from deploykit.messages.source import COMMIT_TEXT, DIRS_TOLD, RevisionCommitted, svn_projects
+
+_AUTHOR = 300
+_PATH = 2000
+_PROJECTS = 1000
+
+
+class Info(NamedTuple):
+    """What `svnlook info` says."""
+
+    author: str = ""
+    committed: datetime | None = None
+    log: str = ""
 
 
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """To come."""
+    """Tell of one revision; see `deploykit.hooking.run`."""
+    if len(argv) < 2 or not argv[1].isdecimal() or not argv[1].isascii():
+        raise HookError("Subversion gives a repository and a revision", "is this script its hooks/post-commit?")
+    path, revision = os.path.realpath(argv[0]), int(argv[1])
+    settings = load_hook_settings(path)
+    strict[0] = settings.strict
+    message = message_of(path, revision, settings, os.environ)
+    say(str(queue([message], settings, os.environ)))
     return 0
+
+
+def message_of(path: str, revision: int, settings: HookSettings, environ: Mapping[str, str]) -> RevisionCommitted:
+    """Make the event of one revision.
+
+    Raises:
+        HookError: svnlook cannot be run, failed or took too long.
+    """
+    env = child_environment(environ, {})
+    deadline = monotonic() + settings.timeout
+    with ExitStack() as stack:
+        asked = [  # all three at once
+            stack.enter_context(
+                Program(("svnlook", what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
+            )
+            for what in ("info", "dirs-changed", "changed")
+        ]
+        info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
+    told = parse_info(info)
+    listed = [line for line in dirs.split("\n") if line]
+    layout = {*settings.trunk, *settings.branches, *settings.tags}
+    thread = new_id()
+    return RevisionCommitted(
+        id=thread,
+        correlation_id=thread,
+        source=host_source("svn"),
+        repo=repository_name(path, settings, environ),
+        revision=revision,
+        author=told.author[:_AUTHOR],
+        committed=told.committed,
+        log=told.log[:COMMIT_TEXT],
+        dirs=tuple(line[:_PATH] for line in listed[:DIRS_TOLD]),
+        dir_count=len(listed),
+        projects=svn_projects(changed_dirs(changed), layout)[:_PROJECTS],
+    )
+
+
+def changed_dirs(changed: str) -> list[str]:
+    """Read `svnlook changed`: the directories themselves, and those that files are in.
+
+    Not from `dirs-changed`: where a whole project is added, deleted or copied, that names only what is above it.
+    """
+    paths = (line[4:] for line in changed.split("\n") if len(line) > 4)
+    return list(dict.fromkeys(path if path.endswith("/") else path.rpartition("/")[0] + "/" for path in paths))
+
+
+def parse_info(text: str) -> Info:
+    """Read `svnlook info`: author, date, length of the log, the log."""
+    author, _, rest = text.partition("\n")
+    date, _, rest = rest.partition("\n")
+    return Info(author.strip(), parse_date(date), rest.partition("\n")[2].strip("\n"))
+
+
+def parse_date(text: str) -> datetime | None:
+    """Read `2012-04-19 10:00:00 +0100 (Thu, 19 Apr 2012)`; a revision may have none."""
+    try:
+        return datetime.strptime(text.partition(" (")[0], "%Y-%m-%d %H:%M:%S %z").astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from itertools import islice
 from typing import ClassVar, Final, Literal
@@ -115,11 +115,11 @@ class RevisionCommitted(Message):
 _LAYOUT = frozenset({"trunk", "tags", "branches"})
 
 
-def svn_projects(dirs: Iterable[str]) -> tuple[str, ...]:
+def svn_projects(dirs: Iterable[str], layout: Container[str] = _LAYOUT) -> tuple[str, ...]:
     """Name the projects that changed directories belong to, each once, in the order they come.
 
     A project is the last part of the path before the first `trunk`, `tags` or `branches`. A directory outside that
-    layout, or a repository that is one project, names none.
+    layout, or a repository that is one project, names none. `layout` holds other names where a repository uses some.
 
     >>> svn_projects(["web/trunk/src/", "lib/net/tags/1.0/", "web/branches/b/trunk/", "trunk/", "README/"])
     ('web', 'net')
@@ -127,7 +127,7 @@ def svn_projects(dirs: Iterable[str]) -> tuple[str, ...]:
     found: dict[str, None] = {}
     for directory in dirs:
         parts = directory.strip("/").split("/")
-        place = next((i for i, part in enumerate(parts) if part in _LAYOUT), 0)
+        place = next((i for i, part in enumerate(parts) if part in layout), 0)
         if place and parts[place - 1]:
             found[parts[place - 1]] = None
     return tuple(found)
