@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 _CHUNK: Final = 64 * 1024
 _LINGER: Final = 1.0  # seconds in which a peer that was refused may read why
 _SILENCE: Final = 3  # a peer is given up after this many of its own heart-beats
-_LOGIN_TIMEOUT: Final = 10.0  # seconds
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -60,7 +59,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self.engine.accept(self):
             self.cut(reset=True)
             return
-        self._timers["login"] = self._loop.call_later(_LOGIN_TIMEOUT, self._login_late)
+        self._timers["login"] = self._loop.call_later(self.engine.limits.login_timeout, self._login_late)
         self.obey_faults()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,9 +21,10 @@ from deploykit.testing.stomp_frames import StompFrame
 
 @frozen(kw_only=True)
 class BrokerLimits:
-    """How much the embedded broker takes on. Counts, or bytes."""
+    """How much the embedded broker takes on. Counts, or bytes; `login_timeout` in seconds."""
 
     max_connections: int = 512
+    login_timeout: float = 10.0
     max_subscriptions: int = 1000
     max_queues: int = 10_000
     max_queue_messages: int = 200_000

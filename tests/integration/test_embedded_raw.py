@@ -254,6 +254,8 @@ def test_expired_messages_are_dropped_whether_anybody_waits_or_not(broker: Embed
         broker.wait_for(lambda stats: stats.counters.get("expired") == 2)
         client.ask("SUBSCRIBE", id="1", destination="/queue/a")
         assert client.message().body == b"kept"
+        client.ask("SEND", b"old for a reader that waits", destination="/queue/a", expires=past)
+        assert client.silent()
         client.send("SEND", destination="/queue/a", expires="tomorrow")
         assert client.error().headers["message"] == "bad expires"
 
@@ -287,11 +289,32 @@ def test_before_login_only_small_frames_are_read(broker: EmbeddedBroker) -> None
 
 
 def test_one_connection_too_many_is_turned_away() -> None:
-    with EmbeddedBroker(limits=BrokerLimits(max_connections=1)) as broker, _client(broker):
-        with RawStomp(broker.port) as second:
-            assert second.ended()
-        with pytest.raises((ConnectionError, TimeoutError)):
+    with EmbeddedBroker(limits=BrokerLimits(max_connections=1)) as broker:
+        with _client(broker), pytest.raises(ConnectionError):
             _client(broker)
+        broker.wait_for(lambda stats: stats.connections == 0)
+        with _client(broker):
+            pass
+
+
+def test_who_does_not_log_in_is_sent_away() -> None:
+    with EmbeddedBroker(limits=BrokerLimits(login_timeout=0.1)) as broker:
+        with RawStomp(broker.port) as silent:
+            assert silent.error().headers["message"] == "no CONNECT came"
+        with _client(broker) as client:
+            assert client.silent(0.3)
+            client.ask("SEND", destination="/queue/a")
+
+
+def test_a_client_that_never_reads_its_receipts_is_read_no_further() -> None:
+    with EmbeddedBroker(limits=BrokerLimits(max_output=100_000)) as broker, _client(broker) as client:
+        frame = b"SEND\ndestination:/topic/t\nreceipt:" + b"r" * 10_000 + b"\n\n\0"
+        client.socket.settimeout(1.5)
+        with pytest.raises(TimeoutError):
+            client.raw(frame * 4000)
+        assert broker.stats().counters["published"] < 3000
+        with _client(broker) as other:
+            other.ask("SEND", destination="/queue/a")
 
 
 def test_subscriptions_transactions_and_destinations_are_bounded() -> None:

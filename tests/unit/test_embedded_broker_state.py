@@ -1,0 +1,57 @@
+"""Bounds of the embedded broker's state that no client can see."""
+
+from __future__ import annotations
+
+from deploykit.testing.broker_core import BrokerCore
+from deploykit.testing.broker_routing import Router, dead_letter_queue, durable_key
+from deploykit.testing.broker_state import BrokerLimits, Entry, Message, Queue
+from deploykit.testing.fault_state import FaultState
+from deploykit.testing.stomp_frames import StompFrame
+
+
+def _message(size: int = 0, expires: float | None = None) -> Message:
+    return Message(destination="/queue/a", headers={}, body=b"x" * size, expires=expires)
+
+
+def test_expired_messages_leave_nothing_behind_in_a_queue_that_nobody_reads() -> None:
+    queue = Queue(key="/queue/a", destination="/queue/a", limits=BrokerLimits())
+    kept = Entry(seq=0, message=_message())
+    queue.add(kept)
+    for seq in range(1, 10_000):
+        queue.add(Entry(seq=seq, message=_message(expires=1.0)))
+        for entry in queue.expired(2.0):
+            queue.settle(entry)
+    assert (queue.count, queue.expiring) == (1, 0)
+    assert len(queue._ready) < 100
+    assert queue.take() is kept
+
+
+def test_one_step_makes_no_more_output_for_a_client_than_the_high_water_mark() -> None:
+    limits = BrokerLimits(high_water=10_000)
+    router = Router(limits=limits, faults=FaultState(), keep=False, epoch="e", first_seq=1, record=0)
+    core = BrokerCore(router=router, users=None, limits=limits, faults=FaultState(), server="test")
+    session = core.open_session()
+    core.handle(session, StompFrame(command="CONNECT"), 0.0)
+    core.handle(session, StompFrame(command="SUBSCRIBE", headers={"destination": "/queue/a"}), 0.0)
+    for _ in range(100):
+        router.publish(_message(1000), 0.0)
+    assert 10_000 <= session.unflushed < 12_000
+    assert router.queues["/queue/a"].count == 100 - sum(frame.command == "MESSAGE" for frame in session.output)
+
+
+def test_the_size_of_messages_bounds_a_queue_as_well_as_their_number() -> None:
+    queue = Queue(key="/queue/a", destination="/queue/a", limits=BrokerLimits(max_queue_bytes=5000))
+    sizes = 0
+    while not queue.full:
+        queue.add(Entry(seq=sizes, message=_message(1000)))
+        sizes += 1
+    assert sizes == 4
+
+
+def test_no_two_durable_subscriptions_share_a_key() -> None:
+    assert durable_key("a", "/topic/b c") != durable_key("a /topic/b", "c")
+    assert durable_key("a b", "c") != durable_key("a", "b c")
+
+
+def test_dead_letters_are_named_after_their_destination() -> None:
+    assert dead_letter_queue("/queue/a") == dead_letter_queue("/topic/a") == "/queue/DLQ.a"
