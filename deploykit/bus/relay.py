@@ -269,7 +269,7 @@ class Relay:
                     self._send(record)
         while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
             self._sleep(min(_SLICE, end - monotonic()))
-        return bool(self._in_flight) or self._something_waits()
+        return bool(self._in_flight or self._unsettled) or self._something_waits()
 
     def _something_waits(self) -> bool:
         with closing(self._outbox.pending()) as records:

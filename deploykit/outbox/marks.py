@@ -46,11 +46,13 @@ def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> boo
     suffix = SUFFIXES[0] if spool.settles_all else SUFFIXES[1]
     fd = _open_own(spool, stem + suffix, suffix, writer)
     try:
-        if spool.shared:
-            os.fchmod(fd, 0o640)  # each reads what the other has settled
-        if os.geteuid() == 0 and suffix == SUFFIXES[0]:
-            os.fchown(fd, spool.owner, spool.gid)
-        os.pwrite(fd, _MAGIC, 0)
+        if os.pread(fd, len(_MAGIC), 0) != _MAGIC:  # new, or damaged
+            os.ftruncate(fd, 0)
+            if spool.shared:
+                os.fchmod(fd, 0o640)  # each reads what the other has settled
+            if os.geteuid() == 0 and suffix == SUFFIXES[0]:
+                os.fchown(fd, spool.owner, spool.gid)
+            os.pwrite(fd, _MAGIC, 0)
         os.pwrite(fd, b"x", len(_MAGIC) + number - 1)
     finally:
         os.close(fd)

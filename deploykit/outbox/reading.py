@@ -29,7 +29,7 @@ from deploykit.outbox.format import (
     parse_envelope,
     parse_head,
 )
-from deploykit.outbox.marks import SUFFIXES, read_marks
+from deploykit.outbox.marks import SUFFIXES, forget, read_marks
 from deploykit.outbox.record import Record, SetAside
 from deploykit.wire.frame import Frame
 
@@ -162,6 +162,9 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
         stem = name.removesuffix(clock.SUFFIX)
         waits = folder == spool.fd
         settled = read_marks(spool, stem, records, found.st_uid) if records > 1 and waits else b""
+        if records > 1 and settled == b"x" * records:
+            _finish(spool, stem)
+            return
         for number in range(1, records + 1):
             envelope = _envelope(file)
             if settled[number - 1 : number] == b"x":
@@ -184,6 +187,12 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
             )
         if file.read(1):
             raise Malformed("there is more in it than its records")
+
+
+def _finish(spool: Spool, stem: str) -> None:
+    """Remove a file whose records are all settled: who settled the last one was cut off before it could."""
+    spool.remove(stem + clock.SUFFIX)
+    forget(spool, stem)
 
 
 def _check_kind(spool: Spool, found: os.stat_result) -> None:

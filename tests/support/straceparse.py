@@ -30,6 +30,7 @@ NEEDS_DISK = ("fsync", "fdatasync", "sync_file_range")
 CALL = re.compile(r"^(?P<pid>\d+)\s+(?P<call>[a-z_0-9]+)\((?P<args>.*)$")
 _SOCKET = re.compile(r"^\d+<(socket|TCP|TCPv6|UNIX)\b")
 _RESULT = re.compile(r"\)\s+= .*$| <unfinished .*$")
+_FAILED = re.compile(r"\)\s+= -1 E[A-Z]+ [^=]*$")
 _NUMBERS = re.compile(r"[0-9a-f]{4,}|\d+")
 
 
@@ -97,6 +98,8 @@ def points_in(trace: str, roots: Sequence[str], *, network: bool) -> list[Point]
 
 
 def _changes(call: str, args: str, roots: Sequence[str], *, network: bool) -> bool:
+    if _FAILED.search(args):
+        return False
     if call in ("open", "openat", "openat2") and "O_CREAT" not in args and "O_TRUNC" not in args:
         return False
     if call in _SENDING or (call in _WRITING and _SOCKET.match(args)):

@@ -144,6 +144,7 @@ def test_points_are_numbered_as_each_thread_counts_its_own_calls() -> None:
             '7 write(4</root/b>, ""..., 3) = 3',
             '7 write(5<socket:[1]>, ""..., 3) = 3',
             '7 openat(AT_FDCWD</root>, "b", O_RDONLY) = 4',
+            '7 unlink("/root/gone") = -1 ENOENT (No such file or directory)',
         ]
     )
     without = {(p.call, p.nth) for p in points_in(trace, ["/root"], network=False)}

@@ -347,6 +347,19 @@ def test_marks_of_two_processes_add_up(outbox: Outbox, spool: Path) -> None:
     assert list(spool.glob("[0-9]*")) == []
 
 
+def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outbox: Outbox, spool: Path) -> None:
+    outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
+    kept = the_file(outbox), the_file(outbox).read_bytes()
+    first, second = outbox.pending()
+    outbox.done(first)
+    marks = kept[0].with_suffix(".done")
+    outbox.done(second)
+    kept[0].write_bytes(kept[1])
+    marks.write_bytes(b"deploykit-done 1\nxx")
+    assert list(outbox.pending()) == []
+    assert list(spool.glob("[0-9]*")) == []
+
+
 def test_marks_whose_file_is_gone_are_tidied_away(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
     outbox.done(next(outbox.pending()))
@@ -631,6 +644,6 @@ def test_a_push_does_not_pay_for_what_it_does_not_use(tmp_path: Path) -> None:
     assert heavy.isdisjoint(loaded), sorted(heavy & loaded)
     ours = loaded - loaded_by(encode)
     assert ours == {
-        *("zlib", "deploykit.outbox", "deploykit.outbox.format", "deploykit.outbox.clock"),
+        *("errno", "zlib", "deploykit.outbox", "deploykit.outbox.format", "deploykit.outbox.clock"),
         *("deploykit.outbox.directory", "deploykit.outbox.spool"),
     }

@@ -282,6 +282,22 @@ def test_a_spool_that_refuses_to_forget_stops_the_sending_instead_of_repeating_i
     assert len(bus.sent) == 2
 
 
+def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.put_many([Outgoing(A, frame("1")), Outgoing(A, frame("2"))])
+    real_remove = Outbox.done
+
+    def marked_but_not_removed(self: Outbox, record: object) -> None:
+        real_remove(self, record)  # type: ignore[arg-type]
+        raise OutboxError("cannot remove a record: I/O error")
+
+    monkeypatch.setattr(Outbox, "done", marked_but_not_removed)
+    report = quick(outbox, FakeBus()).drain_once(0.3)
+    assert not report.complete
+    assert "I/O error" in report.trouble
+
+
 # -- running ---------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,90 @@
+"""SIGKILL at every call of a drain, a full disk, a broken disk: nothing is lost, swapped or stuck."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from deploykit.testing.broker import EmbeddedBroker
+from tests.brokers.server import BrokerServer
+from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep
+from tests.support.relaybooks import Books
+
+
+def sample(number: int) -> int | None:
+    """How many points to try: a few here, what $DEPLOYKIT_SWEEP_SAMPLE says in CI, `all` for the whole."""
+    text = os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", str(number))
+    return None if text == "all" else int(text)
+
+
+class Drain:
+    """A spool with something of each kind before every run; a relay that finishes after it."""
+
+    def __init__(self, books: Books) -> None:
+        self.books = books
+
+    def prepare(self) -> None:
+        self.books.drain()
+        for path in (self.books.spool / "dead").iterdir():
+            path.unlink()
+        self.books.poison.clear()
+        self.books.queue(singles=3, batch=4, poison=1)
+
+    def check(self, run: Run) -> None:
+        assert "Traceback" not in run.stderr, run.stderr
+        self.books.drain()
+        self.books.balance()
+
+
+def sweep(books: Books, number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    drain = Drain(books)
+    with books.consuming():
+        report = kill_sweep(
+            books.worker(),
+            roots=[books.spool],
+            network=True,
+            prepare=drain.prepare,
+            check=drain.check,
+            sample=sample(number),
+            allow_missed=0.1,  # the bus's thread writes as it comes: two messages may share a call
+        )
+    with capsys.disabled():
+        print(f"\nrelay killed, {books.address.split('@')[-1]}: {report}")
+    assert {"unlink", "unlinkat"} & {p.call for p in report.hit}
+
+
+@pytest.mark.timeout(900)
+def test_a_relay_killed_at_any_call_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with EmbeddedBroker() as broker:
+        sweep(Books(tmp_path / "spool", broker.address), 25, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_relay_killed_at_any_call_loses_nothing_on_real_brokers(
+    tmp_path: Path, real_broker: BrokerServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep(Books(tmp_path / "spool", real_broker.address), 8, capsys)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("error", "calls"), [("ENOSPC", NEEDS_SPACE), ("EIO", NEEDS_DISK), ("EIO", ("unlink", "unlinkat"))]
+)
+def test_a_disk_that_fails_under_the_relay_costs_no_message(tmp_path: Path, error: str, calls: tuple[str, ...]) -> None:
+    with EmbeddedBroker() as broker:
+        books = Books(tmp_path / "spool", broker.address)
+        drain = Drain(books)
+        with books.consuming():
+            error_sweep(
+                books.worker(deadline=3.0),
+                roots=[books.spool],
+                prepare=drain.prepare,
+                check=drain.check,
+                calls=calls,
+                error=error,
+                sample=sample(8),
+                allow_missed=0.1,
+            )

@@ -1,0 +1,113 @@
+"""The books of a relay: what was put into a spool, and what a consumer at the other end of a real broker got."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploykit.bus import Bus, Delivery
+from deploykit.bus.relay import Relay
+from deploykit.outbox import Outbox, Outgoing
+from deploykit.settings import BusSettings
+from deploykit.wire.frame import Frame
+
+#: No broker knows such a destination: what goes there becomes a dead letter.
+NOWHERE = "/nowhere/at-all"
+
+WORKER = """
+import sys
+from deploykit.bus import Bus
+from deploykit.bus.relay import Relay
+from deploykit.errors import DeploykitError
+from deploykit.outbox import Outbox
+from deploykit.settings import BusSettings
+try:
+    with Bus(BusSettings(address=sys.argv[2], backoff_max=0.2, publish_timeout=15.0)) as bus:
+        print(Relay(Outbox(sys.argv[1]), bus, max_attempts=1, pause=0.01).drain_once(float(sys.argv[3])))
+except DeploykitError as error:
+    print(error, file=sys.stderr)
+"""
+
+
+class Books:
+    """Puts messages, and keeps account of what arrives.
+
+    Args:
+        spool: the outbox's directory; made when missing.
+        address: of the broker.
+    """
+
+    def __init__(self, spool: Path, address: str) -> None:
+        self.spool = spool
+        self.outbox = Outbox(spool)
+        self.address = address
+        name = f"relay-{secrets.token_hex(4)}"
+        self.queues = (f"/queue/{name}-a", f"/queue/{name}-b")
+        self.put: dict[str, list[bytes]] = {queue: [] for queue in self.queues}
+        self.got: dict[str, list[bytes]] = {queue: [] for queue in self.queues}
+        self.poison: set[bytes] = set()
+        self._numbers = itertools.count()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def consuming(self) -> Iterator[None]:
+        """Receive from both queues meanwhile."""
+        with Bus(BusSettings(address=self.address, backoff_max=0.2)) as bus:
+            for queue in self.queues:
+                bus.subscribe(queue, self._received_on(queue))
+            assert bus.wait_connected(30)
+            yield
+
+    def _received_on(self, queue: str):  # type: ignore[no-untyped-def]
+        def received(delivery: Delivery) -> None:
+            with self._changed:
+                self.got[queue].append(delivery.body)
+                self._changed.notify_all()
+
+        return received
+
+    def queue(self, *, singles: int, batch: int, poison: int = 0) -> None:
+        """Put so many records one by one, and so many in one step, turn about to both queues."""
+        for _ in range(singles):
+            self.outbox.put_many([self._next()])
+        self.outbox.put_many([self._next() for _ in range(batch)])
+        for _ in range(poison):
+            body = b"poison %d" % next(self._numbers)
+            self.poison.add(body)
+            self.outbox.put(NOWHERE, Frame({}, body))
+
+    def _next(self) -> Outgoing:
+        number = next(self._numbers)
+        queue, body = self.queues[number % 2], b"%06d" % number
+        self.put[queue].append(body)
+        return Outgoing(queue, Frame({"subject": f"number {number}"}, body))
+
+    def worker(self, deadline: float = 20.0) -> list[str]:
+        """The command of a relay that drains the spool once."""
+        return [sys.executable, "-c", WORKER, str(self.spool), self.address, str(deadline)]
+
+    def drain(self, deadline: float = 30.0) -> None:
+        """Let an undisturbed relay finish."""
+        with Bus(BusSettings(address=self.address, backoff_max=0.2)) as bus:
+            report = Relay(self.outbox, bus, max_attempts=1, pause=0.01).drain_once(deadline)
+        assert report.complete, report
+
+    def balance(self, timeout: float = 20.0) -> None:
+        """Assert that nothing was lost, swapped or left, and that dead letters are what they should be."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(set(self.got[q]) >= set(self.put[q]) for q in self.queues), timeout)
+            for queue in self.queues:
+                lost = set(self.put[queue]) - set(self.got[queue])
+                assert not lost, f"lost on {queue}: {sorted(lost)[:10]}"
+                first_time = list(dict.fromkeys(self.got[queue]))
+                assert first_time == self.put[queue], f"out of order on {queue}: {first_time} for {self.put[queue]}"
+        assert [r.id for r in self.outbox.pending()] == []
+        left = [p.name for p in self.spool.iterdir() if p.suffix in (".rec", ".done", ".mine")]
+        assert left == [], f"stuck in the spool: {left}"
+        assert {r.frame.body for r in self.outbox.dead()} == self.poison
+        assert list(self.outbox.set_aside()) == []
