@@ -61,6 +61,34 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
 
 
 @hooks.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@_kind_option
+@click.option("--timeout", default=5.0, show_default=True, help="Seconds that the broker may take to answer.")
+@json_option
+def check(path: Path, kind: str | None, timeout: float, as_json: bool) -> None:
+    """Say what the hook at PATH would publish, and whether script, settings, spool and broker are fine.
+
+    Nothing is queued or changed. Ends with 1 if something is wrong.
+
+    \b
+    Example:
+      deploykit hooks check /srv/git/shop.git
+      sudo -u git deploykit hooks check /srv/git/shop.git
+    """
+    from deploykit.daemons import hookcheck
+
+    wrong = False
+    for finding in hookcheck.check(path, kind, timeout=timeout):  # type: ignore[arg-type]  # click checked it
+        wrong |= finding.verdict == "wrong"
+        if as_json:
+            print_json({"subject": finding.subject, "verdict": finding.verdict, "text": finding.text})
+        else:
+            click.echo(f"{finding.verdict:5} {finding.subject}: {finding.text}")
+    if wrong:
+        raise click.exceptions.Exit(1)
+
+
+@hooks.command()
 @_paths
 @_kind_option
 @json_option

@@ -1,10 +1,183 @@
-"""To come."""
+"""New packages into a Debian repository: incoming/DISTRIBUTION/*.deb -> reprepro -> event -> archive/DISTRIBUTION/.
+
+Rules: a step that was cut off is done again, and does no harm then: reprepro skips what it has, the event keeps its
+id, the move to the archive comes last and ends the matter. One run at a time, by flock. A package that fails stays
+where it is, is named, and stops no other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from time import monotonic
+from typing import Final, NamedTuple
+
+from deploykit.errors import DeploykitError, HookError
+from deploykit.hooking import say
+from deploykit.hooking.delivery import queue
+from deploykit.hooking.options import parse_words
+from deploykit.hooking.packages import (
+    Control,
+    event_id,
+    inspect,
+    is_distribution_name,
+    is_package_name,
+    parse_control,
+)
+from deploykit.hooking.place import host_source
+from deploykit.hooking.process import child_environment, run_program
+from deploykit.hooksettings import HookSettings, load_hook_settings
+from deploykit.messages.base import one_line
+from deploykit.messages.package import PackagePublished
+
+_USAGE: Final = "reprepro-incoming [--config FILE]"
+#: reprepro waits for its own lock, signs, and may be asked for a key's passphrase by nobody.
+_REPREPRO_TIME: Final = 600.0
+_DETAIL: Final = 2000
+_LOCK: Final = ".deploykit.lock"
+
+
+class Upload(NamedTuple):
+    """One file in the incoming directory."""
+
+    distribution: str
+    file: str
+    path: str
+
+
+class Refused(NamedTuple):
+    """A file that was left where it is, and why."""
+
+    upload: Upload
+    why: str
 
 
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """To come."""
-    return 0
+    """Take in what is there; see `deploykit.hooking.run`."""
+    if "--help" in argv or "-h" in argv:
+        say(f"usage: {_USAGE}")
+        return 0
+    words = parse_words(argv, _USAGE)
+    settings = load_hook_settings("", system_file=words.config)
+    strict[0] = settings.strict
+    if words.rest:
+        raise HookError(f"not understood: {words.rest[0]!a}", f"usage: {_USAGE}")
+    missing = [name for name in ("incoming", "archive", "reprepro") if not getattr(settings, name)]
+    if missing:
+        raise HookError(f"{', '.join(missing)} not set", f"set them in {words.config}")
+    try:
+        lock = os.open(f"{settings.incoming}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0  # the other run takes in what is there
+    refused = 0
+    for upload in uploads(settings.incoming):
+        why = _take(upload, settings, os.environ)
+        if why:
+            refused += 1
+            say(f"{upload.distribution}/{upload.file} stays in incoming: {why}")
+    return 1 if refused and settings.strict else 0
+
+
+def uploads(incoming: str) -> Iterator[Upload]:
+    """List the packages that wait, by distribution and name.
+
+    Raises:
+        HookError: the directory cannot be read.
+    """
+    try:
+        for distribution in sorted(os.listdir(incoming)):
+            directory = f"{incoming}/{distribution}"
+            if is_distribution_name(distribution) and os.path.isdir(directory) and not os.path.islink(directory):
+                for file in sorted(os.listdir(directory)):
+                    if file.endswith(".deb"):
+                        yield Upload(distribution, file, f"{directory}/{file}")
+    except OSError as error:
+        raise HookError(f"cannot list {error.filename}: {error.strerror}", "let this user read it") from error
+
+
+def _take(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> str:
+    """Take in one package; return why not, or nothing."""
+    if not is_package_name(upload.file):
+        return "that is no name for a package"
+    try:
+        digest = inspect(upload.path)
+        if not digest:
+            return "it is not whole (yet)"
+        control = _control(upload, settings, environ)
+        if control is None:
+            return "it has no name, version or architecture"
+        printed = _include(upload, settings, environ)
+        message = PackagePublished(
+            id=event_id(upload.distribution, digest),
+            source=host_source("packages"),
+            name=control.name,
+            version=control.version,
+            architecture=control.architecture,
+            distribution=upload.distribution,
+            file=upload.file,
+            detail=printed[:_DETAIL],
+        )
+        queued = queue([message], settings, environ)
+        _archive(upload, settings.archive)
+    except DeploykitError as error:
+        return str(error)
+    except OSError as error:
+        return error.strerror or str(error)
+    say(f"{upload.distribution}/{upload.file}: {queued}")
+    return ""
+
+
+def _control(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> Control | None:
+    raw = run_program(
+        ("dpkg-deb", "-f", upload.path, "Package", "Version", "Architecture"),
+        env=child_environment(environ, {}),
+        deadline=monotonic() + settings.timeout,
+        limit=1 << 20,
+    )
+    control = parse_control(raw.decode("utf-8", "replace"))
+    return control and Control(*map(one_line, control))
+
+
+def _include(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> str:
+    """Let reprepro take the package in. What it has already, it skips."""
+    signing = {name: environ[name] for name in ("GNUPGHOME",) if name in environ}
+    raw = run_program(
+        ("reprepro", "--basedir", settings.reprepro, "includedeb", upload.distribution, upload.path),
+        env=child_environment(environ, signing),
+        deadline=monotonic() + _REPREPRO_TIME,
+        limit=1 << 24,
+    )
+    return raw.decode("utf-8", "replace")
+
+
+def _archive(upload: Upload, archive: str) -> None:
+    """Move the package out of the way, durably; one of the same name that is there already is replaced."""
+    directory = f"{archive}/{upload.distribution}"
+    os.makedirs(directory, exist_ok=True)
+    target = f"{directory}/{upload.file}"
+    try:
+        os.rename(upload.path, target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        half = f"{directory}/.{upload.file}.{os.getpid()}"
+        shutil.copy2(upload.path, half)
+        _sync(half)
+        os.rename(half, target)
+        os.unlink(upload.path)
+    _sync(directory)
+
+
+def _sync(path: str) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -93,7 +93,7 @@ def _send(outbox: Outbox, settings: HookSettings, environ: Mapping[str, str]) ->
     if outbox.relay_listens():
         return ()
     if not settings.relay:
-        return ("no relay is at work, and `relay` names no settings to start one with",)
+        return ("no relay is at work",)
     if not os.access(settings.relay, os.R_OK):
         return (f"no relay is at work, and this user cannot read {settings.relay} to start one",)
     command = [sys.executable, "-I", "-m", "deploykit", "relay", "--once", "--config", settings.relay]

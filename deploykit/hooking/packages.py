@@ -1,0 +1,81 @@
+"""What a Debian binary package says of itself, and what a directory of them is. Pure but for reading the file.
+
+A `.deb` is an `ar` archive (deb(5)): a magic line, then members, each with a header of 60 bytes that tells its size.
+So a file that is still being copied can be told from a whole one without waiting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from typing import Final, NamedTuple
+
+_MAGIC: Final = b"!<arch>\n"
+_HEADER: Final = 60
+#: Names of files and distributions that go to other programs and into messages: deb-version(7) and a bit more.
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:%-]*\.deb\Z").match
+_DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z").match
+
+
+class Control(NamedTuple):
+    """Three fields of the control file."""
+
+    name: str
+    version: str
+    architecture: str
+
+
+def is_package_name(name: str) -> bool:
+    """Tell whether a file may be a package by its name."""
+    return len(name) <= 255 and _FILE(name) is not None
+
+
+def is_distribution_name(name: str) -> bool:
+    """Tell whether a directory may be a distribution by its name."""
+    return len(name) <= 255 and _DISTRIBUTION(name) is not None
+
+
+def inspect(path: str) -> str:
+    """Return the SHA-256 of a whole package; empty if it is not all there yet.
+
+    Raises:
+        OSError: it cannot be read; a link or anything else that is no plain file cannot.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(0, "not a plain file")
+        if not _whole(fd, found.st_size):
+            return ""
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _whole(fd: int, size: int) -> bool:
+    if os.pread(fd, len(_MAGIC), 0) != _MAGIC:
+        return False
+    at, members = len(_MAGIC), 0
+    while at < size:
+        head = os.pread(fd, _HEADER, at)
+        length = head[48:58].strip()
+        if len(head) != _HEADER or head[58:] != b"`\n" or not length.isdigit():
+            return False
+        at += _HEADER + int(length)
+        at += at % 2  # members begin at even places; the last one need not be padded
+        members += 1
+    return members >= 3 and at - size in (0, 1)
+
+
+def parse_control(text: str) -> Control | None:
+    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing."""
+    fields = dict(line.partition(": ")[::2] for line in text.splitlines())
+    found = Control(*(fields.get(name, "").strip()[:255] for name in ("Package", "Version", "Architecture")))
+    return found if all(found) else None
+
+
+def event_id(distribution: str, digest: str) -> str:
+    """The id of the event that a package is in a distribution: told twice, it is the same event."""
+    made = hashlib.sha256(f"{distribution}\n{digest}".encode()).hexdigest()
+    return f"{made[:8]}-{made[8:12]}-{made[12:16]}-{made[16:20]}-{made[20:32]}"
