@@ -35,7 +35,7 @@ _FAILOVER = re.compile(
     r"failover:(?://)?(?:\((?P<inside>.*)\)|(?P<bare>[^()?]*))(?:\?(?P<options>[^()]*))?\Z", re.IGNORECASE | re.DOTALL
 )
 _HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?\Z")
-_CONTROL = re.compile(r"[\x00-\x20\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @attrs.frozen(kw_only=True, slots=True)
