@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 import signal
 import sqlite3
 import stat
@@ -51,9 +52,18 @@ class _BrokerProcess:
         self.port = int(self._process.stdout.readline())
         return self
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def end(self, number: signal.Signals = signal.SIGKILL) -> int:
         assert self._process is not None
         self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        assert self._process is not None
         code = self._process.wait(20)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -291,6 +301,22 @@ def test_a_disk_that_takes_no_more_ends_the_broker_and_nothing_is_confirmed(
         broker.stop()
     with EmbeddedBroker(data=tmp_path / "data") as broker:
         assert [frame.body for frame in broker.peek("/queue/a")] == [b"kept"]
+
+
+def test_a_process_whose_disk_fails_ends_and_keeps_what_it_confirmed(tmp_path: Path) -> None:
+    with _BrokerProcess(tmp_path / "data") as process:
+        with RawStomp.connected(process.port) as client:
+            client.ask("SEND", b"kept", destination="/queue/a", persistent="true")
+            resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (4096, 4096))
+            client.send("SEND", b"x" * 100_000, destination="/queue/a", persistent="true", receipt="r")
+            with pytest.raises(ConnectionError):
+                client.frame()
+        assert process.wait() == 1
+        process.start()
+        with RawStomp.connected(process.port) as client:
+            client.ask("SUBSCRIBE", id="1", destination="/queue/a")
+            assert client.message().body == b"kept"
+            assert client.silent()
 
 
 def test_sqlite_s_own_refusal_is_an_error_of_ours_and_changes_nothing(tmp_path: Path) -> None:
