@@ -69,10 +69,13 @@ class Connection(asyncio.BufferedProtocol):
         self._transport = None
         self.engine.gone(self)
 
-    def get_buffer(self, sizehint: int) -> bytearray | memoryview:
-        """Offer where the next bytes go; a small place when slow reads are asked for."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Offer where the next bytes go; a small place when slow reads are asked for.
+
+        A view, because asyncio's TLS slices what it gets (`buf[offset:]`) and would read into a copy of a bytearray.
+        """
         rate = self.engine.faults.read_rate
-        return self._chunk if rate is None else memoryview(self._chunk)[: max(1, min(_CHUNK, rate // 20))]
+        return memoryview(self._chunk)[: _CHUNK if rate is None else max(1, min(_CHUNK, rate // 20))]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that came."""
