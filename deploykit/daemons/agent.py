@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from deploykit.bus import Bus
@@ -13,20 +14,22 @@ from deploykit.daemons.deploying import Deploying
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import DeploykitError, SettingsError
+from deploykit.errors import DeploykitError, IdStoreError, KeyFileError, LoginRefused, SettingsError
 from deploykit.ids import IdStore
 from deploykit.keys import load_signing_key, load_trusted
+from deploykit.messages import utc_now
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
 from deploykit.wire.allowed_signers import AllowedSigners
 
 _log = logging.getLogger(__name__)
 
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_DAY = 86400.0
 
 
 def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
-    """Run the agent until TERM. HUP reads the settings again; bad ones are logged and the old ones stay.
+    """Run the agent until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
 
     Args:
         load: reads the settings.
@@ -34,23 +37,55 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
     Raises:
         SettingsError: the first settings are wrong.
-        DeploykitError: outbox, ids or a mirror cannot be opened.
+        LoginRefused: no broker takes us by them.
+        DeploykitError: outbox, ids or a key cannot be opened.
     """
     settings = load()
     changed = threading.Event()
-    while True:
-        logs.set_up(settings.log, secrets=[settings.broker.passcode])
-        changed.clear()
-        with lifecycle.signals(on_reload=changed.set) as stop, Agent(settings) as agent:
-            if agent.wait_ready(stop):
-                on_ready(settings.node)
-                lifecycle.notify("READY=1")
-            _wait_for_either(stop, changed)
-            lifecycle.notify("STOPPING=1" if stop.is_set() else "RELOADING=1")
-            ended = stop.is_set()
-        if ended:
-            return
-        settings = _reloaded(load, settings)
+    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    before: Settings | None = None
+    with lifecycle.signals(on_reload=changed.set) as stop:
+        agent = Agent(settings)
+        while True:
+            try:
+                following = _serve(agent, load, stop, changed, on_ready)
+            except LoginRefused as error:
+                if before is None:
+                    raise
+                _log.error("settings given up, the old ones are back: %s", error)
+                following, before = Agent(before), None
+            else:
+                before = agent.settings
+            if following is None:
+                return
+            agent = following
+            logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
+
+
+def _serve(
+    agent: Agent,
+    load: Callable[[], Settings],
+    stop: threading.Event,
+    changed: threading.Event,
+    on_ready: Callable[[str], None],
+) -> Agent | None:
+    """Run one agent until `stop` (None), or until `changed` brought settings that stand (the agent of those)."""
+    said = False
+    with agent:
+        lifecycle.notify("READY=1\nSTATUS=waiting for a broker")
+        while not stop.wait(0.0 if not said else 0.2):
+            if not said and agent.wait_connected(0.2):
+                said = True
+                on_ready(agent.settings.node)
+                lifecycle.notify("STATUS=connected")
+            if changed.is_set():
+                changed.clear()
+                following = _reloaded(load)
+                if following is not None:
+                    lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                    return following
+        lifecycle.notify("STOPPING=1")
+    return None
 
 
 def forget(settings: Settings) -> None:
@@ -63,18 +98,17 @@ def forget(settings: Settings) -> None:
             subscription.unsubscribe(forget=True)
 
 
-def _reloaded(load: Callable[[], Settings], old: Settings) -> Settings:
+def _reloaded(load: Callable[[], Settings]) -> Agent | None:
+    """Make the agent of the settings as they are now, beside the one at work; None when they are not right."""
     try:
-        return load()
-    except SettingsError as error:
-        for problem in error.problems:
+        return Agent(load())
+    except DeploykitError as error:
+        problems = error.problems if isinstance(error, SettingsError | KeyFileError) else (str(error),)
+        for problem in problems:
             _log.error("settings not reloaded, the old ones stay: %s", problem)
-        return old
-
-
-def _wait_for_either(stop: threading.Event, changed: threading.Event) -> None:
-    while not stop.wait(0.2) and not changed.is_set():
-        pass
+    except OSError as error:
+        _log.error("settings not reloaded, the old ones stay: %s", error)
+    return None
 
 
 def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -87,34 +121,46 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
 
 
 class Agent:
-    """One node's agent. Use it as a context manager; it owns threads, no signal handlers."""
+    """One node's agent. Use it as a context manager; it owns threads, no signal handlers.
+
+    Leaving it waits for the deploys that run: a script is never cut off. They are bounded by their own time limits.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._stop = threading.Event()
+        self._recovered = threading.Event()
         key = load_signing_key(settings.signing_key) if settings.signing_key else None
         outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)
         reporter = Reporter(outbox, settings.topics, key)
         self._mirroring = Mirroring(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
+        self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
-        handlers = (self._mirroring.handle, deploying.handle)
+        handlers = (self._mirroring.handle, self._deploying.handle)
         self._wanted = [
             (topic, name, handler) for (topic, name), handler in zip(_subscriptions(settings), handlers, strict=True)
         ]
+        # Daemon threads: what they do may be cut off at any instant, and must not keep a process that was told to end.
         self._threads = [
-            threading.Thread(target=self._mirroring.run, args=(self._stop,), name="deploykit-mirrors"),
-            threading.Thread(target=self._relay.run, args=(self._stop,), name="deploykit-relay"),
+            threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
+            for name, target, args in (
+                ("mirrors", self._mirroring.run, (self._stop,)),
+                ("relay", self._relay.run, (self._stop,)),
+                ("upkeep", self._look_after, ()),
+            )
         ]
 
     def __enter__(self) -> Agent:
-        self._recover()
         self._bus.start()
-        for topic, name, handler in self._wanted:
-            self._bus.subscribe(topic, handler, durable=name, workers=4, prefetch=16)
+        try:
+            for topic, name, handler in self._wanted:
+                self._bus.subscribe(topic, handler, durable=name, workers=4, prefetch=16)
+        except BaseException:
+            self._bus.stop(0)
+            raise
         for thread in self._threads:
             thread.start()
         return self
@@ -122,24 +168,45 @@ class Agent:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._mirroring.wake()
+        self._recovered.wait()
+        self._deploying.finish()
+        end = time.monotonic() + _STOP_SECONDS
         self._bus.stop(_STOP_SECONDS)
         for thread in self._threads:
-            thread.join(_STOP_SECONDS)
+            thread.join(max(0.0, end - time.monotonic()))
         self._ids.close()
 
-    def wait_ready(self, stop: threading.Event) -> bool:
-        """Wait until the broker answered and knows our subscriptions, or `stop` is set."""
-        while not stop.is_set():
-            if self._bus.wait_connected(0.2):
-                return True
-        return False
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until the broker answered and knows our subscriptions; tell whether it is so.
+
+        Raises:
+            LoginRefused: no broker takes us.
+        """
+        return self._bus.wait_connected(timeout)
+
+    def _look_after(self) -> None:
+        """Finish what a crash cut off, then forget old ids once a day."""
+        try:
+            self._recover()
+        finally:
+            self._recovered.set()
+        while not self._stop.is_set():
+            try:
+                self._ids.prune(utc_now())
+            except IdStoreError as error:
+                _log.warning("old ids are still kept: %s", error)
+            self._stop.wait(_DAY)
 
     def _recover(self) -> None:
         """Bring to an end what a crash cut off. A site that cannot be recovered is for a person, not for the others."""
-        for name, site in self._settings.sites.items():
+        for name, site in self.settings.sites.items():
+            if self._stop.is_set():
+                return
             try:
-                result = Runner(Site(site.path, site.release), node=self._settings.node).recover()
-            except DeploykitError:
+                result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
+            except DeploykitError as error:
+                _log.error("site %s: cannot finish what was cut off: %s", name, error)
+            except Exception:  # noqa: BLE001 -- a bug in one site's recovery must not cost the others theirs
                 _log.exception("site %s: cannot finish what was cut off", name)
             else:
                 if result is not None:
@@ -147,7 +214,7 @@ class Agent:
 
     def _trusted(self) -> AllowedSigners:
         """Read whom to obey, afresh for each command: a key taken out counts at once."""
-        return load_trusted(self._settings.trust)
+        return load_trusted(self.settings.trust)
 
     def _on_event(self, event: Event) -> None:
         match event:

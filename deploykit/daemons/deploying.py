@@ -23,6 +23,7 @@ from deploykit.errors import (
     IdStoreError,
     MessageError,
     MirrorError,
+    OutboxError,
     PolicyRefused,
 )
 from deploykit.ids import Claim, IdStore
@@ -40,6 +41,10 @@ _log = logging.getLogger(__name__)
 
 #: Whoever reports twice on one request (a crash in between) does it under one id, so that readers can tell.
 _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
+
+#: Seconds until a command is tried again that the disk had no room for; and until one that nobody here will try.
+_AGAIN = 5.0
+_LATER = 60.0
 
 
 class Deploying:
@@ -71,7 +76,8 @@ class Deploying:
         self._trusted = trusted
         self._policy = Policy.from_settings(settings.trust)
         self._now = now
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
+        self._ending = threading.Event()
         self._in_work: set[tuple[str, str]] = set()
 
     def handle(self, delivery: Delivery) -> Verdict:
@@ -82,28 +88,45 @@ class Deploying:
             return Reject(str(error))
         if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
             return Ack()
-        now = self._now()
         frame = Frame(delivery.headers, delivery.body)
         try:
-            signer = verify(frame, self._trusted(), now)
+            signer = verify(frame, self._trusted(), self._now())
         except DeploykitError as error:
             _log.warning("refused: %s: %s", request.summary, error)
             # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
-            self._reporter.say(self._reply(request, frame, "refused", detail=str(error)))
+            self._say_no(request, frame, str(error))
             return Ack()
         asked = (signer.fingerprint, request.id)
-        with self._lock:
+        with self._changed:
+            if self._ending.is_set():
+                return Retry(after=_LATER)  # handed back unsettled when the bus stops: the next agent's work
             if asked in self._in_work:
                 return Ack()  # asked again while at work: the one report answers both
             self._in_work.add(asked)
         try:
-            return self._obey(request, frame, signer, now)
-        except IdStoreError as error:
-            _log.error("cannot act on commands: %s", error)
-            return Retry(after=5.0)
+            return self._obey_when_possible(request, frame, signer)
         finally:
-            with self._lock:
+            with self._changed:
                 self._in_work.discard(asked)
+                self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Take on nothing more, and return when the deploys at work have ended."""
+        self._ending.set()
+        with self._changed:
+            if self._in_work:
+                _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._in_work))
+            self._changed.wait_for(lambda: not self._in_work)
+
+    def _obey_when_possible(self, request: DeployRequested, frame: Frame, signer: Signer) -> Verdict:
+        """Obey. A disk that is full costs time, not the command or its report: both stand in no dead letter."""
+        while True:
+            try:
+                return self._obey(request, frame, signer, self._now())
+            except (IdStoreError, OutboxError) as error:
+                _log.error("a command waits, or its report: %s: %s", request.summary, error)
+                if self._ending.wait(_AGAIN):
+                    return Retry(after=_LATER)
 
     def _obey(self, request: DeployRequested, frame: Frame, signer: Signer, now: datetime) -> Verdict:
         key = signer.fingerprint
@@ -112,7 +135,7 @@ class Deploying:
             self._policy.authorize(request, signer, self._settings.node, self._ids.claimed_at(key, request.id) or now)
         except PolicyRefused as error:
             _log.warning("refused: %s", error)
-            self._reporter.say(self._reply(request, frame, "refused", detail=str(error)))
+            self._say_no(request, frame, str(error))
             return Ack()
         until = self._policy.replayable_until(request, now)
         match self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until):
@@ -126,6 +149,13 @@ class Deploying:
                 self._ids.done(key, request.id, reply.body, self._now())
         return Ack()
 
+    def _say_no(self, request: DeployRequested, frame: Frame, why: str) -> None:
+        """Answer a refusal. Where there is no room to, the log has it: nobody may fill our time with refusals."""
+        try:
+            self._reporter.say(self._reply(request, frame, "refused", detail=why))
+        except OutboxError as error:
+            _log.error("a refusal could not be reported: %s", error)
+
     def _release(self, request: DeployRequested, frame: Frame, signer: Signer) -> DeployReported:
         site = self._settings.sites.get(request.site)
         if site is None:
@@ -138,6 +168,9 @@ class Deploying:
         except DeploykitError as error:
             outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
             return self._reply(request, frame, outcome, detail=str(error))
+        except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
+            _log.exception("deploy of %s failed: this is a bug, or a broken disk", request.site)
+            return self._reply(request, frame, "failure", detail=f"{type(error).__name__}; see the log of the agent")
         return self._reply_with(request, frame, result)
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:

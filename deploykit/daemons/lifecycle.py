@@ -7,19 +7,34 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 _log = logging.getLogger(__name__)
 
+_AGAIN = 0.5
+
 
 @contextmanager
 def signals(*, on_reload: Callable[[], None] | None = None) -> Iterator[threading.Event]:
-    """Yield an event that TERM or INT sets; HUP calls `on_reload`. For the main thread of a process of ours."""
+    """Yield an event that TERM or INT sets; HUP calls `on_reload`. For the main thread of a process of ours.
+
+    A second TERM or INT, half a second later or more, raises `KeyboardInterrupt`.
+    """
     stop = threading.Event()
+    told = 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if stop.is_set():
+            # timeout(1) signals its child and then its group: that is still one wish.
+            if now - told > _AGAIN:
+                raise KeyboardInterrupt  # whoever asks again does not want to wait
+            return
+        told = now
         _log.info("got %s: ending", signal.Signals(number).name)
         stop.set()
 

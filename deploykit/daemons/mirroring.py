@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploykit.bus import Ack, Delivery, Reject, Verdict
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import LockBusy, MessageError, MirrorError
+from deploykit.errors import LockBusy, MessageError, MirrorError, OutboxError
 from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange, Refusal
 from deploykit.names import RefName, RepoName, path_component
@@ -119,15 +119,22 @@ class Mirroring:
             self._update(repo, refusal, "refused", result.seconds, correlation_id, refusal.reason)
             for refusal in result.refused
         ]
-        if updates:
-            self._reporter.say(*updates)
+        self._say(*updates)
+
+    def _say(self, *updates: MirrorUpdated) -> None:
+        """Report. The refs stand where they stand: without room for the report, the mirror is right all the same."""
+        try:
+            if updates:
+                self._reporter.say(*updates)
+        except OutboxError as error:
+            _log.error("a mirror's update could not be reported: %s", error)
 
     def _report_failure(
         self, repo: RepoName, expected: RefChange | None, error: Exception, seconds: float, correlation_id: str
     ) -> None:
         _log.warning("[%s] fetch failed: %s", repo, error)
         if expected is not None:
-            self._reporter.say(self._update(repo, expected, "failed", seconds, correlation_id, one_line(str(error))))
+            self._say(self._update(repo, expected, "failed", seconds, correlation_id, one_line(str(error))))
 
     def _update(
         self,

@@ -111,11 +111,9 @@ def test_a_node_that_stays_silent_is_answered_for_in_time(node: Node) -> None:
 
 def test_a_report_that_was_lost_is_asked_for_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent is real; its first report is dropped on the way, as when the broker restarts under the asker."""
-    import threading
-
     monkeypatch.setattr(coordinator, "_ASK_AGAIN", 1.0)
     with node.agent() as agent:
-        assert agent.wait_ready(threading.Event())
+        assert agent.wait_connected(20)
         commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
         asker = asking(node)
         believed = asker._report_in
