@@ -66,8 +66,11 @@ def pack(items: Sequence[Outgoing], extra: Mapping[str, object] | None = None) -
             f"{len(items)} records of {len(payload)} bytes are too many for one step",
             f"at most {MAX_FILE} bytes; put them in several steps",
         )
-    head = f"crc32={zlib.crc32(payload):08x} size={len(payload):012d} records={len(items)}\n"
-    return _MAGIC + head.encode("ascii") + payload
+    return _first_line(zlib.crc32(payload), len(payload), len(items)) + payload
+
+
+def _first_line(crc32: int, size: int, records: int) -> bytes:
+    return _MAGIC + f"crc32={crc32:08x} size={size:012d} records={records}\n".encode("ascii")
 
 
 def _envelope(item: Outgoing, extra: Mapping[str, object]) -> bytes:
@@ -125,7 +128,7 @@ def parse_head(start: bytes) -> Head:
         head = Head(int(fields[b"crc32"], 16), int(fields[b"size"]), int(fields[b"records"]), len(line) + 1)
     except (KeyError, ValueError):
         raise Malformed("the first line is damaged") from None
-    if head.size < 0 or head.records < 1:
+    if head.records < 1 or line + newline != _first_line(head.crc32, head.size, head.records):
         raise Malformed("the first line is damaged")
     return head
 

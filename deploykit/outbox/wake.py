@@ -61,7 +61,7 @@ class Listener:
         """End a `wait` without saying that something was put."""
         with self._lock:
             if self._fd >= 0 and self.pid == os.getpid():
-                with contextlib.suppress(BlockingIOError):  # full: it will wake anyway
+                with contextlib.suppress(OSError):  # full: it will wake anyway; else the rescan comes
                     os.write(self._fd, _OWN)
 
     def close(self) -> None:
