@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from deploykit.errors import InvalidName, OriginError
-from deploykit.mirror import layout, negotiation
+from deploykit.errors import InvalidName, MirrorCorrupt, OriginError
+from deploykit.mirror import checking, layout, negotiation
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.deadline import Deadline
 from deploykit.mirror.objects import Objects
@@ -66,6 +66,8 @@ class Fetch:
         self._room()
         state = layout.read_state(self._path)
         dialect = state.dialect if state.origin == self._origin else None
+        if not state.origin:
+            self._adopt()
         wanted = ref_matcher(self._settings.refs)
         held = {ref: oid for ref, oid in self._refs.read().items() if wanted.match(ref)}
         with Objects(self._path, layout.read_format(self._path)) as objects:
@@ -90,6 +92,13 @@ class Fetch:
             confirmed=None if expected is None else shown.get(expected.ref) == _there(expected.new),
             gap=expected is not None and before not in (_there(expected.old), _there(expected.new)),
         )
+
+    def _adopt(self) -> None:
+        """Somebody else made this repository: look once whether it is whole, since every later fetch builds on that."""
+        report = checking.check(self._path, self._tick)
+        if not report.sound:
+            raise MirrorCorrupt(f"{self._path} is not sound: {report.problems[0]}", "use another directory")
+        (self._path / "quarantine").mkdir(mode=0o700, exist_ok=True)
 
     # -- with the origin ---------------------------------------------------------------------------------------------
 

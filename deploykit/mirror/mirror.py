@@ -13,7 +13,7 @@ from pathlib import Path
 from dulwich.object_store import DiskObjectStore
 
 from deploykit.errors import InvalidName, RefNotFound
-from deploykit.mirror import checking, layout
+from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.deadline import Deadline
@@ -24,6 +24,7 @@ from deploykit.mirror.policy import History
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
 from deploykit.mirror.scanner import commit_links
+from deploykit.mirror.upkeep import UpkeepResult
 from deploykit.mirror.values import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.names import ObjectId, RefName, parse_object_id
 from deploykit.settings import MirrorSettings
@@ -160,6 +161,15 @@ class Mirror:
         """
         with layout.locked(self.path, wait):
             return checking.check(self.path)
+
+    def upkeep(self, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
+        """Join small packs, take in loose refs, remove leftovers. `full`: drop what no ref reaches, too.
+
+        Raises:
+            LockBusy: a fetch goes on for longer than `wait` seconds.
+            MirrorError: git failed; the mirror is whole all the same.
+        """
+        return upkeep.upkeep(self.path, self.settings, full=full, wait=wait)
 
     def renew(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
         """Clone anew and take the old mirror's place; the old one stays beside it as `NAME.damaged`.

@@ -70,13 +70,13 @@ class RefStore:
         changes = tuple(changes)
         if not changes:
             return
-        packed, peeled = self._read_packed()
-        refs = dict(packed)
+        packed, peeled, complete = self._read_packed()
         loose = self._read_loose()
-        refs.update(loose)
-        for ref in loose:
-            if refs[ref] != packed.get(ref):
-                peeled.pop(ref, None)
+        refs = {**packed, **loose}
+        unsure = set(loose) if complete else set(refs)
+        for ref in unsure:
+            peeled.pop(ref, None)
+            _note(peeled, ref, peel(refs[ref]))
         for change in changes:
             held = refs.get(change.ref)
             if held != (None if is_zero(change.old) else change.old):
@@ -86,20 +86,31 @@ class RefStore:
                 del refs[change.ref]
                 continue
             refs[change.ref] = change.new
-            target = peel(change.new)
-            if target is not None:
-                peeled[change.ref] = target
+            _note(peeled, change.ref, peel(change.new))
         replace_file(self._packed, (part.encode("utf-8", "surrogateescape") for part in _lines(refs, peeled)))
         if loose:
             self._drop_loose(loose)
 
+    def pack(self) -> None:
+        """Take loose refs (somebody ran git here) into `packed-refs`."""
+        loose = self._read_loose()
+        if not loose:
+            return
+        packed, peeled, _ = self._read_packed()
+        kept = {ref: oid for ref, oid in peeled.items() if loose.get(ref, packed.get(ref)) == packed.get(ref)}
+        # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref tells it again.
+        lines = "".join(_lines({**packed, **loose}, kept)).replace(_HEADER, "# pack-refs with: sorted \n", 1)
+        replace_file(self._packed, [lines.encode("utf-8", "surrogateescape")])
+        self._drop_loose(loose)
+
     # -- files -------------------------------------------------------------------------------------------------------
 
-    def _read_packed(self) -> tuple[Refs, Refs]:
+    def _read_packed(self) -> tuple[Refs, Refs, bool]:
+        """The refs, what the annotated tags among them stand for, and whether that is told of every tag."""
         try:
             text = self._packed.read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
-            return {}, {}
+            return {}, {}, True
         refs: Refs = {}
         peeled: Refs = {}
         name = RefName("")
@@ -115,7 +126,7 @@ class RefStore:
                 raise MirrorCorrupt(f"{self._packed} is damaged: {line[:60]!a}", "run `deploykit mirror check`")
             name = RefName(found)
             refs[name] = ObjectId(oid)
-        return refs, peeled
+        return refs, peeled, " fully-peeled " in text.partition("\n")[0]
 
     def _read_loose(self) -> Refs:
         refs: Refs = {}
@@ -156,6 +167,11 @@ class RefStore:
                 except OSError:
                     break
                 parent = parent.parent
+
+
+def _note(peeled: Refs, ref: RefName, target: ObjectId | None) -> None:
+    if target is not None:
+        peeled[ref] = target
 
 
 def _lines(refs: Mapping[RefName, ObjectId], peeled: Mapping[RefName, ObjectId]) -> Iterator[str]:

@@ -1,0 +1,106 @@
+"""Keep a mirror small and quick: few packs, packed refs, nothing left over from what was cut off.
+
+Rules: under the mirror's lock, which the git program inherits: killed or not, nobody fetches while it still works;
+only what no ref reaches is ever dropped, and only by git; without the git program packs pile up: slow, but right.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import MirrorError
+from deploykit.mirror import layout
+from deploykit.mirror.pktline import printable
+from deploykit.mirror.refstore import RefStore
+from deploykit.mirror.remote import child_environment
+from deploykit.settings import MirrorSettings
+
+_log = logging.getLogger(__name__)
+#: Left over in `objects/pack` by a git that was killed.
+_LEFTOVERS: Final = ("objects/pack/tmp_*", "objects/pack/.tmp-*", "packed-refs.lock", "packed-refs.new", "*.lock.new")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class UpkeepResult:
+    """What upkeep did: packs before and after, and how long it took."""
+
+    packs_before: int
+    packs_after: int
+    seconds: float
+
+
+def packs_of(path: Path) -> int:
+    """How many packs a mirror has."""
+    return sum(1 for _ in (path / "objects" / "pack").glob("*.idx"))
+
+
+def is_due(path: Path, settings: MirrorSettings) -> bool:
+    """Tell whether so many packs have piled up that they are worth making one."""
+    return bool(settings.repack_after) and packs_of(path) > settings.repack_after
+
+
+def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
+    """Tidy the mirror at `path`.
+
+    Args:
+        full: one pack of all that refs reach, and nothing else; otherwise only small packs are joined.
+        wait: seconds to wait for a fetch that is under way, and then for git.
+
+    Raises:
+        LockBusy: a fetch takes longer.
+        MirrorError: git failed; the mirror is whole all the same.
+    """
+    started = time.monotonic()
+    with layout.locked(path, wait) as lock:
+        _sweep(path)
+        RefStore(path).pack()
+        before = packs_of(path)
+        if full or before > 1:
+            _repack(path, lock, full=full, wait=wait)
+        after = packs_of(path)
+    return UpkeepResult(packs_before=before, packs_after=after, seconds=time.monotonic() - started)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left. We hold the lock, so nobody is at work on any of it."""
+    for pattern in _LEFTOVERS:
+        for left in path.glob(pattern):
+            left.unlink(missing_ok=True)
+    packs = path / "objects" / "pack"
+    for pack in packs.glob("*.pack"):
+        if not pack.with_suffix(".idx").exists():
+            pack.unlink(missing_ok=True)
+    for left in (path / "quarantine").iterdir():
+        left.unlink(missing_ok=True)
+
+
+def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
+    if shutil.which("git") is None:
+        _log.warning("%s: packs pile up, and there is no git program to join them (apt-get install git)", path.name)
+        return
+    how = ["-a"] if full else ["--geometric=2"]
+    argv = ["git", "-C", str(path), "repack", "-q", "-d", *how]
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=wait,
+            env=child_environment({"GIT_DIR": str(path)}),
+            pass_fds=(lock,),
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise MirrorError(f"repacking {path} took longer than {wait:g} s", "allow more time") from None
+    except OSError as exc:
+        raise MirrorError(f"cannot start git: {exc.strerror}") from exc
+    if done.returncode:
+        said = printable(b" / ".join(done.stderr.splitlines()[-3:]))
+        raise MirrorError(f"git could not repack {path}: {said}", "run `deploykit mirror check`")

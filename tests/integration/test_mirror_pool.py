@@ -1,0 +1,286 @@
+"""Many mirrors in one process: coalesced, bounded, backed off, repaired, and next to nothing while idle."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from deploykit.errors import DeploykitError, MirrorCorrupt, OriginError, UsageError
+from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror.pool import MirrorPool
+from deploykit.names import ObjectId, RefName
+from deploykit.settings import MirrorSettings
+from tests.support import gitserver as gs
+from tests.support.gitserver import BLOB, COMMIT, TREE, FakeGitServer
+from tests.support.origins import GitRepo, git_daemon, run_git
+
+MAIN = RefName("refs/heads/main")
+
+
+def until(true: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)
+
+
+class Results:
+    """What the pool reported."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, FetchResult | DeploykitError]] = []
+
+    def __call__(self, name: str, outcome: FetchResult | DeploykitError) -> None:
+        self.seen.append((name, outcome))
+
+
+class SlowMirror(Mirror):
+    """A mirror whose fetches wait for a gate, and are counted."""
+
+    def __init__(self, path: Path, url: str, settings: MirrorSettings) -> None:
+        super().__init__(path, url, settings)
+        self.gate = threading.Event()
+        self.told: list[RefChange | None] = []
+
+    def fetch(self, expected: RefChange | None = None, *args: object, **kwargs: object) -> FetchResult:  # type: ignore[override]
+        self.told.append(expected)
+        assert self.gate.wait(10)
+        return super().fetch(expected)
+
+
+def test_ten_messages_during_a_fetch_are_one_more_fetch(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    ids = [repo.commit() for _ in range(3)]
+    mirror = SlowMirror.open(tmp_path / "m.git", str(repo.path))
+    with MirrorPool(workers=2) as pool:
+        pool.add("site", mirror, at_once=False)
+        first = pool.request("site")
+        until(lambda: len(mirror.told) == 1)
+        told = RefChange(MAIN, ObjectId(ids[1]), ObjectId(ids[2]))
+        answers = [pool.request("site", told) for _ in range(10)]
+        mirror.gate.set()
+        assert first.result(10).changes
+        results = [answer.result(10) for answer in answers]
+        assert len(mirror.told) == 2
+        assert all(result.confirmed for result in results)
+    assert mirror.refs == repo.refs()
+
+
+def test_a_gap_fetches_everything_at_once(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    repo.commit()
+    mirror = SlowMirror.open(tmp_path / "m.git", str(repo.path))
+    mirror.gate.set()
+    mirror.fetch()
+    missed = repo.commit()
+    told = repo.commit()
+    repo.git("branch", "other")
+    with MirrorPool(workers=1) as pool:
+        pool.add("site", mirror, at_once=False)
+        result = pool.request("site", RefChange(MAIN, ObjectId(missed), ObjectId(told))).result(10)
+        assert result.confirmed is True
+    assert mirror.told[-1] is None
+    assert mirror.refs == repo.refs()
+
+
+def test_an_origin_that_is_down_fails_the_request_and_is_tried_again(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "served" / "o.git")
+    repo.commit()
+    seen = Results()
+    with git_daemon(tmp_path / "served") as server:
+        url = server.url("o.git")
+    mirror = Mirror.open(tmp_path / "m.git", url)
+    with MirrorPool(workers=2, on_result=seen, chance=lambda: 0.0) as pool:
+        pool.add("site", mirror, at_once=False)
+        with pytest.raises(OriginError):
+            pool.request("site").result(10)
+        until(lambda: len(seen.seen) >= 2, seconds=8)
+        assert all(isinstance(outcome, OriginError) for _, outcome in seen.seen)
+
+
+def test_closing_answers_or_cancels_every_request(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    repo.commit()
+    mirror = SlowMirror.open(tmp_path / "m.git", str(repo.path))
+    pool = MirrorPool(workers=1)
+    pool.add("site", mirror, at_once=False)
+    running = pool.request("site")
+    until(lambda: len(mirror.told) == 1)
+    waiting = pool.request("site")
+    closer = threading.Thread(target=pool.close)
+    closer.start()
+    mirror.gate.set()
+    closer.join(10)
+    assert running.result(1).changes
+    assert waiting.cancelled()
+    with pytest.raises(UsageError):
+        pool.request("site")
+
+
+def test_a_request_for_an_unknown_mirror_is_refused() -> None:
+    with MirrorPool(workers=1) as pool, pytest.raises(UsageError, match="no mirror"):
+        pool.request("nothing")
+
+
+def test_a_damaged_mirror_is_set_aside_and_cloned_anew(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    text = os.urandom(20_000)
+    repo.commit({"a": text})
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+    mirror.fetch()
+    (pack,) = (mirror.path / "objects" / "pack").glob("*.pack")
+    pack.chmod(0o644)
+    pack.write_bytes(pack.read_bytes()[:12] + b"\xff" * (pack.stat().st_size - 12))
+    assert not mirror.check().sound
+    commit = repo.commit({"a": text + b"more"})
+    with MirrorPool(workers=1) as pool:
+        pool.add("site", mirror, at_once=False)
+        assert pool.request("site").result(20).changes == ()
+    assert mirror.refs == {MAIN: commit}
+    assert mirror.check().sound
+    assert (tmp_path / "m.git.damaged").is_dir()
+
+
+def test_packs_are_joined_when_they_pile_up_and_nothing_is_lost(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path), MirrorSettings(repack_after=5))
+    for n in range(8):
+        repo.commit({"a": b"x\n" * n, f"f{n}": os.urandom(50)})
+        mirror.fetch()
+    assert len(list((mirror.path / "objects/pack").glob("*.pack"))) == 8
+    with MirrorPool(workers=1) as pool:
+        pool.add("site", mirror, at_once=False)
+        pool.request("site").result(10)
+        until(lambda: len(list((mirror.path / "objects/pack").glob("*.pack"))) < 5)
+    assert mirror.refs == repo.refs()
+    assert mirror.check().sound
+    assert run_git(mirror.path, "fsck", "--strict") == ""
+
+
+def test_full_upkeep_drops_what_no_ref_reaches(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    first = repo.commit()
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+    gone = repo.commit({"big": os.urandom(5000)})
+    mirror.fetch()
+    repo.git("update-ref", "refs/heads/main", first)
+    mirror.fetch()
+    assert mirror.resolve(gone).commit == gone
+    run_git(mirror.path, "update-ref", "refs/heads/by-hand", first)
+    (mirror.path / "objects/pack/tmp_pack_left").touch()
+    done = mirror.upkeep(full=True)
+    assert done.packs_after == 1
+    assert mirror.check().objects == 3
+    assert not list((mirror.path / "objects/pack").glob("tmp_*"))
+    assert set(mirror.refs) == {MAIN, "refs/heads/by-hand"}
+    assert not (mirror.path / "refs/heads/by-hand").exists()
+
+
+def test_a_reader_goes_on_while_upkeep_replaces_the_packs(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    with Mirror.open(tmp_path / "m.git", str(repo.path)) as mirror:
+        commits = []
+        for n in range(4):
+            commits.append(repo.commit({"a": os.urandom(100), f"f{n}": b"x"}))
+            mirror.fetch()
+        store = mirror.store
+        assert store[commits[0].encode()].id == commits[0].encode()  # type: ignore[index]
+        mirror.upkeep(full=True)
+        for commit in commits:
+            assert store[commit.encode()].id == commit.encode()  # type: ignore[index]
+
+
+class TestRepositoriesSomebodyElseMade:
+    def test_a_whole_one_is_taken_over(self, tmp_path: Path) -> None:
+        repo = GitRepo.make(tmp_path / "o.git")
+        repo.commit()
+        repo.git("tag", "-a", "-m", "t", "v1")
+        run_git(tmp_path, "clone", "-q", "--mirror", str(repo.path), str(tmp_path / "m.git"))
+        mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+        repo.commit()
+        mirror.fetch()
+        assert mirror.refs == repo.refs()
+        assert mirror.check().sound
+        assert run_git(mirror.path, "show-ref", "-d") == repo.git("show-ref", "-d")
+
+    def test_one_that_lacks_an_object_is_refused_by_name(self, tmp_path: Path) -> None:
+        repo = GitRepo.make(tmp_path / "m.git")
+        repo.commit({"a": b"1"})
+        blob = repo.git("rev-parse", "main:a")
+        (repo.path / "objects" / blob[:2] / blob[2:]).unlink()
+        with pytest.raises(MirrorCorrupt, match=f"blob {blob} is missing"):
+            Mirror.open(repo.path, str(tmp_path / "o.git")).fetch()
+
+    def test_a_directory_that_is_no_repository_is_left_alone(self, tmp_path: Path) -> None:
+        (tmp_path / "m.git").mkdir()
+        (tmp_path / "m.git" / "precious").touch()
+        with pytest.raises(UsageError, match="not empty"):
+            Mirror.open(tmp_path / "m.git", "/somewhere")
+        assert (tmp_path / "m.git" / "precious").exists()
+        assert [p.name for p in tmp_path.iterdir()] == ["m.git"]
+
+
+BLOB_ID = gs.oid_of(BLOB, b"hello\n")
+TREE_DATA = gs.tree_of((b"100644", b"file", BLOB_ID))
+COMMIT_DATA = gs.commit_of(gs.oid_of(TREE, TREE_DATA))
+COMMIT_ID = gs.oid_of(COMMIT, COMMIT_DATA).hex()
+PACK = gs.pack(gs.entry(COMMIT, COMMIT_DATA), gs.entry(TREE, TREE_DATA), gs.entry(BLOB, b"hello\n"))
+
+
+def test_a_told_ref_takes_one_connection_and_one_round_trip(tmp_path: Path) -> None:
+    with FakeGitServer(refs={MAIN: COMMIT_ID}, pack=PACK) as server:
+        mirror = Mirror.open(tmp_path / "m.git", server.url)
+        mirror.fetch()
+        child = gs.commit_of(gs.oid_of(TREE, TREE_DATA), bytes.fromhex(COMMIT_ID), when=1_700_000_100)
+        child_id = gs.oid_of(COMMIT, child).hex()
+        server.refs = {MAIN: child_id}
+        server.pack = gs.pack(gs.entry(COMMIT, child))
+        server.connections, server.asked = 0, []
+        result = mirror.fetch(RefChange(MAIN, ObjectId(COMMIT_ID), ObjectId(child_id)))
+        assert [change.new for change in result.changes] == [child_id]
+        assert server.connections == 1
+        assert b"ref-prefix refs/heads/main" in server.asked
+        assert not any(line.startswith(b"ref-prefix refs/tags") for line in server.asked)
+        assert [line for line in server.asked if line.startswith(b"have")] == [b"have " + COMMIT_ID.encode()]
+
+
+_IDLE = """
+import os, resource, sys
+from pathlib import Path
+from deploykit.mirror import Mirror
+from deploykit.mirror.pool import MirrorPool
+home, url, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+pool = MirrorPool(workers=4, every=3600)
+names = [f"m{n}" for n in range(count)]
+for name in names:
+    pool.add(name, Mirror.open(home / name, url), at_once=False)
+for answer in [pool.request(name) for name in names]:
+    assert answer.result(120).head
+status = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in status if line.startswith("VmRSS")), len(os.listdir("/proc/self/fd")))
+"""
+
+
+@pytest.mark.slow
+def test_five_hundred_idle_mirrors_take_little_memory_and_few_files(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "served" / "o.git")
+    for n in range(5):
+        repo.commit({f"file{n}": os.urandom(3000)})
+    for n in range(200):
+        repo.git("update-ref", f"refs/tags/v{n}", "main")
+    with git_daemon(tmp_path / "served") as server:
+        argv = [sys.executable, "-c", _IDLE, str(tmp_path / "mirrors"), server.url("o.git"), "500"]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    kilobytes, files = map(int, done.stdout.split())
+    print(f"500 mirrors idle: {kilobytes / 1024:.0f} MB resident, {files} open files")
+    assert kilobytes < 80 * 1024
+    assert files < 100
