@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from operator import call, itemgetter
 from typing import Any, Final, TypeVar, cast, get_args
 
 import attrs
@@ -19,9 +18,9 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import Message
-from deploykit.wire import shapes
+from deploykit.wire import columns, shapes
 from deploykit.wire.envelope import OWN, extension_mistakes, extensions_of, is_json_media, more
-from deploykit.wire.shapes import CARRIED, ENVELOPE, Leaf, ListOf, Record
+from deploykit.wire.shapes import CARRIED, ENVELOPE, Leaf, ListOf
 from deploykit.wire.strictjson import MAX_ITEMS, tame
 
 M = TypeVar("M", bound=Message)
@@ -112,9 +111,10 @@ def _told(error: BaseException, path: str, envelope: frozenset[str] = frozenset(
 def _converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
     for hint in (str, int, bool, datetime):  # cattrs would convert these (5 -> "5"), and asks no factory about them
-        converter.register_structure_hook(hint, _leaf_hook(cast(Leaf, shapes.shape_of(hint))))
+        converter.register_structure_hook(hint, _leaf_hook(cast(Leaf, shapes.shape_of(hint)), detailed=detailed))
     converter.register_structure_hook_factory(
-        lambda hint: _shape(hint, Leaf) is not None, lambda hint: _leaf_hook(cast(Leaf, shapes.shape_of(hint)))
+        lambda hint: _shape(hint, Leaf) is not None,
+        lambda hint: _leaf_hook(cast(Leaf, shapes.shape_of(hint)), detailed=detailed),
     )
     converter.register_structure_hook_factory(
         lambda hint: _shape(hint, ListOf) is not None,
@@ -134,27 +134,24 @@ def _shape(hint: object, kind: type[S]) -> S | None:
     return shape if isinstance(shape, kind) else None
 
 
-def _leaf_hook(leaf: Leaf) -> _Hook:
+def _leaf_hook(leaf: Leaf, *, detailed: bool) -> _Hook:
     check = leaf.check
 
-    def hook(value: Any, _hint: Any) -> Any:
+    def quick(value: Any, _hint: Any) -> Any:
+        return check(value)
+
+    def explaining(value: Any, _hint: Any) -> Any:
         try:
             return check(value)
         except (DeploykitError, TypeError, ValueError):
             raise MessageError(f"expected {leaf.expected}") from None
 
-    return _text_hook if check is shapes.text else hook
-
-
-def _text_hook(value: Any, _hint: Any) -> Any:
-    if value.__class__ is not str:
-        raise MessageError("expected a text")
-    return value
+    return explaining if detailed else quick
 
 
 def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
     item = converter.get_structure_hook(hint)
-    plain = _plain_records(hint)
+    by_columns = columns.reader(shapes.shape_of(hint))
 
     def bounded(values: Any) -> None:
         if values.__class__ is not list or len(values) > MAX_ITEMS:
@@ -162,7 +159,7 @@ def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
 
     def quick(values: Any, _hint: Any) -> Any:
         bounded(values)
-        made = plain(values) if plain and values else None
+        made = by_columns(values) if by_columns and values else None
         return tuple([item(value, None) for value in values]) if made is None else made
 
     def explaining(values: Any, hint: Any) -> Any:
@@ -179,33 +176,6 @@ def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
         return ()
 
     return explaining if converter.detailed_validation else quick
-
-
-def _plain_records(hint: Any) -> Callable[[list[Any]], tuple[Any, ...] | None] | None:
-    """Make a reader of many records of a class whose fields all stand for themselves, checked column by column.
-
-    It returns None unless each record has just the known fields and all are good: then the way record by record is
-    taken, which knows what to do. Twenty commits cost half of what they cost there.
-    """
-    shape = shapes.shape_of(hint)
-    fields = shapes.fields(shape.cls) if isinstance(shape, Record) else ()
-    checks = [f.shape.all_good for f in fields if isinstance(f.shape, Leaf) and f.shape.all_good]
-    if not isinstance(shape, Record) or len(fields) < 2 or len(checks) < len(fields):
-        return None
-    cls, only = shape.cls, {len(fields)}
-    values = itemgetter(*(f.name for f in fields))
-
-    def read(records: list[Any]) -> tuple[Any, ...] | None:
-        try:
-            if set(map(type, records)) != {dict} or set(map(len, records)) != only:
-                return None
-            if not all(map(call, checks, zip(*map(values, records), strict=True))):
-                return None
-        except (KeyError, TypeError):
-            return None
-        return tuple([cls(**record) for record in records])
-
-    return read
 
 
 def _class_hook(cls: type, converter: cattrs.Converter) -> _Hook:

@@ -150,7 +150,7 @@ def shape_of(hint: object) -> Shape:
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
 ).match
-_REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255}\Z").match
+_REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++\Z").match
 
 
 _USER_PATTERN: Final = "[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}"
@@ -175,7 +175,7 @@ def identifier(value: object) -> str:
 
 def reference(value: object) -> str:
     """Accept a URI reference."""
-    if not isinstance(value, str) or not _REFERENCE(value):
+    if not isinstance(value, str) or len(value) > 255 or not _REFERENCE(value):
         raise MessageError("not a URI reference")
     return value
 

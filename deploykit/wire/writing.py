@@ -139,7 +139,10 @@ def _leaf_writer(leaf: Leaf) -> One:
         return lambda value: quote(check(value))
     if leaf.schema.get("type") == "object":
         return lambda value: dump(dict(check(value)))
-    return lambda value: dump(check(value))
+    if leaf.schema.get("type") == "boolean":
+        return lambda value: "true" if check(value) else "false"
+    plain = float.__repr__ if leaf.schema.get("type") == "number" else int.__repr__
+    return lambda value: plain(check(value))  # the checks let no NaN and no infinity pass
 
 
 def mistakes(record: Any, path: str = "") -> list[str]:
