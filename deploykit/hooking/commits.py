@@ -5,11 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 from typing import NamedTuple
 
-from deploykit.messages.source import COMMIT_TEXT, Commit
+from deploykit.messages.source import COMMIT_TEXT, NAME_TEXT, Commit
 from deploykit.names import ObjectId
 
-#: Longer ones are nobody's name.
-_AUTHOR = 300
 #: Enough bytes for `COMMIT_TEXT` characters in any encoding.
 _BYTES = 4 * COMMIT_TEXT
 
@@ -45,7 +43,7 @@ def parse_commit(oid: str, raw: bytes) -> Parsed:
     message = _text(body, "utf-16" if body.startswith(_MARKS) else codec).strip("\n")
     return Parsed(
         tuple(parents),
-        Commit(id=ObjectId(oid), author=name[:_AUTHOR], time=_time(when), message=message[:COMMIT_TEXT]),
+        Commit(id=ObjectId(oid), author=name[:NAME_TEXT], time=_time(when), message=message[:COMMIT_TEXT]),
     )
 
 

@@ -64,7 +64,8 @@ def messages_of(
         more = f" and {len(push.refused) - 1} more" if len(push.refused) > 1 else ""
         notes.append(f"left out {push.refused[0]}{more}")
     if push.left_out:
-        notes.append(f"{push.left_out} not told of: `refs` in the settings leaves them out")
+        is_are = "ref is" if push.left_out == 1 else "refs are"
+        notes.append(f"{push.left_out} {is_are} not among `refs` in the settings")
     if not push.changes:
         return [], push, tuple(notes)
     name = repository_name(repository.path, settings, environ)
@@ -74,7 +75,7 @@ def messages_of(
         stories = [Story() for _ in push.changes]
         notes.append(f"without their commits: {error}")
     told = zip(push.changes, stories, strict=True)
-    return _messages(name, told, pusher(environ)), push, tuple(notes)
+    return _messages(name, told, pusher(environ), legacy=settings.legacy), push, tuple(notes)
 
 
 def parse_push(lines: bytes, refs: Sequence[str]) -> Push:
@@ -118,11 +119,11 @@ def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
     return False
 
 
-#: Characters of commit messages in one event: in any form, and with every one of them escaped, it stays a message.
-_TEXT_BUDGET = 60_000
+#: Characters of commit messages in one event of the original's form, whose JSON makes twelve bytes of an emoji.
+_LEGACY_TEXT = 70_000
 
 
-def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str) -> list[RefUpdated]:
+def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str, *, legacy: bool) -> list[RefUpdated]:
     """All refs of a push share its id as their thread; the first event is the push's own."""
     thread = new_id()
     source, now = host_source("git"), utc_now()
@@ -138,7 +139,7 @@ def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str) ->
             new=change.new,
             forced=story.forced,
             pusher=who,
-            commits=_fitting(story.commits),
+            commits=_fitting(story.commits) if legacy else story.commits,
             commit_count=story.total,
         )
         for number, (change, story) in enumerate(told)
@@ -146,7 +147,7 @@ def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str) ->
 
 
 def _fitting(commits: tuple[Commit, ...]) -> tuple[Commit, ...]:
-    if sum(len(commit.message) for commit in commits) <= _TEXT_BUDGET:
+    if sum(len(commit.message) for commit in commits) <= _LEGACY_TEXT:
         return commits
-    each = _TEXT_BUDGET // len(commits)
+    each = _LEGACY_TEXT // len(commits)
     return tuple(Commit(id=c.id, author=c.author, time=c.time, message=c.message[:each]) for c in commits)

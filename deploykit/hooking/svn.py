@@ -20,10 +20,8 @@ from deploykit.hooking.place import host_source, repository_name
 from deploykit.hooking.process import Program, child_environment
 from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.base import new_id
-from deploykit.messages.source import COMMIT_TEXT, DIRS_TOLD, RevisionCommitted, svn_projects
+from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
 
-_AUTHOR = 300
-_PATH = 2000
 _PROJECTS = 1000
 
 
@@ -73,10 +71,10 @@ def message_of(path: str, revision: int, settings: HookSettings, environ: Mappin
         source=host_source("svn"),
         repo=repository_name(path, settings, environ),
         revision=revision,
-        author=told.author[:_AUTHOR],
+        author=told.author[:NAME_TEXT],
         committed=told.committed,
         log=told.log[:COMMIT_TEXT],
-        dirs=tuple(line[:_PATH] for line in listed[:DIRS_TOLD]),
+        dirs=tuple([line for line in listed if len(line) <= DIR_TEXT][:DIRS_TOLD]),
         dir_count=len(listed),
         projects=svn_projects(changed_dirs(changed), layout)[:_PROJECTS],
     )
