@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from deploykit.errors import MessageError
-from deploykit.messages import BY_TYPE, Message
+from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.testing import strategies
 from deploykit.wire import CONTENT_TYPE, decode, encode
 from deploykit.wire.schema import file_name, schema
@@ -54,6 +55,8 @@ def test_what_we_write_is_a_cloudevent(message: Message) -> None:
 @relaxed
 @given(strategies.messages())
 def test_we_read_what_the_cloudevents_package_writes(message: Message) -> None:
+    if isinstance(message, Unknown):  # it writes data of another media type as Python's str() of it
+        message = attrs.evolve(message, content_type="")
     ours = encode(message).body
     theirs = JSONFormat().write(JSONFormat().read(CloudEvent, ours))
     assert decode({"content-type": CONTENT_TYPE}, theirs) == decode({"content-type": CONTENT_TYPE}, ours)
