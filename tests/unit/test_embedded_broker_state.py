@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from deploykit.testing.broker_core import BrokerCore
 from deploykit.testing.broker_routing import Router, dead_letter_queue, durable_key
 from deploykit.testing.broker_state import BrokerLimits, Entry, Message, Queue
@@ -46,6 +49,49 @@ def test_the_size_of_messages_bounds_a_queue_as_well_as_their_number() -> None:
         queue.add(Entry(seq=sizes, message=_message(1000)))
         sizes += 1
     assert sizes == 4
+
+
+_NAMES = ["destination", "id", "ack", "message-id", "subscription", "transaction", "receipt", "durable", "requeue"]
+_NAMES += ["auto-delete", "x-queue-name", "activemq.subscriptionName", "client-id", "prefetch-count", "selector"]
+_NAMES += ["persistent", "expires", "expiration", "heart-beat", "accept-version", "login", "passcode", "reason"]
+_VALUES = ["", "1", "true", "t", "/queue/a", "/queue/DLQ.a", "/topic/t", "client", "client-individual", "1.1", "1.2"]
+_VALUES += ["1-1", "e-1", "-1", "0,0", "9" * 30, "²", "é\n:\\"]
+_COMMANDS = [
+    "SEND",
+    "SUBSCRIBE",
+    "UNSUBSCRIBE",
+    "ACK",
+    "NACK",
+    "BEGIN",
+    "COMMIT",
+    "ABORT",
+    "DISCONNECT",
+    "CONNECT",
+    "X",
+]
+_FRAMES = st.builds(
+    StompFrame,
+    command=st.sampled_from(_COMMANDS),
+    headers=st.dictionaries(st.sampled_from(_NAMES), st.sampled_from(_VALUES), max_size=6),
+    body=st.just(b""),
+)
+
+
+@given(version=st.sampled_from(["1.0", "1.1", "1.2"]), frames=st.lists(_FRAMES, max_size=12))
+def test_any_frames_end_in_an_answer_never_in_an_exception(version: str, frames: list[StompFrame]) -> None:
+    router = Router(limits=BrokerLimits(), faults=FaultState(), keep=True, epoch="e", first_seq=1, record=9)
+    core = BrokerCore(router=router, users=None, limits=BrokerLimits(), faults=FaultState(), server="test")
+    session = core.open_session()
+    core.handle(session, StompFrame(command="CONNECT", headers={"accept-version": version, "client-id": "c"}), 0.0)
+    for frame in frames:
+        ended = session.closing
+        before = len(session.output)
+        assert core.handle(session, frame, 1.0)
+        if "receipt" in frame.headers and not ended:
+            answers = [one.headers.get("receipt-id") for one in session.output[before:]]
+            assert frame.headers["receipt"] in answers
+    core.lost(session, 1.0)
+    core.router.expire(2.0)
 
 
 def test_no_two_durable_subscriptions_share_a_key() -> None:
