@@ -90,9 +90,8 @@ def bus_threads() -> list[str]:
 @contextmanager
 def running(settings: BusSettings, **keywords: object) -> Iterator[Bus]:
     """A connected bus; all its threads have ended after."""
-    before = set(threading.enumerate())
     with Bus(settings, **keywords) as bus:  # type: ignore[arg-type]
         assert bus.wait_connected(10)
         yield bus
-    left = [t.name for t in threading.enumerate() if t not in before and t.name.startswith("deploykit-bus")]
-    assert left == []
+    mine = [bus._supervisor.thread, bus._pump._thread, *(t for s in bus._subscriptions for t in s._threads)]
+    assert [thread.name for thread in mine if thread is not None and thread.is_alive()] == []
