@@ -208,6 +208,8 @@ def _check(settings: Settings) -> list[str]:
             Policy.from_settings(settings.trust)
         except SettingsError as error:
             problems += error.problems
+    problems += _check_address(settings.broker.address)
+    problems += _check_least(settings)
     paths: dict[Path, SiteName] = {}
     for name, site in settings.sites.items():
         if not site.path.is_absolute():
@@ -218,6 +220,32 @@ def _check(settings: Settings) -> list[str]:
     return problems
 
 
+def _check_address(address: str) -> list[str]:
+    from deploykit.bus.address import parse_address
+
+    try:
+        parse_address(address)
+    except DeploykitError as error:
+        return [f"broker.address: {error}"]
+    return []
+
+
+def _check_least(settings: Settings) -> list[str]:
+    """Find numbers that would make a daemon wait for ever, or go round and round without a pause."""
+    least: tuple[tuple[str, float, float], ...] = (
+        ("reconcile_every", settings.reconcile_every, 1),
+        ("broker.connect_timeout", settings.broker.connect_timeout, 0.1),
+        ("broker.window", settings.broker.window, 1),
+        ("broker.window_bytes", settings.broker.window_bytes, 1),
+        ("broker.in_flight", settings.broker.in_flight, 1),
+        ("broker.max_frame", settings.broker.max_frame, 1),
+        ("outbox.window", settings.outbox.window, 1),
+        ("outbox.max_attempts", settings.outbox.max_attempts, 1),
+        ("outbox.rescan", settings.outbox.rescan, 0.1),
+    )
+    return [f"{path}: expected at least {limit}, not {value:g}" for path, value, limit in least if value < limit]
+
+
 # -- conversion ------------------------------------------------------------------------------------------------------
 
 
@@ -225,24 +253,48 @@ class _Expected(ValueError):
     """A value of the wrong kind; the text says what was expected."""
 
 
+_KINDS: Final = {
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a table",
+}
+
+
 def _exactly(kind: type, said: str) -> Any:
     def hook(value: object, _: type) -> object:
         if type(value) is not kind:
-            raise _Expected(f"expected {said}, not {value!r}")
+            raise _Expected(f"expected {said}, not {_kind_of(value)}")
         return value
 
     return hook
 
 
+def _kind_of(value: object) -> str:
+    """Name what was given instead, never what it holds: that may be a passcode."""
+    kinds = {
+        str: "a string",
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        list: "a list",
+        dict: "a table",
+    }
+    return kinds.get(type(value), "a date or time")
+
+
 def _number(value: object, _: type) -> float:
     if type(value) not in (int, float) or not 0 <= float(typing.cast(float, value)) < 1e12:
-        raise _Expected(f"expected a number of at least 0, not {value!r}")
+        shown = value if type(value) in (int, float) else _kind_of(value)
+        raise _Expected(f"expected a number of at least 0, not {shown}")
     return float(typing.cast(float, value))
 
 
 def _path(value: object, _: type) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise _Expected(f"expected a path, not {value!r}")
+        raise _Expected(f"expected a path, not {_kind_of(value) if value else 'nothing'}")
     return Path(value)
 
 
@@ -279,7 +331,7 @@ def _table_hook(cls: type, converter: cattrs.Converter) -> Any:
 
     def hook(value: object, kind: type) -> object:
         if not isinstance(value, dict):
-            raise _Expected(f"expected a table, not {value!r}")
+            raise _Expected(f"expected a table, not {_kind_of(value)}")
         return build(value, kind)
 
     return hook
@@ -290,7 +342,7 @@ def _list_hook(kind: Any, converter: cattrs.Converter) -> Any:
 
     def hook(value: object, _: type) -> object:
         if not isinstance(value, list):
-            raise _Expected(f"expected a list, not {value!r}")
+            raise _Expected(f"expected a list, not {_kind_of(value)}")
         return tuple(converter.structure(list(value), list[item]))  # type: ignore[valid-type]
 
     return hook

@@ -32,7 +32,7 @@ def broker(
 
     if (user is None) != (passcode_file is None):
         raise UsageError("--user and --passcode-file go together")
-    users = {user: passcode_file.read_text().rstrip("\r\n")} if user and passcode_file else None
+    users = {user: _passcode_in(passcode_file)} if user and passcode_file else None
 
     def ready(address: str) -> None:
         if as_json:
@@ -41,3 +41,15 @@ def broker(
             click.echo(f"ready: {address} (not for production)")
 
     run(host=host, port=port, data=data, users=users, on_ready=ready)
+
+
+def _passcode_in(file: Path) -> str:
+    from deploykit.errors import UsageError
+
+    try:
+        passcode = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise UsageError(f"{file} holds no passcode: it is not UTF-8", "one line of text") from None
+    if not passcode or "\n" in passcode:
+        raise UsageError(f"{file} holds no passcode", "one line of text, not empty")
+    return passcode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import attrs
@@ -31,8 +32,8 @@ def check(config: Path | None) -> None:
     """
     settings = load(config)
     click.echo(
-        f"ok: node {settings.node}, {len(settings.repositories)} repositories, {len(settings.sites)} sites, "
-        f"broker {settings.broker.address.rpartition('@')[2] or settings.broker.address}"
+        f"ok: node {settings.node}, repositories: {len(settings.repositories)}, sites: {len(settings.sites)}, "
+        f"broker {_shown(settings.broker.address)}"
     )
 
 
@@ -47,12 +48,23 @@ def show(config: Path | None, as_json: bool) -> None:
       deploykit config show -c deploykit.toml --json
     """
     settings = load(config)
-    tree = attrs.asdict(settings, filter=lambda attribute, _: attribute.repr is not False)
+    tree = attrs.asdict(
+        settings, filter=lambda attribute, _: attribute.repr is not False, value_serializer=lambda *it: _shown(it[2])
+    )
     if as_json:
         print_json(tree)
         return
     for path, value in _leaves(tree):
         click.echo(f"{path} = {value}")
+
+
+def _shown(value: object) -> object:
+    """A value without the credentials that any address may hold."""
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    shown = re.sub(r"(://)[^\s,()]*@", r"\1***@", value)
+    # What is left is a passcode that is not encoded as it should be, or something harmless: hide more than need be.
+    return re.sub(r"://.*@", "://***@", value, flags=re.DOTALL) if re.search(r"(?<!\*{3})@", shown) else shown
 
 
 def _leaves(value: object, path: str = "") -> list[tuple[str, object]]:

@@ -46,19 +46,24 @@ def deploy(
     Example:
       deploykit deploy shop --ref v1.2 --node web1
     """
-    from deploykit.bus import Bus
-    from deploykit.daemons.asking import believed, look_up, request_for, signing_key
+    from deploykit.cli import print_error
+    from deploykit.daemons.asking import believed, bus_of, look_up, request_for, signing_key
     from deploykit.fleet import Coordinator
 
     settings = load(config)
     signer = signing_key(settings, key)
     trusted, policy = believed(settings)
     full_ref, object_id = look_up(settings, site, ref, commit=commit, repo=repo)
-    request = request_for(site, full_ref, object_id, nodes=[node], expires_in=timedelta(seconds=timeout))
-    with Bus(settings.broker) as bus:
-        bus.wait_connected(settings.broker.connect_timeout)
+    # A command outlives the asker's patience no longer than nodes accept; who waits longer waits for its report.
+    life = timedelta(seconds=min(timeout, settings.trust.max_expiry))
+    request = request_for(site, full_ref, object_id, nodes=[node], expires_in=life)
+    with bus_of(settings) as bus:
         coordinator = Coordinator(bus, settings.topics, signer, trusted, policy)
-        (answer,) = coordinator.ask(request, timeout=timeout)
+        try:
+            (answer,) = coordinator.ask(request, timeout=timeout)
+        except KeyboardInterrupt:
+            print_error(f"{node} goes on with it all the same; `deploykit watch` shows its report")
+            raise
     ctx.exit(_show(request, answer, as_json=as_json))
 
 

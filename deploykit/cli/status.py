@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -12,8 +13,10 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @click.command()
 @config_option
 @json_option
-def status(config: Path | None, as_json: bool) -> None:
+@click.pass_context
+def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     """Tell what this node holds: mirrors, what is live on each site, messages waiting. Asks no broker and no origin.
+    Ends with 1 when some of it cannot be read.
 
     \b
     Example:
@@ -22,10 +25,20 @@ def status(config: Path | None, as_json: bool) -> None:
     from deploykit.daemons.inspecting import describe
 
     found = describe(load(config))
+    entries = [*found["mirrors"], *found["sites"], *found["outbox"]]
+    code = 1 if any("problem" in entry for entry in entries) else 0
     if as_json:
         print_json(found)
-        return
+        ctx.exit(code)
     click.echo(f"node {found['node']}")
-    for section in ("mirrors", "sites", "outbox"):
-        for line in found[section]:
-            click.echo(f"  {section.removesuffix('s'):<7} " + "  ".join(f"{v}" for v in line.values()))
+    for mirror in found["mirrors"]:
+        _line("mirror", mirror, f"{mirror['repo']}  {mirror['refs']} refs")
+    for site in found["sites"]:
+        _line("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}")
+    for outbox in found["outbox"]:
+        _line("outbox", outbox, f"{outbox['waiting']} waiting")
+    ctx.exit(code)
+
+
+def _line(kind: str, entry: Mapping[str, object], text: str) -> None:
+    click.echo(f"  {kind:<7} {entry.get('problem', text)}  {entry['path']}")

@@ -31,6 +31,7 @@ def watch(
       deploykit watch
       deploykit watch --json -d /topic/deploykit.report
     """
+    from deploykit.cli import print_error
     from deploykit.daemons import watch as daemon
     from deploykit.errors import UsageError
 
@@ -48,4 +49,5 @@ def watch(
         as_json=as_json,
         show=click.echo,
         on_ready=lambda: click.echo('{"ready": true}' if as_json else "ready: watching"),
+        on_trouble=print_error,
     )

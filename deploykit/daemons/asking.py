@@ -5,11 +5,14 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
-from deploykit.errors import PolicyRefused, UsageError
+from deploykit.bus import Bus
+from deploykit.bus.events import ConnectFailed, Event
+from deploykit.errors import ConnectError, PolicyRefused, UsageError
 from deploykit.keys import load_signing_key, load_trusted
 from deploykit.messages import DeployPhase, DeployRequested, utc_now
 from deploykit.mirror.lookup import look_up as origin_look_up
@@ -51,6 +54,26 @@ def believed(settings: Settings) -> tuple[AllowedSigners, Policy]:
     if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
     return load_trusted(settings.trust), Policy.from_settings(settings.trust)
+
+
+@contextmanager
+def bus_of(settings: Settings) -> Iterator[Bus]:
+    """Yield a bus that is connected.
+
+    Raises:
+        LoginRefused: no broker takes us.
+        ConnectError: none can be reached within `broker.connect_timeout`; the text says why.
+    """
+    why = ["no answer"]
+
+    def note(event: Event) -> None:
+        if isinstance(event, ConnectFailed):
+            why.append(event.problem)
+
+    with Bus(settings.broker, on_event=note) as bus:
+        if not bus.wait_connected(settings.broker.connect_timeout):
+            raise ConnectError(f"nobody was asked: {why[-1]}")
+        yield bus
 
 
 def look_up(

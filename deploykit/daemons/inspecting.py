@@ -2,40 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 from deploykit.daemons.mirroring import mirror_path
+from deploykit.errors import DeploykitError
+from deploykit.messages import one_line
 from deploykit.mirror import Mirror
+from deploykit.names import RepoName, SiteName
 from deploykit.outbox import Outbox
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
+
+Entry = dict[str, object]
 
 
 class Description(TypedDict):
     """What `describe` returns; every list holds one flat mapping an entry."""
 
     node: str
-    mirrors: list[dict[str, object]]
-    sites: list[dict[str, object]]
-    outbox: list[dict[str, object]]
+    mirrors: list[Entry]
+    sites: list[Entry]
+    outbox: list[Entry]
 
 
 def describe(settings: Settings) -> Description:
-    """Read mirrors, sites and outbox of this node."""
-    mirrors: list[dict[str, object]] = []
-    for repo, chosen in settings.repositories.items():
-        path = mirror_path(settings, repo)
-        refs = Mirror.open(path, chosen.url, chosen.mirror).refs if (path / "HEAD").exists() else {}
-        mirrors.append({"repo": repo, "refs": len(refs), "path": str(path)})
-    sites: list[dict[str, object]] = []
-    for name, site in settings.sites.items():
-        current = Runner(Site(site.path, site.release), node=settings.node).current()
-        sites.append({"site": name, "current": current.name if current else None, "path": str(site.path)})
-    path = settings.outbox.path
-    waiting = sum(1 for _ in Outbox(path).pending()) if path.exists() else 0
+    """Read mirrors, sites and outbox of this node. What cannot be read has a `problem`; the rest is told as it is."""
     return {
         "node": settings.node,
-        "mirrors": mirrors,
-        "sites": sites,
-        "outbox": [{"waiting": waiting, "path": str(path)}],
+        "mirrors": [_mirror(settings, repo) for repo in settings.repositories],
+        "sites": [_site(settings, name) for name in settings.sites],
+        "outbox": [_outbox(settings)],
     }
+
+
+def _mirror(settings: Settings, repo: RepoName) -> Entry:
+    chosen, path = settings.repositories[repo], mirror_path(settings, repo)
+    entry: Entry = {"repo": repo, "refs": 0, "path": str(path)}
+    with _problem_into(entry):
+        if (path / "HEAD").exists():
+            with Mirror.open(path, chosen.url, chosen.mirror) as mirror:
+                entry["refs"] = len(mirror.refs)
+    return entry
+
+
+def _site(settings: Settings, name: SiteName) -> Entry:
+    site = settings.sites[name]
+    entry: Entry = {"site": name, "current": None, "path": str(site.path)}
+    with _problem_into(entry):
+        current = Runner(Site(site.path, site.release), node=settings.node).current()
+        entry["current"] = current.name if current else None
+    return entry
+
+
+def _outbox(settings: Settings) -> Entry:
+    path = settings.outbox.path
+    entry: Entry = {"waiting": 0, "path": str(path)}
+    with _problem_into(entry):
+        if path.exists():
+            entry["waiting"] = sum(1 for _ in Outbox(path, create=False).pending())
+    return entry
+
+
+@contextmanager
+def _problem_into(entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except (DeploykitError, OSError) as error:
+        entry["problem"] = one_line(str(error))

@@ -6,17 +6,25 @@ import socket
 from pathlib import Path
 
 from deploykit.bus import Bus
-from deploykit.errors import MessageError
+from deploykit.daemons.relay import open_outbox
+from deploykit.errors import MessageError, UsageError
 from deploykit.keys import load_signing_key
-from deploykit.messages import Message, Notice
-from deploykit.outbox import Outbox
+from deploykit.messages import Message, Notice, one_line
 from deploykit.settings import Settings
 from deploykit.wire import Frame, decode, encode, topic_of
 from deploykit.wire.signature import sign
 
 
 def frame_of_text(settings: Settings, text: str) -> tuple[Message, Frame]:
-    """Make a notice of a line of text."""
+    """Make a notice of a line of text.
+
+    Raises:
+        UsageError: there is no text, or it is none.
+    """
+    if not text.strip():
+        raise UsageError("there is nothing to say", 'e.g. deploykit publish "freeze until Monday"')
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise UsageError("the text is not UTF-8", "type it in a UTF-8 terminal")
     message = Notice(source=f"operator/{settings.node or socket.gethostname()}", text=text)
     return message, encode(message)
 
@@ -39,14 +47,18 @@ def send(
     """Queue the frame, or send it at once, and return where it goes.
 
     Raises:
+        UsageError: `destination` is none.
         OutboxError, BusError: it was not queued, or the broker did not confirm it.
     """
     target = destination or topic_of(message, settings.topics)
+    if not target.startswith("/"):
+        # A relay would find out much later, and make a dead letter of it.
+        raise UsageError(f"{one_line(target)} is no destination", "e.g. /topic/NAME or /queue/NAME")
     if key is not None:
         frame = sign(frame, load_signing_key(key))
     if now:
         with Bus(settings.broker) as bus:
             bus.publish(target, frame, timeout=settings.broker.connect_timeout)
     else:
-        Outbox(settings.outbox.path).put(target, frame)
+        open_outbox(settings.outbox).put(target, frame)
     return target

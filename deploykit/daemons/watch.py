@@ -6,7 +6,8 @@ import json
 import threading
 from collections.abc import Callable, Sequence
 
-from deploykit.bus import Ack, Bus, Delivery, Verdict
+from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
+from deploykit.bus.events import Connected, ConnectFailed, Event, Lost
 from deploykit.daemons import lifecycle
 from deploykit.errors import MessageError
 from deploykit.messages import one_line
@@ -23,6 +24,7 @@ def run(
     as_json: bool,
     show: Callable[[str], None],
     on_ready: Callable[[], None],
+    on_trouble: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Show messages until TERM, or until `count` were shown.
 
@@ -31,29 +33,64 @@ def run(
         durable: a name under which the broker keeps what comes while nobody watches; None keeps nothing.
         show: takes one line.
         on_ready: called once the broker answered.
+        on_trouble: takes a line when the broker cannot be reached, and when it is back.
+
+    Raises:
+        LoginRefused: no broker takes us.
+        OSError: what `show` raised: nobody reads any more.
     """
     watched = destinations or settings.topics.destinations
-    left = threading.Semaphore(0)
-    lock = threading.Lock()
+    changed = threading.Condition()
+    shown = 0
+    broken: list[OSError] = []
 
     def handle(delivery: Delivery) -> Verdict:
+        nonlocal shown
         line = _as_json(delivery) if as_json else _as_line(delivery)
-        if line:
-            with lock:
-                show(line)
-            left.release()
+        with changed:
+            if broken or shown == count:
+                return Retry(after=60.0)  # not ours to take: the broker keeps it for the next watcher
+            if line:
+                try:
+                    show(line)
+                except OSError as error:  # nobody reads on: `deploykit watch | head`
+                    broken.append(error)
+                    changed.notify()
+                    return Retry(after=60.0)
+                shown += 1
+                changed.notify()
         return Ack()
 
-    with lifecycle.signals() as stop, _bus(settings, durable) as bus:
+    with lifecycle.signals() as stop, _bus(settings, durable, _Troubles(on_trouble)) as bus:
         for destination, name in _named(watched, durable):
             bus.subscribe(destination, handle, durable=name)
         while not stop.is_set() and not bus.wait_connected(0.2):
             pass
         if not stop.is_set():
             on_ready()
-        seen = 0
-        while not stop.is_set() and (count is None or seen < count):
-            seen += left.acquire(timeout=0.2)
+        with changed:
+            while not (stop.is_set() or broken or shown == count):
+                changed.wait(0.2)
+    if broken:
+        raise broken[0]
+
+
+class _Troubles:
+    """Tells a person at the terminal why nothing comes: once for each time the line is down, not for each attempt."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._down = False
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Connected():
+                if self._down:
+                    self._tell("connected")
+                self._down = False
+            case ConnectFailed(problem=problem) | Lost(reason=problem) if not self._down:
+                self._down = True
+                self._tell(f"waiting for a broker: {problem}")
 
 
 def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> None:
@@ -66,8 +103,8 @@ def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> 
             subscription.unsubscribe(forget=True)
 
 
-def _bus(settings: Settings, durable: str | None) -> Bus:
-    return Bus(settings.broker, client_id=f"deploykit-watch-{durable}" if durable else "")
+def _bus(settings: Settings, durable: str | None, on_event: Callable[[Event], None] | None = None) -> Bus:
+    return Bus(settings.broker, on_event=on_event, client_id=f"deploykit-watch-{durable}" if durable else "")
 
 
 def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, str | None]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -28,12 +32,27 @@ def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) ->
     """
     chosen = _one_plain_broker(broker) if broker is not None else None
     timeline: Timeline = JsonTimeline() if as_json else ConsoleTimeline(Console(soft_wrap=True))
-    with Stage(keep=keep) as stage:
+    with _ended_well(), Stage(keep=keep) as stage:
         if repo is not None and stage.run("git", "-C", str(repo), "rev-parse", "--verify", "HEAD").code != 0:
             raise UsageError(f"not a git repository with a commit: {repo}", "give --repo a clone")
         if keep:
             timeline.event("demo", f"everything is in {stage.root}")
         return Story(stage, timeline, broker=chosen, repo=repo).play()
+
+
+@contextmanager
+def _ended_well() -> Iterator[None]:
+    """Let TERM, and a terminal that goes away, clean up as Ctrl-C does: nothing of ours may run on."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _one_plain_broker(text: str) -> Broker:

@@ -34,15 +34,14 @@ class Stage:
     """A directory and the processes in it. Use it as a context manager: leaving it ends every process."""
 
     def __init__(self, *, keep: bool) -> None:
+        if shutil.which("git") is None:
+            raise UsageError("git is not on PATH", "apt-get install git")
         self.root = Path(tempfile.mkdtemp(prefix="deploykit-demo-"))
         self._keep = keep
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self.logs = self.root / "logs"
         self.logs.mkdir()
         (self.root / "home").mkdir()
-        git = shutil.which("git")
-        if git is None:
-            raise UsageError("git is not on PATH", "apt-get install git")
         # Nothing of the caller's own git settings, and nothing that could point git at another repository.
         self._env = {
             "PATH": os.environ.get("PATH", os.defpath),
@@ -154,7 +153,8 @@ class Stage:
                 if process.poll() is not None:
                     raise DemoFailed(f"{name} ended with {process.returncode}: {self._last_line(name)}")
             if time.monotonic() - began > timeout:
-                raise DemoFailed(f"waited {timeout:.0f} s in vain for: {what}", f"see the logs in {self.logs}")
+                where = f"see the logs in {self.logs}" if self._keep else "run it with --keep and read its logs"
+                raise DemoFailed(f"waited {timeout:.0f} s in vain for: {what}", where)
             time.sleep(0.01)
         return time.monotonic() - began
 

@@ -16,7 +16,7 @@ from datetime import datetime
 import attrs
 
 from deploykit.bus import Ack, Bus, Delivery, Verdict
-from deploykit.errors import MessageError, PolicyRefused
+from deploykit.errors import ConnectError, MessageError, PolicyRefused
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.names import NodeName
 from deploykit.topics import TopicMap
@@ -70,13 +70,15 @@ class Coordinator:
         self._policy = policy
         self._now = now
 
-    def ask(self, request: DeployRequested, *, timeout: float) -> Iterator[Answer]:
+    def ask(self, request: DeployRequested, *, timeout: float, connect_timeout: float = 30.0) -> Iterator[Answer]:
         """Send `request` and yield an answer for each node of its audience, as they come.
 
         Args:
             timeout: seconds to wait for all of them; a node that stays silent is answered for with no report.
+            connect_timeout: how much of that may pass until a broker is there to be asked through.
 
         Raises:
+            ConnectError: no broker was there; nobody was asked.
             BusError: the command could not be sent; nobody was asked.
         """
         deadline = time.monotonic() + timeout
@@ -88,7 +90,8 @@ class Coordinator:
 
         subscription = self._bus.subscribe(self._topics.report, keep)
         try:
-            subscription.wait_active(timeout)
+            if not subscription.wait_active(min(timeout, connect_timeout)):
+                raise ConnectError("nobody was asked: no broker answered in time", "look at it, and ask again")
             frame = sign(encode(request), self._key)
             self._bus.publish(self._topics.deploy, frame, timeout=max(0.1, deadline - time.monotonic()))
             yield from self._collect(request, frame, arrived, deadline)
