@@ -17,13 +17,14 @@ from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.frame import Frame
 from deploykit.wire.signature import HEADER, Signer, SigningKey, sign, verify, verify_blob
 from deploykit.wire.sshsig import armor, dearmor, decode_header, encode_header
+from tests.support.keys import fixed_key
 from tests.support.sshkeygen import SshKeygen
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 AT = "20260301120000Z"
 BODY = b'{"specversion":"1.0","id":"1"}'
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
 PUB = KEY.public_openssh
 
 

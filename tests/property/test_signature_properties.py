@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 from deploykit.errors import KeyFileError, SignatureError
 from deploykit.wire.allowed_signers import AllowedSigners, matches
 from deploykit.wire.frame import Frame
-from deploykit.wire.signature import HEADER, SigningKey, body_digest, sign, verify, verify_blob
+from deploykit.wire.signature import HEADER, body_digest, sign, verify, verify_blob
 from deploykit.wire.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
+from tests.support.keys import fixed_key
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
 ALLOWED = AllowedSigners.parse(f"ops {KEY.public_openssh}")
 GOOD = KEY.sign_body(b"body")
 

@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploykit.errors import KeyFileError
 from deploykit.wire.allowed_signers import AllowedSigners, matches
-from deploykit.wire.signature import SigningKey
 from deploykit.wire.sshsig import fingerprint, key_blob, public_line, raw_key, signed_bytes
+from tests.support.keys import fixed_key
 
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
 PUB = KEY.public_openssh
 
 

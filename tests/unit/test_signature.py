@@ -19,13 +19,14 @@ from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.frame import Frame
 from deploykit.wire.signature import HEADER, SigningKey, body_digest, sign, verify, verify_blob
 from deploykit.wire.sshsig import decode_header, encode_blob, encode_header
+from tests.support.keys import fixed_key
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 BODY = b'{"type":"deploykit.deploy.requested.v1","id":"1","audience":["web1"]}'
 
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
 
 
 def allowed(*lines: str, revoked: str = "") -> AllowedSigners:
@@ -292,6 +293,7 @@ import sys
 sys.modules["bcrypt"] = None
 from deploykit.errors import KeyFileError
 from deploykit.wire.signature import SigningKey
+from tests.support.keys import fixed_key
 for use in (lambda: SigningKey.from_openssh(sys.stdin.buffer.read(), "open sesame"),
             lambda: SigningKey.generate().to_openssh("open sesame")):
     try:

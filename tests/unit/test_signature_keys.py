@@ -25,9 +25,10 @@ from deploykit.keys import (
 from deploykit.settings import TrustSettings
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.signature import SigningKey
+from tests.support.keys import fixed_key
 
-KEY = SigningKey.generate()
-OTHER = SigningKey.generate()
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
 
 
 def written(path: Path, data: str | bytes, mode: int = 0o600) -> Path:
