@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Self
 
 from dulwich.object_store import DiskObjectStore
 
@@ -41,7 +42,7 @@ class Mirror:
         self._stores = StorePerThread(path)
 
     @classmethod
-    def open(cls, path: Path | str, url: str, settings: MirrorSettings | None = None) -> Mirror:
+    def open(cls, path: Path | str, url: str, settings: MirrorSettings | None = None) -> Self:
         """Open the mirror at `path`; make it, empty and without asking the origin, when it is not there.
 
         Raises:
@@ -59,7 +60,7 @@ class Mirror:
         """Close the files that reading from `store` opened."""
         self._stores.close()
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -50,7 +50,7 @@ class SlowMirror(Mirror):
         self.gate = threading.Event()
         self.told: list[RefChange | None] = []
 
-    def fetch(self, expected: RefChange | None = None, *args: object, **kwargs: object) -> FetchResult:  # type: ignore[override]
+    def fetch(self, expected: RefChange | None = None, *args: object, **kwargs: object) -> FetchResult:
         self.told.append(expected)
         assert self.gate.wait(10)
         return super().fetch(expected)
