@@ -71,7 +71,7 @@ def test_light_and_annotated_tags_created_moved_and_deleted(world: World) -> Non
     three = world.commit(work, "three")
     world.git("tag", "-f", "-a", "-m", "again", "heavy", three, cwd=work)
     world.git("tag", "-f", "light", three, cwd=work)
-    by_ref = {e.ref: e for e in push(world, work, "--force", "light", "heavy")}
+    by_ref = {str(e.ref): e for e in push(world, work, "--force", "light", "heavy")}
     assert (by_ref["refs/tags/light"].kind, by_ref["refs/tags/light"].commit_count) == ("moved", 2)
     assert (by_ref["refs/tags/heavy"].kind, by_ref["refs/tags/heavy"].commit_count) == ("moved", 1)
     assert by_ref["refs/tags/heavy"].commits[0].id == three
@@ -326,7 +326,7 @@ def test_a_push_of_two_thousand_refs_reads_them_with_one_git(world: World) -> No
     import_commits(world, work, base + "".join(each.format(n) for n in range(2_000)))
     events = push(world, work, "--all")
     assert len(events) == 2_001
-    by_ref = {e.ref: e for e in events}
+    by_ref = {str(e.ref): e for e in events}
     assert {e.commit_count for e in events} == {1, 2}
     assert by_ref["refs/heads/b1234"].commits[0].message == "n1234"
     assert len(list(world.spool.glob("*.rec"))) == 1
