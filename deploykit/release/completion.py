@@ -184,7 +184,7 @@ class Completion:
         save_steps(site.history_file(operation.number), done, steps, durable=site.settings.durable)
         site.save(state)
         running.journal.finish()
-        self._sweep(state)
+        self.sweep(state)
         _log.info("%s of %s: %s %s", operation.phase, operation.release, outcome, detail)
         return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
 
@@ -231,7 +231,8 @@ class Completion:
             return state
         return state.with_release(attrs.evolve(left, status="withdrawn"))
 
-    def _sweep(self, state: SiteState) -> None:
+    def sweep(self, state: SiteState) -> None:
+        """Remove from disk what is no longer kept, and leftovers. What cannot be removed is tried again later."""
         live = self._site.live_name()
         gone = {r.name for r in state.releases if not r.present and r.name != live}
         try:
@@ -256,7 +257,7 @@ class Completion:
         journal = self.journal
         if known is not None and known.outcome not in ("", "interrupted"):
             journal.finish()  # on record; only the journal's removal was cut off
-            self._sweep(state)
+            self.sweep(state)
             return None
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
@@ -299,7 +300,7 @@ class Completion:
         save_steps(site.history_file(operation.number), done, tuple(steps), durable=site.settings.durable)
         site.save(state)
         journal.finish()
-        self._sweep(state)
+        self.sweep(state)
         return DeployResult(
             outcome="failure", release=name, steps=tuple(steps), detail=why, error=ReleaseError(why, "deploy again")
         )

@@ -191,6 +191,8 @@ class Execution:
         cut = next((s.name for s in steps if s.output == CUT_OFF), "")
         ended = tuple(s for s in steps if s.name != cut)
         rest = plan_resume({s.name: s.outcome for s in ended}, cut, self._site.settings.at_crash)
+        if not isinstance(rest, str):
+            ended = tuple(s for s in ended if s.name not in rest)
         entry = Entry(
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
             seq=release.seq,

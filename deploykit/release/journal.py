@@ -16,7 +16,7 @@ import attrs
 
 from deploykit.errors import ReleaseError
 from deploykit.release.values import Operation, StepRecord
-from deploykit.trees.durable import sync_directory, write_all, write_durably
+from deploykit.trees.durable import write_all, write_durably
 
 FORMAT: Final = 1
 
@@ -100,11 +100,9 @@ class Journal:
         self._append({"undo": why}, durable=True)
 
     def finish(self) -> None:
-        """Remove the journal: the result is on record."""
+        """Remove the journal: the result is on record. Should a power cut bring it back, the record wins."""
         self.close()
         self._path.unlink(missing_ok=True)
-        if self._durable:
-            sync_directory(self._path.parent)
 
     def close(self) -> None:
         """Let go of the file and leave it there."""

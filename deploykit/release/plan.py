@@ -188,7 +188,10 @@ def plan_resume(entry_steps: Mapping[str, str], cut_off: str, answers: Mapping[s
     Returns:
         the steps to run, or in words why a person must decide.
     """
-    rest = tuple(s for s in STEPS if entry_steps.get(s) not in ("done", "skipped") and s != "preflight")
+    ended = {s for s, outcome in entry_steps.items() if outcome in ("done", "skipped")} | {"preflight"}
+    if "finalize" not in ended:
+        ended.discard("link-shared")  # the manifest does not know the links yet; making them twice does no harm
+    rest = tuple(s for s in STEPS if s not in ended)
     if cut_off in SCRIPTS:
         answer = answers.get(cut_off, "again")
         if answer == "skip":

@@ -12,6 +12,7 @@ Rules kept here:
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -32,6 +33,8 @@ from deploykit.release.source import TreeSource
 from deploykit.release.values import DeployResult, Release
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
+
+_log = logging.getLogger(__name__)
 
 
 class Runner:
@@ -211,12 +214,14 @@ class Runner:
 
         Every operation does this first. A daemon calls it when it starts.
         """
-        if not self.site.journal_file.exists():
+        if not self.site.exists():
             return None
         with self.site.locked():
             completion = self._completion()
             try:
-                return completion.recover()
+                done = completion.recover()
+                completion.sweep(self.site.state())
+                return done
             finally:
                 completion.journal.close()
 
@@ -235,13 +240,24 @@ class Runner:
                 completion.recover()
                 return act(self._execution(completion))
             except OSError as error:
-                # Not even the record could be written. The journal is still there: the next start ends what this
-                # one could not.
-                problem = ReleaseError(
-                    f"cannot write below {self.site.private}: {error.strerror or error}",
-                    "make room or repair the disk; the next start finishes or undoes what was begun",
-                )
-                return DeployResult(outcome="failure", detail=str(problem), error=problem)
+                _log.error("%s: %s; ending it from the journal", self.site.path, error)
+                completion.journal.close()
+                return self._after_error(completion, error)
+
+    @staticmethod
+    def _after_error(completion: Completion, error: OSError) -> DeployResult:
+        """Neither step nor record could be written down. End it as after a crash; if not even that works, say so."""
+        try:
+            done = completion.recover()
+        except OSError as again:
+            error, done = again, None
+        if done is not None:
+            return done
+        problem = ReleaseError(
+            f"cannot write down what was done: {error.strerror or error}",
+            "make room or repair the disk; the next start finishes or undoes what was begun",
+        )
+        return DeployResult(outcome="failure", detail=str(problem), error=problem)
 
     def _completion(self) -> Completion:
         return Completion(self.site, self._listeners, self._now)
