@@ -78,7 +78,10 @@ class FakeBus:
     def wait_connected(self, timeout: float) -> bool:
         """Tell whether the broker is there, waiting for it."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._connected, timeout)
+            connected = self._changed.wait_for(lambda: self._connected or self._closed, timeout)
+        if self._closed:
+            raise BusClosed("the bus is closed")
+        return connected
 
     # -- what the test says ------------------------------------------------------------------------------------------
 
@@ -137,5 +140,7 @@ class FakeBus:
 
     def close(self) -> None:
         """The bus was stopped: what waits fails, and nothing more is taken."""
-        self._closed = True
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))

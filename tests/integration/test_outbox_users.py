@@ -215,9 +215,18 @@ def test_what_a_member_leaves_lying_about_does_not_stop_the_daemon(spool: Path) 
     assert as_user(DAEMON, "print(bodies())", spool) == "[]"
 
 
-def test_a_member_cannot_pose_as_the_relay_or_hold_its_lock(spool: Path) -> None:
+def test_a_record_of_another_group_is_set_aside(spool: Path) -> None:
+    as_user(ALICE, "put('x')", spool)
+    os.chown(records(spool)[0], -1, OUTSIDER)
+    assert as_user(0, "print(drain()[1], [a.reason for a in Outbox(spool).set_aside()])", spool) == (
+        "[] ['it belongs to another group than the spool']"
+    )
+
+
+@pytest.mark.parametrize("relay", [DAEMON, 0])
+def test_a_member_cannot_pose_as_the_relay_or_hold_its_lock(spool: Path, relay: int) -> None:
     pose = """
-    os.mkfifo(spool + "/.wake"); fifo = os.open(spool + "/.wake", os.O_RDWR)
+    os.mkfifo(spool + "/.wake"); os.chmod(spool + "/.wake", 0o666); fifo = os.open(spool + "/.wake", os.O_RDWR)
     lock = os.open(spool + "/.relay.lock", os.O_RDWR | os.O_CREAT, 0o600); fcntl.flock(lock, fcntl.LOCK_EX)
     print("posing", flush=True)
     time.sleep(600)
@@ -227,7 +236,7 @@ def test_a_member_cannot_pose_as_the_relay_or_hold_its_lock(spool: Path) -> None
         assert poser.stdout is not None
         assert poser.stdout.readline() == "posing\n"
         assert as_user(ALICE, "put('x'); print(Outbox(spool).relay_listens())", spool) == "False"
-        assert as_user(DAEMON, "print(*drain()[1])", spool) == "x"
+        assert as_user(relay, "print(*drain()[1])", spool) == "x"
     finally:
         poser.kill()
         poser.communicate()

@@ -494,7 +494,9 @@ def test_strangers_are_set_aside_and_never_followed_or_opened(outbox: Outbox, sp
     secret = tmp_path / "secret"
     secret.write_bytes(packed(LINE + b"x\n"))
     names = [f"{n:020d}-00000000.rec" for n in range(6)]
-    (spool / names[0]).symlink_to(secret)
+    alone = tmp_path / "alone"
+    alone.write_bytes(packed(LINE + b"x\n"))
+    (spool / names[0]).symlink_to(alone)
     (spool / names[1]).hardlink_to(secret)
     os.mkfifo(spool / names[2])
     (spool / names[3]).mkdir()

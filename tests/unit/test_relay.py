@@ -375,6 +375,42 @@ def test_a_closed_bus_ends_the_relay_and_loses_nothing(outbox: Outbox) -> None:
     assert bodies(outbox) == [b"2"]
 
 
+def test_receipts_that_came_as_the_bus_was_closed_count(outbox: Outbox) -> None:
+    put(outbox, "1", "2")
+
+    class Ending(FakeBus):
+        def wait_connected(self, timeout: float) -> bool:
+            if len(self.sent) == 2:  # after the pass, before the next: both receipts, and then the end
+                self.confirm()
+                self.close()
+            return super().wait_connected(timeout)
+
+    bus = Ending(lambda _: FakeBus.SILENCE)
+    relay = Relay(outbox, bus)
+    thread = threading.Thread(target=relay.run, args=(threading.Event(),))
+    thread.start()
+    bus.wait_sent(2)
+    put(outbox_of(outbox), "3")  # begins another pass
+    thread.join(10)
+    assert not thread.is_alive()
+    assert bodies(outbox) == [b"3"]
+
+
+def test_a_receipt_is_taken_in_at_once(outbox: Outbox) -> None:
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(Relay(outbox, bus)):
+        delays = []
+        for number in range(5):
+            put(outbox_of(outbox), str(number))
+            bus.wait_sent(number + 1)
+            time.sleep(0.05)
+            start = time.monotonic()
+            bus.confirm()
+            until(lambda: bodies(outbox) == [])
+            delays.append(time.monotonic() - start)
+    assert sorted(delays)[2] < 0.1, delays
+
+
 def test_a_drain_on_a_closed_bus_says_so(outbox: Outbox) -> None:
     put(outbox, "1")
     bus = FakeBus()
