@@ -49,7 +49,6 @@ MAX_HEADERS: Final = 8 * 1024
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z").match
 _UNSAFE = re.compile(r"[\r\n\x00:\\\ud800-\udfff]").search
-_SPOKEN_COLON = re.compile(r" ?: ")
 _NOT_PLAIN = re.compile(r"[^A-Za-z0-9._~!$&'()*+,;=@/-]")
 
 
@@ -106,7 +105,7 @@ def spoken(text: str) -> str:
     '[app] main moved - Fix - 10.30 is not a time'
     """
     if ":" in text:
-        text = _SPOKEN_COLON.sub(" - ", text).replace(":", ".")
+        text = text.replace(" : ", " - ").replace(": ", " - ").replace(":", ".")
     return text.replace("\\", "/")
 
 
