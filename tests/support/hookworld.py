@@ -85,11 +85,12 @@ def _closure(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
 
 @attrs.frozen(kw_only=True)
 class World:
-    """See the module's docstring. `root` is a directory that all may enter, `python` the interpreter off PATH."""
+    """See above. `root` is a directory that all may enter, `python` the interpreter off PATH, `uid` the pusher."""
 
     root: Path
     python: Path
     spool: Path
+    uid: int = PUSHER
 
     @property
     def is_root(self) -> bool:
@@ -102,12 +103,13 @@ class World:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
         data: bytes = b"",
-        uid: int = PUSHER,
+        uid: int | None = None,
         groups: Sequence[int] = (GROUP,),
         timeout: float = 120,
         preexec: Any = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run a program as the pusher, with exactly this environment: nothing, if nothing is given."""
+        uid = self.uid if uid is None else uid
         who: dict[str, Any] = {"user": uid, "group": uid, "extra_groups": list(groups)} if self.is_root else {}
         done = subprocess.run(
             [str(word) for word in argv],
@@ -138,7 +140,7 @@ class World:
         assert not check or done.returncode == 0, done.stderr
         return done
 
-    def deploykit(self, *words: str | Path, uid: int = PUSHER) -> subprocess.CompletedProcess[str]:
+    def deploykit(self, *words: str | Path, uid: int | None = None) -> subprocess.CompletedProcess[str]:
         """Run the command line of the environment off PATH."""
         path = os.environ["PATH"]
         return self.run(
@@ -147,12 +149,12 @@ class World:
 
     # -- places --------------------------------------------------------------------------------------------------------
 
-    def directory(self, name: str, uid: int = PUSHER) -> Path:
+    def directory(self, name: str) -> Path:
         """Make a directory of the pusher's."""
         path = self.root / name
         path.mkdir()
         if self.is_root:
-            os.chown(path, uid, uid)
+            os.chown(path, self.uid, self.uid)
         return path
 
     def write(self, path: Path, text: str, mode: int = 0o644) -> Path:
@@ -160,7 +162,7 @@ class World:
         path.write_text(text)
         path.chmod(mode)
         if self.is_root:
-            os.chown(path, PUSHER, PUSHER)
+            os.chown(path, self.uid, self.uid)
         return path
 
     def origin(self, name: str = "shop.git", settings: str | None = None, *, install: bool = True) -> Path:
