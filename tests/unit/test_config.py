@@ -125,3 +125,36 @@ def test_a_passcode_file_must_be_private_and_is_never_shown(tmp_path: Path) -> N
 def test_a_missing_file_names_it_and_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"none\.toml.*--config"):
         load_settings(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'broker = "stomp://u:canary@h:1"',
+        b'[broker]\npasscode = ["canary"]',
+        b"[broker]\npasscode = 20261",
+        b'[broker]\naddress = ["stomp://u:canary@h:1"]',
+        b'[broker]\naddress = "stomp//u:canary@h:1"',
+        b'[broker]\naddress = "stomp://u:canary@h:99999"',
+        b'[repositories]\nr = "https://u:canary@h/r"',
+        b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease = { environment = "canary" }',
+    ],
+)
+def test_a_mistake_around_a_secret_is_told_without_it(raw: bytes) -> None:
+    (line,) = problems(raw, environ={})
+    assert "canary" not in line
+    assert "20261" not in line
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["reconcile_every = 0", "[broker]\nconnect_timeout = 0", "[outbox]\nwindow = 0", "[outbox]\nmax_attempts = -1"],
+)
+def test_a_number_that_would_stall_a_daemon_or_make_it_spin_is_refused(line: str) -> None:
+    (problem,) = problems(line.encode())
+    assert "expected at least" in problem
+
+
+def test_a_bad_broker_address_is_found_with_the_other_mistakes() -> None:
+    found = problems(b'[broker]\naddress = "nonsense"\n[outbox]\nwindow = 0\n')
+    assert [line.partition(":")[0] for line in found] == ["broker.address", "outbox.window"]

@@ -55,7 +55,7 @@ def test_one_wish_to_end_that_comes_twice_is_one_and_a_second_wish_ends_at_once(
 ) -> None:
     """timeout(1) sends its signal to the process and to the process group."""
     now = [100.0]
-    monkeypatch.setattr(lifecycle.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("deploykit.daemons.lifecycle.time.monotonic", lambda: now[0])
     with lifecycle.signals() as stop:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)

@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons import mirroring
 from deploykit.daemons.mirroring import Mirroring, mirror_path
 from deploykit.daemons.reporting import Reporter
 from deploykit.errors import OriginError, OutboxError
@@ -63,8 +62,8 @@ class FakeMirror:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(mirroring.time, "monotonic", made.monotonic)
-    monkeypatch.setattr(mirroring.random, "uniform", lambda low, high: (low + high) / 2)
+    monkeypatch.setattr("deploykit.daemons.mirroring.time.monotonic", made.monotonic)
+    monkeypatch.setattr("deploykit.daemons.mirroring.random.uniform", lambda low, high: (low + high) / 2)
     return made
 
 
@@ -100,7 +99,7 @@ def test_an_origin_that_is_away_is_asked_with_growing_pauses_up_to_the_usual_one
 
 def test_an_origin_that_is_back_is_asked_as_usual(tmp_path: Path, clock: Clock) -> None:
     answers: list[Callable[[RefChange | None], FetchResult]] = [away, nothing_new, away]
-    made, _ = mirrors(tmp_path, lambda expected: answers.pop(0)(expected))
+    made, _ = mirrors(tmp_path, lambda expected: answers.pop(0)(expected))  # noqa: PLW0108 -- one answer a call
     made.sync(SHOP)
     assert made.sync(SHOP) is True
     assert pause(made, clock) == EVERY

@@ -1,0 +1,177 @@
+"""`status`, `config show` and `deploy` as an operator meets them: what they tell, and what they never tell."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploykit.testing.broker import EmbeddedBroker
+from tests.support.cli import command, run
+from tests.support.node import Node
+
+
+@pytest.fixture
+def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[Node]:
+    with Node(tmp_path, deploykit_broker) as made:
+        yield made
+
+
+def settings_file(node: Node, *, address: str = "", more: str = "") -> Path:
+    """The settings of the node, which is its own operator, too."""
+    file = node.root / "deploykit.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f'node = "web1"\nstate = "{node.root}/state"\nsigning_key = "{node.root}/operator.key"\n'
+        f'[broker]\nconnect_timeout = 2\naddress = "{address or node.settings.broker.address}"\n'
+        f'[outbox]\npath = "{node.root}/spool"\n[trust]\nallowed_signers = "{node.signers}"\n'
+        f'[repositories.shop]\nurl = "{node.origin.path}"\n'
+        f'[sites.shop]\npath = "{node.site}"\nrepo = "shop"\n{more}'
+    )
+    return file
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "stomp://ada:canary@127.0.0.1:61613",
+        "failover:(stomp://a:canary@h1:1,stomp://b:canary@h2:1)?randomize=false",
+    ],
+)
+def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...], address: str) -> None:
+    file = tmp_path / "x.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f'node = "n"\n[broker]\naddress = "{address}"\nlogin = "canary"\npasscode = "canary"\n'
+        '[repositories.shop]\nurl = "https://ada:canary@git.example.org/shop.git"\n'
+        '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n'
+        'release = { environment = { TOKEN = "canary" }, health_url = "http://u:canary@127.0.0.1/" }\n'
+    )
+    shown = run("config", "show", *form, "-c", str(file))
+    assert shown.returncode == 0, shown.stderr
+    assert "git.example.org/shop.git" in shown.stdout
+    assert "canary" not in shown.stdout + shown.stderr
+    checked = run("config", "check", "-c", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert "canary" not in checked.stdout
+
+
+def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:
+    done = run("status", "-c", str(settings_file(node)))
+    assert done.returncode == 0, done.stderr
+    assert "shop  0 refs" in done.stdout
+    assert "nothing is live" in done.stdout
+    assert not (node.root / "state").exists()
+    assert not (node.root / "spool").exists()
+
+
+def test_status_tells_refs_and_the_live_release(node: Node) -> None:
+    with node.agent() as agent:
+        assert agent.wait_connected(20)
+        request = node.request("v1", node.origin.push(tag="v1"))
+        node.send(request)
+        report = node.report_on(request)
+    found = json.loads(run("status", "--json", "-c", str(settings_file(node))).stdout)
+    assert found["sites"] == [{"site": "shop", "current": report.release, "path": str(node.site)}]
+    assert found["mirrors"][0]["refs"] == 2
+    assert found["outbox"][0]["waiting"] == 0
+
+
+def test_status_names_what_it_cannot_read_and_tells_the_rest(node: Node) -> None:
+    (node.root / "spool").mkdir(mode=0o777)
+    (node.root / "spool").chmod(0o777)
+    done = run("status", "-c", str(settings_file(node)))
+    assert done.returncode == 1
+    assert "too open" in done.stdout
+    assert "nothing is live" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deploy_without_a_broker_says_so_at_once_and_asks_nobody(node: Node) -> None:
+    node.origin.push(tag="v1")
+    file = settings_file(node, address="stomp://127.0.0.1:9")
+    began = time.monotonic()
+    done = run("deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "300", "-c", str(file))
+    assert time.monotonic() - began < 30
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "nobody was asked" in line
+    assert "127.0.0.1:9" in line
+
+
+def test_who_waits_longer_than_a_command_may_live_is_not_refused_for_it(node: Node) -> None:
+    node.origin.push(tag="v1")
+    with node.agent() as agent:
+        assert agent.wait_connected(20)
+        # The agent reports with the node's key; the operator's settings sign with the operator's.
+        done = run(
+            "deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "7200", "-c", str(settings_file(node))
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ctrl_c_while_a_deploy_is_awaited_says_that_it_goes_on(node: Node) -> None:
+    node.origin.push(tag="v1")
+    asked = node.bus.subscribe(node.settings.topics.deploy, lambda _: heard.append(1), durable="test-deploy")
+    heard: list[int] = []
+    assert asked.wait_active(10)
+    words = ("deploy", "shop", "--ref", "v1", "--node", "web9", "-c", str(settings_file(node)))
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        end = time.monotonic() + 20
+        while not heard:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "web9 goes on" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_passcode_file_that_holds_none_is_refused(tmp_path: Path) -> None:
+    for content in (b"", b"\n", b"\xff\xfe", b"one\ntwo\n"):
+        (tmp_path / "passcode").write_bytes(content)
+        done = run("broker", "--port", "0", "--user", "ada", "--passcode-file", str(tmp_path / "passcode"))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "holds no passcode" in done.stderr
+
+
+def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
+    import os
+
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        command("demo", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
+    )
+    try:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if '"hook"' in line:
+                break
+        demo.send_signal(signal.SIGTERM)
+        _, errors = demo.communicate(timeout=60)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode == 130
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if _mentions(p, str(tmp_path))]
+    assert left == []
+
+
+def _mentions(cmdline: Path, text: str) -> bool:
+    try:
+        return text.encode() in cmdline.read_bytes()
+    except OSError:
+        return False
