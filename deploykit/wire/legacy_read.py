@@ -1,6 +1,7 @@
 """The original's text bodies to messages.
 
 Rules:
+
 * Only the first lines of a body say what it is about; the rest is other people's text (commit messages, logs, tool
   output) and can change nothing of it. A name given twice up there is refused, not chosen from.
 * What is other people's text can at worst be left out. It cannot make an event unreadable: a push that nobody hears

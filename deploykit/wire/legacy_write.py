@@ -1,6 +1,7 @@
 """Messages to the original's text bodies, for its daemons that still run.
 
 Rules:
+
 * The first lines are made of parsed names only. Other people's text follows, and no line of it can be read as one of
   the keys the original's readers look for, wherever they look.
 * A reader of the original's takes branch and commit from the *subject*, the rest from `key: value` lines; its mirror
