@@ -9,8 +9,8 @@ Rules:
 * the table is bounded: who publishes faster than the broker confirms waits, until his own deadline;
 * of these only `in_flight` are written and unconfirmed at a time, and a burst is written when half of them came back:
   RabbitMQ's own work per message grows with that number (44 microseconds at 256, 60 at 1000, 80 without a bound);
-* a message that seems to kill connections is sent alone, so that it cannot take the others with it, and is given up
-  after `SUSPECT_LIMIT` of them.
+* a message that seems to kill connections is sent alone, on connections that have just proved to work, so that neither
+  does it take the others with it nor is a bad line blamed on it; after `SUSPECT_LIMIT` connections it is given up.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from deploykit.wire.frame import Frame
 #: So many connections ended by the broker with the same message first in line: it is sent alone from then on.
 SUSPECT_AFTER: Final = 2
 #: And after so many it is given up.
-SUSPECT_LIMIT: Final = 4
+SUSPECT_LIMIT: Final = 5
 
 
 class Receipt(Future[None]):
@@ -166,6 +166,7 @@ class Ledger:
         self._size = 0
         self._next_deadline = float("inf")
         self._careful = False
+        self._proved = False
         self._closed: BusError | None = None
 
     def __len__(self) -> int:
@@ -174,7 +175,9 @@ class Ledger:
     @property
     def has_unsent(self) -> bool:
         """Whether `next_unsent` may have something to give now."""
-        return bool(self._unsent) and not self._full and not (self._careful and self._out)
+        if not self._unsent or self._full:
+            return False
+        return not self._careful or (self._proved and not self._out)
 
     @property
     def in_flight(self) -> int:
@@ -245,7 +248,7 @@ class Ledger:
                 if entry.seq not in self._pending:
                     unsent.popleft()  # its time was over before it was written
                     continue
-                if self._careful and self._one_is_out(entry):
+                if self._careful and (not self._proved or self._one_is_out(entry)):
                     return None
                 unsent.popleft()
                 if entry.sent:
@@ -262,6 +265,10 @@ class Ledger:
             return True
         self._careful = any(entry.losses for entry in self._pending.values())
         return False
+
+    def proved(self) -> None:
+        """The present connection has answered: what ends it from now on may be a message's doing."""
+        self._proved = True
 
     def confirm(self, receipts: Iterable[bytes]) -> list[bytes]:
         """Settle what the broker confirmed; return the receipt ids that are not ours, for others to look at."""
@@ -325,7 +332,7 @@ class Ledger:
         given_up = None
         with self._lock:
             first = next(iter(self._pending.values()), None)
-            if by_broker and first is not None and first.sent:
+            if by_broker and first is not None and first.out:
                 first.losses += 1
                 self._careful = self._careful or first.losses >= SUSPECT_AFTER
                 if first.losses >= SUSPECT_LIMIT:
@@ -334,7 +341,7 @@ class Ledger:
             for entry in self._unsent:
                 entry.out = False
             self._out = 0
-            self._full = False
+            self._full = self._proved = False
         if given_up is not None:
             self._fail(
                 [given_up],

@@ -57,6 +57,7 @@ _TOO_SHORT: Final = 2.0
 _SUSPECT_AFTER: Final = 2
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 _BYE: Final = b"bye"
+_PROOF: Final = "proof"
 
 
 class Supervisor:
@@ -331,6 +332,8 @@ class Supervisor:
             self._unconfirmed.clear()
             for subscription in list(self._subscriptions.values()):
                 self._subscribe(connection, subscription)
+            if self._ledger.careful:
+                connection.round_trip(_PROOF)
         self._set_state(State.CONNECTED)
         logger.info(
             "connected to %s: %s, STOMP %s, beats %s",
@@ -513,6 +516,8 @@ class Supervisor:
                     self.changed.notify_all()
             elif receipt == _BYE:
                 self._bye_seen = True
+            elif receipt == _PROOF.encode():
+                self._ledger.proved()
             elif (ended := self._ended.pop(receipt.decode("ascii", "replace"), None)) is not None:
                 ended.set_result(None)
 
@@ -551,8 +556,11 @@ class Supervisor:
             subscription = self._unconfirmed.pop(receipt, None)
             if subscription is None and not receipt and len(self._unconfirmed) == 1 and not len(self._ledger):
                 _, subscription = self._unconfirmed.popitem()
-            if subscription is None and not receipt:
-                subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
+            if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
+                # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
+                # what we publish there, and confirm what goes nowhere: everything begins anew.
+                self._recycle = f"the broker ended the subscription {frame.headers['subscription']}: {shown}"
+                return
         if subscription is not None:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
             self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))

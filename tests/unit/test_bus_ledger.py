@@ -138,10 +138,14 @@ def test_a_suspect_is_sent_alone_and_given_up_after_so_many_connections() -> Non
         book.add(name)
     sizes = []
     for _ in range(SUSPECT_LIMIT):
+        if book.ledger.careful:
+            assert book.write() == [], "not before the connection has proved to work"
+        book.ledger.proved()
         sizes.append(len(book.write()))
         book.ledger.connection_lost(by_broker=True)
-    assert sizes == [3, 3, 1, 1]
+    assert sizes == [3, 3, 1, 1, 1]
     assert isinstance(book.outcomes["poison"], PublishRefused)
+    book.ledger.proved()
     rest = book.write()
     assert names(rest) == ["b", "c"]
 
@@ -151,6 +155,7 @@ def test_an_innocent_first_message_is_cleared_and_the_next_one_suspected() -> No
     for name in ("innocent", "poison", "c"):
         book.add(name)
     for _ in range(SUSPECT_LIMIT * 3):
+        book.ledger.proved()
         written = book.write()
         while written and written[-1].id != "poison" and "poison" not in names(written):
             book.confirm(written)
@@ -169,6 +174,18 @@ def test_losses_of_the_network_raise_no_suspicion() -> None:
         assert names(book.write()) == ["a"]
         book.ledger.connection_lost(by_broker=False)
     assert not book.ledger.careful
+
+
+def test_a_bad_line_that_ends_every_connection_before_its_proof_is_no_messages_fault() -> None:
+    book = Book()
+    book.add("a")
+    for _ in range(SUSPECT_LIMIT * 3):
+        book.write()
+        book.ledger.connection_lost(by_broker=True)
+    assert book.ledger.careful
+    book.ledger.proved()
+    book.confirm(book.write())
+    assert book.outcomes == {"a": None}
 
 
 def test_receipts_of_others_are_handed_back() -> None:
