@@ -144,11 +144,46 @@ class MirrorSettings:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class CheckoutSettings:
+    """Refs of a mirror kept as directories.
+
+    Args:
+        mode: `normal` none; `trusting` the default branch in `target`; `branch` the one named in `branch` in `target`;
+            `puppetmaster` each branch in `target/BRANCH`, by names Puppet takes; `tags` each tag in `target/TAG`;
+            `atomic` each branch in `target_BRANCH`.
+        target: where; must not be a real directory in the way (`trusting`, `branch`, `atomic`).
+        branch: for `branch`; for `trusting` instead of the default branch.
+        refs: only refs that match one of these patterns; all that the mode takes when empty.
+        remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
+        grace: seconds a replaced copy is left untouched for readers that still have it open.
+        symlinks, submodules, raw_attributes, max_entries, max_bytes, umask: as for a site's releases.
+        owner: `user` or `user:group` for everything written; needs root.
+        durable: nothing is reported done that a power cut could take away.
+    """
+
+    mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic"]
+    target: Path
+    branch: str = ""
+    refs: tuple[str, ...] = ()
+    remove: bool | None = None
+    grace: float = 10.0
+    symlinks: Literal["inside", "any", "refuse"] = "inside"
+    submodules: Literal["refuse", "skip"] = "refuse"
+    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
+    max_entries: int = 250_000
+    max_bytes: int = 8 << 30
+    umask: int | None = None
+    owner: str = ""
+    durable: bool = True
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class RepositorySettings:
-    """One repository a node mirrors: its origin's URL, and the mirror's own settings."""
+    """One repository a node mirrors: its origin's URL, the mirror's own settings, and which refs become directories."""
 
     url: str
     mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
+    checkouts: tuple[CheckoutSettings, ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)

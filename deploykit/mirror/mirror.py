@@ -57,8 +57,12 @@ class Mirror:
         return cls(where, url, settings)
 
     def close(self) -> None:
-        """Close the files that reading from `store` opened."""
+        """Close the files that reading from `store` opened, in all threads: none may be reading any more."""
         self._stores.close()
+
+    def release(self) -> None:
+        """Close the files that this thread opened by reading from `store`; the next read opens them again."""
+        self._stores.release()
 
     def __enter__(self) -> Self:
         return self
@@ -70,7 +74,7 @@ class Mirror:
 
     @property
     def store(self) -> DiskObjectStore:
-        """The objects, for `trees`: one store for each thread, open until `close`."""
+        """The objects, for `trees`: one store for each thread, open until `release` or `close`."""
         return self._stores.get(layout.read_format(self.path)).store
 
     @property
@@ -186,5 +190,5 @@ class Mirror:
             with Mirror.open(path, self.url, self.settings) as fresh:
                 fresh.fetch(deadline=deadline, progress=progress)
 
-        self.close()
+        self.release()
         return checking.replace(self.path, clone, wait=deadline or self.settings.deadline)

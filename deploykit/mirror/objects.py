@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import traceback
+import weakref
 from pathlib import Path
 
 from dulwich.object_format import get_object_format
@@ -81,12 +82,13 @@ class Objects:
 
 
 class StorePerThread:
-    """One dulwich store for each thread that asks; all closed together."""
+    """One dulwich store for each thread that asks. What is still open when this goes is closed with it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._open: dict[int, Objects] = {}
+        weakref.finalize(self, _close_all, self._open)
 
     def get(self, hash_kind: HashKind) -> Objects:
         """This thread's store."""
@@ -96,9 +98,19 @@ class StorePerThread:
                 mine = self._open[threading.get_ident()] = Objects(self._path, hash_kind)
             return mine
 
-    def close(self) -> None:
-        """Close all of them. A thread that still reads opens its files anew."""
+    def release(self) -> None:
+        """Close this thread's store."""
         with self._lock:
-            stores, self._open = self._open, {}
-        for objects in stores.values():
-            objects.close()
+            mine = self._open.pop(threading.get_ident(), None)
+        if mine is not None:
+            mine.close()
+
+    def close(self) -> None:
+        """Close all of them. Other threads must not be reading any more."""
+        with self._lock:
+            _close_all(self._open)
+
+
+def _close_all(stores: dict[int, Objects]) -> None:
+    while stores:
+        stores.popitem()[1].close()

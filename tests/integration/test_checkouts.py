@@ -1,0 +1,368 @@
+"""Directories of refs, from real repositories through real mirrors."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploykit.checkouts import CheckoutResult, Checkouts
+from deploykit.mirror import Mirror
+from deploykit.settings import CheckoutSettings
+from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
+from tests.support.origins import GitRepo, run_git
+
+
+class Scene:
+    """An origin, its mirror, and checkouts of it."""
+
+    def __init__(self, home: Path, mode: str, **settings: object) -> None:
+        self.repo = GitRepo.make(home / "o.git")
+        self.mirror = Mirror.open(home / "m.git", str(self.repo.path))
+        self.target = home / "root" / "site"
+        chosen: dict[str, Any] = {"grace": 0, "durable": False, **settings}
+        self.settings = CheckoutSettings(mode=mode, target=self.target, **chosen)  # type: ignore[arg-type]
+        self.checkouts = Checkouts(self.settings)
+
+    def update(self) -> CheckoutResult:
+        self.mirror.fetch(allow_mass_deletion=True)
+        return self.checkouts.update(self.mirror)
+
+    def expect(self, directory: Path, ref: str) -> None:
+        """The directory is, byte for byte and mode for mode, what git checks out."""
+        assert tree_of(directory) == git_tree(self.repo, ref)
+
+
+def tree_of(directory: Path) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    base = directory.resolve()
+    for path in base.rglob("*"):
+        name = str(path.relative_to(base))
+        if path.is_symlink():
+            found[name] = ("link", os.fsencode(path.readlink()))
+        elif path.is_file():
+            found[name] = ("exec" if path.stat().st_mode & 0o100 else "file", path.read_bytes())
+    return found
+
+
+def git_tree(repo: GitRepo, ref: str) -> dict[str, tuple[str, bytes]]:
+    found = {}
+    for line in repo.git("ls-tree", "-r", "-z", ref).split("\0"):
+        if line:
+            (mode, _, oid), name = line.partition("\t")[0].split(" "), line.partition("\t")[2]
+            data = subprocess.run(["git", "-C", str(repo.path), "cat-file", "blob", oid], capture_output=True).stdout
+            found[name] = ({"100644": "file", "100755": "exec", "120000": "link"}[mode], data)
+    return found
+
+
+def test_puppetmaster_follows_every_branch_and_removes_what_is_gone(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "puppetmaster")
+    repo, root = scene.repo, scene.target
+    repo.commit({"manifests/site.pp": b"1", "link": "manifests/site.pp"})
+    repo.git("branch", "feature/X-1", "main")
+    scene.update()
+    assert sorted(p.name for p in root.iterdir() if p.name != ".deploykit") == ["feature_x_1", "main"]
+    scene.expect(root / "main", "main")
+    repo.commit({"manifests/site.pp": b"2", "modules/a": b"x"}, branch="feature/X-1")
+    result = scene.update()
+    assert [change.ref for change in result.changed] == ["refs/heads/feature/X-1"]
+    scene.expect(root / "feature_x_1", "feature/X-1")
+    scene.expect(root / "main", "main")
+    repo.git("branch", "-D", "feature/X-1")
+    result = scene.update()
+    assert result.removed == (root / "feature_x_1",)
+    assert not os.path.lexists(root / "feature_x_1")
+    assert scene.update() == CheckoutResult()
+
+
+def test_tags_keep_a_directory_each(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "tags")
+    for n in (1, 2):
+        scene.repo.commit({"version": b"%d" % n})
+        scene.repo.git("tag", "-a", "-m", "t", f"v{n}")
+    scene.update()
+    scene.expect(scene.target / "v1", "v1")
+    scene.expect(scene.target / "v2", "v2")
+    scene.repo.git("tag", "-d", "v1")
+    scene.repo.git("tag", "-f", "v2", "main~1")
+    scene.update()
+    assert not (scene.target / "v1").exists()
+    scene.expect(scene.target / "v2", "main~1")
+
+
+@pytest.mark.parametrize("mode", ["trusting", "branch"])
+def test_one_branch_in_the_target_itself(mode: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, mode, branch="live" if mode == "branch" else "")
+    scene.repo.commit({"a": b"1"})
+    scene.repo.git("branch", "live", "main")
+    scene.update()
+    scene.expect(scene.target, "main")
+    scene.repo.commit({"a": b"2"})
+    assert bool(scene.update().changed) is (mode == "trusting")
+    scene.repo.commit({"a": b"3"}, branch="live")
+    assert bool(scene.update().changed) is (mode == "branch")
+    scene.expect(scene.target, "main" if mode == "trusting" else "live")
+    scene.repo.git("update-ref", "-d", "refs/heads/live")
+    scene.repo.git("update-ref", "-d", "refs/heads/main")
+    scene.update()
+    assert scene.target.exists(), "the site of a deleted branch stays"
+
+
+def test_atomic_puts_each_branch_beside_the_target(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "atomic")
+    scene.repo.commit({"a": b"1"})
+    scene.repo.git("branch", "topic/x", "main")
+    scene.update()
+    scene.expect(tmp_path / "root" / "site_main", "main")
+    scene.expect(tmp_path / "root" / "site_topic%2Fx", "main")
+
+
+def test_only_changed_files_are_written_and_deleted_ones_go(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting")
+    files: dict[str, bytes | str] = {f"d{n % 7}/f{n}": os.urandom(100) for n in range(100)}
+    for n in range(3):
+        files = {**files, "d0/f0": b"%d" % n}
+        scene.repo.commit(files)
+        scene.update()
+    del files["d1/f1"]
+    files["d2/f2"] = b"new"
+    scene.repo.commit(files)
+    change = scene.update().changed[0]
+    assert change.written <= 3, "the spare is two commits behind"
+    assert change.removed == 1
+    scene.expect(scene.target, "main")
+
+
+def test_hand_made_changes_do_not_survive_in_the_next_copy(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting")
+    scene.repo.commit({"a": b"1", "b": b"1"})
+    scene.update()
+    (scene.target / "a").write_bytes(b"edited")
+    (scene.target / "stray").touch()
+    assert [d.lines() for d in scene.checkouts.verify().values()] == [["modified a", "added stray"]]
+    for n in (2, 3):
+        scene.repo.commit({"a": b"1", "b": b"%d" % n})
+        scene.update()
+        scene.expect(scene.target, "main")
+    assert scene.checkouts.verify() == {}
+
+
+def test_a_reader_sees_one_tree_or_the_other(tmp_path: Path) -> None:
+    """Read all files through one open directory again and again while the tree changes under it."""
+    scene = Scene(tmp_path, "trusting", grace=60)
+    names = [f"f{n}" for n in range(30)]
+    scene.repo.commit(dict.fromkeys(names, b"0"))
+    scene.update()
+    stop = threading.Event()
+    mixed: list[set[bytes]] = []
+    reads = 0
+
+    def read() -> None:
+        nonlocal reads
+        while not stop.is_set():
+            fd = os.open(scene.target, os.O_RDONLY | os.O_DIRECTORY)
+            seen = set()
+            for name in names:
+                file = os.open(name, os.O_RDONLY, dir_fd=fd)
+                seen.add(os.read(file, 100))
+                os.close(file)
+            os.close(fd)
+            reads += 1
+            if len(seen) != 1:
+                mixed.append(seen)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for n in range(1, 6):
+        scene.repo.commit(dict.fromkeys(names, b"%d" % n))
+        scene.update()
+    stop.set()
+    reader.join()
+    assert reads > 10
+    assert mixed == []
+    copies = [p for p in (tmp_path / "root" / ".deploykit").rglob("*") if p.is_dir() and len(p.name) == 1]
+    assert len(copies) <= 8
+
+
+@pytest.mark.parametrize("what", ["directory", "file", "symlink"])
+def test_what_is_not_ours_is_never_replaced_or_removed(what: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "puppetmaster")
+    scene.repo.commit({"a": b"1"})
+    scene.repo.git("branch", "other", "main")
+    scene.target.mkdir(parents=True)
+    precious = scene.target / "main"
+    if what == "directory":
+        precious.mkdir()
+        (precious / "keep").touch()
+    elif what == "file":
+        precious.touch()
+    else:
+        precious.symlink_to("/etc")
+    before = precious.lstat()
+    result = scene.update()
+    assert "is not ours" in result.refused["refs/heads/main"] or "is a real" in result.refused["refs/heads/main"]
+    assert [change.ref for change in result.changed] == ["refs/heads/other"]
+    scene.repo.git("update-ref", "-d", "refs/heads/main")
+    scene.update()
+    assert precious.lstat().st_ino == before.st_ino
+
+
+CONFUSING = [".git", ".GIT", ".Git", "git~1", ".git ", ".git.", ".g\u200cit", ".git::$INDEX_ALLOCATION", "..", "."]
+
+
+@pytest.mark.parametrize("name", CONFUSING)
+def test_a_tree_with_a_confusing_name_is_refused_and_the_rest_goes_on(name: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "puppetmaster")
+    repo = scene.repo
+    repo.commit({"a": b"1"})
+    blob = repo.blob(b"owned")
+    inner = repo.git("mktree", data=f"100644 blob {blob}\tconfig\n".encode())
+    evil = hash_tree(repo, b"40000", name, inner)
+    repo.commit(tree=evil, branch="evil", parents=())
+    before = snapshot(tmp_path, but=scene.target)
+    result = scene.update()
+    assert set(result.refused) == {"refs/heads/evil"}
+    assert [change.ref for change in result.changed] == ["refs/heads/main"]
+    assert not os.path.lexists(scene.target / "evil")
+    assert snapshot(tmp_path, but=scene.target) == before
+
+
+def hash_tree(repo: GitRepo, mode: bytes, name: str, oid: str) -> str:
+    """A tree that git's own porcelain would not make."""
+    data = mode + b" " + name.encode() + b"\0" + bytes.fromhex(oid)
+    return repo.git("hash-object", "-t", "tree", "--literally", "-w", "--stdin", data=data)
+
+
+def snapshot(home: Path, *, but: Path) -> set[str]:
+    """Every path outside the checkout's root, the mirror and the origin."""
+    return {str(p) for p in home.rglob("*") if not p.is_relative_to(but.parent) and ".git" not in str(p)}
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../outside", "a/../../../x"])
+def test_a_symlink_out_of_the_tree_is_refused(target: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting")
+    scene.repo.commit({"a": b"1"})
+    scene.update()
+    scene.repo.commit({"a": b"2", "link": target})
+    result = scene.update()
+    assert "leads out of the tree" in result.refused["refs/heads/main"]
+    assert (scene.target / "a").read_bytes() == b"1"
+
+
+def test_a_file_below_a_symlink_writes_nothing_through_it(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting", symlinks="any")
+    repo = scene.repo
+    link = repo.blob(str(tmp_path).encode())
+    inner = repo.git("mktree", data=f"100644 blob {repo.blob(b'pwned')}\tpwned\n".encode())
+    both = b"120000 dir\0" + bytes.fromhex(link) + b"40000 dir\0" + bytes.fromhex(inner)
+    tree = repo.git("hash-object", "-t", "tree", "--literally", "-w", "--stdin", data=both)
+    repo.commit(tree=tree)
+    result = scene.update()
+    assert result.refused
+    assert not list(tmp_path.glob("pwned"))
+
+
+def test_a_tree_bomb_is_refused_at_the_cap(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting", max_entries=10_000)
+    repo = scene.repo
+    repo.commit({"a": b"1"})
+    scene.update()
+    tree = repo.git("mktree", data=f"100644 blob {repo.blob(b'x')}\tf\n".encode())
+    for _ in range(10):
+        tree = repo.git("mktree", data="".join(f"040000 tree {tree}\td{n}\n" for n in range(10)).encode())
+    repo.commit(tree=tree)
+    result = scene.update()
+    assert "refs/heads/main" in result.refused
+    assert (scene.target / "a").read_bytes() == b"1"
+
+
+_UPDATE = """
+import sys
+from pathlib import Path
+from deploykit.checkouts import Checkouts
+from deploykit.errors import DeploykitError
+from deploykit.mirror import Mirror
+from deploykit.settings import CheckoutSettings
+settings = CheckoutSettings(mode="puppetmaster", target=Path(sys.argv[2]), grace=0)
+try:
+    with Mirror.open(sys.argv[1], "/nowhere") as mirror:
+        result = Checkouts(settings).update(mirror)
+except (DeploykitError, OSError) as error:
+    sys.exit(f"failed: {error}")
+sys.exit("refused" if result.refused else 0)
+"""
+
+
+class Sweep:
+    """A mirror whose branches moved, were deleted and came; the checkouts of before; what git says they must be."""
+
+    def __init__(self, home: Path) -> None:
+        scene = Scene(home, "puppetmaster")
+        repo = scene.repo
+        files: dict[str, bytes | str] = {f"d{n % 3}/f{n}": b"%d" % n for n in range(12)}
+        repo.commit(files)
+        repo.git("branch", "gone", "main")
+        scene.update()
+        repo.commit({**files, "d0/f0": b"second"})
+        scene.update()
+        self.old = {name: git_tree(repo, name) for name in ("main", "gone")}
+        self.root = scene.target
+        self.template = home / "template"
+        subprocess.run(["cp", "-a", str(self.root), str(self.template)], check=True)
+        del files["d1/f1"]
+        repo.commit({**files, "d2/f2": b"third", "new/file": b"n", "link": "d0/f0"})
+        repo.git("branch", "-D", "gone")
+        repo.git("branch", "came", "main")
+        scene.mirror.fetch(allow_mass_deletion=True)
+        self.new = {name: git_tree(repo, name) for name in ("main", "came")}
+        self.argv = [sys.executable, "-c", _UPDATE, str(scene.mirror.path), str(self.root)]
+
+    def prepare(self) -> None:
+        subprocess.run(["rm", "-rf", str(self.root)], check=True)
+        subprocess.run(["cp", "-a", str(self.template), str(self.root)], check=True)
+
+    def check(self, run: Run) -> None:
+        """Each directory is an old or a new tree, whole, or not there; the next update makes all of them new."""
+        for name in {*self.old, *self.new}:
+            link = self.root / name
+            if link.exists():
+                assert tree_of(link) in [t[name] for t in (self.old, self.new) if name in t], name
+        if run.point is None:
+            assert run.returncode == 0, run.stderr
+        again = subprocess.run(self.argv, capture_output=True, text=True, timeout=60)
+        assert again.returncode == 0, again.stderr
+        assert {p.name for p in self.root.iterdir()} == {".deploykit", *self.new}
+        for name, tree in self.new.items():
+            assert tree_of(self.root / name) == tree
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_checkout_killed_at_any_call_leaves_whole_trees_and_converges(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+    print(kill_sweep(sweep.argv, roots=[sweep.root], prepare=sweep.prepare, check=sweep.check))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_checkout_on_a_full_disk_keeps_the_old_trees_and_says_so(tmp_path: Path) -> None:
+    sweep = Sweep(tmp_path)
+
+    def check(run: Run) -> None:
+        assert "Traceback" not in run.stderr, run.stderr
+        sweep.check(run)
+
+    print(error_sweep(sweep.argv, roots=[sweep.root], prepare=sweep.prepare, check=check, calls=NEEDS_SPACE))
+
+
+def test_the_mirror_is_not_changed_by_a_checkout(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "trusting")
+    scene.repo.commit({"a": b"1"})
+    scene.update()
+    assert run_git(scene.mirror.path, "fsck", "--strict") == ""
+    assert scene.mirror.check().sound
