@@ -1,7 +1,7 @@
 """The checks: `nox` runs lint, types, tests and docs; `nox -s bench` the benchmarks; `nox -s matrix` every Python.
 
 Tests run against the built wheel, never against the source tree. Sessions read Python versions from the
-classifiers in pyproject.toml. `sweep` and `soak` are the full sweeps that CI samples.
+classifiers in pyproject.toml. `nox -s sweep` runs the kill sweeps whole, of which CI runs a sample.
 """
 
 from __future__ import annotations
@@ -39,8 +39,13 @@ def run_tests(session: nox.Session) -> None:
     install_wheel(session)
     session.install(*groups("test"))
     coverage = Path(session.create_tmp()) / "coverage"
-    env = {"COVERAGE_FILE": str(coverage), "PYTHONSAFEPATH": "1"}
-    workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "2")
+    env = {
+        "COVERAGE_FILE": str(coverage),
+        "PYTHONSAFEPATH": "1",
+        # Of each kill sweep, so many points drawn at random; `nox -s sweep` runs them all.
+        "DEPLOYKIT_SWEEP_SAMPLE": os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "6"),
+    }
+    workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "3")  # the tests wait more than they compute
     session.run(
         "python", "-m", "pytest", "--import-mode=importlib", "-n", workers, "--dist=loadgroup",
         "--cov", "--cov-report=term:skip-covered", *session.posargs, env=env,
@@ -94,8 +99,11 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def sweep(session: nox.Session) -> None:
-    """Run the full kill sweeps and long schedules, of which `tests` runs a sample."""
-    session.env["DEPLOYKIT_FULL_SWEEP"] = "1"
+    """Run every point of the kill sweeps, of which `tests` draws a sample."""
     install_wheel(session)
     session.install(*groups("test"))
-    session.run("python", "-m", "pytest", "--import-mode=importlib", "-m", "sweep", "--timeout=3600", *session.posargs)
+    env = {"DEPLOYKIT_SWEEP_SAMPLE": "all", "PYTHONSAFEPATH": "1"}
+    session.run(
+        "python", "-m", "pytest", "--import-mode=importlib", "-s", "-m", "slow", "--timeout=7200",
+        *session.posargs, env=env,
+    )  # fmt: skip
