@@ -28,8 +28,9 @@ from tests.support.needs import needs
 from tests.support.raw_stomp import RawStomp
 
 _SCRIPT = """
-import sys
+import ctypes, os, signal, sys
 from pathlib import Path
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: a test run that is killed leaves no broker behind
 from deploykit.testing.broker import EmbeddedBroker
 broker = EmbeddedBroker(port=int(sys.argv[1]), data=Path(sys.argv[2]))
 broker.run_forever(lambda broker: print(broker.port, flush=True))
