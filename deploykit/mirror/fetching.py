@@ -27,6 +27,7 @@ from deploykit.mirror.refplan import RefPlan, common_prefixes, plan_refs, read_a
 from deploykit.mirror.refstore import RefStore
 from deploykit.mirror.remote import open_link
 from deploykit.mirror.scanner import PackScanner, ScanLimits
+from deploykit.mirror.signing import Signatures
 from deploykit.mirror.values import FetchResult, Progress, ProgressFn, RefChange, Refusal
 from deploykit.names import ObjectId, RefName, is_zero, parse_ref_name
 from deploykit.settings import MirrorSettings
@@ -202,7 +203,8 @@ class Fetch:
             return ObjectId(target.hex()) if target != raw else None
 
         self._report("checking")
-        changes, refused = judge(plan.changes, self._settings, history, is_commit)
+        signatures = Signatures(self._settings, objects.find, objects.hash_kind)
+        changes, refused = judge(plan.changes, self._settings, history, is_commit, signatures.objection)
         self._limit.left()
         self._report("refs")
         self._refs.apply(changes, peel)

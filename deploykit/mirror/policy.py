@@ -16,6 +16,7 @@ import attrs
 from deploykit.mirror.oids import COMMIT, TAG
 from deploykit.mirror.scanner import Found, commit_links, tag_link
 from deploykit.mirror.values import RefChange, Refusal
+from deploykit.names import ObjectId
 from deploykit.settings import MirrorSettings
 
 _WHEN: Final = re.compile(rb"^committer .*? (-?\d{1,18}) [+-]\d{4}$", re.MULTILINE)
@@ -89,13 +90,27 @@ class History:
 
 
 def judge(
-    changes: Iterable[RefChange], settings: MirrorSettings, history: History, is_commit: Callable[[bytes], bool]
+    changes: Iterable[RefChange],
+    settings: MirrorSettings,
+    history: History,
+    is_commit: Callable[[bytes], bool],
+    unsigned: Callable[[str, ObjectId], str] = lambda _ref, _oid: "",
 ) -> tuple[tuple[RefChange, ...], tuple[Refusal, ...]]:
-    """Split changes into those to make and those refused."""
+    """Split changes into those to make and those refused.
+
+    Args:
+        changes: what is planned.
+        settings: the policies.
+        history: the commits, to be looked into.
+        is_commit: tells a commit from any other object.
+        unsigned: why a ref may not move to an object for want of a signature; empty when it may.
+    """
     allowed: list[RefChange] = []
     refused: list[Refusal] = []
     for change in changes:
         reason = _objection(change, settings, history, is_commit)
+        if not reason and change.kind != "deleted":
+            reason = unsigned(change.ref, change.new)
         if reason:
             refused.append(Refusal(change.ref, change.old, change.new, reason))
         else:

@@ -318,3 +318,44 @@ def ask_credential_helper(argv: Sequence[str], question: str, limit: float) -> s
     except (OSError, subprocess.SubprocessError) as exc:
         raise OriginError(f"the credential helper {argv[0]} failed: {type(exc).__name__}", "run it by hand") from None
     return done.stdout.decode("utf-8", "replace")
+
+
+def judge_ssh_signature(payload: bytes, signature: bytes, allowed_signers: Path, when: str) -> str:
+    """Let ssh-keygen judge a git signature. Returns why it is not good; empty when it is.
+
+    Args:
+        when: the time of signing, as ssh-keygen's `verify-time`.
+
+    Raises:
+        OriginError: ssh-keygen cannot be run.
+    """
+    fd = os.memfd_create("signature")
+    try:
+        os.write(fd, signature)
+        base = [f"-Overify-time={when}", "-f", str(allowed_signers), "-s", f"/proc/self/fd/{fd}"]
+        found = _ssh_keygen(["-Y", "find-principals", *base], b"", fd)
+        principals = [line for line in found.stdout.decode("utf-8", "replace").splitlines() if line.strip()]
+        if found.returncode or not principals:
+            return "its key is not among the allowed signers"
+        for principal in principals:
+            done = _ssh_keygen(["-Y", "verify", "-n", "git", "-I", principal, *base], payload, fd)
+            if done.returncode == 0:
+                return ""
+        return printable(done.stderr or done.stdout) or "ssh-keygen refuses it"
+    finally:
+        os.close(fd)
+
+
+def _ssh_keygen(arguments: Sequence[str], data: bytes, fd: int) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(
+            ["ssh-keygen", *arguments],
+            input=data,
+            capture_output=True,
+            pass_fds=(fd,),
+            env=child_environment(),
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as exc:
+        raise OriginError(f"ssh-keygen: {type(exc).__name__}", "apt-get install openssh-client") from exc
