@@ -49,8 +49,13 @@ def export(
     ground: Ground,
     recycled: Release | None,
     progress: Progress | None = None,
+    *,
+    final: bool = True,
 ) -> Exported:
     """Write the tree into `releases/NAME`, from a spare release where there is one.
+
+    Args:
+        final: the manifest is needed as it is; else `finalize` follows at once and makes its own.
 
     Raises:
         TreeError: the tree holds what must not be written.
@@ -62,6 +67,7 @@ def export(
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
         fingerprint=ground.fingerprint,
         commit=commit,
+        tick=final,
         progress=progress,
     )
     building, exported = site.building / name, None
@@ -74,7 +80,8 @@ def export(
         remove(site.building, name)
         manifest = write_tree(source.store, tree, building, ground.rules, options)
         exported = Exported(manifest=manifest, detail=f"{len(manifest)} files written")
-    exported.manifest.save(site.manifest_file(name), durable=False)
+    if final:
+        exported.manifest.save(site.manifest_file(name), durable=False)
     building.rename(site.release_path(name))
     return exported
 
@@ -147,7 +154,9 @@ def link_shared(site: Site, name: str, manifest: Manifest, ground: Ground) -> Ma
     finally:
         os.close(release)
         os.close(shared)
-    return _finish(rows, manifest)
+    return rows.finish(
+        tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=manifest.taken_ns
+    )
 
 
 def _seed(text: str, name: str, at: int, there: int, ground: Ground) -> None:
@@ -170,11 +179,11 @@ def finalize(site: Site, name: str, manifest: Manifest, ground: Ground, *, tag: 
 
     A file of that name in the tree stays as it is.
     """
-    ours = {p: at for at, p in enumerate(manifest.paths) if manifest.numbers[at * WIDTH + MODE] & OURS}
+    ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
     wanted = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
     rows = Rows.without(manifest, {ours[p] for p in wanted if p in ours})
     if site.settings.state_files:
-        tracked = {p for p in manifest.paths if p not in ours}
+        tracked = set(manifest.paths).difference(ours)
         release = open_directory(site.release_path(name))
         try:
             with Directories(release) as inside:
@@ -192,15 +201,11 @@ def finalize(site: Site, name: str, manifest: Manifest, ground: Ground, *, tag: 
                         rows.directories.add(parent)
         finally:
             os.close(release)
-    done = _finish(rows, manifest)
-    done.save(site.manifest_file(name), durable=False)
-    return done
-
-
-def _finish(rows: Rows, manifest: Manifest) -> Manifest:
-    return rows.finish(
+    done = rows.finish(
         tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=next_tick()
     )
+    done.save(site.manifest_file(name), durable=False)
+    return done
 
 
 def barrier(site: Site, fd: int) -> None:

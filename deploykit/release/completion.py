@@ -23,7 +23,7 @@ from deploykit.release.preflight import Ground
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState, save_steps
 from deploykit.release.values import DeployResult, Outcome, Release, Status, StepRecord
-from deploykit.trees import remove_symlink, swap_symlink
+from deploykit.trees import Manifest, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
 
@@ -42,26 +42,27 @@ class Completion:
 
     # -- up to the switch ------------------------------------------------------------------------------------------
 
-    def before_switch(self, running: Running, fd: int, rest: tuple[str, ...]) -> None:
+    def before_switch(self, running: Running, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None) -> None:
         """Run what is left of the steps between export and switch.
 
         Args:
             fd: the site's directory, open since before the first write.
+            manifest: of the exported tree, where the caller has it at hand.
 
         Raises:
             StepFailed: one of them failed.
         """
         site, name, ground = self._site, running.operation.release, running.ground
         operation = running.operation
-        manifest = site.manifest(name)
+        known = manifest if manifest is not None else site.manifest(name)
 
         def link() -> None:
-            nonlocal manifest
-            manifest = build.link_shared(site, name, manifest, ground)
+            nonlocal known
+            known = build.link_shared(site, name, known, ground)
 
         def finalize() -> None:
             tag = tag_of(operation.ref, operation.commit)
-            build.finalize(site, name, manifest, ground, tag=tag, commit=operation.commit)
+            build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
             build.barrier(site, fd)
 
         for step in rest:

@@ -21,7 +21,7 @@ from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.state import SiteState
 from deploykit.release.values import DeployResult, Operation, Phase, Release, StepRecord
-from deploykit.trees import read_link
+from deploykit.trees import Manifest, read_link
 from deploykit.trees.writer import Progress
 
 _log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Execution:
             here = state.get(live)
             if not wanted.again and here is not None and _is(here, found.commit, tag, "good"):
                 return DeployResult(outcome="success", release=live, detail=f"{tag} is live already")
-            preflight.check_not_older(source, site, found.commit, wanted.allow)
+            preflight.check_not_older(source, here, found.commit, wanted.allow, settings)
             ground, warning = preflight.look(source, found.tree, site, wanted.allow)
         except DeploykitError as error:
             return refused(error)
@@ -131,16 +131,23 @@ class Execution:
     ) -> DeployResult:
         site, ground, name = self._site, running.ground, running.operation.release
 
+        manifest: Manifest | None = None
+
         def export() -> str:
-            done = build.export(site, source, name, found.tree, found.commit, ground, recycled, self._progress)
-            if any(s in ground.scripts for s in ("pre-deploy", "pre-link")):
+            nonlocal manifest
+            acted_on = any(s in ground.scripts for s in ("pre-deploy", "pre-link"))
+            done = build.export(
+                site, source, name, found.tree, found.commit, ground, recycled, self._progress, final=acted_on
+            )
+            if acted_on:
                 build.barrier(site, fd)  # what a script acts on must not be gone after a power cut
+            manifest = done.manifest
             return done.detail
 
         fd = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             running.step("export", export)
-            self._completion.before_switch(running, fd, rest=_UP_TO_SWITCH)
+            self._completion.before_switch(running, fd, _UP_TO_SWITCH, manifest)
         except StepFailed as failed:
             return self._completion.failed(running, failed)
         finally:

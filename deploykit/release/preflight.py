@@ -11,13 +11,13 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused
+from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
 from deploykit.names import ObjectId, parse_object_id
 from deploykit.release.identity import Identity, identity_of, owner_of, trusted_owners
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
-from deploykit.release.values import SCRIPTS
+from deploykit.release.values import SCRIPTS, Release
 from deploykit.settings import SiteSettings
 from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
 from deploykit.trees.history import is_ancestor
@@ -144,14 +144,15 @@ def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances)
         raise PreflightRefused(error.problem, error.remedy or "fetch the mirror first") from error
 
 
-def check_not_older(source: TreeSource, site: Site, commit: ObjectId, allow: Allowances) -> None:
+def check_not_older(
+    source: TreeSource, live: Release | None, commit: ObjectId, allow: Allowances, settings: SiteSettings
+) -> None:
     """Refuse a commit that the live one already contains: whoever replays an old command gets nowhere.
 
     Raises:
         PolicyRefused: it is older.
     """
-    live = site.current()
-    if allow.older or site.settings.older == "allow" or live is None or live.commit == commit:
+    if allow.older or settings.older == "allow" or live is None or live.commit == commit:
         return
     if is_ancestor(source.store, commit, live.commit):
         raise PolicyRefused(
@@ -252,18 +253,16 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
             )
 
 
-def check_space(site: Site) -> None:
+def check_space(site: Site, live: Manifest | None) -> None:
     """Refuse when the disk cannot hold one more release of the live one's size.
 
     Raises:
         PreflightRefused: too few bytes or inodes are free.
     """
     size, files = _SPARE_BYTES, _SPARE_INODES
-    live = site.live_name()
-    if live and site.manifest_file(live).exists():
-        manifest = site.manifest(live)
-        size += manifest.total_bytes
-        files += len(manifest) + len(manifest.directories)
+    if live is not None:
+        size += live.total_bytes
+        files += len(live) + len(live.directories)
     free = os.statvfs(site.path)
     if free.f_bavail * free.f_frsize < size:
         raise PreflightRefused(
@@ -277,13 +276,21 @@ def check_space(site: Site) -> None:
         )
 
 
-def find_drift(site: Site, name: str, *, paranoid: bool = False) -> Differences | None:
-    """Compare a release with its manifest; None where there is no manifest to compare with."""
-    settled = site.settled_file(name)
-    path = settled if settled.exists() else site.manifest_file(name)
-    if not path.exists():
-        return None
-    found = compare(Manifest.load(path), site.release_path(name), paranoid=paranoid)
+def last_manifest(site: Site, name: str) -> Manifest | None:
+    """Load what a release was like when it was finished; None where that was never noted.
+
+    Raises:
+        TreeError: it is damaged.
+    """
+    for path in (site.settled_file(name), site.manifest_file(name)):
+        if name and path.exists():
+            return Manifest.load(path)
+    return None
+
+
+def find_drift(site: Site, name: str, manifest: Manifest, *, paranoid: bool = False) -> Differences:
+    """Compare a release with its manifest, but for what the settings say may change."""
+    found = compare(manifest, site.release_path(name), paranoid=paranoid)
     patterns = site.settings.drift_ignore
     if not patterns:
         return found
@@ -299,18 +306,15 @@ def find_drift(site: Site, name: str, *, paranoid: bool = False) -> Differences 
     )
 
 
-def check_drift(site: Site, allow: Allowances) -> str:
+def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) -> str:
     """Look whether the live release was edited by hand; return a warning, or an empty string.
 
     Raises:
         PolicyRefused: it was, and the settings say to refuse.
     """
-    live = site.live_name()
-    if site.settings.drift == "ignore" or not live:
-        return ""
     try:
-        found = find_drift(site, live)
-    except (DeploykitError, OSError) as error:
+        found = find_drift(site, live, manifest)
+    except OSError as error:
         return f"the live release could not be compared with its manifest: {error}"
     if not found:
         return ""
@@ -331,7 +335,13 @@ def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> t
     ground = ground_of(site.settings)
     scripts = scripts_in_tree(source, tree, site.settings, ground.rules)
     check_shared(source, tree, site, ground.rules)
-    warning = check_drift(site, allow)
+    live, manifest, warning = site.live_name(), None, ""
+    try:
+        manifest = last_manifest(site, live)
+    except TreeError as error:
+        warning = f"the live release could not be compared with its manifest: {error}"
+    if manifest is not None and site.settings.drift != "ignore":
+        warning = check_drift(site, live, manifest, allow)
     if site.path.exists():
-        check_space(site)
+        check_space(site, manifest)
     return attrs.evolve(ground, scripts=scripts), warning

@@ -58,7 +58,7 @@ def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowa
     tag = tag_of(found.ref or ref, found.commit)
     if here is not None and (here.commit, here.tag, here.status) == (found.commit, tag, "good"):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
-    preflight.check_not_older(source, site, found.commit, allow)
+    preflight.check_not_older(source, here, found.commit, allow, site.settings)
     ground, warning = preflight.look(source, found.tree, site, allow)
     plan = plan_deploy(
         state, live, recycle=site.settings.recycle, scripts=ground.optional_steps(site.settings), activate=True

@@ -90,10 +90,10 @@ class Runner:
         if found is None or not found.present:
             raise ReleaseError(f"there is no release {release or '(none is live)'} on disk", "see `release list`")
         paranoid = self.site.settings.paranoid if paranoid is None else paranoid
-        differences = preflight.find_drift(self.site, found.name, paranoid=paranoid)
-        if differences is None:
+        manifest = preflight.last_manifest(self.site, found.name)
+        if manifest is None:
             raise ReleaseError(f"{found.name} has no manifest", "it was not finished; deploy once more")
-        return differences
+        return preflight.find_drift(self.site, found.name, manifest, paranoid=paranoid)
 
     # -- operations ------------------------------------------------------------------------------------------------
 

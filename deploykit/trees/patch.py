@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
@@ -27,6 +27,13 @@ from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, conte
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
+
+
+_ATTRIBUTES: Final = ".gitattributes"
+
+
+def _named_so(path: str) -> bool:
+    return path.rpartition("/")[2] == _ATTRIBUTES
 
 
 class CannotPatch(Exception):
@@ -121,7 +128,8 @@ class _Patch:
         gone_directories = [os.fsdecode(p) for p in diff.removed_directories]
         gone_directories += [p for p in (*gone, *write) if p in empty]
         below = tuple(d + "/" for d in gone_directories)
-        ours = {p for p, at in self._at.items() if self._old.numbers[at * WIDTH + MODE] & OURS}
+        modes = self._old.numbers[MODE::WIDTH]
+        ours = {self._old.paths[at] for at, mode in enumerate(modes) if mode > OURS}
         repair = [
             self._entry(path)
             for path in (*found.modified, *found.missing)
@@ -132,7 +140,8 @@ class _Patch:
         unlink = {p for p in (*gone, *ours, *write, *found.modified) if p in self._at and p not in missing}
         unlink |= set(found.added)
         drop = {self._at[p] for p in {*gone, *ours, *write, *found.modified, *found.missing} if p in self._at}
-        drop |= {at for p, at in self._at.items() if below and p.startswith(below)}
+        if below:
+            drop |= {at for p, at in self._at.items() if p.startswith(below)}
         rows = Rows.without(self._old, drop)
         with Directories(self._root) as opened:
             for path in sorted(unlink):
@@ -147,14 +156,20 @@ class _Patch:
             d for d in rows.directories if d not in gone_directories and not (below and d.startswith(below))
         } - gone
         self._adopt(rows, found)
-        attributes = [self._entry(p) for p in self._at if p.rpartition("/")[2] == ".gitattributes"]
+        attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _named_so(p)]
         contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
         writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
         writer.make_directories(os.fsdecode(d) for d in diff.added_directories)
-        writer.make_directories(sorted(d for d in rows.directories if not self._there(d)))
+        if found.missing:
+            writer.make_directories(sorted(d for d in rows.directories if not self._there(d)))
         writer.write(sorted([*write.values(), *repair]))
         self._check_caps(rows)
-        done = rows.finish(tree=tree, fingerprint=self._old.fingerprint, device=self._old.device, taken_ns=next_tick())
+        done = rows.finish(
+            tree=tree,
+            fingerprint=self._old.fingerprint,
+            device=self._old.device,
+            taken_ns=next_tick() if self._options.tick else 0,
+        )
         return Patched(manifest=done, written=len(write), removed=len(gone), repaired=len(repair))
 
     def _there(self, directory: str) -> bool:
@@ -183,11 +198,10 @@ class _Patch:
 
     def _check_links(self, write: dict[str, Entry]) -> dict[bytes, bytes]:
         """Apply the symlink policy to the tree as it will be: one new link can turn an old one into a way out."""
-        old = (
-            [row for row in self._old.rows() if row.mode == SYMLINK and not row.ours and row.path not in write]
-            if any(self._old.numbers[at] & 0o170000 == SYMLINK for at in range(0, len(self._old.numbers), WIDTH))
-            else []
-        )
+        if SYMLINK in set(self._old.numbers[MODE::WIDTH]):
+            old = [r for r in self._old.rows() if r.mode == SYMLINK and not r.ours and r.path not in write]
+        else:
+            old = []
         gone = {os.fsdecode(p) for p in self._diff.removed}
         below = tuple(os.fsdecode(p) + "/" for p in self._diff.removed_directories)
         kept = [

@@ -47,6 +47,8 @@ class WriteOptions:
         outside: paths that will become links to shared directories.
         fingerprint: kept in the manifest; a tree is only patched under the same one.
         commit: what `export-subst` speaks of.
+        tick: wait for the file system's clock to move on, so that the manifest proves all rows by `lstat`; without it
+            every row will be read. Only a caller that goes on writing and makes the manifest anew does without.
         progress: called with (files done, files in all) now and then.
     """
 
@@ -55,6 +57,7 @@ class WriteOptions:
     outside: frozenset[bytes] = frozenset()
     fingerprint: str = ""
     commit: str = ""
+    tick: bool = True
     progress: Progress | None = None
 
 
@@ -92,7 +95,7 @@ def write_tree(
                     tree=str(tree),
                     fingerprint=options.fingerprint,
                     device=os.fstat(root).st_dev,
-                    taken_ns=next_tick(),
+                    taken_ns=next_tick() if options.tick else 0,
                 )
             finally:
                 os.close(root)
