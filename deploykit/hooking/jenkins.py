@@ -24,6 +24,7 @@ from deploykit.names import ObjectId, RefName, RepoName, parse_object_id, parse_
 T = TypeVar("T")
 
 _USAGE: Final = "jenkins-notify [--config FILE] begin|success|failure|unstable|aborted"
+_SVN_LAYOUT: Final = ("trunk", "branches", "tags")
 #: What else people and Jenkins call it: the original helper's options, and `currentBuild.currentResult`.
 _ALSO: Final = {"-b": "begin", "-p": "success", "-c": "failure", "not_built": "aborted"}
 
@@ -80,10 +81,14 @@ def repo_of(settings: HookSettings, environ: Mapping[str, str]) -> RepoName | No
     told = _parsed(parse_repo_name, environ.get("DEPLOYKIT_REPO", ""))
     if told or settings.repo:
         return told or settings.repo
-    remote = environ.get("GIT_BRANCH", "").partition("/")[0]
-    if remote and remote not in ("origin", "refs", "remotes", "tags", environ.get("GIT_BRANCH")):
+    remote, slash, _ = environ.get("GIT_BRANCH", "").partition("/")
+    if slash and not environ.get("BRANCH_NAME") and remote not in ("origin", "refs", "remotes", "tags"):
         return _parsed(parse_repo_name, remote)
-    url = environ.get("GIT_URL") or environ.get("GIT_URL_1") or environ.get("SVN_URL") or environ.get("SVN_URL_1", "")
+    url = environ.get("GIT_URL") or environ.get("GIT_URL_1", "")
+    if not url:
+        url = (environ.get("SVN_URL") or environ.get("SVN_URL_1", "")) + "/"
+        for part in _SVN_LAYOUT:
+            url = url.partition(f"/{part}/")[0]
     path = url.rstrip("/").removesuffix(".git").replace(":", "/")
     return _parsed(parse_repo_name, path.rpartition("/")[2])
 

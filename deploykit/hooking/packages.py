@@ -56,16 +56,17 @@ def inspect(path: str) -> str:
 def _whole(fd: int, size: int) -> bool:
     if os.pread(fd, len(_MAGIC), 0) != _MAGIC:
         return False
-    at, members = len(_MAGIC), 0
+    at = end = len(_MAGIC)
+    members = 0
     while at < size:
         head = os.pread(fd, _HEADER, at)
         length = head[48:58].strip()
         if len(head) != _HEADER or head[58:] != b"`\n" or not length.isdigit():
             return False
-        at += _HEADER + int(length)
-        at += at % 2  # members begin at even places; the last one need not be padded
+        end = at + _HEADER + int(length)
+        at = end + end % 2  # members begin at even places; the last one need not be padded
         members += 1
-    return members >= 3 and at - size in (0, 1)
+    return members >= 3 and size in (end, at)
 
 
 def parse_control(text: str) -> Control | None:

@@ -1,0 +1,247 @@
+"""jenkins-notify in the environments that Jenkins documents for its kinds of jobs."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from deploykit.errors import SignatureError
+from deploykit.messages import BuildFinished, BuildStarted
+from deploykit.wire import decode
+from deploykit.wire.allowed_signers import AllowedSigners
+from deploykit.wire.signature import verify
+from tests.support.hookworld import World, lines
+from tests.support.needs import needs
+
+COMMIT = "8f2b0f2d3c1a4e5f6a7b8c9d0e1f2a3b4c5d6e7f"
+# Variables as the pages "Environment Variables" of Jenkins, of its git plugin and of multibranch jobs list them.
+CORE = {
+    "BUILD_NUMBER": "153",
+    "BUILD_ID": "153",
+    "BUILD_DISPLAY_NAME": "#153",
+    "JOB_NAME": "team/shop",
+    "JOB_BASE_NAME": "shop",
+    "BUILD_TAG": "jenkins-team-shop-153",
+    "EXECUTOR_NUMBER": "0",
+    "NODE_NAME": "built-in",
+    "WORKSPACE": "/var/lib/jenkins/workspace/shop",
+    "JENKINS_HOME": "/var/lib/jenkins",
+    "JENKINS_URL": "https://ci.example.org/",
+    "BUILD_URL": "https://ci.example.org/job/team/job/shop/153/",
+    "JOB_URL": "https://ci.example.org/job/team/job/shop/",
+}
+GIT = {
+    "GIT_COMMIT": COMMIT,
+    "GIT_PREVIOUS_COMMIT": "0" * 40,
+    "GIT_BRANCH": "origin/main",
+    "GIT_LOCAL_BRANCH": "main",
+    "GIT_URL": "git@git.example.org:team/shop.git",
+}
+FREESTYLE = CORE | GIT
+MULTIBRANCH = CORE | GIT | {"BRANCH_NAME": "feature/x", "GIT_BRANCH": "feature/x", "JOB_NAME": "team/shop/feature%2Fx"}
+TAG = CORE | GIT | {"TAG_NAME": "v1.2", "BRANCH_NAME": "v1.2", "GIT_BRANCH": "v1.2"}
+CHANGE = CORE | GIT | {"BRANCH_NAME": "PR-7", "CHANGE_ID": "7", "CHANGE_BRANCH": "topic", "GIT_BRANCH": "PR-7"}
+SVN = CORE | {"SVN_REVISION": "77", "SVN_URL": "https://svn.example.org/web/trunk"}
+
+
+@pytest.fixture
+def notify(world: World) -> Path:
+    """The script, installed for the pusher."""
+    where = world.directory("bin")
+    done = world.deploykit("hooks", "install", "--kind", "jenkins", where)
+    assert done.returncode == 0, done.stderr
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\n')
+    return where / "jenkins-notify"
+
+
+def run(world: World, notify: Path, *words: str, env: dict[str, str]) -> list[str]:
+    """Run it as Jenkins would, and return what it said."""
+    done = world.run(notify, "--config", world.root / "hooks.toml", *words, env=env)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return lines(done)
+
+
+def test_a_build_is_told_at_its_begin_and_at_its_end(world: World, notify: Path) -> None:
+    run(world, notify, "begin", env=FREESTYLE)
+    run(world, notify, "success", env=FREESTYLE)
+    begun, ended = world.events()
+    assert isinstance(begun, BuildStarted)
+    assert isinstance(ended, BuildFinished)
+    for event in (begun, ended):
+        assert (event.job, event.number, event.url) == ("team/shop", 153, FREESTYLE["BUILD_URL"])
+        assert (event.repo, event.ref, event.commit) == ("shop", "refs/heads/main", COMMIT)
+        assert event.source.startswith("jenkins/")
+    assert ended.outcome == "success"
+    assert [r.destination for r in world.records()][::2] == ["/topic/deploykit.build"] * 2
+
+
+@pytest.mark.parametrize(
+    ("word", "outcome"),
+    [
+        ("success", "success"), ("failure", "failure"), ("unstable", "unstable"), ("aborted", "aborted"),
+        ("SUCCESS", "success"), ("NOT_BUILT", "aborted"), ("-p", "success"), ("-c", "failure"),
+    ],
+)  # fmt: skip
+def test_every_outcome_and_the_originals_options(world: World, notify: Path, word: str, outcome: str) -> None:
+    run(world, notify, word, env=FREESTYLE)
+    assert world.events()[0].outcome == outcome
+
+
+def test_the_originals_option_for_a_begun_build(world: World, notify: Path) -> None:
+    run(world, notify, "-b", env=FREESTYLE)
+    assert isinstance(world.events()[0], BuildStarted)
+
+
+@pytest.mark.parametrize(
+    ("env", "repo", "ref", "commit"),
+    [
+        (FREESTYLE, "shop", "refs/heads/main", COMMIT),
+        (MULTIBRANCH, "shop", "refs/heads/feature/x", COMMIT),
+        (TAG, "shop", "refs/tags/v1.2", COMMIT),
+        (FREESTYLE | {"GIT_BRANCH": "origin/tags/v1"}, "shop", "refs/tags/v1", COMMIT),
+        (FREESTYLE | {"GIT_BRANCH": "refs/tags/v1"}, "shop", "refs/tags/v1", COMMIT),
+        (FREESTYLE | {"GIT_BRANCH": "detached"}, "shop", None, COMMIT),
+        (FREESTYLE | {"GIT_BRANCH": "webshop/main"}, "webshop", "refs/heads/main", COMMIT),
+        (FREESTYLE | {"GIT_URL": "https://git.example.org/group/app.git"}, "app", "refs/heads/main", COMMIT),
+        (CHANGE, "shop", "refs/heads/PR-7", COMMIT),
+        (SVN, "web", None, None),
+        (CORE, None, None, None),
+        (CORE | {"GIT_COMMIT": "not an id", "GIT_BRANCH": "origin/a b"}, None, None, None),
+    ],
+)
+def test_repository_ref_and_commit_of_each_kind_of_job(
+    world: World, notify: Path, env: dict[str, str], repo: str | None, ref: str | None, commit: str | None
+) -> None:
+    run(world, notify, "success", env=env)
+    (event,) = world.events()
+    assert (event.repo, event.ref, event.commit) == (repo, ref, commit)
+
+
+def test_a_build_that_was_triggered_by_us_keeps_the_thread_and_our_names(world: World, notify: Path) -> None:
+    ours = {
+        "DEPLOYKIT_CORRELATION_ID": "5f0c1a8e-0000-4000-8000-000000000001",
+        "DEPLOYKIT_REPO": "team/shop",
+        "DEPLOYKIT_REF": "refs/tags/v2",
+        "DEPLOYKIT_COMMIT": "1" * 40,
+        "DEPLOYKIT_PROJECT": "web",
+    }
+    run(world, notify, "success", env=FREESTYLE | ours)
+    (event,) = world.events()
+    assert event.correlation_id == ours["DEPLOYKIT_CORRELATION_ID"]
+    assert (event.repo, event.ref, event.commit, event.project) == ("team/shop", "refs/tags/v2", "1" * 40, "web")
+    assert {m.correlation_id for m in world.messages()} == {event.correlation_id}
+
+
+HOSTILE = "x\n$(touch pwned);`id`\x1b[31m\r\0"[:-1]
+
+
+@pytest.mark.parametrize("name", ["JOB_NAME", "GIT_BRANCH", "GIT_COMMIT", "BUILD_URL", "BUILD_NUMBER", "GIT_URL"])
+def test_hostile_variables_are_text_and_nothing_else(world: World, notify: Path, name: str) -> None:
+    """Threats 7, 18, 23 and 34: whoever names a branch or a job chooses no command, no header and no colour."""
+    run(world, notify, "failure", env=FREESTYLE | {name: HOSTILE})
+    assert len(world.events()) == 1
+    for record in world.records():
+        text = "".join(record.frame.headers.values())
+        assert text.isprintable()
+    for message in world.messages():
+        assert message.summary.isprintable()
+    assert not list(world.root.rglob("pwned"))
+
+
+def test_the_result_is_signed_where_a_key_is_configured(world: World, notify: Path) -> None:
+    key = world.root / "bin" / "ci.key"
+    done = world.deploykit("keys", "generate", key, "--principal", "ci@example.org")
+    assert done.returncode == 0, done.stderr
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\nsigning_key = "{key}"\n')
+    run(world, notify, "begin", env=FREESTYLE)
+    run(world, notify, "success", env=FREESTYLE)
+    public = Path(f"{key}.pub").read_text()
+    allowed = AllowedSigners.parse(f'ci@example.org namespaces="deploykit" {public}')
+    begun, ended = (r.frame for r in world.records() if r.destination == "/topic/deploykit.build")
+    assert verify(ended, allowed, datetime.now(UTC)).principals
+    with pytest.raises(SignatureError):
+        verify(begun, allowed, datetime.now(UTC))
+
+
+def test_a_key_that_others_can_read_signs_nothing_and_tells_nothing(world: World, notify: Path) -> None:
+    """Threats 24 and 27."""
+    key = world.root / "bin" / "ci.key"
+    world.deploykit("keys", "generate", key, "--principal", "ci@example.org")
+    key.chmod(0o644)
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nsigning_key = "{key}"\n')
+    (line,) = run(world, notify, "success", env=FREESTYLE)
+    assert line.startswith("deploykit: nothing queued: ")
+    assert str(key) in line
+    assert world.records() == []
+
+
+def test_legacy_bodies_are_the_originals(world: World, notify: Path) -> None:
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\nlegacy = true\n')
+    for word in ("-b", "-p", "-c"):
+        run(world, notify, word, env=FREESTYLE)
+    events = [r for r in world.records() if "events" not in r.destination]
+    assert [r.destination for r in events] == [
+        "/topic/future.jenkins",
+        "/topic/future.jenkins.success",
+        "/topic/future.jenkins.cake",
+    ]
+    url = FREESTYLE["BUILD_URL"]
+    assert [r.frame.body.decode() for r in events] == [
+        f"Repo: shop\nURL: {url}\nStatus: {status}\n" for status in ("Start job", "Success", "Cake")
+    ]
+    assert [r.frame.headers["subject"] for r in events] == [
+        f"{verb} job 153 - [team/shop] shop/main {COMMIT}" for verb in ("Begin", "Complete", "Fail")
+    ]
+    ended = decode(events[1].frame.headers, events[1].frame.body, events[1].destination)
+    assert isinstance(ended, BuildFinished)
+    assert (ended.job, ended.number, ended.repo, ended.ref) == ("team/shop", 153, "shop", "refs/heads/main")
+    assert (ended.commit, ended.outcome, ended.url) == (COMMIT, "success", url)
+
+
+@pytest.mark.parametrize(
+    ("words", "env", "says"),
+    [
+        ((), FREESTYLE, "what became of the build is not said"),
+        (("nonsense",), FREESTYLE, "no such outcome: 'nonsense'"),
+        (("success", "failure"), FREESTYLE, "what became of the build is not said"),
+        (("success",), {}, "JOB_NAME is not set (run this from a Jenkins build)"),
+    ],
+)
+def test_wrong_use_is_one_line_and_fails_no_build(
+    world: World, notify: Path, words: tuple[str, ...], env: dict[str, str], says: str
+) -> None:
+    (line,) = run(world, notify, *words, env=env)
+    assert line.startswith("deploykit: nothing queued: ")
+    assert says in line
+
+
+def test_help_says_how_it_is_called(world: World, notify: Path) -> None:
+    done = world.run(notify, "--help")
+    assert done.returncode == 0
+    assert "begin|success|failure|unstable|aborted" in done.stderr
+
+
+# -- contrib -----------------------------------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_freestyle_recipe_is_run_by_a_shell_as_it_stands(world: World, notify: Path) -> None:
+    """The shell steps of the recipe: the build's own result is the step's, whatever the hook does."""
+    recipe = ROOT / "contrib" / "jenkins" / "freestyle.md"
+    if not recipe.exists():
+        pytest.skip("contrib is not beside the tests")
+    blocks = recipe.read_text().split("```sh\n")[1:]
+    shell = needs("sh", package="dash")
+    for block in blocks:
+        script = block.split("```")[0].replace(
+            "/usr/local/bin/jenkins-notify", f"{notify} --config {world.root}/hooks.toml"
+        )
+        done = world.run(shell, "-xe", "-c", script.replace("make test", "true"), env={"PATH": os.defpath, **FREESTYLE})
+        assert done.returncode == 0, done.stderr
+    kinds = [type(event).__name__ for event in world.events()]
+    assert kinds == ["BuildStarted", "BuildFinished"]
