@@ -29,10 +29,11 @@ import attrs
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from deploykit.checkouts import Checkouts
 from deploykit.mirror import Mirror, RefChange
 from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ObjectId, RefName
-from deploykit.settings import MirrorSettings
+from deploykit.settings import CheckoutSettings, MirrorSettings
 from tests.support.bigrepo import make_big_repository
 from tests.support.origins import GitRepo, git_daemon, git_env, run_git
 
@@ -203,6 +204,35 @@ class Bench:
             mine, theirs = self.in_turn(ours, git, push)
         yield Line(name="100 repositories changed at once", ours=mine, git=theirs, limit=1.0)
 
+    def checkout(self) -> Iterator[Line]:
+        """A checkout brought on by a 10-file change, against git's fresh one of the same tree."""
+        mirror = Mirror.open(self.our_mirror, self.url, SETTINGS)
+        settings = CheckoutSettings(mode="branch", branch=self.branch[11:], target=self.home / "site", grace=0)
+        checkouts = Checkouts(settings)
+
+        def push() -> None:
+            self.push(files=10)
+            mirror.fetch()
+            self.git_fetch()
+
+        def ours() -> float:
+            return timed(lambda: expect(len(checkouts.update(mirror).changed) == 1))
+
+        def git() -> float:
+            fresh = self.home / "fresh"
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            where = ["git", f"--git-dir={self.git_mirror}", f"--work-tree={fresh}"]
+            (self.git_mirror / "index").unlink(missing_ok=True)
+            return timed(lambda: run_quietly(*where, "checkout", "-q", "-f", self.branch[11:]))
+
+        push()
+        checkouts.update(mirror)
+        push()
+        checkouts.update(mirror)
+        mine, theirs = self.in_turn(ours, git, push)
+        yield Line(name="checkout, 10 files changed", ours=mine, git=theirs, limit=0.25)
+
 
 def expect(true: bool) -> None:
     """A benchmark of something that did not happen is worth nothing."""
@@ -272,7 +302,7 @@ def main() -> int:
             if options.only and "first" not in options.only:
                 run_quietly("git", "clone", "-q", "--mirror", bench.url, str(bench.git_mirror))
                 Mirror.open(bench.our_mirror, bench.url).fetch(deadline=3600)
-            for question in (bench.first, bench.nothing_new, bench.one_commit, bench.hundred):
+            for question in (bench.first, bench.nothing_new, bench.one_commit, bench.checkout, bench.hundred):
                 if options.only and options.only not in question.__name__:
                     continue
                 for line in question():
