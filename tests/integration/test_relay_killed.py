@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from deploykit.testing.broker import EmbeddedBroker
 from tests.brokers.server import BrokerServer
-from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep
+from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep, sample_size
 from tests.support.relaybooks import Books
-
-
-def sample(number: int) -> int | None:
-    """How many points to try: a few here, what $DEPLOYKIT_SWEEP_SAMPLE says in CI, `all` for the whole."""
-    text = os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", str(number))
-    return None if text == "all" else int(text)
 
 
 class Drain:
@@ -47,7 +40,7 @@ def sweep(books: Books, number: int, capsys: pytest.CaptureFixture[str]) -> None
             network=True,
             prepare=drain.prepare,
             check=drain.check,
-            sample=sample(number),
+            sample=sample_size(number),
             allow_missed=0.1,  # the bus's thread writes as it comes: two messages may share a call
         )
     with capsys.disabled():
@@ -85,6 +78,6 @@ def test_a_disk_that_fails_under_the_relay_costs_no_message(tmp_path: Path, erro
                 check=drain.check,
                 calls=calls,
                 error=error,
-                sample=sample(8),
+                sample=sample_size(8),
                 allow_missed=0.1,
             )

@@ -25,7 +25,8 @@ Rules:
 * A command may have children. Killing one of those is a point of its own kind (`child_killed`): the command lives.
   Whatever is left running when the command is gone is ended, known by a variable in its environment.
 * `sample=N` runs N points drawn at random (each kind of call at least once if N allows), by a seed that is printed.
-  The default comes from $DEPLOYKIT_SWEEP_SAMPLE (a number, or `all`); the seed from $DEPLOYKIT_SWEEP_SEED.
+  Without it $DEPLOYKIT_SWEEP_SAMPLE says how many (a number, or `all`, the default); $DEPLOYKIT_FULL_SWEEP means all.
+  The seed comes from $DEPLOYKIT_SWEEP_SEED. `sample=sample_size(20)` is 20 unless the environment says otherwise.
 
 `error_sweep` does the same with an error (`ENOSPC`, `EIO`) instead of the signal: the command is expected to live, so
 `check` looks at its exit code and output too.
@@ -373,7 +374,9 @@ class _Sweep:
             report.failures.append(f"{run.point or 'the undisturbed run'}: {failure}")
 
 
-def sample_size() -> int | None:
-    """How many points to run when the caller does not say: $DEPLOYKIT_SWEEP_SAMPLE, or None for all."""
-    text = os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "all")
-    return None if text == "all" else int(text)
+def sample_size(default: int | None = None) -> int | None:
+    """How many points to run: all (None) with $DEPLOYKIT_FULL_SWEEP, else $DEPLOYKIT_SWEEP_SAMPLE, else `default`."""
+    if os.environ.get("DEPLOYKIT_FULL_SWEEP"):
+        return None
+    text = os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "")
+    return default if not text else None if text == "all" else int(text)

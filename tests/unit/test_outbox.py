@@ -145,6 +145,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
         (A, frame(evil="\ud800"), "'evil'"),
         (A, Frame({}, b"x" * (MAX_BODY + 1)), "too big"),
         (A, frame(huge="x" * 200_000), "too big"),
+        (A, Frame({"number": 1}, b""), "no text"),  # type: ignore[dict-item]
     ],
 )
 def test_what_could_never_be_sent_is_refused_where_it_is_made(
