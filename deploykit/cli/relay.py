@@ -51,7 +51,8 @@ def relay(config: Path | None, spool: Path | None, once: bool, deadline: float, 
             }
         )
     else:
-        click.echo(f"{report.sent} sent" + ("" if report.complete else f", some are left: {report.trouble}"))
+        left = "" if report.complete else ", some are left"
+        click.echo(f"{report.sent} sent{left}" + (f": {report.trouble}" if report.trouble else ""))
         for dead in report.buried:
             click.echo(f"dead letter {dead.id} for {dead.destination}: {dead.reason}", err=True)
     if report.buried or not report.complete:

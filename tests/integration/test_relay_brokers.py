@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.testing.broker import EmbeddedBroker
+from deploykit.wire.frame import Frame
 from tests.brokers.server import BrokerServer
 from tests.support.relaybooks import Books
 
@@ -76,6 +77,22 @@ def test_broker_and_relay_killed_in_turn_lose_nothing(
                 broker.start()
             wait_empty(books, 90)
             books.balance(60, in_order=False)
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.timeout(120)
+def test_a_record_for_which_rabbitmq_ends_the_connection_is_buried_and_the_others_arrive(
+    tmp_path: Path, rabbitmq: BrokerServer
+) -> None:
+    # No dialect rule stops it: the broker says ERROR and closes, on every attempt.
+    books = Books(tmp_path / "spool", rabbitmq.address)
+    books.queue(singles=3, batch=2)
+    books.outbox.put("/exchange/no-such-exchange/key", Frame({}, b"poison"))
+    books.poison.add(b"poison")
+    books.queue(singles=3, batch=2)
+    with books.consuming():
+        books.drain(60)
+        books.balance()
 
 
 @pytest.mark.timeout(120)
