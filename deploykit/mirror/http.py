@@ -52,7 +52,6 @@ class HttpLink:
         self._watch: threading.Timer | None = None
         self._ended = False
         self._logins: dict[str, str] = {}
-        #: True when the origin sent us elsewhere: then the first question cannot be skipped next time.
         self.redirected = False
 
     # -- the conversation --------------------------------------------------------------------------------------------

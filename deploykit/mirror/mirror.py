@@ -21,10 +21,10 @@ from deploykit.mirror.deadline import Deadline
 from deploykit.mirror.fetching import Fetch
 from deploykit.mirror.objects import Objects, StorePerThread
 from deploykit.mirror.oids import COMMIT, KIND_NAMES, TREE
+from deploykit.mirror.packformat import commit_links
 from deploykit.mirror.policy import History
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
-from deploykit.mirror.scanner import commit_links
 from deploykit.mirror.upkeep import UpkeepResult
 from deploykit.mirror.values import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.names import ObjectId, RefName, parse_object_id

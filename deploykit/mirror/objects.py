@@ -18,7 +18,7 @@ from dulwich.objects import RawObjectID
 
 from deploykit.errors import MirrorCorrupt
 from deploykit.mirror.oids import HashKind
-from deploykit.mirror.scanner import Found
+from deploykit.mirror.packformat import Found
 
 
 class Objects:

@@ -24,7 +24,8 @@ import attrs
 from deploykit.errors import MirrorError, PackError
 from deploykit.mirror.durable import sync_directory, write_all
 from deploykit.mirror.oids import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
-from deploykit.mirror.scanner import Found, PackScanner, ScanLimits
+from deploykit.mirror.packformat import Found
+from deploykit.mirror.scanner import PackScanner, ScanLimits
 
 _NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _READ: Final = 1 << 20

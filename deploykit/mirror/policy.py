@@ -14,7 +14,7 @@ from typing import Final
 import attrs
 
 from deploykit.mirror.oids import COMMIT, TAG
-from deploykit.mirror.scanner import Found, commit_links, tag_link
+from deploykit.mirror.packformat import Found, commit_links, tag_link
 from deploykit.mirror.values import RefChange, Refusal
 from deploykit.names import ObjectId
 from deploykit.settings import MirrorSettings

@@ -31,6 +31,8 @@ class Link(Protocol):
 
     #: True where each request is an exchange of its own (HTTP).
     stateless: bool
+    #: True when the origin sent us to another address: then the first question cannot be left out next time.
+    redirected: bool
 
     def start(self, ahead: bytes) -> PacketReader:
         """Connect and read the greeting; `ahead` is sent along without waiting for it."""
@@ -125,7 +127,8 @@ class Conversation:
         self._dialect = self._greeting(reader)
         if self._dialect is None:
             return self._list_v0(reader)
-        return self._read_refs(self._link.ask(self._ls_refs(self._dialect), version=2), self._dialect)
+        listing = self._read_refs(self._link.ask(self._ls_refs(self._dialect), version=2), self._dialect)
+        return attrs.evolve(listing, dialect=None) if self._link.redirected else listing
 
     def _list_unasked(self, dialect: Dialect) -> Listing:
         body = self._ls_refs(dialect)

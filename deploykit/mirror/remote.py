@@ -57,6 +57,7 @@ class SocketLink:
     """git://: one TCP connection."""
 
     stateless = False
+    redirected = False
 
     def __init__(self, address: Address, settings: MirrorSettings, deadline: Deadline) -> None:
         self._address = address
@@ -110,6 +111,7 @@ class ProcessLink:
     """A program that speaks upload-pack on its standard input and output; both are one socket pair."""
 
     stateless = False
+    redirected = False
 
     def __init__(self, argv: Sequence[str], settings: MirrorSettings, deadline: Deadline, shown: str) -> None:
         self._argv = argv

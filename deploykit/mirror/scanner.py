@@ -15,10 +15,9 @@ import os
 import re
 import zlib
 from array import array
-from binascii import Error as HexError
-from binascii import crc32, hexlify, unhexlify
+from binascii import crc32
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import filterfalse
 from typing import Final
 
@@ -27,18 +26,23 @@ from dulwich.errors import ApplyDeltaError
 from dulwich.pack import apply_delta
 
 from deploykit.errors import PackError
-from deploykit.mirror.oids import BLOB, COMMIT, KIND_CODES, KIND_NAMES, OFS_DELTA, REF_DELTA, TAG, TREE, HashKind
+from deploykit.mirror.oids import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
+from deploykit.mirror.packformat import (
+    BIG,
+    BigBlob,
+    Cache,
+    Found,
+    commit_links,
+    delta_result_size,
+    read_header,
+    tag_link,
+)
 
-#: Blobs above this are hashed as they stream by, and never held whole.
-_BIG: Final = 1 << 20
 _RECENT_ENTRIES: Final = 10_000
 _KIND_BITS: Final = 0o170000
 _DIRECTORY: Final = 0o040000
 _GITLINK: Final = 0o160000
 _MAX_DEPTH: Final = 10_000
-_HEADER_ROOM: Final = 64
-
-Found = tuple[int, bytes]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -89,10 +93,10 @@ class PackScanner:
         self._rest = b""
         self._rest_at = 0  # offset in the pack of the first byte of _rest
         self._need = 12
-        self._big: _BigBlob | None = None
+        self._big: BigBlob | None = None
         self._recent: set[bytes] = set()
         self._find_entries = re.compile(rb"[0-7]++ [^\0]++\0.{%d}" % hash_kind.size, re.DOTALL).findall
-        self._cache = _Cache(self._limits.cache_bytes)
+        self._cache = Cache(self._limits.cache_bytes)
         self._waiting: dict[int, list[int]] = {}
         self._waiting_ref: dict[bytes, list[int]] = {}
         self.total = -1
@@ -168,11 +172,11 @@ class PackScanner:
             except IndexError:
                 self._need = end - start + 1
                 return start
-            if kind == BLOB and size > _BIG:
+            if kind == BLOB and size > BIG:
                 offsets.append(at + start)
                 crcs.append(0)
                 ids.append(b"")
-                pos = self._feed_big(_BigBlob(self._hash, size, at + start, crc32(view[start:pos])), data, pos)
+                pos = self._feed_big(BigBlob(self._hash, size, at + start, crc32(view[start:pos])), data, pos)
                 continue
             plain, pos = inflated(view, pos, size, kind, at + start)
             if plain is None:
@@ -213,7 +217,7 @@ class PackScanner:
             raise PackError(f"the object at {offset} has not the size it says")
         return None, 0
 
-    def _feed_big(self, big: _BigBlob, data: bytes, pos: int) -> int:
+    def _feed_big(self, big: BigBlob, data: bytes, pos: int) -> int:
         pos, done = big.feed(data, pos)
         self._big = None if done else big
         if done:
@@ -421,122 +425,6 @@ class PackScanner:
         return kind, base, plain
 
 
-class _Cache:
-    """Objects by offset or id, up to so many bytes: two halves, the older dropped whole when the younger is full."""
-
-    def __init__(self, limit: int) -> None:
-        self._half = limit // 2
-        self._young: dict[int | bytes, Found] = {}
-        self._old: dict[int | bytes, Found] = {}
-        self._size = 0
-
-    def get(self, key: int | bytes) -> Found | None:
-        found = self._young.get(key)
-        if found is None:
-            found = self._old.get(key)
-            if found is not None:
-                self.put(key, *found)
-        return found
-
-    def put(self, key: int | bytes, kind: int, plain: bytes) -> None:
-        if len(plain) > self._half >> 1:
-            return
-        self._young[key] = (kind, plain)
-        self._size += len(plain) + 200
-        if self._size > self._half:
-            self._old, self._young, self._size = self._young, {}, 0
-
-
-class _BigBlob:
-    """A blob too large to hold: inflated and hashed piece by piece as it streams by."""
-
-    def __init__(self, hash_kind: HashKind, size: int, offset: int, crc: int) -> None:
-        self._inflater = zlib.decompressobj()
-        self._sum = hash_kind.new(b"blob %d\0" % size)
-        self._size = size
-        self._seen = 0
-        self._offset = offset
-        self.crc = crc
-        self.oid = b""
-
-    def feed(self, data: bytes, pos: int) -> tuple[int, bool]:
-        """Take `data` from `pos`; return where it stopped, and whether the blob is whole."""
-        piece = data[pos:] if pos else data
-        todo = piece
-        try:
-            while todo and not self._inflater.eof:
-                plain = self._inflater.decompress(todo, _BIG)
-                self._sum.update(plain)
-                self._seen += len(plain)
-                todo = self._inflater.unconsumed_tail
-                if self._seen > self._size:
-                    raise PackError(f"the object at {self._offset} is longer than it says")
-        except zlib.error as exc:
-            raise PackError(f"the object at {self._offset} cannot be inflated: {exc}") from None
-        used = len(piece) - len(self._inflater.unused_data)
-        self.crc = crc32(memoryview(piece)[:used], self.crc)
-        if self._inflater.eof:
-            if self._seen != self._size:
-                raise PackError(f"the object at {self._offset} is shorter than it says")
-            self.oid = self._sum.digest()
-        return pos + used, self._inflater.eof
-
-
-def read_header(data: bytes, pos: int, offset: int, id_size: int) -> tuple[int, int, int | bytes | None, int]:
-    """Read one object's head at `pos`: kind, size, base (offset or id) of a delta, and where its data starts.
-
-    Raises:
-        IndexError: `data` ends inside the head.
-        PackError: no object has such a head.
-    """
-    byte = data[pos]
-    pos += 1
-    kind = byte >> 4 & 7
-    size = byte & 15
-    shift = 4
-    while byte & 128:
-        byte = data[pos]
-        pos += 1
-        size |= (byte & 127) << shift
-        shift += 7
-    if shift > 67:
-        raise PackError(f"the object at {offset} has an impossible size")
-    if kind in KIND_NAMES:
-        return kind, size, None, pos
-    if kind == OFS_DELTA:
-        byte = data[pos]
-        pos += 1
-        back = byte & 127
-        while byte & 128:
-            byte = data[pos]
-            pos += 1
-            back = (back + 1) << 7 | byte & 127
-        if back == 0 or offset - back < 12:
-            raise PackError(f"the delta at {offset} has its base outside the pack")
-        return kind, size, offset - back, pos
-    if kind == REF_DELTA:
-        base = data[pos : pos + id_size]
-        if len(base) < id_size:
-            raise IndexError
-        return kind, size, base, pos + id_size
-    raise PackError(f"the object at {offset} is of no known kind")
-
-
-def delta_result_size(delta: bytes) -> int:
-    """The size of what a delta makes, as its head says; 0 when it has no such head (applying it then fails)."""
-    pos = 0
-    for _ in range(2):
-        size = shift = 0
-        while pos < len(delta):
-            byte = delta[pos]
-            pos += 1
-            size |= (byte & 127) << shift
-            shift += 7
-            if not byte & 128:
-                break
-    return size
-
-
 def note_object(
     kind: int,
     plain: bytes,
@@ -553,41 +441,3 @@ def note_object(
     scanner = PackScanner(hash_kind, -1)
     scanner.known, scanner.missing = known, missing
     scanner.note(kind, plain, oid)
-
-
-def commit_links(plain: bytes, hex_size: int, oid: bytes) -> Iterator[tuple[int, bytes]]:
-    """The tree and the parents of a commit.
-
-    Raises:
-        PackError: it has no proper head.
-    """
-    pos = 5 + hex_size
-    try:
-        if plain[:5] != b"tree " or plain[pos : pos + 1] != b"\n":
-            raise PackError(f"commit {hexlify(oid).decode()} is malformed")
-        yield TREE, unhexlify(plain[5:pos])
-        pos += 1
-        while plain.startswith(b"parent ", pos):
-            stop = pos + 7 + hex_size
-            if plain[stop : stop + 1] != b"\n":
-                raise PackError(f"commit {hexlify(oid).decode()} is malformed")
-            yield COMMIT, unhexlify(plain[pos + 7 : stop])
-            pos = stop + 1
-    except HexError:
-        raise PackError(f"commit {hexlify(oid).decode()} is malformed") from None
-
-
-def tag_link(plain: bytes, hex_size: int, oid: bytes) -> tuple[int, bytes]:
-    """What an annotated tag points to.
-
-    Raises:
-        PackError: it has no proper head.
-    """
-    stop = 7 + hex_size
-    kind = KIND_CODES.get(plain[stop + 6 : plain.find(b"\n", stop + 6)])
-    if plain[:7] != b"object " or plain[stop : stop + 6] != b"\ntype " or kind is None:
-        raise PackError(f"tag {hexlify(oid).decode()} is malformed")
-    try:
-        return kind, unhexlify(plain[7:stop])
-    except HexError:
-        raise PackError(f"tag {hexlify(oid).decode()} is malformed") from None

@@ -17,10 +17,10 @@ import attrs
 
 from deploykit.errors import OriginError
 from deploykit.mirror.oids import COMMIT, TAG, HashKind
+from deploykit.mirror.packformat import Found
 from deploykit.mirror.pktline import printable
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.remote import judge_ssh_signature
-from deploykit.mirror.scanner import Found
 from deploykit.names import ObjectId
 from deploykit.settings import MirrorSettings
 
