@@ -216,16 +216,16 @@ def create(path: str, *, shared: bool, group: str | int) -> None:
                 spool.make_folder(DEAD)
                 spool.make_folder(BAD)
             half.rename(made)
-            parent = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(parent)
-            finally:
-                os.close(parent)
         except (OSError, OutboxError):
             for name in (DEAD, BAD, "."):
                 with contextlib.suppress(OSError):
                     (half / name).resolve().rmdir()
             if not made.is_dir():  # else somebody was quicker
                 raise
+        parent = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(parent)
+        finally:
+            os.close(parent)
     except OSError as error:
         raise refused("create", path, error) from error
