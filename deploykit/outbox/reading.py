@@ -19,7 +19,7 @@ from typing import BinaryIO, Final
 
 from deploykit.errors import OutboxError
 from deploykit.outbox import clock
-from deploykit.outbox.directory import BAD, DEAD, Spool
+from deploykit.outbox.directory import BAD, DEAD, Spool, refused
 from deploykit.outbox.format import (
     MAX_ENVELOPE,
     MAX_FILE,
@@ -39,6 +39,8 @@ ROUND: Final = 4096
 _BLOCK: Final = 1 << 18
 #: A temporary file this old has no writer any more (24 hours by the wall clock, which may be off by some).
 _STALE: Final = 86_400.0
+#: What opening ends with when something is there that is no readable plain file.
+_STRANGE: Final = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV)
 _OURS = frozenset({DEAD, BAD, "lost+found"})
 
 
@@ -145,8 +147,9 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
     except OSError as error:
         if only_uid is not None:
             return  # somebody else's
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO):
-            raise OutboxError(f"cannot read {name} in spool {spool.path}: {error.strerror}") from error
+        if error.errno not in _STRANGE:
+            # The machine's trouble, not the file's: a good record must not be set aside for it.
+            raise refused("read", spool.path, error) from error
         raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
     try:
         found = os.fstat(fd)

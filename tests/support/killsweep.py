@@ -254,10 +254,17 @@ class _Lab:
             )
             try:
                 in_time = _wait_for_command(process, self.timeout)
-                _end_marked(mark, but=process.pid)
-                process.wait(10)  # strace follows what the command left behind to its end
+                # strace follows what the command left behind to its end. A process shows no environment while it
+                # begins another program, so one look may miss it.
+                deadline = time.monotonic() + 10
+                while process.poll() is None and time.monotonic() < deadline:
+                    _end_marked(mark, but=process.pid)
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        process.wait(0.1)
             finally:
                 _end_marked(mark)
+                process.kill()
+                process.wait()
             assert in_time, f"no end within {self.timeout} s at {point}: {_text(err)[-2000:]}"
             run = Run(point=point, returncode=process.returncode, stdout=_text(out), stderr=_text(err))
             return run, Path(trace.name).read_text(errors="replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -483,6 +484,26 @@ def test_a_torn_record_is_set_aside_and_the_rest_is_given(outbox: Outbox, spool:
     assert aside.reason
     assert (spool / "bad" / GOOD_NAME).read_bytes() == BAD_FILES[kind], "kept for a person to look at"
     assert bodies(outbox) == ["before", "after"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EIO, errno.ESTALE, errno.ENOMEM])
+def test_a_machine_in_trouble_does_not_make_a_good_record_a_bad_one(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    outbox.put(A, frame("good"))
+    real = os.open
+
+    def fail(name: str, *args: int, **kwargs: int) -> int:
+        if str(name).endswith(".rec"):
+            raise OSError(number, os.strerror(number))
+        return real(name, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        with pytest.raises(OutboxError, match="cannot read spool"):
+            list(outbox.pending())
+    assert bodies(outbox) == ["good"]
+    assert list(outbox.set_aside()) == []
 
 
 def test_a_good_file_passes_the_same_check(outbox: Outbox, spool: Path) -> None:
