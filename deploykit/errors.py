@@ -163,7 +163,7 @@ class FrameError(DeploykitError):
 
 
 class BrokerError(DeploykitError):
-    """The embedded broker cannot go on (its data directory, its thread). Nothing unconfirmed was kept; start it again."""
+    """The embedded broker cannot go on (its disk, its thread). Nothing unconfirmed was kept; start it again."""
 
 
 # -- mirrors ---------------------------------------------------------------------------------------------------------

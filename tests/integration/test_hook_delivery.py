@@ -102,13 +102,15 @@ def test_a_push_while_the_broker_is_down_is_as_quick_and_its_event_arrives_after
         heard: list[str] = []  # by brokers that are dead now
         for _ in range(3):  # interleaved, so that other load weighs on both
             up += [push(), push()]
-            eventually(lambda: heard + told(broker) == pushed, "what was pushed while it was up", 30)
+            before = list(heard)
+            eventually(lambda before=before: before + told(broker) == pushed, "what was pushed while it was up", 30)  # type: ignore[misc]
             heard += told(broker)
             broker.kill()
             down += [push(), push()]
             assert len(world.events()) == 2
             broker.restart()
-            eventually(lambda: heard + told(broker) == pushed, "what was pushed while it was down", 30)
+            before = list(heard)
+            eventually(lambda before=before: before + told(broker) == pushed, "what was pushed while it was down", 30)  # type: ignore[misc]
         # A hook that waited for a broker would take seconds; the rest is this machine's noise.
         assert statistics.median(down) < 1.5 * statistics.median(up) + 0.2
 
