@@ -34,6 +34,15 @@ def install_wheel(session: nox.Session) -> None:
     session.install(f"{wheel}[keys,testing]")
 
 
+def only_tests(session: nox.Session) -> Path:
+    """A directory through which `tests` can be imported, by the processes of tests too, and the source tree cannot."""
+    link = Path(session.create_tmp()).absolute() / "path" / "tests"
+    link.parent.mkdir(exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("tests").absolute())
+    return link.parent
+
+
 def run_tests(session: nox.Session) -> None:
     """Run pytest, with coverage, outside the source tree's import path."""
     install_wheel(session)
@@ -42,8 +51,11 @@ def run_tests(session: nox.Session) -> None:
     env = {
         "COVERAGE_FILE": str(coverage),
         "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": str(only_tests(session)),
+        "TMPDIR": "/tmp",  # outside any checkout, and short enough for a socket's name
         # Of each kill sweep, so many points drawn at random; `nox -s sweep` runs them all.
         "DEPLOYKIT_SWEEP_SAMPLE": os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "6"),
+        "DEPLOYKIT_SCHEDULES": os.environ.get("DEPLOYKIT_SCHEDULES", "20"),
     }
     workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "3")  # the tests wait more than they compute
     session.run(
@@ -102,7 +114,7 @@ def sweep(session: nox.Session) -> None:
     """Run every point of the kill sweeps, of which `tests` draws a sample."""
     install_wheel(session)
     session.install(*groups("test"))
-    env = {"DEPLOYKIT_SWEEP_SAMPLE": "all", "PYTHONSAFEPATH": "1"}
+    env = {"DEPLOYKIT_SWEEP_SAMPLE": "all", "PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session))}
     session.run(
         "python", "-m", "pytest", "--import-mode=importlib", "-s", "-m", "slow", "--timeout=7200",
         *session.posargs, env=env,

@@ -47,6 +47,7 @@ class BusSettings:
         in_flight: most of them that are written to the broker and not yet confirmed.
         max_frame: largest body taken; a larger one goes to the dead letters unread.
         dead_letter: where messages go that were given up.
+        keepalive, keepalive_every: destinations that every bus sends an empty line to, and how often in seconds.
     """
 
     address: str = attrs.field(default="stomp://127.0.0.1:61613", repr=_without_credentials)
@@ -63,13 +64,15 @@ class BusSettings:
     connect_timeout: float = 10.0
     publish_timeout: float = 30.0
     backoff_initial: float = 0.1
-    backoff_max: float = 30.0
+    backoff_max: float = 10.0
     stall_timeout: float = 60.0
     window: int = 5000
     in_flight: int = 256
     window_bytes: int = 32 * 1024 * 1024
     max_frame: int = 4 * 1024 * 1024
     dead_letter: str = "/queue/deploykit.dead-letter"
+    keepalive: tuple[str, ...] = ()
+    keepalive_every: float = 60.0
 
 
 @attrs.frozen(kw_only=True, slots=True)

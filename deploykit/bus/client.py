@@ -20,12 +20,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from time import monotonic, time
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import attrs
 
 from deploykit.bus.address import parse_address
-from deploykit.bus.consumer import Handler, Ids, Subscription
+from deploykit.bus.consumer import Subscription
+from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.dial import tls_context
 from deploykit.bus.dialect import GENERIC, RESERVED, Intent, OnFailure, compile_destination
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
@@ -45,9 +46,14 @@ from deploykit.errors import (
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
 
+if TYPE_CHECKING:
+    from deploykit.bus.connection import Connection
+
 logger = logging.getLogger(__name__)
 
 ID_HEADER: Final = "deploykit-id"
+#: What `settings.keepalive` sends: the original's body, and a header by which this library knows to ignore it.
+KEEPALIVE: Final = Frame({"deploykit-keepalive": "true", "content-type": "text/plain"}, b"\n")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _VERSIONS: Final = ("1.0", "1.1", "1.2")
 #: A caller waits so much longer than the message's deadline, for the supervisor to say why.
@@ -127,7 +133,21 @@ class Bus:
                 self._pid = os.getpid()
                 self._pump.start()
                 self._supervisor.thread.start()
+                if self.settings.keepalive:
+                    self._supervisor.later(self.settings.keepalive_every, self._keepalive)
         return self
+
+    def _keepalive(self) -> None:
+        """Send an empty line to each listed destination; on the supervisor's thread, so nothing here may wait."""
+        connection, every = self.connection, self.settings.keepalive_every
+        if connection is not None and not self._stopped:
+            ttl = 2 * every if connection.dialect.ttl else None
+            for destination in self.settings.keepalive:
+                try:
+                    self.publish_soon(destination, KEEPALIVE, timeout=0.0, persistent=False, ttl=ttl)
+                except BusError as error:
+                    logger.debug("keepalive to %s: %s", destination, error)
+        self._supervisor.later(every, self._keepalive)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
@@ -169,6 +189,17 @@ class Bus:
     def state(self) -> State:
         """Where the bus stands at the moment."""
         return State.CLOSED if self._stopped else self._supervisor.state
+
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection, for looking at; None while there is none."""
+        connection = self._supervisor.connection
+        return connection if connection is not None and connection.up else None
+
+    @property
+    def problem(self) -> BusError | None:
+        """The last thing that kept us from being connected; None while we are."""
+        return self._supervisor.problem
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait until there is a connection and the broker has answered every subscription; tell whether it is so.
@@ -369,6 +400,12 @@ class Bus:
         if not 1 <= prefetch <= 65535 or not 1 <= workers <= 1000 or not 1 <= max_attempts <= 1_000_000:
             raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
         compile_destination(GENERIC, destination)
+        for other in self._subscriptions:
+            if durable is not None and other.intent.durable == durable and other.destination != destination:
+                raise UsageError(
+                    f"durable={durable!r} is the name of the subscription to {other.destination}",
+                    "ActiveMQ would forget that one's messages; use another name",
+                )
         intent = Intent(
             destination=destination,
             id=f"deploykit-{next(self._numbers)}",

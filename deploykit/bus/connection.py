@@ -501,6 +501,16 @@ class Connection:
         self._verbs.send_frame("DISCONNECT", {"receipt": receipt})
         self._waiter.wake()
 
+    def tls_info(self) -> tuple[str, float | None] | None:
+        """TLS version and days until the broker's certificate ends (None: not verified); None on a plain connection."""
+        sock = self._sock
+        if not isinstance(sock, ssl.SSLSocket):
+            return None
+        certificate = sock.getpeercert() or {}
+        ends = certificate.get("notAfter")
+        days = (ssl.cert_time_to_seconds(ends) - time.time()) / 86400 if isinstance(ends, str) else None
+        return sock.version() or "TLS", days
+
     def close(self) -> None:
         """Close the socket. Idempotent; says nothing to the broker."""
         self.up = False

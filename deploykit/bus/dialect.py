@@ -28,6 +28,8 @@ OnFailure = Literal["requeue", "dead-letter", "drop"]
 Settlement = Literal["nack", "republish", "dead-letter", "ack"]
 
 MAX_DESTINATION: Final = 512
+#: RabbitMQ's longest queue name, in bytes.
+MAX_NAME: Final = 255
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -46,7 +48,7 @@ class Dialect:
         composite: characters that would turn a destination into several.
         typed: `/queue/` and `/topic/` are our words only: header (SEND, SUBSCRIBE) -> values (queue, topic).
         prefetch: header that bounds unacknowledged deliveries; empty: none, we bound by not reading.
-        durable: headers of a durable topic subscription, `{name}` is its name; None: it has none.
+        durable: headers of a durable topic subscription, `{name}` and `{topic}` are its names; None: it has none.
         durable_end: headers of the UNSUBSCRIBE that deletes it.
         durable_end_after: that UNSUBSCRIBE comes after a plain one, which ends the consumer.
         client_id: a durable subscription belongs to the CONNECT's client-id.
@@ -100,8 +102,9 @@ RABBITMQ: Final = Dialect(
     encode_slash=True,
     prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/temp-queue/", "/reply-queue/"),
     prefetch="prefetch-count",
-    durable={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}"},
-    durable_end={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}"},
+    # With the topic in it: a queue, or another topic's subscription, of the same name must not become the same queue.
+    durable={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}@{topic}"},
+    durable_end={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}@{topic}"},
     ttl=("expiration", "relative"),
     nack="gives back",
     nack_headers={"requeue": "true"},
@@ -330,7 +333,7 @@ def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
                 f"{dialect.title} has no durable subscriptions that we know",
                 "subscribe to a queue, or use RabbitMQ or ActiveMQ",
             )
-        headers.update({key: value.format(name=intent.durable) for key, value in dialect.durable.items()})
+        headers.update(_named(dialect.durable, intent.durable, destination))
     if intent.selector is not None:
         if not dialect.selectors:
             raise DialectError(f"{dialect.title} ignores selectors", "filter in the handler")
@@ -373,7 +376,18 @@ def durable_end(dialect: Dialect, intent: Intent, *, version: str, client_id: st
             f"{dialect.title} cannot delete this durable subscription over STOMP 1.0",
             "use 1.1 or 1.2, or a client_id that is the subscription's name",
         )
-    return {key: value.format(name=intent.durable) for key, value in dialect.durable_end.items()}
+    return _named(dialect.durable_end, intent.durable, intent.destination)
+
+
+def _named(template: Mapping[str, str], name: str, destination: str) -> dict[str, str]:
+    topic = destination.removeprefix("/topic/").removeprefix("/exchange/")
+    headers = {key: value.format(name=name, topic=topic) for key, value in template.items()}
+    if any(len(value.encode()) > MAX_NAME for value in headers.values()):
+        raise DialectError(
+            f"the names of the durable subscription {name!r} and its topic are too long together",
+            f"at most {MAX_NAME} bytes",
+        )
+    return headers
 
 
 def markdown_table() -> str:
@@ -404,7 +418,7 @@ def markdown_table() -> str:
 
 
 def _headers(headers: Mapping[str, str]) -> str:
-    return " ".join(f"`{key}:{value.format(name='NAME')}`" for key, value in headers.items())
+    return " ".join(f"`{key}:{value.format(name='NAME', topic='TOPIC')}`" for key, value in headers.items())
 
 
 def _yes(value: bool) -> str:

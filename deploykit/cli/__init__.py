@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "mirror": ("mirror", "mirror", "Sync, show and check git mirrors."),
     "release": ("release", "release", "Deploy, roll back, list and verify a site's releases."),
     "message": ("message", "message", "Encode, decode, sign and verify messages."),
+    "keepalive": ("keepalive", "keepalive", "Keep firewalls quiet: an empty message to listed destinations."),
+    "doctor": ("doctor", "doctor", "Say what each broker is, and whether it does what we need."),
     "hooks": ("hooks", "hooks", "Install, check and remove the hook scripts."),
     "config": ("config", "config", "Check and show the settings."),
 }

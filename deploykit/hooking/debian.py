@@ -148,12 +148,19 @@ def _control(upload: Upload, settings: HookSettings, environ: Mapping[str, str])
 def _include(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> str:
     """Let reprepro take the package in. What it has already, it skips."""
     signing = {name: environ[name] for name in ("GNUPGHOME",) if name in environ}
-    raw = run_program(
-        ("reprepro", "--basedir", settings.reprepro, "includedeb", upload.distribution, upload.path),
-        env=child_environment(environ, signing),
-        deadline=monotonic() + _REPREPRO_TIME,
-        limit=1 << 24,
-    )
+    try:
+        raw = run_program(
+            ("reprepro", "--basedir", settings.reprepro, "includedeb", upload.distribution, upload.path),
+            env=child_environment(environ, signing),
+            deadline=monotonic() + _REPREPRO_TIME,
+            limit=1 << 24,
+        )
+    except HookError as error:
+        lock = f"{settings.reprepro}/db/lockfile"
+        if "lockfile" not in error.problem:
+            raise
+        # Left behind by one that was killed; it says nothing of whom, so whether that is so is for a person to see.
+        raise HookError(f"reprepro is locked by {lock}", f"if no reprepro is at work, remove {lock}") from error
     return raw.decode("utf-8", "replace")
 
 

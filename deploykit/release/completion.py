@@ -18,7 +18,7 @@ from deploykit.release import build, preflight
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
-from deploykit.release.plan import plan_prune, plan_recovery
+from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState, save_steps
@@ -272,8 +272,16 @@ class Completion:
             ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
             _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
         running = Running(site, entry, journal, ground, self._listeners)
+        return self._end(running, plan, live)
+
+    def _end(self, running: Running, plan: RecoveryPlan, live: str) -> DeployResult:
+        """Undo, fail or finish what was cut off, as planned."""
+        entry = running.entry
         if plan.kind == "undo":
             return self.undo(running, plan.why)
+        if plan.kind == "fail":
+            status: Status = "good" if live == entry.operation.release else "failed"
+            return self.record(running, "failure", status=status, detail=plan.why, error=ReleaseError(plan.why))
         rollback = entry.operation.phase == "rollback"
         if not plan.rest and entry.cut_off in ("post-deploy", "health-check"):
             running.steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))

@@ -63,12 +63,13 @@ class RecoveryPlan:
 
     Args:
         kind: `discard` what was being written; `park` the whole, inactive release, so that its request can go on;
-            `finish` the steps after activation; `undo` back to the release that was live before.
+            `finish` the steps after activation; `undo` back to the release that was live before; `fail`: a step had
+            failed, and only the record of it was cut off.
         rest: for `finish`, the steps still to run.
         why: for people.
     """
 
-    kind: Literal["discard", "park", "finish", "undo"]
+    kind: Literal["discard", "park", "finish", "undo", "fail"]
     rest: tuple[str, ...] = ()
     why: str = ""
 
@@ -159,6 +160,11 @@ def plan_recovery(entry: Entry, live: str, answers: Mapping[str, AtCrash]) -> Re
         return RecoveryPlan(kind="undo", why=entry.undoing)
     reached = STEPS.index(entry.started) if entry.started in STEPS else -1
     switch = STEPS.index("activate")
+    failed = next((s for s in entry.steps if s.outcome == "failed"), None)
+    if failed is not None:
+        # It failed before the crash, and that stays so: neither the crash nor a second try makes it good.
+        taken_back = live == name and reached >= switch and entry.operation.phase != "rollback"
+        return RecoveryPlan(kind="undo" if taken_back else "fail", why=f"{failed.name} had failed")
     if live != name or reached < switch:
         where = entry.cut_off or entry.started or "preflight"
         # What was exported is sure to be on disk once a script ran in it or the switch began: not before.

@@ -110,6 +110,21 @@ def test_an_event_that_lies_moves_nothing_the_origin_does_not_show(origin: Origi
         same(mirror, repo)
 
 
+def test_an_event_cannot_move_a_ref_to_something_else_that_is_held(origin: Origin, tmp_path: Path) -> None:
+    """The object is here already, so no fetch would fail: only the origin's own list stands in the way."""
+    repo = origin.repo
+    first, second = repo.commit(), repo.commit()
+    with Mirror.open(tmp_path / "mirror.git", origin.url, origin.settings) as mirror:
+        mirror.fetch()
+        for ref in (MAIN, RefName("refs/tags/made-up")):
+            result = mirror.fetch(RefChange(ref, ObjectId(second), ObjectId(first)))
+            assert result.changes == ()
+            assert result.confirmed is False
+        deletion = mirror.fetch(RefChange(MAIN, ObjectId(second), ObjectId("0" * 40)))
+        assert deletion.changes == ()
+        assert mirror.refs == {MAIN: second}
+
+
 def test_a_repository_that_is_not_there_is_one_clear_line(origin: Origin, tmp_path: Path) -> None:
     url = origin.url.replace("site.git", "other.git")
     with Mirror.open(tmp_path / "mirror.git", url, origin.settings) as mirror:

@@ -42,7 +42,7 @@ class Case:
 
     def files(self, n: int, post: str = "true", **more: bytes | tuple[str, bytes]) -> Files:
         """What version `n` consists of."""
-        log = f'echo "$DEPLOYKIT_STEP $DEPLOYKIT_TAG ${{DEPLOYKIT_ROLLBACK:-0}}" >> {self.logged}'
+        log = f'cd /; echo "$DEPLOYKIT_STEP $DEPLOYKIT_TAG ${{DEPLOYKIT_ROLLBACK:-0}}" >> {self.logged}'
         return {
             "a": b"%d" % n,
             f"d/only-{n}": b"x",

@@ -318,7 +318,9 @@ def test_a_site_on_a_case_insensitive_file_system_refuses_what_it_cannot_hold(tm
     subprocess.run([mkfs, "-q", "-F", "-f", image], check=True, capture_output=True)
     where = tmp_path / "mounted"
     where.mkdir()
-    done = subprocess.run([mount, "-o", "ignore_case", image, where], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [mount, "-o", "ignore_case,umask=022", image, where], capture_output=True, text=True, check=False
+    )
     if done.returncode != 0:
         (pytest.fail if in_ci() else pytest.skip)(f"lowntfs-3g: {done.stderr}")
     try:

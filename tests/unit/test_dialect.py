@@ -79,13 +79,25 @@ def test_a_durable_subscription_is_written_in_each_brokers_way() -> None:
     def headers(where: Dialect) -> dict[str, str]:
         return dict(compile_subscription(where, intent(durable="d")).headers)
 
-    assert headers(RABBITMQ)["x-queue-name"] == "d"
+    assert headers(RABBITMQ)["x-queue-name"] == "d@t"
     assert headers(RABBITMQ)["durable"] == "true"
     assert headers(RABBITMQ)["auto-delete"] == "false"  # its default for topics would delete what was kept
     assert headers(ACTIVEMQ)["activemq.subscriptionName"] == "d"
     assert headers(ARTEMIS)["durable-subscription-name"] == "d"
     with pytest.raises(DialectError, match="durable"):
         headers(GENERIC)
+
+
+def test_a_durable_subscription_never_shares_rabbitmqs_queue_with_anything_of_the_same_name() -> None:
+    """Found by the books: the queue /queue/x and the durable subscription x were one and the same."""
+    names = {
+        compile_subscription(RABBITMQ, intent(topic, durable="d")).headers["x-queue-name"]
+        for topic in ("/topic/a", "/topic/b", "/topic/d", "/exchange/a/b")
+    }
+    assert len(names) == 4
+    assert "d" not in names
+    with pytest.raises(DialectError, match="too long"):
+        compile_subscription(RABBITMQ, intent("/topic/" + "x" * 250, durable="d" * 20))
 
 
 @pytest.mark.parametrize("where", DIALECTS, ids=lambda d: d.name)

@@ -150,6 +150,16 @@ def test_what_is_being_taken_back_is_taken_back() -> None:
         assert plan_recovery(_entry("post-deploy", ended=True, undoing="why"), live, {}).kind == "undo"
 
 
+@pytest.mark.parametrize("phase", ["deploy", "rollback"])
+@pytest.mark.parametrize("step", ["export", "pre-deploy", "finalize", "post-deploy", "health-check", "health-url"])
+def test_a_step_that_failed_before_the_crash_is_never_finished_as_a_success(step: str, phase: Phase) -> None:
+    entry = _entry(step, phase=phase)
+    entry = attrs.evolve(entry, steps=(*entry.steps, StepRecord(name=step, outcome="failed")))
+    after = STEPS.index(step) > STEPS.index("activate")
+    plan = plan_recovery(entry, "00002" if after else "00001", {})
+    assert plan.kind == ("undo" if after and phase == "deploy" else "fail")
+
+
 def test_a_cut_off_rollback_changed_nothing_before_the_switch_and_is_finished_after() -> None:
     entry = _entry("activate", phase="rollback", builds=False)
     assert plan_recovery(entry, "00001", {}).kind == "park"

@@ -1,0 +1,53 @@
+"""`deploykit keepalive`: an empty message to listed destinations, so that nothing on the way falls asleep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deploykit.cli.options import config_option, load
+
+
+@click.command()
+@click.argument("destinations", nargs=-1)
+@click.option("--once", is_flag=True, help="Send one to each and end (for cron), instead of going on.")
+@click.option("--every", type=click.FloatRange(min=1), help="Seconds between two rounds; default from the settings.")
+@config_option
+@click.pass_context
+def keepalive(
+    ctx: click.Context, destinations: tuple[str, ...], once: bool, every: float | None, config: Path | None
+) -> None:
+    """Send an empty line to DESTINATIONS, or to those listed as broker.keepalive in the settings.
+
+    Every daemon with broker.keepalive in its settings does the same while it runs.
+
+    \b
+    Examples:
+      deploykit keepalive --once /topic/deploykit.source /queue/builds
+      deploykit keepalive --every 30
+    """
+    import attrs
+
+    from deploykit.bus import Bus
+    from deploykit.bus import keepalive as bus_keepalive
+    from deploykit.cli import print_error
+    from deploykit.daemons import lifecycle
+    from deploykit.errors import UsageError
+
+    settings = load(config).broker
+    wanted = destinations or settings.keepalive
+    if not wanted:
+        raise UsageError("no destinations", "name some, or set broker.keepalive")
+    pause = every or settings.keepalive_every
+    with Bus(attrs.evolve(settings, keepalive=())) as bus:
+        if once:
+            problems = bus_keepalive.send_once(bus, wanted, timeout=settings.connect_timeout, ttl=2 * pause)
+            for destination in wanted:
+                if destination in problems:
+                    print_error(f"{destination}: {problems[destination]}")
+                else:
+                    click.echo(f"sent: {destination}")
+            ctx.exit(1 if problems else 0)
+        with lifecycle.signals() as stop:
+            bus_keepalive.run(bus, wanted, every=pause, stop=stop)
