@@ -182,6 +182,10 @@ class Subscription:
         """Put a message into the queue."""
         self._queue.put(Item(frame, connection))
 
+    def take_unread(self, frame: Received, connection: Connection) -> None:
+        """Keep a message that came after `stop` for `leave`: it is handed back, never handled."""
+        self._left.append(Item(frame, connection))
+
     # -- stopping ----------------------------------------------------------------------------------------------
 
     def stop(self) -> None:

@@ -527,7 +527,12 @@ class Supervisor:
         subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
         if subscription is None:
             subscription = self._by_destination(frame)
-        if connection is None or subscription is None or subscription.stopping:
+        if connection is not None and subscription is not None and subscription.stopping:
+            # It goes back with the rest when the running handlers are done; giving up the connection now, as some
+            # brokers need, would take their acknowledgements along.
+            subscription.take_unread(frame, connection)
+            return
+        if connection is None or subscription is None:
             # It crossed our UNSUBSCRIBE on the way.
             self._counters.handed_back += 1
             if connection is not None and not connection.dialect.gives_back_on_unsubscribe:
