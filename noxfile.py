@@ -94,7 +94,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, warnings being errors, and run the examples in them."""
-    session.install("-e", ".[keys,testing]", *groups("docs"), "pytest")
+    session.install("-e", ".[keys,testing]", *groups("docs"), "pytest", "pytest-timeout")
     session.run("python", "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("python", "-m", "sphinx", "-q", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
     session.run("python", "-m", "pytest", "-q", "--doctest-modules", "-o", "addopts=", "deploykit")
