@@ -353,7 +353,10 @@ class _Sweep:
         report.ran = len(chosen)
         report.unseen = sorted({point.kind for point in chosen} - report.kinds)
         report.seconds = time.monotonic() - start
-        missed = max(len(report.missed), len(report.unseen))
+        # Which kinds of call were met can be asked of a whole sweep only: threads shift the counts, and a sample has
+        # few points for others to make up for it. That each run died at a point of its own is asked of every sweep.
+        whole = report.ran == report.points
+        missed = max(len(report.missed), len(report.unseen)) if whole else len(report.missed)
         assert report.distinct, str(report)
         assert not report.failures, str(report)
         # A small sample cannot be finer than one point.
