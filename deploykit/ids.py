@@ -268,7 +268,7 @@ class IdStore:
             self._prepare_file()
             db = sqlite3.connect(self.path, timeout=self._busy, isolation_level=None, check_same_thread=False)
         try:
-            _prepare(db, self.path)
+            _prepare(db, self.path, time.monotonic() + self._busy)
         except BaseException:
             db.close()
             raise
@@ -300,12 +300,30 @@ _opening = threading.Lock()
 _REMEDY: Final = "until it can be written no command is obeyed: free the disk, or correct its owner and mode"
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Check that the database is ours and of a version we know; make what is missing."""
+def _prepare(db: sqlite3.Connection, path: Path, deadline: float) -> None:
+    """Check that the database is ours and of a version we know; make what is missing.
+
+    SQLite does not wait for its busy timeout while a database enters or leaves WAL mode: of two processes that open a
+    new one together, one is told "locked" at once. So the waiting is ours, until `deadline` (monotonic).
+    """
+    while True:
+        try:
+            return _prepare_once(db, path)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                raise
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            time.sleep(0.01)
+
+
+def _prepare_once(db: sqlite3.Connection, path: Path) -> None:
+    db.execute("BEGIN")  # one look at all three: another process may be making them at this moment
     application, version, tables = (
         db.execute(sql).fetchone()[0]
         for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     )
+    db.execute("COMMIT")
     if tables and application != _APPLICATION_ID:
         raise IdStoreError(f"{path} is a database of something else", "name another file")
     if version > _VERSION:

@@ -42,12 +42,18 @@ def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) ->
 
 @contextmanager
 def _ended_well() -> Iterator[None]:
-    """Let TERM, and a terminal that goes away, clean up as Ctrl-C does: nothing of ours may run on."""
+    """Let TERM, and a terminal that goes away, clean up as Ctrl-C does: nothing of ours may run on.
+
+    The cleaning up itself is bounded, and not interrupted by an impatient second signal.
+    """
+    ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(_number: int, _frame: FrameType | None) -> None:
+        for number in ends:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, end) for number in ends}
     try:
         yield
     finally:

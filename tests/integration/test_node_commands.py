@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -146,9 +147,8 @@ def test_a_passcode_file_that_holds_none_is_refused(tmp_path: Path) -> None:
         assert "holds no passcode" in done.stderr
 
 
-def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
-    import os
-
+@pytest.mark.parametrize("moment", ['"hook"', '"text"', "a push with the hook"])
+def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
     env = {**os.environ, "TMPDIR": str(tmp_path)}
     demo = subprocess.Popen(
         command("demo", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
@@ -156,8 +156,10 @@ def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     try:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if '"hook"' in line:
+            if moment in line:
                 break
+        else:
+            pytest.fail(f"the demo never said {moment}")
         demo.send_signal(signal.SIGTERM)
         _, errors = demo.communicate(timeout=60)
     finally:
@@ -166,12 +168,12 @@ def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path) -> None:
     assert demo.returncode == 130
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
-    left = [p for p in Path("/proc").glob("[0-9]*/cmdline") if _mentions(p, str(tmp_path))]
+    left = [p for p in Path("/proc").glob("[0-9]*") if _mentions(p, str(tmp_path))]
     assert left == []
 
 
-def _mentions(cmdline: Path, text: str) -> bool:
+def _mentions(process: Path, text: str) -> bool:
     try:
-        return text.encode() in cmdline.read_bytes()
+        return any(text.encode() in (process / name).read_bytes() for name in ("cmdline", "environ"))
     except OSError:
         return False

@@ -174,6 +174,52 @@ def test_of_many_processes_exactly_one_gets_an_id_fresh(path: Path) -> None:
         assert sorted(claim for number, claim in found if number == n) == ["FRESH", "RESUME", "RESUME", "RESUME"]
 
 
+@pytest.mark.parametrize("lock", ["DEFERRED", "IMMEDIATE", "EXCLUSIVE"])
+def test_a_store_that_another_process_is_making_is_waited_for(path: Path, lock: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute(f"BEGIN {lock}")
+    other.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    ended = threading.Timer(0.3, other.execute, ["ROLLBACK"])
+    ended.start()
+    try:
+        with IdStore(path) as store:
+            assert store.claim(KEY, "1", b"d", NOW) is Claim.FRESH
+    finally:
+        ended.join()
+        other.close()
+
+
+def test_a_store_that_stays_locked_is_given_up_in_time(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(0o600)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(IdStoreError, match="locked"):
+        IdStore(path, busy=0.2)
+    other.close()
+
+
+def _open_all(paths: list[Path], start: float) -> None:
+    while time.monotonic() < start:
+        pass
+    for path in paths:
+        IdStore(path).close()
+
+
+def test_stores_that_many_processes_make_at_once_open_in_each(path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    paths = [path.parent / str(n) / path.name for n in range(50)]
+    start = time.monotonic() + 1.5
+    processes = [context.Process(target=_open_all, args=(paths, start)) for _ in range(5)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0] * 5
+
+
 @pytest.mark.parametrize("shared", [True, False], ids=["one store", "a store each"])
 def test_of_many_threads_exactly_one_gets_an_id_fresh(path: Path, shared: bool) -> None:
     one = IdStore(path)
