@@ -8,14 +8,17 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from deploykit.bus import Bus
 from deploykit.bus.address import Broker
 from deploykit.demo.checks import holds, refs_of, refs_or_none, tree_differences
 from deploykit.demo.stage import Finished, Stage
 from deploykit.demo.timeline import Claim, Timeline
 from deploykit.errors import DemoFailed
+from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 
 _TAG = "deploykit-demo-1"
+_BROKER_SECONDS = 10.0
 _SCRIPT = """#!/bin/sh
 # Runs for {name}: gets "-t TAG" and DEPLOYKIT_* variables.
 echo "{name} $* site=$DEPLOYKIT_SITE commit=$DEPLOYKIT_COMMIT" >> "{trace}"
@@ -90,11 +93,20 @@ class Story:
             took = self._start_broker()
             self._tell.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
             return
+        self._call_on(self._broker)
         self._write_private("passcode", self._broker.passcode + "\n")
         self._line = FaultProxy(self._broker.port, self._broker.host)
         self._line.start()
         self._port = self._line.port
         self._tell.event("broker", f"{self._broker.host}:{self._broker.port}, through a line of ours that can be cut")
+
+    @staticmethod
+    def _call_on(broker: Broker) -> None:
+        """Find out first whether the broker is there and takes us: nothing of the demo makes sense without."""
+        settings = BusSettings(address=str(broker), login=broker.login, passcode=broker.passcode, backoff_max=0.5)
+        with Bus(settings) as bus:
+            if not bus.wait_connected(_BROKER_SECONDS):
+                raise DemoFailed(f"no broker answers at {broker}", "start it, correct --broker, or leave --broker out")
 
     def _start_broker(self) -> float:
         stage = self._stage

@@ -134,3 +134,18 @@ def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert failed == []
+
+
+def test_a_demo_on_a_broker_that_is_not_there_says_so(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        address = f"stomp://127.0.0.1:{taken.getsockname()[1]}"
+        done = run("demo", "--broker", address, cwd=tmp_path, env={"TMPDIR": str(tmp_path)})
+    refused(done, 1, f"no broker answers at {address}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_with_a_wrong_password_says_so_and_shows_none(tmp_path: Path, broker: EmbeddedBroker) -> None:
+    done = run("demo", "--broker", f"stomp://ada:canary-17@127.0.0.1:{broker.port}", cwd=tmp_path)
+    refused(done, 1, "refused the login")
+    assert "canary" not in done.stdout + done.stderr
