@@ -26,7 +26,7 @@ import attrs
 
 from deploykit.bus.address import parse_address
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.delivery import Handler, Ids
+from deploykit.bus.delivery import KEEPALIVE_HEADER, Handler, Ids
 from deploykit.bus.dial import tls_context
 from deploykit.bus.dialect import GENERIC, RESERVED, Intent, OnFailure, compile_destination
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
@@ -44,6 +44,7 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.settings import BusSettings
+from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.frame import Frame
 
 if TYPE_CHECKING:
@@ -51,9 +52,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ID_HEADER: Final = "deploykit-id"
 #: What `settings.keepalive` sends: the original's body, and a header by which this library knows to ignore it.
-KEEPALIVE: Final = Frame({"deploykit-keepalive": "true", "content-type": "text/plain"}, b"\n")
+KEEPALIVE: Final = Frame({KEEPALIVE_HEADER: "true", "content-type": "text/plain"}, b"\n")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 _VERSIONS: Final = ("1.0", "1.1", "1.2")
 #: A caller waits so much longer than the message's deadline, for the supervisor to say why.

@@ -45,6 +45,7 @@ from deploykit.bus.ledger import Ledger, Outbound
 from deploykit.bus.waiter import READ, WRITE, Waiter
 from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
 from deploykit.settings import BusSettings
+from deploykit.wire.codec import ID_HEADER
 
 if not (_scan_was_off := "STOMP_SKIP_HOSTNAME_SCAN" in os.environ):
     os.environ["STOMP_SKIP_HOSTNAME_SCAN"] = "1"  # else stomp.py asks the name server while it is imported
@@ -70,7 +71,6 @@ _BEFORE_LOGIN: Final = 64 * 1024
 _LOGIN_WORDS: Final = re.compile(
     r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
 )
-ID_HEADER: Final = "deploykit-id"
 
 
 class Lost(Exception):

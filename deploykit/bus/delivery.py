@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
@@ -17,6 +17,10 @@ from deploykit.wire.frame import Frame
 if TYPE_CHECKING:
     from deploykit.bus.connection import Connection
     from deploykit.bus.frames import Received
+
+
+#: On a message that only keeps the way open (`deploykit.bus.keepalive`); no handler sees it.
+KEEPALIVE_HEADER: Final = "deploykit-keepalive"
 
 
 @attrs.frozen(kw_only=True, slots=True)

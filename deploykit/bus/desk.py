@@ -18,13 +18,14 @@ from datetime import UTC, datetime
 from random import uniform
 from typing import Final
 
-from deploykit.bus.delivery import Delivery, Handler, Host, Ids, Item
+from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
 from deploykit.bus.dialect import RESERVED, Compiled, Intent, read_destination
 from deploykit.bus.events import DeadLettered, Dropped
 from deploykit.bus.frames import Received
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
+from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.frame import Frame
 
 logger = logging.getLogger(__name__)
@@ -35,9 +36,6 @@ _REMEMBERED: Final = 10_000
 _SETTLE_AGAIN: Final = 2.0
 _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
-_ID: Final = "deploykit-id"
-#: On a message that only keeps the way open (`deploykit.bus.keepalive`).
-_KEEPALIVE: Final = "deploykit-keepalive"
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
 _OF_DELIVERY: Final = RESERVED | {
     "redelivered",
@@ -114,7 +112,7 @@ class Desk:
     def handle(self, item: Item) -> None:
         """Bring one message as far as it gets now: settled, or waiting for another attempt."""
         if item.decided is None:
-            if _KEEPALIVE in item.frame.headers:
+            if KEEPALIVE_HEADER in item.frame.headers:
                 self._acknowledge(item)
                 return
             if item.frame.oversized:
@@ -145,7 +143,7 @@ class Desk:
         """Recognise duplicates; tell whether the item is to be handled."""
         frame = item.frame
         item.attempt = 1
-        identity = frame.headers.get(_ID)
+        identity = frame.headers.get(ID_HEADER)
         if not identity:
             return True
         key = item.key = (identity, hash(frame.body))
@@ -306,7 +304,7 @@ class Desk:
         destination = read_destination(
             item.connection.dialect, item.frame.headers.get("destination", self._intent.destination)
         )
-        identity = item.frame.headers.get(_ID, "")
+        identity = item.frame.headers.get(ID_HEADER, "")
         counters = self._host.counters
         if how in ("nack", "republish") and not item.gone_back:
             # Not at once, or a message that fails at once would go round and round as fast as it can.

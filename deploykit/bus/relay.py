@@ -37,6 +37,7 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
+from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.frame import Frame
 
 _log = logging.getLogger(__name__)
@@ -106,9 +107,9 @@ class _Tally:
 
 def _with_id(record: Record) -> Frame:
     """The record's frame, with an id that is the same each time it is sent: receivers settle duplicates by it."""
-    if "deploykit-id" in record.frame.headers:
+    if ID_HEADER in record.frame.headers:
         return record.frame
-    return Frame({**record.frame.headers, "deploykit-id": record.id}, record.frame.body)
+    return Frame({**record.frame.headers, ID_HEADER: record.id}, record.frame.body)
 
 
 class Relay:
