@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
-from deploykit.errors import MirrorError, PreflightRefused, SettingsError, TreeError, UsageError
+from deploykit.errors import (
+    CheckoutError,
+    MirrorCorrupt,
+    MirrorError,
+    PreflightRefused,
+    SettingsError,
+    TreeDamaged,
+    TreeError,
+    UsageError,
+)
 from deploykit.names import ObjectId, RefName, path_component
 from deploykit.trees import (
     CannotPatch,
@@ -91,11 +100,17 @@ class CheckoutChange:
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutResult:
-    """What an update did: directories changed, directories removed, refs refused and why."""
+    """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
+
+    `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
+    mended, and the next update tries again; `damaged` tells that it is the mirror.
+    """
 
     changed: tuple[CheckoutChange, ...] = ()
     removed: tuple[Path, ...] = ()
     refused: Mapping[str, str] = attrs.field(factory=dict)
+    failed: Mapping[str, str] = attrs.field(factory=dict)
+    damaged: bool = False
 
 
 @attrs.define(slots=True)
@@ -129,14 +144,28 @@ class Checkouts:
         Raises:
             MirrorError: the source cannot be read.
             PreflightRefused: the root cannot be used.
+            CheckoutError: the root cannot be written to.
         """
         if not self.rule.patterns:
             return CheckoutResult()
         with self._locked():
             try:
                 return self._update(source)
+            except OSError as error:
+                raise CheckoutError(
+                    f"cannot write below {self.rule.root}: {error.strerror}", "mend the disk"
+                ) from error
             finally:
                 source.release()
+
+    def refs(self, source: Source) -> tuple[RefName, ...]:
+        """The refs that are to have a directory here.
+
+        Raises:
+            MirrorError: the source cannot be read.
+        """
+        plan = plan_checkouts(self.rule, source.refs, source.head, {}, self.settings.refs)
+        return tuple(plan.wanted.values())
 
     def verify(self) -> dict[Path, Differences]:
         """Compare each directory with what was written: only those that differ."""
@@ -152,18 +181,28 @@ class Checkouts:
     def _update(self, source: Source) -> CheckoutResult:
         state = self._read_state()
         refs = dict(source.refs)
+        if not refs:
+            return CheckoutResult()  # it was never fetched, or lost all: nothing to follow, and no reason to remove
         held = {d: state[d].ref if d in state else "" for d in self._directories()}
         plan = plan_checkouts(self.rule, refs, source.head, held, self.settings.refs)
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
+        failed: dict[str, str] = {}
+        damaged = False
         for directory, ref in plan.wanted.items():
-            known = state.get(directory)
-            if known == _Held(ref, refs[ref]) and self._live(directory) is not None:
-                continue
             try:
+                if state.get(directory) == _Held(ref, refs[ref]) and self._live(directory) is not None:
+                    continue
                 change = self._show(source, directory, ref)
-            except (TreeError, PreflightRefused, MirrorError) as error:
+            except (TreeDamaged, MirrorError) as error:
+                damaged = damaged or isinstance(error, TreeDamaged | MirrorCorrupt)
+                failed[ref] = str(error)
+                continue
+            except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
+                continue
+            except OSError as error:
+                failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
                 continue
             state[directory] = _Held(ref, refs[ref])
             self._write_state(state)
@@ -172,11 +211,14 @@ class Checkouts:
         for directory in plan.removed:
             self._remove(directory)
             state.pop(directory, None)
-        self._write_state(state)
+        if plan.removed:
+            self._write_state(state)
         return CheckoutResult(
             changed=tuple(changed),
             removed=tuple(self.rule.root / directory for directory in plan.removed),
             refused=refused,
+            failed=failed,
+            damaged=damaged,
         )
 
     # -- one directory -----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Results:
     def __init__(self) -> None:
         self.seen: list[tuple[str, FetchResult | DeploykitError]] = []
 
-    def __call__(self, name: str, outcome: FetchResult | DeploykitError) -> None:
+    def __call__(self, name: str, outcome: FetchResult | DeploykitError, asked: object) -> None:
         self.seen.append((name, outcome))
 
 
