@@ -197,7 +197,7 @@ def test_a_bug_in_one_comparison_does_not_end_the_comparing(
 
 def test_after_a_reconnect_every_origin_is_asked(node: Mirroring, origins: Origins) -> None:
     node.reconcile_soon()
-    until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])  # type: ignore[type-var]
+    until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])
 
 
 @pytest.mark.parametrize(
