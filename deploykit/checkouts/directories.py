@@ -183,12 +183,16 @@ class Checkouts:
         refs = dict(source.refs)
         if not refs:
             return CheckoutResult()  # it was never fetched, or lost all: nothing to follow, and no reason to remove
-        held = {d: state[d].ref if d in state else "" for d in self._directories()}
+        held = {d: state[d].ref if d in state else "" for d in (*self._directories(), *state)}
         plan = plan_checkouts(self.rule, refs, source.head, held, self.settings.refs)
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
         failed: dict[str, str] = {}
         damaged = False
+        removed = [directory for directory in plan.removed if self._remove(directory)]
+        if plan.removed:
+            state = {directory: known for directory, known in state.items() if directory not in plan.removed}
+            self._write_state(state)
         for directory, ref in plan.wanted.items():
             try:
                 if state.get(directory) == _Held(ref, refs[ref]) and self._live(directory) is not None:
@@ -208,14 +212,9 @@ class Checkouts:
             self._write_state(state)
             if change is not None:
                 changed.append(change)
-        for directory in plan.removed:
-            self._remove(directory)
-            state.pop(directory, None)
-        if plan.removed:
-            self._write_state(state)
         return CheckoutResult(
             changed=tuple(changed),
-            removed=tuple(self.rule.root / directory for directory in plan.removed),
+            removed=tuple(self.rule.root / directory for directory in removed),
             refused=refused,
             failed=failed,
             damaged=damaged,
@@ -294,17 +293,32 @@ class Checkouts:
             if os.path.lexists(link):
                 raise PreflightRefused(f"{link} is not ours: a real file or directory", "move it away")
             return None
-        ours, _, slot = target.rpartition("/")
-        if self.rule.root / ours != self._ours / directory or slot not in _SLOTS:
+        if not self._is_ours(directory, target):
             raise PreflightRefused(f"{link} is not ours: a symlink to {target!a}", "move it away")
+        slot = target.rpartition("/")[2]
         return slot if (self._ours / directory / slot).is_dir() else None
 
-    def _remove(self, directory: str) -> None:
+    def _is_ours(self, directory: str, target: str) -> bool:
+        """Tell whether a symlink's target is one of the directory's copies."""
+        ours, _, slot = target.rpartition("/")
+        return self.rule.root / ours == self._ours / directory and slot in _SLOTS
+
+    def _remove(self, directory: str) -> bool:
+        """Remove a directory; tell whether there was one."""
+        home = self._ours / directory
+        target = read_link(self.rule.root / directory)
+        if not os.path.lexists(home):
+            return False
+        if target and not self._is_ours(directory, target):
+            shown = (self.rule.root / target).parent
+            if shown.exists() and shown.samefile(home):
+                return False  # a file system that ignores case: it is another's, who is spelled otherwise
         with contextlib.suppress(PreflightRefused):  # what is not ours stays; our copies go
             self._live(directory)
             remove_symlink(self.rule.root / directory, durable=self.settings.durable)
             _log.info("%s removed: its ref is gone", self.rule.root / directory)
-        _remove_entry(self._ours / directory)
+        _remove_entry(home)
+        return True
 
     def _drop(self, directory: str, slot: str) -> None:
         self._manifest(directory, slot).unlink(missing_ok=True)
