@@ -172,22 +172,25 @@ class MirrorPool:
             name = f"deploykit-mirror-{len(self._threads)}"
             self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
             self._threads[-1].start()
+            self._idle += 1
 
     def _work(self) -> None:
         while True:
             with self._wake:
-                if self._stopped:
-                    return
-                now = time.monotonic()
-                job = self._schedule.start(now)
-                if job is None:
-                    self._idle += 1
+                while not self._stopped:
+                    now = time.monotonic()
+                    job = self._schedule.start(now)
+                    if job is not None:
+                        break
                     self._wake.wait(self._schedule.wait(now))
-                    self._idle -= 1
-                    continue
+                else:
+                    return
                 mirror = self._mirrors[job[0]]
+                self._idle -= 1
                 self._look()  # something else may be due too, or fall due while this one is fetched
             self._serve(job[0], mirror, job[1])
+            with self._wake:
+                self._idle += 1
 
     def _serve(self, name: str, mirror: Mirror, asked: Sequence[Asked[Answer]]) -> None:
         outcome: FetchResult | DeploykitError
