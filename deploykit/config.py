@@ -209,6 +209,7 @@ def _check(settings: Settings) -> list[str]:
         except SettingsError as error:
             problems += error.problems
     problems += _check_address(settings.broker.address)
+    problems += _check_repositories(settings)
     problems += _check_least(settings)
     paths: dict[Path, SiteName] = {}
     for name, site in settings.sites.items():
@@ -228,6 +229,33 @@ def _check_address(address: str) -> list[str]:
     except DeploykitError as error:
         return [f"broker.address: {error}"]
     return []
+
+
+def _check_repositories(settings: Settings) -> list[str]:
+    """Find origins that are not allowed, and directories that cannot be, or that two checkouts would write to."""
+    if not settings.repositories:
+        return []
+    from deploykit.checkouts import rule_of
+    from deploykit.mirror.address import parse_address
+
+    problems = []
+    targets: dict[tuple[Path, str], str] = {}
+    for name, repository in settings.repositories.items():
+        try:
+            parse_address(repository.url, allow_http=repository.mirror.allow_http)
+        except DeploykitError as error:
+            problems.append(f"repositories.{name}.url: {error}")
+        for at, checkout in enumerate(repository.checkouts):
+            where = f"repositories.{name}.checkouts[{at}]"
+            try:
+                rule = rule_of(checkout)
+            except DeploykitError as error:
+                problems.append(f"{where}: {error}")
+                continue
+            other = targets.setdefault((rule.root, rule.directory), where)
+            if rule.patterns and other != where:
+                problems.append(f"{where}.target: {checkout.target} is already the target of {other}")
+    return problems
 
 
 def _check_least(settings: Settings) -> list[str]:

@@ -210,6 +210,14 @@ class TreeError(DeploykitError):
     """A git tree holds what must not or cannot be written out. The target was not touched; fix the repository."""
 
 
+class TreeDamaged(TreeError):
+    """An object of the tree is missing or damaged in the mirror. Clone the mirror anew; the repository may be sound."""
+
+
+class CheckoutError(DeploykitError):
+    """A directory of a ref cannot be brought up to date; it shows what it showed. Free the disk or mend the mirror."""
+
+
 class ReleaseError(DeploykitError):
     """A release step failed. The live release is whole: either the old one, or the new one."""
 

@@ -314,7 +314,13 @@ class LogSettings:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Settings:
-    """Everything one `deploykit.toml` says."""
+    """Everything one `deploykit.toml` says.
+
+    Args:
+        reconcile_every: a mirror is compared with its origin at least so often.
+        fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that hear the same
+            message do not come in the same instant; 0 for a few nodes that should be quick.
+    """
 
     node: NodeName
     state: Path = Path("/var/lib/deploykit")
@@ -327,3 +333,4 @@ class Settings:
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
     reconcile_every: float = 300.0
+    fetch_spread: float = 1.0

@@ -26,7 +26,16 @@ from typing import TYPE_CHECKING, Final, Protocol
 import attrs
 
 from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
-from deploykit.errors import MirrorError, PreflightRefused, SettingsError, TreeError, UsageError
+from deploykit.errors import (
+    CheckoutError,
+    MirrorCorrupt,
+    MirrorError,
+    PreflightRefused,
+    SettingsError,
+    TreeDamaged,
+    TreeError,
+    UsageError,
+)
 from deploykit.names import ObjectId, RefName, path_component
 from deploykit.trees import (
     CannotPatch,
@@ -91,11 +100,17 @@ class CheckoutChange:
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutResult:
-    """What an update did: directories changed, directories removed, refs refused and why."""
+    """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
+
+    `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
+    mended, and the next update tries again; `damaged` tells that it is the mirror.
+    """
 
     changed: tuple[CheckoutChange, ...] = ()
     removed: tuple[Path, ...] = ()
     refused: Mapping[str, str] = attrs.field(factory=dict)
+    failed: Mapping[str, str] = attrs.field(factory=dict)
+    damaged: bool = False
 
 
 @attrs.define(slots=True)
@@ -129,14 +144,28 @@ class Checkouts:
         Raises:
             MirrorError: the source cannot be read.
             PreflightRefused: the root cannot be used.
+            CheckoutError: the root cannot be written to.
         """
         if not self.rule.patterns:
             return CheckoutResult()
         with self._locked():
             try:
                 return self._update(source)
+            except OSError as error:
+                raise CheckoutError(
+                    f"cannot write below {self.rule.root}: {error.strerror}", "mend the disk"
+                ) from error
             finally:
                 source.release()
+
+    def refs(self, source: Source) -> tuple[RefName, ...]:
+        """The refs that are to have a directory here.
+
+        Raises:
+            MirrorError: the source cannot be read.
+        """
+        plan = plan_checkouts(self.rule, source.refs, source.head, {}, self.settings.refs)
+        return tuple(plan.wanted.values())
 
     def verify(self) -> dict[Path, Differences]:
         """Compare each directory with what was written: only those that differ."""
@@ -152,31 +181,43 @@ class Checkouts:
     def _update(self, source: Source) -> CheckoutResult:
         state = self._read_state()
         refs = dict(source.refs)
-        held = {d: state[d].ref if d in state else "" for d in self._directories()}
+        if not refs:
+            return CheckoutResult()  # it was never fetched, or lost all: nothing to follow, and no reason to remove
+        held = {d: state[d].ref if d in state else "" for d in (*self._directories(), *state)}
         plan = plan_checkouts(self.rule, refs, source.head, held, self.settings.refs)
         changed: list[CheckoutChange] = []
         refused = dict(plan.refused)
+        failed: dict[str, str] = {}
+        damaged = False
+        removed = [directory for directory in plan.removed if self._remove(directory)]
+        if plan.removed:
+            state = {directory: known for directory, known in state.items() if directory not in plan.removed}
+            self._write_state(state)
         for directory, ref in plan.wanted.items():
-            known = state.get(directory)
-            if known == _Held(ref, refs[ref]) and self._live(directory) is not None:
-                continue
             try:
+                if state.get(directory) == _Held(ref, refs[ref]) and self._live(directory) is not None:
+                    continue
                 change = self._show(source, directory, ref)
-            except (TreeError, PreflightRefused, MirrorError) as error:
+            except (TreeDamaged, MirrorError) as error:
+                damaged = damaged or isinstance(error, TreeDamaged | MirrorCorrupt)
+                failed[ref] = str(error)
+                continue
+            except (TreeError, PreflightRefused) as error:
                 refused[ref] = str(error)
+                continue
+            except OSError as error:
+                failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
                 continue
             state[directory] = _Held(ref, refs[ref])
             self._write_state(state)
             if change is not None:
                 changed.append(change)
-        for directory in plan.removed:
-            self._remove(directory)
-            state.pop(directory, None)
-        self._write_state(state)
         return CheckoutResult(
             changed=tuple(changed),
-            removed=tuple(self.rule.root / directory for directory in plan.removed),
+            removed=tuple(self.rule.root / directory for directory in removed),
             refused=refused,
+            failed=failed,
+            damaged=damaged,
         )
 
     # -- one directory -----------------------------------------------------------------------------------------------
@@ -252,17 +293,32 @@ class Checkouts:
             if os.path.lexists(link):
                 raise PreflightRefused(f"{link} is not ours: a real file or directory", "move it away")
             return None
-        ours, _, slot = target.rpartition("/")
-        if self.rule.root / ours != self._ours / directory or slot not in _SLOTS:
+        if not self._is_ours(directory, target):
             raise PreflightRefused(f"{link} is not ours: a symlink to {target!a}", "move it away")
+        slot = target.rpartition("/")[2]
         return slot if (self._ours / directory / slot).is_dir() else None
 
-    def _remove(self, directory: str) -> None:
+    def _is_ours(self, directory: str, target: str) -> bool:
+        """Tell whether a symlink's target is one of the directory's copies."""
+        ours, _, slot = target.rpartition("/")
+        return self.rule.root / ours == self._ours / directory and slot in _SLOTS
+
+    def _remove(self, directory: str) -> bool:
+        """Remove a directory; tell whether there was one."""
+        home = self._ours / directory
+        target = read_link(self.rule.root / directory)
+        if not os.path.lexists(home):
+            return False
+        if target and not self._is_ours(directory, target):
+            shown = (self.rule.root / target).parent
+            if shown.exists() and shown.samefile(home):
+                return False  # a file system that ignores case: it is another's, who is spelled otherwise
         with contextlib.suppress(PreflightRefused):  # what is not ours stays; our copies go
             self._live(directory)
             remove_symlink(self.rule.root / directory, durable=self.settings.durable)
             _log.info("%s removed: its ref is gone", self.rule.root / directory)
-        _remove_entry(self._ours / directory)
+        _remove_entry(home)
+        return True
 
     def _drop(self, directory: str, slot: str) -> None:
         self._manifest(directory, slot).unlink(missing_ok=True)

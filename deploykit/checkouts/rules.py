@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from deploykit.errors import SettingsError
-from deploykit.names import ObjectId, RefName, path_component, short_ref
+from deploykit.errors import InvalidName, SettingsError
+from deploykit.names import ObjectId, RefName, parse_ref_name, path_component, short_ref
 
 if TYPE_CHECKING:
     from deploykit.settings import CheckoutSettings
@@ -62,6 +62,13 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
         raise SettingsError(f"checkout target {target} is not an absolute path below /", "without .. and {}")
     if settings.mode == "branch" and not settings.branch:
         raise SettingsError("checkout mode branch needs to know which branch", 'set branch = "NAME"')
+    if settings.branch:
+        try:
+            parse_ref_name(f"refs/heads/{settings.branch}")
+        except InvalidName as error:
+            raise SettingsError(
+                f"checkout branch {settings.branch!a} is not a branch's name: {error.problem}"
+            ) from None
     one = (f"refs/heads/{settings.branch}",) if settings.branch else ("HEAD",)
     heads, tags = ("refs/heads/*",), ("refs/tags/*",)
     plain = target.name

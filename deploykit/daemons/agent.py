@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, Event
-from deploykit.daemons import lifecycle, logs
+from deploykit.daemons import lifecycle, logs, mirroring
 from deploykit.daemons.deploying import Deploying
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.relay import make_relay, open_outbox
@@ -139,26 +139,25 @@ class Agent:
         self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
-        handlers = (self._mirroring.handle, self._deploying.handle)
-        self._wanted = [
-            (topic, name, handler) for (topic, name), handler in zip(_subscriptions(settings), handlers, strict=True)
-        ]
+        handlers = ((self._mirroring.handle, mirroring.WORKERS), (self._deploying.handle, 4))
+        self._wanted = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
         # Daemon threads: what they do may be cut off at any instant, and must not keep a process that was told to end.
         self._threads = [
             threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
             for name, target, args in (
-                ("mirrors", self._mirroring.run, (self._stop,)),
                 ("relay", self._relay.run, (self._stop,)),
                 ("upkeep", self._look_after, ()),
             )
         ]
 
     def __enter__(self) -> Agent:
-        self._bus.start()
+        self._mirroring.start()
         try:
-            for topic, name, handler in self._wanted:
-                self._bus.subscribe(topic, handler, durable=name, workers=4, prefetch=16)
+            self._bus.start()
+            for topic, name, handler, workers in self._wanted:
+                self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
         except BaseException:
+            self._mirroring.stop()
             self._bus.stop(0)
             raise
         for thread in self._threads:
@@ -167,9 +166,9 @@ class Agent:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._mirroring.wake()
         self._recovered.wait()
         self._deploying.finish()
+        self._mirroring.stop()
         end = time.monotonic() + _STOP_SECONDS
         self._bus.stop(_STOP_SECONDS)
         for thread in self._threads:

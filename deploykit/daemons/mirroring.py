@@ -1,30 +1,52 @@
-"""The agent's mirrors: a pushed ref is fetched at once, and every mirror is compared with its origin now and then.
+"""The agent's mirrors and the directories made of them: a pushed ref is fetched at once, all are compared now and then.
+
+    RefUpdated -> pool: fetch -> checkouts -> MirrorUpdated into the outbox -> Ack
 
 Rules: a message names what to look at; where to fetch from stands in the settings alone. A fetch that fails is
-reported and tried again with growing pauses, so a lost message or an origin that was away costs time, never a ref.
+reported and tried again with growing pauses, so a lost message or an origin that was away costs time, never a ref. An
+origin that says nothing holds up no message but its own.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import threading
-import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Final
 
-from deploykit.bus import Ack, Delivery, Reject, Verdict
+from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
+from deploykit.checkouts import Checkouts
+from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, lines_of
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import LockBusy, MessageError, MirrorError, OutboxError
+from deploykit.errors import (
+    CheckoutError,
+    DeploykitError,
+    MessageError,
+    MirrorError,
+    OutboxError,
+    PreflightRefused,
+    UsageError,
+)
 from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated, one_line
-from deploykit.mirror import FetchResult, Mirror, RefChange, Refusal
-from deploykit.names import RefName, RepoName, path_component
+from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror.address import parse_address
+from deploykit.mirror.pool import Answer, MirrorPool
+from deploykit.mirror.schedule import Asked
+from deploykit.names import ObjectId, RefName, RepoName, path_component
 from deploykit.settings import Settings
 from deploykit.wire import decode
 
 _log = logging.getLogger(__name__)
 
-#: The first pause after a failed fetch, in seconds; doubled each time, up to `Settings.reconcile_every`.
-_FIRST_PAUSE = 2.0
+#: Handlers of messages that run at the same time, and how many of them may wait for a fetch.
+WORKERS: Final = 16
+_SEATS: Final = 12
+#: Seconds a handler waits for its fetch; less than the agent's end takes.
+_PATIENCE: Final = 8.0
+#: Seconds until a message that an ending agent left is tried again: by the next agent.
+_LATER: Final = 60.0
 
 
 def mirror_path(settings: Settings, repo: RepoName) -> Path:
@@ -33,95 +55,121 @@ def mirror_path(settings: Settings, repo: RepoName) -> Path:
 
 
 class Mirroring:
-    """Keeps the mirrors of one node."""
+    """Keeps the mirrors of one node, and the directories their settings ask for.
+
+    Raises:
+        UsageError: a repository's address is not allowed.
+        SettingsError: a checkout cannot be made as the settings say.
+    """
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._settings = settings
         self._reporter = reporter
-        self._wake = threading.Condition()
-        now = time.monotonic()
-        self._due = dict.fromkeys(settings.repositories, now)
-        self._failures = dict.fromkeys(settings.repositories, 0)
+        self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
+        self._said: dict[RepoName, Said] = {}
+        self._seats = threading.BoundedSemaphore(_SEATS)
+        self._pool = MirrorPool(
+            every=settings.reconcile_every, spread=settings.fetch_spread, on_result=self._after_fetch
+        )
+
+    def start(self) -> None:
+        """Compare every mirror with its origin, now and from now on. Until then nothing is touched."""
+        for repo, chosen in self._settings.repositories.items():
+            self._pool.add(repo, Mirror(mirror_path(self._settings, repo), chosen.url, chosen.mirror))
+
+    def stop(self) -> None:
+        """Begin nothing more. What is being fetched may end, or be cut off: the next start goes on from there."""
+        self._pool.close(wait=False)
 
     def mirror(self, repo: RepoName) -> Mirror:
         """Open (or make) the mirror of a repository in the settings, for one piece of work; close it after."""
         chosen = self._settings.repositories[repo]
-        path = mirror_path(self._settings, repo)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Mirror.open(path, chosen.url, chosen.mirror)
+        return Mirror.open(mirror_path(self._settings, repo), chosen.url, chosen.mirror)
 
     def handle(self, delivery: Delivery) -> Verdict:
-        """Fetch what a `RefUpdated` names. Any other message, and any other repository, is none of our business."""
+        """Fetch what a `RefUpdated` names. Any other message, and any other repository, is none of our business.
+
+        It is acknowledged when the fetch was reported. Where that takes long it is acknowledged before: the pool knows
+        of it, and after a crash every mirror is compared with its origin anyway.
+        """
         try:
             message = decode(delivery.headers, delivery.body, delivery.destination)
         except MessageError as error:
             return Reject(str(error))
-        if isinstance(message, RefUpdated) and message.repo in self._settings.repositories:
-            expected = RefChange(ref=message.ref, old=message.old, new=message.new)
-            self.sync(message.repo, expected, correlation_id=message.correlation_id or message.id)
+        if not isinstance(message, RefUpdated) or message.repo not in self._settings.repositories:
+            return Ack()
+        told = RefChange(ref=message.ref, old=message.old, new=message.new)
+        try:
+            answer = self._pool.request(message.repo, told, reason=message.correlation_id or message.id)
+            if self._seats.acquire(blocking=False):
+                try:
+                    answer.exception(_PATIENCE)
+                finally:
+                    self._seats.release()
+        except TimeoutError:
+            _log.info("[%s] the origin takes its time; its message is acknowledged", message.repo)
+        except (CancelledError, UsageError):
+            return Retry(after=_LATER)  # the agent is ending: handed back
         return Ack()
 
-    def sync(self, repo: RepoName, expected: RefChange | None = None, *, correlation_id: str = "") -> bool:
-        """Fetch one mirror and report each ref that moved. Tells whether the origin answered."""
-        began = time.monotonic()
+    def sync(self, repo: RepoName, *, correlation_id: str = "") -> bool:
+        """Fetch one mirror, report each ref that moved, and tell whether the origin answered."""
         try:
-            with self.mirror(repo) as mirror:
-                result = mirror.fetch(expected)
-        except (MirrorError, LockBusy, OSError) as error:
-            self._report_failure(repo, expected, error, time.monotonic() - began, correlation_id)
-            self._schedule(repo, failed=True)
-            return False
-        self._report(repo, result, correlation_id)
-        if result.gap:
-            # An earlier message was missed, so other refs may be behind too: look at all of them now.
-            _log.info("[%s] a message was missed: comparing every ref", repo)
-            return self.sync(repo, correlation_id=correlation_id)
-        self._schedule(repo, failed=False)
+            self._pool.request(repo, reason=correlation_id).result()
+        except (DeploykitError, CancelledError):
+            return False  # reported, and logged
         return True
 
     def reconcile_soon(self) -> None:
         """Compare every mirror with its origin now: after a (re)connect, messages may have been missed."""
-        with self._wake:
-            self._due = dict.fromkeys(self._due, time.monotonic())
-            self._wake.notify()
+        self._pool.reconcile()
 
-    def run(self, stop: threading.Event) -> None:
-        """Compare mirrors with their origins as each falls due, until `stop` is set and `wake` was called."""
-        while not stop.is_set():
-            with self._wake:
-                repo = min(self._due, key=self._due.__getitem__, default=None)
-                pause = self._settings.reconcile_every if repo is None else self._due[repo] - time.monotonic()
-                if pause > 0 or repo is None:
-                    self._wake.wait(min(max(pause, 0.01), 1.0))
-                    continue
-            try:
-                self.sync(repo)
-            except Exception:  # noqa: BLE001 -- a node that no longer looks at its origins is worse than any error
-                _log.exception("[%s] comparing with the origin failed", repo)
-                self._schedule(repo, failed=True)
+    # -- after a fetch, in a thread of the pool ------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """Let `run` look at its stop event."""
-        with self._wake:
-            self._wake.notify()
+    def _after_fetch(self, name: str, outcome: FetchResult | DeploykitError, asked: Sequence[Asked[Answer]]) -> None:
+        """Let the directories follow, then report. One call at a time for a repository."""
+        repo = RepoName(name)
+        if isinstance(outcome, DeploykitError):
+            _log.warning("[%s] fetch failed: %s", repo, outcome)
+        else:
+            for refusal in outcome.refused:
+                _log.warning("[%s] %s stays: %s", repo, one_line(refusal.ref), one_line(refusal.reason))
+        mirror = self._pool.mirror(repo)
+        troubles: dict[RefName, Trouble] = {}
+        held: dict[RefName, ObjectId] = {}
+        try:
+            for checkouts in self._checkouts[repo]:
+                troubles |= self._show(repo, mirror, checkouts)
+            held = mirror.refs
+        except MirrorError as error:
+            _log.warning("[%s] cannot read the mirror: %s", repo, error)
+        told = [Told(each.told, each.reason) for each in asked]
+        lines, self._said[repo] = lines_of(outcome, told, held, troubles, self._said.get(repo, {}))
+        seconds = outcome.seconds if isinstance(outcome, FetchResult) else 0.0
+        self._say([self._message(repo, line, seconds) for line in lines])
 
-    def _schedule(self, repo: RepoName, *, failed: bool) -> None:
-        with self._wake:
-            self._failures[repo] = self._failures[repo] + 1 if failed else 0
-            every = self._settings.reconcile_every
-            pause = min(_FIRST_PAUSE * 2 ** min(self._failures[repo] - 1, 30), every) if failed else every
-            self._due[repo] = time.monotonic() + pause * random.uniform(0.8, 1.2)  # noqa: S311 -- spreads load only
-            self._wake.notify()
+    def _show(self, repo: RepoName, mirror: Mirror, checkouts: Checkouts) -> dict[RefName, Trouble]:
+        """Let directories show what the mirror holds, whatever came of the fetch; tell of the refs for which not."""
+        where = f"checkout {checkouts.settings.target}"
+        try:
+            result = checkouts.update(mirror)
+        except (CheckoutError, PreflightRefused) as error:
+            _log.error("[%s] %s: %s", repo, where, error)
+            return {ref: Trouble("failed", f"{where}: {error}") for ref in checkouts.refs(mirror)}
+        if result.damaged:
+            self._pool.renew(repo)
+        outcomes: tuple[tuple[MirrorOutcome, Mapping[str, str]], ...] = (
+            ("refused", result.refused),
+            ("failed", result.failed),
+        )
+        troubles = {
+            RefName(ref): Trouble(outcome, f"{where}: {why}") for outcome, refs in outcomes for ref, why in refs.items()
+        }
+        for ref, trouble in troubles.items():
+            _log.warning("[%s] %s: %s", repo, one_line(ref), one_line(trouble.detail))
+        return troubles
 
-    def _report(self, repo: RepoName, result: FetchResult, correlation_id: str) -> None:
-        updates = [self._update(repo, change, "updated", result.seconds, correlation_id) for change in result.changes]
-        updates += [
-            self._update(repo, refusal, "refused", result.seconds, correlation_id, refusal.reason)
-            for refusal in result.refused
-        ]
-        self._say(*updates)
-
-    def _say(self, *updates: MirrorUpdated) -> None:
+    def _say(self, updates: Sequence[MirrorUpdated]) -> None:
         """Report. The refs stand where they stand: without room for the report, the mirror is right all the same."""
         try:
             if updates:
@@ -129,31 +177,23 @@ class Mirroring:
         except OutboxError as error:
             _log.error("a mirror's update could not be reported: %s", error)
 
-    def _report_failure(
-        self, repo: RepoName, expected: RefChange | None, error: Exception, seconds: float, correlation_id: str
-    ) -> None:
-        _log.warning("[%s] fetch failed: %s", repo, error)
-        if expected is not None:
-            self._say(self._update(repo, expected, "failed", seconds, correlation_id, one_line(str(error))))
-
-    def _update(
-        self,
-        repo: RepoName,
-        change: RefChange | Refusal,
-        outcome: MirrorOutcome,
-        seconds: float,
-        correlation_id: str,
-        detail: str = "",
-    ) -> MirrorUpdated:
+    def _message(self, repo: RepoName, line: Line, seconds: float) -> MirrorUpdated:
         return MirrorUpdated(
             source=f"agent/{self._settings.node}",
-            correlation_id=correlation_id,
+            correlation_id=line.reason,
             node=self._settings.node,
             repo=repo,
-            ref=RefName(change.ref),
-            old=change.old,
-            new=change.new,
-            outcome=outcome,
+            ref=line.ref,
+            old=line.old,
+            new=line.new,
+            outcome=line.outcome,
             seconds=round(seconds, 3),
-            detail=detail,
+            detail=line.detail,
         )
+
+
+def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
+    """The checkouts of a repository; its address is looked at too: what cannot work is told before anything runs."""
+    chosen = settings.repositories[repo]
+    parse_address(chosen.url, allow_http=chosen.mirror.allow_http)
+    return tuple(Checkouts(each) for each in chosen.checkouts)

@@ -306,6 +306,7 @@ class Story:
         key = "node" if node else "operator"
         text = f"""\
 node = "{"node" if node else "hub"}"
+fetch_spread = 0
 state = "{root / ("state" if node else "state-hub")}"
 signing_key = "{root / f"{key}.key"}"
 

@@ -146,6 +146,8 @@ class Mirror:
         if expected is not None and not ref_matcher(self.settings.refs).match(expected.ref):
             return FetchResult(seconds=time.monotonic() - started)
         try:
+            if not layout.is_repository(self.path):
+                layout.create(self.path, self.url)  # it was removed: begin anew
             with layout.locked(self.path, limit.left()):
                 job = Fetch(self.path, self.url, self.settings, self._refs, limit, progress)
                 return job.run(expected, started, allow_mass_deletion=allow_mass_deletion)

@@ -1,11 +1,12 @@
 """Many mirrors, few threads: requests in, results out, each mirror fetched by one thread at a time.
 
-    with MirrorPool(workers=4, on_result=report) as pool:
+    with MirrorPool(on_result=report) as pool:
         pool.add("site", mirror)
         pool.request("site", RefChange(...)).add_done_callback(...)
 
 Rules: the decisions are `schedule`'s, this is the shell around it; ten requests for a mirror that is being fetched are
-answered by one more fetch; a damaged mirror is cloned anew; nothing is open for a mirror that is not being fetched.
+answered by one more fetch; a request is answered after `on_result` has done its part; a damaged mirror is cloned anew;
+nothing is open for a mirror that is not being fetched.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorError, UsageError
+from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorError, OriginError, UsageError
 from deploykit.mirror import upkeep
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.mirror import Mirror
@@ -32,8 +33,8 @@ from deploykit.names import ObjectId, is_zero
 _log = logging.getLogger(__name__)
 
 Answer = Future[FetchResult]
-#: Called in a worker thread after each fetch, with the mirror's name and what came of it.
-OnResult = Callable[[str, "FetchResult | DeploykitError"], None]
+#: Called in a worker thread after each fetch, with the mirror's name, what came of it, and the requests it answers.
+OnResult = Callable[[str, "FetchResult | DeploykitError", "Sequence[Asked[Answer]]"], None]
 
 _RENEW_PAUSE: Final = 600.0
 
@@ -42,7 +43,8 @@ class MirrorPool:
     """Fetches mirrors when they are asked for, when they are due, and again after failures.
 
     Args:
-        workers: fetches at the same time, at most.
+        workers: fetches at the same time, at most; a thread is started when there is something for it to do.
+        per_origin: fetches from one origin at the same time, at most: one that stalls leaves room for the others.
         every: seconds between two comparisons of a mirror with its origin.
         spread: a fetch that a message asks for starts after a random part of so many seconds.
         on_result: see `OnResult`; what it raises is logged.
@@ -52,7 +54,8 @@ class MirrorPool:
     def __init__(
         self,
         *,
-        workers: int = 4,
+        workers: int = 32,
+        per_origin: int = 4,
         every: float = 300.0,
         spread: float = 0.0,
         on_result: OnResult | None = None,
@@ -63,14 +66,14 @@ class MirrorPool:
         self._on_result = on_result
         self._mirrors: dict[str, Mirror] = {}
         self._renewed: dict[str, float] = {}
-        self._schedule: Schedule[Answer] = Schedule(chance=chance, longest_pause=every)
+        self._damaged: set[str] = set()
+        self._schedule: Schedule[Answer] = Schedule(chance=chance, longest_pause=every, per_origin=per_origin)
         self._wake = threading.Condition()
+        self._tidying = threading.Lock()
         self._stopped = False
-        self._threads = [
-            threading.Thread(target=self._work, name=f"deploykit-mirror-{n}", daemon=True) for n in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers = workers
+        self._threads: list[threading.Thread] = []
+        self._idle = 0
 
     def __enter__(self) -> MirrorPool:
         return self
@@ -87,13 +90,13 @@ class MirrorPool:
             self._mirrors[name] = mirror
             self._schedule.add(
                 name,
-                origin=address.host or address.path,
+                origin=f"{address.host}:{address.port or address.scheme}" if address.host else address.path,
                 every=self._every,
                 spread=self._spread,
                 now=time.monotonic(),
                 at_once=at_once,
             )
-            self._wake.notify()
+            self._look()
 
     def remove(self, name: str) -> None:
         """Stop keeping a mirror; what is asked of it and not yet begun is cancelled."""
@@ -113,8 +116,11 @@ class MirrorPool:
         except KeyError:
             raise UsageError(f"no mirror {name!a} here", "add it to the settings") from None
 
-    def request(self, name: str, told: RefChange | None = None) -> Answer:
+    def request(self, name: str, told: RefChange | None = None, *, reason: str = "") -> Answer:
         """Ask for a fetch: of the one ref a message told of, or of everything.
+
+        Args:
+            reason: what this is asked for, for `on_result` (a correlation id).
 
         The future's result has `confirmed` for this very request. It fails with the fetch's error; the fetch itself is
         tried again later all the same.
@@ -127,15 +133,21 @@ class MirrorPool:
         with self._wake:
             if self._stopped:
                 raise UsageError("the mirror pool is closed")
-            self._schedule.ask(name, Asked(told, answer), time.monotonic())
-            self._wake.notify()
+            self._schedule.ask(name, Asked(told, answer, reason), time.monotonic())
+            self._look()
         return answer
+
+    def renew(self, name: str) -> None:
+        """Clone a mirror anew soon: whoever read from it found it damaged. At most once in ten minutes."""
+        with self._wake:
+            self._damaged.add(name)
+        self.request(name)
 
     def reconcile(self) -> None:
         """Compare every mirror with its origin soon, as after a reconnect."""
         with self._wake:
             self._schedule.all_soon(time.monotonic())
-            self._wake.notify_all()
+            self._look()
 
     def close(self, *, wait: bool = True) -> None:
         """Stop. Fetches under way are finished (`wait`: and waited for); what has not begun is cancelled."""
@@ -152,19 +164,33 @@ class MirrorPool:
 
     # -- in the workers ----------------------------------------------------------------------------------------------
 
+    def _look(self) -> None:
+        """Let a worker look at the schedule, a new one where all are at work. Call it with the lock held."""
+        if self._idle:
+            self._wake.notify()
+        elif len(self._threads) < self._workers and not self._stopped:
+            name = f"deploykit-mirror-{len(self._threads)}"
+            self._threads.append(threading.Thread(target=self._work, name=name, daemon=True))
+            self._threads[-1].start()
+            self._idle += 1
+
     def _work(self) -> None:
         while True:
             with self._wake:
-                if self._stopped:
-                    return
-                now = time.monotonic()
-                job = self._schedule.start(now)
-                if job is None:
+                while not self._stopped:
+                    now = time.monotonic()
+                    job = self._schedule.start(now)
+                    if job is not None:
+                        break
                     self._wake.wait(self._schedule.wait(now))
-                    continue
+                else:
+                    return
                 mirror = self._mirrors[job[0]]
-                self._wake.notify()  # something else may be due too
+                self._idle -= 1
+                self._look()  # something else may be due too, or fall due while this one is fetched
             self._serve(job[0], mirror, job[1])
+            with self._wake:
+                self._idle += 1
 
     def _serve(self, name: str, mirror: Mirror, asked: Sequence[Asked[Answer]]) -> None:
         outcome: FetchResult | DeploykitError
@@ -176,21 +202,28 @@ class MirrorPool:
         except Exception as error:  # noqa: BLE001 - a bug must not end the worker, nor leave a caller waiting
             _log.exception("[%s] fetch failed in an unforeseen way", name)
             outcome = MirrorError(f"fetching {name} failed: {type(error).__name__}", "see the log")
-        with self._wake:
-            self._schedule.finished(name, ok=not isinstance(outcome, DeploykitError), now=time.monotonic())
-            self._wake.notify()
-        for each in asked:
-            self._answer(each, outcome, mirror)
         if self._on_result is not None:
             try:
-                self._on_result(name, outcome)
+                self._on_result(name, outcome, asked)
             except Exception:  # noqa: BLE001 - somebody else's code, in our thread
                 _log.exception("[%s] the handler of a fetch's result failed", name)
-        if not isinstance(outcome, DeploykitError):
+        failed = isinstance(outcome, DeploykitError)
+        with self._wake:
+            here = not isinstance(outcome, OriginError)
+            self._schedule.finished(name, ok=not failed, here=here, now=time.monotonic())
+            self._look()
+        for each in asked:
+            self._answer(each, outcome, mirror)
+        if not failed:
             self._tidy(name, mirror)
 
     def _fetch(self, name: str, mirror: Mirror, told: RefChange | None) -> FetchResult:
+        with self._wake:
+            damaged = name in self._damaged
+            self._damaged.discard(name)
         try:
+            if damaged:
+                raise MirrorCorrupt(f"objects are missing or damaged in {mirror.path}")
             return mirror.fetch(told)
         except MirrorCorrupt as error:
             last = self._renewed.get(name)
@@ -214,8 +247,8 @@ class MirrorPool:
         asked.token.set_result(outcome)
 
     def _tidy(self, name: str, mirror: Mirror) -> None:
-        if not upkeep.is_due(mirror.path, mirror.settings):
-            return
+        if not upkeep.is_due(mirror.path, mirror.settings) or not self._tidying.acquire(blocking=False):
+            return  # one at a time: it costs a processor. The next fetch looks again
         try:
             done = upkeep.upkeep(mirror.path, mirror.settings)
         except LockBusy:
@@ -223,6 +256,8 @@ class MirrorPool:
         except MirrorError as error:
             _log.warning("[%s] upkeep failed: %s", name, error)
             return
+        finally:
+            self._tidying.release()
         _log.info("[%s] %d packs made %d in %.1f s", name, done.packs_before, done.packs_after, done.seconds)
 
 

@@ -1,7 +1,9 @@
 """When which mirror is fetched. Pure: takes the time and a source of chance, returns what to start.
 
-Rules: one fetch at a time for a mirror; whatever is asked for while it fetches is one more fetch; an origin that fails
-is left alone for a while, longer each time, with all its mirrors; every pause is spread by chance, so that a thousand
+Rules: one fetch at a time for a mirror; whatever is asked for while it fetches is one more fetch; an origin has a few
+fetches at a time and no more, so that one that says nothing holds up no other; a mirror whose fetch fails rests for a
+while, longer each time; an origin two of whose mirrors fail in a row rests with all of them, and is then tried with one
+fetch: one repository that is gone there costs the others nothing; every pause is spread by chance, so that a thousand
 nodes do not come in the same second.
 """
 
@@ -18,6 +20,8 @@ from deploykit.names import ObjectId, RefName, is_zero
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 2.0
+#: Who is asked for (a push came from there, a deploy waits) is left alone no longer than this.
+_ASKED_PAUSE: Final = 5.0
 
 
 def what_to_fetch(told: Sequence[RefChange | None], held: Mapping[RefName, ObjectId]) -> RefChange | None:
@@ -44,10 +48,29 @@ def _there(oid: ObjectId) -> ObjectId | None:
 
 @attrs.frozen(slots=True)
 class Asked(Generic[T]):
-    """One request: what a message told (None: look at everything), and the caller's token for the answer."""
+    """One request: what a message told (None: look at everything), the caller's token, and what it was asked for."""
 
     told: RefChange | None
     token: T
+    reason: str = ""
+
+
+@attrs.define(slots=True)
+class _Rest:
+    """A pause after failures; none while `failures` is 0."""
+
+    failures: int = 0
+    failed: float = 0.0
+    until: float = 0.0
+
+    def begin(self, now: float, longest: float, chance: float) -> None:
+        self.failures += 1
+        self.failed = now
+        pause = min(_FIRST_PAUSE * 2 ** min(self.failures - 1, 20), longest)
+        self.until = max(self.until, now + pause * (0.5 + chance))
+
+    def shorten(self, chance: float) -> None:
+        self.until = min(self.until, self.failed + _ASKED_PAUSE * (0.5 + chance))
 
 
 @attrs.define(slots=True)
@@ -56,14 +79,15 @@ class _Entry(Generic[T]):
     every: float
     spread: float
     due: float
-    running: bool = False
+    rest: _Rest = attrs.field(factory=_Rest)
     waiting: list[Asked[T]] = attrs.field(factory=list)
 
 
 @attrs.define(slots=True)
 class _Origin:
-    failures: int = 0
-    not_before: float = 0.0
+    running: int = 0
+    failing: set[str] = attrs.field(factory=set)
+    rest: _Rest = attrs.field(factory=_Rest)
 
 
 class Schedule(Generic[T]):
@@ -72,12 +96,15 @@ class Schedule(Generic[T]):
     Args:
         chance: gives a number from 0 to 1.
         longest_pause: after repeated failures of an origin, in seconds.
+        per_origin: fetches from one origin at the same time, at most; one while it fails.
     """
 
-    def __init__(self, *, chance: Callable[[], float], longest_pause: float = 300.0) -> None:
+    def __init__(self, *, chance: Callable[[], float], longest_pause: float = 300.0, per_origin: int = 4) -> None:
         self._chance = chance
         self._longest_pause = longest_pause
+        self._per_origin = per_origin
         self._entries: dict[str, _Entry[T]] = {}
+        self._running: dict[str, str] = {}
         self._origins: dict[str, _Origin] = {}
 
     def add(self, name: str, *, origin: str, every: float, spread: float, now: float, at_once: bool = True) -> None:
@@ -94,6 +121,8 @@ class Schedule(Generic[T]):
     def ask(self, name: str, asked: Asked[T], now: float) -> None:
         """Ask for a fetch. KeyError when the mirror is not known."""
         entry = self._entries[name]
+        for rest in (entry.rest, self._origins[entry.origin].rest):
+            rest.shorten(self._chance())
         if not entry.waiting:
             entry.due = min(entry.due, now + self._chance() * entry.spread)
         entry.waiting.append(asked)
@@ -109,7 +138,8 @@ class Schedule(Generic[T]):
         if name is None or self._when(name) > now:
             return None
         entry = self._entries[name]
-        entry.running = True
+        self._running[name] = entry.origin
+        self._origins[entry.origin].running += 1
         asked, entry.waiting = entry.waiting, []
         entry.due = now + self._around(entry.every)
         return name, asked
@@ -119,29 +149,44 @@ class Schedule(Generic[T]):
         times = [self._when(name) for name in self._ready()]
         return max(0.0, min(times) - now) if times else None
 
-    def finished(self, name: str, *, ok: bool, now: float) -> None:
-        """A fetch ended; `ok` tells whether the origin answered."""
+    def finished(self, name: str, *, ok: bool, now: float, here: bool = False) -> None:
+        """A fetch ended.
+
+        Args:
+            ok: the mirror is what the origin shows.
+            here: if not, that was the fault of this side, and says nothing of the origin.
+        """
+        origin = self._origins[self._running.pop(name)]
+        origin.running -= 1
+        if ok:
+            origin.failing.clear()
+            origin.rest = _Rest()
+        elif not here:
+            origin.failing.add(name)
+            if len(origin.failing) > 1:
+                origin.rest.begin(now, self._longest_pause, self._chance())
         entry = self._entries.get(name)
         if entry is None:
             return
-        entry.running = False
-        origin = self._origins[entry.origin]
         if ok:
-            origin.failures, origin.not_before = 0, 0.0
-            if entry.waiting:
-                entry.due = now
-            return
-        origin.failures += 1
-        pause = min(_FIRST_PAUSE * 2 ** min(origin.failures - 1, 20), self._longest_pause)
-        origin.not_before = max(origin.not_before, now + pause * (0.5 + self._chance()))
-        entry.due = min(entry.due, origin.not_before)
+            entry.rest = _Rest()
+        else:
+            entry.rest.begin(now, self._longest_pause, self._chance())
+        if entry.waiting or not ok:
+            entry.due = min(entry.due, now)
 
     def _ready(self) -> list[str]:
-        return [name for name, entry in self._entries.items() if not entry.running]
+        """The mirrors that could be fetched: not at it, and their origin has a place free."""
+        free = {
+            name
+            for name, origin in self._origins.items()
+            if origin.running < (1 if origin.rest.failures else self._per_origin)
+        }
+        return [n for n, entry in self._entries.items() if entry.origin in free and n not in self._running]
 
     def _when(self, name: str) -> float:
         entry = self._entries[name]
-        return max(entry.due, self._origins[entry.origin].not_before)
+        return max(entry.due, entry.rest.until, self._origins[entry.origin].rest.until)
 
     def _around(self, seconds: float) -> float:
         return seconds * (0.8 + 0.4 * self._chance())

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 from dulwich.errors import NotGitRepository
 from dulwich.pack import PackFileDisappeared, apply_delta
 
-from deploykit.errors import TreeError
+from deploykit.errors import TreeDamaged, TreeError
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -255,7 +255,7 @@ class ObjectReader:
         except _Refused as error:
             raise self._too_large(oid, error.size) from None
         except KeyError as error:
-            raise TreeError(
+            raise TreeDamaged(
                 f"object {oid.decode()} is missing from the object store", "fetch the mirror again, or check it"
             ) from error
         except (zlib.error, ValueError, IndexError, AssertionError, NotGitRepository) as error:
@@ -392,8 +392,8 @@ class ObjectReader:
             raise _Refused(size)
 
 
-def _damaged(oid: bytes, why: str) -> TreeError:
-    return TreeError(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
+def _damaged(oid: bytes, why: str) -> TreeDamaged:
+    return TreeDamaged(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
 
 
 def blob_id(content: bytes, oid_length: int) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -38,7 +39,7 @@ class Results:
     def __init__(self) -> None:
         self.seen: list[tuple[str, FetchResult | DeploykitError]] = []
 
-    def __call__(self, name: str, outcome: FetchResult | DeploykitError) -> None:
+    def __call__(self, name: str, outcome: FetchResult | DeploykitError, asked: object) -> None:
         self.seen.append((name, outcome))
 
 
@@ -147,6 +148,58 @@ def test_a_damaged_mirror_is_set_aside_and_cloned_anew(tmp_path: Path) -> None:
     assert mirror.refs == {MAIN: commit}
     assert mirror.check().sound
     assert (tmp_path / "m.git.damaged").is_dir()
+
+
+def test_a_mirror_that_a_reader_found_damaged_is_cloned_anew_but_not_again_and_again(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    commit = repo.commit()
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+    seen = Results()
+    with MirrorPool(workers=1, on_result=seen) as pool:
+        pool.add("site", mirror, at_once=False)
+        pool.renew("site")
+        until(lambda: len(seen.seen) == 1)
+        assert (tmp_path / "m.git.damaged").is_dir()
+        assert mirror.refs == {MAIN: commit}
+        pool.renew("site")
+        until(lambda: len(seen.seen) >= 2)
+        assert isinstance(seen.seen[1][1], MirrorCorrupt)
+
+
+def test_a_mirror_that_was_removed_is_made_again(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    commit = repo.commit()
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+    mirror.fetch()
+    shutil.rmtree(mirror.path)
+    assert mirror.fetch().changes
+    assert mirror.refs == {MAIN: commit}
+
+
+def test_an_origin_that_stalls_holds_up_no_other_and_no_thread_is_started_for_nothing(tmp_path: Path) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    repo.commit()
+    fine = Mirror.open(tmp_path / "fine.git", str(repo.path))
+    slow = [SlowMirror(tmp_path / f"m{n}.git", f"git://127.0.0.1:1/{n}", MirrorSettings()) for n in range(20)]
+    pool = MirrorPool()
+    try:
+        for n, mirror in enumerate(slow):
+            pool.add(f"m{n}", mirror, at_once=False)
+        pool.add("fine", fine, at_once=False)
+        assert len(pool._threads) == 1
+        answers = [pool.request(f"m{n}") for n in range(20)]
+        until(lambda: sum(len(mirror.told) for mirror in slow) == 4)
+        assert pool.request("fine").result(20).changes
+        assert sum(len(mirror.told) for mirror in slow) == 4
+        assert len(pool._threads) <= 6
+        for mirror in slow:
+            mirror.gate.set()
+        with pytest.raises(OriginError):
+            answers[0].result(20)
+    finally:
+        for mirror in slow:
+            mirror.gate.set()
+        pool.close()
 
 
 def test_packs_are_joined_when_they_pile_up_and_nothing_is_lost(tmp_path: Path) -> None:

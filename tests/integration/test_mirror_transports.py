@@ -87,6 +87,22 @@ def test_a_mirror_follows_its_origin(origin: Origin, tmp_path: Path) -> None:
         assert mirror.head == "refs/heads/foo/bar"
 
 
+def test_a_repository_of_sha256_objects_is_mirrored_alike(origin: Origin, tmp_path: Path) -> None:
+    repo = GitRepo.make(origin.repo.path.with_name("wide.git"), object_format="sha256")
+    with Mirror.open(tmp_path / "mirror.git", origin.url.replace("site.git", "wide.git"), origin.settings) as mirror:
+        first = repo.commit({"a": b"1\n" * 500})
+        repo.git("tag", "-a", "-m", "one", "v1", first)
+        mirror.fetch()
+        same(mirror, repo)
+        assert mirror.resolve("v1").commit == first
+        second = repo.commit({"a": b"1\n" * 500 + b"2\n"})
+        assert mirror.fetch(RefChange(MAIN, ObjectId(first), ObjectId(second))).confirmed
+        repo.git("update-ref", "-d", "refs/tags/v1")
+        mirror.fetch()
+        same(mirror, repo)
+        assert mirror.check().sound
+
+
 def test_an_event_that_lies_moves_nothing_the_origin_does_not_show(origin: Origin, tmp_path: Path) -> None:
     repo = origin.repo
     first = repo.commit()

@@ -15,8 +15,9 @@ from deploykit.errors import DeploykitError
 from deploykit.release import Runner, Site
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
+from tests.support.caseless import caseless_disk
 from tests.support.gitrepo import contents
-from tests.support.needs import in_ci, needs
+from tests.support.needs import in_ci
 from tests.support.releasing import Shop, script
 
 
@@ -308,29 +309,12 @@ def test_an_error_of_the_disk_at_fsync_is_never_reported_as_success(
 
 
 def test_a_site_on_a_case_insensitive_file_system_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
-    mount = needs("lowntfs-3g", package="ntfs-3g")
-    mkfs = needs("mkfs.ntfs", package="ntfs-3g")
-    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
-        (pytest.fail if in_ci() else pytest.skip)("needs root and /dev/fuse")
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
-    subprocess.run([mkfs, "-q", "-F", "-f", image], check=True, capture_output=True)
-    where = tmp_path / "mounted"
-    where.mkdir()
-    done = subprocess.run(
-        [mount, "-o", "ignore_case,umask=022", image, where], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        (pytest.fail if in_ci() else pytest.skip)(f"lowntfs-3g: {done.stderr}")
-    try:
+    with caseless_disk(tmp_path / "mounted") as where:
         shop = SmallShop(tmp_path, where, SiteSettings(owner="", durable=False))
         result = shop.put({"readme": b"1", "README": b"2"})
         assert result.outcome != "success"
         assert "collides with another name on this file system" in result.detail
         assert not (shop.path / "current").is_symlink()
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
 
 
 def test_an_unreadable_site_state_is_an_error_and_no_traceback(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def _without_clashes(tree: dict[tuple[bytes, ...], tuple[str, bytes]]) -> dict[s
     }
 
 
+@pytest.mark.timeout(1200)  # hundreds of git processes: long on a busy machine
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(before=_trees, after=_trees)
 def test_generated_trees_come_out_as_git_writes_them_fresh_and_patched(

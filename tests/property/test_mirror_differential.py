@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,7 @@ def told(ours: Mirror, repo: GitRepo, ref: str) -> None:
     assert after == before
 
 
+@pytest.mark.timeout(1800)  # thousands of git processes: long on a busy machine
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     first=st.lists(_pushes, min_size=1, max_size=3),

@@ -78,6 +78,7 @@ def pack_of(blobs: list[bytes], object_format: str, *options: str) -> bytes:
         return done.stdout
 
 
+@pytest.mark.timeout(900)  # git processes for each example
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     blobs=st.lists(_blobs, min_size=1, max_size=8),

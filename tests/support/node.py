@@ -61,6 +61,23 @@ class Origin:
         git("clone", "--quiet", str(self.path), str(self.work), cwd=root)
         git("checkout", "--quiet", "-B", "main", cwd=self.work)
 
+    def branch(self, name: str, files: dict[str, str]) -> ObjectId:
+        """Commit files on a branch of that name, push it, go back to main, and return the commit."""
+        git("checkout", "--quiet", "-B", name, cwd=self.work)
+        for path, text in files.items():
+            (self.work / path).parent.mkdir(parents=True, exist_ok=True)
+            (self.work / path).write_text(text)
+        git("add", "--all", cwd=self.work)
+        git("commit", "--quiet", "--allow-empty", "--message", f"work for {name}", cwd=self.work)
+        git("push", "--quiet", "--force", "origin", name, cwd=self.work)
+        commit = ObjectId(git("rev-parse", "HEAD", cwd=self.work))
+        git("checkout", "--quiet", "main", cwd=self.work)
+        return commit
+
+    def delete(self, branch: str) -> None:
+        """Delete a branch at the origin."""
+        git("push", "--quiet", "origin", f":{branch}", cwd=self.work)
+
     def push(self, *, tag: str = "", files: dict[str, str] | None = None) -> ObjectId:
         """Commit files, tag, push, and return the commit."""
         for name, text in (files or {"index.html": f"{tag}\n"}).items():
@@ -106,6 +123,7 @@ class Node:
                 SiteName("shop"): NodeSiteSettings(path=self.site, repo=SHOP, release=release or SiteSettings()),
             },
             reconcile_every=3600.0,
+            fetch_spread=0.0,
         )
         self.heard: list[tuple[Message, Delivery]] = []
         self._changed = threading.Condition()

@@ -158,3 +158,39 @@ def test_a_number_that_would_stall_a_daemon_or_make_it_spin_is_refused(line: str
 def test_a_bad_broker_address_is_found_with_the_other_mistakes() -> None:
     found = problems(b'[broker]\naddress = "nonsense"\n[outbox]\nwindow = 0\n')
     assert [line.partition(":")[0] for line in found] == ["broker.address", "outbox.window"]
+
+
+def test_an_origin_that_is_not_allowed_and_a_checkout_that_cannot_be_are_found_together() -> None:
+    raw = b"""
+[repositories.a]
+url = "ext::sh -c id"
+[[repositories.a.checkouts]]
+mode = "puppetmaster"
+target = "/etc/environments"
+[repositories.b]
+url = "https://u:canary@git.example.net/b.git"
+checkouts = [
+  { mode = "branch", target = "/srv/x" },
+  { mode = "branch", target = "/srv/x", branch = "a*" },
+  { mode = "tags", target = "here" },
+  { mode = "puppetmaster", target = "/etc/environments" },
+  { mode = "normal", target = "/etc/environments" },
+  { mode = "atomic", target = "/etc/environments" },
+]
+"""
+    found = problems(raw)
+    assert [line.partition(": ")[0] for line in found] == [
+        "repositories.a.url",
+        "repositories.b.url",
+        "repositories.b.checkouts[0]",
+        "repositories.b.checkouts[1]",
+        "repositories.b.checkouts[2]",
+        "repositories.b.checkouts[3].target",
+    ]
+    assert "already the target of repositories.a.checkouts[0]" in found[-1]
+    assert "canary" not in "".join(found)
+
+
+def test_an_unknown_checkout_setting_is_told_with_what_was_meant() -> None:
+    (line,) = problems(b'[repositories.a]\nurl = "/a"\ncheckouts = [{ mode = "tags", target = "/x", branches = "y" }]')
+    assert line == "settings: repositories.a.checkouts[0].branches: unknown setting (did you mean branch?)"

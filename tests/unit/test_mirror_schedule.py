@@ -50,29 +50,97 @@ def test_a_message_is_spread_by_chance() -> None:
     assert plan.wait(103) == 2, "a second message does not put the first one off"
 
 
-def test_an_origin_that_fails_is_left_alone_with_all_its_mirrors_for_longer_each_time() -> None:
-    plan = schedule(one="down", two="down", other="up", every=1e9)
-    now = 0.0
+def pauses_of(plan: Schedule[str], now: float, rounds: int) -> list[float]:
+    """Let every fetch fail at once, and tell the pauses between them."""
     pauses = []
-    for _ in range(8):
-        plan.ask("one", Asked(None, "x"), now)
-        assert plan.start(now) is not None
-        plan.finished("one", ok=False, now=now)
-        plan.ask("two", Asked(None, "x"), now)
-        assert plan.start(now) is None, "another mirror of the same origin waits too"
-        pause = plan.wait(now)
-        assert pause is not None
-        pauses.append(pause)
-        now += pause
+    for _ in range(rounds):
         taken = plan.start(now)
         assert taken is not None
         plan.finished(taken[0], ok=False, now=now)
-        now += plan.wait(now) or 0
-    assert pauses == sorted(pauses)
-    assert pauses[0] == 2
-    assert pauses[-1] == 100
+        pauses.append(plan.wait(now) or 0.0)
+        now += pauses[-1]
+    return pauses
+
+
+def test_a_mirror_whose_fetch_fails_rests_for_longer_each_time() -> None:
+    plan = schedule(one="down", every=1000)
+    assert pauses_of(plan, 1000, 8) == [2, 4, 8, 16, 32, 64, 100, 100]
+
+
+def test_an_origin_two_of_whose_mirrors_fail_rests_with_all_of_them() -> None:
+    plan = schedule(one="down", two="down", three="down", other="up", every=1e9)
+    for name in ("one", "two"):
+        plan.ask(name, Asked(None, "x"), 0)
+    plan.start(0)
+    plan.start(0)
+    plan.finished("one", ok=False, now=0)
+    plan.ask("three", Asked(None, "x"), 0)
+    assert plan.start(0) == ("three", [Asked(None, "x")]), "one repository that is gone says little of its origin"
+    plan.finished("two", ok=False, now=0)
+    plan.finished("three", ok=False, now=0)
     plan.ask("other", Asked(None, "x"), 0)
     assert plan.start(0) == ("other", [Asked(None, "x")])
+    assert plan.start(0) is None
+    taken = plan.start(4)
+    assert taken is not None
+    assert plan.start(4) is None, "one fetch at a time tries an origin that failed"
+    plan.finished(taken[0], ok=True, now=4)
+    assert plan.start(4) is not None, "and the others go on when it is back"
+
+
+def test_one_repository_that_is_gone_costs_the_others_of_its_origin_nothing() -> None:
+    plan = schedule(gone="o", fine="o", every=1e9)
+    for now in range(0, 600, 10):
+        plan.ask("gone", Asked(None, "x"), now)
+        while (taken := plan.start(now)) is not None:
+            plan.finished(taken[0], ok=False, now=now)
+        plan.ask("fine", Asked(None, "x"), now)
+        assert plan.start(now) == ("fine", [Asked(None, "x")])
+        plan.finished("fine", ok=True, now=now)
+
+
+def test_a_fault_on_this_side_rests_no_origin() -> None:
+    plan = schedule(one="o", two="o", three="o", every=1e9)
+    for name in ("one", "two"):
+        plan.ask(name, Asked(None, "x"), 0)
+        plan.start(0)
+        plan.finished(name, ok=False, here=True, now=0)
+    plan.ask("three", Asked(None, "x"), 0)
+    assert plan.start(0) is not None
+
+
+def test_who_is_asked_for_rests_no_longer_than_a_few_seconds() -> None:
+    plan = schedule(one="o", every=1e9)
+    plan.ask("one", Asked(None, "x"), 0)
+    pauses_of(plan, 0, 1)
+    now = sum(pauses_of(plan, 2, 8)) + 2
+    plan.start(now)
+    plan.finished("one", ok=False, now=now)
+    assert plan.wait(now) == 100
+    plan.ask("one", Asked(None, "x"), now + 1)
+    assert plan.wait(now + 1) == 4
+
+
+def test_an_origin_has_a_few_fetches_at_a_time_and_no_more() -> None:
+    plan = schedule(other="up")
+    for n in range(10):
+        plan.add(f"m{n}", origin="stalled", every=300, spread=0, now=0, at_once=False)
+        plan.ask(f"m{n}", Asked(None, "x"), 0)
+    started = [plan.start(0) for _ in range(5)]
+    assert [taken is not None for taken in started] == [True] * 4 + [False]
+    plan.ask("other", Asked(None, "x"), 1)
+    assert plan.start(1) == ("other", [Asked(None, "x")])
+
+
+def test_a_mirror_that_is_removed_and_added_while_it_is_fetched_is_not_fetched_twice_at_once() -> None:
+    plan = schedule(site="o")
+    plan.ask("site", Asked(None, "x"), 0)
+    plan.start(0)
+    plan.remove("site")
+    plan.add("site", origin="o", every=300, spread=0, now=0)
+    assert plan.start(1) is None
+    plan.finished("site", ok=True, now=2)
+    assert plan.start(2) is not None
 
 
 def test_an_origin_that_is_back_is_asked_at_once_again() -> None:
@@ -99,7 +167,9 @@ def test_two_fetches_of_one_mirror_never_run_together() -> None:
 def test_what_nobody_will_answer_is_told_when_a_mirror_is_removed() -> None:
     plan = schedule(site="o")
     plan.ask("site", Asked(None, "x"), 0)
-    assert plan.remove("site") == [Asked(None, "x")]
+    plan.start(0)
+    plan.ask("site", Asked(None, "y"), 0)
+    assert plan.remove("site") == [Asked(None, "y")]
     plan.finished("site", ok=True, now=1)
 
 

@@ -1,163 +1,228 @@
-"""When a node looks at its origins: at once after a push or a reconnect, with growing pauses while one is away."""
+"""A node's mirrors: handlers that wait for their fetch, but not for ever; reports that cost the mirror nothing."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 
+from deploykit.bus import Ack, Delivery, Retry, Verdict
+from deploykit.daemons import mirroring
 from deploykit.daemons.mirroring import Mirroring, mirror_path
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import OriginError, OutboxError
-from deploykit.messages import Message
-from deploykit.mirror import FetchResult, RefChange
-from deploykit.names import NodeName, ObjectId, RefName, RepoName
-from deploykit.settings import RepositorySettings, Settings
+from deploykit.errors import OriginError, OutboxError, SettingsError, UsageError
+from deploykit.messages import Message, MirrorUpdated, RefUpdated
+from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName
+from deploykit.settings import CheckoutSettings, RepositorySettings, Settings
+from deploykit.wire import encode
 
 SHOP, BLOG = RepoName("shop"), RepoName("blog")
-EVERY = 100.0
-
-
-class Clock:
-    """Monotonic time that moves when told."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
+MAIN = RefName("refs/heads/main")
+A = ObjectId("ab" * 20)
 
 
 class FakeReporter(Reporter):
     """Keeps what was said, or has no room for it."""
 
     def __init__(self) -> None:
-        self.said: list[Message] = []
+        self.said: list[MirrorUpdated] = []
         self.full = False
+        self.asked = 0
 
     def say(self, *messages: Message) -> tuple[Any, ...]:
+        self.asked += 1
         if self.full:
             raise OutboxError("no space left on device")
-        self.said += messages
+        self.said += [message for message in messages if isinstance(message, MirrorUpdated)]
         return ()
 
 
-class FakeMirror:
-    """A mirror whose fetch does what a test says."""
+class Origins:
+    """What fetches do, instead of git: wait for a gate, then fail or move the main branch."""
 
-    def __init__(self, fetch: Callable[[RefChange | None], FetchResult]) -> None:
-        self.fetch = fetch
+    def __init__(self) -> None:
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+        self.fetches: list[tuple[str, RefChange | None]] = []
 
-    def __enter__(self) -> FakeMirror:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
+    def fetch(self, mirror: Mirror, expected: RefChange | None = None) -> FetchResult:
+        self.fetches.append((mirror.path.stem, expected))
+        assert self.gate.wait(30)
+        if self.error is not None:
+            raise self.error
+        return FetchResult(changes=(RefChange(MAIN, ZERO_ID, A),))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr("deploykit.daemons.mirroring.time.monotonic", made.monotonic)
-    monkeypatch.setattr("deploykit.daemons.mirroring.random.uniform", lambda low, high: (low + high) / 2)
+def origins(monkeypatch: pytest.MonkeyPatch) -> Origins:
+    made = Origins()
+    monkeypatch.setattr(Mirror, "fetch", lambda mirror, expected=None: made.fetch(mirror, expected))
     return made
 
 
-def mirrors(tmp_path: Path, fetch: Callable[[RefChange | None], FetchResult]) -> tuple[Mirroring, FakeReporter]:
+@pytest.fixture
+def reporter() -> FakeReporter:
+    return FakeReporter()
+
+
+@pytest.fixture
+def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[Mirroring]:
     settings = Settings(
         node=NodeName("web1"),
         state=tmp_path,
-        repositories={SHOP: RepositorySettings(url="/none"), BLOG: RepositorySettings(url="/none")},
-        reconcile_every=EVERY,
+        repositories={SHOP: RepositorySettings(url="/none"), BLOG: RepositorySettings(url="/other")},
+        fetch_spread=0.0,
     )
-    reporter = FakeReporter()
     made = Mirroring(settings, reporter)
-    made.mirror = lambda _: FakeMirror(fetch)  # type: ignore[method-assign,assignment,return-value]
-    return made, reporter
-
-
-def away(_: RefChange | None) -> FetchResult:
-    raise OriginError("the origin is away")
-
-
-def pause(made: Mirroring, clock: Clock) -> float:
-    return made._due[SHOP] - clock.now
-
-
-def test_an_origin_that_is_away_is_asked_with_growing_pauses_up_to_the_usual_one(tmp_path: Path, clock: Clock) -> None:
-    made, _ = mirrors(tmp_path, away)
-    pauses = []
-    for _ in range(9):
-        assert made.sync(SHOP) is False
-        pauses.append(pause(made, clock))
-    assert pauses == [2, 4, 8, 16, 32, 64, EVERY, EVERY, EVERY]
-
-
-def test_an_origin_that_is_back_is_asked_as_usual(tmp_path: Path, clock: Clock) -> None:
-    answers: list[Callable[[RefChange | None], FetchResult]] = [away, nothing_new, away]
-    made, _ = mirrors(tmp_path, lambda expected: answers.pop(0)(expected))  # noqa: PLW0108 -- one answer a call
-    made.sync(SHOP)
-    assert made.sync(SHOP) is True
-    assert pause(made, clock) == EVERY
-    made.sync(SHOP)
-    assert pause(made, clock) == 2
-
-
-def test_after_a_reconnect_every_origin_is_asked_at_once(tmp_path: Path, clock: Clock) -> None:
-    made, _ = mirrors(tmp_path, nothing_new)
-    made.sync(SHOP)
-    made.sync(BLOG)
-    assert min(made._due.values()) > clock.now
-    made.reconcile_soon()
-    assert set(made._due.values()) == {clock.now}
-
-
-def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(tmp_path: Path, clock: Clock) -> None:
-    change = RefChange(ref=RefName("refs/heads/main"), old=ObjectId("0" * 40), new=ObjectId("ab" * 20))
-    made, reporter = mirrors(tmp_path, lambda _: attrs.evolve(nothing_new(None), changes=(change,)))
-    reporter.full = True
-    assert made.sync(SHOP) is True
-    assert pause(made, clock) == EVERY
-    made, reporter = mirrors(tmp_path, away)
-    reporter.full = True
-    assert made.sync(SHOP, change) is False
-
-
-def test_a_bug_in_one_comparison_does_not_end_the_comparing(tmp_path: Path) -> None:
-    asked = threading.Event()
-
-    def fetch(_: RefChange | None) -> FetchResult:
-        if not broken:
-            broken.append(1)
-            raise RuntimeError("a bug")
-        asked.set()
-        return nothing_new(None)
-
-    broken: list[int] = []
-    made, _ = mirrors(tmp_path, fetch)
-    stop = threading.Event()
-    thread = threading.Thread(target=made.run, args=(stop,))
-    thread.start()
+    made.start()
     try:
-        assert asked.wait(10)
+        until(lambda: len(reporter.said) == 2)
+        origins.fetches.clear()
+        reporter.said.clear()
+        yield made
     finally:
-        stop.set()
-        made.wake()
-        began = time.monotonic()
-        thread.join(10)
-    assert not thread.is_alive()
-    assert time.monotonic() - began < 2
+        origins.gate.set()
+        made.stop()
+
+
+def until(true: object, *, seconds: float = 20.0) -> None:
+    """Wait for a condition."""
+    end = time.monotonic() + seconds
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not come true"
+        time.sleep(0.005)
+
+
+def push(repo: RepoName = SHOP, *, ref: str = MAIN) -> Delivery:
+    """The delivery of a push's message."""
+    frame = encode(RefUpdated(source="git", repo=repo, ref=RefName(ref), old=ZERO_ID, new=A))
+    return Delivery(
+        destination="/topic/source",
+        headers=frame.headers,
+        body=frame.body,
+        message_id="1",
+        id="1",
+        attempt=1,
+        redelivered=False,
+        epoch=1,
+    )
+
+
+def test_a_message_is_acknowledged_after_its_report(node: Mirroring, reporter: FakeReporter) -> None:
+    assert isinstance(node.handle(push()), Ack)
+    assert [(line.repo, line.ref, line.outcome) for line in reporter.said] == [(SHOP, MAIN, "updated")]
+
+
+def test_a_message_for_a_repository_we_do_not_have_is_none_of_our_business(node: Mirroring, origins: Origins) -> None:
+    assert isinstance(node.handle(push(RepoName("elsewhere"))), Ack)
+    assert origins.fetches == []
+
+
+def test_a_fetch_that_fails_is_reported_and_its_message_acknowledged(
+    node: Mirroring, origins: Origins, reporter: FakeReporter
+) -> None:
+    origins.error = OriginError("the origin is away")
+    assert isinstance(node.handle(push()), Ack)
+    assert [(line.outcome, line.detail) for line in reporter.said] == [("failed", "the origin is away")]
+
+
+def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(
+    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "_PATIENCE", 0.05)
+    origins.gate.clear()
+    assert isinstance(node.handle(push()), Ack)
+    assert reporter.said == []
+    origins.gate.set()
+    until(lambda: len(reporter.said) == 1)
+
+
+def test_messages_that_wait_leave_room_for_others(node: Mirroring, origins: Origins, reporter: FakeReporter) -> None:
+    """As many handlers as run at a time, all for one silent origin: there is one left for another repository."""
+    origins.gate.clear()
+    with ThreadPoolExecutor(mirroring.WORKERS) as workers:
+        verdicts = [workers.submit(node.handle, push(ref=f"refs/heads/b{n}")) for n in range(mirroring.WORKERS)]
+        until(lambda: sum(verdict.done() for verdict in verdicts) == mirroring.WORKERS - mirroring._SEATS)
+        assert isinstance(workers.submit(node.handle, push(BLOG)).result(5), Ack)
+        origins.gate.set()
+
+
+def test_an_agent_that_ends_hands_back_what_was_not_begun(node: Mirroring, origins: Origins) -> None:
+    origins.gate.clear()
+    verdicts: list[Verdict] = []
+    first = threading.Thread(target=lambda: verdicts.append(node.handle(push())))
+    first.start()
+    until(lambda: len(origins.fetches) == 1)
+    second = threading.Thread(target=lambda: verdicts.append(node.handle(push(ref="refs/heads/x"))))
+    second.start()
+    until(lambda: node._seats._value == mirroring._SEATS - 2)
+    node.stop()
+    second.join(10)
+    assert [type(verdict) for verdict in verdicts] == [Retry]
+    origins.gate.set()
+    first.join(10)
+    assert [type(verdict) for verdict in verdicts] == [Retry, Ack]
+    assert isinstance(node.handle(push()), Retry)
+    assert node.sync(SHOP) is False
+
+
+def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
+    node: Mirroring, origins: Origins, reporter: FakeReporter
+) -> None:
+    reporter.full = True
+    assert node.sync(SHOP) is True
+    origins.error = OriginError("away")
+    assert isinstance(node.handle(push()), Ack)
+    assert reporter.asked >= 2
+    reporter.full, origins.error = False, None
+    assert node.sync(SHOP, correlation_id="deploy") is True
+    assert reporter.said[-1].correlation_id == "deploy"
+
+
+def test_a_bug_in_one_comparison_does_not_end_the_comparing(
+    node: Mirroring, origins: Origins, reporter: FakeReporter
+) -> None:
+    origins.error = RuntimeError("a bug")
+    assert node.sync(SHOP) is False
+    origins.error = None
+    assert node.sync(SHOP) is True
+
+
+def test_after_a_reconnect_every_origin_is_asked(node: Mirroring, origins: Origins) -> None:
+    node.reconcile_soon()
+    until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        (RepositorySettings(url="ext::sh -c id"), UsageError),
+        (RepositorySettings(url="/x", checkouts=(CheckoutSettings(mode="tags", target=Path("here")),)), SettingsError),
+        (
+            RepositorySettings(
+                url="/x", checkouts=(CheckoutSettings(mode="tags", target=Path("/a/b"), owner="no-one"),)
+            ),
+            SettingsError,
+        ),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_anything_runs(
+    wrong: RepositorySettings, error: type[Exception], tmp_path: Path
+) -> None:
+    settings = Settings(node=NodeName("web1"), state=tmp_path, repositories={SHOP: wrong})
+    with pytest.raises(error):
+        Mirroring(settings, FakeReporter())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_repositories_whose_names_look_alike_have_mirrors_of_their_own(tmp_path: Path) -> None:
     settings = Settings(node=NodeName("web1"), state=tmp_path)
     names = ("a/b", "a_b", "a-b", "a.b")
     assert len({mirror_path(settings, RepoName(name)) for name in names}) == len(names)
-
-
-def nothing_new(_: RefChange | None) -> FetchResult:
-    return FetchResult(changes=(), refused=(), seconds=0.0, gap=False)

@@ -1,0 +1,31 @@
+"""A file system that does not tell upper from lower case, in a file of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.support.needs import missing, needs
+
+
+@contextlib.contextmanager
+def caseless_disk(where: Path) -> Iterator[Path]:
+    """Mount one at `where`, or say what is missing. It lists every name in lower case, whoever made it how."""
+    mount, mkfs = needs("lowntfs-3g", package="ntfs-3g"), needs("mkfs.ntfs", package="ntfs-3g")
+    if os.geteuid() != 0 or not Path("/dev/fuse").exists():
+        missing("root and /dev/fuse (to mount a file system)")
+    image = where.with_name(f"{where.name}.image")
+    with image.open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    subprocess.run([mkfs, "-q", "-F", "-f", image], check=True, capture_output=True, timeout=120)
+    where.mkdir()
+    done = subprocess.run([mount, "-o", "ignore_case,umask=022", image, where], capture_output=True, text=True)
+    if done.returncode != 0:
+        missing(f"a working lowntfs-3g ({done.stderr.strip()})")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True, timeout=120)

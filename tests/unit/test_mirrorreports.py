@@ -1,0 +1,82 @@
+"""What a node says after a fetch: each message answered once, what goes on being wrong said once."""
+
+from __future__ import annotations
+
+from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, lines_of
+from deploykit.errors import OriginError
+from deploykit.mirror import FetchResult, RefChange
+from deploykit.mirror.values import Refusal
+from deploykit.names import ZERO_ID, ObjectId, RefName
+
+A, B, C = (ObjectId(c * 40) for c in "abc")
+MAIN, TOPIC = RefName("refs/heads/main"), RefName("refs/heads/topic")
+NOTHING = FetchResult()
+NONE: Said = {}
+
+
+def test_what_moved_is_said_under_the_id_of_the_message_that_named_it() -> None:
+    result = FetchResult(changes=(RefChange(MAIN, A, B), RefChange(TOPIC, ZERO_ID, C)))
+    asked = [Told(None, "deploy"), Told(RefChange(MAIN, A, B), "push")]
+    lines, _ = lines_of(result, asked, {MAIN: B, TOPIC: C}, {}, NONE)
+    assert lines == [Line(MAIN, A, B, "updated", "", "push"), Line(TOPIC, ZERO_ID, C, "updated", "", "deploy")]
+
+
+def test_two_pushes_that_one_fetch_answered_are_both_answered() -> None:
+    asked = [Told(RefChange(MAIN, A, B), "first"), Told(RefChange(MAIN, B, C), "second")]
+    lines, _ = lines_of(FetchResult(changes=(RefChange(MAIN, A, C),)), asked, {MAIN: C}, {}, NONE)
+    assert [(line.old, line.new, line.reason) for line in lines] == [(A, C, "first"), (A, C, "second")]
+
+
+def test_a_push_that_was_here_already_is_answered_as_unchanged() -> None:
+    lines, _ = lines_of(NOTHING, [Told(RefChange(MAIN, A, B), "late")], {MAIN: B}, {}, NONE)
+    assert lines == [Line(MAIN, A, B, "unchanged", "", "late")]
+    lines, _ = lines_of(NOTHING, [Told(RefChange(MAIN, A, ZERO_ID), "late")], {}, {}, NONE)
+    assert lines == [Line(MAIN, A, ZERO_ID, "unchanged", "", "late")]
+
+
+def test_a_forged_push_is_not_repeated() -> None:
+    assert lines_of(NOTHING, [Told(RefChange(MAIN, A, C), "forged")], {MAIN: A}, {}, NONE) == ([], {})
+
+
+def test_a_failed_fetch_is_said_to_whoever_asked_and_to_nobody_else() -> None:
+    error = OriginError("the origin\nis away")
+    lines, said = lines_of(error, [Told(RefChange(MAIN, A, B), "push"), Told(None, "")], {MAIN: A}, {}, NONE)
+    assert [(line.outcome, line.detail, line.reason) for line in lines] == [("failed", "the origin is away", "push")]
+    assert lines_of(error, [], {MAIN: A}, {}, said) == ([], {})
+
+
+def test_a_ref_that_moved_but_whose_directory_did_not_is_no_success() -> None:
+    trouble = {MAIN: Trouble("failed", "checkout /x: no space left")}
+    result = FetchResult(changes=(RefChange(MAIN, A, B),))
+    lines, said = lines_of(result, [Told(RefChange(MAIN, A, B), "push")], {MAIN: B}, trouble, NONE)
+    assert lines == [Line(MAIN, A, B, "failed", "checkout /x: no space left", "push")]
+    assert lines_of(NOTHING, [], {MAIN: B}, trouble, said)[0] == [], "said once"
+    other = {MAIN: Trouble("refused", "checkout /x: a real file")}
+    assert [line.outcome for line in lines_of(NOTHING, [], {MAIN: B}, other, said)[0]] == ["refused"]
+    lines, said = lines_of(NOTHING, [], {MAIN: B}, {}, said)
+    assert [(line.old, line.new, line.outcome) for line in lines] == [(B, B, "unchanged")]
+    assert said == {}
+
+
+def test_a_change_a_policy_refuses_is_said_once_and_to_each_that_asks() -> None:
+    refused = FetchResult(refused=(Refusal(MAIN, B, A, "it is not a fast-forward"),))
+    lines, said = lines_of(refused, [], {MAIN: B}, {}, NONE)
+    assert lines == [Line(MAIN, B, A, "refused", "it is not a fast-forward", "")]
+    assert lines_of(refused, [], {MAIN: B}, {}, said) == ([], said)
+    again, _ = lines_of(refused, [Told(RefChange(MAIN, B, A), "push")], {MAIN: B}, {}, said)
+    assert [line.reason for line in again] == ["push"]
+    further = FetchResult(refused=(Refusal(MAIN, B, C, "it is not a fast-forward"),))
+    assert [line.new for line in lines_of(further, [], {MAIN: B}, {}, said)[0]] == [C]
+
+
+def test_a_refused_name_that_no_message_may_carry_is_left_to_the_log() -> None:
+    refused = FetchResult(refused=(Refusal("refs/heads/..", ZERO_ID, A, "not a name"),))
+    assert lines_of(refused, [], {}, {}, NONE) == ([], {})
+
+
+def test_trouble_with_a_ref_that_is_gone_is_not_called_mended() -> None:
+    said: Said = {MAIN: (Trouble("failed", "x"), B)}
+    assert lines_of(FetchResult(changes=(RefChange(MAIN, B, ZERO_ID),)), [], {}, {}, said) == (
+        [Line(MAIN, B, ZERO_ID, "updated", "", "")],
+        {},
+    )
