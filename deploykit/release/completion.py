@@ -17,6 +17,7 @@ from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.release import build, preflight
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.leftovers import end_leftover
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
@@ -246,7 +247,11 @@ class Completion:
     # -- after a crash ---------------------------------------------------------------------------------------------
 
     def recover(self) -> DeployResult | None:
-        """Bring what the journal tells of to its end; None where there is no journal."""
+        """Bring what the journal tells of to its end; None where there is no journal.
+
+        Raises:
+            ReleaseError: the journal cannot be read, or a script that was cut off still runs and cannot be ended.
+        """
         site = self._site
         entry = read_journal(site.journal_file)
         if entry is None:
@@ -260,6 +265,8 @@ class Completion:
             journal.finish()  # on record; only the journal's removal was cut off
             self.sweep(state)
             return None
+        if entry.trace is not None and entry.cut_off:
+            end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
         _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)
