@@ -15,6 +15,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.release import build, preflight
+from deploykit.release.boot import moment
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
 from deploykit.release.leftovers import end_leftover
@@ -175,11 +176,13 @@ class Completion:
         live = site.live_name()
         if outcome == "success" and operation.phase == "rollback":
             state = self._withdraw(state, running.entry.previous)
-        prune = plan_prune(state, live, keep=site.settings.keep, recycle=site.settings.recycle)
+        state = state.with_departures(live, now := moment(), operation.release)
+        settings = site.settings
+        prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
         for release in prune.remove:
             state = state.with_release(attrs.evolve(release, present=False, spare=False))
         for release in state.releases:
-            spare = prune.spare is not None and release.seq == prune.spare.seq
+            spare = any(release.seq == s.seq for s in prune.spares)
             if release.spare != spare:
                 state = state.with_release(attrs.evolve(release, spare=spare))
         steps = tuple(running.steps)

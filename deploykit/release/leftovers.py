@@ -27,6 +27,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from deploykit.errors import ReleaseError
+from deploykit.release.boot import boot_id
 
 _log = logging.getLogger(__name__)
 
@@ -61,14 +62,6 @@ class _Process(NamedTuple):
     state: str
     session: int
     started: int
-
-
-def boot_id() -> str:
-    """What tells this boot of the machine from every other; empty where the kernel does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def start_of(pid: int) -> int:

@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
+from deploykit.release.boot import boot_id
 from deploykit.release.journal import Entry, Journal
-from deploykit.release.leftovers import MARK, Trace, boot_id, start_of
+from deploykit.release.leftovers import MARK, Trace, start_of
 from deploykit.release.preflight import Ground
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site

@@ -20,8 +20,9 @@ import pytest
 
 from deploykit.errors import ReleaseError
 from deploykit.release import Runner, Site
+from deploykit.release.boot import boot_id
 from deploykit.release.journal import read_journal
-from deploykit.release.leftovers import MARK, Trace, boot_id, end_leftover, start_of
+from deploykit.release.leftovers import MARK, Trace, end_leftover, start_of
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
 from tests.support.cli import command
