@@ -196,6 +196,8 @@ class SiteSettings:
     Args:
         keep: how many good releases stay; the live one, the last good one and pinned ones always do.
         recycle: keep one release beyond that and turn it into the next one: a deploy then costs what changed.
+        grace: seconds for which a release that was live is neither recycled nor removed, whatever `keep` says: whoever
+            opened it before the switch reads on undisturbed. Deploys that follow each other faster leave more behind.
         paranoid: read every file of a release that is recycled or verified, not only what `lstat` says.
         shared: what lives in `shared/` and is linked into every release; `uploads/` is a directory and is made when
             missing, `config.php` a file that must be there or is taken from the first release.
@@ -228,6 +230,7 @@ class SiteSettings:
 
     keep: int = attrs.field(default=5, validator=attrs.validators.ge(1))
     recycle: bool = True
+    grace: float = attrs.field(default=2.0, validator=attrs.validators.ge(0))
     paranoid: bool = False
     shared: tuple[str, ...] = ()
     subdirectory: str = ""

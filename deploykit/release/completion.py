@@ -15,8 +15,10 @@ import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.release import build, preflight
+from deploykit.release.boot import moment
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.leftovers import end_leftover
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
@@ -174,11 +176,13 @@ class Completion:
         live = site.live_name()
         if outcome == "success" and operation.phase == "rollback":
             state = self._withdraw(state, running.entry.previous)
-        prune = plan_prune(state, live, keep=site.settings.keep, recycle=site.settings.recycle)
+        state = state.with_departures(live, now := moment(), operation.release)
+        settings = site.settings
+        prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
         for release in prune.remove:
             state = state.with_release(attrs.evolve(release, present=False, spare=False))
         for release in state.releases:
-            spare = prune.spare is not None and release.seq == prune.spare.seq
+            spare = any(release.seq == s.seq for s in prune.spares)
             if release.spare != spare:
                 state = state.with_release(attrs.evolve(release, spare=spare))
         steps = tuple(running.steps)
@@ -246,7 +250,11 @@ class Completion:
     # -- after a crash ---------------------------------------------------------------------------------------------
 
     def recover(self) -> DeployResult | None:
-        """Bring what the journal tells of to its end; None where there is no journal."""
+        """Bring what the journal tells of to its end; None where there is no journal.
+
+        Raises:
+            ReleaseError: the journal cannot be read, or a script that was cut off still runs and cannot be ended.
+        """
         site = self._site
         entry = read_journal(site.journal_file)
         if entry is None:
@@ -260,6 +268,8 @@ class Completion:
             journal.finish()  # on record; only the journal's removal was cut off
             self.sweep(state)
             return None
+        if entry.trace is not None and entry.cut_off:
+            end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
         _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)

@@ -12,6 +12,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, PolicyRefused, PreflightRefused, ReleaseError
 from deploykit.release import build, preflight
+from deploykit.release.boot import moment
 from deploykit.release.completion import CUT_OFF, Completion, ground_on_disk
 from deploykit.release.journal import Entry
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
@@ -89,6 +90,8 @@ class Execution:
         plan = plan_deploy(
             state,
             live,
+            now=moment(),
+            grace=settings.grace,
             recycle=settings.recycle,
             scripts=ground.optional_steps(site.settings),
             activate=wanted.phase != "prepare",

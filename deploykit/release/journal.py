@@ -15,6 +15,7 @@ from typing import Any, Final
 import attrs
 
 from deploykit.errors import ReleaseError
+from deploykit.release.leftovers import Trace
 from deploykit.release.values import Operation, StepRecord
 from deploykit.trees.durable import write_all, write_durably
 
@@ -36,6 +37,7 @@ class Entry:
         started: the step begun last; empty before the first.
         steps: the steps that ended.
         undoing: why the new release is being taken back; empty while it is not.
+        trace: of the process of the script begun last, if that step runs one.
     """
 
     operation: Operation
@@ -48,6 +50,7 @@ class Entry:
     started: str = ""
     steps: tuple[StepRecord, ...] = ()
     undoing: str = ""
+    trace: Trace | None = None
 
     @property
     def cut_off(self) -> str:
@@ -74,7 +77,7 @@ class Journal:
 
     def begin(self, entry: Entry) -> None:
         """Start: from here on a crash is noticed by the next start."""
-        head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing"))
+        head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "trace"))
         write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         for step in entry.steps:
@@ -87,9 +90,18 @@ class Journal:
             whole = file.read().rpartition(b"\n")[0]
         os.ftruncate(self._fd, len(whole) + 1)
 
-    def starts(self, step: str, *, durable: bool = True) -> None:
-        """Note that `step` begins; `durable` where it acts on what cannot be done again."""
-        self._append({"starts": step}, durable=durable)
+    def starts(self, step: str, *, durable: bool = True, trace: Trace | None = None) -> None:
+        """Note that `step` begins; `durable` where it acts on what cannot be done again.
+
+        Args:
+            trace: by what the script that is about to start will be known.
+        """
+        more = {"mark": trace.mark, "boot": trace.boot} if trace is not None else {}
+        self._append({"starts": step, **more}, durable=durable)
+
+    def runs(self, pid: int, started: int) -> None:
+        """Note which process the script is. Not waited for: no process outlives what would lose this line."""
+        self._append({"runs": pid, "started": started}, durable=False)
 
     def ended(self, step: StepRecord) -> None:
         """Note how a step ended. Not waited for: losing this line means that the step counts as cut off."""
@@ -111,7 +123,12 @@ class Journal:
             os.close(fd)
 
     def _append(self, record: dict[str, Any], *, durable: bool) -> None:
-        write_all(self._fd, _line(record))
+        end = os.lseek(self._fd, 0, os.SEEK_END)
+        try:
+            write_all(self._fd, _line(record))
+        except OSError:
+            os.ftruncate(self._fd, end)  # half a line would spoil the next one
+            raise
         if durable and self._durable:
             os.fdatasync(self._fd)
 
@@ -145,7 +162,11 @@ def read_journal(path: Path) -> Entry | None:
 def _apply(entry: Entry, record: dict[str, Any]) -> Entry:
     if "starts" in record:
         kept = tuple(s for s in entry.steps if s.name != record["starts"])
-        return attrs.evolve(entry, started=record["starts"], steps=kept)
+        trace = Trace(mark=record["mark"], boot=record["boot"]) if "mark" in record else None
+        return attrs.evolve(entry, started=record["starts"], steps=kept, trace=trace)
+    if "runs" in record and entry.trace is not None:
+        known = attrs.evolve(entry.trace, pid=record["runs"], started=record["started"])
+        return attrs.evolve(entry, trace=known)
     if "ended" in record:
         return attrs.evolve(entry, steps=(*entry.steps, StepRecord(**record["ended"])))
     if "undo" in record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -10,7 +11,9 @@ from datetime import UTC, datetime
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
+from deploykit.release.boot import boot_id
 from deploykit.release.journal import Entry, Journal
+from deploykit.release.leftovers import MARK, Trace, start_of
 from deploykit.release.preflight import Ground
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site
@@ -106,12 +109,13 @@ class Running:
         if file is None:
             self.steps.append(StepRecord(name=label, outcome="skipped"))
             return
-        self.journal.starts(label, durable=True)
+        trace = Trace(mark=secrets.token_hex(16), boot=boot_id())
+        self.journal.starts(label, durable=True, trace=trace)
         self._listeners.tell(label, None)
         self.ran_scripts = True
-        script = self._script(step, file, name, rollback, previous)
+        script = self._script(step, file, name, rollback, previous, trace.mark)
         try:
-            record = attrs.evolve(run_script(script, self._listeners.output), name=label)
+            record = attrs.evolve(run_script(script, self._listeners.output, self._begun), name=label)
         except ScriptFailed as error:
             record = StepRecord(name=label, outcome="failed", output=str(error))
             self._ended(record)
@@ -123,7 +127,13 @@ class Running:
                 why = f"{label} ran longer than {script.timeout:g} s and was killed"
             raise StepFailed(label, ScriptFailed(why, "its output is in `deploykit release show`"))
 
-    def _script(self, step: str, file: str, name: str, rollback: bool, previous: str) -> Script:
+    def _begun(self, pid: int) -> None:
+        try:
+            self.journal.runs(pid, start_of(pid))
+        except OSError as error:
+            _log.warning("could not note the process of a script: %s", error)  # its mark is noted
+
+    def _script(self, step: str, file: str, name: str, rollback: bool, previous: str, mark: str) -> Script:
         settings = self.site.settings
         release = self.site.release_path(name)
         about = self.site.state().get(name)
@@ -144,6 +154,7 @@ class Running:
             "DEPLOYKIT_NODE": operation.node,
             "DEPLOYKIT_REQUEST": operation.request,
             "DEPLOYKIT_STEP": step,
+            MARK: mark,
         }
         if rollback:
             variables["DEPLOYKIT_ROLLBACK"] = "1"

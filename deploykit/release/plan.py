@@ -12,7 +12,7 @@ import attrs
 
 from deploykit.release.journal import Entry
 from deploykit.release.state import SiteState
-from deploykit.release.values import SCRIPTS, STEPS, Release
+from deploykit.release.values import SCRIPTS, STEPS, Moment, Release
 
 AtCrash = Literal["again", "skip", "stop"]
 
@@ -51,10 +51,10 @@ class RollbackPlan:
 
 @attrs.frozen(kw_only=True, slots=True)
 class PrunePlan:
-    """Which releases leave the disk, and which one waits to become the next."""
+    """Which releases leave the disk, and which ones wait to become the next, newest first."""
 
     remove: tuple[Release, ...]
-    spare: Release | None
+    spares: tuple[Release, ...]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -74,16 +74,27 @@ class RecoveryPlan:
     why: str = ""
 
 
-def plan_deploy(state: SiteState, live: str, *, recycle: bool, scripts: frozenset[str], activate: bool) -> DeployPlan:
+def plan_deploy(
+    state: SiteState,
+    live: str,
+    *,
+    now: Moment,
+    grace: float,
+    recycle: bool,
+    scripts: frozenset[str],
+    activate: bool,
+) -> DeployPlan:
     """Plan a deploy of a new release.
 
     Args:
         live: the live release's name, or empty.
+        grace: seconds for which a release that was live is not touched.
         recycle: a spare may be used up.
         scripts: the scripts there are, and `health-url` where one is set.
         activate: all of it; else only up to and with `finalize`.
     """
-    spare = next((r for r in state.releases if r.spare and r.present and not r.pinned and r.name != live), None)
+    spares = (r for r in reversed(state.releases) if r.spare and r.present and not r.pinned and r.name != live)
+    spare = next((r for r in spares if r.rested(now, grace)), None)
     last = STEPS if activate else STEPS[: STEPS.index("finalize") + 1]
     steps = tuple(s for s in last if s not in (*SCRIPTS, "health-url") or s in scripts)
     return DeployPlan(seq=state.next_seq, recycle=spare if recycle else None, previous=live, steps=steps)
@@ -133,11 +144,12 @@ def _rollback_target(state: SiteState, live: str, to: str) -> tuple[Release | No
     return (gone[-1], "") if gone else (None, "no earlier good release is known")
 
 
-def plan_prune(state: SiteState, live: str, *, keep: int, recycle: bool) -> PrunePlan:
+def plan_prune(state: SiteState, live: str, *, now: Moment, grace: float, keep: int, recycle: bool) -> PrunePlan:
     """Decide what leaves the disk. Never: the live one, the last good one, pinned ones, the newest prepared one.
 
     A failed release never pushes a good one out: of those that never were good only the newest stays, beyond the
-    `keep` good ones.
+    `keep` good ones. One that was live less than `grace` seconds ago stays, and one more spare with it: where deploys
+    follow each other fast, the next one would else find none that may be touched yet.
     """
     present = [r for r in reversed(state.releases) if r.present]
     fixed = {r.name for r in present if r.pinned or r.name == live}
@@ -149,8 +161,10 @@ def plan_prune(state: SiteState, live: str, *, keep: int, recycle: bool) -> Prun
     other = [r for r in present if r.status in ("failed", "interrupted", "withdrawn") and r.name != live]
     kept = fixed | {r.name for r in good[:keep]} | {r.name for r in prepared[:1]} | {r.name for r in other[:1]}
     beyond = [r for r in present if r.name not in kept]
-    spare = beyond[0] if recycle and beyond else None
-    return PrunePlan(remove=tuple(r for r in beyond if r is not spare), spare=spare)
+    resting = [r for r in beyond if not r.rested(now, grace)]
+    ready = [r for r in beyond if r not in resting]
+    wanted = (2 if resting else 1) if recycle else 0
+    return PrunePlan(remove=tuple(ready[wanted:]), spares=(*resting, *ready[:wanted]) if recycle else ())
 
 
 def plan_recovery(entry: Entry, live: str, answers: Mapping[str, AtCrash]) -> RecoveryPlan:

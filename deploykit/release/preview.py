@@ -8,6 +8,7 @@ import attrs
 
 from deploykit.errors import TreeError
 from deploykit.release import preflight
+from deploykit.release.boot import moment
 from deploykit.release.operation import tag_of
 from deploykit.release.plan import plan_deploy
 from deploykit.release.preflight import Allowances
@@ -61,7 +62,13 @@ def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowa
     preflight.check_not_older(source, here, found.commit, allow, site.settings)
     ground, warning = preflight.look(source, found.tree, site, allow)
     plan = plan_deploy(
-        state, live, recycle=site.settings.recycle, scripts=ground.optional_steps(site.settings), activate=True
+        state,
+        live,
+        now=moment(),
+        grace=site.settings.grace,
+        recycle=site.settings.recycle,
+        scripts=ground.optional_steps(site.settings),
+        activate=True,
     )
     added: list[bytes] = []
     changed: list[bytes] = []

@@ -91,8 +91,13 @@ def clean_environment(identity: Identity | None, extra: Mapping[str, str]) -> di
     return environment
 
 
-def run_script(script: Script, on_output: OnOutput | None = None) -> StepRecord:
+def run_script(
+    script: Script, on_output: OnOutput | None = None, on_start: Callable[[int], None] | None = None
+) -> StepRecord:
     """Run it to its end and return the record; a non-zero exit or a time-out is a `failed` record.
+
+    Args:
+        on_start: called with its process's number as soon as there is one.
 
     Raises:
         ScriptFailed: it could not be started: not a file, not executable, not trusted, no interpreter.
@@ -102,6 +107,8 @@ def run_script(script: Script, on_output: OnOutput | None = None) -> StepRecord:
     try:
         process = _start(script)
         try:
+            if on_start is not None:
+                on_start(process.pid)
             run = _Run(script, process, on_output)
             _require_same(fd, script.path)
             timed_out = run.to_the_end(started + script.timeout)

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 import attrs
 
 from deploykit.errors import ReleaseError
-from deploykit.release.values import Operation, Release, Status, StepRecord
+from deploykit.release.values import Moment, Operation, Release, Status, StepRecord
 from deploykit.trees.durable import write_durably
 
 FORMAT: Final = 1
@@ -62,6 +62,26 @@ class SiteState:
         return attrs.evolve(
             self, operations=tuple(ordered), next_operation=max(self.next_operation, operation.number + 1)
         )
+
+    def with_departures(self, live: str, now: Moment, tried: str) -> SiteState:
+        """Note which releases are live no longer, and that the live one is.
+
+        Args:
+            tried: a release that may have been live for a short while.
+        """
+
+        def noted(release: Release) -> Release:
+            if release.name == live:
+                return attrs.evolve(release, left=0.0, left_boot="") if release.left_boot else release
+            if not release.present or not (release.activated or release.name == tried):
+                return release
+            # A time that lies ahead was taken by another container's clock: it counts from now.
+            ahead = release.left_boot == now.boot and release.left > now.seconds
+            if release.left_boot and not ahead:
+                return release
+            return attrs.evolve(release, left=now.seconds, left_boot=now.boot)
+
+        return attrs.evolve(self, releases=tuple(map(noted, self.releases)))
 
     def trimmed(self) -> SiteState:
         """Forget operations beyond the last 200, and releases gone from disk beyond the last 200."""

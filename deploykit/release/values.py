@@ -36,6 +36,14 @@ SCRIPTS = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class Moment:
+    """An instant that can be compared with another of the same boot: the machine's sleep counts, set clocks do not."""
+
+    boot: str
+    seconds: float
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class StepRecord:
     """One step: what became of it, how long it took, the exit code and capped output where a program ran."""
 
@@ -55,9 +63,11 @@ class Release:
         name: its directory below `releases/`.
         ref, tag, commit, tree: what it was made from; `tag` is the ref as people say it.
         present: its directory is on disk.
-        spare: it lies beyond the keep-limit and will become the next release.
+        spare: it lies beyond the keep-limit and will become the next release, or one after that.
         pinned: never pruned.
         created, activated: ISO 8601, UTC; `activated` is empty when it was never live.
+        left, left_boot: when it stopped being live, in seconds since that boot of the machine: no clock that somebody
+            sets has a part in it, and no reader outlives its boot. `left_boot` is empty while it is live, or never was.
     """
 
     seq: int
@@ -75,6 +85,12 @@ class Release:
     requested_by: str = ""
     request: str = ""
     detail: str = ""
+    left: float = 0.0
+    left_boot: str = ""
+
+    def rested(self, now: Moment, grace: float) -> bool:
+        """Tell whether it has not been live for `grace` seconds, so that who opened it then has had time to read."""
+        return self.left_boot != now.boot or now.seconds - self.left >= grace
 
 
 @attrs.frozen(kw_only=True, slots=True)

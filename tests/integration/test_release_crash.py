@@ -28,12 +28,12 @@ class Case:
     """A site with four releases behind it, copied anew before each run."""
 
     def __init__(self, base: Path, *, keep: int = 1, where: Path | None = None) -> None:
-        self.shop = Shop(base, SiteSettings(keep=keep, shared=("uploads/",)))
+        self.shop = Shop(base, SiteSettings(keep=keep, grace=0, shared=("uploads/",)))
         if where is not None:
             self.shop.path = where / "site"
         self.logged = base / "log"  # outside the site: the scripts' own writes are not what is swept
         self.settings = base / "site.toml"
-        self.settings.write_text(f'keep = {keep}\nshared = ["uploads/"]\n')
+        self.settings.write_text(f'keep = {keep}\ngrace = 0\nshared = ["uploads/"]\n')
         for n in range(1, 5):
             assert self.shop.put(self.files(n)).outcome == "success"
         self.template = base / "template"
@@ -366,7 +366,7 @@ def test_power_cut_without_durability_does_take_something_away(tmp_path: Path, d
     """The control: it shows that the cut above is a real one."""
     case = Case(tmp_path, where=disk.where)
     subprocess.run(["sync", "-f", disk.where], check=True)
-    case.settings.write_text("keep = 1\ndurable = false\n")
+    case.settings.write_text("keep = 1\ngrace = 0\ndurable = false\n")
     case.shop.commit({"a": b"5"})
     done = subprocess.run(case.deploy_argv("v5"), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["outcome"] == "success"

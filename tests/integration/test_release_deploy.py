@@ -36,7 +36,7 @@ def test_a_site_that_does_not_exist_yet_is_set_up_and_needs_no_scripts(shop: Sho
 
 def test_the_release_is_the_tree_that_git_would_check_out(shop: Shop, tmp_path: Path) -> None:
     for n in range(4):  # the last ones are recycled
-        shop.settings = SiteSettings(keep=1)
+        shop.settings = SiteSettings(keep=1, grace=0)
         shop.put({"a": b"%d" % n, f"d/{n}": b"x", "same": b"s", "l": (SYMLINK, b"a")})
         shop.repo.checkout(shop.live().commit, tmp_path / f"theirs{n}")
         ours = contents(shop.path / "current" / ".", ignore=[b"TAG", b".deploykit"])
@@ -54,7 +54,7 @@ def test_a_tracked_file_called_tag_is_left_as_it_is(shop: Shop) -> None:
 
 
 def test_scripts_run_in_order_in_the_release_with_the_tag_and_variables(shop: Shop) -> None:
-    say = 'echo "$(basename $0) $1 $2"; pwd; env | grep ^DEPLOYKIT_ | sort; readlink ../../current'
+    say = 'echo "$(basename $0) $1 $2"; pwd; env | grep ^DEPLOYKIT_ | grep -v _RUN= | sort; readlink ../../current'
     shop.put({"a": b"0"})
     result = shop.put(
         {"deploy/pre-deploy": script(say), "deploy/pre-link.sh": script(say), "deploy/post-deploy": script(say)},
@@ -196,7 +196,7 @@ def test_rollback_skips_failed_releases(shop: Shop) -> None:
 
 
 def test_rollback_to_what_is_gone_is_rebuilt_from_a_mirror_and_impossible_without(shop: Shop) -> None:
-    shop.settings = SiteSettings(keep=1, recycle=False)
+    shop.settings = SiteSettings(keep=1, recycle=False, grace=0)
     for n in range(1, 5):
         shop.put({"a": b"%d" % n})
     assert shop.runner.rollback_plan("v1").kind == "impossible"
@@ -326,7 +326,7 @@ def test_a_request_that_comes_again_is_answered_and_not_repeated(shop: Shop) -> 
 
 
 def test_shared_files_and_directories_are_linked_and_outlive_releases(shop: Shop) -> None:
-    shop.settings = SiteSettings(shared=("uploads/", "var/cache/", "config.ini"), keep=1)
+    shop.settings = SiteSettings(shared=("uploads/", "var/cache/", "config.ini"), keep=1, grace=0)
     refused = shop.put({"a": b"1"})
     assert refused.outcome == "refused"
     assert "config.ini is missing" in refused.detail
@@ -353,10 +353,10 @@ def test_a_shared_path_outside_the_release_is_refused(shop: Shop, path: str) -> 
 
 
 def test_a_changed_shared_setting_does_not_recycle_a_release_made_under_the_old_one(shop: Shop) -> None:
-    shop.settings = SiteSettings(keep=1, shared=("d/",))
+    shop.settings = SiteSettings(keep=1, grace=0, shared=("d/",))
     for n in range(3):
         shop.put({"a": b"%d" % n, "d/tracked": b"x"})
-    shop.settings = SiteSettings(keep=1)
+    shop.settings = SiteSettings(keep=1, grace=0)
     shop.put({"a": b"9", "d/tracked": b"x"})
     assert shop.read("d/tracked") == "x"
     assert not (shop.path / "current" / "d").is_symlink()
@@ -392,7 +392,7 @@ def test_what_scripts_leave_in_a_release_is_not_drift_but_a_later_edit_is(shop: 
 
 def test_a_recycled_release_has_nothing_of_its_former_life(shop: Shop) -> None:
     build = script("echo $DEPLOYKIT_TAG >> generated", "echo more >> a")
-    shop.settings = SiteSettings(keep=1, drift="ignore")
+    shop.settings = SiteSettings(keep=1, grace=0, drift="ignore")
     for n in range(1, 6):
         result = shop.put({"a": b"%d\n" % n, f"only-in-{n}": b"x", "deploy/pre-deploy": build})
         (shop.path / "current" / "trash").write_text("x")
@@ -406,7 +406,7 @@ def test_a_recycled_release_has_nothing_of_its_former_life(shop: Shop) -> None:
 
 
 def test_keep_pinned_and_last_good(shop: Shop) -> None:
-    shop.settings = SiteSettings(keep=2)
+    shop.settings = SiteSettings(keep=2, grace=0)
     for n in range(1, 4):
         shop.put({"a": b"%d" % n})
     shop.runner.pin("v1")
@@ -416,7 +416,7 @@ def test_keep_pinned_and_last_good(shop: Shop) -> None:
     assert next(r.tag for r in shop.runner.releases() if r.spare) == "v5"
     assert len(shop.names()) == 4
     shop.runner.pin("v1", pinned=False)
-    shop.settings = SiteSettings(keep=2, recycle=False)
+    shop.settings = SiteSettings(keep=2, recycle=False, grace=0)
     shop.put({"a": b"8"})
     assert {r.tag for r in shop.runner.releases() if r.present} == {"v7", "v8"}
     assert len(shop.names()) == 2
@@ -426,7 +426,7 @@ def test_keep_pinned_and_last_good(shop: Shop) -> None:
 
 
 def test_failed_releases_never_push_good_ones_out(shop: Shop) -> None:
-    shop.settings = SiteSettings(keep=2)
+    shop.settings = SiteSettings(keep=2, grace=0)
     for n in range(1, 4):
         shop.put({"a": b"%d" % n})
     for n in range(8):

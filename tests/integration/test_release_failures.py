@@ -215,7 +215,7 @@ def test_foreign_files_in_an_old_release_do_not_stop_a_deploy_by_another_user(tm
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-                runner = Runner(Site(site, SiteSettings(keep=1)))
+                runner = Runner(Site(site, SiteSettings(keep=1, grace=0)))
                 with Repository(shop.repo.path) as source:
                     result = runner.deploy(source, f"refs/tags/{tag}")
                 os.write(writing, f"{result.outcome} {result.detail}".encode())
@@ -242,7 +242,7 @@ def test_foreign_files_in_an_old_release_do_not_stop_a_deploy_by_another_user(tm
 
 
 def test_a_damaged_manifest_of_a_spare_only_costs_a_fresh_export(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, SiteSettings(keep=1))
+    shop = Shop(tmp_path, SiteSettings(keep=1, grace=0))
     for n in range(3):
         shop.put({"a": b"%d" % n})
     spare = next(r for r in shop.runner.releases() if r.spare)
@@ -255,7 +255,7 @@ def test_a_damaged_manifest_of_a_spare_only_costs_a_fresh_export(tmp_path: Path)
 
 
 def test_a_hostile_tree_is_a_failure_that_names_it_and_leaves_the_site(tmp_path: Path) -> None:
-    shop = Shop(tmp_path, SiteSettings(keep=1))
+    shop = Shop(tmp_path, SiteSettings(keep=1, grace=0))
     for n in range(3):
         shop.put({"a": b"%d" % n})
     blob = shop.repo.blob(b"x")

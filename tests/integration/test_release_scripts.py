@@ -299,7 +299,7 @@ def test_threat_34_nothing_of_our_own_environment_reaches_a_script(
     assert set(found) - {"PWD", "SHLVL", "_", "OLDPWD"} == {
         *("PATH", "LANG", "LC_ALL", "HOME", "APP_ENV"),
         *(f"DEPLOYKIT_{n}" for n in ("SITE", "SITE_DIR", "TAG", "REF", "COMMIT", "RELEASE", "PREVIOUS", "SHARED")),
-        *(f"DEPLOYKIT_{n}" for n in ("NODE", "REQUEST", "STEP")),
+        *(f"DEPLOYKIT_{n}" for n in ("NODE", "REQUEST", "STEP", "RUN")),
     }
     assert found["APP_ENV"] == "prod"
     assert found["DEPLOYKIT_TAG"] == "v1"

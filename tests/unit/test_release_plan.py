@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import attrs
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from deploykit.release.journal import Entry
 from deploykit.release.plan import (
+    DeployPlan,
     last_good,
     plan_deploy,
     plan_prune,
@@ -19,7 +20,9 @@ from deploykit.release.plan import (
     plan_rollback,
 )
 from deploykit.release.state import SiteState
-from deploykit.release.values import STEPS, Operation, Phase, Release, Status, StepRecord
+from deploykit.release.values import STEPS, Moment, Operation, Phase, Release, Status, StepRecord
+
+NOW = Moment(boot="this", seconds=1000.0)
 
 
 def _release(seq: int, status: Status = "good", **more: object) -> Release:
@@ -51,9 +54,10 @@ def test_pruning_never_takes_the_live_the_pinned_or_the_last_good_one_and_ends(
     state = _state(*releases)
     name = f"{live:05d}"
     back = last_good(state, name)
-    plan = plan_prune(state, name, keep=keep, recycle=recycle)
+    plan = plan_prune(state, name, now=NOW, grace=10, keep=keep, recycle=recycle)
     gone = {r.name for r in plan.remove}
-    touched = gone | ({plan.spare.name} if plan.spare else set())
+    touched = gone | {r.name for r in plan.spares}
+    assert len(plan.spares) <= int(recycle)
     assert name not in touched
     assert back is None or back.name not in touched
     assert not touched & {r.name for r in releases if r.pinned}
@@ -65,7 +69,83 @@ def test_pruning_never_takes_the_live_the_pinned_or_the_last_good_one_and_ends(
     assert not set(good[:keep]) & touched
     for release in plan.remove:
         state = state.with_release(attrs.evolve(release, present=False))
-    assert plan_prune(state, name, keep=keep, recycle=recycle).remove == ()
+    assert plan_prune(state, name, now=NOW, grace=10, keep=keep, recycle=recycle).remove == ()
+
+
+@given(
+    releases=_releases,
+    ages=st.lists(st.floats(-50, 50), min_size=12, max_size=12),
+    boots=st.lists(st.sampled_from(["this", "last", ""]), min_size=12, max_size=12),
+    live=st.integers(0, 12),
+    keep=st.integers(1, 5),
+    recycle=st.booleans(),
+)
+def test_what_was_live_a_moment_ago_is_neither_removed_nor_recycled(
+    releases: list[Release], ages: list[float], boots: list[str], live: int, keep: int, recycle: bool
+) -> None:
+    """Whatever the order they went in, and with ages that cannot be: from another boot, or from a time to come."""
+    marked = [
+        attrs.evolve(r, left=NOW.seconds - age, left_boot=boot)
+        for r, age, boot in zip(releases, ages, boots, strict=False)
+    ]
+    state = _state(*marked)
+    name = f"{live:05d}"
+    plan = plan_prune(state, name, now=NOW, grace=10, keep=keep, recycle=recycle)
+    young = {r.name for r, age in zip(marked, ages, strict=False) if r.left_boot == "this" and age < 10}
+    assert not young & {r.name for r in plan.remove}
+    for release in marked:
+        state = state.with_release(attrs.evolve(release, spare=release.name in {s.name for s in plan.spares}))
+    following = plan_deploy(state, name, now=NOW, grace=10, recycle=recycle, scripts=frozenset(), activate=True)
+    assert following.recycle is None or following.recycle.name not in young
+    ready = [s for s in plan.spares if s.name not in young]
+    assert len(ready) <= 2
+    assert (following.recycle is not None) == bool(ready)
+    # Once all have rested, no more than one spare stays.
+    later = Moment(boot="this", seconds=NOW.seconds + 100)
+    assert len(plan_prune(state, name, now=later, grace=10, keep=keep, recycle=recycle).spares) <= 1
+
+
+def test_deploys_faster_than_the_grace_recycle_all_the_same_once_they_go_on_for_longer() -> None:
+    """One deploy a second with ten seconds of grace: the disk holds what was live in these, and no deploy is fresh."""
+    state, live = SiteState(), ""
+    fresh, most = [], 0
+    for second in range(60):
+        now = Moment(boot="this", seconds=float(second))
+        plan = plan_deploy(state, live, now=now, grace=10, recycle=True, scripts=frozenset(), activate=True)
+        fresh.append(plan.recycle is None)
+        if plan.recycle is not None:
+            state = state.with_release(attrs.evolve(plan.recycle, present=False, spare=False))
+        made = _release(plan.seq, activated="now")
+        state, live = state.with_release(made).with_departures(made.name, now, made.name), made.name
+        pruned = plan_prune(state, live, now=now, grace=10, keep=3, recycle=True)
+        for release in state.releases:
+            gone = release in pruned.remove
+            state = state.with_release(
+                attrs.evolve(release, present=release.present and not gone, spare=release in pruned.spares)
+            )
+        most = max(most, len([r for r in state.releases if r.present]))
+    assert not any(fresh[20:]), fresh
+    assert most <= 3 + 10 + 2
+
+
+def test_departures_are_noted_once_and_forgotten_when_a_release_is_live_again() -> None:
+    state = _state(_release(1, activated="x"), _release(2, activated="x"), _release(3, "failed"), _release(4, "failed"))
+    first = state.with_departures("00002", NOW, "00003")
+    assert [(r.left, r.left_boot) for r in first.releases] == [(1000, "this"), (0, ""), (1000, "this"), (0, "")]
+    later = Moment(boot="this", seconds=2000.0)
+    assert first.with_departures("00002", later, "") == first, "the time of leaving does not move"
+    back = first.with_departures("00001", later, "")
+    assert [(r.left, r.left_boot) for r in back.releases[:2]] == [(0, ""), (2000, "this")]
+    earlier = Moment(boot="this", seconds=10.0)
+    assert first.with_departures("00002", earlier, "").releases[0].left == 10, "a time that lies ahead counts from now"
+
+
+@pytest.mark.parametrize(
+    ("left", "boot", "rested"),
+    [(990.1, "this", False), (990.0, "this", True), (0, "last", True), (1e9, "last", True), (1e9, "this", False)],
+)
+def test_a_release_has_rested_when_the_grace_is_over_or_the_boot(left: float, boot: str, rested: bool) -> None:
+    assert _release(1, left=left, left_boot=boot).rested(NOW, 10) is rested
 
 
 @given(releases=_releases, live=st.integers(0, 12))
@@ -93,15 +173,21 @@ def test_rollback_by_name_number_tag_or_commit() -> None:
     assert plan_rollback(state, "00004", "nothing").kind == "impossible"
 
 
+def _plan(state: SiteState, live: str, **more: Any) -> DeployPlan:
+    return plan_deploy(state, live, now=NOW, grace=10, **more)
+
+
 def test_a_deploy_uses_up_the_spare_and_only_a_spare() -> None:
     spare = _release(1, spare=True)
     state = _state(spare, _release(2))
-    plan = plan_deploy(state, "00002", recycle=True, scripts=frozenset(), activate=True)
+    plan = _plan(state, "00002", recycle=True, scripts=frozenset(), activate=True)
     assert (plan.seq, plan.recycle, plan.previous) == (3, spare, "00002")
     assert plan.steps == ("preflight", "export", "link-shared", "finalize", "activate")
-    assert plan_deploy(state, "00002", recycle=False, scripts=frozenset(), activate=True).recycle is None
-    assert plan_deploy(state, "00001", recycle=True, scripts=frozenset(), activate=True).recycle is None
-    prepared = plan_deploy(state, "00002", recycle=True, scripts=frozenset(["pre-link", "post-deploy"]), activate=False)
+    assert _plan(state, "00002", recycle=False, scripts=frozenset(), activate=True).recycle is None
+    assert _plan(state, "00001", recycle=True, scripts=frozenset(), activate=True).recycle is None
+    prepared = plan_deploy(
+        state, "00002", now=NOW, grace=10, recycle=True, scripts=frozenset(["pre-link", "post-deploy"]), activate=False
+    )
     assert prepared.steps == ("preflight", "export", "link-shared", "pre-link", "finalize")
 
 
