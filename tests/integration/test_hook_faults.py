@@ -326,7 +326,7 @@ def test_the_hooks_environment_does_not_reach_the_programs_it_starts(world: Worl
     (event,) = world.events()
     assert event.commit_count == 1
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()} - {"PWD", "_", "SHLVL", "OLDPWD"}
-    assert names == {"PATH", "LC_ALL", "GIT_DIR", "GIT_NO_REPLACE_OBJECTS", "GIT_OPTIONAL_LOCKS"}
+    assert names == {"PATH", "LC_ALL", "GIT_DIR", "GIT_NO_REPLACE_OBJECTS", "GIT_OPTIONAL_LOCKS", "GIT_NO_LAZY_FETCH"}
     assert not (world.root / "work" / "pwned").exists()
     assert not (world.root / "work" / "traced").exists()
 
