@@ -41,7 +41,7 @@ _MARKER: Final = "# deploykit hook: "
 _KEPT: Final = "10-kept"
 _ENTRY: Final = "50-deploykit"
 #: How hooks of others name the directory of hooks they run: by its name, or made of their own (Gitea, Forgejo).
-_OTHERS_DIRECTORY: Final = r"\bpost-receive\.d\b|\$\{?\w+\}?\.d\b|\$\(basename[^)]*\)\.d\b"
+_OTHERS_DIRECTORY: Final = r"""(?:\bpost-receive|\$\{?\w+\}?|\$\(basename[^)]*\))["']?\.d\b"""
 
 
 @attrs.frozen(kw_only=True, slots=True)

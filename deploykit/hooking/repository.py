@@ -83,11 +83,11 @@ class Repository:
         home = self._env.get("HOME", "")
         if not any(_mentions(place.format(home=home, git=self.path)) for place in _CONFIG_PLACES):
             return []
-        raw = run_program(
-            ("git", "config", "--null", "--get-regexp", r"^deploykit\."), env=self._env, deadline=monotonic() + 10
-        )
-        entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0") if entry)
-        return [(key.partition(".")[2], value if found else "true") for key, found, value in entries]
+        # All of it: asked for the keys of ours alone, git fails where there are none.
+        raw = run_program(("git", "config", "--null", "--list"), env=self._env, deadline=monotonic() + 10)
+        entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0"))
+        ours = ((key.removeprefix("deploykit."), v, found) for key, found, v in entries if key.startswith("deploykit."))
+        return [(key, value if found else "true") for key, value, found in ours]
 
     def stories(self, changes: Sequence[Change], *, deadline: float) -> list[Story]:
         """Tell what each change brought.
