@@ -7,7 +7,9 @@ topics. Every mistake is told at once, each with its place and what was expected
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -100,7 +102,10 @@ def default_spool(environ: Mapping[str, str]) -> tuple[str, bool]:
     """Return the system's spool where we may write to it, else the user's own; and whether it is the system's."""
     if os.access(SYSTEM_SPOOL, os.W_OK | os.X_OK):
         return SYSTEM_SPOOL, True
-    state = environ.get("XDG_STATE_HOME") or f"{environ.get('HOME') or _home()}/.local/state"
+    # Only absolute places count (XDG Base Directory): a relative one would be in the repository.
+    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if not state.startswith("/"):
+        state = f"{home if home.startswith('/') else _home()}/.local/state"
     return f"{state}/deploykit/spool", False
 
 
@@ -113,10 +118,34 @@ def _home() -> str:
         return "/nonexistent"
 
 
+#: More is no settings file of anybody's.
+_MAX_FILE: Final = 1 << 20
+
+
+def read_plain(path: str, limit: int = _MAX_FILE) -> bytes:
+    """Read a file that others may have put there: a push waits for no FIFO, and reads no device to its end.
+
+    Raises:
+        OSError: it cannot be read, is no file, or is longer than `limit` bytes.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) and path != os.devnull and os.path.realpath(path) != os.devnull:
+            raise OSError(errno.EINVAL, "not a plain file")
+        parts, size = list[bytes](), 0
+        while block := os.read(fd, limit + 1 - size):
+            parts.append(block)
+            size += len(block)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"longer than {limit} bytes")
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
 def _read(path: str) -> Mapping[str, object] | None:
     try:
-        with open(path, "rb") as file:
-            raw = file.read()
+        raw = read_plain(path)
     except FileNotFoundError:
         return None
     except OSError as error:

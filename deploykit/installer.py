@@ -3,7 +3,8 @@
 Rules:
 
 * The script gets the interpreter of this installation, and where its libraries are: it finds deploykit in a virtual
-  environment that is on nobody's PATH, in the environment git gives it, or none.
+  environment that is on nobody's PATH, in the environment git gives it, or none. If that environment is gone one day,
+  the script still starts, with the `python3` on PATH, and says what to do.
 * Installing twice changes nothing. A hook that is not ours stays, or moves to `<hook>.d/10-kept` when asked to chain;
   uninstalling puts it back. A hook that runs a `<hook>.d` itself (Gitea's, Forgejo's, GitLab's) gets ours in there.
 * A script is whole or not there: temporary name, fsync, rename, fsync of the directory.
@@ -12,6 +13,8 @@ Rules:
 from __future__ import annotations
 
 import os
+import re
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +40,8 @@ _SCRIPTS: Final[dict[Kind, str]] = {
 _MARKER: Final = "# deploykit hook: "
 _KEPT: Final = "10-kept"
 _ENTRY: Final = "50-deploykit"
-#: The kernel cuts the first line of a script at 256 bytes, older ones at 128.
-_LONGEST_SHEBANG: Final = 120
+#: How hooks of others name the directory of hooks they run: by its name, or made of their own (Gitea, Forgejo).
+_OTHERS_DIRECTORY: Final = r"""(?:\bpost-receive|\$\{?\w+\}?|\$\(basename[^)]*\))["']?\.d\b"""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -183,9 +186,10 @@ def _runs_a_directory(script: Path) -> bool:
     if not script.with_name(f"{script.name}.d").is_dir():
         return False
     try:
-        return f"{script.name}.d" in script.read_text(errors="replace") and os.access(script, os.X_OK)
+        text = script.read_text(errors="replace")
     except OSError:
         return False
+    return re.search(_OTHERS_DIRECTORY, text) is not None and os.access(script, os.X_OK)
 
 
 def _gitolite_place(path: Path) -> Place:
@@ -224,9 +228,9 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Don
     elif there == text and os.access(script, os.X_OK):
         return Done(path=script, kind=place.kind, change="unchanged")
     try:
-        script.parent.mkdir(parents=True, exist_ok=True)
+        _make_directory(script.parent)
         if kept is not None:
-            kept.parent.mkdir(exist_ok=True)
+            _make_directory(kept.parent)
             script.rename(kept)
         try:
             _write(script, text)
@@ -239,7 +243,8 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Don
             f"cannot write {script}: {error.strerror}", "run this as the owner of the directory"
         ) from error
     change: Literal["installed", "updated"] = "installed" if there is None or kept else "updated"
-    return Done(path=script, kind=place.kind, change=change, kept=kept, note=place.note)
+    note = "; ".join(filter(None, (_unreachable(script), place.note)))
+    return Done(path=script, kind=place.kind, change=change, kept=kept, note=note)
 
 
 def uninstall(path: Path, kind: Kind | None = None) -> Done:
@@ -278,7 +283,7 @@ def uninstall(path: Path, kind: Kind | None = None) -> Done:
 def is_ours(script: Path) -> bool:
     """Tell whether a file is a hook script of ours, of any version."""
     text = _read(script)
-    return text is not None and any(line.startswith(_MARKER) for line in text.split("\n", 8)[:8])
+    return text is not None and any(line.startswith(_MARKER) for line in text.split("\n", 16)[:16])
 
 
 def script_text(kind: Kind) -> str:
@@ -296,13 +301,25 @@ def script_text(kind: Kind) -> str:
 
 
 def _first_lines(python: str, flags: str) -> str:
-    """What makes the kernel run the script: a plain `#!`, or, where that is too long or has blanks, by way of sh."""
-    plain = f"#!{python} {flags}"
-    if len(plain) <= _LONGEST_SHEBANG and not any(c.isspace() for c in python):
-        return plain + "\n"
-    quoted = "'" + python.replace("'", "'\"'\"'") + "'"
-    # sh runs the line in between; to Python it is a text and means nothing.
-    return f"#!/bin/sh\n''':'\nexec {quoted} {flags} \"$0\" \"$@\"\n':'''\n"
+    """What makes the kernel run the script: by way of sh, so that an interpreter that is gone is told of in one line.
+
+    It also lets the interpreter's path be of any length and hold blanks, which a plain `#!` does not.
+    """
+    gone = f"deploykit: nothing queued: {python} is gone; run `deploykit hooks install` again"
+    # To Python all of it between the first and the last line is one text and means nothing.
+    return f"""#!/bin/sh
+''':'
+test -x {_quoted(python)} && exec {_quoted(python)} {flags} "$0" "$@"
+command -v python3 >/dev/null && exec python3 -I "$0" "$@"
+echo {_quoted(gone)} >&2
+exit 0
+':'''
+"""
+
+
+def _quoted(text: str) -> str:
+    """Quote for sh without three quotes in a row, which would end the text around it."""
+    return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def _starts(flags: list[str], library: list[str]) -> bool:
@@ -310,6 +327,32 @@ def _starts(flags: list[str], library: list[str]) -> bool:
     code = f"import sys; sys.path.extend({library!r}); import deploykit.hooking.git, deploykit.wire.codec"
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, env={}, check=False)
     return done.returncode == 0
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory of hooks like the one it is in: whoever runs those must be able to run these, whatever our
+    umask is, and whoever owns those may take these away again."""
+    if path.is_dir():
+        return
+    _make_directory(path.parent)
+    path.mkdir()
+    above = path.parent.stat()
+    if os.geteuid() == 0:
+        os.chown(path, above.st_uid, above.st_gid)
+    path.chmod(stat.S_IMODE(above.st_mode) | 0o700)
+
+
+def _unreachable(script: Path) -> str:
+    """Say so if others than this user run the script and cannot reach its interpreter."""
+    python = Path(sys.executable)
+    owner = script.parent.stat().st_uid
+    if owner in (os.geteuid(), 0):
+        return ""
+    for place in (*reversed(python.parents), python.resolve(), *python.resolve().parents):
+        found = place.stat()
+        if not found.st_mode & (stat.S_IXUSR if found.st_uid == owner else stat.S_IXGRP | stat.S_IXOTH):
+            return f"mind: uid {owner} may not enter or run {place}; install deploykit elsewhere, in /opt/deploykit say"
+    return ""
 
 
 def _read(script: Path) -> str | None:

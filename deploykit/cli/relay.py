@@ -19,8 +19,11 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 )
 @click.option("--once", is_flag=True, help="Send what waits, then end; 1 if something is left or became a dead letter.")
 @click.option("--deadline", default=60.0, show_default=True, help="With --once: seconds after which it ends anyway.")
+@click.option("--background", is_flag=True, help="Give way to all other work, and keep no directory busy.")
 @json_option
-def relay(config: Path | None, spool: Path | None, once: bool, deadline: float, as_json: bool) -> None:
+def relay(
+    config: Path | None, spool: Path | None, once: bool, deadline: float, background: bool, as_json: bool
+) -> None:
     """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it.
 
     Run by the spool's owner it sends everybody's records, run by another user its own.
@@ -32,6 +35,8 @@ def relay(config: Path | None, spool: Path | None, once: bool, deadline: float, 
     """
     from deploykit.daemons import relay as daemon
 
+    if background:
+        daemon.step_back()
     settings = load(config)
     if spool is not None:
         settings = attrs.evolve(settings, outbox=attrs.evolve(settings.outbox, path=spool, create=False))

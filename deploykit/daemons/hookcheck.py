@@ -102,9 +102,8 @@ def _script(place: installer.Place) -> Iterator[Finding]:
 def _does_not_start(script: Path, kind: installer.Kind) -> str:
     """Start the script's own interpreter as the kernel would, in an empty environment, and load what it loads."""
     text = script.read_text(errors="replace")
-    first, rest = text.split("\n", 1)
-    through_sh = re.match(r"''':'\nexec (.*) \"\$0\" \"\$@\"\n", rest)
-    command = shlex.split(through_sh[1] if through_sh else first[2:])
+    through_sh = re.search(r'exec (.*) "\$0" "\$@"\n', text.partition('"""')[0])
+    command = shlex.split(through_sh[1] if through_sh else text.partition("\n")[0][2:])
     library = re.search(r'^LIBRARY: "list\[str\]" = (\[.*?\])$', text, re.MULTILINE | re.DOTALL)
     module = "git" if kind == "gitolite" else kind
     code = f"import sys; sys.path.extend({library[1] if library else '[]'}); import deploykit.hooking.{module}"
@@ -161,7 +160,7 @@ def _samples(place: installer.Place, settings: HookSettings) -> list[Message]:
     if place.kind == "svn":
         youngest = subprocess.run(["svnlook", "youngest", path], env=env, capture_output=True, text=True, check=False)
         revision = int(youngest.stdout.strip() or 0)
-        return [svn.message_of(path, revision, settings, os.environ)] if revision else []
+        return [svn.message_of(path, revision, settings, os.environ)[0]] if revision else []
     return []
 
 

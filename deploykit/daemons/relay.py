@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 
@@ -11,6 +12,15 @@ from deploykit.daemons import lifecycle, logs
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
 from deploykit.settings import OutboxSettings, Settings
+
+#: What is added to the niceness of a relay that a hook started: it works while the next push comes in.
+_NICER = 10
+
+
+def step_back() -> None:
+    """Give way to other processes, and leave the directory this was started in: somebody's repository."""
+    os.nice(_NICER)
+    os.chdir("/")
 
 
 def open_outbox(settings: OutboxSettings) -> Outbox:

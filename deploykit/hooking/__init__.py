@@ -32,9 +32,12 @@ def run(kind: str, argv: Sequence[str] = (), stdin: bytes = b"") -> int:
     """
     strict = [False]
     try:
+        _open_standard()
         return _act(kind)(argv, stdin, strict)
     except DeploykitError as error:
         return trouble(str(error), strict=strict[0], code=error.exit_code)
+    except KeyboardInterrupt:
+        return trouble("interrupted", strict=strict[0])
     except Exception as error:  # noqa: BLE001 - whatever is wrong with us must not break a push
         return trouble(f"{type(error).__name__}: {error}", strict=strict[0])
 
@@ -57,6 +60,15 @@ def _act(kind: str) -> Callable[[Sequence[str], bytes, list[bool]], int]:
             from deploykit.hooking import debian
 
             return debian.main
+
+
+def _open_standard() -> None:
+    """Open what is closed of the standard descriptors: what we open ourselves must not be taken for one of them."""
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
 def trouble(text: str, *, strict: bool, code: int = 1) -> int:

@@ -1,7 +1,8 @@
 """From messages to the disk, and on: one durable write, then the relay is woken, or one is started.
 
 Rules: what is on the disk is safe; whatever goes wrong after that is told, never raised. A relay is started as the
-user who pushes, detached, with the settings file that the hook's settings name; it ends when the spool is empty.
+user who pushes, detached, with the settings file that the hook's settings name; it ends when the spool is empty, and
+gives way to pushes meanwhile.
 """
 
 from __future__ import annotations
@@ -96,9 +97,10 @@ def _send(outbox: Outbox, settings: HookSettings, environ: Mapping[str, str]) ->
         return ("no relay is at work",)
     if not os.access(settings.relay, os.R_OK):
         return (f"no relay is at work, and this user cannot read {settings.relay} to start one",)
-    command = [sys.executable, "-I", "-m", "deploykit", "relay", "--once", "--config", settings.relay]
+    command = [sys.executable, "-I", "-m", "deploykit", "relay", "--once", "--background"]
     try:
-        spawn_detached([*command, "--spool", outbox.path], child_environment(environ, {}))
+        where = ("--config", settings.relay, "--spool", outbox.path)
+        spawn_detached([*command, *where], child_environment(environ, {}))
     except OSError as error:
         return (f"no relay is at work, and none could be started: {error.strerror}",)
     return ()

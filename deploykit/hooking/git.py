@@ -58,7 +58,7 @@ def messages_of(
     Raises:
         InvalidName: the repository's name.
     """
-    push = parse_push(lines, settings.refs)
+    push = parse_push(lines, settings.refs, within=namespace(environ))
     notes: list[str] = []
     if push.refused:
         more = f" and {len(push.refused) - 1} more" if len(push.refused) > 1 else ""
@@ -71,19 +71,27 @@ def messages_of(
     name = repository_name(repository.path, settings, environ)
     try:
         stories = repository.stories(push.changes, deadline=monotonic() + settings.timeout)
-    except HookError as error:
+    except (HookError, OSError) as error:
         stories = [Story() for _ in push.changes]
         notes.append(f"without their commits: {error}")
     told = zip(push.changes, stories, strict=True)
     return _messages(name, told, pusher(environ), legacy=settings.legacy), push, tuple(notes)
 
 
-def parse_push(lines: bytes, refs: Sequence[str]) -> Push:
+def namespace(environ: Mapping[str, str]) -> str:
+    """Return what git leaves out of the refs it names to the hook, in a push to a part of a repository
+    (gitnamespaces(7)); else nothing."""
+    parts = environ.get("GIT_NAMESPACE", "").split("/")
+    return "".join(f"refs/namespaces/{part}/" for part in parts if part)
+
+
+def parse_push(lines: bytes, refs: Sequence[str], *, within: str = "") -> Push:
     """Read what git writes to the hook: `OLD NEW REF`, a line for each ref.
 
     Args:
         lines: as they came; a ref may hold any bytes.
         refs: patterns of those to tell of.
+        within: where in the repository the refs are; see `namespace`.
     """
     changes: list[Change] = []
     refused: list[str] = []
@@ -94,7 +102,7 @@ def parse_push(lines: bytes, refs: Sequence[str]) -> Push:
         old, _, rest = line.partition(b" ")
         new, _, ref = rest.partition(b" ")
         try:
-            name = parse_ref_name(ref.decode("utf-8", "surrogateescape"))
+            name = parse_ref_name(within + ref.decode("utf-8", "surrogateescape"))
             if not wanted(name, refs):
                 left_out += 1
                 continue

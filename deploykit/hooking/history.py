@@ -16,8 +16,8 @@ from deploykit.messages.source import COMMITS_TOLD
 class Brought(NamedTuple):
     """What one ref was brought.
 
-    `told` are the newest, at most `COMMITS_TOLD`; `total` is the number of all. `borders` are the commits just outside:
-    parents of those it was brought, or its own tip if that was there before.
+    `told` are the newest, at most as many as asked for; `total` is the number of all. `borders` are the commits just
+    outside: parents of those it was brought, or its own tip if that was there before.
     """
 
     total: int
@@ -25,12 +25,15 @@ class Brought(NamedTuple):
     borders: frozenset[str]
 
 
-def attribute(listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str]) -> list[Brought]:
+def attribute(
+    listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str], most: int = COMMITS_TOLD
+) -> list[Brought]:
     """Give each tip its commits.
 
     Args:
         listing: commits as (id, parents), no parent before all of its children (`git rev-list --date-order`).
         tips: a commit for each ref; they may repeat.
+        most: how many commits to tell of each, at least one.
     """
     reached: dict[str, int] = {}  # commit -> bits of the tips that reach it; what remains at the end is outside
     for place, tip in enumerate(tips):
@@ -55,7 +58,7 @@ def attribute(listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str])
             low = hit & -hit
             place = low.bit_length() - 1
             told[place].append(oid)
-            if len(told[place]) == COMMITS_TOLD:
+            if len(told[place]) == most:
                 wanting ^= low
             hit ^= low
     borders: list[list[str]] = [[] for _ in tips]

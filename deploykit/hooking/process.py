@@ -1,7 +1,8 @@
 """Start programs from a hook: what they see of our environment is an allow-list, and none outlives its deadline.
 
-By `posix_spawn` and pipes, because `subprocess` costs every push a third of an interpreter start. Linux only, as the
-rest of the outbox is.
+Rules: nothing here waits without a deadline, whatever a program does: reads nothing, prints nothing, closes its output
+and goes on. It has a process group of its own, which is killed whole. By `posix_spawn` and pipes, because `subprocess`
+costs every push a third of an interpreter start. Linux only, as the rest of the outbox is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Mapping, Sequence
-from time import monotonic
+from contextlib import suppress
+from time import monotonic, sleep
 
 from deploykit.errors import HookError
 
@@ -17,17 +19,24 @@ from deploykit.errors import HookError
 #: the hook must not thereby choose a library, a repository or a command.
 KEPT = ("HOME", "PATH", "TMPDIR", "USER", "LOGNAME")
 
+#: Where programs are looked for if the environment does not say: Subversion gives its hooks none.
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
 _SIGPIPE, _SIGKILL = 13, 9
 _CHUNK = 1 << 18
-#: What fits into a pipe that nobody reads: more requests than this are never outstanding.
-_ASK_AT_ONCE = 32 * 1024
 _MAX_OBJECT = 1 << 16
+#: How long a killed program may take to be gone; one that hangs in the kernel is left there.
+_DYING = 1.0
+
+
+class NoAnswer(HookError):
+    """A program is not there, or took too long. What it would have said is missing; everything else is known."""
 
 
 def child_environment(environ: Mapping[str, str], extra: dict[str, str]) -> dict[str, str]:
     """Return the environment for a program we start."""
     kept = {name: environ[name] for name in KEPT if name in environ}
-    kept["PATH"] = ":".join(part for part in kept.get("PATH", "").split(":") if part.startswith("/")) or os.defpath
+    kept["PATH"] = ":".join(part for part in kept.get("PATH", "").split(":") if part.startswith("/")) or DEFAULT_PATH
     return kept | {"LC_ALL": "C.UTF-8"} | extra
 
 
@@ -35,13 +44,13 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
     """Return the path of a program.
 
     Raises:
-        HookError: it is not installed, or not on PATH.
+        NoAnswer: it is not installed, or not on PATH.
     """
     for directory in env["PATH"].split(":"):
         path = f"{directory}/{name}"
         if directory.startswith("/") and os.access(path, os.X_OK):
             return path
-    raise HookError(f"{name} is not on PATH ({env['PATH']})", f"install {name}")
+    raise NoAnswer(f"{name} is not on PATH ({env['PATH']})", f"install {name}")
 
 
 class Program:
@@ -67,10 +76,12 @@ class Program:
         self._at = 0  # where in the buffer what was not looked at yet begins
         self._code: int | None = None
         self._in = -1
-        out, child_out = os.pipe()
+        self._unsent = memoryview(b"")
+        self._out, child_out = os.pipe()
         self._err = os.memfd_create("stderr")
         if stdin is None:
             child_in, self._in = os.pipe()
+            os.set_blocking(self._in, False)
         else:
             child_in = os.memfd_create("stdin")
             view = memoryview(stdin)
@@ -83,7 +94,7 @@ class Program:
             (os.POSIX_SPAWN_DUP2, self._err, 2),
         ]
         try:
-            self._pid = os.posix_spawn(path, list(argv), env, file_actions=actions, setsigdef=[_SIGPIPE])
+            self._pid = os.posix_spawn(path, list(argv), env, file_actions=actions, setpgroup=0, setsigdef=[_SIGPIPE])
         except OSError as error:
             self._pid = 0
             raise HookError(f"cannot start {path}: {error.strerror}") from error
@@ -92,9 +103,8 @@ class Program:
             os.close(child_out)
             if not self._pid:
                 self._close()
-        self._out = out
         self._poll = select.poll()
-        self._poll.register(out, select.POLLIN)
+        self._poll.register(self._out, select.POLLIN)
 
     def __enter__(self) -> Program:
         return self
@@ -105,26 +115,56 @@ class Program:
         self._close()
 
     def _close(self) -> None:
-        for fd in (self._in, getattr(self, "_out", -1), self._err):
+        for fd in (self._in, self._out, self._err):
             if fd >= 0:
                 os.close(fd)
         self._in = self._out = self._err = -1
 
     def _kill(self) -> None:
-        os.kill(self._pid, _SIGKILL)
-        self._reap()
+        with suppress(OSError):
+            os.killpg(self._pid, _SIGKILL)  # it is not reaped yet, so the number is its own
+        if not self._ends_by(monotonic() + _DYING):
+            self._code = -_SIGKILL
 
-    def _reap(self) -> int:
-        if self._code is None:
-            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
-        return self._code
+    def _ends_by(self, instant: float) -> bool:
+        """Wait for its end until then, and tell whether it came."""
+        pause = 0.0
+        while self._code is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+            elif monotonic() >= instant:
+                return False
+            else:
+                sleep(pause)
+                pause = min(pause + 0.0002, 0.02)
+        return True
+
+    def _late(self) -> HookError:
+        self._kill()
+        return NoAnswer(f"{self.name} took too long", "raise `timeout` in the hook's settings")
 
     def _more(self) -> bytes:
-        """Read what comes next; empty at the end."""
-        if not self._poll.poll(max(0.0, self._deadline - monotonic()) * 1000):
-            self._kill()
-            raise HookError(f"{self.name} took too long", "raise `timeout` in the hook's settings")
-        return os.read(self._out, _CHUNK)
+        """Read what comes next, handing over meanwhile what it takes; empty at the end."""
+        while True:
+            ready = dict(self._poll.poll(max(0.0, self._deadline - monotonic()) * 1000))
+            if not ready:
+                raise self._late()
+            if self._in in ready:
+                self._feed()
+            if self._out in ready:
+                return os.read(self._out, _CHUNK)
+
+    def _feed(self) -> None:
+        """Hand over as much of what is to be said as the pipe takes now."""
+        try:
+            self._unsent = self._unsent[os.write(self._in, self._unsent) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            self._unsent = self._unsent[:0]  # it reads no more: the end of its output tells the rest
+        if not self._unsent:
+            self._poll.unregister(self._in)
 
     def output(self, limit: int) -> bytes:
         """Read all it prints and wait for its end.
@@ -142,9 +182,10 @@ class Program:
         return b"".join(parts)
 
     def _end(self) -> None:
-        code = self._reap()
-        if code != 0:
-            raise HookError(f"{self.name} failed ({code}): {self._said()}")
+        if not self._ends_by(self._deadline):
+            raise self._late()
+        if self._code != 0:
+            raise HookError(f"{self.name} failed ({self._code}): {self._said()}")
 
     def _said(self) -> str:
         text = os.pread(self._err, 4096, 0).decode("utf-8", "replace").strip()
@@ -158,20 +199,12 @@ class Program:
         Raises:
             HookError: it ended, or took too long.
         """
-        answers = []
-        at = 0
-        while at < len(requests):
-            size, start = 0, at
-            while at < len(requests) and size + len(requests[at]) < _ASK_AT_ONCE:
-                size += len(requests[at]) + 1
-                at += 1
-            try:
-                os.write(self._in, "".join(f"{r}\n" for r in requests[start:at]).encode())
-            except BrokenPipeError:
-                self._end()
-                raise HookError(f"{self.name} ended too early: {self._said()}") from None
-            answers += [self._answer() for _ in range(start, at)]
-        return answers
+        if not requests:
+            return []
+        # All is offered at once and taken as it is read: whatever the pipes hold, neither waits for the other.
+        self._unsent = memoryview("".join(f"{request}\n" for request in requests).encode())
+        self._poll.register(self._in, select.POLLOUT)
+        return [self._answer() for _ in requests]
 
     def _answer(self) -> tuple[str, str, bytes]:
         while (end := self._buffer.find(b"\n", self._at)) < 0:

@@ -8,19 +8,27 @@ of its own.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple
 
+from deploykit.errors import HookError
 from deploykit.hooking.commits import Parsed, parse_commit
 from deploykit.hooking.history import Brought, attribute, parse_listing
 from deploykit.hooking.process import Program, child_environment, run_program
+from deploykit.hooksettings import read_plain
 from deploykit.messages.source import COMMITS_TOLD, Commit
 from deploykit.names import ObjectId, RefName, is_zero
 
 #: Commits looked at in search of straight lines; with more, one listing is quicker.
 _LOOK_AT_MOST = 4 * COMMITS_TOLD
+#: Commits told of in one push: of more than 2,000 refs each tells fewer, so that a mirrored repository fits the spool.
+_TOLD_IN_ALL = 2000 * COMMITS_TOLD
+#: Refs times commits that are told apart, some seconds of work: beyond it a push goes without its commits.
+_TELL_APART = 1 << 33
+_MAX_CONFIG = 1 << 22
 _CONFIG_PLACES = (
     "/etc/gitconfig",
     "{home}/.gitconfig",
@@ -64,8 +72,10 @@ class Repository:
 
     def __init__(self, path: str, environ: Mapping[str, str]) -> None:
         self.path = path
+        self._most = COMMITS_TOLD
         # Replace refs and grafts would show another history than the one that was pushed.
         told = {"GIT_DIR": path, "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
+        told["GIT_NO_LAZY_FETCH"] = "1"  # what is not here is not fetched from elsewhere meanwhile
         self._env = child_environment(environ, told)
 
     def config(self) -> list[tuple[str, str]]:
@@ -73,11 +83,11 @@ class Repository:
         home = self._env.get("HOME", "")
         if not any(_mentions(place.format(home=home, git=self.path)) for place in _CONFIG_PLACES):
             return []
-        raw = run_program(
-            ("git", "config", "--null", "--get-regexp", r"^deploykit\."), env=self._env, deadline=monotonic() + 10
-        )
-        entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0") if entry)
-        return [(key.partition(".")[2], value if found else "true") for key, found, value in entries]
+        # All of it: asked for the keys of ours alone, git fails where there are none.
+        raw = run_program(("git", "config", "--null", "--list"), env=self._env, deadline=monotonic() + 10)
+        entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0"))
+        ours = ((key.removeprefix("deploykit."), v, found) for key, found, v in entries if key.startswith("deploykit."))
+        return [(key, value if found else "true") for key, value, found in ours]
 
     def stories(self, changes: Sequence[Change], *, deadline: float) -> list[Story]:
         """Tell what each change brought.
@@ -92,10 +102,11 @@ class Repository:
         with Program(("git", "cat-file", "--batch"), env=self._env, deadline=deadline) as batch:
             reader = _Reader(batch)
             moves = _moves(reader, changes, there)
+            self._most = max(1, min(COMMITS_TOLD, _TOLD_IN_ALL // len(there)))
             brought, forced = self._brought(reader, moves, changes, deadline)
-            reader.read(oid for one in brought.values() for oid in one.told)
+            reader.read(oid for one in brought.values() for oid in one.told[: self._most])
             for place, one in brought.items():
-                commits = tuple(reader.known[oid].commit for oid in one.told if oid in reader.known)
+                commits = tuple(reader.known[oid].commit for oid in one.told[: self._most] if oid in reader.known)
                 stories[place] = Story(one.total, commits, place in forced)
         return stories
 
@@ -107,20 +118,25 @@ class Repository:
         left = _straight(reader, [move for move in moves if move.base], found)
         if len(left) > 1:
             listing = self._list([m.tip for m in left], [m.base for m in left], deadline)
-            for move, one in zip(left, attribute(listing, [m.tip for m in left]), strict=True):
+            for move, one in zip(left, self._attribute(listing, [m.tip for m in left]), strict=True):
                 if one.borders <= {move.base}:
                     found[move.place] = one
         for move in left:
             if move.place not in found:
                 listing = self._list([move.tip], [move.base], deadline)
-                (found[move.place],) = attribute(listing, [move.tip])
+                (found[move.place],) = self._attribute(listing, [move.tip])
         # Old is behind new exactly if it is a parent of something that only new reaches.
         forced = {m.place for m in moves if m.base and m.base != m.tip and m.base not in found[m.place].borders}
         if created:
             tips = [move.tip for move in created]
             listing = self._list(tips, self._before(changes, deadline), deadline)
-            found |= {move.place: one for move, one in zip(created, attribute(listing, tips), strict=True)}
+            found |= {move.place: one for move, one in zip(created, self._attribute(listing, tips), strict=True)}
         return found, forced
+
+    def _attribute(self, listing: Sequence[tuple[str, list[str]]], tips: Sequence[str]) -> list[Brought]:
+        if len(listing) * len(tips) > _TELL_APART:
+            raise HookError(f"{len(tips)} refs with {len(listing)} commits are too many to tell apart")
+        return attribute(listing, tips, self._most)
 
     def _list(self, tips: Iterable[str], without: Iterable[str], deadline: float) -> list[tuple[str, list[str]]]:
         """List what is reachable from `tips` and not from `without`, newest first, children before parents."""
@@ -222,10 +238,9 @@ def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, Brought]
 def _mentions(path: str) -> bool:
     """Tell whether a configuration file may hold a setting of ours, itself or by an include."""
     try:
-        with open(path, "rb") as file:
-            text = file.read().lower()
-    except OSError:
-        return False
+        text = read_plain(path, _MAX_CONFIG).lower()
+    except OSError as error:
+        return error.errno == errno.EFBIG  # git is asked
     return b"deploykit" in text or b"[include" in text
 
 

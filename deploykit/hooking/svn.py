@@ -1,7 +1,8 @@
 """Subversion's post-commit (REPO REV TXN) to a message: one revision, and all the projects it touches.
 
 Rules: Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
-What a commit changed is asked of svnlook alone, by revision number; nothing of it becomes an argument.
+What a commit changed is asked of svnlook alone, by revision number; nothing of it becomes an argument. Where svnlook is
+missing or takes too long, the event goes without what it would have said.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from deploykit.errors import HookError
 from deploykit.hooking import say
 from deploykit.hooking.delivery import queue
 from deploykit.hooking.place import host_source, repository_name
-from deploykit.hooking.process import Program, child_environment
+from deploykit.hooking.process import NoAnswer, Program, child_environment
 from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.base import new_id
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
@@ -40,32 +41,30 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     path, revision = os.path.realpath(argv[0]), int(argv[1])
     settings = load_hook_settings(path)
     strict[0] = settings.strict
-    message = message_of(path, revision, settings, os.environ)
-    say(str(queue([message], settings, os.environ)))
+    message, notes = message_of(path, revision, settings, os.environ)
+    say(str(queue([message], settings, os.environ, notes=notes)))
     return 0
 
 
-def message_of(path: str, revision: int, settings: HookSettings, environ: Mapping[str, str]) -> RevisionCommitted:
-    """Make the event of one revision.
+def message_of(
+    path: str, revision: int, settings: HookSettings, environ: Mapping[str, str]
+) -> tuple[RevisionCommitted, tuple[str, ...]]:
+    """Make the event of one revision, with what a person should know besides.
 
     Raises:
-        HookError: svnlook cannot be run, failed or took too long.
+        HookError: svnlook cannot be started, or knows no such revision.
     """
-    env = child_environment(environ, {})
-    deadline = monotonic() + settings.timeout
-    with ExitStack() as stack:
-        asked = [  # all three at once
-            stack.enter_context(
-                Program(("svnlook", what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
-            )
-            for what in ("info", "dirs-changed", "changed")
-        ]
-        info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
+    info, dirs, changed = "", "", ""
+    notes: tuple[str, ...] = ()
+    try:
+        info, dirs, changed = _look(path, revision, monotonic() + settings.timeout, environ)
+    except NoAnswer as error:
+        notes = (f"without author, log and directories: {error}",)
     told = parse_info(info)
     listed = [line for line in dirs.split("\n") if line]
     layout = {*settings.trunk, *settings.branches, *settings.tags}
     thread = new_id()
-    return RevisionCommitted(
+    message = RevisionCommitted(
         id=thread,
         correlation_id=thread,
         source=host_source("svn"),
@@ -78,6 +77,21 @@ def message_of(path: str, revision: int, settings: HookSettings, environ: Mappin
         dir_count=len(listed),
         projects=svn_projects(changed_dirs(changed), layout)[:_PROJECTS],
     )
+    return message, notes
+
+
+def _look(path: str, revision: int, deadline: float, environ: Mapping[str, str]) -> tuple[str, str, str]:
+    """Ask for what `svnlook` calls info, dirs-changed and changed: all three at once."""
+    env = child_environment(environ, {})
+    with ExitStack() as stack:
+        asked = [
+            stack.enter_context(
+                Program(("svnlook", what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
+            )
+            for what in ("info", "dirs-changed", "changed")
+        ]
+        info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
+    return info, dirs, changed
 
 
 def changed_dirs(changed: str) -> list[str]:

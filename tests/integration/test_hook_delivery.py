@@ -148,6 +148,7 @@ def test_the_relay_that_is_started_is_nobodys_child_and_holds_nothing_of_the_pus
         pids = _relays(world)
         try:
             (pid,) = pids
+            eventually(lambda: str(Path(f"/proc/{pid}/cwd").readlink()) == "/", "the relay to be on its way")
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             assert int(stat[3]) == pid, "it is in somebody else's session"
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -160,6 +161,8 @@ def test_the_relay_that_is_started_is_nobodys_child_and_holds_nothing_of_the_pus
             }
             for fd in range(3):
                 assert str(Path(f"/proc/{pid}/fd/{fd}").readlink()) == "/dev/null"
+            assert str(Path(f"/proc/{pid}/cwd").readlink()) == "/", "it keeps the repository's directory busy"
+            assert int(stat[16]) - os.nice(0) == 10, "it takes the processor from the next push"
             if world.is_root:
                 assert Path(f"/proc/{pid}").stat().st_uid == PUSHER
         finally:

@@ -185,7 +185,7 @@ def test_a_missing_package_is_one_line_and_the_other_hooks_still_run(world: Worl
     chained = world.directory("shop.git/hooks/post-receive.d")
     world.write(chained / "60-after", f"#!/bin/sh\ncat > {world.root}/work/heard\n", 0o755)
     line = pushed(world, work)
-    assert f"nothing queued: {copy}/bin/python has no deploykit (No module named 'deploykit')" in line
+    assert f"nothing queued: no deploykit in {copy}/bin/python (No module named 'deploykit')" in line
     assert "run `deploykit hooks install` again" in line
     assert "refs/heads/main" in (world.root / "work" / "heard").read_text()
 
@@ -200,16 +200,83 @@ def test_an_environment_that_moved_is_found_by_the_interpreter_itself(world: Wor
     assert "1 event queued" in pushed(world, work)
 
 
-def test_a_script_copied_by_hand_finds_the_interpreter_in_its_settings(world: World) -> None:
-    origin = world.origin(install=False)
+def test_an_environment_that_is_gone_is_one_line(world: World) -> None:
+    """What happens to most installations some day: somebody removes the virtual environment."""
+    origin = world.origin()
     work = world.clone(origin)
-    source = next(world.python.parent.parent.glob("lib/*/site-packages/deploykit/_hooks/git/post-receive"))
-    text = source.read_text().replace("/usr/bin/env python3", f"{_bare_python(world)} -I", 1)
-    world.write(origin / "hooks" / "post-receive", text, 0o755)
-    line = pushed(world, work)
-    assert "has no deploykit" in line
+    script = origin / "hooks" / "post-receive"
+    gone = world.root / "gone"
+    world.write(script, script.read_text().replace(str(world.python.parent.parent), str(gone)), 0o755)
+    line = pushed(world, work)  # git finds some python3, as most machines have one
+    assert line.startswith("deploykit: nothing queued: ")
+    assert "run `deploykit hooks install` again" in line
     world.settle(origin, f'python = "{world.python}"\n')
     assert "1 event queued" in pushed(world, work)
+    feed = f"{'0' * 40} {'1' * 40} refs/heads/main\n".encode()
+    done = world.run(script, cwd=origin, data=feed, env={"PATH": "/nonexistent"})
+    said = f"deploykit: nothing queued: {gone}/bin/python is gone; run `deploykit hooks install` again"
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (0, "", [said])
+
+
+def by_hand(world: World, name: str, target: Path, python: str | Path) -> Path:
+    """Copy one script as it is shipped, for an interpreter that stands for the machine's python3."""
+    (source,) = world.python.parent.parent.glob(f"lib/*/site-packages/deploykit/_hooks/{name}")
+    text = source.read_text()
+    assert text.startswith("#!/usr/bin/env python3\n")
+    return world.write(target, text.replace("/usr/bin/env python3", f"{python} -I", 1), 0o755)
+
+
+@pytest.mark.parametrize("place", ["file", "single quotes", "git config"])
+def test_a_script_copied_by_hand_finds_the_interpreter_in_its_settings(world: World, place: str) -> None:
+    origin = world.origin(install=False)
+    work = world.clone(origin)
+    by_hand(world, "git/post-receive", origin / "hooks" / "post-receive", _bare_python(world))
+    line = pushed(world, work)
+    assert "nothing queued: no deploykit in" in line
+    assert "python = " in line
+    if place == "git config":
+        world.git("config", "deploykit.python", world.python, cwd=origin)
+    else:
+        quote = "'" if "single" in place else '"'
+        world.settle(origin, f"python={quote}{world.python}{quote}\n")
+    assert "1 event queued" in pushed(world, work)
+
+
+def test_an_interpreter_that_has_no_deploykit_either_is_named(world: World) -> None:
+    origin = world.origin(install=False, settings='python = "/usr/bin/false"\n')
+    bare = _bare_python(world)
+    world.settle(origin, f'python = "{bare}"\n')
+    by_hand(world, "git/post-receive", origin / "hooks" / "post-receive", bare)
+    work = world.clone(origin)
+    assert f"no deploykit in {bare} and {bare} (" in pushed(world, work)
+
+
+@pytest.mark.parametrize("kind", ["svn", "jenkins", "debian"])
+def test_every_script_copied_by_hand_finds_the_interpreter_in_its_settings(world: World, kind: str) -> None:
+    bare = _bare_python(world)
+    where = world.directory("place")
+    settings = world.write(where / "deploykit.toml", f'spool = "{world.spool}"\npython = "{world.python}"\n')
+    name = {"svn": "post-commit", "jenkins": "jenkins-notify", "debian": "reprepro-incoming"}[kind]
+    script = by_hand(world, f"{kind}/{name}", world.root / name, bare)
+    words = {"svn": (where, "7"), "jenkins": ("--config", settings, "begin"), "debian": (f"--config={settings}",)}[kind]
+    says = {"svn": "svnlook", "jenkins": "JOB_NAME is not set", "debian": "incoming, archive, reprepro not set"}[kind]
+    done = world.run(script, *words)
+    assert done.returncode == 0
+    (line,) = lines(done)
+    assert says in line
+
+
+def test_the_directory_a_build_runs_in_chooses_no_interpreter(world: World) -> None:
+    """Threat 34: a build's workspace holds what anybody may have committed."""
+    workspace = world.directory("workspace")
+    evil = world.write(workspace / "evil", f"#!/bin/sh\ntouch {workspace}/pwned\n", 0o755)
+    world.write(workspace / "deploykit.toml", f'python = "{evil}"\n')
+    world.directory("workspace/begin")
+    world.write(workspace / "begin" / "deploykit.toml", f'python = "{evil}"\n')
+    script = by_hand(world, "jenkins/jenkins-notify", world.root / "jenkins-notify", _bare_python(world))
+    done = world.run(script, "begin", cwd=workspace)
+    assert "no deploykit in" in lines(done)[0]
+    assert not (workspace / "pwned").exists()
 
 
 def _bare_python(world: World) -> Path:
@@ -296,6 +363,64 @@ def test_nobody_listening_is_no_trouble(world: World) -> None:
     assert [e.new for e in world.events()] == [commit]
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_are_no_trouble(world: World, closed: str) -> None:
+    """What the hook opens itself must not be taken for one of them: a record is no place for our line to the pusher."""
+    work = world.directory("work")
+    script = world.directory("bin") / "jenkins-notify"
+    assert world.deploykit("hooks", "install", "--kind", "jenkins", world.root / "bin").returncode == 0
+    settings = world.write(work / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\n')
+    command = f"{script} --config {settings} success {closed}; echo $? > {work}/code"
+    world.run(needs("sh", package="dash"), "-c", command, env={"JOB_NAME": "shop"})
+    assert (work / "code").read_text().strip() == "0"
+    assert [type(event).__name__ for event in world.events()] == ["BuildFinished"]
+    origin = world.origin()
+    world.git("clone", "--quiet", origin, work / "clone")
+    commit = world.commit(work / "clone")
+    world.git("push", "origin", "HEAD:main", cwd=work / "clone")
+    world.empty_spool()
+    feed = f"{commit} {commit} refs/heads/main\n"
+    command = f"printf '{feed}' | {origin}/hooks/post-receive {closed.replace('<&-', '')}; echo $? > {work}/code"
+    world.run(needs("sh", package="dash"), "-c", command, cwd=origin)
+    assert (work / "code").read_text().strip() == "0"
+    assert [event.new for event in world.events()] == [commit]
+
+
+def test_a_settings_file_that_nobody_writes_to_holds_no_push(world: World) -> None:
+    """Whoever may write to the repository's directory could else let every push into it hang."""
+    origin = world.origin()
+    work = world.clone(origin)
+    (origin / "deploykit.toml").unlink()
+    os.mkfifo(origin / "deploykit.toml")
+    (origin / "deploykit.toml").chmod(0o666)
+    assert f"nothing queued: cannot read {origin}/deploykit.toml: not a plain file" in pushed(world, work)
+    (origin / "deploykit.toml").unlink()
+    (origin / "deploykit.toml").symlink_to("/dev/zero")
+    assert f"nothing queued: cannot read {origin}/deploykit.toml: not a plain file" in pushed(world, work)
+
+
+def test_a_git_that_hangs_on_its_own_settings_holds_no_push(world: World) -> None:
+    origin = world.origin(settings="timeout = 1\n")
+    home = world.directory("home")
+    os.mkfifo(home / ".gitconfig")
+    (home / ".gitconfig").chmod(0o666)
+    feed = f"{'0' * 40} {'1' * 40} refs/heads/main\n".encode()
+    done = world.run(origin / "hooks" / "post-receive", cwd=origin, data=feed, env={"HOME": str(home)}, timeout=60)
+    (line,) = lines(done)
+    assert "1 event queued" in line
+    assert "git cat-file took too long" in line
+
+
+def test_what_is_left_out_is_said_in_printable_characters(world: World) -> None:
+    """Threat 23: a line for the pusher's terminal holds no escape sequence, whatever a ref is called."""
+    origin = world.origin()
+    feed = b"%s %s refs/heads/\x1b[2J\x07x\xff\n" % (b"0" * 40, b"1" * 40)
+    done = world.run(origin / "hooks" / "post-receive", cwd=origin, data=feed)
+    (line,) = lines(done)
+    assert "left out" in line
+    assert line.isprintable()
+
+
 # -- the environment ---------------------------------------------------------------------------------------------------
 
 
@@ -326,7 +451,7 @@ def test_the_hooks_environment_does_not_reach_the_programs_it_starts(world: Worl
     (event,) = world.events()
     assert event.commit_count == 1
     names = {line.partition("=")[0] for line in seen.read_text().splitlines()} - {"PWD", "_", "SHLVL", "OLDPWD"}
-    assert names == {"PATH", "LC_ALL", "GIT_DIR", "GIT_NO_REPLACE_OBJECTS", "GIT_OPTIONAL_LOCKS"}
+    assert names == {"PATH", "LC_ALL", "GIT_DIR", "GIT_NO_REPLACE_OBJECTS", "GIT_OPTIONAL_LOCKS", "GIT_NO_LAZY_FETCH"}
     assert not (world.root / "work" / "pwned").exists()
     assert not (world.root / "work" / "traced").exists()
 

@@ -347,6 +347,94 @@ def test_a_push_of_two_thousand_refs_reads_them_with_one_git(world: World) -> No
     assert {(e.kind, e.commit_count) for e in world.events()} == {("moved", 1)}
 
 
+def test_beyond_two_thousand_refs_each_tells_fewer_commits_and_all_are_counted(world: World) -> None:
+    """A mirrored repository with all its tags: 50 commits for each would not fit one record file."""
+    origin = world.origin()
+    work = world.clone(origin)
+    head = "commit refs/heads/main\ncommitter A <a@b>"
+    import_commits(world, work, "".join(f"{head} {1600000000 + n} +0000\ndata 6\nn{n:05}\n" for n in range(3_000)))
+    world.git("push", "--quiet", "origin", "main", cwd=work)
+    tips = rev_list(world, work, "main")[:2_500]
+    world.git("update-ref", "-d", "refs/heads/main", cwd=origin)
+    world.empty_spool()
+    feed = "".join(f"{ZERO_ID} {oid} refs/tags/t{n}\n" for n, oid in enumerate(tips)).encode()
+    done = world.run(origin / "hooks" / "post-receive", cwd=origin, data=feed)
+    assert "2500 events queued in" in lines(done)[0]
+    assert [(e.commit_count, len(e.commits)) for e in world.events()] == [(3_000 - n, 40) for n in range(2_500)]
+
+
+def test_a_push_into_a_namespace_is_told_by_the_refs_that_really_moved(world: World) -> None:
+    """git names them to the hook as the pusher sees them: a mirror would look at somebody else's branch."""
+    origin = world.origin()
+    work = world.clone(origin)
+    commit = world.commit(work)
+    within = "--receive-pack=git --namespace=a/b receive-pack"
+    done = world.git("push", within, "origin", "main", cwd=work)
+    assert world.events() == []
+    assert "1 ref is not among `refs`" in lines(done)[0]
+    world.settle(origin, 'refs = ["refs/*"]\n')
+    world.commit(work)
+    world.git("push", within, "origin", "main", cwd=work)
+    (event,) = world.events()
+    assert (event.ref, event.old) == ("refs/namespaces/a/refs/namespaces/b/refs/heads/main", commit)
+    assert (event.kind, event.commit_count) == ("moved", 1)
+
+
+# -- forges: what they run, and in which environment -------------------------------------------------------------------
+
+#: A dispatcher like Gitea's and Forgejo's: every hook of the directory gets the input, the first failure is the result.
+_GITEA = """\
+#!/bin/sh
+input=$(cat)
+name=$(basename "$0")
+code=0
+for each in "${GIT_DIR:-.}"/hooks/"${name}".d/*; do
+  test -x "$each" || continue
+  echo "$input" | "$each" || code=$?
+done
+exit $code
+"""
+#: Gitaly runs git's hooks from a directory of its own, and from there the repository's custom_hooks.
+_GITALY = """\
+#!/bin/sh
+input=$(cat)
+for each in "$GIT_DIR"/custom_hooks/$(basename "$0").d/*; do echo "$input" | "$each" || exit 1; done
+"""
+GITEA = {
+    "GITEA_REPO_NAME": "shop", "GITEA_REPO_USER_NAME": "team", "GITEA_REPO_IS_WIKI": "false", "GITEA_REPO_ID": "7",
+    "GITEA_PUSHER_NAME": "ada", "GITEA_PUSHER_EMAIL": "ada@example.org", "GITEA_PUSHER_ID": "3", "GITEA_KEY_ID": "9",
+    "SSH_ORIGINAL_COMMAND": "gitea-internal",
+}  # fmt: skip
+GITLAB = {
+    "GL_ID": "user-3", "GL_USERNAME": "ada", "GL_PROJECT_PATH": "team/shop", "GL_PROTOCOL": "ssh",
+    "GL_REPOSITORY": "project-7",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forge", ["gitea", "gitlab"])
+def test_a_forge_runs_it_from_its_directory_and_names_repository_and_pusher(world: World, forge: str) -> None:
+    origin = world.origin("3f9a.git", install=False)  # a hashed name: only the forge knows what it is called
+    if forge == "gitea":
+        world.write(origin / "hooks" / "post-receive", _GITEA, 0o755)
+        place = world.directory("3f9a.git/hooks/post-receive.d")
+        world.write(place / "gitea", "#!/bin/sh\ncat >/dev/null\n", 0o755)
+    else:
+        own = world.directory("gitaly")
+        world.write(own / "post-receive", _GITALY, 0o755)
+        place = world.directory("3f9a.git/custom_hooks") / "post-receive.d"
+    installed = world.deploykit("hooks", "install", origin)
+    assert installed.returncode == 0, installed.stderr
+    assert [p.name for p in place.iterdir() if "deploykit" in p.name] == ["50-deploykit"]
+    if forge == "gitlab":
+        world.git("config", "core.hooksPath", own, cwd=origin)
+    work = world.clone(origin)
+    world.commit(work)
+    done = world.git("push", "origin", "main", cwd=work, env=GITEA if forge == "gitea" else GITLAB)
+    assert lines(done) == [f"deploykit: 1 event queued in {world.spool}; no relay is at work"]
+    (event,) = world.events()
+    assert (event.repo, event.pusher, event.ref, event.commit_count) == ("team/shop", "ada", "refs/heads/main", 1)
+
+
 # -- who and where -----------------------------------------------------------------------------------------------------
 
 
@@ -422,6 +510,27 @@ def test_settings_may_stand_in_git_config(world: World) -> None:
     (record,) = world.records()
     assert record.destination == "/topic/x"
     assert world.events()[0].repo == "by/config"
+
+
+@pytest.mark.parametrize("text", ["[include]\n\tpath = nowhere\n", '[remote "x"]\n\turl = /srv/deploykit.git\n'])
+def test_a_git_config_that_says_nothing_to_us_is_no_trouble(world: World, text: str) -> None:
+    """Nothing of ours is in it, though at a first look something might be."""
+    origin = world.origin()
+    with (origin / "config").open("a") as file:
+        file.write(text)
+    work = world.clone(origin)
+    world.commit(work)
+    assert len(push(world, work, "main")) == 1
+
+
+def test_a_git_config_includes_settings_of_ours(world: World) -> None:
+    origin = world.origin()
+    world.write(world.root / "included", "[deploykit]\n\trepo = by/include\n\tnotices\n")
+    world.git("config", "include.path", world.root / "included", cwd=origin)
+    work = world.clone(origin)
+    world.commit(work)
+    (event,) = push(world, work, "main")
+    assert event.repo == "by/include"
 
 
 def test_a_repository_with_a_work_tree_is_told_by_its_directory(world: World) -> None:

@@ -197,6 +197,27 @@ def test_wrong_arguments_are_one_line_and_no_error(world: World, argv: tuple[str
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("does", "says"), [(None, "svnlook is not on PATH"), ("exec /bin/sleep 600", "svnlook info took too long")]
+)
+def test_a_missing_or_slow_svnlook_costs_the_details_and_not_the_event(
+    world: World, does: str | None, says: str
+) -> None:
+    svn = Svn(world, "timeout = 1\n", install=False)
+    svn.mkdir("a/trunk")
+    assert world.deploykit("hooks", "install", svn.path).returncode == 0
+    where = world.directory("bin")
+    if does:
+        world.write(where / "svnlook", f"#!/bin/sh\n{does}\n", 0o755)
+    done = world.run(svn.path / "hooks" / "post-commit", svn.path, "1", "1-1", env={"PATH": str(where)})
+    assert done.returncode == 0
+    (line,) = lines(done)
+    assert line.startswith(f"deploykit: 1 event queued in {world.spool}; without author, log and directories: ")
+    assert says in line
+    event = svn.last()
+    assert (event.repo, event.revision, event.author, event.projects) == ("web", 1, "", ())
+
+
 def test_trouble_never_fails_the_commit_and_strict_lets_svn_show_it(world: World) -> None:
     svn = Svn(world)
     world.write(svn.path / "deploykit.toml", 'spool = "/proc/none"\n')

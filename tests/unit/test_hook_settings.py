@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import attrs
 import pytest
 
 from deploykit.errors import SettingsError
-from deploykit.hooksettings import _RULES, HookSettings, load_hook_settings
+from deploykit.hooksettings import _RULES, HookSettings, default_spool, load_hook_settings, read_plain
 from deploykit.settings import BusSettings
 from deploykit.topics import PRESETS, TopicMap
 
@@ -86,3 +88,54 @@ def test_hook_settings_hold_no_secret() -> None:
     secret = {field.name for field in attrs.fields(BusSettings) if field.repr is False}
     assert not secret & set(_RULES)
     assert "passcode" not in _RULES
+
+
+@pytest.mark.parametrize(
+    ("environ", "state"),
+    [
+        ({"XDG_STATE_HOME": "/x/state", "HOME": "/h"}, "/x/state"),
+        ({"XDG_STATE_HOME": "relative", "HOME": "/h"}, "/h/.local/state"),
+        ({"XDG_STATE_HOME": "", "HOME": "/h"}, "/h/.local/state"),
+        ({"HOME": "../h"}, None),
+        ({}, None),
+    ],
+)
+def test_the_spool_of_ones_own_is_in_an_absolute_place(
+    environ: dict[str, str], state: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A relative place would be in the repository, and another one for each."""
+    monkeypatch.setattr("deploykit.hooksettings.SYSTEM_SPOOL", "/nonexistent/spool")
+    home = pwd.getpwuid(os.geteuid()).pw_dir
+    assert default_spool(environ) == (f"{state or home + '/.local/state'}/deploykit/spool", False)
+
+
+def test_settings_are_read_from_plain_files_only(system: Path) -> None:
+    """A push must not wait for a FIFO that nobody writes to, or read a device to its end."""
+    own = system.parent / "repo" / "deploykit.toml"
+    os.mkfifo(own)
+    with pytest.raises(SettingsError, match="not a plain file"):
+        load(system)
+    own.unlink()
+    for device in ("/dev/zero", "/dev/tty"):
+        own.symlink_to(device)
+        with pytest.raises(SettingsError, match=f"cannot read {own}"):
+            load(system)
+        own.unlink()
+    own.mkdir()
+    with pytest.raises(SettingsError, match=f"cannot read {own}"):
+        load(system)
+    own.rmdir()
+    own.symlink_to("/dev/null")
+    assert load(system).files == (str(own),)
+    own.unlink()
+    own.write_bytes(b"#" * (1 << 20) + b"\n")
+    with pytest.raises(SettingsError, match="longer than"):
+        load(system)
+
+
+def test_a_file_is_read_to_its_end_and_its_limit(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * 100)
+    assert read_plain(str(file), 100) == b"x" * 100
+    with pytest.raises(OSError, match="longer than 99 bytes"):
+        read_plain(str(file), 99)

@@ -13,7 +13,7 @@ import pytest
 
 from deploykit import installer
 from deploykit.errors import InstallError, UsageError
-from tests.support.needs import needs
+from tests.support.needs import missing, needs
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_second_stranger_does_not_overwrite_the_first(origin: Path) -> None:
 def test_a_forge_that_runs_a_directory_of_hooks_gets_ours_in_there(origin: Path, forge: str) -> None:
     if forge == "gitea":  # its own post-receive, which runs post-receive.d
         (origin / "hooks" / "post-receive.d").mkdir()
-        own = '#!/usr/bin/env bash\nfor hook in $(dirname "$0")/post-receive.d/*; do\n  "$hook"\ndone\n'
+        own = '#!/bin/sh\nname=$(basename "$0")\nfor each in "$GIT_DIR"/hooks/${name}.d/*; do "$each"; done\n'
         (origin / "hooks" / "post-receive").write_text(own)
         (origin / "hooks" / "post-receive").chmod(0o755)
         place = origin / "hooks" / "post-receive.d"
@@ -229,8 +229,52 @@ def test_every_script_says_what_it_is_and_can_be_told_from_others() -> None:
         assert script.read_text().startswith("#!/usr/bin/env python3\n# deploykit hook: ")
 
 
-def test_a_missing_interpreter_path_is_never_written(origin: Path) -> None:
+def test_every_path_that_is_written_into_a_script_is_there(origin: Path) -> None:
     installer.install(origin)
     text = (origin / "hooks" / "post-receive").read_text()
-    for path in re.findall(r"'(/[^']+)'", text.split("USUAL")[0]):
-        assert Path(path).is_dir()
+    paths = re.findall(r"'(/[^']+)'", text.split("USUAL")[0])
+    assert sys.executable in paths
+    assert all(Path(path).exists() for path in paths)
+
+
+def test_an_interpreter_that_is_gone_is_told_of_in_one_line(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text(
+        installer._first_lines("/gone/with 'it/python", "-I") + 'import sys\nprint("ran", sys.argv[1:])\n'
+    )
+    script.chmod(0o755)
+    nowhere = subprocess.run([script], capture_output=True, text=True, check=False, env={"PATH": str(tmp_path)})
+    said = "deploykit: nothing queued: /gone/with 'it/python is gone; run `deploykit hooks install` again\n"
+    assert (nowhere.returncode, nowhere.stdout, nowhere.stderr) == (0, "", said)
+    (tmp_path / "python3").symlink_to(sys.executable)
+    env = {"PATH": str(tmp_path), "PYTHONPATH": "/evil"}
+    elsewhere = subprocess.run([script, "a b"], capture_output=True, text=True, check=True, env=env)
+    assert elsewhere.stdout == "ran ['a b']\n"
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o022])
+def test_a_directory_for_chained_hooks_is_as_open_as_the_one_it_is_in(origin: Path, umask: int) -> None:
+    """Else a careful administrator's umask would silently stop the hook that was kept."""
+    script = origin / "hooks" / "post-receive"
+    script.write_text("#!/bin/sh\n")
+    (origin / "hooks").chmod(0o755)
+    before = os.umask(umask)
+    try:
+        installer.install(origin, chain=True)
+    finally:
+        os.umask(before)
+    assert (origin / "hooks" / "post-receive.d").stat().st_mode & 0o777 == 0o755
+    assert script.stat().st_mode & 0o777 == 0o755
+
+
+def test_an_interpreter_that_the_repositorys_owner_cannot_run_is_told_of(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid() != 0:
+        missing("root, to give a repository away")
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(closed / "python"))
+    os.chown(origin / "hooks", 64111, 64111)
+    assert "uid 64111 may not enter or run" in installer.install(origin).note
