@@ -207,7 +207,7 @@ class FrameReader:
                 match = _RECEIPT.match(data, position)
                 if match is not None:
                     receipts.append(match[1])
-                    position = match.end()
+                    position, scan = match.end(), 0
                     continue
             elif data[position] in (10, 13):
                 position = _EOLS.match(data, position).end()  # type: ignore[union-attr]  # matches always

@@ -49,6 +49,12 @@ def test_slicing_changes_nothing(size: int) -> None:
     assert read(*(data[at : at + size] for at in range(0, len(data), size))) == read(data)
 
 
+@pytest.mark.parametrize("at", range(len(RECEIPTS + PLAIN) + 1))
+def test_a_cut_anywhere_in_a_receipt_changes_nothing_for_what_follows(at: int) -> None:
+    whole = RECEIPTS + PLAIN
+    assert read(whole[:at], whole[at:]) == read(whole)
+
+
 @given(st.lists(st.sampled_from([MESSAGE, PLAIN, RECEIPTS, b"\n", b"\r\n"]), max_size=6), st.data())
 def test_any_slicing_of_any_sequence_changes_nothing(parts: list[bytes], data: st.DataObject) -> None:
     whole = b"".join(parts)
