@@ -369,7 +369,7 @@ class Bus:
         handler: Handler,
         *,
         durable: str | None = None,
-        prefetch: int = 64,
+        prefetch: int = 128,
         on_failure: OnFailure = "dead-letter",
         workers: int = 1,
         max_attempts: int = 5,

@@ -66,7 +66,7 @@ _BATCH: Final = 128 * 1024
 #: With so many receipts under way, wait a moment before looking for them: brokers write each by itself, and taking
 #: them one by one would cost both sides more than the messages.
 _MANY: Final = 32
-_GATHER: Final = 0.0005
+_GATHER: Final = 0.0002
 _BEFORE_LOGIN: Final = 64 * 1024
 _LOGIN_WORDS: Final = re.compile(
     r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE

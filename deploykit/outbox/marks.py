@@ -20,8 +20,12 @@ _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def read_marks(spool: Spool, stem: str, records: int, writer: int) -> bytes:
-    """Return one byte for each record, `x` for settled."""
-    found = bytearray(records)
+    """Return one byte for each record, `x` for settled.
+
+    It is asked once for each record of a file, so it must not cost a step of Python for each of them: a push of
+    thousands of refs would take that squared.
+    """
+    found = 0
     for suffix in SUFFIXES:
         try:
             fd = os.open(stem + suffix, os.O_RDONLY | _FLAGS, dir_fd=spool.fd)
@@ -32,9 +36,8 @@ def read_marks(spool: Spool, stem: str, records: int, writer: int) -> bytes:
         finally:
             os.close(fd)
         if data.startswith(_MAGIC):
-            for number, byte in enumerate(data[len(_MAGIC) :]):
-                found[number] |= byte
-    return bytes(found)
+            found |= int.from_bytes(data[len(_MAGIC) :].ljust(records, b"\0"), "big")
+    return found.to_bytes(records, "big")
 
 
 def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> bool:
