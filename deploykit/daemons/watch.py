@@ -156,7 +156,7 @@ class _Pairs:
         if self._open.get(said, by_notice) is not by_notice and (by_notice or same_text):
             del self._open[said]
             return "skip"
-        if by_notice and said[0] and attempt == 1 and self._events_come:
+        if by_notice and attempt == 1 and self._events_come:
             return "wait"
         self._open[said] = by_notice
         if len(self._open) > _REMEMBERED:

@@ -177,6 +177,7 @@ def test_what_is_no_message_is_shown_as_such(
     assert watch.end() == 0
 
 
+@pytest.mark.parametrize("thread", ["c-1", ""])
 @pytest.mark.parametrize("notice_first", [False, True])
 @pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
 def test_a_push_is_shown_once_although_hooks_send_its_line_as_a_notice_too(
@@ -185,6 +186,7 @@ def test_a_push_is_shown_once_although_hooks_send_its_line_as_a_notice_too(
     watching: Callable[..., Watching],
     words: tuple[str, ...],
     notice_first: bool,
+    thread: str,
 ) -> None:
     watch = watching(*words)
     watch.wait(lambda: watch.lines() != [])
@@ -193,10 +195,10 @@ def test_a_push_is_shown_once_although_hooks_send_its_line_as_a_notice_too(
         ref=parse_ref_name("refs/heads/main"),
         old=parse_object_id("1" * 40),
         new=parse_object_id("2" * 40),
-        correlation_id="c-1",
+        correlation_id=thread,
     )
-    beside = Notice(source="git/host", text=push.summary, correlation_id="c-1")
-    other = Notice(source="git/host", text="something else about it", correlation_id="c-1")
+    beside = Notice(source="git/host", text=push.summary, correlation_id=thread)
+    other = Notice(source="git/host", text="something else about it", correlation_id=thread)
     pair = [("/topic/deploykit.source", encode(push)), (TOPIC, encode(beside))]
     with Bus(BusSettings(address=deploykit_broker.address)) as bus:
         for destination, frame in reversed(pair) if notice_first else pair:

@@ -10,9 +10,9 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -361,7 +361,7 @@ def test_settling_one_record_of_a_large_push_takes_no_more_steps_than_of_a_small
         box.done(last)
         lines = 0
 
-        def count(_frame: FrameType, event: str, _arg: object) -> Callable[..., object]:
+        def count(_frame: FrameType, event: str, _arg: object) -> Any:
             nonlocal lines
             lines += event == "line"
             return count
