@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Final, Self
 import attrs
 
 from deploykit.bus.address import parse_address
+from deploykit.bus.checks import check_settings
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.delivery import KEEPALIVE_HEADER, Handler, Ids
+from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.dial import tls_context
 from deploykit.bus.dialect import GENERIC, RESERVED, Intent, OnFailure, compile_destination
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
+from deploykit.bus.keepalive import Keeper
 from deploykit.bus.ledger import Batch, Ledger, Outbound, Receipt
 from deploykit.bus.pump import EventPump
 from deploykit.bus.supervisor import Supervisor
@@ -40,7 +42,6 @@ from deploykit.errors import (
     PublishError,
     PublishManyFailed,
     PublishRefused,
-    SettingsError,
     UsageError,
 )
 from deploykit.settings import BusSettings
@@ -52,10 +53,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-#: What `settings.keepalive` sends: the original's body, and a header by which this library knows to ignore it.
-KEEPALIVE: Final = Frame({KEEPALIVE_HEADER: "true", "content-type": "text/plain"}, b"\n")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-_VERSIONS: Final = ("1.0", "1.1", "1.2")
 #: A caller waits so much longer than the message's deadline, for the supervisor to say why.
 _GRACE: Final = 1.0
 
@@ -85,7 +83,7 @@ class Bus:
         if client_id and not settings.client_id:
             settings = attrs.evolve(settings, client_id=client_id)
         address = parse_address(settings.address)
-        _check(settings)
+        check_settings(settings)
         for warning in address.warnings:
             logger.warning("%s", warning)
         self.settings = settings
@@ -134,20 +132,8 @@ class Bus:
                 self._pump.start()
                 self._supervisor.thread.start()
                 if self.settings.keepalive:
-                    self._supervisor.later(self.settings.keepalive_every, self._keepalive)
+                    Keeper(self, self._take).begin()
         return self
-
-    def _keepalive(self) -> None:
-        """Send an empty line to each listed destination; on the supervisor's thread, so nothing here may wait."""
-        connection, every = self.connection, self.settings.keepalive_every
-        if connection is not None and not self._stopped:
-            ttl = 2 * every if connection.dialect.ttl else None
-            for destination in self.settings.keepalive:
-                try:
-                    self.publish_soon(destination, KEEPALIVE, timeout=0.0, persistent=False, ttl=ttl)
-                except BusError as error:
-                    logger.debug("keepalive to %s: %s", destination, error)
-        self._supervisor.later(every, self._keepalive)
 
     def stop(self, timeout: float = 10.0) -> None:
         """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
@@ -292,6 +278,7 @@ class Bus:
         persistent: bool,
         ttl: float | None,
         done: Callable[[BusError | None], None],
+        may_wait: bool = True,
     ) -> None:
         """Check a message and put it into the line."""
         if self._pid != os.getpid():
@@ -310,6 +297,7 @@ class Bus:
             expires=None if ttl is None else time() + ttl,
             deadline=monotonic() + timeout,
             done=done,
+            may_wait=may_wait,
         )
 
     def publish_many(
@@ -369,7 +357,7 @@ class Bus:
         handler: Handler,
         *,
         durable: str | None = None,
-        prefetch: int = 64,
+        prefetch: int = 128,
         on_failure: OnFailure = "dead-letter",
         workers: int = 1,
         max_attempts: int = 5,
@@ -465,29 +453,6 @@ class Bus:
             raise BusClosed("the bus was not started", "use `with Bus(...) as bus:` or call start()")
         if self._pid != os.getpid():
             raise BusClosed("this bus belongs to the process that was forked", "make one in the child")
-
-
-def _check(settings: BusSettings) -> None:
-    problems = []
-    if not settings.versions or not set(settings.versions) <= set(_VERSIONS):
-        problems.append(f"versions: some of {', '.join(_VERSIONS)}")
-    times = ("connect_timeout", "publish_timeout", "backoff_initial", "backoff_max", "stall_timeout")
-    problems += [f"{name}: seconds, more than 0" for name in times if not 0 < getattr(settings, name) < 1e9]
-    if not 0 <= settings.heartbeat < 86400:
-        problems.append("heartbeat: seconds, from 0")
-    problems += [
-        f"{name}: from 1"
-        for name in ("window", "window_bytes", "in_flight", "max_frame")
-        if getattr(settings, name) < 1
-    ]
-    texts = ("login", "passcode", "vhost", "client_id")
-    problems += [
-        f"{name}: holds a line break or NUL" for name in texts if re.search(r"[\r\n\x00]", getattr(settings, name))
-    ]
-    if problems:
-        raise SettingsError(
-            "; ".join(f"broker.{problem}" for problem in problems), problems=tuple(f"broker.{p}" for p in problems)
-        )
 
 
 def _refuse_headers(frame: Frame) -> None:

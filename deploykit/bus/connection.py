@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import socket
 import ssl
 import threading
@@ -29,23 +28,15 @@ from typing import Final, Protocol
 from deploykit.bus import heartbeat
 from deploykit.bus.address import Broker
 from deploykit.bus.dial import dial
-from deploykit.bus.dialect import GENERIC, Compiled, Dialect, compile_send, recognise
+from deploykit.bus.dialect import GENERIC, Compiled, Dialect
 from deploykit.bus.events import Counters
-from deploykit.bus.frames import (
-    Escaping,
-    FrameReader,
-    HeaderRefused,
-    ProtocolError,
-    Received,
-    encode_frame,
-    escape,
-    escaping,
-)
-from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.frames import Escaping, FrameReader, ProtocolError, Received, escape, escaping
+from deploykit.bus.ledger import Ledger
+from deploykit.bus.login import agree, clean, connect_headers, credentials, redacted
+from deploykit.bus.sending import Writer
 from deploykit.bus.waiter import READ, WRITE, Waiter
-from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
+from deploykit.errors import BusError, ConnectError
 from deploykit.settings import BusSettings
-from deploykit.wire.codec import ID_HEADER
 
 if not (_scan_was_off := "STOMP_SKIP_HOSTNAME_SCAN" in os.environ):
     os.environ["STOMP_SKIP_HOSTNAME_SCAN"] = "1"  # else stomp.py asks the name server while it is imported
@@ -60,17 +51,13 @@ finally:
 logger = logging.getLogger(__name__)
 
 _PROTOCOLS: Final = {"1.0": Protocol10, "1.1": Protocol11, "1.2": Protocol12}
-VERSIONS: Final = ("1.0", "1.1", "1.2")
 _CHUNK: Final = 64 * 1024
 _BATCH: Final = 128 * 1024
 #: With so many receipts under way, wait a moment before looking for them: brokers write each by itself, and taking
 #: them one by one would cost both sides more than the messages.
 _MANY: Final = 32
-_GATHER: Final = 0.0005
+_GATHER: Final = 0.0002
 _BEFORE_LOGIN: Final = 64 * 1024
-_LOGIN_WORDS: Final = re.compile(
-    r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
-)
 
 
 class Lost(Exception):
@@ -164,7 +151,7 @@ class Connection:
         self._more_to_read = False
         self._rule: Escaping = escaping("1.0")
         self._writing = threading.Lock()
-        self._send_heads: dict[tuple[str, bool], str] = {}
+        self._writer = Writer(self.dialect, self._rule)
         self._sent = self._heard = self._moved = monotonic()
         self._probed = 0.0
         self._verbs = Protocol10(_Pipe(self.outgoing.append))
@@ -196,25 +183,12 @@ class Connection:
         self.up = True
 
     def _write_connect(self) -> None:
-        login = self.broker.login or self._settings.login
-        passcode = self.broker.passcode if self.broker.login else self.broker.passcode or self._settings.passcode
-        self.backslash = "\\" in login + passcode
-        if self._escape_login:
-            login, passcode = login.replace("\\", "\\\\"), passcode.replace("\\", "\\\\")
-        headers = {
-            "accept-version": ",".join(sorted(self._settings.versions)),
-            "host": self._settings.vhost,
-            "heart-beat": heartbeat.offer(self._settings.heartbeat),
-        }
-        if login:
-            headers["login"] = login
-        if passcode:
-            headers["passcode"] = passcode
-        if self.client_id:
-            headers["client-id"] = self.client_id
-        # CONNECT is not escaped on any version (STOMP 1.2, "Value Encoding"), so says the specification; RabbitMQ and
-        # ActiveMQ undo escapes in it all the same. A backslash in the credentials is therefore tried both ways.
-        self._verbs.send_frame("CONNECT", headers)
+        # A backslash in the credentials may have to be written in another way: see `login`.
+        self.backslash = "\\" in "".join(credentials(self.broker, self._settings))
+        self._verbs.send_frame(
+            "CONNECT",
+            connect_headers(self.broker, self._settings, client_id=self.client_id, escape_login=self._escape_login),
+        )
 
     def _await_answer(self, deadline: float) -> Received:
         while True:
@@ -230,42 +204,13 @@ class Connection:
                 raise ProtocolError(f"it answered CONNECT with {frame.command[:20]!a}")
 
     def _agree(self, answer: Received) -> None:
-        if answer.command == "ERROR":
-            shown = self.redacted(answer)
-            if "already connected" in shown:
-                raise ConnectError(
-                    f"{self.broker}: it refused CONNECT: {shown}",
-                    "another connection has this client_id; after a crash it takes the broker a while to notice",
-                )
-            first = answer.body[:500].decode("utf-8", "replace").partition("\n")[0]
-            if _LOGIN_WORDS.search(f"{answer.headers.get('message', '')} {first}"):
-                raise LoginRefused(f"{self.broker}: it refused the login: {shown}", "check login, passcode and vhost")
-            raise ConnectError(f"{self.broker}: it refused CONNECT: {shown}", "look at the broker's log")
-        version = answer.headers.get("version", "1.0")
-        if version not in self._settings.versions:
-            raise ConnectError(
-                f"{self.broker}: it speaks STOMP {version[:10]!a}, which was not offered",
-                f"offered: {', '.join(self._settings.versions)}",
-            )
-        self.version = version
-        self.server = _clean(answer.headers.get("server", ""), 80)
-        self.dialect = recognise(answer.headers.get("server"))
-        always_out, always_in = self.dialect.escapes_always
-        self._rule = escaping(version, always_in=always_in, always_out=always_out)
-        self._reader.unescape = self._rule.into
+        agreed = agree(answer, self.broker, self._settings)
+        self.version, self.server, self.dialect = agreed.version, agreed.server, agreed.dialect
+        self.beats, self._rule = agreed.beats, agreed.rule
+        self._writer = Writer(agreed.dialect, agreed.rule)
+        self._reader.unescape = agreed.rule.into
         self._reader.max_body = self._settings.max_frame
-        self.beats = heartbeat.negotiate(
-            self._settings.heartbeat, answer.headers.get("heart-beat"), gap=self.dialect.beat_gap
-        )
-        self._verbs = _PROTOCOLS[version](_Pipe(self.outgoing.append))
-
-    def redacted(self, frame: Received) -> str:
-        """What may be shown of an ERROR: its message header or first line, without our credentials."""
-        text = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace").partition("\n")[0]
-        for secret in (self.broker.passcode, self._settings.passcode):
-            if secret:
-                text = text.replace(secret, "***")
-        return _clean(text, 200) or "no reason given"
+        self._verbs = _PROTOCOLS[agreed.version](_Pipe(self.outgoing.append))
 
     # -- serving -----------------------------------------------------------------------------------------------
 
@@ -348,7 +293,7 @@ class Connection:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                raise Lost(f"writing failed: {_clean(str(error), 100)}", by_broker=self.up) from None
+                raise Lost(f"writing failed: {clean(str(error), 100)}", by_broker=self.up) from None
             self._unwritten = self._unwritten[count:]
             self._counters.bytes_sent += count
             self._sent = monotonic()
@@ -362,49 +307,13 @@ class Connection:
         if self.up:
             while size < _BATCH and (entry := self._ledger.next_unsent()) is not None:
                 try:
-                    piece = self._encode(entry)
+                    piece = self._writer.send(entry)
                 except BusError as error:
                     self._ledger.refuse(entry, error)
                     continue
                 pieces.append(piece)
                 size += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _encode(self, entry: Outbound) -> bytes:
-        """Encode a SEND for this broker.
-
-        Raises:
-            PublishRefused: a header cannot go over this connection.
-            DialectError: the broker would do something else.
-        """
-        if entry.expires is None:
-            key = (entry.destination, entry.persistent)
-            head = self._send_heads.get(key)
-            if head is None:
-                if len(self._send_heads) > 1000:
-                    self._send_heads.clear()
-                head = self._send_heads[key] = self._send_head(entry)
-        else:
-            head = self._send_head(entry)
-        frame = entry.frame
-        try:
-            own = encode_frame("", frame.headers, b"", self._rule)[1:-2].decode() if frame.headers else ""
-        except HeaderRefused as error:
-            raise PublishRefused(f"message {entry.id} to {entry.destination}: {error}", "correct the header") from None
-        body = frame.body
-        return (
-            f"SEND\n{head}{own}"
-            f"{'' if ID_HEADER in frame.headers else f'{ID_HEADER}:{entry.id}{chr(10)}'}"
-            f"content-length:{len(body)}\nreceipt:{entry.seq}\n\n".encode()
-            + body
-            + b"\x00"
-        )
-
-    def _send_head(self, entry: Outbound) -> str:
-        now = time.time()
-        ttl = None if entry.expires is None else entry.expires - now
-        headers = compile_send(self.dialect, entry.destination, persistent=entry.persistent, ttl=ttl, now=now)
-        return "".join(f"{escape(k, self._rule, name=True)}:{escape(v, self._rule)}\n" for k, v in headers.items())
 
     def _live(self) -> socket.socket:
         if self._sock is None:
@@ -431,7 +340,7 @@ class Connection:
                 self._sink.on_receipts([frame.headers.get("receipt-id", "").encode()])
             elif frame.command == "ERROR":
                 self._counters.errors_received += 1
-                self._sink.on_error(frame, self.redacted(frame))
+                self._sink.on_error(frame, redacted(frame, self.broker, self._settings))
             else:
                 raise Lost(f"the broker sent {frame.command[:20]!a}")
         return self._counters.bytes_received - before
@@ -444,7 +353,7 @@ class Connection:
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return [], []
         except OSError as error:
-            raise Lost(f"reading failed: {_clean(str(error), 100)}", by_broker=self.up) from None
+            raise Lost(f"reading failed: {clean(str(error), 100)}", by_broker=self.up) from None
         if not data:
             raise Lost("the broker closed the connection", by_broker=self.up)
         self._heard = monotonic()
@@ -518,8 +427,3 @@ class Connection:
         if sock is not None:
             self._waiter.forget(self._fd)
             sock.close()
-
-
-def _clean(text: str, limit: int) -> str:
-    """One printable line of at most `limit` characters."""
-    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()

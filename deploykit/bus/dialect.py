@@ -303,7 +303,7 @@ class Intent:
     destination: str
     id: str
     durable: str | None = None
-    prefetch: int = 64
+    prefetch: int = 128
     on_failure: OnFailure = "dead-letter"
     selector: str | None = None
 

@@ -7,11 +7,81 @@ reads does not fill. Subscribers of this library never see it; the original's ig
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 from concurrent.futures import Future
+from functools import partial
+from typing import TYPE_CHECKING, Final, Protocol
 
-from deploykit.bus.client import KEEPALIVE, Bus
-from deploykit.errors import BusError, DialectError
+from deploykit.bus.delivery import KEEPALIVE_HEADER
+from deploykit.errors import BusClosed, BusError, DialectError, PublishError
+from deploykit.wire.frame import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from deploykit.bus.client import Bus
+
+logger = logging.getLogger(__name__)
+
+#: The original's body, and a header by which this library knows to ignore it.
+KEEPALIVE: Final = Frame({KEEPALIVE_HEADER: "true", "content-type": "text/plain"}, b"\n")
+
+
+class Take(Protocol):
+    """`Bus`'s way of putting a message into the line."""
+
+    def __call__(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        timeout: float,
+        persistent: bool,
+        ttl: float | None,
+        done: Callable[[BusError | None], None],
+        may_wait: bool,
+    ) -> None: ...
+
+
+class Keeper:
+    """What `settings.keepalive` asks for. It works on the supervisor's thread, so nothing here may wait.
+
+    Args:
+        bus: a started bus.
+        take: its way of taking messages in.
+    """
+
+    def __init__(self, bus: Bus, take: Take) -> None:
+        self._bus = bus
+        self._take = take
+
+    def begin(self) -> None:
+        """Send the first round after one interval, and go on."""
+        self._bus.later(self._bus.settings.keepalive_every, self._round)
+
+    def _round(self) -> None:
+        connection, settings = self._bus.connection, self._bus.settings
+        with contextlib.suppress(BusClosed):
+            for destination in settings.keepalive if connection is not None else ():
+                ttl = 2 * settings.keepalive_every if connection is not None and connection.dialect.ttl else None
+                with contextlib.suppress(PublishError):  # no room: there is traffic enough
+                    self._take(
+                        destination,
+                        KEEPALIVE,
+                        timeout=min(settings.keepalive_every, settings.publish_timeout),
+                        persistent=False,
+                        ttl=ttl,
+                        done=partial(_told, destination),
+                        may_wait=False,
+                    )
+        self.begin()
+
+
+def _told(destination: str, problem: BusError | None) -> None:
+    if problem is not None:
+        logger.info("keepalive to %s: %s", destination, problem)
 
 
 def send_once(bus: Bus, destinations: tuple[str, ...], *, timeout: float = 10.0, ttl: float = 120.0) -> dict[str, str]:

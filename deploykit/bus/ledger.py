@@ -201,8 +201,11 @@ class Ledger:
         expires: float | None,
         deadline: float,
         done: Callable[[BusError | None], None],
+        may_wait: bool = True,
     ) -> None:
         """Take a message; wait for room if need be, not past its deadline. `done` is called once, with its outcome.
+
+        The supervisor's own thread, which makes the room, must not wait for it: `may_wait=False`.
 
         Raises:
             PublishError: no room in time.
@@ -212,7 +215,7 @@ class Ledger:
             if self._closed is not None:
                 raise self._closed
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
-                self._wait_for_room(deadline)
+                self._wait_for_room(deadline if may_wait else 0.0)
             seq = next(self._numbers)
             entry = Outbound(
                 seq, destination, frame, id=id, persistent=persistent, expires=expires, deadline=deadline, done=done

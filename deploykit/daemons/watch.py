@@ -1,18 +1,27 @@
-"""Tail the bus: each message as it passes, for people or for scripts."""
+"""Tail the bus: each message as it passes, for people or for scripts.
+
+A hook sends the human line of an event beside it, as a notice for chat. Whoever watches both sees such a pair once: the
+event, which says more; the notice only where its event does not come.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Callable, Sequence
+from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
 from deploykit.bus.events import Connected, ConnectFailed, Event, Lost
 from deploykit.daemons import lifecycle
 from deploykit.errors import MessageError
-from deploykit.messages import one_line
+from deploykit.messages import Message, Notice, one_line
 from deploykit.settings import Settings
 from deploykit.wire import decode, plain
+
+#: Seconds a notice waits for the event it belongs to; they come over different topics, in any order.
+_ITS_EVENT: Final = 1.0
+_REMEMBERED: Final = 1000
 
 
 def run(
@@ -40,16 +49,26 @@ def run(
         OSError: what `show` raised: nobody reads any more.
     """
     watched = destinations or settings.topics.destinations
+    pairs = _Pairs(events_come=not set(watched) <= {settings.topics.notice, *settings.topics.notices.values()})
     changed = threading.Condition()
     shown = 0
     broken: list[OSError] = []
 
     def handle(delivery: Delivery) -> Verdict:
         nonlocal shown
-        line = _as_json(delivery) if as_json else _as_line(delivery)
+        try:
+            message = decode(delivery.headers, delivery.body, delivery.destination)
+            line = "" if message is None else _as_json(delivery, message) if as_json else _as_line(message)
+        except MessageError as error:
+            message, line = None, _unreadable(delivery, error, as_json=as_json)
         with changed:
             if broken or shown == count:
                 return Retry(after=60.0)  # not ours to take: the broker keeps it for the next watcher
+            match pairs.place(message, delivery.attempt, same_text=not as_json):
+                case "wait":
+                    return Retry(after=_ITS_EVENT)
+                case "skip":
+                    return Ack()
             if line:
                 try:
                     show(line)
@@ -112,23 +131,52 @@ def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, 
     return [(each, f"{durable}-{each.rpartition('/')[2]}" if durable else None) for each in destinations]
 
 
-def _as_line(delivery: Delivery) -> str:
-    try:
-        message = decode(delivery.headers, delivery.body, delivery.destination)
-    except MessageError as error:
-        return one_line(f"not a message on {delivery.destination}: {error}")
-    return "" if message is None else f"{message.time:%H:%M:%S} {message.summary}"
+class _Pairs:
+    """Tells which notice says only what its event says. Used under a lock.
+
+    Args:
+        events_come: events are watched too, so that a notice may have to wait for its own.
+    """
+
+    def __init__(self, *, events_come: bool) -> None:
+        self._events_come = events_come
+        self._open: dict[tuple[str, str], bool] = {}  # what was said -> by a notice (and not by the event)
+
+    def place(self, message: Message | None, attempt: int, *, same_text: bool) -> Literal["show", "wait", "skip"]:
+        """Say what to do with a message.
+
+        Args:
+            attempt: how often this message was looked at, with this time.
+            same_text: an event is shown as the line that its notice is, so either of them will do.
+        """
+        if message is None:
+            return "show"
+        said = message.correlation_id, message.summary
+        by_notice = isinstance(message, Notice)
+        if self._open.get(said, by_notice) is not by_notice and (by_notice or same_text):
+            del self._open[said]
+            return "skip"
+        if by_notice and attempt == 1 and self._events_come:
+            return "wait"
+        self._open[said] = by_notice
+        if len(self._open) > _REMEMBERED:
+            del self._open[next(iter(self._open))]
+        return "show"
 
 
-def _as_json(delivery: Delivery) -> str:
-    try:
-        message = decode(delivery.headers, delivery.body, delivery.destination)
-    except MessageError as error:
-        return json.dumps({"destination": delivery.destination, "error": str(error)})
-    if message is None:
-        return ""
+def _as_line(message: Message) -> str:
+    return f"{message.time:%H:%M:%S} {message.summary}"
+
+
+def _as_json(delivery: Delivery, message: Message) -> str:
     try:
         body: object = json.loads(delivery.body)
     except ValueError:
         body = plain(message)
     return json.dumps({"destination": delivery.destination, "summary": message.summary, "message": body}, default=str)
+
+
+def _unreadable(delivery: Delivery, error: MessageError, *, as_json: bool) -> str:
+    if as_json:
+        return json.dumps({"destination": delivery.destination, "error": str(error)})
+    return one_line(f"not a message on {delivery.destination}: {error}")

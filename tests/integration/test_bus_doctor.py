@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,14 +11,15 @@ from pathlib import Path
 import attrs
 import pytest
 
-from deploykit.bus import keepalive
+from deploykit.bus import Bus, keepalive
 from deploykit.bus.doctor import Finding, examine
+from deploykit.errors import PublishError, SettingsError
 from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
 from tests.support.bus import Collector, eventually, fast, running, text
-from tests.support.cli import run
+from tests.support.cli import command, run
 
 
 @pytest.fixture
@@ -147,8 +149,56 @@ def test_keepalive_once_reaches_topics_and_queues_and_says_what_failed(broker: E
 
 def test_every_bus_with_the_setting_keeps_its_destinations_alive(broker: EmbeddedBroker) -> None:
     settings = fast(broker.address, keepalive=("/topic/a",), keepalive_every=0.05)
-    with running(settings):
+    with running(settings) as bus:
         eventually(lambda: len(broker.sent("/topic/a")) >= 3)
+        eventually(lambda: bus.counters.published >= 3)
+        assert bus.counters.publish_failed == bus.counters.late_receipts == 0
+
+
+def test_a_keepalive_that_finds_no_room_is_left_out(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address, keepalive=("/topic/a",), keepalive_every=0.05, window=2)) as bus:
+        broker.faults.withhold_receipts()
+        futures = [bus.publish_soon("/queue/q", text(str(n)), timeout=1.0) for n in range(2)]
+        for future in futures:
+            with pytest.raises(PublishError, match="no receipt"):
+                future.result(3)
+        broker.faults.withhold_receipts(False)
+        bus.publish("/queue/q", text("room again"))
+
+
+def test_a_keepalive_that_makes_no_sense_is_said_at_once(broker: EmbeddedBroker) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Bus(fast(broker.address, keepalive=("/topic/", "/topic/a\nb"), keepalive_every=0.0))
+    assert len(caught.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    "words", [("relay",), ("agent",), ("watch", "-d", "/topic/b")], ids=["relay", "agent", "watch"]
+)
+def test_every_daemon_keeps_alive_what_its_settings_file_lists(
+    broker: EmbeddedBroker, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    more = f'keepalive = ["/topic/a", "/queue/b"]\nkeepalive_every = 0.1\n[outbox]\npath = "{tmp_path}/spool"\n'
+    file = config(tmp_path, broker.address, more)
+    file.write_text(f'state = "{tmp_path}/state"\n{file.read_text()}')
+    daemon = subprocess.Popen(
+        command(*words, "--config", str(file)),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        eventually(
+            lambda: daemon.poll() is not None or min(len(broker.sent(name)) for name in ("/topic/a", "/queue/b")) >= 3,
+            timeout=30,
+        )
+        assert daemon.poll() is None
+        assert {frame.body for frame in broker.sent("/topic/a")} == {b"\n"}
+    finally:
+        daemon.terminate()
+        said, _ = daemon.communicate(timeout=30)
+    assert daemon.returncode == 0, said
 
 
 def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:

@@ -373,6 +373,21 @@ def test_an_error_frame_that_belongs_to_nothing_is_told_and_survived(broker: Emb
         bus.publish("/queue/q", text("x"))
 
 
+def test_what_a_broker_says_cannot_reach_a_terminal_or_begin_a_line_of_a_log(
+    broker: EmbeddedBroker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    events = Events()
+    with running(fast(broker.address), on_event=events) as bus:
+        broker.faults.send_error("\x1b[2Jwiped\u202e\nERROR forged", close=False)
+        (said,) = events.wait(BrokerError)
+        broker.faults.error_next("SEND", "\x1b[31mno\r\nforged", close=True)
+        with pytest.raises(PublishRefused) as refused:
+            bus.publish("/queue/q", text("x"))
+    for shown in (said.problem, str(refused.value), *(record.getMessage() for record in caplog.records)):
+        assert shown.isprintable(), ascii(shown)
+
+
 # -- handling -----------------------------------------------------------------------------------------------------
 
 

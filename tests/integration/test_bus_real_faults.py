@@ -11,9 +11,10 @@ import attrs
 import pytest
 
 from deploykit.bus import Bus, State
-from deploykit.bus.events import Connected, Lost
+from deploykit.bus.events import Connected, ConnectFailed, Lost
 from deploykit.errors import PublishError, PublishRefused
 from deploykit.settings import BusSettings
+from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
@@ -138,6 +139,25 @@ def test_a_frozen_broker_is_left_within_two_heart_beats(new_real_broker: NewBrok
         finally:
             broker.thaw()
         bus.publish("/queue/q", text("y"), timeout=30)
+
+
+def test_connect_without_an_answer_ends_in_time_and_the_next_broker_is_tried(new_real_broker: NewBroker) -> None:
+    """A frozen broker's kernel still takes connections."""
+    mute = new_real_broker().start()
+    mute.freeze()
+    try:
+        events = Events()
+        with EmbeddedBroker() as other:
+            address = f"failover:({mute.address},{other.address})?randomize=false"
+            with running(settings(address, connect_timeout=1.0), on_event=events) as bus:
+                assert "no answer to CONNECT" in events.wait(ConnectFailed)[0].problem
+                bus.publish("/queue/q", text("to the other one"))
+                mute.thaw()
+                other.kill()
+                bus.publish("/queue/q", text("to the first one again"), timeout=30)
+                assert events.wait(Connected, 2)[1].dialect != "embedded"
+    finally:
+        mute.thaw()
 
 
 def test_a_black_hole_is_left_within_two_heart_beats(real_broker: BrokerServer, unique_name: str) -> None:

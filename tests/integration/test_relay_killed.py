@@ -49,21 +49,23 @@ def sweep(books: Books, number: int, capsys: pytest.CaptureFixture[str]) -> None
         assert {"unlink", "unlinkat"} & {p.call for p in report.hit}
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_a_relay_killed_at_any_call_loses_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with EmbeddedBroker() as broker:
         sweep(Books(tmp_path / "spool", broker.address), 25, capsys)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_a_relay_killed_at_any_call_loses_nothing_on_real_brokers(
     tmp_path: Path, real_broker: BrokerServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sweep(Books(tmp_path / "spool", real_broker.address), 8, capsys)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     ("error", "calls"), [("ENOSPC", NEEDS_SPACE), ("EIO", NEEDS_DISK), ("EIO", ("unlink", "unlinkat"))]
 )

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from deploykit.bus import Bus
-from deploykit.messages import Notice
+from deploykit.messages import Notice, RefUpdated
+from deploykit.names import parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import Frame, encode
@@ -173,6 +174,55 @@ def test_what_is_no_message_is_shown_as_such(
         bus.publish(TOPIC, Frame({"content-type": "application/cloudevents+json"}, b"{"))
     watch.wait(lambda: len(watch.lines()) == 2)
     assert json.loads(watch.lines()[1])["error"]
+    assert watch.end() == 0
+
+
+@pytest.mark.parametrize("thread", ["c-1", ""])
+@pytest.mark.parametrize("notice_first", [False, True])
+@pytest.mark.parametrize("words", [(), ("--json",)], ids=["lines", "json"])
+def test_a_push_is_shown_once_although_hooks_send_its_line_as_a_notice_too(
+    config: Path,
+    deploykit_broker: EmbeddedBroker,
+    watching: Callable[..., Watching],
+    words: tuple[str, ...],
+    notice_first: bool,
+    thread: str,
+) -> None:
+    watch = watching(*words)
+    watch.wait(lambda: watch.lines() != [])
+    push = RefUpdated(
+        repo=parse_repo_name("shop"),
+        ref=parse_ref_name("refs/heads/main"),
+        old=parse_object_id("1" * 40),
+        new=parse_object_id("2" * 40),
+        correlation_id=thread,
+    )
+    beside = Notice(source="git/host", text=push.summary, correlation_id=thread)
+    other = Notice(source="git/host", text="something else about it", correlation_id=thread)
+    pair = [("/topic/deploykit.source", encode(push)), (TOPIC, encode(beside))]
+    with Bus(BusSettings(address=deploykit_broker.address)) as bus:
+        for destination, frame in reversed(pair) if notice_first else pair:
+            bus.publish(destination, frame)
+        bus.publish(TOPIC, encode(other))  # a notice without an event comes a moment later
+    watch.wait(lambda: any("something else" in line for line in watch.lines()))
+    shown = [line for line in watch.lines() if "something else" not in line and "ready" not in line]
+    assert len(shown) == 1, shown
+    if words:
+        assert json.loads(shown[0])["message"]["type"] == RefUpdated.TYPE
+    else:
+        assert push.summary in shown[0]
+    assert watch.end() == 0
+
+
+def test_a_notice_is_shown_where_its_event_is_not_watched(
+    config: Path, deploykit_broker: EmbeddedBroker, watching: Callable[..., Watching]
+) -> None:
+    watch = watching("-d", TOPIC)
+    watch.wait(lambda: watch.lines() != [])
+    with Bus(BusSettings(address=deploykit_broker.address)) as bus:
+        for _ in range(2):
+            bus.publish(TOPIC, encode(Notice(source="git/host", text="[shop] main moved", correlation_id="c-1")))
+    watch.wait(lambda: len(watch.lines()) == 3)
     assert watch.end() == 0
 
 

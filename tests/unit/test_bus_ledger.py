@@ -23,7 +23,7 @@ class Book:
         )
         self.outcomes: dict[str, BusError | None] = {}
 
-    def add(self, name: str, *, deadline: float = float("inf"), body: bytes = b"") -> None:
+    def add(self, name: str, *, deadline: float = float("inf"), body: bytes = b"", may_wait: bool = True) -> None:
         self.ledger.add(
             "/queue/q",
             Frame({}, body),
@@ -32,6 +32,7 @@ class Book:
             expires=None,
             deadline=deadline,
             done=lambda error: self.outcomes.__setitem__(name, error),
+            may_wait=may_wait,
         )
 
     def write(self) -> list[Outbound]:
@@ -114,6 +115,17 @@ def test_room_is_given_by_receipts_to_those_who_wait() -> None:
     assert not waiting.is_alive()
     with pytest.raises(PublishError, match="no room"):
         book.add("d", deadline=time.monotonic() + 0.05)
+
+
+def test_who_makes_the_room_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(timeout: float) -> bool:
+        raise AssertionError(f"waited for {timeout} s")
+
+    book = Book(window=1)
+    book.add("a")
+    monkeypatch.setattr(book.ledger._room, "wait", wait)
+    with pytest.raises(PublishError, match="no room"):
+        book.add("b", deadline=time.monotonic() + 60, may_wait=False)
 
 
 def test_the_window_counts_bytes_too() -> None:

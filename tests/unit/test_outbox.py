@@ -11,6 +11,8 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -347,6 +349,32 @@ def test_marks_of_two_processes_add_up(outbox: Outbox, spool: Path) -> None:
     outbox.done(mine[0])
     Outbox(outbox.path).done(theirs[1])
     assert list(spool.glob("[0-9]*")) == []
+
+
+def test_settling_one_record_of_a_large_push_takes_no_more_steps_than_of_a_small_one(tmp_path: Path) -> None:
+    """A push of 2,000 refs is one file of thousands of records; steps for each of them, each time, would be squared."""
+
+    def steps(records: int) -> int:
+        box = Outbox(tmp_path / f"spool-{records}")
+        box.put_many(Outgoing(A, frame()) for _ in range(records))
+        *_, one, last = box.pending()
+        box.done(last)
+        lines = 0
+
+        def count(_frame: FrameType, event: str, _arg: object) -> Any:
+            nonlocal lines
+            lines += event == "line"
+            return count
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            box.done(one)
+        finally:
+            sys.settrace(before)
+        return lines
+
+    assert steps(3000) == steps(3)
 
 
 def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outbox: Outbox, spool: Path) -> None:

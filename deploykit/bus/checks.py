@@ -1,0 +1,52 @@
+"""What settings a bus takes: pure. All that is wrong is said at once, never with a secret in it."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from deploykit.bus.dialect import GENERIC, compile_destination
+from deploykit.errors import DialectError, SettingsError
+from deploykit.settings import BusSettings
+
+VERSIONS: Final = ("1.0", "1.1", "1.2")
+_TIMES: Final = (
+    "connect_timeout",
+    "publish_timeout",
+    "backoff_initial",
+    "backoff_max",
+    "stall_timeout",
+    "keepalive_every",
+)
+
+
+def check_settings(settings: BusSettings) -> None:
+    """Find everything in a bus's settings that makes no sense, before anything is connected.
+
+    Raises:
+        SettingsError: with all the problems in it.
+    """
+    problems = []
+    if not settings.versions or not set(settings.versions) <= set(VERSIONS):
+        problems.append(f"versions: some of {', '.join(VERSIONS)}")
+    problems += [f"{name}: seconds, more than 0" for name in _TIMES if not 0 < getattr(settings, name) < 1e9]
+    if not 0 <= settings.heartbeat < 86400:
+        problems.append("heartbeat: seconds, from 0")
+    problems += [
+        f"{name}: from 1"
+        for name in ("window", "window_bytes", "in_flight", "max_frame")
+        if getattr(settings, name) < 1
+    ]
+    for destination in settings.keepalive:
+        try:
+            compile_destination(GENERIC, destination)
+        except DialectError as error:
+            problems.append(f"keepalive: {error}")
+    texts = ("login", "passcode", "vhost", "client_id")
+    problems += [
+        f"{name}: holds a line break or NUL" for name in texts if re.search(r"[\r\n\x00]", getattr(settings, name))
+    ]
+    if problems:
+        raise SettingsError(
+            "; ".join(f"broker.{problem}" for problem in problems), problems=tuple(f"broker.{p}" for p in problems)
+        )

@@ -1,0 +1,65 @@
+"""A message on its way as the bytes of one SEND, for one broker: pure but for what it remembers.
+
+Thousands of messages go to a few destinations, so the part of the head that depends on the destination alone is
+compiled once.
+"""
+
+from __future__ import annotations
+
+import time
+
+from deploykit.bus.dialect import Dialect, compile_send
+from deploykit.bus.frames import Escaping, HeaderRefused, encode_frame, escape
+from deploykit.bus.ledger import Outbound
+from deploykit.errors import PublishRefused
+from deploykit.wire.codec import ID_HEADER
+
+
+class Writer:
+    """Writes SENDs for one connection.
+
+    Args:
+        dialect: the broker's.
+        rule: how headers are escaped there.
+    """
+
+    def __init__(self, dialect: Dialect, rule: Escaping) -> None:
+        self._dialect = dialect
+        self._rule = rule
+        self._heads: dict[tuple[str, bool], str] = {}
+
+    def send(self, entry: Outbound) -> bytes:
+        """Write one SEND, its receipt asked for.
+
+        Raises:
+            PublishRefused: a header cannot go over this connection.
+            DialectError: the broker would do something else.
+        """
+        if entry.expires is None:
+            key = (entry.destination, entry.persistent)
+            head = self._heads.get(key)
+            if head is None:
+                if len(self._heads) > 1000:
+                    self._heads.clear()
+                head = self._heads[key] = self._head(entry)
+        else:
+            head = self._head(entry)
+        frame = entry.frame
+        try:
+            own = encode_frame("", frame.headers, b"", self._rule)[1:-2].decode() if frame.headers else ""
+        except HeaderRefused as error:
+            raise PublishRefused(f"message {entry.id} to {entry.destination}: {error}", "correct the header") from None
+        body = frame.body
+        return (
+            f"SEND\n{head}{own}"
+            f"{'' if ID_HEADER in frame.headers else f'{ID_HEADER}:{entry.id}{chr(10)}'}"
+            f"content-length:{len(body)}\nreceipt:{entry.seq}\n\n".encode()
+            + body
+            + b"\x00"
+        )
+
+    def _head(self, entry: Outbound) -> str:
+        now = time.time()
+        ttl = None if entry.expires is None else entry.expires - now
+        headers = compile_send(self._dialect, entry.destination, persistent=entry.persistent, ttl=ttl, now=now)
+        return "".join(f"{escape(k, self._rule, name=True)}:{escape(v, self._rule)}\n" for k, v in headers.items())
