@@ -45,6 +45,8 @@ WORKERS: Final = 16
 _SEATS: Final = 12
 #: Seconds a handler waits for its fetch; less than the agent's end takes.
 _PATIENCE: Final = 8.0
+#: So many messages are kept for one fetch; it looks at every ref after that, and the rest get no report of their own.
+_MOST_WAITING: Final = 1000
 #: Seconds until a message that an ending agent left is tried again: by the next agent.
 _LATER: Final = 60.0
 
@@ -98,8 +100,14 @@ class Mirroring:
             return Reject(str(error))
         if not isinstance(message, RefUpdated) or message.repo not in self._settings.repositories:
             return Ack()
-        told = RefChange(ref=message.ref, old=message.old, new=message.new)
+        told: RefChange | None = RefChange(ref=message.ref, old=message.old, new=message.new)
         try:
+            waiting = self._pool.waiting(message.repo)
+            if waiting > _MOST_WAITING:
+                return Ack()
+            if waiting == _MOST_WAITING:
+                _log.warning("[%s] messages pile up: the next fetch looks at every ref instead", message.repo)
+                told = None
             answer = self._pool.request(message.repo, told, reason=message.correlation_id or message.id)
             if self._seats.acquire(blocking=False):
                 try:

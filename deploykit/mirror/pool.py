@@ -131,11 +131,21 @@ class MirrorPool:
         self.mirror(name)
         answer: Answer = Future()
         with self._wake:
-            if self._stopped:
-                raise UsageError("the mirror pool is closed")
+            self._must_be_open()
             self._schedule.ask(name, Asked(told, answer, reason), time.monotonic())
             self._look()
         return answer
+
+    def waiting(self, name: str) -> int:
+        """How many requests wait for the next fetch of a mirror.
+
+        Raises:
+            UsageError: no such mirror, or the pool is closed.
+        """
+        self.mirror(name)
+        with self._wake:
+            self._must_be_open()
+            return self._schedule.waiting(name)
 
     def renew(self, name: str) -> None:
         """Clone a mirror anew soon: whoever read from it found it damaged. At most once in ten minutes."""
@@ -163,6 +173,10 @@ class MirrorPool:
                     thread.join()
 
     # -- in the workers ----------------------------------------------------------------------------------------------
+
+    def _must_be_open(self) -> None:
+        if self._stopped:
+            raise UsageError("the mirror pool is closed")
 
     def _look(self) -> None:
         """Let a worker look at the schedule, a new one where all are at work. Call it with the lock held."""

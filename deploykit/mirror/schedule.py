@@ -127,6 +127,10 @@ class Schedule(Generic[T]):
             entry.due = min(entry.due, now + self._chance() * entry.spread)
         entry.waiting.append(asked)
 
+    def waiting(self, name: str) -> int:
+        """How many requests wait for the next fetch of a mirror. KeyError when it is not known."""
+        return len(self._entries[name].waiting)
+
     def all_soon(self, now: float) -> None:
         """Compare every mirror with its origin soon: messages may have been missed."""
         for entry in self._entries.values():

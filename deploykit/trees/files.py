@@ -7,6 +7,7 @@ that; `umask` takes bits off on top of the process's own.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -100,7 +101,9 @@ def remove_tree(name: str, dir_fd: int) -> None:
         fd = open_directory(name, dir_fd)
     except FileNotFoundError:
         return
-    except (NotADirectoryError, OSError):
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
         os.unlink(name, dir_fd=dir_fd)
         return
     try:

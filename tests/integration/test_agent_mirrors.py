@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +21,8 @@ from deploykit.names import ZERO_ID, ObjectId, RefName, RepoName
 from deploykit.settings import CheckoutSettings, MirrorSettings, RepositorySettings
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import encode
-from tests.support.node import SHOP, Node, Origin, git
+from tests.support.node import NODE, SHOP, Node, Origin, git
+from tests.support.origins import git_daemon
 
 MAIN = RefName("refs/heads/main")
 
@@ -268,3 +271,42 @@ def test_mirrors_of_many_repositories_are_made_at_once(node: Node) -> None:
         for name, commit in commits.items():
             node.wait(MirrorUpdated, lambda m, n=name, c=commit: (m.repo, m.new) == (n, c))  # type: ignore[misc]
             assert (node.root / "www" / name / "site.pp").read_text() == name
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_agent_of_five_hundred_mirrors_takes_little_memory_and_few_files(node: Node) -> None:
+    """The whole process: bus, outbox, mirrors and their directories, and nothing to do."""
+    node.origin.push(files={"site.pp": "main"})
+    count = 500
+    lines = [
+        f'node = "{NODE}"\nstate = "{node.root}/state"\nfetch_spread = 0\n'
+        f'[broker]\naddress = "{node.settings.broker.address}"\n[outbox]\npath = "{node.root}/spool"\n'
+    ]
+    with git_daemon(node.origin.path.parent) as server:
+        lines += [
+            f'[repositories.r{n}]\nurl = "{server.url("origin.git")}"\n'
+            f'checkouts = [{{ mode = "trusting", target = "{node.root}/www/r{n}" }}]\n'
+            for n in range(count)
+        ]
+        file = node.root / "deploykit.toml"
+        file.write_text("".join(lines))
+        file.chmod(0o600)
+        with (node.root / "log").open("wb") as log:
+            argv = [sys.executable, "-P", "-m", "deploykit", "agent", "-c", str(file)]
+            process = subprocess.Popen(argv, stdout=log, stderr=log)
+        try:
+            until(lambda: node.count(MirrorUpdated) == count, seconds=400)
+            assert len(list((node.root / "www").glob("r*/site.pp"))) == count
+            proc = Path(f"/proc/{process.pid}")
+            until(lambda: len(list((proc / "fd").iterdir())) < 100)
+            status = (proc / "status").read_text().splitlines()
+            kilobytes = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
+            print(f"an agent of {count} mirrors: {kilobytes / 1024:.0f} MB resident")
+            assert kilobytes < 80 * 1024
+            process.terminate()
+            assert process.wait(60) == 0
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()

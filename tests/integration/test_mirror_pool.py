@@ -311,7 +311,7 @@ from pathlib import Path
 from deploykit.mirror import Mirror
 from deploykit.mirror.pool import MirrorPool
 home, url, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-pool = MirrorPool(workers=4, every=3600)
+pool = MirrorPool(every=3600)
 names = [f"m{n}" for n in range(count)]
 for name in names:
     pool.add(name, Mirror.open(home / name, url), at_once=False)

@@ -154,6 +154,22 @@ def test_messages_that_wait_leave_room_for_others(node: Mirroring, origins: Orig
         origins.gate.set()
 
 
+def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_every_ref(
+    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "_PATIENCE", 0.0)
+    monkeypatch.setattr(mirroring, "_MOST_WAITING", 50)
+    origins.gate.clear()
+    node.handle(push())
+    until(lambda: len(origins.fetches) == 1)
+    for _ in range(500):
+        assert isinstance(node.handle(push()), Ack)
+    assert node._pool.waiting(SHOP) == 51
+    origins.gate.set()
+    until(lambda: len(reporter.said) >= 51)
+    assert origins.fetches == [("shop", RefChange(MAIN, ZERO_ID, A)), ("shop", None)]
+
+
 def test_an_agent_that_ends_hands_back_what_was_not_begun(node: Mirroring, origins: Origins) -> None:
     origins.gate.clear()
     verdicts: list[Verdict] = []
