@@ -84,8 +84,7 @@ class Contents:
         Raises:
             TreeError: git would write something else than is stored, or the sum of all files passes the cap.
         """
-        content = self._reader.blob(entry.oid)
-        oid = bytes.fromhex(entry.oid.decode())
+        content, oid = self._reader.blob(entry.oid)
         if self._matter:
             content, oid = self._attributed(entry, content, oid)
         if not isinstance(content, bytes):

@@ -8,17 +8,16 @@ Rules kept here:
   in a wrong file.
 * A large blob that is stored whole is handed out in pieces; memory stays flat.
 
-Packs are read through dulwich's index and our own map of the file, because that costs a third of the general path.
-Objects that are not in a pack (loose ones, stores in memory) go the general way.
+Packs are read by `packs`, because that costs a third of the general path. Objects that are not in a pack (loose ones,
+stores in memory) go the general way.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import mmap
 import os
 import zlib
+from binascii import unhexlify
 from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
@@ -27,11 +26,11 @@ from dulwich.errors import NotGitRepository
 from dulwich.pack import PackFileDisappeared, apply_delta
 
 from deploykit.errors import TreeDamaged, TreeError
+from deploykit.trees.packs import PIECE, SMALL, PackFile, result_size
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ObjectID
-    from dulwich.pack import Pack
 
 COMMIT: Final = 1
 TREE: Final = 2
@@ -41,14 +40,14 @@ _OFS_DELTA: Final = 6
 _REF_DELTA: Final = 7
 _KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
 
-#: A delta begins with two sizes of at most ten bytes each.
-_SIZES: Final = 20
 #: Deltas on deltas: git itself writes at most 4,095, and 50 by default.
 _MAX_CHAIN: Final = 4096
 #: Bytes of whole delta bases kept for the next object that stands on them.
 _BASE_CACHE: Final = 16 * 1024 * 1024
-#: A blob at least this large is handed out in pieces of this size.
-PIECE: Final = 1024 * 1024
+#: So many look-ups between two times that the maps of the packs give back what they hold of memory.
+_BREATH: Final = 1024
+#: Bytes of small deltas of one chain that are kept from their measuring to their use.
+_KEPT_DELTAS: Final = 1024 * 1024
 
 
 class _Refused(Exception):
@@ -57,114 +56,6 @@ class _Refused(Exception):
     def __init__(self, size: int) -> None:
         super().__init__(size)
         self.size = size
-
-
-class _PackFile:
-    """One pack: dulwich's index, and a map of the data file that stays readable after a repack unlinks it."""
-
-    def __init__(self, pack: Pack) -> None:
-        self.index = pack.index
-        fd = os.open(os.fspath(pack.data.path), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self.data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-        self.view = memoryview(self.data)
-
-    def header(self, pos: int) -> tuple[int, int, int]:
-        """Return (kind, size, position after the header)."""
-        data = self.data
-        byte = data[pos]
-        kind = (byte >> 4) & 7
-        size = byte & 15
-        shift = 4
-        pos += 1
-        while byte & 0x80:
-            byte = data[pos]
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            pos += 1
-        return kind, size, pos
-
-    def base_offset(self, pos: int) -> tuple[int, int]:
-        """Return (distance back to the base, position after it) of an offset delta."""
-        data = self.data
-        byte = data[pos]
-        distance = byte & 0x7F
-        pos += 1
-        while byte & 0x80:
-            byte = data[pos]
-            distance = ((distance + 1) << 7) | (byte & 0x7F)
-            pos += 1
-        return distance, pos
-
-    def inflate(self, pos: int, size: int) -> bytes:
-        """Inflate exactly `size` bytes; a stream that holds more or less is damaged."""
-        stream = zlib.decompressobj()
-        step = size // 2 + 128  # a guess that keeps zlib's copy of what follows the stream small
-        out = stream.decompress(self.view[pos : pos + step], size + 1)
-        if stream.eof and len(out) == size:
-            return out
-        parts = [out]
-        got = len(out)
-        pos += step
-        while not stream.eof and got <= size:
-            fresh = self.view[pos : pos + step]
-            if not fresh and not stream.unconsumed_tail:
-                break
-            pos += len(fresh)
-            out = stream.decompress(stream.unconsumed_tail + bytes(fresh), size + 1 - got)
-            got += len(out)
-            parts.append(out)
-        if got != size or not stream.eof:
-            raise zlib.error("the stored size and the stream do not agree")
-        return b"".join(parts)
-
-    def pieces(self, pos: int, size: int) -> Iterator[bytes]:
-        """Inflate `size` bytes in pieces."""
-        stream = zlib.decompressobj()
-        got = 0
-        while not stream.eof:
-            fresh = self.view[pos : pos + PIECE // 4]
-            if not fresh and not stream.unconsumed_tail:
-                break
-            pos += len(fresh)
-            pending = stream.unconsumed_tail + bytes(fresh)
-            while pending and not stream.eof:
-                out = stream.decompress(pending, PIECE)
-                pending = stream.unconsumed_tail
-                got += len(out)
-                if got > size:
-                    raise zlib.error("the stream holds more than the stored size")
-                if out:
-                    yield out
-        if got != size or not stream.eof:
-            raise zlib.error("the stored size and the stream do not agree")
-
-    def delta_size(self, pos: int) -> int:
-        """Return the size of what a delta makes, from its first bytes."""
-        stream = zlib.decompressobj()
-        head = b""
-        while len(head) < _SIZES and not stream.eof and pos < len(self.view):
-            head += stream.decompress(self.view[pos : pos + 256])  # so little in cannot make much out
-            pos += 256
-        at = 0
-        for _ in range(2):  # the base's size, then the result's
-            result = shift = 0
-            while True:
-                byte = head[at]
-                at += 1
-                result |= (byte & 0x7F) << shift
-                shift += 7
-                if not byte & 0x80:
-                    break
-        return result
-
-    def close(self) -> None:
-        # A traceback may still hold a slice of the map; it then goes when the traceback does.
-        with contextlib.suppress(BufferError):
-            self.view.release()
-            self.data.close()
 
 
 class ObjectReader:
@@ -178,11 +69,13 @@ class ObjectReader:
     def __init__(self, store: BaseObjectStore, *, max_bytes: int) -> None:
         self.store = store
         self._max = max_bytes
-        self._packs: list[_PackFile] | None = None
+        self._packs: list[PackFile] | None = None
         self._bases: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
         self._bases_size = 0
-        self._hash = hashlib.sha1 if store.object_format.oid_length == 20 else hashlib.sha256
+        self._found = 0
         self.oid_length: int = store.object_format.oid_length
+        # Copied for each object: a new one looks the algorithm up, which costs more than to hash a page.
+        self._empty = (hashlib.sha1 if self.oid_length == 20 else hashlib.sha256)(usedforsecurity=False)
 
     def __enter__(self) -> ObjectReader:
         return self
@@ -205,39 +98,56 @@ class ObjectReader:
             TreeError: missing, damaged, of another kind, or larger than allowed.
         """
         try:
-            place = self._find(bytes.fromhex(oid.decode()))
+            raw = unhexlify(oid)
         except ValueError as error:
             raise _damaged(oid, str(error)) from error
-        return self._checked(oid, kind, place)
+        return self._checked(oid, raw, kind, self._find(raw))
 
-    def _checked(self, oid: bytes, kind: int, place: tuple[_PackFile, int] | None) -> bytes:
+    def _checked(self, oid: bytes, raw: bytes, kind: int, place: tuple[PackFile, int] | None) -> bytes:
         found, content = self._guarded(oid, place)
-        self._expect(oid, kind, found)
-        digest = self._hash(b"%s %d\0" % (_KINDS[kind], len(content)), usedforsecurity=False)
+        if kind != found:
+            want, have = _KINDS[kind].decode(), _KINDS.get(found, b"unknown").decode()
+            raise TreeError(f"object {oid.decode()} is a {have} where a {want} must stand", "check the repository")
+        digest = self._empty.copy()
+        digest.update(b"%s %d\0" % (_KINDS[kind], len(content)))
         digest.update(content)
-        if digest.hexdigest().encode() != oid:
+        if digest.digest() != raw:
             raise _damaged(oid, "its content does not hash to its name")
         return content
 
-    def blob(self, oid: bytes) -> bytes | Iterator[bytes]:
-        """Return a blob whole, or in pieces when it is large and stored so that pieces are possible.
+    def blob(self, oid: bytes) -> tuple[bytes | Iterator[bytes], bytes]:
+        """Return a blob whole, or in pieces when it is large and stored so that pieces are possible; and its raw id.
 
         The pieces are checked while they are handed out: the last step of the iteration raises when they do not
         hash to `oid`, so nothing may be used before the iterator has ended.
         """
         try:
-            place = self._find(bytes.fromhex(oid.decode()))
+            raw = unhexlify(oid)
         except ValueError as error:
             raise _damaged(oid, str(error)) from error
+        place = self._find(raw)
         if place is not None:
+            # Most files are stored whole: this way is theirs alone, and what a fresh export of thousands costs.
             pack, offset = place
             found, size, pos = pack.header(offset)
-            if found == BLOB and 2 * PIECE <= size <= self._max:
-                return self._pieces(oid, pack, pos, size)
-        return self._checked(oid, BLOB, place)
+            if found == BLOB and size <= self._max:
+                if size >= 2 * PIECE:
+                    return self._pieces(oid, pack, pos, size), raw
+                try:
+                    content = pack.inflate(pos, size)
+                except zlib.error as error:
+                    raise _damaged(oid, str(error)) from error
+                digest = self._empty.copy()
+                digest.update(b"blob %d\0" % size)
+                digest.update(content)
+                if digest.digest() != raw:
+                    raise _damaged(oid, "its content does not hash to its name")
+                return content, raw
+        return self._checked(oid, raw, BLOB, place), raw
 
-    def _pieces(self, oid: bytes, pack: _PackFile, pos: int, size: int) -> Iterator[bytes]:
-        digest = self._hash(b"blob %d\0" % size, usedforsecurity=False)
+    def _pieces(self, oid: bytes, pack: PackFile, pos: int, size: int) -> Iterator[bytes]:
+        digest = self._empty.copy()
+        digest.update(b"blob %d\0" % size)
         try:
             for piece in pack.pieces(pos, size):
                 digest.update(piece)
@@ -247,7 +157,7 @@ class ObjectReader:
         if digest.hexdigest().encode() != oid:
             raise _damaged(oid, "its content does not hash to its name")
 
-    def _guarded(self, oid: bytes, place: tuple[_PackFile, int] | None) -> tuple[int, bytes]:
+    def _guarded(self, oid: bytes, place: tuple[PackFile, int] | None) -> tuple[int, bytes]:
         try:
             if place is not None:
                 return self._from_pack(*place)
@@ -267,16 +177,10 @@ class ObjectReader:
             "raise max_file_bytes if the repository is to be trusted",
         )
 
-    @staticmethod
-    def _expect(oid: bytes, kind: int, found: int) -> None:
-        if kind != found:
-            want, have = _KINDS[kind].decode(), _KINDS.get(found, b"unknown").decode()
-            raise TreeError(f"object {oid.decode()} is a {have} where a {want} must stand", "check the repository")
-
     # -- packs ---------------------------------------------------------------------------------------------------
 
-    def _open_packs(self) -> list[_PackFile]:
-        found: list[_PackFile] = []
+    def _open_packs(self) -> list[PackFile]:
+        found: list[PackFile] = []
         stores: list[BaseObjectStore] = [self.store]
         seen = 0
         while stores and seen < 8:  # alternates of alternates; a circle ends here too
@@ -284,19 +188,23 @@ class ObjectReader:
             seen += 1
             for pack in store.packs:
                 try:
-                    found.append(_PackFile(pack))
+                    found.append(PackFile(pack, self.oid_length))
                 except (OSError, ValueError, PackFileDisappeared):
                     continue  # repacked away under us: what it held is in another pack, or goes the general way
             stores.extend(getattr(store, "alternates", ()))
         return found
 
-    def _find(self, raw: bytes) -> tuple[_PackFile, int] | None:
+    def _find(self, raw: bytes) -> tuple[PackFile, int] | None:
         if self._packs is None:
             self._packs = self._open_packs()
         packs = self._packs
+        self._found += 1
+        if self._found % _BREATH == 0:
+            for pack in packs:
+                pack.let_go()
         for at, pack in enumerate(packs):
             try:
-                offset = pack.index.object_offset(raw)  # type: ignore[arg-type]
+                offset = pack.find(raw)
             except KeyError:
                 continue
             if at:  # neighbours live together: ask this pack first next time
@@ -304,9 +212,11 @@ class ObjectReader:
             return pack, offset
         return None
 
-    def _from_pack(self, pack: _PackFile, offset: int) -> tuple[int, bytes]:
+    def _from_pack(self, pack: PackFile, offset: int) -> tuple[int, bytes]:
         """Measure the whole delta chain, then build the object from its base up."""
-        chain: list[tuple[_PackFile, int, int, int]] = []  # pack, offset, bytes of the delta, position of the stream
+        # pack, offset, bytes of the delta, position of its stream, and the delta itself where it is small
+        chain: list[tuple[PackFile, int, int, int, bytes | None]] = []
+        held = 0
         while True:
             cached = self._bases.get((id(pack), offset))
             if cached is not None:
@@ -322,21 +232,25 @@ class ObjectReader:
                     self._keep(pack, offset, kind, content)
                 break
             base, pos = self._base(pack, offset, kind, pos)
-            self._measure(pack, pos)
-            chain.append((pack, offset, size, pos))
+            delta = pack.inflate(pos, size) if size <= SMALL and held < _KEPT_DELTAS else None
+            held += size if delta is not None else 0
+            makes = result_size(delta if delta is not None else pack.delta_head(pos))
+            if makes > self._max:
+                raise _Refused(makes)
+            chain.append((pack, offset, size, pos, delta))
             if len(chain) > _MAX_CHAIN:
                 raise ValueError("the delta chain does not end")
-            if not isinstance(base[0], _PackFile):
+            if not isinstance(base[0], PackFile):
                 kind, content = self._general(base[0])
                 break
             pack, offset = base[0], base[1]
-        for holder, at, size, pos in reversed(chain):
-            content = b"".join(apply_delta(content, holder.inflate(pos, size)))
+        for holder, at, size, pos, delta in reversed(chain):
+            content = b"".join(apply_delta(content, delta if delta is not None else holder.inflate(pos, size)))
             if at != chain[0][1]:
                 self._keep(holder, at, kind, content)
         return kind, content
 
-    def _base(self, pack: _PackFile, offset: int, kind: int, pos: int) -> tuple[tuple[_PackFile | bytes, int], int]:
+    def _base(self, pack: PackFile, offset: int, kind: int, pos: int) -> tuple[tuple[PackFile | bytes, int], int]:
         """Find what a delta stands on: a place in a pack, or the name of an object elsewhere."""
         if kind == _OFS_DELTA:
             distance, pos = pack.base_offset(pos)
@@ -349,12 +263,7 @@ class ObjectReader:
         place = self._find(name)
         return (place if place is not None else (name.hex().encode(), 0)), pos + self.oid_length
 
-    def _measure(self, pack: _PackFile, pos: int) -> None:
-        size = pack.delta_size(pos)
-        if size > self._max:
-            raise _Refused(size)
-
-    def _keep(self, pack: _PackFile, offset: int, kind: int, content: bytes) -> None:
+    def _keep(self, pack: PackFile, offset: int, kind: int, content: bytes) -> None:
         if len(content) > _BASE_CACHE // 4:
             return
         self._bases[(id(pack), offset)] = (kind, content)

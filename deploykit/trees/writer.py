@@ -18,7 +18,7 @@ import attrs
 from deploykit.errors import TreeError
 from deploykit.trees.content import Contents, attributes_of
 from deploykit.trees.durable import sync_directory, sync_filesystem
-from deploykit.trees.entries import EXECUTABLE, GITLINK, SYMLINK, Directory, Entry, TreeWalk
+from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, Directory, Entry, TreeWalk
 from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, Rows
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from deploykit.names import ObjectId
 
 _MAX_TARGET: Final = 4095
+#: git's mode -> ours, before the umask.
+_FILES: Final = {FILE: 0o666, EXECUTABLE: 0o777}
 
 Progress = Callable[[int, int], None]
 
@@ -171,8 +173,7 @@ class EntryWriter:
                 fd = opened.open(where, create=True, umask=self._rules.umask, owner=self._options.owner)
                 if where:
                     self._rows.directories.add(where)
-                for entry in directory.entries:
-                    self._write(entry, fd)
+                self._write(directory.entries, where, fd)
                 done += len(directory.entries)
                 if self._options.progress is not None:
                     self._options.progress(done, total)
@@ -181,30 +182,35 @@ class EntryWriter:
         """Write single entries into directories that are there."""
         with Directories(self._root) as opened:
             for entry in entries:
-                self._write(entry, opened.open(os.fsdecode(entry.path.rpartition(b"/")[0])))
+                where = os.fsdecode(entry.path.rpartition(b"/")[0])
+                self._write((entry,), where, opened.open(where))
 
-    def _write(self, entry: Entry, fd: int) -> None:
-        path = os.fsdecode(entry.path)
-        name = path.rpartition("/")[2]
+    def _write(self, entries: Iterable[Entry], where: str, fd: int) -> None:
+        """Write what lies directly in one open directory. A fresh export spends its time here."""
         umask, owner = self._rules.umask, self._options.owner
-        try:
-            if entry.mode == SYMLINK:
-                oid = bytes.fromhex(entry.oid.decode())
-                seen = put_symlink(name, fd, self._links[entry.path], owner=owner)
-            elif entry.mode == GITLINK:
-                os.close(make_directory(name, fd, umask=umask, owner=owner))
-                self._rows.directories.add(path)
-                return
-            else:
-                mode = 0o777 if entry.mode == EXECUTABLE else 0o666
-                content, oid = self._contents.of(entry)
-                seen = put_file(name, fd, content, mode=mode, umask=umask, owner=owner)
-        except FileExistsError as error:
-            raise TreeError(
-                f"{shown(entry.path)} collides with another name on this file system",
-                "rename one of the two; this file system does not tell them apart",
-            ) from error
-        self._rows.add(path, entry.mode, seen, oid)
+        content_of, add = self._contents.of, self._rows.add
+        start = len(where) + 1 if where else 0
+        for entry in entries:
+            path = os.fsdecode(entry.path)
+            name = path[start:]
+            mode = entry.mode
+            try:
+                if mode in _FILES:
+                    content, oid = content_of(entry)
+                    seen = put_file(name, fd, content, mode=_FILES[mode], umask=umask, owner=owner)
+                elif mode == SYMLINK:
+                    oid = bytes.fromhex(entry.oid.decode())
+                    seen = put_symlink(name, fd, self._links[entry.path], owner=owner)
+                else:
+                    os.close(make_directory(name, fd, umask=umask, owner=owner))
+                    self._rows.directories.add(path)
+                    continue
+            except FileExistsError as error:
+                raise TreeError(
+                    f"{shown(entry.path)} collides with another name on this file system",
+                    "rename one of the two; this file system does not tell them apart",
+                ) from error
+            add(path, mode, seen, oid)
 
 
 def next_tick() -> int:
