@@ -4,7 +4,7 @@
 
 Wall time of the hook for a one-commit push with the relay's broker up and down, against a bare start of the same
 interpreter; the whole `git push` with and without the hook; and many refs in one push, with and without, and right
-behind another such push, whose events the relay is sending meanwhile. The relay is a process of its own, as in life.
+behind another such push, whose events a relay sends meanwhile. The relay is a process of its own, as it is in life.
 """
 
 from __future__ import annotations
@@ -54,15 +54,20 @@ class Bench:
         git("init", "-q", cwd=self.work)
         git("commit", "-q", "--allow-empty", "-m", "base", cwd=self.work)
         for name, path in self.origins.items():
-            git("init", "-q", "--bare", str(path), cwd=root)
-            git("push", "-q", str(path), "HEAD:refs/heads/main", cwd=self.work)
-            (path / "deploykit.toml").write_text(f'spool = "{self.spool}"\nrelay = ""\n')
-            if name == "with":
-                installer.install(path)
+            self.make(name, path)
         git("commit", "-q", "--allow-empty", "-m", "one commit", cwd=self.work)
         git("push", "-q", str(self.origins["with"]), "HEAD:refs/heads/topic", cwd=self.work)
         old, new = git("rev-parse", "HEAD~1", "HEAD", cwd=self.work).split()
         self.line = f"{old} {new} refs/heads/main\n".encode()
+
+    def make(self, name: str, path: Path) -> Path:
+        """Make an origin with the hook or without, with one commit in it."""
+        git("init", "-q", "--bare", str(path), cwd=self.root)
+        git("push", "-q", str(path), "HEAD:refs/heads/main", cwd=self.work)
+        (path / "deploykit.toml").write_text(f'spool = "{self.spool}"\nrelay = ""\n')
+        if name == "with":
+            installer.install(path)
+        return path
 
     def hook(self) -> None:
         """The hook alone, as git would run it for one commit."""
@@ -99,9 +104,9 @@ class Bench:
         """A new commit to one of the origins."""
         git("push", "-q", str(self.origins[name]), "HEAD:refs/heads/main", cwd=self.work)
 
-    def push_refs(self, name: str, refs: list[str]) -> None:
-        """Many refs to one of the origins."""
-        git("push", "-q", str(self.origins[name]), *(f"HEAD:{ref}" for ref in refs), cwd=self.work)
+    def push_refs(self, origin: Path, refs: int) -> None:
+        """Many refs to an origin."""
+        git("push", "-q", str(origin), *(f"HEAD:refs/heads/b{i}" for i in range(refs)), cwd=self.work)
 
 
 def main() -> None:
@@ -139,16 +144,16 @@ def run(bench: Bench, rounds: int, refs: int, took: dict[str, list[float]]) -> N
                 git("commit", "-q", "--allow-empty", "-m", f"r{number}", cwd=bench.work)
                 bench.settle()
                 note(f"push {name}", partial(bench.push, name))
-            many = [f"refs/heads/r{number}/b{i}" for i in range(refs)]
-            for name in ("without", "with"):
-                bench.settle()
-                note(f"many {name}", partial(bench.push_refs, name, many))
-            note("many, relay busy", partial(bench.push_refs, "with", again(number, refs)))
-
-
-def again(number: int, refs: int) -> list[str]:
-    """As many refs under other names."""
-    return [f"refs/heads/again{number}/b{i}" for i in range(refs)]
+            # New origins each time: a push takes the longer the more refs are there already.
+            cases = ("many without", "many with", "many, relay busy")
+            fresh = {name: bench.make(name.split()[-1], bench.root / f"{name}{number}") for name in cases[:2]}
+            fresh[cases[2]] = bench.make("with", bench.root / f"busy{number}")
+            for name in cases:
+                if name != cases[2]:
+                    bench.settle()
+                note(name, partial(bench.push_refs, fresh[name], refs))
+            for path in fresh.values():
+                shutil.rmtree(path)
 
 
 def report(took: dict[str, list[float]], refs: int) -> None:
