@@ -63,9 +63,10 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
 @hooks.command()
 @click.argument("path", type=click.Path(path_type=Path))
 @_kind_option
+@click.option("--config", type=click.Path(path_type=Path), help="Settings file that the script is run with.")
 @click.option("--timeout", default=5.0, show_default=True, help="Seconds that the broker may take to answer.")
 @json_option
-def check(path: Path, kind: str | None, timeout: float, as_json: bool) -> None:
+def check(path: Path, kind: str | None, config: Path | None, timeout: float, as_json: bool) -> None:
     """Say what the hook at PATH would publish, and whether script, settings, spool and broker are fine.
 
     Nothing is queued or changed. Ends with 1 if something is wrong.
@@ -74,11 +75,15 @@ def check(path: Path, kind: str | None, timeout: float, as_json: bool) -> None:
     Example:
       deploykit hooks check /srv/git/shop.git
       sudo -u git deploykit hooks check /srv/git/shop.git
+      deploykit hooks check --kind debian --config /etc/packages.toml /usr/local/bin
     """
     from deploykit.daemons import hookcheck
+    from deploykit.hooksettings import SYSTEM_FILE
 
     wrong = False
-    for finding in hookcheck.check(path, kind, timeout=timeout):  # type: ignore[arg-type]  # click checked it
+    file = str((config or Path(SYSTEM_FILE)).absolute())
+    found = hookcheck.check(path, kind, config=file, timeout=timeout)  # type: ignore[arg-type]  # click checked it
+    for finding in found:
         wrong |= finding.verdict == "wrong"
         if as_json:
             print_json({"subject": finding.subject, "verdict": finding.verdict, "text": finding.text})

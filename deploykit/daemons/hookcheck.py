@@ -8,21 +8,23 @@ import shlex
 import stat
 import subprocess
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from deploykit import installer
 from deploykit.bus import Bus
 from deploykit.config import load_settings
-from deploykit.errors import DeploykitError, KeyFileError, SettingsError
-from deploykit.hooking import git, svn
+from deploykit.errors import DeploykitError, HookError, KeyFileError, SettingsError
+from deploykit.hooking import debian, git, jenkins, svn
 from deploykit.hooking.delivery import frames_of
+from deploykit.hooking.process import child_environment, find_program
 from deploykit.hooking.repository import Repository
-from deploykit.hooksettings import HookSettings, default_spool, load_hook_settings
+from deploykit.hooksettings import SYSTEM_FILE, HookSettings, default_spool, load_hook_settings
 from deploykit.keys import load_signing_key
-from deploykit.messages import Message
+from deploykit.messages import Message, PackagePublished
 from deploykit.names import ZERO_ID
 from deploykit.outbox import Outbox
 from deploykit.settings import Settings
@@ -40,10 +42,13 @@ class Finding:
     text: str
 
 
-def check(path: Path, kind: installer.Kind | None = None, *, timeout: float = 5.0) -> Iterator[Finding]:
+def check(
+    path: Path, kind: installer.Kind | None = None, *, config: str = SYSTEM_FILE, timeout: float = 5.0
+) -> Iterator[Finding]:
     """Look at all that a hook needs, in the order in which it needs it.
 
     Args:
+        config: the system's settings file, or what a program is given as `--config`.
         timeout: seconds the broker may take to answer.
 
     Raises:
@@ -54,7 +59,7 @@ def check(path: Path, kind: installer.Kind | None = None, *, timeout: float = 5.
     yield from _script(place)
     settings = None
     try:
-        settings = _settings(place)
+        settings = _settings(place, config)
     except SettingsError as error:
         yield from (Finding(subject="settings", verdict="wrong", text=problem) for problem in error.problems)
     except DeploykitError as error:
@@ -65,6 +70,8 @@ def check(path: Path, kind: installer.Kind | None = None, *, timeout: float = 5.
     yield Finding(subject="settings", verdict="fine", text=read)
     yield from _events(place, settings)
     yield from _key(place, settings)
+    if place.kind == "debian":
+        yield from _packages(settings)
     spool, shared = (settings.spool, True) if settings.spool else default_spool(os.environ)
     relayed = False
     for finding in _spool(spool, shared):
@@ -114,15 +121,16 @@ def _does_not_start(script: Path, kind: installer.Kind) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _settings(place: installer.Place) -> HookSettings:
+def _settings(place: installer.Place, system_file: str) -> HookSettings:
+    path = os.path.realpath(place.base)
     match place.kind:
         case "git":
-            path = os.path.realpath(place.base)
-            return load_hook_settings(path, config=Repository(path, os.environ).config())
+            told = Repository(path, os.environ).config()
+            return load_hook_settings(path, config=told, system_file=system_file)
         case "svn":
-            return load_hook_settings(os.path.realpath(place.base))
+            return load_hook_settings(path, system_file=system_file)
         case _:
-            return load_hook_settings("")
+            return load_hook_settings("", system_file=system_file)
 
 
 # -- what it would say -------------------------------------------------------------------------------------------------
@@ -139,8 +147,21 @@ def _events(place: installer.Place, settings: HookSettings) -> Iterator[Finding]
     except DeploykitError as error:
         yield Finding(subject="event", verdict="wrong", text=str(error))
         return
-    if not messages and place.kind in ("git", "svn"):
-        yield Finding(subject="event", verdict="mind", text="nothing was pushed yet that could be told of")
+    if not messages:
+        yield Finding(subject="event", verdict="mind", text=_NO_SAMPLE[place.kind])
+
+
+_NO_SAMPLE: Final[dict[installer.Kind, str]] = {
+    "git": "nothing was pushed yet that could be told of",
+    "svn": "nothing was committed yet that could be told of",
+    "gitolite": "each repository has its name and settings; check one of them, too (…/repositories/NAME.git)",
+    "debian": "no package waits that could be told of",
+}
+#: A build as Jenkins describes it, where this runs in none.
+_SAMPLE_BUILD: Final = {
+    "JOB_NAME": "example", "BUILD_NUMBER": "1", "BUILD_URL": "https://jenkins.example.org/job/example/1/",
+    "GIT_BRANCH": "origin/main", "GIT_URL": "https://git.example.org/example.git", "GIT_COMMIT": "1" * 40,
+}  # fmt: skip
 
 
 def _samples(place: installer.Place, settings: HookSettings) -> list[Message]:
@@ -161,7 +182,41 @@ def _samples(place: installer.Place, settings: HookSettings) -> list[Message]:
         youngest = subprocess.run(["svnlook", "youngest", path], env=env, capture_output=True, text=True, check=False)
         revision = int(youngest.stdout.strip() or 0)
         return [svn.message_of(path, revision, settings, os.environ)[0]] if revision else []
+    if place.kind == "jenkins":
+        build = os.environ if os.environ.get("JOB_NAME") else _SAMPLE_BUILD
+        return [jenkins.message_of(word, settings, build) for word in ("begin", "success")]
+    if place.kind == "debian" and settings.incoming:
+        return [_published(upload) for upload in islice(debian.uploads(settings.incoming), 1)]
     return []
+
+
+def _published(upload: debian.Upload) -> Message:
+    """What would be told of a package, its fields read off its name."""
+    name, version, architecture = [*upload.file.removesuffix(".deb").split("_"), "?", "?"][:3]
+    return PackagePublished(
+        source="packages", name=name, version=version, architecture=architecture, distribution=upload.distribution,
+        file=upload.file,
+    )  # fmt: skip
+
+
+def _packages(settings: HookSettings) -> Iterator[Finding]:
+    """The programs and directories of `reprepro-incoming`."""
+    for name in ("incoming", "archive", "reprepro"):
+        path = getattr(settings, name)
+        if not path:
+            yield Finding(subject=name, verdict="wrong", text="not set in the settings")
+        elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            there = "this user may not change" if Path(path).is_dir() else "there is no directory"
+            yield Finding(subject=name, verdict="wrong", text=f"{there} {path}")
+    distributions = Path(settings.reprepro, "conf", "distributions")
+    if settings.reprepro and not distributions.is_file():
+        text = f"{distributions} is not there: reprepro takes nothing in"
+        yield Finding(subject="reprepro", verdict="wrong", text=text)
+    for program in ("reprepro", "dpkg-deb"):
+        try:
+            find_program(program, child_environment(os.environ, {}))
+        except HookError as error:
+            yield Finding(subject=program, verdict="wrong", text=str(error))
 
 
 def _key(place: installer.Place, settings: HookSettings) -> Iterator[Finding]:
@@ -218,6 +273,9 @@ def _relay(settings: HookSettings, spool: str, *, relayed: bool, timeout: float)
     except SettingsError as error:
         for problem in error.problems:
             yield Finding(subject="relay settings", verdict=worse, text=problem)
+        if not relayed:
+            text = "none is at work, and this user cannot start one: events wait in the spool"
+            yield Finding(subject="relay", verdict=worse, text=text)
         return
     yield Finding(subject="relay settings", verdict="fine", text=settings.relay)
     if os.path.realpath(told.outbox.path) != os.path.realpath(spool):

@@ -1,8 +1,11 @@
 """A Jenkins build to a message, from the variables that Jenkins gives it (its own, the git plugin's, multibranch's).
 
 A build that deploykit asked for carries `DEPLOYKIT_CORRELATION_ID` as a parameter, and may carry `DEPLOYKIT_REPO`,
-`DEPLOYKIT_REF`, `DEPLOYKIT_COMMIT` and `DEPLOYKIT_PROJECT`: they win over what Jenkins says. Parameters are set by
-whoever may start the build; nothing is done with them but to tell them on, each parsed as what it must be.
+`DEPLOYKIT_REF` and `DEPLOYKIT_PROJECT`: they win over what Jenkins says, which has its own names for things. Parameters
+are set by whoever may start the build; nothing is done with them but to tell them on, each parsed as what it must be.
+Which commit was built, though, is for Jenkins to say (`GIT_COMMIT`): the branch may have moved since it was asked for,
+and a result that opens a gate must not be had for a commit that was never built. `DEPLOYKIT_COMMIT` counts only where
+Jenkins says nothing, and never in a signed result.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ def message_of(word: str, settings: HookSettings, environ: Mapping[str, str]) ->
         "url": one_line(environ.get("BUILD_URL") or environ.get("JOB_URL", ""), 2000),
         "repo": repo_of(settings, environ),
         "ref": ref_of(environ),
-        "commit": commit_of(environ),
+        "commit": commit_of(environ, signed=bool(settings.signing_key)),
         "project": one_line(environ.get("DEPLOYKIT_PROJECT", "")),
     }
     if said == "begin":
@@ -112,10 +115,10 @@ def ref_of(environ: Mapping[str, str]) -> RefName | None:
     return _parsed(parse_ref_name, f"refs/{name}" if name.startswith("tags/") else f"refs/heads/{name}")
 
 
-def commit_of(environ: Mapping[str, str]) -> ObjectId | None:
-    """Which commit was built."""
-    told = environ.get("DEPLOYKIT_COMMIT") or environ.get("GIT_COMMIT", "")
-    return _parsed(parse_object_id, told.lower())
+def commit_of(environ: Mapping[str, str], *, signed: bool = False) -> ObjectId | None:
+    """Which commit was built: as Jenkins says; what was asked for is only a guess at it, which is not signed."""
+    built = _parsed(parse_object_id, environ.get("GIT_COMMIT", "").lower())
+    return built or (None if signed else _parsed(parse_object_id, environ.get("DEPLOYKIT_COMMIT", "").lower()))
 
 
 def _parsed(parse: Callable[[object], T], text: str) -> T | None:

@@ -3,29 +3,27 @@
     python tests/benchmarks/bench_hooks.py [--rounds 9] [--refs 2000]
 
 Wall time of the hook for a one-commit push with the relay's broker up and down, against a bare start of the same
-interpreter; the whole `git push` with and without the hook; and many refs in one push, with and without.
+interpreter; the whole `git push` with and without the hook; and many refs in one push, with and without, and right
+behind another such push, whose events a relay sends meanwhile. The relay is a process of its own, as it is in life.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from deploykit import installer
-from deploykit.bus import Bus
-from deploykit.bus.relay import Relay
 from deploykit.outbox import Outbox
-from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
 
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
@@ -56,15 +54,20 @@ class Bench:
         git("init", "-q", cwd=self.work)
         git("commit", "-q", "--allow-empty", "-m", "base", cwd=self.work)
         for name, path in self.origins.items():
-            git("init", "-q", "--bare", str(path), cwd=root)
-            git("push", "-q", str(path), "HEAD:refs/heads/main", cwd=self.work)
-            (path / "deploykit.toml").write_text(f'spool = "{self.spool}"\nrelay = ""\n')
-            if name == "with":
-                installer.install(path)
+            self.make(name, path)
         git("commit", "-q", "--allow-empty", "-m", "one commit", cwd=self.work)
         git("push", "-q", str(self.origins["with"]), "HEAD:refs/heads/topic", cwd=self.work)
         old, new = git("rev-parse", "HEAD~1", "HEAD", cwd=self.work).split()
         self.line = f"{old} {new} refs/heads/main\n".encode()
+
+    def make(self, name: str, path: Path) -> Path:
+        """Make an origin with the hook or without, with one commit in it."""
+        git("init", "-q", "--bare", str(path), cwd=self.root)
+        git("push", "-q", str(path), "HEAD:refs/heads/main", cwd=self.work)
+        (path / "deploykit.toml").write_text(f'spool = "{self.spool}"\nrelay = ""\n')
+        if name == "with":
+            installer.install(path)
+        return path
 
     def hook(self) -> None:
         """The hook alone, as git would run it for one commit."""
@@ -81,13 +84,29 @@ class Bench:
         while any(self.spool.glob("*.rec")):
             time.sleep(0.05)
 
+    @contextlib.contextmanager
+    def relay(self, address: str) -> Iterator[None]:
+        """A relay at work on the spool."""
+        settings = self.root / "relay.toml"
+        broker = f'[broker]\naddress = "{address}"\nbackoff_max = 0.2\n'
+        settings.write_text(f'{broker}[outbox]\npath = "{self.spool}"\n[log]\nlevel = "error"\n')
+        settings.chmod(0o600)
+        command = [sys.executable, "-m", "deploykit", "relay", "--config", str(settings)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith(b"ready")
+            try:
+                yield
+            finally:
+                process.terminate()
+
     def push(self, name: str) -> None:
         """A new commit to one of the origins."""
         git("push", "-q", str(self.origins[name]), "HEAD:refs/heads/main", cwd=self.work)
 
-    def push_refs(self, name: str, refs: list[str]) -> None:
-        """Many refs to one of the origins."""
-        git("push", "-q", str(self.origins[name]), *(f"HEAD:{ref}" for ref in refs), cwd=self.work)
+    def push_refs(self, origin: Path, refs: int) -> None:
+        """Many refs to an origin."""
+        git("push", "-q", str(origin), *(f"HEAD:refs/heads/b{i}" for i in range(refs)), cwd=self.work)
 
 
 def main() -> None:
@@ -111,32 +130,30 @@ def run(bench: Bench, rounds: int, refs: int, took: dict[str, list[float]]) -> N
     def note(name: str, act: Callable[[], object]) -> None:
         took.setdefault(name, []).append(seconds(act))
 
-    with EmbeddedBroker() as broker:
-        stop = threading.Event()
-        with Bus(BusSettings(address=broker.address, backoff_max=0.2)) as bus:
-            relay = threading.Thread(target=Relay(Outbox(bench.spool), bus).run, args=(stop,))
-            relay.start()
-            try:
-                for number in range(rounds + 1):
-                    if number == 1:
-                        took.clear()  # the first round only warms caches
+    with EmbeddedBroker() as broker, bench.relay(broker.address):
+        for number in range(rounds + 1):
+            if number == 1:
+                took.clear()  # the first round only warms caches
+            bench.settle()
+            note("bare", bench.bare)
+            note("hook, broker up", bench.hook)
+            broker.kill()
+            note("hook, broker down", bench.hook)
+            broker.restart()
+            for name in ("without", "with"):
+                git("commit", "-q", "--allow-empty", "-m", f"r{number}", cwd=bench.work)
+                bench.settle()
+                note(f"push {name}", partial(bench.push, name))
+            # New origins each time: a push takes the longer the more refs are there already.
+            cases = ("many without", "many with", "many, relay busy")
+            fresh = {name: bench.make(name.split()[-1], bench.root / f"{name}{number}") for name in cases[:2]}
+            fresh[cases[2]] = bench.make("with", bench.root / f"busy{number}")
+            for name in cases:
+                if name != cases[2]:
                     bench.settle()
-                    note("bare", bench.bare)
-                    note("hook, broker up", bench.hook)
-                    broker.kill()
-                    note("hook, broker down", bench.hook)
-                    broker.restart()
-                    for name in ("without", "with"):
-                        git("commit", "-q", "--allow-empty", "-m", f"r{number}", cwd=bench.work)
-                        bench.settle()
-                        note(f"push {name}", partial(bench.push, name))
-                    many = [f"refs/heads/r{number}/b{i}" for i in range(refs)]
-                    for name in ("without", "with"):
-                        bench.settle()
-                        note(f"many {name}", partial(bench.push_refs, name, many))
-            finally:
-                stop.set()
-                relay.join()
+                note(name, partial(bench.push_refs, fresh[name], refs))
+            for path in fresh.values():
+                shutil.rmtree(path)
 
 
 def report(took: dict[str, list[float]], refs: int) -> None:
@@ -149,6 +166,7 @@ def report(took: dict[str, list[float]], refs: int) -> None:
         ("hook down / up", median["hook, broker down"] / median["hook, broker up"], "at most 1.1"),
         ("git push with / without", median["push with"] / median["push without"], ""),
         (f"{refs} refs with / without", median["many with"] / median["many without"], "at most 1.5"),
+        ("same, while a relay sends", median["many, relay busy"] / median["many without"], "at most 1.5"),
     )
     for name, ratio, limit in rows:
         print(f"{name:26} {ratio:5.2f} x   {limit}")

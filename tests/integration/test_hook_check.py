@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import attrs
 import pytest
 
 from deploykit.messages import RefUpdated
+from deploykit.outbox import Outbox
+from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import decode
 from tests.support.hookworld import World, told_by
+from tests.support.needs import needs
 
 
 def test_check_says_what_would_be_published_and_changes_nothing(world: World) -> None:
@@ -43,6 +48,82 @@ def test_check_finds_what_is_wrong_and_ends_with_one(world: World, spoil: str, s
     done = world.deploykit("hooks", "check", "--json", origin)
     assert done.returncode == 1
     assert subject in {f["subject"] for f in told_by(done) if f["verdict"] == "wrong"}
+
+
+def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
+    return {f["subject"]: (f["verdict"], f["text"]) for f in told_by(done)}
+
+
+def test_check_tells_of_a_revision_a_build_and_a_package(world: World) -> None:
+    """A preview for every kind, in the form and to the topic that the settings say."""
+    web = world.directory("web")
+    svnadmin = needs("svnadmin", package="subversion")
+    world.run(svnadmin, "create", web, env={"PATH": "/usr/bin:/bin"})
+    world.settle(web, "legacy = true\n")
+    world.deploykit("hooks", "install", web)
+    found = verdicts(world.deploykit("hooks", "check", "--json", web))
+    assert found["event"] == ("mind", "nothing was committed yet that could be told of")
+    world.run(needs("svn", package="subversion"), "mkdir", "-q", "-m", "x", f"file://{web}/trunk", env={"HOME": "/x"})
+    found = verdicts(world.deploykit("hooks", "check", "--json", web))
+    assert found["event"][0] == "fine"
+    assert "-> /topic/future.git.commits (the original's form" in found["event"][1]
+
+    settings = world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\n')
+    place = world.directory("bin")
+    for kind in ("jenkins", "debian"):
+        assert world.deploykit("hooks", "install", "--kind", kind, place).returncode == 0
+    done = world.deploykit("hooks", "check", "--json", "--kind", "jenkins", "--config", settings, place)
+    told = [f["text"] for f in told_by(done) if f["subject"] == "event"]
+    assert [text.partition(" -> ")[2].partition(" ")[0] for text in told] == ["/topic/deploykit.build"] * 2
+    assert ("settings", ("fine", str(settings))) in verdicts(done).items()
+
+    arguments = ("hooks", "check", "--json", "--kind", "debian", "--config", settings, place)
+    found = verdicts(world.deploykit(*arguments))
+    assert [found[n] for n in ("incoming", "archive", "reprepro")] == [("wrong", "not set in the settings")] * 3
+    paths = {name: world.directory(name) for name in ("incoming", "archive", "reprepro")}
+    text = "".join(f'{name} = "{path}"\n' for name, path in paths.items())
+    world.write(settings, f'spool = "{world.spool}"\nrelay = ""\n{text}')
+    paths["archive"].rmdir()
+    found = verdicts(world.deploykit(*arguments))
+    assert found["archive"] == ("wrong", f"there is no directory {paths['archive']}")
+    assert "conf/distributions is not there" in found["reprepro"][1]
+    assert found["event"] == ("mind", "no package waits that could be told of")
+    world.directory("incoming/stable")
+    world.write(paths["incoming"] / "stable" / "hello_1.0-1_all.deb", "not looked into")
+    found = verdicts(world.deploykit(*arguments))
+    assert found["event"][1].startswith("package hello 1.0-1 (all) published in stable -> /topic/deploykit.package")
+    assert len(world.records()) == 2, "the commit, and nothing that was checked"
+
+
+def test_check_says_whether_the_broker_answers_and_a_relay_is_at_work(world: World) -> None:
+    origin = world.origin()
+    with EmbeddedBroker() as broker:
+        relay = world.write(world.root / "relay.toml", f'[broker]\naddress = "{broker.address}"\n', 0o600)
+        world.settle(origin, f'relay = "{relay}"\n')
+        done = world.deploykit("hooks", "check", "--json", origin)
+        found = verdicts(done)
+        assert found["broker"] == ("fine", "answers")
+        assert found["spool"] == ("fine", f"{world.spool}, mode 3770")
+        assert "relay" not in found  # none is at work, and none is needed: it could be started
+        outbox = Outbox(world.spool)
+        outbox.wait(0)
+        try:
+            assert verdicts(world.deploykit("hooks", "check", "--json", origin))["relay"] == ("fine", "at work")
+        finally:
+            outbox.close()
+    found = verdicts(world.deploykit("hooks", "check", "--json", "--timeout", "0.3", origin))
+    assert found["broker"][0] == "mind"
+    assert "events wait in the spool" in found["broker"][1]
+
+
+def test_check_finds_a_script_whose_environment_is_gone(world: World) -> None:
+    origin = world.origin()
+    script = origin / "hooks" / "post-receive"
+    world.write(script, script.read_text().replace(str(world.python), "/gone/python"), 0o755)
+    verdict, text = verdicts(world.deploykit("hooks", "check", "--json", origin))["script"]
+    assert verdict == "wrong"
+    assert "does not start" in text
+    assert "/gone/python" in text
 
 
 def test_a_legacy_push_is_the_same_event_as_the_native_one(world: World) -> None:

@@ -411,14 +411,23 @@ def test_a_git_that_hangs_on_its_own_settings_holds_no_push(world: World) -> Non
     assert "git cat-file took too long" in line
 
 
-def test_what_is_left_out_is_said_in_printable_characters(world: World) -> None:
-    """Threat 23: a line for the pusher's terminal holds no escape sequence, whatever a ref is called."""
+@pytest.mark.parametrize("who", ["git", "a chained hook"])
+def test_what_others_say_reaches_the_pushers_terminal_in_printable_characters(world: World, who: str) -> None:
+    """Threat 23: what a program printed, or a file is called, could clear the screen or pose as our line."""
     origin = world.origin()
-    feed = b"%s %s refs/heads/\x1b[2J\x07x\xff\n" % (b"0" * 40, b"1" * 40)
-    done = world.run(origin / "hooks" / "post-receive", cwd=origin, data=feed)
-    (line,) = lines(done)
-    assert "left out" in line
-    assert line.isprintable()
+    evil = "\x1b[2J\x07\rdeploykit: all is well"
+    if who == "git":
+        env = _git_that(world, f"printf 'fatal: {evil}' >&2; exit 1")
+    else:
+        env = {}
+        place = world.directory("shop.git/hooks/post-receive.d")
+        world.write(place / f"60-{evil}", "#!/bin/sh\nexit 3\n", 0o755)
+    feed = b"%s %s refs/heads/\x1b[31mx\n%s %s refs/heads/main\n" % ((b"0" * 40, b"1" * 40) * 2)
+    done = world.run(origin / "hooks" / "post-receive", cwd=origin, data=feed, env=env)
+    assert ("failed (1): fatal: " in done.stderr) == (who == "git")
+    assert ("ended with 3" in done.stderr) == (who != "git")
+    assert "left out" in done.stderr
+    assert [line for line in done.stderr.split("\n") if not line.isprintable()] == []
 
 
 # -- the environment ---------------------------------------------------------------------------------------------------

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import re
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.errors import SignatureError
@@ -14,7 +16,7 @@ from deploykit.wire import decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.signature import verify
 from tests.support.hookworld import World, lines
-from tests.support.needs import needs
+from tests.support.needs import missing, needs
 
 COMMIT = "8f2b0f2d3c1a4e5f6a7b8c9d0e1f2a3b4c5d6e7f"
 # Variables as the pages "Environment Variables" of Jenkins, of its git plugin and of multibranch jobs list them.
@@ -132,8 +134,23 @@ def test_a_build_that_was_triggered_by_us_keeps_the_thread_and_our_names(world: 
     run(world, notify, "success", env=FREESTYLE | ours)
     (event,) = world.events()
     assert event.correlation_id == ours["DEPLOYKIT_CORRELATION_ID"]
-    assert (event.repo, event.ref, event.commit, event.project) == ("team/shop", "refs/tags/v2", "1" * 40, "web")
+    assert (event.repo, event.ref, event.commit, event.project) == ("team/shop", "refs/tags/v2", COMMIT, "web")
     assert {m.correlation_id for m in world.messages()} == {event.correlation_id}
+
+
+def test_the_commit_is_the_one_that_was_built_and_not_the_one_that_was_asked_for(world: World, notify: Path) -> None:
+    """Whoever may start a build chooses its parameters: a result must not open a gate for what was never built."""
+    asked = {"DEPLOYKIT_COMMIT": "1" * 40}
+    run(world, notify, "success", env=FREESTYLE | asked)
+    run(world, notify, "success", env=CORE | asked)
+    assert [event.commit for event in world.events()] == [COMMIT, "1" * 40]
+    key = world.root / "bin" / "ci.key"
+    assert world.deploykit("keys", "generate", key, "--principal", "ci@example.org").returncode == 0
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\nsigning_key = "{key}"\n')
+    world.empty_spool()
+    run(world, notify, "success", env=FREESTYLE | asked)
+    run(world, notify, "success", env=CORE | asked)
+    assert [event.commit for event in world.events()] == [COMMIT, None]
 
 
 HOSTILE = "x\n$(touch pwned);`id`\x1b[31m\r\0"[:-1]
@@ -202,6 +219,12 @@ def test_legacy_bodies_are_the_originals(world: World, notify: Path) -> None:
     assert isinstance(ended, BuildFinished)
     assert (ended.job, ended.number, ended.repo, ended.ref) == ("team/shop", 153, "shop", "refs/heads/main")
     assert (ended.commit, ended.outcome, ended.url) == (COMMIT, "success", url)
+    world.empty_spool()
+    world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\n')
+    run(world, notify, "-p", env=FREESTYLE)
+    (native,) = world.events()
+    same = {name: getattr(native, name) for name in ("id", "source", "time", "correlation_id")}
+    assert attrs.evolve(ended, **same) == native
 
 
 @pytest.mark.parametrize(
@@ -232,18 +255,79 @@ def test_help_says_how_it_is_called(world: World, notify: Path) -> None:
 ROOT = Path(__file__).parents[2]
 
 
+def recipe(language: str, world: World, notify: Path) -> list[str]:
+    """The blocks of the freestyle recipe in one language, calling the script where it is."""
+    path = ROOT / "contrib" / "jenkins" / "freestyle.md"
+    if not path.exists():
+        missing("the source tree (run the tests from a checkout)")
+    called = f"{notify} --config {world.root}/hooks.toml"
+    blocks = (part.split("```")[0] for part in path.read_text().split(f"```{language}\n")[1:])
+    return [block.replace("/usr/local/bin/jenkins-notify", called) for block in blocks]
+
+
+def execute_shell(world: World, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a build step as Jenkins does: /bin/sh -xe on a file, in the build's environment."""
+    step = world.write(world.root / "bin" / "step.sh", script)
+    return world.run(needs("sh", package="dash"), "-xe", step, env={"PATH": "/usr/bin:/bin", **FREESTYLE})
+
+
 def test_the_freestyle_recipe_is_run_by_a_shell_as_it_stands(world: World, notify: Path) -> None:
     """The shell steps of the recipe: the build's own result is the step's, whatever the hook does."""
-    recipe = ROOT / "contrib" / "jenkins" / "freestyle.md"
-    if not recipe.exists():
-        pytest.skip("contrib is not beside the tests")
-    blocks = recipe.read_text().split("```sh\n")[1:]
-    shell = needs("sh", package="dash")
-    for block in blocks:
-        script = block.split("```")[0].replace(
-            "/usr/local/bin/jenkins-notify", f"{notify} --config {world.root}/hooks.toml"
-        )
-        done = world.run(shell, "-xe", "-c", script.replace("make test", "true"), env={"PATH": os.defpath, **FREESTYLE})
+    for block in recipe("sh", world, notify):
+        done = execute_shell(world, block)
         assert done.returncode == 0, done.stderr
     kinds = [type(event).__name__ for event in world.events()]
     assert kinds == ["BuildStarted", "BuildFinished"]
+
+
+@pytest.mark.parametrize(("result", "outcome"), [("true", "success"), ("exit 3", "failure"), ("false", "failure")])
+def test_the_recipes_trap_tells_of_either_end_and_keeps_the_builds_result(
+    world: World, notify: Path, result: str, outcome: str
+) -> None:
+    (block,) = recipe("text", world, notify)
+    assert "make test" in block
+    done = execute_shell(world, block.replace("make test", result))
+    assert done.returncode == {"true": 0, "exit 3": 3, "false": 1}[result]
+    (event,) = world.events()
+    assert event.outcome == outcome
+
+
+def test_the_jenkinsfile_calls_the_script_by_words_it_knows(world: World, notify: Path) -> None:
+    """`currentBuild.currentResult` is one of Jenkins' five words; whatever it is, the script takes it."""
+    path = ROOT / "contrib" / "jenkins" / "Jenkinsfile"
+    if not path.exists():
+        missing("the source tree (run the tests from a checkout)")
+    text = path.read_text()
+    assert text.count("{") == text.count("}")
+    steps = re.findall(r"""sh ['"](/usr/local/bin/jenkins-notify .*?)['"]""", text)
+    assert len(steps) == 2
+    parameters = re.findall(r"name: '(\w+)'", text)
+    ours = {"DEPLOYKIT_CORRELATION_ID", "DEPLOYKIT_REPO", "DEPLOYKIT_REF", "DEPLOYKIT_COMMIT"}
+    assert set(parameters) == ours
+    for result in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED", "NOT_BUILT"):
+        for step in steps:
+            command = step.replace("${currentBuild.currentResult}", result)
+            script = command.replace("/usr/local/bin/jenkins-notify", f"{notify} --config {world.root}/hooks.toml")
+            done = execute_shell(world, script)
+            assert (done.returncode, "nothing queued" in done.stderr) == (0, False), done.stderr
+    assert len(world.events()) == 10
+
+
+def test_parameters_that_a_build_by_hand_leaves_empty_are_not_there(world: World, notify: Path) -> None:
+    empty = dict.fromkeys(("DEPLOYKIT_CORRELATION_ID", "DEPLOYKIT_REPO", "DEPLOYKIT_REF", "DEPLOYKIT_COMMIT"), "")
+    run(world, notify, "success", env=FREESTYLE | empty)
+    (event,) = world.events()
+    assert event.correlation_id == event.id
+    assert (event.repo, event.ref, event.commit) == ("shop", "refs/heads/main", COMMIT)
+
+
+@pytest.mark.parametrize("name", ["DEPLOYKIT_CORRELATION_ID", "DEPLOYKIT_REPO", "DEPLOYKIT_REF", "DEPLOYKIT_COMMIT"])
+def test_hostile_parameters_are_dropped_or_made_one_line(world: World, notify: Path, name: str) -> None:
+    """Threats 7, 9, 18 and 23: parameters are set by whoever may start the build."""
+    run(world, notify, "success", env=FREESTYLE | {name: "../../x\r\nsubject:y\x1b[31m$(touch pwned)"})
+    (event,) = world.events()
+    assert event.correlation_id.isprintable()
+    assert (event.repo, event.ref, event.commit) == ("shop", "refs/heads/main", COMMIT)
+    for record in world.records():
+        assert "".join([*record.frame.headers, *record.frame.headers.values()]).isprintable()
+    assert not list(world.root.rglob("pwned"))

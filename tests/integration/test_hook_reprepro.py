@@ -280,6 +280,11 @@ def test_legacy_bodies_are_the_originals(world: World) -> None:
     message = decode(record.frame.headers, record.frame.body, record.destination)
     assert isinstance(message, PackagePublished)
     assert (message.name, message.architecture, message.file) == ("hello", "all", deb.name)
+    native = PackagePublished(
+        id=message.id, source=message.source, time=message.time, correlation_id=message.correlation_id,
+        name="hello", version="1.0-1", architecture="all", file=deb.name, detail=message.detail,
+    )  # fmt: skip
+    assert message == native, "all that a body of the original's can say"
 
 
 # -- pure parts --------------------------------------------------------------------------------------------------------

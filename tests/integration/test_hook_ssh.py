@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,14 +126,11 @@ def test_the_pushers_ssh_closes_at_once_while_a_relay_goes_on(world: World, ssh:
         client.git("clone", "--quiet", ssh.url(str(origin)), work, env=env)
         client.git("checkout", "--quiet", "-B", "main", cwd=work)
         client.commit(work)
-        began = time.monotonic()
         done = client.git("push", "origin", "main", cwd=work, env=env)
-        took = time.monotonic() - began
-        assert lines(done) == ["deploykit: 1 event queued"]
         relays = [pid for pid in _processes_of(PUSHER) if b"relay" in pid[1]]
         try:
-            assert len(relays) == 1, "the relay is gone"
-            assert took < 15, "the connection stayed until the relay ended"
+            assert lines(done) == ["deploykit: 1 event queued"]
+            assert len(relays) == 1, "the connection stayed until the relay ended"
         finally:
             for pid, _ in relays:
                 os.kill(pid, signal.SIGKILL)

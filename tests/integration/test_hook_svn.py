@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.hooking.svn import changed_dirs, parse_date, parse_info
@@ -182,6 +183,22 @@ def test_legacy_commits_are_one_frame_for_each_project(world: World) -> None:
         told.append(decode(record.frame.headers, record.frame.body, record.destination))
     assert records[2].frame.headers["subject"] == "Talking to eventbot"
     assert all(isinstance(message, RevisionCommitted) for message in told)
+
+
+def test_a_legacy_revision_is_the_same_event_as_the_native_one(world: World) -> None:
+    svn = Svn(world)
+    svn.mkdir("a/trunk/src", message="Grüße 🎉\n\nProject: evil\nmore", user="jörg")
+    native = svn.last()
+    world.empty_spool()
+    world.settle(svn.path, "legacy = true\n")
+    world.run(svn.path / "hooks" / "post-commit", svn.path, "1", "1-1")
+    record = world.records()[0]
+    told = decode(record.frame.headers, record.frame.body, record.destination)
+    assert isinstance(told, RevisionCommitted)
+    # The body has no place for a number of directories, and a line of the log must not be read as a project.
+    same = {name: getattr(native, name) for name in ("id", "source", "time", "correlation_id", "dir_count")}
+    assert attrs.evolve(told, **same, log=native.log) == native
+    assert told.log == native.log.replace("Project: evil", "Project - evil")
 
 
 @pytest.mark.parametrize(

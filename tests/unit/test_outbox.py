@@ -377,6 +377,15 @@ def test_settling_one_record_of_a_large_push_takes_no_more_steps_than_of_a_small
     assert steps(3000) == steps(3)
 
 
+def test_what_either_file_marks_counts(outbox: Outbox, spool: Path) -> None:
+    """The relay of the owner writes one file, that of the writer the other."""
+    outbox.put_many(Outgoing(A, frame(str(n))) for n in range(300))
+    stem = the_file(outbox).stem
+    (spool / f"{stem}.done").write_bytes(b"deploykit-done 1\n" + b"x\0" * 150)
+    (spool / f"{stem}.mine").write_bytes(b"deploykit-done 1\n" + b"\0x\0\0" * 74)
+    assert bodies(outbox) == [str(n) for n in range(300) if n % 4 == 3 or n == 297]
+
+
 def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
     kept = the_file(outbox), the_file(outbox).read_bytes()
