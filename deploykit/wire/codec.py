@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
@@ -60,11 +60,14 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
         "content-type": CONTENT_TYPE,
         "subject": subject,
         ID_HEADER: quoted(message.id),
-        TYPE_HEADER: quoted(wire_type),
+        TYPE_HEADER: _quoted_type(wire_type),
     }
     if message.correlation_id:
         headers["correlation-id"] = quoted(message.correlation_id)
     return sendable(Frame(headers, body))
+
+
+_quoted_type = lru_cache(maxsize=64)(quoted)
 
 
 def _event_text(message: Message, wire_type: str) -> str:

@@ -82,7 +82,7 @@ def test_threat_18_no_text_becomes_a_header(attack: Callable[[], bool]) -> None:
 
 
 def test_threat_18_without_the_check_a_header_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_header()
 
 
@@ -90,14 +90,14 @@ def test_threat_18_without_one_line_and_the_check_a_message_gets_through(monkeyp
     monkeypatch.setattr(RefUpdated, "summary", property(lambda self: self.pusher.replace(":", "")))
     with pytest.raises(MessageError):
         inject_by_a_message()  # the second line of defence
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_message()
 
 
 def test_threat_18_without_the_checks_a_legacy_name_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legacy_write, "_checked", lambda _message: None)
     assert not inject_by_a_legacy_name()  # the second line of defence
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_legacy_name()
 
 
