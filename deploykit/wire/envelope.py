@@ -41,17 +41,22 @@ def attributes_text(message: Message, wire_type: str) -> str:
     Raises:
         DeploykitError, TypeError: one of them is not acceptable; `mistakes` says which.
     """
-    thread = f'"correlationid":{quote(shapes.identifier(message.correlation_id))},' if message.correlation_id else ""
-    more = ""
+    own_id, thread, more = quote(shapes.identifier(message.id)), "", ""
+    if message.correlation_id:
+        same = message.correlation_id == message.id
+        thread = f'"correlationid":{own_id if same else quote(shapes.identifier(message.correlation_id))},'
     if message.extensions:
         if extension_mistakes(message.extensions):
             raise MessageError("extensions")
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
-        f'"specversion":"1.0","id":{quote(shapes.identifier(message.id))},'
-        f'"source":"{shapes.reference(message.source)}","type":{_type_text(wire_type)},'
+        f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
         f'"time":"{shapes.moment_text(message.time)}",{thread}{more}'
     )
+
+
+# A program says the same of itself each time.
+_source_text = lru_cache(maxsize=64)(shapes.reference)
 
 
 @lru_cache(maxsize=64)

@@ -67,7 +67,7 @@ def sendable(frame: Frame) -> Frame:
         MessageError: a header's name or value could break out of its line, is reserved, or is too long.
     """
     headers = frame.headers
-    if not all(map(_may_be_named, headers)) or not _safe(headers.values()):
+    if not _may_all_be_named(tuple(headers)) or not _safe(headers.values()):
         raise _refusal(headers)
     return frame
 
@@ -91,7 +91,7 @@ def _unsafe(text: str) -> bool:
 def _refusal(headers: Mapping[str, object]) -> MessageError:
     for name, value in headers.items():
         if not _may_be_named(name):
-            if name.lower() in RESERVED:
+            if str(name).lower() in RESERVED:
                 return MessageError(f"header {name} is reserved", "STOMP, the broker or the bus client sets it")
             return MessageError(f"header {ascii(name)[:80]} cannot be sent", "names are letters, digits, . _ and -")
         if not isinstance(value, str):
@@ -101,9 +101,14 @@ def _refusal(headers: Mapping[str, object]) -> MessageError:
     return MessageError(f"headers are longer than {MAX_HEADERS} characters together", "put long texts into the body")
 
 
-@lru_cache(maxsize=256)
-def _may_be_named(name: str) -> bool:
-    return _NAME(name) is not None and name.lower() not in RESERVED
+@lru_cache(maxsize=64)
+def _may_all_be_named(names: tuple[str, ...]) -> bool:
+    """Judge the names of all headers; senders use a few sets of them, again and again."""
+    return all(map(_may_be_named, names))
+
+
+def _may_be_named(name: object) -> bool:
+    return isinstance(name, str) and _NAME(name) is not None and name.lower() not in RESERVED
 
 
 def spoken(text: str) -> str:

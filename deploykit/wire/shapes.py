@@ -244,6 +244,12 @@ def _integer(value: object, least: int = -MAX_COUNT) -> int:
     return value
 
 
+def _count(value: object) -> int:
+    if value.__class__ is int and 0 <= value <= MAX_COUNT:  # most of the integers there are
+        return value
+    return _integer(value, 0)
+
+
 def _seconds(value: object) -> float:
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= MAX_COUNT:
         raise MessageError("not a duration")
@@ -280,7 +286,7 @@ _LEAVES: Final[dict[object, Leaf]] = {
     ),
     Count: Leaf(
         expected="an integer, zero or more",
-        check=lambda v: _integer(v, 0),
+        check=_count,
         schema={"type": "integer", "minimum": 0, "maximum": MAX_COUNT},
     ),
     Seconds: Leaf(
