@@ -13,7 +13,7 @@ import sys
 import click
 
 from deploykit import __version__
-from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError
+from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError, UsageError
 
 #: Command -> (module below deploykit.cli, attribute, one line for `--help`). Order is the order of the help page.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -72,8 +72,8 @@ def group() -> None:
 def report(error: DeploykitError) -> None:
     """Print an error the way every command does: one line, and one more for each further mistake found."""
     print_error(str(error))
-    if isinstance(error, SettingsError | MessageError | KeyFileError) and error.problems != (error.problem,):
-        for problem in error.problems:
+    if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
+        for problem in error.problems if error.problems != (error.problem,) else ():
             click.echo(f"  {problem}", err=True)
 
 

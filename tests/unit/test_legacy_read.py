@@ -112,6 +112,17 @@ def test_a_webhook_with_its_json_line_tells_pusher_count_and_force() -> None:
     assert (message.pusher, message.commit_count, message.kind) == ("Ann Example", 200, "forced")
 
 
+@pytest.mark.parametrize(
+    "destination", ["", "x", "/topic/\ud800", "/\u20ac" * 60, "/a\u20ac" * 60, "/\x00\n%:", "/" * 999]
+)
+def test_whatever_the_destination_is_the_message_can_be_written_again(destination: str) -> None:
+    for shift in range(12):  # a cut at every place of an escape
+        message = decode({"content-type": "text/plain"}, git().encode(), destination + "x" * shift + "\u20ac" * 60)
+        assert message is not None
+        frame = encode(message)
+        assert decode(frame.headers, frame.body) == message
+
+
 @pytest.mark.parametrize("total", [True, -1, 2.0, "7", None, [], 10**200])
 def test_whatever_a_webhook_counts_the_message_can_be_written_again(total: object) -> None:
     message = ref_updated(git(rest=json_line(total_commits_count=total)))
