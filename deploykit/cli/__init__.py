@@ -74,13 +74,16 @@ def report(error: DeploykitError) -> None:
     print_error(str(error))
     if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
         for problem in error.problems if error.problems != (error.problem,) else ():
-            click.echo(f"  {problem}", err=True)
+            click.echo(f"  {_visible(problem)}", err=True)
 
 
 def print_error(line: str) -> None:
     """Print one line to standard error, control characters made visible."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
-    click.echo(f"deploykit: {shown}", err=True)
+    click.echo(f"deploykit: {_visible(line)}", err=True)
+
+
+def _visible(line: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
 
 
 def main() -> None:
