@@ -49,9 +49,13 @@ class SettingsError(DeploykitError):
 
 
 class UsageError(DeploykitError):
-    """The command or call was given something it cannot work with. Correct the call."""
+    """The command or call was given something it cannot work with. Correct the call; all mistakes are in `problems`."""
 
     exit_code = 2
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(problem, remedy)
+        self.problems = problems or (problem,)
 
 
 # -- messages and their wire -----------------------------------------------------------------------------------------

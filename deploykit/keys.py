@@ -44,8 +44,10 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
         KeyFileError: unreadable, readable by others, or not such a key.
     """
     with _opened(path, "private key") as file:
-        _check_secret(path, os.fstat(file), "private key")
         data = _read(path, file, _MAX_KEY)
+        if data.startswith(b"ssh-"):
+            raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
+        _check_secret(path, os.fstat(file), "private key")
     try:
         return SigningKey.from_openssh(data, passphrase)
     except KeyFileError as error:

@@ -21,6 +21,7 @@ SiteName = NewType("SiteName", str)
 #: "No object": the old id of a created ref, the new id of a deleted one.
 ZERO_ID: Final = ObjectId("0" * 40)
 ZERO_ID_SHA256: Final = ObjectId("0" * 64)
+_ZEROS: Final = frozenset({ZERO_ID, ZERO_ID_SHA256})
 
 _MAX_NAME = 255
 _MAX_REF = 1024
@@ -68,7 +69,7 @@ def all_object_ids(many: Sequence[str]) -> bool:
 
 def is_zero(oid: ObjectId) -> bool:
     """Tell whether `oid` says "no object"."""
-    return oid in (ZERO_ID, ZERO_ID_SHA256)
+    return oid in _ZEROS
 
 
 def parse_ref_name(text: object) -> RefName:

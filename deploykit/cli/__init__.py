@@ -13,7 +13,7 @@ import sys
 import click
 
 from deploykit import __version__
-from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError
+from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError, UsageError
 
 #: Command -> (module below deploykit.cli, attribute, one line for `--help`). Order is the order of the help page.
 COMMANDS: dict[str, tuple[str, str, str]] = {
@@ -72,15 +72,18 @@ def group() -> None:
 def report(error: DeploykitError) -> None:
     """Print an error the way every command does: one line, and one more for each further mistake found."""
     print_error(str(error))
-    if isinstance(error, SettingsError | MessageError | KeyFileError) and error.problems != (error.problem,):
-        for problem in error.problems:
-            click.echo(f"  {problem}", err=True)
+    if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
+        for problem in error.problems if error.problems != (error.problem,) else ():
+            click.echo(f"  {_visible(problem)}", err=True)
 
 
 def print_error(line: str) -> None:
     """Print one line to standard error, control characters made visible."""
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
-    click.echo(f"deploykit: {shown}", err=True)
+    click.echo(f"deploykit: {_visible(line)}", err=True)
+
+
+def _visible(line: str) -> str:
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
 
 
 def main() -> None:

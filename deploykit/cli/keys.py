@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import getpass
+import os
 import socket
 from pathlib import Path
 
 import click
 
 from deploykit.cli.options import json_option, print_json
+from deploykit.errors import UsageError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -52,7 +54,7 @@ def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path
     """
     from deploykit.keys import check_principal, generate_key, trusted_line
 
-    name = principal or f"{getpass.getuser()}@{socket.gethostname()}"
+    name = principal or _user_at_host()
     check_principal(name)  # before there is a key
     key = generate_key(path, passphrase=passphrase_of(passphrase_file, ask=ask, confirm=True), comment=name)
     line = trusted_line(name, key.public_blob, name)
@@ -63,6 +65,14 @@ def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path
     click.echo(f"wrote private key {path} ({key.fingerprint}); keep it secret", err=True)
     click.echo(public)
     click.echo(line)
+
+
+def _user_at_host() -> str:
+    """Name who runs us; a container's user need not have a name."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (KeyError, OSError):
+        raise UsageError(f"user {os.getuid()} has no name here", "say whose key it is: --principal NAME") from None
 
 
 @keys.command()

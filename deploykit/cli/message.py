@@ -10,7 +10,7 @@ import click
 
 from deploykit.cli.message_signing import sign, verify
 from deploykit.cli.options import json_option, print_json
-from deploykit.errors import UsageError
+from deploykit.errors import MessageError, UsageError
 
 _MAX_BODY = 1024 * 1024
 
@@ -67,15 +67,18 @@ def encode(
     from deploykit.wire.making import make
     from deploykit.wire.schema import wire_class
 
-    made = make(
-        wire_class(type_name),
-        words,
-        now=utc_now(),
-        data=_object(data),
-        source=source,
-        id=message_id,
-        correlation_id=correlation_id,
-    )
+    try:
+        made = make(
+            wire_class(type_name),
+            words,
+            now=utc_now(),
+            data=_object(data),
+            source=source,
+            id=message_id,
+            correlation_id=correlation_id,
+        )
+    except MessageError as error:  # the bytes came from nobody else: they were asked for like this
+        raise UsageError(error.problem, error.remedy, problems=error.problems) from error
     frame = codec.encode(made, legacy=legacy)
     if as_json:
         print_json({"headers": dict(frame.headers), "body": frame.body.decode()})
@@ -139,7 +142,7 @@ def schema(*, type_name: str | None, write: Path | None, as_json: bool) -> None:
     from deploykit.wire import schema as schemas
 
     if write is not None:
-        changed = schemas.updates({file.name: file.read_text() for file in write.glob("*.json")})
+        changed = schemas.updates({file.name: file.read_text(errors="replace") for file in write.glob("*.json")})
         for name, text in changed.items():
             (write / name).write_text(text)
         if as_json:

@@ -43,7 +43,8 @@ def one_line(text: str, limit: int = 300) -> str:
     shown = text[: 4 * limit]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else " " for c in shown)
-    shown = " ".join(shown.split())
+    if "  " in shown or shown[:1] == " " or shown[-1:] == " ":  # of all blanks only this one is printable
+        shown = " ".join(shown.split())
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
@@ -56,15 +56,19 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
         raise _refusal(message) from None
     if len(body) > MAX_BODY:
         raise MessageError(f"message of {len(body)} bytes is over the limit of {MAX_BODY}", "cut its texts or lists")
+    own_id, thread = quoted(message.id), message.correlation_id
     headers = {
         "content-type": CONTENT_TYPE,
         "subject": subject,
-        ID_HEADER: quoted(message.id),
-        TYPE_HEADER: quoted(wire_type),
+        ID_HEADER: own_id,
+        TYPE_HEADER: _quoted_type(wire_type),
     }
-    if message.correlation_id:
-        headers["correlation-id"] = quoted(message.correlation_id)
+    if thread:
+        headers["correlation-id"] = own_id if thread == message.id else quoted(thread)
     return sendable(Frame(headers, body))
+
+
+_quoted_type = lru_cache(maxsize=64)(quoted)
 
 
 def _event_text(message: Message, wire_type: str) -> str:
@@ -72,9 +76,9 @@ def _event_text(message: Message, wire_type: str) -> str:
         if wire_type in _by_type():
             raise MessageError("type")
         rest = envelope.unknown_text(_unknown(message))
-    else:
-        rest = _DATA + writing.record_writer(message.__class__)(message)
-    return f"{{{envelope.attributes_text(message, wire_type)}{rest}}}"
+        return f"{{{envelope.attributes_text(message, wire_type)}{rest}}}"
+    data = writing.record_writer(message.__class__)(message)
+    return f"{{{envelope.attributes_text(message, wire_type)}{_DATA}{data}}}"
 
 
 def _unknown(message: Message) -> Unknown:

@@ -11,6 +11,7 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring as quote
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ JSON: Final = "application/json"
 OWN: Final = frozenset(
     {"specversion", "id", "source", "type", "time", "datacontenttype", "correlationid", "data", "data_base64"}
 )
+_NEVER_EMPTY: Final = frozenset({"subject", "dataschema"})
 _NAME = re.compile(r"[a-z0-9]{1,64}\Z").match
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]").search
 _JSON_MEDIA = re.compile(r"\s*[a-z]+/(?:json|[a-z0-9.-]+\+json)\s*(?:;|\Z)", re.IGNORECASE).match
@@ -39,17 +41,27 @@ def attributes_text(message: Message, wire_type: str) -> str:
     Raises:
         DeploykitError, TypeError: one of them is not acceptable; `mistakes` says which.
     """
-    thread = f'"correlationid":{quote(shapes.identifier(message.correlation_id))},' if message.correlation_id else ""
-    more = ""
+    own_id, thread, more = quote(shapes.identifier(message.id)), "", ""
+    if message.correlation_id:
+        same = message.correlation_id == message.id
+        thread = f'"correlationid":{own_id if same else quote(shapes.identifier(message.correlation_id))},'
     if message.extensions:
         if extension_mistakes(message.extensions):
             raise MessageError("extensions")
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
-        f'"specversion":"1.0","id":{quote(shapes.identifier(message.id))},'
-        f'"source":"{shapes.reference(message.source)}","type":{quote(shapes.identifier(wire_type))},'
+        f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
         f'"time":"{shapes.moment_text(message.time)}",{thread}{more}'
     )
+
+
+# A program says the same of itself each time.
+_source_text = lru_cache(maxsize=64)(shapes.reference)
+
+
+@lru_cache(maxsize=64)
+def _type_text(wire_type: str) -> str:
+    return quote(shapes.identifier(wire_type))
 
 
 def extension_mistakes(extensions: Mapping[str, object]) -> list[str]:
@@ -57,13 +69,15 @@ def extension_mistakes(extensions: Mapping[str, object]) -> list[str]:
     return [
         f"{ascii(name)[1:-1][:64]}: expected a CloudEvents attribute (a-z and 0-9; a text, boolean or 32-bit integer)"
         for name, value in extensions.items()
-        if name in OWN or not _NAME(name) or not _attribute_value(value)
+        if name in OWN or not _NAME(name) or not _extension_value(name, value)
     ]
 
 
-def _attribute_value(value: object) -> bool:
+def _extension_value(name: str, value: object) -> bool:
     if isinstance(value, str):
-        return 0 < len(value) <= 8192 and not _CONTROL(value)
+        return len(value) <= 8192 and not _CONTROL(value) and not (value == "" and name in _NEVER_EMPTY)
+    if name in _NEVER_EMPTY:  # these two are of CloudEvents itself, and texts
+        return False
     return isinstance(value, bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
 
 
@@ -118,7 +132,7 @@ def _unknown_data_text(data: object) -> str:
 
 
 def _media(value: object) -> str:
-    if not isinstance(value, str) or not _attribute_value(value):
+    if not isinstance(value, str) or not value or len(value) > 8192 or _CONTROL(value):
         raise MessageError("content_type")
     return value
 

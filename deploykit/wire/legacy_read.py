@@ -85,10 +85,16 @@ def _envelope(headers: Mapping[str, str], body: bytes, destination: str, receive
         when = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=int(stamp))
     return {
         "id": f"legacy-{digest.hexdigest()[:40]}" if broker_id else new_id(),
-        "source": ("legacy" + quote(destination if destination.startswith("/") else "", safe="/"))[:200],
+        "source": _source(destination),
         "time": when,
         "correlation_id": or_else(shapes.identifier, headers.get("correlation-id"), ""),
     }
+
+
+def _source(destination: str) -> str:
+    """Name the source after the destination, whatever that holds: as a URI reference of bounded length."""
+    path = quote(destination, safe="/", errors="replace") if destination.startswith("/") else ""
+    return re.sub(r"%[0-9A-F]?\Z", "", f"legacy{path}"[:200])  # cut inside no escape
 
 
 _KEYS: Final = frozenset(

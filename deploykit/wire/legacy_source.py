@@ -94,7 +94,7 @@ def _with_payload(message: RefUpdated, payload: dict[str, Any]) -> RefUpdated:
         commits=tuple(c for c in reversed(commits) if c is not None),
         commit_count=max(
             len(listed) if isinstance(listed, list) else 0,
-            min(total, MAX_COUNT) if isinstance(total, int) else 0,
+            min(total, MAX_COUNT) if isinstance(total, int) and not isinstance(total, bool) else 0,
         ),
         pusher=next((w[:NAME_TEXT] for w in who if isinstance(w, str) and w), ""),
         forced=payload.get("forced") is True,

@@ -135,13 +135,13 @@ def updates(committed: Mapping[str, str]) -> dict[str, str]:
     """Tell which schema files to write, by name, when these texts are there.
 
     Raises:
-        UsageError: a text that is there says what its readers could not go on with: write none.
+        UsageError: a text that is there says what its readers could not go on with, or is no JSON: write none.
     """
     found = [
         f"{cls.TYPE}: {problem}"
         for cls in BY_TYPE.values()
         if file_name(cls) in committed
-        for problem in incompatibilities(json.loads(committed[file_name(cls)]), schema(cls))
+        for problem in incompatibilities(_committed(file_name(cls), committed), schema(cls))
     ]
     if found:
         raise UsageError(
@@ -149,6 +149,14 @@ def updates(committed: Mapping[str, str]) -> dict[str, str]:
         )
     texts = {file_name(cls): schema_text(cls) for cls in BY_TYPE.values()}
     return {name: text for name, text in texts.items() if committed.get(name) != text}
+
+
+def _committed(name: str, texts: Mapping[str, str]) -> object:
+    try:
+        found: object = json.loads(texts[name])
+    except (ValueError, RecursionError):
+        raise UsageError(f"{name} is not JSON, so nobody can tell what its readers rely on", "restore it") from None
+    return found
 
 
 # -- compatibility -----------------------------------------------------------------------------------------------------

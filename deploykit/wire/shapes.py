@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
@@ -50,6 +50,8 @@ class Leaf:
     schema: Mapping[str, object]
     #: Tells in one call whether many values are all good as they are (or raises TypeError); where there is such a way.
     all_good: Callable[[Sequence[Any]], bool] | None = None
+    #: A good value is a text that JSON has no need to escape.
+    plain: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -148,7 +150,8 @@ def shape_of(hint: object) -> Shape:
 # -- leaves ----------------------------------------------------------------------------------------------------------
 
 _RFC3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,12})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-5][0-9]:(?:[0-5][0-9]|60)(?:\.[0-9]{1,12})?"
+    r"(?:[Zz]|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])\Z"
 ).match
 _REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++\Z").match
 
@@ -181,7 +184,7 @@ def reference(value: object) -> str:
 
 
 def moment(value: object) -> datetime:
-    """Read an RFC 3339 time; anything finer than a microsecond is dropped.
+    """Read an RFC 3339 time; anything finer than a microsecond is dropped, a leap second is the instant after it.
 
     Raises:
         MessageError: it is not one, or has no offset.
@@ -189,10 +192,21 @@ def moment(value: object) -> datetime:
     if not isinstance(value, str) or not _RFC3339(value):
         raise MessageError("not a time")
     try:
+        if value[17:19] == "60":
+            return _after_leap_second(value)
         when = datetime.fromisoformat(value.upper())
         return when if when.tzinfo is UTC else when.astimezone(UTC)
     except (ValueError, OverflowError):
         raise MessageError("not a time") from None
+
+
+def _after_leap_second(text: str) -> datetime:
+    """Read a time in the 61st second of a minute: there is one only at the end of a month, in UTC (RFC 3339, 5.7)."""
+    before = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()).astimezone(UTC)
+    after = before.replace(microsecond=0) + timedelta(seconds=1)
+    if (after.day, after.hour, after.minute) != (1, 0, 0):
+        raise MessageError("not a leap second")
+    return after
 
 
 def moment_text(value: object) -> str:
@@ -228,6 +242,12 @@ def _integer(value: object, least: int = -MAX_COUNT) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_COUNT:
         raise MessageError("not an integer in range")
     return value
+
+
+def _count(value: object) -> int:
+    if value.__class__ is int and 0 <= value <= MAX_COUNT:  # most of the integers there are
+        return value
+    return _integer(value, 0)
 
 
 def _seconds(value: object) -> float:
@@ -266,7 +286,7 @@ _LEAVES: Final[dict[object, Leaf]] = {
     ),
     Count: Leaf(
         expected="an integer, zero or more",
-        check=lambda v: _integer(v, 0),
+        check=_count,
         schema={"type": "integer", "minimum": 0, "maximum": MAX_COUNT},
     ),
     Seconds: Leaf(
@@ -304,6 +324,7 @@ _LEAVES: Final[dict[object, Leaf]] = {
         check=parse_object_id,
         schema={"type": "string", "pattern": f"^{OBJECT_ID_PATTERN}$"},
         all_good=all_object_ids,
+        plain=True,
     ),
     RefName: Leaf(
         expected="a full ref name, refs/heads/NAME or refs/tags/NAME",
@@ -314,16 +335,19 @@ _LEAVES: Final[dict[object, Leaf]] = {
         expected="a repository name",
         check=parse_repo_name,
         schema={"type": "string", "pattern": f"^{REPO_PATTERN}$", "maxLength": 255},
+        plain=True,
     ),
     NodeName: Leaf(
         expected="a node name",
         check=parse_node_name,
         schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+        plain=True,
     ),
     SiteName: Leaf(
         expected="a site name",
         check=parse_site_name,
         schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+        plain=True,
     ),
     Mapping[str, object]: Leaf(
         expected=f"a map of at most {MAX_ITEMS} entries",

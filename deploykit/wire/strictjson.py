@@ -1,7 +1,8 @@
 """JSON as messages use it: UTF-8, bounded, and with one meaning only.
 
 Refused: a body over the cap, nesting over the cap (before the parser sees it: its recursion must not depend on a
-stranger's bytes), NaN and infinities in any spelling, a key given twice, halves of surrogate pairs, UTF-16, a BOM.
+stranger's bytes), NaN and infinities in any spelling, integers that are infinite to a reader with doubles, a key given
+twice, halves of surrogate pairs, UTF-16, a BOM.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ MAX_BODY: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
 #: Longest list and largest object.
 MAX_ITEMS: Final = 1000
+#: No integer has more digits: a double still holds it, and reading it takes no time whatever Python's own limit is.
+MAX_DIGITS: Final = 300
 
+_HUGE: Final = 10**MAX_DIGITS
 _FEW: Final = 200
-_NOT_OPENERS: Final = bytes(b for b in range(256) if b not in b"[{")
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'[]{}"')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
@@ -48,7 +51,15 @@ def _float(text: str) -> float:
     return value
 
 
-_decode = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float).decode
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS and len(text.lstrip("-")) > MAX_DIGITS:
+        raise _Refused("a number is too large")
+    return int(text)
+
+
+_decode = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float, parse_int=_int
+).decode
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
@@ -62,11 +73,11 @@ def parse(body: bytes) -> object:
         raise MessageError(f"body of {len(body)} bytes is over the limit of {MAX_BODY}")
     # Each level opens with one of two bytes, so few of them cannot nest deep: then the parser's recursion is harmless,
     # and depth is for `tame` to judge, which looks at whatever has no class to judge it.
-    if len(body.translate(None, _NOT_OPENERS)) > _FEW and _too_deep(body):
+    if body.count(b"[") + body.count(b"{") > _FEW and _too_deep(body):
         raise MessageError(f"body is nested deeper than {MAX_DEPTH} levels")
     try:
         value: object = _decode(body.decode())
-        if _SURROGATE(body):
+        if b"\\u" in body and _SURROGATE(body):
             _encode(value).encode()
     except _Refused as e:
         raise MessageError(f"body is not acceptable JSON: {e}") from None
@@ -76,7 +87,7 @@ def parse(body: bytes) -> object:
         raise MessageError(f"body is not UTF-8 at byte {e.start}") from None
     except UnicodeEncodeError:
         raise MessageError("body is not acceptable JSON: half of a surrogate pair") from None
-    except (ValueError, RecursionError):  # an integer of thousands of digits; a foreign parser's own limit
+    except (ValueError, RecursionError):  # a foreign parser's own limit
         raise MessageError("body is not acceptable JSON: a value is too large") from None
     return value
 
@@ -110,11 +121,13 @@ def dump(value: object) -> str:
 
 
 def tame(value: object, depth: int = MAX_DEPTH - 4) -> bool:
-    """Tell whether a value of unknown meaning keeps the caps on lists, objects and depth, and has text keys."""
+    """Tell whether a value of unknown meaning keeps the caps on lists, maps, numbers and depth, and has text keys."""
     if isinstance(value, dict):
         if depth == 0 or len(value) > MAX_ITEMS:
             return False
         return all(isinstance(k, str) and tame(v, depth - 1) for k, v in value.items())
     if isinstance(value, list | tuple):
         return depth > 0 and len(value) <= MAX_ITEMS and all(tame(v, depth - 1) for v in value)
-    return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    if isinstance(value, int):
+        return -_HUGE < value < _HUGE
+    return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import chain, repeat
 from json.encoder import encode_basestring as quote
 from operator import attrgetter, call
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.wire import shapes
@@ -31,8 +31,14 @@ def record_writer(cls: type[Any]) -> One:
     It raises whatever its checks raise; `mistakes` tells the same with paths.
     """
     known = shapes.fields(cls)
-    template = "{" + ",".join(f"{quote(f.name)}:%s" for f in known) + "}"
-    writers = tuple(_one(f.shape) for f in known)
+    # Joined, not formatted: a join sizes its result once, and that of a push is long.
+    bare = [_bare(f.shape) for f in known]
+    before = [
+        _before(f.name, first=not i)[i > 0 and bare[i - 1] is not None][bare[i] is not None]
+        for i, f in enumerate(known)
+    ]
+    end = "}" if bare[-1] is None else '"}'
+    writers = tuple(check or _one(f.shape) for check, f in zip(bare, known, strict=True))
     values = attrgetter(*(f.name for f in known))
     single = len(known) == 1
     never = shapes.never_written(cls)
@@ -41,7 +47,8 @@ def record_writer(cls: type[Any]) -> One:
     def write(record: Any) -> str:
         if record.__class__ is not cls or (never and any(getattr(record, name) for name in never)):
             raise MessageError(f"not a {cls.__name__} to be written")
-        said = template % tuple(map(call, writers, (values(record),) if single else values(record)))
+        told = map(call, writers, (values(record),) if single else values(record))
+        said = "".join(chain(chain.from_iterable(zip(before, told, strict=True)), (end,)))
         return _with_extra(said, record.extra, names) if record.extra else said
 
     return write
@@ -56,42 +63,68 @@ def records_writer(cls: type) -> Many:
     """
     known = shapes.fields(cls)
     names = frozenset(f.name for f in known)
-    getters = [attrgetter(f.name) for f in known]
-    writers = [_bare(f.shape) or _many(f.shape) for f in known]
-    quotes = ["" if _bare(f.shape) is None else '"' for f in known]
-    # What stands before each value: the brace or comma, its name, and the quotes that close the last and open this.
-    before = [
-        repeat(f"{end},{quote(f.name)}:{start}" if i else f"{{{quote(f.name)}:{start}")
-        for i, (end, f, start) in enumerate(zip(["", *quotes], known, quotes, strict=False))
-    ]
-    after = repeat(quotes[-1] + "}")
+    columns = [(attrgetter(f.name), _column(f.shape), _before(f.name, first=not i)) for i, f in enumerate(known)]
 
     def write(records: Sequence[Any]) -> Iterable[str]:
         if not records:
             return ()
         if set(map(type, records)) != {cls}:
             raise MessageError(f"not all are {cls.__name__}")
-        columns = [write_all(list(map(get, records))) for write_all, get in zip(writers, getters, strict=True)]
-        said = map("".join, zip(*chain.from_iterable(zip(before, columns, strict=True)), after, strict=False))
+        pieces: list[Iterable[str]] = []
+        bare = False
+        for get, write_all, before in columns:
+            closes = bare
+            said, bare = write_all(list(map(get, records)))
+            pieces += (repeat(before[closes][bare]), said)
+        made = map("".join, zip(*pieces, repeat('"}' if bare else "}"), strict=False))
         if any(map(_EXTRA, records)):
-            return [_with_extra(s, r.extra, names) for s, r in zip(said, records, strict=True)]
-        return said
+            return [_with_extra(s, r.extra, names) for s, r in zip(made, records, strict=True)]
+        return made
 
     return write
 
 
-def _bare(shape: Shape) -> Many | None:
-    """For values that are the same in JSON but for the quotes: look at all of them in one call, and leave them."""
-    if not isinstance(shape, Leaf) or shape.all_good is None or "pattern" not in shape.schema:
-        return None
-    all_good = shape.all_good
+def _before(name: str, *, first: bool) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Write what stands before a value: by whether the one before it is bare, then by whether it is itself."""
+    said = f"{'{' if first else ','}{quote(name)}:"
+    return (said, f'{said}"'), (f'"{said}', f'"{said}"')
 
-    def same(values: Sequence[Any]) -> Sequence[Any]:
-        if not all_good(values):
-            raise MessageError(f"expected {shape.expected}")
-        return values
 
-    return same
+def _bare(shape: Shape) -> One | None:
+    """Find the check of a value that is the same in JSON but for the quotes around it."""
+    return shape.check if isinstance(shape, Leaf) and shape.plain else None
+
+
+def _column(shape: Shape) -> Callable[[Sequence[Any]], tuple[Iterable[str], bool]]:
+    """Make the function that writes many values of one shape, and tells whether they are bare: still without quotes.
+
+    Texts that JSON writes as they are need one look at all of them, not a call for each.
+    """
+    if isinstance(shape, Leaf) and shape.check is shapes.text:
+        return _texts
+    if isinstance(shape, Leaf) and shape.all_good is not None and shape.plain:
+        all_good = shape.all_good
+
+        def same(values: Sequence[Any]) -> tuple[Iterable[str], bool]:
+            if not all_good(values):
+                raise MessageError(f"expected {shape.expected}")
+            return values, True
+
+        return same
+    many = _many(shape)
+    return lambda values: (many(values), False)
+
+
+#: The bytes that stand in a JSON text for themselves.
+_AS_THEY_ARE: Final = bytes(b for b in range(0x20, 0x100) if b not in b'"\\')
+
+
+def _texts(values: Sequence[Any]) -> tuple[Iterable[str], bool]:
+    together = "".join(values)  # refuses anything but texts
+    # The usual reasons for quoting first: they are found sooner.
+    if "\n" in together or '"' in together or together.encode().translate(None, _AS_THEY_ARE):
+        return map(quote, values), False
+    return values, True
 
 
 def _with_extra(said: str, extra: Mapping[str, object], names: frozenset[str]) -> str:

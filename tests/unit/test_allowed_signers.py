@@ -156,7 +156,7 @@ WEAK = [
 
 @pytest.mark.parametrize("sign_bit", [0, 0x80])
 @pytest.mark.parametrize("number", range(len(WEAK)))
-def test_a_point_that_anybody_can_sign_for_is_no_key(number: int, sign_bit: int) -> None:
+def test_threat_1_a_point_that_anybody_can_sign_for_is_no_key(number: int, sign_bit: int) -> None:
     raw = WEAK[number][:31] + bytes([WEAK[number][31] | sign_bit])
     (problem,) = problems(f"ops {public_line(key_blob(raw))}")
     assert "anybody can sign" in problem

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
+import attrs
 import pytest
 
 from deploykit.errors import MessageError
@@ -61,6 +63,8 @@ def test_a_native_body_that_calls_itself_text_is_refused() -> None:
         ("2026-11-23t07:50:04z", datetime(2026, 11, 23, 7, 50, 4, tzinfo=UTC)),
         ("2026-11-23T07:50:04.123456789+01:00", datetime(2026, 11, 23, 6, 50, 4, 123456, tzinfo=UTC)),
         ("2026-11-23T07:50:04.5-00:30", datetime(2026, 11, 23, 8, 20, 4, 500000, tzinfo=UTC)),
+        ("2016-12-31T23:59:60Z", datetime(2017, 1, 1, tzinfo=UTC)),
+        ("2017-01-01t00:59:60.75+01:00", datetime(2017, 1, 1, tzinfo=UTC)),
     ],
 )
 def test_times_of_other_clients_are_read(said: str, moment: datetime) -> None:
@@ -71,7 +75,8 @@ def test_times_of_other_clients_are_read(said: str, moment: datetime) -> None:
     "said",
     ["2026-11-23", "2026-11-23T07:50:04", "20261123T075004Z", "2026-13-01T00:00:00Z", "0001-01-01T00:00:00+23:00",
      "2026-11-23T07:50:04+0100", "2026-W01-1T00:00:00Z", "now", 0, "2026-11-23T07:50:04Z\n",
-     "\uff12026-11-23T07:50:04Z", "2016-12-31T23:59:60Z"],
+     "\uff12026-11-23T07:50:04Z", "2016-12-31T22:59:60Z", "2016-12-30T23:59:60Z", "9999-12-31T23:59:60Z",
+     "2026-11-23T07:50:61Z", "2026-11-23T24:00:00Z", "2026-11-23T07:50:04+24:00", "2026-11-23T07:50:04+01:60"],
 )  # fmt: skip
 def test_what_is_no_time_is_refused(said: object) -> None:
     assert refusal(event(time=said)).problems == ("time: expected a time with an offset (RFC 3339)",)
@@ -94,6 +99,9 @@ def test_what_is_no_time_is_refused(said: object) -> None:
         (event(correlationid=5), "correlationid: expected"),
         (event(Extension="x"), "Extension: expected a CloudEvents attribute"),
         (event(ext={}), "ext: expected a CloudEvents attribute"),
+        (event(subject=""), "subject: expected a CloudEvents attribute"),
+        (event(subject=5), "subject: expected a CloudEvents attribute"),
+        (event(dataschema=True), "dataschema: expected a CloudEvents attribute"),
         (data(ref="main"), "data.ref: expected a full ref name"),
         (data(repo=5), "data.repo: expected a repository name"),
         (data(pusher=5), "data.pusher: expected a text"),
@@ -160,6 +168,31 @@ def test_an_unknown_field_may_be_named_like_an_attribute_of_the_envelope() -> No
 
 def test_null_attributes_are_absent_ones() -> None:
     assert read({**event(), "traceparent": None, "correlationid": None}).extensions == {}
+
+
+def test_an_attribute_we_do_not_know_may_be_an_empty_text() -> None:
+    message = read(event(tracestate=""))
+    assert message.extensions == {"tracestate": ""}
+    assert json.loads(encode(message).body)["tracestate"] == ""
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+@pytest.mark.parametrize("limited", [True, False])
+def test_an_integer_is_kept_exact_and_bounded_whatever_pythons_own_limit_is(sign: str, limited: bool) -> None:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(4300 if limited else 0)
+    try:
+        longest = int(f"{sign}{'9' * 300}")
+        for said in (data(newer=longest), event(type="x", data=longest)):
+            message = read(said)
+            assert read(json.loads(encode(message).body)) == message
+        for digits in (301, 5000, 1_000_000):
+            body = json.dumps(data(newer="@")).replace('"@"', f"{sign}1{'0' * (digits - 1)}").encode()
+            assert "a number is too large" in str(refusal(body))
+        with pytest.raises(MessageError, match="extra: expected JSON values within the limits"):
+            encode(attrs.evolve(read(event()), extra={"newer": longest * 10}))
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def test_an_event_of_another_type_is_unknown_and_whole() -> None:

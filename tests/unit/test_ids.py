@@ -49,7 +49,7 @@ def test_an_id_is_fresh_once_then_resumed_until_done_then_answered(store: IdStor
     assert store.reply(KEY, "1") == b"the reply"
 
 
-def test_the_same_id_with_other_bytes_is_a_conflict_and_is_reported(
+def test_threat_2_the_same_id_with_other_bytes_is_a_conflict_and_is_reported(
     store: IdStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     store.claim(KEY, "1\x1b[2J", b"digest", NOW)

@@ -19,7 +19,7 @@ from deploykit.messages import (
     RefUpdated,
     RevisionCommitted,
 )
-from deploykit.wire import decode
+from deploykit.wire import decode, encode
 
 OLD, NEW, OTHER = "1" * 40, "2" * 40, "3" * 40
 ZERO = "0" * 40
@@ -110,6 +110,25 @@ def test_a_webhook_with_its_json_line_tells_pusher_count_and_force() -> None:
     assert message.commits[0].author == "Ann <ann@example.org>"
     assert message.commits[0].message == "m2"
     assert (message.pusher, message.commit_count, message.kind) == ("Ann Example", 200, "forced")
+
+
+@pytest.mark.parametrize(
+    "destination", ["", "x", "/topic/\ud800", "/\u20ac" * 60, "/a\u20ac" * 60, "/\x00\n%:", "/" * 999]
+)
+def test_whatever_the_destination_is_the_message_can_be_written_again(destination: str) -> None:
+    for shift in range(12):  # a cut at every place of an escape
+        message = decode({"content-type": "text/plain"}, git().encode(), destination + "x" * shift + "\u20ac" * 60)
+        assert message is not None
+        frame = encode(message)
+        assert decode(frame.headers, frame.body) == message
+
+
+@pytest.mark.parametrize("total", [True, -1, 2.0, "7", None, [], 10**200])
+def test_whatever_a_webhook_counts_the_message_can_be_written_again(total: object) -> None:
+    message = ref_updated(git(rest=json_line(total_commits_count=total)))
+    assert type(message.commit_count) is int
+    frame = encode(message)
+    assert decode(frame.headers, frame.body) == message
 
 
 def test_github_names_its_pusher_elsewhere() -> None:

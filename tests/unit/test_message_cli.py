@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from deploykit.cli.message import message
 from deploykit.errors import DeploykitError, MessageError, UsageError
+from tests.support.cli import run
 
 PUSH = f"repo: shop\noldrev: {'1' * 40}\nnewrev: {'2' * 40}\nrefname: refs/heads/main\n"
 
@@ -100,9 +101,12 @@ def test_control_characters_of_a_message_do_not_reach_the_terminal() -> None:
         (["encode", "nothing"], UsageError, "no message type 'nothing'"),
         (["encode", "notice", "txt=x"], UsageError, "fields: text"),
         (["encode", "notice", "text"], UsageError, "write field=value"),
-        (["encode", "notice"], MessageError, "data.text: is missing"),
+        (["encode", "notice"], UsageError, "data.text: is missing"),
+        (["encode", "notice", "text=x", "--source", "a b"], UsageError, "source: expected a URI reference"),
+        (["encode", "notice", "--data", "-"], UsageError, "data.text: is missing"),
         (["encode", "mirror.updated", "seconds=soon"], UsageError, "this field takes JSON"),
-        (["encode", "build.finished", "job=x", "outcome=odd"], MessageError, "one of success, failure"),
+        (["encode", "build.finished", "job=x", "outcome=odd"], UsageError, "one of success, failure"),
+        (["decode"], MessageError, "specversion: expected 1.0"),
         (["decode", "-H", "odd"], UsageError, "write NAME:VALUE"),
         (["schema", "nothing"], UsageError, "no message type"),
     ],
@@ -111,6 +115,18 @@ def test_a_mistake_is_told_with_the_way_out(words: list[str], kind: type[Deployk
     error = refusal(*words, stdin="{}")
     assert isinstance(error, kind)
     assert said in str(error)
+
+
+def test_all_mistakes_are_told_at_once_and_end_with_2() -> None:
+    done = run(
+        "message", "encode", "deploy.requested", "site=../x", "ref=main", "commit=1", "audience=a", "expires=+1m"
+    )
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if line.startswith("  ")] == [
+        "  data.site: expected a site name",
+        "  data.ref: expected a full ref name, refs/heads/NAME or refs/tags/NAME",
+        "  data.commit: expected 40 or 64 lower-case hex digits",
+    ]
 
 
 def test_a_body_over_the_limit_is_not_read_whole() -> None:
@@ -134,6 +150,15 @@ def test_a_schema_that_older_readers_could_not_take_is_not_written(tmp_path: Pat
     error = refusal("schema", "--write", str(tmp_path))
     assert "text is required now, older writers do not tell it" in str(error)
     assert json.loads(file.read_text()) == old
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "\xff"])
+def test_a_schema_file_that_cannot_be_read_is_not_written_over(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "deploykit.notice.v1.json"
+    file.write_bytes(text.encode("latin-1"))
+    assert "deploykit.notice.v1.json is not JSON" in str(refusal("schema", "--write", str(tmp_path)))
+    assert file.read_bytes() == text.encode("latin-1")
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_each_command_shows_an_example() -> None:

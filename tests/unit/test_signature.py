@@ -173,7 +173,7 @@ def test_headers_can_change_on_the_way_without_harm_to_the_signature() -> None:
         ('valid-after="20260301120000Z",valid-before="20260301120001Z"', NOW + SECOND, True),
     ],
 )
-def test_a_key_counts_from_valid_after_to_valid_before(options: str, at: datetime, counts: bool) -> None:
+def test_threat_1_a_key_counts_from_valid_after_to_valid_before(options: str, at: datetime, counts: bool) -> None:
     signers = allowed(f"ops {options} {KEY.public_openssh}")
     if counts:
         verify(signed(), signers, at)
@@ -182,7 +182,7 @@ def test_a_key_counts_from_valid_after_to_valid_before(options: str, at: datetim
             verify(signed(), signers, at)
 
 
-def test_a_revoked_key_is_refused_whatever_the_lines_say() -> None:
+def test_threat_1_a_revoked_key_is_refused_whatever_the_lines_say() -> None:
     signers = allowed(f"ops {KEY.public_openssh}", revoked=f"# lost\n{KEY.public_openssh} laptop\n")
     with pytest.raises(SignatureError, match="revoked"):
         verify(signed(), signers, NOW)
@@ -193,7 +193,7 @@ def test_revoking_one_key_leaves_the_others() -> None:
     verify(signed(), signers, NOW)
 
 
-def test_a_key_for_another_namespace_is_refused() -> None:
+def test_threat_1_a_key_for_another_namespace_is_refused() -> None:
     with pytest.raises(SignatureError, match="namespace"):
         verify(signed(), allowed(f'ops namespaces="git,file" {KEY.public_openssh}'), NOW)
 
@@ -207,7 +207,7 @@ def test_a_signature_for_another_namespace_is_refused(monkeypatch: pytest.Monkey
         verify_blob(BODY, blob, ONE, NOW)
 
 
-def test_the_namespace_field_alone_does_not_make_a_signature_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threat_1_the_namespace_field_alone_does_not_make_a_signature_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploykit.wire.sshsig.NAMESPACE", "deploycat")
     blob = KEY.sign_body(BODY).replace(b"deploycat", b"deploykit")
     monkeypatch.undo()

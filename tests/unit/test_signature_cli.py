@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from deploykit.cli import message_signing
 from deploykit.cli.keys import keys
-from deploykit.errors import DeploykitError, KeyFileError, SignatureError
+from deploykit.errors import DeploykitError, KeyFileError, SignatureError, UsageError
 from deploykit.keys import generate_key, load_allowed_signers, load_signing_key, trust
 from deploykit.wire.signature import HEADER, SigningKey
 from tests.support.cli import run
@@ -84,6 +84,21 @@ def test_generate_refuses_a_bad_name_before_it_makes_a_key(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("error", [KeyError("getpwuid(): uid not found: 54321"), OSError("No username set")])
+def test_generate_for_a_user_without_a_name_asks_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def nameless() -> str:
+        raise error  # what Python does in a container with a bare user id, before 3.13 and since
+
+    monkeypatch.setattr("getpass.getuser", nameless)
+    refused = refusal(invoke(keys, "generate", tmp_path / "key"))
+    assert isinstance(refused, UsageError)
+    assert "--principal NAME" in str(refused)
+    assert list(tmp_path.iterdir()) == []
+    assert invoke(keys, "generate", tmp_path / "key", "--principal", "web1").exit_code == 0
+
+
 def test_generate_asks_twice_for_a_passphrase_and_shows_it_nowhere(tmp_path: Path) -> None:
     words = ("generate", tmp_path / "key", "--principal", "web1", "--passphrase")
     result = invoke(keys, *words, stdin="canary-4711\ncanary-4711\n")
@@ -100,6 +115,12 @@ def test_generate_takes_a_passphrase_from_a_file(tmp_path: Path) -> None:
     shown = invoke(keys, "show", tmp_path / "key", "--passphrase-file", secret)
     assert shown.exit_code == 0
     assert "canary" not in shown.output
+
+
+def test_a_public_key_in_place_of_a_private_one_is_told_apart(tmp_path: Path, key: SigningKey) -> None:
+    (tmp_path / "body").write_bytes(BODY)
+    error = refusal(invoke(message, "sign", tmp_path / "body", "--key", tmp_path / "key.pub"))
+    assert "key.pub is a public key" in str(error)
 
 
 def test_show_tells_the_public_half_only(tmp_path: Path, key: SigningKey) -> None:

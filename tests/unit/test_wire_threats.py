@@ -16,7 +16,19 @@ import deploykit
 from deploykit.errors import MessageError
 from deploykit.messages import Notice, RefUpdated
 from deploykit.names import ObjectId, RefName, RepoName
-from deploykit.wire import CONTENT_TYPE, Frame, codec, decode, encode, frame, legacy_write, sendable, strictjson
+from deploykit.wire import (
+    CONTENT_TYPE,
+    Frame,
+    codec,
+    decode,
+    encode,
+    frame,
+    legacy_read,
+    legacy_write,
+    reading,
+    sendable,
+    strictjson,
+)
 
 MEGABYTE = 1024 * 1024
 NATIVE = {"content-type": CONTENT_TYPE}
@@ -82,7 +94,7 @@ def test_threat_18_no_text_becomes_a_header(attack: Callable[[], bool]) -> None:
 
 
 def test_threat_18_without_the_check_a_header_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_header()
 
 
@@ -90,14 +102,14 @@ def test_threat_18_without_one_line_and_the_check_a_message_gets_through(monkeyp
     monkeypatch.setattr(RefUpdated, "summary", property(lambda self: self.pusher.replace(":", "")))
     with pytest.raises(MessageError):
         inject_by_a_message()  # the second line of defence
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_message()
 
 
 def test_threat_18_without_the_checks_a_legacy_name_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legacy_write, "_checked", lambda _message: None)
     assert not inject_by_a_legacy_name()  # the second line of defence
-    monkeypatch.setattr(frame, "_UNSAFE", lambda _text: None)
+    monkeypatch.setattr(frame, "_unsafe", lambda _text: False)
     assert inject_by_a_legacy_name()
 
 
@@ -121,9 +133,27 @@ def gets_through(body: bytes) -> bool:
         return False
 
 
+def read_a_huge_list_of_ours() -> bool:
+    """Tell whether a list over the limit is read where a list belongs."""
+    commit = '{"id":"%s","author":"","time":"","message":""}' % ("1" * 40)
+    push = '{"repo":"shop","ref":"refs/heads/x","old":"%s","new":"%s","commits":[%s]}'
+    data = push % ("1" * 40, "2" * 40, ",".join([commit] * 1001))
+    return gets_through(event(data).replace(b"deploykit.notice.v1", b"deploykit.source.ref-updated.v1"))
+
+
+def read_a_huge_text_of_the_originals() -> bool:
+    """Tell whether a text body over the limit is read."""
+    try:
+        return decode({"subject": "Talking to eventbot"}, b"x" * (MEGABYTE + 1), "") is not None
+    except MessageError:
+        return False
+
+
 def test_threat_19_a_body_or_a_list_over_the_limit_is_not_read() -> None:
     assert not read_a_huge_body()
     assert not read_a_huge_list()
+    assert not read_a_huge_list_of_ours()
+    assert not read_a_huge_text_of_the_originals()
 
 
 def test_threat_19_without_the_limits_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +161,10 @@ def test_threat_19_without_the_limits_they_are_read(monkeypatch: pytest.MonkeyPa
     assert read_a_huge_body()
     monkeypatch.setattr(strictjson, "MAX_ITEMS", 2**30)
     assert read_a_huge_list()
+    monkeypatch.setattr(reading, "MAX_ITEMS", 2**30)
+    assert read_a_huge_list_of_ours()
+    monkeypatch.setattr(legacy_read, "MAX_BODY", 2**30)
+    assert read_a_huge_text_of_the_originals()
 
 
 def test_threat_19_what_is_refused_on_the_way_in_is_not_sent_either(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,6 +218,19 @@ HALF = event('{"text":"\\ud800"}')
 @pytest.mark.parametrize("body", [DEEP, NAN, INFINITE, TWICE, HALF], ids=["deep", "nan", "infinite", "twice", "half"])
 def test_threat_33_json_with_two_meanings_or_none_is_refused(body: bytes) -> None:
     assert not gets_through(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"[NaN]", b"[Infinity]", b"[-Infinity]", b"[1e999]", b"[-1e999]", b"[1" + b"0" * 400 + b"]",
+        b'{"a":1,"a":1}', b'[{"a":[{"b":1,"\\u0062":2}]}]', b'["\\udc00"]', b'{"\\ud800":1}',
+        b"[" * 65 + b"0," * 200 + b"[" * 200,
+    ],
+)  # fmt: skip
+def test_threat_33_the_parser_alone_refuses_it_before_any_class_looks_at_it(body: bytes) -> None:
+    with pytest.raises(MessageError, match=r"not acceptable JSON|nested deeper"):
+        strictjson.parse(body)
 
 
 def test_threat_33_depth_without_its_limits_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
