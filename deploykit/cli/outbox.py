@@ -69,8 +69,12 @@ def list_(config: Path | None, spool: Path | None, dead: bool, bad: bool, limit:
     if as_json:
         _print_array(rows)
         return
+    empty = True
     for line in lines:
+        empty = False
         click.echo(line)
+    if empty:
+        click.echo("no dead letters" if dead else "nothing was set aside" if bad else "nothing waits", err=True)
 
 
 @outbox.command()

@@ -65,6 +65,16 @@ def test_list_shows_what_waits_in_order_as_lines_and_as_json(outbox: Outbox) -> 
     assert json.loads(cli(outbox, "list", "--dead", "--json").stdout) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [((), "nothing waits"), (("--dead",), "no dead letters"), (("--bad",), "nothing was set aside")],
+)
+def test_an_empty_list_says_so_where_it_is_not_in_the_way(outbox: Outbox, options: tuple[str, ...], says: str) -> None:
+    done = cli(outbox, "list", *options)
+    assert (done.stdout, done.stderr) == ("", f"{says}\n")
+    assert cli(outbox, "list", *options, "--json").stderr == ""
+
+
 def test_a_message_cannot_write_to_the_readers_terminal(outbox: Outbox) -> None:
     outbox.put("/topic/\x1b[31m", Frame({"subject": "\x1b]0;pwned\x07"}, b"\x1b[2Jbody"))
     for words in (["list"], ["show", outbox.pending().__next__().id]):
