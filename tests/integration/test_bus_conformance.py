@@ -9,6 +9,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
@@ -239,6 +240,63 @@ def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Pl
         third.wait(1)
         assert third.bodies == ["fresh"]
         again.unsubscribe(forget=True)
+
+
+@pytest.mark.slow
+def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """What was confirmed while nobody was there is there after the broker was killed and came back."""
+    with ExitStack() as stack:
+        crash: Callable[[], None]
+        if kind == "embedded":
+            authority = Authority(tmp_path / "ca", name="embedded CA")
+            identity, ca_file = authority.server(), authority.ca_file
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(identity.cert_file, identity.key_file)
+            pair = [
+                stack.enter_context(EmbeddedBroker(data=tmp_path / "plain")),
+                stack.enter_context(EmbeddedBroker(data=tmp_path / "tls", tls=context)),
+            ]
+            addresses = [one.address for one in pair]
+
+            def crash() -> None:
+                for one in pair:
+                    one.kill()
+                    one.start()
+        else:
+            broker: BrokerServer = request.getfixturevalue(f"new_{kind}")().start()
+            addresses, ca_file = [broker.address, broker.tls_address], broker.ca_file
+
+            def crash() -> None:
+                broker.kill9()
+                broker.start()
+
+        places = [
+            BusSettings(
+                address=address,
+                tls_ca=ca_file if "ssl" in address else None,
+                versions=(version,),
+                client_id=f"kept-{version.replace('.', '')}-{'tls' if 'ssl' in address else 'plain'}",
+            )
+            for address in addresses
+            for version in VERSIONS
+        ]
+        for settings in places:
+            with running(settings) as bus:
+                bus.subscribe("/topic/kept", Collector(), durable=settings.client_id).wait_active(30)
+        for settings in places[:1] if kind != "embedded" else places[::3]:
+            with running(attrs.evolve(settings, client_id="")) as bus:
+                bus.publish_many(("/topic/kept", text(str(number))) for number in range(20))
+        crash()
+        for settings in places:
+            collector = Collector()
+            with running(settings) as bus:
+                subscription = bus.subscribe("/topic/kept", collector, durable=settings.client_id)
+                collector.wait(20)
+                assert collector.bodies == [str(number) for number in range(20)], settings.client_id
+                eventually(lambda bus=bus: bus.counters.acked == 20)  # type: ignore[misc]
+                subscription.unsubscribe(forget=True)
 
 
 def test_one_durable_subscription_needs_no_client_id(place: Place, unique_name: str) -> None:
