@@ -410,7 +410,7 @@ class Bus:
                 raise BusClosed("the bus was stopped", "make a new one")
             self._subscriptions.append(subscription)
         try:
-            self._supervisor.add(subscription)
+            self._supervisor.roster.add(subscription)
         except BusError:
             with self._lock:
                 self._subscriptions.remove(subscription)
@@ -444,7 +444,7 @@ class Bus:
         with self._lock:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
-        self._supervisor.remove(subscription, forget=forget, timeout=self.settings.connect_timeout)
+        self._supervisor.roster.remove(subscription, forget=forget, timeout=self.settings.connect_timeout)
 
     def _check_process(self) -> None:
         if self._stopped:

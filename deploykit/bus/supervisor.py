@@ -5,8 +5,7 @@ Rules:
 * a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss;
 * after a whole list failed there is a pause, growing with jitter; a broker that takes us and drops us at once counts
   as failed too;
-* on a new connection the subscriptions come first, then the messages that have no receipt yet, in order;
-* a subscription that seems to end connections is tried later and alone, so that the others live.
+* on a new connection the subscriptions (see `roster`) come first, then the messages that have no receipt yet, in order.
 """
 
 from __future__ import annotations
@@ -18,15 +17,11 @@ import random
 import ssl
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from deploykit.bus.address import Address, Broker
 from deploykit.bus.backoff import Backoff
-from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import Intent, compile_subscription, durable_end, is_topic, keeps_messages
 from deploykit.bus.events import (
     BrokerError,
     Connected,
@@ -37,12 +32,11 @@ from deploykit.bus.events import (
     Lost,
     RetryIn,
     State,
-    Subscribed,
-    SubscriptionRefused,
 )
 from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.roster import Roster
 from deploykit.bus.waiter import Interrupted, Waiter
-from deploykit.errors import BusError, ConnectError, DialectError, LoginRefused, PublishRefused
+from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
 from deploykit.settings import BusSettings
 
 if TYPE_CHECKING:
@@ -53,9 +47,6 @@ logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
-#: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
-_SUSPECT_AFTER: Final = 2
-_RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 _BYE: Final = b"bye"
 _PROOF: Final = "proof"
 
@@ -105,12 +96,9 @@ class Supervisor:
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
         self._epoch = 0
         self._lock = threading.RLock()
-        self._subscriptions: dict[str, Subscription] = {}
-        self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
-        self._receipts = itertools.count(1)
+        self.roster = Roster(self, self._lock, client_id=settings.client_id, counters=counters, tell=tell)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
-        self._ended: dict[str, Future[None]] = {}
         self._drain_until: float | None = None
         self._recycle = ""
         self._said = ""
@@ -126,62 +114,6 @@ class Supervisor:
             heapq.heappush(self._timers, (monotonic() + seconds, next(self._timer_numbers), action))
         self.waiter.wake()
 
-    def add(self, subscription: Subscription) -> None:
-        """Take a subscription in, and send it if there is a connection.
-
-        Raises:
-            DialectError: the broker we are connected to cannot do what it asks for.
-        """
-        with self._lock:
-            connection = self.connection
-            if connection is not None and connection.up:
-                compile_subscription(connection.dialect, subscription.intent)
-                self._check_client_id(connection, subscription.intent)
-            self._subscriptions[subscription.intent.id] = subscription
-            subscription.start()
-            if connection is not None and connection.up:
-                self._subscribe(connection, subscription)
-
-    def remove(self, subscription: Subscription, *, forget: bool, timeout: float) -> None:
-        """Take a subscription out, at the broker too; wait for its word when it is to forget."""
-        done: Future[None] = Future()
-        with self._lock:
-            if self._subscriptions.pop(subscription.intent.id, None) is None:
-                return
-            connection = self.connection
-            if connection is None or not connection.up:
-                if forget and subscription.intent.durable:
-                    raise ConnectError(
-                        "not connected: the durable subscription was not deleted at the broker", "try it again"
-                    )
-                return
-            headers = (
-                durable_end(
-                    connection.dialect,
-                    subscription.intent,
-                    version=connection.version,
-                    client_id=connection.client_id,
-                )
-                if forget
-                else {}
-            )
-            receipt = f"end-{next(self._receipts)}"
-            self._ended[receipt] = done
-            if headers and connection.dialect.durable_end_after:
-                connection.unsubscribe(subscription.intent.id, {}, f"{receipt}-first")
-            connection.unsubscribe(subscription.intent.id, headers, receipt)
-        try:
-            done.result(timeout)
-        except (BusError, FutureTimeout) as error:
-            if forget:
-                shown = error if isinstance(error, BusError) else "no answer from the broker in time"
-                raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
-        finally:
-            self._ended.pop(receipt, None)
-            left = subscription.leave()
-            if left and not connection.dialect.gives_back_on_unsubscribe and keeps_messages(subscription.intent):
-                self._give_back(connection, left)
-
     def flush_now(self) -> None:
         """Get what waits on its way, for a caller who is about to wait for it."""
         connection = self.connection
@@ -190,26 +122,28 @@ class Supervisor:
         else:
             self.waiter.wake()
 
-    def _give_back(self, connection: Connection, count: int) -> None:
-        """Let the broker have messages back that it gives to nobody else while this connection lives."""
-        if self._drain_until is None and connection is self.connection:
-            self._recycle = f"given up, so that {count} unsettled messages of an ended subscription go back"
+    def renew(self, reason: str) -> None:
+        """Give the present connection up, and make a new one; not while the bus is being closed."""
+        if self._drain_until is None:
+            self._recycle = reason
             self.waiter.wake()
+
+    def news(self) -> None:
+        """Tell whoever waits that something changed."""
+        with self.changed:
+            self.changed.notify_all()
 
     def resume(self) -> None:
         """Read on, if reading was paused and the workers have caught up."""
         connection = self.connection
-        if connection is not None and connection.paused and not self._overfull(0.5):
+        if connection is not None and connection.paused and not self.roster.overfull(0.5):
             connection.paused = False
             self.waiter.wake()
 
     @property
     def ready(self) -> bool:
         """Whether there is a connection, and the broker has confirmed every subscription or said no to it."""
-        if self.state is not State.CONNECTED:
-            return False
-        with self._lock:
-            return all(one.active or one.problem is not None for one in self._subscriptions.values())
+        return self.state is State.CONNECTED and self.roster.settled
 
     def drain(self, until: float) -> None:
         """Send what is left, say goodbye, and end; not past a monotonic time."""
@@ -316,7 +250,7 @@ class Supervisor:
             ledger=self._ledger,
             counters=self._counters,
             sink=self,
-            client_id=self._client_id(),
+            client_id=self.roster.client_id(),
             escape_login=escape_login,
         )
 
@@ -329,9 +263,7 @@ class Supervisor:
         self.problem = self.hopeless = None
         with self._lock:
             self.connection = connection
-            self._unconfirmed.clear()
-            for subscription in list(self._subscriptions.values()):
-                self._subscribe(connection, subscription)
+            self.roster.begin(connection)
             if self._ledger.careful:
                 connection.round_trip(_PROOF)
         self._set_state(State.CONNECTED)
@@ -396,14 +328,7 @@ class Supervisor:
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            for subscription in self._unconfirmed.values():
-                subscription.losses += by_broker
-            self._unconfirmed.clear()
-            for receipt in list(self._ended):
-                if (ended := self._ended.pop(receipt, None)) is not None:
-                    ended.set_exception(problem)
-            for subscription in self._subscriptions.values():
-                subscription.connection_lost()
+            self.roster.lost(problem, by_broker=by_broker)
         self._ledger.connection_lost(by_broker=by_broker)
         self._set_state(State.CONNECTING)
         self._tell(Lost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
@@ -424,155 +349,32 @@ class Supervisor:
         due = self._ledger.expire(now, self.why_unconfirmed)
         return min(due, self._timers[0][0]) if self._timers else due
 
-    # -- subscriptions -----------------------------------------------------------------------------------------
-
-    def _client_id(self) -> str:
-        if self._settings.client_id:
-            return self._settings.client_id
-        with self._lock:
-            names = {s.intent.durable for s in self._subscriptions.values() if s.intent.durable}
-        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
-        return names.pop() if len(names) == 1 else ""
-
-    def _check_client_id(self, connection: Connection, intent: Intent) -> None:
-        """See to the client-id that durable subscriptions need on some brokers.
-
-        Raises:
-            DialectError: there is none, and none can be chosen.
-        """
-        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
-            return
-        if self._settings.client_id:
-            return
-        names = {s.intent.durable for s in self._subscriptions.values() if s.intent.durable} | {intent.durable}
-        if len(names) > 1:
-            raise DialectError(
-                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
-                "set client_id to a name that no other connection uses",
-            )
-        if connection.client_id != intent.durable:
-            self._recycle = "to tell the broker our client id"
-
-    def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
-        if subscription.losses >= _SUSPECT_AFTER:
-            seconds = _RESUBSCRIBE.pause(subscription.losses)
-            self._refused(
-                subscription,
-                ConnectError(
-                    f"the broker ended {subscription.losses} connections when asked for {subscription.destination}",
-                    "look at the broker's log; the other subscriptions go on",
-                ),
-            )
-            self._try_again(connection, subscription, max(0.5, seconds))
-            return
-        self._subscribe_now(connection, subscription)
-
-    def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
-        try:
-            compiled = compile_subscription(connection.dialect, subscription.intent)
-            self._check_client_id(connection, subscription.intent)
-        except DialectError as error:
-            self._refused(subscription, error)
-            return
-        receipt = f"sub-{next(self._receipts)}"
-        subscription.compiled_for(compiled)
-        self._unconfirmed[receipt] = subscription
-        connection.subscribe(compiled, receipt)
-
-    def _refused(self, subscription: Subscription, problem: BusError) -> None:
-        logger.warning("subscription to %s refused: %s", subscription.destination, problem)
-        subscription.refused(problem)
-        self._tell(SubscriptionRefused(destination=subscription.destination, problem=str(problem)))
-        with self.changed:
-            self.changed.notify_all()
-
-    def _try_again(self, connection: Connection, subscription: Subscription, seconds: float) -> None:
-        def again() -> None:
-            with self._lock:
-                if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
-                    if self._unconfirmed and subscription.losses >= _SUSPECT_AFTER:
-                        self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
-                    else:
-                        self._subscribe_now(connection, subscription)
-
-        self.later(seconds, again)
-
-    def _overfull(self, share: float) -> bool:
-        """Whether more messages wait for workers than a subscription's bound (or a share of it)."""
-        with self._lock:
-            return any(one.queued > share * max(1000, 2 * one.intent.prefetch) for one in self._subscriptions.values())
-
     # -- what a connection hands on ----------------------------------------------------------------------------
 
     def on_receipts(self, receipts: list[bytes]) -> None:
         """Receipts of everything but messages."""
+        connection = self.connection
         for receipt in receipts:
-            subscription = self._unconfirmed.pop(receipt.decode("ascii", "replace"), None)
-            connection = self.connection
-            if subscription is not None and connection is not None:
-                subscription.confirmed(connection.epoch)
-                self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
-                with self.changed:
-                    self.changed.notify_all()
-            elif receipt == _BYE:
+            if receipt == _BYE:
                 self._bye_seen = True
             elif receipt == _PROOF.encode():
                 self._ledger.proved()
-            elif (ended := self._ended.pop(receipt.decode("ascii", "replace"), None)) is not None:
-                ended.set_result(None)
+            elif connection is not None:
+                self.roster.on_receipt(receipt.decode("ascii", "replace"), connection)
 
     def on_message(self, frame: Received) -> None:
-        """A MESSAGE: put it into its subscription's queue."""
-        connection = self.connection
-        subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
-        if subscription is None:
-            subscription = self._by_destination(frame)
-        if connection is not None and subscription is not None and subscription.stopping:
-            # It goes back with the rest when the running handlers are done; giving up the connection now, as some
-            # brokers need, would take their acknowledgements along.
-            subscription.take_unread(frame, connection)
-            return
-        if connection is None or subscription is None:
-            # It crossed our UNSUBSCRIBE on the way.
-            self._counters.handed_back += 1
-            if connection is not None and not connection.dialect.gives_back_on_unsubscribe:
-                self._give_back(connection, 1)
-            return
-        self._counters.received += 1
-        subscription.take(frame, connection)
-        if subscription.queued > max(1000, 2 * subscription.intent.prefetch):
-            connection.paused = True
-
-    def _by_destination(self, frame: Received) -> Subscription | None:
-        """STOMP 1.0 brokers need not name the subscription."""
-        destination = frame.headers.get("destination")
-        if "subscription" in frame.headers:
-            return None
-        with self._lock:
-            return next((s for s in self._subscriptions.values() if s.destination == destination), None)
+        """A MESSAGE."""
+        if self.connection is not None:
+            self.roster.on_message(frame, self.connection)
 
     def on_error(self, frame: Received, shown: str) -> None:
         """An ERROR: find whom it concerns."""
         connection = self.connection
         if connection is None:
             return
+        if self.roster.on_error(frame, shown, connection, alone=not len(self._ledger)):
+            return
         receipt = frame.headers.get("receipt-id", "")
-        with self._lock:
-            subscription = self._unconfirmed.pop(receipt, None)
-            if subscription is None and not receipt and len(self._unconfirmed) == 1 and not len(self._ledger):
-                _, subscription = self._unconfirmed.popitem()
-            if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
-                # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
-                # what we publish there, and confirm what goes nowhere: everything begins anew.
-                self._recycle = f"the broker ended the subscription {frame.headers['subscription']}: {shown}"
-                return
-        if subscription is not None:
-            self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
-            self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
-            return
-        if (ended := self._ended.pop(receipt, None)) is not None:
-            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
-            return
         problem = PublishRefused(f"{connection.broker} refused the message: {shown}", "look at the broker's log")
         if receipt and self._ledger.refuse_receipt(receipt, problem):
             return

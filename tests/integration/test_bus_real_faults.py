@@ -18,7 +18,7 @@ from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, Events, eventually, running, text
+from tests.support.bus import Collector, Events, eventually, in_time, running, text
 
 pytestmark = pytest.mark.slow
 
@@ -78,7 +78,7 @@ def test_kill_9_in_mid_stream_loses_nothing_that_was_confirmed(new_real_broker: 
         running(settings(broker.address, client_id="consumer")) as consumer,
         running(settings(broker.address, client_id="publisher")) as producer,
     ):
-        consumer.subscribe(destination, collector, durable=durable).wait_active(10)
+        consumer.subscribe(destination, collector, durable=durable).wait_active(30)
         with Publisher(producer, destination) as publisher:
             for _ in range(3):
                 enough = len(publisher.confirmed) + 100
@@ -101,7 +101,7 @@ def test_kill_9_while_nobody_is_subscribed_keeps_a_durable_subscription(new_real
     broker = new_real_broker().start()
     collector = Collector()
     with running(settings(broker.address)) as bus:
-        bus.subscribe("/topic/t", collector, durable="kept").wait_active(10)
+        bus.subscribe("/topic/t", collector, durable="kept").wait_active(30)
     with running(settings(broker.address)) as bus:
         bus.publish_many(("/topic/t", text(str(number))) for number in range(100))
     broker.kill9()
@@ -115,12 +115,17 @@ def test_kill_9_while_nobody_is_subscribed_keeps_a_durable_subscription(new_real
 def test_service_is_back_within_a_second_of_the_port_opening(new_real_broker: NewBroker) -> None:
     broker = new_real_broker().start()
     with running(settings(broker.address, heartbeat=10.0)) as bus:
-        broker.stop()
-        eventually(lambda: bus.counters.connect_failures >= 5)
-        broker.start()  # returns when a login was answered
-        began = time.monotonic()
-        bus.publish("/queue/q", text("x"))
-        assert time.monotonic() - began < 1
+
+        def back() -> float:
+            failures = bus.counters.connect_failures
+            broker.stop()
+            eventually(lambda: bus.counters.connect_failures >= failures + 5)
+            broker.start()  # returns when a login was answered
+            began = time.monotonic()
+            bus.publish("/queue/q", text("x"))
+            return time.monotonic() - began
+
+        in_time(1.0, back)
 
 
 def test_a_frozen_broker_is_left_within_two_heart_beats(new_real_broker: NewBroker) -> None:
@@ -129,16 +134,22 @@ def test_a_frozen_broker_is_left_within_two_heart_beats(new_real_broker: NewBrok
     with running(settings(broker.address), on_event=events) as bus:
         time.sleep(1.5)
         assert events.of(Lost) == []
-        broker.freeze()
-        try:
-            began = time.monotonic()
-            events.wait(Lost, timeout=5)
-            assert time.monotonic() - began < 2.3
-            with pytest.raises(PublishError):
-                bus.publish("/queue/q", text("x"), timeout=0.5)
-        finally:
-            broker.thaw()
-        bus.publish("/queue/q", text("y"), timeout=30)
+
+        def noticed() -> float:
+            losses = len(events.of(Lost))
+            broker.freeze()
+            try:
+                began = time.monotonic()
+                events.wait(Lost, losses + 1)
+                took = time.monotonic() - began
+                with pytest.raises(PublishError):
+                    bus.publish("/queue/q", text("x"), timeout=0.5)
+            finally:
+                broker.thaw()
+            bus.publish("/queue/q", text("y"), timeout=30)
+            return took
+
+        in_time(2.3, noticed)
 
 
 def test_connect_without_an_answer_ends_in_time_and_the_next_broker_is_tried(new_real_broker: NewBroker) -> None:
@@ -163,21 +174,27 @@ def test_connect_without_an_answer_ends_in_time_and_the_next_broker_is_tried(new
 def test_a_black_hole_is_left_within_two_heart_beats(real_broker: BrokerServer, unique_name: str) -> None:
     events = Events()
     with FaultProxy(real_broker.port) as proxy, line(real_broker, proxy, on_event=events) as bus:
-        proxy.black_hole()
-        began = time.monotonic()
-        events.wait(Lost, timeout=5)
-        assert time.monotonic() - began < 2.3
-        proxy.clear()
-        bus.publish(f"/queue/{unique_name}", text("x"))
+
+        def noticed() -> float:
+            losses = len(events.of(Lost))
+            proxy.black_hole()
+            began = time.monotonic()
+            events.wait(Lost, losses + 1)
+            took = time.monotonic() - began
+            proxy.clear()
+            bus.publish(f"/queue/{unique_name}", text("x"))
+            return took
+
+        in_time(2.3, noticed)
 
 
 def test_a_connection_that_a_firewall_forgets_when_idle_lives_ten_times_as_long(
     real_broker: BrokerServer, unique_name: str
 ) -> None:
     with FaultProxy(real_broker.port) as proxy:
-        proxy.forget_idle(1.2)
+        proxy.forget_idle(2.0)
         with line(real_broker, proxy) as bus:
-            time.sleep(12)
+            time.sleep(20)
             assert bus.counters.losses == 0
             bus.publish(f"/queue/{unique_name}", text("x"))
 
@@ -226,13 +243,13 @@ def test_rabbitmqs_memory_alarm_is_an_error_in_time_and_no_loss(new_rabbitmq: Ca
     broker = new_rabbitmq().start()
     collector = Collector()
     with running(settings(broker.address)) as consumer, running(settings(broker.address)) as bus:
-        consumer.subscribe("/queue/q", collector).wait_active(5)
+        consumer.subscribe("/queue/q", collector).wait_active(30)
         bus.publish("/queue/q", text("before"))
         broker.set_memory_alarm(True)
         began = time.monotonic()
         with pytest.raises(PublishError, match="alarm"):
             publish_until_it_fails(bus, "/queue/q", timeout=1.0)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 20
         time.sleep(4)
         assert bus.counters.losses == 0, "heart-beats go on under the alarm"
         waiting = bus.publish_soon("/queue/q", text("patient"), timeout=30)
@@ -259,8 +276,8 @@ def test_a_peer_that_never_reads_is_an_error_in_time(real_broker: BrokerServer, 
         proxy.black_hole(direction="up")
         began = time.monotonic()
         futures = [bus.publish_soon(f"/queue/{unique_name}", text("x" * 500_000), timeout=1) for _ in range(30)]
-        assert all(isinstance(future.exception(5), PublishError) for future in futures)
-        assert time.monotonic() - began < 3
+        assert all(isinstance(future.exception(30), PublishError) for future in futures)
+        assert time.monotonic() - began < 6
 
 
 def test_a_slow_handler_costs_neither_the_connection_nor_a_copy(real_broker: BrokerServer, unique_name: str) -> None:
@@ -296,7 +313,7 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_subscribed_again(
     collector, events = Collector(), Events()
     queue_deleted = new_rabbitmq().start()
     with running(settings(queue_deleted.address), on_event=events) as bus:
-        bus.subscribe("/queue/q", collector).wait_active(5)
+        bus.subscribe("/queue/q", collector).wait_active(30)
         queue_deleted.evaluate(
             'rabbit_amqqueue:delete(element(2, rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"q">>))), '
             'false, false, <<"test">>)'

@@ -17,8 +17,8 @@ from deploykit.wire.frame import Frame
 
 _E = TypeVar("_E", bound=Event)
 
-#: Beats and pauses short enough that a fault is noticed within a test.
-FAST = BusSettings(heartbeat=0.4, backoff_initial=0.05, backoff_max=0.2, connect_timeout=2.0, publish_timeout=5.0)
+#: Beats and pauses short enough that a fault is noticed within a test, and long enough that a busy machine is not one.
+FAST = BusSettings(heartbeat=1.0, backoff_initial=0.05, backoff_max=0.2, connect_timeout=2.0, publish_timeout=5.0)
 
 
 def fast(address: str, **changes: object) -> BusSettings:
@@ -26,13 +26,27 @@ def fast(address: str, **changes: object) -> BusSettings:
     return attrs.evolve(FAST, address=address, **changes)  # type: ignore[arg-type]
 
 
-def eventually(condition: Callable[[], object], what: str = "", timeout: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], what: str = "", timeout: float = 30.0) -> None:
     """Wait until `condition()` is true; fail when it does not become so in time."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"did not come in {timeout:g} s: {what or condition}")
         time.sleep(0.005)
+
+
+def in_time(limit: float, measure: Callable[[], float], tries: int = 5) -> None:
+    """Assert that something takes less than `limit` seconds, as `measure` found.
+
+    A machine that is busy with other work delays what is quick in itself, so it is tried again, and one quick try is
+    enough; what is slow by design is slow each time.
+    """
+    taken = []
+    for _ in range(tries):
+        taken.append(measure())
+        if taken[-1] < limit:
+            return
+    raise AssertionError(f"took {', '.join(f'{seconds:.2f}' for seconds in taken)} s, wanted less than {limit:g}")
 
 
 def text(body: str, **headers: str) -> Frame:
@@ -60,7 +74,7 @@ class Collector:
     def bodies(self) -> list[str]:
         return [delivery.body.decode() for delivery in self.deliveries]
 
-    def wait(self, count: int, timeout: float = 10.0) -> list[Delivery]:
+    def wait(self, count: int, timeout: float = 30.0) -> list[Delivery]:
         eventually(lambda: len(self) >= count, f"{count} deliveries, got {len(self)}", timeout)
         return self.deliveries
 
@@ -77,7 +91,7 @@ class Events:
     def of(self, kind: type[_E]) -> list[_E]:
         return [event for event in self.seen if isinstance(event, kind)]
 
-    def wait(self, kind: type[_E], count: int = 1, timeout: float = 10.0) -> list[_E]:
+    def wait(self, kind: type[_E], count: int = 1, timeout: float = 30.0) -> list[_E]:
         eventually(lambda: len(self.of(kind)) >= count, f"{count} {kind.__name__}", timeout)
         return self.of(kind)
 
@@ -91,7 +105,7 @@ def bus_threads() -> list[str]:
 def running(settings: BusSettings, **keywords: object) -> Iterator[Bus]:
     """A connected bus; all its threads have ended after."""
     with Bus(settings, **keywords) as bus:  # type: ignore[arg-type]
-        assert bus.wait_connected(10)
+        assert bus.wait_connected(30)
         yield bus
     mine = [bus._supervisor.thread, bus._pump._thread, *(t for s in bus._subscriptions for t in s._threads)]
     assert [thread.name for thread in mine if thread is not None and thread.is_alive()] == []

@@ -1,0 +1,320 @@
+"""Which subscriptions a bus has, and where each of them stands on the present connection.
+
+Rules:
+
+* a subscription is sent again on each new connection, and counts once the broker has confirmed it there;
+* one that is refused is tried again after a growing pause; one that seems to end connections is tried later and alone,
+  so that the others live;
+* what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
+* everything that touches the table holds the supervisor's lock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import TYPE_CHECKING, Final, Protocol
+
+from deploykit.bus.backoff import Backoff
+from deploykit.bus.consumer import Subscription
+from deploykit.bus.dialect import Intent, compile_subscription, durable_end, is_topic, keeps_messages
+from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
+from deploykit.errors import BusError, ConnectError, DialectError
+
+if TYPE_CHECKING:
+    from deploykit.bus.connection import Connection
+    from deploykit.bus.frames import Received
+
+logger = logging.getLogger(__name__)
+
+#: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
+_SUSPECT_AFTER: Final = 2
+_RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
+
+
+class Line(Protocol):
+    """What the roster needs of its supervisor."""
+
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection."""
+
+    def later(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something after a while, on the supervisor's thread."""
+
+    def renew(self, reason: str) -> None:
+        """Give the present connection up, and make a new one."""
+
+    def news(self) -> None:
+        """Tell whoever waits that something changed."""
+
+
+class Roster:
+    """The subscriptions of a bus.
+
+    Args:
+        line: the supervisor.
+        lock: the supervisor's.
+        client_id: from the settings; may be empty.
+        counters: where to count.
+        tell: takes events.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        lock: threading.RLock,
+        *,
+        client_id: str,
+        counters: Counters,
+        tell: Callable[[Event], None],
+    ) -> None:
+        self._line = line
+        self._lock = lock
+        self._own_client_id = client_id
+        self._counters = counters
+        self._tell = tell
+        self._subscriptions: dict[str, Subscription] = {}
+        self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
+        self._ended: dict[str, Future[None]] = {}
+        self._receipts = itertools.count(1)
+
+    # -- any thread --------------------------------------------------------------------------------------------
+
+    def add(self, subscription: Subscription) -> None:
+        """Take a subscription in, and send it if there is a connection.
+
+        Raises:
+            DialectError: the broker we are connected to cannot do what it asks for.
+        """
+        with self._lock:
+            connection = self._line.connection
+            if connection is not None and connection.up:
+                compile_subscription(connection.dialect, subscription.intent)
+                self._check_client_id(connection, subscription.intent)
+            self._subscriptions[subscription.intent.id] = subscription
+            subscription.start()
+            if connection is not None and connection.up:
+                self._subscribe(connection, subscription)
+
+    def remove(self, subscription: Subscription, *, forget: bool, timeout: float) -> None:
+        """Take a subscription out, at the broker too; wait for its word when it is to forget."""
+        done: Future[None] = Future()
+        with self._lock:
+            if self._subscriptions.pop(subscription.intent.id, None) is None:
+                return
+            connection = self._line.connection
+            if connection is None or not connection.up:
+                if forget and subscription.intent.durable:
+                    raise ConnectError(
+                        "not connected: the durable subscription was not deleted at the broker", "try it again"
+                    )
+                return
+            receipt = self._unsubscribe(connection, subscription.intent, done, forget=forget)
+        try:
+            done.result(timeout)
+        except (BusError, FutureTimeout) as error:
+            if forget:
+                shown = error if isinstance(error, BusError) else "no answer from the broker in time"
+                raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
+        finally:
+            self._ended.pop(receipt, None)
+            left = subscription.leave()
+            if left and keeps_messages(subscription.intent):
+                self._give_back(connection, left)
+
+    def _unsubscribe(self, connection: Connection, intent: Intent, done: Future[None], *, forget: bool) -> str:
+        headers = (
+            durable_end(connection.dialect, intent, version=connection.version, client_id=connection.client_id)
+            if forget
+            else {}
+        )
+        receipt = f"end-{next(self._receipts)}"
+        self._ended[receipt] = done
+        if headers and connection.dialect.durable_end_after:
+            connection.unsubscribe(intent.id, {}, f"{receipt}-first")
+        connection.unsubscribe(intent.id, headers, receipt)
+        return receipt
+
+    def _give_back(self, connection: Connection, count: int) -> None:
+        """Let the broker have messages back that some give to nobody else while the connection lives."""
+        if not connection.dialect.gives_back_on_unsubscribe and connection is self._line.connection:
+            self._line.renew(f"given up, so that {count} unsettled messages of an ended subscription go back")
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has confirmed every subscription or said no to it."""
+        with self._lock:
+            return all(one.active or one.problem is not None for one in self._subscriptions.values())
+
+    def overfull(self, share: float) -> bool:
+        """Whether more messages wait for workers than a subscription's bound (or a share of it)."""
+        with self._lock:
+            return any(one.queued > share * _bound(one) for one in self._subscriptions.values())
+
+    def client_id(self) -> str:
+        """The client id for the next CONNECT; may be empty."""
+        if self._own_client_id:
+            return self._own_client_id
+        names = self._durable_names()
+        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
+        return names.pop() if len(names) == 1 else ""
+
+    def _durable_names(self) -> set[str]:
+        with self._lock:
+            return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
+
+    def _check_client_id(self, connection: Connection, intent: Intent) -> None:
+        """See to the client-id that durable subscriptions need on some brokers.
+
+        Raises:
+            DialectError: there is none, and none can be chosen.
+        """
+        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
+            return
+        if self._own_client_id:
+            return
+        if len(self._durable_names() | {intent.durable}) > 1:
+            raise DialectError(
+                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
+                "set client_id to a name that no other connection uses",
+            )
+        if connection.client_id != intent.durable:
+            self._line.renew("to tell the broker our client id")
+
+    # -- connections come and go, under the lock -----------------------------------------------------------------
+
+    def begin(self, connection: Connection) -> None:
+        """A new connection: subscribe to everything."""
+        self._unconfirmed.clear()
+        for subscription in list(self._subscriptions.values()):
+            self._subscribe(connection, subscription)
+
+    def lost(self, problem: BusError, *, by_broker: bool) -> None:
+        """The connection is gone."""
+        for subscription in self._unconfirmed.values():
+            subscription.losses += by_broker
+        self._unconfirmed.clear()
+        for receipt in list(self._ended):
+            if (ended := self._ended.pop(receipt, None)) is not None:
+                ended.set_exception(problem)
+        for subscription in self._subscriptions.values():
+            subscription.connection_lost()
+
+    def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
+        if subscription.losses >= _SUSPECT_AFTER:
+            seconds = _RESUBSCRIBE.pause(subscription.losses)
+            self._refused(
+                subscription,
+                ConnectError(
+                    f"the broker ended {subscription.losses} connections when asked for {subscription.destination}",
+                    "look at the broker's log; the other subscriptions go on",
+                ),
+            )
+            self._try_again(connection, subscription, max(0.5, seconds))
+            return
+        self._subscribe_now(connection, subscription)
+
+    def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
+        try:
+            compiled = compile_subscription(connection.dialect, subscription.intent)
+            self._check_client_id(connection, subscription.intent)
+        except DialectError as error:
+            self._refused(subscription, error)
+            return
+        receipt = f"sub-{next(self._receipts)}"
+        subscription.compiled_for(compiled)
+        self._unconfirmed[receipt] = subscription
+        connection.subscribe(compiled, receipt)
+
+    def _refused(self, subscription: Subscription, problem: BusError) -> None:
+        logger.warning("subscription to %s refused: %s", subscription.destination, problem)
+        subscription.refused(problem)
+        self._tell(SubscriptionRefused(destination=subscription.destination, problem=str(problem)))
+        self._line.news()
+
+    def _try_again(self, connection: Connection, subscription: Subscription, seconds: float) -> None:
+        def again() -> None:
+            with self._lock:
+                if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
+                    if self._unconfirmed and subscription.losses >= _SUSPECT_AFTER:
+                        self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
+                    else:
+                        self._subscribe_now(connection, subscription)
+
+        self._line.later(seconds, again)
+
+    # -- what a connection hands on, the supervisor's thread -----------------------------------------------------
+
+    def on_receipt(self, receipt: str, connection: Connection) -> bool:
+        """A receipt; tell whether it was for a subscription."""
+        if (subscription := self._unconfirmed.pop(receipt, None)) is not None:
+            subscription.confirmed(connection.epoch)
+            self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
+            self._line.news()
+            return True
+        if (ended := self._ended.pop(receipt, None)) is not None:
+            ended.set_result(None)
+            return True
+        return False
+
+    def on_message(self, frame: Received, connection: Connection) -> None:
+        """A MESSAGE: put it into its subscription's queue."""
+        subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
+        if subscription is None:
+            subscription = self._by_destination(frame)
+        if subscription is None:
+            # It crossed our UNSUBSCRIBE on the way.
+            self._counters.handed_back += 1
+            self._give_back(connection, 1)
+        elif subscription.stopping:
+            # It goes back with the rest when the running handlers are done; giving up the connection now, as some
+            # brokers need, would take their acknowledgements along.
+            subscription.take_unread(frame, connection)
+        else:
+            self._counters.received += 1
+            subscription.take(frame, connection)
+            if subscription.queued > _bound(subscription):
+                connection.paused = True
+
+    def _by_destination(self, frame: Received) -> Subscription | None:
+        """STOMP 1.0 brokers need not name the subscription."""
+        destination = frame.headers.get("destination")
+        if "subscription" in frame.headers:
+            return None
+        with self._lock:
+            return next((s for s in self._subscriptions.values() if s.destination == destination), None)
+
+    def on_error(self, frame: Received, shown: str, connection: Connection, *, alone: bool) -> bool:
+        """An ERROR; tell whether it was about a subscription.
+
+        Args:
+            alone: nothing but subscriptions waits for an answer, so an ERROR that names nothing is about one of them.
+        """
+        receipt = frame.headers.get("receipt-id", "")
+        with self._lock:
+            subscription = self._unconfirmed.pop(receipt, None)
+            if subscription is None and not receipt and len(self._unconfirmed) == 1 and alone:
+                _, subscription = self._unconfirmed.popitem()
+            if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
+                # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
+                # what we publish there, and confirm what goes nowhere: everything begins anew.
+                self._line.renew(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
+                return True
+        if subscription is not None:
+            self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
+            self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
+            return True
+        if (ended := self._ended.pop(receipt, None)) is not None:
+            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
+            return True
+        return False
+
+
+def _bound(subscription: Subscription) -> int:
+    """So many messages may wait for a subscription's workers before nothing more is read."""
+    return max(1000, 2 * subscription.intent.prefetch)
