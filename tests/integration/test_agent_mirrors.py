@@ -198,6 +198,35 @@ def test_a_damaged_mirror_is_cloned_anew_and_its_environments_follow(node: Node)
     assert (node.root / "state" / "mirrors" / "shop.git.damaged").is_dir()
 
 
+def test_a_deploy_that_finds_the_mirror_damaged_fails_and_the_next_one_finds_a_new_mirror(node: Node) -> None:
+    text = os.urandom(2000).hex()
+    with node.agent() as agent:
+        assert agent.wait_connected(20)
+        commit = node.origin.push(tag="v1", files={"index.html": text})
+        told(node, "refs/tags/v1", commit)
+        node.wait(MirrorUpdated, lambda m: m.ref == "refs/tags/v1")
+        path = node.root / "state" / "mirrors" / "shop.git"
+        blob = git("rev-parse", "v1:index.html", cwd=path)
+        (pack,) = (path / "objects" / "pack").glob("*.pack")
+        told_of = git("verify-pack", "-v", str(pack), cwd=path).splitlines()
+        at = int(next(line.split()[4] for line in told_of if line.startswith(blob)))
+        data = bytearray(pack.read_bytes())
+        data[at + 20 : at + 40] = b"\xff" * 20
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+        failed = node.request("v1", commit)
+        node.send(failed)
+        report = node.report_on(failed)
+        assert report.outcome != "success"
+        assert blob in report.detail
+        until(path.with_name("shop.git.damaged").is_dir)
+        until(path.is_dir)
+        again = node.request("v1", commit)
+        node.send(again)
+        assert node.report_on(again).outcome == "success"
+        assert (node.site / "current" / "index.html").read_text() == text
+
+
 def until(true: object, *, seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
