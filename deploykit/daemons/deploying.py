@@ -165,7 +165,9 @@ class Deploying:
                 self._make_current(mirror, site.repo, request)
                 runner = Runner(Site(site.path, site.release), node=self._settings.node)
                 result = self._run(runner, mirror, request, signer)
+            self._mirroring.renew_if_damaged(site.repo, result.error)
         except DeploykitError as error:
+            self._mirroring.renew_if_damaged(site.repo, error)
             outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
             return self._reply(request, frame, outcome, detail=str(error))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here

@@ -9,6 +9,7 @@ origin that says nothing holds up no message but its own.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,9 +25,11 @@ from deploykit.errors import (
     CheckoutError,
     DeploykitError,
     MessageError,
+    MirrorCorrupt,
     MirrorError,
     OutboxError,
     PreflightRefused,
+    TreeDamaged,
     UsageError,
 )
 from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated, one_line
@@ -127,6 +130,14 @@ class Mirroring:
         except (DeploykitError, CancelledError):
             return False  # reported, and logged
         return True
+
+    def renew_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
+        """Have the mirror cloned anew where an error, or what is behind it, says that it is damaged."""
+        while error is not None and not isinstance(error, TreeDamaged | MirrorCorrupt):
+            error = error.__cause__
+        if error is not None:
+            with contextlib.suppress(UsageError):  # the agent is ending: the next one will find it too
+                self._pool.renew(repo)
 
     def reconcile_soon(self) -> None:
         """Compare every mirror with its origin now: after a (re)connect, messages may have been missed."""

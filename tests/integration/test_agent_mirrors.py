@@ -110,17 +110,28 @@ def test_every_mode_runs_on_a_node(node: Node, mode: str, more: dict[str, str], 
     assert found == shown
 
 
-def test_what_cannot_be_checked_out_is_reported_once_and_what_is_mended_too(node: Node) -> None:
+def test_what_cannot_be_checked_out_is_reported_once_and_what_is_mended_too(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
     where = puppet(node)
     first = node.origin.push(files={"site.pp": "main"})
     where.mkdir()
     (where / "main").mkdir()
+    fetches: list[RefChange | None] = []
+    fetch = Mirror.fetch
+
+    def counted(mirror: Mirror, expected: RefChange | None = None) -> FetchResult:
+        result = fetch(mirror, expected)
+        fetches.append(expected)
+        return result
+
+    monkeypatch.setattr(Mirror, "fetch", counted)
     with node.agent(reconcile_every=0.2) as agent:
         assert agent.wait_connected(20)
         report = node.wait(MirrorUpdated, lambda m: m.ref == MAIN)
         assert (report.outcome, report.new) == ("refused", first)
         assert f"{where / 'main'} is not ours" in report.detail
-        time.sleep(1.0)  # some five comparisons: none of them says it again
+        until(lambda: len(fetches) >= 6)  # five more comparisons, of which none says it again
         assert node.count(MirrorUpdated) == 1
         (where / "main").rmdir()
         report = node.wait(MirrorUpdated, lambda m: m.outcome == "unchanged")
@@ -187,7 +198,36 @@ def test_a_damaged_mirror_is_cloned_anew_and_its_environments_follow(node: Node)
     assert (node.root / "state" / "mirrors" / "shop.git.damaged").is_dir()
 
 
-def until(true: object, *, seconds: float = 30.0) -> None:
+def test_a_deploy_that_finds_the_mirror_damaged_fails_and_the_next_one_finds_a_new_mirror(node: Node) -> None:
+    text = os.urandom(2000).hex()
+    with node.agent() as agent:
+        assert agent.wait_connected(20)
+        commit = node.origin.push(tag="v1", files={"index.html": text})
+        told(node, "refs/tags/v1", commit)
+        node.wait(MirrorUpdated, lambda m: m.ref == "refs/tags/v1")
+        path = node.root / "state" / "mirrors" / "shop.git"
+        blob = git("rev-parse", "v1:index.html", cwd=path)
+        (pack,) = (path / "objects" / "pack").glob("*.pack")
+        told_of = git("verify-pack", "-v", str(pack), cwd=path).splitlines()
+        at = int(next(line.split()[4] for line in told_of if line.startswith(blob)))
+        data = bytearray(pack.read_bytes())
+        data[at + 20 : at + 40] = b"\xff" * 20
+        pack.chmod(0o644)
+        pack.write_bytes(data)
+        failed = node.request("v1", commit)
+        node.send(failed)
+        report = node.report_on(failed)
+        assert report.outcome != "success"
+        assert blob in report.detail
+        until(path.with_name("shop.git.damaged").is_dir)
+        until(path.is_dir)
+        again = node.request("v1", commit)
+        node.send(again)
+        assert node.report_on(again).outcome == "success"
+        assert (node.site / "current" / "index.html").read_text() == text
+
+
+def until(true: object, *, seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
@@ -218,9 +258,10 @@ def test_an_origin_that_says_nothing_delays_no_other_repository(node: Node) -> N
             report = node.wait(MirrorUpdated, lambda m: m.correlation_id == message.id)
             took = time.monotonic() - began
             assert report.outcome == "updated"
-            assert took < 8, f"{took:.1f} s"  # no wait of ours is over by then: nobody waited for the silent ones
+            # Long for a busy machine, short for whoever waits for the silent ones: 60 s for one that stalls.
+            assert took < 30, f"{took:.1f} s"
             ended = time.monotonic()
-        assert time.monotonic() - ended < 30, "nor does the agent's end wait for its deadline"
+        assert time.monotonic() - ended < 45, "nor does the agent's end wait for its deadline"
 
 
 def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(

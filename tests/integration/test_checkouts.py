@@ -15,7 +15,7 @@ import pytest
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.mirror import Mirror
 from deploykit.settings import CheckoutSettings
-from tests.support.caseless import caseless_disk
+from tests.support.disks import caseless_disk, small_disk
 from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.origins import GitRepo, run_git
 
@@ -364,6 +364,28 @@ def test_a_checkout_on_a_full_disk_keeps_the_old_trees_and_says_so(tmp_path: Pat
 
     options: dict[str, Any] = {"roots": [sweep.root], "prepare": sweep.prepare, "calls": NEEDS_SPACE}
     print(error_sweep(sweep.argv, check=check, allow_missed=0.05, **options))  # as above
+
+
+@pytest.mark.parametrize("options", ["size=900k", "size=16m,nr_inodes=60"], ids=["bytes", "inodes"])
+def test_a_full_disk_keeps_each_directory_as_it_was_and_is_named(options: str, tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "puppetmaster")
+    with small_disk(tmp_path / "disk", options) as disk:
+        where = disk / "site"
+        scene.checkouts = Checkouts(attrs.evolve(scene.settings, target=where))
+        scene.repo.commit({"a": b"first"})
+        scene.repo.git("branch", "small", "main")
+        scene.update()
+        files: dict[str, bytes | str] = {f"f{n}": os.urandom(20_000) for n in range(50)}
+        scene.repo.commit(files)
+        scene.repo.commit({"a": b"second"}, branch="small")
+        result = scene.update()
+        assert set(result.failed) == {"refs/heads/main"}
+        assert "No space left on device" in result.failed["refs/heads/main"]
+        assert (where / "main" / "a").read_bytes() == b"first"
+        assert (where / "small" / "a").read_bytes() == b"second", "what fits is done"
+        subprocess.run(["mount", "-o", "remount,size=16m,nr_inodes=1000", str(disk)], check=True)
+        assert scene.update().failed == {}
+        scene.expect(where / "main", "main")
 
 
 def test_the_mirror_is_not_changed_by_a_checkout(tmp_path: Path) -> None:

@@ -37,8 +37,8 @@ def refuses(tmp_path: Path, pack: bytes, match: str, *, error: type[Exception] =
         with Mirror.open(tmp_path / "m.git", server.url, settings) as mirror:
             started = time.monotonic()
             with pytest.raises(error, match=match):
-                mirror.fetch(deadline=20)
-            assert time.monotonic() - started < 10
+                mirror.fetch(deadline=60)
+            assert time.monotonic() - started < 40, "refused at once, not at the deadline"
             assert mirror.refs == {}
             assert list((mirror.path / "quarantine").iterdir()) == []
             assert list((mirror.path / "objects" / "pack").iterdir()) == []

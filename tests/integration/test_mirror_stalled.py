@@ -20,6 +20,9 @@ from tests.support.origins import GitRepo
 
 Behave = Callable[[socket.socket], None]
 
+#: How late a fetch may end after its deadline on a busy machine. What it has to give up takes 20 s and more.
+LATE = 8.0
+
 
 def packet(payload: bytes) -> bytes:
     return b"%04x%b" % (len(payload) + 4, payload)
@@ -131,7 +134,7 @@ def test_a_stalled_git_server_is_given_up_in_time(behave: Behave, how: str, tmp_
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             mirror.fetch(deadline=deadline)
-        assert time.monotonic() - started < deadline + 0.5
+        assert time.monotonic() - started < deadline + LATE
         assert list((tmp_path / "m.git" / "quarantine").iterdir()) == []
         assert mirror.refs == {}
 
@@ -160,7 +163,7 @@ def test_a_stalled_web_server_is_given_up_in_time(behave: Behave, tmp_path: Path
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             mirror.fetch(deadline=1.0)
-        assert time.monotonic() - started < 1.6
+        assert time.monotonic() - started < 1.0 + LATE
 
 
 def test_a_tls_handshake_that_never_ends_is_given_up_in_time(tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_tls_handshake_that_never_ends_is_given_up_in_time(tmp_path: Path) -> 
         started = time.monotonic()
         with pytest.raises((DeadlineExceeded, OriginError)):
             mirror.fetch(deadline=1.0)
-        assert time.monotonic() - started < 1.6
+        assert time.monotonic() - started < 1.0 + LATE
 
 
 @pytest.mark.parametrize(
@@ -185,15 +188,15 @@ def test_a_hanging_program_is_killed_with_all_it_started(
     with Mirror.open(tmp_path / "m.git", address) as mirror:
         started = time.monotonic()
         with pytest.raises(DeadlineExceeded):
-            mirror.fetch(deadline=1.0)
-        assert time.monotonic() - started < 1.6
+            mirror.fetch(deadline=3.0)  # time enough for it to start something
+        assert time.monotonic() - started < 3.0 + LATE
     for name in ("child", "grandchild"):
         assert gone(int((tmp_path / name).read_text()))
 
 
 def gone(pid: int) -> bool:
     """Tell whether a process has ended (a zombie has), waiting a little for the signal to arrive."""
-    for _ in range(200):
+    for _ in range(2000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
@@ -207,12 +210,12 @@ def gone(pid: int) -> bool:
 def test_a_name_server_that_does_not_answer_costs_the_connect_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(5))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(30))
     settings = MirrorSettings(connect_timeout=0.3)
     started = time.monotonic()
     with pytest.raises(OriginError, match="resolver does not answer"):
         Mirror.open(tmp_path / "m.git", "git://slow.example/x", settings).fetch()
-    assert time.monotonic() - started < 1.0
+    assert time.monotonic() - started < 0.3 + LATE
 
 
 def endless_refs(connection: socket.socket) -> None:
@@ -258,18 +261,24 @@ def test_an_answer_without_end_is_cut_at_the_cap(behave: Behave, match: str, tmp
 def test_a_deadline_also_bounds_the_wait_for_another_fetch(tmp_path: Path) -> None:
     repo = GitRepo.make(tmp_path / "origin.git")
     repo.commit()
-    with server(silent) as port:
+    connected = threading.Event()
+
+    def tell_and_wait(connection: socket.socket) -> None:
+        connected.set()
+        time.sleep(30)
+
+    with server(tell_and_wait) as port:
         slow = Mirror.open(tmp_path / "m.git", f"git://127.0.0.1:{port}/x")
         other = threading.Thread(target=lambda: suppress_origin_error(slow))
         other.start()
-        time.sleep(0.3)
+        assert connected.wait(30)  # so it holds the lock
         started = time.monotonic()
         with pytest.raises(LockBusy, match="is being fetched by another process"):
             Mirror.open(tmp_path / "m.git", str(repo.path)).fetch(deadline=0.5)
-        assert time.monotonic() - started < 1.0
-        other.join()
+        assert time.monotonic() - started < 0.5 + LATE
+    other.join()
 
 
 def suppress_origin_error(mirror: Mirror) -> None:
     with suppress(OriginError):
-        mirror.fetch(deadline=2.0)
+        mirror.fetch(deadline=60.0)

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ import pytest
 from deploykit.errors import MirrorError
 from deploykit.mirror import Mirror
 from deploykit.settings import MirrorSettings
+from tests.support.disks import small_disk
 from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep
-from tests.support.needs import missing, needs
 from tests.support.origins import GitRepo, git_daemon, run_git
 
 
@@ -109,22 +108,6 @@ def test_a_fetch_that_the_disk_fails_says_so_and_keeps_the_old_state(error: str,
     roots = [scene.path.parent]
     report = error_sweep(scene.argv, roots=roots, prepare=scene.prepare, check=check, error=error, calls=calls)
     print(report)
-
-
-@contextmanager
-def small_disk(where: Path, options: str) -> Iterator[Path]:
-    """A tmpfs of its own."""
-    if os.geteuid() != 0:
-        missing("root (to mount a tmpfs)")
-    needs("mount", package="mount")
-    where.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, text=True)
-    if done.returncode:
-        missing(f"the right to mount a tmpfs ({done.stderr.strip()})")
-    try:
-        yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
 
 
 @pytest.mark.parametrize(

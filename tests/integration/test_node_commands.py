@@ -50,7 +50,7 @@ def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...],
     file.touch(mode=0o600)
     file.write_text(
         f'node = "n"\n[broker]\naddress = "{address}"\nlogin = "canary"\npasscode = "canary"\n'
-        '[repositories.shop]\nurl = "https://ada:canary@git.example.org/shop.git"\n'
+        '[repositories.shop]\nurl = "https://ada@git.example.org/shop.git"\n'
         '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n'
         'release = { environment = { TOKEN = "canary" }, health_url = "http://u:canary@127.0.0.1/" }\n'
     )
@@ -61,6 +61,11 @@ def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...],
     checked = run("config", "check", "-c", str(file))
     assert checked.returncode == 0, checked.stderr
     assert "canary" not in checked.stdout
+    file.write_text(file.read_text().replace("ada@git", "ada:canary@git"))
+    refused = run("config", "check", "-c", str(file))
+    assert refused.returncode == 2
+    assert "a password does not belong into an address" in refused.stderr
+    assert "canary" not in refused.stdout + refused.stderr
 
 
 def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:

@@ -15,7 +15,7 @@ from deploykit.errors import DeploykitError
 from deploykit.release import Runner, Site
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
-from tests.support.caseless import caseless_disk
+from tests.support.disks import caseless_disk
 from tests.support.gitrepo import contents
 from tests.support.needs import in_ci
 from tests.support.releasing import Shop, script

@@ -161,7 +161,7 @@ class Node:
             self.heard.append((message, delivery))
             self._changed.notify_all()
 
-    def wait(self, kind: type[M], check: Callable[[M], bool] = lambda _: True, *, timeout: float = 20) -> M:
+    def wait(self, kind: type[M], check: Callable[[M], bool] = lambda _: True, *, timeout: float = 60) -> M:
         """Wait for a message of a kind that `check` accepts."""
 
         def found() -> M | None:
@@ -205,7 +205,7 @@ class Node:
         self.bus.publish(self.settings.topics.deploy, frame)
         return frame
 
-    def report_on(self, request: DeployRequested, *, timeout: float = 20) -> DeployReported:
+    def report_on(self, request: DeployRequested, *, timeout: float = 60) -> DeployReported:
         """Wait for the node's report on a request, and check that the node signed it."""
         report = self.wait(DeployReported, lambda m: m.request == request.id, timeout=timeout)
         delivery = self.delivery_of(report)

@@ -54,7 +54,7 @@ class Origins:
 
     def fetch(self, mirror: Mirror, expected: RefChange | None = None) -> FetchResult:
         self.fetches.append((mirror.path.stem, expected))
-        assert self.gate.wait(30)
+        assert self.gate.wait(120)
         if self.error is not None:
             raise self.error
         return FetchResult(changes=(RefChange(MAIN, ZERO_ID, A),))
@@ -92,7 +92,7 @@ def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[M
         made.stop()
 
 
-def until(true: object, *, seconds: float = 20.0) -> None:
+def until(true: object, *, seconds: float = 60.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not true():  # type: ignore[operator]
@@ -150,7 +150,7 @@ def test_messages_that_wait_leave_room_for_others(node: Mirroring, origins: Orig
     with ThreadPoolExecutor(mirroring.WORKERS) as workers:
         verdicts = [workers.submit(node.handle, push(ref=f"refs/heads/b{n}")) for n in range(mirroring.WORKERS)]
         until(lambda: sum(verdict.done() for verdict in verdicts) == mirroring.WORKERS - mirroring._SEATS)
-        assert isinstance(workers.submit(node.handle, push(BLOG)).result(5), Ack)
+        assert isinstance(workers.submit(node.handle, push(BLOG)).result(60), Ack)
         origins.gate.set()
 
 
@@ -180,10 +180,10 @@ def test_an_agent_that_ends_hands_back_what_was_not_begun(node: Mirroring, origi
     second.start()
     until(lambda: node._seats._value == mirroring._SEATS - 2)
     node.stop()
-    second.join(10)
+    second.join(60)
     assert [type(verdict) for verdict in verdicts] == [Retry]
     origins.gate.set()
-    first.join(10)
+    first.join(60)
     assert [type(verdict) for verdict in verdicts] == [Retry, Ack]
     assert isinstance(node.handle(push()), Retry)
     assert node.sync(SHOP) is False

@@ -1,4 +1,4 @@
-"""A file system that does not tell upper from lower case, in a file of its own."""
+"""Disks that are not as a program would like them: small ones, and one that does not tell upper from lower case."""
 
 from __future__ import annotations
 
@@ -29,3 +29,19 @@ def caseless_disk(where: Path) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", str(where)], check=True, timeout=120)
+
+
+@contextlib.contextmanager
+def small_disk(where: Path, options: str) -> Iterator[Path]:
+    """A tmpfs of its own."""
+    if os.geteuid() != 0:
+        missing("root (to mount a tmpfs)")
+    needs("mount", package="mount")
+    where.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, text=True)
+    if done.returncode:
+        missing(f"the right to mount a tmpfs ({done.stderr.strip()})")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True)
