@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
     from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
 
 
+class _SiteDirectory(click.Path):
+    """A directory. An empty word, as from a shell variable that is not set, would mean the working directory."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not os.fspath(value):
+            self.fail("it is empty; write . for the working directory", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def site_argument(function: F) -> F:
     """Add SITE_DIR and `--settings FILE`, handed on as `site_dir` and `settings`."""
     function = click.option(
@@ -24,7 +36,7 @@ def site_argument(function: F) -> F:
         metavar="FILE",
         help="The node's deploykit.toml, or a TOML file with this site's release settings alone.",
     )(function)
-    return click.argument("site_dir", type=click.Path(path_type=Path, file_okay=False))(function)
+    return click.argument("site_dir", type=_SiteDirectory(path_type=Path, file_okay=False))(function)
 
 
 @click.group()
@@ -122,6 +134,7 @@ def rollback(site_dir: Path, settings: Path | None, to: str, mirror: Path | None
         source = stack.enter_context(_source(mirror)) if mirror is not None else None
         runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
+            runner.site.require()
             plan = runner.rollback_plan(to, can_rebuild=source is not None)
             if as_json:
                 print_json(attrs.asdict(plan))
@@ -146,6 +159,7 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
       deploykit release list /srv/www/shop --json
     """
     with _runner(site_dir, settings, quiet=True) as runner:
+        runner.site.require()
         live = runner.site.live_name()
         found = [r for r in runner.releases() if every or r.present]
     if as_json:
@@ -183,6 +197,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
 
     with _runner(site_dir, settings, quiet=True) as runner:
         site = runner.site
+        site.require()
         state = site.state()
         found = state.find(which) if which else state.get(site.live_name())
         if found is None:
@@ -231,7 +246,8 @@ def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as
     else:
         for line in lines:
             click.echo(_clean(line))
-        click.echo(f"{len(lines)} differences" if lines else "as deployed")
+        count = "1 difference" if len(lines) == 1 else f"{len(lines)} differences"
+        click.echo(count if lines else "as deployed")
     if lines:
         raise SystemExit(1)
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 import attrs
 
-from deploykit.errors import PreflightRefused, ReleaseError
+from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
 from deploykit.release.completion import Completion
@@ -83,8 +83,10 @@ class Runner:
         """Compare a release (the live one by default) with its manifest.
 
         Raises:
+            PreflightRefused: there is no site.
             ReleaseError: there is no such release, or it has no manifest.
         """
+        self.site.require()
         state = self.site.state()
         found = state.find(release) if release else state.get(self.site.live_name())
         if found is None or not found.present:
@@ -129,7 +131,7 @@ class Runner:
             allow=allow or Allowances(),
             again=again,
         )
-        return self._locked(lambda work: work.make(source, wanted))
+        return self._make(source, wanted)
 
     def prepare(
         self,
@@ -151,7 +153,7 @@ class Runner:
             allow=allow or Allowances(),
             again=True,
         )
-        return self._locked(lambda work: work.make(source, wanted))
+        return self._make(source, wanted)
 
     def preview(
         self,
@@ -177,7 +179,7 @@ class Runner:
             release: its name, number, tag or commit; the newest prepared one when empty.
         """
         allowed = allow or Allowances()
-        return self._locked(lambda work: work.activate(release, request, requested_by, allowed))
+        return self._locked(lambda work: work.activate(release, request, requested_by, allowed), new=False)
 
     def rollback(
         self,
@@ -192,14 +194,16 @@ class Runner:
         Args:
             source: where to write a release from that is no longer on disk.
         """
-        return self._locked(lambda work: work.rollback(to, source, request, requested_by))
+        return self._locked(lambda work: work.rollback(to, source, request, requested_by), new=False)
 
     def pin(self, release: str, *, pinned: bool = True) -> Release:
         """Keep a release whatever the keep-limit says, or stop doing so.
 
         Raises:
+            PreflightRefused: there is no site.
             ReleaseError: there is no such release on disk.
         """
+        self.site.require()
         with self.site.locked():
             state = self.site.state()
             found = state.find(release)
@@ -227,9 +231,20 @@ class Runner:
 
     # -- inside the lock -------------------------------------------------------------------------------------------
 
-    def _locked(self, act: Callable[[Execution], DeployResult]) -> DeployResult:
+    def _make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
+        if not self.site.exists():
+            try:  # not even the site's own directories are made for what will be refused
+                preview(self.site, source, wanted.ref, wanted.commit, wanted.allow)
+            except DeploykitError as error:
+                return refused(error)
+        return self._locked(lambda work: work.make(source, wanted))
+
+    def _locked(self, act: Callable[[Execution], DeployResult], *, new: bool = True) -> DeployResult:
+        """Do one operation; `new` where it may set up a site that is not there yet."""
         with contextlib.ExitStack() as stack:
             try:
+                if not new:
+                    self.site.require()
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
             except PreflightRefused as error:

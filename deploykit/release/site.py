@@ -63,8 +63,25 @@ class Site:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Tell whether a deploy ever set this site up."""
-        return self.state_file.exists() or self.journal_file.exists()
+        """Tell whether a deploy ever set this site up. Where we may not look there may be one."""
+        for path in (self.state_file, self.journal_file):
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError:
+                return True
+            return True
+        return False
+
+    def require(self) -> None:
+        """Make sure that there is a site.
+
+        Raises:
+            PreflightRefused: no deploy ever set one up here.
+        """
+        if not self.exists():
+            raise PreflightRefused(f"there is no site at {self.path}", "look at the path; a first deploy makes one")
 
     def state(self) -> SiteState:
         """Read the releases and operations."""

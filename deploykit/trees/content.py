@@ -29,7 +29,9 @@ def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[Entry]) 
     files = [
         (walk.above(entry.path).rpartition(b"/")[0], reader.read(entry.oid, BLOB))
         for entry in paths
-        if entry.path.rpartition(b"/")[2] == b".gitattributes" and entry.mode in (FILE, EXECUTABLE)
+        if entry.path.endswith(b".gitattributes")
+        and entry.path.rpartition(b"/")[2] == b".gitattributes"
+        and entry.mode in (FILE, EXECUTABLE)
     ]
     files += [(path, reader.read(oid, BLOB)) for path, oid in walk.attributes_above]
     return Attributes(files)
@@ -89,7 +91,7 @@ class Contents:
             content, oid = self._attributed(entry, content, oid)
         if not isinstance(content, bytes):
             return self._counted(content), oid
-        if content.startswith(_LFS) and len(content) < _LFS_MAX and "filter" not in self._rules.raw_attributes:
+        if len(content) < _LFS_MAX and content.startswith(_LFS) and "filter" not in self._rules.raw_attributes:
             raise TreeError(
                 f"{shown(entry.path)} is kept in Git LFS, which is not fetched",
                 'list "filter" in raw_attributes to write the pointer file as it is stored',

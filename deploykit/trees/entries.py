@@ -15,7 +15,7 @@ from dulwich.errors import ObjectFormatException
 from dulwich.objects import parse_tree
 
 from deploykit.errors import TreeError
-from deploykit.trees.names import refusal, shown
+from deploykit.trees.names import PLAIN, refusal, shown
 from deploykit.trees.objects import TREE, ObjectReader
 from deploykit.trees.rules import TreeRules
 
@@ -34,6 +34,8 @@ _MAX_PATH: Final = 4000  # PATH_MAX is 4096 with the site's own path before it
 _MAX_TREE_BYTES: Final = 64 * 1024 * 1024
 _KEPT_TREES: Final = 4096
 _ATTRIBUTES: Final = (b".gitattributes", FILE)
+_FILES: Final = frozenset({FILE, EXECUTABLE})
+_MODES: Final = frozenset({FILE, EXECUTABLE, SYMLINK, GITLINK, DIRECTORY})
 
 
 class Entry(NamedTuple):
@@ -74,13 +76,16 @@ class TreeWalk:
             return known
         raw = self._reader.read(oid, TREE)
         try:
-            rows = list(parse_tree(raw, self._reader.oid_length, strict=False))
+            rows: list[tuple[bytes, int, bytes]] = list(parse_tree(raw, self._reader.oid_length, strict=False))
         except (ObjectFormatException, ValueError) as error:
             raise TreeError(
                 f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}", "check the repository"
             ) from error
         self._charge(len(rows), path)
-        checked = [(name, _mode(name, mode, path), sha) for name, mode, sha in rows]
+        plain = PLAIN.match
+        checked = [
+            row if row[1] in _MODES and plain(row[0]) else (row[0], _mode(row[0], row[1], path), row[2]) for row in rows
+        ]
         if len({row[0] for row in checked}) != len(checked):
             raise TreeError(
                 f"tree {oid.decode()} ({shown(path) or 'the root'}) holds one name twice", "check the repository"
@@ -113,17 +118,10 @@ class TreeWalk:
                 raise TreeError(f"the path {shown(full)} has {len(full)} bytes; {_MAX_PATH} are allowed")
             if mode == DIRECTORY:
                 below.append((full, sha))
-            elif mode == GITLINK and self._rules.submodules == "refuse":
-                raise TreeError(
-                    f"{shown(full)} is a submodule, and submodules are not followed",
-                    'set submodules = "skip" to leave an empty directory in its place',
-                )
-            else:
-                if mode == SYMLINK and self._rules.symlinks == "refuse":
-                    raise TreeError(
-                        f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"'
-                    )
-                entries.append(Entry(full, mode, sha))
+                continue
+            if mode not in _FILES:
+                self.check_entry(full, mode)
+            entries.append(Entry(full, mode, sha))
         yield Directory(path, entries)
         for full, sha in below:
             yield from self.walk(sha, full, depth + 1)

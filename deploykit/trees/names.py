@@ -14,7 +14,7 @@ from dulwich.index import validate_path_element_default, validate_path_element_h
 _MAX_NAME: Final = 255
 
 #: Names that cannot be any spelling of `.git`, `.` or `..` on any file system: no need for the slow look.
-_PLAIN = re.compile(rb"[A-FH-Za-fh-z0-9_][A-Za-z0-9_.~+=@,%#-]*\Z")
+PLAIN: Final = re.compile(rb"[A-FH-Za-fh-z0-9_][A-Za-z0-9_.~+=@,%#-]{0,254}\Z")
 
 
 def refusal(name: bytes) -> str | None:
@@ -25,7 +25,7 @@ def refusal(name: bytes) -> str | None:
     """
     if len(name) > _MAX_NAME:
         return f"a name may have {_MAX_NAME} bytes, this has {len(name)}"
-    if _PLAIN.match(name):
+    if PLAIN.match(name):
         return None
     if not name or b"/" in name or b"\0" in name:
         return "a name must not be empty, nor hold a slash or NUL"

@@ -91,23 +91,24 @@ class _Scan:
         doubtful: list[tuple[str, str, os.stat_result]] = []
         with os.scandir(fd) as found:
             for entry in found:
-                name = entry.name
-                path = prefix + name
-                if entry.is_dir(follow_symlinks=False):
-                    if path in known:
-                        below.append((path, name))
-                    else:
-                        self._added_directories.append(path)
-                    continue
+                path = prefix + entry.name
                 row = take(path, None)
-                if row is None:
+                if row is not None:
+                    seen = entry.stat(follow_symlinks=False)
+                    mtime = seen.st_mtime_ns
+                    now = (seen.st_mode, seen.st_size, mtime, seen.st_ctime_ns, seen.st_ino & INODE_MASK)
+                    if now == row and mtime < taken and not paranoid:
+                        continue
+                    if not stat.S_ISDIR(seen.st_mode):
+                        doubtful.append((path, entry.name, seen))
+                        continue
+                    self._left[path] = row  # a directory stands in its place
+                if not entry.is_dir(follow_symlinks=False):
                     self._added.append(path)
-                    continue
-                seen = entry.stat(follow_symlinks=False)
-                mtime = seen.st_mtime_ns
-                now = (seen.st_mode, seen.st_size, mtime, seen.st_ctime_ns, seen.st_ino & INODE_MASK)
-                if now != row or mtime >= taken or paranoid:
-                    doubtful.append((path, name, seen))
+                elif path in known:
+                    below.append((path, entry.name))
+                else:
+                    self._added_directories.append(path)
         for path, name, seen in doubtful:
             self._look(path, name, seen, fd)
         for path, name in below:

@@ -47,7 +47,7 @@ def test_deploy_list_show_rollback_verify_pin(shop: Shop) -> None:
     assert run("release", "verify", str(shop.path)).stdout == "as deployed\n"
     (shop.path / "current" / "a").write_text("edited")
     edited = run("release", "verify", str(shop.path))
-    assert (edited.returncode, edited.stdout) == (1, "modified a\n1 differences\n")
+    assert (edited.returncode, edited.stdout) == (1, "modified a\n1 difference\n")
     assert json.loads(run("release", "verify", str(shop.path), "--json").stdout)["modified"] == ["a"]
     assert run("release", "rollback", str(shop.path), "--dry-run").stdout.startswith("instant: ")
     assert run("release", "rollback", str(shop.path)).returncode == 0
@@ -93,6 +93,46 @@ def test_wrong_input_is_one_clear_line(shop: Shop, words: tuple[str, ...], code:
     assert says in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_an_empty_site_directory_is_never_the_working_directory(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "cwd").mkdir()
+    words = ("release", "deploy", "", "--mirror", str(shop.repo.path), "--ref", "v1")
+    done = run(*words, cwd=tmp_path / "cwd")
+    assert done.returncode == 2
+    assert "it is empty; write . for the working directory" in done.stderr
+    assert list((tmp_path / "cwd").iterdir()) == []
+    assert run(*words[:2], ".", *words[3:], cwd=tmp_path / "cwd").returncode == 0
+    assert (tmp_path / "cwd" / "current").is_symlink()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("list",),
+        ("show",),
+        ("verify",),
+        ("pin", "v1"),
+        ("activate",),
+        ("rollback",),
+        ("rollback", "--dry-run"),
+    ],
+)
+def test_a_site_that_is_not_there_is_said_so_and_not_made(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run("release", words[0], str(tmp_path / "typo"), *words[1:])
+    assert done.returncode == 1
+    assert f"there is no site at {tmp_path}/typo" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "typo").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("--ref", "v9"), ("--ref", "v1", "--commit", "1" * 40), ("--ref", "v1", "--commit", "xyz")]
+)
+def test_a_first_deploy_that_is_refused_makes_no_directory(shop: Shop, tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = run("release", "deploy", str(tmp_path / "new" / "site"), "--mirror", str(shop.repo.path), *words)
+    assert done.returncode in (1, 3)
+    assert not (tmp_path / "new").exists()
 
 
 def test_something_that_is_no_repository_is_a_usage_error(shop: Shop, tmp_path: Path) -> None:

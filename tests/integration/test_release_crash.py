@@ -19,7 +19,7 @@ import pytest
 from deploykit.release import DeployResult
 from deploykit.settings import SiteSettings
 from tests.support.cli import command
-from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep, sample_size
+from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Report, Run, error_sweep, kill_sweep, sample_size
 from tests.support.needs import in_ci, needs
 from tests.support.releasing import Files, Shop, script
 
@@ -88,6 +88,14 @@ class Case:
         return self.logged.read_text().splitlines()
 
 
+def _show(report: Report, capsys: pytest.CaptureFixture[str]) -> None:
+    """Print what a sweep found, and each point it was disturbed at."""
+    with capsys.disabled():
+        print(report)
+        for point in report.hit:
+            print(f"  at {point.call}#{point.nth} {point.kind}")
+
+
 def _said(run: Run) -> str:
     """The outcome a run reported, or an empty string when it was cut off before."""
     lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
@@ -119,6 +127,22 @@ def _after_deploy(case: Case, run: Run, tag: str, content: str) -> None:
     shop.whole()
 
 
+def _after_rollback(case: Case, run: Run) -> None:
+    """What must hold whatever happened at whichever call of a rollback from 4 to 3."""
+    shop = case.shop
+    shop.whole()
+    shop.runner.recover()
+    shop.whole()
+    live = shop.read("a")
+    known = [o for o in shop.site.history() if o.phase == "rollback" and o.outcome == "success"]
+    assert live == ("3" if known else "4")
+    if _said(run) == "success":
+        assert live == "3"
+    case.clean()
+    assert shop.runner.rollback().outcome == "success"
+    assert shop.read("a") == ("2" if known else "3")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("keep", [5, 1], ids=["fresh", "recycled"])
@@ -138,8 +162,7 @@ def test_a_deploy_killed_at_any_call_leaves_a_whole_site_and_converges(
         prepare=case.fresh,
         check=check,
     )
-    with capsys.disabled():
-        print(report)
+    _show(report, capsys)
 
 
 @pytest.mark.slow
@@ -151,22 +174,10 @@ def test_a_rollback_killed_at_any_call_goes_back_once_and_not_twice(
     shop = case.shop
 
     def check(run: Run) -> None:
-        """The agent's way: the same request comes again."""
-        shop.whole()
-        shop.runner.recover()
-        shop.whole()
-        live = shop.read("a")
-        known = [o for o in shop.site.history() if o.phase == "rollback" and o.outcome == "success"]
-        assert live == ("3" if known else "4")
-        if _said(run) == "success":
-            assert live == "3"
-        case.clean()
-        assert shop.runner.rollback().outcome == "success"
-        assert shop.read("a") == ("2" if known else "3")
+        _after_rollback(case, run)
 
     report = kill_sweep(case.argv("rollback"), roots=[shop.path], prepare=case.fresh, check=check)
-    with capsys.disabled():
-        print(report)
+    _show(report, capsys)
 
 
 @pytest.mark.slow
@@ -191,8 +202,7 @@ def test_a_deploy_that_goes_back_by_itself_is_killed_at_any_call_and_still_ends_
         assert case.log()[-1] == "post-deploy v4 1"
 
     report = kill_sweep(case.deploy_argv("v5"), roots=[shop.path], prepare=case.fresh, check=check)
-    with capsys.disabled():
-        print(report)
+    _show(report, capsys)
 
 
 @pytest.mark.slow
@@ -218,8 +228,7 @@ def test_a_call_that_fails_is_never_a_success_that_did_not_last(
         error=error,
         calls=calls,
     )
-    with capsys.disabled():
-        print(report)
+    _show(report, capsys)
 
 
 @pytest.mark.parametrize("answer", ["again", "skip", "stop"])
@@ -346,8 +355,24 @@ def test_power_cut_at_any_call_of_a_deploy_leaves_a_whole_site_and_converges(
         check=check,
         sample=40 if wanted is None and "DEPLOYKIT_SWEEP_SAMPLE" not in os.environ else wanted,
     )
-    with capsys.disabled():
-        print(report)
+    _show(report, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_power_cut_at_any_call_of_a_rollback_leaves_a_whole_site_and_converges(
+    tmp_path: Path, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path, keep=5, where=disk.where)
+    shop = case.shop
+    disk.save()
+
+    def check(run: Run) -> None:
+        disk.cut()
+        _after_rollback(case, run)
+
+    report = kill_sweep(case.argv("rollback"), roots=[shop.path], prepare=disk.restore, check=check)
+    _show(report, capsys)
 
 
 def test_power_cut_right_after_success_was_reported_takes_nothing_away(tmp_path: Path, disk: Disk) -> None:

@@ -8,6 +8,7 @@ import pwd
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,13 @@ def _running(marker: str) -> list[str]:
 
 
 def _gone(marker: str) -> None:
-    deadline = time.monotonic() + 5
-    while _running(marker):
-        assert time.monotonic() < deadline, _running(marker)
+    _wait(lambda: not _running(marker))
+
+
+def _wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.02)
 
 
@@ -63,10 +68,10 @@ def _gone(marker: str) -> None:
 def test_threat_36_a_script_that_hangs_is_killed_with_all_it_started(tmp_path: Path) -> None:
     path = _script(tmp_path / "hang", "#!/bin/sh\necho before\nsleep 4201 &\nsleep 4201\n")
     started = time.monotonic()
-    record = run_script(_job(path, timeout=0.5))
-    assert time.monotonic() - started < 4
+    record = run_script(_job(path, timeout=3))
+    assert time.monotonic() - started < 60
     assert (record.outcome, record.exit_code) == ("failed", 128 + signal.SIGTERM)
-    assert record.output == "before\n\n[ran longer than 0.5 s; it and what it started were killed]"
+    assert record.output == "before\n\n[ran longer than 3 s; it and what it started were killed]"
     _gone("sleep 4201")
 
 
@@ -75,7 +80,7 @@ def test_threat_36_a_script_that_ignores_sigterm_is_killed_after_a_grace(
 ) -> None:
     monkeypatch.setattr("deploykit.release.scripts._GRACE", 0.3)
     path = _script(tmp_path / "deaf", "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 4202; done\n")
-    record = run_script(_job(path, timeout=0.3))
+    record = run_script(_job(path, timeout=5))
     assert record.exit_code == 128 + signal.SIGKILL
     _gone("sleep 4202")
 
@@ -83,19 +88,23 @@ def test_threat_36_a_script_that_ignores_sigterm_is_killed_after_a_grace(
 def test_threat_36_a_grandchild_that_keeps_stdout_costs_no_time_and_does_not_stay(tmp_path: Path) -> None:
     path = _script(tmp_path / "fork", "#!/bin/sh\nsleep 4203 &\necho done\n")
     started = time.monotonic()
-    record = run_script(_job(path))
-    assert time.monotonic() - started < 2
+    record = run_script(_job(path, timeout=60))
+    assert time.monotonic() - started < 50
     assert (record.outcome, record.output) == ("done", "done\n")
     _gone("sleep 4203")
 
 
 def test_threat_36_a_grandchild_in_a_session_of_its_own_costs_no_time(tmp_path: Path) -> None:
     """A service that was started properly stays; holding our pipe gets it nothing."""
-    path = _script(tmp_path / "daemon", "#!/bin/sh\nsetsid sleep 4204 &\necho started; sleep 0.2\n")
+    # It ends only when the service is in its own session: what is still on its way there belongs to the script.
+    there = tmp_path / "there"
+    start = f"setsid sh -c 'echo x > {there}; exec sleep 4204' &\nwhile [ ! -s {there} ]; do sleep 0.01; done"
+    path = _script(tmp_path / "daemon", f"#!/bin/sh\n{start}\necho started\n")
     started = time.monotonic()
-    record = run_script(_job(path))
-    assert time.monotonic() - started < 3
+    record = run_script(_job(path, timeout=60))
+    assert time.monotonic() - started < 50
     assert (record.outcome, record.output) == ("done", "started\n")
+    _wait(lambda: _running("sleep 4204"))
     (line,) = _running("sleep 4204")
     os.kill(int(line.split()[0]), signal.SIGKILL)
     _gone("sleep 4204")

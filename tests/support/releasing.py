@@ -67,7 +67,8 @@ class Shop:
 
     def names(self) -> set[str]:
         """The directories below `releases/`."""
-        return {p.name for p in (self.path / "releases").iterdir()}
+        directory = self.path / "releases"
+        return {p.name for p in directory.iterdir()} if directory.exists() else set()
 
     def whole(self) -> None:
         """Assert what must be true of a site at every instant: current points at a release that verifies."""

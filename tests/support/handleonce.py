@@ -1,0 +1,58 @@
+"""Hand one deploy command to a node's agent, as its bus would, and end: a program to be killed anywhere.
+
+    python -m tests.support.handleonce SETTINGS FRAME
+
+FRAME is a JSON file with `headers` and `body`. What the agent does before and after it is done here too: finish what a
+crash cut off, then handle the delivery. No broker: an unacknowledged command comes again, which is to run this again.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sys
+from pathlib import Path
+
+from deploykit.bus import Delivery
+from deploykit.config import load_settings
+from deploykit.daemons.deploying import Deploying
+from deploykit.daemons.mirroring import Mirroring
+from deploykit.daemons.relay import open_outbox
+from deploykit.daemons.reporting import Reporter
+from deploykit.errors import DeploykitError
+from deploykit.ids import IdStore
+from deploykit.keys import load_signing_key, load_trusted
+from deploykit.release import Runner, Site
+
+
+def main() -> None:
+    """Recover, handle, and print the verdict."""
+    settings = load_settings(Path(sys.argv[1]))
+    told = json.loads(Path(sys.argv[2]).read_text())
+    settings.state.mkdir(parents=True, exist_ok=True)
+    assert settings.signing_key is not None
+    reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
+    ids = IdStore(settings.state / "ids.sqlite")
+    mirroring = Mirroring(settings, reporter)
+    deploying = Deploying(settings, mirroring, reporter, ids, lambda: load_trusted(settings.trust))
+    for site in settings.sites.values():
+        try:
+            Runner(Site(site.path, site.release), node=settings.node).recover()
+        except DeploykitError as error:
+            print(error, file=sys.stderr)
+    delivery = Delivery(
+        destination=settings.topics.deploy,
+        headers=told["headers"],
+        body=base64.b64decode(told["body"]),
+        message_id="1",
+        id="",
+        attempt=1,
+        redelivered=False,
+        epoch=1,
+    )
+    print(type(deploying.handle(delivery)).__name__)
+    ids.close()
+
+
+if __name__ == "__main__":
+    main()
