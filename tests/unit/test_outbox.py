@@ -349,6 +349,33 @@ def test_marks_of_two_processes_add_up(outbox: Outbox, spool: Path) -> None:
     assert list(spool.glob("[0-9]*")) == []
 
 
+def test_what_either_file_marks_counts(outbox: Outbox, spool: Path) -> None:
+    """The relay of the owner writes one file, that of the writer the other."""
+    outbox.put_many(Outgoing(A, frame(str(n))) for n in range(300))
+    stem = the_file(outbox).stem
+    (spool / f"{stem}.done").write_bytes(b"deploykit-done 1\n" + b"x\0" * 150)
+    (spool / f"{stem}.mine").write_bytes(b"deploykit-done 1\n" + b"\0x\0\0" * 74)
+    assert bodies(outbox) == [str(n) for n in range(300) if n % 4 == 3 or n == 297]
+
+
+def test_settling_one_record_of_a_push_costs_little_more_where_it_has_many(outbox: Outbox) -> None:
+    """Byte by byte, a push of n refs would cost its relay n * n steps, and whoever pushes meanwhile the processor."""
+
+    def cost(records: int) -> float:
+        outbox.put_many(Outgoing(A, frame()) for _ in range(records))
+        *_, last = outbox.pending()
+        took = []
+        for _ in range(20):
+            began = time.process_time()
+            outbox.done(last)
+            took.append(time.process_time() - began)
+        for path in Path(outbox.path).glob("[0-9]*"):
+            path.unlink()
+        return min(took)
+
+    assert cost(30_000) < 10 * cost(200) + 0.001
+
+
 def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
     kept = the_file(outbox), the_file(outbox).read_bytes()
