@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from deploykit.cli.options import json_option, print_json
+from deploykit.errors import DeploykitError
 
 if TYPE_CHECKING:
     from deploykit.installer import Done
@@ -56,8 +57,7 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
     """
     from deploykit import installer
 
-    for path in paths:
-        _show(installer.install(path, kind, chain=chain), as_json)  # type: ignore[arg-type]  # click checked it
+    _each(paths, lambda path: installer.install(path, kind, chain=chain), as_json)  # type: ignore[arg-type]  # checked
 
 
 @hooks.command()
@@ -106,8 +106,22 @@ def uninstall(paths: tuple[Path, ...], kind: str | None, as_json: bool) -> None:
     """
     from deploykit import installer
 
+    _each(paths, lambda path: installer.uninstall(path, kind), as_json)  # type: ignore[arg-type]  # checked
+
+
+def _each(paths: tuple[Path, ...], act: Callable[[Path], Done], as_json: bool) -> None:
+    """Act on every path; one where it cannot be done is named, and stops no other."""
+    from deploykit.cli import report
+
+    codes = set()
     for path in paths:
-        _show(installer.uninstall(path, kind), as_json)  # type: ignore[arg-type]  # click checked it
+        try:
+            _show(act(path), as_json)
+        except DeploykitError as error:
+            report(error)
+            codes.add(error.exit_code)
+    if codes:
+        raise click.exceptions.Exit(max(codes))
 
 
 def _show(done: Done, as_json: bool) -> None:

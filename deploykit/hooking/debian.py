@@ -2,7 +2,8 @@
 
 Rules: a step that was cut off is done again, and does no harm then: reprepro skips what it has, the event keeps its
 id, the move to the archive comes last and ends the matter. One run at a time, by flock. A package that fails stays
-where it is, is named, and stops no other.
+where it is, is named, and stops no other. What is told is in the repository: reprepro ends well, too, where it has a
+newer one and keeps that.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ from deploykit.hooking.packages import (
 from deploykit.hooking.place import host_source
 from deploykit.hooking.process import child_environment, run_program
 from deploykit.hooksettings import HookSettings, load_hook_settings
-from deploykit.messages.base import one_line
 from deploykit.messages.package import PackagePublished
 
 _USAGE: Final = "reprepro-incoming [--config FILE]"
@@ -112,8 +112,8 @@ def _take(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) ->
             return "it is not whole (yet)"
         control = _control(upload, settings, environ)
         if control is None:
-            return "it has no name, version or architecture"
-        printed = _include(upload, settings, environ)
+            return "it has no acceptable name, version or architecture"
+        printed = _include(upload, control, settings, environ)
         message = PackagePublished(
             id=event_id(upload.distribution, digest),
             source=host_source("packages"),
@@ -141,27 +141,42 @@ def _control(upload: Upload, settings: HookSettings, environ: Mapping[str, str])
         deadline=monotonic() + settings.timeout,
         limit=1 << 20,
     )
-    control = parse_control(raw.decode("utf-8", "replace"))
-    return control and Control(*map(one_line, control))
+    return parse_control(raw.decode("utf-8", "replace"))
 
 
-def _include(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> str:
-    """Let reprepro take the package in. What it has already, it skips."""
-    signing = {name: environ[name] for name in ("GNUPGHOME",) if name in environ}
+def _include(upload: Upload, control: Control, settings: HookSettings, environ: Mapping[str, str]) -> str:
+    """Let reprepro take the package in, and see that it has it. What it has already, it skips."""
     try:
-        raw = run_program(
-            ("reprepro", "--basedir", settings.reprepro, "includedeb", upload.distribution, upload.path),
-            env=child_environment(environ, signing),
-            deadline=monotonic() + _REPREPRO_TIME,
-            limit=1 << 24,
-        )
+        raw = _reprepro(("includedeb", upload.distribution, upload.path), settings, environ)
     except HookError as error:
         lock = f"{settings.reprepro}/db/lockfile"
         if "lockfile" not in error.problem:
             raise
         # Left behind by one that was killed; it says nothing of whom, so whether that is so is for a person to see.
         raise HookError(f"reprepro is locked by {lock}", f"if no reprepro is at work, remove {lock}") from error
+    held = _held(control, upload.distribution, settings, environ)
+    if control.version not in held:
+        has = f"has {control.name} {', '.join(held)}" if held else f"has no {control.name}"
+        raise HookError(f"reprepro left it out: {upload.distribution} {has}")
     return raw.decode("utf-8", "replace")
+
+
+def _held(control: Control, distribution: str, settings: HookSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Ask which versions of a package a distribution has."""
+    which = () if control.architecture == "all" else ("--architecture", control.architecture)
+    words = (*which, "--list-format", "${version}\\n", "list", distribution, control.name)
+    listed = _reprepro(words, settings, environ).decode("utf-8", "replace").split()
+    return tuple(dict.fromkeys(listed))
+
+
+def _reprepro(words: Sequence[str], settings: HookSettings, environ: Mapping[str, str]) -> bytes:
+    signing = {name: environ[name] for name in ("GNUPGHOME",) if name in environ}
+    return run_program(
+        ("reprepro", "--basedir", settings.reprepro, *words),
+        env=child_environment(environ, signing),
+        deadline=monotonic() + _REPREPRO_TIME,
+        limit=1 << 24,
+    )
 
 
 def _archive(upload: Upload, archive: str) -> None:

@@ -16,6 +16,8 @@ _MAGIC: Final = b"!<arch>\n"
 _HEADER: Final = 60
 #: Names of files and distributions that go to other programs and into messages: deb-version(7) and a bit more.
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+~:%-]*\.deb\Z").match
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]*\Z").match
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~:-]*\Z").match
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z").match
 
 
@@ -70,10 +72,11 @@ def _whole(fd: int, size: int) -> bool:
 
 
 def parse_control(text: str) -> Control | None:
-    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing."""
+    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing, or is what
+    Debian's policy (5.6) does not allow: they go to other programs and into messages."""
     fields = dict(line.partition(": ")[::2] for line in text.splitlines())
     found = Control(*(fields.get(name, "").strip()[:255] for name in ("Package", "Version", "Architecture")))
-    return found if all(found) else None
+    return found if _NAME(found.name) and _VERSION(found.version) and _NAME(found.architecture) else None
 
 
 def event_id(distribution: str, digest: str) -> str:

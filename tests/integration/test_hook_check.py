@@ -126,6 +126,20 @@ def test_check_finds_a_script_whose_environment_is_gone(world: World) -> None:
     assert "/gone/python" in text
 
 
+def test_one_repository_that_cannot_be_served_stops_no_other(world: World) -> None:
+    """`deploykit hooks install /srv/git/*.git`, and somebody has put a hook of their own into the second."""
+    first, second, third = (world.origin(f"{n}.git", install=False) for n in ("a", "b", "c"))
+    theirs = world.write(second / "hooks" / "post-receive", "#!/bin/sh\n", 0o755)
+    done = world.deploykit("hooks", "install", first, second, third)
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"installed (git): {o}/hooks/post-receive" for o in (first, third)]
+    assert done.stderr == f"deploykit: {theirs} is somebody else's (use --chain: it is kept, and run first)\n"
+    done = world.deploykit("hooks", "uninstall", first, world.root, third)
+    assert (done.returncode, len(done.stdout.splitlines())) == (2, 2)
+    assert f"not a git repository: {world.root}" in done.stderr
+    assert not (third / "hooks" / "post-receive").exists()
+
+
 def test_a_legacy_push_is_the_same_event_as_the_native_one(world: World) -> None:
     origin = world.origin()
     work = world.clone(origin)

@@ -17,7 +17,7 @@ from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import decode
 from tests.support.bus import eventually
 from tests.support.hookworld import OWNER, PUSHER, World, lines
-from tests.support.needs import missing
+from tests.support.needs import missing, needs
 
 SOURCE = "/topic/deploykit.source"
 
@@ -220,6 +220,36 @@ def test_a_dead_relay_is_not_taken_for_a_living_one(world: World) -> None:
         commit = world.commit(work)
         assert lines(world.git("push", "origin", "main", cwd=work)) == ["deploykit: 1 event queued"]
         eventually(lambda: told(broker) == [commit], "the event at the broker", 30)
+
+
+def test_nothing_on_a_pushs_path_waits_without_a_deadline(world: World) -> None:
+    """Every call that could wait for somebody else, as the kernel sees it: no lock, no network, no endless poll."""
+    strace = needs("strace", package="strace")
+    origin = world.origin()
+    work = world.clone(origin)
+    commit = world.commit(work)
+    world.git("push", "origin", "main", cwd=work)
+    world.empty_spool()
+    with a_broker() as broker, a_relay(world, relay_settings(world, broker.port, "owner", OWNER)):
+        trace = world.root / "work" / "trace"
+        calls = "flock,fcntl,poll,ppoll,select,pselect6,epoll_wait,epoll_pwait,wait4,waitid,connect,accept,accept4"
+        feed = f"{'0' * 40} {commit} refs/heads/main\n".encode()
+        hook = origin / "hooks" / "post-receive"
+        done = world.run(strace, "-o", trace, "-e", f"trace={calls}", hook, cwd=origin, data=feed)
+        assert lines(done) == ["deploykit: 1 event queued"]
+    seen = [line for line in trace.read_text().splitlines() if "(" in line]
+    assert any(line.startswith("poll(") for line in seen), "it talked to git"
+    # The name service's socket is libc's own business: a lookup of the user, which sshd did before us.
+    waits = [
+        line
+        for line in seen
+        if line.startswith(("flock(", "select(", "pselect6(", "epoll", "accept", "waitid("))
+        or "SETLKW" in line
+        or (line.startswith(("poll(", "ppoll(")) and ", -1)" in line)
+        or (line.startswith("wait4(") and "WNOHANG" not in line)
+        or (line.startswith("connect(") and "nscd" not in line)
+    ]
+    assert waits == []
 
 
 def _pid_of(settings: Path) -> int:

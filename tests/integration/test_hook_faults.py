@@ -242,6 +242,17 @@ def test_a_script_copied_by_hand_finds_the_interpreter_in_its_settings(world: Wo
     assert "1 event queued" in pushed(world, work)
 
 
+@pytest.mark.parametrize("tool", ["pipx/venvs", "uv/tools"])
+def test_a_script_copied_by_hand_finds_what_a_tool_installed_for_its_user(world: World, tool: str) -> None:
+    origin = world.origin(install=False)
+    work = world.clone(origin)
+    by_hand(world, "git/post-receive", origin / "hooks" / "post-receive", _bare_python(world))
+    place = world.directory("home") / ".local" / "share" / tool
+    place.mkdir(parents=True)
+    (place / "deploykit").symlink_to(world.python.parent.parent)
+    assert "1 event queued" in pushed(world, work, env={"HOME": str(world.root / "home")})
+
+
 def test_an_interpreter_that_has_no_deploykit_either_is_named(world: World) -> None:
     origin = world.origin(install=False, settings='python = "/usr/bin/false"\n')
     bare = _bare_python(world)

@@ -116,6 +116,20 @@ def test_a_package_that_comes_again_is_the_same_event(world: World) -> None:
     assert repository.files(repository.incoming) == []
 
 
+def test_an_older_package_that_reprepro_leaves_out_is_not_told_as_published(world: World) -> None:
+    """reprepro keeps the newer one and ends well: nobody may be told that the older is there now."""
+    repository = Repository(world)
+    repository.package("hello", "2.0")
+    repository.run()
+    old = repository.package("hello", "1.5")
+    done = repository.run()
+    says = f"deploykit: stable/{old.name} stays in incoming: reprepro left it out: stable has hello 2.0"
+    assert (done.returncode, lines(done)) == (0, [says])
+    assert repository.files(repository.incoming) == [f"stable/{old.name}"]
+    assert [(e.name, e.version) for e in world.events()] == [("hello", "2.0")]
+    assert repository.listed() == ["hello 2.0"]
+
+
 def test_a_package_that_is_still_being_copied_waits(world: World) -> None:
     repository = Repository(world)
     deb = repository.package()
@@ -189,7 +203,8 @@ def test_a_second_run_meanwhile_leaves_it_to_the_first(world: World) -> None:
     gate = world.root / "gate"
     os.mkfifo(gate)
     gate.chmod(0o666)
-    world.write(bin_dir / "reprepro", f'#!/bin/sh\ncat {gate} >/dev/null\nexec /usr/bin/reprepro "$@"\n', 0o755)
+    waits = f'case "$*" in *includedeb*) cat {gate} >/dev/null;; esac'
+    world.write(bin_dir / "reprepro", f'#!/bin/sh\n{waits}\nexec /usr/bin/reprepro "$@"\n', 0o755)
     command = [str(repository.script), "--config", str(repository.config)]
     who = {"user": world.uid, "group": world.uid, "extra_groups": [64210]} if world.is_root else {}
     env = {"PATH": f"{bin_dir}:/usr/bin:/bin"}
@@ -297,6 +312,9 @@ def test_legacy_bodies_are_the_originals(world: World) -> None:
         ("Version: 1:2~b-3\nPackage: a\nArchitecture: amd64\n", ("a", "1:2~b-3", "amd64")),
         ("Package: a\nVersion: 1\n", None),
         ("Package: \nVersion: 1\nArchitecture: all\n", None),
+        ("Package: --help\nVersion: 1\nArchitecture: all\n", None),
+        ("Package: a\nVersion: 1 2\nArchitecture: all\n", None),
+        ("Package: a\nVersion: 1\x1b[2J\nArchitecture: all\n", None),
         ("", None),
         ("nonsense", None),
     ],
