@@ -13,7 +13,7 @@ import socket
 import stat
 import tomllib
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,6 +37,7 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.settings import Settings, SiteSettings
+from deploykit.settingscheck import mistakes
 from deploykit.topics import with_preset
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
@@ -82,6 +83,8 @@ def parse_settings(
         data = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{where} is not TOML: {error}", "correct the line it names") from error
+    except RecursionError:
+        raise SettingsError(f"{where} is nested too deep to be settings", "write fewer brackets") from None
     problems: list[str] = []
     _resolve_secrets(data, mode, os.environ if environ is None else environ, problems)
     data.setdefault("node", _own_name())
@@ -92,13 +95,18 @@ def parse_settings(
         except ValueError as error:
             problems.append(f"topics.{error}")
             del data["topics"]
+    repositories, grants = list(_table(data, "repositories")), _table(data, "trust").get("grants", ())
+    rest: Settings | None
     settings: Settings | None = None
     try:
-        settings = _CONVERTER.structure(data, Settings)
+        rest = settings = _CONVERTER.structure(data, Settings)
     except BaseValidationError as group:
         problems += _explain(group, "", Settings)
-    else:
-        problems += _check(settings)
+        rest = _without_mistakes(data)
+    if rest is not None:
+        problems += _check_address(rest.broker.address)
+        whole = isinstance(grants, list | tuple) and len(grants) == len(rest.trust.grants)
+        problems += mistakes(rest, repositories=repositories, grants=whole)
     if problems or settings is None:
         found = tuple(dict.fromkeys(problems))
         head = f"{where}: {found[0]}" if len(found) == 1 else f"{where} has {len(found)} mistakes"
@@ -144,6 +152,11 @@ def _site_settings(data: dict[str, Any], path: Path) -> SiteSettings:
         raise SettingsError(head, problems=(head,) if len(found) == 1 else found) from None
 
 
+def _table(data: dict[str, Any], name: str) -> dict[str, Any]:
+    found = data.get(name)
+    return found if isinstance(found, dict) else {}
+
+
 def _own_name() -> str:
     return socket.gethostname().split(".")[0] or "localhost"
 
@@ -171,11 +184,13 @@ def _resolve_secrets(data: dict[str, Any], mode: int | None, environ: Mapping[st
     if "passcode" in broker:
         problems.append("broker: give passcode or passcode_file, not both")
     try:
-        with Path(str(secret_file)).open("rb") as file:
+        with _path(secret_file, Path).open("rb") as file:
             file_mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             broker["passcode"] = file.read(4096).decode().rstrip("\r\n")
         if file_mode & ~_SECRET_MODE:
             problems.append(f"broker.passcode_file: {secret_file} has mode {file_mode:04o} (chmod 0600 or 0640 it)")
+    except _Expected as error:
+        problems.append(f"broker.passcode_file: {error}")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         problems.append(f"broker.passcode_file: cannot read {secret_file}: {reason}")
@@ -194,33 +209,6 @@ def _bad_keys(data: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _check(settings: Settings) -> list[str]:
-    """Find what each value alone cannot show."""
-    problems = [
-        f"sites.{name}.repo: {site.repo!r} is not in [repositories]"
-        for name, site in settings.sites.items()
-        if site.repo not in settings.repositories
-    ]
-    if settings.trust.grants:
-        from deploykit.wire.policy import Policy
-
-        try:
-            Policy.from_settings(settings.trust)
-        except SettingsError as error:
-            problems += error.problems
-    problems += _check_address(settings.broker.address)
-    problems += _check_repositories(settings)
-    problems += _check_least(settings)
-    paths: dict[Path, SiteName] = {}
-    for name, site in settings.sites.items():
-        if not site.path.is_absolute():
-            problems.append(f"sites.{name}.path: expected an absolute path, not {str(site.path)!r}")
-        if site.path in paths:
-            problems.append(f"sites.{name}.path: {site.path} is already the path of {paths[site.path]}")
-        paths[site.path] = name
-    return problems
-
-
 def _check_address(address: str) -> list[str]:
     from deploykit.bus.address import parse_address
 
@@ -229,49 +217,6 @@ def _check_address(address: str) -> list[str]:
     except DeploykitError as error:
         return [f"broker.address: {error}"]
     return []
-
-
-def _check_repositories(settings: Settings) -> list[str]:
-    """Find origins that are not allowed, and directories that cannot be, or that two checkouts would write to."""
-    if not settings.repositories:
-        return []
-    from deploykit.checkouts import rule_of
-    from deploykit.mirror.address import parse_address
-
-    problems = []
-    targets: dict[tuple[Path, str], str] = {}
-    for name, repository in settings.repositories.items():
-        try:
-            parse_address(repository.url, allow_http=repository.mirror.allow_http)
-        except DeploykitError as error:
-            problems.append(f"repositories.{name}.url: {error}")
-        for at, checkout in enumerate(repository.checkouts):
-            where = f"repositories.{name}.checkouts[{at}]"
-            try:
-                rule = rule_of(checkout)
-            except DeploykitError as error:
-                problems.append(f"{where}: {error}")
-                continue
-            other = targets.setdefault((rule.root, rule.directory), where)
-            if rule.patterns and other != where:
-                problems.append(f"{where}.target: {checkout.target} is already the target of {other}")
-    return problems
-
-
-def _check_least(settings: Settings) -> list[str]:
-    """Find numbers that would make a daemon wait for ever, or go round and round without a pause."""
-    least: tuple[tuple[str, float, float], ...] = (
-        ("reconcile_every", settings.reconcile_every, 1),
-        ("broker.connect_timeout", settings.broker.connect_timeout, 0.1),
-        ("broker.window", settings.broker.window, 1),
-        ("broker.window_bytes", settings.broker.window_bytes, 1),
-        ("broker.in_flight", settings.broker.in_flight, 1),
-        ("broker.max_frame", settings.broker.max_frame, 1),
-        ("outbox.window", settings.outbox.window, 1),
-        ("outbox.max_attempts", settings.outbox.max_attempts, 1),
-        ("outbox.rescan", settings.outbox.rescan, 0.1),
-    )
-    return [f"{path}: expected at least {limit}, not {value:g}" for path, value, limit in least if value < limit]
 
 
 # -- conversion ------------------------------------------------------------------------------------------------------
@@ -338,6 +283,7 @@ def _make_converter() -> cattrs.Converter:
     # A table must be a table, a list a list: cattrs would take any iterable, a string too.
     converter.register_structure_hook_factory(attrs.has, lambda cls: _table_hook(cls, converter))
     converter.register_structure_hook_factory(_is_tuple, lambda kind: _list_hook(kind, converter))
+    converter.register_structure_hook_factory(_is_mapping, lambda kind: _map_hook(kind, converter))
     return converter
 
 
@@ -350,6 +296,21 @@ def _register_name(converter: cattrs.Converter, name: Any, parse: Callable[[str]
 
 def _is_tuple(kind: Any) -> bool:
     return typing.get_origin(kind) is tuple
+
+
+def _is_mapping(kind: Any) -> bool:
+    return typing.get_origin(kind) is Mapping
+
+
+def _map_hook(kind: Any, converter: cattrs.Converter) -> Any:
+    key, item = typing.get_args(kind)
+
+    def hook(value: object, _: type) -> object:
+        if not isinstance(value, Mapping):  # a preset's is no dict
+            raise _Expected(f"expected a table, not {_kind_of(value)}")
+        return converter.structure(value, dict[key, item])  # type: ignore[valid-type]
+
+    return hook
 
 
 def _table_hook(cls: type, converter: cattrs.Converter) -> Any:
@@ -377,6 +338,47 @@ def _list_hook(kind: Any, converter: cattrs.Converter) -> Any:
 
 
 _CONVERTER: Final = _make_converter()
+_TOO_SMALL: Final = re.compile(r"'(\w+)' must be >= (\S+):").match  # how a validator of attrs says it
+
+
+# -- mistakes --------------------------------------------------------------------------------------------------------
+
+
+def _without_mistakes(data: dict[str, Any]) -> Settings | None:
+    """Take out of `data` what is wrong by itself and read the rest, for the checks on what goes together."""
+    for _ in range(20):  # leaving one value out can make a table one that lacks it
+        try:
+            return _CONVERTER.structure(data, Settings)
+        except BaseValidationError as group:
+            for place in reversed(list(_places(group, ()))):  # of a list the last first: the others keep their place
+                _remove(data, place)
+    return None
+
+
+def _places(error: BaseException, path: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
+    if isinstance(error, ForbiddenExtraKeysError):
+        yield from ((*path, key) for key in sorted(error.extra_fields))
+    elif isinstance(error, BaseExceptionGroup):
+        for child in error.exceptions:
+            notes = getattr(child, "__notes__", ())
+            steps: list[Any] = [note.name for note in notes if isinstance(note, AttributeValidationNote)]
+            steps += [note.index for note in notes if isinstance(note, IterableValidationNote)]
+            yield from _places(child, (*path, *steps[:1]))
+    else:
+        yield path
+
+
+def _remove(data: Any, place: tuple[Any, ...]) -> None:
+    """Remove what is at a place; where nothing is, what lacks it."""
+    for length in range(len(place), 0, -1):
+        holder = data
+        try:
+            for step in place[: length - 1]:
+                holder = holder[step]
+            del holder[place[length - 1]]
+        except (KeyError, IndexError, TypeError):
+            continue
+        return
 
 
 def _explain(error: BaseException, path: str, kind: Any) -> list[str]:
@@ -396,7 +398,8 @@ def _explain(error: BaseException, path: str, kind: Any) -> list[str]:
         return [f"{path}: {error}"]
     if typing.get_origin(kind) is typing.Literal:
         return [f"{path}: expected one of {', '.join(map(repr, typing.get_args(kind)))}"]
-    return [f"{path}: {error}"]
+    below = _TOO_SMALL(str(error))
+    return [f"{path}.{below[1]}: expected at least {below[2]}".strip(".") if below else f"{path}: {error}"]
 
 
 def _step_of(error: BaseException) -> tuple[str, Any]:

@@ -23,10 +23,9 @@ ZERO_ID: Final = ObjectId("0" * 40)
 ZERO_ID_SHA256: Final = ObjectId("0" * 64)
 _ZEROS: Final = frozenset({ZERO_ID, ZERO_ID_SHA256})
 
-_MAX_NAME = 255
-_MAX_REF = 1024
-
 # Public, because the JSON Schemas say the same.
+MAX_NAME: Final = 255
+MAX_REF: Final = 1024
 OBJECT_ID_PATTERN: Final = "(?:[0-9a-f]{40}|[0-9a-f]{64})"
 REPO_PATTERN: Final = "[A-Za-z0-9_][A-Za-z0-9_.+-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.+-]*)*"
 NODE_PATTERN: Final = "[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?"
@@ -82,7 +81,7 @@ def parse_ref_name(text: object) -> RefName:
     """
     if not isinstance(text, str) or not text.startswith("refs/"):
         raise InvalidName(f"not a full ref name: {_shown(text)}", "expected refs/heads/NAME or refs/tags/NAME")
-    if len(text) > _MAX_REF or _REF_REFUSED(text):
+    if len(text) > MAX_REF or _REF_REFUSED(text):
         raise InvalidName(f"not an acceptable ref name: {_shown(text)}", "see git check-ref-format(1)")
     return RefName(text)
 
@@ -105,7 +104,7 @@ def parse_repo_name(text: object) -> RepoName:
     Raises:
         InvalidName: absolute, empty, too long, or a part is not acceptable.
     """
-    if not isinstance(text, str) or len(text) > _MAX_NAME or not _REPO(text):
+    if not isinstance(text, str) or len(text) > MAX_NAME or not _REPO(text):
         raise InvalidName(f"not a repository name: {_shown(text)}", "letters, digits, _ . + - and / between parts")
     return RepoName(text)
 
@@ -116,7 +115,7 @@ def parse_node_name(text: object) -> NodeName:
     Raises:
         InvalidName: anything else.
     """
-    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE(text):
+    if not isinstance(text, str) or len(text) > MAX_NAME or not _NODE(text):
         raise InvalidName(f"not a node name: {_shown(text)}", "letters, digits, _ . - only")
     return NodeName(text)
 
@@ -127,7 +126,7 @@ def parse_site_name(text: object) -> SiteName:
     Raises:
         InvalidName: anything else.
     """
-    if not isinstance(text, str) or len(text) > _MAX_NAME or not _NODE(text):
+    if not isinstance(text, str) or len(text) > MAX_NAME or not _NODE(text):
         raise InvalidName(f"not a site name: {_shown(text)}", "letters, digits, _ . - only")
     return SiteName(text)
 

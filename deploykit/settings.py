@@ -22,8 +22,11 @@ _NO_ANSWERS: Mapping[str, Literal["again", "skip", "stop"]] = MappingProxyType({
 
 
 def _without_credentials(address: str) -> str:
-    """Show an address without what stands before its `@`, however broken it is."""
-    return repr(re.sub(r"(://)[^/]*@", r"\1***@", address))
+    """Show an address, or a list of them, without what stands before an `@`, however broken it is."""
+    first, *parts = address.split("://")
+    if not parts:
+        return repr(re.sub(r"^[^@]*:.*@", "***@", address))
+    return repr("://".join([first, *(re.sub(r"^.*@", "***@", part, flags=re.DOTALL) for part in parts)]))
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -184,7 +187,7 @@ class CheckoutSettings:
 class RepositorySettings:
     """One repository a node mirrors: its origin's URL, the mirror's own settings, and which refs become directories."""
 
-    url: str
+    url: str = attrs.field(repr=_without_credentials)
     mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
     checkouts: tuple[CheckoutSettings, ...] = ()
 
@@ -255,7 +258,7 @@ class SiteSettings:
     output_limit: int = 65536
     environment: Mapping[str, str] = attrs.field(default=_NOTHING, repr=False)
     run_as: str = ""
-    health_url: str = ""
+    health_url: str = attrs.field(default="", repr=_without_credentials)
     health_timeout: float = 30.0
     drift: Literal["warn", "refuse", "ignore"] = "warn"
     drift_ignore: tuple[str, ...] = ()

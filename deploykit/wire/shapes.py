@@ -18,6 +18,8 @@ import attrs
 from deploykit.errors import MessageError
 from deploykit.messages.base import Count, Identifier, Message, PasswordHash, Reference, Seconds, UserName
 from deploykit.names import (
+    MAX_NAME,
+    MAX_REF,
     NODE_PATTERN,
     OBJECT_ID_PATTERN,
     REPO_PATTERN,
@@ -329,24 +331,24 @@ _LEAVES: Final[dict[object, Leaf]] = {
     RefName: Leaf(
         expected="a full ref name, refs/heads/NAME or refs/tags/NAME",
         check=parse_ref_name,
-        schema={"type": "string", "pattern": "^refs/", "maxLength": 1024},
+        schema={"type": "string", "pattern": "^refs/", "maxLength": MAX_REF},
     ),
     RepoName: Leaf(
         expected="a repository name",
         check=parse_repo_name,
-        schema={"type": "string", "pattern": f"^{REPO_PATTERN}$", "maxLength": 255},
+        schema={"type": "string", "pattern": f"^{REPO_PATTERN}$", "maxLength": MAX_NAME},
         plain=True,
     ),
     NodeName: Leaf(
         expected="a node name",
         check=parse_node_name,
-        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": MAX_NAME},
         plain=True,
     ),
     SiteName: Leaf(
         expected="a site name",
         check=parse_site_name,
-        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": 255},
+        schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": MAX_NAME},
         plain=True,
     ),
     Mapping[str, object]: Leaf(

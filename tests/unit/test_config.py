@@ -74,6 +74,66 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
     assert "trust.grants[0].types: required, but missing" in text
 
 
+def test_what_does_not_go_together_is_told_with_what_cannot_be_read() -> None:
+    found = problems(
+        b"""
+        colour = "red"
+        [broker]
+        adress = "stomp://x:1"
+        address = "nonsense"
+        window = 0
+        [outbox]
+        window = "many"
+        max_attempts = 0
+        [repositories.torn]
+        mirror = { deadline = "soon" }
+        [repositories.whole]
+        url = "--upload-pack=x"
+        [sites.a]
+        path = "relative"
+        repo = "torn"
+        [sites.b]
+        path = "/b"
+        repo = "nowhere"
+        release = { keep = 0, lock_wait = "x" }
+        [[trust.grants]]
+        principal = "*"
+        types = ["DeployRequested"]
+        """
+    )
+    assert sorted(line.partition(": ")[0] for line in found) == [
+        "broker.address",
+        "broker.adress",
+        "broker.window",
+        "colour",
+        "outbox.max_attempts",
+        "outbox.window",
+        "repositories.torn.mirror.deadline",
+        "repositories.torn.url",
+        "repositories.whole.url",
+        "sites.a.path",
+        "sites.b.release.lock_wait",
+        "sites.b.repo",
+        "trust.grants[0].principal",
+    ]
+    assert "canary" not in "".join(found)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'[broker]\nlogin = "canary"\npasscode = "canary"\naddress = "stomp://canary:canary@h:1"',
+        b'[broker]\naddress = "failover:(stomp://u:canary@h:1,stomp://u:canary%2F@h:1,stomp://canary@h:1)"',
+        b'[repositories.r]\nurl = "https://canary@h/r.git"',
+        b'[repositories.r]\nurl = "u:canary@h/r.git"',
+        b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease.health_url = "https://u:canary@h/"',
+        b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease.environment = { T = "canary" }',
+    ],
+)
+def test_no_secret_is_in_the_repr_of_the_settings(raw: bytes) -> None:
+    assert "canary" not in repr(parse_settings(raw, environ={}))
+
+
 @pytest.mark.parametrize(
     ("raw", "says"),
     [
@@ -86,6 +146,20 @@ def test_every_mistake_is_reported_at_once_with_its_path() -> None:
         (b'[broker]\npasscode_file = "/nonexistent/x"', "cannot read /nonexistent/x"),
         (b'[[trust.grants]]\nprincipal = "ops"\ntypes = ["deploy.everything"]', "deploy.everything"),
         (b"[mirror]\nx = 1", "mirror: unknown setting"),
+        (b"[[sites]]\na = 1", "sites: expected a table, not a list"),
+        (b"repositories = 5", "repositories: expected a table, not a number"),
+        (b"[broker]\npasscode_file = 5", "broker.passcode_file: expected a path, not a number"),
+        (b'[broker]\npasscode_file = "a\\u0000b"', "broker.passcode_file: expected a path"),
+        (b'[broker]\nversions = ["1.3"]', "broker.versions: expected some of 1.2, 1.1, 1.0"),
+        (b'[topics]\nsource = ""', "topics.source: expected a destination"),
+        (b'[topics]\nnotices = { git = "a\\nb" }', "topics.notices.git: expected a destination"),
+        (b"[trust]\nmax_expiry = 0", "trust.max_expiry: expected seconds, at least 1"),
+        (b'[repositories.r]\nurl = ""', "repositories.r.url: not an origin's address"),
+        (
+            b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease.keep = 0',
+            "sites.a.release.keep: expected at least 1",
+        ),
+        (b"a = " + b"[" * 100_000, "nested too deep"),
     ],
 )
 def test_a_single_mistake_is_one_clear_line(raw: bytes, says: str) -> None:
@@ -137,6 +211,7 @@ def test_a_missing_file_names_it_and_the_way_out(tmp_path: Path) -> None:
         b'[broker]\naddress = "stomp//u:canary@h:1"',
         b'[broker]\naddress = "stomp://u:canary@h:99999"',
         b'[repositories]\nr = "https://u:canary@h/r"',
+        b'[repositories.r]\nurl = "https://u:canary@h/r.git"',
         b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease = { environment = "canary" }',
     ],
 )

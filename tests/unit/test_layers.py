@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "bus": (7, "message"),
     "hooking": (7, "message"),
     "testing": (7, None),
+    "settingscheck": (7, None),
     "mirror": (4, "file"),
     "trees": (5, "file"),
     "release": (6, "file"),
