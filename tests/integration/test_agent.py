@@ -265,10 +265,11 @@ def test_a_command_cut_off_by_a_crash_is_finished_when_it_comes_again(node: Node
 
 
 def test_threat_16_a_tag_that_moved_after_the_decision_is_refused(node: Node) -> None:
+    # Before the agent is there: a mirror that still holds the decided commit would rightly deploy it.
+    decided = node.origin.push(tag="v1", files={"index.html": "decided\n"})
+    node.origin.push(tag="v1", files={"index.html": "moved\n"})
     with node.agent() as agent:
         ready(agent)
-        decided = node.origin.push(tag="v1", files={"index.html": "decided\n"})
-        node.origin.push(tag="v1", files={"index.html": "moved\n"})
         request = node.request("v1", decided)
         node.send(request)
         assert node.report_on(request).outcome == "refused"
