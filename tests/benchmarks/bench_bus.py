@@ -11,6 +11,7 @@ the same for all. Ratios are taken per round, then the median. Competitors get t
   until the broker has read everything;
 * everything confirmed is over when the broker's last receipt came;
 * consuming is over when the broker has answered the DISCONNECT that follows the last acknowledgement;
+* the bare socket has no logic at all: no client that keeps the order, one connection and every receipt can do better;
 * the bus runs as `Bus(BusSettings(address=…))` makes it: ids, deadlines, heart-beats, resending and all.
 """
 
@@ -173,6 +174,36 @@ class Acknowledging(stomp.ConnectionListener):  # type: ignore[misc]
         self._left -= 1
         if not self._left:
             self.done.set()
+
+
+class BareSocket:
+    """No client at all: frames made beforehand, receipts counted and not read. What the broker itself can do."""
+
+    def __init__(self, broker: RabbitMQ) -> None:
+        self._broker = broker
+
+    def in_flight(self, destination: str, count: int) -> float:
+        """At most 256 unconfirmed, written in halves of that, as the bus does by default."""
+        head = "".join(f"{name}:{value}\n" for name, value in {"destination": destination, **PERSISTENT}.items())
+        frames = [
+            f"SEND\n{head}deploykit-id:0123456789abcdef-{n}\ncontent-length:{len(BODY)}\nreceipt:{n}\n\n".encode()
+            + BODY
+            + b"\0"
+            for n in range(count)
+        ]
+        with socket.create_connection(("127.0.0.1", self._broker.port)) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            who = f"login:{self._broker.login}\npasscode:{self._broker.passcode}"
+            sock.sendall(f"CONNECT\naccept-version:1.2\nhost:{VHOST}\n{who}\n\n\0".encode())
+            assert sock.recv(4096).startswith(b"CONNECTED")
+            began = time.perf_counter()
+            sent = confirmed = 0
+            while confirmed < count:
+                if sent < count and sent - confirmed <= 128:
+                    sock.sendall(b"".join(frames[sent : sent + 128]))
+                    sent = min(count, sent + 128)
+                confirmed += sock.recv(65536).count(b"\0")
+            return time.perf_counter() - began
 
 
 class StompMan:
@@ -401,6 +432,7 @@ def publish(broker: RabbitMQ, rounds: int, count: int) -> None:
     rates = interleaved(
         broker,
         {
+            "bare socket, 256 receipts in flight": (BareSocket(broker).in_flight, count),
             "bus, publish_many": (ours.many, count),
             "bus, publish_soon": (ours.soon, count),
             "bus, publish": (ours.each, count // 10),
@@ -425,6 +457,9 @@ def publish(broker: RabbitMQ, rounds: int, count: int) -> None:
             Wanted("bus, publish_many", "stomp.py, unconfirmed", 0.5),
             Wanted("bus, publish_many", "stomp.py, unconfirmed, arrived", 0.5),
             Wanted("bus, publish_many", "stomp.py, all receipts in flight"),
+            Wanted("bus, publish_many", "bare socket, 256 receipts in flight"),
+            Wanted("bare socket, 256 receipts in flight", "stomp.py, each receipt awaited"),
+            Wanted("bare socket, 256 receipts in flight", "stomp.py, unconfirmed"),
             Wanted("bus, publish_soon", "stomp.py, each receipt awaited", 6),
             Wanted("bus, publish_soon", "stomp.py, unconfirmed", 0.5),
             Wanted("bus, publish", "stomp.py, each receipt awaited"),

@@ -19,6 +19,7 @@ from deploykit.bus import Bus
 from deploykit.messages import Notice
 from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
+from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
 from tests.support.bus import eventually, fast, running, text
 
@@ -100,6 +101,24 @@ def test_it_survives_what_a_broker_does(tmp_path: Path) -> None:
             eventually(lambda: "number 100" in lines(), timeout=30)
             assert len(lines()) == len(faults) + 2
         assert len(broker.peek("/queue/deploykit.dead-letter")) == 1
+
+
+@pytest.mark.slow
+def test_it_notices_by_itself_that_nobody_is_at_the_other_end(tmp_path: Path) -> None:
+    """A firewall that forgot the connection tells neither side: only missing heart-beats do."""
+    with (
+        EmbeddedBroker(users={"ada": "s3cret"}) as broker,
+        FaultProxy(broker.port) as proxy,
+        daemon_running(tmp_path, proxy.address_for("ada:s3cret")) as lines,
+        running(fast(broker.address)) as bus,
+    ):
+        broker.wait_for(lambda stats: stats.subscriptions >= 1)
+        notice(bus, 0)
+        eventually(lambda: lines() == printed(range(1)))
+        proxy.half_open("client")
+        broker.wait_for(lambda stats: stats.subscriptions == 0)
+        notice(bus, 1)
+        eventually(lambda: lines() == printed(range(2)), timeout=60)
 
 
 @pytest.mark.slow

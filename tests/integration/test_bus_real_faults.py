@@ -20,7 +20,7 @@ from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
 from tests.support.bus import Collector, Events, eventually, in_time, running, text
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 NewBroker = Callable[..., BrokerServer]
 

@@ -57,7 +57,7 @@ if sys.argv[2] == "read":
     for record in box.pending():
         seen.take(record.destination, record.frame.body)
 else:
-    assert Relay(box, seen).drain_once(300).complete
+    assert Relay(box, seen).drain_once(3000).complete
 print(json.dumps({"count": seen.count, "ordered": seen.ordered, "grown_kb": peak_kb() - before,
                   "seconds": time.monotonic() - start}))
 """
@@ -75,7 +75,7 @@ def measure(spool: Path, what: str) -> dict[str, float]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 def test_a_backlog_of_100000_is_read_and_relayed_in_order_in_flat_memory(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_and_swaps_nothing(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_broker_and_relay_killed_in_turn_lose_nothing(
     tmp_path: Path, new_real_broker: Callable[..., BrokerServer]
 ) -> None:
@@ -80,7 +80,7 @@ def test_broker_and_relay_killed_in_turn_lose_nothing(
 
 
 @pytest.mark.rabbitmq
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_record_for_which_rabbitmq_ends_the_connection_is_buried_and_the_others_arrive(
     tmp_path: Path, rabbitmq: BrokerServer
 ) -> None:
@@ -95,7 +95,7 @@ def test_a_record_for_which_rabbitmq_ends_the_connection_is_buried_and_the_other
         books.balance()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_record_that_the_real_broker_refuses_is_buried_and_the_others_arrive(
     tmp_path: Path, real_broker: BrokerServer
 ) -> None:

@@ -122,7 +122,7 @@ class Books(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.world.settle(timeout=20)
+            self.world.settle(timeout=60)
         finally:
             self.world.close()
             self.broker.stop()
@@ -190,7 +190,7 @@ def test_no_schedule_with_a_real_broker_and_real_kill_9_does_either(
                         kills += 1
                         world.send(dice.randrange(1, 50), to_topic=dice.random() < 0.5)
                         broker.start()
-            world.settle(timeout=60)
+            world.settle(timeout=180)
         finally:
             if broker.pid is None:
                 broker.start()
