@@ -22,17 +22,15 @@ from deploykit.checkouts import Checkouts
 from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, lines_of
 from deploykit.daemons.reporting import Reporter
 from deploykit.errors import (
-    CheckoutError,
     DeploykitError,
     MessageError,
     MirrorCorrupt,
     MirrorError,
     OutboxError,
-    PreflightRefused,
     TreeDamaged,
     UsageError,
 )
-from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated, one_line
+from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.pool import Answer, MirrorPool
@@ -150,9 +148,6 @@ class Mirroring:
         repo = RepoName(name)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
-        else:
-            for refusal in outcome.refused:
-                _log.warning("[%s] %s stays: %s", repo, one_line(refusal.ref), one_line(refusal.reason))
         mirror = self._pool.mirror(repo)
         troubles: dict[RefName, Trouble] = {}
         held: dict[RefName, ObjectId] = {}
@@ -172,21 +167,22 @@ class Mirroring:
         where = f"checkout {checkouts.settings.target}"
         try:
             result = checkouts.update(mirror)
-        except (CheckoutError, PreflightRefused) as error:
+        except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
+            self.renew_if_damaged(repo, error)
             return {ref: Trouble("failed", f"{where}: {error}") for ref in checkouts.refs(mirror)}
+        except Exception as error:  # noqa: BLE001 -- a bug here must not cost the mirror's report
+            _log.exception("[%s] %s failed in an unforeseen way", repo, where)
+            return {ref: Trouble("failed", f"{where}: {type(error).__name__}") for ref in checkouts.refs(mirror)}
         if result.damaged:
             self._pool.renew(repo)
         outcomes: tuple[tuple[MirrorOutcome, Mapping[str, str]], ...] = (
             ("refused", result.refused),
             ("failed", result.failed),
         )
-        troubles = {
+        return {
             RefName(ref): Trouble(outcome, f"{where}: {why}") for outcome, refs in outcomes for ref, why in refs.items()
         }
-        for ref, trouble in troubles.items():
-            _log.warning("[%s] %s: %s", repo, one_line(ref), one_line(trouble.detail))
-        return troubles
 
     def _say(self, updates: Sequence[MirrorUpdated]) -> None:
         """Report. The refs stand where they stand: without room for the report, the mirror is right all the same."""

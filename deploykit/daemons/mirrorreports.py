@@ -1,4 +1,4 @@
-"""What is said of a mirror after a fetch. Pure: what came of it goes in, lines to report come out.
+"""What is said of a mirror after a fetch. Pure, but for the log: what came of it goes in, lines to report come out.
 
 Rules: every message that asked is answered once, under its own correlation id, with what the mirror holds and never
 with what the message claims; what nobody asked about is said when it moved; what goes on being wrong is said once.
@@ -6,6 +6,7 @@ with what the message claims; what nobody asked about is said when it moved; wha
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -15,6 +16,8 @@ from deploykit.messages import MirrorOutcome, one_line
 from deploykit.mirror import FetchResult, RefChange
 from deploykit.mirror.values import zero_like
 from deploykit.names import ObjectId, RefName, is_zero, parse_ref_name
+
+_log = logging.getLogger(__name__)
 
 
 @attrs.frozen(slots=True)
@@ -129,4 +132,5 @@ def _parsed(ref: str) -> RefName | None:
     try:
         return parse_ref_name(ref)
     except InvalidName:
-        return None  # the log has it; nobody could read a message with it
+        _log.info("a ref of the origin is left out, its name is not acceptable: %s", ascii(ref[:200]))
+        return None  # nobody could read a message with it

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from deploykit.bus import Ack, Delivery, Retry, Verdict
+from deploykit.checkouts import Checkouts
 from deploykit.daemons import mirroring
 from deploykit.daemons.mirroring import Mirroring, mirror_path
 from deploykit.daemons.reporting import Reporter
@@ -209,6 +210,40 @@ def test_a_bug_in_one_comparison_does_not_end_the_comparing(
     assert node.sync(SHOP) is False
     origins.error = None
     assert node.sync(SHOP) is True
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(UsageError("state.json is of format 9"), "format 9"), (RuntimeError("secret"), "RuntimeError")],
+)
+def test_whatever_a_checkout_runs_into_the_fetch_is_reported(
+    error: Exception,
+    says: str,
+    tmp_path: Path,
+    origins: Origins,
+    reporter: FakeReporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Checkouts, "update", broken)
+    monkeypatch.setattr(Checkouts, "refs", lambda *_: (MAIN,))
+    checkout = CheckoutSettings(mode="trusting", target=tmp_path / "site")
+    repositories = {SHOP: RepositorySettings(url="/none", checkouts=(checkout,))}
+    node = Mirroring(
+        Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
+    )
+    node.start()
+    try:
+        assert node.sync(SHOP) is True
+        until(lambda: reporter.said)
+        (line,) = reporter.said
+        assert (line.ref, line.new, line.outcome) == (MAIN, A, "failed")
+        assert says in line.detail
+        assert "secret" not in line.detail
+    finally:
+        node.stop()
 
 
 def test_after_a_reconnect_every_origin_is_asked(node: Mirroring, origins: Origins) -> None:
