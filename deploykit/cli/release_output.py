@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 _MARKS = {"done": ("done", "green"), "failed": ("failed", "bold red"), "skipped": ("skipped", "dim")}
 
 
+#: Characters of one line that are kept until it ends.
+_LONGEST = 4096
+
+
 class Live:
     """Shows steps as they happen. Output of scripts is shown as text, never as terminal commands."""
 
@@ -22,7 +26,7 @@ class Live:
         self._console = console or Console(highlight=False, soft_wrap=True)
         self._bar: Progress | None = None
         self._task: TaskID | None = None
-        self._line = ""
+        self._begun = {"stdout": "", "stderr": ""}
 
     def __enter__(self) -> Live:
         if self._console.is_terminal:
@@ -54,14 +58,18 @@ class Live:
         if record.exit_code is not None:
             text += Text(f" exit {record.exit_code}")
         elif record.output:
-            text += Text(f" {record.output}")
+            text += Text(f" {_clean(record.output)}")
         self._console.print(text)
 
     def output(self, step: str, stream: str, text: str) -> None:
         """Text from a script, as it comes; shown line by line."""
-        *lines, self._line = (self._line + text).split("\n")
+        *lines, rest = (self._begun[stream] + text).split("\n")
         for line in lines:
             self._print(line, stream)
+        if len(rest) > _LONGEST:  # a script that never ends its line must not fill our memory
+            self._print(rest, stream)
+            rest = ""
+        self._begun[stream] = rest
 
     def progress(self, done: int, total: int) -> None:
         """Files written so far."""
@@ -72,10 +80,14 @@ class Live:
         self._bar.update(self._task, completed=done)
 
     def _flush(self) -> None:
-        if self._line:
-            self._print(self._line, "stdout")
-            self._line = ""
+        for stream, rest in self._begun.items():
+            if rest:
+                self._print(rest, stream)
+                self._begun[stream] = ""
 
     def _print(self, line: str, stream: str) -> None:
-        shown = "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in line)
-        self._console.print(Text(f"    {shown}", style="yellow" if stream == "stderr" else ""))
+        self._console.print(Text(f"    {_clean(line)}", style="yellow" if stream == "stderr" else ""))
+
+
+def _clean(text: str) -> str:
+    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)

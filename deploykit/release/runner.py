@@ -234,7 +234,8 @@ class Runner:
     def _make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
-                preview(self.site, source, wanted.ref, wanted.commit, wanted.allow)
+                found = preflight.resolve_commit(source, wanted.ref, wanted.commit, wanted.allow)
+                preflight.look(source, found.tree, self.site, wanted.allow)
             except DeploykitError as error:
                 return refused(error)
         return self._locked(lambda work: work.make(source, wanted))

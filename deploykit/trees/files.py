@@ -61,7 +61,9 @@ def put_file(
     fd = os.open(name, _CREATE, mode & ~umask if umask else mode, dir_fd=dir_fd)
     try:
         if isinstance(content, bytes):
-            write_all(fd, content)
+            if os.write(fd, content) != len(content):
+                os.lseek(fd, 0, os.SEEK_SET)
+                write_all(fd, content)
         else:
             for piece in content:
                 write_all(fd, piece)

@@ -72,10 +72,11 @@ class Index:
                 low = middle
             else:
                 high = middle
-        block = data[_NAMES + low * width : _NAMES + high * width]
-        at = block.find(raw)
-        while at % width and at > 0:  # across two names
-            at = block.find(raw, at + 1)
+        at = data[_NAMES + low * width : _NAMES + high * width].find(raw)
+        if at % width and at > 0:  # across two names
+            block = data[_NAMES + low * width : _NAMES + high * width]
+            while at % width and at > 0:
+                at = block.find(raw, at + 1)
         if at < 0:
             raise KeyError(raw)
         at = self._offsets + (low + at // width) * 4
@@ -157,9 +158,11 @@ class PackFile:
             zlib.error: it is.
         """
         if size <= SMALL:
-            # What is no shorter than this was not made by a packer: the long way looks at it.
-            with contextlib.suppress(zlib.error):
+            try:
                 out = zlib.decompress(self.view[pos : pos + size + (size >> 8) + 64], bufsize=size + 1)
+            except zlib.error:
+                pass  # damaged, or longer than any packer would make it: the long way tells
+            else:
                 if len(out) == size:
                     return out
         stream = zlib.decompressobj()

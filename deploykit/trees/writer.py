@@ -8,6 +8,7 @@ cut cannot take a byte of it away. On any error the caller removes the target: n
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from deploykit.names import ObjectId
 
 _MAX_TARGET: Final = 4095
+#: As os.fsdecode does it, without asking each time.
+_FS_ENCODING: Final = sys.getfilesystemencoding()
+_FS_ERRORS: Final = sys.getfilesystemencodeerrors()
 #: git's mode -> ours, before the umask.
 _FILES: Final = {FILE: 0o666, EXECUTABLE: 0o777}
 
@@ -188,10 +192,10 @@ class EntryWriter:
     def _write(self, entries: Iterable[Entry], where: str, fd: int) -> None:
         """Write what lies directly in one open directory. A fresh export spends its time here."""
         umask, owner = self._rules.umask, self._options.owner
-        content_of, add = self._contents.of, self._rows.add
+        content_of, add, decode = self._contents.of, self._rows.add, bytes.decode
         start = len(where) + 1 if where else 0
         for entry in entries:
-            path = os.fsdecode(entry.path)
+            path = decode(entry.path, _FS_ENCODING, _FS_ERRORS)
             name = path[start:]
             mode = entry.mode
             try:

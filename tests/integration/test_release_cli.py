@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -9,7 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from deploykit.cli.release_output import Live
+from deploykit.release import StepRecord
 from tests.support.cli import command, run
 from tests.support.gitrepo import contents
 from tests.support.releasing import Shop, script
@@ -182,6 +186,23 @@ def test_a_failing_script_ends_with_1_and_the_old_release(shop: Shop) -> None:
     assert "rolled-back" in done.stderr
     assert "exit code 9" in done.stderr
     assert shop.read("a") == "1"
+
+
+def test_output_is_shown_by_lines_of_each_stream_and_never_piled_up() -> None:
+    shown = io.StringIO()
+    live = Live(Console(file=shown, width=100_000))
+    live.output("pre-deploy", "stdout", "one ")
+    live.output("pre-deploy", "stderr", "a warning\n")
+    live.output("pre-deploy", "stdout", "line\n\x1b[2Jlast")
+    for _ in range(100):
+        live.output("pre-deploy", "stderr", "x" * 1000)
+    assert shown.getvalue().count("x") > 90_000, "a line that does not end is not kept until it does"
+    live.step("pre-deploy", StepRecord(name="pre-deploy", outcome="done", exit_code=0))
+    lines = [line.strip() for line in shown.getvalue().splitlines()]
+    assert lines[:2] == ["a warning", "one line"]
+    assert "\\x1b[2Jlast" in lines
+    assert "\x1b" not in shown.getvalue()
+    assert shown.getvalue().count("x") >= 100_000
 
 
 def test_on_a_terminal_it_is_drawn_live(shop: Shop) -> None:

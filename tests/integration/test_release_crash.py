@@ -279,14 +279,20 @@ def test_a_script_cut_off_by_a_crash_is_run_again_skipped_or_left_to_a_person(
 
 
 class Disk:
-    """An ext4 file system in a file, whose power can be cut."""
+    """An ext4 file system in a file, whose power can be cut.
+
+    It is plugged in again from a copy of the file: a process in a mount namespace of its own, which came to be while
+    this was mounted, keeps the dead file system alive, and the kernel would give that one out again.
+    """
 
     def __init__(self, base: Path) -> None:
         self.xfs_io = needs("xfs_io", package="xfsprogs")
         mkfs = needs("mkfs.ext4", package="e2fsprogs")
         if os.geteuid() != 0:
             (pytest.fail if in_ci() else pytest.skip)("needs root, to mount a file system")
-        self.image, self.where, self.saved = base / "image", base / "disk", base / "saved"
+        self.base, self.where, self.saved = base, base / "disk", base / "saved"
+        self.image = base / "image"
+        self.copies = 0
         self.where.mkdir()
         with self.image.open("wb") as file:
             file.truncate(48 * 1024 * 1024)
@@ -315,13 +321,20 @@ class Disk:
     def restore(self) -> None:
         """Put back what was saved."""
         self.unmount()
-        subprocess.run(["cp", "--sparse=always", self.saved, self.image], check=True)
+        self._copy(self.saved)
         self.mount()
+
+    def _copy(self, source: Path) -> None:
+        self.copies += 1
+        old, self.image = self.image, self.base / f"image-{self.copies}"
+        subprocess.run(["cp", "--sparse=always", source, self.image], check=True)
+        old.unlink()
 
     def cut(self) -> None:
         """Pull the plug, and plug in again: what was not on the disk is gone."""
         subprocess.run([self.xfs_io, "-x", "-c", "shutdown", self.where], check=True, capture_output=True)
         self.unmount()
+        self._copy(self.image)
         self.mount()
 
 

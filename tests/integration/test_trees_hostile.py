@@ -178,6 +178,19 @@ def test_threat_20_a_patch_meets_the_same_caps(repo: GitRepo, target: Path) -> N
             patch_tree(source.store, ObjectId(repo.tree_of(second)), target, manifest, rules)
 
 
+@pytest.mark.parametrize("limit", [{"max_bytes": 650}, {"max_entries": 6}])
+def test_threat_20_a_tree_that_grows_bit_by_bit_meets_the_caps_as_a_whole(
+    repo: GitRepo, target: Path, limit: dict[str, int]
+) -> None:
+    """Each patch is small: it is the sum with all that stays which is too much."""
+    rules = TreeRules(**limit)  # type: ignore[arg-type]
+    files: dict[str | bytes, bytes | tuple[str, bytes]] = {f"f{n}": b"x" * 100 for n in range(6)}
+    manifest = _write(repo, repo.tree_of(repo.commit(files)), target, rules)
+    grown = repo.tree_of(repo.commit({**files, "d/one-more": b"x" * 100}))
+    with Repository(repo.path) as source, pytest.raises(TreeError):
+        patch_tree(source.store, ObjectId(grown), target, manifest, rules)
+
+
 def test_threat_20_depth_is_capped(repo: GitRepo, target: Path) -> None:
     commit = repo.commit({"d/" * 65 + "f": b"x"})
     with pytest.raises(TreeError, match="65 directories deep; 64 are allowed"):

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploykit.release.journal import Entry
@@ -47,6 +47,7 @@ _releases = st.lists(
 ).map(lambda rows: [_release(n + 1, s, present=p, pinned=k) for n, (s, p, k) in enumerate(rows)])
 
 
+@settings(deadline=None)
 @given(releases=_releases, live=st.integers(0, 12), keep=st.integers(1, 5), recycle=st.booleans())
 def test_pruning_never_takes_the_live_the_pinned_or_the_last_good_one_and_ends(
     releases: list[Release], live: int, keep: int, recycle: bool
@@ -72,6 +73,7 @@ def test_pruning_never_takes_the_live_the_pinned_or_the_last_good_one_and_ends(
     assert plan_prune(state, name, now=NOW, grace=10, keep=keep, recycle=recycle).remove == ()
 
 
+@settings(deadline=None)
 @given(
     releases=_releases,
     ages=st.lists(st.floats(-50, 50), min_size=12, max_size=12),
@@ -148,6 +150,7 @@ def test_a_release_has_rested_when_the_grace_is_over_or_the_boot(left: float, bo
     assert _release(1, left=left, left_boot=boot).rested(NOW, 10) is rested
 
 
+@settings(deadline=None)
 @given(releases=_releases, live=st.integers(0, 12))
 def test_a_rollback_goes_to_an_older_good_release_or_says_why_not(releases: list[Release], live: int) -> None:
     plan = plan_rollback(_state(*releases), f"{live:05d}")
