@@ -36,6 +36,9 @@ def run(kind: str, argv: Sequence[str] = (), stdin: bytes = b"") -> int:
         return _act(kind)(argv, stdin, strict)
     except DeploykitError as error:
         return trouble(str(error), strict=strict[0], code=error.exit_code)
+    except (ImportError, SyntaxError) as error:
+        where = __file__.rpartition("/deploykit/")[0]
+        return trouble(f"deploykit is not whole in {where} ({error}): install it there again", strict=strict[0])
     except KeyboardInterrupt:
         return trouble("interrupted", strict=strict[0])
     except Exception as error:  # noqa: BLE001 - whatever is wrong with us must not break a push

@@ -297,10 +297,44 @@ def _bare_python(world: World) -> Path:
     return where / "bin" / "python"
 
 
+def test_a_script_copied_long_ago_works_with_the_library_of_today(world: World) -> None:
+    """The first version that was handed out, kept as it was: what it calls must stay."""
+    origin = world.origin(install=False)
+    old = (Path(__file__).parents[1] / "data" / "hooks-v1" / "post-receive").read_text()
+    text = old.replace("#!/usr/bin/env python3\n", f"#!{world.python} -I\n", 1)
+    script = world.write(origin / "hooks" / "post-receive", text, 0o755)
+    work = world.clone(origin)
+    assert "1 event queued" in pushed(world, work)
+    renewed = world.deploykit("hooks", "install", origin)
+    assert (renewed.returncode, renewed.stdout) == (0, f"updated (git): {script}\n")
+    assert "1 event queued" in pushed(world, work)
+
+
 def test_an_old_python_says_one_line(world: World) -> None:
     """The script itself is plain enough for Python 3.6; what it needs of newer ones is found missing."""
-    source = next(world.python.parent.parent.glob("lib/*/site-packages/deploykit/_hooks/git/post-receive"))
-    ast.parse(source.read_text(), feature_version=(3, 6))
+    for source in world.python.parent.parent.glob("lib/*/site-packages/deploykit/_hooks/*/*"):
+        ast.parse(source.read_text(), feature_version=(3, 6))
+
+
+def test_a_library_that_is_broken_is_one_line(world: World) -> None:
+    """Half an upgrade, a package that came without what it needs: whatever it is, the push stands."""
+    origin = world.origin()
+    work = world.clone(origin)
+    copy = world.root / "venv"
+    shutil.copytree(world.python.parent.parent, copy, symlinks=True)
+    script = origin / "hooks" / "post-receive"
+    world.write(script, script.read_text().replace(str(world.python.parent.parent), str(copy)), 0o755)
+    (library,) = copy.glob("lib/*/site-packages")
+    spoilt = f"nothing queued: deploykit is not whole in {library} ("
+    (library / "attr").rename(library / "attr-gone")
+    line = pushed(world, work)
+    assert spoilt in line
+    assert "No module named 'attr'): install it there again" in line
+    (library / "attr-gone").rename(library / "attr")
+    (library / "deploykit" / "hooking" / "git.py").write_text("this is no python\n")
+    assert spoilt in pushed(world, work)
+    (library / "deploykit" / "hooking" / "git.py").unlink()
+    assert spoilt in pushed(world, work)
 
 
 # -- git ---------------------------------------------------------------------------------------------------------------

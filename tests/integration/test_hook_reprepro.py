@@ -231,7 +231,7 @@ def test_killed_between_two_steps_the_next_run_makes_it_whole(world: World, deat
     world.write(world.root / "bin" / "reprepro", f"#!/bin/sh\n{_DEATHS[death]}\n", 0o755)
     assert repository.run(path=f"{world.root}/bin:/usr/bin:/bin").returncode == -9
     assert repository.files(repository.incoming) == [f"stable/{deb.name}"]
-    eventually(lambda: not (repository.base / "db" / "lockfile").exists(), "reprepro to end")
+    eventually(lambda: not (repository.base / "db" / "lockfile").exists(), "reprepro to end", 60)
     assert repository.run().returncode == 0
     assert repository.files(repository.incoming) == []
     assert repository.files(repository.archive) == [f"stable/{deb.name}"]

@@ -81,7 +81,7 @@ def ssh(world: World) -> Iterator[Ssh]:
     with (home / "log").open("wb") as log:
         server = subprocess.Popen([unshare, "--mount", "sh", "-c", script], stdout=log, stderr=log)
     try:
-        eventually(lambda: _answers(lease.port) or server.poll() is not None, "sshd")
+        eventually(lambda: _answers(lease.port) or server.poll() is not None, "sshd", 60)
         if server.poll() is not None:
             missing(f"the right to make a mount namespace ({(home / 'log').read_text().strip()})")
         yield Ssh(lease.port, home, user_home, server.pid)

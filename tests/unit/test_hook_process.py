@@ -70,11 +70,11 @@ def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:
     """Else a wrapper's child would hold the pusher's connection, or go on for ever."""
     note = tmp_path / "pid"
     script = f"sleep 600 & echo $! > {note}; wait"
-    with sh(script, deadline=soon(5)) as program:
-        eventually(lambda: note.exists() and note.read_text().strip() != "", "the child's number")
+    with sh(script) as program:
+        eventually(lambda: note.exists() and note.read_text().strip() != "", "the child's number", 60)
         assert program._code is None
     child = int(note.read_text())
-    eventually(lambda: not _alive(child), "the child's end")
+    eventually(lambda: not _alive(child), "the child's end", 60)
 
 
 def _alive(pid: int) -> bool:
