@@ -210,7 +210,7 @@ def test_settings_name_signers_and_revoked_keys(tmp_path: Path) -> None:
     revoked = written(tmp_path / "revoked", KEY.public_openssh, 0o644)
     loaded = load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=revoked))
     assert loaded.is_revoked(KEY.public_blob)
-    with pytest.raises(KeyFileError, match="No such file"):
+    with pytest.raises(KeyFileError, match=r"No such file or directory \(make the directory .* first\)"):
         load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=tmp_path / "gone"))
 
 
