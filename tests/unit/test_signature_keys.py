@@ -210,8 +210,15 @@ def test_settings_name_signers_and_revoked_keys(tmp_path: Path) -> None:
     revoked = written(tmp_path / "revoked", KEY.public_openssh, 0o644)
     loaded = load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=revoked))
     assert loaded.is_revoked(KEY.public_blob)
-    with pytest.raises(KeyFileError, match=r"No such file or directory \(make the directory .* first\)"):
+    with pytest.raises(KeyFileError, match="No such file"):
         load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=tmp_path / "gone"))
+
+
+def test_a_directory_that_is_missing_is_named_as_the_way_out(tmp_path: Path) -> None:
+    place = tmp_path / "etc" / "key"
+    for write in (lambda: generate_key(place), lambda: trust(place, "ops", KEY.public_blob)):
+        with pytest.raises(KeyFileError, match=rf"No such file or directory \(make the directory {place.parent} first"):
+            write()
 
 
 # -- trusting ---------------------------------------------------------------------------------------------------------
