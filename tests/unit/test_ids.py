@@ -113,7 +113,8 @@ def test_threat_2_a_claim_is_on_the_disk_before_it_is_answered(path: Path, tmp_p
             (copy / file.name).write_bytes(file.read_bytes())
             (copy / file.name).chmod(0o600)
     store.close()
-    assert IdStore(copy / path.name).claim(KEY, "1", b"d", NOW) is Claim.RESUME
+    with IdStore(copy / path.name) as later:
+        assert later.claim(KEY, "1", b"d", NOW) is Claim.RESUME
 
 
 def test_threat_2_ids_are_kept_past_expiry_and_a_day_of_wrong_clock(store: IdStore) -> None:
