@@ -212,7 +212,7 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
     except FileExistsError as error:
         raise KeyFileError(f"{path} or {path}.pub exists", "give another name; a key is never overwritten") from error
     except OSError as error:
-        raise KeyFileError(f"cannot write private key {path}: {error.strerror}") from error
+        raise KeyFileError(f"cannot write private key {path}: {error.strerror}", _way_out(path, error)) from error
     return key
 
 
@@ -265,8 +265,12 @@ def trust(file: Path, principal: str, key: bytes, comment: str = "") -> bool:
             separator = "" if not text or text.endswith("\n") else "\n"
             _replace(directory, target.name, f"{text}{separator}{line}\n".encode(), mode, owner)
     except OSError as error:
-        raise KeyFileError(f"cannot write {file}: {error.strerror}") from error
+        raise KeyFileError(f"cannot write {file}: {error.strerror}", _way_out(file, error)) from error
     return True
+
+
+def _way_out(path: Path, error: OSError) -> str:
+    return f"make the directory {path.parent} first" if isinstance(error, FileNotFoundError) else ""
 
 
 def _parsed(path: Path, text: str) -> AllowedSigners:

@@ -31,7 +31,7 @@ def sign(*, body: BinaryIO, key: Path, ask: bool, passphrase_file: Path | None, 
 
     \b
     Example:
-      deploykit message sign request.json --key ~/.ssh/deploykit
+      deploykit message sign request.json --key ~/.ssh/deploykit > request.json.sig
     """
     from deploykit.keys import load_signing_key
     from deploykit.wire.signature import HEADER

@@ -277,7 +277,7 @@ def _parse_time(options: dict[str, str], name: str, zone: tzinfo | None) -> date
         instant = _instant(numbers, UTC if found.group(7) else zone)
     except (ValueError, OverflowError, OSError):
         raise _Mistake(f"{name} is not a time on any calendar: {text[:40]!a}") from None
-    if instant.timestamp() < 0:
+    if instant.timestamp() <= 0:  # the first second itself means "no time" to ssh-keygen
         raise _Mistake(f"{name} lies before 1970")
     return instant
 

@@ -104,7 +104,7 @@ def _refusal(message: object) -> MessageError:
     name = type(message).__name__
     if isinstance(message, Unknown):
         found = envelope.mistakes(message) + envelope.unknown_mistakes(message)
-        if message.type in _by_type():
+        if not found and message.type in _by_type():
             found.append(f"type: {message.type} has a class of its own")
     elif isinstance(message, Message) and message.TYPE:
         found = envelope.mistakes(message) + writing.mistakes(message)

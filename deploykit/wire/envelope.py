@@ -64,12 +64,14 @@ def _type_text(wire_type: str) -> str:
     return quote(shapes.identifier(wire_type))
 
 
-def extension_mistakes(extensions: Mapping[str, object]) -> list[str]:
+def extension_mistakes(extensions: object) -> list[str]:
     """List the extensions that CloudEvents would not allow."""
+    if not isinstance(extensions, Mapping):
+        return ["extensions: expected a map"]
     return [
         f"{ascii(name)[1:-1][:64]}: expected a CloudEvents attribute (a-z and 0-9; a text, boolean or 32-bit integer)"
         for name, value in extensions.items()
-        if name in OWN or not _NAME(name) or not _extension_value(name, value)
+        if not isinstance(name, str) or name in OWN or not _NAME(name) or not _extension_value(name, value)
     ]
 
 

@@ -70,7 +70,7 @@ def encode_legacy(message: Message) -> Frame:
         case AccessGrantRequested():
             subject, body = _access(message)
         case Notice():
-            subject, body = HUMAN_SUBJECT, one_line(message.text, 4000)
+            subject, body = HUMAN_SUBJECT, one_line(message.text, 4000) or "-"  # nothing at all is a keepalive
         case MirrorUpdated() | DeployReported() | NodeDescribed() | BuildRequested():
             subject, body = HUMAN_SUBJECT, message.summary
         case _:
@@ -204,7 +204,8 @@ def _build(message: Build) -> tuple[str, str]:
 
 
 def _access(message: AccessGrantRequested) -> tuple[str, str]:
-    if not message.password or not message.password.isprintable():
+    password: object = message.password
+    if not isinstance(password, str) or not password or not password.isprintable():
         raise MessageError(
             "password: the original's access daemon needs it in clear", "send the native form, with a hash, instead"
         )

@@ -219,7 +219,10 @@ def moment_text(value: object) -> str:
     """
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise MessageError("not an aware time")
-    said = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+    try:
+        said = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+    except OverflowError:
+        raise MessageError("not a time in UTC") from None
     return said[:-6] + "Z"
 
 

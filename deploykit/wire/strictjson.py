@@ -25,6 +25,7 @@ MAX_DIGITS: Final = 300
 
 _HUGE: Final = 10**MAX_DIGITS
 _FEW: Final = 200
+_NOT_OPENERS: Final = bytes(b for b in range(256) if b not in b"[{")
 _NOT_STRUCTURE: Final = bytes(b for b in range(256) if b not in b'[]{}"')
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]").search
 
@@ -71,13 +72,15 @@ def parse(body: bytes) -> object:
     """
     if len(body) > MAX_BODY:
         raise MessageError(f"body of {len(body)} bytes is over the limit of {MAX_BODY}")
+    # (Measured: to strip all other bytes takes less time than to count two, and the regular expression for surrogates
+    # less than to look for `\\u` first, where many lines end in `\\n`.)
     # Each level opens with one of two bytes, so few of them cannot nest deep: then the parser's recursion is harmless,
     # and depth is for `tame` to judge, which looks at whatever has no class to judge it.
-    if body.count(b"[") + body.count(b"{") > _FEW and _too_deep(body):
+    if len(body.translate(None, _NOT_OPENERS)) > _FEW and _too_deep(body):
         raise MessageError(f"body is nested deeper than {MAX_DEPTH} levels")
     try:
         value: object = _decode(body.decode())
-        if b"\\u" in body and _SURROGATE(body):
+        if _SURROGATE(body):
             _encode(value).encode()
     except _Refused as e:
         raise MessageError(f"body is not acceptable JSON: {e}") from None

@@ -127,10 +127,10 @@ def _texts(values: Sequence[Any]) -> tuple[Iterable[str], bool]:
     return values, True
 
 
-def _with_extra(said: str, extra: Mapping[str, object], names: frozenset[str]) -> str:
+def _with_extra(said: str, extra: object, names: frozenset[str]) -> str:
     if not extra:
         return said
-    if not names.isdisjoint(extra) or not tame(dict(extra)):
+    if not isinstance(extra, Mapping) or not names.isdisjoint(extra) or not tame(dict(extra)):
         raise MessageError("extra")
     return f"{said[:-1]}{',' if names else ''}{dump(dict(extra))[1:]}"
 
@@ -186,6 +186,8 @@ def mistakes(record: Any, path: str = "") -> list[str]:
     never = shapes.never_written(record.__class__)
     found += [f"{path}{name}: is never written to this wire" for name in sorted(never) if getattr(record, name)]
     extra = getattr(record, "extra", {})
+    if not isinstance(extra, Mapping):
+        return [*found, f"{path}extra: expected a map"]
     names = never.union(f.name for f in shapes.fields(record.__class__))
     found += [f"{path}extra: {k} is a field of its own" for k in sorted(names.intersection(extra))]
     if not tame(dict(extra)):

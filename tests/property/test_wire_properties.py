@@ -6,16 +6,21 @@ import json
 import pickle
 import time
 import tracemalloc
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import product
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import MessageError
-from deploykit.messages import BY_TYPE, Message, Notice, Unknown
+from deploykit.messages import BY_TYPE, Commit, Message, Notice, Unknown
+from deploykit.names import ObjectId
 from deploykit.testing import strategies
-from deploykit.wire import CONTENT_TYPE, decode, encode, plain
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, plain
 from deploykit.wire.codec import TYPE_HEADER
 from deploykit.wire.frame import sendable
 
@@ -84,6 +89,58 @@ def test_unknown_fields_survive_at_every_level(message: Message, data: st.DataOb
     again = decode(NATIVE, json.dumps(event).encode())
     assert again is not None
     assert json.loads(encode(again).body) == event
+
+
+#: What a program may put into a field by mistake.
+WRONG: list[Any] = [
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        float("nan"),
+        float("inf"),
+        10**20,
+        10**400,
+        2**53,
+        "",
+        "x",
+        "\ud800",
+        "a\nb",
+        b"x",
+        object(),
+    ),
+    *([], {}, (), [[]], {1: 2}, {"x": object()}, ["x"] * 1001, ("x",), (None,), "x" * 256, set(), range(3), iter([])),
+    datetime(2026, 1, 1),  # noqa: DTZ001
+    datetime.max.replace(tzinfo=UTC),
+    datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+    Commit(id=1, author=2, time=3, message=4),  # type: ignore[arg-type]
+    [Commit(id=ObjectId("1" * 40), author="", time="", message="", extra={"id": 1})],
+]
+
+
+def readable(frame: Frame) -> bool:
+    try:
+        return decode(frame.headers, frame.body) is not None
+    except MessageError:
+        return False
+
+
+@pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_any_value_in_any_field_is_refused_or_written_so_that_it_can_be_read(
+    cls: type[Message], data: st.DataObject
+) -> None:
+    message = data.draw(drawn(cls))
+    for field, value in product(attrs.fields(cls), WRONG):
+        wrong = attrs.evolve(message, **{field.name: value})
+        for legacy in (False, True):
+            with suppress(MessageError):
+                frame = encode(wrong, legacy=legacy)
+                if not legacy:
+                    assert readable(frame)
 
 
 # -- no bytes do harm --------------------------------------------------------------------------------------------------

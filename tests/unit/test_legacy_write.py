@@ -224,3 +224,10 @@ def test_what_is_written_for_the_original_is_read_back_the_same(message: Message
 def vars_of(message: Message | None) -> dict[str, object]:
     assert message is not None
     return {a.name: getattr(message, a.name) for a in attrs.fields(type(message))}
+
+
+@pytest.mark.parametrize("text", ["", " ", "\x00", "\n\u2028"])
+def test_a_line_of_nothing_is_no_keepalive(text: str) -> None:
+    """The original's mirror updater ends on one."""
+    frame = encode(Notice(text=text), legacy=True)
+    assert isinstance(decode(frame.headers, frame.body), Notice)

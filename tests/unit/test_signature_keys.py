@@ -214,6 +214,13 @@ def test_settings_name_signers_and_revoked_keys(tmp_path: Path) -> None:
         load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=tmp_path / "gone"))
 
 
+def test_a_directory_that_is_missing_is_named_as_the_way_out(tmp_path: Path) -> None:
+    place = tmp_path / "etc" / "key"
+    for write in (lambda: generate_key(place), lambda: trust(place, "ops", KEY.public_blob)):
+        with pytest.raises(KeyFileError, match=rf"No such file or directory \(make the directory {place.parent} first"):
+            write()
+
+
 # -- trusting ---------------------------------------------------------------------------------------------------------
 
 
