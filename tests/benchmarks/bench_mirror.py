@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -39,6 +40,13 @@ from tests.support.origins import GitRepo, git_daemon, git_env, run_git
 
 MAIN = RefName("refs/heads/main")
 SETTINGS = MirrorSettings()
+
+#: What a checkout needs to be told for a repository that was not made for it: nothing is refused, all is written.
+_AS_STORED: dict[str, Any] = {
+    "symlinks": "any",
+    "submodules": "skip",
+    "raw_attributes": ("filter", "eol", "ident", "working-tree-encoding"),
+}
 
 _FIRST = """
 import sys
@@ -75,7 +83,8 @@ class Line:
 class Bench:
     """The scene: an origin behind a daemon, git's mirror and ours."""
 
-    def __init__(self, home: Path, origin: GitRepo, url: str, base: str, rounds: int) -> None:
+    def __init__(self, home: Path, origin: GitRepo, url: str, base: str, rounds: int, *, real: bool = False) -> None:
+        self.real = real
         self.home, self.origin, self.url, self.base, self.rounds = home, origin, url, base, rounds
         self.branch = origin.git("symbolic-ref", "HEAD")
         self.git_mirror = home / "git.git"
@@ -208,6 +217,8 @@ class Bench:
         """A checkout brought on by a 10-file change, against git's fresh one of the same tree."""
         mirror = Mirror.open(self.our_mirror, self.url, SETTINGS)
         settings = CheckoutSettings(mode="branch", branch=self.branch[11:], target=self.home / "site", grace=0)
+        if self.real:
+            settings = attrs.evolve(settings, **_AS_STORED)
         checkouts = Checkouts(settings)
 
         def push() -> None:
@@ -274,7 +285,7 @@ def scene(where: Path, repo: Path | None, rounds: int) -> Iterator[Bench]:
         else:
             run_quietly("git", "clone", "-q", "--mirror", "--no-hardlinks", str(repo), str(origin.path))
         with git_daemon(served) as server:
-            yield Bench(home, origin, server.url("origin.git"), server.base, rounds)
+            yield Bench(home, origin, server.url("origin.git"), server.base, rounds, real=repo is not None)
     finally:
         shutil.rmtree(home, ignore_errors=True)
 
