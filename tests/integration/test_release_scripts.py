@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import random
 import signal
 import subprocess
 import time
@@ -24,12 +25,18 @@ from tests.support.releasing import Shop, script
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 ME = frozenset({0, os.geteuid()})
+_RUN = random.SystemRandom().randrange(10**5, 10**6)
 
 
 def _script(path: Path, text: str, *, mode: int = 0o755) -> Path:
-    path.write_text(text)
+    path.write_text(_own(text))
     path.chmod(mode)
     return path
+
+
+def _own(text: str) -> str:
+    """Make the sleeps in a text this run's own: the same test may run beside us, or have been cut off."""
+    return text.replace("sleep 42", f"sleep {_RUN}42")
 
 
 def _job(path: Path, *, timeout: float = 10.0, limit: int = 65536, **more: object) -> Script:
@@ -48,7 +55,7 @@ def _job(path: Path, *, timeout: float = 10.0, limit: int = 65536, **more: objec
 
 def _running(marker: str) -> list[str]:
     found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if marker in line and "ps -eo" not in line]
+    return [line for line in found.splitlines() if _own(marker) in line]
 
 
 def _gone(marker: str) -> None:
@@ -113,7 +120,7 @@ def test_threat_36_a_grandchild_in_a_session_of_its_own_costs_no_time(tmp_path: 
 def test_a_deploy_whose_script_hangs_fails_in_time_and_the_site_is_untouched(tmp_path: Path) -> None:
     shop = Shop(tmp_path, SiteSettings(timeouts={"pre-deploy": 0.3}))
     shop.put({"a": b"1"})
-    result = shop.put({"a": b"2", "deploy/pre-deploy": script("sleep 4205")})
+    result = shop.put({"a": b"2", "deploy/pre-deploy": script(_own("sleep 4205"))})
     assert result.outcome == "failure"
     assert result.detail.startswith("pre-deploy ran longer than 0.3 s and was killed")
     assert shop.read("a") == "1"
