@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from deploykit.errors import ScriptFailed
 from deploykit.release import Runner
 from deploykit.release.identity import parse_identity
-from deploykit.release.scripts import Script, clean_environment, open_checked, run_script
+from deploykit.release.scripts import Script, _Output, clean_environment, open_checked, run_script
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
 from tests.support.releasing import Shop, script
@@ -142,6 +143,18 @@ def test_threat_36_a_flood_is_kept_head_and_tail(tmp_path: Path) -> None:
     assert "bytes left out ..." in record.output
     assert record.output.endswith("xxx\nlast\n")
     assert sum(heard) == 50_000_012
+
+
+def test_threat_36_what_is_not_kept_of_a_flood_takes_no_memory() -> None:
+    kept = _Output(1000)
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            kept.add(b"x" * 10_000)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    assert len(kept.text()) < 1100
 
 
 def test_a_script_that_floods_for_ever_is_ended_by_its_time(tmp_path: Path) -> None:
