@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import random
 import signal
 import subprocess
 import time
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,7 @@ import pytest
 from deploykit.errors import ScriptFailed
 from deploykit.release import Runner
 from deploykit.release.identity import parse_identity
-from deploykit.release.scripts import Script, clean_environment, open_checked, run_script
+from deploykit.release.scripts import Script, _Output, clean_environment, open_checked, run_script
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
 from tests.support.releasing import Shop, script
@@ -24,12 +26,18 @@ from tests.support.releasing import Shop, script
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
 
 ME = frozenset({0, os.geteuid()})
+_RUN = random.SystemRandom().randrange(10**5, 10**6)
 
 
 def _script(path: Path, text: str, *, mode: int = 0o755) -> Path:
-    path.write_text(text)
+    path.write_text(_own(text))
     path.chmod(mode)
     return path
+
+
+def _own(text: str) -> str:
+    """Make the sleeps in a text this run's own: the same test may run beside us, or have been cut off."""
+    return text.replace("sleep 42", f"sleep {_RUN}42")
 
 
 def _job(path: Path, *, timeout: float = 10.0, limit: int = 65536, **more: object) -> Script:
@@ -48,7 +56,7 @@ def _job(path: Path, *, timeout: float = 10.0, limit: int = 65536, **more: objec
 
 def _running(marker: str) -> list[str]:
     found = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in found.splitlines() if marker in line and "ps -eo" not in line]
+    return [line for line in found.splitlines() if _own(marker) in line]
 
 
 def _gone(marker: str) -> None:
@@ -113,7 +121,7 @@ def test_threat_36_a_grandchild_in_a_session_of_its_own_costs_no_time(tmp_path: 
 def test_a_deploy_whose_script_hangs_fails_in_time_and_the_site_is_untouched(tmp_path: Path) -> None:
     shop = Shop(tmp_path, SiteSettings(timeouts={"pre-deploy": 0.3}))
     shop.put({"a": b"1"})
-    result = shop.put({"a": b"2", "deploy/pre-deploy": script("sleep 4205")})
+    result = shop.put({"a": b"2", "deploy/pre-deploy": script(_own("sleep 4205"))})
     assert result.outcome == "failure"
     assert result.detail.startswith("pre-deploy ran longer than 0.3 s and was killed")
     assert shop.read("a") == "1"
@@ -135,6 +143,18 @@ def test_threat_36_a_flood_is_kept_head_and_tail(tmp_path: Path) -> None:
     assert "bytes left out ..." in record.output
     assert record.output.endswith("xxx\nlast\n")
     assert sum(heard) == 50_000_012
+
+
+def test_threat_36_what_is_not_kept_of_a_flood_takes_no_memory() -> None:
+    kept = _Output(1000)
+    tracemalloc.start()
+    try:
+        for _ in range(1000):
+            kept.add(b"x" * 10_000)
+        assert tracemalloc.get_traced_memory()[1] < 200_000
+    finally:
+        tracemalloc.stop()
+    assert len(kept.text()) < 1100
 
 
 def test_a_script_that_floods_for_ever_is_ended_by_its_time(tmp_path: Path) -> None:
