@@ -4,7 +4,8 @@
 
 Wall time of the hook for a one-commit push with the relay's broker up and down, against a bare start of the same
 interpreter; the whole `git push` with and without the hook; and many refs in one push, with and without, and right
-behind another such push, whose events a relay sends meanwhile. The relay is a process of its own, as it is in life.
+behind another such push, whose events a relay sends meanwhile. The relay is a process of its own, that gives way
+(`--background`); the broker is one of this process, and takes its share of the same processors.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Bench:
         broker = f'[broker]\naddress = "{address}"\nbackoff_max = 0.2\n'
         settings.write_text(f'{broker}[outbox]\npath = "{self.spool}"\n[log]\nlevel = "error"\n')
         settings.chmod(0o600)
-        command = [sys.executable, "-m", "deploykit", "relay", "--config", str(settings)]
+        command = [sys.executable, "-m", "deploykit", "relay", "--background", "--config", str(settings)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             assert process.stdout.readline().startswith(b"ready")
