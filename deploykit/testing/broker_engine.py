@@ -28,6 +28,8 @@ from deploykit.testing.stomp_frames import FrameLimits
 _log = logging.getLogger(__name__)
 
 _SWEEP = 0.25  # seconds between two looks for expired messages
+#: Turns of the loop from a connection that asyncio has accepted to `accept` and, being refused, to its end.
+_ACCEPTING = 8
 _CLOSE = 1.0  # seconds given to peers to take their last output
 
 
@@ -90,6 +92,8 @@ class Engine:
     def accept(self, connection: Connection) -> bool:
         """Take a connection in, or say no."""
         self.connections[connection] = None
+        if self.done.done():
+            return False
         return not self.faults.refuse_connections and len(self.connections) <= self.limits.max_connections
 
     def gone(self, connection: Connection) -> None:
@@ -161,13 +165,26 @@ class Engine:
         """Close the port and every connection; with `flush`, output that stands is written first."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
-        if self._server is not None:
-            self._server.close()
         try:
+            if self._server is not None:
+                await self._stop_accepting(self._server)
             if flush and not self._failed and not self.faults.frozen:
                 await self._flush_all()
         finally:
             await self._cut_all(reset=not flush or self._failed)
+
+    async def _stop_accepting(self, server: asyncio.Server) -> None:
+        """Close the port; what asyncio has accepted and not yet handed to us comes through before, and is refused.
+
+        asyncio would leave those sockets open: a server that is closed takes no more connections, not even to end them.
+        """
+        try:
+            for listening in server.sockets:
+                self._loop.remove_reader(listening.fileno())
+            for _ in range(_ACCEPTING):
+                await asyncio.sleep(0)
+        finally:
+            server.close()
 
     async def _flush_all(self) -> None:
         journal = self.router.take_journal()

@@ -62,7 +62,19 @@ class RabbitMQ(BrokerServer):
 
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang expression inside the server and return the result as text (`rabbitmqctl eval`, fast)."""
-        done = subprocess.run(
+        for attempt in range(5):
+            done = self._erl_call(expression)
+            said = done.stdout.decode(errors="replace").strip()
+            if done.returncode == 0 and said.startswith("{ok, ") and said.endswith("}"):
+                return said[5:-1]
+            said = said or done.stderr.decode(errors="replace").strip()
+            if "failed to connect" not in said:
+                break
+            time.sleep(0.2 * (attempt + 1))  # a busy node; nothing was evaluated yet
+        raise BrokerFailed(f"erl_call: {said}\n{self.log_tail()}")
+
+    def _erl_call(self, expression: str) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
             [
                 str(needs("erl_call", package="erlang-base")),
                 *("-address", f"127.0.0.1:{self.dist_port}", "-c", self._cookie, "-timeout", "10", "-e"),
@@ -73,10 +85,6 @@ class RabbitMQ(BrokerServer):
             check=False,
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.directory)},
         )
-        said = done.stdout.decode(errors="replace").strip()
-        if done.returncode != 0 or not (said.startswith("{ok, ") and said.endswith("}")):
-            raise BrokerFailed(f"erl_call: {said or done.stderr.decode(errors='replace').strip()}")
-        return said[5:-1]
 
     def _configure(self) -> None:
         top = self.directory

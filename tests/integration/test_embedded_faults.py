@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import socket
+import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -252,3 +257,32 @@ def test_faults_may_be_set_while_the_broker_is_stopped() -> None:
     with broker, RawStomp(broker.port) as client:
         client.send("CONNECT")
         assert client.silent()
+
+
+def test_a_broker_that_is_killed_while_clients_connect_leaves_no_socket_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel had accepted and the broker not yet seen must be closed too."""
+    left: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: left.append(str(what.exc_value)))
+    storm = threading.Event()
+
+    def connect(port: int) -> None:
+        while not storm.is_set():
+            with contextlib.suppress(OSError), socket.socket() as client:
+                client.settimeout(1)
+                client.connect(("127.0.0.1", port))
+
+    with EmbeddedBroker() as broker:
+        threads = [threading.Thread(target=connect, args=(broker.port,)) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in range(60):
+                broker.restart()
+        finally:
+            storm.set()
+            for thread in threads:
+                thread.join(10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ResourceWarning)
+        gc.collect()
+    assert left == []
