@@ -108,6 +108,7 @@ def test_an_agent_killed_at_any_call_ends_each_command_in_exactly_one_final_repo
     lab = Lab(tmp_path, node)
     for tag in ("v0", "v1", "v2"):  # so many that the next one recycles
         lab.ask(node.request(tag, node.origin.push(tag=tag, files={"index.html": tag})))
+        lab.fetch()
         assert lab.handle() == "Ack"
     files = {"index.html": "v3", "deploy/pre-deploy": "#!/bin/sh\n", "deploy/post-deploy": script}
     request = node.request("v3", node.origin.push(tag="v3", files=files))

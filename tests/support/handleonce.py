@@ -4,6 +4,7 @@
 
 FRAME is a JSON file with `headers` and `body`. What the agent does before and after it is done here too: finish what a
 crash cut off, then handle the delivery. No broker: an unacknowledged command comes again, which is to run this again.
+No fetching either: the mirrors are as they are.
 """
 
 from __future__ import annotations
