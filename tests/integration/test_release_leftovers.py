@@ -158,7 +158,8 @@ def test_a_script_that_is_deaf_to_term_is_killed_with_all_it_started(
     assert entry.trace is not None
     assert (entry.trace.pid, entry.trace.started) == (first, start_of(first))
     started = time.monotonic()
-    assert end_leftover(entry.trace, "post-deploy", grace=0.3) >= 4
+    # The script, its deaf child and the sleeper; whether the short sleeps are counted is a matter of the moment.
+    assert end_leftover(entry.trace, "post-deploy", grace=0.3) >= 3
     assert time.monotonic() - started >= 0.3, "it was asked before it was killed"
     assert not alive(first)
     assert _lock_is_free(stage.base / "running")

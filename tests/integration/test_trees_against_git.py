@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from deploykit.names import ObjectId
 from deploykit.trees import Manifest, TreeRules, WriteOptions, compare, patch_tree, write_tree
 from deploykit.trees.source import Repository
 from tests.support.gitrepo import EXECUTABLE, FILE, GITLINK, SYMLINK, GitRepo, contents
+from tests.support.needs import missing
 
 ANY = TreeRules(symlinks="any")
 
@@ -285,13 +287,15 @@ def test_a_patched_tree_refuses_the_same_as_a_fresh_one(repo: GitRepo, tmp_path:
         patch_tree(source.store, ObjectId(repo.tree_of(second)), tmp_path / "ours", manifest, ANY)
 
 
-def test_a_real_large_repository_comes_out_as_git_writes_it(tmp_path: Path) -> None:
-    """Set DEPLOYKIT_REAL_REPOSITORY to any clone; its HEAD is written by git and by us."""
-    where = os.environ.get("DEPLOYKIT_REAL_REPOSITORY")
-    if not where:
-        pytest.skip("DEPLOYKIT_REAL_REPOSITORY names no repository")
+def test_a_real_repository_comes_out_as_git_writes_it(tmp_path: Path) -> None:
+    """HEAD of this very project, or of the large clone that DEPLOYKIT_REAL_REPOSITORY names, by git and by us."""
+    where = Path(os.environ.get("DEPLOYKIT_REAL_REPOSITORY") or Path(__file__).resolve().parents[2])
+    asked = ["git", "-C", str(where), "rev-parse", "--path-format=absolute", "--git-common-dir"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if found.returncode != 0:
+        missing(f"a git repository at {where} (run the tests from a clone)")
     repo = GitRepo(tmp_path / "unused")
-    repo.path = Path(where)
+    repo.path = Path(found.stdout.strip())
     commit = repo.git("rev-parse", "HEAD").decode().strip()
     raw = TreeRules(symlinks="any", submodules="skip", raw_attributes=("filter", "eol", "ident"))
     with Repository(repo.path) as source:
@@ -303,8 +307,8 @@ def test_a_real_large_repository_comes_out_as_git_writes_it(tmp_path: Path) -> N
     index = {"GIT_INDEX_FILE": str(tmp_path / "theirs.index")}
     differing = sorted(path for path in ours if ours[path] != theirs[path])
     for path in differing:  # only where git turned line ends round, which we were told to leave
-        asked = repo.git("check-attr", "--cached", "eol", "--", os.fsdecode(path), env=index)
-        assert asked.rstrip().endswith(b"eol: crlf"), path
+        eol = repo.git("check-attr", "--cached", "eol", "--", os.fsdecode(path), env=index)
+        assert eol.rstrip().endswith(b"eol: crlf"), path
         assert theirs[path][2].replace(b"\r\n", b"\n") == ours[path][2].replace(b"\r\n", b"\n")
     assert len(differing) < len(ours) / 100
     assert not compare(manifest, tmp_path / "ours")
