@@ -122,7 +122,7 @@ class PackFile:
         Raises:
             KeyError: it is not in this pack.
         """
-        return self.index.object_offset(raw)  # type: ignore[arg-type]
+        return self.index.object_offset(raw)  # type: ignore[arg-type]  # dulwich takes a binary id too
 
     def header(self, pos: int) -> tuple[int, int, int]:
         """Return (kind, size, position after the header)."""
