@@ -308,7 +308,7 @@ def _map_hook(kind: Any, converter: cattrs.Converter) -> Any:
     def hook(value: object, _: type) -> object:
         if not isinstance(value, Mapping):  # a preset's is no dict
             raise _Expected(f"expected a table, not {_kind_of(value)}")
-        return converter.structure(value, dict[key, item])  # type: ignore[valid-type]
+        return converter.structure(value, dict[key, item])  # type: ignore[valid-type]  # both are known only here
 
     return hook
 
@@ -332,7 +332,7 @@ def _list_hook(kind: Any, converter: cattrs.Converter) -> Any:
     def hook(value: object, _: type) -> object:
         if not isinstance(value, list):
             raise _Expected(f"expected a list, not {_kind_of(value)}")
-        return tuple(converter.structure(list(value), list[item]))  # type: ignore[valid-type]
+        return tuple(converter.structure(list(value), list[item]))  # type: ignore[valid-type]  # known only here
 
     return hook
 

@@ -190,7 +190,7 @@ class Completion:
         site.save(state)
         running.journal.finish()
         self.sweep(state)
-        _log.info("%s of %s: %s %s", operation.phase, operation.release, outcome, detail)
+        _log.info("%s of %s: %s%s", operation.phase, operation.release, outcome, f", {detail}" if detail else "")
         return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
 
     def _with_release(self, state: SiteState, entry: Entry, status: Status, detail: str) -> SiteState:

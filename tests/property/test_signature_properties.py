@@ -153,7 +153,7 @@ def test_patterns_agree_with_their_definition(pattern: str, text: str) -> None:
     ["A" * 10_000_000, "=" * 10_000_000, "\0" * 10_000_000, base64.b64encode(b"SSHSIG" + b"\xff" * 9_000_000).decode()],
 )
 def test_a_huge_header_costs_nothing(value: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(SignatureError, match="too long"):
         decode_header(value)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5

@@ -243,6 +243,6 @@ def test_patterns_mean_what_ssh_config_says(patterns: str, text: str, expected: 
 
 
 def test_no_pattern_takes_long() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert not matches(["*a" * 200 + "b"], "a" * 4000)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -144,13 +144,13 @@ def test_without_a_fault_everything_passes_and_ends_in_order(echo: _Echo, proxy:
 def test_latency_delays_each_way_and_does_not_add_up_over_bytes_under_way(
     proxy: FaultProxy, client: socket.socket
 ) -> None:
-    proxy.latency(0.1)
-    assert 0.2 <= _trip(client) < 1.0
-    proxy.latency(0.1, direction="up")
+    proxy.latency(0.4)
+    assert 0.8 <= _trip(client) < 5
+    proxy.latency(0.4, direction="up")
     proxy.latency(0, direction="down")
-    assert 0.1 <= _trip(client, b"x" * 500_000) < 1.0
+    assert 0.4 <= _trip(client, b"x" * 500_000) < 3
     proxy.latency(0)
-    assert _trip(client) < 0.1
+    assert _trip(client) < 0.4
 
 
 def test_jitter_never_reorders(proxy: FaultProxy, client: socket.socket) -> None:
@@ -162,10 +162,10 @@ def test_jitter_never_reorders(proxy: FaultProxy, client: socket.socket) -> None
 
 
 def test_bandwidth_is_kept(proxy: FaultProxy, client: socket.socket) -> None:
-    proxy.bandwidth(100_000, direction="down")
-    assert 0.4 <= _trip(client, b"x" * 50_000) < 2.0
+    proxy.bandwidth(50_000, direction="down")
+    assert 0.8 <= _trip(client, b"x" * 50_000) < 5
     proxy.bandwidth(None)
-    assert _trip(client, b"x" * 50_000) < 0.4
+    assert _trip(client, b"x" * 50_000) < 0.8
 
 
 def test_a_sender_is_pushed_back_when_nothing_passes(proxy: FaultProxy, client: socket.socket) -> None:
@@ -313,7 +313,7 @@ def test_clear_ends_every_condition(proxy: FaultProxy, client: socket.socket) ->
     proxy.clear()
     _trip(client)
     with _dial(proxy) as second:
-        assert _trip(second, b"x" * 10_000) < 1
+        assert _trip(second, b"x" * 10_000) < 5
 
 
 def test_conditions_may_be_set_before_the_start(echo: _Echo) -> None:
