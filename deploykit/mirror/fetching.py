@@ -18,10 +18,11 @@ from deploykit.errors import InvalidName, MirrorCorrupt, OriginError
 from deploykit.mirror import checking, layout, negotiation
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.deadline import Deadline
+from deploykit.mirror.history import History
 from deploykit.mirror.objects import Objects
 from deploykit.mirror.oids import COMMIT, HashKind
 from deploykit.mirror.packfile import IncomingPack, TakenPack
-from deploykit.mirror.policy import History, judge
+from deploykit.mirror.policy import judge
 from deploykit.mirror.protocol import Ahead, Conversation, Dialect, Listing, VersionMismatch
 from deploykit.mirror.refplan import RefPlan, common_prefixes, plan_refs, read_advertised, ref_matcher
 from deploykit.mirror.refstore import RefStore

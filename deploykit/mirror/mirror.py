@@ -19,10 +19,10 @@ from deploykit.mirror.address import parse_address
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.deadline import Deadline
 from deploykit.mirror.fetching import Fetch
+from deploykit.mirror.history import History
 from deploykit.mirror.objects import Objects, StorePerThread
 from deploykit.mirror.oids import COMMIT, KIND_NAMES, TREE
 from deploykit.mirror.packformat import commit_links
-from deploykit.mirror.policy import History
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
 from deploykit.mirror.upkeep import UpkeepResult

@@ -23,7 +23,7 @@ from deploykit.trees.durable import sync_filesystem
 from deploykit.trees.files import Directories, open_directory, put_file, put_symlink, remove_tree
 from deploykit.trees.manifest import MODE, OURS, WIDTH, Rows
 from deploykit.trees.objects import blob_id
-from deploykit.trees.writer import Progress, next_tick
+from deploykit.trees.writer import Progress, next_tick, this_tick
 
 _log = logging.getLogger(__name__)
 
@@ -202,7 +202,7 @@ def finalize(site: Site, name: str, manifest: Manifest, ground: Ground, *, tag: 
         finally:
             os.close(release)
     done = rows.finish(
-        tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=next_tick()
+        tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=this_tick()
     )
     done.save(site.manifest_file(name), durable=False)
     return done

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING, Final, cast
 
 from dulwich.errors import NotCommitError
 from dulwich.objects import Commit, Tag
 
-from deploykit.errors import RefNotFound
+from deploykit.errors import RefNotFound, TreeError
+from deploykit.mirror.history import History
+from deploykit.trees.objects import COMMIT, ObjectReader
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ObjectID
 
-#: Committers' clocks disagree; a commit this much "older" than what is sought may still descend from it.
-_CLOCK_SLACK: Final = 7 * 24 * 3600
 _MAX_TAGS: Final = 10
+_MAX_COMMIT: Final = 64 * 1024 * 1024
 
 
 def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
@@ -41,35 +41,14 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
     """Tell whether `newer` contains `older` in its history (a commit contains itself).
 
-    Walks back from `newer` by date and stops where everything left is clearly older than `older`; unknown commits
-    contain nothing.
+    Commits that are not in the store, or cannot be read, contain nothing.
     """
-    if older == newer:
-        return True
-    try:
-        goal = commit_of(store, older.encode())
-        start = commit_of(store, newer.encode())
-    except RefNotFound:
-        return False
-    floor = goal.commit_time - _CLOCK_SLACK
-    todo = [(-start.commit_time, start.id)]
-    seen = {start.id}
-    while todo:
-        when, oid = heapq.heappop(todo)
-        if oid == goal.id:
-            return True
-        if -when < floor:
-            continue
-        try:
-            parents = commit_of(store, oid).parents
-        except RefNotFound:
-            continue
-        for parent in parents:
-            if parent not in seen:
-                seen.add(parent)
-                try:
-                    time = commit_of(store, parent).commit_time
-                except RefNotFound:
-                    continue
-                heapq.heappush(todo, (-time, parent))
-    return False
+    with ObjectReader(store, max_bytes=_MAX_COMMIT) as reader:
+
+        def find(oid: bytes) -> tuple[int, bytes] | None:
+            try:
+                return COMMIT, reader.read(oid.hex().encode(), COMMIT)
+            except TreeError:
+                return None
+
+        return History(find, reader.oid_length).contains(bytes.fromhex(newer), bytes.fromhex(older))

@@ -1,6 +1,6 @@
 """Is a directory still what its manifest says? One `lstat` per file; only what looks different is read.
 
-A row is proved when mode, size, mtime, ctime and inode are as they were, and its mtime lies before the instant the
+A row is proved when mode, size, mtime, ctime and inode are as they were, and its ctime lies before the instant the
 manifest was taken. Anything else is read and hashed, so a backup that was put back or a `touch` is no difference, and
 an edit that restored the old mtime is one.
 """
@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import stat
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from deploykit.trees.files import open_directory, read_file
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
 from deploykit.trees.objects import blob_id
+
+#: What a row holds, in its order. An inode with the bit that no column has room for is no match, and is read.
+_NOW: Final = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -84,9 +89,8 @@ class _Scan:
         """Compare one directory and what is below it."""
         prefix = where + "/" if where else ""
         known = self._manifest.directories
-        taken = self._manifest.taken_ns
-        paranoid = self._paranoid
-        take = self._left.pop
+        taken = 0 if self._paranoid else self._manifest.taken_ns
+        take, now = self._left.pop, _NOW
         below: list[tuple[str, str]] = []
         doubtful: list[tuple[str, str, os.stat_result]] = []
         with os.scandir(fd) as found:
@@ -95,9 +99,7 @@ class _Scan:
                 row = take(path, None)
                 if row is not None:
                     seen = entry.stat(follow_symlinks=False)
-                    mtime = seen.st_mtime_ns
-                    now = (seen.st_mode, seen.st_size, mtime, seen.st_ctime_ns, seen.st_ino & INODE_MASK)
-                    if now == row and mtime < taken and not paranoid:
+                    if now(seen) == row and seen.st_ctime_ns < taken:
                         continue
                     if not stat.S_ISDIR(seen.st_mode):
                         doubtful.append((path, entry.name, seen))

@@ -222,8 +222,12 @@ def next_tick() -> int:
 
     Whatever is changed after this gets a later stamp than everything written before, so `lstat` cannot miss it.
     """
-    clock = getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME)
-    start = time.clock_gettime_ns(clock)
-    while (now := time.clock_gettime_ns(clock)) <= start:
+    start = this_tick()
+    while (now := this_tick()) <= start:
         time.sleep(0.0005)
     return now
+
+
+def this_tick() -> int:
+    """Return the clock that stamps files. What was written at this tick cannot be proved by `lstat`, and is read."""
+    return time.clock_gettime_ns(getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME))

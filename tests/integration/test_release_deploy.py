@@ -292,6 +292,14 @@ def test_threat_17_a_commit_older_than_the_live_one_is_refused_unless_told(shop:
     assert shop.deploy("v1", old).outcome == "success"
 
 
+def test_threat_17_a_date_in_the_future_does_not_make_an_older_commit_newer(shop: Shop) -> None:
+    now, shop.repo.clock = shop.repo.clock, 4_000_000_000
+    old = shop.commit({"a": b"vulnerable"})
+    shop.repo.clock = now
+    shop.put({"a": b"mended"})
+    assert "is older than" in shop.deploy("v1", old).detail
+
+
 def test_a_commit_of_another_line_is_not_older(shop: Shop) -> None:
     base = shop.commit({"a": b"0"})
     shop.put({"a": b"1"})
