@@ -75,6 +75,7 @@ class Stage:
         """Deploy, kill the process in the middle of the script, and return the script's own process number."""
         with subprocess.Popen(self.argv(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as deploying:
             wait_for(lambda: any(line.startswith("begun") for line in self.lines()), "the script")
+            wait_for(lambda: b'{"runs":' in self.shop.site.journal_file.read_bytes(), "the note of it")
             deploying.kill()
             assert deploying.wait() == -signal.SIGKILL
         pid = int(next(line for line in self.lines() if line.startswith("begun")).split()[1])
