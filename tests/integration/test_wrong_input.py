@@ -118,7 +118,7 @@ def test_a_time_that_nobody_can_wait_for_is_wrong_usage(tmp_path: Path, time: st
         ("hooks", "check", ".", "--timeout", time),
         ("deploy", "shop", "--ref", "v1", "--node", "n1", "--timeout", time),
         ("keepalive", "--every", time),
-        ("mirror", "sync", "mirror", "https://git.example.org/shop.git", "--deadline", time),
+        ("mirror", "sync", "https://git.example.org/shop.git", "mirror", "--deadline", time),
         ("relay", "--deadline", time),
     ):
         refused(run(*words, cwd=tmp_path), 2, f"Invalid value for '{words[-2]}'", time)
