@@ -177,8 +177,8 @@ def _of_git(config: Iterable[tuple[str, str]]) -> dict[str, object]:
             table[name] = values
         elif kind == _FLAG and word in _WORDS:
             table[name] = _WORDS[word]
-        elif kind == _SECONDS and word.isdecimal():
-            table[name] = int(word)
+        elif kind == _SECONDS and word.replace(".", "", 1).isdecimal():
+            table[name] = float(word)
         else:
             table[name] = values[-1]
     return table | ({"topics": topics} if topics else {})
@@ -241,8 +241,13 @@ def _topics(value: object) -> TopicMap:
     for name, topic in value.items():
         if name not in known:
             raise ValueError(f"{name}: unknown topic (known: {', '.join(sorted(known))})")
-        if not isinstance(topic, dict if name == "notices" else str):
-            raise TypeError(f"{name}: expected {'a table' if name == 'notices' else 'a destination'}")
+        if name == "notices" and not isinstance(topic, dict):
+            raise TypeError("notices: expected a table")
+        told = {f"notices.{kind}": each for kind, each in topic.items()} if name == "notices" else {name: topic}
+        for where, each in told.items():
+            may_be_empty = where in ("build_success", "build_failure")  # then `build` is meant
+            if not isinstance(each, str) or not each.isprintable() or not (each or may_be_empty):
+                raise ValueError(f"{where}: expected a destination, e.g. /topic/deploykit.source")
     filled: dict[str, Any] = with_preset(value)
     return TopicMap(**filled)
 

@@ -165,14 +165,13 @@ def _hooks_of(git_dir: Path) -> Path:
             cwd=git_dir,
             env=env,
             capture_output=True,
-            text=True,
             check=False,
         )
     except OSError as error:
         raise InstallError(f"cannot run git: {error.strerror}", "apt-get install git") from error
     if done.returncode != 0:
-        raise InstallError(f"git does not take {git_dir}: {done.stderr.strip()}")
-    hooks = git_dir / done.stdout.rstrip("\n")
+        raise InstallError(f"git does not take {git_dir}: {os.fsdecode(done.stderr).strip()}")
+    hooks = git_dir / os.fsdecode(done.stdout).rstrip("\n")  # the bytes of a path need not be UTF-8
     if not hooks.resolve().is_relative_to(git_dir.resolve()):
         raise InstallError(
             f"git takes the hooks of {git_dir} from {hooks}, which other repositories may use too",

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from deploykit.cli.options import config_option, load
+from deploykit.cli.options import Seconds, config_option, load
 
 
 @click.command()
 @click.argument("destinations", nargs=-1)
 @click.option("--once", is_flag=True, help="Send one to each and end (for cron), instead of going on.")
-@click.option("--every", type=click.FloatRange(min=1), help="Seconds between two rounds; default from the settings.")
+@click.option("--every", type=Seconds(1), help="Seconds between two rounds; default from the settings.")
 @config_option
 @click.pass_context
 def keepalive(

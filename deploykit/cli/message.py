@@ -77,9 +77,9 @@ def encode(
             id=message_id,
             correlation_id=correlation_id,
         )
+        frame = codec.encode(made, legacy=legacy)
     except MessageError as error:  # the bytes came from nobody else: they were asked for like this
         raise UsageError(error.problem, error.remedy, problems=error.problems) from error
-    frame = codec.encode(made, legacy=legacy)
     if as_json:
         print_json({"headers": dict(frame.headers), "body": frame.body.decode()})
         return
@@ -141,6 +141,8 @@ def schema(*, type_name: str | None, write: Path | None, as_json: bool) -> None:
     from deploykit.messages import BY_TYPE
     from deploykit.wire import schema as schemas
 
+    if write is not None and type_name is not None:
+        raise UsageError("--write updates the files of all types", f"leave out {ascii(type_name)[:60]}")
     if write is not None:
         changed = schemas.updates({file.name: file.read_text(errors="replace") for file in write.glob("*.json")})
         for name, text in changed.items():

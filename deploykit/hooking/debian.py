@@ -162,11 +162,13 @@ def _include(upload: Upload, control: Control, settings: HookSettings, environ: 
 
 
 def _held(control: Control, distribution: str, settings: HookSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Ask which versions of a package a distribution has."""
+    """Ask which versions of a package a distribution has; one built for another architecture is marked so, for the
+    same version `all` and `amd64` are two packages, and reprepro keeps the first of them."""
     which = () if control.architecture == "all" else ("--architecture", control.architecture)
-    words = (*which, "--list-format", "${version}\\n", "list", distribution, control.name)
-    listed = _reprepro(words, settings, environ).decode("utf-8", "replace").split()
-    return tuple(dict.fromkeys(listed))
+    words = (*which, "--list-format", "${version} ${architecture}\\n", "list", distribution, control.name)
+    listed = _reprepro(words, settings, environ).decode("utf-8", "replace").splitlines()
+    pairs = (line.partition(" ") for line in listed if line)
+    return tuple(dict.fromkeys(v if arch == control.architecture else f"{v} ({arch})" for v, _, arch in pairs))
 
 
 def _reprepro(words: Sequence[str], settings: HookSettings, environ: Mapping[str, str]) -> bytes:

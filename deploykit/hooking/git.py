@@ -127,8 +127,9 @@ def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
     return False
 
 
-#: Characters of commit messages in one event of the original's form, whose JSON makes twelve bytes of an emoji.
-_LEGACY_TEXT = 70_000
+#: Characters of commit messages in one event of the original's form, whose JSON makes twelve bytes of an emoji; there
+#: is room beside them for 50 titles and authors of nothing else.
+_LEGACY_TEXT = 60_000
 
 
 def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str, *, legacy: bool) -> list[RefUpdated]:

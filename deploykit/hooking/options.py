@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,17 +21,21 @@ def parse_words(argv: Sequence[str], usage: str) -> Words:
     """Take `--config FILE` out of the arguments.
 
     Raises:
-        HookError: an option without its value.
+        HookError: an option without its value, or there is no such file: going on without what was asked for would
+            queue elsewhere, and unsigned.
     """
+    given = False
     config, rest = SYSTEM_FILE, list[str]()
     words = iter(argv)
     for word in words:
         if word == "--config":
-            config = next(words, "")
+            config, given = next(words, ""), True
         elif word.startswith("--config="):
-            config = word.partition("=")[2]
+            config, given = word.partition("=")[2], True
         else:
             rest.append(word)
     if not config.startswith("/"):
         raise HookError("--config needs an absolute path", f"usage: {usage}")
+    if given and not os.path.exists(config):
+        raise HookError(f"there is no {config}", "correct --config")
     return Words(config, tuple(rest))

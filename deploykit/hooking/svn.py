@@ -23,7 +23,8 @@ from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.base import new_id
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
 
-_PROJECTS = 1000
+#: How many projects one event names, and in how many characters: with all else that it tells, they fit a message.
+_PROJECTS, _PROJECT_TEXT = 1000, 100_000
 
 
 class Info(NamedTuple):
@@ -75,7 +76,7 @@ def message_of(
         log=told.log[:COMMIT_TEXT],
         dirs=tuple([line for line in listed if len(line) <= DIR_TEXT][:DIRS_TOLD]),
         dir_count=len(listed),
-        projects=svn_projects(changed_dirs(changed), layout)[:_PROJECTS],
+        projects=fitting(svn_projects(changed_dirs(changed), layout)),
     )
     return message, notes
 
@@ -92,6 +93,17 @@ def _look(path: str, revision: int, deadline: float, environ: Mapping[str, str])
         ]
         info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
     return info, dirs, changed
+
+
+def fitting(projects: Sequence[str]) -> tuple[str, ...]:
+    """Take as many projects as one message can name. A directory's name may be of any length."""
+    kept = list[str]()
+    left = _PROJECT_TEXT
+    for project in projects:
+        if len(project) <= left and len(kept) < _PROJECTS:
+            kept.append(project)
+            left -= len(project)
+    return tuple(kept)
 
 
 def changed_dirs(changed: str) -> list[str]:

@@ -77,7 +77,8 @@ class RefUpdated(Message):
     def summary(self) -> str:
         who = f" by {self.pusher}" if self.pusher else ""
         count = f", {self.commit_count} commits" if self.commit_count > 1 else ""
-        head = f": {self.commits[0].message.partition(chr(10))[0]}" if self.commits else ""
+        title = self.commits[0].message.partition("\n")[0] if self.commits else ""
+        head = f": {title}" if title else ""
         at = "" if is_zero(self.new) else f" {self.new[:12]}"
         return one_line(f"[{self.repo}] {short_ref(self.ref)} {self.kind}{at}{who}{count}{head}")
 
@@ -108,7 +109,8 @@ class RevisionCommitted(Message):
     def summary(self) -> str:
         who = f" by {self.author}" if self.author else ""
         where = f" in {', '.join(self.projects[:5])}" if self.projects else ""
-        head = f": {self.log.partition(chr(10))[0]}" if self.log else ""
+        title = self.log.partition("\n")[0]
+        head = f": {title}" if title else ""
         return one_line(f"[{self.repo}] r{self.revision}{where}{who}{head}")
 
 

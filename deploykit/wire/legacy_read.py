@@ -121,7 +121,7 @@ def _head(text: str) -> tuple[dict[str, str], str]:
 
 # -- Jenkins, packages, access -----------------------------------------------------------------------------------------
 
-_JOB_SUBJECT = re.compile(r"(?:Begin|Complete|Fail) job ([0-9]{0,12}) - \[")
+_JOB_SUBJECT = re.compile(r"(?:Begin|Complete|Fail) job ([0-9]{0,15}) - \[")
 
 
 def _job(subject: str) -> tuple[str, str, str, str]:
@@ -129,8 +129,9 @@ def _job(subject: str) -> tuple[str, str, str, str]:
     start = _JOB_SUBJECT.match(subject)
     if not start:
         return "", "", "", ""
-    job, _, built = subject[start.end() :].rpartition("]")
-    branch, _, commit = built.strip().partition(" ")
+    # A branch may hold a bracket, but no blank.
+    job, _, built = f"{subject[start.end() :]} ".rpartition("] ")
+    branch, _, commit = built.partition(" ")
     return start[1], job, branch, commit.strip()
 
 
@@ -156,7 +157,11 @@ def _build(head: Mapping[str, str], _rest: str, subject: str, envelope: dict[str
 
 
 def _branch(text: str) -> RefName | None:
-    return or_else(parse_ref_name, text if text.startswith("refs/") else f"refs/heads/{text}", None)
+    """Read what the git plugin calls a branch: `main`, `tags/v1`, or a full name; no branch at all is `detached`."""
+    if text in ("detached", "HEAD"):
+        return None
+    start = "" if text.startswith("refs/") else "refs/" if text.startswith("tags/") else "refs/heads/"
+    return or_else(parse_ref_name, start + text, None)
 
 
 _DEB = re.compile(r"([^_]+)_([^_]+)_([^_]+)\.u?deb\Z")

@@ -51,12 +51,10 @@ def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dic
         new=new,
         **envelope,
     )
-    if is_zero(new):
-        return message
     payload = _payload(rest, head)
     if payload is not None:
         return _with_payload(message, payload)
-    commits = _commits(rest)
+    commits = () if is_zero(new) else _commits(rest)
     return attrs.evolve(message, commits=commits[:COMMITS_TOLD], commit_count=len(commits))
 
 
@@ -122,8 +120,10 @@ def _text(value: object) -> str:
 
 
 # A commit as the hook wrote it (` SHA`, its message to the end), and as webhooks did (` commit SHA`, a tab before it).
-_HOOK_COMMIT = re.compile(r" ?([0-9a-f]{40,64})\nAuthor: *+([^\n]*+)\nDate: *+([^\n]*+)\n\n?")
-_WEB_COMMIT = re.compile(r"^ commit ([0-9a-f]{40,64})\nAuthor: *+([^\n]*+)\nDate: *+([^\n]*+)\n\t?", re.MULTILINE)
+_HOOK_COMMIT = re.compile(r" ?([0-9a-f]{40,64})[ \t]*+\n(?:Author: *+([^\n]*+)\n)?(?:Date: *+([^\n]*+)\n)?")
+_WEB_COMMIT = re.compile(
+    r"^ commit ([0-9a-f]{40,64})[ \t]*+\nAuthor: *+([^\n]*+)\nDate: *+([^\n]*+)\n\t?", re.MULTILINE
+)
 
 
 def _commits(rest: str) -> tuple[Commit, ...]:
@@ -140,13 +140,15 @@ def _told(start: re.Match[str], message: str) -> Commit | None:
         commit = parse_object_id(start[1])
     except DeploykitError:
         return None
-    return Commit(
-        id=commit, author=start[2][:NAME_TEXT], time=start[3][:NAME_TEXT], message=message.strip("\n")[:COMMIT_TEXT]
-    )
+    author, time = ((said or "").strip()[:NAME_TEXT] for said in start.groups()[1:])
+    return Commit(id=commit, author=author, time=time, message=message.strip("\n")[:COMMIT_TEXT])
 
 
 # -- SVN ---------------------------------------------------------------------------------------------------------------
 
+#: Where the directories begin, and where they end: at once, in a revision that changed none.
+_SVN_DIRS = re.compile(r"^Dirs:[ \t]*\n", re.MULTILINE)
+_SVN_BLANK = re.compile(r"^[ \t]*\n", re.MULTILINE)
 _SVN_ESCAPE = re.compile(r"\{U\+([0-9A-F]{4,6})\}")
 _SVN_DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[ T]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]+)? ?(Z|[+-][0-9]{2}):?([0-9]{2})?"
@@ -155,10 +157,8 @@ _SVN_DATE = re.compile(
 
 def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
     """Read what an SVN hook said."""
-    about, found, tail = rest.partition("\nDirs:\n")
-    if not found:
-        about, tail = rest, ""
-    listed, _, log = tail.partition("\n\n")
+    about, tail = [*_SVN_DIRS.split(rest, 1), ""][:2]
+    listed, log = [*_SVN_BLANK.split(tail, 1), ""][:2]
     dirs = [_unescaped(line) for line in listed.split("\n") if line.strip()]
     said: dict[str, list[str]] = {"Author": [], "Date": [], "Project": []}
     for line in about.split("\n", 2000)[:2000]:

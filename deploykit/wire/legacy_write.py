@@ -33,7 +33,7 @@ from deploykit.messages import (
     RevisionCommitted,
     one_line,
 )
-from deploykit.names import is_zero, short_ref
+from deploykit.names import RefName, is_zero, short_ref
 from deploykit.wire import envelope, writing
 from deploykit.wire.frame import Frame, quoted, sendable, spoken
 from deploykit.wire.legacy_read import HUMAN_SUBJECT
@@ -64,9 +64,9 @@ def encode_legacy(message: Message) -> Frame:
         case BuildStarted() | BuildFinished():
             subject, body = _build(message)
         case PackagePublished():
-            file = message.file or f"{message.name}_{message.version}_{message.architecture}.deb"
+            file = _file(message.file) or _file(f"{message.name}_{message.version}_{message.architecture}.deb")
             subject = spoken(one_line(f"Package update [{file}]"))
-            body = f"package: {one_line(file)}\n{_quiet(message.detail)}\n"
+            body = f"package: {file}\n{_quiet(message.detail)}\n"
         case AccessGrantRequested():
             subject, body = _access(message)
         case Notice():
@@ -119,6 +119,10 @@ def _quiet_line(line: str) -> str:
     shown = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]", " ", line)
     key, colon, rest = shown.partition(":")
     return f"{key} -{rest}" if colon and key.strip().lower() in _READ_KEYS else shown
+
+
+def _file(name: str) -> str:
+    return one_line(name).rpartition("/")[2].strip()
 
 
 # -- git and SVN -------------------------------------------------------------------------------------------------------
@@ -197,10 +201,18 @@ def _build(message: Build) -> tuple[str, str]:
     verb, status = "Begin", "Start job"
     if isinstance(message, BuildFinished):
         verb, status = ("Complete", "Success") if message.outcome == "success" else ("Fail", "Cake")
-    branch = f"{message.repo}/{short_ref(message.ref)}" if message.ref else ""
+    branch = f"{message.repo}/{_branch(message.ref)}" if message.ref else ""
     job = spoken(one_line(message.job))
     subject = f"{verb} job {message.number or ''} - [{job}] {branch} {message.commit or ''}"
     return subject, f"Repo: {message.repo}\nURL: {one_line(message.url, 2000)}\nStatus: {status}\n"
+
+
+def _branch(ref: RefName) -> str:
+    """Call a ref what the git plugin calls it: `main`, `tags/v1`; in full where that would be read as another one."""
+    name = short_ref(ref)
+    if ref.startswith("refs/tags/"):
+        return f"tags/{name}"
+    return str(ref) if name.startswith(("refs/", "tags/")) or name in ("detached", "HEAD") else name
 
 
 def _access(message: AccessGrantRequested) -> tuple[str, str]:

@@ -61,7 +61,12 @@ def _value(shape: Shape, name: str, text: str, now: datetime) -> object:
     if isinstance(shape, Maybe):
         return None if text == "null" else _value(shape.item, name, text, now)
     if isinstance(shape, Leaf) and shape.check is shapes.moment and (ahead := _AHEAD.match(text)):
-        return moment_text(now + timedelta(seconds=int(ahead[1]) * _SECONDS[ahead[2]]))
+        try:
+            return moment_text(now + timedelta(seconds=int(ahead[1]) * _SECONDS[ahead[2]]))
+        except OverflowError:
+            raise UsageError(f"{name}: {text} lies after the last year there is", "times end in 9999") from None
+    if not text.isascii() and text != text.encode("utf-8", "replace").decode():
+        raise UsageError(f"{name}: the value is not UTF-8", "messages are")
     if _is_text(shape):
         return text
     if isinstance(shape, ListOf) and _is_text(shape.item) and not text.startswith("["):

@@ -71,6 +71,8 @@ class SigningKey:
         try:
             key = serialization.load_ssh_private_key(data, secret or None)
         except TypeError:
+            if secret:
+                raise KeyFileError("the private key has no passphrase, but one was given", "leave it out") from None
             raise KeyFileError("the private key is protected by a passphrase", "give its passphrase") from None
         except UnsupportedAlgorithm:
             if secret and not _has_bcrypt():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.messages import RefUpdated
-from deploykit.messages.source import COMMIT_TEXT
+from deploykit.messages.source import COMMIT_TEXT, NAME_TEXT
 from deploykit.names import ZERO_ID
 from tests.support.hookworld import World, lines
 
@@ -316,6 +316,17 @@ def test_a_push_of_ten_thousand_commits(world: World) -> None:
     (event,) = push(world, work, "main")
     assert (event.commit_count, len(event.commits)) == (10_000, 50)
     assert [c.message for c in event.commits] == [f"n{n:05}" for n in range(9_999, 9_949, -1)]
+
+
+@pytest.mark.parametrize("legacy", ["true", "false"])
+def test_the_longest_texts_of_fifty_commits_fit_a_message(world: World, legacy: str) -> None:
+    work = world.clone(world.origin(settings=f"legacy = {legacy}\n"))
+    text = "\U0001f389" * COMMIT_TEXT
+    head = f"commit refs/heads/main\ncommitter {text[:NAME_TEXT]} <a@b>"
+    one = f"{head} 1600000000 +0000\ndata {len(text.encode())}\n{text}\n"
+    import_commits(world, work, one * 50)
+    (event,) = push(world, work, "main")
+    assert (event.commit_count, len(event.commits)) == (50, 50)
 
 
 def test_a_push_of_two_thousand_refs_reads_them_with_one_git(world: World) -> None:

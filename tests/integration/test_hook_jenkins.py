@@ -244,6 +244,14 @@ def test_wrong_use_is_one_line_and_fails_no_build(
     assert says in line
 
 
+def test_settings_that_are_named_and_not_there_are_told_and_not_done_without(world: World, notify: Path) -> None:
+    (world.root / "hooks.toml").unlink()
+    (line,) = run(world, notify, "success", env=FREESTYLE | {"HOME": str(world.root)})
+    assert f"nothing queued: there is no {world.root}/hooks.toml" in line
+    done = world.deploykit("hooks", "check", "--kind", "jenkins", "--config", world.root / "hooks.toml", notify)
+    assert (done.returncode, f"'{world.root}/hooks.toml' does not exist" in done.stderr) == (2, True)
+
+
 def test_help_says_how_it_is_called(world: World, notify: Path) -> None:
     done = world.run(notify, "--help")
     assert done.returncode == 0

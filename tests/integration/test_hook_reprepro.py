@@ -46,9 +46,11 @@ class Repository:
         assert done.returncode == 0, done.stderr
         self.script = world.root / "bin" / "reprepro-incoming"
 
-    def package(self, name: str = "hello", version: str = "1:1.0-1", *, to: str = "stable", more: str = "") -> Path:
+    def package(
+        self, name: str = "hello", version: str = "1:1.0-1", *, to: str = "stable", more: str = "", arch: str = "all"
+    ) -> Path:
         """Build a package into incoming."""
-        deb = build_package(self.world.root / "build", name, version, more)
+        deb = build_package(self.world.root / "build", name, version, more, arch)
         target = self.incoming / to / deb.name
         shutil.move(deb, target)
         if self.world.is_root:
@@ -69,15 +71,16 @@ class Repository:
         return sorted(str(p.relative_to(where)) for p in where.rglob("*.deb"))
 
 
-def build_package(where: Path, name: str, version: str, more: str = "") -> Path:
+def build_package(where: Path, name: str, version: str, more: str = "", arch: str = "all") -> Path:
     """Build a small package with dpkg-deb."""
     program = needs("dpkg-deb", package="dpkg")
     tree = where / "tree"
     shutil.rmtree(where, ignore_errors=True)
     (tree / "DEBIAN").mkdir(parents=True)
-    fields = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: A <a@example.org>\nSection: misc\n"
+    fields = f"Package: {name}\nVersion: {version}\nArchitecture: {arch}\n"
+    fields += "Maintainer: A <a@example.org>\nSection: misc\n"
     (tree / "DEBIAN" / "control").write_text(f"{fields}Priority: optional\nDescription: x{more}\n")
-    target = where / f"{name}_{version.partition(':')[2] or version}_all.deb"
+    target = where / f"{name}_{version.partition(':')[2] or version}_{arch}.deb"
     subprocess.run([program, "--root-owner-group", "-b", str(tree), str(target)], check=True, capture_output=True)
     return target
 
@@ -128,6 +131,20 @@ def test_an_older_package_that_reprepro_leaves_out_is_not_told_as_published(worl
     assert repository.files(repository.incoming) == [f"stable/{old.name}"]
     assert [(e.name, e.version) for e in world.events()] == [("hello", "2.0")]
     assert repository.listed() == ["hello 2.0"]
+
+
+@pytest.mark.parametrize(("first", "second"), [("amd64", "all"), ("all", "amd64")])
+def test_a_version_that_is_there_for_another_architecture_is_not_told_as_published(
+    world: World, first: str, second: str
+) -> None:
+    """reprepro keeps the one it has, and ends well."""
+    repository = Repository(world)
+    repository.package("hello", "2.0", arch=first)
+    repository.run()
+    late = repository.package("hello", "2.0", arch=second)
+    says = f"deploykit: stable/{late.name} stays in incoming: reprepro left it out: stable has hello 2.0 ({first})"
+    assert lines(repository.run()) == [says]
+    assert [e.architecture for e in world.events()] == [first]
 
 
 def test_a_package_that_is_still_being_copied_waits(world: World) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from deploykit.hooking.svn import changed_dirs, parse_date, parse_info
+from deploykit.hooking.svn import changed_dirs, fitting, parse_date, parse_info
 from deploykit.messages import RevisionCommitted
-from deploykit.wire import decode
+from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT
+from deploykit.names import RepoName
+from deploykit.wire import decode, encode
 from tests.support.hookworld import World, lines
 from tests.support.needs import needs
 
@@ -267,6 +269,20 @@ def test_a_hook_that_was_there_is_kept_and_runs_first_with_the_same_arguments(wo
 def test_directories_are_read_from_what_changed() -> None:
     text = "A   a/trunk/\nU   a/trunk/f\n_U  b/\nUU  c/d/e f\nD   top\nA + x/y/\n"
     assert changed_dirs(text) == ["a/trunk/", "b/", "c/d/", "/", "x/y/"]
+
+
+@pytest.mark.parametrize("length", [1, 190, 5000, 200_000])
+def test_projects_and_directories_of_the_longest_names_fit_a_message(length: int) -> None:
+    projects = tuple(f"{number:03}{'🎉' * length}" for number in range(999))
+    dirs = tuple("🎉" * (DIR_TEXT - 1) + "/" for _ in range(DIRS_TOLD))
+    event = RevisionCommitted(
+        repo=RepoName("web"), revision=1, author="🎉" * NAME_TEXT, log="\x01" * COMMIT_TEXT, dirs=dirs, dir_count=999,
+        projects=fitting((*projects, "web")),
+    )  # fmt: skip
+    assert event.projects[-1] == "web"
+    assert len(event.projects) == 1 + min(999, 99_997 // (length + 3))
+    assert encode(event).body
+    assert encode(event, legacy=True).body
 
 
 @pytest.mark.parametrize(

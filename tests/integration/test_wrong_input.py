@@ -112,6 +112,18 @@ def test_a_hook_is_not_installed_where_there_is_no_repository(tmp_path: Path, ki
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("time", ["nan", "inf", "-1", "soon"])
+def test_a_time_that_nobody_can_wait_for_is_wrong_usage(tmp_path: Path, time: str) -> None:
+    for words in (
+        ("hooks", "check", ".", "--timeout", time),
+        ("deploy", "shop", "--ref", "v1", "--node", "n1", "--timeout", time),
+        ("keepalive", "--every", time),
+        ("mirror", "sync", "https://git.example.org/shop.git", "mirror", "--deadline", time),
+        ("relay", "--deadline", time),
+    ):
+        refused(run(*words, cwd=tmp_path), 2, f"Invalid value for '{words[-2]}'", time)
+
+
 def test_an_unknown_command_or_option_is_wrong_usage(tmp_path: Path) -> None:
     for words in (("frobnicate",), ("watch", "--frobnicate")):
         done = run(*words, cwd=tmp_path)

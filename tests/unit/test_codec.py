@@ -241,6 +241,12 @@ def test_a_summary_is_one_line_whatever_is_in_it() -> None:
     assert len(summary) <= 300
 
 
+def test_the_summary_of_a_commit_without_a_message_ends_before_the_colon() -> None:
+    told = push(pusher="ann")
+    bare = attrs.evolve(told.commits[0], message="")
+    assert attrs.evolve(told, commits=(bare,)).summary.endswith(" by ann")
+
+
 def test_plain_shows_a_message_as_json_without_its_secrets() -> None:
     described = NodeDescribed(node=NodeName("n"), facts={"os": "debian"}, time=WHEN)
     shown = plain(described)

@@ -45,6 +45,7 @@ def test_the_repository_wins_over_the_system_and_git_config_over_both(system: Pa
         ("legacy", "off", "legacy", False),
         ("signingkey", "/k", "signing_key", "/k"),
         ("timeout", "30", "timeout", 30.0),
+        ("timeout", "0.5", "timeout", 0.5),
         ("refs", "refs/notes/*", "refs", ("refs/notes/*",)),
         ("relay", "", "relay", ""),
     ],
@@ -70,6 +71,25 @@ def test_all_mistakes_are_told_at_once(system: Path) -> None:
     assert [p for p in problems if p.startswith(f"{system}: ")] == list(problems[:4])
     assert problems[4].startswith("git config deploykit: strict: expected true or false")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "where"),
+    [
+        ('source = ""', "source"),
+        ('source = "/topic/a\\nb"', "source"),
+        ('notice = " \\u0000"', "notice"),
+        ("notices = { git = 5 }", "notices.git"),
+        ('notices = { git = "" }', "notices.git"),
+    ],
+)
+def test_a_destination_that_nothing_can_be_sent_to_is_a_mistake(system: Path, table: str, where: str) -> None:
+    system.write_text(f'[topics]\nbuild_success = ""\n{table}\n')
+    with pytest.raises(SettingsError) as caught:
+        load(system)
+    assert caught.value.problems == (
+        f"{system}: topics: {where}: expected a destination, e.g. /topic/deploykit.source",
+    )
 
 
 def test_legacy_goes_to_the_originals_topics_unless_others_are_named(system: Path) -> None:

@@ -42,6 +42,13 @@ def test_the_script_gets_the_interpreter_of_this_installation(origin: Path) -> N
     assert started.stderr == b"deploykit: 0 events queued\n"
 
 
+def test_a_repository_whose_path_is_not_utf8_gets_its_hook(origin: Path) -> None:
+    odd = origin.with_name("l\udcff.git")
+    origin.rename(odd)
+    assert installer.install(odd).path == odd / "hooks" / "post-receive"
+    assert installer.uninstall(odd).change == "removed"
+
+
 def test_installing_again_changes_nothing(origin: Path) -> None:
     installer.install(origin)
     before, moment = snapshot(origin), (origin / "hooks" / "post-receive").stat().st_mtime_ns

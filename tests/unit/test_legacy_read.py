@@ -72,6 +72,26 @@ def test_a_deleted_ref_is_told_as_deleted() -> None:
     assert message.commits == ()
 
 
+def test_a_deleted_ref_tells_who_deleted_it() -> None:
+    message = ref_updated(git(new=ZERO, rest=json_line(after=ZERO, commits=[])))
+    assert (message.kind, message.pusher, message.commits) == ("deleted", "Ann Example", ())
+
+
+@pytest.mark.parametrize(
+    ("rest", "author", "time"),
+    [
+        (HEAD.replace("\n", " \n", 3), "Ann <ann@example.org>", "Thu Apr 19 10:00:00 2012 +0100"),
+        (f" {NEW}\nDate: today\n\nFix it\n\nMore words.\n", "", "today"),
+        (f" {NEW}\nAuthor: Ann\n\nFix it\n\nMore words.\n", "Ann", ""),
+        (f" {NEW}\n\nFix it\n\nMore words.\n", "", ""),
+    ],
+    ids=["blanks-at-the-ends", "no-author", "no-date", "neither"],
+)
+def test_a_head_commit_is_told_with_what_there_is_of_it(rest: str, author: str, time: str) -> None:
+    (commit,) = ref_updated(git(rest=rest)).commits
+    assert (commit.id, commit.author, commit.time, commit.message) == (NEW, author, time, "Fix it\n\nMore words.")
+
+
 def test_a_created_tag_is_told_as_created() -> None:
     assert ref_updated(git(old=ZERO, ref="refs/tags/v1", rest=HEAD)).kind == "created"
 
@@ -223,6 +243,27 @@ def test_an_svn_revision_is_told_whole() -> None:
     assert message.log == "Say it\n\nrepo: evil"
 
 
+def test_the_log_of_a_revision_that_changed_no_directory_is_no_directory() -> None:
+    message = revision(svn(dirs="", log="Say it\n\nmore\n"))
+    assert (message.dirs, message.dir_count, message.log) == ((), 0, "Say it\n\nmore")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        svn().replace("Dirs:", "Dirs: "),
+        svn().replace("src/\n\n", "src/\n \n"),
+        svn().replace("\n\nDirs", "\n \nDirs"),
+        svn().replace("\n", "\r\n"),
+        "repo: code\nrevname: 4711\nDirs:\nweb/trunk/src/\n\nSay it\n",
+    ],
+    ids=["after-dirs", "before-the-log", "before-dirs", "crlf", "nothing-else"],
+)
+def test_blanks_and_missing_lines_cost_a_revision_neither_directories_nor_log(body: str) -> None:
+    message = revision(body)
+    assert (message.dirs, message.projects, message.log) == (("web/trunk/src/",), ("web",), "Say it")
+
+
 def test_a_revision_that_touches_several_projects_tells_all_of_them() -> None:
     message = revision(svn(project="api", dirs="web/trunk/src/\nlib/api/trunk/\nbackend/branches/b1/x/\n"))
     assert message.projects == ("web", "api", "backend")
@@ -286,6 +327,24 @@ def test_a_build_of_something_without_branch_or_commit_is_understood() -> None:
     message = jenkins("Success", "Complete job 7 - [svn-job]  ", repo="")
     assert isinstance(message, BuildFinished)
     assert (message.job, message.repo, message.ref, message.commit) == ("svn-job", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("built", "ref", "commit"),
+    [
+        ("shop/main", "refs/heads/main", None),
+        (f" {NEW}", None, NEW),
+        (f"detached {NEW}", None, NEW),
+        (f"shop/tags/v1 {NEW}", "refs/tags/v1", NEW),
+        (f"shop/a]b {NEW}", "refs/heads/a]b", NEW),
+    ],
+)
+def test_a_builds_branch_and_commit_are_not_taken_for_each_other(
+    built: str, ref: str | None, commit: str | None
+) -> None:
+    message = jenkins("Success", f"Complete job 7 - [folder/job] {built}")
+    assert isinstance(message, BuildFinished)
+    assert (message.job, message.ref, message.commit) == ("folder/job", ref, commit)
 
 
 def test_a_build_whose_subject_was_lost_is_named_by_its_body() -> None:

@@ -146,6 +146,18 @@ def test_builds_are_written_as_the_helper_wrote_them(message: Message, verb: str
     assert as_the_original_reads(frame.body)["Status"] == [status]
 
 
+@pytest.mark.parametrize(
+    "ref",
+    [None, "refs/tags/v1", "refs/heads/tags/v1", "refs/heads/refs/tags/v1", "refs/notes/x", "refs/heads/HEAD"],
+)
+def test_a_build_of_any_ref_is_read_back_as_of_that_ref(ref: str | None) -> None:
+    built = RefName(ref) if ref else None
+    frame = encode(BuildFinished(job="a]b", number=7, repo=REPO, ref=built, commit=NEW, outcome="success"), legacy=True)
+    again = decode(frame.headers, frame.body)
+    assert isinstance(again, BuildFinished)
+    assert (again.job, again.number, again.ref, again.commit) == ("a]b", 7, ref, NEW)
+
+
 def test_the_access_daemon_gets_the_three_lines_it_wants() -> None:
     grant = AccessGrantRequested(site=SiteName("intranet"), user="jane", password="c4nary: x")
     frame = encode(grant, legacy=True)
@@ -167,6 +179,14 @@ def test_a_package_is_written_by_its_file_name_and_its_subject_has_no_colon() ->
     )
     assert frame.body == b"package: shop_1.0_all.deb\npackage - x\nok\n"
     assert frame.headers["subject"] == "Package update [shop_1.0_all.deb]"
+
+
+@pytest.mark.parametrize("file", [" ", "\x00", "x/", "pool/shop_1.0_all.deb"])
+def test_a_package_is_written_so_that_it_can_be_read_whatever_its_file_is_called(file: str) -> None:
+    frame = encode(PackagePublished(name="shop", version="1.0", architecture="all", file=file), legacy=True)
+    again = decode(frame.headers, frame.body)
+    assert isinstance(again, PackagePublished)
+    assert (again.name, again.version, again.file) == ("shop", "1.0", "shop_1.0_all.deb")
 
 
 @pytest.mark.parametrize(
@@ -211,7 +231,11 @@ def test_names_that_nobody_parsed_do_not_become_lines(message: Message) -> None:
         encode(message, legacy=True)
 
 
-@pytest.mark.parametrize("message", [push(), svn(), svn(projects=("web",))], ids=["push", "svn-many", "svn-one"])
+@pytest.mark.parametrize(
+    "message",
+    [push(), push(new=ObjectId("0" * 40), commits=(), commit_count=0), svn(), svn(projects=("web",))],
+    ids=["push", "deletion", "svn-many", "svn-one"],
+)
 def test_what_is_written_for_the_original_is_read_back_the_same(message: Message) -> None:
     frame = encode(message, legacy=True)
     again = decode(frame.headers, frame.body)

@@ -279,6 +279,11 @@ def test_a_missing_passphrase_is_asked_for() -> None:
         SigningKey.from_openssh(KEY.to_openssh("open sesame"))
 
 
+def test_a_passphrase_that_is_not_needed_is_not_asked_for() -> None:
+    with pytest.raises(KeyFileError, match="has no passphrase"):
+        SigningKey.from_openssh(SigningKey.generate().to_openssh(), "open sesame")
+
+
 def test_a_wrong_passphrase_is_named_as_a_possible_cause_and_not_shown() -> None:
     with pytest.raises(KeyFileError, match="passphrase is wrong") as caught:
         SigningKey.from_openssh(KEY.to_openssh("open sesame"), "canary-4711")
