@@ -89,6 +89,9 @@ def test_json_is_one_document_and_nothing_else(shop: Shop) -> None:
         (("--ref", "v1", "--commit", "1" * 40), 3, "points at"),
         (("--ref", "v1", "--commit", "xyz"), 1, "not an object id"),
         (("--ref", "v1", "--settings", "/nonexistent"), 2, "cannot read settings"),
+        (("--ref", "caf\udce9"), 1, "is not UTF-8"),
+        (("--ref", "1" * 40), 1, "there is no commit 1111"),
+        (("--ref", "1" * 64), 1, "there is no commit 1111"),
     ],
 )
 def test_wrong_input_is_one_clear_line(shop: Shop, words: tuple[str, ...], code: int, says: str) -> None:

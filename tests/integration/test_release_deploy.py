@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,8 +15,8 @@ from deploykit.errors import LockBusy, PolicyRefused, ReleaseError
 from deploykit.release import Allowances
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
-from tests.support.gitrepo import FILE, SYMLINK, contents
-from tests.support.releasing import Shop, script
+from tests.support.gitrepo import FILE, GITLINK, SYMLINK, contents
+from tests.support.releasing import Files, Shop, script
 
 
 @pytest.fixture
@@ -270,6 +271,18 @@ def test_threat_16_a_tag_that_moved_after_it_was_decided_on_is_refused(shop: Sho
     assert shop.read("a") == "good"
 
 
+def test_threat_16_an_annotated_tag_that_moved_after_the_refs_were_packed_is_the_new_one(shop: Shop) -> None:
+    """`packed-refs` still tells what the old tag stood for; the loose ref beside it is what counts."""
+    who = {"GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.net"}
+    for text in (b"1", b"2"):
+        commit = shop.commit({"a": text}, tag=f"at-{text.decode()}")
+        shop.repo.git("tag", "-f", "-a", "-m", "release", "v1", commit, env=who)
+        if text == b"1":
+            shop.repo.git("pack-refs", "--all")
+    shop.deploy("v1").check()
+    assert (shop.read("a"), shop.live().commit) == ("2", commit)
+
+
 def test_threat_16_a_tag_that_is_gone_is_refused(shop: Shop) -> None:
     commit = shop.commit({"a": b"1"})
     shop.repo.git("update-ref", "-d", "refs/tags/v1")
@@ -403,6 +416,46 @@ def test_a_recycled_release_has_nothing_of_its_former_life(shop: Shop) -> None:
     assert {p.name for p in (shop.path / "current").iterdir()} == {
         *("a", "only-in-5", "deploy", "generated", "TAG", ".deploykit"),
     }
+
+
+def _looks(root: Path) -> dict[str, tuple[int, int, int]]:
+    every = [root, *root.rglob("*")]
+    return {str(p.relative_to(root)): (p.lstat().st_mode, p.lstat().st_uid, p.lstat().st_gid) for p in every}
+
+
+def test_a_recycled_release_has_the_modes_owners_and_directories_of_a_fresh_one(shop: Shop, tmp_path: Path) -> None:
+    """Whatever scripts or people did to the one it is made from."""
+    shop.settings = SiteSettings(keep=1, grace=0, drift="ignore", submodules="skip", umask=0o022)
+    for n in range(1, 6):
+        files: Files = {"a": b"%d" % n, "d/e/same": b"same", "d/link": (SYMLINK, b"e"), "sub/mod": (GITLINK, b"1" * 40)}
+        result = shop.put(files)
+        live = (shop.path / "current").resolve()
+        if n < 5:
+            for name, mode in ((".", 0o700), ("d", 0o777), ("d/e", 0o2755), (".deploykit", 0o700)):
+                (live / name).chmod(mode)
+            (live / "sub/mod").rmdir()
+            (live / "elsewhere").hardlink_to(live / "d/e/same")
+            (live / "elsewhere").rename(tmp_path / f"elsewhere-{n}")
+            if os.geteuid() == 0:
+                for name in ("a", "d", "d/e/same", "d/link"):
+                    os.chown(live / name, 12345, 12346, follow_symlinks=False)
+    assert "recycled" in next(s.output for s in result.steps if s.name == "export")
+    fresh = Shop(tmp_path / "other", shop.settings)
+    fresh.repo = shop.repo
+    fresh.deploy("v5").check()
+    assert _looks(live) == _looks((fresh.path / "current").resolve())
+    assert (live / "d/e/same").stat().st_nlink == 1
+    shop.whole()
+
+
+def test_a_recycled_release_keeps_no_directory_for_state_files_that_are_no_longer_wanted(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=1, grace=0)
+    for n in range(3):
+        shop.put({"a": b"%d" % n})
+    shop.settings = SiteSettings(keep=1, grace=0, state_files=False)
+    for n in range(3):
+        shop.put({"a": b"more %d" % n})
+        assert [p.name for p in (shop.path / "current").iterdir()] == ["a"]
 
 
 def test_keep_pinned_and_last_good(shop: Shop) -> None:
