@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,21 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from deploykit.cli.options import F, json_option, print_json
+from deploykit.cli.options import Directory, F, json_option, print_json
 
 if TYPE_CHECKING:
     from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
-
-
-class _SiteDirectory(click.Path):
-    """A directory. An empty word, as from a shell variable that is not set, would mean the working directory."""
-
-    def convert(
-        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | bytes | os.PathLike[str]:
-        if not os.fspath(value):
-            self.fail("it is empty; write . for the working directory", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 def site_argument(function: F) -> F:
@@ -36,7 +24,7 @@ def site_argument(function: F) -> F:
         metavar="FILE",
         help="The node's deploykit.toml, or a TOML file with this site's release settings alone.",
     )(function)
-    return click.argument("site_dir", type=_SiteDirectory(path_type=Path, file_okay=False))(function)
+    return click.argument("site_dir", type=Directory(path_type=Path, file_okay=False))(function)
 
 
 @click.group()

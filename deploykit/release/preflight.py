@@ -227,11 +227,15 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
     Raises:
         PreflightRefused: it is neither, or the path is not usable.
     """
-    for text in site.settings.shared:
+    for at, text in enumerate(site.settings.shared):
         path = text.rstrip("/")
         parts = path.split("/")
         if not path or text.startswith("/") or any(p in ("", ".", "..", ".deploykit", ".git") for p in parts):
             raise PreflightRefused(f"shared path {text!r} is not a path inside a release", "correct the site's shared")
+        above = {"/".join(parts[:n]) for n in range(1, len(parts))}
+        for n, other in enumerate(site.settings.shared):
+            if other.rstrip("/") in above or (n != at and other.rstrip("/") == path):
+                raise PreflightRefused(f"shared path {text!r} is within {other!r}, which is shared", "keep one of them")
         if text.endswith("/") or os.path.lexists(site.shared_dir / path):
             continue
         parent, _, name = path.rpartition("/")

@@ -365,6 +365,14 @@ def test_a_shared_path_outside_the_release_is_refused(shop: Shop, path: str) -> 
     assert "is not a path inside a release" in result.detail
 
 
+@pytest.mark.parametrize("paths", [("a/", "a/b/"), ("a/b/", "a/"), ("a/", "a"), ("x/y/z", "x/")])
+def test_a_shared_path_within_another_is_refused_before_anything_is_touched(shop: Shop, paths: tuple[str, ...]) -> None:
+    shop.settings = SiteSettings(shared=paths)
+    result = shop.put({"a/b/c": b"x", "x/y/z": b"y"})
+    assert (result.outcome, "which is shared" in result.detail) == ("refused", True)
+    assert not shop.path.exists()
+
+
 def test_a_changed_shared_setting_does_not_recycle_a_release_made_under_the_old_one(shop: Shop) -> None:
     shop.settings = SiteSettings(keep=1, grace=0, shared=("d/",))
     for n in range(3):
