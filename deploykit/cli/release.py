@@ -78,7 +78,8 @@ def deploy(
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
     with _source(mirror) as source, _runner(site_dir, settings, quiet=as_json or dry_run) as runner:
         if dry_run:
-            _show_preview(runner.preview(source, ref, commit, allow=allow), as_json)
+            found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
+            _show_preview(found, as_json)
             return
         who = _user()
         if prepare:
@@ -321,7 +322,12 @@ def _show_preview(found: Preview, as_json: bool) -> None:
         click.echo(f"{found.tag} is live already: nothing to do")
         return
     how = "written afresh" if found.build == "fresh" else f"made from {found.build}"
-    click.echo(f"would make {found.release}, {how}; live now: {found.previous or 'nothing'}")
+    does = (
+        f"put {found.release} live, which is prepared"
+        if found.build == found.release
+        else f"make {found.release}, {how}"
+    )
+    click.echo(f"would {does}; live now: {found.previous or 'nothing'}")
     click.echo(f"steps: {', '.join(found.steps)}")
     for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
         for path in paths:
