@@ -37,7 +37,7 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.settings import Settings, SiteSettings
-from deploykit.settingscheck import mistakes
+from deploykit.settingscheck import mistakes, site_mistakes
 from deploykit.topics import with_preset
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
@@ -145,11 +145,14 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
 
 def _site_settings(data: dict[str, Any], path: Path) -> SiteSettings:
     try:
-        return _CONVERTER.structure(data, SiteSettings)
+        settings = _CONVERTER.structure(data, SiteSettings)
+        found = tuple(site_mistakes(settings))
     except BaseValidationError as group:
         found = tuple(dict.fromkeys(_explain(group, "", SiteSettings)))
+    if found:
         head = f"{path}: {found[0]}" if len(found) == 1 else f"{path} has {len(found)} mistakes"
-        raise SettingsError(head, problems=(head,) if len(found) == 1 else found) from None
+        raise SettingsError(head, problems=(head,) if len(found) == 1 else found)
+    return settings
 
 
 def _table(data: dict[str, Any], name: str) -> dict[str, Any]:

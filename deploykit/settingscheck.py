@@ -13,7 +13,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, SettingsError
 from deploykit.names import SiteName
-from deploykit.settings import Settings, TrustSettings
+from deploykit.settings import Settings, SiteSettings, TrustSettings
 from deploykit.topics import TopicMap
 
 _VERSIONS: Final = ("1.2", "1.1", "1.0")
@@ -49,6 +49,21 @@ def _sites(settings: Settings, repositories: Collection[str]) -> Iterator[str]:
         if site.path in paths:
             yield f"sites.{name}.path: {site.path} is already the path of {paths[site.path]}"
         paths[site.path] = name
+        yield from (f"sites.{name}.release.{mistake}" for mistake in site_mistakes(site.release))
+
+
+def site_mistakes(settings: SiteSettings) -> Iterator[str]:
+    """List the mistakes in one site's release settings: scripts there are none of, which would never mean anything."""
+    named = {"required": settings.required, "timeouts": settings.timeouts, "at_crash": settings.at_crash}
+    if any(named.values()):
+        from deploykit.release.values import SCRIPTS
+
+        for key, steps in named.items():
+            for step in steps:
+                if step not in SCRIPTS:
+                    yield f"{key}: expected some of {', '.join(SCRIPTS)}, not {step!a}"
+    if settings.umask is not None and not 0 <= settings.umask <= 0o777:
+        yield f"umask: expected 0 to 0o777, not {settings.umask:#o}"
 
 
 def _trust(trust: TrustSettings) -> tuple[str, ...]:
@@ -69,6 +84,7 @@ def _repositories(settings: Settings) -> Iterator[str]:
         return  # and nothing is loaded that only mirrors need
     from deploykit.checkouts import rule_of
     from deploykit.mirror.address import parse_address
+    from deploykit.mirror.refplan import matches_nothing
 
     targets: dict[tuple[Path, str], str] = {}
     for name, repository in settings.repositories.items():
@@ -76,6 +92,9 @@ def _repositories(settings: Settings) -> Iterator[str]:
             parse_address(repository.url, allow_http=repository.mirror.allow_http)
         except DeploykitError as error:
             yield f"repositories.{name}.url: {error}"
+        for key, patterns in (("refs", repository.mirror.refs), ("signed", repository.mirror.signed)):
+            for pattern in filter(matches_nothing, patterns):
+                yield f"repositories.{name}.mirror.{key}: expected full ref names, as refs/heads/*, not {pattern!a}"
         for at, checkout in enumerate(repository.checkouts):
             where = f"repositories.{name}.checkouts[{at}]"
             try:
@@ -83,6 +102,10 @@ def _repositories(settings: Settings) -> Iterator[str]:
             except DeploykitError as error:
                 yield f"{where}: {error}"
                 continue
+            if checkout.umask is not None and not 0 <= checkout.umask <= 0o777:
+                yield f"{where}.umask: expected 0 to 0o777, not {checkout.umask:#o}"
+            for pattern in filter(matches_nothing, checkout.refs):
+                yield f"{where}.refs: expected full ref names, as refs/heads/*, not {pattern!a}"
             other = targets.setdefault((rule.root, rule.directory), where)
             if rule.patterns and other != where:
                 yield f"{where}.target: {checkout.target} is already the target of {other}"
@@ -117,4 +140,4 @@ def _least(settings: Settings) -> Iterator[str]:
     yield from (f"{path}: expected at least {limit}, not {value:g}" for path, value, limit in least if value < limit)
 
 
-__all__ = ["mistakes"]
+__all__ = ["mistakes", "site_mistakes"]

@@ -52,7 +52,7 @@ from deploykit.trees import (
     write_tree,
 )
 from deploykit.trees.durable import sync_directory, sync_filesystem, write_durably
-from deploykit.trees.files import Owner, open_directory, remove_tree
+from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
 
 if TYPE_CHECKING:
     from deploykit.settings import CheckoutSettings
@@ -134,8 +134,10 @@ class Checkouts:
             raw_attributes=settings.raw_attributes,
             umask=settings.umask,
         )
+        owner = _owner(settings.owner)
+        umask = settings.umask if settings.umask is not None else process_umask()
         self._options = WriteOptions(
-            durable=settings.durable, owner=_owner(settings.owner), fingerprint=f"checkout-1 {self._rules!r}"
+            durable=settings.durable, owner=owner, fingerprint=f"checkout-1 {self._rules!r} {owner} {umask:03o}"
         )
 
     def update(self, source: Source) -> CheckoutResult:
@@ -346,7 +348,11 @@ class Checkouts:
             told = json.loads((self._ours / "state.json").read_bytes())
             if told["format"] != _FORMAT:
                 raise UsageError(f"{self._ours} is of format {told['format']!r}", "use the version that wrote it")
-            return {str(d): _Held(str(h["ref"]), str(h["object_id"])) for d, h in told["directories"].items()}
+            same = told.get("fingerprint") == self._options.fingerprint  # else each directory is looked at again
+            return {
+                str(d): _Held(str(h["ref"]), str(h["object_id"]) if same else "")
+                for d, h in told["directories"].items()
+            }
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError, AttributeError):
@@ -354,7 +360,8 @@ class Checkouts:
             return {}
 
     def _write_state(self, state: Mapping[str, _Held]) -> None:
-        told = {"format": _FORMAT, "directories": {d: attrs.asdict(h) for d, h in sorted(state.items())}}
+        directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
+        told = {"format": _FORMAT, "fingerprint": self._options.fingerprint, "directories": directories}
         write_durably(self._ours / "state.json", json.dumps(told).encode() + b"\n", durable=self.settings.durable)
 
     @contextlib.contextmanager

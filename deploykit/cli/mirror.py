@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
+from deploykit.cli.options import Directory, Seconds, config_option, json_option, load, print_json
 
 if TYPE_CHECKING:
     from deploykit.mirror import FetchResult, Progress
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LINE_EVERY = 5.0
 _FEW = 20
 
-_directory = click.Path(path_type=Path, file_okay=False)
+_directory = Directory(path_type=Path, file_okay=False)
 _there = click.Path(path_type=Path, file_okay=False, exists=True)
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -36,6 +36,11 @@ def mirror() -> None:
       deploykit mirror sync https://git.example.net/site.git /srv/mirrors/site.git
       deploykit mirror check /srv/mirrors/site.git
     """
+
+
+def _shown(path: Path) -> str:
+    """A path with nothing in it that a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(path))
 
 
 def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,8 +67,15 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
         allow_http: bool,
         **rest: Any,
     ) -> object:
+        from deploykit.mirror.refplan import matches_nothing
         from deploykit.settings import MirrorSettings
 
+        for pattern in refs:
+            if matches_nothing(pattern):
+                raise click.BadParameter(
+                    f"{pattern!a} matches no full ref name; write e.g. refs/heads/main, refs/tags/v1.* or refs/heads/*",
+                    param_hint="'--ref'",
+                )
         settings = MirrorSettings(
             deadline=deadline,
             ssh_key=ssh_key,
@@ -136,9 +148,10 @@ def list_mirrors(directory: Path | None, config: Path | None, as_json: bool) -> 
         print_json([attrs.asdict(each) for each in found])
         return
     for each in found:
-        click.echo(f"{each.path}  {each.refs} refs, {each.packs} packs, {each.bytes / 1e6:.1f} MB, head {each.head}")
+        size = f"{each.packs} packs, {each.bytes / 1e6:.1f} MB"
+        click.echo(f"{_shown(each.path)}  {each.refs} refs, {size}, head {each.head}")
     if not found:
-        click.echo(f"no mirrors in {where}")
+        click.echo(f"no mirrors in {_shown(where)}")
 
 
 @mirror.command()
@@ -158,7 +171,8 @@ def show(path: Path, as_json: bool) -> None:
     if as_json:
         print_json({**attrs.asdict(told), "refs": refs})
         return
-    click.echo(f"{told.path}: {told.packs} packs, {told.bytes / 1e6:.1f} MB, {told.format}, head {told.head}")
+    size = f"{told.packs} packs, {told.bytes / 1e6:.1f} MB"
+    click.echo(f"{_shown(told.path)}: {size}, {told.format}, head {told.head}")
     for ref, oid in refs.items():
         click.echo(one_line(f"{oid} {ref}", limit=2000))
 
@@ -189,9 +203,9 @@ def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) 
         for problem in report.problems:
             click.echo(problem, err=True)
         state = "sound" if report.sound else "damaged"
-        click.echo(f"{path}: {state}; {report.objects} objects, {report.refs} refs in {report.seconds:.1f} s")
+        click.echo(f"{_shown(path)}: {state}; {report.objects} objects, {report.refs} refs in {report.seconds:.1f} s")
         if aside is not None:
-            click.echo(f"cloned anew; the damaged one is {aside}")
+            click.echo(f"cloned anew; the damaged one is {_shown(aside)}")
     return 0 if report.sound or aside is not None else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +15,9 @@ import click
 if TYPE_CHECKING:
     from deploykit.settings import Settings
 
-# JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators.
-_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+# JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators, and
+# what stands for a byte of a name that is not UTF-8.
+_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,6 +33,17 @@ class Seconds(click.FloatRange):
         if math.isnan(found):
             self.fail(f"{value!r} is not a number of seconds.", param, ctx)
         return found
+
+
+class Directory(click.Path):
+    """A directory. An empty word, as from a shell variable that is not set, would mean the working directory."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | bytes | os.PathLike[str]:
+        if not os.fspath(value):
+            self.fail("it is empty; write . for the working directory", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def config_option(function: F) -> F:

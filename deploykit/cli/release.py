@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,21 +10,10 @@ from typing import TYPE_CHECKING
 import attrs
 import click
 
-from deploykit.cli.options import F, json_option, print_json
+from deploykit.cli.options import Directory, F, json_option, print_json
 
 if TYPE_CHECKING:
     from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
-
-
-class _SiteDirectory(click.Path):
-    """A directory. An empty word, as from a shell variable that is not set, would mean the working directory."""
-
-    def convert(
-        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | bytes | os.PathLike[str]:
-        if not os.fspath(value):
-            self.fail("it is empty; write . for the working directory", param, ctx)
-        return super().convert(value, param, ctx)
 
 
 def site_argument(function: F) -> F:
@@ -36,7 +24,7 @@ def site_argument(function: F) -> F:
         metavar="FILE",
         help="The node's deploykit.toml, or a TOML file with this site's release settings alone.",
     )(function)
-    return click.argument("site_dir", type=_SiteDirectory(path_type=Path, file_okay=False))(function)
+    return click.argument("site_dir", type=Directory(path_type=Path, file_okay=False))(function)
 
 
 @click.group()
@@ -90,7 +78,8 @@ def deploy(
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
     with _source(mirror) as source, _runner(site_dir, settings, quiet=as_json or dry_run) as runner:
         if dry_run:
-            _show_preview(runner.preview(source, ref, commit, allow=allow), as_json)
+            found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
+            _show_preview(found, as_json)
             return
         who = _user()
         if prepare:
@@ -333,7 +322,12 @@ def _show_preview(found: Preview, as_json: bool) -> None:
         click.echo(f"{found.tag} is live already: nothing to do")
         return
     how = "written afresh" if found.build == "fresh" else f"made from {found.build}"
-    click.echo(f"would make {found.release}, {how}; live now: {found.previous or 'nothing'}")
+    does = (
+        f"put {found.release} live, which is prepared"
+        if found.build == found.release
+        else f"make {found.release}, {how}"
+    )
+    click.echo(f"would {does}; live now: {found.previous or 'nothing'}")
     click.echo(f"steps: {', '.join(found.steps)}")
     for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
         for path in paths:

@@ -20,7 +20,7 @@ from deploykit.errors import DeploykitError, MirrorCorrupt, PackError
 from deploykit.mirror import layout
 from deploykit.mirror.durable import sync_directory
 from deploykit.mirror.oids import COMMIT, KIND_CODES, KIND_NAMES, TAG, HashKind
-from deploykit.mirror.packfile import index_v2
+from deploykit.mirror.packfile import INDEX_MAGIC, index_v1, index_v2
 from deploykit.mirror.refstore import RefStore
 from deploykit.mirror.scanner import PackScanner, ScanLimits, note_object
 
@@ -68,7 +68,8 @@ class _Check:
                 self.problems.append(f"{index.name} has no pack")
         for directory in (self._path / "objects").glob("[0-9a-f][0-9a-f]"):
             for file in directory.iterdir():
-                self._loose(file, hash_kind)
+                if not file.name.startswith("tmp_obj_"):  # a git that was killed left it, and none reads it
+                    self._loose(file, hash_kind)
         self._links()
         return self._refs()
 
@@ -85,13 +86,17 @@ class _Check:
                 scanner.feed(data)
                 at += len(data)
             scanner.finish()
-            ours = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
+            told = index.read_bytes()
+            if told.startswith(INDEX_MAGIC):
+                ours = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
+            else:  # another git made this repository
+                ours = b"".join(index_v1(scanner.ids, scanner.offsets, scanner.checksum))
         except PackError as exc:
             self.problems.append(f"{path.name}: {exc.problem}")
             return
         finally:
             os.close(fd)
-        if index.read_bytes() != ours + hash_kind.new(ours).digest():
+        if told != ours + hash_kind.new(ours).digest():
             self.problems.append(f"{index.name} does not tell what is in its pack")
         for kind in KIND_NAMES:
             self.known[kind] |= scanner.known[kind]

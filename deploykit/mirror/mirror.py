@@ -103,6 +103,8 @@ class Mirror:
             except InvalidName:
                 raise RefNotFound(f"no ref, tag or branch {name!a} in {self.path}", "fetch first") from None
         hash_kind = layout.read_format(self.path)
+        if len(oid) != hash_kind.hex_size:
+            raise RefNotFound(f"no object {oid} in {self.path}", "ids have another length here")
         with Objects(self.path, hash_kind) as objects:
             commit = History(objects.find, hash_kind.size).peel(bytes.fromhex(oid))
             found = objects.find(commit)

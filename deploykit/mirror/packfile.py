@@ -30,6 +30,8 @@ from deploykit.mirror.scanner import PackScanner, ScanLimits
 _NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _READ: Final = 1 << 20
 _SPACE_CHECK: Final = 32 << 20
+#: What an index of version 2 begins with; version 1 has no such beginning.
+INDEX_MAGIC: Final = b"\xfftOc\x00\x00\x00\x02"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -196,9 +198,8 @@ def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: 
     names = b"".join(map(ids.__getitem__, order))
     if any(ids[a] == ids[b] for a, b in pairwise(order)):
         raise PackError("the origin sent an object twice in one pack")
-    counts = Counter(map(itemgetter(0), ids))
-    yield b"\xfftOc\x00\x00\x00\x02"
-    yield _big_endian(array("I", accumulate(counts[n] for n in range(256))))
+    yield INDEX_MAGIC
+    yield _fan_out(ids)
     yield names
     yield _big_endian(array("I", map(crcs.__getitem__, order)))
     large = array("Q")
@@ -212,6 +213,19 @@ def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: 
     yield _big_endian(small)
     yield _big_endian(large)
     yield checksum
+
+
+def index_v1(ids: list[bytes], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
+    """A version 1 pack index, as old gits wrote it, but for its own checksum at the end."""
+    yield _fan_out(ids)
+    for at in sorted(range(len(ids)), key=ids.__getitem__):
+        yield (offsets[at] & 0xFFFFFFFF).to_bytes(4, "big") + ids[at]
+    yield checksum
+
+
+def _fan_out(ids: list[bytes]) -> bytes:
+    counts = Counter(map(itemgetter(0), ids))
+    return _big_endian(array("I", accumulate(counts[n] for n in range(256))))
 
 
 def _big_endian(values: array[int]) -> bytes:

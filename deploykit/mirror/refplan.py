@@ -43,6 +43,16 @@ def ref_matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(f"(?:{translate(p)})" for p in patterns) or r"(?!)")
 
 
+def matches_nothing(pattern: str) -> bool:
+    """Tell whether a pattern cannot match any full ref name: somebody wrote a short one.
+
+    >>> matches_nothing("main"), matches_nothing("refs/heads/main"), matches_nothing("*")
+    (True, False, False)
+    """
+    fixed = re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return not (fixed.startswith("refs/") or (fixed != pattern and "refs/".startswith(fixed)))
+
+
 def common_prefixes(patterns: Sequence[str]) -> tuple[str, ...]:
     """What to ask a server for, so that it lists no more than the patterns need.
 

@@ -141,7 +141,7 @@ class RefStore:
                 name = f"{prefix}/{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
                     todo.append((entry.path, name))
-                elif entry.is_file(follow_symlinks=False) and not name.endswith((".lock", ".new")):
+                elif entry.is_file(follow_symlinks=False) and not name.endswith(".lock"):
                     oid = self._read_loose_file(Path(entry.path))
                     if oid is not None:
                         refs[RefName(name)] = oid

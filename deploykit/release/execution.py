@@ -124,7 +124,7 @@ class Execution:
         parked = self._parked(state, wanted.request, commit)
         if parked is not None:
             return self._resume(state, parked)
-        prepared = next((r for r in reversed(state.releases) if _is(r, commit, tag, "prepared")), None)
+        prepared = state.prepared(commit, tag)
         if prepared is not None and wanted.phase == "deploy" and not wanted.again:
             return self._switch_to("deploy", state, prepared, wanted.request, wanted.requested_by)
         return None

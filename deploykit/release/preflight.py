@@ -20,6 +20,7 @@ from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.values import SCRIPTS, Release
 from deploykit.settings import SiteSettings
 from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
+from deploykit.trees.files import process_umask
 from deploykit.trees.history import is_ancestor
 
 _EXECUTABLE: Final = 0o100755
@@ -90,9 +91,9 @@ def ground_of(settings: SiteSettings) -> Ground:
     """
     rules = rules_of(settings)
     owner = owner_of(settings)
-    umask = settings.umask if settings.umask is not None else _process_umask()
+    umask = settings.umask if settings.umask is not None else process_umask()
     lasting = attrs.evolve(rules, max_entries=0, max_bytes=0, max_depth=0, max_file_bytes=0)
-    text = repr((lasting, owner, umask, tuple(sorted(settings.shared))))
+    text = repr((lasting, owner, umask, tuple(sorted(settings.shared)), settings.state_files))
     return Ground(
         rules=rules,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
@@ -100,17 +101,6 @@ def ground_of(settings: SiteSettings) -> Ground:
         owner=owner,
         trusted=trusted_owners(settings),
     )
-
-
-def _process_umask() -> int:
-    """The umask, read without changing it (os.umask would, for all threads)."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    except OSError:
-        pass
-    return 0o022
 
 
 def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances) -> ResolvedTree:
@@ -237,11 +227,15 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
     Raises:
         PreflightRefused: it is neither, or the path is not usable.
     """
-    for text in site.settings.shared:
+    for at, text in enumerate(site.settings.shared):
         path = text.rstrip("/")
         parts = path.split("/")
         if not path or text.startswith("/") or any(p in ("", ".", "..", ".deploykit", ".git") for p in parts):
             raise PreflightRefused(f"shared path {text!r} is not a path inside a release", "correct the site's shared")
+        above = {"/".join(parts[:n]) for n in range(1, len(parts))}
+        for n, other in enumerate(site.settings.shared):
+            if other.rstrip("/") in above or (n != at and other.rstrip("/") == path):
+                raise PreflightRefused(f"shared path {text!r} is within {other!r}, which is shared", "keep one of them")
         if text.endswith("/") or os.path.lexists(site.shared_dir / path):
             continue
         parent, _, name = path.rpartition("/")

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from typing import Final
 
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.names import ObjectId
 from deploykit.release import preflight
 from deploykit.release.boot import moment
 from deploykit.release.operation import tag_of
 from deploykit.release.plan import plan_deploy
-from deploykit.release.preflight import Allowances
+from deploykit.release.preflight import Allowances, Ground
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
-from deploykit.trees import check_link, list_changes, list_tree
+from deploykit.release.values import STEPS, Release
+from deploykit.trees import Entry, check_link, list_changes, list_tree
+
+_SUBMODULE: Final = 0o160000
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -26,7 +32,7 @@ class Preview:
         previous: the live release, or empty.
         commit, tag: what would be deployed.
         nothing_to_do: it is live already.
-        build: `fresh`, or the name of the release that would be recycled.
+        build: `fresh`, or the release that would be recycled; that of `release` itself where it is prepared.
         steps: in order; scripts only where there are some.
         added, changed, removed: paths, compared with the live release's tree.
         warning: what is worth knowing, or empty.
@@ -45,8 +51,21 @@ class Preview:
     warning: str = ""
 
 
-def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowances) -> Preview:
+def preview(
+    site: Site,
+    source: TreeSource,
+    ref: str,
+    commit: str,
+    allow: Allowances,
+    *,
+    again: bool = False,
+    activate: bool = True,
+) -> Preview:
     """Check and plan a deploy.
+
+    Args:
+        again: make a new release although this one is live, or prepared, already.
+        activate: all of it; else all but the switch.
 
     Raises:
         DeploykitError: what it would be refused for.
@@ -57,7 +76,7 @@ def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowa
     here = state.get(live)
     found = preflight.resolve_commit(source, ref, commit, allow)
     tag = tag_of(found.ref or ref, found.commit)
-    if here is not None and (here.commit, here.tag, here.status) == (found.commit, tag, "good"):
+    if not again and here is not None and (here.commit, here.tag, here.status) == (found.commit, tag, "good"):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
     preflight.check_not_older(source, here, found.commit, allow, site.settings)
     ground, warning = preflight.look(source, found.tree, site, allow)
@@ -68,33 +87,53 @@ def preview(site: Site, source: TreeSource, ref: str, commit: str, allow: Allowa
         grace=site.settings.grace,
         recycle=site.settings.recycle,
         scripts=ground.optional_steps(site.settings),
-        activate=True,
+        activate=activate,
     )
-    added: list[bytes] = []
+    name, build, steps = release_name(plan.seq, tag, found.commit), "fresh", plan.steps
+    prepared = None if again or not activate else state.prepared(found.commit, tag)
+    if prepared is not None:
+        name = build = prepared.name
+        steps = tuple(s for s in steps if s not in STEPS[: STEPS.index("activate")])
+    elif plan.recycle is not None:
+        build = plan.recycle.name
+    entries = [e for e in list_tree(source.store, found.tree, ground.rules) if e.mode != _SUBMODULE]
+    added = [e.path for e in entries]
     changed: list[bytes] = []
     removed: list[bytes] = []
-    every = [e.path for e in list_tree(source.store, found.tree, ground.rules)]
-    if here is None:
-        added = every
-    else:
+    if here is not None:
         try:
-            diff = list_changes(source.store, here.tree, found.tree, ground.rules)  # type: ignore[arg-type]
-        except TreeError:
-            added = every
-            warning = warning or f"the tree of {live} is not in the mirror any more, so all files count as added"
-        else:
-            added = [e.path for e in diff.added]
-            changed = [e.path for e in diff.changed]
-            removed = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]
+            added, changed, removed = _differences(site, source, here, found.tree, entries, ground)
+        except TreeError as error:
+            warning = warning or f"all files count as added: {error.problem}"
     return Preview(
-        release=release_name(plan.seq, tag, found.commit),
+        release=name,
         previous=live,
         commit=found.commit,
         tag=tag,
-        build=plan.recycle.name if plan.recycle is not None else "fresh",
-        steps=plan.steps,
+        build=build,
+        steps=steps,
         added=tuple(sorted(map(os.fsdecode, added))),
         changed=tuple(sorted(map(os.fsdecode, changed))),
         removed=tuple(sorted(map(os.fsdecode, removed))),
         warning=warning,
     )
+
+
+def _differences(
+    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[Entry], ground: Ground
+) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """What is added, changed and removed against the live release: by the trees, or by what was really written.
+
+    Raises:
+        TreeError: its manifest cannot be read.
+    """
+    manifest = site.manifest(live.name)
+    if manifest.fingerprint == ground.fingerprint:
+        with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
+            diff = list_changes(source.store, ObjectId(live.tree), tree, ground.rules)
+            gone = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]
+            return [e.path for e in diff.added], [e.path for e in diff.changed], gone
+    was = {os.fsencode(row.path): (row.mode, row.oid) for row in manifest.rows() if not row.ours}
+    now = {e.path: (e.mode, e.oid.decode()) for e in entries}
+    changed = [path for path in now if path in was and now[path] != was[path]]
+    return [path for path in now if path not in was], changed, [path for path in was if path not in now]

@@ -162,13 +162,19 @@ class Runner:
         commit: ObjectId | str = "",
         *,
         allow: Allowances | None = None,
+        again: bool = False,
+        activate: bool = True,
     ) -> Preview:
         """Say what a deploy would do, and touch nothing, not even a site that does not exist yet.
+
+        Args:
+            again, activate: as `deploy(again=True)` and `prepare` would.
 
         Raises:
             DeploykitError: what the deploy would be refused for.
         """
-        return preview(self.site, source, str(ref), str(commit), allow or Allowances())
+        allowed = allow or Allowances()
+        return preview(self.site, source, str(ref), str(commit), allowed, again=again, activate=activate)
 
     def activate(
         self, release: str = "", *, request: str = "", requested_by: str = "", allow: Allowances | None = None

@@ -43,6 +43,12 @@ class SiteState:
             return next((r for r in reversed(self.releases) if r.commit.startswith(text)), None)
         return None
 
+    def prepared(self, commit: str, tag: str) -> Release | None:
+        """Return the newest release of that commit and tag that is prepared, if any."""
+        wanted = (commit, tag, "prepared", True)
+        every = reversed(self.releases)
+        return next((r for r in every if (r.commit, r.tag, r.status, r.present) == wanted), None)
+
     def answered(self, request: str) -> Operation | None:
         """Return the last operation carried out for that request, if any."""
         if not request:

@@ -50,6 +50,17 @@ def settle(fd: int, mode: int, umask: int | None, owner: Owner | None) -> None:
             os.fchmod(fd, wanted)
 
 
+def process_umask() -> int:
+    """The umask, read without changing it (os.umask would, for all threads)."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    except OSError:
+        pass
+    return 0o022
+
+
 def put_file(
     name: str, dir_fd: int, content: bytes | Iterable[bytes], *, mode: int, umask: int | None, owner: Owner | None
 ) -> os.stat_result:

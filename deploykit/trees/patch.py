@@ -1,14 +1,16 @@
 """Turn a directory we wrote into another tree: only what differs is written.
 
-The directory is compared with its manifest first. What is proved stays; what was edited, added or lost meanwhile is
-brought back or removed, so that the result is the same as a fresh export, byte for byte. No file is ever written in
-place: a changed one is a new file under the old name, for a reader may still hold the old one open.
+The directory is compared with its manifest first. What is proved stays; what was edited, added, lost or given away
+meanwhile is brought back or removed, so that the result is the same as a fresh export, byte for byte, mode for mode and
+owner for owner. No file is ever written in place: a changed one is a new file under the old name, for a reader may
+still hold the old one open.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,7 +20,7 @@ from deploykit.errors import TreeError
 from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
 from deploykit.trees.entries import GITLINK, SYMLINK, Entry, TreeWalk
-from deploykit.trees.files import Directories, open_directory, remove_tree
+from deploykit.trees.files import Directories, make_directory, open_directory, remove_tree
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
 from deploykit.trees.objects import ObjectReader
 from deploykit.trees.rules import TreeRules
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
 
 _ATTRIBUTES: Final = ".gitattributes"
+
+
+def _alike(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
 
 
 def _named_so(path: str) -> bool:
@@ -93,10 +99,27 @@ def patch_tree(
         try:
             if os.fstat(root).st_dev != manifest.device:
                 raise CannotPatch("it lies on another file system than before")
+            like = _new_directory(target, rules, options)
             patch = _Patch(reader, walk, root, manifest, rules, options, diff)
-            return patch.run(compare(manifest, root, paranoid=paranoid), str(tree))
+            return patch.run(compare(manifest, root, paranoid=paranoid), str(tree), like)
         finally:
             os.close(root)
+
+
+def _new_directory(beside: Path, rules: TreeRules, options: WriteOptions) -> os.stat_result:
+    """What a directory looks like that is made here now: it has the mode and the owners of a fresh export."""
+    name = f".{beside.name}.like"
+    parent = open_directory(beside.parent)
+    try:
+        remove_tree(name, parent)  # cut off before
+        fd = make_directory(name, parent, umask=rules.umask, owner=options.owner)
+        try:
+            return os.fstat(fd)
+        finally:
+            os.close(fd)
+            os.rmdir(name, dir_fd=parent)
+    finally:
+        os.close(parent)
 
 
 class _Patch:
@@ -119,8 +142,11 @@ class _Patch:
         self._diff = diff
         self._at = {path: at for at, path in enumerate(manifest.paths)}
 
-    def run(self, found: Differences, tree: str) -> Patched:
+    def run(self, found: Differences, tree: str, like: os.stat_result) -> Patched:
         diff = self._diff
+        ours_is = (like.st_uid, like.st_gid, 1)
+        given_away = [self._old.paths[at] for at, s in found.touched if (s.st_uid, s.st_gid, s.st_nlink) != ours_is]
+        found = attrs.evolve(found, modified=(*found.modified, *given_away))
         gone = {os.fsdecode(p) for p in diff.removed}
         write = {os.fsdecode(e.path): e for e in (*diff.changed, *diff.added)}
         empty = self._old.directories  # a submodule that is left out is an empty directory
@@ -156,12 +182,12 @@ class _Patch:
             d for d in rows.directories if d not in gone_directories and not (below and d.startswith(below))
         } - gone
         self._adopt(rows, found)
+        self._settle_directories(found, rows.directories, like)
+        lost = rows.directories.difference(path for path, _ in found.directories)
         attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _named_so(p)]
         contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
         writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
-        writer.make_directories(os.fsdecode(d) for d in diff.added_directories)
-        if found.missing:
-            writer.make_directories(sorted(d for d in rows.directories if not self._there(d)))
+        writer.make_directories([*sorted(lost), *(os.fsdecode(d) for d in diff.added_directories)])
         writer.write(sorted([*write.values(), *repair]))
         self._check_caps(rows)
         done = rows.finish(
@@ -172,12 +198,16 @@ class _Patch:
         )
         return Patched(manifest=done, written=len(write), removed=len(gone), repaired=len(repair))
 
-    def _there(self, directory: str) -> bool:
-        try:
-            os.stat(directory, dir_fd=self._root, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
+    def _settle_directories(self, found: Differences, staying: set[str], like: os.stat_result) -> None:
+        """Give the directories that stay the mode and owner they would be made with."""
+        with Directories(self._root) as opened:
+            for path, seen in found.directories:
+                if (path and path not in staying) or _alike(seen, like):
+                    continue
+                fd = opened.open(path)
+                if (seen.st_uid, seen.st_gid) != (like.st_uid, like.st_gid):
+                    os.fchown(fd, like.st_uid, like.st_gid)
+                os.fchmod(fd, stat.S_IMODE(like.st_mode))
 
     def _entry(self, path: str) -> Entry:
         row = self._old.row(self._at[path])

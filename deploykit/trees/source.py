@@ -60,17 +60,23 @@ class Repository:
         Raises:
             RefNotFound: there is no such thing here.
         """
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise RefNotFound(f"the name {name!a} is not UTF-8", "give the commit's id")
         for ref in (name, f"refs/tags/{name}", f"refs/heads/{name}"):
             if ref.startswith("refs/"):
-                oid = self._repo.refs.get_peeled(Ref(ref.encode())) or self._ref(ref)
+                oid = self._ref(ref)
                 if oid is not None:
                     return self._found(ref, oid)
         try:
-            return self._found("", parse_object_id(name).encode())
+            commit = parse_object_id(name)
         except InvalidName as error:
             raise RefNotFound(f"there is no ref {name!a}", "fetch first, or check the name") from error
+        if len(commit) != self._repo.object_store.object_format.hex_length:
+            raise RefNotFound(f"there is no commit {commit}", "ids have another length here")
+        return self._found("", commit.encode())
 
     def _ref(self, ref: str) -> bytes | None:
+        """What a ref holds. Not what dulwich says it is peeled to: of a tag that moved, that may be the old commit."""
         try:
             return self._repo.refs[Ref(ref.encode())]
         except KeyError:

@@ -34,6 +34,7 @@ class Differences:
         added: files and links that no row knows.
         added_directories: directories that no row needs; what lies in them is not listed.
         touched: rows that were proved by reading, with what `lstat` says now (index, stat).
+        directories: those of the manifest that are there, with what `fstat` says now; the root's path is empty.
     """
 
     modified: tuple[str, ...] = ()
@@ -41,6 +42,7 @@ class Differences:
     added: tuple[str, ...] = ()
     added_directories: tuple[str, ...] = ()
     touched: tuple[tuple[int, os.stat_result], ...] = attrs.field(default=(), repr=False)
+    directories: tuple[tuple[str, os.stat_result], ...] = attrs.field(default=(), repr=False)
 
     def __bool__(self) -> bool:
         return bool(self.modified or self.missing or self.added or self.added_directories)
@@ -84,9 +86,11 @@ class _Scan:
         self._added: list[str] = []
         self._added_directories: list[str] = []
         self._touched: list[tuple[int, os.stat_result]] = []
+        self._directories: list[tuple[str, os.stat_result]] = []
 
     def directory(self, where: str, fd: int) -> None:
         """Compare one directory and what is below it."""
+        self._directories.append((where, os.fstat(fd)))
         prefix = where + "/" if where else ""
         known = self._manifest.directories
         taken = 0 if self._paranoid else self._manifest.taken_ns
@@ -158,6 +162,7 @@ class _Scan:
             added=tuple(self._added),
             added_directories=tuple(self._added_directories),
             touched=tuple(self._touched),
+            directories=tuple(self._directories),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import threading
@@ -386,6 +387,39 @@ def test_a_full_disk_keeps_each_directory_as_it_was_and_is_named(options: str, t
         subprocess.run(["mount", "-o", "remount,size=16m,nr_inodes=1000", str(disk)], check=True)
         assert scene.update().failed == {}
         scene.expect(where / "main", "main")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"umask": 0o027},
+        pytest.param({"owner": "nobody"}, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+    ],
+    ids=["umask", "owner"],
+)
+def test_other_modes_and_owners_in_the_settings_hold_at_once_and_for_every_file(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    scene = Scene(tmp_path, "trusting", umask=0o022)
+
+    def told() -> set[tuple[int, int]]:
+        base = scene.target.resolve()
+        return {(p.stat().st_mode & 0o777, p.stat().st_uid) for p in (base, *base.rglob("*"))}
+
+    for n in range(3):
+        scene.repo.commit({"d/same": b"same", "d/changes": b"%d" % n})
+        scene.update()
+    assert told() == {(0o755, os.geteuid()), (0o644, os.geteuid())}
+    scene.checkouts = Checkouts(attrs.evolve(scene.settings, **change))
+    uid = scene.target.stat().st_uid if "owner" not in change else pwd.getpwnam("nobody").pw_uid
+    wanted = {(0o750, uid), (0o640, uid)} if "umask" in change else {(0o755, uid), (0o644, uid)}
+    assert scene.update().refused == {}
+    assert told() == wanted
+    assert scene.update().changed == ()
+    for n in range(3):
+        scene.repo.commit({"d/same": b"same", "d/changes": b"again %d" % n})
+        scene.update()
+        assert told() == wanted
 
 
 def test_the_mirror_is_not_changed_by_a_checkout(tmp_path: Path) -> None:

@@ -110,6 +110,12 @@ def test_check_sees_every_kind_of_damage(repo: GitRepo, damage: str, tmp_path: P
         (("sync", "git://127.0.0.1:1/x", "p"), 1),
         (("check", "/tmp"), 2),
         (("show", "/nowhere"), 2),
+        (("sync", "/nowhere", "p", "--deadline", "nan"), 2),
+        (("sync", "/nowhere", "p", "--deadline", "-1"), 2),
+        (("sync", "/nowhere", ""), 2),
+        (("sync", "/nowhere", "p", "--ref", "main"), 2),
+        (("sync", "/nowhere", "p", "--ref", "tags/v*"), 2),
+        (("sync", "/nowhere", "p", "--ref", ""), 2),
     ],
 )
 def test_wrong_input_is_one_clear_line(args: tuple[str, ...], code: int, tmp_path: Path) -> None:
@@ -117,6 +123,17 @@ def test_wrong_input_is_one_clear_line(args: tuple[str, ...], code: int, tmp_pat
     error = run(*words, code=code).stderr
     assert error.count("\n") <= 4
     assert error
+    assert "Traceback" not in error
+    if code == 2:
+        assert not (tmp_path / "p").exists()
+
+
+def test_a_pattern_may_begin_with_a_star_and_a_path_cannot_speak_to_the_terminal(repo: GitRepo, tmp_path: Path) -> None:
+    path = tmp_path / "m\x1b[2J.git"
+    run("sync", repo.path, path, "--ref", "*/main", "--ref", "refs/tags/v*")
+    for told in (run("list", tmp_path), run("show", path), run("check", path)):
+        assert "m\\x1b[2J.git" in told.stdout
+        assert "\x1b" not in told.stdout
 
 
 def test_a_terminal_gets_a_bar_and_the_same_result(repo: GitRepo, tmp_path: Path) -> None:

@@ -264,6 +264,25 @@ class TestRepositoriesSomebodyElseMade:
         assert mirror.check().sound
         assert run_git(mirror.path, "show-ref", "-d") == repo.git("show-ref", "-d")
 
+    def test_an_old_index_and_what_a_killed_git_left_are_no_damage(self, tmp_path: Path) -> None:
+        repo = GitRepo.make(tmp_path / "o.git")
+        for n in range(3):
+            repo.commit({"a": b"%d" % n, f"d/{n}": os.urandom(99)})
+        theirs = tmp_path / "m.git"
+        shutil.copytree(repo.path, theirs)
+        run_git(theirs, "-c", "pack.indexVersion=1", "repack", "-a", "-d", "-q", "-f")
+        (theirs / "objects" / "ab").mkdir(exist_ok=True)
+        (theirs / "objects" / "ab" / "tmp_obj_Xy12").write_bytes(b"cut off")
+        mirror = Mirror.open(theirs, str(repo.path))
+        repo.commit()
+        mirror.fetch()
+        assert mirror.refs == repo.refs()
+        assert mirror.check().problems == ()
+        (index,) = (i for i in theirs.glob("objects/pack/*.idx") if not i.read_bytes().startswith(b"\xfftOc"))
+        index.chmod(0o644)
+        index.write_bytes(index.read_bytes()[:-1] + b"!")
+        assert "does not tell what is in its pack" in mirror.check().problems[0]
+
     def test_one_that_lacks_an_object_is_refused_by_name(self, tmp_path: Path) -> None:
         repo = GitRepo.make(tmp_path / "m.git")
         repo.commit({"a": b"1"})

@@ -93,6 +93,15 @@ def test_a_damaged_file_is_named(repo: GitRepo, text: str) -> None:
         RefStore(repo.path).read()
 
 
+def test_a_loose_ref_is_taken_over_whatever_it_is_called(repo: GitRepo) -> None:
+    ref = RefName("refs/heads/release.new")
+    repo.git("update-ref", ref, "main~1")
+    assert ours(repo) == repo.refs()
+    new = ObjectId(repo.tip("main"))
+    RefStore(repo.path).apply([RefChange(ref, ObjectId(repo.tip("main~1")), new)], peel(repo))  # type: ignore[arg-type]
+    assert repo.refs()[ref] == new == ours(repo)[ref]
+
+
 def test_a_torn_loose_ref_does_not_hide_the_packed_one(repo: GitRepo) -> None:
     repo.git("pack-refs", "--all")
     (repo.path / "refs/heads/main").write_text("")

@@ -82,6 +82,14 @@ def test_json_is_one_document_and_nothing_else(shop: Shop) -> None:
     assert [s["name"] for s in said["steps"]][:3] == ["preflight", "export", "pre-deploy"]
 
 
+def test_json_is_json_whatever_a_file_is_called(shop: Shop) -> None:
+    shop.repo.commit({"a": b"1", b"caf\xe9": b"latin 1"}, tag="odd")
+    for encoding in ("utf-8:strict", "utf-8:surrogateescape"):
+        words = ("--mirror", str(shop.repo.path), "--ref", "odd", "--dry-run", "--json")
+        done = run("release", "deploy", str(shop.path), *words, env={"PYTHONIOENCODING": encoding})
+        assert json.loads(done.stdout)["added"] == ["a", "caf\udce9"]
+
+
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
@@ -89,6 +97,9 @@ def test_json_is_one_document_and_nothing_else(shop: Shop) -> None:
         (("--ref", "v1", "--commit", "1" * 40), 3, "points at"),
         (("--ref", "v1", "--commit", "xyz"), 1, "not an object id"),
         (("--ref", "v1", "--settings", "/nonexistent"), 2, "cannot read settings"),
+        (("--ref", "caf\udce9"), 1, "is not UTF-8"),
+        (("--ref", "1" * 40), 1, "there is no commit 1111"),
+        (("--ref", "1" * 64), 1, "there is no commit 1111"),
     ],
 )
 def test_wrong_input_is_one_clear_line(shop: Shop, words: tuple[str, ...], code: int, says: str) -> None:
@@ -168,6 +179,14 @@ def test_settings_come_from_a_file_of_their_own_or_from_the_nodes(shop: Shop, tm
     )
     assert other.returncode == 2
     assert "has no site at" in other.stderr
+
+
+def test_a_script_that_there_is_none_of_is_a_mistake_in_the_settings(shop: Shop, tmp_path: Path) -> None:
+    own = tmp_path / "site.toml"
+    own.write_text("at_crash = { post_deploy = 'stop' }\n")
+    done = _deploy(shop, "v1", "--settings", str(own))
+    assert (done.returncode, "at_crash: expected some of pre-deploy" in done.stderr) == (2, True)
+    assert not shop.path.exists()
 
 
 def test_prepare_then_activate(shop: Shop) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,8 +15,8 @@ from deploykit.errors import LockBusy, PolicyRefused, ReleaseError
 from deploykit.release import Allowances
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
-from tests.support.gitrepo import FILE, SYMLINK, contents
-from tests.support.releasing import Shop, script
+from tests.support.gitrepo import FILE, GITLINK, SYMLINK, contents
+from tests.support.releasing import Files, Shop, script
 
 
 @pytest.fixture
@@ -270,6 +271,18 @@ def test_threat_16_a_tag_that_moved_after_it_was_decided_on_is_refused(shop: Sho
     assert shop.read("a") == "good"
 
 
+def test_threat_16_an_annotated_tag_that_moved_after_the_refs_were_packed_is_the_new_one(shop: Shop) -> None:
+    """`packed-refs` still tells what the old tag stood for; the loose ref beside it is what counts."""
+    who = {"GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.net"}
+    for text in (b"1", b"2"):
+        commit = shop.commit({"a": text}, tag=f"at-{text.decode()}")
+        shop.repo.git("tag", "-f", "-a", "-m", "release", "v1", commit, env=who)
+        if text == b"1":
+            shop.repo.git("pack-refs", "--all")
+    shop.deploy("v1").check()
+    assert (shop.read("a"), shop.live().commit) == ("2", commit)
+
+
 def test_threat_16_a_tag_that_is_gone_is_refused(shop: Shop) -> None:
     commit = shop.commit({"a": b"1"})
     shop.repo.git("update-ref", "-d", "refs/tags/v1")
@@ -360,6 +373,14 @@ def test_a_shared_path_outside_the_release_is_refused(shop: Shop, path: str) -> 
     assert "is not a path inside a release" in result.detail
 
 
+@pytest.mark.parametrize("paths", [("a/", "a/b/"), ("a/b/", "a/"), ("a/", "a"), ("x/y/z", "x/")])
+def test_a_shared_path_within_another_is_refused_before_anything_is_touched(shop: Shop, paths: tuple[str, ...]) -> None:
+    shop.settings = SiteSettings(shared=paths)
+    result = shop.put({"a/b/c": b"x", "x/y/z": b"y"})
+    assert (result.outcome, "which is shared" in result.detail) == ("refused", True)
+    assert not shop.path.exists()
+
+
 def test_a_changed_shared_setting_does_not_recycle_a_release_made_under_the_old_one(shop: Shop) -> None:
     shop.settings = SiteSettings(keep=1, grace=0, shared=("d/",))
     for n in range(3):
@@ -411,6 +432,46 @@ def test_a_recycled_release_has_nothing_of_its_former_life(shop: Shop) -> None:
     assert {p.name for p in (shop.path / "current").iterdir()} == {
         *("a", "only-in-5", "deploy", "generated", "TAG", ".deploykit"),
     }
+
+
+def _looks(root: Path) -> dict[str, tuple[int, int, int]]:
+    every = [root, *root.rglob("*")]
+    return {str(p.relative_to(root)): (p.lstat().st_mode, p.lstat().st_uid, p.lstat().st_gid) for p in every}
+
+
+def test_a_recycled_release_has_the_modes_owners_and_directories_of_a_fresh_one(shop: Shop, tmp_path: Path) -> None:
+    """Whatever scripts or people did to the one it is made from."""
+    shop.settings = SiteSettings(keep=1, grace=0, drift="ignore", submodules="skip", umask=0o022)
+    for n in range(1, 6):
+        files: Files = {"a": b"%d" % n, "d/e/same": b"same", "d/link": (SYMLINK, b"e"), "sub/mod": (GITLINK, b"1" * 40)}
+        result = shop.put(files)
+        live = (shop.path / "current").resolve()
+        if n < 5:
+            for name, mode in ((".", 0o700), ("d", 0o777), ("d/e", 0o2755), (".deploykit", 0o700)):
+                (live / name).chmod(mode)
+            (live / "sub/mod").rmdir()
+            (live / "elsewhere").hardlink_to(live / "d/e/same")
+            (live / "elsewhere").rename(tmp_path / f"elsewhere-{n}")
+            if os.geteuid() == 0:
+                for name in ("a", "d", "d/e/same", "d/link"):
+                    os.chown(live / name, 12345, 12346, follow_symlinks=False)
+    assert "recycled" in next(s.output for s in result.steps if s.name == "export")
+    fresh = Shop(tmp_path / "other", shop.settings)
+    fresh.repo = shop.repo
+    fresh.deploy("v5").check()
+    assert _looks(live) == _looks((fresh.path / "current").resolve())
+    assert (live / "d/e/same").stat().st_nlink == 1
+    shop.whole()
+
+
+def test_a_recycled_release_keeps_no_directory_for_state_files_that_are_no_longer_wanted(shop: Shop) -> None:
+    shop.settings = SiteSettings(keep=1, grace=0)
+    for n in range(3):
+        shop.put({"a": b"%d" % n})
+    shop.settings = SiteSettings(keep=1, grace=0, state_files=False)
+    for n in range(3):
+        shop.put({"a": b"more %d" % n})
+        assert [p.name for p in (shop.path / "current").iterdir()] == ["a"]
 
 
 def test_keep_pinned_and_last_good(shop: Shop) -> None:
@@ -498,6 +559,40 @@ def test_a_dry_run_touches_nothing_and_says_what_would_change(shop: Shop) -> Non
         assert shop.runner.preview(source, "v1").nothing_to_do
     assert (found.added, found.changed, found.removed) == (("b",), ("a",), ("d/", "deploy/"))
     assert contents(shop.path) == before
+
+
+def test_a_dry_run_says_what_would_change_under_other_settings_and_without_the_old_tree(shop: Shop) -> None:
+    shop.settings = SiteSettings(shared=("d/shared/",), submodules="skip")
+    shop.put({"a": b"1", "d/x": b"1", "d/y": b"1", "d/shared/s": b"1", "sub": (GITLINK, b"1" * 40)})
+    last = shop.commit({"a": b"1", "d/x": b"1", "d/y": b"2", "sub": (GITLINK, b"2" * 40)})
+    shop.settings = SiteSettings(subdirectory="d", shared=("d/shared/",), submodules="skip")
+    with Repository(shop.repo.path) as source:
+        found = shop.runner.preview(source, "v2")
+    assert (found.added, found.changed, found.removed) == (("x", "y"), (), ("a", "d/x", "d/y"))
+    other = Shop(shop.base / "other", SiteSettings(shared=("d/shared/",), submodules="skip"))
+    other.path = shop.path
+    other.commit({"a": b"1", "d/x": b"1", "d/y": b"2"})
+    with Repository(other.repo.path) as source:
+        found = other.runner.preview(source, "v1")
+    assert (found.added, found.changed, found.removed) == ((), ("d/y",), ())
+    assert (found.warning, last != found.commit) == ("", True)
+
+
+def test_a_dry_run_says_what_again_prepare_and_a_prepared_release_come_to(shop: Shop) -> None:
+    commit = shop.commit({"a": b"1"})
+    shop.deploy("v1")
+    shop.commit({"a": b"2"})
+    with Repository(shop.repo.path) as source:
+        runner = shop.runner
+        again = runner.preview(source, "v1", again=True)
+        assert (again.nothing_to_do, again.commit, again.steps[-1]) == (False, commit, "activate")
+        assert shop.deploy("v1", again=True).release == again.release
+        prepare = runner.preview(source, "v2", again=True, activate=False)
+        assert prepare.steps[-1] == "finalize"
+        assert runner.prepare(source, "v2").release == prepare.release
+        ready = runner.preview(source, "v2")
+        assert (ready.release, ready.build, ready.steps) == (prepare.release, prepare.release, ("activate",))
+        assert runner.deploy(source, "v2").release == ready.release
 
 
 def test_two_deploys_at_once_come_one_after_the_other(shop: Shop) -> None:

@@ -159,6 +159,21 @@ def test_no_secret_is_in_the_repr_of_the_settings(raw: bytes) -> None:
             b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease.keep = 0',
             "sites.a.release.keep: expected at least 1",
         ),
+        *(
+            (b'[repositories.r]\nurl = "u"\n[sites.a]\npath = "/a"\nrepo = "r"\nrelease.' + line, says)
+            for line, says in (
+                (b'required = ["postdeploy"]', "sites.a.release.required: expected some of pre-deploy, pre-link"),
+                (b"timeouts = { post_deploy = 5 }", "sites.a.release.timeouts: expected some of pre-deploy"),
+                (b'at_crash = { all = "stop" }', "sites.a.release.at_crash: expected some of pre-deploy"),
+                (b"umask = 99999", "sites.a.release.umask: expected 0 to 0o777"),
+            )
+        ),
+        (b'[repositories.r]\nurl = "u"\nmirror.refs = ["main"]', "repositories.r.mirror.refs: expected full ref names"),
+        (b'[repositories.r]\nurl = "u"\nmirror.signed = ["v*"]', "repositories.r.mirror.signed: expected full ref"),
+        (
+            b'[repositories.r]\nurl = "u"\ncheckouts = [{ mode = "tags", target = "/t", refs = ["v*"] }]',
+            "repositories.r.checkouts[0].refs: expected full ref names",
+        ),
         (b"a = " + b"[" * 100_000, "nested too deep"),
     ],
 )
