@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from time import monotonic, time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 import attrs
 
 from deploykit.bus.address import parse_address
-from deploykit.bus.checks import check_settings
+from deploykit.bus.checks import check_settings, in_bounds
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.dial import tls_context
@@ -141,6 +141,7 @@ class Bus:
         What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
         futures of unconfirmed messages raise `BusClosed`. Idempotent; may be called from a handler.
         """
+        timeout = in_bounds(timeout)
         with self._lock:
             if self._stopped:
                 return
@@ -198,7 +199,7 @@ class Bus:
         supervisor = self._supervisor
         with supervisor.changed:
             supervisor.changed.wait_for(
-                lambda: supervisor.ready or supervisor.hopeless is not None or self._stopped, timeout
+                lambda: supervisor.ready or supervisor.hopeless is not None or self._stopped, in_bounds(timeout)
             )
             if self._stopped:
                 raise BusClosed("the bus was stopped", "make a new one")
@@ -232,6 +233,7 @@ class Bus:
             LoginRefused: every broker refused the login, and none ever took it.
             BusClosed: the bus was stopped.
         """
+        timeout = in_bounds(timeout)
         batch = Batch()
         self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
         hopeless = self._supervisor.hopeless
@@ -261,7 +263,7 @@ class Bus:
         self._take(
             destination,
             frame,
-            timeout=self.settings.publish_timeout if timeout is None else timeout,
+            timeout=self.settings.publish_timeout if timeout is None else in_bounds(timeout),
             persistent=persistent,
             ttl=ttl,
             done=receipt.settle,
@@ -310,7 +312,7 @@ class Bus:
         Raises:
             PublishManyFailed: some were not confirmed; its `outcomes` say which. Those that are None arrived.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + in_bounds(timeout)
         batch = Batch()
         wake = self._supervisor.waiter.wake
         for destination, frame in messages:
@@ -387,6 +389,8 @@ class Bus:
             raise UsageError(f"durable={durable[:40]!r} is no name", "letters, digits, . _ -, at most 100")
         if not 1 <= prefetch <= 65535 or not 1 <= workers <= 1000 or not 1 <= max_attempts <= 1_000_000:
             raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
+        if on_failure not in get_args(OnFailure):
+            raise UsageError(f"on_failure={on_failure!a} is not known", f"one of {', '.join(get_args(OnFailure))}")
         compile_destination(GENERIC, destination)
         for other in self._subscriptions:
             if durable is not None and other.intent.durable == durable and other.destination != destination:
