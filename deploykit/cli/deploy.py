@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
 
 if TYPE_CHECKING:
     from deploykit.fleet import Answer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
-@click.option("--timeout", default=300.0, show_default=True, type=click.FloatRange(1), help="Seconds to wait.")
+@click.option("--timeout", default=300.0, show_default=True, type=Seconds(1), help="Seconds to wait.")
 @config_option
 @json_option
 @click.pass_context

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
-from deploykit.cli.options import json_option, print_json
+from deploykit.cli.options import Seconds, json_option, print_json
 from deploykit.errors import DeploykitError
 
 if TYPE_CHECKING:
@@ -64,7 +64,9 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
 @click.argument("path", type=click.Path(path_type=Path))
 @_kind_option
 @click.option("--config", type=click.Path(path_type=Path), help="Settings file that the script is run with.")
-@click.option("--timeout", default=5.0, show_default=True, help="Seconds that the broker may take to answer.")
+@click.option(
+    "--timeout", default=5.0, show_default=True, type=Seconds(), help="Seconds that the broker may take to answer."
+)
 @json_option
 def check(path: Path, kind: str | None, config: Path | None, timeout: float, as_json: bool) -> None:
     """Say what the hook at PATH would publish, and whether script, settings, spool and broker are fine.

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import click
 
-from deploykit.cli.options import config_option, load
+from deploykit.cli.options import Seconds, config_option, load
 
 
 @click.command()
 @click.argument("destinations", nargs=-1)
 @click.option("--once", is_flag=True, help="Send one to each and end (for cron), instead of going on.")
-@click.option("--every", type=click.FloatRange(min=1), help="Seconds between two rounds; default from the settings.")
+@click.option("--every", type=Seconds(1), help="Seconds between two rounds; default from the settings.")
 @config_option
 @click.pass_context
 def keepalive(
@@ -32,14 +32,17 @@ def keepalive(
     from deploykit.bus import Bus
     from deploykit.bus import keepalive as bus_keepalive
     from deploykit.cli import print_error
-    from deploykit.daemons import lifecycle
+    from deploykit.daemons import lifecycle, logs
     from deploykit.errors import UsageError
 
-    settings = load(config).broker
+    loaded = load(config)
+    settings = loaded.broker
     wanted = destinations or settings.keepalive
     if not wanted:
         raise UsageError("no destinations", "name some, or set broker.keepalive")
     pause = every or settings.keepalive_every
+    if not once:
+        logs.set_up(loaded.log, secrets=[settings.passcode])
     with Bus(attrs.evolve(settings, keepalive=())) as bus:
         if once:
             problems = bus_keepalive.send_once(bus, wanted, timeout=settings.connect_timeout, ttl=2 * pause)

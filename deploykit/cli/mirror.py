@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
 
 if TYPE_CHECKING:
     from deploykit.mirror import FetchResult, Progress
@@ -42,7 +42,9 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add how to reach an origin, handed on as `settings: MirrorSettings`."""
 
     @click.option("--ref", "refs", multiple=True, metavar="PATTERN", help="Only these refs; e.g. 'refs/tags/v*'.")
-    @click.option("--deadline", type=float, default=600.0, show_default=True, metavar="SECONDS", help="For all of it.")
+    @click.option(
+        "--deadline", type=Seconds(), default=600.0, show_default=True, metavar="SECONDS", help="For all of it."
+    )
     @click.option("--ssh-key", type=_file, metavar="FILE", help="The private key for ssh.")
     @click.option("--ssh-known-hosts", type=_file, metavar="FILE", help="The origin's host key must be in it.")
     @click.option("--ca-file", type=_file, metavar="FILE", help="Certificates to trust for https.")

@@ -13,8 +13,26 @@ import click
 if TYPE_CHECKING:
     from deploykit.settings import Settings
 
-# JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators.
-_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+# JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators,
+# and the half surrogate pairs of a file name that is not UTF-8.
+_UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+
+
+class Seconds(click.types.FloatParamType):
+    """A number of seconds, up to 31 years. Neither `nan` nor `inf`: nothing would ever be over."""
+
+    name = "seconds"
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; fail where it is none."""
+        seconds = float(super().convert(value, param, ctx))
+        if not self._least <= seconds <= 1e9:
+            self.fail(f"{value!r} is not a number of seconds from {self._least:g} up.", param, ctx)
+        return seconds
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -42,7 +60,12 @@ def load(config: Path | None) -> Settings:
     return load_settings(config)
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document on one line, at once. What a terminal would obey or hide is escaped."""
+def to_json(value: object) -> str:
+    """Write one JSON document on one line. What a terminal would obey or hide is escaped."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    click.echo(_UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text))
+    return _UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on one line, at once."""
+    click.echo(to_json(value))

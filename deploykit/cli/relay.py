@@ -7,7 +7,7 @@ from pathlib import Path
 import attrs
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
 
 
 @click.command()
@@ -18,7 +18,13 @@ from deploykit.cli.options import config_option, json_option, load, print_json
     help="Another spool than the settings name; it must exist.",
 )
 @click.option("--once", is_flag=True, help="Send what waits, then end; 1 if something is left or became a dead letter.")
-@click.option("--deadline", default=60.0, show_default=True, help="With --once: seconds after which it ends anyway.")
+@click.option(
+    "--deadline",
+    default=60.0,
+    show_default=True,
+    type=Seconds(),
+    help="With --once: seconds after which it ends anyway.",
+)
 @click.option("--background", is_flag=True, help="Give way to all other work, and keep no directory busy.")
 @json_option
 def relay(

@@ -118,6 +118,20 @@ def test_an_unknown_command_or_option_is_wrong_usage(tmp_path: Path) -> None:
         refused(done, 2, "frobnicate", "--help")
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("keepalive", "/topic/a", "--every"),
+        ("relay", "--once", "--deadline"),
+        ("deploy", "s", "--ref", "v1", "--node", "n1", "--timeout"),
+    ],
+)
+def test_what_is_no_time_is_wrong_usage(tmp_path: Path, words: tuple[str, ...], seconds: str) -> None:
+    file = settings(tmp_path, "stomp://127.0.0.1:9")
+    refused(run(*words, seconds, "-c", str(file)), 2, words[-1], seconds)
+
+
 def test_every_command_has_help_with_an_example(tmp_path: Path) -> None:
     from deploykit.cli import COMMANDS
 
