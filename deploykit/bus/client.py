@@ -139,15 +139,28 @@ class Bus:
         """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
 
         What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
-        futures of unconfirmed messages raise `BusClosed`. Idempotent; may be called from a handler.
+        futures of unconfirmed messages raise `BusClosed`. Idempotent. A handler may call it; then it returns at once,
+        and the bus ends when the handler has returned.
         """
         timeout = in_bounds(timeout)
+        if self._pid not in (0, os.getpid()):
+            # A forked child's copy: the threads are the parent's, and a lock that one of them held is never given back.
+            self._stopped = True
+            self._supervisor.abandon()
+            return
         with self._lock:
             if self._stopped:
                 return
             self._stopped = True
+        if any(subscription.works_here for subscription in self._subscriptions):
+            # What the handler has in hand can be acknowledged only after it has returned.
+            threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop").start()
+        else:
+            self._end(timeout)
+
+    def _end(self, timeout: float) -> None:
         closed = BusClosed("the bus was stopped", "the message may or may not have arrived: keep it and send it again")
-        if self._pid != os.getpid():  # never started, or a forked child's copy: the threads are not ours
+        if self._pid == 0:
             self._ledger.close(closed)
             self._supervisor.abandon()
             return
@@ -445,6 +458,8 @@ class Bus:
 
     def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
         """End a subscription at the broker."""
+        if self._pid != os.getpid():
+            self._check_process()
         with self._lock:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)

@@ -92,6 +92,11 @@ class Subscription:
         return self._stopping
 
     @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is one of its workers."""
+        return threading.current_thread() in self._threads
+
+    @property
     def queued(self) -> int:
         """Messages that wait for a worker."""
         return self._queue.qsize()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -666,6 +667,7 @@ def test_stop_may_be_called_by_a_handler_and_twice(broker: EmbeddedBroker) -> No
     assert done.wait(30)
     bus.stop()
     eventually(lambda: bus_threads() == [])
+    assert broker.peek("/queue/q") == ()  # its message was acknowledged all the same
 
 
 def test_a_callback_that_raises_or_hangs_harms_nobody(broker: EmbeddedBroker) -> None:
@@ -698,6 +700,36 @@ def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBro
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         bus.publish("/queue/q", text("from the parent"))
         assert bus.counters.losses == 0
+
+
+def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        subscription = bus.subscribe("/queue/q", Collector())
+        with bus._lock, bus._ledger._lock, bus._supervisor._lock, bus._supervisor.changed:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    with pytest.raises(BusClosed):
+                        subscription.unsubscribe()
+                    bus.stop()
+                    code = 0
+                finally:
+                    os._exit(code)
+        ended: list[int] = []
+
+        def has_ended() -> bool:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            ended.extend([os.waitstatus_to_exitcode(status)] if found else [])
+            return bool(ended)
+
+        try:
+            eventually(has_ended, "the child's end")
+        finally:
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        assert ended == [0]
 
 
 def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
