@@ -36,14 +36,14 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
-from deploykit.settings import Settings, SiteSettings
+from deploykit.settings import BusSettings, Settings, SiteSettings
 from deploykit.settingscheck import mistakes, site_mistakes
 from deploykit.topics import with_preset
 
 DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
 
 _SECRET_MODE: Final = 0o640
-_CREDENTIALS_IN_URL: Final = re.compile(r"://[^/@\s,()]+:[^/@\s,()]+@")
+_MOST: Final = 1e9  # as seconds 31 years, and well within what locks can wait
 
 
 def load_settings(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
@@ -107,6 +107,8 @@ def parse_settings(
         problems += _check_address(rest.broker.address)
         whole = isinstance(grants, list | tuple) and len(grants) == len(rest.trust.grants)
         problems += mistakes(rest, repositories=repositories, grants=whole)
+        told = {problem.partition(":")[0] for problem in problems}
+        problems += (line for line in _check_bus(rest.broker) if line.partition(":")[0] not in told)
     if problems or settings is None:
         found = tuple(dict.fromkeys(problems))
         head = f"{where}: {found[0]}" if len(found) == 1 else f"{where} has {len(found)} mistakes"
@@ -170,7 +172,7 @@ def _resolve_secrets(data: dict[str, Any], mode: int | None, environ: Mapping[st
     if not isinstance(broker, dict):
         return
     literal = isinstance(broker.get("passcode"), str) and not broker["passcode"].startswith("env:")
-    literal |= bool(_CREDENTIALS_IN_URL.search(str(broker.get("address", ""))))
+    literal |= _holds_passcode(str(broker.get("address", "")))
     if literal and mode is not None and mode & ~_SECRET_MODE:
         problems.append(
             f"broker: the file holds a passcode but has mode {mode:04o} (chmod 0600 it, or use passcode_file)"
@@ -199,6 +201,15 @@ def _resolve_secrets(data: dict[str, Any], mode: int | None, environ: Mapping[st
         problems.append(f"broker.passcode_file: cannot read {secret_file}: {reason}")
 
 
+def _holds_passcode(address: str) -> bool:
+    from deploykit.bus.address import parse_address
+
+    try:
+        return any(broker.passcode for broker in parse_address(address).brokers)
+    except DeploykitError:
+        return "@" in address  # it is told that it is not understood; what it holds is anybody's guess
+
+
 def _bad_keys(data: dict[str, Any]) -> list[str]:
     """Find tables whose name is not acceptable: cattrs would tell of them only when all they hold is right."""
     problems = []
@@ -220,6 +231,17 @@ def _check_address(address: str) -> list[str]:
     except DeploykitError as error:
         return [f"broker.address: {error}"]
     return []
+
+
+def _check_bus(broker: BusSettings) -> tuple[str, ...]:
+    """What every bus would refuse, so that it is told before a daemon is started."""
+    from deploykit.bus.checks import check_settings
+
+    try:
+        check_settings(broker)
+    except SettingsError as error:
+        return error.problems
+    return ()
 
 
 # -- conversion ------------------------------------------------------------------------------------------------------
@@ -262,9 +284,9 @@ def _kind_of(value: object) -> str:
 
 
 def _number(value: object, _: type) -> float:
-    if type(value) not in (int, float) or not 0 <= float(typing.cast(float, value)) < 1e12:
+    if type(value) not in (int, float) or not 0 <= float(typing.cast(float, value)) < _MOST:
         shown = value if type(value) in (int, float) else _kind_of(value)
-        raise _Expected(f"expected a number of at least 0, not {shown}")
+        raise _Expected(f"expected a number of at least 0 and below {_MOST:g}, not {shown}")
     return float(typing.cast(float, value))
 
 

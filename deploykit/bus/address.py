@@ -180,6 +180,9 @@ _DECLINED: Final[Mapping[str, str]] = {
 
 
 def _options(query: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    if "@" in query:
+        # A passcode with a question mark in it: nothing of it may be shown, and the host before it is not the broker's.
+        raise AddressError("there is an @ after the address's ?", "write ? in a login or passcode as %3F")
     found: dict[str, Any] = {}
     warnings = []
     for item in filter(None, query.split("&")):

@@ -1,15 +1,18 @@
-"""What settings a bus takes: pure. All that is wrong is said at once, never with a secret in it."""
+"""What settings and times a bus takes: pure. All that is wrong is said at once, never with a secret in it."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Final
 
 from deploykit.bus.dialect import GENERIC, compile_destination
-from deploykit.errors import DialectError, SettingsError
+from deploykit.errors import DialectError, SettingsError, UsageError
 from deploykit.settings import BusSettings
 
 VERSIONS: Final = ("1.0", "1.1", "1.2")
+#: Seconds that are as good as for ever: no lock waits longer than 292 years.
+FOREVER: Final = 1e9
 _TIMES: Final = (
     "connect_timeout",
     "publish_timeout",
@@ -18,6 +21,17 @@ _TIMES: Final = (
     "stall_timeout",
     "keepalive_every",
 )
+
+
+def in_bounds(timeout: float) -> float:
+    """A caller's timeout as every lock takes it: from 0 to `FOREVER` seconds, infinity included.
+
+    Raises:
+        UsageError: it is no number, and would never be over.
+    """
+    if math.isnan(timeout):
+        raise UsageError("the timeout is not a number", "seconds, from 0")
+    return min(max(timeout, 0.0), FOREVER)
 
 
 def check_settings(settings: BusSettings) -> None:
@@ -29,7 +43,7 @@ def check_settings(settings: BusSettings) -> None:
     problems = []
     if not settings.versions or not set(settings.versions) <= set(VERSIONS):
         problems.append(f"versions: some of {', '.join(VERSIONS)}")
-    problems += [f"{name}: seconds, more than 0" for name in _TIMES if not 0 < getattr(settings, name) < 1e9]
+    problems += [f"{name}: seconds, more than 0" for name in _TIMES if not 0 < getattr(settings, name) < FOREVER]
     if not 0 <= settings.heartbeat < 86400:
         problems.append("heartbeat: seconds, from 0")
     problems += [

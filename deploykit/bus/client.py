@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from time import monotonic, time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, get_args
 
 import attrs
 
 from deploykit.bus.address import parse_address
-from deploykit.bus.checks import check_settings
+from deploykit.bus.checks import check_settings, in_bounds
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.dial import tls_context
@@ -139,14 +139,28 @@ class Bus:
         """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
 
         What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
-        futures of unconfirmed messages raise `BusClosed`. Idempotent; may be called from a handler.
+        futures of unconfirmed messages raise `BusClosed`. Idempotent. A handler may call it; then it returns at once,
+        and the bus ends when the handler has returned.
         """
+        timeout = in_bounds(timeout)
+        if self._pid not in (0, os.getpid()):
+            # A forked child's copy: the threads are the parent's, and a lock that one of them held is never given back.
+            self._stopped = True
+            self._supervisor.abandon()
+            return
         with self._lock:
             if self._stopped:
                 return
             self._stopped = True
+        if any(subscription.works_here for subscription in self._subscriptions):
+            # What the handler has in hand can be acknowledged only after it has returned.
+            threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop").start()
+        else:
+            self._end(timeout)
+
+    def _end(self, timeout: float) -> None:
         closed = BusClosed("the bus was stopped", "the message may or may not have arrived: keep it and send it again")
-        if self._pid != os.getpid():  # never started, or a forked child's copy: the threads are not ours
+        if self._pid == 0:
             self._ledger.close(closed)
             self._supervisor.abandon()
             return
@@ -198,7 +212,7 @@ class Bus:
         supervisor = self._supervisor
         with supervisor.changed:
             supervisor.changed.wait_for(
-                lambda: supervisor.ready or supervisor.hopeless is not None or self._stopped, timeout
+                lambda: supervisor.ready or supervisor.hopeless is not None or self._stopped, in_bounds(timeout)
             )
             if self._stopped:
                 raise BusClosed("the bus was stopped", "make a new one")
@@ -232,6 +246,7 @@ class Bus:
             LoginRefused: every broker refused the login, and none ever took it.
             BusClosed: the bus was stopped.
         """
+        timeout = in_bounds(timeout)
         batch = Batch()
         self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
         hopeless = self._supervisor.hopeless
@@ -261,7 +276,7 @@ class Bus:
         self._take(
             destination,
             frame,
-            timeout=self.settings.publish_timeout if timeout is None else timeout,
+            timeout=self.settings.publish_timeout if timeout is None else in_bounds(timeout),
             persistent=persistent,
             ttl=ttl,
             done=receipt.settle,
@@ -310,7 +325,7 @@ class Bus:
         Raises:
             PublishManyFailed: some were not confirmed; its `outcomes` say which. Those that are None arrived.
         """
-        deadline = monotonic() + timeout
+        deadline = monotonic() + in_bounds(timeout)
         batch = Batch()
         wake = self._supervisor.waiter.wake
         for destination, frame in messages:
@@ -387,6 +402,8 @@ class Bus:
             raise UsageError(f"durable={durable[:40]!r} is no name", "letters, digits, . _ -, at most 100")
         if not 1 <= prefetch <= 65535 or not 1 <= workers <= 1000 or not 1 <= max_attempts <= 1_000_000:
             raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
+        if on_failure not in get_args(OnFailure):
+            raise UsageError(f"on_failure={on_failure!a} is not known", f"one of {', '.join(get_args(OnFailure))}")
         compile_destination(GENERIC, destination)
         for other in self._subscriptions:
             if durable is not None and other.intent.durable == durable and other.destination != destination:
@@ -441,6 +458,8 @@ class Bus:
 
     def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
         """End a subscription at the broker."""
+        if self._pid != os.getpid():
+            self._check_process()
         with self._lock:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)

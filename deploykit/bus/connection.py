@@ -35,7 +35,7 @@ from deploykit.bus.ledger import Ledger
 from deploykit.bus.login import agree, clean, connect_headers, credentials, redacted
 from deploykit.bus.sending import Writer
 from deploykit.bus.waiter import READ, WRITE, Waiter
-from deploykit.errors import BusError, ConnectError
+from deploykit.errors import BusError, ConnectError, PublishRefused
 from deploykit.settings import BusSettings
 
 if not (_scan_was_off := "STOMP_SKIP_HOSTNAME_SCAN" in os.environ):
@@ -311,6 +311,10 @@ class Connection:
                 except BusError as error:
                     self._ledger.refuse(entry, error)
                     continue
+                except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+                    # Half a surrogate pair, a number where text belongs: it must not end the thread that all share.
+                    self._ledger.refuse(entry, _unwritable(entry.id, error))
+                    continue
                 pieces.append(piece)
                 size += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -427,3 +431,10 @@ class Connection:
         if sock is not None:
             self._waiter.forget(self._fd)
             sock.close()
+
+
+def _unwritable(id: str, error: Exception) -> PublishRefused:
+    return PublishRefused(
+        f"message {id!a} cannot be written: {type(error).__name__}",
+        "headers are text that UTF-8 can hold, the body is bytes, the ttl a number of seconds",
+    )

@@ -17,6 +17,7 @@ import threading
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Protocol
 
+from deploykit.bus.checks import in_bounds
 from deploykit.bus.delivery import Handler, Host, Ids, Item
 from deploykit.bus.desk import Desk
 from deploykit.bus.dialect import Compiled, Intent
@@ -91,6 +92,11 @@ class Subscription:
         return self._stopping
 
     @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is one of its workers."""
+        return threading.current_thread() in self._threads
+
+    @property
     def queued(self) -> int:
         """Messages that wait for a worker."""
         return self._queue.qsize()
@@ -102,7 +108,7 @@ class Subscription:
             BusError: it was refused, and why.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._active or self.problem is not None, timeout)
+            self._changed.wait_for(lambda: self._active or self.problem is not None, in_bounds(timeout))
             if self._active:
                 return True
             if self.problem is not None:
@@ -119,6 +125,7 @@ class Subscription:
         Raises:
             ConnectError: `forget`, and the broker did not confirm it.
         """
+        timeout = in_bounds(timeout)
         self.stop()
         self.join(monotonic() + timeout)
         self._host.end_subscription(self, forget=forget)

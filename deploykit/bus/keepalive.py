@@ -11,9 +11,11 @@ import contextlib
 import logging
 import threading
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from deploykit.bus.checks import FOREVER
 from deploykit.bus.delivery import KEEPALIVE_HEADER
 from deploykit.errors import BusClosed, BusError, DialectError, PublishError
 from deploykit.wire.frame import Frame
@@ -27,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 #: The original's body, and a header by which this library knows to ignore it.
 KEEPALIVE: Final = Frame({KEEPALIVE_HEADER: "true", "content-type": "text/plain"}, b"\n")
+#: How soon a stop is noticed.
+_SLICE: Final = 0.2
 
 
 class Take(Protocol):
@@ -84,7 +88,14 @@ def _told(destination: str, problem: BusError | None) -> None:
         logger.info("keepalive to %s: %s", destination, problem)
 
 
-def send_once(bus: Bus, destinations: tuple[str, ...], *, timeout: float = 10.0, ttl: float = 120.0) -> dict[str, str]:
+def send_once(
+    bus: Bus,
+    destinations: tuple[str, ...],
+    *,
+    timeout: float = 10.0,
+    ttl: float = 120.0,
+    stop: threading.Event | None = None,
+) -> dict[str, str]:
     """Send one keepalive to each destination; return the problem of each that did not work, by destination.
 
     Args:
@@ -92,6 +103,7 @@ def send_once(bus: Bus, destinations: tuple[str, ...], *, timeout: float = 10.0,
         destinations: topics and queues.
         timeout: seconds until all must be confirmed.
         ttl: seconds after which the broker may forget the message, where it can.
+        stop: once it is set, nothing is waited for any more.
     """
     problems: dict[str, str] = {}
     for lifetime in (ttl, None):
@@ -105,7 +117,9 @@ def send_once(bus: Bus, destinations: tuple[str, ...], *, timeout: float = 10.0,
                 problems[name] = str(error)
         without_ttl = False
         for name, future in futures.items():
-            problem = future.exception()
+            while not (future.done() or (stop is not None and stop.is_set())):
+                wait_for([future], timeout=_SLICE)
+            problem = future.exception() if future.done() else None
             if problem is not None:
                 problems[name] = str(problem)
                 without_ttl |= isinstance(problem, DialectError)
@@ -115,7 +129,8 @@ def send_once(bus: Bus, destinations: tuple[str, ...], *, timeout: float = 10.0,
 
 
 def run(bus: Bus, destinations: tuple[str, ...], *, every: float, stop: threading.Event) -> None:
-    """Send keepalives until `stop` is set; what fails is tried again the next time."""
+    """Send keepalives until `stop` is set; what fails is logged, and tried again the next time."""
     while not stop.is_set():
-        send_once(bus, destinations, timeout=min(every, 30.0), ttl=2 * every)
-        stop.wait(every)
+        for name, problem in send_once(bus, destinations, timeout=min(every, 30.0), ttl=2 * every, stop=stop).items():
+            logger.warning("keepalive to %s: %s", name, problem)
+        stop.wait(min(every, FOREVER))

@@ -29,5 +29,6 @@ class Reject(Verdict):
     """Never: it will not get better. `on_failure` decides at once; `reason` goes with the dead letter."""
 
     def __init__(self, reason: str) -> None:
+        reason = str(reason)  # handlers give the exception itself
         super().__init__(reason)
         self.reason = reason

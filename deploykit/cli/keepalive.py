@@ -32,14 +32,17 @@ def keepalive(
     from deploykit.bus import Bus
     from deploykit.bus import keepalive as bus_keepalive
     from deploykit.cli import print_error
-    from deploykit.daemons import lifecycle
+    from deploykit.daemons import lifecycle, logs
     from deploykit.errors import UsageError
 
-    settings = load(config).broker
+    loaded = load(config)
+    settings = loaded.broker
     wanted = destinations or settings.keepalive
     if not wanted:
         raise UsageError("no destinations", "name some, or set broker.keepalive")
     pause = every or settings.keepalive_every
+    if not once:
+        logs.set_up(loaded.log, secrets=[settings.passcode])
     with Bus(attrs.evolve(settings, keepalive=())) as bus:
         if once:
             problems = bus_keepalive.send_once(bus, wanted, timeout=settings.connect_timeout, ttl=2 * pause)

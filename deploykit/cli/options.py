@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Callable
@@ -19,20 +18,24 @@ if TYPE_CHECKING:
 # what stands for a byte of a name that is not UTF-8.
 _UNSEEN = re.compile("[\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]")
 
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Seconds(click.FloatRange):
-    """How long to wait. Never NaN, which no comparison stops, nor longer than clocks reckon."""
+class Seconds(click.types.FloatParamType):
+    """A number of seconds, up to 31 years. Neither `nan` nor `inf`: nothing would ever be over."""
 
-    def __init__(self, least: float) -> None:
-        super().__init__(least, 1e7)
+    name = "seconds"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        found = super().convert(value, param, ctx)
-        if math.isnan(found):
-            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
-        return found
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it; fail where it is none."""
+        seconds = float(super().convert(value, param, ctx))
+        if not self._least <= seconds <= 1e9:
+            self.fail(f"{value!r} is not a number of seconds from {self._least:g} up.", param, ctx)
+        return seconds
 
 
 class Directory(click.Path):
@@ -69,7 +72,12 @@ def load(config: Path | None) -> Settings:
     return load_settings(config)
 
 
-def print_json(value: object) -> None:
-    """Print one JSON document on one line, at once. What a terminal would obey or hide is escaped."""
+def to_json(value: object) -> str:
+    """Write one JSON document on one line. What a terminal would obey or hide is escaped."""
     text = json.dumps(value, default=str, ensure_ascii=False)
-    click.echo(_UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text))
+    return _UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
+
+
+def print_json(value: object) -> None:
+    """Print one JSON document on one line, at once."""
+    click.echo(to_json(value))

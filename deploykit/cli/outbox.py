@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import config_option, json_option, load, print_json, to_json
 
 if TYPE_CHECKING:
     from deploykit.outbox import Outbox, Record
@@ -92,7 +91,7 @@ def show(config: Path | None, spool: Path | None, id_: str, body: bool, as_json:
     """
     record = _open(spool, config).find(id_)
     if body:
-        sys.stdout.buffer.write(record.frame.body)
+        click.echo(record.frame.body, nl=False)
         return
     if as_json:
         text = record.frame.body.decode("utf-8", "backslashreplace")
@@ -206,10 +205,8 @@ def _safe(text: str) -> str:
 
 def _print_array(rows: Iterable[dict[str, object]]) -> None:
     """Print a JSON array, one element a line, as the elements come: a backlog may be long."""
-    import json
-
     between = "["
     for row in rows:
-        click.echo(f"{between}{json.dumps(row, ensure_ascii=False)}")
+        click.echo(f"{between}{to_json(row)}")
         between = ","
     click.echo("[]" if between == "[" else "]")

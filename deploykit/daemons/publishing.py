@@ -6,8 +6,9 @@ import socket
 from pathlib import Path
 
 from deploykit.bus import Bus
+from deploykit.bus.dialect import GENERIC, compile_destination
 from deploykit.daemons.relay import open_outbox
-from deploykit.errors import MessageError, UsageError
+from deploykit.errors import DialectError, MessageError, UsageError
 from deploykit.keys import load_signing_key
 from deploykit.messages import Message, Notice, one_line
 from deploykit.settings import Settings
@@ -51,7 +52,7 @@ def send(
         OutboxError, BusError: it was not queued, or the broker did not confirm it.
     """
     target = destination or topic_of(message, settings.topics)
-    if not target.startswith("/"):
+    if not _is_destination(target):
         # A relay would find out much later, and make a dead letter of it.
         raise UsageError(f"{one_line(target)} is no destination", "e.g. /topic/NAME or /queue/NAME")
     if key is not None:
@@ -62,3 +63,11 @@ def send(
     else:
         open_outbox(settings.outbox).put(target, frame)
     return target
+
+
+def _is_destination(text: str) -> bool:
+    try:
+        compile_destination(GENERIC, text)
+    except DialectError:
+        return False
+    return text.startswith("/")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,6 +202,31 @@ def test_every_daemon_keeps_alive_what_its_settings_file_lists(
         daemon.terminate()
         said, _ = daemon.communicate(timeout=30)
     assert daemon.returncode == 0, said
+
+
+def test_a_keepalive_daemon_says_what_fails_and_ends_at_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    file = config(tmp_path, f"stomp://127.0.0.1:{port}")
+    words = command("keepalive", "/topic/a", "--every", "1", "--config", str(file))
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stderr is not None
+        said = ""
+        while "keepalive to /topic/a: " not in said:
+            said = daemon.stderr.readline()
+            assert said
+        daemon.send_signal(signal.SIGTERM)
+        assert daemon.wait(30) == 0
+
+
+def test_nothing_is_waited_for_once_a_keepalive_is_stopped(broker: EmbeddedBroker) -> None:
+    broker.stop()
+    stop = threading.Event()
+    stop.set()
+    with Bus(fast(broker.address)) as bus:
+        began = time.monotonic()
+        keepalive.send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
+        assert time.monotonic() - began < 600
 
 
 def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:

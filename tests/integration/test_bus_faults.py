@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import threading
 import time
@@ -16,9 +17,10 @@ import pytest
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State
 from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
-from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused
+from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
+from deploykit.wire.frame import Frame
 from tests.support.bus import Collector, Events, bus_threads, eventually, fast, in_time, running, text
 
 
@@ -26,6 +28,11 @@ from tests.support.bus import Collector, Events, bus_threads, eventually, fast, 
 def broker() -> Iterator[EmbeddedBroker]:
     with EmbeddedBroker(users={"ada": "s3cret"}, record=10_000) as embedded:
         yield embedded
+
+
+def frame(headers: object, body: object) -> Frame:
+    """A frame as a caller without a type checker makes it."""
+    return Frame(headers, body)  # type: ignore[arg-type]
 
 
 @contextmanager
@@ -460,6 +467,15 @@ def test_verdicts_may_be_returned_or_raised(broker: EmbeddedBroker, verdict: Ack
     assert len(broker.peek("/queue/returned")) == left
 
 
+def test_a_reason_may_be_the_exception_itself(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        bus.subscribe("/queue/q", lambda _: Reject(ValueError("no such site")))  # type: ignore[arg-type]
+        bus.publish("/queue/q", text("x"))
+        eventually(lambda: bus.counters.acked == 1)
+    (dead,) = broker.peek(bus.settings.dead_letter)
+    assert dead.headers["dead-letter-reason"] == "no such site"
+
+
 def test_a_handler_that_returns_nonsense_or_exits_does_not_end_its_worker(broker: EmbeddedBroker) -> None:
     def bad(delivery: Delivery) -> None:
         if delivery.body == b"exit":
@@ -651,6 +667,7 @@ def test_stop_may_be_called_by_a_handler_and_twice(broker: EmbeddedBroker) -> No
     assert done.wait(30)
     bus.stop()
     eventually(lambda: bus_threads() == [])
+    assert broker.peek("/queue/q") == ()  # its message was acknowledged all the same
 
 
 def test_a_callback_that_raises_or_hangs_harms_nobody(broker: EmbeddedBroker) -> None:
@@ -683,6 +700,36 @@ def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBro
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         bus.publish("/queue/q", text("from the parent"))
         assert bus.counters.losses == 0
+
+
+def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        subscription = bus.subscribe("/queue/q", Collector())
+        with bus._lock, bus._ledger._lock, bus._supervisor._lock, bus._supervisor.changed:
+            pid = os.fork()
+            if pid == 0:
+                code = 1
+                try:
+                    with pytest.raises(BusClosed):
+                        subscription.unsubscribe()
+                    bus.stop()
+                    code = 0
+                finally:
+                    os._exit(code)
+        ended: list[int] = []
+
+        def has_ended() -> bool:
+            found, status = os.waitpid(pid, os.WNOHANG)
+            ended.extend([os.waitstatus_to_exitcode(status)] if found else [])
+            return bool(ended)
+
+        try:
+            eventually(has_ended, "the child's end")
+        finally:
+            if not ended:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+        assert ended == [0]
 
 
 def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
@@ -824,6 +871,54 @@ class FloodServer(PoisonServer):
                     b"MESSAGE\nsubscription:deploykit-1\nmessage-id:%d\nack:%d\ndestination:/queue/q\n"
                     b"content-length:%d\n\n%s\x00" % (n, n, len(body), body)
                 )
+
+
+@pytest.mark.parametrize(
+    "bad", [frame({"subject": "\udcff"}, b""), frame({"\udcff": "x"}, b""), frame({"n": 5}, b""), frame({}, "text")]
+)
+def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroker, bad: Frame) -> None:
+    with running(fast(broker.address)) as bus:
+        futures = [bus.publish_soon("/queue/q", each) for each in (text("a"), bad, text("b"))]
+        futures[0].result(30)
+        futures[2].result(30)
+        with pytest.raises(PublishRefused, match="cannot be written"):
+            futures[1].result(30)
+        with pytest.raises(PublishRefused, match="cannot be written"):
+            bus.publish("/queue/q", bad)
+        assert bus.counters.losses == 0
+    assert [f.body for f in broker.peek("/queue/q")] == [b"a", b"b"]
+
+
+@pytest.mark.parametrize("ttl", [float("inf"), float("nan")])
+def test_a_ttl_that_is_no_time_is_refused(broker: EmbeddedBroker, ttl: float) -> None:
+    with running(fast(broker.address)) as bus:
+        with pytest.raises(PublishRefused, match="ttl"):
+            bus.publish_soon("/queue/q", text("x"), ttl=ttl).result(30)
+        bus.publish("/queue/q", text("y"))
+
+
+def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
+    forever = float("inf")
+    with Bus(fast(broker.address)) as bus:
+        assert bus.wait_connected(forever)
+        bus.publish("/queue/q", text("x"), timeout=forever)
+        bus.publish_soon("/queue/q", text("x"), timeout=forever).result(30)
+        assert bus.publish_many([("/queue/q", text("x"))], timeout=forever) == 1
+        collector = Collector()
+        subscription = bus.subscribe("/queue/q", collector)
+        assert subscription.wait_active(forever)
+        collector.wait(3)
+        subscription.unsubscribe(timeout=forever)
+        for call in (bus.wait_connected, lambda t: bus.publish("/queue/q", text("x"), timeout=t)):
+            with pytest.raises(UsageError, match="not a number"):
+                call(float("nan"))
+        bus.stop(forever)
+    assert bus_threads() == []
+
+
+def test_an_unknown_way_to_fail_is_refused(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus, pytest.raises(UsageError, match="dead-letter"):
+        bus.subscribe("/queue/q", Collector(), on_failure="dead_letter")  # type: ignore[arg-type]
 
 
 def test_settings_that_make_no_sense_are_all_said_at_once() -> None:

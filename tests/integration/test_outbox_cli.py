@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -81,6 +83,25 @@ def test_a_message_cannot_write_to_the_readers_terminal(outbox: Outbox) -> None:
         out = cli(outbox, *words).stdout
         assert "\x1b" not in out
         assert "\\x1b" in out
+
+
+def test_json_cannot_write_to_the_readers_terminal_and_takes_any_file_name(outbox: Outbox) -> None:
+    outbox.put(TOPIC, Frame({"subject": "a\x9b31mb\u202ec"}, b""))
+    Path(os.fsdecode(os.fsencode(outbox.path) + b"/odd\xff")).touch()
+    strict = {"PYTHONIOENCODING": "utf-8:strict"}  # as in a locale that is not C.UTF-8
+    listed = run("outbox", "list", "--json", "--spool", outbox.path, env=strict)
+    assert "\x9b" not in listed.stdout
+    assert json.loads(listed.stdout)[0]["subject"] == "a\x9b31mb\u202ec"
+    bad = run("outbox", "list", "--bad", "--json", "--spool", outbox.path, env=strict)
+    assert json.loads(bad.stdout)[0]["name"] == "odd\udcff"
+
+
+def test_a_closed_output_is_no_traceback(outbox: Outbox) -> None:
+    record = outbox.put(TOPIC, Frame({}, b"body"))
+    words = " ".join(map(shlex.quote, command("outbox", "show", "--spool", outbox.path, str(record), "--body")))
+    for output in (">&-", ">/dev/full"):
+        done = subprocess.run(["sh", "-c", f"{words} {output}"], stderr=subprocess.PIPE, text=True, check=False)
+        assert "Traceback" not in done.stderr
 
 
 def test_show_takes_part_of_an_id_and_gives_the_body_byte_for_byte(outbox: Outbox) -> None:

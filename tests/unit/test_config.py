@@ -187,7 +187,18 @@ def test_two_sites_may_not_share_a_directory() -> None:
     assert "already the path of a" in problems(raw)[0]
 
 
-@pytest.mark.parametrize("line", ['passcode = "x"', 'address = "stomp://u:p@h:1"'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        'passcode = "x"',
+        'address = "stomp://u:p@h:1"',
+        'address = "stomp://u:p/q@h:1"',
+        'address = "stomp://u:p,(q) r@h:1"',
+        'address = "stomp://u@example.com:p@h:1"',
+        'address = "stomp://:p@h:1"',
+        'address = "failover:(stomp://a,stomp://u:p/q@b)"',
+    ],
+)
 def test_a_secret_in_a_readable_file_is_refused(tmp_path: Path, line: str) -> None:
     file = tmp_path / "deploykit.toml"
     file.write_text(f"[broker]\n{line}\n")
@@ -243,6 +254,23 @@ def test_a_mistake_around_a_secret_is_told_without_it(raw: bytes) -> None:
 def test_a_number_that_would_stall_a_daemon_or_make_it_spin_is_refused(line: str) -> None:
     (problem,) = problems(line.encode())
     assert "expected at least" in problem
+
+
+@pytest.mark.parametrize(
+    ("line", "path"),
+    [
+        ("publish_timeout = 0", "broker.publish_timeout"),
+        ("heartbeat = 100_000", "broker.heartbeat"),
+        ('keepalive = ["/queue/"]', "broker.keepalive"),
+        ('vhost = "a\\nb"', "broker.vhost"),
+        ("connect_timeout = 0", "broker.connect_timeout"),
+        ("backoff_max = 1e10", "broker.backoff_max"),
+        ("stall_timeout = inf", "broker.stall_timeout"),
+    ],
+)
+def test_what_every_bus_would_refuse_is_a_mistake_of_the_file(line: str, path: str) -> None:
+    (problem,) = problems(f"[broker]\n{line}\n".encode())
+    assert f" {path}: " in problem
 
 
 def test_a_bad_broker_address_is_found_with_the_other_mistakes() -> None:

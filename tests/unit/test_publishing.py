@@ -35,7 +35,9 @@ def test_nothing_to_say_is_wrong_usage(settings: Settings, text: str) -> None:
         publishing.frame_of_text(settings, text)
 
 
-@pytest.mark.parametrize("destination", ["nonsense", "topic/x", "queue:x"])
+@pytest.mark.parametrize(
+    "destination", ["nonsense", "topic/x", "queue:x", "/queue/", "/queue/a\\b", "/topic/" + "x" * 600]
+)
 def test_what_is_no_destination_is_refused_before_it_is_queued(settings: Settings, destination: str) -> None:
     message, frame = publishing.frame_of_text(settings, "x")
     with pytest.raises(UsageError, match="no destination"):
