@@ -175,11 +175,14 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     return chosen
 
 
-def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | None = None) -> dict[str, str]:
+def scripts_on_disk(
+    directory: Path, settings: SiteSettings, *, below: Path | None = None, steps: tuple[str, ...] = SCRIPTS
+) -> dict[str, str]:
     """Find the scripts in a directory, checked so far as they can be before they run.
 
     Args:
         below: give paths relative to this directory.
+        steps: those that will run; what is wrong with another one is no obstacle.
 
     Raises:
         PreflightRefused: a required one is missing, or one may not be run.
@@ -191,7 +194,7 @@ def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | No
         names = []
     except OSError as error:
         raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
-    chosen = _chosen(names, settings)
+    chosen = _chosen(names, settings, steps)
     for step, name in chosen.items():
         path = directory / name
         try:
@@ -202,17 +205,17 @@ def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | No
     return chosen
 
 
-def _chosen(names: Iterable[str], settings: SiteSettings) -> dict[str, str]:
+def _chosen(names: Iterable[str], settings: SiteSettings, steps: tuple[str, ...] = SCRIPTS) -> dict[str, str]:
     """Pick `pre-deploy`, or `pre-deploy.sh`, `.py`, ...; two candidates are a refusal."""
     chosen: dict[str, str] = {}
     names = sorted(names)
-    for step in SCRIPTS:
+    for step in steps:
         fitting = [n for n in names if n == step or n.startswith(step + ".")]
         if len(fitting) > 1:
             raise PreflightRefused(f"{' and '.join(fitting)}: which one is {step}?", "keep one of them")
         if fitting:
             chosen[step] = fitting[0]
-    missing = [step for step in settings.required if step not in chosen]
+    missing = [step for step in settings.required if step in steps and step not in chosen]
     if missing:
         where = settings.scripts or "(no scripts directory)"
         raise PreflightRefused(
@@ -257,7 +260,7 @@ def check_space(site: Site, live: Manifest | None) -> None:
     if live is not None:
         size += live.total_bytes
         files += len(live) + len(live.directories)
-    free = os.statvfs(site.path)
+    free = os.statvfs(next(path for path in (site.path, *site.path.parents) if path.exists()))
     if free.f_bavail * free.f_frsize < size:
         raise PreflightRefused(
             f"{site.path} has {free.f_bavail * free.f_frsize} bytes free, a release needs about {size}",
@@ -336,6 +339,5 @@ def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> t
         warning = f"the live release could not be compared with its manifest: {error}"
     if manifest is not None and site.settings.drift != "ignore":
         warning = check_drift(site, live, manifest, allow)
-    if site.path.exists():
-        check_space(site, manifest)
+    check_space(site, manifest)
     return attrs.evolve(ground, scripts=scripts), warning

@@ -221,6 +221,24 @@ def test_a_rollback_whose_own_post_deploy_fails_stays_and_says_so(shop: Shop) ->
     assert shop.read("a") == "1"
 
 
+def test_a_rollback_is_not_stopped_by_scripts_it_does_not_run_and_told_in_advance_of_those_it_does(shop: Shop) -> None:
+    files: Files = {
+        "a": b"1",
+        "deploy/pre-link": script("chmod -x deploy/pre-link"),
+        "deploy/post-deploy": script("true"),
+    }
+    shop.put(files)
+    shop.put({"a": b"2"})
+    assert shop.runner.rollback_plan().kind == "instant"
+    assert shop.runner.rollback().outcome == "success"
+    shop.put({"a": b"3"})
+    (shop.path / "releases" / shop.site.releases()[0].name / "deploy/post-deploy").chmod(0o644)
+    plan = shop.runner.rollback_plan()
+    assert (plan.kind, "post-deploy: it is not executable" in plan.why) == ("impossible", True)
+    assert shop.runner.rollback().outcome == "refused"
+    assert shop.read("a") == "3"
+
+
 def test_prepare_and_activate_are_two_phases(shop: Shop) -> None:
     shop.put({"a": b"1"})
     commit = shop.commit(

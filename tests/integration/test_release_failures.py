@@ -65,6 +65,14 @@ def test_a_disk_too_full_for_one_more_release_is_refused_before_anything_is_touc
         shop.whole()
 
 
+def test_a_first_deploy_to_a_disk_that_is_full_makes_no_site(tmp_path: Path) -> None:
+    with _small(tmp_path, "size=4m"):
+        shop = SmallShop(tmp_path, tmp_path / "small")
+        result = shop.put({"a": b"1"})
+        assert (result.outcome, "bytes free" in result.detail) == ("refused", True)
+        assert not shop.path.exists()
+
+
 def test_enospc_in_the_middle_is_a_clear_error_an_untouched_site_and_no_leftovers(tmp_path: Path) -> None:
     with _small(tmp_path, "size=30m"):
         shop = SmallShop(tmp_path, tmp_path / "small")
