@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, cast
 from dulwich.errors import NotCommitError
 from dulwich.objects import Commit, Tag
 
-from deploykit.errors import RefNotFound
+from deploykit.errors import RefNotFound, TreeDamaged
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -24,12 +24,17 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 
     Raises:
         RefNotFound: missing, or not a commit.
+        TreeDamaged: its bytes are not what they were.
     """
     for _ in range(_MAX_TAGS):
         try:
             found = store[cast("ObjectID", oid)]
         except (KeyError, NotCommitError) as error:
             raise RefNotFound(f"there is no commit {oid.decode()}", "fetch first, or check the id") from error
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a damaged object
+            raise TreeDamaged(f"object {oid.decode()} is damaged: {error}", "run `deploykit mirror check`") from error
         if isinstance(found, Commit):
             return found
         if not isinstance(found, Tag):
