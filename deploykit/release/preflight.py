@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,16 @@ from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.values import SCRIPTS, Release
 from deploykit.settings import SiteSettings
-from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
+from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
 from deploykit.trees.history import is_ancestor
+from deploykit.trees.objects import BLOB, ObjectReader
 
 _EXECUTABLE: Final = 0o100755
 _SYMLINK: Final = 0o120000
 _DIRECTORY: Final = 0o040000
+_MAX_LINKS: Final = 8
+_MAX_TARGET: Final = 4096
 #: Free space asked for beyond what the live release takes, and free inodes beyond its files.
 _SPARE_BYTES: Final = 16 * 1024 * 1024
 _SPARE_INODES: Final = 256
@@ -162,7 +166,13 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     if settings.scripts.startswith("/"):
         return scripts_on_disk(Path(settings.scripts), settings)
     entries = list_directory(source.store, tree, settings.scripts, rules)
-    names = {os.fsdecode(e.path.rpartition(b"/")[2]): e.mode for e in entries if e.mode != _DIRECTORY}
+    where = "" if entries else _linked_to(source, tree, settings.scripts, rules)
+    if where and _chosen((_name(e) for e in list_directory(source.store, tree, where, rules)), settings):
+        raise PreflightRefused(
+            f"the scripts in {where} would not run: {settings.scripts} leads there by a symlink",
+            f'set scripts = "{where}", or "" for none',
+        )
+    names = {_name(e): e.mode for e in entries if e.mode != _DIRECTORY}
     chosen = _chosen(names, settings)
     for step, name in chosen.items():
         mode = names[name]
@@ -173,6 +183,31 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
             )
         chosen[step] = f"{settings.scripts.strip('/')}/{name}"
     return chosen
+
+
+def _name(entry: Entry) -> str:
+    return os.fsdecode(entry.path.rpartition(b"/")[2])
+
+
+def _linked_to(source: TreeSource, tree: ObjectId, path: str, rules: TreeRules) -> str:
+    """Where a path that goes through symlinks of the tree leads in it; empty where it goes through none, or nowhere."""
+    parts, linked = [p for p in path.split("/") if p], False
+    for _ in range(_MAX_LINKS):
+        here = ""
+        for at, part in enumerate(parts):
+            found = next((e for e in list_directory(source.store, tree, here, rules) if _name(e) == part), None)
+            if found is not None and found.mode == _SYMLINK:
+                with ObjectReader(source.store, max_bytes=_MAX_TARGET) as reader:
+                    target = os.fsdecode(reader.read(found.oid, BLOB))
+                path = posixpath.normpath(posixpath.join(here, target, *parts[at + 1 :]))
+                parts, linked = path.split("/"), True
+                break
+            if found is None or found.mode != _DIRECTORY:
+                return ""
+            here = f"{here}/{part}" if here else part
+        else:
+            return here if linked else ""
+    return ""
 
 
 def scripts_on_disk(
@@ -187,12 +222,16 @@ def scripts_on_disk(
     Raises:
         PreflightRefused: a required one is missing, or one may not be run.
     """
+    if below is not None and directory.resolve() != below.resolve() / directory.relative_to(below):
+        return _chosen((), settings, steps)  # behind a symlink, where a deploy does not look either
     try:
         with os.scandir(directory) as found:
             names = [e.name for e in found if not e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         names = []
     except OSError as error:
+        if below is not None and isinstance(error, NotADirectoryError):
+            return _chosen((), settings, steps)  # a file of the tree that only has the name
         raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
     chosen = _chosen(names, settings, steps)
     for step, name in chosen.items():
@@ -243,7 +282,7 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
             continue
         parent, _, name = path.rpartition("/")
         entries = list_directory(source.store, tree, parent, rules)
-        if not any(os.fsdecode(e.path.rpartition(b"/")[2]) == name for e in entries):
+        if not any(_name(e) == name for e in entries):
             raise PreflightRefused(
                 f"the shared file {site.shared_dir / path} is missing",
                 f"create it, or write {path}/ in shared if it is a directory",
