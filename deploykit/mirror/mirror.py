@@ -52,8 +52,11 @@ class Mirror:
         settings = settings or MirrorSettings()
         parse_address(url, allow_http=settings.allow_http)
         where = Path(path).absolute()
-        if not layout.is_repository(where):
-            layout.create(where, url)
+        try:
+            if not layout.is_repository(where):
+                layout.create(where, url)
+        except OSError as exc:
+            raise layout.disk_error(exc, where) from exc
         return cls(where, url, settings)
 
     def close(self) -> None:

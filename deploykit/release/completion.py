@@ -24,11 +24,13 @@ from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState, save_steps
-from deploykit.release.values import DeployResult, Outcome, Release, Status, StepRecord
+from deploykit.release.values import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
 from deploykit.trees import Manifest, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
 
+#: The scripts that run after the switch: all there are where a release on disk is put live.
+AFTER_SWITCH = ("post-deploy", "health-check")
 #: What stands as a step's output when a crash cut it off.
 CUT_OFF = "cut off by a crash"
 
@@ -98,8 +100,7 @@ class Completion:
         self, running: Running, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
     ) -> DeployResult:
         """Run what follows the switch."""
-        site, name = self._site, running.operation.release
-        settings = site.settings
+        name, settings = running.operation.release, self._site.settings
         previous = running.entry.previous
         try:
             if "post-deploy" in rest:
@@ -109,13 +110,15 @@ class Completion:
             if "health-url" in rest and settings.health_url:
                 running.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
         except StepFailed as failed:
-            if rollback:
-                # Going back to what a person fled from would be worse: the older release stays live.
-                return self.record(
-                    running, "failure", status="good", detail=f"{failed.error}; {name} is live", error=failed.error
-                )
-            return self.go_back(running, failed)
+            return self._failed_after_switch(running, failed, rollback=rollback)
         return self.record(running, "success", status="good", detail=detail)
+
+    def _failed_after_switch(self, running: Running, failed: StepFailed, *, rollback: bool) -> DeployResult:
+        if rollback:
+            # Going back to what a person fled from would be worse: the older release stays live.
+            detail = f"{failed.error}; {running.operation.release} is live"
+            return self.record(running, "failure", status="good", detail=detail, error=failed.error)
+        return self.go_back(running, failed)
 
     def go_back(self, running: Running, failed: StepFailed) -> DeployResult:
         """Take the new release back: the one that was live before is live again."""
@@ -137,7 +140,7 @@ class Completion:
         detail = f"{why}; {where}"
         if previous:
             try:
-                ground = ground_on_disk(site, previous)
+                ground = ground_on_disk(site, previous, ("post-deploy",))
                 back = Running(site, running.entry, running.journal, ground, self._listeners)
                 back.steps = running.steps
                 back.script("post-deploy", previous, rollback=True, previous=name, record_as="post-deploy-rollback")
@@ -276,12 +279,18 @@ class Completion:
         journal.resume()
         if plan.kind in ("discard", "park"):
             return self._interrupted(entry, journal, state, plan.kind, plan.why)
+        scripts = tuple(s for s in AFTER_SWITCH if s in plan.rest)
         try:
-            ground = ground_on_disk(site, entry.operation.release)
+            ground = ground_on_disk(site, entry.operation.release, scripts)
         except DeploykitError as error:
-            ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
             _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
-        running = Running(site, entry, journal, ground, self._listeners)
+            ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
+            running = Running(site, entry, journal, ground, self._listeners)
+            if scripts:  # left out, they would count as passed
+                rollback = entry.operation.phase == "rollback"
+                return self._failed_after_switch(running, StepFailed(scripts[0], error), rollback=rollback)
+        else:
+            running = Running(site, entry, journal, ground, self._listeners)
         return self._end(running, plan, live)
 
     def _end(self, running: Running, plan: RecoveryPlan, live: str) -> DeployResult:
@@ -325,8 +334,12 @@ class Completion:
         )
 
 
-def ground_on_disk(site: Site, name: str) -> Ground:
-    """What the settings come to for a release that is on disk, its scripts included."""
+def ground_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Ground:
+    """What the settings come to for a release that is on disk, with the scripts of the steps that will run.
+
+    Raises:
+        PreflightRefused: one of them must not be run, or is missing.
+    """
     settings = site.settings
     ground = preflight.ground_of(settings)
     release = site.release_path(name)
@@ -334,5 +347,5 @@ def ground_on_disk(site: Site, name: str) -> Ground:
         return ground
     outside = settings.scripts.startswith("/")
     directory = Path(settings.scripts) if outside else release / settings.scripts
-    scripts = preflight.scripts_on_disk(directory, settings, below=None if outside else release)
+    scripts = preflight.scripts_on_disk(directory, settings, below=None if outside else release, steps=steps)
     return attrs.evolve(ground, scripts=scripts)

@@ -13,7 +13,7 @@ import attrs
 from deploykit.errors import DeploykitError, PolicyRefused, PreflightRefused, ReleaseError
 from deploykit.release import build, preflight
 from deploykit.release.boot import moment
-from deploykit.release.completion import CUT_OFF, Completion, ground_on_disk
+from deploykit.release.completion import AFTER_SWITCH, CUT_OFF, Completion, ground_on_disk
 from deploykit.release.journal import Entry
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import plan_deploy, plan_resume, plan_rollback
@@ -21,7 +21,7 @@ from deploykit.release.preflight import Allowances, Ground
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.state import SiteState
-from deploykit.release.values import DeployResult, Operation, Phase, Release, StepRecord
+from deploykit.release.values import SCRIPTS, DeployResult, Operation, Phase, Release, StepRecord
 from deploykit.trees import Manifest, read_link
 from deploykit.trees.writer import Progress
 
@@ -290,7 +290,7 @@ class Execution:
             previous=self._site.live_name(),
             link=read_link(self._site.current_link) or "",
         )
-        running = self._begin_on_disk(entry)
+        running = self._begin_on_disk(entry, AFTER_SWITCH)
         if isinstance(running, DeployResult):
             return running
         return self._completion.switch(running, rollback=phase == "rollback")
@@ -312,9 +312,9 @@ class Execution:
             started=timestamp(self._now()),
         )
 
-    def _begin_on_disk(self, entry: Entry) -> Running | DeployResult:
+    def _begin_on_disk(self, entry: Entry, steps: tuple[str, ...] = SCRIPTS) -> Running | DeployResult:
         try:
-            ground = ground_on_disk(self._site, entry.operation.release)
+            ground = ground_on_disk(self._site, entry.operation.release, steps)
         except DeploykitError as error:
             return refused(error)
         return self._begin(entry, ground)

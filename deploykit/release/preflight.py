@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import posixpath
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -19,13 +20,16 @@ from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.values import SCRIPTS, Release
 from deploykit.settings import SiteSettings
-from deploykit.trees import Differences, Manifest, TreeRules, compare, list_directory
+from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
 from deploykit.trees.history import is_ancestor
+from deploykit.trees.objects import BLOB, ObjectReader
 
 _EXECUTABLE: Final = 0o100755
 _SYMLINK: Final = 0o120000
 _DIRECTORY: Final = 0o040000
+_MAX_LINKS: Final = 8
+_MAX_TARGET: Final = 4096
 #: Free space asked for beyond what the live release takes, and free inodes beyond its files.
 _SPARE_BYTES: Final = 16 * 1024 * 1024
 _SPARE_INODES: Final = 256
@@ -162,7 +166,13 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     if settings.scripts.startswith("/"):
         return scripts_on_disk(Path(settings.scripts), settings)
     entries = list_directory(source.store, tree, settings.scripts, rules)
-    names = {os.fsdecode(e.path.rpartition(b"/")[2]): e.mode for e in entries if e.mode != _DIRECTORY}
+    where = "" if entries else _linked_to(source, tree, settings.scripts, rules)
+    if where and _chosen((_name(e) for e in list_directory(source.store, tree, where, rules)), settings):
+        raise PreflightRefused(
+            f"the scripts in {where} would not run: {settings.scripts} leads there by a symlink",
+            f'set scripts = "{where}", or "" for none',
+        )
+    names = {_name(e): e.mode for e in entries if e.mode != _DIRECTORY}
     chosen = _chosen(names, settings)
     for step, name in chosen.items():
         mode = names[name]
@@ -175,23 +185,55 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     return chosen
 
 
-def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | None = None) -> dict[str, str]:
+def _name(entry: Entry) -> str:
+    return os.fsdecode(entry.path.rpartition(b"/")[2])
+
+
+def _linked_to(source: TreeSource, tree: ObjectId, path: str, rules: TreeRules) -> str:
+    """Where a path that goes through symlinks of the tree leads in it; empty where it goes through none, or nowhere."""
+    parts, linked = [p for p in path.split("/") if p], False
+    for _ in range(_MAX_LINKS):
+        here = ""
+        for at, part in enumerate(parts):
+            found = next((e for e in list_directory(source.store, tree, here, rules) if _name(e) == part), None)
+            if found is not None and found.mode == _SYMLINK:
+                with ObjectReader(source.store, max_bytes=_MAX_TARGET) as reader:
+                    target = os.fsdecode(reader.read(found.oid, BLOB))
+                path = posixpath.normpath(posixpath.join(here, target, *parts[at + 1 :]))
+                parts, linked = path.split("/"), True
+                break
+            if found is None or found.mode != _DIRECTORY:
+                return ""
+            here = f"{here}/{part}" if here else part
+        else:
+            return here if linked else ""
+    return ""
+
+
+def scripts_on_disk(
+    directory: Path, settings: SiteSettings, *, below: Path | None = None, steps: tuple[str, ...] = SCRIPTS
+) -> dict[str, str]:
     """Find the scripts in a directory, checked so far as they can be before they run.
 
     Args:
         below: give paths relative to this directory.
+        steps: those that will run; what is wrong with another one is no obstacle.
 
     Raises:
         PreflightRefused: a required one is missing, or one may not be run.
     """
+    if below is not None and directory.resolve() != below.resolve() / directory.relative_to(below):
+        return _chosen((), settings, steps)  # behind a symlink, where a deploy does not look either
     try:
         with os.scandir(directory) as found:
             names = [e.name for e in found if not e.is_dir(follow_symlinks=False)]
     except FileNotFoundError:
         names = []
     except OSError as error:
+        if below is not None and isinstance(error, NotADirectoryError):
+            return _chosen((), settings, steps)  # a file of the tree that only has the name
         raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
-    chosen = _chosen(names, settings)
+    chosen = _chosen(names, settings, steps)
     for step, name in chosen.items():
         path = directory / name
         try:
@@ -202,17 +244,17 @@ def scripts_on_disk(directory: Path, settings: SiteSettings, *, below: Path | No
     return chosen
 
 
-def _chosen(names: Iterable[str], settings: SiteSettings) -> dict[str, str]:
+def _chosen(names: Iterable[str], settings: SiteSettings, steps: tuple[str, ...] = SCRIPTS) -> dict[str, str]:
     """Pick `pre-deploy`, or `pre-deploy.sh`, `.py`, ...; two candidates are a refusal."""
     chosen: dict[str, str] = {}
     names = sorted(names)
-    for step in SCRIPTS:
+    for step in steps:
         fitting = [n for n in names if n == step or n.startswith(step + ".")]
         if len(fitting) > 1:
             raise PreflightRefused(f"{' and '.join(fitting)}: which one is {step}?", "keep one of them")
         if fitting:
             chosen[step] = fitting[0]
-    missing = [step for step in settings.required if step not in chosen]
+    missing = [step for step in settings.required if step in steps and step not in chosen]
     if missing:
         where = settings.scripts or "(no scripts directory)"
         raise PreflightRefused(
@@ -240,7 +282,7 @@ def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRule
             continue
         parent, _, name = path.rpartition("/")
         entries = list_directory(source.store, tree, parent, rules)
-        if not any(os.fsdecode(e.path.rpartition(b"/")[2]) == name for e in entries):
+        if not any(_name(e) == name for e in entries):
             raise PreflightRefused(
                 f"the shared file {site.shared_dir / path} is missing",
                 f"create it, or write {path}/ in shared if it is a directory",
@@ -257,7 +299,7 @@ def check_space(site: Site, live: Manifest | None) -> None:
     if live is not None:
         size += live.total_bytes
         files += len(live) + len(live.directories)
-    free = os.statvfs(site.path)
+    free = os.statvfs(next(path for path in (site.path, *site.path.parents) if path.exists()))
     if free.f_bavail * free.f_frsize < size:
         raise PreflightRefused(
             f"{site.path} has {free.f_bavail * free.f_frsize} bytes free, a release needs about {size}",
@@ -336,6 +378,5 @@ def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> t
         warning = f"the live release could not be compared with its manifest: {error}"
     if manifest is not None and site.settings.drift != "ignore":
         warning = check_drift(site, live, manifest, allow)
-    if site.path.exists():
-        check_space(site, manifest)
+    check_space(site, manifest)
     return attrs.evolve(ground, scripts=scripts), warning

@@ -21,7 +21,7 @@ import attrs
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
-from deploykit.release.completion import Completion
+from deploykit.release.completion import AFTER_SWITCH, Completion, ground_on_disk
 from deploykit.release.execution import Execution, Wanted, refused
 from deploykit.release.operation import Listeners, OnStep
 from deploykit.release.plan import RollbackPlan, plan_rollback
@@ -77,7 +77,13 @@ class Runner:
 
     def rollback_plan(self, to: str = "", *, can_rebuild: bool = False) -> RollbackPlan:
         """Say in advance whether a rollback is instant, must rebuild, or is impossible."""
-        return plan_rollback(self.site.state(), self.site.live_name(), to, can_rebuild=can_rebuild)
+        plan = plan_rollback(self.site.state(), self.site.live_name(), to, can_rebuild=can_rebuild)
+        if plan.kind == "instant" and plan.target is not None:
+            try:
+                ground_on_disk(self.site, plan.target.name, AFTER_SWITCH)
+            except DeploykitError as error:
+                return RollbackPlan(kind="impossible", target=plan.target, why=str(error))
+        return plan
 
     def verify(self, release: str = "", *, paranoid: bool | None = None) -> Differences:
         """Compare a release (the live one by default) with its manifest.
@@ -216,7 +222,11 @@ class Runner:
             if found is None or not found.present:
                 raise ReleaseError(f"there is no release {release} on disk", "see `release list`")
             changed = attrs.evolve(found, pinned=pinned, spare=found.spare and not pinned)
-            self.site.save(state.with_release(changed))
+            try:
+                self.site.save(state.with_release(changed))
+            except OSError as error:
+                problem = f"cannot write {self.site.state_file}: {error.strerror}"
+                raise ReleaseError(problem, "make room or repair the disk; nothing was changed") from error
             return changed
 
     def recover(self) -> DeployResult | None:

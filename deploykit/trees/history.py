@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 from dulwich.errors import NotCommitError
 from dulwich.objects import Commit, Tag
 
-from deploykit.errors import RefNotFound, TreeError
+from deploykit.errors import RefNotFound, TreeDamaged, TreeError
 from deploykit.mirror.history import History
 from deploykit.trees.objects import COMMIT, ObjectReader
 
@@ -24,12 +24,17 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 
     Raises:
         RefNotFound: missing, or not a commit.
+        TreeDamaged: its bytes are not what they were.
     """
     for _ in range(_MAX_TAGS):
         try:
             found = store[cast("ObjectID", oid)]
         except (KeyError, NotCommitError) as error:
             raise RefNotFound(f"there is no commit {oid.decode()}", "fetch first, or check the id") from error
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a damaged object
+            raise TreeDamaged(f"object {oid.decode()} is damaged: {error}", "run `deploykit mirror check`") from error
         if isinstance(found, Commit):
             return found
         if not isinstance(found, Tag):
@@ -41,14 +46,20 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
     """Tell whether `newer` contains `older` in its history (a commit contains itself).
 
-    Commits that are not in the store, or cannot be read, contain nothing.
+    Commits that are not in the store contain nothing.
+
+    Raises:
+        TreeError: a commit on the way is damaged, and what it contains cannot be told.
     """
     with ObjectReader(store, max_bytes=_MAX_COMMIT) as reader:
 
         def find(oid: bytes) -> tuple[int, bytes] | None:
+            name = cast("ObjectID", oid.hex().encode())
             try:
-                return COMMIT, reader.read(oid.hex().encode(), COMMIT)
+                return COMMIT, reader.read(name, COMMIT)
             except TreeError:
+                if name in store:
+                    raise
                 return None
 
         return History(find, reader.oid_length).contains(bytes.fromhex(newer), bytes.fromhex(older))

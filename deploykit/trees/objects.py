@@ -22,7 +22,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
-from dulwich.errors import NotGitRepository
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException, NotGitRepository
 from dulwich.pack import PackFileDisappeared, apply_delta
 
 from deploykit.errors import TreeDamaged, TreeError
@@ -48,6 +48,13 @@ _BASE_CACHE: Final = 16 * 1024 * 1024
 _BREATH: Final = 1024
 #: Bytes of small deltas of one chain that are kept from their measuring to their use.
 _KEPT_DELTAS: Final = 1024 * 1024
+
+
+#: What dulwich and zlib raise on bytes that are not what they were.
+_DAMAGE: Final = (
+    *(zlib.error, ValueError, IndexError, AssertionError),
+    *(NotGitRepository, FileFormatException, ChecksumMismatch, ApplyDeltaError),
+)
 
 
 class _Refused(Exception):
@@ -168,7 +175,7 @@ class ObjectReader:
             raise TreeDamaged(
                 f"object {oid.decode()} is missing from the object store", "fetch the mirror again, or check it"
             ) from error
-        except (zlib.error, ValueError, IndexError, AssertionError, NotGitRepository) as error:
+        except _DAMAGE as error:
             raise _damaged(oid, str(error)) from error
 
     def _too_large(self, oid: bytes, size: int) -> TreeError:

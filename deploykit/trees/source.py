@@ -12,7 +12,7 @@ from dulwich.objects import Commit
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
-from deploykit.errors import InvalidName, RefNotFound, UsageError
+from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
 from deploykit.names import ObjectId, parse_object_id
 from deploykit.trees.history import commit_of
 
@@ -38,6 +38,10 @@ class Repository:
             self._repo = Repo(str(path))
         except NotGitRepository as error:
             raise UsageError(f"{path} is not a git repository", "give a mirror, or any clone") from error
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a config that is damaged, or of a future git
+            raise UsageError(f"{path} cannot be read as a git repository: {error}", "see `git fsck` there") from error
 
     def __enter__(self) -> Repository:
         return self
@@ -81,6 +85,10 @@ class Repository:
             return self._repo.refs[Ref(ref.encode())]
         except KeyError:
             return None
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a damaged file
+            raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
 
     def _found(self, ref: str, oid: bytes) -> Found:
         commit: Commit = commit_of(self._repo.object_store, oid)

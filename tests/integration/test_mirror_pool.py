@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.errors import DeploykitError, MirrorCorrupt, OriginError, UsageError
+from deploykit.errors import DeploykitError, MirrorCorrupt, MirrorError, OriginError, UsageError
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ObjectId, RefName
@@ -290,6 +290,12 @@ class TestRepositoriesSomebodyElseMade:
         (repo.path / "objects" / blob[:2] / blob[2:]).unlink()
         with pytest.raises(MirrorCorrupt, match=f"blob {blob} is missing"):
             Mirror.open(repo.path, str(tmp_path / "o.git")).fetch()
+
+    def test_a_place_where_no_mirror_can_be_made_is_a_mirrors_error(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for path in (tmp_path / "file" / "m.git", tmp_path / ("x" * 300)):
+            with pytest.raises(MirrorError):
+                Mirror.open(path, "/somewhere")
 
     def test_a_directory_that_is_no_repository_is_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "m.git").mkdir()

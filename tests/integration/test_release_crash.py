@@ -275,6 +275,22 @@ def test_a_script_cut_off_by_a_crash_is_run_again_skipped_or_left_to_a_person(
     assert len(final) == 1
 
 
+@pytest.mark.parametrize("step", ["post-deploy", "health-check"])
+def test_a_script_that_can_no_longer_be_run_after_a_crash_did_not_pass(tmp_path: Path, step: str) -> None:
+    shop = Shop(tmp_path)
+    shop.put({"a": b"1"})
+    shop.commit({"a": b"2", f"deploy/{step}": script(f"chmod -x deploy/{step}", "kill -9 $PPID", "sleep 5")})
+    words = ("release", "deploy", str(shop.path), "--mirror", str(shop.repo.path), "--ref", "v2")
+    cut = subprocess.run(command(*words), capture_output=True, text=True, check=False)
+    assert cut.returncode == -9, cut
+    assert shop.read("a") == "2"
+    done = shop.runner.recover()
+    assert done is not None
+    assert (done.outcome, "it is not executable" in done.detail) == ("rolled-back", True)
+    assert shop.read("a") == "1"
+    shop.whole()
+
+
 # -- power -------------------------------------------------------------------------------------------------------------
 
 

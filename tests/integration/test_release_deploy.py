@@ -15,7 +15,7 @@ from deploykit.errors import LockBusy, PolicyRefused, ReleaseError
 from deploykit.release import Allowances
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
-from tests.support.gitrepo import FILE, GITLINK, SYMLINK, contents
+from tests.support.gitrepo import EXECUTABLE, FILE, GITLINK, SYMLINK, contents
 from tests.support.releasing import Files, Shop, script
 
 
@@ -219,6 +219,63 @@ def test_a_rollback_whose_own_post_deploy_fails_stays_and_says_so(shop: Shop) ->
     assert result.outcome == "failure"
     assert "is live" in result.detail
     assert shop.read("a") == "1"
+
+
+def test_a_rollback_is_not_stopped_by_scripts_it_does_not_run_and_told_in_advance_of_those_it_does(shop: Shop) -> None:
+    files: Files = {
+        "a": b"1",
+        "deploy/pre-link": script("chmod -x deploy/pre-link"),
+        "deploy/post-deploy": script("true"),
+    }
+    shop.put(files)
+    shop.put({"a": b"2"})
+    assert shop.runner.rollback_plan().kind == "instant"
+    assert shop.runner.rollback().outcome == "success"
+    shop.put({"a": b"3"})
+    (shop.path / "releases" / shop.site.releases()[0].name / "deploy/post-deploy").chmod(0o644)
+    plan = shop.runner.rollback_plan()
+    assert (plan.kind, "post-deploy: it is not executable" in plan.why) == ("impossible", True)
+    assert shop.runner.rollback().outcome == "refused"
+    assert shop.read("a") == "3"
+
+
+@pytest.mark.parametrize("kind", [EXECUTABLE, SYMLINK])
+def test_a_file_that_has_the_name_of_the_scripts_directory_is_no_obstacle(shop: Shop, kind: str) -> None:
+    for n in (1, 2, 3):
+        shop.put({"a": b"%d" % n, "deploy": (kind, b"a"), "a-file": b"x"}).check()
+    assert shop.runner.rollback_plan().kind == "instant"
+    shop.runner.rollback().check()
+    assert shop.read("a") == "2"
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "scripts"),
+    [("deploy", b"ops/deploy", "deploy"), ("x", b"ops", "x/deploy"), ("ops/now", b"./deploy/", "ops/now")],
+)
+def test_scripts_behind_a_symlink_are_refused_and_not_left_out_in_silence(
+    shop: Shop, link: str, target: bytes, scripts: str
+) -> None:
+    shop.settings = SiteSettings(scripts=scripts)
+    shop.put({"a": b"1"})
+    result = shop.put({"a": b"2", link: (SYMLINK, target), "ops/deploy/post-deploy": script("true")})
+    assert (result.outcome, 'set scripts = "ops/deploy"' in result.detail) == ("refused", True)
+    shop.settings = SiteSettings(scripts="ops/deploy")
+    assert shop.deploy("v2").outcome == "success"
+    assert [s.name for s in shop.site.steps(shop.site.history()[-1]) if s.exit_code == 0] == ["post-deploy"]
+
+
+def test_a_symlink_to_no_scripts_is_no_obstacle_and_nothing_behind_it_is_run(shop: Shop) -> None:
+    never = script("touch $DEPLOYKIT_SHARED/ran")
+    make = script(
+        "mkdir -p elsewhere; cp deploy/pre-deploy elsewhere/post-deploy; rm -r deploy; ln -s elsewhere deploy"
+    )
+    shop.put({"a": b"1", "deploy": (SYMLINK, b"docs"), "docs/x": b"1"}).check()
+    shop.put({"a": b"2", "deploy/pre-deploy": make}).check()
+    shop.put({"a": b"3", "loop": (SYMLINK, b"loop"), "deploy/post-deploy": never}).check()
+    (shop.path / "shared" / "ran").unlink()
+    shop.runner.rollback().check()
+    assert shop.read("a") == "2"
+    assert not (shop.path / "shared" / "ran").exists()
 
 
 def test_prepare_and_activate_are_two_phases(shop: Shop) -> None:

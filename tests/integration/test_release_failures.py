@@ -15,6 +15,7 @@ from deploykit.errors import DeploykitError
 from deploykit.release import Runner, Site
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
+from tests.support.cli import run
 from tests.support.disks import caseless_disk
 from tests.support.gitrepo import contents
 from tests.support.needs import in_ci
@@ -63,6 +64,14 @@ def test_a_disk_too_full_for_one_more_release_is_refused_before_anything_is_touc
         assert "bytes free, a release needs about" in result.detail
         assert _state(shop) == before
         shop.whole()
+
+
+def test_a_first_deploy_to_a_disk_that_is_full_makes_no_site(tmp_path: Path) -> None:
+    with _small(tmp_path, "size=4m"):
+        shop = SmallShop(tmp_path, tmp_path / "small")
+        result = shop.put({"a": b"1"})
+        assert (result.outcome, "bytes free" in result.detail) == ("refused", True)
+        assert not shop.path.exists()
 
 
 def test_enospc_in_the_middle_is_a_clear_error_an_untouched_site_and_no_leftovers(tmp_path: Path) -> None:
@@ -324,3 +333,38 @@ def test_an_unreadable_site_state_is_an_error_and_no_traceback(tmp_path: Path) -
     with pytest.raises(DeploykitError, match=r"state\.json is damaged"):
         shop.put({"a": b"2"})
     assert shop.read("a") == "1"
+
+
+@pytest.mark.parametrize("what", ["v2", "v2^{tree}", "v2:a", "tag"])
+@pytest.mark.parametrize("content", [b"", b"x\x9c", b"junk", None], ids=["empty", "cut", "junk", "half"])
+def test_a_damaged_object_of_an_ordinary_clone_is_named_and_leaves_the_site(
+    tmp_path: Path, what: str, content: bytes | None
+) -> None:
+    shop = Shop(tmp_path)
+    shop.put({"a": b"1"})
+    shop.commit({"a": os.urandom(500)})
+    who = {"GIT_COMMITTER_NAME": "A", "GIT_COMMITTER_EMAIL": "a@example.net"}
+    shop.repo.git("tag", "-a", "-m", "t", "tag", "v2", env=who)
+    oid = shop.repo.git("rev-parse", what).decode().strip()
+    file = shop.repo.path / "objects" / oid[:2] / oid[2:]
+    half = file.read_bytes()[: file.stat().st_size // 2]
+    file.chmod(0o644)
+    file.write_bytes(half if content is None else content)
+    result = shop.deploy("tag" if what == "tag" else "v2")
+    assert result.outcome in ("refused", "failure")
+    assert f"object {oid} is damaged" in result.detail
+    assert shop.read("a") == "1"
+    shop.whole()
+
+
+@pytest.mark.parametrize("name", ["config", "packed-refs"])
+def test_a_clone_that_cannot_be_read_is_an_error_and_no_traceback(tmp_path: Path, name: str) -> None:
+    shop = Shop(tmp_path)
+    shop.commit({"a": b"1"})
+    shop.repo.git("pack-refs", "--all")
+    (shop.repo.path / name).write_text("[broken\n")
+    done = run("release", "deploy", str(shop.path), "--mirror", str(shop.repo.path), "--ref", "v1")
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.returncode in (1, 2)
+    assert not shop.path.exists()
