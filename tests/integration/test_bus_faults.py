@@ -889,12 +889,21 @@ def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroke
     assert [f.body for f in broker.peek("/queue/q")] == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("ttl", [float("inf"), float("nan")])
-def test_a_ttl_that_is_no_time_is_refused(broker: EmbeddedBroker, ttl: float) -> None:
+def test_a_ttl_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         with pytest.raises(PublishRefused, match="ttl"):
-            bus.publish_soon("/queue/q", text("x"), ttl=ttl).result(30)
-        bus.publish("/queue/q", text("y"))
+            bus.publish_soon("/queue/q", text("x"), ttl=float("nan")).result(30)
+        bus.publish("/queue/q", text("y"), ttl=float("inf"))
+        bus.publish("/queue/q", text("z"), ttl=1e30)
+    assert ["expires" in f.headers for f in broker.peek("/queue/q")] == [False, False]
+
+
+def test_a_header_that_has_to_be_a_number_is_checked_before_it_costs_the_connection(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        for value in ("", "soon", "-1", "9" * 30):
+            with pytest.raises(PublishRefused, match="expires"):
+                bus.publish("/queue/q", text("x", expires=value))
+        assert bus.counters.losses == 0
 
 
 def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
