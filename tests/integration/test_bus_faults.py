@@ -16,7 +16,10 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State
+from deploykit.bus.address import Broker
+from deploykit.bus.dial import _addresses
 from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
+from deploykit.bus.waiter import Waiter
 from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
@@ -111,6 +114,13 @@ def test_a_wrong_passcode_is_said_at_once_and_never_shown(
             bus.publish("/queue/q", text("x"), timeout=0.5)
         shown = [repr(bus), repr(bus.settings), str(caught.value), repr(caught.value), *map(repr, events.seen)]
     assert "canary" not in " ".join(shown) + caplog.text
+
+
+def test_the_zone_of_a_link_local_address_is_kept() -> None:
+    waiter = Waiter(lambda _: float("inf"))
+    ((_, address),) = _addresses(Broker(host="fe80::1%lo", port=9), waiter, time.monotonic() + 60)
+    waiter.close()
+    assert address[1:] == (9, 0, socket.if_nametoindex("lo"))
 
 
 def test_a_login_that_was_good_once_is_tried_again_for_ever(broker: EmbeddedBroker) -> None:
