@@ -742,6 +742,18 @@ def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broke
         assert ended == [0]
 
 
+def test_a_handler_may_unsubscribe_and_its_message_is_acknowledged(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        collector = Collector(lambda _: subscription.unsubscribe())
+        subscription = bus.subscribe("/queue/q", collector)
+        bus.publish_many([("/queue/q", text("first")), ("/queue/q", text("second"))])
+        eventually(lambda: bus.counters.acked == 1)
+        eventually(lambda: broker.stats().subscriptions == 0)
+        eventually(lambda: [f.body for f in broker.peek("/queue/q")] == [b"second"])
+    assert collector.bodies == ["first"]
+    eventually(lambda: bus_threads() == [])
+
+
 def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
     started = threading.Event()
 
