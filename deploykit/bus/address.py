@@ -34,7 +34,10 @@ _SCHEMES: Final[Mapping[str, bool]] = {
 _FAILOVER = re.compile(
     r"failover:(?://)?(?:\((?P<inside>.*)\)|(?P<bare>[^()?]*))(?:\?(?P<options>[^()]*))?\Z", re.IGNORECASE | re.DOTALL
 )
-_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]{1,5}))?\Z")
+_HOST = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)(?:%(?:25)?(?P<zone>[A-Za-z0-9._~-]+))?\]|(?P<name>[A-Za-z0-9._-]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?\Z"
+)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
@@ -133,7 +136,10 @@ def _broker(part: str, where: str) -> Broker:
     login, passcode = unquote(login), unquote(passcode)
     if _CONTROL.search(login) or re.search(r"[\x00\r\n]", passcode):
         raise AddressError(f"{where}: login or passcode holds a control character", "remove it")
-    return Broker(host=match["v6"] or match["name"], port=port, tls=tls, login=login, passcode=passcode)
+    host = match["v6"] or match["name"]
+    if match["zone"]:
+        host += f"%{match['zone']}"
+    return Broker(host=host, port=port, tls=tls, login=login, passcode=passcode)
 
 
 def _boolean(value: str) -> bool:

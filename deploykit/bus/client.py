@@ -154,7 +154,7 @@ class Bus:
             self._stopped = True
         if any(subscription.works_here for subscription in self._subscriptions):
             # What the handler has in hand can be acknowledged only after it has returned.
-            threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop").start()
+            threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop", daemon=False).start()
         else:
             self._end(timeout)
 

@@ -30,7 +30,7 @@ from deploykit.bus.address import Broker
 from deploykit.bus.dial import dial
 from deploykit.bus.dialect import GENERIC, Compiled, Dialect
 from deploykit.bus.events import Counters
-from deploykit.bus.frames import Escaping, FrameReader, ProtocolError, Received, escape, escaping
+from deploykit.bus.frames import MAX_MESSAGE_HEADERS, Escaping, FrameReader, ProtocolError, Received, escape, escaping
 from deploykit.bus.ledger import Ledger
 from deploykit.bus.login import agree, clean, connect_headers, credentials, redacted
 from deploykit.bus.sending import Writer
@@ -210,6 +210,7 @@ class Connection:
         self._writer = Writer(agreed.dialect, agreed.rule)
         self._reader.unescape = agreed.rule.into
         self._reader.max_body = self._settings.max_frame
+        self._reader.max_headers = MAX_MESSAGE_HEADERS
         self._verbs = _PROTOCOLS[agreed.version](_Pipe(self.outgoing.append))
 
     # -- serving -----------------------------------------------------------------------------------------------

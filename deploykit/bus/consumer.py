@@ -118,6 +118,8 @@ class Subscription:
     def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
         """End the subscription: running handlers finish, queued messages go back to the broker.
 
+        A handler may call it; then it returns at once, and the subscription ends when the handler has returned.
+
         Args:
             forget: delete a durable subscription at the broker, with the messages it holds.
             timeout: seconds to wait for running handlers; what they do after that may be done again elsewhere.
@@ -127,8 +129,20 @@ class Subscription:
         """
         timeout = in_bounds(timeout)
         self.stop()
+        if self.works_here:
+            # What the handler has in hand can be acknowledged only after it has returned.
+            name = f"deploykit-bus-{self.intent.id}-end"
+            threading.Thread(target=self._end_later, args=(forget, timeout), name=name, daemon=False).start()
+            return
         self.join(monotonic() + timeout)
         self._host.end_subscription(self, forget=forget)
+
+    def _end_later(self, forget: bool, timeout: float) -> None:
+        self.join(monotonic() + timeout)
+        try:
+            self._host.end_subscription(self, forget=forget)
+        except BusError as error:
+            logger.warning("the end of the subscription to %s: %s", self.destination, error)
 
     def forget_unsettled(self, timeout: float = 1.0) -> None:
         """Forget messages that wait for another attempt (wait for there to be one): somebody else has settled them."""

@@ -83,8 +83,8 @@ def dial(broker: Broker, context: ssl.SSLContext | None, waiter: Waiter, deadlin
 
 def _addresses(broker: Broker, waiter: Waiter, deadline: float) -> list[tuple[int, Any]]:
     with contextlib.suppress(ValueError):
-        # An address needs no look-up, and so no thread.
-        ip = ipaddress.ip_address(broker.host)
+        # An address needs no look-up, and so no thread; but its zone has to be looked up.
+        ip = ipaddress.ip_address("" if "%" in broker.host else broker.host)
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
         return [(family, (broker.host, broker.port))]
     found: list[tuple[int, Any]] = []

@@ -46,6 +46,7 @@ class Dialect:
         encode_slash: a slash inside a queue's or topic's name has to be `%2F`.
         prefixes: destinations that begin like this are understood; all are when empty.
         composite: characters that would turn a destination into several.
+        options: what ends a name there and begins options; such brokers also trim names.
         typed: `/queue/` and `/topic/` are our words only: header (SEND, SUBSCRIBE) -> values (queue, topic).
         prefetch: header that bounds unacknowledged deliveries; empty: none, we bound by not reading.
         durable: headers of a durable topic subscription, `{name}` and `{topic}` are its names; None: it has none.
@@ -74,6 +75,7 @@ class Dialect:
     encode_slash: bool = False
     prefixes: tuple[str, ...] = ()
     composite: str = ""
+    options: str = ""
     typed: tuple[tuple[str, str], tuple[str, str]] | None = None
     prefetch: str = ""
     durable: Mapping[str, str] | None = None
@@ -127,6 +129,7 @@ ACTIVEMQ: Final = Dialect(
     escapes_always=(False, True),
     prefixes=("/queue/", "/topic/", "/temp-queue/", "/temp-topic/", "/remote-temp-queue/", "/remote-temp-topic/"),
     composite=",",
+    options="?",
     prefetch="activemq.prefetchSize",
     durable={"activemq.subscriptionName": "{name}"},
     durable_end={"activemq.subscriptionName": "{name}"},
@@ -211,8 +214,12 @@ RESERVED: Final = frozenset(
         "receipt-id",
     }
 )
-#: Headers that brokers parse as numbers: anything else there is dropped or fatal.
-NUMERIC: Final = frozenset({"timestamp", "priority", "expires", "expiration"})
+#: Ten years, in seconds. RabbitMQ closes the connection at a longer time to live.
+MAX_TTL: Final = 10 * 365 * 86400
+#: Headers that brokers parse as numbers, with the highest: anything else there is dropped or fatal.
+NUMERIC: Final = MappingProxyType(
+    {"timestamp": 10**15, "priority": 255, "expires": 10**15, "expiration": MAX_TTL * 1000}
+)
 
 
 def recognise(server: str | None) -> Dialect:
@@ -255,6 +262,12 @@ def compile_destination(dialect: Dialect, destination: str) -> str:
         raise DialectError(
             f"{dialect.title} would take {destination!r} for several destinations", "use a name without a comma"
         )
+    name = destination[destination.find("/", 1) + 1 :]
+    if dialect.options and (dialect.options in name or name != name.strip()):
+        raise DialectError(
+            f"{dialect.title} would take {destination!r} for a shorter name",
+            f"use one without {dialect.options} and without spaces around it",
+        )
     for prefix in ("/queue/", "/topic/"):
         if destination.startswith(prefix):
             name = destination[len(prefix) :]
@@ -277,7 +290,7 @@ def compile_send(
     """Return the headers of a SEND for this broker: destination, persistence, expiry.
 
     Args:
-        ttl: seconds after which nobody wants the message any more; None: never.
+        ttl: seconds after which nobody wants the message any more; None, or more than `MAX_TTL`: never.
         now: seconds since the epoch.
 
     Raises:
@@ -292,6 +305,8 @@ def compile_send(
         if dialect.ttl is None:
             raise DialectError(f"{dialect.title} has no time to live for messages", "publish without ttl")
         header, unit = dialect.ttl
+        if ttl > MAX_TTL:
+            return headers
         headers[header] = str(max(1, round((ttl if unit == "relative" else now + ttl) * 1000)))
     return headers
 

@@ -3,7 +3,7 @@
 Why not stomp.py's own parser: it buffers an endless frame whole, unescapes on 1.0 what 1.0 does not escape, and takes
 34 microseconds for a message with nine headers. This one keeps these rules:
 
-* a header block over `MAX_HEADERS` bytes, or bytes that are no STOMP at all, end the connection (`ProtocolError`);
+* a header block over `max_headers` bytes, or bytes that are no STOMP at all, end the connection (`ProtocolError`);
 * a body over `max_body` whose length was announced is thrown away as it comes in, and the frame is delivered with
   `oversized` set, so that it can be put aside instead of coming back for ever; one that was not announced ends the
   connection;
@@ -20,7 +20,11 @@ from typing import Final
 
 import attrs
 
+#: Before we know whom we talk to ...
 MAX_HEADERS: Final = 64 * 1024
+#: ... and from then on: as much as RabbitMQ takes for a whole frame, and more. A message that a broker took and that
+#: ended our connection would come again for ever.
+MAX_MESSAGE_HEADERS: Final = 8 * 1024 * 1024
 
 _RECEIPT = re.compile(rb"RECEIPT\r?\nreceipt-id:([^\r\n\x00]+)\r?\n\r?\n\x00[\r\n]*")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -147,15 +151,16 @@ class FrameReader:
         max_body: bytes; a longer announced body is thrown away, see the module.
     """
 
-    __slots__ = ("_buffer", "_discard", "_discarded", "_need", "_scan", "max_body", "unescape")
+    __slots__ = ("_buffer", "_discard", "_discarded", "_need", "_scan", "max_body", "max_headers", "unescape")
 
     def __init__(self, max_body: int) -> None:
         self.max_body = max_body
+        self.max_headers = MAX_HEADERS
         #: Set from the version and dialect after CONNECTED.
         self.unescape = True
         self._buffer = bytearray()
         self._need = 0  # so many bytes must be there before looking makes sense
-        self._scan = 0  # no NUL before here
+        self._scan = 0  # no NUL before here; below 0: no end of the headers before there
         self._discard = 0  # bytes of an oversized body (and its NUL) still to come
         self._discarded: Received | None = None
 
@@ -221,9 +226,10 @@ class FrameReader:
 
     def _one(self, data: bytes, start: int, scan: int, frames: list[Received]) -> int:
         """Take one frame; return where it ends, or 0 when it is not complete."""
-        head_end = _HEAD_END.search(data, start, start + MAX_HEADERS + 4)
+        head_end = _HEAD_END.search(data, start + max(0, -scan - 3), start + self.max_headers + 4)
         if head_end is None:
             self._check_beginning(data, start)
+            self._scan = start - len(data)
             return 0
         head, body = data[start : head_end.start()], head_end.end()
         if b"\x00" in head:
@@ -253,8 +259,8 @@ class FrameReader:
         return stop + 1
 
     def _check_beginning(self, data: bytes, start: int) -> None:
-        if len(data) - start > MAX_HEADERS:
-            raise ProtocolError(f"a header block passed {MAX_HEADERS} bytes")
+        if len(data) - start > self.max_headers:
+            raise ProtocolError(f"a header block passed {self.max_headers} bytes")
         line, newline, _ = data[start : start + 32].partition(b"\n")
         line = line.removesuffix(b"\r")
         if b"\x00" in data[start:] or (newline and not _COMMAND.match(line)) or (not newline and len(line) > 20):

@@ -78,7 +78,7 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
     always_out, always_in = dialect.escapes_always
     return Agreement(
         version=version,
-        server=clean(answer.headers.get("server", ""), 80),
+        server=clean(_blotted(answer.headers.get("server", ""), broker, settings), 80),
         dialect=dialect,
         rule=escaping(version, always_in=always_in, always_out=always_out),
         beats=heartbeat.negotiate(settings.heartbeat, answer.headers.get("heart-beat"), gap=dialect.beat_gap),
@@ -100,11 +100,15 @@ def _refusal(answer: Received, broker: Broker, settings: BusSettings) -> Connect
 
 def redacted(frame: Received, broker: Broker, settings: BusSettings) -> str:
     """What may be shown of an ERROR: its message header or first line, without our credentials."""
-    text = frame.headers.get("message") or frame.body[:200].decode("utf-8", "replace").partition("\n")[0]
-    for secret in (broker.passcode, settings.passcode):
-        if secret:
-            text = text.replace(secret, "***")
-    return clean(text, 200) or "no reason given"
+    text = frame.headers.get("message") or frame.body[:4096].decode("utf-8", "replace").partition("\n")[0]
+    return clean(_blotted(text, broker, settings), 200) or "no reason given"
+
+
+def _blotted(text: str, broker: Broker, settings: BusSettings) -> str:
+    """Take our passcodes out, as they are and as CONNECT may have escaped them; before anything is cut off."""
+    for secret in filter(None, (broker.passcode, settings.passcode)):
+        text = text.replace(secret, "***").replace(secret.replace("\\", "\\\\"), "***")
+    return text
 
 
 def clean(text: str, limit: int) -> str:

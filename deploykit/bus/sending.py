@@ -6,13 +6,17 @@ compiled once.
 
 from __future__ import annotations
 
+import re
 import time
+from typing import Final
 
-from deploykit.bus.dialect import Dialect, compile_send
+from deploykit.bus.dialect import NUMERIC, Dialect, compile_send
 from deploykit.bus.frames import Escaping, HeaderRefused, encode_frame, escape
 from deploykit.bus.ledger import Outbound
 from deploykit.errors import PublishRefused
 from deploykit.wire.codec import ID_HEADER
+
+_NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
 class Writer:
@@ -27,6 +31,7 @@ class Writer:
         self._dialect = dialect
         self._rule = rule
         self._heads: dict[tuple[str, bool], str] = {}
+        self._checked = dialect.reserved.union(NUMERIC)
 
     def send(self, entry: Outbound) -> bytes:
         """Write one SEND, its receipt asked for.
@@ -45,6 +50,8 @@ class Writer:
         else:
             head = self._head(entry)
         frame = entry.frame
+        if not self._checked.isdisjoint(frame.headers):
+            self._check(entry)
         try:
             own = encode_frame("", frame.headers, b"", self._rule)[1:-2].decode() if frame.headers else ""
         except HeaderRefused as error:
@@ -57,6 +64,21 @@ class Writer:
             + body
             + b"\x00"
         )
+
+    def _check(self, entry: Outbound) -> None:
+        """Refuse headers at which this broker would end the connection, or say nothing that names the message."""
+        headers = entry.frame.headers
+        wrong = sorted(self._dialect.reserved.intersection(headers))
+        wrong += [
+            name
+            for name, most in NUMERIC.items()
+            if name in headers and not (_NUMBER.fullmatch(headers[name]) and int(headers[name]) <= most)
+        ]
+        if wrong:
+            raise PublishRefused(
+                f"message {entry.id!a} to {entry.destination}: {self._dialect.title} takes no such header {wrong[0]}",
+                "leave it out" if wrong[0] in self._dialect.reserved else "it has to be a number",
+            )
 
     def _head(self, entry: Outbound) -> str:
         now = time.time()

@@ -171,11 +171,14 @@ class Connection(asyncio.BufferedProtocol):
         self._ending = True
         self._paused.clear()
         self._timers["linger"] = self._loop.call_later(_LINGER, transport.abort)
-        if transport.can_write_eof() and not self._peer_done:
+        if not transport.can_write_eof() or self._peer_done:
+            transport.close()
+            return
+        try:
             transport.write_eof()
             transport.resume_reading()
-        else:
-            transport.close()
+        except OSError:  # the peer has reset the connection this very moment; the others still wait for their turn
+            transport.abort()
 
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -16,7 +16,10 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State
+from deploykit.bus.address import Broker
+from deploykit.bus.dial import _addresses
 from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
+from deploykit.bus.waiter import Waiter
 from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
@@ -111,6 +114,13 @@ def test_a_wrong_passcode_is_said_at_once_and_never_shown(
             bus.publish("/queue/q", text("x"), timeout=0.5)
         shown = [repr(bus), repr(bus.settings), str(caught.value), repr(caught.value), *map(repr, events.seen)]
     assert "canary" not in " ".join(shown) + caplog.text
+
+
+def test_the_zone_of_a_link_local_address_is_kept() -> None:
+    waiter = Waiter(lambda _: float("inf"))
+    ((_, address),) = _addresses(Broker(host="fe80::1%lo", port=9), waiter, time.monotonic() + 60)
+    waiter.close()
+    assert address[1:] == (9, 0, socket.if_nametoindex("lo"))
 
 
 def test_a_login_that_was_good_once_is_tried_again_for_ever(broker: EmbeddedBroker) -> None:
@@ -732,6 +742,18 @@ def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broke
         assert ended == [0]
 
 
+def test_a_handler_may_unsubscribe_and_its_message_is_acknowledged(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        collector = Collector(lambda _: subscription.unsubscribe())
+        subscription = bus.subscribe("/queue/q", collector)
+        bus.publish_many([("/queue/q", text("first")), ("/queue/q", text("second"))])
+        eventually(lambda: bus.counters.acked == 1)
+        eventually(lambda: broker.stats().subscriptions == 0)
+        eventually(lambda: [f.body for f in broker.peek("/queue/q")] == [b"second"])
+    assert collector.bodies == ["first"]
+    eventually(lambda: bus_threads() == [])
+
+
 def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
     started = threading.Event()
 
@@ -889,12 +911,21 @@ def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroke
     assert [f.body for f in broker.peek("/queue/q")] == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("ttl", [float("inf"), float("nan")])
-def test_a_ttl_that_is_no_time_is_refused(broker: EmbeddedBroker, ttl: float) -> None:
+def test_a_ttl_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         with pytest.raises(PublishRefused, match="ttl"):
-            bus.publish_soon("/queue/q", text("x"), ttl=ttl).result(30)
-        bus.publish("/queue/q", text("y"))
+            bus.publish_soon("/queue/q", text("x"), ttl=float("nan")).result(30)
+        bus.publish("/queue/q", text("y"), ttl=float("inf"))
+        bus.publish("/queue/q", text("z"), ttl=1e30)
+    assert ["expires" in f.headers for f in broker.peek("/queue/q")] == [False, False]
+
+
+def test_a_header_that_has_to_be_a_number_is_checked_before_it_costs_the_connection(broker: EmbeddedBroker) -> None:
+    with running(fast(broker.address)) as bus:
+        for value in ("", "soon", "-1", "9" * 30):
+            with pytest.raises(PublishRefused, match="expires"):
+                bus.publish("/queue/q", text("x", expires=value))
+        assert bus.counters.losses == 0
 
 
 def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:

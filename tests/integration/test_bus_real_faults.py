@@ -271,6 +271,26 @@ def test_a_message_that_rabbitmq_closes_on_is_given_up_and_the_others_arrive(
             futures[index].result(30)
 
 
+@pytest.mark.rabbitmq
+def test_a_message_with_large_headers_that_rabbitmq_took_is_delivered(rabbitmq: RabbitMQ, unique_name: str) -> None:
+    collector = Collector()
+    with running(settings(rabbitmq.address)) as bus:
+        bus.publish(f"/queue/{unique_name}", text("x", large="1" * 1_000_000))
+        bus.subscribe(f"/queue/{unique_name}", collector)
+        (delivery,) = collector.wait(1)
+        assert len(delivery.headers["large"]) == 1_000_000
+        assert bus.counters.losses == 0
+
+
+def test_headers_that_a_broker_would_choke_on_are_refused_at_once(real_broker: BrokerServer, unique_name: str) -> None:
+    with running(settings(real_broker.address, client_id="")) as bus:
+        for header in ({"priority": "high"}, {"timestamp": "now"}, {"expires": "-1"}, {"user-id": "me"}):
+            with pytest.raises(PublishRefused, match=next(iter(header))):
+                bus.publish(f"/queue/{unique_name}", text("x", **header))
+        bus.publish(f"/queue/{unique_name}", text("x", priority="4"), ttl=1e9)
+        assert bus.counters.losses == 0
+
+
 def test_a_peer_that_never_reads_is_an_error_in_time(real_broker: BrokerServer, unique_name: str) -> None:
     with FaultProxy(real_broker.port) as proxy, line(real_broker, proxy, heartbeat=0.0) as bus:
         proxy.black_hole(direction="up")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.stomp_frames import VERSIONS
+from tests.support.bus import eventually
 from tests.support.raw_stomp import RawStomp
 
 _every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -73,6 +75,19 @@ def test_disconnect_is_confirmed_and_closes(broker: EmbeddedBroker, version: str
     with _client(broker, version) as client:
         client.ask("DISCONNECT")
         assert client.ended()
+
+
+def test_a_client_that_resets_while_it_is_let_go_delays_nobody(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def reset(_: object) -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.write_eof", reset)
+    with _client(broker) as client:
+        client.send("DISCONNECT", receipt="bye")
+        eventually(lambda: broker.stats().connections == 0)
+    assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 
 def test_a_client_that_shuts_its_sending_side_still_gets_its_answers(broker: EmbeddedBroker) -> None:

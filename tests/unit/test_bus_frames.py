@@ -88,6 +88,17 @@ def test_what_is_no_stomp_ends_the_connection(bad: bytes) -> None:
         read(bad, b"y" * 2000 + b"\0")
 
 
+@pytest.mark.parametrize("chunk", [1, 3, 4096])
+def test_large_headers_are_read_where_they_are_allowed_in_linear_time(chunk: int) -> None:
+    size = 20_000 if chunk < 10 else 2_000_000
+    reader = FrameReader(1000)
+    reader.max_headers = 4_000_000
+    data = b"MESSAGE\nx:" + b"1" * size + b"\r\ny:2\r\n\r\nbody\0" + MESSAGE
+    frames = [frame for at in range(0, len(data), chunk) for frame in reader.feed(data[at : at + chunk])[1]]
+    assert [(frame.headers.get("y"), frame.body) for frame in frames] == [("2", b"body"), (None, b"a\0b\nc")]
+    assert len(frames[0].headers["x"]) == size
+
+
 def test_an_announced_body_over_the_limit_is_thrown_away_as_it_comes() -> None:
     head = b"MESSAGE\nmessage-id:9\ncontent-length:5000\n\n"
     for chunk in (1, 100, 10_000):

@@ -79,3 +79,10 @@ def test_no_passcode_and_no_control_character_is_shown() -> None:
     assert "ary" not in shown
     assert shown.isprintable()
     assert len(shown) <= 200
+
+
+@pytest.mark.parametrize("passcode", ["can\\ary", "can\\\\ary", "canary-2"])
+def test_a_passcode_is_not_shown_in_part_nor_as_the_name_of_the_server(passcode: str) -> None:
+    shown = redacted(Received("ERROR", {}, b"x" * 195 + passcode.encode() + b"\nmore"), BROKER, SETTINGS)
+    assert "can" not in shown
+    assert agree(connected(server=f"Foo/{passcode}", version="1.2"), BROKER, SETTINGS).server == "Foo/***"

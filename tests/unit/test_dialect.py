@@ -61,6 +61,9 @@ def test_slashes_in_names_are_encoded_for_rabbitmq_and_come_back() -> None:
         (RABBITMQ, "plain"),
         (ACTIVEMQ, "plain"),
         (ACTIVEMQ, "/queue/a,b"),
+        (ACTIVEMQ, "/queue/a?consumer.prefetchSize=1"),
+        (ACTIVEMQ, "/topic/ a"),
+        (ACTIVEMQ, "/topic/a "),
         (EMBEDDED, "/temp-queue/x"),
         (RABBITMQ, "/queue/"),
         *[
