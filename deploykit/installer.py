@@ -191,6 +191,13 @@ def _runs_a_directory(script: Path) -> bool:
     return re.search(_OTHERS_DIRECTORY, text) is not None and os.access(script, os.X_OK)
 
 
+def _would_run_itself(script: Path) -> bool:
+    """Tell whether somebody else's hook names the directory that `chain` would move it to."""
+    lines = (_read(script) or "").split("\n")
+    named = re.compile(rf"""\b{re.escape(script.name)}["']?\.d\b""").search
+    return any(named(line) for line in lines if not line.lstrip().startswith("#"))
+
+
 def _gitolite_place(path: Path) -> Place:
     base = path if path.name == ".gitolite" else path / ".gitolite"
     if not base.is_dir():
@@ -222,6 +229,13 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Don
             remedy = "use --chain: it is kept, and run first" if place.chains else "remove it, or choose another place"
             raise InstallError(f"{script} is somebody else's", remedy)
         kept = place.directory / _KEPT
+        if _would_run_itself(script):
+            raise InstallError(
+                f"{script} runs what is in {place.directory}, it seems: kept in there it would run itself",
+                "make that directory and install again: ours goes in there"
+                if place.kind == "git"
+                else f"copy {hooks_dir() / _SCRIPTS[place.kind]} into that directory yourself, as {_ENTRY}",
+            )
         if os.path.lexists(kept):
             raise InstallError(f"{kept} is there already, and {script} is somebody else's", "rename one of the two")
     elif there == text and os.access(script, os.X_OK):

@@ -102,6 +102,9 @@ class Repository:
         with Program(("git", "cat-file", "--batch"), env=self._env, deadline=deadline) as batch:
             reader = _Reader(batch)
             moves = _moves(reader, changes, there)
+            for place in {*there}.difference(move.place for move in moves):
+                # To a blob or a tree there is no straight way from anything.
+                stories[place] = Story(forced=not is_zero(changes[place].old))
             self._most = max(1, min(COMMITS_TOLD, _TOLD_IN_ALL // len(there)))
             brought, forced = self._brought(reader, moves, changes, deadline)
             reader.read(oid for one in brought.values() for oid in one.told[: self._most])

@@ -2,7 +2,7 @@
 
 Rules: Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
 What a commit changed is asked of svnlook alone, by revision number; nothing of it becomes an argument. Where svnlook is
-missing or takes too long, the event goes without what it would have said.
+missing, fails or takes too long, the event goes without what it would have said.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from deploykit.hooking import say
 from deploykit.hooking.delivery import queue
 from deploykit.hooking.place import host_source, repository_name
 from deploykit.hooking.process import NoAnswer, Program, child_environment
-from deploykit.hooksettings import HookSettings, load_hook_settings
+from deploykit.hooksettings import HookSettings, load_hook_settings, read_plain
 from deploykit.messages.base import new_id
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
 
@@ -53,13 +53,15 @@ def message_of(
     """Make the event of one revision, with what a person should know besides.
 
     Raises:
-        HookError: svnlook cannot be started, or knows no such revision.
+        HookError: there is no such revision.
     """
     info, dirs, changed = "", "", ""
     notes: tuple[str, ...] = ()
     try:
         info, dirs, changed = _look(path, revision, monotonic() + settings.timeout, environ)
-    except NoAnswer as error:
+    except HookError as error:
+        if not isinstance(error, NoAnswer) and not _is_there(path, revision):
+            raise
         notes = (f"without author, log and directories: {error}",)
     told = parse_info(info)
     listed = [line for line in dirs.split("\n") if line]
@@ -79,6 +81,15 @@ def message_of(
         projects=fitting(svn_projects(changed_dirs(changed), layout)),
     )
     return message, notes
+
+
+def _is_there(path: str, revision: int) -> bool:
+    """Tell by the repository's own book whether it has a revision: the `svnlook` on PATH may be of another Subversion
+    than the one that runs the hook, and fail at its format."""
+    try:
+        return revision <= int(read_plain(f"{path}/db/current", 100).split()[0])
+    except (OSError, ValueError, IndexError):
+        return False
 
 
 def _look(path: str, revision: int, deadline: float, environ: Mapping[str, str]) -> tuple[str, str, str]:

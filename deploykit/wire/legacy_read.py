@@ -64,7 +64,7 @@ def decode_legacy(headers: Mapping[str, str], body: bytes, destination: str, rec
     subject = headers.get("subject", "").strip()
     if subject == HUMAN_SUBJECT:
         return Notice(text=text.strip(), **envelope)
-    head, rest = _head(text)
+    head, rest = _head(text.lstrip("\ufeff \t\n"))  # the original's readers look at every line
     for keys, read in _SHAPES:
         if keys <= head.keys():
             return read(head, rest, subject, envelope)

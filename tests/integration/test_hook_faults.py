@@ -572,6 +572,20 @@ def test_chained_hooks_run_in_order_each_with_the_whole_input_and_none_stops_ano
     assert [line for line in said if "2 events queued" in line]
 
 
+def test_a_kept_hook_without_a_first_line_runs_as_git_ran_it(world: World) -> None:
+    origin = world.origin(install=False)
+    log = world.write(world.root / "log", "", 0o666)
+    world.write(origin / "hooks" / "post-receive", f'echo "$(cat | wc -l) $GIT_DIR" >> {log}\n', 0o755)
+    work = world.clone(origin)
+    for said in ("1 .\n", "1 .\n1 .\n"):
+        world.commit(work)
+        done = world.git("push", "origin", "main", cwd=work)
+        assert log.read_text() == said
+        world.deploykit("hooks", "install", "--chain", origin)
+    (line,) = lines(done)
+    assert "1 event queued" in line
+
+
 def test_a_hook_that_reads_nothing_of_a_long_input_stops_nothing(world: World) -> None:
     origin = world.origin()
     place = world.directory("shop.git/hooks/post-receive.d")

@@ -99,6 +99,18 @@ def test_a_tag_of_a_tag_of_a_blob_or_of_a_tree_is_told(world: World) -> None:
     }
 
 
+def test_a_tag_that_moves_to_a_blob_or_from_one_is_forced(world: World) -> None:
+    work = world.clone(world.origin())
+    commit = world.commit(work, "first")
+    blobs = [world.git("hash-object", "-w", "--stdin", data=raw, cwd=work).stdout.strip() for raw in (b"1", b"2")]
+    kinds = []
+    for target in (commit, *blobs, commit):
+        world.git("tag", "--force", "odd", target, cwd=work)
+        (event,) = push(world, work, "--force", "odd")
+        kinds.append(event.kind)
+    assert kinds == ["created", "forced", "forced", "forced"]
+
+
 def test_notes_and_other_namespaces_are_told_only_where_the_settings_say_so(world: World) -> None:
     origin = world.origin()
     work = world.clone(origin)

@@ -217,9 +217,15 @@ def test_wrong_arguments_are_one_line_and_no_error(world: World, argv: tuple[str
 
 
 @pytest.mark.parametrize(
-    ("does", "says"), [(None, "svnlook is not on PATH"), ("exec /bin/sleep 600", "svnlook info took too long")]
+    ("does", "says"),
+    [
+        (None, "svnlook is not on PATH"),
+        ("exec /bin/sleep 600", "svnlook info took too long"),
+        ("echo 'E160043: found format 9' >&2; exit 1", "svnlook info failed (1): E160043: found format 9"),
+        ("kill -SEGV $$", "svnlook info failed (-11)"),
+    ],
 )
-def test_a_missing_or_slow_svnlook_costs_the_details_and_not_the_event(
+def test_a_missing_slow_or_failing_svnlook_costs_the_details_and_not_the_event(
     world: World, does: str | None, says: str
 ) -> None:
     svn = Svn(world, "timeout = 1\n", install=False)

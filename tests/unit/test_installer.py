@@ -96,6 +96,27 @@ def test_somebody_elses_hook_is_refused_unless_chained_and_comes_back(origin: Pa
     assert snapshot(origin) == before
 
 
+@pytest.mark.parametrize("kind", ["git", "gitolite", "svn"])
+def test_a_hook_that_would_run_itself_once_it_is_kept_stays_where_it_is(tmp_path: Path, kind: installer.Kind) -> None:
+    hooks = {"git": "hooks", "gitolite": ".gitolite/hooks/common", "svn": "hooks"}[kind]
+    name = "post-commit" if kind == "svn" else "post-receive"
+    (tmp_path / hooks).mkdir(parents=True)
+    if kind == "svn":
+        (tmp_path / "format").write_text("5\n")
+        (tmp_path / "db").mkdir()
+    elif kind == "git":
+        subprocess.run([needs("git", package="git"), "init", "--quiet", "--bare", tmp_path], check=True)
+    script = tmp_path / hooks / name
+    script.write_text(f'#!/bin/sh\nfor h in "$PWD"/hooks/{name}.d/*; do "$h" "$@"; done\n')
+    script.chmod(0o755)
+    before = snapshot(tmp_path)
+    with pytest.raises(InstallError, match="it would run itself"):
+        installer.install(tmp_path, kind, chain=True)
+    assert snapshot(tmp_path) == before
+    script.write_text(f"#!/bin/sh\n# unlike {name}.d/x this one\ntrue\n")
+    assert installer.install(tmp_path, kind, chain=True).change == "installed"
+
+
 def test_a_hook_that_is_a_link_is_moved_as_a_link(origin: Path, tmp_path: Path) -> None:
     script = origin / "hooks" / "post-receive"
     shared = tmp_path / "shared"

@@ -186,6 +186,12 @@ def test_keys_in_a_commit_message_change_nothing() -> None:
     assert (message.repo, message.ref, message.new) == ("shop", "refs/heads/main", NEW)
 
 
+@pytest.mark.parametrize("before", ["\n", "\r\n \r\n", "\ufeff", " \t"])
+def test_blanks_before_the_first_line_change_nothing(before: str) -> None:
+    message = ref_updated(before + git(rest=HEAD))
+    assert (message.repo, message.commits[0].id) == ("shop", NEW)
+
+
 def test_a_key_given_twice_is_refused_not_chosen_from() -> None:
     with pytest.raises(MessageError, match="repo is given twice"):
         read(f"repo: shop\nrepo: evil\noldrev: {OLD}\nnewrev: {NEW}\nrefname: refs/heads/main\n")
