@@ -160,7 +160,9 @@ def _lines(text: str, what: str, problems: list[str]) -> Iterator[tuple[int, str
         line = raw.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
-        if len(line) > _MAX_LINE:
+        if line.startswith("\ufeff"):  # ssh-keygen takes it for a part of the first name, which then nobody has
+            problems.append(f"line {number}: begins with a byte order mark")
+        elif len(line) > _MAX_LINE:
             problems.append(f"line {number}: longer than {_MAX_LINE} characters")
         elif any(ord(c) < 32 and c != "\t" for c in line) or "\x7f" in line:
             problems.append(f"line {number}: holds a control character")

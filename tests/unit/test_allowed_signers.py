@@ -95,6 +95,7 @@ def test_an_empty_file_allows_nobody(text: str) -> None:
         (f"ops\x1b[2J {PUB}", "control character"),
         (f"ops\0 {PUB}", "control character"),
         (f"ops {PUB} {'x' * 9000}", "longer than"),
+        (f"\ufeffops {PUB}", "byte order mark"),
     ],
 )
 def test_a_line_that_cannot_be_read_is_named(line: str, says: str) -> None:
