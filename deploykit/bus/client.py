@@ -249,10 +249,15 @@ class Bus:
         timeout = in_bounds(timeout)
         batch = Batch()
         self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
-        hopeless = self._supervisor.hopeless
-        if hopeless is not None:
-            raise hopeless
-        self._supervisor.flush_now()
+        supervisor = self._supervisor
+        supervisor.flush_now()
+        if supervisor.state is not State.CONNECTED:
+            with supervisor.changed:
+                supervisor.changed.wait_for(
+                    lambda: supervisor.state in (State.CONNECTED, State.CLOSED) or supervisor.hopeless, timeout
+                )
+            if supervisor.hopeless is not None:
+                raise supervisor.hopeless
         if not batch.wait(timeout + _GRACE):
             raise _held_up(destination)
         if batch.outcomes[0] is not None:

@@ -78,7 +78,7 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
     always_out, always_in = dialect.escapes_always
     return Agreement(
         version=version,
-        server=clean(_blotted(answer.headers.get("server", ""), broker, settings), 80),
+        server=clean(_blotted(answer.headers.get("server", ""), broker, settings, least=4), 80),
         dialect=dialect,
         rule=escaping(version, always_in=always_in, always_out=always_out),
         beats=heartbeat.negotiate(settings.heartbeat, answer.headers.get("heart-beat"), gap=dialect.beat_gap),
@@ -104,10 +104,15 @@ def redacted(frame: Received, broker: Broker, settings: BusSettings) -> str:
     return clean(_blotted(text, broker, settings), 200) or "no reason given"
 
 
-def _blotted(text: str, broker: Broker, settings: BusSettings) -> str:
-    """Take our passcodes out, as they are and as CONNECT may have escaped them; before anything is cut off."""
-    for secret in filter(None, (broker.passcode, settings.passcode)):
-        text = text.replace(secret, "***").replace(secret.replace("\\", "\\\\"), "***")
+def _blotted(text: str, broker: Broker, settings: BusSettings, *, least: int = 1) -> str:
+    """Take our passcodes out, as they are and as CONNECT may have escaped them; before anything is cut off.
+
+    Args:
+        least: shorter ones stay: in what is an ordinary word a hole would tell more than it hides.
+    """
+    for secret in (broker.passcode, settings.passcode):
+        if len(secret) >= least:
+            text = text.replace(secret, "***").replace(secret.replace("\\", "\\\\"), "***")
     return text
 
 

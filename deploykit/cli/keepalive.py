@@ -44,6 +44,7 @@ def keepalive(
     if not once:
         logs.set_up(loaded.log, secrets=[settings.passcode])
     with Bus(attrs.evolve(settings, keepalive=())) as bus:
+        bus.wait_connected(min(1.0, settings.connect_timeout))  # a refused login ends it here
         if once:
             problems = bus_keepalive.send_once(bus, wanted, timeout=settings.connect_timeout, ttl=2 * pause)
             for destination in wanted:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
-from deploykit.bus.events import Connected, ConnectFailed, Event, Lost
+from deploykit.bus.events import Connected, ConnectFailed, Event, Lost, SubscriptionRefused
 from deploykit.daemons import lifecycle
 from deploykit.errors import MessageError
 from deploykit.messages import Message, Notice, one_line
@@ -46,6 +46,7 @@ def run(
 
     Raises:
         LoginRefused: no broker takes us.
+        BusError: the broker refuses every destination.
         OSError: what `show` raised: nobody reads any more.
     """
     watched = destinations or settings.topics.destinations
@@ -81,10 +82,12 @@ def run(
         return Ack()
 
     with lifecycle.signals() as stop, _bus(settings, durable, _Troubles(on_trouble)) as bus:
-        for destination, name in _named(watched, durable):
-            bus.subscribe(destination, handle, durable=name)
+        subscriptions = [bus.subscribe(each, handle, durable=name) for each, name in _named(watched, durable)]
         while not stop.is_set() and not bus.wait_connected(0.2):
             pass
+        problems = [one.problem for one in subscriptions if one.problem is not None]
+        if problems and len(problems) == len(subscriptions):
+            raise problems[0]  # nothing would ever come
         if not stop.is_set():
             on_ready()
         with changed:
@@ -107,6 +110,8 @@ class _Troubles:
                 if self._down:
                     self._tell("connected")
                 self._down = False
+            case SubscriptionRefused(destination=destination, problem=problem):
+                self._tell(f"nothing comes from {destination}: {problem}")
             case ConnectFailed(problem=problem) | Lost(reason=problem) if not self._down:
                 self._down = True
                 self._tell(f"waiting for a broker: {problem}")

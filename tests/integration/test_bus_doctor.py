@@ -219,6 +219,16 @@ def test_a_keepalive_daemon_says_what_fails_and_ends_at_once(tmp_path: Path) -> 
         assert daemon.wait(30) == 0
 
 
+@pytest.mark.parametrize("options", [(), ("--once",)])
+def test_a_keepalive_whose_login_is_refused_ends(
+    broker: EmbeddedBroker, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    file = config(tmp_path, f"stomp://ada:wrong@127.0.0.1:{broker.port}")
+    done = run("keepalive", "/topic/a", *options, "--config", str(file), cwd=tmp_path)
+    assert done.returncode == 1
+    assert "it refused the login" in done.stderr.splitlines()[-1]
+
+
 def test_nothing_is_waited_for_once_a_keepalive_is_stopped(broker: EmbeddedBroker) -> None:
     broker.stop()
     stop = threading.Event()

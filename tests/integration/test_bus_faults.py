@@ -116,6 +116,11 @@ def test_a_wrong_passcode_is_said_at_once_and_never_shown(
     assert "canary" not in " ".join(shown) + caplog.text
 
 
+def test_a_login_that_is_refused_while_a_message_waits_ends_the_wait(broker: EmbeddedBroker) -> None:
+    with Bus(fast(f"stomp://ada:wrong@127.0.0.1:{broker.port}")) as bus, pytest.raises(LoginRefused):
+        bus.publish("/queue/q", text("x"), timeout=3600)
+
+
 def test_the_zone_of_a_link_local_address_is_kept() -> None:
     waiter = Waiter(lambda _: float("inf"))
     ((_, address),) = _addresses(Broker(host="fe80::1%lo", port=9), waiter, time.monotonic() + 60)

@@ -226,6 +226,23 @@ def test_a_notice_is_shown_where_its_event_is_not_watched(
     assert watch.end() == 0
 
 
+def test_a_destination_that_the_broker_refuses_is_no_success(config: Path) -> None:
+    done = run("watch", "-c", str(config), "-d", "nonsense")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "does not know the destination 'nonsense'" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_one_refused_destination_is_told_and_the_others_are_watched(
+    config: Path, deploykit_broker: EmbeddedBroker, watching: Callable[..., Watching]
+) -> None:
+    watch = watching("-d", "nonsense", "-d", TOPIC)
+    watch.wait(lambda: "ready: watching" in watch.lines())
+    say(deploykit_broker, "hello")
+    watch.wait(lambda: any("hello" in line for line in watch.lines()))
+    assert "nothing comes from nonsense" in watch.errors.read_text()
+
+
 def test_forgetting_without_a_broker_is_no_success(tmp_path: Path, unused_port: int) -> None:
     file = settings(tmp_path, f"stomp://127.0.0.1:{unused_port}")
     for words in (("watch", "--durable", "x", "--forget"), ("agent", "--forget")):
