@@ -11,12 +11,15 @@ import os
 import stat
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from deploykit.trees.files import open_directory, read_file
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
 from deploykit.trees.objects import blob_id
+
+_SECOND: Final = 1_000_000_000
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -77,6 +80,9 @@ class _Scan:
         # One tuple for each row, built and compared in C: this loop is what a deploy of a few files costs.
         seen = zip(n[PERM::WIDTH], n[SIZE::WIDTH], n[MTIME::WIDTH], n[CTIME::WIDTH], n[INODE::WIDTH], strict=True)
         self._left = dict(zip(manifest.paths, seen, strict=True))
+        # A file system that keeps whole seconds: what was changed in the rest of that second may look the same.
+        whole = all(stamp % _SECOND == 0 for stamp in n[MTIME::WIDTH])
+        self._taken = manifest.taken_ns - manifest.taken_ns % _SECOND if whole else manifest.taken_ns
         self._modified: list[str] = []
         self._added: list[str] = []
         self._added_directories: list[str] = []
@@ -88,7 +94,7 @@ class _Scan:
         self._directories.append((where, os.fstat(fd)))
         prefix = where + "/" if where else ""
         known = self._manifest.directories
-        taken = self._manifest.taken_ns
+        taken = self._taken
         paranoid = self._paranoid
         take = self._left.pop
         below: list[tuple[str, str]] = []

@@ -171,6 +171,34 @@ def test_a_health_url_decides(shop: Shop, answers: list[int], outcome: str) -> N
     assert shop.read("a") == ("2" if outcome == "success" else "1")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h:99999/", "http://h:x/", "http://[", "http://127.0.0.1:1/\u00e9", "http://a..b/", "http://a b/"]
+)
+def test_a_health_url_that_cannot_be_asked_goes_back_like_any_other(shop: Shop, url: str) -> None:
+    shop.put({"a": b"1"})
+    shop.settings = SiteSettings(health_url=url, health_timeout=0.1)
+    assert shop.put({"a": b"2"}).outcome == "rolled-back"
+    assert shop.read("a") == "1"
+
+
+def test_threat_24_a_password_in_a_health_url_is_not_repeated(shop: Shop) -> None:
+    shop.settings = SiteSettings(health_url="http://user:canary@127.0.0.1:1/", health_timeout=0.1)
+    result = shop.put({"a": b"1"})
+    assert result.outcome == "rolled-back"
+    assert "canary" not in repr(result) + "".join(p.read_text() for p in shop.path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("environment", [{"A=B": "x"}, {"A": "a\0b"}])
+def test_a_variable_that_can_be_none_fails_the_script_and_not_the_runner(
+    shop: Shop, environment: dict[str, str]
+) -> None:
+    shop.put({"a": b"1"})
+    shop.settings = SiteSettings(environment=environment)
+    result = shop.put({"a": b"2", "deploy/pre-deploy": script("true")})
+    assert (result.outcome, "cannot run" in result.detail) == ("failure", True)
+    assert shop.read("a") == "1"
+
+
 def test_rollback_is_instant_and_the_one_after_goes_further_back(shop: Shop) -> None:
     for n in range(1, 4):
         shop.put({"a": b"%d" % n})

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import TreeError
+from deploykit.trees import compare
 from deploykit.trees.manifest import Manifest, Rows
+from deploykit.trees.objects import blob_id
 
 
 def _manifest(*names: str) -> Manifest:
@@ -55,3 +57,18 @@ def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
 def test_a_missing_manifest_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TreeError, match="deploy once more"):
         Manifest.load(tmp_path / "none")
+
+
+@pytest.mark.parametrize(("nanoseconds", "read"), [(0, True), (1000, False)])
+def test_where_times_are_whole_seconds_what_was_changed_within_the_last_one_is_read(
+    tmp_path: Path, nanoseconds: int, read: bool
+) -> None:
+    """Such a file system shows the same `lstat` before and after a change within one second."""
+    second = 1_700_000_000 * 1_000_000_000
+    file = tmp_path / "a"
+    file.write_text("edited")
+    os.utime(file, ns=(second + nanoseconds, second + nanoseconds))
+    rows = Rows(20)
+    rows.add("a", 0o100644, file.lstat(), blob_id(b"before", 20))
+    manifest = rows.finish(tree="1" * 40, fingerprint="", device=0, taken_ns=second + 500_000_000)
+    assert compare(manifest, tmp_path).modified == (("a",) if read else ())
