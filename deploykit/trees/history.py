@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import heapq
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 from dulwich.errors import NotCommitError
-from dulwich.objects import Commit, Tag
+from dulwich.objects import Commit, RawObjectID, Tag
 
 from deploykit.errors import RefNotFound, TreeDamaged
+from deploykit.mirror.packformat import Found
+from deploykit.mirror.policy import History
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ObjectID
 
-#: Committers' clocks disagree; a commit this much "older" than what is sought may still descend from it.
-_CLOCK_SLACK: Final = 7 * 24 * 3600
 _MAX_TAGS: Final = 10
 
 
@@ -44,37 +44,25 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 
 
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
-    """Tell whether `newer` contains `older` in its history (a commit contains itself).
+    """Tell whether `newer` contains `older` in its history (a commit contains itself), whatever their clocks said.
 
-    Walks back from `newer` by date and stops where everything left is clearly older than `older`; unknown commits
-    contain nothing.
+    A commit that is not in the store contains nothing, and is in no other.
+
+    Raises:
+        TreeDamaged: a commit on the way cannot be read.
     """
-    if older == newer:
-        return True
-    try:
-        goal = commit_of(store, older.encode())
-        start = commit_of(store, newer.encode())
-    except RefNotFound:
-        return False
-    floor = goal.commit_time - _CLOCK_SLACK
-    todo = [(-start.commit_time, start.id)]
-    seen = {start.id}
-    while todo:
-        when, oid = heapq.heappop(todo)
-        if oid == goal.id:
-            return True
-        if -when < floor:
-            continue
+
+    @lru_cache(maxsize=4096)  # each is asked for twice
+    def find(oid: bytes) -> Found | None:
         try:
-            parents = commit_of(store, oid).parents
-        except RefNotFound:
-            continue
-        for parent in parents:
-            if parent not in seen:
-                seen.add(parent)
-                try:
-                    time = commit_of(store, parent).commit_time
-                except RefNotFound:
-                    continue
-                heapq.heappush(todo, (-time, parent))
-    return False
+            return store.get_raw(RawObjectID(oid))
+        except KeyError:
+            return None
+        except OSError:
+            raise
+        except Exception as error:
+            raise TreeDamaged(f"object {oid.hex()} is damaged: {error}", "run `deploykit mirror check`") from error
+
+    history = History(find, store.object_format.oid_length)
+    old, new = (history.peel(bytes.fromhex(oid)) for oid in (older, newer))
+    return find(old) is not None and find(new) is not None and history.contains(new, old)

@@ -390,6 +390,18 @@ def test_threat_17_a_commit_older_than_the_live_one_is_refused_unless_told(shop:
     assert shop.deploy("v1", old).outcome == "success"
 
 
+@pytest.mark.parametrize("skew", [-40_000_000, -1_600_000_000, 40_000_000])
+def test_threat_17_a_commit_is_older_also_where_a_clock_was_wrong_in_between(shop: Shop, skew: int) -> None:
+    shop.commit({"a": b"1"})
+    now, shop.repo.clock = shop.repo.clock, shop.repo.clock + skew
+    shop.commit({"a": b"2"})
+    shop.repo.clock = now + 60
+    shop.put({"a": b"3"})
+    result = shop.deploy("v1")
+    assert (result.outcome, "is older than" in result.detail) == ("refused", True)
+    assert shop.put({"a": b"4"}).outcome == "success"
+
+
 def test_a_commit_of_another_line_is_not_older(shop: Shop) -> None:
     base = shop.commit({"a": b"0"})
     shop.put({"a": b"1"})
