@@ -62,6 +62,14 @@ def site_mistakes(settings: SiteSettings) -> Iterator[str]:
             for step in steps:
                 if step not in SCRIPTS:
                     yield f"{key}: expected some of {', '.join(SCRIPTS)}, not {step!a}"
+    if settings.health_url:
+        from deploykit.release.health import is_address
+
+        if not is_address(settings.health_url):
+            yield "health_url: expected an http or https address"
+    for name, value in settings.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            yield f"environment: {name!a} cannot be a variable"
     if settings.umask is not None and not 0 <= settings.umask <= 0o777:
         yield f"umask: expected 0 to 0o777, not {settings.umask:#o}"
 

@@ -60,6 +60,12 @@ class ScanLimits:
     cache_bytes: int = 12 << 20
 
 
+def _too_large(problem: str, size: int, limits: ScanLimits) -> PackError:
+    if size > limits.object_bytes:
+        return PackError(problem, "raise the mirror's max_object_bytes if the repository is to be trusted")
+    return PackError(problem, f"a commit, tree or tag has at most {limits.meta_bytes} bytes; mend the repository")
+
+
 class PackScanner:
     """Feed it a pack's bytes in order, then call `finish`.
 
@@ -200,7 +206,7 @@ class PackScanner:
         """Inflate one object of `size` bytes; (None, 0) when `view` does not hold all of it yet."""
         limits = self._limits
         if size > limits.object_bytes or (size > limits.meta_bytes and kind in (COMMIT, TREE, TAG)):
-            raise PackError(f"the object at {offset} is too large: {size} bytes", "raise the mirror's limits")
+            raise _too_large(f"the object at {offset} is too large: {size} bytes", size, limits)
         inflater = zlib.decompressobj()
         bound = pos + size + (size >> 6) + 64
         try:
@@ -303,7 +309,7 @@ class PackScanner:
         size = delta_result_size(delta)
         limits = self._limits
         if size > limits.object_bytes or (size > limits.meta_bytes and base[0] != BLOB):
-            raise PackError(f"the delta at {offset} makes an object of {size} bytes", "raise the mirror's limits")
+            raise _too_large(f"the delta at {offset} makes an object of {size} bytes", size, limits)
         try:
             pieces = apply_delta(base[1], delta)
         except (ApplyDeltaError, MemoryError) as exc:
@@ -413,7 +419,7 @@ class PackScanner:
         head = os.pread(self._fd, 4096, offset)
         kind, size, base, pos = read_header(head, 0, offset, self._hash.size)
         if size > self._limits.object_bytes:
-            raise PackError(f"the object at {offset} is too large: {size} bytes", "raise the mirror's limits")
+            raise _too_large(f"the object at {offset} is too large: {size} bytes", size, self._limits)
         bound = pos + size + (size >> 6) + 64
         data = head if bound <= len(head) else os.pread(self._fd, bound, offset)
         plain, _ = self._inflate(memoryview(data), pos, size, kind, offset)

@@ -6,6 +6,7 @@ No redirect is followed: another address is another question. The answer's body 
 from __future__ import annotations
 
 import http.client
+import re
 import time
 from collections.abc import Callable
 from typing import Final
@@ -15,6 +16,7 @@ from deploykit.errors import ReleaseError
 
 _PAUSE: Final = 0.5
 _ATTEMPT: Final = 5.0
+_USER: Final = re.compile(r"(?<=://)[^/?#]*@")
 
 
 def check_health(
@@ -29,32 +31,44 @@ def check_health(
     Raises:
         ReleaseError: it did not answer with 2xx in time.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ReleaseError(f"health_url {url!r} is not an http or https address", "correct the site's settings")
+    shown = _USER.sub("", url)
+    if not is_address(url):
+        raise ReleaseError(f"health_url {shown!a} is not an http or https address", "correct the site's settings")
     deadline = clock() + timeout
     attempts = 0
     while True:
         attempts += 1
         said = _ask(url, min(_ATTEMPT, max(0.1, deadline - clock())))
         if said.startswith("2"):
-            return f"{url} answered {said} at attempt {attempts}"
+            return f"{shown} answered {said} at attempt {attempts}"
         if clock() + _PAUSE >= deadline:
             raise ReleaseError(
-                f"{url} did not become healthy within {timeout:g} s: {said}", "look at the site's own log"
+                f"{shown} did not become healthy within {timeout:g} s: {said}", "look at the site's own log"
             )
         sleep(_PAUSE)
+
+
+def is_address(url: str) -> bool:
+    """Tell whether this is an address that can be asked at all."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port, or the brackets
+        return False
 
 
 def _ask(url: str, timeout: float) -> str:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=timeout)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+    except http.client.InvalidURL as error:
+        return f"no answer ({error})"
     try:
         connection.request("GET", path, headers={"User-Agent": "deploykit"})
         answer = connection.getresponse()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
         return f"no answer ({error})"
     else:
         return f"{answer.status} {answer.reason}"

@@ -189,7 +189,7 @@ def _start(script: Script) -> subprocess.Popen[bytes]:
             extra_groups=who.groups if who is not None else None,
             umask=script.umask if script.umask is not None else -1,
         )
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: no name or value of a variable
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise ScriptFailed(
             f"cannot run {script.path}: {why}", "look at its first line (#!...) and at its mode"

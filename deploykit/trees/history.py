@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, cast
 
 from dulwich.errors import NotCommitError
@@ -44,7 +45,7 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
 
 
 def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
-    """Tell whether `newer` contains `older` in its history (a commit contains itself).
+    """Tell whether `newer` contains `older` in its history (a commit contains itself), whatever their clocks said.
 
     Commits that are not in the store contain nothing.
 
@@ -53,6 +54,7 @@ def is_ancestor(store: BaseObjectStore, older: str, newer: str) -> bool:
     """
     with ObjectReader(store, max_bytes=_MAX_COMMIT) as reader:
 
+        @lru_cache(maxsize=4096)  # each is asked for twice
         def find(oid: bytes) -> tuple[int, bytes] | None:
             name = cast("ObjectID", oid.hex().encode())
             try:

@@ -22,6 +22,7 @@ from deploykit.trees.objects import blob_id
 
 #: What a row holds, in its order. An inode with the bit that no column has room for is no match, and is read.
 _NOW: Final = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+_SECOND: Final = 1_000_000_000
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -77,11 +78,14 @@ def compare(manifest: Manifest, root: Path | int, *, paranoid: bool = False) -> 
 class _Scan:
     def __init__(self, manifest: Manifest, paranoid: bool) -> None:
         self._manifest = manifest
-        self._paranoid = paranoid
         n = manifest.numbers
         # One tuple for each row, built and compared in C: this loop is what a deploy of a few files costs.
         seen = zip(n[PERM::WIDTH], n[SIZE::WIDTH], n[MTIME::WIDTH], n[CTIME::WIDTH], n[INODE::WIDTH], strict=True)
         self._left = dict(zip(manifest.paths, seen, strict=True))
+        # A file system that keeps whole seconds: what was changed in the rest of that second may look the same.
+        whole = all(stamp % _SECOND == 0 for stamp in n[CTIME::WIDTH])
+        taken = manifest.taken_ns - manifest.taken_ns % _SECOND if whole else manifest.taken_ns
+        self._taken = 0 if paranoid else taken
         self._modified: list[str] = []
         self._added: list[str] = []
         self._added_directories: list[str] = []
@@ -93,8 +97,7 @@ class _Scan:
         self._directories.append((where, os.fstat(fd)))
         prefix = where + "/" if where else ""
         known = self._manifest.directories
-        taken = 0 if self._paranoid else self._manifest.taken_ns
-        take, now = self._left.pop, _NOW
+        taken, take, now = self._taken, self._left.pop, _NOW
         below: list[tuple[str, str]] = []
         doubtful: list[tuple[str, str, os.stat_result]] = []
         with os.scandir(fd) as found:

@@ -171,6 +171,34 @@ def test_a_health_url_decides(shop: Shop, answers: list[int], outcome: str) -> N
     assert shop.read("a") == ("2" if outcome == "success" else "1")
 
 
+@pytest.mark.parametrize(
+    "url", ["http://h:99999/", "http://h:x/", "http://[", "http://127.0.0.1:1/\u00e9", "http://a..b/", "http://a b/"]
+)
+def test_a_health_url_that_cannot_be_asked_goes_back_like_any_other(shop: Shop, url: str) -> None:
+    shop.put({"a": b"1"})
+    shop.settings = SiteSettings(health_url=url, health_timeout=0.1)
+    assert shop.put({"a": b"2"}).outcome == "rolled-back"
+    assert shop.read("a") == "1"
+
+
+def test_threat_24_a_password_in_a_health_url_is_not_repeated(shop: Shop) -> None:
+    shop.settings = SiteSettings(health_url="http://user:canary@127.0.0.1:1/", health_timeout=0.1)
+    result = shop.put({"a": b"1"})
+    assert result.outcome == "rolled-back"
+    assert "canary" not in repr(result) + "".join(p.read_text() for p in shop.path.rglob("*.json"))
+
+
+@pytest.mark.parametrize("environment", [{"A=B": "x"}, {"A": "a\0b"}])
+def test_a_variable_that_can_be_none_fails_the_script_and_not_the_runner(
+    shop: Shop, environment: dict[str, str]
+) -> None:
+    shop.put({"a": b"1"})
+    shop.settings = SiteSettings(environment=environment)
+    result = shop.put({"a": b"2", "deploy/pre-deploy": script("true")})
+    assert (result.outcome, "cannot run" in result.detail) == ("failure", True)
+    assert shop.read("a") == "1"
+
+
 def test_rollback_is_instant_and_the_one_after_goes_further_back(shop: Shop) -> None:
     for n in range(1, 4):
         shop.put({"a": b"%d" % n})
@@ -368,6 +396,18 @@ def test_threat_17_a_date_in_the_future_does_not_make_an_older_commit_newer(shop
     shop.repo.clock = now
     shop.put({"a": b"mended"})
     assert "is older than" in shop.deploy("v1", old).detail
+
+
+@pytest.mark.parametrize("skew", [-40_000_000, -1_600_000_000, 40_000_000])
+def test_threat_17_a_commit_is_older_also_where_a_clock_was_wrong_in_between(shop: Shop, skew: int) -> None:
+    shop.commit({"a": b"1"})
+    now, shop.repo.clock = shop.repo.clock, shop.repo.clock + skew
+    shop.commit({"a": b"2"})
+    shop.repo.clock = now + 60
+    shop.put({"a": b"3"})
+    result = shop.deploy("v1")
+    assert (result.outcome, "is older than" in result.detail) == ("refused", True)
+    assert shop.put({"a": b"4"}).outcome == "success"
 
 
 def test_a_commit_of_another_line_is_not_older(shop: Shop) -> None:

@@ -1,4 +1,4 @@
-"""Disks that are not as a program would like them: small ones, and one that does not tell upper from lower case."""
+"""Disks that are not as a program would like them: small, without upper and lower case, or without fine time stamps."""
 
 from __future__ import annotations
 
@@ -45,3 +45,23 @@ def small_disk(where: Path, options: str) -> Iterator[Path]:
         yield where
     finally:
         subprocess.run(["umount", str(where)], check=True)
+
+
+@contextlib.contextmanager
+def whole_second_disk(where: Path) -> Iterator[Path]:
+    """An ext4 whose inodes have no room for fractions of a second."""
+    mkfs = needs("mkfs.ext4", package="e2fsprogs")
+    if os.geteuid() != 0:
+        missing("root (to mount a file system)")
+    image = where.with_name(f"{where.name}.image")
+    with image.open("wb") as file:
+        file.truncate(16 * 1024 * 1024)
+    subprocess.run([mkfs, "-q", "-F", "-I", "128", image], check=True, capture_output=True, timeout=120)
+    where.mkdir()
+    done = subprocess.run(["mount", "-o", "loop", image, where], capture_output=True, text=True)
+    if done.returncode != 0:
+        missing(f"the right to mount a file ({done.stderr.strip()})")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", str(where)], check=True, timeout=120)

@@ -165,6 +165,8 @@ def test_no_secret_is_in_the_repr_of_the_settings(raw: bytes) -> None:
                 (b'required = ["postdeploy"]', "sites.a.release.required: expected some of pre-deploy, pre-link"),
                 (b"timeouts = { post_deploy = 5 }", "sites.a.release.timeouts: expected some of pre-deploy"),
                 (b'at_crash = { all = "stop" }', "sites.a.release.at_crash: expected some of pre-deploy"),
+                (b'health_url = "http://h:99999/"', "sites.a.release.health_url: expected an http or https address"),
+                (b'environment = { "A=B" = "canary" }', "sites.a.release.environment: 'A=B' cannot be a variable"),
                 (b"umask = 99999", "sites.a.release.umask: expected 0 to 0o777"),
             )
         ),
