@@ -115,8 +115,10 @@ class Roster:
                     )
                 return
             receipt = self._unsubscribe(connection, subscription.intent, done, forget=forget)
+        forgotten = False
         try:
             done.result(timeout)
+            forgotten = forget and subscription.intent.durable is not None
         except (BusError, FutureTimeout) as error:
             if forget:
                 shown = error if isinstance(error, BusError) else "no answer from the broker in time"
@@ -124,7 +126,7 @@ class Roster:
         finally:
             self._ended.pop(receipt, None)
             left = subscription.leave()
-            if left and keeps_messages(subscription.intent):
+            if left and not forgotten and keeps_messages(subscription.intent):  # else there is nobody to have them
                 self._give_back(connection, left)
 
     def _unsubscribe(self, connection: Connection, intent: Intent, done: Future[None], *, forget: bool) -> str:

@@ -172,6 +172,26 @@ def test_forgetting_a_durable_subscription_without_a_connection_is_no_success() 
         table.roster.remove(one, forget=True, timeout=0.1)
 
 
+@pytest.mark.parametrize(
+    ("forget", "durable", "given_back"), [(True, "two", False), (False, "two", True), (True, None, True)]
+)
+def test_what_a_forgotten_subscription_holds_is_given_back_to_nobody(
+    forget: bool, durable: str | None, given_back: bool
+) -> None:
+    """Giving back takes a new connection, which whatever is said on the old one at that moment does not survive."""
+    table = Table(Wire())
+
+    class Answering(Wire):
+        def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
+            table.roster.on_receipt(receipt, table.present)
+
+    table.wire = Answering()
+    one = table.add("/topic/two" if durable else "/queue/two", durable=durable)
+    one.take_unread(Received("MESSAGE", {}, b""), table.present)
+    table.roster.remove(one, forget=forget, timeout=5)
+    assert bool(table.renewals) is given_back
+
+
 def test_a_broker_that_does_not_answer_unsubscribe_costs_no_more_than_the_time() -> None:
     table = Table(Wire())
     one, two = table.add("/queue/one"), table.add("/topic/two", durable="two")
