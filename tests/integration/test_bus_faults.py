@@ -35,7 +35,7 @@ def broker() -> Iterator[EmbeddedBroker]:
 
 def frame(headers: object, body: object) -> Frame:
     """A frame as a caller without a type checker makes it."""
-    return Frame(headers, body)  # type: ignore[arg-type]
+    return Frame(headers, body)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @contextmanager
@@ -484,7 +484,7 @@ def test_verdicts_may_be_returned_or_raised(broker: EmbeddedBroker, verdict: Ack
 
 def test_a_reason_may_be_the_exception_itself(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
-        bus.subscribe("/queue/q", lambda _: Reject(ValueError("no such site")))  # type: ignore[arg-type]
+        bus.subscribe("/queue/q", lambda _: Reject(ValueError("no such site")))  # type: ignore[arg-type]  # as handlers do
         bus.publish("/queue/q", text("x"))
         eventually(lambda: bus.counters.acked == 1)
     (dead,) = broker.peek(bus.settings.dead_letter)
@@ -954,7 +954,7 @@ def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) 
 
 def test_an_unknown_way_to_fail_is_refused(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus, pytest.raises(UsageError, match="dead-letter"):
-        bus.subscribe("/queue/q", Collector(), on_failure="dead_letter")  # type: ignore[arg-type]
+        bus.subscribe("/queue/q", Collector(), on_failure="dead_letter")  # type: ignore[arg-type]  # misspelt
 
 
 def test_settings_that_make_no_sense_are_all_said_at_once() -> None:

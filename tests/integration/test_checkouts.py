@@ -18,6 +18,7 @@ from deploykit.mirror import Mirror
 from deploykit.settings import CheckoutSettings
 from tests.support.disks import caseless_disk, small_disk
 from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
+from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
 
 
@@ -393,7 +394,7 @@ def test_a_full_disk_keeps_each_directory_as_it_was_and_is_named(options: str, t
     "change",
     [
         {"umask": 0o027},
-        pytest.param({"owner": "nobody"}, marks=pytest.mark.skipif(os.geteuid() != 0, reason="needs root")),
+        pytest.param({"owner": "nobody"}, marks=needs_root("to give files away")),
     ],
     ids=["umask", "owner"],
 )

@@ -18,7 +18,7 @@ from deploykit.trees.source import Repository
 from tests.support.cli import run
 from tests.support.disks import caseless_disk
 from tests.support.gitrepo import contents
-from tests.support.needs import in_ci
+from tests.support.needs import in_ci, needs_root
 from tests.support.releasing import Shop, script
 
 
@@ -179,7 +179,7 @@ def test_a_symlink_in_place_of_a_directory_of_ours_is_refused(tmp_path: Path, na
     assert "is a symlink" in result.detail
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make files of another user")
+@needs_root("to make files of another user")
 def test_a_site_that_belongs_to_somebody_else_is_refused_unless_named(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     shop.path.mkdir()
@@ -201,7 +201,7 @@ def test_a_directory_of_ours_that_everybody_can_write_is_refused(tmp_path: Path)
     assert shop.read("a") == "1"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make files of another user")
+@needs_root("to make files of another user")
 def test_foreign_files_in_an_old_release_do_not_stop_a_deploy_by_another_user(tmp_path: Path) -> None:
     """The application wrote a cache as its own user, in a directory the deploying user cannot empty."""
     for parent in (tmp_path, *tmp_path.parents):

@@ -21,9 +21,10 @@ from deploykit.release.identity import parse_identity
 from deploykit.release.scripts import Script, _Output, clean_environment, open_checked, run_script
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
+from tests.support.needs import needs_root
 from tests.support.releasing import Shop, script
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become another user")
+as_root = needs_root("to become another user")
 
 ME = frozenset({0, os.geteuid()})
 _RUN = random.SystemRandom().randrange(10**5, 10**6)
@@ -264,7 +265,7 @@ def test_threat_35_a_directory_everybody_can_write_is_refused(tmp_path: Path) ->
     run_script(_job(path))
 
 
-@needs_root
+@as_root
 def test_threat_35_a_file_or_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody").pw_uid
     (tmp_path / "d").mkdir()
@@ -367,7 +368,7 @@ def test_threat_24_a_secret_of_the_environment_shows_nowhere_but_in_the_script(
 # -- threat 37: who it runs as -----------------------------------------------------------------------------------------
 
 
-@needs_root
+@as_root
 def test_threat_37_a_script_runs_with_the_users_ids_and_groups_and_nothing_of_roots(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     for parent in tmp_path.parents:
@@ -398,7 +399,7 @@ def test_threat_37_a_script_runs_with_the_users_ids_and_groups_and_nothing_of_ro
         assert path.lstat().st_uid == who.uid, path
 
 
-@needs_root
+@as_root
 def test_threat_37_an_unknown_user_is_refused_before_anything_is_touched(tmp_path: Path) -> None:
     shop = Shop(tmp_path, SiteSettings(run_as="no-such-user"))
     result = shop.put({"a": b"1"})
@@ -406,7 +407,7 @@ def test_threat_37_an_unknown_user_is_refused_before_anything_is_touched(tmp_pat
     assert "run_as names 'no-such-user'" in result.detail
 
 
-@needs_root
+@as_root
 def test_threat_37_without_root_another_user_is_refused(tmp_path: Path) -> None:
     """In a child that gave root away, as an unprivileged daemon would be."""
     tmp_path.chmod(0o777)

@@ -5,10 +5,32 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.support.needs import missing, needs
+
+
+@contextlib.contextmanager
+def _mounted(where: Path, argv: Sequence[str | Path], what: str) -> Iterator[Path]:
+    """Make `where`, and mount something there by `argv`; say that `what` is missing where that does not work."""
+    where.mkdir()
+    done = subprocess.run([*argv, where], capture_output=True, text=True, timeout=120)
+    if done.returncode != 0:
+        missing(f"{what} ({done.stderr.strip()})")
+    try:
+        yield where
+    finally:
+        subprocess.run(["umount", where], check=True, timeout=120)
+
+
+def _image(where: Path, megabytes: int, mkfs: Sequence[str | Path]) -> Path:
+    """Make a file system in a file beside `where`."""
+    image = where.with_name(f"{where.name}.image")
+    with image.open("wb") as file:
+        file.truncate(megabytes * 1024 * 1024)
+    subprocess.run([*mkfs, image], check=True, capture_output=True, timeout=120)
+    return image
 
 
 @contextlib.contextmanager
@@ -17,51 +39,27 @@ def caseless_disk(where: Path) -> Iterator[Path]:
     mount, mkfs = needs("lowntfs-3g", package="ntfs-3g"), needs("mkfs.ntfs", package="ntfs-3g")
     if os.geteuid() != 0 or not Path("/dev/fuse").exists():
         missing("root and /dev/fuse (to mount a file system)")
-    image = where.with_name(f"{where.name}.image")
-    with image.open("wb") as file:
-        file.truncate(64 * 1024 * 1024)
-    subprocess.run([mkfs, "-q", "-F", "-f", image], check=True, capture_output=True, timeout=120)
-    where.mkdir()
-    done = subprocess.run([mount, "-o", "ignore_case,umask=022", image, where], capture_output=True, text=True)
-    if done.returncode != 0:
-        missing(f"a working lowntfs-3g ({done.stderr.strip()})")
-    try:
+    image = _image(where, 64, [mkfs, "-q", "-F", "-f"])
+    with _mounted(where, [mount, "-o", "ignore_case,umask=022", image], "a working lowntfs-3g"):
         yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True, timeout=120)
 
 
 @contextlib.contextmanager
 def small_disk(where: Path, options: str) -> Iterator[Path]:
     """A tmpfs of its own."""
+    mount = needs("mount", package="mount")
     if os.geteuid() != 0:
         missing("root (to mount a tmpfs)")
-    needs("mount", package="mount")
-    where.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(where)], capture_output=True, text=True)
-    if done.returncode:
-        missing(f"the right to mount a tmpfs ({done.stderr.strip()})")
-    try:
+    with _mounted(where, [mount, "-t", "tmpfs", "-o", options, "tmpfs"], "the right to mount a tmpfs"):
         yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True)
 
 
 @contextlib.contextmanager
 def whole_second_disk(where: Path) -> Iterator[Path]:
     """An ext4 whose inodes have no room for fractions of a second."""
-    mkfs = needs("mkfs.ext4", package="e2fsprogs")
+    mount, mkfs = needs("mount", package="mount"), needs("mkfs.ext4", package="e2fsprogs")
     if os.geteuid() != 0:
         missing("root (to mount a file system)")
-    image = where.with_name(f"{where.name}.image")
-    with image.open("wb") as file:
-        file.truncate(16 * 1024 * 1024)
-    subprocess.run([mkfs, "-q", "-F", "-I", "128", image], check=True, capture_output=True, timeout=120)
-    where.mkdir()
-    done = subprocess.run(["mount", "-o", "loop", image, where], capture_output=True, text=True)
-    if done.returncode != 0:
-        missing(f"the right to mount a file ({done.stderr.strip()})")
-    try:
+    image = _image(where, 16, [mkfs, "-q", "-F", "-I", "128"])
+    with _mounted(where, [mount, "-o", "loop", image], "the right to mount a file"):
         yield where
-    finally:
-        subprocess.run(["umount", str(where)], check=True, timeout=120)

@@ -24,6 +24,11 @@ def missing(what: str) -> None:
     pytest.skip(reason)
 
 
+def needs_root(why: str) -> pytest.MarkDecorator:
+    """Mark a test that only root can run: skipped on a developer's machine; in CI it runs, and fails without."""
+    return pytest.mark.skipif(os.geteuid() != 0 and not in_ci(), reason=f"needs root, {why}")
+
+
 def needs(program: str, *, package: str) -> Path:
     """Return the path of `program`, or say that Debian package `package` is missing."""
     found = shutil.which(program, path=os.pathsep.join([os.environ.get("PATH", ""), *_SBIN]))

@@ -26,6 +26,7 @@ from deploykit.settings import TrustSettings
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.signature import SigningKey
 from tests.support.keys import fixed_key
+from tests.support.needs import needs_root
 
 KEY = fixed_key(1)
 OTHER = fixed_key(2)
@@ -126,7 +127,7 @@ def test_threat_27_a_key_that_others_can_read_or_change_is_refused(tmp_path: Pat
     assert "chmod 600" in caught.value.remedy
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@needs_root("to give files away")
 def test_threat_27_0640_is_for_a_group_of_ours_only(tmp_path: Path) -> None:
     path = written(tmp_path / "key", KEY.to_openssh(), 0o640)
     os.chown(path, 0, 54321)
@@ -134,7 +135,7 @@ def test_threat_27_0640_is_for_a_group_of_ours_only(tmp_path: Path) -> None:
         load_signing_key(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give files away")
+@needs_root("to give files away")
 def test_threat_27_a_file_of_another_user_is_refused(tmp_path: Path) -> None:
     key = written(tmp_path / "key", KEY.to_openssh())
     signers = written(tmp_path / "signers", "", 0o644)
