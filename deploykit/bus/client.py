@@ -465,10 +465,14 @@ class Bus:
         """End a subscription at the broker."""
         if self._pid != os.getpid():
             self._check_process()
+        roster, timeout = self._supervisor.roster, self.settings.connect_timeout
+        if forget and subscription.intent.durable is not None:
+            roster.forget(subscription, timeout=timeout)
+        else:
+            roster.remove(subscription, timeout=timeout)
         with self._lock:
             if subscription in self._subscriptions:
                 self._subscriptions.remove(subscription)
-        self._supervisor.roster.remove(subscription, forget=forget, timeout=self.settings.connect_timeout)
 
     def _check_process(self) -> None:
         if self._stopped:

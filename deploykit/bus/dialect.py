@@ -62,6 +62,8 @@ class Dialect:
         reserved: headers that a SEND must not carry here, beside those of STOMP.
         gives_back_on_unsubscribe: what was delivered and not settled goes back to the queue at UNSUBSCRIBE; else it
             stays with the connection until that ends.
+        crossed: what the body of an ERROR begins with that stands for a message which crossed an UNSUBSCRIBE; the
+            subscription's id is next, in quotes.
         beat_gap: its longest silence, in heart-beat intervals.
         receipt: what a receipt for a SEND proves, in words for the documentation.
         notes: for the documentation.
@@ -90,6 +92,7 @@ class Dialect:
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
     gives_back_on_unsubscribe: bool = False
+    crossed: str = ""
     beat_gap: float = 2.0
     receipt: str = "the broker took it"
     notes: tuple[str, ...] = ()
@@ -111,11 +114,13 @@ RABBITMQ: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     reserved=frozenset({"message-id", "user-id"}),
+    crossed="There is no current subscription with tag 'T_",
     beat_gap=1.0,
     receipt="confirmed: in every queue it was routed to, on disk where queue and message are durable",
     notes=(
         "Under a memory or disk alarm it stops reading and heart-beats go on: a publish fails at its deadline.",
-        "What is not settled when a subscription ends stays with the connection, which is then made anew.",
+        "What is not settled when a subscription ends stays with the connection, which is then made anew; what crosses "
+        "the UNSUBSCRIBE too, and is told of by an ERROR.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
     ),
@@ -392,6 +397,12 @@ def durable_end(dialect: Dialect, intent: Intent, *, version: str, client_id: st
             "use 1.1 or 1.2, or a client_id that is the subscription's name",
         )
     return _named(dialect.durable_end, intent.durable, intent.destination)
+
+
+def crossed_the_end(dialect: Dialect, body: bytes) -> str | None:
+    """The id of the subscription whose message crossed its UNSUBSCRIBE, if an ERROR of this body says that."""
+    told, found, rest = body.decode("utf-8", "replace").partition(dialect.crossed or "\0")
+    return rest.partition("'")[0] if found and not told else None
 
 
 def _named(template: Mapping[str, str], name: str, destination: str) -> dict[str, str]:

@@ -11,17 +11,19 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import Intent, compile_subscription, durable_end, is_topic, keeps_messages
+from deploykit.bus.dialect import Intent, compile_subscription, crossed_the_end, durable_end, is_topic, keeps_messages
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.errors import BusError, ConnectError, DialectError
 
@@ -80,7 +82,8 @@ class Roster:
         self._tell = tell
         self._subscriptions: dict[str, Subscription] = {}
         self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
-        self._ended: dict[str, Future[None]] = {}
+        self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
+        self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
         self._receipts = itertools.count(1)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -101,51 +104,92 @@ class Roster:
             if connection is not None and connection.up:
                 self._subscribe(connection, subscription)
 
-    def remove(self, subscription: Subscription, *, forget: bool, timeout: float) -> None:
-        """Take a subscription out, at the broker too; wait for its word when it is to forget."""
-        done: Future[None] = Future()
+    def remove(self, subscription: Subscription, *, timeout: float) -> None:
+        """Take a subscription out, at the broker too; what it holds goes back."""
+        intent = subscription.intent
         with self._lock:
-            if self._subscriptions.pop(subscription.intent.id, None) is None:
+            if self._subscriptions.pop(intent.id, None) is None:
                 return
             connection = self._line.connection
             if connection is None or not connection.up:
-                if forget and subscription.intent.durable:
-                    raise ConnectError(
-                        "not connected: the durable subscription was not deleted at the broker", "try it again"
-                    )
                 return
-            receipt = self._unsubscribe(connection, subscription.intent, done, forget=forget)
-        forgotten = False
+            self._over[intent.id] = keeps_messages(intent)
+            receipt, done = self._unsubscribe(connection, intent, {})
+        with contextlib.suppress(BusError, FutureTimeout, CancelledError):
+            done.result(timeout)
+        self._ended.pop(receipt, None)
+        if (left := subscription.leave()) and keeps_messages(intent):  # else there is nobody to have them
+            self._give_back(connection, left)
+
+    def forget(self, subscription: Subscription, *, timeout: float) -> None:
+        """Take a durable subscription out, and have the broker delete it with the messages it holds.
+
+        It stays in the table until the broker has said so: where the connection is lost meanwhile, the next is asked.
+
+        Raises:
+            ConnectError: no broker did it in time, or it said no. It may be asked again.
+            DialectError: this broker cannot.
+        """
+        deadline = monotonic() + timeout
+        intent = subscription.intent
+        try:
+            while self._subscriptions.get(intent.id) is subscription:
+                left = max(0.0, deadline - monotonic())
+                if not subscription.wait_active(left) or not left:
+                    raise ConnectError("not connected to a broker that confirms it")
+                if self._forget_now(subscription, left):
+                    with self._lock:
+                        self._subscriptions.pop(intent.id, None)
+                    subscription.leave()  # the broker has deleted what it held
+        except DialectError:
+            raise
+        except (BusError, FutureTimeout) as error:
+            shown = error if isinstance(error, BusError) else "no answer from the broker in time"
+            raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
+
+    def _forget_now(self, subscription: Subscription, timeout: float) -> bool:
+        """Ask the broker of the present connection to delete it; tell whether the connection outlived the answer."""
+        intent = subscription.intent
+        with self._lock:
+            connection = self._line.connection
+            if connection is not None and connection.up:
+                headers = durable_end(
+                    connection.dialect, intent, version=connection.version, client_id=connection.client_id
+                )
+                self._over[intent.id] = False
+                receipt, done = self._unsubscribe(connection, intent, headers)
+        if connection is None or not connection.up:
+            sleep(0.01)
+            return False
         try:
             done.result(timeout)
-            forgotten = forget and subscription.intent.durable is not None
-        except (BusError, FutureTimeout) as error:
-            if forget:
-                shown = error if isinstance(error, BusError) else "no answer from the broker in time"
-                raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
+        except CancelledError:
+            return False
         finally:
             self._ended.pop(receipt, None)
-            left = subscription.leave()
-            if left and not forgotten and keeps_messages(subscription.intent):  # else there is nobody to have them
-                self._give_back(connection, left)
+        return True
 
-    def _unsubscribe(self, connection: Connection, intent: Intent, done: Future[None], *, forget: bool) -> str:
-        headers = (
-            durable_end(connection.dialect, intent, version=connection.version, client_id=connection.client_id)
-            if forget
-            else {}
-        )
+    def _unsubscribe(
+        self, connection: Connection, intent: Intent, headers: Mapping[str, str]
+    ) -> tuple[str, Future[None]]:
+        done: Future[None] = Future()
         receipt = f"end-{next(self._receipts)}"
         self._ended[receipt] = done
         if headers and connection.dialect.durable_end_after:
             connection.unsubscribe(intent.id, {}, f"{receipt}-first")
         connection.unsubscribe(intent.id, headers, receipt)
-        return receipt
+        return receipt, done
 
     def _give_back(self, connection: Connection, count: int) -> None:
         """Let the broker have messages back that some give to nobody else while the connection lives."""
         if not connection.dialect.gives_back_on_unsubscribe and connection is self._line.connection:
             self._line.renew(f"given up, so that {count} unsettled messages of an ended subscription go back")
+
+    def _crossed(self, subscription: str, connection: Connection) -> None:
+        """A message of a subscription that is not here (any more): it crossed our UNSUBSCRIBE on the way."""
+        if self._over.get(subscription, True):
+            self._counters.handed_back += 1
+            self._give_back(connection, 1)
 
     @property
     def settled(self) -> bool:
@@ -193,17 +237,18 @@ class Roster:
     def begin(self, connection: Connection) -> None:
         """A new connection: subscribe to everything."""
         self._unconfirmed.clear()
+        self._over.clear()
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
-    def lost(self, problem: BusError, *, by_broker: bool) -> None:
+    def lost(self, *, by_broker: bool) -> None:
         """The connection is gone."""
         for subscription in self._unconfirmed.values():
             subscription.losses += by_broker
         self._unconfirmed.clear()
         for receipt in list(self._ended):
             if (ended := self._ended.pop(receipt, None)) is not None:
-                ended.set_exception(problem)
+                ended.cancel()
         for subscription in self._subscriptions.values():
             subscription.connection_lost()
 
@@ -270,9 +315,7 @@ class Roster:
         if subscription is None:
             subscription = self._by_destination(frame)
         if subscription is None:
-            # It crossed our UNSUBSCRIBE on the way.
-            self._counters.handed_back += 1
-            self._give_back(connection, 1)
+            self._crossed(frame.headers.get("subscription", ""), connection)
         elif subscription.stopping:
             # It goes back with the rest when the running handlers are done; giving up the connection now, as some
             # brokers need, would take their acknowledgements along.
@@ -298,6 +341,9 @@ class Roster:
             alone: nothing but subscriptions waits for an answer, so an ERROR that names nothing is about one of them.
         """
         receipt = frame.headers.get("receipt-id", "")
+        if (crossed := crossed_the_end(connection.dialect, frame.body)) is not None:
+            self._crossed(crossed, connection)
+            return True
         with self._lock:
             subscription = self._unconfirmed.pop(receipt, None)
             if subscription is None and not receipt and len(self._unconfirmed) == 1 and alone:

@@ -328,7 +328,7 @@ class Supervisor:
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            self.roster.lost(problem, by_broker=by_broker)
+            self.roster.lost(by_broker=by_broker)
         self._ledger.connection_lost(by_broker=by_broker)
         self._set_state(State.CONNECTING)
         self._tell(Lost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))

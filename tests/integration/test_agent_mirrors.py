@@ -268,12 +268,13 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = node.origin.push()
-    gate, fetches = threading.Event(), []
-    fetch = Mirror.fetch
+    gate, fetch = threading.Event(), Mirror.fetch
+    fetches: list[RefChange | None] = []
 
     def counted(mirror: Mirror, expected: RefChange | None = None, *rest: object) -> FetchResult:
-        fetches.append(expected)
-        assert gate.wait(60)
+        if fetches or expected is not None:  # else it is the comparison that comes after connecting
+            fetches.append(expected)
+            assert gate.wait(60)
         return fetch(mirror, expected)
 
     with node.agent() as agent:
@@ -285,7 +286,7 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
         until(lambda: len(fetches) == 1)
         sent = [told(node, MAIN, ids[3], old=ids[2]) for _ in range(9)]
         sent.append(told(node, "refs/tags/none", ZERO_ID, old=ids[1]))
-        until(lambda: waiting(agent) == 10)
+        until(lambda: waiting(agent) >= 10)
         gate.set()
         for message in sent:
             report = node.wait(MirrorUpdated, lambda m, wanted=message.id: m.correlation_id == wanted)  # type: ignore[misc]

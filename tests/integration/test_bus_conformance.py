@@ -17,7 +17,7 @@ import pytest
 
 from deploykit.bus import Bus, Delivery, Reject, Retry
 from deploykit.bus.dialect import ACTIVEMQ, EMBEDDED, RABBITMQ, Dialect
-from deploykit.bus.events import Connected
+from deploykit.bus.events import Connected, SubscriptionRefused
 from deploykit.errors import ConnectError, DialectError, LoginRefused, PublishError, SettingsError
 from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
@@ -324,6 +324,41 @@ def test_two_durable_subscriptions_without_a_client_id_are_refused_where_one_is_
             second.unsubscribe(forget=True)
         if place.version != "1.0" or not place.dialect.client_id:
             first.unsubscribe(forget=True)
+
+
+def test_subscriptions_that_end_while_messages_pour_in_lose_none_and_stop_nobody(
+    place: Place, unique_name: str
+) -> None:
+    """RabbitMQ keeps what crosses the end of a subscription for the connection, and tells of it by an ERROR."""
+    queue, topic = f"/queue/{unique_name}", f"/topic/{unique_name}"
+    collector, events, pouring = Collector(), Events(), threading.Event()
+    sent = 0
+
+    def pour(bus: Bus) -> None:
+        nonlocal sent
+        while not pouring.is_set():
+            bus.publish_many((to, text(str(sent + n))) for n in range(100) for to in (queue, topic))
+            sent += 100
+
+    with running(place.bus(client_id="")) as source:
+        thread = threading.Thread(target=pour, args=(source,))
+        with running(place.bus(client_id=unique_name), on_event=events) as bus:
+            thread.start()
+            try:
+                for _ in range(3):
+                    one = bus.subscribe(queue, collector)
+                    two = bus.subscribe(topic, lambda _: None, durable=unique_name)
+                    assert one.wait_active(30)
+                    assert two.wait_active(30)
+                    collector.wait(len(collector) + 1)
+                    one.unsubscribe()
+                    two.unsubscribe(forget=True)
+            finally:
+                pouring.set()
+                thread.join()
+            bus.subscribe(queue, collector)
+            eventually(lambda: len(set(collector.bodies)) == sent)
+    assert events.of(SubscriptionRefused) == []
 
 
 def test_prefetch_bounds_what_is_here_and_not_settled(place: Place, unique_name: str) -> None:

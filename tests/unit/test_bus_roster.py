@@ -54,6 +54,11 @@ class Table:
         assert self.connection is not None
         return self.connection
 
+    @property
+    def sent(self) -> list[tuple[str, str]]:
+        assert self.wire is not None
+        return self.wire.sent
+
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append(action)
 
@@ -72,7 +77,7 @@ class Table:
     def again(self, *, by_broker: bool = True) -> Wire:
         """The connection is lost, and there is a new one."""
         assert self.wire is not None
-        self.roster.lost(ConnectError("lost"), by_broker=by_broker)
+        self.roster.lost(by_broker=by_broker)
         self.wire = Wire(self.wire.dialect)
         self.roster.begin(self.present)
         return self.wire
@@ -169,32 +174,113 @@ def test_forgetting_a_durable_subscription_without_a_connection_is_no_success() 
     table = Table(None)
     one = table.add("/topic/a", durable="one")
     with pytest.raises(ConnectError, match="not deleted"):
-        table.roster.remove(one, forget=True, timeout=0.1)
+        table.roster.forget(one, timeout=0.1)
+    Answering(table)
+    table.roster.begin(table.present)
+    table.roster.forget(one, timeout=5)  # it was no use; this time it is
+    assert [what for what, _ in table.sent] == ["/topic/a", one.intent.id]
 
 
+class Answering(Wire):
+    """A connection whose broker confirms everything; before the end of a subscription comes what crossed it."""
+
+    def __init__(self, table: Table, *, crossing: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__()
+        self._table, self._crossing = table, crossing
+        table.wire = self
+
+    def subscribe(self, compiled: Compiled, receipt: str) -> None:
+        super().subscribe(compiled, receipt)
+        self._table.roster.on_receipt(receipt, self._table.present)
+
+    def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
+        super().unsubscribe(subscription, headers, receipt)
+        self._crossing(subscription)
+        self._table.roster.on_receipt(receipt, self._table.present)
+
+
+def crossed_as_message(table: Table) -> Callable[[str], None]:
+    return lambda name: table.roster.on_message(Received("MESSAGE", {"subscription": name}), table.present)
+
+
+def crossed_as_error(table: Table) -> Callable[[str], None]:
+    def crossed(name: str) -> None:
+        body = b"There is no current subscription with tag 'T_%s'." % name.encode()
+        error = Received("ERROR", {"message": "Subscription not found"}, body)
+        assert table.roster.on_error(error, "Subscription not found", table.present, alone=True)
+
+    return crossed
+
+
+@pytest.mark.parametrize("crossing", [crossed_as_message, crossed_as_error])
 @pytest.mark.parametrize(
-    ("forget", "durable", "given_back"), [(True, "two", False), (False, "two", True), (True, None, True)]
+    ("destination", "durable", "given_back"),
+    [("/topic/a", "two", True), ("/queue/a", None, True), ("/topic/a", None, False)],
 )
+def test_what_crosses_the_end_of_a_subscription_goes_back_if_anybody_is_to_have_it(
+    crossing: Callable[[Table], Callable[[str], None]], destination: str, durable: str | None, given_back: bool
+) -> None:
+    table = Table(None)
+    Answering(table, crossing=crossing(table))
+    one = table.add(destination, durable=durable)
+    one.stop()
+    table.roster.remove(one, timeout=5)
+    assert bool(table.renewals) is given_back
+
+
+@pytest.mark.parametrize("crossing", [crossed_as_message, crossed_as_error])
 def test_what_a_forgotten_subscription_holds_is_given_back_to_nobody(
-    forget: bool, durable: str | None, given_back: bool
+    crossing: Callable[[Table], Callable[[str], None]],
 ) -> None:
     """Giving back takes a new connection, which whatever is said on the old one at that moment does not survive."""
-    table = Table(Wire())
-
-    class Answering(Wire):
-        def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
-            table.roster.on_receipt(receipt, table.present)
-
-    table.wire = Answering()
-    one = table.add("/topic/two" if durable else "/queue/two", durable=durable)
+    table = Table(None)
+    Answering(table, crossing=crossing(table))
+    one = table.add("/topic/two", durable="two")
+    one.stop()
     one.take_unread(Received("MESSAGE", {}, b""), table.present)
-    table.roster.remove(one, forget=forget, timeout=5)
-    assert bool(table.renewals) is given_back
+    table.roster.forget(one, timeout=5)
+    assert table.renewals == []
+    assert [destination for destination, _ in table.again().sent] == []
+
+
+def test_an_error_about_a_message_that_crossed_blames_no_subscription_that_waits() -> None:
+    table = Table(None)
+    Answering(table)
+    old = table.add("/queue/old")
+    old.stop()
+    table.roster.remove(old, timeout=5)
+    table.wire = Wire()  # from here on it confirms nothing
+    new = table.add("/queue/new")
+    crossed_as_error(table)(old.intent.id)
+    assert new.problem is None
+    assert len(table.renewals) == 1
+
+
+def test_forgetting_outlives_the_connection_it_began_on() -> None:
+    table = Table(None)
+
+    def back() -> None:
+        Answering(table)
+        table.roster.begin(table.present)
+
+    class Breaking(Answering):
+        def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
+            table.roster.lost(by_broker=False)
+            table.wire = None
+            threading.Timer(0.1, back).start()
+
+    Breaking(table)
+    one = table.add("/topic/two", durable="two")
+    one.stop()
+    table.roster.forget(one, timeout=20)
+    assert [what for what, _ in table.sent] == ["/topic/two", one.intent.id]
 
 
 def test_a_broker_that_does_not_answer_unsubscribe_costs_no_more_than_the_time() -> None:
     table = Table(Wire())
     one, two = table.add("/queue/one"), table.add("/topic/two", durable="two")
-    table.roster.remove(one, forget=False, timeout=0.01)
+    assert table.wire is not None
+    table.roster.on_receipt(table.wire.sent[1][1], table.present)
+    table.roster.remove(one, timeout=0.01)
     with pytest.raises(ConnectError, match="no answer"):
-        table.roster.remove(two, forget=True, timeout=0.01)
+        table.roster.forget(two, timeout=0.01)
