@@ -6,7 +6,8 @@ import math
 import re
 from typing import Final
 
-from deploykit.bus.dialect import GENERIC, compile_destination
+from deploykit.bus.dialect import GENERIC
+from deploykit.bus.intent import compile_destination
 from deploykit.errors import DialectError, SettingsError, UsageError
 from deploykit.settings import BusSettings
 

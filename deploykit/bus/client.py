@@ -29,8 +29,9 @@ from deploykit.bus.checks import check_settings, in_bounds
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.dial import tls_context
-from deploykit.bus.dialect import GENERIC, RESERVED, Intent, OnFailure, compile_destination
+from deploykit.bus.dialect import GENERIC, RESERVED
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
+from deploykit.bus.intent import Intent, OnFailure, compile_destination
 from deploykit.bus.keepalive import Keeper
 from deploykit.bus.ledger import Batch, Ledger, Outbound, Receipt
 from deploykit.bus.pump import EventPump

@@ -28,9 +28,10 @@ from typing import Final, Protocol
 from deploykit.bus import heartbeat
 from deploykit.bus.address import Broker
 from deploykit.bus.dial import dial
-from deploykit.bus.dialect import GENERIC, Compiled, Dialect
+from deploykit.bus.dialect import GENERIC, Dialect
 from deploykit.bus.events import Counters
 from deploykit.bus.frames import MAX_MESSAGE_HEADERS, Escaping, FrameReader, ProtocolError, Received, escape, escaping
+from deploykit.bus.intent import Compiled
 from deploykit.bus.ledger import Ledger
 from deploykit.bus.login import agree, clean, connect_headers, credentials, redacted
 from deploykit.bus.sending import Writer

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 from deploykit.bus.checks import in_bounds
 from deploykit.bus.delivery import Handler, Host, Ids, Item
 from deploykit.bus.desk import Desk
-from deploykit.bus.dialect import Compiled, Intent
+from deploykit.bus.intent import Compiled, Intent
 from deploykit.errors import BusError
 
 if TYPE_CHECKING:

@@ -19,9 +19,10 @@ from random import uniform
 from typing import Final
 
 from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
-from deploykit.bus.dialect import RESERVED, Compiled, Intent, read_destination
+from deploykit.bus.dialect import RESERVED
 from deploykit.bus.events import DeadLettered, Dropped
 from deploykit.bus.frames import Received
+from deploykit.bus.intent import Compiled, Intent, read_destination
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import Intent, compile_subscription, crossed_the_end, durable_end, is_topic, keeps_messages
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
+from deploykit.bus.intent import Intent, compile_subscription, crossed_the_end, durable_end, is_topic, keeps_messages
 from deploykit.errors import BusError, ConnectError, DialectError
 
 if TYPE_CHECKING:

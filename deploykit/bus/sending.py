@@ -10,8 +10,9 @@ import re
 import time
 from typing import Final
 
-from deploykit.bus.dialect import NUMERIC, Dialect, compile_send
+from deploykit.bus.dialect import NUMERIC, Dialect
 from deploykit.bus.frames import Escaping, HeaderRefused, encode_frame, escape
+from deploykit.bus.intent import compile_send
 from deploykit.bus.ledger import Outbound
 from deploykit.errors import PublishRefused
 from deploykit.wire.codec import ID_HEADER

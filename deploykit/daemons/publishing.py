@@ -6,7 +6,8 @@ import socket
 from pathlib import Path
 
 from deploykit.bus import Bus
-from deploykit.bus.dialect import GENERIC, compile_destination
+from deploykit.bus.dialect import GENERIC
+from deploykit.bus.intent import compile_destination
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DialectError, MessageError, UsageError
 from deploykit.keys import load_signing_key

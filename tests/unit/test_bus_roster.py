@@ -10,9 +10,10 @@ import pytest
 
 from deploykit.bus.connection import Connection
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import ACTIVEMQ, EMBEDDED, RABBITMQ, Compiled, Dialect, Intent
+from deploykit.bus.dialect import ACTIVEMQ, EMBEDDED, RABBITMQ, Dialect
 from deploykit.bus.events import Counters, Event, SubscriptionRefused
 from deploykit.bus.frames import Received
+from deploykit.bus.intent import Compiled, Intent
 from deploykit.bus.roster import Roster
 from deploykit.errors import ConnectError, DialectError
 

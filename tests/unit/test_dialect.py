@@ -6,21 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.bus import dialect
-from deploykit.bus.dialect import (
-    ACTIVEMQ,
-    ARTEMIS,
-    DIALECTS,
-    EMBEDDED,
-    GENERIC,
-    RABBITMQ,
-    Dialect,
+from deploykit.bus.dialect import ACTIVEMQ, ARTEMIS, DIALECTS, EMBEDDED, GENERIC, RABBITMQ, Dialect, recognise
+from deploykit.bus.dialecttable import markdown_table
+from deploykit.bus.intent import (
     Intent,
     compile_destination,
     compile_send,
     compile_subscription,
+    durable_end,
     read_destination,
-    recognise,
 )
 from deploykit.errors import DialectError
 
@@ -170,11 +164,11 @@ def test_a_selector_is_refused_where_it_would_be_ignored() -> None:
 
 def test_activemq_on_1_0_cannot_delete_a_durable_subscription_under_another_client_id() -> None:
     with pytest.raises(DialectError):
-        dialect.durable_end(ACTIVEMQ, intent(durable="d"), version="1.0", client_id="c")
-    assert dialect.durable_end(ACTIVEMQ, intent(durable="d"), version="1.0", client_id="d")
-    assert dialect.durable_end(ACTIVEMQ, intent(durable="d"), version="1.2", client_id="c")
+        durable_end(ACTIVEMQ, intent(durable="d"), version="1.0", client_id="c")
+    assert durable_end(ACTIVEMQ, intent(durable="d"), version="1.0", client_id="d")
+    assert durable_end(ACTIVEMQ, intent(durable="d"), version="1.2", client_id="c")
 
 
 def test_the_documentation_shows_the_table_as_it_is() -> None:
-    """Made from it: print(deploykit.bus.dialect.markdown_table())."""
-    assert dialect.markdown_table() in (DOCS / "brokers.md").read_text(encoding="utf-8")
+    """Made from it: print(deploykit.bus.dialecttable.markdown_table())."""
+    assert markdown_table() in (DOCS / "brokers.md").read_text(encoding="utf-8")
