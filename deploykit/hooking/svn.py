@@ -1,14 +1,16 @@
 """Subversion's post-commit (REPO REV TXN) to a message: one revision, and all the projects it touches.
 
 Rules: Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
-What a commit changed is asked of svnlook alone, by revision number; nothing of it becomes an argument. Where svnlook is
-missing, fails or takes too long, the event goes without what it would have said.
+What a commit changed is asked of svnlook alone, by revision number; a path becomes an argument only where a directory
+came or went as a whole and svnlook has to say what is in it. Where svnlook is missing, fails or takes too long, the
+event goes without what it would have said.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from time import monotonic
@@ -18,13 +20,15 @@ from deploykit.errors import HookError
 from deploykit.hooking import say
 from deploykit.hooking.delivery import queue
 from deploykit.hooking.place import host_source, repository_name
-from deploykit.hooking.process import NoAnswer, Program, child_environment
+from deploykit.hooking.process import NoAnswer, Program, child_environment, run_program
 from deploykit.hooksettings import HookSettings, load_hook_settings, read_plain
 from deploykit.messages.base import new_id
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
 
 #: How many projects one event names, and in how many characters: with all else that it tells, they fit a message.
 _PROJECTS, _PROJECT_TEXT = 1000, 100_000
+#: How many directories are looked into for projects that came or went with them.
+_LOOKED_INTO = 100
 
 
 class Info(NamedTuple):
@@ -57,8 +61,9 @@ def message_of(
     """
     info, dirs, changed = "", "", ""
     notes: tuple[str, ...] = ()
+    deadline = monotonic() + settings.timeout
     try:
-        info, dirs, changed = _look(path, revision, monotonic() + settings.timeout, environ)
+        info, dirs, changed = _look(path, revision, deadline, environ)
     except HookError as error:
         if not isinstance(error, NoAnswer) and not _is_there(path, revision):
             raise
@@ -66,6 +71,12 @@ def message_of(
     told = parse_info(info)
     listed = [line for line in dirs.split("\n") if line]
     layout = {*settings.trunk, *settings.branches, *settings.tags}
+    touched = changed_dirs(changed)
+    try:
+        for found in _inside(path, revision, whole_dirs(changed, layout), layout, deadline, environ):
+            touched.append(found)
+    except HookError as error:
+        notes = (*notes, f"projects may be missing: {error}")
     thread = new_id()
     message = RevisionCommitted(
         id=thread,
@@ -78,7 +89,7 @@ def message_of(
         log=told.log[:COMMIT_TEXT],
         dirs=tuple([line for line in listed if len(line) <= DIR_TEXT][:DIRS_TOLD]),
         dir_count=len(listed),
-        projects=fitting(svn_projects(changed_dirs(changed), layout)),
+        projects=fitting(svn_projects(touched, layout)),
     )
     return message, notes
 
@@ -98,12 +109,58 @@ def _look(path: str, revision: int, deadline: float, environ: Mapping[str, str])
     with ExitStack() as stack:
         asked = [
             stack.enter_context(
-                Program(("svnlook", what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
+                Program(("svnlook", *what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
             )
-            for what in ("info", "dirs-changed", "changed")
+            for what in (("info",), ("dirs-changed",), ("changed", "--copy-info"))
         ]
         info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
     return info, dirs, changed
+
+
+def _inside(
+    path: str,
+    revision: int,
+    whole: Sequence[tuple[str, bool]],
+    layout: Container[str],
+    deadline: float,
+    environ: Mapping[str, str],
+) -> Iterator[str]:
+    """Find the directories of the layout inside directories that came or went as a whole; see `whole_dirs`.
+
+    Raises:
+        HookError: svnlook did not say, or there is too much to look into.
+    """
+    env = child_environment(environ, {})
+    queued = deque(whole)
+    for _ in range(_LOOKED_INTO):
+        if not queued:
+            return
+        directory, gone = queued.popleft()
+        words = ("svnlook", "tree", "-N", "--full-paths", "-r", str(revision - gone), path, "/" + directory)
+        listed = run_program(words, env=env, deadline=deadline, limit=16 << 20).decode("utf-8", "replace")
+        inner = [line[1:] for line in listed.split("\n") if line.endswith("/") and line[1:] != directory]
+        here = [each for each in inner if each.split("/")[-2] in layout]
+        yield from here
+        if not here:
+            queued.extend((each, gone) for each in inner)
+    if queued:
+        raise HookError(f"more than {_LOOKED_INTO} directories outside any project were copied or deleted")
+
+
+def whole_dirs(changed: str, layout: Container[str]) -> list[tuple[str, bool]]:
+    """Read `svnlook changed --copy-info` for directories that were copied or deleted (True): what is in them is untold.
+
+    Those inside a project need no look.
+
+    >>> whole_dirs("A   web/\\nD   old/\\nA + new/\\n    (from web/:r7)\\nA + lib/trunk/x/\\n", {"trunk"})
+    [('old/', True), ('new/', False)]
+    """
+    lines = [(line[:4], line[4:]) for line in changed.split("\n")]
+    return [
+        (path, what[0] == "D")
+        for what, path in lines
+        if what in ("A + ", "D   ") and path.endswith("/") and not any(part in layout for part in path.split("/"))
+    ]
 
 
 def fitting(projects: Sequence[str]) -> tuple[str, ...]:
@@ -118,11 +175,11 @@ def fitting(projects: Sequence[str]) -> tuple[str, ...]:
 
 
 def changed_dirs(changed: str) -> list[str]:
-    """Read `svnlook changed`: the directories themselves, and those that files are in.
+    """Read `svnlook changed --copy-info`: the directories themselves, and those that files are in.
 
     Not from `dirs-changed`: where a whole project is added, deleted or copied, that names only what is above it.
     """
-    paths = (line[4:] for line in changed.split("\n") if len(line) > 4)
+    paths = (line[4:] for line in changed.split("\n") if len(line) > 4 and line[0] != " ")
     return list(dict.fromkeys(path if path.endswith("/") else path.rpartition("/")[0] + "/" for path in paths))
 
 

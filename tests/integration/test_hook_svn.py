@@ -103,6 +103,39 @@ def test_all_projects_of_a_commit_are_told_whatever_was_done_to_them(world: Worl
     assert [e.revision for e in world.events()] == [1, 2, 3, 4]
 
 
+def test_projects_that_come_or_go_with_a_directory_above_them_are_told(world: World) -> None:
+    """svnlook tells of `a/` alone, and not of the `a/trunk/` in it."""
+    svn = Svn(world)
+    svn.mkdir("a/trunk", "-g/b@1/trunk", "-g/inner/c/tags", "-g/loose", "loose/dir", "two/a/trunk", "two/b/trunk")
+    svn.svn("copy", "-q", "-m", "copied", f"{svn.url}/a", f"{svn.url}/a2")
+    assert svn.last().projects == ("a2",)
+    svn.svn("move", "-q", "-m", "renamed", f"{svn.url}/a2", f"{svn.url}/z")
+    assert set(svn.last().projects) == {"a2", "z"}
+    svn.svn("rm", "-q", "-m", "a group gone", f"{svn.url}/-g")
+    assert set(svn.last().projects) == {"b@1", "c"}
+    svn.svn("rm", "-q", "-m", "no project", f"{svn.url}/loose")
+    assert svn.last().projects == ()
+    work = svn.checkout()
+    svn.svn("copy", "-q", work / "two", work / "changed")
+    (work / "changed/a/trunk/file").write_text("1")
+    svn.svn("add", "-q", work / "changed/a/trunk/file")
+    svn.svn("commit", "-q", "-m", "copied and changed", work)
+    assert set(svn.last().projects) == {"a", "b"}
+
+
+def test_a_revision_of_many_loose_directories_says_that_it_was_not_looked_into_all(world: World) -> None:
+    svn = Svn(world)
+    svn.mkdir(*(f"loose/{n}" for n in range(101)), "zoo/trunk", "b/trunk")
+    assert set(svn.last().projects) == {"zoo", "b"}
+    work = svn.checkout()
+    svn.svn("rm", "-q", work / "loose", work / "b/trunk")
+    svn.svn("commit", "-q", "-m", "gone", work)
+    assert svn.last().projects == ("b",)
+    done = world.run(svn.path / "hooks" / "post-commit", svn.path, "2", "1-2")
+    (line,) = lines(done)
+    assert "; projects may be missing: more than 100 directories outside any project were copied or deleted;" in line
+
+
 def test_another_layout_is_told_by_the_settings(world: World) -> None:
     svn = Svn(world, 'trunk = ["Stamm", "main"]\nbranches = ["Zweige"]\ntags = []\n')
     svn.mkdir("a/Stamm", "b/Zweige/x", "c/main", "d/trunk")
