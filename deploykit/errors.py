@@ -142,7 +142,7 @@ class PublishRefused(PublishError):
 
 
 class PublishManyFailed(PublishError):
-    """Some of many messages are not confirmed. `outcomes` has one entry for each, None for those that arrived."""
+    """Some of many messages are not confirmed. `outcomes` has one entry for each that was read, None if it arrived."""
 
     def __init__(self, problem: str, remedy: str = "", *, outcomes: tuple[BusError | None, ...] = ()) -> None:
         super().__init__(problem, remedy)

@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from time import monotonic, time
 from types import TracebackType
@@ -326,18 +326,25 @@ class Bus:
     ) -> int:
         """Send any number of messages, many on their way at once; return their number when all are confirmed.
 
-        The fastest way to publish. `messages` is read only as fast as the broker confirms.
+        The fastest way to publish. `messages` is read only as fast as the broker confirms, and not past `timeout`.
 
         Raises:
-            PublishManyFailed: some were not confirmed; its `outcomes` say which. Those that are None arrived.
+            PublishManyFailed: some were not confirmed; its `outcomes` say which. Those that are None arrived. Of an
+                iterator that was not read to its end, what it still holds was not sent, and has no outcome.
         """
         deadline = monotonic() + in_bounds(timeout)
         batch = Batch()
         wake = self._supervisor.waiter.wake
         for destination, frame in messages:
             done = batch.expect()
+            left = deadline - monotonic()
+            if left <= 0:
+                late = PublishError("not sent: the time for all of them was over", "keep it and send it again")
+                done(late)
+                for _ in range(len(messages) - len(batch.outcomes) if isinstance(messages, Sized) else 0):
+                    batch.expect()(late)
+                break
             try:
-                left = max(0.0, deadline - monotonic())
                 self._take(destination, frame, timeout=left, persistent=persistent, ttl=None, done=done)
             except (PublishError, DialectError) as error:
                 done(error)

@@ -8,6 +8,7 @@ with `new_rabbitmq`, `new_activemq` or `new_real_broker` (once with each). Under
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -84,3 +85,11 @@ def new_real_broker(request: pytest.FixtureRequest) -> Callable[..., BrokerServe
 def unique_name() -> str:
     """A destination name that no other test of this or any run uses."""
     return f"t-{secrets.token_hex(6)}"
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port that is taken, and where nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]

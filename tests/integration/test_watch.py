@@ -248,13 +248,3 @@ def test_forgetting_without_a_broker_is_no_success(tmp_path: Path, unused_port: 
     for words in (("watch", "--durable", "x", "--forget"), ("agent", "--forget")):
         done = run(*words, "-c", str(file))
         assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
-
-
-@pytest.fixture
-def unused_port() -> Iterator[int]:
-    """A port that is taken, and where nobody answers."""
-    import socket
-
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
