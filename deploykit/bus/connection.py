@@ -336,20 +336,23 @@ class Connection:
         except ProtocolError as error:
             raise Lost(f"the broker broke the protocol: {error}") from None
         if receipts:
-            others = self._ledger.confirm(receipts)
-            if others:
-                self._sink.on_receipts(others)
+            self._take_receipts(receipts)
         for frame in frames:
             if frame.command == "MESSAGE":
                 self._sink.on_message(frame)
             elif frame.command == "RECEIPT":
-                self._sink.on_receipts([frame.headers.get("receipt-id", "").encode()])
+                self._take_receipts([frame.headers.get("receipt-id", "").encode()])
             elif frame.command == "ERROR":
                 self._counters.errors_received += 1
                 self._sink.on_error(frame, redacted(frame, self.broker, self._settings))
             else:
                 raise Lost(f"the broker sent {frame.command[:20]!a}")
         return self._counters.bytes_received - before
+
+    def _take_receipts(self, receipts: list[bytes]) -> None:
+        others = self._ledger.confirm(receipts)
+        if others:
+            self._sink.on_receipts(others)
 
     def _read_frames(self) -> tuple[list[bytes], list[Received]]:
         sock = self._live()

@@ -47,8 +47,8 @@ class Dialect:
         reserved: headers that a SEND must not carry here, beside those of STOMP.
         gives_back_on_unsubscribe: what was delivered and not settled goes back to the queue at UNSUBSCRIBE; else it
             stays with the connection until that ends.
-        crossed: what the body of an ERROR begins with that stands for a message which crossed an UNSUBSCRIBE; the
-            subscription's id is next, in quotes.
+        ended: what the body of an ERROR begins with that is about a subscription which has ended, because a message or
+            an acknowledgement crossed its UNSUBSCRIBE; the subscription's id is next, up to a quote or `@@`.
         beat_gap: its longest silence, in heart-beat intervals.
         receipt: what a receipt for a SEND proves, in words for the documentation.
         notes: for the documentation.
@@ -77,7 +77,7 @@ class Dialect:
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
     gives_back_on_unsubscribe: bool = False
-    crossed: str = ""
+    ended: tuple[str, ...] = ()
     beat_gap: float = 2.0
     receipt: str = "the broker took it"
     notes: tuple[str, ...] = ()
@@ -99,7 +99,11 @@ RABBITMQ: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     reserved=frozenset({"message-id", "user-id"}),
-    crossed="There is no current subscription with tag 'T_",
+    ended=(
+        "There is no current subscription with tag 'T_",
+        'Message with id "T_',
+        "UNSUBSCRIBE must refer to an existing subscription.\nSubscription to \"id='",
+    ),
     beat_gap=1.0,
     receipt="confirmed: in every queue it was routed to, on disk where queue and message are durable",
     notes=(

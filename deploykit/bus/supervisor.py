@@ -328,8 +328,8 @@ class Supervisor:
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            self.roster.lost(by_broker=by_broker)
-        self._ledger.connection_lost(by_broker=by_broker)
+            by_subscription = self.roster.lost(by_broker=by_broker)
+        self._ledger.connection_lost(by_broker=by_broker and not by_subscription)
         self._set_state(State.CONNECTING)
         self._tell(Lost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
         if self._drain_until is not None:

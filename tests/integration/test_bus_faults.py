@@ -900,6 +900,22 @@ class FloodServer(PoisonServer):
                 )
 
 
+class WordyServer(PoisonServer):
+    """Puts more into a RECEIPT than it has to."""
+
+    def _answer(self, peer: socket.socket, frame: bytes) -> None:
+        if b"\nreceipt:" in frame:
+            receipt = frame.partition(b"\nreceipt:")[2].partition(b"\n")[0]
+            peer.sendall(b"RECEIPT\ncontent-length:0\nreceipt-id:" + receipt + b"\n\n\x00")
+        else:
+            super()._answer(peer, frame)
+
+
+def test_a_receipt_with_more_headers_confirms_like_any_other() -> None:
+    with WordyServer(b"\xff never") as server, running(fast(server.address)) as bus:
+        bus.publish("/queue/q", text("x"))
+
+
 @pytest.mark.parametrize(
     "bad", [frame({"subject": "\udcff"}, b""), frame({"\udcff": "x"}, b""), frame({"n": 5}, b""), frame({}, "text")]
 )

@@ -1,0 +1,75 @@
+"""What RabbitMQ and ActiveMQ say no to, while other things go on: who is told, and who is left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from deploykit.bus import Delivery
+from deploykit.bus.events import PublishFailed, SubscriptionRefused
+from tests.brokers.rabbitmq import RabbitMQ
+from tests.brokers.server import BrokerServer
+from tests.support.bus import Collector, Events, bus_threads, eventually, fast, running, text
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def forbid(broker: RabbitMQ, user: str, but: str) -> None:
+    """Let a user configure, write and read only what matches."""
+    what = f'<<"{but}">>, ' * 3
+    broker.evaluate(f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, {what}<<"test">>)')
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("bad", ["/amq/queue/missing", "/exchange/missing/key", "/queue/denied"])
+def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_nothing(
+    new_rabbitmq: Callable[..., RabbitMQ], bad: str
+) -> None:
+    """It says ERROR, then confirms the very subscription, then closes."""
+    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
+    forbid(broker, "low", "good.*|amq.default")
+    events, collector = Events(), Collector()
+    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}"), on_event=events) as bus:
+        refused = bus.subscribe(bad, collector)
+        good = [bus.subscribe(f"/queue/good{number}", collector) for number in range(3)]
+        for number in range(300):
+            bus.publish(f"/queue/good{number % 3}", text(str(number)), timeout=60)
+        eventually(lambda: all(one.active for one in good))
+        eventually(lambda: len(set(collector.bodies)) == 300)
+        eventually(lambda: refused.losses >= 3)
+        eventually(lambda: all(one.active for one in good))
+        assert not refused.active
+        assert refused.problem is not None
+    assert events.of(PublishFailed) == []
+
+
+def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_one(
+    real_broker: BrokerServer, unique_name: str
+) -> None:
+    """RabbitMQ says ERROR to its late acknowledgement, and would keep the message as long as the connection lives."""
+    queue, events = f"/queue/{unique_name}", Events()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Delivery) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    with real_broker.connect() as stranger:
+        stranger.publish(queue, b"without an id")
+    with running(fast(real_broker.address), on_event=events) as bus:
+        threads = set(bus_threads())
+        one = bus.subscribe(queue, slow)
+        assert begun.wait(30)
+        one.unsubscribe(timeout=0.05)
+        other = bus.subscribe(f"/queue/{unique_name}.other", Collector())
+        go_on.set()
+        assert other.wait_active(30)
+        other.unsubscribe()
+        collector = Collector()
+        bus.subscribe(queue, collector)
+        collector.wait(1)
+        bus.subscribe(f"/queue/{unique_name}.third", Collector()).wait_active(30)
+        assert events.of(SubscriptionRefused) == []
+        eventually(lambda: len(set(bus_threads()) - threads) == 2, "the slow handler's worker ends")
