@@ -275,7 +275,7 @@ class Connection:
             return
         try:
             self._write_some()
-            if len(self._unwritten):
+            if len(self._unwritten) or self._ledger.careful:
                 self._waiter.wake()
         except Lost:
             self._waiter.wake()  # the supervisor will see it too
@@ -428,6 +428,11 @@ class Connection:
         ends = certificate.get("notAfter")
         days = (ssl.cert_time_to_seconds(ends) - time.time()) / 86400 if isinstance(ends, str) else None
         return sock.version() or "TLS", days
+
+    def give_up(self) -> None:
+        """Write no message any more: when this returns, no thread is about to."""
+        with self._writing:
+            self.up = False
 
     def close(self) -> None:
         """Close the socket. Idempotent; says nothing to the broker."""

@@ -168,6 +168,28 @@ def test_a_broker_that_dies_between_send_and_receipt_gets_the_message_again_with
         assert bus.counters.resent == 20
 
 
+def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_the_next(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(fast(broker.address)) as bus:
+        next_unsent, lost, written = bus._ledger.next_unsent, bus._ledger.connection_lost, threading.Event()
+
+        def slowly() -> object:
+            if threading.current_thread() is threading.main_thread():
+                broker.faults.drop()
+                written.wait(1)  # for the supervisor to have noticed
+            return next_unsent()
+
+        def noticed(*, by_broker: bool) -> None:
+            lost(by_broker=by_broker)
+            written.set()
+
+        monkeypatch.setattr(bus._ledger, "next_unsent", slowly)
+        monkeypatch.setattr(bus._ledger, "connection_lost", noticed)
+        bus.publish("/queue/q", text("x"), timeout=10)
+        assert written.is_set()
+
+
 def test_a_receipt_that_never_comes_is_an_error_in_time(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         broker.faults.withhold_receipts()

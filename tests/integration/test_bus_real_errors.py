@@ -45,6 +45,31 @@ def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_noth
     assert events.of(PublishFailed) == []
 
 
+@pytest.mark.rabbitmq
+def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
+    new_rabbitmq: Callable[..., RabbitMQ],
+) -> None:
+    """It may forbid a destination to a user; and it hangs up for each message to a queue that is full and says so."""
+    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
+    forbid(broker, "low", "(free|full).*|amq.default")
+    broker.evaluate(
+        'rabbit_policy:set(<<"/">>, <<"full">>, <<"^full">>, '
+        '[{<<"max-length">>, 2}, {<<"overflow">>, <<"reject-publish">>}], 0, <<"queues">>, <<"test">>)'
+    )
+    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}")) as bus:
+        for _ in range(2):
+            bus.publish("/queue/full", text("x"))
+        futures = {}
+        for n in range(600):
+            where = "denied" if n % 150 == 149 else "full" if n % 4 == 1 else "free"
+            futures[n, where] = bus.publish_soon(f"/queue/{where}", text("x"), timeout=120)
+        outcomes = {(n, where): future.exception() for (n, where), future in futures.items()}
+        assert [n for (n, where), outcome in outcomes.items() if where == "free" and outcome is not None] == []
+        assert [n for (n, where), outcome in outcomes.items() if where != "free" and outcome is None] == []
+        assert bus.counters.losses < 30
+        bus.publish("/queue/free", text("x"), timeout=30)
+
+
 def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_one(
     real_broker: BrokerServer, unique_name: str
 ) -> None:
