@@ -45,6 +45,8 @@ class Dialect:
         nack_headers: headers of a NACK that gives the message back.
         nack_keeps: headers of a NACK that puts the message into the broker's own dead letters; None: there is none.
         reserved: headers that a SEND must not carry here, beside those of STOMP.
+        numeric: headers that it parses as numbers, beside those of `NUMERIC`.
+        reply_to: how a `reply-to` that begins with a slash has to begin; any does when empty.
         gives_back_on_unsubscribe: what was delivered and not settled goes back to the queue at UNSUBSCRIBE; else it
             stays with the connection until that ends.
         ended: what the body of an ERROR begins with that is about a subscription which has ended, because a message or
@@ -76,6 +78,8 @@ class Dialect:
     nack_headers: Mapping[str, str] = _NONE
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
+    numeric: frozenset[str] = frozenset()
+    reply_to: tuple[str, ...] = ()
     gives_back_on_unsubscribe: bool = False
     ended: tuple[str, ...] = ()
     beat_gap: float = 2.0
@@ -90,7 +94,7 @@ RABBITMQ: Final = Dialect(
     verified="3.10.8",
     escapes_always=(True, True),
     encode_slash=True,
-    prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/temp-queue/", "/reply-queue/"),
+    prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/reply-queue/"),
     prefetch="prefetch-count",
     # With the topic in it: a queue, or another topic's subscription, of the same name must not become the same queue.
     durable={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}@{topic}"},
@@ -99,6 +103,9 @@ RABBITMQ: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     reserved=frozenset({"message-id", "user-id"}),
+    # Its ERROR for these names nothing, and no receipt follows: a relay would send such a record for ever.
+    numeric=frozenset({"x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-message-ttl"}),
+    reply_to=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/reply-queue/", "/temp-queue/"),
     ended=(
         "There is no current subscription with tag 'T_",
         'Message with id "T_',

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from deploykit.bus import Delivery
-from deploykit.bus.events import PublishFailed, SubscriptionRefused
+from deploykit.bus.events import BrokerError, PublishFailed, SubscriptionRefused
+from deploykit.errors import DialectError, PublishRefused
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
 from tests.support.bus import Collector, Events, bus_threads, eventually, fast, running, text
@@ -68,6 +69,22 @@ def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
         assert [n for (n, where), outcome in outcomes.items() if where != "free" and outcome is None] == []
         assert bus.counters.losses < 30
         bus.publish("/queue/free", text("x"), timeout=30)
+
+
+@pytest.mark.rabbitmq
+def test_what_rabbitmq_answers_with_an_error_that_names_nothing_is_refused_at_once(
+    rabbitmq: RabbitMQ, unique_name: str
+) -> None:
+    queue, events = f"/queue/{unique_name}", Events()
+    with running(fast(rabbitmq.address), on_event=events) as bus:
+        for header in ({"reply-to": "/foo/x"}, {"x-message-ttl": "soon"}, {"x-max-length": "-1"}):
+            with pytest.raises(PublishRefused, match=next(iter(header))):
+                bus.publish(queue, text("x", **header))
+        with pytest.raises(DialectError):
+            bus.publish("/temp-queue/x", text("x"))
+        for reply_to in ("/temp-queue/x", "/queue/x", "someone"):
+            bus.publish(queue, text("x", **{"reply-to": reply_to}))
+    assert events.of(BrokerError) == []
 
 
 def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_one(
