@@ -149,6 +149,8 @@ def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
     if intent.selector is not None:
         if not dialect.selectors:
             raise DialectError(f"{dialect.title} ignores selectors", "filter in the handler")
+        if not intent.selector.isprintable():  # a NUL or, on 1.0, a line end would end the header
+            raise DialectError(f"not an acceptable selector: {intent.selector[:80]!a}", "one line, printable")
         headers["selector"] = intent.selector
     if dialect.prefetch:
         headers[dialect.prefetch] = str(intent.prefetch)
