@@ -33,8 +33,9 @@ from deploykit.bus.dialect import GENERIC, RESERVED
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
 from deploykit.bus.intent import Intent, OnFailure, compile_destination
 from deploykit.bus.keepalive import Keeper
-from deploykit.bus.ledger import Batch, Ledger, Outbound, Receipt
+from deploykit.bus.ledger import Ledger, Outbound
 from deploykit.bus.pump import EventPump
+from deploykit.bus.receipt import Batch, Receipt
 from deploykit.bus.supervisor import Supervisor
 from deploykit.errors import (
     BusClosed,

@@ -275,7 +275,7 @@ class Connection:
             return
         try:
             self._write_some()
-            if len(self._unwritten):
+            if len(self._unwritten) or self._ledger.careful:
                 self._waiter.wake()
         except Lost:
             self._waiter.wake()  # the supervisor will see it too
@@ -336,20 +336,23 @@ class Connection:
         except ProtocolError as error:
             raise Lost(f"the broker broke the protocol: {error}") from None
         if receipts:
-            others = self._ledger.confirm(receipts)
-            if others:
-                self._sink.on_receipts(others)
+            self._take_receipts(receipts)
         for frame in frames:
             if frame.command == "MESSAGE":
                 self._sink.on_message(frame)
             elif frame.command == "RECEIPT":
-                self._sink.on_receipts([frame.headers.get("receipt-id", "").encode()])
+                self._take_receipts([frame.headers.get("receipt-id", "").encode()])
             elif frame.command == "ERROR":
                 self._counters.errors_received += 1
                 self._sink.on_error(frame, redacted(frame, self.broker, self._settings))
             else:
                 raise Lost(f"the broker sent {frame.command[:20]!a}")
         return self._counters.bytes_received - before
+
+    def _take_receipts(self, receipts: list[bytes]) -> None:
+        others = self._ledger.confirm(receipts)
+        if others:
+            self._sink.on_receipts(others)
 
     def _read_frames(self) -> tuple[list[bytes], list[Received]]:
         sock = self._live()
@@ -425,6 +428,11 @@ class Connection:
         ends = certificate.get("notAfter")
         days = (ssl.cert_time_to_seconds(ends) - time.time()) / 86400 if isinstance(ends, str) else None
         return sock.version() or "TLS", days
+
+    def give_up(self) -> None:
+        """Write no message any more: when this returns, no thread is about to."""
+        with self._writing:
+            self.up = False
 
     def close(self) -> None:
         """Close the socket. Idempotent; says nothing to the broker."""

@@ -154,14 +154,22 @@ class Subscription:
 
     def leave(self) -> int:
         """Forget everything that is not settled; return how many messages that were."""
+        left = [item for item in (*self._left, *self._empty(), *self._desk.take_waiting()) if item.connection.up]
+        self._left.clear()
+        self._host.counters.handed_back += len(left)
+        # What a handler that was not waited for has in hand is unsettled, whether it has an id or not.
+        return len(left) + max(self._desk.in_work, sum(thread.is_alive() for thread in self._threads))
+
+    def _empty(self) -> list[Item]:
+        """Take everything out of the queue but the sign to stop."""
+        items = []
         with contextlib.suppress(queue.Empty):
             while True:
                 if (item := self._queue.get_nowait()) is not None:
-                    self._left.append(item)
-        left = [item for item in (*self._left, *self._desk.take_waiting()) if item.connection.up]
-        self._left.clear()
-        self._host.counters.handed_back += len(left)
-        return len(left) + self._desk.in_work
+                    items.append(item)
+        if self._stopping:
+            self._queue.put(None)
+        return items
 
     # -- the supervisor's thread -------------------------------------------------------------------------------
 
@@ -190,11 +198,7 @@ class Subscription:
     def connection_lost(self) -> None:
         """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
         self._active = 0
-        lost = self._desk.take_waiting()
-        with contextlib.suppress(queue.Empty):
-            while (item := self._queue.get_nowait()) is not None:
-                lost.append(item)
-            self._queue.put(None)  # that was a stop sign, not a message
+        lost = [*self._desk.take_waiting(), *self._empty()]
         self._host.counters.handed_back += len(lost)
         for item in lost:
             self._desk.forget(item)
@@ -213,8 +217,7 @@ class Subscription:
         """Let every worker end after the handler it is in."""
         if not self._stopping:
             self._stopping = True
-            for _ in self._threads:
-                self._queue.put(None)
+            self._queue.put(None)
 
     def join(self, deadline: float) -> bool:
         """Wait for the workers until a monotonic time; tell whether all have ended."""
@@ -243,3 +246,4 @@ class Subscription:
                 # A bug of ours must not end the worker: the message stays unacknowledged and comes again.
                 logger.exception("settling a message from %s failed", self.destination)
                 self._desk.forget(item)
+        self._queue.put(None)  # for the next worker

@@ -10,6 +10,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import threading
@@ -102,8 +103,9 @@ class Desk:
     def take_waiting(self) -> list[Item]:
         """Give up the messages that wait for another attempt."""
         taken = []
-        while self._delayed:
-            taken.append(self._delayed.popitem()[1])
+        with contextlib.suppress(KeyError):  # it is empty; `if` would be too early, for the timers take from it too
+            while True:
+                taken.append(self._delayed.popitem()[1])
         return taken
 
     def forget(self, item: Item) -> None:

@@ -45,10 +45,12 @@ class Dialect:
         nack_headers: headers of a NACK that gives the message back.
         nack_keeps: headers of a NACK that puts the message into the broker's own dead letters; None: there is none.
         reserved: headers that a SEND must not carry here, beside those of STOMP.
+        numeric: headers that it parses as numbers, beside those of `NUMERIC`.
+        reply_to: how a `reply-to` that begins with a slash has to begin; any does when empty.
         gives_back_on_unsubscribe: what was delivered and not settled goes back to the queue at UNSUBSCRIBE; else it
             stays with the connection until that ends.
-        crossed: what the body of an ERROR begins with that stands for a message which crossed an UNSUBSCRIBE; the
-            subscription's id is next, in quotes.
+        ended: what the body of an ERROR begins with that is about a subscription which has ended, because a message or
+            an acknowledgement crossed its UNSUBSCRIBE; the subscription's id is next, up to a quote or `@@`.
         beat_gap: its longest silence, in heart-beat intervals.
         receipt: what a receipt for a SEND proves, in words for the documentation.
         notes: for the documentation.
@@ -76,8 +78,10 @@ class Dialect:
     nack_headers: Mapping[str, str] = _NONE
     nack_keeps: Mapping[str, str] | None = None
     reserved: frozenset[str] = frozenset()
+    numeric: frozenset[str] = frozenset()
+    reply_to: tuple[str, ...] = ()
     gives_back_on_unsubscribe: bool = False
-    crossed: str = ""
+    ended: tuple[str, ...] = ()
     beat_gap: float = 2.0
     receipt: str = "the broker took it"
     notes: tuple[str, ...] = ()
@@ -90,7 +94,7 @@ RABBITMQ: Final = Dialect(
     verified="3.10.8",
     escapes_always=(True, True),
     encode_slash=True,
-    prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/temp-queue/", "/reply-queue/"),
+    prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/reply-queue/"),
     prefetch="prefetch-count",
     # With the topic in it: a queue, or another topic's subscription, of the same name must not become the same queue.
     durable={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}@{topic}"},
@@ -99,7 +103,14 @@ RABBITMQ: Final = Dialect(
     nack="gives back",
     nack_headers={"requeue": "true"},
     reserved=frozenset({"message-id", "user-id"}),
-    crossed="There is no current subscription with tag 'T_",
+    # Its ERROR for these names nothing, and no receipt follows: a relay would send such a record for ever.
+    numeric=frozenset({"x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority", "x-message-ttl"}),
+    reply_to=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/reply-queue/", "/temp-queue/"),
+    ended=(
+        "There is no current subscription with tag 'T_",
+        'Message with id "T_',
+        "UNSUBSCRIBE must refer to an existing subscription.\nSubscription to \"id='",
+    ),
     beat_gap=1.0,
     receipt="confirmed: in every queue it was routed to, on disk where queue and message are durable",
     notes=(

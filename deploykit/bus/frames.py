@@ -172,7 +172,8 @@ class FrameReader:
     def feed(self, data: bytes) -> tuple[list[bytes], list[Received]]:
         """Take bytes in; give out receipt ids and other frames, each in order.
 
-        Receipts are apart because nothing depends on their order relative to messages, and they are many.
+        Receipts are apart because nothing depends on their order relative to messages, and they are many. Those that
+        follow an ERROR stay behind it among the frames: there they may mean less.
 
         Raises:
             ProtocolError: this connection cannot go on.
@@ -205,10 +206,10 @@ class FrameReader:
 
     def _parse(self, data: bytes, receipts: list[bytes], frames: list[Received]) -> int:
         """Take out whole frames; return where the rest begins, with `_need` and `_scan` set for it."""
-        position, end = 0, len(data)
+        position, end, told = 0, len(data), False
         scan, self._scan, self._need = self._scan, 0, 0
         while position < end:
-            if data[position] == 82:  # "R"
+            if data[position] == 82 and not told:  # "R"
                 match = _RECEIPT.match(data, position)
                 if match is not None:
                     receipts.append(match[1])
@@ -221,6 +222,7 @@ class FrameReader:
             scan = 0
             if not step:
                 return position
+            told = told or (bool(frames) and frames[-1].command == "ERROR")
             position = step
         return position
 

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 from urllib.parse import unquote
@@ -25,6 +26,7 @@ Settlement = Literal["nack", "republish", "dead-letter", "ack"]
 MAX_DESTINATION: Final = 512
 #: RabbitMQ's longest queue name, in bytes.
 MAX_NAME: Final = 255
+_END_OF_ID: Final = re.compile("['\"]|@@")
 
 
 def is_topic(destination: str) -> bool:
@@ -147,6 +149,8 @@ def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
     if intent.selector is not None:
         if not dialect.selectors:
             raise DialectError(f"{dialect.title} ignores selectors", "filter in the handler")
+        if not intent.selector.isprintable():  # a NUL or, on 1.0, a line end would end the header
+            raise DialectError(f"not an acceptable selector: {intent.selector[:80]!a}", "one line, printable")
         headers["selector"] = intent.selector
     if dialect.prefetch:
         headers[dialect.prefetch] = str(intent.prefetch)
@@ -190,9 +194,12 @@ def durable_end(dialect: Dialect, intent: Intent, *, version: str, client_id: st
 
 
 def crossed_the_end(dialect: Dialect, body: bytes) -> str | None:
-    """The id of the subscription whose message crossed its UNSUBSCRIBE, if an ERROR of this body says that."""
-    told, found, rest = body.decode("utf-8", "replace").partition(dialect.crossed or "\0")
-    return rest.partition("'")[0] if found and not told else None
+    """The id of the subscription whose UNSUBSCRIBE something crossed, if an ERROR of this body says that."""
+    told = body.decode("utf-8", "replace")
+    for beginning in dialect.ended:
+        if told.startswith(beginning):
+            return _END_OF_ID.split(told[len(beginning) :], maxsplit=1)[0]
+    return None
 
 
 def _named(template: Mapping[str, str], name: str, destination: str) -> dict[str, str]:

@@ -9,8 +9,11 @@ Rules:
 * the table is bounded: who publishes faster than the broker confirms waits, until his own deadline;
 * of these only `in_flight` are written and unconfirmed at a time, and a burst is written when half of them came back:
   RabbitMQ's own work per message grows with that number (44 microseconds at 256, 60 at 1000, 80 without a bound);
-* a message that seems to kill connections is sent alone, on connections that have just proved to work, so that neither
-  does it take the others with it nor is a bad line blamed on it; after `SUSPECT_LIMIT` connections it is given up.
+* what was out when connections were ended is sent one by one, on connections that have just proved to work, so that
+  neither does a message that kills them take the others with it nor is a bad line blamed on it; after `SUSPECT_LIMIT`
+  connections it is given up;
+* where the next one to the same destination ends a connection too, it is the destination: a queue that is full, on
+  which RabbitMQ hangs up for every message. What goes there fails at once for a while, and the others go on.
 """
 
 from __future__ import annotations
@@ -19,7 +22,6 @@ import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from time import monotonic
 from typing import Final
 
@@ -31,59 +33,8 @@ from deploykit.wire.frame import Frame
 SUSPECT_AFTER: Final = 2
 #: And after so many it is given up.
 SUSPECT_LIMIT: Final = 5
-
-
-class Receipt(Future[None]):
-    """The future of a message: ends with the broker's confirmation. It cannot be called back."""
-
-    def cancel(self) -> bool:
-        """Return False: what was taken is on its way."""
-        return False
-
-    def settle(self, error: BusError | None) -> None:
-        """End it."""
-        if error is None:
-            self.set_result(None)
-        else:
-            self.set_exception(error)
-
-
-class Batch:
-    """Waits for any number of messages at once: one lock for all of them, where a future each would cost more."""
-
-    __slots__ = ("_lock", "_open", "_settled", "outcomes")
-
-    def __init__(self) -> None:
-        self.outcomes: list[BusError | None] = []
-        self._settled = threading.Lock()  # held until the last one is settled
-        self._settled.acquire()
-        self._lock = threading.Lock()
-        self._open = 1  # one for the maker, who has not named all of them yet
-
-    def expect(self) -> Callable[[BusError | None], None]:
-        """Name one more message; return what is to be called with its outcome."""
-        index = len(self.outcomes)
-        self.outcomes.append(None)
-        with self._lock:
-            self._open += 1
-
-        def settle(error: BusError | None) -> None:
-            if error is not None:
-                self.outcomes[index] = error
-            self._one_less()
-
-        return settle
-
-    def wait(self, timeout: float) -> bool:
-        """All messages are named: wait until the last is settled; tell whether it is."""
-        self._one_less()
-        return self._settled.acquire(timeout=max(0.0, timeout))
-
-    def _one_less(self) -> None:
-        with self._lock:
-            self._open -= 1
-            if not self._open:
-                self._settled.release()
+#: The longest time that nothing is sent to a destination over which the broker ends connections, in seconds.
+SHUT: Final = 30.0
 
 
 class Outbound:
@@ -166,7 +117,10 @@ class Ledger:
         self._size = 0
         self._next_deadline = float("inf")
         self._careful = False
-        self._proved = False
+        self._careful_to = 0  # the last of the messages that were out when a connection was ended
+        self._proved = self._asked = False
+        #: Destination of a message that was given up -> connections ended since, and until when it is shut.
+        self._bad: dict[str, tuple[int, float]] = {}
         self._closed: BusError | None = None
 
     def __len__(self) -> int:
@@ -189,6 +143,13 @@ class Ledger:
         """Whether messages are sent one at a time, because one of them seems to end connections."""
         return self._careful
 
+    def needs_proof(self) -> bool:
+        """Tell, once a connection, that it has to prove that it works before anything is sent."""
+        if not self._careful or self._proved or self._asked:
+            return False
+        self._asked = True
+        return True
+
     # -- any thread --------------------------------------------------------------------------------------------
 
     def add(
@@ -208,12 +169,16 @@ class Ledger:
         The supervisor's own thread, which makes the room, must not wait for it: `may_wait=False`.
 
         Raises:
-            PublishError: no room in time.
+            PublishError: no room in time, or the broker has just ended connections over this destination.
             BusClosed: the bus is closed.
         """
         with self._lock:
             if self._closed is not None:
                 raise self._closed
+            if destination in self._bad:
+                if monotonic() < self._bad[destination][1]:
+                    raise _shut(destination)
+                self._careful = True
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
                 self._wait_for_room(deadline if may_wait else 0.0)
             seq = next(self._numbers)
@@ -266,7 +231,9 @@ class Ledger:
         """Whether a message is out unconfirmed, in careful mode; it ends when no suspect is left before `following`."""
         if next(iter(self._pending.values())) is not following:
             return True
-        self._careful = any(entry.losses for entry in self._pending.values())
+        self._careful = following.seq <= self._careful_to or any(
+            entry.losses or entry.destination in self._bad for entry in self._pending.values()
+        )
         return False
 
     def proved(self) -> None:
@@ -288,6 +255,9 @@ class Ledger:
                 settled.append(entry)
         if settled:
             self._counters.published += len(settled)
+            if self._bad:
+                for entry in settled:
+                    self._bad.pop(entry.destination, None)
             self._give_room(settled)
             for entry in settled:
                 entry.done(None)
@@ -332,28 +302,46 @@ class Ledger:
         Args:
             by_broker: it was the broker that ended a connection that worked; then the first message is under suspicion.
         """
-        given_up = None
         with self._lock:
-            first = next(iter(self._pending.values()), None)
-            if by_broker and first is not None and first.out:
-                first.losses += 1
-                self._careful = self._careful or first.losses >= SUSPECT_AFTER
-                if first.losses >= SUSPECT_LIMIT:
-                    given_up = self._pending.pop(first.seq)
-            self._unsent = deque(self._pending.values())
-            for entry in self._unsent:
+            given_up, held = self._blame() if by_broker else ([], [])
+            for entry in self._pending.values():
                 entry.out = False
+            for entry in (*given_up, *held):
+                del self._pending[entry.seq]
+            self._unsent = deque(self._pending.values())
             self._out = 0
-            self._full = self._proved = False
-        if given_up is not None:
+            self._full = self._proved = self._asked = False
+        self._fail(held, lambda entry: _shut(entry.destination))
+        if given_up:
             self._fail(
-                [given_up],
+                given_up,
                 lambda entry: PublishRefused(
                     f"the broker ended {entry.losses} connections when message {entry.id} to {entry.destination} "
                     f"was sent ({len(entry.frame.body)} bytes)",
                     "look at its size and headers, and at the broker's log; sending it again will not help",
                 ),
             )
+
+    def _blame(self) -> tuple[list[Outbound], list[Outbound]]:
+        """The broker ended a connection: suspect the first message that was out. Return what is given up: the message
+        itself, and what is not tried because it goes to the same destination."""
+        first = next(iter(self._pending.values()), None)
+        if first is None or not first.out:
+            return [], []
+        alone = self._careful and self._proved and self._out == 1
+        first.losses = max(first.losses, SUSPECT_AFTER if alone else 0) + 1
+        if first.losses >= SUSPECT_AFTER:
+            self._careful = True
+            self._careful_to = max(self._careful_to, *(entry.seq for entry in self._pending.values() if entry.out))
+        where = first.destination
+        if alone and where in self._bad:
+            ends = self._bad[where][0] + 1
+            self._bad[where] = (ends, monotonic() + min(SHUT, 2.0 ** min(ends - 1, 30)))
+            return [first], [one for one in self._pending.values() if one.destination == where and one is not first]
+        if first.losses < SUSPECT_LIMIT:
+            return [], []
+        self._bad[where] = (0, 0.0)
+        return [first], []
 
     def close(self, error: BusClosed) -> None:
         """Settle everything with `error`, and refuse what comes after."""
@@ -388,3 +376,10 @@ class Ledger:
                 self._full = False
             if self._waiting:
                 self._room.notify(len(entries))
+
+
+def _shut(destination: str) -> PublishError:
+    return PublishError(
+        f"the broker ends connections over what is sent to {destination}: nothing is, for a while",
+        "look at the broker's log (a queue that is full?); keep the message and send it again later",
+    )

@@ -5,6 +5,8 @@ Rules:
 * a subscription is sent again on each new connection, and counts once the broker has confirmed it there;
 * one that is refused is tried again after a growing pause; one that seems to end connections is tried later and alone,
   so that the others live;
+* an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
+  that it ends the connection for. What is confirmed after one counts when the connection has outlived it;
 * what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
 * everything that touches the table holds the supervisor's lock.
 """
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 #: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
 _SUSPECT_AFTER: Final = 2
+#: A connection that lives so much longer than an ERROR that names nothing was not ended for it, in seconds.
+_OUTLIVED: Final = 1.0
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 
 
@@ -84,6 +88,8 @@ class Roster:
         self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
         self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
         self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
+        self._accused: set[Subscription] = set()  # refused by an ERROR that names nothing, on this connection
+        self._doubtful_until = 0.0
         self._receipts = itertools.count(1)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -113,6 +119,8 @@ class Roster:
             connection = self._line.connection
             if connection is None or not connection.up:
                 return
+            if not subscription.active and subscription not in self._unconfirmed.values():
+                return  # the broker does not know it
             self._over[intent.id] = keeps_messages(intent)
             receipt, done = self._unsubscribe(connection, intent, {})
         with contextlib.suppress(BusError, FutureTimeout, CancelledError):
@@ -186,7 +194,7 @@ class Roster:
             self._line.renew(f"given up, so that {count} unsettled messages of an ended subscription go back")
 
     def _crossed(self, subscription: str, connection: Connection) -> None:
-        """A message of a subscription that is not here (any more): it crossed our UNSUBSCRIBE on the way."""
+        """Something of a subscription that is not here (any more) crossed our UNSUBSCRIBE on the way."""
         if self._over.get(subscription, True):
             self._counters.handed_back += 1
             self._give_back(connection, 1)
@@ -214,16 +222,16 @@ class Roster:
         with self._lock:
             return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
 
-    def _check_client_id(self, connection: Connection, intent: Intent) -> None:
-        """See to the client-id that durable subscriptions need on some brokers.
+    def _check_client_id(self, connection: Connection, intent: Intent) -> bool:
+        """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
 
         Raises:
             DialectError: there is none, and none can be chosen.
         """
         if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
-            return
+            return True
         if self._own_client_id:
-            return
+            return True
         if len(self._durable_names() | {intent.durable}) > 1:
             raise DialectError(
                 f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
@@ -231,26 +239,32 @@ class Roster:
             )
         if connection.client_id != intent.durable:
             self._line.renew("to tell the broker our client id")
+            return False
+        return True
 
     # -- connections come and go, under the lock -----------------------------------------------------------------
 
     def begin(self, connection: Connection) -> None:
         """A new connection: subscribe to everything."""
         self._unconfirmed.clear()
+        self._accused.clear()
+        self._doubtful_until = 0.0
         self._over.clear()
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
-    def lost(self, *, by_broker: bool) -> None:
-        """The connection is gone."""
-        for subscription in self._unconfirmed.values():
-            subscription.losses += by_broker
+    def lost(self, *, by_broker: bool) -> bool:
+        """The connection is gone; tell whether that seems to be a subscription's doing."""
+        suspects = {*self._unconfirmed.values(), *self._accused} if by_broker else set()
+        for subscription in suspects:
+            subscription.losses += 1
         self._unconfirmed.clear()
         for receipt in list(self._ended):
             if (ended := self._ended.pop(receipt, None)) is not None:
                 ended.cancel()
         for subscription in self._subscriptions.values():
             subscription.connection_lost()
+        return bool(suspects) and monotonic() < self._doubtful_until
 
     def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
         if subscription.losses >= _SUSPECT_AFTER:
@@ -269,7 +283,9 @@ class Roster:
     def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
         try:
             compiled = compile_subscription(connection.dialect, subscription.intent)
-            self._check_client_id(connection, subscription.intent)
+            if not self._check_client_id(connection, subscription.intent):
+                # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.
+                return
         except DialectError as error:
             self._refused(subscription, error)
             return
@@ -299,15 +315,26 @@ class Roster:
 
     def on_receipt(self, receipt: str, connection: Connection) -> bool:
         """A receipt; tell whether it was for a subscription."""
-        if (subscription := self._unconfirmed.pop(receipt, None)) is not None:
-            subscription.confirmed(connection.epoch)
-            self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
-            self._line.news()
+        if receipt in self._unconfirmed:
+            if (doubt := self._doubtful_until - monotonic()) > 0:
+                self._line.later(doubt, lambda: self._confirm(receipt, connection))
+            else:
+                self._confirm(receipt, connection)
             return True
         if (ended := self._ended.pop(receipt, None)) is not None:
             ended.set_result(None)
             return True
         return False
+
+    def _confirm(self, receipt: str, connection: Connection) -> None:
+        with self._lock:
+            subscription = self._unconfirmed.pop(receipt, None) if connection.up else None
+            if subscription is None:
+                return
+            self._accused.discard(subscription)
+            subscription.confirmed(connection.epoch)
+        self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
+        self._line.news()
 
     def on_message(self, frame: Received, connection: Connection) -> None:
         """A MESSAGE: put it into its subscription's queue."""
@@ -346,8 +373,11 @@ class Roster:
             return True
         with self._lock:
             subscription = self._unconfirmed.pop(receipt, None)
-            if subscription is None and not receipt and len(self._unconfirmed) == 1 and alone:
-                _, subscription = self._unconfirmed.popitem()
+            if not receipt and self._unconfirmed:
+                self._doubtful_until = self._doubtful_until or monotonic() + _OUTLIVED
+                if len(self._unconfirmed) == 1 and alone:
+                    _, subscription = self._unconfirmed.popitem()
+                    self._accused.add(subscription)
             if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
                 # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
                 # what we publish there, and confirm what goes nowhere: everything begins anew.

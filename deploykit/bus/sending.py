@@ -32,7 +32,8 @@ class Writer:
         self._dialect = dialect
         self._rule = rule
         self._heads: dict[tuple[str, bool], str] = {}
-        self._checked = dialect.reserved.union(NUMERIC)
+        self._numeric = {**dict.fromkeys(dialect.numeric, 10**15), **NUMERIC}
+        self._checked = dialect.reserved.union(self._numeric, {"reply-to"} if dialect.reply_to else ())
 
     def send(self, entry: Outbound) -> bytes:
         """Write one SEND, its receipt asked for.
@@ -72,9 +73,15 @@ class Writer:
         wrong = sorted(self._dialect.reserved.intersection(headers))
         wrong += [
             name
-            for name, most in NUMERIC.items()
+            for name, most in self._numeric.items()
             if name in headers and not (_NUMBER.fullmatch(headers[name]) and int(headers[name]) <= most)
         ]
+        reply_to = headers.get("reply-to", "")
+        if self._dialect.reply_to and reply_to.startswith("/") and not reply_to.startswith(self._dialect.reply_to):
+            raise PublishRefused(
+                f"message {entry.id!a} to {entry.destination}: {self._dialect.title} does not know its reply-to",
+                f"begin it with one of {' '.join(self._dialect.reply_to)}",
+            )
         if wrong:
             raise PublishRefused(
                 f"message {entry.id!a} to {entry.destination}: {self._dialect.title} takes no such header {wrong[0]}",

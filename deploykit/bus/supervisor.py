@@ -262,10 +262,8 @@ class Supervisor:
         self._recycle = ""
         self.problem = self.hopeless = None
         with self._lock:
-            self.connection = connection
             self.roster.begin(connection)
-            if self._ledger.careful:
-                connection.round_trip(_PROOF)
+            self.connection = connection  # from here on other threads write to it: subscriptions are before messages
         self._set_state(State.CONNECTED)
         logger.info(
             "connected to %s: %s, STOMP %s, beats %s",
@@ -298,6 +296,8 @@ class Supervisor:
 
         confirmed, progress = self._counters.published, monotonic()
         while True:
+            if self._ledger.needs_proof():
+                connection.round_trip(_PROOF)
             connection.turn(monotonic() + 1.0)
             now = monotonic()
             if self._recycle:
@@ -319,7 +319,7 @@ class Supervisor:
         return False
 
     def _lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
-        connection.up = False
+        connection.give_up()
         if self._bye_sent:
             raise Interrupted  # the broker took its leave without the receipt
         self._counters.losses += 1
@@ -328,8 +328,8 @@ class Supervisor:
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            self.roster.lost(by_broker=by_broker)
-        self._ledger.connection_lost(by_broker=by_broker)
+            by_subscription = self.roster.lost(by_broker=by_broker)
+        self._ledger.connection_lost(by_broker=by_broker and not by_subscription)
         self._set_state(State.CONNECTING)
         self._tell(Lost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
         if self._drain_until is not None:

@@ -168,6 +168,28 @@ def test_a_broker_that_dies_between_send_and_receipt_gets_the_message_again_with
         assert bus.counters.resent == 20
 
 
+def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_the_next(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running(fast(broker.address)) as bus:
+        next_unsent, lost, written = bus._ledger.next_unsent, bus._ledger.connection_lost, threading.Event()
+
+        def slowly() -> object:
+            if threading.current_thread() is threading.main_thread():
+                broker.faults.drop()
+                written.wait(1)  # for the supervisor to have noticed
+            return next_unsent()
+
+        def noticed(*, by_broker: bool) -> None:
+            lost(by_broker=by_broker)
+            written.set()
+
+        monkeypatch.setattr(bus._ledger, "next_unsent", slowly)
+        monkeypatch.setattr(bus._ledger, "connection_lost", noticed)
+        bus.publish("/queue/q", text("x"), timeout=10)
+        assert written.is_set()
+
+
 def test_a_receipt_that_never_comes_is_an_error_in_time(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         broker.faults.withhold_receipts()
@@ -898,6 +920,22 @@ class FloodServer(PoisonServer):
                     b"MESSAGE\nsubscription:deploykit-1\nmessage-id:%d\nack:%d\ndestination:/queue/q\n"
                     b"content-length:%d\n\n%s\x00" % (n, n, len(body), body)
                 )
+
+
+class WordyServer(PoisonServer):
+    """Puts more into a RECEIPT than it has to."""
+
+    def _answer(self, peer: socket.socket, frame: bytes) -> None:
+        if b"\nreceipt:" in frame:
+            receipt = frame.partition(b"\nreceipt:")[2].partition(b"\n")[0]
+            peer.sendall(b"RECEIPT\ncontent-length:0\nreceipt-id:" + receipt + b"\n\n\x00")
+        else:
+            super()._answer(peer, frame)
+
+
+def test_a_receipt_with_more_headers_confirms_like_any_other() -> None:
+    with WordyServer(b"\xff never") as server, running(fast(server.address)) as bus:
+        bus.publish("/queue/q", text("x"))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_frames_and_receipts_come_out_in_order_and_whole() -> None:
     assert frames[1].headers == {"x": "1"}
 
 
+def test_a_receipt_after_an_error_stays_behind_it() -> None:
+    receipts, frames = read(RECEIPTS + b"ERROR\nmessage:not_found\n\n\0" + RECEIPTS)
+    assert receipts == [b"7", b"x-8"]
+    assert [frame.headers for frame in frames] == [{"message": "not_found"}, {"receipt-id": "7"}, {"receipt-id": "x-8"}]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50])
 def test_slicing_changes_nothing(size: int) -> None:
     data = (MESSAGE + RECEIPTS + PLAIN) * 3

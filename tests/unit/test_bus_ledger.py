@@ -8,7 +8,8 @@ import time
 import pytest
 
 from deploykit.bus.events import Counters
-from deploykit.bus.ledger import SUSPECT_LIMIT, Batch, Ledger, Outbound
+from deploykit.bus.ledger import SHUT, SUSPECT_LIMIT, Ledger, Outbound
+from deploykit.bus.receipt import Batch
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
@@ -23,9 +24,17 @@ class Book:
         )
         self.outcomes: dict[str, BusError | None] = {}
 
-    def add(self, name: str, *, deadline: float = float("inf"), body: bytes = b"", may_wait: bool = True) -> None:
+    def add(
+        self,
+        name: str,
+        *,
+        to: str = "/queue/q",
+        deadline: float = float("inf"),
+        body: bytes = b"",
+        may_wait: bool = True,
+    ) -> None:
         self.ledger.add(
-            "/queue/q",
+            to,
             Frame({}, body),
             id=name,
             persistent=True,
@@ -147,19 +156,78 @@ def test_closing_settles_everything_and_refuses_what_comes_after() -> None:
 def test_a_suspect_is_sent_alone_and_given_up_after_so_many_connections() -> None:
     book = Book()
     for name in ("poison", "b", "c"):
-        book.add(name)
+        book.add(name, to=f"/queue/{name}")
     sizes = []
     for _ in range(SUSPECT_LIMIT):
         if book.ledger.careful:
             assert book.write() == [], "not before the connection has proved to work"
+            assert (book.ledger.needs_proof(), book.ledger.needs_proof()) == (True, False)
         book.ledger.proved()
         sizes.append(len(book.write()))
         book.ledger.connection_lost(by_broker=True)
     assert sizes == [3, 3, 1, 1, 1]
     assert isinstance(book.outcomes["poison"], PublishRefused)
+    assert book.ledger.in_flight == 0
     book.ledger.proved()
-    rest = book.write()
-    assert names(rest) == ["b", "c"]
+    for name in ("b", "c"):  # they were out when connections ended, so they are looked at, too
+        rest = book.write()
+        assert names(rest) == [name]
+        book.confirm(rest)
+
+
+def test_all_that_was_out_is_sent_one_by_one_or_each_innocent_would_cost_connections() -> None:
+    book = Book(window=1000, in_flight=256)
+    for n in range(300):
+        book.add(f"{'poison ' * (n in (100, 200))}{n}", to=f"/queue/{n}")
+    connections = 0
+    while len(book.ledger) and connections < 100:
+        book.ledger.proved()
+        while (written := book.write()) and not any("poison" in name for name in names(written)):
+            book.confirm(written)
+        connections += bool(written)
+        book.ledger.connection_lost(by_broker=bool(written))
+    assert connections == 2 + 3 + 3  # two before anything is suspected, and three for each
+    assert sum(outcome is None for outcome in book.outcomes.values()) == 298
+
+
+def test_a_destination_over_which_every_connection_ends_is_shut_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("deploykit.bus.ledger.monotonic", lambda: now)
+    book = Book()
+
+    def kill() -> None:
+        book.ledger.proved()
+        while (written := book.write()) and written[0].destination != "/queue/full":
+            book.confirm(written)
+        book.ledger.connection_lost(by_broker=True)
+
+    for n in range(50):
+        book.add(f"full-{n}", to="/queue/full")
+        book.add(f"free-{n}", to="/queue/free")
+    for _ in range(SUSPECT_LIMIT + 1):
+        kill()
+    assert isinstance(book.outcomes["full-0"], PublishRefused)
+    assert isinstance(book.outcomes["full-1"], PublishRefused)
+    assert all(type(book.outcomes[f"full-{n}"]) is PublishError for n in range(2, 50))
+    with pytest.raises(PublishError, match="/queue/full"):
+        book.add("later", to="/queue/full")
+    book.ledger.proved()
+    while written := book.write():
+        book.confirm(written)
+    assert all(book.outcomes[f"free-{n}"] is None for n in range(50))
+    assert not book.ledger.careful
+    now = SHUT + 1
+    book.add("x", to="/queue/full")
+    kill()
+    assert isinstance(book.outcomes["x"], PublishRefused)
+    now = 2 * SHUT + 2
+    book.add("y", to="/queue/full")
+    book.ledger.proved()
+    book.confirm(book.write())
+    book.add("z", to="/queue/full")
+    assert names(book.write()) == ["z"]
+    assert book.outcomes["y"] is None
+    assert not book.ledger.careful, "it works again"
 
 
 def test_an_innocent_first_message_is_cleared_and_the_next_one_suspected() -> None:

@@ -11,7 +11,7 @@ import pytest
 from deploykit.bus.connection import Connection
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.dialect import ACTIVEMQ, EMBEDDED, RABBITMQ, Dialect
-from deploykit.bus.events import Counters, Event, SubscriptionRefused
+from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.bus.frames import Received
 from deploykit.bus.intent import Compiled, Intent
 from deploykit.bus.roster import Roster
@@ -145,6 +145,75 @@ def test_a_subscription_that_the_broker_ends_makes_the_connection_new() -> None:
     assert "queue deleted" in table.renewals[0]
 
 
+def test_rabbitmq_confirms_the_subscription_it_ends_the_connection_for() -> None:
+    """ERROR, the receipt of the refused one, the end: so it is for a queue or exchange that is missing or denied."""
+    table = Table(Wire())
+    bad, good = table.add("/amq/queue/missing"), table.add("/queue/good")
+    for _ in range(2):
+        assert not table.roster.on_error(Received("ERROR", {"message": "not_found"}), "no", table.present, alone=True)
+        table.roster.on_receipt(table.sent[0][1], table.present)
+        assert not any(isinstance(event, Subscribed) for event in table.events)
+        wire = table.again()
+    assert wire.sent == []  # one after the other from here on; first the good one
+    table.timers.pop()()
+    assert [destination for destination, _ in wire.sent] == ["/queue/good"]
+    table.roster.on_receipt(wire.sent[0][1], table.present)
+    for _ in range(2):
+        table.timers.pop()()
+        assert table.sent[-1][0] == "/amq/queue/missing"
+        assert table.roster.on_error(Received("ERROR", {"message": "not_found"}), "no", table.present, alone=True)
+        wire = table.again()
+        assert [destination for destination, _ in wire.sent] == ["/queue/good"]
+        table.roster.on_receipt(wire.sent[0][1], table.present)
+    assert (bad.losses, good.losses, good.active) == (4, 0, True)
+
+
+def test_a_confirmation_after_an_error_counts_when_the_connection_has_outlived_it() -> None:
+    table = Table(Wire())
+    one, two = table.add("/queue/one"), table.add("/queue/two")
+    assert not table.roster.on_error(Received("ERROR", {"message": "?"}), "?", table.present, alone=True)
+    for _, receipt in table.sent:
+        table.roster.on_receipt(receipt, table.present)
+    assert [one.active, two.active] == [False, False]
+    for timer in table.timers:
+        timer()
+    assert [one.active, two.active] == [True, True]
+
+
+def test_a_loss_that_is_a_subscriptions_doing_is_known_as_that() -> None:
+    table = Table(Wire())
+    table.add("/queue/one")
+    assert not table.roster.lost(by_broker=True)  # without a word: it may have been a message
+    table.roster.begin(table.present)
+    assert table.roster.on_error(Received("ERROR", {"message": "no"}), "no", table.present, alone=True)
+    assert table.roster.lost(by_broker=True)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "There is no current subscription with tag 'T_{}'.",
+        'Message with id "T_{}@@session-2@@1" has no subscription',
+        "UNSUBSCRIBE must refer to an existing subscription.\nSubscription to \"id='{}'\" not found.\n",
+    ],
+)
+def test_an_error_about_a_subscription_that_has_ended_blames_no_other(body: str) -> None:
+    table = Table(Wire())
+    new = table.add("/queue/new")
+    error = Received("ERROR", {"message": "not found"}, body.format("deploykit-1").encode())
+    assert table.roster.on_error(error, "not found", table.present, alone=True)
+    assert new.problem is None
+    assert len(table.renewals) == 1  # what it had in hand would stay with the connection
+
+
+def test_what_the_broker_refused_is_not_ended_there() -> None:
+    table = Table(Wire())
+    one = table.add("/queue/one")
+    table.roster.on_error(Received("ERROR", {"message": "no"}), "no", table.present, alone=True)
+    table.roster.remove(one, timeout=5)
+    assert [what for what, _ in table.sent] == ["/queue/one"]
+
+
 @pytest.mark.parametrize(("dialect", "renewals"), [(RABBITMQ, 1), (EMBEDDED, 0), (ACTIVEMQ, 0)])
 def test_a_message_for_nobody_goes_back_in_the_brokers_own_way(dialect: Dialect, renewals: int) -> None:
     table = Table(Wire(dialect))
@@ -158,6 +227,7 @@ def test_one_durable_name_is_a_client_id_and_two_need_one_of_their_own() -> None
     table.add("/topic/a", durable="one")
     assert table.roster.client_id() == "one"
     assert table.renewals  # the present connection does not say so
+    assert table.sent == []  # so ActiveMQ would keep the subscription for a client id of its own making
     with pytest.raises(DialectError, match="client_id"):
         table.add("/topic/b", durable="two")
     own = Table(Wire(ACTIVEMQ, client_id="me"), client_id="me")

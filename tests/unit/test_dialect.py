@@ -160,6 +160,9 @@ def test_a_selector_is_refused_where_it_would_be_ignored() -> None:
     for where in (RABBITMQ, EMBEDDED, GENERIC):
         with pytest.raises(DialectError, match="selector"):
             compile_subscription(where, intent(selector="a = 1"))
+    for text in ("a = 1\nack:auto", "a\0", "a = '\udcff'"):
+        with pytest.raises(DialectError, match="selector"):
+            compile_subscription(ACTIVEMQ, intent(selector=text))
 
 
 def test_activemq_on_1_0_cannot_delete_a_durable_subscription_under_another_client_id() -> None:

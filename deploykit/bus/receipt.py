@@ -1,0 +1,62 @@
+"""How a caller waits for the outcome of messages: one, as a future, or many at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from deploykit.errors import BusError
+
+
+class Receipt(Future[None]):
+    """The future of a message: ends with the broker's confirmation. It cannot be called back."""
+
+    def cancel(self) -> bool:
+        """Return False: what was taken is on its way."""
+        return False
+
+    def settle(self, error: BusError | None) -> None:
+        """End it."""
+        if error is None:
+            self.set_result(None)
+        else:
+            self.set_exception(error)
+
+
+class Batch:
+    """Waits for any number of messages at once: one lock for all of them, where a future each would cost more."""
+
+    __slots__ = ("_lock", "_open", "_settled", "outcomes")
+
+    def __init__(self) -> None:
+        self.outcomes: list[BusError | None] = []
+        self._settled = threading.Lock()  # held until the last one is settled
+        self._settled.acquire()
+        self._lock = threading.Lock()
+        self._open = 1  # one for the maker, who has not named all of them yet
+
+    def expect(self) -> Callable[[BusError | None], None]:
+        """Name one more message; return what is to be called with its outcome."""
+        index = len(self.outcomes)
+        self.outcomes.append(None)
+        with self._lock:
+            self._open += 1
+
+        def settle(error: BusError | None) -> None:
+            if error is not None:
+                self.outcomes[index] = error
+            self._one_less()
+
+        return settle
+
+    def wait(self, timeout: float) -> bool:
+        """All messages are named: wait until the last is settled; tell whether it is."""
+        self._one_less()
+        return self._settled.acquire(timeout=max(0.0, timeout))
+
+    def _one_less(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._settled.release()

@@ -1,0 +1,117 @@
+"""What RabbitMQ and ActiveMQ say no to, while other things go on: who is told, and who is left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from deploykit.bus import Delivery
+from deploykit.bus.events import BrokerError, PublishFailed, SubscriptionRefused
+from deploykit.errors import DialectError, PublishRefused
+from tests.brokers.rabbitmq import RabbitMQ
+from tests.brokers.server import BrokerServer
+from tests.support.bus import Collector, Events, bus_threads, eventually, fast, running, text
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def forbid(broker: RabbitMQ, user: str, but: str) -> None:
+    """Let a user configure, write and read only what matches."""
+    what = f'<<"{but}">>, ' * 3
+    broker.evaluate(f'rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"/">>, {what}<<"test">>)')
+
+
+@pytest.mark.rabbitmq
+@pytest.mark.parametrize("bad", ["/amq/queue/missing", "/exchange/missing/key", "/queue/denied"])
+def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_nothing(
+    new_rabbitmq: Callable[..., RabbitMQ], bad: str
+) -> None:
+    """It says ERROR, then confirms the very subscription, then closes."""
+    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
+    forbid(broker, "low", "good.*|amq.default")
+    events, collector = Events(), Collector()
+    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}"), on_event=events) as bus:
+        refused = bus.subscribe(bad, collector)
+        good = [bus.subscribe(f"/queue/good{number}", collector) for number in range(3)]
+        for number in range(300):
+            bus.publish(f"/queue/good{number % 3}", text(str(number)), timeout=60)
+        eventually(lambda: all(one.active for one in good))
+        eventually(lambda: len(set(collector.bodies)) == 300)
+        eventually(lambda: refused.losses >= 3)
+        eventually(lambda: all(one.active for one in good))
+        assert not refused.active
+        assert refused.problem is not None
+    assert events.of(PublishFailed) == []
+
+
+@pytest.mark.rabbitmq
+def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
+    new_rabbitmq: Callable[..., RabbitMQ],
+) -> None:
+    """It may forbid a destination to a user; and it hangs up for each message to a queue that is full and says so."""
+    broker = new_rabbitmq(more_users={"low": "lowpw"}).start()
+    forbid(broker, "low", "(free|full).*|amq.default")
+    broker.evaluate(
+        'rabbit_policy:set(<<"/">>, <<"full">>, <<"^full">>, '
+        '[{<<"max-length">>, 2}, {<<"overflow">>, <<"reject-publish">>}], 0, <<"queues">>, <<"test">>)'
+    )
+    with running(fast(f"stomp://low:lowpw@127.0.0.1:{broker.port}")) as bus:
+        for _ in range(2):
+            bus.publish("/queue/full", text("x"))
+        futures = {}
+        for n in range(600):
+            where = "denied" if n % 150 == 149 else "full" if n % 4 == 1 else "free"
+            futures[n, where] = bus.publish_soon(f"/queue/{where}", text("x"), timeout=120)
+        outcomes = {(n, where): future.exception() for (n, where), future in futures.items()}
+        assert [n for (n, where), outcome in outcomes.items() if where == "free" and outcome is not None] == []
+        assert [n for (n, where), outcome in outcomes.items() if where != "free" and outcome is None] == []
+        assert bus.counters.losses < 30
+        bus.publish("/queue/free", text("x"), timeout=30)
+
+
+@pytest.mark.rabbitmq
+def test_what_rabbitmq_answers_with_an_error_that_names_nothing_is_refused_at_once(
+    rabbitmq: RabbitMQ, unique_name: str
+) -> None:
+    queue, events = f"/queue/{unique_name}", Events()
+    with running(fast(rabbitmq.address), on_event=events) as bus:
+        for header in ({"reply-to": "/foo/x"}, {"x-message-ttl": "soon"}, {"x-max-length": "-1"}):
+            with pytest.raises(PublishRefused, match=next(iter(header))):
+                bus.publish(queue, text("x", **header))
+        with pytest.raises(DialectError):
+            bus.publish("/temp-queue/x", text("x"))
+        for reply_to in ("/temp-queue/x", "/queue/x", "someone"):
+            bus.publish(queue, text("x", **{"reply-to": reply_to}))
+    assert events.of(BrokerError) == []
+
+
+def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_one(
+    real_broker: BrokerServer, unique_name: str
+) -> None:
+    """RabbitMQ says ERROR to its late acknowledgement, and would keep the message as long as the connection lives."""
+    queue, events = f"/queue/{unique_name}", Events()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_: Delivery) -> None:
+        begun.set()
+        go_on.wait(60)
+
+    with real_broker.connect() as stranger:
+        stranger.publish(queue, b"without an id")
+    with running(fast(real_broker.address), on_event=events) as bus:
+        threads = set(bus_threads())
+        one = bus.subscribe(queue, slow)
+        assert begun.wait(30)
+        one.unsubscribe(timeout=0.05)
+        other = bus.subscribe(f"/queue/{unique_name}.other", Collector())
+        go_on.set()
+        assert other.wait_active(30)
+        other.unsubscribe()
+        collector = Collector()
+        bus.subscribe(queue, collector)
+        collector.wait(1)
+        bus.subscribe(f"/queue/{unique_name}.third", Collector()).wait_active(30)
+        assert events.of(SubscriptionRefused) == []
+        eventually(lambda: len(set(bus_threads()) - threads) == 2, "the slow handler's worker ends")
