@@ -113,7 +113,7 @@ def test_a_report_that_was_lost_is_asked_for_again(node: Node, monkeypatch: pyte
     """The agent is real; its first report is dropped on the way, as when the broker restarts under the asker."""
     monkeypatch.setattr(coordinator, "_ASK_AGAIN", 1.0)
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
         asker = asking(node)
         believed = asker._report_in

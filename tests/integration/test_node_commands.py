@@ -79,7 +79,7 @@ def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> N
 
 def test_status_tells_refs_and_the_live_release(node: Node) -> None:
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         request = node.request("v1", node.origin.push(tag="v1"))
         node.send(request)
         report = node.report_on(request)
@@ -114,7 +114,7 @@ def test_a_deploy_without_a_broker_says_so_at_once_and_asks_nobody(node: Node) -
 def test_who_waits_longer_than_a_command_may_live_is_not_refused_for_it(node: Node) -> None:
     node.origin.push(tag="v1")
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         # The agent reports with the node's key; the operator's settings sign with the operator's.
         done = run(
             "deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "7200", "-c", str(settings_file(node))
