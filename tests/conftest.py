@@ -5,6 +5,8 @@ No example has a deadline: how long one takes says how busy the machine is.
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 from tests.support.needs import in_ci
@@ -15,3 +17,13 @@ settings.register_profile("explore", deadline=None)
 # A run that lands or blocks a change must not hang on chance; a developer's machine and `nox -s sweep` look for more.
 settings.register_profile("repeat", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("repeat" if in_ci() else "explore")
+
+
+def pytest_configure() -> None:
+    """Let what tests start be interrupted, however they were started themselves.
+
+    A shell starts what is to run in the background, and `nohup` anything, with SIGINT ignored, and whatever is started
+    from there inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

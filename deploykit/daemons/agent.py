@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Self
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, Event
@@ -150,7 +151,7 @@ class Agent:
             )
         ]
 
-    def __enter__(self) -> Agent:
+    def __enter__(self) -> Self:
         self._mirroring.start()
         try:
             self._bus.start()

@@ -19,6 +19,9 @@ from deploykit.testing.proxy import FaultProxy
 
 _TAG = "deploykit-demo-1"
 _BROKER_SECONDS = 10.0
+#: How much longer one of two pushes may take because this machine is busy. A hook that waited for a broker would take
+#: the 10 s in which a message must be confirmed.
+_NOISE = 5.0
 _SCRIPT = """#!/bin/sh
 # Runs for {name}: gets "-t TAG" and DEPLOYKIT_* variables.
 echo "{name} $* site=$DEPLOYKIT_SITE commit=$DEPLOYKIT_COMMIT" >> "{trace}"
@@ -211,9 +214,8 @@ class Story:
         done, branch = self._git_push()
         self._figures["git push, broker dead"] = done.seconds
         self._tell.event("developer", f"git push {branch}: {self._hook_line(done)}")
-        # Both pushes do the same git work; a second covers this machine's noise, and a hook that waits for a
-        # broker would take many.
-        quick = done.code == 0 and done.seconds < self._figures["git push, broker up"] + 1.0
+        # Both pushes do the same git work.
+        quick = done.code == 0 and done.seconds < self._figures["git push, broker up"] + _NOISE
         self._claim("a push without a broker returns at once", quick, f"exit code {done.code}", done.seconds)
         kept = sum(1 for p in (self._stage.root / "spool-hub").rglob("*") if p.is_file() and self._holds_event(p))
         self._claim("its event waits on disk", kept > 0, f"{kept} record in the spool names it")

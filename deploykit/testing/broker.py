@@ -40,7 +40,7 @@ from deploykit.testing.broker_state import BrokerLimits, Message
 from deploykit.testing.broker_store import BrokerStore
 from deploykit.testing.fault_state import FaultState
 from deploykit.testing.faults import FaultSwitches
-from deploykit.testing.listening import port_error, require_loopback
+from deploykit.testing.listening import hold_port, port_error, require_loopback
 from deploykit.testing.stomp_frames import FrameLimits, StompFrame
 
 __all__ = ["BrokerLimits", "BrokerStats", "EmbeddedBroker", "FaultSwitches", "FrameLimits", "StompFrame"]
@@ -70,7 +70,7 @@ class EmbeddedBroker:
 
     Args:
         host: address to listen on; one that is not loopback needs `allow_remote`.
-        port: 0 picks a free one, which a later `start` of the same object uses again.
+        port: 0 picks a free one, which a later `start` of the same object uses again and nobody else is given.
         users: login -> passcode; None lets everybody in.
         data: directory in which durable subscriptions and persistent messages outlive the process.
         tls: a server context; the port then speaks TLS only.
@@ -138,6 +138,7 @@ class EmbeddedBroker:
             raise
         try:
             try:
+                self._port = self._port or hold_port(self.host, self)
                 self._port = await engine.listen(self.host, self._port, self._tls)
             except OSError as error:
                 raise port_error(self.host, self._port, error) from error

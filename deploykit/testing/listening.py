@@ -1,9 +1,12 @@
-"""Where the servers of `deploykit.testing` may listen, and what to say when they cannot."""
+"""Where the servers of `deploykit.testing` may listen, what to say when they cannot, and ports that stay theirs."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import os
+import socket
+import weakref
 
 from deploykit.errors import UsageError
 
@@ -36,3 +39,26 @@ def port_error(host: str, port: int, error: OSError) -> UsageError:
         return UsageError(f"port {port} on {host} needs privileges", "choose a port above 1023")
     reason = error.strerror or str(error)
     return UsageError(f"cannot listen on {host} port {port}: {reason}", "choose an address of this machine")
+
+
+def hold_port(host: str, owner: object) -> int:
+    """Take a free port of an address and keep it while `owner` lives; return it, or 0 where `host` is a name.
+
+    It is bound and never listened on, so connections to it are refused, the owner's own server may listen there as
+    often as it likes, and the kernel gives it to nobody else in between.
+
+    Raises:
+        OSError: the address is not one of this machine's.
+    """
+    try:
+        family = socket.AF_INET6 if ipaddress.ip_address(host).version == 6 else socket.AF_INET
+    except ValueError:
+        return 0
+    with socket.socket(family, socket.SOCK_STREAM) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        held.bind((host, 0))
+        port: int = held.getsockname()[1]
+        weakref.finalize(owner, os.close, held.detach())
+    return port

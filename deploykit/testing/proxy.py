@@ -22,7 +22,7 @@ from typing import Literal, Self
 from attrs import frozen
 
 from deploykit.errors import UsageError
-from deploykit.testing.listening import port_error, require_loopback
+from deploykit.testing.listening import hold_port, port_error, require_loopback
 from deploykit.testing.loop_thread import LoopThread
 from deploykit.testing.proxy_link import Conditions, Direction, Link, Side, SideName
 
@@ -51,7 +51,7 @@ class FaultProxy:
         target_port: where the broker listens.
         target_host: on which host.
         host: address to listen on; one that is not loopback needs `allow_remote`.
-        port: 0 picks a free one.
+        port: 0 picks a free one, which nobody else is given while it is closed.
         allow_remote: listen on `host` even if others can reach it.
 
     Raises:
@@ -206,6 +206,7 @@ class FaultProxy:
         if self._server is not None:
             return
         try:
+            self._port = self._port or hold_port(self.host, self)
             self._server = await asyncio.start_server(self._serve, self.host, self._port)
         except OSError as error:
             raise port_error(self.host, self._port, error) from error

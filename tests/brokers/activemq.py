@@ -82,7 +82,7 @@ class ActiveMQ(BrokerServer):
         login: str = "deploy",
         more_users: Mapping[str, str] | None = None,
         client_certs: bool = False,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
         memory_limit: str = "64 mb",
     ) -> None:
         super().__init__(login=login, more_users=more_users, client_certs=client_certs, start_timeout=start_timeout)

@@ -19,8 +19,11 @@ from pathlib import Path
 
 from tests.brokers import reaper
 
-HARD_BOUND = 3600.0
-"""Seconds after which the watchman ends every server of this test process, even if the tests still hang on."""
+HARD_BOUND = 4 * 3600.0
+"""Seconds after which the watchman ends every server of this test process, even if the tests still hang on.
+
+A slow machine takes more than an hour for all of them, and needs its brokers to the end.
+"""
 
 
 class PortLease:

@@ -36,7 +36,7 @@ class RabbitMQ(BrokerServer):
         login: str = "deploy",
         more_users: Mapping[str, str] | None = None,
         client_certs: bool = False,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         super().__init__(login=login, more_users=more_users, client_certs=client_certs, start_timeout=start_timeout)
         self.dist_port = self._lease_port()
@@ -45,7 +45,7 @@ class RabbitMQ(BrokerServer):
         self._cookie = secrets.token_hex(16)
         self._epmd: subprocess.Popen[bytes] | None = None
 
-    def set_memory_alarm(self, on: bool, *, timeout: float = 15.0) -> None:
+    def set_memory_alarm(self, on: bool, *, timeout: float = 60.0) -> None:
         """Raise or clear the memory alarm, and return when the broker says so.
 
         While it is on RabbitMQ stops reading from connections that publish: it still answers the first frame that a
@@ -81,7 +81,7 @@ class RabbitMQ(BrokerServer):
             ],
             input=f"{expression}.\n".encode(),
             capture_output=True,
-            timeout=20,
+            timeout=60,
             check=False,
             env={"PATH": "/usr/bin:/bin", "HOME": str(self.directory)},
         )
@@ -167,7 +167,7 @@ class RabbitMQ(BrokerServer):
             [str(needs("epmd", package="erlang-base")), "-port", str(self.epmd_port), "-address", "127.0.0.1"],
             {"PATH": "/usr/bin:/bin", "HOME": str(self.directory)},
         )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.epmd_port), timeout=1).close()
@@ -181,7 +181,7 @@ class RabbitMQ(BrokerServer):
     def _end_everything(self) -> None:
         super()._end_everything()
         if self._epmd is not None:
-            self._epmd.wait(10)
+            self._epmd.wait(30)
             self._epmd = None
 
 

@@ -39,7 +39,7 @@ class RawStomp:
     """One connection. Use as a context manager."""
 
     def __init__(
-        self, port: int, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, timeout: float = 10.0
+        self, port: int, *, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None, timeout: float = 30.0
     ) -> None:
         self.timeout = timeout
         self._buffer = b""

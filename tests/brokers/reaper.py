@@ -54,7 +54,7 @@ def signal_marked(mark: str, number: signal.Signals) -> None:
             os.close(held)
 
 
-def end_marked(mark: str, *, grace: float = 0.0, bound: float = 10.0) -> list[int]:
+def end_marked(mark: str, *, grace: float = 0.0, bound: float = 30.0) -> list[int]:
     """End every process with this mark: TERM and `grace` seconds if given, then KILL. Return what is still alive."""
     if grace > 0:
         signal_marked(mark, signal.SIGTERM)

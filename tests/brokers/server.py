@@ -43,7 +43,7 @@ class BrokerServer(ABC):
     """
 
     kind: ClassVar[str]
-    stop_timeout: ClassVar[float] = 20.0
+    stop_timeout: ClassVar[float] = 60.0
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class BrokerServer(ABC):
         login: str = "deploy",
         more_users: Mapping[str, str] | None = None,
         client_certs: bool = False,
-        start_timeout: float = 60.0,
+        start_timeout: float = 120.0,
     ) -> None:
         self.login = login
         self.passcode = secrets.token_hex(12)
@@ -125,7 +125,7 @@ class BrokerServer(ABC):
         except subprocess.TimeoutExpired:
             late = True
             process.kill()
-            process.wait(10)
+            process.wait(30)
         tail = self.log_tail()
         self._end_everything()
         if late:
@@ -136,7 +136,7 @@ class BrokerServer(ABC):
         if self._process is None:
             raise BrokerFailed(f"{self.kind} does not run")
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(30)
         self._process = None
         self._end_everything()
 
@@ -179,7 +179,7 @@ class BrokerServer(ABC):
         login: str | None = None,
         passcode: str | None = None,
         tls: bool = False,
-        timeout: float = 10.0,
+        timeout: float = 30.0,
         **headers: str,
     ) -> RawStomp:
         """Return a raw connection that is logged in (`RawStompError` if refused)."""
@@ -270,7 +270,7 @@ class BrokerServer(ABC):
     def _end_everything(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(30)
             self._process = None
         if left := end_marked(self.mark):
             raise BrokerFailed(f"{self.kind}: processes {left} could not be ended")

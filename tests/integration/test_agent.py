@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +21,8 @@ from deploykit.settings import SiteSettings
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import encode
 from deploykit.wire.signature import body_digest, sign
-from tests.support.node import NODE, SHOP, Node, git
+from tests.support.bus import eventually
+from tests.support.node import NODE, SHOP, Node, NodeAgent, git
 
 SCRIPTED = SiteSettings(required=("pre-deploy", "post-deploy"))
 
@@ -33,9 +33,9 @@ def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[Node]:
         yield made
 
 
-def ready(agent: object) -> None:
-    """Wait until an agent hears its topics."""
-    assert agent.wait_connected(20)  # type: ignore[attr-defined]
+def ready(agent: NodeAgent) -> None:
+    """Wait until an agent hears its topics, and compares nothing any more: what moves a ref now is a message."""
+    agent.ready()
 
 
 def live(node: Node) -> str | None:
@@ -52,7 +52,7 @@ def test_a_push_message_becomes_a_mirror_and_a_report(node: Node) -> None:
     first = node.origin.push()
     with node.agent() as agent:
         ready(agent)
-        node.wait(MirrorUpdated, lambda m: m.new == first)  # the comparison at the start is over
+        node.wait(MirrorUpdated, lambda m: m.new == first)
         commit = node.origin.push(tag="v1")
         message = pushed("refs/tags/v1", commit)
         node.bus.publish(node.settings.topics.source, encode(message))
@@ -291,7 +291,7 @@ def test_without_an_id_store_no_command_is_obeyed(node: Node, monkeypatch: pytes
         node.wait(MirrorUpdated, lambda m: m.ref == "refs/tags/v1")
         assert live(node) is None
         monkeypatch.undo()
-        assert node.report_on(request, timeout=30).outcome == "success"  # handed out again, and done then
+        assert node.report_on(request).outcome == "success"  # handed out again, and done then
 
 
 def test_a_site_this_node_does_not_have_is_refused(node: Node) -> None:
@@ -349,28 +349,20 @@ def test_hup_reads_the_settings_again_and_bad_ones_leave_the_old_in_place(node: 
             [sys.executable, "-P", "-m", "deploykit", "agent", "-c", str(file)], stdout=out, stderr=out
         )
     try:
-        wait_for(lambda: log.read_text().count("ready: agent") == 1)
+        eventually(lambda: log.read_text().count("ready: agent") == 1, "the agent", 60)
         file.write_text("node = [")
         process.send_signal(signal.SIGHUP)
-        wait_for(lambda: "the old ones stay" in log.read_text())
+        eventually(lambda: "the old ones stay" in log.read_text(), "the answer to HUP", 60)
         assert log.read_text().count("ready: agent") == 1, "bad settings must not even interrupt the agent"
         request = node.request("v1", node.origin.push(tag="v1", files={"index.html": "one\n"}))
         node.send(request)
         assert node.report_on(request).outcome == "success"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         if process.poll() is None:
             os.kill(process.pid, signal.SIGKILL)
             process.wait()
-
-
-def wait_for(condition: object, timeout: float = 20) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + timeout
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def test_a_report_said_while_the_broker_was_away_arrives_after(tmp_path: Path) -> None:
@@ -387,9 +379,9 @@ def test_a_report_said_while_the_broker_was_away_arrives_after(tmp_path: Path) -
         files = {"index.html": "one\n", "deploy/post-deploy": slow}
         request = node.request("v1", node.origin.push(tag="v1", files=files))
         node.send(request)
-        wait_for((node.site / "current").exists)
+        eventually((node.site / "current").exists, "the release", 60)
         broker.stop()
         gate.touch()
-        wait_for(lambda: any((node.root / "spool").glob("*.rec")))
+        eventually(lambda: node.waits(DeployReported), "the report in the spool", 60)
         broker.start()
-        assert node.report_on(request, timeout=30).outcome == "success"
+        assert node.report_on(request).outcome == "success"

@@ -21,7 +21,7 @@ from deploykit.names import ZERO_ID, ObjectId, RefName, RepoName
 from deploykit.settings import CheckoutSettings, MirrorSettings, RepositorySettings
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import encode
-from tests.support.node import NODE, SHOP, Node, Origin, git
+from tests.support.node import NODE, SHOP, Node, NodeAgent, Origin, git
 from tests.support.origins import git_daemon
 
 MAIN = RefName("refs/heads/main")
@@ -66,7 +66,7 @@ def test_a_pushed_branch_is_a_puppet_environment_and_a_deleted_one_is_gone(node:
     where = puppet(node)
     first = node.origin.push(files={"site.pp": "main"})
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
         assert environments(where) == {"main": "main"}
         commit = node.origin.branch("feature/X-1", {"site.pp": "feature"})
@@ -101,7 +101,7 @@ def test_every_mode_runs_on_a_node(node: Node, mode: str, more: dict[str, str], 
     live = node.origin.branch("live", {"site.pp": "live"})
     git("push", "--quiet", "origin", "live:a/b", cwd=node.origin.work)
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         node.wait(MirrorUpdated, lambda m: m.ref == "refs/heads/live" and m.new == live)
     found = {}
     for at, _, names in os.walk(root, followlinks=True):
@@ -127,7 +127,7 @@ def test_what_cannot_be_checked_out_is_reported_once_and_what_is_mended_too(
 
     monkeypatch.setattr(Mirror, "fetch", counted)
     with node.agent(reconcile_every=0.2) as agent:
-        assert agent.wait_connected(20)
+        assert agent.wait_connected(60)
         report = node.wait(MirrorUpdated, lambda m: m.ref == MAIN)
         assert (report.outcome, report.new) == ("refused", first)
         assert f"{where / 'main'} is not ours" in report.detail
@@ -143,7 +143,7 @@ def test_a_tree_that_is_refused_leaves_its_environment_and_says_why(node: Node) 
     where = puppet(node)
     first = node.origin.push(files={"site.pp": "main"})
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
         (node.origin.work / "link").symlink_to("/etc/passwd")
         bad = node.origin.push(files={"site.pp": "bad"})
@@ -163,7 +163,7 @@ def test_an_environment_that_a_crash_left_behind_is_made_at_the_next_start(node:
     away = node.origin.path.with_name("away.git")
     node.origin.path.rename(away)  # nor is the origin there
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         until(lambda: where.exists() and environments(where) == {"main": "main"})
 
 
@@ -171,7 +171,7 @@ def test_a_mirror_that_is_lost_while_the_origin_is_away_costs_no_environment(nod
     where = puppet(node)
     first = node.origin.push(files={"site.pp": "main"})
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
         (node.root / "state" / "mirrors" / "shop.git").rename(node.root / "lost.git")
         node.origin.path.rename(node.origin.path.with_name("away.git"))
@@ -192,7 +192,7 @@ def test_a_damaged_mirror_is_cloned_anew_and_its_environments_follow(node: Node)
     pack.chmod(0o644)
     pack.write_bytes(pack.read_bytes()[:12] + b"\xff" * (pack.stat().st_size - 12))
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         until(lambda: where.exists() and environments(where) == {"main": text})
     assert git("rev-parse", "main", cwd=node.root / "state" / "mirrors" / "shop.git") == first
     assert (node.root / "state" / "mirrors" / "shop.git.damaged").is_dir()
@@ -201,7 +201,7 @@ def test_a_damaged_mirror_is_cloned_anew_and_its_environments_follow(node: Node)
 def test_a_deploy_that_finds_the_mirror_damaged_fails_and_the_next_one_finds_a_new_mirror(node: Node) -> None:
     text = os.urandom(2000).hex()
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         commit = node.origin.push(tag="v1", files={"index.html": text})
         told(node, "refs/tags/v1", commit)
         node.wait(MirrorUpdated, lambda m: m.ref == "refs/tags/v1")
@@ -247,7 +247,7 @@ def test_an_origin_that_says_nothing_delays_no_other_repository(node: Node) -> N
     with stalled_server() as url:
         silent = {RepoName(f"silent{n}"): RepositorySettings(url=f"{url}/r{n}.git") for n in range(8)}
         with node.agent(repositories={**silent, **node.settings.repositories}) as agent:
-            assert agent.wait_connected(20)
+            agent.ready(SHOP)
             node.wait(MirrorUpdated, lambda m: m.new == first)
             for name in silent:
                 for n in range(20):
@@ -272,13 +272,12 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
     fetches: list[RefChange | None] = []
 
     def counted(mirror: Mirror, expected: RefChange | None = None, *rest: object) -> FetchResult:
-        if fetches or expected is not None:  # else it is the comparison that comes after connecting
-            fetches.append(expected)
-            assert gate.wait(60)
+        fetches.append(expected)
+        assert gate.wait(60)
         return fetch(mirror, expected)
 
     with node.agent() as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
         monkeypatch.setattr(Mirror, "fetch", counted)
         ids = [first, *(node.origin.push() for _ in range(3))]
@@ -286,7 +285,7 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
         until(lambda: len(fetches) == 1)
         sent = [told(node, MAIN, ids[3], old=ids[2]) for _ in range(9)]
         sent.append(told(node, "refs/tags/none", ZERO_ID, old=ids[1]))
-        until(lambda: waiting(agent) >= 10)
+        until(lambda: waiting(agent) == 10)
         gate.set()
         for message in sent:
             report = node.wait(MirrorUpdated, lambda m, wanted=message.id: m.correlation_id == wanted)  # type: ignore[misc]
@@ -294,9 +293,9 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
         assert len(fetches) == 2
 
 
-def waiting(agent: object) -> int:
+def waiting(agent: NodeAgent) -> int:
     """How many requests wait for the next fetch of the shop."""
-    return len(agent._mirroring._pool._schedule._entries[SHOP].waiting)  # type: ignore[attr-defined]
+    return agent._mirroring._pool.waiting(SHOP)
 
 
 def test_mirrors_of_many_repositories_are_made_at_once(node: Node) -> None:
@@ -309,7 +308,7 @@ def test_mirrors_of_many_repositories_are_made_at_once(node: Node) -> None:
         for name, origin in origins.items()
     }
     with node.agent(repositories=repositories, sites={}) as agent:
-        assert agent.wait_connected(20)
+        agent.ready()
         for name, commit in commits.items():
             node.wait(MirrorUpdated, lambda m, n=name, c=commit: (m.repo, m.new) == (n, c))  # type: ignore[misc]
             assert (node.root / "www" / name / "site.pp").read_text() == name
@@ -338,7 +337,7 @@ def test_an_agent_of_five_hundred_mirrors_takes_little_memory_and_few_files(node
             argv = [sys.executable, "-P", "-m", "deploykit", "agent", "-c", str(file)]
             process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
-            until(lambda: node.count(MirrorUpdated) == count, seconds=400)
+            until(lambda: node.count(MirrorUpdated) >= count, seconds=400)
             assert len(list((node.root / "www").glob("r*/site.pp"))) == count
             proc = Path(f"/proc/{process.pid}")
             until(lambda: len(list((proc / "fd").iterdir())) < 100)

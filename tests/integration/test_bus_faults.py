@@ -15,8 +15,9 @@ from pathlib import Path
 import attrs
 import pytest
 
-from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State
+from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State, roster
 from deploykit.bus.address import Broker
+from deploykit.bus.backoff import Backoff
 from deploykit.bus.dial import _addresses
 from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
 from deploykit.bus.waiter import Waiter
@@ -24,7 +25,7 @@ from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
 from deploykit.wire.frame import Frame
-from tests.support.bus import Collector, Events, bus_threads, eventually, fast, in_time, running, text
+from tests.support.bus import Collector, Events, bus_threads, eventually, fast, in_time, quiet, running, text
 
 
 @pytest.fixture
@@ -66,11 +67,11 @@ def test_connect_without_an_answer_ends_in_time_and_the_next_broker_is_tried(bro
         mute.faults.mute_connect()
         address = f"failover:({mute.address},{broker.address})?randomize=false"
         events = Events()
-        started = time.monotonic()
-        with running(fast(address, connect_timeout=0.3), on_event=events) as bus:
-            assert time.monotonic() - started < 6
+        with running(
+            fast(address, connect_timeout=1.0), on_event=events
+        ) as bus:  # within 30 s, the mute one never would
             bus.publish("/queue/q", text("x"))
-        assert "no answer to CONNECT" in events.of(ConnectFailed)[0].problem
+            assert "no answer to CONNECT" in events.wait(ConnectFailed)[0].problem
 
 
 def test_all_brokers_dead_and_one_back_is_enough(broker: EmbeddedBroker) -> None:
@@ -191,12 +192,12 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
 
 
 def test_a_receipt_that_never_comes_is_an_error_in_time(broker: EmbeddedBroker) -> None:
-    with running(fast(broker.address)) as bus:
+    with running(fast(broker.address, publish_timeout=3600.0)) as bus:
         broker.faults.withhold_receipts()
         started = time.monotonic()
         with pytest.raises(PublishError, match="no receipt"):
             bus.publish("/queue/q", text("x"), timeout=0.3)
-        assert 0.25 < time.monotonic() - started < 5
+        assert 0.25 < time.monotonic() - started < 8
 
 
 def test_a_broker_that_stops_reading_but_beats_fails_publishes_at_their_deadline_and_keeps_the_connection(
@@ -208,7 +209,7 @@ def test_a_broker_that_stops_reading_but_beats_fails_publishes_at_their_deadline
             started = time.monotonic()
             with pytest.raises(PublishError):
                 bus.publish("/queue/q", text("x" * 1000), timeout=0.8)  # three of these are a silence too long
-            assert time.monotonic() - started < 5
+            assert time.monotonic() - started < 8
         assert bus.counters.losses == 0
         broker.faults.stop_reading(False)
         bus.publish("/queue/q", text("after"))
@@ -222,25 +223,25 @@ def test_a_peer_that_never_reads_costs_no_caller_more_than_its_deadline(broker: 
         started = time.monotonic()
         futures = [bus.publish_soon("/queue/q", text("x" * 1_000_000), timeout=0.5) for _ in range(30)]
         for future in futures:
-            assert isinstance(future.exception(6), PublishError)
-        assert time.monotonic() - started < 6
+            assert isinstance(future.exception(60), PublishError)
+        assert time.monotonic() - started < 60  # it would be for ever
         started = time.monotonic()
         bus.stop(0.5)
-        assert time.monotonic() - started < 6
-    assert bus_threads() == []
+        assert time.monotonic() - started < 9
+    eventually(lambda: bus_threads() == [])
 
 
 def test_publishing_faster_than_the_broker_confirms_waits_for_room_and_not_past_the_deadline(
     broker: EmbeddedBroker,
 ) -> None:
-    with running(fast(broker.address, window=10)) as bus:
+    with running(fast(broker.address, window=10, publish_timeout=60.0)) as bus:
         broker.faults.withhold_receipts()
         for n in range(10):
             bus.publish_soon("/queue/q", text(str(n)))
         started = time.monotonic()
         with pytest.raises(PublishError, match="no room"):
             bus.publish_soon("/queue/q", text("one too many"), timeout=0.3)
-        assert 0.25 < time.monotonic() - started < 5
+        assert 0.25 < time.monotonic() - started < 30
         broker.faults.withhold_receipts(False)
         broker.faults.drop()
         bus.publish("/queue/q", text("room again"))
@@ -260,10 +261,10 @@ def test_a_message_that_kills_every_connection_is_given_up_and_the_others_arrive
     """RabbitMQ closes without a word on what it finds too large: the message must not take the others with it."""
     with PoisonServer(b"POISON") as server, running(fast(server.address)) as bus:
         bodies = ["a", "b", "POISON", "c", "d"]
-        futures = [bus.publish_soon("/queue/q", text(body), timeout=20) for body in bodies]
-        assert isinstance(futures[2].exception(20), PublishRefused)
+        futures = [bus.publish_soon("/queue/q", text(body), timeout=60) for body in bodies]
+        assert isinstance(futures[2].exception(60), PublishRefused)
         for index in (0, 1, 3, 4):
-            futures[index].result(30)
+            futures[index].result(60)
 
 
 def test_an_expired_deadline_takes_the_message_out_of_the_line(broker: EmbeddedBroker) -> None:
@@ -307,7 +308,7 @@ def test_a_black_hole_is_noticed_within_two_heart_beats(broker: EmbeddedBroker, 
                 took = time.monotonic() - began
                 proxy.clear()
                 proxy.drop()
-                bus.publish("/queue/q", text("x"))
+                bus.publish("/queue/q", text("x"), timeout=30)
                 return took
 
             in_time(2 * 0.4 + 0.2, noticed)
@@ -318,10 +319,8 @@ def test_a_half_open_connection_is_noticed(broker: EmbeddedBroker) -> None:
         events = Events()
         with running(fast(through(proxy)), on_event=events) as bus:
             proxy.half_open("client")
-            began = time.monotonic()
-            bus.publish("/queue/q", text("x"))
-            assert time.monotonic() - began < 5
-            assert events.of(Lost)
+            bus.publish("/queue/q", text("x"), timeout=30)
+            events.wait(Lost)
 
 
 def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker: EmbeddedBroker) -> None:
@@ -329,8 +328,7 @@ def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker
     events = Events()
     with running(fast(broker.address, heartbeat=0.8), on_event=events) as bus:
         assert "emulated" in events.wait(Connected)[0].beats
-        time.sleep(3.0)
-        assert bus.counters.losses == 0
+        quiet(bus.counters, 3.0)
         assert bus.counters.probes_sent >= 2
 
         def noticed() -> float:
@@ -340,7 +338,7 @@ def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker
             events.wait(Lost, losses + 1)
             took = time.monotonic() - began
             broker.faults.freeze(False)
-            bus.publish("/queue/q", text("x"))
+            bus.publish("/queue/q", text("x"), timeout=30)
             return took
 
         in_time(2 * 0.8 + 0.2, noticed)
@@ -358,9 +356,8 @@ def test_an_idle_connection_survives_ten_times_a_firewalls_patience(broker: Embe
     broker.faults.refuse_heartbeats(refuse)
     with proxied(broker) as proxy, running(fast(through(proxy), heartbeat=0.7)) as bus:
         proxy.forget_idle(1.5)
-        time.sleep(15)
-        assert bus.counters.losses == 0
-        bus.publish("/queue/q", text("x"))
+        quiet(bus.counters, 15)
+        bus.publish("/queue/q", text("x"), timeout=30)
 
 
 def test_a_slow_handler_costs_nothing(broker: EmbeddedBroker) -> None:
@@ -537,9 +534,10 @@ def test_requeue_gives_the_message_to_somebody_else_without_a_hot_loop(broker: E
         bus.subscribe("/queue/q", collector, on_failure="requeue")
         bus.publish("/queue/q", text("x"))
         eventually(lambda: len(collector) >= 2)
+        began = time.monotonic()
         assert bus.counters.handed_back >= 1
         time.sleep(0.5)
-        assert len(collector) <= 3
+        assert len(collector) <= 3 + (time.monotonic() - began), "it goes round about once in a second"
     assert len(broker.peek("/queue/q")) == 1
 
 
@@ -580,8 +578,7 @@ def test_a_durable_subscription_loses_nothing_over_a_crash_of_the_broker(tmp_pat
     with EmbeddedBroker(users={"ada": "s3cret"}, data=tmp_path) as broker:
         collector = Collector()
         with running(fast(broker.address)) as bus:
-            bus.subscribe("/topic/t", collector, durable="d")
-            assert bus.wait_connected(30)
+            assert bus.subscribe("/topic/t", collector, durable="d").wait_active(30)
         with running(fast(broker.address)) as bus:
             for n in range(50):
                 bus.publish("/topic/t", text(str(n)))
@@ -609,9 +606,13 @@ def test_a_flood_beyond_the_bound_stops_reading_and_nothing_is_lost() -> None:
         assert [int(body) for body in collector.bodies] == list(range(5000))
 
 
-def test_a_refused_subscription_is_tried_again_and_does_not_disturb_the_others(broker: EmbeddedBroker) -> None:
-    events, good, late = Events(), Collector(), Collector()
-    with running(fast(broker.address), on_event=events) as bus:
+def test_a_refused_subscription_is_tried_again_and_does_not_disturb_the_others(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # After so long that whoever waits gets to see the refusal.
+    monkeypatch.setattr(roster, "_RESUBSCRIBE", Backoff(initial=5.0, maximum=5.0, minimum=5.0))
+    good, late = Collector(), Collector()
+    with running(fast(broker.address)) as bus:
         assert bus.subscribe("/queue/good", good).wait_active(30)
         broker.faults.error_next("SUBSCRIBE", "not now", close=False)
         subscription = bus.subscribe("/queue/late", late)
@@ -630,10 +631,10 @@ def test_a_subscription_that_ends_connections_is_tried_alone() -> None:
         with Bus(fast(server.address), on_event=events) as bus:
             bad = bus.subscribe("/queue/forbidden", Collector())
             good = bus.subscribe("/queue/good", Collector())
-            eventually(lambda: good.active, timeout=10)
-            eventually(lambda: bad.problem is not None, timeout=10)
-            bus.publish("/queue/q", text("x"), timeout=10)
-            assert any(event.destination == "/queue/good" for event in events.of(Subscribed))
+            eventually(lambda: good.active)
+            eventually(lambda: bad.problem is not None)
+            bus.publish("/queue/q", text("x"), timeout=30)
+            eventually(lambda: any(event.destination == "/queue/good" for event in events.of(Subscribed)))
 
 
 # -- life ---------------------------------------------------------------------------------------------------------
@@ -671,9 +672,9 @@ def test_stop_ends_in_time_whatever_the_broker_does(broker: EmbeddedBroker) -> N
     future = bus.publish_soon("/queue/q", text("x"))
     started = time.monotonic()
     bus.stop(0.5)
-    assert time.monotonic() - started < 6
-    assert isinstance(future.exception(), BusClosed)
-    assert bus_threads() == []
+    assert time.monotonic() - started < 9
+    assert isinstance(future.exception(60), BusClosed)
+    eventually(lambda: bus_threads() == [])
     with pytest.raises(BusClosed):
         bus.publish("/queue/q", text("x"))
 
@@ -682,12 +683,12 @@ def test_stop_while_dialling_ends_at_once() -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(0)
-        bus = Bus(fast(f"stomp://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=30)).start()
+        bus = Bus(fast(f"stomp://127.0.0.1:{silent.getsockname()[1]}", connect_timeout=3600)).start()
         time.sleep(0.1)
         started = time.monotonic()
         bus.stop()
-        assert time.monotonic() - started < 5  # and not the 30 that dialling may take
-    assert bus_threads() == []
+        assert time.monotonic() - started < 30  # and not the hour that dialling may take
+    eventually(lambda: bus_threads() == [])
     assert bus.state is State.CLOSED
 
 
@@ -713,13 +714,15 @@ def test_a_callback_that_raises_or_hangs_harms_nobody(broker: EmbeddedBroker) ->
     def awful(event: object) -> None:
         if isinstance(event, Connected):
             raise RuntimeError("no")  # noqa: TRY004 -- what is raised is not the point
-        hang.wait(3)
+        hang.wait(120)
 
     with Bus(fast(broker.address), on_event=awful) as bus:
-        assert bus.wait_connected(30)
-        for n in range(100):
-            bus.publish("/queue/q", text(str(n)), timeout=2)
-        hang.set()
+        try:
+            assert bus.wait_connected(30)
+            for n in range(100):
+                bus.publish("/queue/q", text(str(n)), timeout=30)
+        finally:
+            hang.set()
 
 
 def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBroker) -> None:
@@ -818,7 +821,7 @@ def test_the_bus_leaves_no_descriptor_behind(broker: EmbeddedBroker) -> None:
 
 
 def _after(event: threading.Event) -> None:
-    event.wait(10)
+    event.wait(60)
 
 
 @contextmanager
@@ -843,7 +846,7 @@ def raw_server(greeting: bytes) -> Iterator[int]:
         thread.start()
         yield server.getsockname()[1]
         server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(60)
 
 
 class PoisonServer:
@@ -866,7 +869,7 @@ class PoisonServer:
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
 
     def _accept(self) -> None:
         while True:
@@ -987,7 +990,7 @@ def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) 
             with pytest.raises(UsageError, match="not a number"):
                 call(float("nan"))
         bus.stop(forever)
-    assert bus_threads() == []
+    eventually(lambda: bus_threads() == [])
 
 
 def test_an_unknown_way_to_fail_is_refused(broker: EmbeddedBroker) -> None:

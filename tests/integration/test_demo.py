@@ -74,3 +74,16 @@ def test_a_demo_whose_claim_fails_does_not_end_with_0(tmp_path: Path) -> None:
     done = run("demo", "--json", cwd=tmp_path, env={"PATH": f"{fake}:/usr/bin:/bin"}, timeout=120)
     assert done.returncode == 1, done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_push_that_a_busy_machine_delays_is_not_taken_for_one_that_waits_for_a_broker(tmp_path: Path) -> None:
+    git = shutil.which("git")
+    assert git is not None
+    fake, pushes = tmp_path / "bin", tmp_path / "pushes"
+    fake.mkdir()
+    delay = f'echo >> {pushes}; [ "$(wc -l < {pushes})" = 2 ] && sleep 2'  # the one while the broker is dead
+    (fake / "git").write_text(f'#!/bin/sh\n[ "$1" = push ] && {{ {delay}; }}\nexec {git} "$@"\n')
+    (fake / "git").chmod(0o755)
+    held = claims(run("demo", "--json", cwd=tmp_path, env={"PATH": f"{fake}:/usr/bin:/bin"}, timeout=120))
+    assert held["a push without a broker returns at once"]
+    assert len(pushes.read_text().splitlines()) >= 2

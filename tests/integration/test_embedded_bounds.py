@@ -56,12 +56,10 @@ def test_one_connection_too_many_is_turned_away() -> None:
 
 
 def test_who_does_not_log_in_is_sent_away() -> None:
-    with EmbeddedBroker(limits=BrokerLimits(login_timeout=0.1)) as broker:
+    with EmbeddedBroker(limits=BrokerLimits(login_timeout=2.0)) as broker, _client(broker) as client:
         with RawStomp(broker.port) as silent:
             assert silent.error().headers["message"] == "no CONNECT came"
-        with _client(broker) as client:
-            assert client.silent(0.3)
-            client.ask("SEND", destination="/queue/a")
+        client.ask("SEND", destination="/queue/a")  # it came before the silent one, and has logged in
 
 
 def test_a_client_that_never_reads_its_receipts_is_read_no_further() -> None:
@@ -112,9 +110,8 @@ def test_a_full_queue_holds_the_publisher_back_until_there_is_room() -> None:
             sender.ask("SEND", str(number).encode(), destination="/queue/a")
         sender.send("SEND", b"3", destination="/queue/a", receipt="held")
         sender.send("SEND", b"4", destination="/queue/other", receipt="behind")
-        seen = sender.bytes_read
         assert sender.silent(0.3)
-        assert sender.bytes_read > seen, "heart-beats go on"
+        assert sender.beats(), "heart-beats go on"
         assert broker.stats().queues == {"/queue/a": 3}
         reader.ask("SUBSCRIBE", id="1", destination="/queue/a", ack="client-individual")
         reader.ack(reader.message())

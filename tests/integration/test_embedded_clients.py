@@ -59,7 +59,7 @@ _CLASSES = {"1.0": "Connection10", "1.1": "Connection11", "1.2": "Connection12"}
 
 
 def _stomp_py(broker: EmbeddedBroker, version: str, passcode: str = "pass") -> tuple[Any, _Listener]:
-    extra = {} if version == "1.0" else {"heartbeats": (200, 200)}
+    extra = {} if version == "1.0" else {"heartbeats": (1000, 1000)}
     connection = getattr(stomp, _CLASSES[version])([("127.0.0.1", broker.port)], **extra)
     listener = _Listener()
     connection.set_listener("", listener)
@@ -84,13 +84,13 @@ def test_stomp_py_publishes_consumes_acknowledges_and_leaves(broker: EmbeddedBro
     for number in range(3):
         connection.send("/queue/a", f"body {number} é\n", headers={"ref": "refs/heads/a:b"}, receipt=str(number))
     for number in range(3):
-        assert listener.receipts.get(timeout=5) == str(number)
-        frame = listener.messages.get(timeout=5)
+        assert listener.receipts.get(timeout=60) == str(number)
+        frame = listener.messages.get(timeout=60)
         assert (frame.body, frame.headers["ref"]) == (f"body {number} é\n", "refs/heads/a:b")
         _ack(connection, version, frame)
     broker.wait_for(lambda stats: stats.queues == {"/queue/a": 0})
     connection.disconnect(receipt="bye")
-    assert listener.disconnected.wait(5)
+    assert listener.disconnected.wait(60)
     assert listener.errors.empty()
 
 
@@ -99,7 +99,7 @@ def test_stomp_py_nacks_into_the_dead_letter_queue(broker: EmbeddedBroker, versi
     connection, listener = _stomp_py(broker, version)
     connection.subscribe("/queue/a", id="7", ack="client-individual")
     connection.send("/queue/a", "x")
-    _ack(connection, version, listener.messages.get(timeout=5), "nack")
+    _ack(connection, version, listener.messages.get(timeout=60), "nack")
     broker.wait_for(lambda stats: stats.queues == {"/queue/a": 0, "/queue/DLQ.a": 1})
     connection.disconnect()
 
@@ -107,12 +107,12 @@ def test_stomp_py_nacks_into_the_dead_letter_queue(broker: EmbeddedBroker, versi
 @pytest.mark.parametrize("version", ["1.1", "1.2"])
 def test_stomp_py_heart_beats_hold_both_ways(broker: EmbeddedBroker, version: str) -> None:
     connection, listener = _stomp_py(broker, version)
-    time.sleep(1.2)  # six intervals: three would have been the end, on either side
+    time.sleep(4.0)  # four intervals: three would have been the end, on either side
     assert connection.is_connected()
     assert broker.stats().connections == 1
     assert not listener.heartbeat_timeout.is_set()
     broker.faults.heartbeats_off()
-    assert listener.heartbeat_timeout.wait(5)
+    assert listener.heartbeat_timeout.wait(60)
 
 
 @pytest.mark.parametrize("version", list(_CLASSES))
@@ -129,7 +129,7 @@ def test_stomp_py_transactions(broker: EmbeddedBroker, version: str) -> None:
         transaction = connection.begin()
         connection.send("/topic/t", end, transaction=transaction)
         getattr(connection, end)(transaction)
-    assert listener.messages.get(timeout=5).body == "commit"
+    assert listener.messages.get(timeout=60).body == "commit"
     connection.disconnect()
 
 
@@ -146,7 +146,7 @@ def test_a_durable_subscription_of_stomp_py_is_filled_while_it_is_away(broker: E
     broker.wait_for(lambda stats: stats.durable == {("node-1", "/topic/t"): 1})
     connection, listener = _stomp_py(broker, version)
     connection.subscribe("/topic/t", id="8", ack="auto", headers=durable)
-    assert listener.messages.get(timeout=5).body == "missed"
+    assert listener.messages.get(timeout=60).body == "missed"
     connection.unsubscribe(id="8", headers={"durable": "true"})
     broker.wait_for(lambda stats: stats.durable == {})
     other.disconnect()
@@ -166,7 +166,7 @@ def test_stompman_publishes_in_a_transaction_and_consumes(broker: EmbeddedBroker
                 enough.set()
 
         server = stompman.ConnectionParameters(host="127.0.0.1", port=broker.port, login="user", passcode="pass")
-        heartbeat = stompman.Heartbeat(will_send_interval_ms=200, want_to_receive_interval_ms=200)
+        heartbeat = stompman.Heartbeat(will_send_interval_ms=1000, want_to_receive_interval_ms=1000)
         async with stompman.Client(servers=[server], heartbeat=heartbeat) as client:
             subscription = await client.subscribe(
                 "/queue/a", handler, ack="client-individual", on_suppressed_exception=lambda *_: None
@@ -175,8 +175,8 @@ def test_stompman_publishes_in_a_transaction_and_consumes(broker: EmbeddedBroker
             async with client.begin() as transaction:
                 for number in range(1, 5):
                     await transaction.send(str(number).encode(), "/queue/a")
-            await asyncio.wait_for(enough.wait(), 10)
-            await asyncio.sleep(1.0)  # five heart-beats
+            await asyncio.wait_for(enough.wait(), 60)
+            await asyncio.sleep(4.0)  # four heart-beats: three without one would have been the end
             assert client.is_alive()
             await subscription.unsubscribe()
         return got

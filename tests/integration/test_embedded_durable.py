@@ -24,6 +24,7 @@ from deploykit.errors import BrokerError, UsageError
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.broker_store import BrokerStore
 from deploykit.testing.stomp_frames import VERSIONS
+from tests.brokers.process import PortLease
 from tests.support.needs import needs
 from tests.support.raw_stomp import RawStomp
 
@@ -41,7 +42,8 @@ class _BrokerProcess:
     """A broker in a process of its own, to be killed; it keeps its port over restarts."""
 
     def __init__(self, data: Path, *before: str) -> None:
-        self.port = 0
+        self._lease = PortLease()  # the kernel gives a port of its own to somebody else while the process is dead
+        self.port = self._lease.port
         self._data = data
         self._before = before
         self._process: subprocess.Popen[str] | None = None
@@ -50,7 +52,7 @@ class _BrokerProcess:
         command = [*self._before, sys.executable, "-c", _SCRIPT, str(self.port), str(self._data)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self.port = int(self._process.stdout.readline())
+        assert int(self._process.stdout.readline()) == self.port
         return self
 
     @property
@@ -65,7 +67,7 @@ class _BrokerProcess:
 
     def wait(self) -> int:
         assert self._process is not None
-        code = self._process.wait(20)
+        code = self._process.wait(60)
         assert self._process.stdout is not None
         self._process.stdout.close()
         return code
@@ -78,6 +80,7 @@ class _BrokerProcess:
     ) -> None:
         if self._process is not None and self._process.poll() is None:
             self.end()
+        self._lease.release()
 
 
 _DURABLE = {"durable": "true", "auto-delete": "false", "x-queue-name": "node-1", "ack": "client-individual"}
@@ -156,7 +159,7 @@ def test_nothing_confirmed_is_lost_over_many_sigkills(tmp_path: Path) -> None:
                 process.start()
         finally:
             stop.set()
-            publisher.join(20)
+            publisher.join(60)
         received = []
         with RawStomp.connected(process.port) as client:
             client.ask("SUBSCRIBE", id="1", destination="/queue/a")
@@ -170,7 +173,7 @@ def test_nothing_confirmed_is_lost_over_many_sigkills(tmp_path: Path) -> None:
 
 def _until(condition: object) -> None:
     assert callable(condition)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)

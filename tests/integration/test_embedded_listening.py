@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +57,18 @@ def test_stop_and_start_keep_the_port_and_forget_the_rest(broker: EmbeddedBroker
         assert client.ended()
     broker.start()
     assert (broker.port, broker.stats().queues) == (port, {})
+
+
+def test_the_port_of_a_broker_that_is_down_is_given_to_nobody_else(broker: EmbeddedBroker) -> None:
+    broker.kill()
+    with socket.socket() as other, pytest.raises(OSError) as caught:
+        other.bind(("127.0.0.1", broker.port))
+    assert caught.value.errno == errno.EADDRINUSE
+    with pytest.raises(ConnectionRefusedError):
+        RawStomp(broker.port)
+    broker.start()
+    with _client(broker):
+        pass
 
 
 def test_tls(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import statistics
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,7 +13,7 @@ import pytest
 
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.stomp_frames import VERSIONS
-from tests.support.bus import eventually
+from tests.support.bus import eventually, in_time
 from tests.support.raw_stomp import RawStomp
 
 _every_version = pytest.mark.parametrize("version", VERSIONS)
@@ -106,13 +107,16 @@ def test_the_broker_beats_as_often_as_it_promised(broker: EmbeddedBroker, versio
     with RawStomp(broker.port, version) as client:
         client.send("CONNECT", accept_version=version, heart_beat="0,100")
         assert client.frame().headers["heart-beat"] == "100,0"
-        client.socket.settimeout(2)
-        times = [time.monotonic()]
-        for _ in range(8):
-            assert set(client.socket.recv(100)) == {ord("\n")}
-            times.append(time.monotonic())
-        gaps = [later - earlier for earlier, later in pairwise(times)]
-        assert sorted(gaps)[len(gaps) // 2] < 0.1  # the median: one late wake-up of a busy machine is no broken promise
+        client.socket.settimeout(60)
+
+        def median() -> float:  # one late wake-up of a busy machine is no broken promise
+            times = [time.monotonic()]
+            for _ in range(8):
+                assert set(client.socket.recv(100)) == {ord("\n")}
+                times.append(time.monotonic())
+            return statistics.median(later - earlier for earlier, later in pairwise(times))
+
+        in_time(0.1, median)
 
 
 def test_no_beat_is_sent_where_none_was_asked_for_nor_on_1_0(broker: EmbeddedBroker) -> None:
@@ -124,7 +128,7 @@ def test_no_beat_is_sent_where_none_was_asked_for_nor_on_1_0(broker: EmbeddedBro
 
 
 def test_a_client_that_stops_beating_is_given_up_and_its_messages_go_back(broker: EmbeddedBroker) -> None:
-    with _client(broker, heart_beat="50,0") as silent, _client(broker) as other:
+    with _client(broker, heart_beat="500,0") as silent, _client(broker) as other:
         silent.ask("SUBSCRIBE", id="1", destination="/queue/a", ack="client-individual")
         other.ask("SEND", b"x", destination="/queue/a")
         silent.message()
@@ -134,11 +138,11 @@ def test_a_client_that_stops_beating_is_given_up_and_its_messages_go_back(broker
 
 
 def test_a_client_that_beats_is_kept(broker: EmbeddedBroker) -> None:
-    with _client(broker, heart_beat="50,0") as client:
-        until = time.monotonic() + 0.6
+    with _client(broker, heart_beat="500,0") as client:
+        until = time.monotonic() + 2.5  # silent for 1.5 s it would be given up
         while time.monotonic() < until:
             client.raw(b"\n")
-            time.sleep(0.02)
+            time.sleep(0.1)
         client.ask("SEND", destination="/queue/a")
 
 

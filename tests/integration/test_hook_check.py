@@ -100,7 +100,7 @@ def test_check_says_whether_the_broker_answers_and_a_relay_is_at_work(world: Wor
     with EmbeddedBroker() as broker:
         relay = world.write(world.root / "relay.toml", f'[broker]\naddress = "{broker.address}"\n', 0o600)
         world.settle(origin, f'relay = "{relay}"\n')
-        done = world.deploykit("hooks", "check", "--json", origin)
+        done = world.deploykit("hooks", "check", "--json", "--timeout", "60", origin)
         found = verdicts(done)
         assert found["broker"] == ("fine", "answers")
         assert found["spool"] == ("fine", f"{world.spool}, mode 3770")

@@ -356,7 +356,7 @@ def _git_that(world: World, does: str) -> dict[str, str]:
     ],
 )
 def test_a_git_that_fails_costs_the_commits_and_not_the_event(world: World, does: str, says: str) -> None:
-    origin = world.origin(settings="timeout = 1\n")
+    origin = world.origin(settings=f"timeout = {1 if 'sleep' in does else 60}\n")
     work = world.clone(origin)
     commit = world.commit(work)
     world.git("push", "origin", "main", cwd=work)

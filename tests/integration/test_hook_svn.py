@@ -261,7 +261,7 @@ def test_wrong_arguments_are_one_line_and_no_error(world: World, argv: tuple[str
 def test_a_missing_slow_or_failing_svnlook_costs_the_details_and_not_the_event(
     world: World, does: str | None, says: str
 ) -> None:
-    svn = Svn(world, "timeout = 1\n", install=False)
+    svn = Svn(world, f"timeout = {1 if does and 'sleep' in does else 60}\n", install=False)
     svn.mkdir("a/trunk")
     assert world.deploykit("hooks", "install", svn.path).returncode == 0
     where = world.directory("bin")

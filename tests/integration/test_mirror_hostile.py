@@ -187,7 +187,7 @@ class TestRefLists:
     def fetch(self, tmp_path: Path, refs: dict[str, str | bytes], raw: bytes = b"") -> Mirror:
         with FakeGitServer(refs=refs, pack=gs.pack(*SOUND), raw=raw) as server:
             mirror = Mirror.open(tmp_path / "m.git", server.url)
-            self.result = mirror.fetch(deadline=10)
+            self.result = mirror.fetch(deadline=60)
             return mirror
 
     @pytest.mark.parametrize(

@@ -118,10 +118,10 @@ def test_closing_answers_or_cancels_every_request(tmp_path: Path) -> None:
     waiting = pool.request("site")
     closer = threading.Thread(target=pool.close)
     closer.start()
+    until(waiting.cancelled)  # else the fetch that ends here would be followed by it, and rightly
     mirror.gate.set()
     closer.join(60)
-    assert running.result(1).changes
-    assert waiting.cancelled()
+    assert running.result(60).changes
     with pytest.raises(UsageError):
         pool.request("site")
 
@@ -158,7 +158,7 @@ def test_a_mirror_that_a_reader_found_damaged_is_cloned_anew_but_not_again_and_a
     with MirrorPool(workers=1, on_result=seen) as pool:
         pool.add("site", mirror, at_once=False)
         pool.renew("site")
-        until(lambda: len(seen.seen) == 1)
+        until(lambda: len(seen.seen) >= 1)
         assert (tmp_path / "m.git.damaged").is_dir()
         assert mirror.refs == {MAIN: commit}
         pool.renew("site")
@@ -280,7 +280,8 @@ class TestRepositoriesSomebodyElseMade:
         assert mirror.check().problems == ()
         (index,) = (i for i in theirs.glob("objects/pack/*.idx") if not i.read_bytes().startswith(b"\xfftOc"))
         index.chmod(0o644)
-        index.write_bytes(index.read_bytes()[:-1] + b"!")
+        data = index.read_bytes()
+        index.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # another byte, whatever it was
         assert "does not tell what is in its pack" in mirror.check().problems[0]
 
     def test_one_that_lacks_an_object_is_refused_by_name(self, tmp_path: Path) -> None:
@@ -341,13 +342,14 @@ names = [f"m{n}" for n in range(count)]
 for name in names:
     pool.add(name, Mirror.open(home / name, url), at_once=False)
 for answer in [pool.request(name) for name in names]:
-    assert answer.result(120).head
+    assert answer.result(500).head
 status = Path("/proc/self/status").read_text().splitlines()
 print(next(line.split()[1] for line in status if line.startswith("VmRSS")), len(os.listdir("/proc/self/fd")))
 """
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_five_hundred_idle_mirrors_take_little_memory_and_few_files(tmp_path: Path) -> None:
     repo = GitRepo.make(tmp_path / "served" / "o.git")
     for n in range(5):
@@ -356,7 +358,7 @@ def test_five_hundred_idle_mirrors_take_little_memory_and_few_files(tmp_path: Pa
         repo.git("update-ref", f"refs/tags/v{n}", "main")
     with git_daemon(tmp_path / "served") as server:
         argv = [sys.executable, "-c", _IDLE, str(tmp_path / "mirrors"), server.url("o.git"), "500"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=170)
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr
     kilobytes, files = map(int, done.stdout.split())
     print(f"500 mirrors idle: {kilobytes / 1024:.0f} MB resident, {files} open files")

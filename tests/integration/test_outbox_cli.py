@@ -206,7 +206,7 @@ def test_the_relay_daemon_sends_records_as_they_come_and_ends_well_on_term(outbo
         assert "another relay works on spool" in second.stderr
         assert len(second.stderr.splitlines()) == 1
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.communicate()
@@ -218,7 +218,7 @@ def test_relay_with_a_wrong_passcode_is_one_clear_line(outbox: Outbox, config: P
             f'[broker]\naddress = "stomp://127.0.0.1:{strict.port}"\nlogin = "me"\npasscode = "wrong-canary"\n'
             f'[outbox]\npath = "{outbox.path}"\n'
         )
-        for words in (["--once", "--deadline", "5"], []):
+        for words in (["--once", "--deadline", "50"], []):
             done = run("relay", "--config", str(config), *words)
             assert done.returncode == 1, done
             assert "Traceback" not in done.stderr

@@ -53,7 +53,7 @@ def test_a_relay_that_is_killed_again_and_again_loses_and_swaps_nothing(tmp_path
                 books.queue(singles=20, batch=20)
                 time.sleep(dice.uniform(0.0, 0.6))
                 kill_and_restart()
-            wait_empty(books, 60)
+            wait_empty(books, 120)
             books.balance()
 
 
@@ -75,8 +75,8 @@ def test_broker_and_relay_killed_in_turn_lose_nothing(
                 broker.kill9()
                 books.queue(singles=10, batch=10)
                 broker.start()
-            wait_empty(books, 90)
-            books.balance(60, in_order=False)
+            wait_empty(books, 300)
+            books.balance(120, in_order=False)
 
 
 @pytest.mark.rabbitmq

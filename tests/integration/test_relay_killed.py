@@ -75,7 +75,7 @@ def test_a_disk_that_fails_under_the_relay_costs_no_message(tmp_path: Path, erro
         drain = Drain(books)
         with books.consuming():
             error_sweep(
-                books.worker(deadline=3.0),
+                books.worker(deadline=10.0),
                 roots=[books.spool],
                 prepare=drain.prepare,
                 check=drain.check,

@@ -317,7 +317,7 @@ class Disk:
 
     def mount(self, *, first: bool = False) -> None:
         """Plug it in."""
-        words = ["mount", "-o", "loop", str(self.image), str(self.where)]
+        words = ["mount", "-o", "loop,commit=3600", str(self.image), str(self.where)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode != 0 and first:
             (pytest.fail if in_ci() else pytest.skip)(f"cannot mount a file: {done.stderr.strip()}")

@@ -161,7 +161,8 @@ def test_a_health_url_decides(shop: Shop, answers: list[int], outcome: str) -> N
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        shop.settings = SiteSettings(health_url=f"http://127.0.0.1:{server.server_port}/up?x=1", health_timeout=2.5)
+        url = f"http://127.0.0.1:{server.server_port}/up?x=1"
+        shop.settings = SiteSettings(health_url=url, health_timeout=60 if outcome == "success" else 2.5)
         result = shop.put({"a": b"2"})
     finally:
         server.shutdown()

@@ -41,7 +41,7 @@ def _own(text: str) -> str:
     return text.replace("sleep 42", f"sleep {_RUN}42")
 
 
-def _job(path: Path, *, timeout: float = 10.0, limit: int = 65536, **more: object) -> Script:
+def _job(path: Path, *, timeout: float = 120.0, limit: int = 65536, **more: object) -> Script:
     return Script(
         step="pre-deploy",
         path=path,
@@ -159,11 +159,11 @@ def test_threat_36_what_is_not_kept_of_a_flood_takes_no_memory() -> None:
 
 
 def test_a_script_that_floods_for_ever_is_ended_by_its_time(tmp_path: Path) -> None:
-    path = _script(tmp_path / "yes", "#!/bin/sh\nexec yes deploykit-flood\n")
+    path = _script(tmp_path / "yes", f"#!/bin/sh\nexec yes {_RUN}-flood\n")
     record = run_script(_job(path, timeout=0.5, limit=1000))
     assert record.outcome == "failed"
     assert len(record.output) < 1200
-    _gone("yes deploykit-flood")
+    _gone(f"yes {_RUN}-flood")
 
 
 def test_output_is_streamed_while_the_script_runs_and_told_apart(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_threat_7_a_tag_is_one_argument_whatever_it_looks_like(tmp_path: Path, t
         arguments=("-t", tag),
         directory=tmp_path,
         environment=clean_environment(None, {}),
-        timeout=10,
+        timeout=120,
         trusted=ME,
     )
     assert run_script(job).output == f"-t|{tag}|"

@@ -54,14 +54,14 @@ class Watching:
         return self.out.read_text().splitlines()
 
     def wait(self, check: Callable[[], bool]) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not check():
             assert time.monotonic() < end, self.out.read_text() + self.errors.read_text()
             time.sleep(0.02)
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_count_takes_no_more_than_it_shows_and_leaves_the_rest_to_the_next(
     assert say_later.stdout is not None
     assert json.loads(say_later.stdout.readline()) == {"ready": True}
     say(deploykit_broker, *(f"n{i}" for i in range(5)))
-    assert say_later.wait(20) == 0
+    assert say_later.wait(60) == 0
     first = say_later.stdout.read().splitlines()
     say_later.stdout.close()
     done = run(*words, "--count", "4")
@@ -114,7 +114,7 @@ def test_a_forgotten_name_is_kept_nothing_for(config: Path, deploykit_broker: Em
     assert first.stdout is not None
     assert first.stdout.readline() == "ready: watching\n"
     first.terminate()
-    assert first.wait(20) == 0
+    assert first.wait(60) == 0
     first.stdout.close()
     assert run(*words, "--forget").returncode == 0
     say(deploykit_broker, "missed")
@@ -123,7 +123,7 @@ def test_a_forgotten_name_is_kept_nothing_for(config: Path, deploykit_broker: Em
     assert again.stdout.readline() == "ready: watching\n"
     say(deploykit_broker, "seen")
     assert again.stdout.readline().endswith("seen\n")
-    assert again.wait(20) == 0
+    assert again.wait(60) == 0
     again.stdout.close()
 
 
@@ -137,7 +137,7 @@ def test_it_ends_when_nobody_reads_on(config: Path, deploykit_broker: EmbeddedBr
         assert watch.stdout.readline() == "ready: watching\n"
         watch.stdout.close()
         say(deploykit_broker, "one", "two")
-        assert watch.wait(20) == 1
+        assert watch.wait(60) == 1
         assert "Traceback" not in watch.stderr.read()
         watch.stderr.close()
     finally:

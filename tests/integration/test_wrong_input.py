@@ -24,12 +24,12 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *says: str, lines
         assert text in done.stderr
 
 
-def settings(path: Path, address: str, **broker: str) -> Path:
+def settings(path: Path, address: str, *, patience: int = 50, **broker: str) -> Path:
     """Write a settings file that only says how to reach a broker."""
     lines = [f'{key} = "{value}"' for key, value in {"address": address, **broker}.items()]
     file = path / "deploykit.toml"
     file.write_text(
-        f'node = "n1"\nstate = "{path}/state"\n[broker]\nconnect_timeout = 2\n' + "\n".join(lines)
+        f'node = "n1"\nstate = "{path}/state"\n[broker]\nconnect_timeout = {patience}\n' + "\n".join(lines)
         + f'\n[outbox]\npath = "{path}/spool"\n'
     )  # fmt: skip
     file.chmod(0o600)
@@ -76,9 +76,8 @@ def test_a_broker_that_is_not_there_fails_in_time(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound, not listening: nobody answers there
         port = taken.getsockname()[1]
-        done = run(
-            "publish", "--now", "hello", "-c", str(settings(tmp_path, f"stomp://127.0.0.1:{port}")), cwd=tmp_path
-        )
+        file = settings(tmp_path, f"stomp://127.0.0.1:{port}", patience=2)
+        done = run("publish", "--now", "hello", "-c", str(file), cwd=tmp_path)
     refused(done, 1, str(port))
 
 

@@ -122,7 +122,7 @@ class Books(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.world.settle(timeout=60)
+            self.world.settle(timeout=180)
         finally:
             self.world.close()
             self.broker.stop()

@@ -183,7 +183,7 @@ class World:
         )
         if not self.attempts and not self.acknowledged:
             # A topic's messages are kept from the first confirmation of the subscription on, not before.
-            assert self._consumer.wait_connected(20)
+            assert self._consumer.wait_connected(60)
 
     def _start_relay(self) -> None:
         settings = attrs.evolve(self._settings, address=self.control.address(), client_id=f"{self._name}-relay")

@@ -11,7 +11,7 @@ from typing import TypeVar
 import attrs
 
 from deploykit.bus import Bus, Delivery, Verdict
-from deploykit.bus.events import Event
+from deploykit.bus.events import Counters, Event
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
 
@@ -47,6 +47,21 @@ def in_time(limit: float, measure: Callable[[], float], tries: int = 5) -> None:
         if taken[-1] < limit:
             return
     raise AssertionError(f"took {', '.join(f'{seconds:.2f}' for seconds in taken)} s, wanted less than {limit:g}")
+
+
+def quiet(counters: Counters, seconds: float, tries: int = 5) -> None:
+    """Assert that a connection is kept for so long.
+
+    A machine that stops for longer than heart-beats allow loses one, and one of several such times without a loss is
+    enough; what loses connections by design loses one each time.
+    """
+
+    def lost() -> float:
+        before = counters.losses
+        time.sleep(seconds)
+        return counters.losses - before
+
+    in_time(1, lost, tries)
 
 
 def text(body: str, **headers: str) -> Frame:

@@ -136,7 +136,7 @@ def kill_sweep(
     allow_missed: float = 0.0,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> Report:
     """Kill `argv` at each state-changing call; see the module's docstring.
 
@@ -171,7 +171,7 @@ def error_sweep(
     allow_missed: float = 0.0,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> Report:
     """Let each of `calls` fail once with `error` (with `lasting`, from then on); otherwise like `kill_sweep`."""
 
@@ -190,7 +190,7 @@ def record(
     calls: Sequence[str] = STATE_CHANGING,
     env: Mapping[str, str] | None = None,
     cwd: Path | str | None = None,
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> list[Point]:
     """Run `argv` once, undisturbed, and return its points in the order of the recording."""
     return _Lab(argv, roots, network, env, cwd, timeout).record(calls)[0]

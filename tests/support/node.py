@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any, TypeVar
 import attrs
 
 from deploykit.bus import Bus, Delivery
+from deploykit.bus.events import Connected, Event
 from deploykit.daemons.agent import Agent
 from deploykit.keys import generate_key, load_allowed_signers, trust
 from deploykit.messages import DeployReported, DeployRequested, Message
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
+from deploykit.outbox import Outbox
 from deploykit.settings import (
     BusSettings,
     GrantSettings,
@@ -29,6 +32,7 @@ from deploykit.settings import (
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.signature import SigningKey, sign, verify
+from tests.support.bus import eventually
 
 M = TypeVar("M", bound=Message)
 
@@ -94,6 +98,37 @@ class Origin:
         return ObjectId(git("rev-parse", "HEAD", cwd=self.work))
 
 
+class NodeAgent(Agent):
+    """An agent that lets a test see when it has begun what it does of itself."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._was_connected = threading.Event()
+        super().__init__(settings)
+
+    def _on_event(self, event: Event) -> None:
+        super()._on_event(event)
+        if isinstance(event, Connected):
+            self._was_connected.set()
+
+    def ready(self, *repos: RepoName) -> None:
+        """Wait until it hears its topics, and until the comparisons that it makes at its start are over.
+
+        It makes one at once and one when it is connected, of which a thread of its own tells: a test that pushes before
+        both are over does not know whether its message or a comparison moves a ref.
+        """
+        assert self.wait_connected(60)
+        assert self._was_connected.wait(60)
+        pool = self._mirroring._pool
+
+        def over() -> bool:
+            with pool._wake:
+                schedule = pool._schedule
+                names = [str(repo) for repo in repos or self.settings.repositories]
+                return not any(n in schedule._running or schedule._when(n) <= time.monotonic() for n in names)
+
+        eventually(over, "the end of the first comparisons", 60)
+
+
 class Node:
     """Everything one agent needs, in one directory, and what a test asks of it."""
 
@@ -138,7 +173,7 @@ class Node:
         self.bus.start()
         topics = self.settings.topics
         for topic in (topics.report, topics.mirror):
-            assert self.bus.subscribe(topic, self._hear, durable=f"test-{topic.rpartition('.')[2]}").wait_active(10)
+            assert self.bus.subscribe(topic, self._hear, durable=f"test-{topic.rpartition('.')[2]}").wait_active(60)
 
     def listen_afresh(self) -> None:
         """Forget what was heard: a bus drops copies of what it has handed out, a new one does not."""
@@ -150,9 +185,9 @@ class Node:
     def __exit__(self, *_: object) -> None:
         self.bus.stop()
 
-    def agent(self, **changes: Any) -> Agent:
+    def agent(self, **changes: Any) -> NodeAgent:
         """An agent over these settings, to be entered."""
-        return Agent(attrs.evolve(self.settings, **changes))
+        return NodeAgent(attrs.evolve(self.settings, **changes))
 
     def _hear(self, delivery: Delivery) -> None:
         message = decode(delivery.headers, delivery.body, delivery.destination)
@@ -177,6 +212,11 @@ class Node:
         """How many messages of a kind were heard so far."""
         with self._changed:
             return sum(isinstance(m, kind) for m, _ in self.heard)
+
+    def waits(self, kind: type[Message]) -> bool:
+        """Whether a message of a kind is in the spool of the node."""
+        records = Outbox(self.settings.outbox.path, create=False).pending(everyone=True)
+        return any(isinstance(decode(r.frame.headers, r.frame.body, r.destination), kind) for r in records)
 
     def delivery_of(self, message: Message) -> Delivery:
         """The delivery a message came in."""
@@ -214,4 +254,4 @@ class Node:
         return report
 
 
-__all__ = ["NODE", "SHOP", "Node", "Origin", "git"]
+__all__ = ["NODE", "SHOP", "Node", "NodeAgent", "Origin", "git"]

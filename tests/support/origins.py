@@ -291,7 +291,7 @@ def _serving(argv: list[str], home: Path, port: int | None) -> Iterator[subproce
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], port: int | None, home: Path, log: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if process.poll() is not None:
             break

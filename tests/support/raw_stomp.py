@@ -13,7 +13,7 @@ from deploykit.testing.stomp_frames import FrameLimits, FrameParser, StompFrame,
 class RawStomp:
     """A connection to a broker on loopback. `received` keeps what the last waits passed over."""
 
-    def __init__(self, port: int, version: str = "1.2", timeout: float = 5.0) -> None:
+    def __init__(self, port: int, version: str = "1.2", timeout: float = 60.0) -> None:
         self.version = version
         self.timeout = timeout
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout)
@@ -83,6 +83,14 @@ class RawStomp:
         except TimeoutError:
             return True
         return False
+
+    def beats(self, timeout: float = 60.0) -> bool:
+        """Tell whether a heart-beat comes within the timeout, and nothing but heart-beats until then."""
+        before, deadline = self.bytes_read, time.monotonic() + timeout
+        while self.bytes_read == before and time.monotonic() < deadline:
+            if not self.silent(0.05):
+                return False
+        return self.bytes_read > before
 
     def ended(self) -> bool:
         """Tell whether the broker closes within the timeout; what it still sends is thrown away."""

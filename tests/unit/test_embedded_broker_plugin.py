@@ -13,7 +13,7 @@ _SUITE = """
     import socket
 
     def test_broker(deploykit_broker):
-        with socket.create_connection(("127.0.0.1", deploykit_broker.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", deploykit_broker.port), timeout=60) as client:
             client.sendall(b"CONNECT\\nlogin:guest\\npasscode:guest\\n\\n\\0")
             client.sendall(b"SEND\\ndestination:/topic/t\\nx:1\\n\\nhello\\0")
             deploykit_broker.wait_for(lambda stats: stats.counters.get("published") == 1)
@@ -26,7 +26,7 @@ _SUITE = """
 
     def test_proxy(deploykit_broker, deploykit_proxy):
         assert deploykit_proxy.address_for("guest:guest").endswith(f"@127.0.0.1:{deploykit_proxy.port}")
-        with socket.create_connection(("127.0.0.1", deploykit_proxy.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", deploykit_proxy.port), timeout=60) as client:
             client.sendall(b"CONNECT\\nlogin:guest\\npasscode:guest\\n\\n\\0")
             assert client.recv(9) == b"CONNECTED"
 """

@@ -285,8 +285,8 @@ def test_a_turn_waits_for_the_other_thread(store: IdStore) -> None:
 
     thread = threading.Thread(target=first)
     thread.start()
-    inside.wait(5)
-    with store.turn(KEY, "1", timeout=10):
+    assert inside.wait(60)
+    with store.turn(KEY, "1", timeout=60):
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
@@ -304,7 +304,7 @@ def test_a_turn_ends_with_its_process(store: IdStore, path: Path) -> None:
             pass
         process.kill()
         process.wait()
-    with store.turn("k", "1", timeout=5):
+    with store.turn("k", "1", timeout=60):
         pass
 
 

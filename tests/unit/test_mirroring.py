@@ -145,8 +145,11 @@ def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(
     until(lambda: len(reporter.said) == 1)
 
 
-def test_messages_that_wait_leave_room_for_others(node: Mirroring, origins: Origins, reporter: FakeReporter) -> None:
+def test_messages_that_wait_leave_room_for_others(
+    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As many handlers as run at a time, all for one silent origin: there is one left for another repository."""
+    monkeypatch.setattr(mirroring, "_PATIENCE", 100.0)  # those that wait go on waiting while this looks
     origins.gate.clear()
     with ThreadPoolExecutor(mirroring.WORKERS) as workers:
         verdicts = [workers.submit(node.handle, push(ref=f"refs/heads/b{n}")) for n in range(mirroring.WORKERS)]
@@ -171,7 +174,10 @@ def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_ev
     assert origins.fetches == [("shop", RefChange(MAIN, ZERO_ID, A)), ("shop", None)]
 
 
-def test_an_agent_that_ends_hands_back_what_was_not_begun(node: Mirroring, origins: Origins) -> None:
+def test_an_agent_that_ends_hands_back_what_was_not_begun(
+    node: Mirroring, origins: Origins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirroring, "_PATIENCE", 100.0)
     origins.gate.clear()
     verdicts: list[Verdict] = []
     first = threading.Thread(target=lambda: verdicts.append(node.handle(push())))

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from deploykit.errors import UsageError
 from deploykit.testing.proxy import FaultProxy
 from deploykit.testing.proxy_link import slices
+from tests.support.bus import in_time
 
 
 class _Echo:
@@ -58,7 +59,7 @@ class _Echo:
             with contextlib.suppress(OSError):  # closed, or reset by the other side
                 connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(5)
+            thread.join(60)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def proxy(echo: _Echo) -> Iterator[FaultProxy]:
 
 
 def _dial(proxy: FaultProxy) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=5)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
 
 
 def _exactly(client: socket.socket, count: int) -> bytes:
@@ -112,7 +113,7 @@ def _trip(client: socket.socket, data: bytes = b"ping") -> float:
     return time.monotonic() - start
 
 
-def _until(condition: object, seconds: float = 5.0) -> None:
+def _until(condition: object, seconds: float = 60.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not condition():
@@ -145,12 +146,18 @@ def test_latency_delays_each_way_and_does_not_add_up_over_bytes_under_way(
     proxy: FaultProxy, client: socket.socket
 ) -> None:
     proxy.latency(0.4)
-    assert 0.8 <= _trip(client) < 5
+    assert _trip(client) >= 0.8
     proxy.latency(0.4, direction="up")
     proxy.latency(0, direction="down")
-    assert 0.4 <= _trip(client, b"x" * 500_000) < 3
+
+    def many() -> float:
+        took = _trip(client, b"x" * 500_000)
+        assert took >= 0.4
+        return took
+
+    in_time(3, many)
     proxy.latency(0)
-    assert _trip(client) < 0.4
+    in_time(0.4, lambda: _trip(client))
 
 
 def test_jitter_never_reorders(proxy: FaultProxy, client: socket.socket) -> None:
@@ -163,9 +170,9 @@ def test_jitter_never_reorders(proxy: FaultProxy, client: socket.socket) -> None
 
 def test_bandwidth_is_kept(proxy: FaultProxy, client: socket.socket) -> None:
     proxy.bandwidth(50_000, direction="down")
-    assert 0.8 <= _trip(client, b"x" * 50_000) < 5
+    assert 0.8 <= _trip(client, b"x" * 50_000) < 50
     proxy.bandwidth(None)
-    assert _trip(client, b"x" * 50_000) < 0.8
+    in_time(0.8, lambda: _trip(client, b"x" * 50_000))
 
 
 def test_a_sender_is_pushed_back_when_nothing_passes(proxy: FaultProxy, client: socket.socket) -> None:
@@ -176,9 +183,14 @@ def test_a_sender_is_pushed_back_when_nothing_passes(proxy: FaultProxy, client: 
 
 
 def test_slices_arrive_one_by_one(proxy: FaultProxy, client: socket.socket) -> None:
-    proxy.slices(3, pause=0.03, direction="down")
-    client.sendall(b"abcdefgh")
-    assert [client.recv(100) for _ in range(3)] == [b"abc", b"def", b"gh"]
+    proxy.slices(3, pause=0.1, direction="down")
+    came: list[list[bytes]] = []
+    for _ in range(5):  # a reader that is late finds two of them joined
+        client.sendall(b"abcdefgh")
+        came.append([])
+        while sum(map(len, came[-1])) < 8:
+            came[-1].append(client.recv(100))
+    assert [b"abc", b"def", b"gh"] in came
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -189,7 +201,7 @@ def test_a_black_hole_holds_back_and_loses_nothing(proxy: FaultProxy, client: so
     with pytest.raises(TimeoutError):
         client.recv(10)
     proxy.black_hole(False)
-    client.settimeout(5)
+    client.settimeout(60)
     assert _exactly(client, 4) == b"late"
 
 
@@ -200,7 +212,7 @@ def test_a_black_hole_hides_the_end_of_a_connection(echo: _Echo, proxy: FaultPro
     with pytest.raises(TimeoutError):
         client.recv(10)
     proxy.black_hole(False)
-    client.settimeout(5)
+    client.settimeout(60)
     assert client.recv(10) == b""
 
 
@@ -270,11 +282,11 @@ def test_half_open_the_other_way_leaves_the_broker_in_the_dark(
 
 def test_an_idle_connection_is_forgotten_and_a_busy_one_is_not(proxy: FaultProxy, client: socket.socket) -> None:
     with _dial(proxy) as busy:
-        proxy.forget_idle(0.3)
-        until = time.monotonic() + 0.8
+        proxy.forget_idle(2.0)
+        until = time.monotonic() + 3.0
         while time.monotonic() < until:
             _trip(busy)
-            time.sleep(0.02)
+            time.sleep(0.05)
         client.sendall(b"anybody?")
         client.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -292,11 +304,11 @@ def test_refuse_closes_the_port_and_opens_the_same_again(proxy: FaultProxy, clie
 
 
 def test_a_broker_that_is_away_is_a_reset_and_its_return_is_noticed(echo: _Echo, proxy: FaultProxy) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as nobody:
-        closed = nobody.getsockname()[1]
-    proxy.retarget(closed)
-    with pytest.raises(ConnectionError), _dial(proxy) as client:  # the reset may be there before we look
-        client.recv(1)
+    with socket.socket() as nobody:  # taken, and never listened on
+        nobody.bind(("127.0.0.1", 0))
+        proxy.retarget(nobody.getsockname()[1])
+        with pytest.raises(ConnectionError), _dial(proxy) as client:  # the reset may be there before we look
+            client.recv(1)
     proxy.retarget(echo.port)
     with _dial(proxy) as client:
         _trip(client)
@@ -313,7 +325,7 @@ def test_clear_ends_every_condition(proxy: FaultProxy, client: socket.socket) ->
     proxy.clear()
     _trip(client)
     with _dial(proxy) as second:
-        assert _trip(second, b"x" * 10_000) < 5
+        in_time(5, lambda: _trip(second, b"x" * 10_000))
 
 
 def test_conditions_may_be_set_before_the_start(echo: _Echo) -> None:

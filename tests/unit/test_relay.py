@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, Pub
 from deploykit.outbox import Outbox, Outgoing, RelayLock
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
+from tests.support.bus import in_time
 
 A, B = "/topic/a", "/topic/b"
 
@@ -45,11 +47,11 @@ def running(relay: Relay) -> Iterator[threading.Event]:
         yield stop
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+def until(condition: Callable[[], bool], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not come true in time"
@@ -303,16 +305,19 @@ def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(
 
 def test_a_new_record_wakes_the_relay_at_once(outbox: Outbox) -> None:
     bus = FakeBus()
+
+    def delay() -> float:
+        """Without what it takes to put one: the disk may be busy."""
+        time.sleep(0.02)
+        sent = len(bus.sent)
+        put(outbox_of(outbox), "now")
+        start = time.monotonic()
+        bus.wait_sent(sent + 1, timeout=70)
+        return time.monotonic() - start
+
     with running(Relay(outbox, bus, rescan=60.0)):
         until(outbox_of(outbox).relay_listens)
-        delays = []
-        for number in range(5):
-            time.sleep(0.02)
-            start = time.monotonic()
-            put(outbox_of(outbox), "now")
-            bus.wait_sent(number + 1)
-            delays.append(time.monotonic() - start)
-    assert sorted(delays)[2] < 0.1, delays
+        in_time(0.1, lambda: statistics.median(delay() for _ in range(5)))
 
 
 def outbox_of(other: Outbox) -> Outbox:
@@ -326,7 +331,7 @@ def test_a_record_put_while_another_waits_for_its_receipt_is_sent_at_once(outbox
         put(outbox, "1")
         bus.wait_sent(1)
         put(outbox, "2")
-        bus.wait_sent(2, timeout=2)
+        bus.wait_sent(2, timeout=30)  # half of the rescan
         bus.confirm()
         until(lambda: bodies(outbox) == [])
 
@@ -339,7 +344,7 @@ def test_the_broker_coming_back_is_enough_to_go_on(outbox: Outbox) -> None:
         time.sleep(0.1)
         assert bus.sent == []
         bus.connect()
-        until(lambda: bodies(outbox) == [], timeout=2)
+        until(lambda: bodies(outbox) == [], timeout=30)  # half of the rescan
 
 
 def test_a_record_that_nobody_announced_is_found_by_the_rescan(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,7 +375,7 @@ def test_a_closed_bus_ends_the_relay_and_loses_nothing(outbox: Outbox) -> None:
     bus.wait_sent(2)
     bus.confirm(1)
     bus.close()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert bodies(outbox) == [b"2"]
 
@@ -391,24 +396,26 @@ def test_receipts_that_came_as_the_bus_was_closed_count(outbox: Outbox) -> None:
     thread.start()
     bus.wait_sent(2)
     put(outbox_of(outbox), "3")  # begins another pass
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert bodies(outbox) == [b"3"]
 
 
 def test_a_receipt_is_taken_in_at_once(outbox: Outbox) -> None:
     bus = FakeBus(lambda _: FakeBus.SILENCE)
+
+    def delay() -> float:
+        sent = len(bus.sent)
+        put(outbox_of(outbox), str(sent))
+        bus.wait_sent(sent + 1)
+        time.sleep(0.05)
+        start = time.monotonic()
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+        return time.monotonic() - start
+
     with running(Relay(outbox, bus)):
-        delays = []
-        for number in range(5):
-            put(outbox_of(outbox), str(number))
-            bus.wait_sent(number + 1)
-            time.sleep(0.05)
-            start = time.monotonic()
-            bus.confirm()
-            until(lambda: bodies(outbox) == [])
-            delays.append(time.monotonic() - start)
-    assert sorted(delays)[2] < 0.1, delays
+        in_time(0.1, lambda: statistics.median(delay() for _ in range(5)))
 
 
 def test_a_drain_on_a_closed_bus_says_so(outbox: Outbox) -> None:
