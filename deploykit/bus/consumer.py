@@ -198,7 +198,8 @@ class Subscription:
     def connection_lost(self) -> None:
         """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
         self._active = 0
-        lost = [*self._desk.take_waiting(), *self._empty()]
+        lost = [*self._left, *self._desk.take_waiting(), *self._empty()]
+        self._left.clear()
         self._host.counters.handed_back += len(lost)
         for item in lost:
             self._desk.forget(item)

@@ -119,6 +119,8 @@ RABBITMQ: Final = Dialect(
         "the UNSUBSCRIBE too, and is told of by an ERROR.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
+        "A durable subscription is on disk a moment after it was confirmed. If the broker is killed in that moment, "
+        "what is published before the subscriber is back is confirmed and gone.",
     ),
 )
 

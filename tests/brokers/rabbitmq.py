@@ -60,6 +60,14 @@ class RabbitMQ(BrokerServer):
                 raise BrokerFailed(f"rabbitmq: memory alarm not {'raised' if on else 'cleared'}\n{self.log_tail()}")
             time.sleep(0.05)
 
+    def sync_declared(self) -> None:
+        """Return when the bindings that were confirmed so far are on disk.
+
+        RabbitMQ writes a queue to disk before it confirms it, but what binds it to a topic a moment later: killed in
+        between, it comes back with the queue, and confirms what is then published to the topic and goes nowhere.
+        """
+        self.evaluate("mnesia:sync_log()")
+
     def evaluate(self, expression: str) -> str:
         """Evaluate an Erlang expression inside the server and return the result as text (`rabbitmqctl eval`, fast)."""
         for attempt in range(5):

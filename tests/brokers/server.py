@@ -140,6 +140,11 @@ class BrokerServer(ABC):
         self._process = None
         self._end_everything()
 
+    def sync_declared(self) -> None:
+        """Return when everything that was confirmed so far outlives `kill9`; on most brokers that is so anyway."""
+        if self._process is None:
+            raise BrokerFailed(f"{self.kind} does not run")
+
     def restart(self) -> None:
         """`stop()` if it runs, then `start()`."""
         self.stop()

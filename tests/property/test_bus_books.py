@@ -161,6 +161,7 @@ def test_no_schedule_with_a_real_broker_and_real_kill_9_does_either(
         start=broker.start,
         running=lambda: broker.pid is not None,
         heal=lambda: None,
+        declared=broker.sync_declared,
     )
     quick = BusSettings(heartbeat=2.0, backoff_initial=0.05, backoff_max=0.3, connect_timeout=5.0, publish_timeout=60.0)
     kills = 0
@@ -186,6 +187,7 @@ def test_no_schedule_with_a_real_broker_and_real_kill_9_does_either(
                     case "fail":
                         world.fail_next(dice.randrange(1, 4))
                     case "kill":
+                        world.diary.note("world", "kill -9")
                         broker.kill9()
                         kills += 1
                         world.send(dice.randrange(1, 50), to_topic=dice.random() < 0.5)

@@ -14,11 +14,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import attrs
 
 from deploykit.bus import Bus, Delivery, Retry, Verdict
+from deploykit.bus.events import Published
 from deploykit.bus.relay import Relay
 from deploykit.errors import BusError
 from deploykit.ids import Claim, IdStore
@@ -30,13 +32,14 @@ from tests.support.bus import eventually
 
 @attrs.frozen
 class Control:
-    """What a test may do to a broker."""
+    """What a test may do to a broker; `declared` returns when what was subscribed is on its disk."""
 
     address: Callable[[], str]
     kill: Callable[[], object]
     start: Callable[[], object]
     running: Callable[[], bool]
     heal: Callable[[], object]
+    declared: Callable[[], object] = lambda: None
 
 
 class Diary:
@@ -103,6 +106,7 @@ class World:
             frame = self._frame()
             with suppress(BusError):
                 future = self._relay_bus.publish_soon(destination, frame, timeout=30)
+                future.add_done_callback(partial(self._ended, frame.headers["deploykit-id"]))
                 self._direct.append((frame.headers["deploykit-id"], future))
 
     def fail_next(self, count: int) -> None:
@@ -111,12 +115,15 @@ class World:
 
     def restart_relay(self) -> None:
         """End the relay and its bus in the middle of what they do, and begin anew."""
+        self.diary.note("world", "relay restarts")
         self._stop_relay()
         self._start_relay()
 
     def restart_consumer(self) -> None:
         """End the consumer in the middle of what it does, and begin anew with the same store of ids."""
+        self.diary.note("world", "consumer restarts")
         self._consumer.stop(0.2)
+        self.diary.note("world", "consumer stopped")
         self._start_consumer()
 
     # -- the end -----------------------------------------------------------------------------------------------
@@ -139,7 +146,9 @@ class World:
             waiting = sum(1 for _ in self._outbox.pending())
             raise AssertionError(
                 f"{error}; missing {missing[:10]}; outbox {waiting}; consumer {self._consumer.counters}, "
-                f"{self._consumer.state}; relay {self._relay_bus.counters}, {self._relay_bus.state}"
+                f"{self._consumer.state}; relay {self._relay_bus.counters}, {self._relay_bus.state}; "
+                f"what is known of them: { {one: self.diary.about(one) for one in missing[:10]} }; "
+                f"the world: {self.diary.about('world')}"
             ) from None
         twice = {identity: count for identity, count in self.handled.items() if count > 1}
         assert not twice, f"handled twice to the end: { {identity: self.diary.about(identity) for identity in twice} }"
@@ -176,7 +185,9 @@ class World:
 
     def _start_consumer(self) -> None:
         settings = attrs.evolve(self._settings, address=self.control.address(), client_id=f"{self._name}-consumer")
-        self._consumer = Bus(settings, ids=self.diary).start()
+        self._consumer = Bus(
+            settings, ids=self.diary, on_event=lambda e: self.diary.note("world", f"consumer: {e}")
+        ).start()
         self._consumer.subscribe(self.queue, self._handle, workers=2, max_attempts=1000)
         self._durable = self._consumer.subscribe(
             self.topic, self._handle, durable=self._name, workers=2, max_attempts=1000
@@ -184,14 +195,22 @@ class World:
         if not self.attempts and not self.acknowledged:
             # A topic's messages are kept from the first confirmation of the subscription on, not before.
             assert self._consumer.wait_connected(60)
+            self.control.declared()
 
     def _start_relay(self) -> None:
         settings = attrs.evolve(self._settings, address=self.control.address(), client_id=f"{self._name}-relay")
-        self._relay_bus = Bus(settings).start()
+        self._relay_bus = Bus(settings, on_event=self._told_relay).start()
         self._relay_stop = threading.Event()
         relay = Relay(self._outbox, self._relay_bus, pause=0.05, pause_max=0.2, rescan=0.5, max_attempts=1000)
         self._relay_thread = threading.Thread(target=relay.run, args=(self._relay_stop,))
         self._relay_thread.start()
+
+    def _ended(self, identity: str, future: Future[None]) -> None:
+        self.diary.note(identity, f"published: {future.exception() or 'confirmed'}")
+
+    def _told_relay(self, event: object) -> None:
+        if not isinstance(event, Published):
+            self.diary.note("world", f"relay: {event}")
 
     def _stop_relay(self) -> None:
         self._relay_stop.set()
