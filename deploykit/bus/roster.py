@@ -373,8 +373,9 @@ class Roster:
             return True
         with self._lock:
             subscription = self._unconfirmed.pop(receipt, None)
-            if not receipt and self._unconfirmed:
-                self._doubtful_until = self._doubtful_until or monotonic() + _OUTLIVED
+            if not receipt and "subscription" not in frame.headers and self._unconfirmed:
+                if monotonic() >= self._doubtful_until:
+                    self._doubtful_until = monotonic() + _OUTLIVED
                 if len(self._unconfirmed) == 1 and alone:
                     _, subscription = self._unconfirmed.popitem()
                     self._accused.add(subscription)

@@ -214,6 +214,33 @@ def test_what_the_broker_refused_is_not_ended_there() -> None:
     assert [what for what, _ in table.sent] == ["/queue/one"]
 
 
+def test_an_error_that_names_an_ended_subscription_is_not_about_the_one_that_waits() -> None:
+    table = Table(Wire())
+    one = table.add("/queue/one")
+    table.roster.on_receipt(table.sent[0][1], table.present)
+    two = table.add("/queue/two")
+    error = Received("ERROR", {"subscription": one.intent.id})
+    assert table.roster.on_error(error, "queue deleted", table.present, alone=True)
+    assert two.problem is None
+    assert "queue deleted" in table.renewals[0]
+
+
+def test_each_error_that_names_nothing_makes_what_is_confirmed_after_it_doubtful(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RabbitMQ confirms the very subscription it ends the connection for."""
+    table, now, error = Table(Wire()), [100.0], Received("ERROR", {"message": "no"})
+    monkeypatch.setattr("deploykit.bus.roster.monotonic", lambda: now[0])
+    for name in ("/queue/one", "/queue/two"):
+        one = table.add(name)
+        table.roster.on_error(error, "no", table.present, alone=False)
+        table.roster.on_receipt(table.sent[-1][1], table.present)
+        assert not one.active
+        now[0] += 10.0
+        table.timers.pop()()  # the connection has outlived it
+        assert one.active
+
+
 @pytest.mark.parametrize(("dialect", "renewals"), [(RABBITMQ, 1), (EMBEDDED, 0), (ACTIVEMQ, 0)])
 def test_a_message_for_nobody_goes_back_in_the_brokers_own_way(dialect: Dialect, renewals: int) -> None:
     table = Table(Wire(dialect))
