@@ -255,19 +255,28 @@ class MirrorPool:
         if isinstance(outcome, DeploykitError):
             asked.token.set_exception(outcome)
             return
-        if asked.told is not None:
-            held = mirror.refs.get(asked.told.ref)
-            outcome = attrs.evolve(outcome, confirmed=held == _there(asked.told.new))
+        try:
+            if asked.told is not None:
+                held = mirror.refs.get(asked.told.ref)
+                outcome = attrs.evolve(outcome, confirmed=held == _there(asked.told.new))
+        except (MirrorError, OSError) as error:
+            asked.token.set_exception(error if isinstance(error, MirrorError) else _gone(mirror, error))
+            return
         asked.token.set_result(outcome)
 
     def _tidy(self, name: str, mirror: Mirror) -> None:
-        if not upkeep.is_due(mirror.path, mirror.settings) or not self._tidying.acquire(blocking=False):
+        try:
+            due = upkeep.is_due(mirror.path, mirror.settings)
+        except OSError as error:
+            _log.warning("[%s] %s", name, _gone(mirror, error))
+            return
+        if not due or not self._tidying.acquire(blocking=False):
             return  # one at a time: it costs a processor. The next fetch looks again
         try:
             done = upkeep.upkeep(mirror.path, mirror.settings)
         except LockBusy:
             return
-        except MirrorError as error:
+        except (MirrorError, OSError) as error:
             _log.warning("[%s] upkeep failed: %s", name, error)
             return
         finally:
@@ -277,3 +286,8 @@ class MirrorPool:
 
 def _there(oid: ObjectId) -> ObjectId | None:
     return None if is_zero(oid) else oid
+
+
+def _gone(mirror: Mirror, error: OSError) -> MirrorError:
+    """Somebody moved or removed the mirror after its fetch."""
+    return MirrorError(f"cannot read {mirror.path}: {error.strerror}", "the next fetch makes it anew")

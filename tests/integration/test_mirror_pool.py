@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import DeploykitError, MirrorCorrupt, MirrorError, OriginError, UsageError
-from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror import FetchResult, Mirror, RefChange, upkeep
 from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ObjectId, RefName
 from deploykit.settings import MirrorSettings
@@ -72,6 +73,29 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch(tmp_path: Path) -> None:
         results = [answer.result(60) for answer in answers]
         assert len(mirror.told) == 2
         assert all(result.confirmed for result in results)
+    assert mirror.refs == repo.refs()
+
+
+def test_a_mirror_that_is_moved_away_right_after_its_fetch_costs_no_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = GitRepo.make(tmp_path / "o.git")
+    first = repo.commit()
+    mirror = Mirror.open(tmp_path / "m.git", str(repo.path))
+    is_due = upkeep.is_due
+
+    def moved(path: Path, settings: MirrorSettings) -> bool:
+        """`Path.glob` looks whether a directory is there, and then reads it: this is the moment in between."""
+        monkeypatch.setattr(upkeep, "is_due", is_due)
+        path.rename(tmp_path / "moved.git")
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+
+    monkeypatch.setattr(upkeep, "is_due", moved)
+    with MirrorPool(workers=1) as pool:
+        pool.add("site", mirror, at_once=False)
+        pool.request("site", RefChange(MAIN, ObjectId("0" * 40), ObjectId(first))).result(60)
+        until((tmp_path / "moved.git").exists)
+        assert pool.request("site").result(60).changes, "the only worker goes on, and makes the mirror anew"
     assert mirror.refs == repo.refs()
 
 
