@@ -133,6 +133,7 @@ def test_it_survives_kill_9_of_a_real_broker(new_real_broker: Callable[..., Brok
             warm_up -= 1
             notice(bus, warm_up)
             time.sleep(0.2)
+        broker.sync_declared()
         for number in range(3):
             notice(bus, number)
             broker.kill9()

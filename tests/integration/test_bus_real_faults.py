@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 
 import attrs
 import pytest
@@ -49,6 +50,10 @@ class Publisher:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
+    def has_confirmed(self, count: int) -> bool:
+        """Whether so many are confirmed."""
+        return len(self.confirmed) >= count
+
     def __enter__(self) -> Publisher:
         self._thread.start()
         return self
@@ -79,10 +84,11 @@ def test_kill_9_in_mid_stream_loses_nothing_that_was_confirmed(new_real_broker: 
         running(settings(broker.address, client_id="publisher")) as producer,
     ):
         consumer.subscribe(destination, collector, durable=durable).wait_active(30)
+        broker.sync_declared()
         with Publisher(producer, destination) as publisher:
             for _ in range(3):
                 enough = len(publisher.confirmed) + 100
-                eventually(lambda enough=enough: len(publisher.confirmed) >= enough, timeout=180)  # type: ignore[misc]
+                eventually(partial(publisher.has_confirmed, enough), timeout=180)
                 eventually(lambda: consumer.state is State.CONNECTED, timeout=60)
                 broker.kill9()
                 time.sleep(0.3)
