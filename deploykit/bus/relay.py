@@ -7,6 +7,10 @@ Rules:
 * One relay works on a spool for each user, by flock. The relay of the spool's owner (or of root) sends everybody's
   records; one of another user its own, and it gives way when the owner's comes up.
 * A broker that is away costs nothing but time: records wait, the relay waits, and nobody is asked.
+* One record's trouble is its own. What can never be sent is buried when it is read. What the disk will not remove or
+  bury is owed: it is not sent again, the others go on, and it is tried again now and then. At `_MOST_OWED` nothing
+  more is sent until the disk does what it should.
+* Trouble that lasts is logged once.
 """
 
 from __future__ import annotations
@@ -16,13 +20,14 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing, suppress
-from functools import partial
 from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import Final, Protocol
 
 import attrs
 
+from deploykit.bus.dialect import GENERIC, RESERVED
+from deploykit.bus.intent import compile_destination
 from deploykit.bus.lanes import Lanes, ToBury
 from deploykit.errors import (
     BusClosed,
@@ -38,7 +43,7 @@ from deploykit.errors import (
 )
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import Frame
+from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, Frame
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +56,8 @@ _GRACE: Final = 5.0
 #: How long after trouble with the spool or the login, and how often a relay that stands by looks whether it is free.
 _AGAIN: Final = 5.0
 _STAND_BY: Final = 1.0
+#: How many records may be owed to the spool: sent and not removed, or to be buried.
+_MOST_OWED: Final = 1000
 
 
 class Publisher(Protocol):
@@ -112,6 +119,23 @@ def _with_id(record: Record) -> Frame:
     return Frame({**record.frame.headers, ID_HEADER: record.id}, record.frame.body)
 
 
+def _never_sent(record: Record) -> str:
+    """Return why no broker would take a record, or nothing. Whoever wrote it need not have used `Outbox.put`."""
+    headers = record.frame.headers
+    own = sorted(RESERVED.intersection(headers))
+    if own or "" in headers:
+        return f"headers that belong to the connection: {', '.join(own) or 'one without a name'}"
+    if sum(map(len, headers.values())) > MAX_HEADERS or len(headers) > MAX_HEADER_COUNT:
+        return f"headers of more than {MAX_HEADERS} characters together, or more than {MAX_HEADER_COUNT}"
+    if sum(map(len, headers)) > MAX_HEADERS or len(record.destination) > MAX_HEADERS:
+        return f"a destination or header names of more than {MAX_HEADERS} characters"
+    try:
+        compile_destination(GENERIC, record.destination)
+    except DialectError as error:
+        return str(error)
+    return ""
+
+
 class Relay:
     """Sends what `outbox` holds over `bus`. Use it from one thread.
 
@@ -149,7 +173,10 @@ class Relay:
         self._bytes = 0
         self._back: SimpleQueue[tuple[RecordId, BaseException | None]] = SimpleQueue()
         self._sleeping = threading.Event()
-        self._unsettled: list[Callable[[], object]] = []
+        self._owed: dict[RecordId, str | None] = {}  # what to do: the reason to bury it, or None: remove it
+        self._owed_next = 0.0
+        self._lock = RelayLock(outbox.path)
+        self._said = ""  # the trouble that was logged and is not over
         self._tally = _Tally()
         self._moved = 0  # records that left the spool, ever
         self._news = False  # something was put since the pass began
@@ -173,7 +200,7 @@ class Relay:
         complete = False
         while True:
             try:
-                with RelayLock(self._outbox.path):
+                with self._lock:
                     # Listens as long as it works, so that a writer need not start another one ...
                     self._outbox.wait(0)
                     try:
@@ -201,7 +228,7 @@ class Relay:
         said = False
         while not stop.is_set():
             try:
-                with RelayLock(self._outbox.path):
+                with self._lock:
                     said = False
                     self._work(stop)
             except LockBusy:
@@ -212,7 +239,7 @@ class Relay:
                 said = True
                 stop.wait(_STAND_BY)
             except (OutboxError, ConnectError) as error:
-                _log.error("relay: %s; trying again", error)
+                self._say(f"{error}; trying again")
                 stop.wait(_AGAIN)
             except BusClosed:
                 if not stop.is_set():
@@ -253,24 +280,35 @@ class Relay:
     def _pass(self, stop: threading.Event, end: float) -> bool:
         """Go through the spool once from the front, sending what may be sent; tell whether something was left."""
         self._news = False
-        self._settle_again()
-        if self._unsettled:
-            return True
         if not self._wait_connected(stop, end):
             self._tally.trouble = "no broker can be reached"
             return bool(self._in_flight) or self._something_waits()
         self._lanes.begin_pass()
+        retry_owed = monotonic() >= self._owed_next
+        unseen = set(self._owed)
         with closing(self._outbox.pending()) as records:
             for record in records:
                 if record.id in self._in_flight:
                     continue
+                if record.id in self._owed:
+                    unseen.discard(record.id)
+                    if retry_owed:
+                        self._pay(record)
+                    continue
                 if not self._make_room(stop, end) or self._gives_way():
                     return True
-                if self._lanes.may_send(record, monotonic()):
+                if problem := _never_sent(record):
+                    self._bury([ToBury(record, problem)])
+                elif self._lanes.may_send(record, monotonic()):
                     self._send(record)
+        if retry_owed:
+            self._owed_next = monotonic() + _AGAIN
+            self._forget_owed(unseen)
         while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
             self._sleep(min(_SLICE, end - monotonic()))
-        return bool(self._in_flight or self._unsettled) or self._something_waits()
+        if unreadable := self._outbox.unreadable:
+            self._tally.trouble = f"{len(unreadable)} files of the spool cannot be read"
+        return bool(self._in_flight or self._owed or unreadable) or self._something_waits()
 
     def _something_waits(self) -> bool:
         with closing(self._outbox.pending()) as records:
@@ -290,7 +328,7 @@ class Relay:
             if stop.is_set() or monotonic() >= end:
                 return False
             self._take_back(wait=_SLICE)
-        if stop.is_set() or monotonic() >= end or self._unsettled:
+        if stop.is_set() or monotonic() >= end or len(self._owed) >= _MOST_OWED:
             return False
         return not self._tally.trouble or self._bus.wait_connected(0)
 
@@ -298,7 +336,9 @@ class Relay:
         """How long to rest with records left and nothing moved: until a lane's pause is over, or a second."""
         now = monotonic()
         next_time = self._lanes.next_time(now)
-        return 1.0 if next_time is None else next_time - now
+        if next_time is None:
+            return max(0.0, self._owed_next - now) if self._owed else 1.0
+        return next_time - now
 
     def _rest(self, stop: threading.Event, until: float) -> None:
         """Sleep until something is put, a receipt that was owed comes, or it is time."""
@@ -368,7 +408,7 @@ class Relay:
         record, now = flight.record, monotonic()
         match error:
             case None:
-                self._settle(lambda: self._outbox.done(record))
+                self._settle(record, None)
                 self._tally.sent += 1
                 self._moved += 1
                 self._bury(self._lanes.confirmed(record, flight.order, now))
@@ -386,38 +426,56 @@ class Relay:
 
     def _bury(self, verdicts: list[ToBury]) -> None:
         for verdict in verdicts:
-            self._settle(partial(self._bury_one, verdict))
+            self._settle(verdict.record, verdict.reason)
             self._moved += 1
 
-    def _bury_one(self, verdict: ToBury) -> None:
-        destination = verdict.record.destination
-        dead_id = self._outbox.bury(verdict.record, verdict.reason)
-        dead = Buried(id=dead_id, destination=destination, reason=verdict.reason)
+    def _settle(self, record: Record, reason: str | None) -> bool:
+        """Remove a record that was sent, or bury it for `reason`; return whether that was done. Else it is owed."""
+        try:
+            if reason is None:
+                self._outbox.done(record)
+            else:
+                self._bury_one(record, reason)
+        except OutboxError as error:
+            self._owed[record.id] = reason
+            self._tally.trouble = str(error)
+            self._say(str(error))
+            return False
+        return True
+
+    def _bury_one(self, record: Record, reason: str) -> None:
+        dead_id = self._outbox.bury(record, reason)
+        dead = Buried(id=dead_id, destination=record.destination, reason=reason)
         self._tally.buried.append(dead)
-        _log.error("relay: dead letter %s: %s will lack this message: %s", dead.id, destination, dead.reason)
+        _log.error("relay: dead letter %s: %s will lack this message: %s", dead.id, dead.destination, dead.reason)
         if self._on_buried is not None:
             self._on_buried(dead)
 
-    def _settle(self, action: Callable[[], object]) -> None:
-        """Change the spool. What the disk refuses is tried again before anything more is sent: else it would be sent
-        over and over."""
-        try:
-            action()
-        except OutboxError as error:
-            self._tally.trouble = str(error)
-            self._unsettled.append(action)
-            _log.warning("relay: %s", error)
+    def _pay(self, record: Record) -> None:
+        """Try once more what the disk refused."""
+        if self._settle(record, self._owed[record.id]):
+            del self._owed[record.id]
+            self._moved += 1
 
-    def _settle_again(self) -> None:
-        actions, self._unsettled = self._unsettled, []
-        for action in actions:
-            self._settle(action)
+    def _forget_owed(self, gone: set[RecordId]) -> None:
+        """Forget what is no longer in the spool; say so when nothing is owed any more."""
+        for record_id in gone:
+            self._owed.pop(record_id, None)
+        if not self._owed and self._said:
+            self._said = ""
+            _log.info("relay: spool %s does what it should again", self._outbox.path)
+
+    def _say(self, problem: str) -> None:
+        if problem != self._said:
+            _log.error("relay: %s", problem)
+        self._said = problem
 
     def _gives_way(self) -> bool:
         """Whether the relay of the spool's owner is there, and this one is not it. Asked now and then."""
         now = monotonic()
         if now >= self._next_look:
             self._next_look = now + _LOOK
+            self._lock.secure()
             self._yields = not self._outbox.settles_all and self._outbox.relay_listens(owner_only=True)
         return self._yields
 

@@ -18,6 +18,8 @@ SHARED_MODE = 0o3770
 PRIVATE_MODE = 0o700
 DEAD = "dead"
 BAD = "bad"
+#: Begins the name of what a stranger put in the place of something of ours, and that could not be removed.
+ASIDE = ".aside-"
 
 _REMEDIES = {
     errno.ENOSPC: "free space or inodes on the file system that holds it (df -h, df -i)",
@@ -120,34 +122,40 @@ class Spool:
         remove_at(self.fd, name)
 
     def clear(self, name: str) -> None:
-        """Take away what a stranger has put where a file of ours belongs.
+        """Take away what a stranger has put where something of ours belongs; nothing is followed.
 
         Raises:
             OSError: this process may not.
         """
-        try:
-            os.unlink(name, dir_fd=self.fd)
-        except FileNotFoundError:
-            return
-        except (IsADirectoryError, PermissionError):
-            if not self.settles_all:
-                raise
-            os.rename(name, f"{BAD}/{name}.{os.urandom(4).hex()}", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        clear_at(self.fd, name)
 
     def folder(self, name: str) -> int:
-        """Open `dead` or `bad` (made if missing, by the spool's owner). The caller closes the descriptor.
+        """Open `dead` or `bad`; the spool's owner makes it where it is missing, or where a stranger put something else.
+
+        The caller closes the descriptor.
 
         Raises:
             OSError: it is not there, not a directory, or not the owner's.
         """
-        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            fd = os.open(name, flags, dir_fd=self.fd)
-        except FileNotFoundError:
-            if not self.settles_all:
+            return self._open_folder(name)
+        except OSError:
+            if not self.settles_all or not self._foreign(name):
                 raise
-            self.make_folder(name)
-            fd = os.open(name, flags, dir_fd=self.fd)
+        self.clear(name)
+        self.make_folder(name)
+        return self._open_folder(name)
+
+    def _foreign(self, name: str) -> bool:
+        """Return whether nothing of the owner's is called so."""
+        try:
+            found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return not stat.S_ISDIR(found.st_mode) or not self.trusts(found.st_uid)
+
+    def _open_folder(self, name: str) -> int:
+        fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
         found = os.fstat(fd)
         if not self.trusts(found.st_uid) or stat.S_IMODE(found.st_mode) & 0o007:
             os.close(fd)
@@ -171,6 +179,30 @@ def remove_at(folder: int, name: str) -> None:
         os.unlink(name, dir_fd=folder)
     except OSError:
         return
+
+
+def clear_at(folder: int, name: str) -> None:
+    """Remove an entry of a directory, whatever it is, without following it; rename a directory that is not empty.
+
+    A stranger's directory can be renamed where it is, and moved or emptied only by its owner.
+
+    Raises:
+        OSError: this process may not.
+    """
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        try:
+            os.rmdir(name, dir_fd=folder)
+        except OSError:
+            os.rename(name, aside_name(), src_dir_fd=folder, dst_dir_fd=folder)
+
+
+def aside_name() -> str:
+    """Return a new name for what cannot be removed and must not stay where it is."""
+    return f"{ASIDE}{os.urandom(8).hex()}"
 
 
 def _gid(group: str | int) -> int:

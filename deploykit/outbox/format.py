@@ -23,7 +23,7 @@ from typing import NewType
 import attrs
 
 from deploykit.errors import OutboxError
-from deploykit.wire.frame import Frame
+from deploykit.wire.frame import MAX_HEADERS, Frame
 
 #: `<file>.<number>`: which file of the spool, and which of its records, counted from 1.
 RecordId = NewType("RecordId", str)
@@ -31,6 +31,8 @@ RecordId = NewType("RecordId", str)
 #: Above this RabbitMQ closes the connection without a word (4 MiB for the whole frame).
 MAX_BODY = 4_000_000
 MAX_ENVELOPE = 128 * 1024
+#: A dead letter's also has its reason, and what a stranger wrote as UTF-8 is longer when it is escaped.
+MAX_DEAD_ENVELOPE = 8 * MAX_ENVELOPE
 #: One `put_many`. 2,000 refs with 50 commits each stay below it.
 MAX_FILE = 512 * 1024 * 1024
 
@@ -92,8 +94,10 @@ def _envelope(item: Outgoing, extra: Mapping[str, object]) -> bytes:
         raise OutboxError(
             f"a record for {where} is too big: {len(item.frame.body)} bytes", f"the limit is {MAX_BODY} bytes"
         )
-    if len(line) > MAX_ENVELOPE:
-        raise OutboxError(f"the headers of a record for {where} are too big", f"the limit is {MAX_ENVELOPE} bytes")
+    if extra:
+        return line.encode("ascii")  # a dead letter keeps whatever was put
+    if sum(map(len, headers.values())) > MAX_HEADERS or len(line) > MAX_ENVELOPE:
+        raise OutboxError(f"the headers of a record for {where} are too big", f"the limit is {MAX_HEADERS} characters")
     return line.encode("ascii")
 
 

@@ -12,6 +12,7 @@ import os
 import stat
 
 from deploykit.outbox.directory import Spool
+from deploykit.outbox.notes import NO_ROOM, Notes
 
 _MAGIC = b"deploykit-done 1\n"
 #: What a file of marks is called, after the stem of its records.
@@ -34,6 +35,14 @@ def read_marks(spool: Spool, stem: str, records: int, writer: int) -> bytes:
         if data.startswith(_MAGIC):
             found = _either(found, data[len(_MAGIC) :].ljust(records, b"\0"))
     return found
+
+
+def settled_of(spool: Spool, stem: str, records: int, writer: int, notes: Notes) -> bytes:
+    """Return one byte for each record, `x` for those that are marked or that this process remembers as settled."""
+    marks, noted = read_marks(spool, stem, records, writer), notes.settled(stem)
+    if not noted:
+        return marks
+    return bytes(ord("x") if number in noted else marks[number - 1] for number in range(1, records + 1))
 
 
 def _either(one: bytes, other: bytes) -> bytes:
@@ -75,7 +84,7 @@ def _open_own(spool: Spool, name: str, suffix: str, writer: int) -> int:
         try:
             fd = os.open(name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=spool.fd)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE):
+            if error.errno in (*NO_ROOM, errno.EROFS, errno.EIO, errno.EMFILE):
                 raise
         else:
             if _counts(spool, fd, suffix, writer):

@@ -7,6 +7,7 @@ A file is checked whole (size, checksum) before the first of its records is give
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import io
@@ -19,8 +20,9 @@ from typing import BinaryIO, Final
 
 from deploykit.errors import OutboxError
 from deploykit.outbox import clock
-from deploykit.outbox.directory import BAD, DEAD, Spool, refused
+from deploykit.outbox.directory import ASIDE, BAD, DEAD, Spool, aside_name, refused
 from deploykit.outbox.format import (
+    MAX_DEAD_ENVELOPE,
     MAX_ENVELOPE,
     MAX_FILE,
     Envelope,
@@ -29,7 +31,8 @@ from deploykit.outbox.format import (
     parse_envelope,
     parse_head,
 )
-from deploykit.outbox.marks import SUFFIXES, forget, read_marks
+from deploykit.outbox.marks import SUFFIXES, forget, settled_of
+from deploykit.outbox.notes import Notes
 from deploykit.outbox.record import Record, SetAside
 from deploykit.wire.frame import Frame
 
@@ -39,36 +42,66 @@ ROUND: Final = 4096
 _BLOCK: Final = 1 << 18
 #: A temporary file this old has no writer any more (24 hours by the wall clock, which may be off by some).
 _STALE: Final = 86_400.0
+#: A name in `bad/` leaves room for a suffix.
+_MAX_BAD_NAME: Final = 200
+#: What opening ends with when this process or machine can open no file at all.
+_NO_FILE_AT_ALL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: What opening ends with when something is there that is no readable plain file.
 _STRANGE: Final = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV)
 _OURS = frozenset({DEAD, BAD, "lost+found"})
+_LEFT_ALONE = (".wake", ".relay", ASIDE)
+_NO_NOTES: Final = Notes()
 
 
-def waiting(path: str, *, everyone: bool | None) -> Generator[Record, None, None]:
-    """Yield waiting records in order; see `Outbox.pending`."""
+def waiting(path: str, notes: Notes, *, everyone: bool | None) -> Generator[Record, None, None]:
+    """Yield waiting records in order; see `Outbox.pending`. A file that cannot be read is passed over."""
+    unreadable: set[str] = set()
     with Spool(path, "read") as spool:
         all_users = spool.settles_all if everyone is None else everyone
+        only_uid = None if all_users else os.geteuid()
         last = ""
         while True:
-            names, last_round = _next_names(spool, last)
+            try:
+                names, last_round = _next_names(spool, last, notes)
+            except OSError as error:
+                raise refused("read", path, error) from error
             for name in names:
                 try:
-                    yield from read_file(spool, spool.fd, name, only_uid=None if all_users else os.geteuid())
+                    yield from read_file(spool, spool.fd, name, only_uid=only_uid, notes=notes)
                 except Malformed as problem:
-                    put_aside(spool, name, str(problem))
+                    put_aside(spool, name, str(problem), notes)
+                except OSError as error:
+                    _pass_over(spool, name, error, notes)
+                    unreadable.add(name)
             if last_round:
+                notes.unreadable = frozenset(unreadable)
                 return
             last = names[-1]
 
 
-def _next_names(spool: Spool, last: str) -> tuple[list[str], bool]:
+def _pass_over(spool: Spool, name: str, error: OSError, notes: Notes) -> None:
+    """Leave a file for a later pass: it may be good, and what is wrong with it or the disk holds up no other.
+
+    Raises:
+        OutboxError: it is this process or machine that can open no file at all.
+    """
+    if error.errno in _NO_FILE_AT_ALL:
+        raise refused("read", spool.path, error) from error
+    if notes.first_time(name):
+        _log.error("spool %s: %s cannot be read, and is tried again: %s", spool.path, ascii(name), error.strerror)
+
+
+def _next_names(spool: Spool, last: str, notes: Notes) -> tuple[list[str], bool]:
     """The next record files after `last`, and whether these are all. Looks after other entries on the first round."""
     strangers: list[str] = []
     with os.scandir(spool.fd) as entries:
         names = heapq.nsmallest(ROUND, _record_names((e.name for e in entries), last, strangers))
-    if not last:
+    if not last and spool.settles_all:
         for name in strangers:
-            _look_at(spool, name)
+            try:
+                _look_at(spool, name, notes)
+            except OSError:
+                _log.debug("spool %s: %s is left alone", spool.path, ascii(name), exc_info=True)
     return names, len(names) < ROUND
 
 
@@ -77,68 +110,79 @@ def _record_names(names: Iterator[str], last: str, strangers: list[str]) -> Iter
         if clock.is_record_name(name):
             if name > last:
                 yield name
-        elif name not in _OURS and not name.startswith((".clock-", ".wake", ".relay")) and len(strangers) < ROUND:
+        elif name not in _OURS and not name.startswith(_LEFT_ALONE) and len(strangers) < ROUND:
             strangers.append(name)
 
 
-def _look_at(spool: Spool, name: str) -> None:
+def _look_at(spool: Spool, name: str, notes: Notes) -> None:
     """Tidy away what is neither a record nor ours: stale temporary files, marks without a file, strangers."""
-    if not spool.settles_all:
-        return
     try:
         found = os.stat(name, dir_fd=spool.fd, follow_symlinks=False)
-        if name.startswith(".tmp-"):
+        if name.startswith(".clock-"):
+            if not stat.S_ISLNK(found.st_mode):
+                spool.clear(name)
+        elif name.startswith(".tmp-"):
             import time
 
             if time.time() - found.st_mtime > _STALE:
-                spool.remove(name)
+                spool.clear(name)
         elif name.endswith(SUFFIXES) and clock.is_stem(name[:-5]):
             try:
                 os.stat(name[:-5] + clock.SUFFIX, dir_fd=spool.fd, follow_symlinks=False)
             except FileNotFoundError:
-                spool.remove(name)
+                spool.clear(name)
         else:
-            put_aside(spool, name, "not the name of a record")
+            put_aside(spool, name, "not the name of a record", notes)
     except FileNotFoundError:
         return
 
 
-def put_aside(spool: Spool, name: str, reason: str) -> SetAside:
-    """Move what is no record to `bad/`, where this process may; report it either way."""
-    moved = False
+def put_aside(spool: Spool, name: str, reason: str, notes: Notes) -> SetAside:
+    """Move what is no record to `bad/`, or out of the way where it cannot be moved there; report it once."""
+    moved, where = False, ""
     try:
-        bad = spool.folder(BAD)
-        try:
-            os.rename(name, _free_name(bad, name), src_dir_fd=spool.fd, dst_dir_fd=bad)
-            moved = True
-        finally:
-            os.close(bad)
+        where = _move_to_bad(spool, name)
+        moved = True
+    except FileNotFoundError:
+        return SetAside(name=name, reason=reason, moved=False)
     except OSError as error:
-        if error.errno != errno.ENOENT:
-            _log.warning("spool %s: %s is ignored: %s (cannot move it: %s)", spool.path, ascii(name), reason, error)
-    else:
-        _log.warning("spool %s: %s is set aside in %s/: %s", spool.path, ascii(name), BAD, reason)
+        problem = error.strerror
+        if spool.settles_all:
+            with contextlib.suppress(OSError):  # a stranger's directory can be renamed, not moved
+                where = aside_name()
+                os.rename(name, where, src_dir_fd=spool.fd, dst_dir_fd=spool.fd)
+                moved = True
+    if moved:
+        _log.warning("spool %s: %s is set aside as %s: %s", spool.path, ascii(name), where, reason)
+    elif notes.first_time(name):
+        _log.warning("spool %s: %s is ignored: %s (cannot move it: %s)", spool.path, ascii(name), reason, problem)
     return SetAside(name=name, reason=reason, moved=moved)
 
 
-def _free_name(folder: int, name: str) -> str:
-    for number in range(1000):
-        candidate = f"{name}.{number}" if number else name
-        try:
-            os.stat(candidate, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return candidate
-    raise FileExistsError(errno.EEXIST, f"too many files called {name}")
+def _move_to_bad(spool: Spool, name: str) -> str:
+    bad = spool.folder(BAD)
+    try:
+        new = name
+        with contextlib.suppress(FileNotFoundError):
+            os.stat(name, dir_fd=bad, follow_symlinks=False)
+            new = os.fsdecode(os.fsencode(name)[:_MAX_BAD_NAME]) + "." + os.urandom(4).hex()
+        os.rename(name, new, src_dir_fd=spool.fd, dst_dir_fd=bad)
+    finally:
+        os.close(bad)
+    return f"{BAD}/{ascii(new)[1:-1]}"
 
 
 # -- one file --------------------------------------------------------------------------------------------------------
 
 
-def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = None) -> Iterator[Record]:
+def read_file(
+    spool: Spool, folder: int, name: str, *, only_uid: int | None = None, notes: Notes = _NO_NOTES
+) -> Iterator[Record]:
     """Yield the records of one file that are not settled yet; nothing if it is gone or not `only_uid`'s.
 
     Raises:
         Malformed: it is no record file; what was yielded before is good.
+        OSError: it cannot be read, and may be good.
     """
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
@@ -148,8 +192,7 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
         if only_uid is not None:
             return  # somebody else's
         if error.errno not in _STRANGE:
-            # The machine's trouble, not the file's: a good record must not be set aside for it.
-            raise refused("read", spool.path, error) from error
+            raise  # the machine's trouble, not the file's: a good record must not be set aside for it
         raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
     try:
         found = os.fstat(fd)
@@ -164,12 +207,12 @@ def read_file(spool: Spool, folder: int, name: str, *, only_uid: int | None = No
         records = _verify(file, found.st_size)
         stem = name.removesuffix(clock.SUFFIX)
         waits = folder == spool.fd
-        settled = read_marks(spool, stem, records, found.st_uid) if records > 1 and waits else b""
+        settled = settled_of(spool, stem, records, found.st_uid, notes) if records > 1 and waits else b""
         if records > 1 and settled == b"x" * records:
             _finish(spool, stem)
             return
         for number in range(1, records + 1):
-            envelope = _envelope(file)
+            envelope = _envelope(file, MAX_ENVELOPE if waits else MAX_DEAD_ENVELOPE)
             if settled[number - 1 : number] == b"x":
                 file.seek(envelope.body + 1, io.SEEK_CUR)
                 continue
@@ -230,8 +273,8 @@ def _verify(file: BinaryIO, size: int) -> int:
     return head.records
 
 
-def _envelope(file: BinaryIO) -> Envelope:
-    line = file.readline(MAX_ENVELOPE + 1)
+def _envelope(file: BinaryIO, limit: int) -> Envelope:
+    line = file.readline(limit + 1)
     if not line.endswith(b"\n"):
         raise Malformed("a record's JSON line is cut off or too long")
     return parse_envelope(line)
@@ -252,7 +295,7 @@ def dead(path: str) -> Iterator[Record]:
                     continue
                 try:
                     yield from read_file(spool, folder, name)
-                except Malformed as problem:
+                except (Malformed, OSError) as problem:
                     _log.warning("spool %s: %s/%s is ignored: %s", spool.path, DEAD, ascii(name), problem)
         finally:
             os.close(folder)
@@ -280,7 +323,7 @@ def _why_bad(spool: Spool, folder: int, name: str) -> str:
     try:
         for _ in read_file(spool, folder, name):
             pass
-    except Malformed as problem:
+    except (Malformed, OSError) as problem:
         return str(problem)
     return "it can be read; its name was not a record's"
 
@@ -297,7 +340,7 @@ def _folder(spool: Spool, name: str) -> int | None:
 def find(path: str, record_id: str) -> Record:
     """Return the one record with this id, or whose id starts or ends with it."""
     found: list[Record] = []
-    for source in (waiting(path, everyone=True), dead(path)):
+    for source in (waiting(path, Notes(), everyone=True), dead(path)):
         for record in source:
             if record.id == record_id:
                 return record

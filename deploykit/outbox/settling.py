@@ -7,14 +7,15 @@ from datetime import UTC, datetime
 
 from deploykit.errors import OutboxError
 from deploykit.outbox import clock
-from deploykit.outbox.directory import DEAD, Spool, refused
+from deploykit.outbox.directory import DEAD, Spool, clear_at, refused
 from deploykit.outbox.format import Outgoing, RecordId, pack
-from deploykit.outbox.marks import forget, mark
+from deploykit.outbox.marks import forget, mark, settled_of
+from deploykit.outbox.notes import NO_ROOM, Notes
 from deploykit.outbox.record import Record
 from deploykit.outbox.spool import poke
 
 
-def done(path: str, record: Record) -> None:
+def done(path: str, record: Record, notes: Notes) -> None:
     """Take `record` out of the spool, or a dead letter out of `dead/`."""
     with Spool(path, "remove from") as spool:
         try:
@@ -24,18 +25,35 @@ def done(path: str, record: Record) -> None:
                     os.unlink(record.stem + clock.SUFFIX, dir_fd=folder)
                 finally:
                     os.close(folder)
-            elif record.of == 1 or mark(spool, record.stem, record.number, record.of, record.uid):
+            elif record.of == 1 or _all_settled(spool, record, notes):
                 # Not made durable: after a power cut it may be sent again, which receivers settle by the message's id.
                 os.unlink(record.stem + clock.SUFFIX, dir_fd=spool.fd)
                 if record.of > 1:
                     forget(spool, record.stem)
+                    notes.gone(record.stem)
         except FileNotFoundError:
             return
         except OSError as error:
             raise refused("remove a record from", path, error) from error
 
 
-def bury(path: str, record: Record, reason: str) -> RecordId:
+def _all_settled(spool: Spool, record: Record, notes: Notes) -> bool:
+    """Settle one record of a larger file, on the disk or, where that is full, in `notes`; return whether all are."""
+    stem, noted = record.stem, notes.settled(record.stem)
+    try:
+        for number in noted:
+            mark(spool, stem, number, record.of, record.uid)
+        whole = mark(spool, stem, record.number, record.of, record.uid)
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        notes.settle(spool.path, stem, record.number, error)
+        return settled_of(spool, stem, record.of, record.uid, notes) == b"x" * record.of
+    notes.marked(spool.path, stem)
+    return whole
+
+
+def bury(path: str, record: Record, reason: str, notes: Notes) -> RecordId:
     """Write `record` to `dead/`, durably, and then take it out of the spool."""
     extra = {
         "reason": " ".join(reason.split())[:1000],
@@ -48,13 +66,21 @@ def bury(path: str, record: Record, reason: str) -> RecordId:
         try:
             folder = spool.folder(DEAD)
             try:
-                spool.write(name, data, temporary=f".tmp-{clock.new_stem(spool.fd)}", folder=folder)
+                _write_dead(spool, folder, name, data)
             finally:
                 os.close(folder)
         except OSError as error:
             raise refused("bury a record in", path, error) from error
-    done(path, record)
+    done(path, record, notes)
     return record.id
+
+
+def _write_dead(spool: Spool, folder: int, name: str, data: bytes) -> None:
+    try:
+        spool.write(name, data, temporary=f".tmp-{clock.new_stem(spool.fd)}", folder=folder)
+    except IsADirectoryError:
+        clear_at(folder, name)  # a stranger's: any member may make something in dead/
+        spool.write(name, data, temporary=f".tmp-{clock.new_stem(spool.fd)}", folder=folder)
 
 
 def retry(path: str, record: Record) -> RecordId:

@@ -10,6 +10,7 @@ from deploykit.outbox import clock, directory
 from deploykit.outbox.format import Outgoing, RecordId, pack
 
 if TYPE_CHECKING:
+    from deploykit.outbox.notes import Notes
     from deploykit.outbox.record import Record, SetAside
     from deploykit.outbox.wake import Listener
     from deploykit.wire.frame import Frame
@@ -28,7 +29,7 @@ class Outbox:
         OutboxError: it is missing or too open, or cannot be made.
     """
 
-    __slots__ = ("_listener", "path")
+    __slots__ = ("_listener", "_memory", "path")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Outbox:
     ) -> None:
         self.path = os.path.abspath(os.fspath(path))  # noqa: PTH100 - pathlib costs a push some milliseconds
         self._listener: Listener | None = None
+        self._memory: Notes | None = None
         if create:
             directory.create(self.path, shared=shared, group=group)
         with directory.Spool(self.path, "open"):
@@ -101,7 +103,12 @@ class Outbox:
         """
         from deploykit.outbox.reading import waiting
 
-        return waiting(self.path, everyone=everyone)
+        return waiting(self.path, self._notes(), everyone=everyone)
+
+    @property
+    def unreadable(self) -> frozenset[str]:
+        """The files that `pending`, when it last came to its end, passed over because they could not be read."""
+        return self._notes().unreadable
 
     def dead(self) -> Iterator[Record]:
         """Yield the dead letters, oldest first."""
@@ -130,12 +137,14 @@ class Outbox:
     def done(self, record: Record) -> None:
         """Take `record` out: a broker has it. No error if it is gone already.
 
+        Where a full disk has no room for the mark of one of several messages, this object remembers it.
+
         Raises:
             OutboxError: this user may not, or the disk will not.
         """
         from deploykit.outbox.settling import done
 
-        done(self.path, record)
+        done(self.path, record, self._notes())
 
     def bury(self, record: Record, reason: str) -> RecordId:
         """Make `record` a dead letter, with the reason; return its id there.
@@ -145,7 +154,7 @@ class Outbox:
         """
         from deploykit.outbox.settling import bury
 
-        return bury(self.path, record, reason)
+        return bury(self.path, record, reason, self._notes())
 
     def retry(self, record: Record) -> RecordId:
         """Queue a dead letter again, behind everything that waits; return its new id.
@@ -156,6 +165,13 @@ class Outbox:
         from deploykit.outbox.settling import retry
 
         return retry(self.path, record)
+
+    def _notes(self) -> Notes:
+        if self._memory is None:
+            from deploykit.outbox.notes import Notes  # a push needs none
+
+            self._memory = Notes()
+        return self._memory
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,9 @@ A FIFO in the spool, which writers poke without blocking. Against inotify: no ct
 step whether a relay is alive, so a hook knows whether to start one. Against a socket: no `socket` import on a push's
 path. Bytes stay in the pipe until they are read, so no wake-up is lost between a scan and a wait. A record that came
 without a poke (moved in by hand) is found by the rescan that every relay does now and then.
+
+Where the disk has no inode left for FIFO and lock, a relay starts all the same, because only a relay makes room: it
+listens to itself alone, and locks the directory. It makes both as soon as it can.
 """
 
 from __future__ import annotations
@@ -18,8 +21,9 @@ import threading
 from types import TracebackType
 from typing import Self
 
-from deploykit.errors import LockBusy
+from deploykit.errors import LockBusy, OutboxError
 from deploykit.outbox.directory import Spool, refused
+from deploykit.outbox.notes import NO_ROOM
 from deploykit.outbox.spool import WAKE
 
 #: What `wake` writes; a writer's poke is anything else.
@@ -35,16 +39,37 @@ class Listener:
 
     def __init__(self, path: str) -> None:
         self.pid = os.getpid()
+        self._path = path
         self._lock = threading.Lock()
+        self._out = -1  # the writing end of a pipe, where there is no FIFO
         with Spool(path, "listen in") as spool:
-            name = WAKE if spool.settles_all else f"{WAKE}-{os.geteuid()}"
             try:
-                self._fd = _open_fifo(spool, name)
+                self._fd = _open_fifo(spool)
             except OSError as error:
-                raise refused("listen in", path, error) from error
+                if error.errno not in NO_ROOM:
+                    raise refused("listen in", path, error) from error
+                self._fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def _try_fifo(self) -> None:
+        """Listen to writers as soon as there is room for a FIFO."""
+        try:
+            with Spool(self._path, "listen in") as spool:
+                fd = _open_fifo(spool)
+        except (OSError, OutboxError):
+            return
+        with self._lock:
+            if self._fd < 0:
+                os.close(fd)
+                return
+            os.write(fd, b"\n")  # whoever put something before found nobody listening
+            os.close(self._fd)
+            os.close(self._out)
+            self._fd, self._out = fd, -1
 
     def wait(self, timeout: float) -> bool:
-        """Wait for a poke, at most `timeout` seconds; tell whether one came."""
+        """Wait for a poke, at most `timeout` seconds; return whether one came."""
+        if self._out >= 0:
+            self._try_fifo()
         poll = select.poll()
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(max(0.0, timeout) * 1000):
@@ -62,17 +87,20 @@ class Listener:
         with self._lock:
             if self._fd >= 0 and self.pid == os.getpid():
                 with contextlib.suppress(OSError):  # full: it will wake anyway; else the rescan comes
-                    os.write(self._fd, _OWN)
+                    os.write(self._fd if self._out < 0 else self._out, _OWN)
 
     def close(self) -> None:
         """Listen no more."""
         with self._lock:
             if self._fd >= 0:
                 os.close(self._fd)
-                self._fd = -1
+                if self._out >= 0:
+                    os.close(self._out)
+                self._fd = self._out = -1
 
 
-def _open_fifo(spool: Spool, name: str) -> int:
+def _open_fifo(spool: Spool) -> int:
+    name = WAKE if spool.settles_all else f"{WAKE}-{os.geteuid()}"
     # Read and write: a FIFO without a writer would be at its end for ever and never wait.
     flags = os.O_RDWR | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in (1, 2):
@@ -113,32 +141,83 @@ class RelayLock:
     def __init__(self, path: str) -> None:
         self._path = path
         self._fd = -1
+        self._provisional = False
 
     def __enter__(self) -> Self:
-        with Spool(self._path, "lock") as spool:
-            try:
-                name = ".relay.lock" if spool.settles_all else f".relay-{os.geteuid()}.lock"
-                while True:
-                    self._fd = _open_lock(spool, name)
-                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if _is_at(spool, name, self._fd):
-                        break
-                    self._close()  # another one was put there before we had it
-            except BlockingIOError:
-                self._close()
-                raise LockBusy(f"another relay works on spool {self._path}", "it sends what waits") from None
-            except OSError as error:
-                self._close()
-                raise refused("lock", self._path, error) from error
+        try:
+            self._fd = self._take()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._fd = self._take_directory()
+            self._provisional = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._close()
+    def secure(self) -> None:
+        """Take the lock's own file, where there was no room for it before. Called now and then; mostly does nothing.
 
-    def _close(self) -> None:
+        Raises:
+            LockBusy: another relay was quicker.
+        """
+        if not self._provisional:
+            return
+        try:
+            fd = self._take()
+        except OSError:
+            return
+        directory, self._fd = self._fd, fd
+        os.close(directory)
+        self._provisional = False
+
+    def _take(self) -> int:
+        """Lock the file.
+
+        Raises:
+            LockBusy: another relay has it.
+            OSError: there is no room to make it.
+            OutboxError: it cannot be made.
+        """
+        with Spool(self._path, "lock") as spool:
+            name = ".relay.lock" if spool.settles_all else f".relay-{os.geteuid()}.lock"
+            fd = -1
+            try:
+                while True:
+                    fd = _open_lock(spool, name)
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if _is_at(spool, name, fd):
+                        return fd
+                    os.close(fd)  # another one was put there before we had it
+                    fd = -1
+            except OSError as error:
+                if fd >= 0:
+                    os.close(fd)
+                if isinstance(error, BlockingIOError):
+                    raise self._busy() from None
+                if error.errno in NO_ROOM:
+                    raise
+                raise refused("lock", self._path, error) from error
+
+    def _take_directory(self) -> int:
+        """Lock the directory: weaker, because any member of the group can do that, but it takes no inode."""
+        with Spool(self._path, "lock") as spool:
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=spool.fd)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if isinstance(error, BlockingIOError):
+                raise self._busy() from None
+            raise refused("lock", self._path, error) from error
+        return fd
+
+    def _busy(self) -> LockBusy:
+        return LockBusy(f"another relay works on spool {self._path}", "it sends what waits")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        self._provisional = False
 
 
 def _is_at(spool: Spool, name: str, fd: int) -> bool:

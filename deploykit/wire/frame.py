@@ -44,8 +44,10 @@ RESERVED: Final = frozenset(
     }
 )
 
-#: ActiveMQ closes a connection at a header line of 10 KiB.
+#: Characters of all values together. ActiveMQ closes a connection at a header line of 10 KiB.
 MAX_HEADERS: Final = 8 * 1024
+#: Newer versions of RabbitMQ close a connection without a word at 100 headers; a bus adds a few.
+MAX_HEADER_COUNT: Final = 90
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z").match
 _SURROGATE = re.compile(r"[\ud800-\udfff]").search

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from deploykit.errors import OutboxError
+from deploykit.bus.relay import Relay
+from deploykit.errors import LockBusy, OutboxError
 from deploykit.outbox import Outbox, Outgoing
+from deploykit.testing.fakes import FakeBus
 from deploykit.wire.frame import Frame
+from tests.support.bus import eventually
 from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import missing, needs
 
@@ -184,3 +190,69 @@ def test_what_put_returned_for_survives_a_power_cut(tmp_path: Path, kind: str) -
         assert [r.frame.body for r in box.pending()] == [b"%d %d" % (n, m) for n in range(5) for m in range(3)]
         box.put(TOPIC, Frame({}, b"after"))
         assert [r.frame.body for r in box.pending()][-1] == b"after"
+
+
+FULL = {
+    "no bytes": "size=1m",
+    "no inodes": "size=8m,nr_inodes=120",
+}
+
+
+@pytest.mark.parametrize("kind", FULL)
+@pytest.mark.parametrize("fresh", [True, False], ids=["first relay", "relay that was here before"])
+def test_a_full_disk_keeps_nothing_from_being_sent(
+    tmp_path: Path, kind: str, fresh: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with mounted("tmpfs", tmp_path / "small", "-t", "tmpfs", "-o", FULL[kind]) as small:
+        box = Outbox(small / "spool")
+        if not fresh:
+            Relay(Outbox(box.path), FakeBus()).drain_once(5)
+        for n in range(100):
+            box.put_many([Outgoing(f"/topic/{k}", Frame({}, b"%d-%d" % (n, k))) for k in range(3)])
+        fill(small)
+        with contextlib.suppress(OSError):
+            for n in range(200):
+                (small / f"inode{n}").touch()
+        bus = FakeBus()
+        report = Relay(Outbox(box.path), bus).drain_once(60)
+        assert report.complete
+        assert report.sent == 300
+        for k in range(3):
+            mine = [sent.frame.body for sent in bus.sent if sent.destination == f"/topic/{k}"]
+            assert mine == [b"%d-%d" % (n, k) for n in range(100)]
+        assert list(box.pending()) == []
+        assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) <= 1
+
+
+def test_a_relay_without_an_inode_for_its_lock_keeps_others_out_and_hears_writers_as_soon_as_there_is_room(
+    tmp_path: Path,
+) -> None:
+    with mounted("tmpfs", tmp_path / "small", "-t", "tmpfs", "-o", "size=8m,nr_inodes=40") as small:
+        box = Outbox(small / "spool")
+        box.put(TOPIC, Frame({}, b"1"))
+        with contextlib.suppress(OSError):
+            for n in range(40):
+                (small / f"inode{n}").touch()
+        bus = FakeBus(lambda _: FakeBus.SILENCE)
+        relay, stop = Relay(Outbox(box.path), bus, rescan=3600.0), threading.Event()
+        thread = threading.Thread(target=relay.run, args=(stop,))
+        thread.start()
+        try:
+            bus.wait_sent(1)
+            with pytest.raises(LockBusy):
+                Relay(Outbox(box.path), FakeBus()).drain_once(1)
+            assert not box.relay_listens()
+            for n in range(20):
+                (small / f"inode{n}").unlink()
+            eventually(box.relay_listens)
+            eventually((Path(box.path) / ".relay.lock").exists)
+            with pytest.raises(LockBusy):
+                Relay(Outbox(box.path), FakeBus()).drain_once(1)
+            bus.respond(lambda _: None)
+            bus.confirm()
+            box.put(TOPIC, Frame({}, b"2"))
+            eventually(lambda: not list(box.pending()))
+        finally:
+            stop.set()
+            thread.join(30)
+        assert not thread.is_alive()

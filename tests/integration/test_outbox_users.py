@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,6 +214,52 @@ def test_what_a_member_leaves_lying_about_does_not_stop_the_daemon(spool: Path) 
     assert as_user(DAEMON, "print(*drain()[1])", spool) == "good better"
     assert len(list((spool / "bad").iterdir())) >= 3
     assert as_user(DAEMON, "print(bodies())", spool) == "[]"
+
+
+PLACES = {
+    "link": "os.symlink(sys.argv[3], spool + '/' + name)",
+    "file": "open(spool + '/' + name, 'w').close()",
+    "fifo": "os.mkfifo(spool + '/' + name)",
+    "directory": "os.mkdir(spool + '/' + name)",
+    "full directory": "os.makedirs(spool + '/' + name + '/in/it')",
+    "open file": "open(spool + '/' + name, 'w').close(); os.chmod(spool + '/' + name, 0o666)",
+}
+
+
+@pytest.mark.parametrize("kind", PLACES)
+@pytest.mark.parametrize("relay", [DAEMON, 0])
+def test_nothing_that_a_member_puts_in_the_place_of_something_of_ours_holds_up_a_message(
+    spool: Path, kind: str, relay: int
+) -> None:
+    """A spool as docs/outbox.md says to make it, without folders: the member was there first, with all our names."""
+    for folder in ("dead", "bad"):
+        (spool / folder).rmdir()
+    elsewhere = spool.parent / "elsewhere"
+    elsewhere.mkdir()
+    os.chown(elsewhere, DAEMON, GROUP)
+    as_user(ALICE, "put('hers')", spool)
+    squat = f"""
+    boot = open("/proc/sys/kernel/random/boot_id").read().strip()
+    stem = [n for n in os.listdir(spool) if n.endswith(".rec")][0][:-4]
+    for name in ("dead", "bad", ".wake", ".relay.lock", stem + ".done", stem + ".mine", ".clock-other", ".tmp-x"):
+        {PLACES[kind]}
+    Outbox(spool).put("/topic/a", Frame({{"destination": "/queue/b"}}, b"never"))
+    open(spool + "/" + "0" * 20 + "-00000000.rec", "w").close()
+    put("his")
+    """
+    as_user(BOB, squat, spool, "x", elsewhere)
+    start = time.monotonic()
+    many = "print(*drain()[1]); print([d.reason for d in Outbox(spool).dead()])"
+    sent, dead = as_user(relay, many, spool).splitlines()
+    assert sent == "hers his"
+    assert "belong to the connection" in dead
+    assert time.monotonic() - start < 20
+    assert list(elsewhere.iterdir()) == []
+    for folder in ("dead", "bad"):
+        found = (spool / folder).lstat()
+        assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == (0o3770, DAEMON, GROUP)
+    # Once more: what could not be removed is out of the way, and stays so without a word.
+    assert as_user(relay, "put('again'); print(*drain()[1])", spool) == "again"
 
 
 def test_a_record_of_another_group_is_set_aside(spool: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import stat
@@ -147,7 +148,8 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
         (A, frame(evil="x\0"), "'evil'"),
         (A, frame(evil="\ud800"), "'evil'"),
         (A, Frame({}, b"x" * (MAX_BODY + 1)), "too big"),
-        (A, frame(huge="x" * 200_000), "too big"),
+        (A, frame(huge="x" * 8193), "8192 characters"),
+        (A, frame(**{f"h{n}": "x" * 1000 for n in range(9)}), "8192 characters"),
         (A, Frame({"number": 1}, b""), "no text"),  # type: ignore[dict-item]
     ],
 )
@@ -437,15 +439,85 @@ def test_a_record_buried_twice_after_a_crash_is_one_dead_letter(outbox: Outbox) 
     assert [dead.reason for dead in outbox.dead()] == ["second time"]
 
 
-def test_a_record_that_cannot_be_buried_still_waits(outbox: Outbox, spool: Path) -> None:
+def test_a_record_that_cannot_be_buried_still_waits(
+    outbox: Outbox, spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     outbox.put(A, frame())
     (record,) = outbox.pending()
-    for name in ("dead", "bad"):
-        (spool / name).rmdir()
-    (spool / "dead").symlink_to("/tmp")
-    with pytest.raises(OutboxError, match="cannot bury"):
+    (spool / "dead").rmdir()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", full)
+        with pytest.raises(OutboxError, match="cannot bury"):
+            outbox.bury(record, "no way")
+    assert bodies(outbox) == ["x"]
+
+
+@pytest.mark.parametrize("folder", ["dead", "bad"])
+@pytest.mark.parametrize("kind", ["link", "file", "fifo", "missing"])
+def test_what_lies_where_a_folder_of_ours_belongs_is_cleared_away_and_never_followed(
+    outbox: Outbox, spool: Path, tmp_path: Path, folder: str, kind: str
+) -> None:
+    outbox.put(A, frame())
+    (spool / "not a record").write_text("x")
+    (spool / folder).rmdir()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    match kind:
+        case "link":
+            (spool / folder).symlink_to(elsewhere)
+        case "file":
+            (spool / folder).write_text("mine")
+        case "fifo":
+            os.mkfifo(spool / folder)
+    (record,) = outbox.pending()
+    outbox.bury(record, "no such topic")
+    assert [dead.reason for dead in outbox.dead()] == ["no such topic"]
+    assert [aside.name for aside in outbox.set_aside()] == ["not a record"]
+    assert list(elsewhere.iterdir()) == []
+    assert mode_of(spool / folder) == 0o3770
+
+
+def test_a_folder_of_the_owners_that_is_open_to_others_is_refused_and_left(outbox: Outbox, spool: Path) -> None:
+    outbox.put(A, frame())
+    (record,) = outbox.pending()
+    (spool / "dead").chmod(0o777)
+    with pytest.raises(OutboxError, match="open to others"):
         outbox.bury(record, "no way")
     assert bodies(outbox) == ["x"]
+
+
+def test_a_directory_in_the_place_of_a_dead_letter_does_not_keep_a_record_from_being_buried(
+    outbox: Outbox, spool: Path
+) -> None:
+    outbox.put(A, frame())
+    (record,) = outbox.pending()
+    (spool / "dead" / f"{record.id}.rec" / "full").mkdir(parents=True)
+    outbox.bury(record, "no such topic")
+    assert [dead.reason for dead in outbox.dead()] == ["no such topic"]
+    assert bodies(outbox) == []
+
+
+def test_a_dead_letter_keeps_the_longest_headers_that_a_stranger_can_write(outbox: Outbox, spool: Path) -> None:
+    line = json.dumps({"destination": A, "headers": {"x": "é" * 60_000}, "body": 1}, ensure_ascii=False)
+    (spool / f"{'0' * 20}-00000000.rec").write_bytes(packed(line.encode() + b"\nx\n"))
+    (spool / f"{'0' * 20}-00000000.rec").chmod(0o640)
+    (record,) = outbox.pending()
+    outbox.bury(record, "é" * 5000)
+    (dead,) = outbox.dead()
+    assert dead.frame.headers == {"x": "é" * 60_000}
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "a\nb", "\udcff"])
+def test_names_of_any_length_and_bytes_are_set_aside_twice(outbox: Outbox, spool: Path, name: str) -> None:
+    for _ in (1, 2):
+        (spool / name).write_text("x")
+        assert bodies(outbox) == []
+        assert not (spool / name).exists()
+    assert len(list(outbox.set_aside())) == 2
 
 
 def test_a_dead_letter_queued_again_comes_last(outbox: Outbox) -> None:
@@ -537,8 +609,12 @@ def test_a_machine_in_trouble_does_not_make_a_good_record_a_bad_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", fail)
-        with pytest.raises(OutboxError, match="cannot read spool"):
-            list(outbox.pending())
+        if number in (errno.EMFILE, errno.ENOMEM):
+            with pytest.raises(OutboxError, match="cannot read spool"):
+                bodies(outbox)
+        else:
+            assert bodies(outbox) == []
+            assert outbox.unreadable == {the_file(outbox).name}
     assert bodies(outbox) == ["good"]
     assert list(outbox.set_aside()) == []
 

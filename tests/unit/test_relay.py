@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import statistics
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +17,8 @@ import pytest
 
 from deploykit.bus.relay import Buried, Relay
 from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, PublishError, PublishRefused
-from deploykit.outbox import Outbox, Outgoing, RelayLock
+from deploykit.outbox import Outbox, Outgoing, Record, RecordId, RelayLock
+from deploykit.outbox.format import pack
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
 from tests.support.bus import in_time
@@ -259,29 +264,134 @@ def test_a_record_is_sent_under_the_same_id_each_time(outbox: Outbox) -> None:
     assert two == two_again == "mine"
 
 
-def test_a_spool_that_refuses_to_forget_stops_the_sending_instead_of_repeating_it(
-    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+def test_what_the_spool_refuses_to_forget_is_not_sent_again_and_holds_nobody_up(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(outbox, "1", "2")
     bus = FakeBus()
     working = Outbox.done
     broken = threading.Event()
     broken.set()
+    monkeypatch.setattr("deploykit.bus.relay._AGAIN", 0.05)
 
-    def done(self: Outbox, record: object) -> None:
-        if broken.is_set():
-            raise OutboxError("cannot remove a record: read-only file system")
-        working(self, record)  # type: ignore[arg-type]
+    def done(self: Outbox, record: Record) -> None:
+        if broken.is_set() and record.frame.body in (b"1", b"2"):
+            raise OutboxError("cannot remove a record: I/O error")
+        working(self, record)
 
     monkeypatch.setattr(Outbox, "done", done)
     with running(quick(outbox, bus)):
-        bus.wait_sent(1)
-        time.sleep(0.3)
-        sent = len(bus.sent)
-        assert sent <= 2
+        bus.wait_sent(2)
+        for text in ("3", "4", "5"):  # each is a pass of its own, which meets the two again
+            put(outbox, text)
+            until(lambda: bodies(outbox) == [b"1", b"2"])
         broken.clear()
         until(lambda: bodies(outbox) == [])
-    assert len(bus.sent) == 2
+    assert bus.bodies == [b"1", b"2", b"3", b"4", b"5"]
+    assert [r.message for r in caplog.records if "I/O error" in r.message] == [
+        "relay: cannot remove a record: I/O error"
+    ], "said once while it lasts"
+
+
+def test_no_more_than_a_bounded_number_is_sent_that_cannot_be_removed(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.put_many([Outgoing(A, frame(str(n))) for n in range(40)])
+    monkeypatch.setattr("deploykit.bus.relay._MOST_OWED", 5)
+
+    def read_only(*_: object) -> None:
+        raise OutboxError("cannot remove a record: read-only file system")
+
+    bus = FakeBus()
+    monkeypatch.setattr(Outbox, "done", read_only)
+    report = quick(outbox, bus, window=4).drain_once(0.5)
+    assert 5 <= len(bus.sent) <= 5 + 4
+    assert len(set(bus.bodies)) == len(bus.bodies)
+    assert (report.complete, report.trouble) == (False, "cannot remove a record: read-only file system")
+
+
+def test_a_record_that_cannot_be_buried_yet_holds_nobody_up(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk without room for the dead letter: it is written when there is room, and sent in no case."""
+    (Path(outbox.path) / f"{'0' * 20}-00000000.rec").write_bytes(
+        pack([Outgoing(A, Frame({"destination": "/queue/other"}, b"never"))])
+    )
+    (Path(outbox.path) / f"{'0' * 20}-00000000.rec").chmod(0o640)
+    put(outbox, "1", "2")
+    bus = FakeBus()
+    full = threading.Event()
+    full.set()
+    working = Outbox.bury
+    monkeypatch.setattr("deploykit.bus.relay._AGAIN", 0.05)
+
+    def bury(self: Outbox, record: Record, reason: str) -> RecordId:
+        if full.is_set():
+            raise OutboxError("cannot bury a record: no space left")
+        return working(self, record, reason)
+
+    monkeypatch.setattr(Outbox, "bury", bury)
+    with running(quick(outbox, bus)):
+        until(lambda: bodies(outbox) == [b"never"])
+        put(outbox, "3")
+        until(lambda: bodies(outbox) == [b"never"])
+        full.clear()
+        until(lambda: bodies(outbox) == [])
+    assert bus.bodies == [b"1", b"2", b"3"]
+    assert len(list(outbox.dead())) == 1
+    assert len([r for r in caplog.records if "no space left" in r.message]) == 1
+
+
+@pytest.mark.parametrize(
+    ("destination", "headers", "reason"),
+    [
+        (A, {"destination": "/queue/other"}, "belong to the connection: destination"),
+        (A, {"receipt": "1"}, "belong to the connection: receipt"),
+        (A, {"": "x"}, "one without a name"),
+        (A, {"x": "y" * 100_000}, "8192 characters"),
+        (A, {f"n{n:0>90}": "" for n in range(91)}, "8192 characters"),
+        (A, {f"n{n}": "" for n in range(91)}, "more than 90"),
+        ("/topic/", {}, "has no name"),
+        ("/topic/" + "x" * 100_000, {}, "8192 characters"),
+        ("/topic/a\x1b[0m", {}, "not an acceptable destination"),
+    ],
+)
+def test_what_no_broker_takes_is_buried_when_it_is_read_and_costs_its_destination_nothing(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, destination: str, headers: dict[str, str], reason: str
+) -> None:
+    line = json.dumps({"destination": destination, "headers": headers, "body": 1}).encode()
+    payload = line + b"\nx\n"
+    head = f"deploykit-outbox 1 crc32={zlib.crc32(payload):08x} size={len(payload):012d} records=1\n".encode()
+    hand_made = Path(outbox.path) / f"{'0' * 20}-00000000.rec"
+    hand_made.write_bytes(head + payload)
+    hand_made.chmod(0o640)
+    put(outbox, "good")
+    bus = FakeBus()
+    # A pause would be met if the record was ever tried.
+    report = Relay(outbox, bus, pause=60.0, pause_max=60.0).drain_once(30)
+    assert bus.bodies == [b"good"]
+    assert [reason in buried.reason for buried in report.buried] == [True]
+    assert report.complete
+
+
+def test_a_drain_is_not_complete_while_a_file_cannot_be_read(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(outbox, "1", "2")
+    bad = min(Path(outbox.path).glob("*.rec")).name
+    real = os.open
+
+    def fail(name: str, *args: int, **kwargs: int) -> int:
+        if name == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(name, *args, **kwargs)
+
+    bus = FakeBus()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", fail)
+        report = quick(outbox, bus).drain_once(0.3)
+    assert bus.bodies == [b"2"]
+    assert (report.complete, report.trouble) == (False, "1 files of the spool cannot be read")
+    assert quick(outbox, bus).drain_once(5).complete
+    assert bus.bodies == [b"2", b"1"]
 
 
 def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(

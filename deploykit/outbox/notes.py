@@ -1,0 +1,68 @@
+"""What one process remembers of a spool because the disk has no room for it, and what it has said about it.
+
+Rules:
+
+* What was sent is sent: where no mark can be written, this process does not give the record out again. After a crash
+  it is sent a second time, which receivers settle by the message's id.
+* Trouble that lasts is logged once, and once more when it is over.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Final
+
+_log = logging.getLogger(__name__)
+
+#: What a file system answers that has no bytes, no inodes or no quota left.
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_MOST_REPORTED: Final = 10_000
+_NONE: Final[frozenset[int]] = frozenset()
+
+
+class Notes:
+    """The settled records of larger files that could not be marked, and the names that were complained about."""
+
+    def __init__(self) -> None:
+        self._settled: dict[str, frozenset[int]] = {}
+        self._reported: set[str] = set()
+        self._full = False
+        #: Files that the last look at the whole spool could not read.
+        self.unreadable: frozenset[str] = frozenset()
+
+    def settled(self, stem: str) -> frozenset[int]:
+        """Return the numbers of the records of a file that are settled and not marked on the disk."""
+        return self._settled.get(stem, _NONE)
+
+    def settle(self, path: str, stem: str, number: int, error: OSError) -> None:
+        """Note that a record is settled which `error` kept from being marked."""
+        self._settled[stem] = self.settled(stem) | {number}
+        if not self._full:
+            self._full = True
+            _log.warning(
+                "spool %s: no room to mark what was sent (%s): a file goes when all in it was sent, and after a crash "
+                "some of it is sent twice; make room (df -h, df -i)",
+                path,
+                error.strerror,
+            )
+
+    def marked(self, path: str, stem: str) -> None:
+        """Note that the disk has the marks of a file again."""
+        self._settled.pop(stem, None)
+        if self._full:
+            self._full = False
+            _log.info("spool %s: there is room again to mark what was sent", path)
+
+    def gone(self, stem: str) -> None:
+        """Forget a file that was removed."""
+        self._settled.pop(stem, None)
+
+    def first_time(self, name: str) -> bool:
+        """Return whether a name is complained about for the first time."""
+        if name in self._reported:
+            return False
+        if len(self._reported) >= _MOST_REPORTED:
+            self._reported.clear()
+        self._reported.add(name)
+        return True
