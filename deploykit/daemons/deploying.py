@@ -48,7 +48,7 @@ _AGAIN = 5.0
 #: Seconds until one that nobody here will try: as long as a bus waits. Each time counts as an attempt, and an agent
 #: ends only when its scripts have ended.
 _LATER = 900.0
-#: After so many failures that nobody foresaw a command is answered without being obeyed, or its report cut to a line.
+#: After so many failures that nobody foresaw a command is answered without being obeyed, or reported without its steps.
 _TRIES = 3
 
 
@@ -57,14 +57,14 @@ class _Decision:
     """What is to be answered to a command, and how far that has come.
 
     Args:
-        report: the answer, if it is a new one.
+        result: what to report, if it is new.
         stored: the body of the answer that was given before, if it is that.
         verdict: for the bus, once it is answered.
         claimed: the id is ours, and to be marked done.
         said: the body of the report that is in the outbox.
     """
 
-    report: DeployReported | None = attrs.field(default=None, kw_only=False)
+    result: DeployResult | None = attrs.field(default=None, kw_only=False)
     stored: bytes | None = None
     verdict: Verdict = attrs.field(factory=Ack)
     claimed: bool = False
@@ -178,9 +178,7 @@ class Deploying:
             IdStoreError: nothing was done, for it could not be written down.
         """
         if give_up:
-            return _Decision(
-                self._reply(request, frame, "failure", detail="given up after several tries; see the log of the agent")
-            )
+            return _Decision(DeployResult(outcome="failure", detail="given up; see the log of the agent"))
         key = signer.fingerprint
         try:
             # A resumed request was in time when it first came; its time is judged by that instant.
@@ -189,17 +187,16 @@ class Deploying:
             claim = self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s", error)
-            return _Decision(self._reply(request, frame, "refused", detail=str(error)))
+            return _Decision(DeployResult(outcome="refused", detail=str(error)))
         match claim:
             case Claim.CONFLICT:
-                return _Decision(
-                    verdict=Reject("the id of this request was used for another one: a replay, or a broken sender")
-                )
+                why = "the id of this request was used for another one: a replay, or a broken sender"
+                return _Decision(verdict=Reject(why))
             case Claim.DONE:
                 _log.info("answered again, not repeated: %s", request.summary)
                 return _Decision(stored=self._ids.reply(key, request.id) or b"")
             case Claim.FRESH | Claim.RESUME:
-                return _Decision(self._release(request, frame, signer), claimed=True)
+                return _Decision(self._release(request, signer), claimed=True)
 
     def _answer(
         self, decided: _Decision, request: DeployRequested, frame: Frame, signer: Signer, *, plain: bool
@@ -207,7 +204,7 @@ class Deploying:
         """Report what was decided, and mark its id done.
 
         Args:
-            plain: without what makes a report long: it could not be written, again and again.
+            plain: without the steps: a report with them could not be made, again and again.
 
         Raises:
             IdStoreError, OutboxError: there is no room. Try again.
@@ -217,27 +214,26 @@ class Deploying:
                 self._reporter.say_again(decided.stored)
             except MessageError as error:
                 _log.error("the report of an earlier time cannot be said again: %s: %s", request.summary, error)
-                detail = "it was answered before, and that report is damaged: see `deploykit release history`"
+                detail = "it was answered before, and that report is damaged: see `deploykit release list`"
                 self._reporter.say(self._reply(request, frame, "failure", detail=detail))
-        elif decided.report is not None:
+        elif decided.result is not None:
             if decided.said is None:
-                decided.said = self._say(decided.report, request, frame, plain=plain).body
+                decided.said = self._say(decided.result, request, frame, plain=plain).body
             if decided.claimed:
                 self._ids.done(signer.fingerprint, request.id, decided.said, self._now())
         return decided.verdict
 
-    def _say(self, report: DeployReported, request: DeployRequested, frame: Frame, *, plain: bool) -> Frame:
+    def _say(self, result: DeployResult, request: DeployRequested, frame: Frame, *, plain: bool) -> Frame:
         if not plain:
             try:
-                (said,) = self._reporter.say(report)
+                (said,) = self._reporter.say(self._reply_with(request, frame, result))
             except MessageError as error:
                 _log.error("a report cannot be written as it is: %s: %s", request.summary, error)
             else:
                 return said
-        detail = (
-            f"{report.detail}; the rest of this report could not be written" if report.detail else "not told in full"
-        )
-        (said,) = self._reporter.say(self._reply(request, frame, report.outcome, detail=detail))
+        detail = f"{result.detail}; " if result.detail else ""
+        short = self._reply(request, frame, result.outcome, detail=f"{detail}the steps could not be told")
+        (said,) = self._reporter.say(short)
         return said
 
     def _say_no(self, request: DeployRequested, frame: Frame, why: str) -> None:
@@ -247,28 +243,24 @@ class Deploying:
         except Exception as error:  # noqa: BLE001 -- nor with commands that come again because of theirs
             _log.error("a refusal could not be reported: %s", error)
 
-    def _release(self, request: DeployRequested, frame: Frame, signer: Signer) -> DeployReported:
-        """Carry the command out, and return its final report, whatever goes wrong here."""
+    def _release(self, request: DeployRequested, signer: Signer) -> DeployResult:
+        """Carry the command out, and return what came of it, whatever goes wrong here."""
         site = self._settings.sites.get(request.site)
         if site is None:
-            return self._reply(request, frame, "refused", detail=f"this node has no site {request.site}")
+            return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
         result: DeployResult | None = None
         try:
             with self._mirroring.mirror(site.repo) as mirror:
                 self._make_current(mirror, site.repo, request)
                 runner = Runner(Site(site.path, site.release), node=self._settings.node)
                 result = self._run(runner, mirror, request, signer)
-        except Exception as error:  # noqa: BLE001 -- the asker gets one final report
+        except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
             if result is None:
                 result = _failed(error, request)
             else:  # what came of the deploy stands
                 _log.exception("after the deploy of %s", request.site)
         self._mirroring.renew_if_damaged(site.repo, result.error)
-        try:
-            return self._reply_with(request, frame, result)
-        except Exception:  # noqa: BLE001 -- as above
-            _log.exception("the report on %s cannot be made in full", request.site)
-            return self._reply(request, frame, result.outcome, detail=result.detail)
+        return result
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
         """Fetch when the mirror does not hold yet what is asked for."""
