@@ -278,6 +278,18 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
         node.stop()
 
 
+@pytest.mark.parametrize("error", [OSError(2, "No such file or directory"), RuntimeError("a bug")])
+def test_a_mirror_that_cannot_be_read_after_its_fetch_costs_no_report_of_what_moved(
+    node: Mirroring, reporter: FakeReporter, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: Mirror) -> None:
+        raise error.with_traceback(None)
+
+    monkeypatch.setattr(Mirror, "refs", property(unreadable))
+    assert node.sync(SHOP) is True
+    assert [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)]
+
+
 def failing(patch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, times: int) -> list[int]:
     """Let a function fail the first so many times; returns a list that gets longer with each call."""
     real = getattr(owner, name)
