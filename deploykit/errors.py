@@ -112,6 +112,10 @@ class IdStoreError(DeploykitError):
     """The store of handled ids cannot be read or written. Do not act on commands until it can."""
 
 
+class IdForgotten(IdStoreError):
+    """An id is so old that it cannot be told from a replay any more. Refuse its message; trying again does not help."""
+
+
 # -- bus -------------------------------------------------------------------------------------------------------------
 
 

@@ -35,7 +35,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from deploykit.errors import IdStoreError, LockBusy, UsageError
+from deploykit.errors import IdForgotten, IdStoreError, LockBusy, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -119,7 +119,8 @@ class IdStore:
             keep_until: until when a replay could pass for valid: the message's expiry and the allowed skew.
 
         Raises:
-            IdStoreError: it cannot be written, or ids as old as this one were forgotten already. Do not act.
+            IdStoreError: it cannot be written. Do not act.
+            IdForgotten: ids as old as this one were forgotten already. Refuse it.
         """
         until = _seconds(keep_until or now + self._keep)
         with self._transaction("write to") as db:
@@ -127,7 +128,7 @@ class IdStore:
             if row is None:
                 forgotten = db.execute("SELECT until FROM forgotten").fetchone()
                 if keep_until is not None and forgotten is not None and until <= forgotten[0]:
-                    raise IdStoreError(
+                    raise IdForgotten(
                         f"ids that old were forgotten already, so {_shown(id)} cannot be told from a replay",
                         "its expiry has passed, or this machine's clock was wrong for more than a day",
                     )

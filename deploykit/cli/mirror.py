@@ -124,7 +124,7 @@ def _print_result(result: FetchResult) -> None:
     if len(result.changes) > _FEW:
         click.echo(f"... and {len(result.changes) - _FEW} more")
     for refusal in result.refused:
-        click.echo(one_line(f"refused  {refusal.ref}: {refusal.reason}"), err=True)
+        click.echo(one_line(f"refused  {refusal.name}: {refusal.reason}"), err=True)
     size = f"{result.objects} objects, {result.received / 1e6:.1f} MB"
     click.echo(f"{len(result.changes)} refs changed, {size} in {result.seconds:.2f} s")
 

@@ -20,6 +20,7 @@ from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.reporting import Reporter
 from deploykit.errors import (
     DeploykitError,
+    IdForgotten,
     IdStoreError,
     MessageError,
     MirrorError,
@@ -42,9 +43,32 @@ _log = logging.getLogger(__name__)
 #: Whoever reports twice on one request (a crash in between) does it under one id, so that readers can tell.
 _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
 
-#: Seconds until a command is tried again that the disk had no room for; and until one that nobody here will try.
+#: Seconds until a command is tried again that the disk had no room for.
 _AGAIN = 5.0
-_LATER = 60.0
+#: Seconds until one that nobody here will try: as long as a bus waits. Each time counts as an attempt, and an agent
+#: ends only when its scripts have ended.
+_LATER = 900.0
+#: After so many failures that nobody foresaw a command is answered without being obeyed, or reported without its steps.
+_TRIES = 3
+
+
+@attrs.define(kw_only=True, slots=True)
+class _Decision:
+    """What is to be answered to a command, and how far that has come.
+
+    Args:
+        result: what to report, if it is new.
+        stored: the body of the answer that was given before, if it is that.
+        verdict: for the bus, once it is answered.
+        claimed: the id is ours, and to be marked done.
+        said: the body of the report that is in the outbox.
+    """
+
+    result: DeployResult | None = attrs.field(default=None, kw_only=False)
+    stored: bytes | None = None
+    verdict: Verdict = attrs.field(factory=Ack)
+    claimed: bool = False
+    said: bytes | None = None
 
 
 class Deploying:
@@ -91,10 +115,11 @@ class Deploying:
         frame = Frame(delivery.headers, delivery.body)
         try:
             signer = verify(frame, self._trusted(), self._now())
-        except DeploykitError as error:
-            _log.warning("refused: %s: %s", request.summary, error)
+        except Exception as error:  # noqa: BLE001 -- it is not obeyed, and the asker is to know
+            foreseen = isinstance(error, DeploykitError)
+            _log.warning("refused: %s: %s", request.summary, error, exc_info=None if foreseen else error)
             # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
-            self._say_no(request, frame, str(error))
+            self._say_no(request, frame, str(error) if foreseen else "it cannot be verified; see the log of the agent")
             return Ack()
         asked = (signer.fingerprint, request.id)
         with self._changed:
@@ -119,61 +144,123 @@ class Deploying:
             self._changed.wait_for(lambda: not self._in_work)
 
     def _obey_when_possible(self, request: DeployRequested, frame: Frame, signer: Signer) -> Verdict:
-        """Obey. A disk that is full costs time, not the command or its report: both stand in no dead letter."""
+        """Obey. A disk that is full, or whatever else fails around a deploy, costs time, not the command or its report.
+
+        What was decided is not decided again: then only the report is tried again.
+        """
+        decided: _Decision | None = None
+        tries, before = 0, ""
         while True:
             try:
-                return self._obey(request, frame, signer, self._now())
+                if decided is None:
+                    decided = self._decide(request, frame, signer, self._now(), give_up=tries >= _TRIES)
+                return self._answer(decided, request, frame, signer, plain=tries >= _TRIES)
             except (IdStoreError, OutboxError) as error:
-                _log.error("a command waits, or its report: %s: %s", request.summary, error)
-                if self._ending.wait(_AGAIN):
-                    return Retry(after=_LATER)
+                if str(error) != before:
+                    _log.error("a command waits, or its report: %s: %s", request.summary, error)
+                before = str(error)
+            except Exception:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
+                tries += 1
+                if tries <= _TRIES:
+                    _log.exception("a command waits, or its report: %s", request.summary)
+            if self._ending.wait(_AGAIN):
+                return Retry(after=_LATER)
 
-    def _obey(self, request: DeployRequested, frame: Frame, signer: Signer, now: datetime) -> Verdict:
+    def _decide(
+        self, request: DeployRequested, frame: Frame, signer: Signer, now: datetime, *, give_up: bool
+    ) -> _Decision:
+        """Act on a genuine command, or refuse it.
+
+        Args:
+            give_up: do not act; it failed before it could be acted on, again and again, and not for want of a disk.
+
+        Raises:
+            IdStoreError: nothing was done, for it could not be written down.
+        """
+        if give_up:
+            return _Decision(DeployResult(outcome="failure", detail="given up; see the log of the agent"))
         key = signer.fingerprint
         try:
             # A resumed request was in time when it first came; its time is judged by that instant.
             self._policy.authorize(request, signer, self._settings.node, self._ids.claimed_at(key, request.id) or now)
-        except PolicyRefused as error:
+            until = self._policy.replayable_until(request, now)
+            claim = self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until)
+        except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s", error)
-            self._say_no(request, frame, str(error))
-            return Ack()
-        until = self._policy.replayable_until(request, now)
-        match self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until):
+            return _Decision(DeployResult(outcome="refused", detail=str(error)))
+        match claim:
             case Claim.CONFLICT:
-                return Reject("the id of this request was used for another one: a replay, or a broken sender")
+                why = "the id of this request was used for another one: a replay, or a broken sender"
+                return _Decision(verdict=Reject(why))
             case Claim.DONE:
                 _log.info("answered again, not repeated: %s", request.summary)
-                self._reporter.say_again(self._ids.reply(key, request.id) or b"")
+                return _Decision(stored=self._ids.reply(key, request.id) or b"")
             case Claim.FRESH | Claim.RESUME:
-                (reply,) = self._reporter.say(self._release(request, frame, signer))
-                self._ids.done(key, request.id, reply.body, self._now())
-        return Ack()
+                return _Decision(self._release(request, signer), claimed=True)
+
+    def _answer(
+        self, decided: _Decision, request: DeployRequested, frame: Frame, signer: Signer, *, plain: bool
+    ) -> Verdict:
+        """Report what was decided, and mark its id done.
+
+        Args:
+            plain: without the steps: a report with them could not be made, again and again.
+
+        Raises:
+            IdStoreError, OutboxError: there is no room. Try again.
+        """
+        if decided.stored is not None:
+            try:
+                self._reporter.say_again(decided.stored)
+            except MessageError as error:
+                _log.error("the report of an earlier time cannot be said again: %s: %s", request.summary, error)
+                detail = "it was answered before, and that report is damaged: see `deploykit release list`"
+                self._reporter.say(self._reply(request, frame, "failure", detail=detail))
+        elif decided.result is not None:
+            if decided.said is None:
+                decided.said = self._say(decided.result, request, frame, plain=plain).body
+            if decided.claimed:
+                self._ids.done(signer.fingerprint, request.id, decided.said, self._now())
+        return decided.verdict
+
+    def _say(self, result: DeployResult, request: DeployRequested, frame: Frame, *, plain: bool) -> Frame:
+        if not plain:
+            try:
+                (said,) = self._reporter.say(self._reply_with(request, frame, result))
+            except MessageError as error:
+                _log.error("a report cannot be written as it is: %s: %s", request.summary, error)
+            else:
+                return said
+        detail = f"{result.detail}; " if result.detail else ""
+        short = self._reply(request, frame, result.outcome, detail=f"{detail}the steps could not be told")
+        (said,) = self._reporter.say(short)
+        return said
 
     def _say_no(self, request: DeployRequested, frame: Frame, why: str) -> None:
         """Answer a refusal. Where there is no room to, the log has it: nobody may fill our time with refusals."""
         try:
             self._reporter.say(self._reply(request, frame, "refused", detail=why))
-        except OutboxError as error:
+        except Exception as error:  # noqa: BLE001 -- nor with commands that come again because of theirs
             _log.error("a refusal could not be reported: %s", error)
 
-    def _release(self, request: DeployRequested, frame: Frame, signer: Signer) -> DeployReported:
+    def _release(self, request: DeployRequested, signer: Signer) -> DeployResult:
+        """Carry the command out, and return what came of it, whatever goes wrong here."""
         site = self._settings.sites.get(request.site)
         if site is None:
-            return self._reply(request, frame, "refused", detail=f"this node has no site {request.site}")
+            return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
+        result: DeployResult | None = None
         try:
             with self._mirroring.mirror(site.repo) as mirror:
                 self._make_current(mirror, site.repo, request)
                 runner = Runner(Site(site.path, site.release), node=self._settings.node)
                 result = self._run(runner, mirror, request, signer)
-            self._mirroring.renew_if_damaged(site.repo, result.error)
-        except DeploykitError as error:
-            self._mirroring.renew_if_damaged(site.repo, error)
-            outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
-            return self._reply(request, frame, outcome, detail=str(error))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
-            _log.exception("deploy of %s failed: this is a bug, or a broken disk", request.site)
-            return self._reply(request, frame, "failure", detail=f"{type(error).__name__}; see the log of the agent")
-        return self._reply_with(request, frame, result)
+            if result is None:
+                result = _failed(error, request)
+            else:  # what came of the deploy stands
+                _log.exception("after the deploy of %s", request.site)
+        self._mirroring.renew_if_damaged(site.repo, result.error)
+        return result
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
         """Fetch when the mirror does not hold yet what is asked for."""
@@ -224,3 +311,12 @@ class Deploying:
         )
         reply = self._reply(request, frame, result.outcome, detail=result.detail)
         return attrs.evolve(reply, release=result.release, steps=steps)
+
+
+def _failed(error: Exception, request: DeployRequested) -> DeployResult:
+    """What an error that came out of a deploy, or on the way to it, means for the asker."""
+    if isinstance(error, DeploykitError):
+        outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
+        return DeployResult(outcome=outcome, detail=str(error), error=error)
+    _log.error("deploy of %s failed: this is a bug, or a broken disk", request.site, exc_info=error)
+    return DeployResult(outcome="failure", detail=f"{type(error).__name__}; see the log of the agent")

@@ -9,7 +9,6 @@ origin that says nothing holds up no message but its own.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,18 +18,18 @@ from typing import Final
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
-from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, lines_of
+from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, left_out, lines_of
+from deploykit.daemons.owed import Owed
 from deploykit.daemons.reporting import Reporter
 from deploykit.errors import (
     DeploykitError,
     MessageError,
     MirrorCorrupt,
     MirrorError,
-    OutboxError,
     TreeDamaged,
     UsageError,
 )
-from deploykit.messages import MirrorOutcome, MirrorUpdated, RefUpdated
+from deploykit.messages import Message, MirrorOutcome, MirrorUpdated, Notice, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.address import parse_address
 from deploykit.mirror.pool import Answer, MirrorPool
@@ -48,8 +47,12 @@ _SEATS: Final = 12
 _PATIENCE: Final = 8.0
 #: So many messages are kept for one fetch; it looks at every ref after that, and the rest get no report of their own.
 _MOST_WAITING: Final = 1000
-#: Seconds until a message that an ending agent left is tried again: by the next agent.
-_LATER: Final = 60.0
+#: Seconds until a message that an ending agent left is tried again: by the next agent. As long as a bus waits: each
+#: time counts as an attempt, and an agent may take long to end.
+_LATER: Final = 900.0
+#: Seconds until a message is tried again that could not be handed to the pool, and how often.
+_AGAIN: Final = 5.0
+_TRIES: Final = 3
 
 
 def mirror_path(settings: Settings, repo: RepoName) -> Path:
@@ -67,9 +70,10 @@ class Mirroring:
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._settings = settings
-        self._reporter = reporter
+        self._owed = Owed(reporter)
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
         self._said: dict[RepoName, Said] = {}
+        self._left_out: dict[RepoName, frozenset[str]] = {}
         self._seats = threading.BoundedSemaphore(_SEATS)
         self._pool = MirrorPool(
             every=settings.reconcile_every, spread=settings.fetch_spread, on_result=self._after_fetch
@@ -83,6 +87,7 @@ class Mirroring:
     def stop(self) -> None:
         """Begin nothing more. What is being fetched may end, or be cut off: the next start goes on from there."""
         self._pool.close(wait=False)
+        self._owed.stop()
 
     def mirror(self, repo: RepoName) -> Mirror:
         """Open (or make) the mirror of a repository in the settings, for one piece of work; close it after."""
@@ -119,6 +124,9 @@ class Mirroring:
             _log.info("[%s] the origin takes its time; its message is acknowledged", message.repo)
         except (CancelledError, UsageError):
             return Retry(after=_LATER)  # the agent is ending: handed back
+        except Exception:  # noqa: BLE001 -- the mirror is compared anyway: no dead letter is worth more than that
+            _log.exception("[%s] a message could not be handed on", message.repo)
+            return Retry(after=_AGAIN) if delivery.attempt < _TRIES else Ack()
         return Ack()
 
     def sync(self, repo: RepoName, *, correlation_id: str = "") -> bool:
@@ -130,12 +138,17 @@ class Mirroring:
         return True
 
     def renew_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
-        """Have the mirror cloned anew where an error, or what is behind it, says that it is damaged."""
+        """Have the mirror cloned anew where an error, or what is behind it, says that it is damaged. Raises nothing."""
         while error is not None and not isinstance(error, TreeDamaged | MirrorCorrupt):
             error = error.__cause__
         if error is not None:
-            with contextlib.suppress(UsageError):  # the agent is ending: the next one will find it too
-                self._pool.renew(repo)
+            self._renew(repo)
+
+    def _renew(self, repo: RepoName) -> None:
+        try:
+            self._pool.renew(repo)
+        except Exception as problem:  # noqa: BLE001 -- of no weight beside what the caller has to report
+            _log.warning("[%s] the damaged mirror is not cloned anew yet: %s", repo, problem)
 
     def reconcile_soon(self) -> None:
         """Compare every mirror with its origin now: after a (re)connect, messages may have been missed."""
@@ -148,21 +161,33 @@ class Mirroring:
         repo = RepoName(name)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
-        mirror = self._pool.mirror(repo)
         troubles: dict[RefName, Trouble] = {}
         held: dict[RefName, ObjectId] = {}
         try:
-            for checkouts in self._checkouts[repo]:
-                troubles |= self._show(repo, mirror, checkouts)
+            mirror = self._pool.mirror(repo)
             held = mirror.refs
-        except MirrorError as error:
+            for checkouts in self._checkouts[repo]:
+                troubles |= self._show(repo, mirror, held, checkouts)
+        except (MirrorError, OSError) as error:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
+        except Exception:  # noqa: BLE001 -- what moved was fetched, and nobody would ever hear of it
+            _log.exception("[%s] the directories could not follow", repo)
         told = [Told(each.told, each.reason) for each in asked]
-        lines, self._said[repo] = lines_of(outcome, told, held, troubles, self._said.get(repo, {}))
+        lines, said = lines_of(outcome, told, held, troubles, self._said.get(repo, {}))
+        nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
         seconds = outcome.seconds if isinstance(outcome, FetchResult) else 0.0
-        self._say([self._message(repo, line, seconds) for line in lines])
+        reports: list[Message] = [self._message(repo, line, seconds) for line in lines]
+        if nameless:
+            _log.warning("[%s] %s", repo, nameless)
+            text = one_line(f"{self._settings.node} [{repo}] {nameless}")
+            reports.append(Notice(source=f"agent/{self._settings.node}", text=text))
+        # From here on they are owed: only then does what they say count as said.
+        self._owed.say(reports)
+        self._said[repo], self._left_out[repo] = said, known
 
-    def _show(self, repo: RepoName, mirror: Mirror, checkouts: Checkouts) -> dict[RefName, Trouble]:
+    def _show(
+        self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts
+    ) -> dict[RefName, Trouble]:
         """Let directories show what the mirror holds, whatever came of the fetch; tell of the refs for which not."""
         where = f"checkout {checkouts.settings.target}"
         try:
@@ -170,12 +195,13 @@ class Mirroring:
         except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
             self.renew_if_damaged(repo, error)
-            return {ref: Trouble("failed", f"{where}: {error}") for ref in checkouts.refs(mirror)}
+            return dict.fromkeys(_refs_of(checkouts, mirror, held), Trouble("failed", f"{where}: {error}"))
         except Exception as error:  # noqa: BLE001 -- a bug here must not cost the mirror's report
             _log.exception("[%s] %s failed in an unforeseen way", repo, where)
-            return {ref: Trouble("failed", f"{where}: {type(error).__name__}") for ref in checkouts.refs(mirror)}
+            trouble = Trouble("failed", f"{where}: {type(error).__name__}")
+            return dict.fromkeys(_refs_of(checkouts, mirror, held), trouble)
         if result.damaged:
-            self._pool.renew(repo)
+            self._renew(repo)
         outcomes: tuple[tuple[MirrorOutcome, Mapping[str, str]], ...] = (
             ("refused", result.refused),
             ("failed", result.failed),
@@ -183,14 +209,6 @@ class Mirroring:
         return {
             RefName(ref): Trouble(outcome, f"{where}: {why}") for outcome, refs in outcomes for ref, why in refs.items()
         }
-
-    def _say(self, updates: Sequence[MirrorUpdated]) -> None:
-        """Report. The refs stand where they stand: without room for the report, the mirror is right all the same."""
-        try:
-            if updates:
-                self._reporter.say(*updates)
-        except OutboxError as error:
-            _log.error("a mirror's update could not be reported: %s", error)
 
     def _message(self, repo: RepoName, line: Line, seconds: float) -> MirrorUpdated:
         return MirrorUpdated(
@@ -205,6 +223,14 @@ class Mirroring:
             seconds=round(seconds, 3),
             detail=line.detail,
         )
+
+
+def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, ObjectId]) -> Sequence[RefName]:
+    """The refs whose directory is not right: those that have one here; all, where not even that can be found out."""
+    try:
+        return checkouts.refs(mirror)
+    except Exception:  # noqa: BLE001 -- a second failure must not turn the first into a success
+        return tuple(held)
 
 
 def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:

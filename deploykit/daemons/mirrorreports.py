@@ -1,4 +1,4 @@
-"""What is said of a mirror after a fetch. Pure, but for the log: what came of it goes in, lines to report come out.
+"""What is said of a mirror after a fetch. Pure: what came of it goes in, lines to report come out.
 
 Rules: every message that asked is answered once, under its own correlation id, with what the mirror holds and never
 with what the message claims; what nobody asked about is said when it moved; what goes on being wrong is said once.
@@ -6,18 +6,15 @@ with what the message claims; what nobody asked about is said when it moved; wha
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 
 import attrs
 
-from deploykit.errors import DeploykitError, InvalidName
+from deploykit.errors import DeploykitError
 from deploykit.messages import MirrorOutcome, one_line
 from deploykit.mirror import FetchResult, RefChange
 from deploykit.mirror.values import zero_like
-from deploykit.names import ObjectId, RefName, is_zero, parse_ref_name
-
-_log = logging.getLogger(__name__)
+from deploykit.names import ObjectId, RefName, is_zero
 
 
 @attrs.frozen(slots=True)
@@ -76,10 +73,10 @@ def lines_of(
     if isinstance(outcome, FetchResult):
         changes = {change.ref: change for change in outcome.changes}
         for refusal in outcome.refused:
-            ref = _parsed(refusal.ref)
-            if ref is not None:
-                changes[ref] = RefChange(ref, refusal.old, refusal.new)
-                now[ref] = Trouble("refused", refusal.reason)
+            if refusal.ref is not None:  # see `left_out` for the others
+                here = _of(refusal.ref, held)
+                changes[refusal.ref] = RefChange(refusal.ref, refusal.old or here, refusal.new or here)
+                now[refusal.ref] = Trouble("refused", refusal.reason)
     lines: list[Line] = []
     for told in asked:
         if told.claim is not None:
@@ -128,9 +125,21 @@ def _of(ref: RefName, held: Mapping[RefName, ObjectId]) -> ObjectId:
     return held.get(ref) or zero_like(next(iter(held.values()), ObjectId("")))
 
 
-def _parsed(ref: str) -> RefName | None:
-    try:
-        return parse_ref_name(ref)
-    except InvalidName:
-        _log.info("a ref of the origin is left out, its name is not acceptable: %s", ascii(ref[:200]))
-        return None  # nobody could read a message with it
+def left_out(outcome: FetchResult | DeploykitError, said: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Word the refs of the origin that no message may name. Their names are made for people here, and stay that.
+
+    Args:
+        outcome: of the fetch.
+        said: what the last call returned.
+
+    Returns:
+        One line, empty where all of it was said before; and what counts as said from now on.
+    """
+    if isinstance(outcome, DeploykitError) or outcome.confirmed is not None:  # it did not look at every ref
+        return "", said
+    found = frozenset(refusal.shown for refusal in outcome.refused if refusal.ref is None)
+    if found <= said:
+        return "", found
+    first, *more = sorted(found - said)
+    others = f" and {len(more)} more" if more else ""
+    return f"left out, not acceptable as the name of a ref: {first}{others}", found

@@ -8,7 +8,7 @@ from deploykit.errors import MessageError
 from deploykit.messages import DeployReported, Message, new_id
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.topics import TopicMap
-from deploykit.wire import CONTENT_TYPE, Frame, decode, encode, topic_of
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode_fitted, topic_of
 from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.signature import SigningKey, sign
 
@@ -30,10 +30,11 @@ class Reporter:
         self._key = key
 
     def say(self, *messages: Message) -> tuple[Frame, ...]:
-        """Queue `messages`, all or none, and return their frames.
+        """Queue `messages`, all or none, and return their frames. What is too long for a message is cut.
 
         Raises:
             OutboxError: the spool cannot take them; nothing was queued.
+            MessageError: one of them holds what no reader would accept; nothing was queued.
         """
         outgoing = [self._outgoing(message) for message in messages]
         self._outbox.put_many(outgoing)
@@ -49,12 +50,14 @@ class Reporter:
         message = decode({"content-type": CONTENT_TYPE}, body)
         if message is None:
             raise MessageError("a stored reply is empty")
-        outgoing = self._outgoing(message)
-        headers = {**outgoing.frame.headers, ID_HEADER: f"{message.id}/{new_id()}"}
-        self._outbox.put(outgoing.destination, Frame(headers, body))
+        headers = {**encode_fitted(message).headers, ID_HEADER: f"{message.id}/{new_id()}"}
+        # Signed as it is stored: this version might write the same message in other bytes.
+        self._outbox.put_many([self._signed(message, Frame(headers, body))])
 
     def _outgoing(self, message: Message) -> Outgoing:
-        frame = encode(message)
+        return self._signed(message, encode_fitted(message))
+
+    def _signed(self, message: Message, frame: Frame) -> Outgoing:
         if isinstance(message, DeployReported) and self._key is not None:
             frame = sign(frame, self._key)
         return Outgoing(topic_of(message, self._topics), frame)

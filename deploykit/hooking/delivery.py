@@ -17,7 +17,7 @@ from deploykit.hooksettings import HookSettings, default_spool
 from deploykit.messages.base import Message
 from deploykit.messages.notice import Notice
 from deploykit.outbox import Outbox, Outgoing
-from deploykit.wire.codec import encode
+from deploykit.wire.codec import encode_fitted
 from deploykit.wire.frame import Frame
 from deploykit.wire.topics import topic_of
 
@@ -41,7 +41,7 @@ def frames_of(message: Message, settings: HookSettings) -> tuple[Frame, ...]:
         from deploykit.wire.legacy import legacy_frames
 
         return legacy_frames(message)
-    return (encode(message),)
+    return (encode_fitted(message),)
 
 
 def queue(

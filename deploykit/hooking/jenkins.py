@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, cast, get_args
 
-from deploykit.errors import HookError, InvalidName
+from deploykit.errors import HookError, InvalidName, MessageError
 from deploykit.hooking import say
 from deploykit.hooking.delivery import queue
 from deploykit.hooking.options import parse_words
@@ -23,6 +23,7 @@ from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.base import new_id, one_line
 from deploykit.messages.build import BuildFinished, BuildOutcome, BuildStarted
 from deploykit.names import ObjectId, RefName, RepoName, parse_object_id, parse_ref_name, parse_repo_name
+from deploykit.wire.shapes import identifier
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ def message_of(word: str, settings: HookSettings, environ: Mapping[str, str]) ->
     number = environ.get("BUILD_NUMBER", "")
     common = {
         "id": own,
-        "correlation_id": one_line(environ.get("DEPLOYKIT_CORRELATION_ID", ""), 255) or own,
+        "correlation_id": _parsed(identifier, environ.get("DEPLOYKIT_CORRELATION_ID", "")) or own,
         "source": host_source("jenkins"),
         "job": job,
         "number": int(number) if number.isascii() and number.isdecimal() and len(number) < 16 else 0,
@@ -124,5 +125,5 @@ def commit_of(environ: Mapping[str, str], *, signed: bool = False) -> ObjectId |
 def _parsed(parse: Callable[[object], T], text: str) -> T | None:
     try:
         return parse(text) if text else None
-    except InvalidName:
+    except (InvalidName, MessageError):
         return None  # Jenkins' own variables may hold anything; the event is true without it

@@ -72,10 +72,12 @@ def _whole(fd: int, size: int) -> bool:
 
 
 def parse_control(text: str) -> Control | None:
-    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing, or is what
-    Debian's policy (5.6) does not allow: they go to other programs and into messages."""
+    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing, too long, or
+    what Debian's policy (5.6) does not allow: they go to other programs and into messages."""
     fields = dict(line.partition(": ")[::2] for line in text.splitlines())
-    found = Control(*(fields.get(name, "").strip()[:255] for name in ("Package", "Version", "Architecture")))
+    found = Control(*(fields.get(name, "").strip() for name in ("Package", "Version", "Architecture")))
+    if max(map(len, found)) > 255:  # cut, it would be the name of something else
+        return None
     return found if _NAME(found.name) and _VERSION(found.version) and _NAME(found.architecture) else None
 
 

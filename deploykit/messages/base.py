@@ -18,6 +18,8 @@ NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
 #: Metadata of a field that never stands on the native wire: a message that holds a value there is not written.
 NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
+#: Metadata of a list that loses its first entries, not its last, where a message must be cut to fit its wire.
+KEEPS_LAST: Final[Mapping[str, object]] = MappingProxyType({"keeps": "last"})
 
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import Identifier, Message, Seconds, one_line, unknown_fields
+from deploykit.messages.base import KEEPS_LAST, Identifier, Message, Seconds, one_line, unknown_fields
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -77,7 +77,7 @@ class DeployReported(Message):
     commit: ObjectId
     release: str = ""
     detail: str = ""
-    steps: tuple[StepReport, ...] = ()
+    steps: tuple[StepReport, ...] = attrs.field(default=(), metadata=KEEPS_LAST)
 
     @property
     def summary(self) -> str:

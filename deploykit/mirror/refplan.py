@@ -20,7 +20,7 @@ from deploykit.names import ObjectId, RefName, is_zero, parse_object_id, parse_r
 
 #: Below so many refs, deleting most of them is everyday work.
 FEW_REFS: Final = 4
-_SHOWN: Final = 200
+_SHOWN: Final = 80
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -78,15 +78,27 @@ def read_advertised(
         if not wanted.match(name):
             continue
         try:
-            ref, parsed = parse_ref_name(name), parse_object_id(oid)
+            ref = parse_ref_name(name)
+        except InvalidName:
+            refused.append(Refusal(None, None, None, "its name is not acceptable", shown=_shown(name)))
+            continue
+        try:
+            parsed = parse_object_id(oid)
         except InvalidName as exc:
-            refused.append(Refusal(ascii(name)[1:-1][:_SHOWN], ObjectId(""), ObjectId(""), exc.problem))
+            refused.append(Refusal(ref, None, None, exc.problem))
             continue
         if is_zero(parsed):
-            refused.append(Refusal(ref, ObjectId(""), ObjectId(""), "the origin lists it without an object"))
+            refused.append(Refusal(ref, None, None, "the origin lists it without an object"))
         else:
             refs[ref] = parsed
     return refs, tuple(refused)
+
+
+def _shown(name: str) -> str:
+    """Make a name that is none fit to be seen: escaped, and where it is long its length instead of its end."""
+    if len(name) <= _SHOWN:
+        return ascii(name)
+    return f"{name[:_SHOWN]!a}... ({len(name)} characters)"
 
 
 def plan_refs(

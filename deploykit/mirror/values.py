@@ -41,12 +41,23 @@ class RefChange:
 
 @attrs.frozen(slots=True)
 class Refusal:
-    """A change the origin shows and this mirror did not follow, with the reason in words."""
+    """A change the origin shows and this mirror did not follow, with the reason in words.
 
-    ref: str
-    old: ObjectId
-    new: ObjectId
+    Args:
+        ref: None where the origin's name for it is none that we accept; then `shown` is for people, and only for them.
+        old, new: None where the origin shows no object for it that we accept.
+    """
+
+    ref: RefName | None
+    old: ObjectId | None
+    new: ObjectId | None
     reason: str
+    shown: str = ""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the ref. Never parse it."""
+        return self.ref or self.shown
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -1,11 +1,23 @@
 """Bytes <-> messages. Pure: no I/O, no clock of its own, nothing of brokers.
 
-`encode` and `decode` are the one way out and in; `signature` and `policy` say whom to believe.
+`encode` and `decode` are the one way out and in (`encode_fitted` for what may be cut); `signature` and `policy` say
+whom to believe.
 """
 
-from deploykit.wire.codec import CONTENT_TYPE, decode, encode
+from deploykit.wire.codec import CONTENT_TYPE, decode, encode, encode_fitted
 from deploykit.wire.frame import Frame, sendable
 from deploykit.wire.plain import plain
 from deploykit.wire.topics import PRESETS, TopicMap, topic_of
 
-__all__ = ["CONTENT_TYPE", "PRESETS", "Frame", "TopicMap", "decode", "encode", "plain", "sendable", "topic_of"]
+__all__ = [
+    "CONTENT_TYPE",
+    "PRESETS",
+    "Frame",
+    "TopicMap",
+    "decode",
+    "encode",
+    "encode_fitted",
+    "plain",
+    "sendable",
+    "topic_of",
+]

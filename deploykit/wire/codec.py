@@ -68,6 +68,27 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
     return sendable(Frame(headers, body))
 
 
+def encode_fitted(message: Message) -> Frame:
+    """Write a message as `encode` does, cut where it would be over the limit on size; see `deploykit.wire.fitting`.
+
+    For what a program says of what it saw, however long that is. What a person or a command says is not cut: there
+    `encode` refuses.
+
+    Raises:
+        MessageError: a field holds what no reader would accept, or what cannot be cut is over the limit.
+    """
+    try:
+        return encode(message)
+    except MessageError as refusal:
+        from deploykit.wire.fitting import fitted  # a push does not need it
+
+        try:
+            cut = fitted(message, lambda shorter: len(_event_text(shorter, shorter.TYPE).encode()))
+        except (DeploykitError, TypeError, ValueError, AttributeError):
+            raise refusal from None
+    return encode(cut)
+
+
 _quoted_type = lru_cache(maxsize=64)(quoted)
 
 

@@ -211,7 +211,9 @@ def body_digest(body: bytes) -> bytes:
 
 def copy_digest(frame: Frame) -> str:
     """Name one signed copy of a message (SHA-256 over body and signature, hex): `DeployReported.answers`."""
-    return hashlib.sha256(frame.body + b"\n" + frame.headers.get(HEADER, "").encode()).hexdigest()
+    return hashlib.sha256(
+        frame.body + b"\n" + frame.headers.get(HEADER, "").encode("utf-8", "surrogatepass")
+    ).hexdigest()
 
 
 __all__ = ["HEADER", "Signer", "SigningKey", "body_digest", "copy_digest", "sign", "verify", "verify_blob"]

@@ -11,6 +11,8 @@ import attrs
 import pytest
 
 from deploykit.errors import SignatureError
+from deploykit.hooking.jenkins import message_of
+from deploykit.hooksettings import HookSettings
 from deploykit.messages import BuildFinished, BuildStarted
 from deploykit.wire import decode
 from deploykit.wire.allowed_signers import AllowedSigners
@@ -327,6 +329,13 @@ def test_parameters_that_a_build_by_hand_leaves_empty_are_not_there(world: World
     (event,) = world.events()
     assert event.correlation_id == event.id
     assert (event.repo, event.ref, event.commit) == ("shop", "refs/heads/main", COMMIT)
+
+
+@pytest.mark.parametrize("told", ["x" * 256, "two\nlines", "\udcff"], ids=["long", "lines", "bytes"])
+def test_a_thread_that_is_no_id_is_left_out_and_not_mended_into_another_one(told: str) -> None:
+    environ = {"JOB_NAME": "shop", "DEPLOYKIT_CORRELATION_ID": told}
+    event = message_of("success", HookSettings(), environ)
+    assert event.correlation_id == event.id
 
 
 @pytest.mark.parametrize("name", ["DEPLOYKIT_CORRELATION_ID", "DEPLOYKIT_REPO", "DEPLOYKIT_REF", "DEPLOYKIT_COMMIT"])

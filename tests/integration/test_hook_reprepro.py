@@ -335,6 +335,8 @@ def test_legacy_bodies_are_the_originals(world: World) -> None:
         ("Package: a\nVersion: 1\x1b[2J\nArchitecture: all\n", None),
         ("", None),
         ("nonsense", None),
+        (f"Package: a\nVersion: {'1' * 255}\nArchitecture: all\n", ("a", "1" * 255, "all")),
+        (f"Package: a\nVersion: {'1' * 256}\nArchitecture: all\n", None),
     ],
 )
 def test_the_control_file_is_read_by_its_three_fields(text: str, expected: Sequence[str] | None) -> None:

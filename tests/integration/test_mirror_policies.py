@@ -137,7 +137,7 @@ class TestSignatures:
         signing.tag("stranger", "bad")
         signing.tag("v1", "good")
         result = mirror.fetch()
-        reasons = {refusal.ref: refusal.reason for refusal in result.refused}
+        reasons = {refusal.name: refusal.reason for refusal in result.refused}
         assert [change.ref for change in result.changes] == ["refs/tags/v1"]
         assert "no object of its own" in reasons["refs/tags/light"]
         assert "has none" in reasons["refs/tags/unsigned"]

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 
 from deploykit.bus import Ack, Delivery, Retry, Verdict
-from deploykit.checkouts import Checkouts
+from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.daemons import mirroring
 from deploykit.daemons.mirroring import Mirroring, mirror_path
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import OriginError, OutboxError, SettingsError, UsageError
+from deploykit.errors import OriginError, OutboxError, SettingsError, TreeDamaged, UsageError
 from deploykit.messages import Message, MirrorUpdated, RefUpdated
 from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName
 from deploykit.settings import CheckoutSettings, RepositorySettings, Settings
 from deploykit.wire import encode
@@ -101,7 +102,7 @@ def until(true: object, *, seconds: float = 60.0) -> None:
         time.sleep(0.005)
 
 
-def push(repo: RepoName = SHOP, *, ref: str = MAIN) -> Delivery:
+def push(repo: RepoName = SHOP, *, ref: str = MAIN, attempt: int = 1) -> Delivery:
     """The delivery of a push's message."""
     frame = encode(RefUpdated(source="git", repo=repo, ref=RefName(ref), old=ZERO_ID, new=A))
     return Delivery(
@@ -110,7 +111,7 @@ def push(repo: RepoName = SHOP, *, ref: str = MAIN) -> Delivery:
         body=frame.body,
         message_id="1",
         id="1",
-        attempt=1,
+        attempt=attempt,
         redelivered=False,
         epoch=1,
     )
@@ -207,6 +208,109 @@ def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
     reporter.full, origins.error = False, None
     assert node.sync(SHOP, correlation_id="deploy") is True
     assert reporter.said[-1].correlation_id == "deploy"
+
+
+def test_a_report_that_finds_no_room_is_said_when_there_is_room(
+    node: Mirroring, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node._owed, "_again", 0.01)
+    reporter.full = True
+    assert isinstance(node.handle(push()), Ack)
+    assert node._owed.waiting == 1
+    reporter.full = False
+    until(lambda: [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)])
+
+
+#: Every call on the way from a message to its report that may fail: where it stands.
+CALLS: dict[str, tuple[Any, str]] = {
+    "waiting": (MirrorPool, "waiting"),
+    "request": (MirrorPool, "request"),
+    "mirror": (MirrorPool, "mirror"),
+    "renew": (MirrorPool, "renew"),
+    "fetch": (Mirror, "fetch"),
+    "update": (Checkouts, "update"),
+    "refs of a checkout": (Checkouts, "refs"),
+    "say": (FakeReporter, "say"),
+}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("error", [OriginError("planned"), OSError(28, "No space left on device"), RuntimeError("bug")])
+@pytest.mark.parametrize("call", CALLS)
+def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_letter(
+    call: str,
+    error: Exception,
+    times: int,
+    tmp_path: Path,
+    origins: Origins,
+    reporter: FakeReporter,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    checkout = CheckoutSettings(mode="trusting", target=tmp_path / "site")
+    repositories = {SHOP: RepositorySettings(url="/none", checkouts=(checkout,))}
+    node = Mirroring(
+        Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
+    )
+    monkeypatch.setattr(node._owed, "_again", 0.01)
+    monkeypatch.setattr(Checkouts, "update", lambda *_: CheckoutResult())
+    monkeypatch.setattr(Checkouts, "refs", lambda *_: (MAIN,))
+    monkeypatch.setattr(Mirror, "refs", {MAIN: A})
+    node.start()
+    try:
+        until(lambda: len(reporter.said) == 1)
+        reporter.said.clear()
+        if call == "refs of a checkout":  # it is asked for where an update failed
+            failing(monkeypatch, Checkouts, "update", RuntimeError("broken"), times)
+        if call == "renew":  # and this where the mirror is damaged
+            failing(monkeypatch, Checkouts, "update", TreeDamaged("an object is missing"), times)
+        calls = failing(monkeypatch, *CALLS[call], error, times)
+        verdict: Verdict | None = None
+        for attempt in range(1, 6):  # as a bus would
+            verdict = node.handle(push(attempt=attempt))
+            if isinstance(verdict, Ack):
+                break
+        assert isinstance(verdict, Ack)
+        until(lambda: any(line.ref == MAIN for line in reporter.said))
+        assert len(calls) >= 1
+        if call in ("update", "refs of a checkout", "renew"):
+            assert reporter.said[0].outcome == "failed", "the directory is not right"
+    finally:
+        node.stop()
+
+
+@pytest.mark.parametrize("error", [OSError(2, "No such file or directory"), RuntimeError("a bug")])
+def test_a_mirror_that_cannot_be_read_after_its_fetch_costs_no_report_of_what_moved(
+    node: Mirroring, reporter: FakeReporter, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: Mirror) -> None:
+        raise error.with_traceback(None)
+
+    monkeypatch.setattr(Mirror, "refs", property(unreadable))
+    assert node.sync(SHOP) is True
+    assert [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)]
+
+
+def failing(patch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, times: int) -> list[int]:
+    """Let a function fail the first so many times; returns a list that gets longer with each call."""
+    real = getattr(owner, name)
+    calls: list[int] = []
+
+    def wrong(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) <= times:
+            raise error.with_traceback(None)
+        return real(*args, **options)
+
+    patch.setattr(owner, name, wrong)
+    return calls
+
+
+def test_a_message_that_the_pool_never_takes_is_left_to_the_comparisons(
+    node: Mirroring, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, MirrorPool, "request", RuntimeError("can't start new thread"), 100)
+    verdicts = [type(node.handle(push(attempt=attempt))) for attempt in (1, 2, 3)]
+    assert verdicts == [Retry, Retry, Ack], "before a bus gives it up"
 
 
 def test_a_bug_in_one_comparison_does_not_end_the_comparing(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, lines_of
+import pytest
+
+from deploykit.daemons.mirrorreports import Line, Said, Told, Trouble, left_out, lines_of
 from deploykit.errors import OriginError
 from deploykit.mirror import FetchResult, RefChange
 from deploykit.mirror.values import Refusal
@@ -69,9 +71,36 @@ def test_a_change_a_policy_refuses_is_said_once_and_to_each_that_asks() -> None:
     assert [line.new for line in lines_of(further, [], {MAIN: B}, {}, said)[0]] == [C]
 
 
-def test_a_refused_name_that_no_message_may_carry_is_left_to_the_log() -> None:
-    refused = FetchResult(refused=(Refusal("refs/heads/..", ZERO_ID, A, "not a name"),))
-    assert lines_of(refused, [], {}, {}, NONE) == ([], {})
+def test_a_ref_whose_name_no_message_may_carry_is_worded_once_for_people() -> None:
+    """However its name begins: what is shown of it may look like the name of another ref."""
+    refused = FetchResult(refused=(Refusal(None, None, None, "not a name", shown=str(MAIN)),))
+    assert lines_of(refused, [], {MAIN: A}, {}, NONE) == ([], {})
+    text, said = left_out(refused, frozenset())
+    assert str(MAIN) in text
+    assert left_out(refused, said) == ("", said)
+    both = FetchResult(refused=(*refused.refused, Refusal(None, None, None, "", shown="'refs/heads/..'")))
+    text, said = left_out(both, said)
+    assert "'refs/heads/..'" in text
+    assert str(MAIN) not in text
+    assert left_out(NOTHING, said) == ("", frozenset()), "it is gone, and would be said again"
+
+
+def test_of_names_that_cannot_be_used_a_fetch_of_one_ref_or_a_failed_one_knows_nothing() -> None:
+    said = frozenset({"x"})
+    assert left_out(FetchResult(confirmed=True), said) == ("", said)
+    assert left_out(OriginError("away"), said) == ("", said)
+
+
+@pytest.mark.parametrize("held", [{}, {MAIN: A}])
+def test_a_ref_without_an_acceptable_object_is_reported_as_it_is_held(held: dict[RefName, ObjectId]) -> None:
+    refused = FetchResult(
+        changes=(RefChange(TOPIC, ZERO_ID, C),), refused=(Refusal(MAIN, None, None, "without an object"),)
+    )
+    lines, said = lines_of(refused, [], held, {}, NONE)
+    here = held.get(MAIN, ZERO_ID)
+    assert lines[1:] == [Line(MAIN, here, here, "refused", "without an object", "")]
+    assert lines[0] == Line(TOPIC, ZERO_ID, C, "updated", "", "")
+    assert lines_of(FetchResult(refused=refused.refused), [], held, {}, said)[0] == []
 
 
 def test_trouble_with_a_ref_that_is_gone_is_not_called_mended() -> None:

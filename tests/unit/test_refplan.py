@@ -6,7 +6,7 @@ import pytest
 
 from deploykit.mirror.refplan import common_prefixes, plan_refs, read_advertised, ref_matcher
 from deploykit.mirror.values import RefChange
-from deploykit.names import ZERO_ID, ZERO_ID_SHA256, ObjectId, RefName
+from deploykit.names import ZERO_ID, ZERO_ID_SHA256, ObjectId, RefName, parse_ref_name
 
 A, B, C = (ObjectId(c * 40) for c in "abc")
 HEADS = ("refs/heads/*", "refs/tags/*")
@@ -102,3 +102,16 @@ def test_patterns_match_whole_names(patterns: tuple[str, ...], name: str, matche
 
 def test_a_pattern_does_not_match_past_a_line_end() -> None:
     assert not ref_matcher(("refs/heads/main",)).match("refs/heads/main\n")
+
+
+@pytest.mark.parametrize("cut", [77, 80, 200, 1024])
+def test_what_is_shown_of_a_name_that_is_none_is_never_taken_for_a_name(cut: int) -> None:
+    """An over-long name begins like one that is held: that one is followed, the other refused without a name."""
+    long = "refs/heads/" + "/".join(["b" * 200] * 7)
+    begins = parse_ref_name(long[:cut].rstrip("/"))
+    origin, bad = read_advertised([(long, A)], ("refs/*",))
+    assert [(r.ref, r.old, r.new) for r in bad] == [(None, None, None)]
+    assert bad[0].name.isprintable()
+    assert len(bad[0].name) < 300
+    plan = plan_refs({begins: A}, origin, refused=bad)
+    assert [change.ref for change in plan.deletes] == [begins]

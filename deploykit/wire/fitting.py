@@ -1,0 +1,118 @@
+"""Messages cut to what one body may hold: a report of any length arrives, and says how much of it is missing. Pure.
+
+Rules:
+
+* The encoded size decides, as measured: a control character costs six bytes, an emoji four.
+* All texts of a message share the room: a text shorter than the share stays whole, a longer one is cut to it. Of a cut
+  text the end is worth more than the beginning, and a mark stands for what is missing.
+* A list is shortened only where all its texts together find no room. Commits lose the last, steps the first.
+* Only free texts, and lists of texts or records, are cut: nothing a machine acts on becomes another value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import attrs
+
+from deploykit.messages.base import Message
+from deploykit.wire import shapes
+from deploykit.wire.shapes import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.strictjson import MAX_BODY, MAX_ITEMS
+
+M = TypeVar("M", bound=Message)
+
+#: Characters of a text that are never cut: names, digests and other short texts among the free ones stay whole.
+LEAST: Final = 256
+
+
+def fitted(message: M, size: Callable[[M], int], limit: int = MAX_BODY) -> M:
+    """Return `message`, cut so far that it fits; the same one for the same message.
+
+    Args:
+        size: measures its encoded form, in bytes.
+        limit: the size that it may have.
+
+    What cannot be cut may still be too large: then the result has no lists and short texts only.
+
+    Raises:
+        DeploykitError, TypeError, ValueError: whatever `size` raises, of a message that cannot be written at all.
+    """
+    keep = _most(MAX_ITEMS, 0, lambda many: size(_cut(message, LEAST, many)) <= limit)
+    share = _most(MAX_BODY, LEAST, lambda room: size(_cut(message, room, keep)) <= limit)
+    cut: M = _cut(message, share, keep)
+    return cut
+
+
+def shortened(text: str, room: int) -> str:
+    """Return `text` if it has at most `room` characters; else its beginning and, three times as long, its end.
+
+    >>> shortened("y" * 50 + "the end", 50)
+    'yyyy [... 41 characters left out ...] yyyyythe end'
+    """
+    if len(text) <= room:
+        return text
+    gap = "\n" if "\n" in text else " "
+    # The mark is as long as if all were left out: so its own length does not change what it says.
+    kept = max(0, room - len(_mark(len(text), gap)))
+    head = kept // 4
+    tail = kept - head
+    return f"{text[:head]}{_mark(len(text) - kept, gap)}{text[len(text) - tail :]}"
+
+
+def _mark(lost: int, gap: str) -> str:
+    return f"{gap}[... {lost} characters left out ...]{gap}"
+
+
+def _most(most: int, least: int, fits: Callable[[int], bool]) -> int:
+    """Find the largest number from `least` to `most` that fits; `least` where none does."""
+    if most <= least or fits(most):
+        return max(most, least)
+    low, high = least, most  # `high` does not fit
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low
+
+
+def _cut(record: Any, room: int, keep: int) -> Any:
+    changed: dict[str, object] = {}
+    for attribute, field in _own_fields(record.__class__):
+        value = getattr(record, field.name)
+        cut = _cut_value(field.shape, value, room, keep, last=attribute.metadata.get("keeps") == "last")
+        if cut is not value:
+            changed[field.name] = cut
+    return attrs.evolve(record, **changed) if changed else record
+
+
+def _own_fields(cls: type) -> list[tuple[attrs.Attribute[object], shapes.Field]]:
+    by_name = attrs.fields_dict(cls)
+    return [(by_name[field.name], field) for field in shapes.fields(cls)]
+
+
+def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = False) -> Any:
+    match shape:
+        case Leaf() if _is_free(shape) and isinstance(value, str):
+            return _sendable(shortened(value, room))
+        case Maybe(item=item) if value is not None:
+            return _cut_value(item, value, room, keep)
+        case Record(cls=cls) if isinstance(value, cls):
+            return _cut(value, room, keep)
+        case ListOf(item=item) if isinstance(value, tuple | list) and (isinstance(item, Record) or _is_free(item)):
+            kept = value if len(value) <= keep else value[len(value) - keep :] if last else value[:keep]
+            return tuple(_cut_value(item, each, room, keep) for each in kept)
+    return value
+
+
+def _is_free(shape: Shape) -> bool:
+    return isinstance(shape, Leaf) and shape.check is shapes.text
+
+
+def _sendable(text: str) -> str:
+    """Replace halves of surrogate pairs, which names of files that are no UTF-8 hold: no body can carry them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
