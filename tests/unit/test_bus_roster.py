@@ -26,11 +26,35 @@ class Wire:
         self.version, self.broker, self.epoch, self.up, self.paused = "1.2", "stomp://b", 1, True, False
         self.sent: list[tuple[str, str]] = []  # destination -> receipt
 
+    def resume(self) -> None:
+        self.paused = False
+
     def subscribe(self, compiled: Compiled, receipt: str) -> None:
         self.sent.append((compiled.headers["destination"], receipt))
 
     def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
         self.sent.append((subscription, receipt))
+
+
+class Own:
+    """A subscription's own connection, that writes down how it ends."""
+
+    def __init__(self, subscription: Subscription, table: Table) -> None:
+        self.subscription, self.ended = subscription, ""
+        self.roster = Roster(
+            cast("Any", table),
+            threading.RLock(),
+            client_id="",
+            counters=Counters(),
+            tell=table.events.append,
+            alone=subscription,
+        )
+
+    def end(self, _: float) -> None:
+        self.ended = "in order"
+
+    def cut(self) -> None:
+        self.ended = "cut"
 
 
 class Table:
@@ -40,6 +64,7 @@ class Table:
         self.wire = wire
         self.renewals: list[str] = []
         self.timers: list[Callable[[], None]] = []
+        self.feeds: list[Own] = []
         self.events: list[Event] = []
         self.counters = Counters()
         self.roster = Roster(
@@ -68,6 +93,10 @@ class Table:
 
     def news(self) -> None:
         """Nobody waits here."""
+
+    def feed(self, subscription: Subscription, _: Connection) -> Any:
+        self.feeds.append(Own(subscription, self))
+        return self.feeds[-1]
 
     def add(self, destination: str, durable: str | None = None) -> Subscription:
         intent = Intent(destination=destination, id=f"id {destination}", durable=durable)
