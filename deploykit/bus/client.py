@@ -275,8 +275,8 @@ class Bus:
         """Send a message; the future ends when the broker has confirmed it, or raises what `publish` raises.
 
         Many may be on their way at once (`settings.window`); then this call waits for room, not past `timeout`
-        (default: `settings.publish_timeout`). A callback of the future runs on the bus's own thread: be quick. Calls that
-        would wait for an answer raise `UsageError` there, and this one does not wait for room.
+        (default: `settings.publish_timeout`). A callback of the future runs on the bus's own thread: be quick.
+        Calls that would wait for an answer raise `UsageError` there, and this one does not wait for room.
         """
         receipt = Receipt()
         self._take(

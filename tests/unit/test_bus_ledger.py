@@ -9,8 +9,7 @@ import pytest
 
 from deploykit.bus.events import Counters
 from deploykit.bus.ledger import SHUT, SUSPECT_LIMIT, Ledger, Outbound
-from deploykit.bus.receipt import answers_here
-from deploykit.bus.receipt import Batch
+from deploykit.bus.receipt import Batch, answers_here
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
