@@ -35,7 +35,7 @@ from deploykit.bus.intent import Intent, OnFailure, compile_destination
 from deploykit.bus.keepalive import Keeper
 from deploykit.bus.ledger import Ledger, Outbound
 from deploykit.bus.pump import EventPump
-from deploykit.bus.receipt import Batch, Receipt
+from deploykit.bus.receipt import Batch, Receipt, check_may_wait, must_not_wait
 from deploykit.bus.supervisor import Supervisor
 from deploykit.errors import (
     BusClosed,
@@ -154,7 +154,7 @@ class Bus:
             if self._stopped:
                 return
             self._stopped = True
-        if any(subscription.works_here for subscription in self._subscriptions):
+        if self.works_here:
             # What the handler has in hand can be acknowledged only after it has returned.
             threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop", daemon=False).start()
         else:
@@ -172,11 +172,7 @@ class Bus:
         for subscription in self._subscriptions:
             if not subscription.join(deadline):
                 logger.warning("a handler of %s did not finish in time", subscription.destination)
-        self._supervisor.drain(deadline)
-        thread = self._supervisor.thread
-        if thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - monotonic()) + _GRACE)
-        self._supervisor.waiter.stop()
+        self._supervisor.end(deadline)
         self._ledger.close(closed)
         self._pump.tell(Closed())
         self._pump.stop(_GRACE)
@@ -211,6 +207,7 @@ class Bus:
             BusClosed: the bus was stopped.
         """
         self._check_process()
+        check_may_wait("wait_connected()")
         supervisor = self._supervisor
         with supervisor.changed:
             supervisor.changed.wait_for(
@@ -249,6 +246,7 @@ class Bus:
             BusClosed: the bus was stopped.
         """
         timeout = in_bounds(timeout)
+        check_may_wait("publish()")
         batch = Batch()
         self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
         supervisor = self._supervisor
@@ -278,6 +276,7 @@ class Bus:
 
         Many may be on their way at once (`settings.window`); then this call waits for room, not past `timeout`
         (default: `settings.publish_timeout`). A callback of the future runs on the bus's own thread: be quick.
+        Calls that would wait for an answer raise `UsageError` there, and this one does not wait for room.
         """
         receipt = Receipt()
         self._take(
@@ -300,7 +299,6 @@ class Bus:
         persistent: bool,
         ttl: float | None,
         done: Callable[[BusError | None], None],
-        may_wait: bool = True,
     ) -> None:
         """Check a message and put it into the line."""
         if self._pid != os.getpid():
@@ -319,7 +317,6 @@ class Bus:
             expires=None if ttl is None else time() + ttl,
             deadline=monotonic() + timeout,
             done=done,
-            may_wait=may_wait,
         )
 
     def publish_many(
@@ -334,6 +331,7 @@ class Bus:
                 iterator that was not read to its end, what it still holds was not sent, and has no outcome.
         """
         deadline = monotonic() + in_bounds(timeout)
+        check_may_wait("publish_many()")
         batch = Batch()
         wake = self._supervisor.waiter.wake
         for destination, frame in messages:
@@ -466,9 +464,10 @@ class Bus:
         """Hand an event to the embedding program."""
         self._pump.tell(event)
 
-    def resume(self) -> None:
-        """Workers have caught up."""
-        self._supervisor.resume()
+    @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is a worker of any subscription, or calls back with the outcome of a message."""
+        return must_not_wait() or any(subscription.works_here for subscription in list(self._subscriptions))
 
     def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
         """End a subscription at the broker."""

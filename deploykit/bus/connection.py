@@ -137,7 +137,7 @@ class Connection:
         self._escape_login = escape_login
         #: Frames other than SEND, encoded. Any thread may append; then it calls `waiter.wake()`.
         self.outgoing: deque[bytes] = deque()
-        #: While set, nothing is read: those who handle messages do not keep up.
+        #: While set, nothing is read: the handlers do not keep up. Only on a subscription's own connection.
         self.paused = False
         self._settings = settings
         self._context = context
@@ -150,6 +150,7 @@ class Connection:
         self._reader = FrameReader(_BEFORE_LOGIN)
         self._unwritten = memoryview(b"")
         self._more_to_read = False
+        self._read_last = 0
         self._rule: Escaping = escaping("1.0")
         self._writing = threading.Lock()
         self._writer = Writer(self.dialect, self._rule)
@@ -330,7 +331,6 @@ class Connection:
 
     def _read(self) -> int:
         """Read once and hand on what is complete; return the number of bytes."""
-        before = self._counters.bytes_received
         try:
             receipts, frames = self._read_frames()
         except ProtocolError as error:
@@ -347,7 +347,7 @@ class Connection:
                 self._sink.on_error(frame, redacted(frame, self.broker, self._settings))
             else:
                 raise Lost(f"the broker sent {frame.command[:20]!a}")
-        return self._counters.bytes_received - before
+        return self._read_last
 
     def _take_receipts(self, receipts: list[bytes]) -> None:
         others = self._ledger.confirm(receipts)
@@ -357,6 +357,7 @@ class Connection:
     def _read_frames(self) -> tuple[list[bytes], list[Received]]:
         sock = self._live()
         self._more_to_read = False
+        self._read_last = 0
         try:
             data = sock.recv(_CHUNK)
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -366,12 +367,19 @@ class Connection:
         if not data:
             raise Lost("the broker closed the connection", by_broker=self.up)
         self._heard = monotonic()
+        self._read_last = len(data)
         self._counters.bytes_received += len(data)
         # Decrypted bytes that wait inside OpenSSL do not show on the socket.
         self._more_to_read = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         return self._reader.feed(data)
 
     # -- verbs, any thread -------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """Read on, if reading was paused."""
+        if self.paused:
+            self.paused = False
+            self._waiter.wake()
 
     def ack(self, delivered: Mapping[str, str]) -> None:
         """Acknowledge the message that came over this connection with these headers."""

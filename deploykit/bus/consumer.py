@@ -21,6 +21,7 @@ from deploykit.bus.checks import in_bounds
 from deploykit.bus.delivery import Handler, Host, Ids, Item
 from deploykit.bus.desk import Desk
 from deploykit.bus.intent import Compiled, Intent
+from deploykit.bus.receipt import check_may_wait
 from deploykit.errors import BusError
 
 if TYPE_CHECKING:
@@ -36,8 +37,9 @@ class Owner(Host, Protocol):
     def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
         """Take a subscription away, at the broker too."""
 
-    def resume(self) -> None:
-        """Read on, if reading had been paused."""
+    @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is a worker of any subscription, or calls back with the outcome of a message."""
 
 
 class Subscription:
@@ -68,6 +70,7 @@ class Subscription:
         self._changed = threading.Condition(self._lock)
         self._active = 0
         self._left: list[Item] = []
+        self._untaken = 0  # came on this connection after `stop`
         self._threads = [
             threading.Thread(target=self._work, name=f"deploykit-bus-{intent.id}-{n}", daemon=True)
             for n in range(1, workers + 1)
@@ -101,12 +104,21 @@ class Subscription:
         """Messages that wait for a worker."""
         return self._queue.qsize()
 
+    def held(self, share: float) -> bool:
+        """Return whether more messages than a share of the bound wait here, for a worker or for another attempt.
+
+        The bound is above `prefetch`, so that a broker that keeps to that never reaches it.
+        """
+        return self._queue.qsize() + self._desk.waiting > share * max(1000, 2 * self.intent.prefetch)
+
     def wait_active(self, timeout: float) -> bool:
         """Wait until the broker has confirmed the subscription.
 
         Raises:
             BusError: it was refused, and why.
+            UsageError: called by a callback of a future, see `Bus.publish_soon`.
         """
+        check_may_wait("wait_active()")
         with self._changed:
             self._changed.wait_for(lambda: self._active or self.problem is not None, in_bounds(timeout))
             if self._active:
@@ -118,7 +130,8 @@ class Subscription:
     def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
         """End the subscription: running handlers finish, queued messages go back to the broker.
 
-        A handler may call it; then it returns at once, and the subscription ends when the handler has returned.
+        A handler may call it, for its own subscription or another of its bus; then it returns at once, the subscription
+        ends when its running handlers have returned, and what goes wrong is logged. So two handlers may end each other.
 
         Args:
             forget: delete a durable subscription at the broker, with the messages it holds.
@@ -129,7 +142,7 @@ class Subscription:
         """
         timeout = in_bounds(timeout)
         self.stop()
-        if self.works_here:
+        if self._host.works_here:
             # What the handler has in hand can be acknowledged only after it has returned.
             name = f"deploykit-bus-{self.intent.id}-end"
             threading.Thread(target=self._end_later, args=(forget, timeout), name=name, daemon=False).start()
@@ -158,7 +171,7 @@ class Subscription:
         self._left.clear()
         self._host.counters.handed_back += len(left)
         # What a handler that was not waited for has in hand is unsettled, whether it has an id or not.
-        return len(left) + max(self._desk.in_work, sum(thread.is_alive() for thread in self._threads))
+        return len(left) + self._untaken + max(self._desk.in_work, sum(thread.is_alive() for thread in self._threads))
 
     def _empty(self) -> list[Item]:
         """Take everything out of the queue but the sign to stop."""
@@ -197,7 +210,7 @@ class Subscription:
 
     def connection_lost(self) -> None:
         """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
-        self._active = 0
+        self._active = self._untaken = 0
         lost = [*self._left, *self._desk.take_waiting(), *self._empty()]
         self._left.clear()
         self._host.counters.handed_back += len(lost)
@@ -208,9 +221,15 @@ class Subscription:
         """Put a message into the queue."""
         self._queue.put(Item(frame, connection))
 
-    def take_unread(self, frame: Received, connection: Connection) -> None:
-        """Keep a message that came after `stop` for `leave`: it is handed back, never handled."""
-        self._left.append(Item(frame, connection))
+    def leave_unread(self) -> None:
+        """Count a message that came after `stop`: it is not kept, and goes back with the rest."""
+        self._untaken += 1
+        self._host.counters.handed_back += 1
+
+    def catch_up(self, connection: Connection) -> None:
+        """Have a paused connection read on, once half of what was held is done. Workers call it too."""
+        if connection.paused and not self.held(0.5):
+            connection.resume()
 
     # -- stopping ----------------------------------------------------------------------------------------------
 
@@ -239,8 +258,7 @@ class Subscription:
                 counters.handed_back += 1
                 self._desk.forget(item)
                 continue
-            if item.connection.paused:
-                self._host.resume()
+            self.catch_up(item.connection)
             try:
                 self._desk.handle(item)
             except Exception:

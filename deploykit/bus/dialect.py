@@ -33,7 +33,9 @@ class Dialect:
         composite: characters that would turn a destination into several.
         options: what ends a name there and begins options; such brokers also trim names.
         typed: `/queue/` and `/topic/` are our words only: header (SEND, SUBSCRIBE) -> values (queue, topic).
-        prefetch: header that bounds unacknowledged deliveries; empty: none, we bound by not reading.
+        prefetch: header that bounds unacknowledged deliveries; empty: none, then each subscription has a connection of
+            its own, and what is here is bounded by not reading that.
+        window: header that bounds them in bytes, which is a help and no bound in messages; empty: none.
         durable: headers of a durable topic subscription, `{name}` and `{topic}` are its names; None: it has none.
         durable_end: headers of the UNSUBSCRIBE that deletes it.
         durable_end_after: that UNSUBSCRIBE comes after a plain one, which ends the consumer.
@@ -67,6 +69,7 @@ class Dialect:
     options: str = ""
     typed: tuple[tuple[str, str], tuple[str, str]] | None = None
     prefetch: str = ""
+    window: str = ""
     durable: Mapping[str, str] | None = None
     durable_end: Mapping[str, str] = _NONE
     durable_end_after: bool = False
@@ -177,6 +180,7 @@ ARTEMIS: Final = Dialect(
     title="ActiveMQ Artemis",
     servers=("activemq-artemis",),
     typed=(("destination-type", "subscription-type"), ("ANYCAST", "MULTICAST")),
+    window="consumer-window-size",
     durable={"durable-subscription-name": "{name}"},
     durable_end={"durable-subscription-name": "{name}"},
     client_id=True,

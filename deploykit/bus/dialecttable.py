@@ -16,7 +16,7 @@ def markdown_table() -> str:
         ("destinations", [" ".join(f"`{p}`" for p in d.prefixes) or "any" for d in DIALECTS]),
         ("durable topic subscription", [_headers(d.durable) if d.durable else "refused" for d in DIALECTS]),
         ("needs `client_id` for it", [_yes(d.client_id) for d in DIALECTS]),
-        ("`prefetch=`", [f"`{d.prefetch}`" if d.prefetch else "by not reading" for d in DIALECTS]),
+        ("`prefetch=`", [_prefetch(d) for d in DIALECTS]),
         ("`ttl=`", [f"`{d.ttl[0]}` ({d.ttl[1]}, ms)" if d.ttl else "refused" for d in DIALECTS]),
         ("`persistent=`", [_headers(d.persistent) for d in DIALECTS]),
         ("`selector=`", ["honoured" if d.selectors else "refused" for d in DIALECTS]),
@@ -38,6 +38,12 @@ def markdown_table() -> str:
 
 def _headers(headers: Mapping[str, str]) -> str:
     return " ".join(f"`{key}:{value.format(name='NAME', topic='TOPIC')}`" for key, value in headers.items())
+
+
+def _prefetch(dialect: Dialect) -> str:
+    if dialect.prefetch:
+        return f"`{dialect.prefetch}`"
+    return f"a connection for each subscription{f', `{dialect.window}`' if dialect.window else ''}"
 
 
 def _yes(value: bool) -> str:

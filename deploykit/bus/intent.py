@@ -24,6 +24,8 @@ OnFailure = Literal["requeue", "dead-letter", "drop"]
 Settlement = Literal["nack", "republish", "dead-letter", "ack"]
 
 MAX_DESTINATION: Final = 512
+#: Bytes for a message, where a broker bounds what is not settled in bytes.
+WINDOW: Final = 1024
 #: RabbitMQ's longest queue name, in bytes.
 MAX_NAME: Final = 255
 _END_OF_ID: Final = re.compile("['\"]|@@")
@@ -154,6 +156,9 @@ def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
         headers["selector"] = intent.selector
     if dialect.prefetch:
         headers[dialect.prefetch] = str(intent.prefetch)
+    if dialect.window:
+        # Artemis, "Flow Control" in the chapter on STOMP: with 0 the next message comes when the last is settled.
+        headers[dialect.window] = str(intent.prefetch * WINDOW if intent.prefetch > 1 else 0)
     return Compiled(headers=headers, on_failure=settlement(dialect, intent), prefetched=bool(dialect.prefetch))
 
 

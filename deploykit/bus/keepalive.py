@@ -45,7 +45,6 @@ class Take(Protocol):
         persistent: bool,
         ttl: float | None,
         done: Callable[[BusError | None], None],
-        may_wait: bool,
     ) -> None: ...
 
 
@@ -78,7 +77,6 @@ class Keeper:
                         persistent=False,
                         ttl=ttl,
                         done=partial(_told, destination),
-                        may_wait=False,
                     )
         self.begin()
 

@@ -26,6 +26,7 @@ from time import monotonic
 from typing import Final
 
 from deploykit.bus.events import Counters
+from deploykit.bus.receipt import must_not_wait
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
@@ -162,11 +163,10 @@ class Ledger:
         expires: float | None,
         deadline: float,
         done: Callable[[BusError | None], None],
-        may_wait: bool = True,
     ) -> None:
         """Take a message; wait for room if need be, not past its deadline. `done` is called once, with its outcome.
 
-        The supervisor's own thread, which makes the room, must not wait for it: `may_wait=False`.
+        The supervisor's own thread, which makes the room, does not wait for it.
 
         Raises:
             PublishError: no room in time, or the broker has just ended connections over this destination.
@@ -180,7 +180,7 @@ class Ledger:
                     raise _shut(destination)
                 self._careful = True
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
-                self._wait_for_room(deadline if may_wait else 0.0)
+                self._wait_for_room(0.0 if must_not_wait() else deadline)
             seq = next(self._numbers)
             entry = Outbound(
                 seq, destination, frame, id=id, persistent=persistent, expires=expires, deadline=deadline, done=done

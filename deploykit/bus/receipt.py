@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from deploykit.errors import BusError
+from deploykit.errors import BusError, UsageError
 
 
 class Receipt(Future[None]):
@@ -17,11 +17,45 @@ class Receipt(Future[None]):
         return False
 
     def settle(self, error: BusError | None) -> None:
-        """End it."""
-        if error is None:
-            self.set_result(None)
-        else:
-            self.set_exception(error)
+        """End it, and call its callbacks."""
+        before, _thread.answers = must_not_wait(), True
+        try:
+            if error is None:
+                self.set_result(None)
+            else:
+                self.set_exception(error)
+        finally:
+            _thread.answers = before
+
+
+_thread = threading.local()
+
+
+def answers_here() -> None:
+    """Note that the calling thread is the one that reads what the broker answers."""
+    _thread.answers = True
+
+
+def must_not_wait() -> bool:
+    """Return whether the calling thread must not wait for an answer of the broker.
+
+    It is the one that reads the answers; or it calls back with the outcome of a message that could not be written, and
+    holds the lock that everybody needs who writes.
+    """
+    return getattr(_thread, "answers", False)
+
+
+def check_may_wait(what: str) -> None:
+    """Refuse to wait for the broker on a thread that would have to read its answer.
+
+    Raises:
+        UsageError: a callback of a future called.
+    """
+    if must_not_wait():
+        raise UsageError(
+            f"{what} was called by a callback of a future, on the thread that reads what the broker answers",
+            "use publish_soon() there, or leave it to a thread of yours",
+        )
 
 
 class Batch:

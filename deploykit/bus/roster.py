@@ -8,6 +8,8 @@ Rules:
 * an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
   that it ends the connection for. What is confirmed after one counts when the connection has outlived it;
 * what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
+* where the broker does not bound what it delivers, each subscription has a connection of its own, a `Feed`: there
+  reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
 * everything that touches the table holds the supervisor's lock.
 """
 
@@ -21,12 +23,21 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
-from deploykit.bus.intent import Intent, compile_subscription, crossed_the_end, durable_end, is_topic, keeps_messages
+from deploykit.bus.feeds import Feed, Line
+from deploykit.bus.intent import (
+    Compiled,
+    Intent,
+    compile_subscription,
+    crossed_the_end,
+    durable_end,
+    is_topic,
+    keeps_messages,
+)
 from deploykit.errors import BusError, ConnectError, DialectError
 
 if TYPE_CHECKING:
@@ -42,23 +53,6 @@ _OUTLIVED: Final = 1.0
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 
 
-class Line(Protocol):
-    """What the roster needs of its supervisor."""
-
-    @property
-    def connection(self) -> Connection | None:
-        """The present connection."""
-
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Do something after a while, on the supervisor's thread."""
-
-    def renew(self, reason: str) -> None:
-        """Give the present connection up, and make a new one."""
-
-    def news(self) -> None:
-        """Tell whoever waits that something changed."""
-
-
 class Roster:
     """The subscriptions of a bus.
 
@@ -68,6 +62,7 @@ class Roster:
         client_id: from the settings; may be empty.
         counters: where to count.
         tell: takes events.
+        alone: the one subscription of a connection that has nothing else to do; None: any number, see `Bus.subscribe`.
     """
 
     def __init__(
@@ -78,13 +73,17 @@ class Roster:
         client_id: str,
         counters: Counters,
         tell: Callable[[Event], None],
+        alone: Subscription | None = None,
     ) -> None:
         self._line = line
         self._lock = lock
         self._own_client_id = client_id
         self._counters = counters
         self._tell = tell
-        self._subscriptions: dict[str, Subscription] = {}
+        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.intent.id: alone}
+        self._alone = alone is not None
+        self._feeds: dict[str, Feed] = {}  # subscription id -> its own connection
+        self._prefetch_broken = False
         self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
         self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
         self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
@@ -103,8 +102,9 @@ class Roster:
         with self._lock:
             connection = self._line.connection
             if connection is not None and connection.up:
-                compile_subscription(connection.dialect, subscription.intent)
-                self._check_client_id(connection, subscription.intent)
+                compiled = compile_subscription(connection.dialect, subscription.intent)
+                if not self._needs_feed(compiled):
+                    self._check_client_id(connection, subscription.intent)
             self._subscriptions[subscription.intent.id] = subscription
             subscription.start()
             if connection is not None and connection.up:
@@ -116,13 +116,20 @@ class Roster:
         with self._lock:
             if self._subscriptions.pop(intent.id, None) is None:
                 return
-            connection = self._line.connection
-            if connection is None or not connection.up:
-                return
-            if not subscription.active and subscription not in self._unconfirmed.values():
-                return  # the broker does not know it
-            self._over[intent.id] = keeps_messages(intent)
-            receipt, done = self._unsubscribe(connection, intent, {})
+            feed = self._feeds.pop(intent.id, None)
+            connection = self._line.connection if feed is None else None
+            if feed is None:
+                if connection is None or not connection.up:
+                    return
+                if not subscription.active and subscription not in self._unconfirmed.values():
+                    return  # the broker does not know it
+                self._over[intent.id] = keeps_messages(intent)
+                receipt, done = self._unsubscribe(connection, intent, {})
+        if connection is None:
+            subscription.leave()
+            if feed is not None:
+                feed.end(monotonic() + timeout)  # and with the connection everything goes back that is not settled
+            return
         with contextlib.suppress(BusError, FutureTimeout, CancelledError):
             done.result(timeout)
         self._ended.pop(receipt, None)
@@ -145,10 +152,14 @@ class Roster:
                 left = max(0.0, deadline - monotonic())
                 if not subscription.wait_active(left) or not left:
                     raise ConnectError("not connected to a broker that confirms it")
-                if self._forget_now(subscription, left):
+                feed = self._feeds.get(intent.id)
+                if (self if feed is None else feed.roster)._forget_now(subscription, left):
                     with self._lock:
                         self._subscriptions.pop(intent.id, None)
+                        feed = self._feeds.pop(intent.id, None)
                     subscription.leave()  # the broker has deleted what it held
+                    if feed is not None:
+                        feed.end(deadline)
         except DialectError:
             raise
         except (BusError, FutureTimeout) as error:
@@ -181,6 +192,7 @@ class Roster:
         self, connection: Connection, intent: Intent, headers: Mapping[str, str]
     ) -> tuple[str, Future[None]]:
         done: Future[None] = Future()
+        connection.resume()  # what still comes is not kept
         receipt = f"end-{next(self._receipts)}"
         self._ended[receipt] = done
         if headers and connection.dialect.durable_end_after:
@@ -202,13 +214,17 @@ class Roster:
     @property
     def settled(self) -> bool:
         """Whether the broker has confirmed every subscription or said no to it."""
-        with self._lock:
-            return all(one.active or one.problem is not None for one in self._subscriptions.values())
+        # Without the lock: who asks holds another one, which those who hold this one may want.
+        return all(one.active or one.problem is not None for one in list(self._subscriptions.values()))
 
-    def overfull(self, share: float) -> bool:
-        """Whether more messages wait for workers than a subscription's bound (or a share of it)."""
-        with self._lock:
-            return any(one.queued > share * _bound(one) for one in self._subscriptions.values())
+    @property
+    def feeds(self) -> list[Feed]:
+        """The connections of subscriptions that have their own."""
+        return list(self._feeds.values())
+
+    def _needs_feed(self, compiled: Compiled) -> bool:
+        """Return whether a subscription needs a connection of its own: nothing but not reading bounds what comes."""
+        return not self._alone and (self._prefetch_broken or not compiled.prefetched)
 
     def client_id(self) -> str:
         """The client id for the next CONNECT; may be empty."""
@@ -262,6 +278,9 @@ class Roster:
         for receipt in list(self._ended):
             if (ended := self._ended.pop(receipt, None)) is not None:
                 ended.cancel()
+        for feed in self.feeds:
+            feed.cut()
+        self._feeds.clear()
         for subscription in self._subscriptions.values():
             subscription.connection_lost()
         return bool(suspects) and monotonic() < self._doubtful_until
@@ -283,6 +302,9 @@ class Roster:
     def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
         try:
             compiled = compile_subscription(connection.dialect, subscription.intent)
+            if self._needs_feed(compiled):
+                self._feeds[subscription.intent.id] = self._line.feed(subscription, connection)
+                return
             if not self._check_client_id(connection, subscription.intent):
                 # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.
                 return
@@ -346,12 +368,21 @@ class Roster:
         elif subscription.stopping:
             # It goes back with the rest when the running handlers are done; giving up the connection now, as some
             # brokers need, would take their acknowledgements along.
-            subscription.take_unread(frame, connection)
+            subscription.leave_unread()
         else:
             self._counters.received += 1
             subscription.take(frame, connection)
-            if subscription.queued > _bound(subscription):
-                connection.paused = True
+            if subscription.held(1.0):
+                self._overfull(subscription, connection)
+
+    def _overfull(self, subscription: Subscription, connection: Connection) -> None:
+        """Bound what is in memory: read nothing for a while, on a connection on which nobody waits for an answer."""
+        if self._alone:
+            connection.paused = True
+            subscription.catch_up(connection)  # the workers may have done it all meanwhile
+        elif not self._prefetch_broken:
+            self._prefetch_broken = True
+            self._line.renew(f"the broker sends more for {subscription.destination} than prefetch allows")
 
     def _by_destination(self, frame: Received) -> Subscription | None:
         """STOMP 1.0 brokers need not name the subscription."""
@@ -392,8 +423,3 @@ class Roster:
             ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
             return True
         return False
-
-
-def _bound(subscription: Subscription) -> int:
-    """So many messages may wait for a subscription's workers before nothing more is read."""
-    return max(1000, 2 * subscription.intent.prefetch)

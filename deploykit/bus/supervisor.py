@@ -20,6 +20,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+import attrs
+
 from deploykit.bus.address import Address, Broker
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.events import (
@@ -32,8 +34,11 @@ from deploykit.bus.events import (
     Lost,
     RetryIn,
     State,
+    Subscribed,
+    SubscriptionRefused,
 )
 from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.receipt import answers_here
 from deploykit.bus.roster import Roster
 from deploykit.bus.waiter import Interrupted, Waiter
 from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
@@ -41,12 +46,16 @@ from deploykit.settings import BusSettings
 
 if TYPE_CHECKING:
     from deploykit.bus.connection import Connection
+    from deploykit.bus.consumer import Subscription
+    from deploykit.bus.feeds import Feed
     from deploykit.bus.frames import Received
 
 logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
+#: Whoever waits for the end of the thread waits so much longer than it was given, in seconds.
+_GRACE: Final = 1.0
 _BYE: Final = b"bye"
 _PROOF: Final = "proof"
 
@@ -59,6 +68,7 @@ class Supervisor:
         ledger: the messages on their way.
         counters: where to count.
         tell: takes events.
+        alone: the subscription whose own connection this is; None: everything of a bus.
     """
 
     def __init__(
@@ -70,6 +80,7 @@ class Supervisor:
         ledger: Ledger,
         counters: Counters,
         tell: Callable[[Event], None],
+        alone: Subscription | None = None,
     ) -> None:
         self.waiter = Waiter(self._housekeeping)
         self.state = State.CONNECTING
@@ -80,6 +91,7 @@ class Supervisor:
         self.hopeless: LoginRefused | None = None
         self.changed = threading.Condition()
         self.address = address
+        self._alone = alone is not None
         self._settings = settings
         self._context = context
         self._ledger = ledger
@@ -94,9 +106,9 @@ class Supervisor:
             multiplier=address.backoff_multiplier or 2.0,
         )
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
-        self._epoch = 0
+        self._epochs = itertools.count(1)
         self._lock = threading.RLock()
-        self.roster = Roster(self, self._lock, client_id=settings.client_id, counters=counters, tell=tell)
+        self.roster = Roster(self, self._lock, client_id=settings.client_id, counters=counters, tell=tell, alone=alone)
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
         self._drain_until: float | None = None
@@ -104,7 +116,8 @@ class Supervisor:
         self._said = ""
         self._said_at = 0.0
         self._bye_sent = self._bye_seen = False
-        self.thread = threading.Thread(target=self._run, name="deploykit-bus", daemon=True)
+        name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.intent.id}-feed"
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # -- any thread --------------------------------------------------------------------------------------------
 
@@ -133,12 +146,29 @@ class Supervisor:
         with self.changed:
             self.changed.notify_all()
 
-    def resume(self) -> None:
-        """Read on, if reading was paused and the workers have caught up."""
-        connection = self.connection
-        if connection is not None and connection.paused and not self.roster.overfull(0.5):
-            connection.paused = False
-            self.waiter.wake()
+    def feed(self, subscription: Subscription, connection: Connection) -> Feed:
+        """Begin to connect to the same broker once more, for this subscription alone: see `feeds`."""
+
+        def tell(event: Event) -> None:
+            if isinstance(event, ConnectFailed):
+                subscription.refused(ConnectError(event.problem))
+                event = SubscriptionRefused(destination=subscription.destination, problem=event.problem)
+            if isinstance(event, Subscribed | SubscriptionRefused | BrokerError):
+                self._tell(event)
+                self.news()
+
+        child = Supervisor(
+            self._settings,
+            attrs.evolve(self.address, brokers=(connection.broker,)),
+            self._context,
+            ledger=Ledger(window=1, in_flight=1, window_bytes=1, counters=self._counters),
+            counters=self._counters,
+            tell=tell,
+            alone=subscription,
+        )
+        child._epochs = self._epochs
+        child.thread.start()
+        return child
 
     @property
     def ready(self) -> bool:
@@ -147,13 +177,36 @@ class Supervisor:
 
     def drain(self, until: float) -> None:
         """Send what is left, say goodbye, and end; not past a monotonic time."""
+        for feed in self.roster.feeds:
+            feed.drain(until)
         self._drain_until = until
+        if (connection := self.connection) is not None:
+            connection.resume()  # the last receipt comes behind what was not read
         self.waiter.wake()
         if self.state is not State.CONNECTED:
             self.waiter.stop()
 
+    def end(self, until: float) -> None:
+        """Send what is left, say goodbye, and wait for the end; not past a monotonic time."""
+        self.drain(until)
+        if self.thread is not threading.current_thread():
+            self.thread.join(max(0.0, until - monotonic()) + _GRACE)
+        for feed in self.roster.feeds:
+            feed.end(until)
+        self.waiter.stop()
+
+    def cut(self) -> None:
+        """End at once, without a word to the broker."""
+        if (connection := self.connection) is not None:
+            connection.give_up()
+        with self._lock:
+            self.roster.lost(by_broker=False)
+        self.drain(0.0)
+
     def abandon(self) -> None:
         """Free what this process holds, without a word to the broker: never started, or a forked child's copy."""
+        for feed in self.roster.feeds:
+            feed.abandon()
         if self.connection is not None:
             self.connection.close()
         self.waiter.close()
@@ -172,6 +225,8 @@ class Supervisor:
 
     def _run(self) -> None:
         rounds = 0
+        if not self._alone:
+            answers_here()
         try:
             while not self.waiter.stopping and self._drain_until is None:
                 lived = self._try_each()
@@ -186,6 +241,8 @@ class Supervisor:
             raise
         finally:
             self._set_state(State.CLOSED)
+            for feed in self.roster.feeds:
+                feed.drain(self._drain_until or 0.0)  # those that were made while we were told to end
             if self.connection is not None:
                 self.connection.close()
             self.waiter.close()
@@ -240,11 +297,10 @@ class Supervisor:
     def _new_connection(self, broker: Broker, *, escape_login: bool = True) -> Connection:
         from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
 
-        self._epoch += 1
         return Connection(
             broker,
             self._settings,
-            epoch=self._epoch,
+            epoch=next(self._epochs),
             context=self._context if broker.tls else None,
             waiter=self.waiter,
             ledger=self._ledger,

@@ -77,6 +77,8 @@ class EmbeddedBroker:
         limits: how much it takes on.
         frame_limits: how large a frame may be.
         record: how many of the last published messages `sent` remembers.
+        server: what it calls itself in CONNECTED. Under another name than its own a client of this library takes it for
+            another broker: with an unknown one, it knows no header that bounds deliveries, and sends none.
         allow_remote: listen on `host` even if others can reach it.
 
     Raises:
@@ -94,6 +96,7 @@ class EmbeddedBroker:
         limits: BrokerLimits | None = None,
         frame_limits: FrameLimits | None = None,
         record: int = 0,
+        server: str = f"deploykit-embedded/{__version__}",
         allow_remote: bool = False,
     ) -> None:
         if not allow_remote:
@@ -106,6 +109,7 @@ class EmbeddedBroker:
         self._limits = limits or BrokerLimits()
         self._frame_limits = frame_limits or FrameLimits()
         self._record = record
+        self._server_name = server
         self._fault_state = FaultState()
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,7 +164,7 @@ class EmbeddedBroker:
             faults=self._fault_state,
             store=store,
             epoch=secrets.token_hex(4),
-            server=f"deploykit-embedded/{__version__}",
+            server=self._server_name,
             record=self._record,
         )
 

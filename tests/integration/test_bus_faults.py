@@ -8,14 +8,14 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 import pytest
 
-from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State, roster
+from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State, Subscription, roster
 from deploykit.bus.address import Broker
 from deploykit.bus.backoff import Backoff
 from deploykit.bus.dial import _addresses
@@ -606,6 +606,19 @@ def test_a_flood_beyond_the_bound_stops_reading_and_nothing_is_lost() -> None:
         assert [int(body) for body in collector.bodies] == list(range(5000))
 
 
+@pytest.mark.parametrize("end", [lambda bus, _: bus.stop(20), lambda _, subscription: subscription.unsubscribe()])
+def test_what_ends_under_a_flood_does_not_wait_for_an_answer_behind_what_is_not_read(
+    end: Callable[[Bus, Subscription], None],
+) -> None:
+    """More than fits between the broker and us: it reads our goodbye when we have read what it wrote before."""
+    with FloodServer(3000, 8000) as server, Bus(fast(server.address, connect_timeout=20)) as bus:
+        subscription = bus.subscribe("/queue/q", lambda _: time.sleep(0.001))
+        eventually(lambda: subscription.queued >= 1000)
+        began = time.monotonic()
+        end(bus, subscription)
+        assert time.monotonic() - began < 10
+
+
 def test_a_refused_subscription_is_tried_again_and_does_not_disturb_the_others(
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -910,15 +923,16 @@ class PoisonServer:
 class FloodServer(PoisonServer):
     """Sends many messages as soon as somebody subscribes, whatever he can take."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, size: int = 0) -> None:
         super().__init__(b"\xff never")
         self._count = count
+        self._size = size
 
     def _answer(self, peer: socket.socket, frame: bytes) -> None:
         super()._answer(peer, frame)
         if frame.startswith(b"SUBSCRIBE"):
             for n in range(self._count):
-                body = str(n).encode()
+                body = str(n).ljust(self._size).encode()
                 peer.sendall(
                     b"MESSAGE\nsubscription:deploykit-1\nmessage-id:%d\nack:%d\ndestination:/queue/q\n"
                     b"content-length:%d\n\n%s\x00" % (n, n, len(body), body)

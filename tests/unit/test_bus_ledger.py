@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.bus.events import Counters
 from deploykit.bus.ledger import SHUT, SUSPECT_LIMIT, Ledger, Outbound
-from deploykit.bus.receipt import Batch
+from deploykit.bus.receipt import Batch, answers_here
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
@@ -31,7 +31,6 @@ class Book:
         to: str = "/queue/q",
         deadline: float = float("inf"),
         body: bytes = b"",
-        may_wait: bool = True,
     ) -> None:
         self.ledger.add(
             to,
@@ -41,7 +40,6 @@ class Book:
             expires=None,
             deadline=deadline,
             done=lambda error: self.outcomes.__setitem__(name, error),
-            may_wait=may_wait,
         )
 
     def write(self) -> list[Outbound]:
@@ -133,8 +131,21 @@ def test_who_makes_the_room_does_not_wait_for_it(monkeypatch: pytest.MonkeyPatch
     book = Book(window=1)
     book.add("a")
     monkeypatch.setattr(book.ledger._room, "wait", wait)
-    with pytest.raises(PublishError, match="no room"):
-        book.add("b", deadline=time.monotonic() + 60, may_wait=False)
+    raised: list[BaseException] = []
+
+    def the_buss_own_thread() -> None:
+        answers_here()
+        try:
+            book.add("b", deadline=time.monotonic() + 60)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=the_buss_own_thread)
+    thread.start()
+    thread.join(60)
+    assert [str(error)[:40] for error in raised if isinstance(error, PublishError)] == [
+        "1 messages wait for the broker's receipt"
+    ]
 
 
 def test_the_window_counts_bytes_too() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from deploykit.bus.connection import Connection
 from deploykit.bus.consumer import Subscription
-from deploykit.bus.dialect import ACTIVEMQ, EMBEDDED, RABBITMQ, Dialect
+from deploykit.bus.dialect import ACTIVEMQ, ARTEMIS, EMBEDDED, GENERIC, RABBITMQ, Dialect
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.bus.frames import Received
 from deploykit.bus.intent import Compiled, Intent
@@ -26,11 +26,39 @@ class Wire:
         self.version, self.broker, self.epoch, self.up, self.paused = "1.2", "stomp://b", 1, True, False
         self.sent: list[tuple[str, str]] = []  # destination -> receipt
 
+    def resume(self) -> None:
+        self.paused = False
+
     def subscribe(self, compiled: Compiled, receipt: str) -> None:
         self.sent.append((compiled.headers["destination"], receipt))
 
     def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
         self.sent.append((subscription, receipt))
+
+
+class Own:
+    """A subscription's own connection, that writes down how it ends."""
+
+    def __init__(self, subscription: Subscription, table: Table) -> None:
+        self.subscription, self.ended = subscription, ""
+        self.connection: Connection | None = None
+        self.roster = Roster(
+            cast("Any", self),
+            threading.RLock(),
+            client_id="",
+            counters=Counters(),
+            tell=table.events.append,
+            alone=subscription,
+        )
+
+    def news(self) -> None:
+        """Nobody waits here."""
+
+    def end(self, _: float) -> None:
+        self.ended = "in order"
+
+    def cut(self) -> None:
+        self.ended = "cut"
 
 
 class Table:
@@ -40,6 +68,7 @@ class Table:
         self.wire = wire
         self.renewals: list[str] = []
         self.timers: list[Callable[[], None]] = []
+        self.feeds: list[Own] = []
         self.events: list[Event] = []
         self.counters = Counters()
         self.roster = Roster(
@@ -68,6 +97,10 @@ class Table:
 
     def news(self) -> None:
         """Nobody waits here."""
+
+    def feed(self, subscription: Subscription, _: Connection) -> Any:
+        self.feeds.append(Own(subscription, self))
+        return self.feeds[-1]
 
     def add(self, destination: str, durable: str | None = None) -> Subscription:
         intent = Intent(destination=destination, id=f"id {destination}", durable=durable)
@@ -335,7 +368,7 @@ def test_what_a_forgotten_subscription_holds_is_given_back_to_nobody(
     Answering(table, crossing=crossing(table))
     one = table.add("/topic/two", durable="two")
     one.stop()
-    one.take_unread(Received("MESSAGE", {}, b""), table.present)
+    one.leave_unread()
     table.roster.forget(one, timeout=5)
     assert table.renewals == []
     assert [destination for destination, _ in table.again().sent] == []
@@ -382,3 +415,80 @@ def test_a_broker_that_does_not_answer_unsubscribe_costs_no_more_than_the_time()
     table.roster.remove(one, timeout=0.01)
     with pytest.raises(ConnectError, match="no answer"):
         table.roster.forget(two, timeout=0.01)
+
+
+# -- brokers that do not bound what they deliver -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dialect", [GENERIC, ARTEMIS])
+def test_where_nothing_bounds_deliveries_each_subscription_has_a_connection_of_its_own(dialect: Dialect) -> None:
+    table = Table(Wire(dialect))
+    one, two = table.add("/queue/one"), table.add("/queue/two")
+    assert [feed.subscription for feed in table.feeds] == [one, two]
+    assert table.sent == []
+    wire = table.again()
+    assert [feed.ended for feed in table.feeds] == ["cut", "cut", "", ""]  # with the connection, for the same broker
+    assert wire.sent == []
+    table.roster.remove(one, timeout=1)
+    assert [feed.ended for feed in table.feeds[2:]] == ["in order", ""]
+    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[3]]
+
+
+def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
+    class Confirming(Wire):
+        def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
+            super().unsubscribe(subscription, headers, receipt)
+            threading.Timer(0.01, feed.roster.on_receipt, (receipt, self)).start()
+
+    table = Table(Wire(ARTEMIS))
+    one, two = table.add("/topic/one", durable="one"), table.add("/topic/two", durable="two")  # two clients
+    feed, own = table.feeds[0], Confirming(ARTEMIS, client_id="one")
+    feed.connection = cast("Connection", own)
+    feed.roster.begin(feed.connection)
+    feed.roster.on_receipt(own.sent[0][1], feed.connection)
+    assert (one.active, two.active) == (True, False)
+    one.stop()
+    table.roster.forget(one, timeout=20)
+    assert [what for what, _ in own.sent] == ["one", one.intent.id]
+    assert feed.ended == "in order"
+    assert table.sent == []
+    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[1]]
+
+
+def test_a_broker_that_sends_more_than_prefetch_allows_is_bounded_by_not_reading_another_connection() -> None:
+    """Or whoever publishes waited for a receipt behind what is not read."""
+    table = Table(Wire(EMBEDDED))
+    one = table.add("/queue/one")
+    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    for _ in range(1001):
+        table.roster.on_message(frame, table.present)
+    assert not table.present.paused
+    assert table.renewals == ["the broker sends more for /queue/one than prefetch allows"]
+    assert table.again().sent == []
+    assert [feed.subscription for feed in table.feeds] == [one]
+
+
+def test_reading_stops_on_a_subscriptions_own_connection_alone_and_goes_on_at_half() -> None:
+    table, own = Table(Wire(GENERIC)), Wire(GENERIC)
+    one = table.add("/queue/one")
+    roster, line = table.feeds[0].roster, cast("Connection", own)
+    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    paused = []
+    for _ in range(1001):
+        paused.append(own.paused)
+        roster.on_message(frame, line)
+    assert paused == [False] * 1001
+    assert own.paused
+    for _ in range(501):
+        one.catch_up(line)
+        assert own.paused
+        one._queue.get()
+    one.catch_up(line)
+    assert not own.paused
+
+
+def test_messages_that_wait_for_another_attempt_are_held_too() -> None:
+    table = Table(Wire(GENERIC))
+    one = table.add("/queue/one")
+    one._desk._delayed.update(dict.fromkeys(range(1001), cast("Any", None)))
+    assert one.held(1.0)
