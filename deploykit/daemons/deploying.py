@@ -7,6 +7,7 @@ fixed id make the second time the same as the first. A done id is answered again
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
@@ -21,16 +22,25 @@ from deploykit.daemons.reporting import Reporter
 from deploykit.errors import (
     DeploykitError,
     IdStoreError,
+    InvalidName,
     MessageError,
     MirrorError,
     OutboxError,
     PolicyRefused,
 )
 from deploykit.ids import Claim, IdStore
-from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, StepReport, one_line, utc_now
+from deploykit.messages import (
+    DeployOutcome,
+    DeployReported,
+    DeployRequested,
+    SiteRelease,
+    StepReport,
+    one_line,
+    utc_now,
+)
 from deploykit.mirror import Mirror
-from deploykit.names import RepoName
-from deploykit.release import DeployResult, Runner, Site
+from deploykit.names import RepoName, parse_object_id, parse_ref_name
+from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
@@ -160,19 +170,19 @@ class Deploying:
         site = self._settings.sites.get(request.site)
         if site is None:
             return self._reply(request, frame, "refused", detail=f"this node has no site {request.site}")
+        runner = Runner(Site(site.path, site.release), node=self._settings.node)
         try:
-            with self._mirroring.mirror(site.repo) as mirror:
-                self._make_current(mirror, site.repo, request)
-                runner = Runner(Site(site.path, site.release), node=self._settings.node)
-                result = self._run(runner, mirror, request, signer)
+            result = self._run(runner, site.repo, request, signer)
             self._mirroring.renew_if_damaged(site.repo, result.error)
         except DeploykitError as error:
             self._mirroring.renew_if_damaged(site.repo, error)
             outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
-            return self._reply(request, frame, outcome, detail=str(error))
+            result = runner.seen(DeployResult(outcome=outcome, detail=str(error), error=error))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
             _log.exception("deploy of %s failed: this is a bug, or a broken disk", request.site)
-            return self._reply(request, frame, "failure", detail=f"{type(error).__name__}; see the log of the agent")
+            result = DeployResult(outcome="failure", detail=f"{type(error).__name__}; see the log of the agent")
+            with contextlib.suppress(Exception):  # what is live is told where it can be read
+                result = runner.seen(result)
         return self._reply_with(request, frame, result)
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
@@ -184,17 +194,22 @@ class Deploying:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
         self._mirroring.sync(repo, correlation_id=request.correlation_id)
 
-    def _run(self, runner: Runner, mirror: Mirror, request: DeployRequested, signer: Signer) -> DeployResult:
-        who = f"{request.requested_by}, signed {signer}" if request.requested_by else str(signer)
-        match request.phase:
-            case "deploy":
-                return runner.deploy(mirror, request.ref, request.commit, request=request.id, requested_by=who)
-            case "prepare":
-                return runner.prepare(mirror, request.ref, request.commit, request=request.id, requested_by=who)
-            case "activate":
-                return runner.activate(request.commit, request=request.id, requested_by=who)
-            case "rollback":
-                return runner.rollback(source=mirror, request=request.id, requested_by=who)
+    def _run(self, runner: Runner, repo: RepoName, request: DeployRequested, signer: Signer) -> DeployResult:
+        """Do what the command says with exactly its ref and commit; the mirror serves only what is not on disk yet."""
+        claimed = one_line(request.requested_by)
+        who = f"{claimed}, signed {signer}" if claimed else str(signer)
+        ref, commit, phase = request.ref, request.commit, request.phase
+        with contextlib.ExitStack() as stack:
+            mirror = None
+            if phase in ("deploy", "prepare") or not runner.holds(ref, commit):
+                mirror = stack.enter_context(self._mirroring.mirror(repo))
+                self._make_current(mirror, repo, request)
+            if phase == "activate":
+                return runner.activate(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+            if phase == "rollback" or mirror is None:
+                return runner.rollback(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+            make = runner.deploy if phase == "deploy" else runner.prepare
+            return make(mirror, ref, commit, request=request.id, requested_by=who)
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
@@ -210,8 +225,6 @@ class Deploying:
             answers=copy,
             phase=request.phase,
             outcome=outcome,
-            ref=request.ref,
-            commit=request.commit,
             detail=one_line(detail),
         )
 
@@ -222,5 +235,30 @@ class Deploying:
             )
             for step in result.steps
         )
-        reply = self._reply(request, frame, result.outcome, detail=result.detail)
-        return attrs.evolve(reply, release=result.release, steps=steps)
+        outcome, detail, live = result.outcome, result.detail, _named(result.live)
+        if outcome == "success" and request.phase != "prepare" and not _is(result.live, request):
+            # An answer to a request that was carried out before, and something else went live since.
+            outcome, detail = "failure", f"it was done ({detail or result.release}), and is not live any more"
+        reply = self._reply(request, frame, outcome, detail=detail)
+        if live is not None:
+            reply = attrs.evolve(reply, release=live.release, ref=live.ref, commit=live.commit)
+        return attrs.evolve(
+            reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous), steps=steps
+        )
+
+
+def _is(release: Release | None, request: DeployRequested) -> bool:
+    return release is not None and (release.ref, release.commit) == (request.ref, request.commit)
+
+
+def _named(release: Release | None) -> SiteRelease | None:
+    """Name a release as the site's own records have it; somebody may have made it from what is no full ref."""
+    if release is None:
+        return None
+    with contextlib.suppress(InvalidName):
+        return SiteRelease(
+            release=release.name, ref=parse_ref_name(release.ref), commit=parse_object_id(release.commit)
+        )
+    with contextlib.suppress(InvalidName):
+        return SiteRelease(release=release.name, commit=parse_object_id(release.commit))
+    return SiteRelease(release=release.name)

@@ -100,9 +100,9 @@ class Runner:
         except DeploykitError:
             return result
         previous = plan_rollback(state, self.site.live_name(), can_rebuild=True).target
-        return attrs.evolve(
-            result, about=state.get(result.release), live=state.get(live) if live else None, previous=previous
-        )
+        about, here = state.get(result.release), state.get(live) if live else None
+        known = here is not None or not live  # what is live without being on record is nothing we can name
+        return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
 
     def verify(self, release: str = "", *, paranoid: bool | None = None) -> Differences:
         """Compare a release (the live one by default) with its manifest.
