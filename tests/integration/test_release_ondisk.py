@@ -15,7 +15,7 @@ from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
 from tests.support.cli import run
 from tests.support.gitrepo import contents
-from tests.support.releasing import Shop, script
+from tests.support.releasing import Files, Shop, script
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_edits_of_the_live_release_are_refused_where_the_settings_say_so(shop: S
 
 # -- the way back of a failed deploy -----------------------------------------------------------------------------------
 
-FAILS = {"a": b"4", "deploy/post-deploy": script('rm -rf "$DEPLOYKIT_PREVIOUS"', "exit 1")}
+FAILS: Files = {"a": b"4", "deploy/post-deploy": script('rm -rf "$DEPLOYKIT_PREVIOUS"', "exit 1")}
 
 
 def test_the_way_back_leads_to_what_is_there_and_makes_the_lost_one_anew(shop: Shop) -> None:
@@ -302,12 +302,12 @@ def test_a_release_that_is_gone_when_a_crash_is_recovered_is_taken_back(tmp_path
     if phase == "deploy":
         shop.put({"a": b"1"}).check()
         shop.commit({"a": b"2", "deploy/post-deploy": cut})
-        words = ("deploy", str(shop.path), "--mirror", str(shop.repo.path), "--ref", "v2")
+        words = ["deploy", str(shop.path), "--mirror", str(shop.repo.path), "--ref", "v2"]
         lost, left = 2, "1"
     else:
         shop.put({"a": b"1", "deploy/post-deploy": cut}).check()
         shop.put({"a": b"2"}).check()
-        words = ("rollback", str(shop.path))
+        words = ["rollback", str(shop.path)]
         lost, left = 1, "2"
     assert run("release", *words).returncode == -9
     gone(shop, lost)
