@@ -92,16 +92,25 @@ def deploy(
 @release.command()
 @site_argument
 @click.argument("which", default="")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew should it be gone.")
+@click.option("--allow-drift", is_flag=True, help="Take it as it is, although files in it were edited by hand.")
 @json_option
-def activate(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> None:
+def activate(
+    site_dir: Path, settings: Path | None, which: str, mirror: Path | None, allow_drift: bool, as_json: bool
+) -> None:
     """Put a prepared release live: the newest, or the one named by number, tag, commit or name.
 
     \b
     Example:
       deploykit release activate /srv/www/shop
     """
-    with _runner(site_dir, settings, quiet=as_json) as runner:
-        result = runner.activate(which, requested_by=_user())
+    from deploykit.release import Allowances
+
+    allow = Allowances(drift=allow_drift)
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_source(mirror)) if mirror is not None else None
+        runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json))
+        result = runner.activate(which, source=source, requested_by=_user(), allow=allow)
     _end(result, as_json)
 
 
@@ -110,8 +119,17 @@ def activate(site_dir: Path, settings: Path | None, which: str, as_json: bool) -
 @click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done; touch nothing.")
+@click.option("--allow-drift", is_flag=True, help="Go to a release as it is, although it was edited by hand.")
 @json_option
-def rollback(site_dir: Path, settings: Path | None, to: str, mirror: Path | None, dry_run: bool, as_json: bool) -> None:
+def rollback(
+    site_dir: Path,
+    settings: Path | None,
+    to: str,
+    mirror: Path | None,
+    dry_run: bool,
+    allow_drift: bool,
+    as_json: bool,
+) -> None:
     """Go back to the last good release, at once where it is still on disk.
 
     \b
@@ -119,12 +137,15 @@ def rollback(site_dir: Path, settings: Path | None, to: str, mirror: Path | None
       deploykit release rollback /srv/www/shop
       deploykit release rollback /srv/www/shop --to v1.2 --mirror shop.git
     """
+    from deploykit.release import Allowances
+
+    allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_source(mirror)) if mirror is not None else None
         runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
             runner.site.require()
-            plan = runner.rollback_plan(to, can_rebuild=source is not None)
+            plan = runner.rollback_plan(to, can_rebuild=source is not None, allow=allow)
             if as_json:
                 print_json(attrs.asdict(plan))
             else:
@@ -132,7 +153,7 @@ def rollback(site_dir: Path, settings: Path | None, to: str, mirror: Path | None
             if plan.kind == "impossible":
                 raise SystemExit(1)
             return
-        result = runner.rollback(to, source=source, requested_by=_user())
+        result = runner.rollback(to, source=source, requested_by=_user(), allow=allow)
     _end(result, as_json)
 
 
@@ -149,8 +170,9 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
     """
     with _runner(site_dir, settings, quiet=True) as runner:
         runner.site.require()
-        live = runner.site.live_name()
-        found = [r for r in runner.releases() if every or r.present]
+        live, linked = runner.site.resolved_name(), runner.site.live_name()
+        recorded = {r.name for r in runner.site.recorded().releases if r.present}
+        found = [r for r in runner.releases() if every or r.present or r.name in recorded]
     if as_json:
         print_json([attrs.asdict(r) | {"current": r.name == live} for r in found])
         return
@@ -169,6 +191,8 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
             for r in found
         ],
     )
+    if linked and not live:
+        click.echo(f"warning: current points at {_clean(linked)}, which is not there: nothing is live", err=True)
 
 
 @release.command()
@@ -194,7 +218,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
         done = [(o, site.steps(o)) for o in state.operations if o.release == found.name]
     if as_json:
         history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
-        print_json(attrs.asdict(found) | {"current": found.name == site.live_name(), "operations": history})
+        print_json(attrs.asdict(found) | {"current": found.name == site.resolved_name(), "operations": history})
         return
     click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {_status(found)} {_clean(found.detail)}".rstrip())
     for operation, steps in done:

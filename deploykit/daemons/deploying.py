@@ -7,6 +7,7 @@ fixed id make the second time the same as the first. A done id is answered again
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import uuid
@@ -22,16 +23,25 @@ from deploykit.errors import (
     DeploykitError,
     IdForgotten,
     IdStoreError,
+    InvalidName,
     MessageError,
     MirrorError,
     OutboxError,
     PolicyRefused,
 )
 from deploykit.ids import Claim, IdStore
-from deploykit.messages import DeployOutcome, DeployReported, DeployRequested, StepReport, one_line, utc_now
+from deploykit.messages import (
+    DeployOutcome,
+    DeployReported,
+    DeployRequested,
+    SiteRelease,
+    StepReport,
+    one_line,
+    utc_now,
+)
 from deploykit.mirror import Mirror
-from deploykit.names import RepoName
-from deploykit.release import DeployResult, Runner, Site
+from deploykit.names import RepoName, parse_object_id, parse_ref_name
+from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
@@ -232,8 +242,8 @@ class Deploying:
             else:
                 return said
         detail = f"{result.detail}; " if result.detail else ""
-        short = self._reply(request, frame, result.outcome, detail=f"{detail}the steps could not be told")
-        (said,) = self._reporter.say(short)
+        detail += "the steps could not be reported"
+        (said,) = self._reporter.say(self._reply_with(request, frame, attrs.evolve(result, steps=(), detail=detail)))
         return said
 
     def _say_no(self, request: DeployRequested, frame: Frame, why: str) -> None:
@@ -248,15 +258,16 @@ class Deploying:
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
+        runner = Runner(Site(site.path, site.release), node=self._settings.node)
         result: DeployResult | None = None
         try:
-            with self._mirroring.mirror(site.repo) as mirror:
-                self._make_current(mirror, site.repo, request)
-                runner = Runner(Site(site.path, site.release), node=self._settings.node)
-                result = self._run(runner, mirror, request, signer)
+            with contextlib.ExitStack() as stack:
+                result = self._run(stack, runner, site.repo, request, signer)
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
             if result is None:
                 result = _failed(error, request)
+                with contextlib.suppress(Exception):  # what is live is reported where it can be read
+                    result = runner.seen(result)
             else:  # what came of the deploy stands
                 _log.exception("after the deploy of %s", request.site)
         self._mirroring.renew_if_damaged(site.repo, result.error)
@@ -271,17 +282,27 @@ class Deploying:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
         self._mirroring.sync(repo, correlation_id=request.correlation_id)
 
-    def _run(self, runner: Runner, mirror: Mirror, request: DeployRequested, signer: Signer) -> DeployResult:
-        who = f"{request.requested_by}, signed {signer}" if request.requested_by else str(signer)
-        match request.phase:
-            case "deploy":
-                return runner.deploy(mirror, request.ref, request.commit, request=request.id, requested_by=who)
-            case "prepare":
-                return runner.prepare(mirror, request.ref, request.commit, request=request.id, requested_by=who)
-            case "activate":
-                return runner.activate(request.commit, request=request.id, requested_by=who)
-            case "rollback":
-                return runner.rollback(source=mirror, request=request.id, requested_by=who)
+    def _run(
+        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, signer: Signer
+    ) -> DeployResult:
+        """Do what the command says with exactly its ref and commit; the mirror serves only what is not on disk yet.
+
+        Args:
+            stack: closes the mirror.
+        """
+        claimed = one_line(request.requested_by)
+        who = f"{claimed}, signed {signer}" if claimed else str(signer)
+        ref, commit, phase = request.ref, request.commit, request.phase
+        mirror = None
+        if phase in ("deploy", "prepare") or not runner.holds(ref, commit):
+            mirror = stack.enter_context(self._mirroring.mirror(repo))
+            self._make_current(mirror, repo, request)
+        if phase == "activate":
+            return runner.activate(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+        if phase == "rollback" or mirror is None:
+            return runner.rollback(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+        make = runner.deploy if phase == "deploy" else runner.prepare
+        return make(mirror, ref, commit, request=request.id, requested_by=who)
 
     # -- replies -------------------------------------------------------------------------------------------------------
 
@@ -297,8 +318,6 @@ class Deploying:
             answers=copy,
             phase=request.phase,
             outcome=outcome,
-            ref=request.ref,
-            commit=request.commit,
             detail=one_line(detail),
         )
 
@@ -309,8 +328,33 @@ class Deploying:
             )
             for step in result.steps
         )
-        reply = self._reply(request, frame, result.outcome, detail=result.detail)
-        return attrs.evolve(reply, release=result.release, steps=steps)
+        outcome, detail, live = result.outcome, result.detail, _named(result.live)
+        if outcome == "success" and request.phase != "prepare" and not _is(result.live, request):
+            # An answer to a request that was carried out before, and something else went live since.
+            outcome, detail = "failure", f"it was done ({detail or result.release}), and is not live any more"
+        reply = self._reply(request, frame, outcome, detail=detail)
+        if live is not None:
+            reply = attrs.evolve(reply, release=live.release, ref=live.ref, commit=live.commit)
+        return attrs.evolve(
+            reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous), steps=steps
+        )
+
+
+def _is(release: Release | None, request: DeployRequested) -> bool:
+    return release is not None and (release.ref, release.commit) == (request.ref, request.commit)
+
+
+def _named(release: Release | None) -> SiteRelease | None:
+    """Name a release as the site's own records have it; somebody may have made it from what is no full ref."""
+    if release is None:
+        return None
+    with contextlib.suppress(InvalidName):
+        return SiteRelease(
+            release=release.name, ref=parse_ref_name(release.ref), commit=parse_object_id(release.commit)
+        )
+    with contextlib.suppress(InvalidName):
+        return SiteRelease(release=release.name, commit=parse_object_id(release.commit))
+    return SiteRelease(release=release.name)
 
 
 def _failed(error: Exception, request: DeployRequested) -> DeployResult:

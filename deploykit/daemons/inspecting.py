@@ -51,8 +51,11 @@ def _site(settings: Settings, name: SiteName) -> Entry:
     site = settings.sites[name]
     entry: Entry = {"site": name, "current": None, "path": str(site.path)}
     with _problem_into(entry):
-        current = Runner(Site(site.path, site.release), node=settings.node).current()
+        found = Site(site.path, site.release)
+        current = Runner(found, node=settings.node).current()
         entry["current"] = current.name if current else None
+        if (linked := found.live_name()) and not found.has(linked):
+            entry["problem"] = one_line(f"current points at {linked}, which is not there: nothing is live")
     return entry
 
 

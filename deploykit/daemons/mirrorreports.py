@@ -107,7 +107,8 @@ def _answer(
 ) -> list[Line]:
     ref = claim.ref
     if isinstance(outcome, DeploykitError):
-        return [Line(ref, claim.old, claim.new, "failed", one_line(str(outcome)), reason)]
+        here = held.get(ref) or zero_like(claim.new)  # what the message claims nobody has seen
+        return [Line(ref, here, here, "failed", one_line(str(outcome)), reason)]
     if ref in changes:
         return [_line(ref, changes[ref].old, changes[ref].new, troubles.get(ref), reason)]
     if held.get(ref) == (None if is_zero(claim.new) else claim.new):

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
 
     from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
     from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
-    from deploykit.messages.deploy import DeployOutcome, DeployPhase, DeployReported, DeployRequested, StepReport
+    from deploykit.messages.deploy import (
+        DeployOutcome,
+        DeployPhase,
+        DeployReported,
+        DeployRequested,
+        SiteRelease,
+        StepReport,
+    )
     from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
     from deploykit.messages.node import HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
     from deploykit.messages.notice import Notice
@@ -63,6 +70,7 @@ __all__ = [
     "RefChangeKind",
     "RefUpdated",
     "RevisionCommitted",
+    "SiteRelease",
     "SiteState",
     "StepReport",
     "Unknown",
@@ -86,6 +94,7 @@ _LAZY: Final = {
     "DeployPhase": "deploy",
     "DeployReported": "deploy",
     "DeployRequested": "deploy",
+    "SiteRelease": "deploy",
     "StepReport": "deploy",
     "MirrorOutcome": "mirror",
     "MirrorUpdated": "mirror",

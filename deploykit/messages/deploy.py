@@ -19,10 +19,13 @@ DeployOutcome = Literal["success", "failure", "rolled-back", "refused"]
 class DeployRequested(Message):
     """A command: put `commit` (which `ref` names) live on `site`. Nodes act on it only when it is signed.
 
+    In every phase `ref` and `commit` are what goes live, or is prepared: a node that cannot do that refuses.
+
     Args:
         audience: the nodes it is for; any other node ignores it. Never empty.
         expires: after this instant no node acts on it; a receiver caps how far ahead it may lie.
-        phase: all of a deploy, only its preparation, only its activation, or the way back.
+        phase: all of a deploy, only its preparation, only its activation, or the way back. For `activate` the node
+            must have prepared exactly this ref and commit, for `rollback` it must have had exactly this release.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
@@ -55,14 +58,38 @@ class StepReport:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class SiteRelease:
+    """One release of a site, as the node has it on record.
+
+    Args:
+        release: the directory's name.
+        ref, commit: what it was made from; `ref` is None where it was made from a bare commit id.
+    """
+
+    release: str
+    ref: RefName | None = None
+    commit: ObjectId | None = None
+    extra: Mapping[str, object] = unknown_fields()
+
+    def __str__(self) -> str:
+        return named(self.ref, self.commit, self.release)
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class DeployReported(Message):
-    """A node's reply to a `DeployRequested`.
+    """A node's reply to a `DeployRequested`. What was asked for is in that message; this one names what *is*.
 
     Args:
         request: that message's id.
         answers: names the very copy that is answered, body and signature (`wire.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
-        release: the directory's name.
+        release, ref, commit: what is live when the operation has ended, read from the site; never copied from the
+            request. Empty and None where nothing is live.
+        live_known: the site was read. Where it is false (a refusal before the node looked, records that cannot be
+            read), `release`, `ref`, `commit` and `previous` are empty and say nothing.
+        target: the release the operation made, prepared, put live or took back; None where it came to none.
+        previous: the last good release before the live one, on disk or not: what a rollback would name. None where
+            there is none.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
@@ -73,15 +100,38 @@ class DeployReported(Message):
     answers: str = ""
     phase: DeployPhase
     outcome: DeployOutcome
-    ref: RefName
-    commit: ObjectId
+    ref: RefName | None = None
+    commit: ObjectId | None = None
     release: str = ""
+    live_known: bool = False
+    target: SiteRelease | None = None
+    previous: SiteRelease | None = None
     detail: str = ""
     steps: tuple[StepReport, ...] = attrs.field(default=(), metadata=KEEPS_LAST)
 
     @property
+    def achieved(self) -> tuple[RefName | None, ObjectId | None]:
+        """The ref and commit that a success speaks of: of what was prepared, or of what is live."""
+        if self.phase == "prepare":
+            return (self.target.ref, self.target.commit) if self.target is not None else (None, None)
+        return self.ref, self.commit
+
+    @property
     def summary(self) -> str:
+        live = named(self.ref, self.commit, self.release)
+        if not self.live_known or (self.outcome == "success" and self.phase != "prepare"):
+            what, now = live, ""
+        else:
+            what, now = str(self.target or ""), f", live is {live or 'nothing'}"
         why = f": {self.detail}" if self.detail else ""
-        return one_line(
-            f"{self.node} {self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} {self.outcome}{why}"
-        )
+        return one_line(f"{self.node} {self.phase} {self.site} {what} {self.outcome}{now}{why}")
+
+
+def named(ref: RefName | None, commit: ObjectId | None, release: str = "") -> str:
+    """Name a release for people: `v1.2 0123456789ab`; by its directory where nothing better is known.
+
+    >>> named(RefName("refs/tags/v1"), ObjectId("ab" * 20))
+    'v1 abababababab'
+    """
+    parts = [short_ref(ref) if ref is not None else "", commit[:12] if commit is not None else ""]
+    return " ".join(part for part in parts if part) or release

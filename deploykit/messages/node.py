@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import attrs
 
 from deploykit.messages.base import NOTHING, Count, Identifier, Message, one_line, unknown_fields
+from deploykit.messages.deploy import SiteRelease
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
 NodeDetail = Literal["facts", "sites", "refs"]
@@ -42,7 +43,13 @@ class NodeQueried(Message):
 
 @attrs.frozen(kw_only=True, slots=True)
 class SiteState:
-    """A site on a node: what is live there. `ref`, `commit` and `since` are None before the first deploy."""
+    """A site on a node: what is live there, read from the site.
+
+    Args:
+        release, ref, commit, since: of the live release; empty and None where nothing is live.
+        previous: the last good release before the live one, on disk or not: what a rollback would name. None where
+            there is none.
+    """
 
     site: SiteName
     repo: RepoName
@@ -50,6 +57,7 @@ class SiteState:
     ref: RefName | None = None
     commit: ObjectId | None = None
     since: datetime | None = None
+    previous: SiteRelease | None = None
     extra: Mapping[str, object] = unknown_fields()
 
 

@@ -19,13 +19,14 @@ from deploykit.release.boot import moment
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
 from deploykit.release.leftovers import end_leftover
+from deploykit.release.ondisk import emptied, newest_whole
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState, save_steps
 from deploykit.release.values import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
-from deploykit.trees import Manifest, remove_symlink, swap_symlink
+from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
 
@@ -84,6 +85,8 @@ class Completion:
         site, name = self._site, running.operation.release
 
         def activate() -> None:
+            if not site.has(name):
+                raise ReleaseError(f"the directory of {name} is gone", "deploy again; current was not touched")
             swap_symlink(site.current_link, f"releases/{name}", durable=site.settings.durable)
 
         try:
@@ -109,12 +112,23 @@ class Completion:
                 running.script("health-check", name, rollback=rollback, previous=previous)
             if "health-url" in rest and settings.health_url:
                 running.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
+            self._check_live(name)
         except StepFailed as failed:
             return self._failed_after_switch(running, failed, rollback=rollback)
         return self.record(running, "success", status="good", detail=detail)
 
+    def _check_live(self, name: str) -> None:
+        """Make sure that `current` leads to the release: only then is it a success.
+
+        Raises:
+            StepFailed: it does not.
+        """
+        if self._site.resolved_name() != name:
+            gone = f"the directory of {name} is gone" if not self._site.has(name) else f"current was turned from {name}"
+            raise StepFailed("activate", ReleaseError(f"{gone} while it was put live", "deploy again"))
+
     def _failed_after_switch(self, running: Running, failed: StepFailed, *, rollback: bool) -> DeployResult:
-        if rollback:
+        if rollback and self._site.resolved_name() == running.operation.release:
             # Going back to what a person fled from would be worse: the older release stays live.
             detail = f"{failed.error}; {running.operation.release} is live"
             return self.record(running, "failure", status="good", detail=detail, error=failed.error)
@@ -128,27 +142,42 @@ class Completion:
     def undo(self, running: Running, why: str, *, error: DeploykitError | None = None) -> DeployResult:
         """Switch back, tell the scripts, and record. Can be done again after a crash."""
         site = self._site
-        name, previous = running.operation.release, running.entry.previous
-        durable = site.settings.durable
+        name, entry = running.operation.release, running.entry
         if site.live_name() == name:
-            if running.entry.link:
-                swap_symlink(site.current_link, running.entry.link, durable=durable)
+            link = self._way_back(entry)
+            if link:
+                swap_symlink(site.current_link, link, durable=site.settings.durable)
             else:
-                remove_symlink(site.current_link, durable=durable)
-        before = previous or running.entry.link
-        where = f"back to {before}" if before else "no release was live before, none is now"
+                remove_symlink(site.current_link, durable=site.settings.durable)
+        back, link = site.resolved_name(), read_link(site.current_link) or ""
+        before = site.name_of(entry.link) or entry.link
+        where = f"back to {back or link}" if link else "none is live now"
+        if not before:
+            where = "no release was live before, none is now"
+        elif link != entry.link:
+            where = f"{before}, which was live before, is gone; {where}"
         detail = f"{why}; {where}"
-        if previous:
+        if back:
             try:
-                ground = ground_on_disk(site, previous, ("post-deploy",))
-                back = Running(site, running.entry, running.journal, ground, self._listeners)
-                back.steps = running.steps
-                back.script("post-deploy", previous, rollback=True, previous=name, record_as="post-deploy-rollback")
+                ground = ground_on_disk(site, back, ("post-deploy",))
+                there = Running(site, entry, running.journal, ground, self._listeners)
+                there.steps = running.steps
+                there.script("post-deploy", back, rollback=True, previous=name, record_as="post-deploy-rollback")
             except StepFailed as failed:
                 detail += f"; its own post-deploy failed as well: {failed.error}"
             except DeploykitError as problem:
                 detail += f"; its post-deploy was not run: {problem}"
-        return self.record(running, "rolled-back", status="failed", detail=detail, error=error or ReleaseError(why))
+        outcome: Outcome = "failure" if entry.link and not link else "rolled-back"
+        return self.record(running, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
+
+    def _way_back(self, entry: Entry) -> str:
+        """Return what `current` shall say again: as before, else the newest good release before, else nothing."""
+        site = self._site
+        before = site.name_of(entry.link)
+        if before and emptied(site, before):
+            found = newest_whole(site, site.state(), but=entry.operation.release)
+            return f"releases/{found.name}" if found is not None else ""
+        return entry.link if (site.path / entry.link).is_dir() else ""
 
     def failed(self, running: Running, failed: StepFailed) -> DeployResult:
         """A step before the switch failed: the live release was not touched."""
@@ -176,9 +205,9 @@ class Completion:
         state = site.state()
         state = self._with_release(state, running.entry, status, detail if outcome != "success" else "")
         state = state.with_operation(done)
-        live = site.live_name()
+        live = site.resolved_name()
         if outcome == "success" and operation.phase == "rollback":
-            state = self._withdraw(state, running.entry.previous)
+            state = self._withdraw(state, site.name_of(running.entry.link))
         state = state.with_departures(live, now := moment(), operation.release)
         settings = site.settings
         prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
@@ -269,12 +298,14 @@ class Completion:
         journal = self.journal
         if known is not None and known.outcome not in ("", "interrupted"):
             journal.finish()  # on record; only the journal's removal was cut off
-            self.sweep(state)
+            self.sweep(site.recorded())
             return None
         if entry.trace is not None and entry.cut_off:
             end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
+        if live == entry.operation.release and not site.has(live):
+            plan = RecoveryPlan(kind="undo", why=f"the directory of {live} is gone")
         _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)
         journal.resume()
         if plan.kind in ("discard", "park"):

@@ -15,8 +15,9 @@ from deploykit.release import build, preflight
 from deploykit.release.boot import moment
 from deploykit.release.completion import AFTER_SWITCH, CUT_OFF, Completion, ground_on_disk
 from deploykit.release.journal import Entry
+from deploykit.release.ondisk import damage, find_rollback, is_live
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
-from deploykit.release.plan import plan_deploy, plan_resume, plan_rollback
+from deploykit.release.plan import plan_deploy, plan_resume
 from deploykit.release.preflight import Allowances, Ground
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource
@@ -43,6 +44,36 @@ class Wanted:
     again: bool = False
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class Chosen:
+    """A release that is there already, as somebody names it.
+
+    Args:
+        text: its name, number, tag or commit; the one that is due when empty.
+        ref: where given, `text` is the whole commit, and the release has to be of exactly these two.
+        source: where to write it from should it not be whole on disk.
+    """
+
+    text: str
+    ref: str
+    source: TreeSource | None
+    request: str
+    requested_by: str
+    allow: Allowances
+
+    @property
+    def commit(self) -> str:
+        """The commit, where a whole one was given."""
+        return self.text if len(self.text) in (40, 64) else ""
+
+    def means(self, release: Release) -> bool:
+        """Return whether a release is one that is named."""
+        if self.ref:
+            return (release.ref, release.commit) == (self.ref, self.text)
+        named = self.text in ("", release.name, str(release.seq), release.tag, release.ref)
+        return named or (len(self.text) >= 7 and release.commit.startswith(self.text))
+
+
 class Execution:
     """One operation of one site; its lock is held, and nothing that was cut off is left."""
 
@@ -65,26 +96,43 @@ class Execution:
     # -- a new release -----------------------------------------------------------------------------------------------
 
     def make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
-        """Deploy or prepare, or rebuild for a rollback."""
+        """Deploy or prepare, or write a release again that an activation or a rollback is to put live.
+
+        Where it failed, and what was live before is gone from the disk, that is made anew: the mirror has it.
+        """
+        before = self._site.recorded().get(self._site.live_name())
+        result = self._make(source, wanted)
+        if result.outcome not in ("failure", "rolled-back") or before is None or before.status != "good":
+            return result
+        if wanted.phase == "rollback" or self._site.live_name() in (before.name, result.release):
+            return result
+        asked = attrs.evolve(wanted, phase="deploy", request="")
+        anew = self._make_anew("deploy", source, before, asked)
+        if anew.outcome == "success":
+            detail = f"{result.detail}; {before.name} was made anew from the mirror: {anew.release} is live"
+            return attrs.evolve(result, outcome="rolled-back", detail=detail)
+        return attrs.evolve(result, detail=f"{result.detail}; it could not be made anew: {anew.detail}")
+
+    def _make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
         started = time.monotonic()
         site, settings = self._site, self._site.settings
         state = site.state()
-        answer = self._answer(state, wanted.phase, wanted.request, wanted.commit)
+        answer = self._answer(state, wanted.phase, wanted.request, wanted.commit, wanted.ref)
         if answer is not None:
             return answer
-        live = site.live_name()
+        live = site.resolved_name()
         try:
             found = preflight.resolve_commit(source, wanted.ref, wanted.commit, wanted.allow)
             ref = found.ref or wanted.ref
             tag = tag_of(ref, found.commit)
-            here = state.get(live)
-            if not wanted.again and here is not None and _is(here, found.commit, tag, "good"):
+            if not wanted.again and is_live(site, state, ref, found.commit):
                 return DeployResult(outcome="success", release=live, detail=f"{tag} is live already")
+            here = state.get(site.live_name())
             preflight.check_not_older(source, here, found.commit, wanted.allow, settings)
             ground, warning = preflight.look(source, found.tree, site, wanted.allow)
         except DeploykitError as error:
             return refused(error)
-        begun = self._begun(state, wanted, found.commit, tag)
+        begun = self._begun(state, wanted, ref, found.commit)
         if begun is not None:
             return begun
         plan = plan_deploy(
@@ -119,14 +167,14 @@ class Execution:
             return running
         return self._build(running, source, found, plan.recycle, warning)
 
-    def _begun(self, state: SiteState, wanted: Wanted, commit: str, tag: str) -> DeployResult | None:
+    def _begun(self, state: SiteState, wanted: Wanted, ref: str, commit: str) -> DeployResult | None:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
         parked = self._parked(state, wanted.request, commit)
         if parked is not None:
             return self._resume(state, parked)
-        prepared = state.prepared(commit, tag)
-        if prepared is not None and wanted.phase == "deploy" and not wanted.again:
-            return self._switch_to("deploy", state, prepared, wanted.request, wanted.requested_by)
+        prepared = state.prepared(ref, commit) if wanted.phase == "deploy" and not wanted.again else None
+        if prepared is not None and not damage(self._site, prepared.name):
+            return self._switch_to("deploy", state, prepared, wanted)
         return None
 
     def _build(
@@ -159,20 +207,26 @@ class Execution:
 
     def _proceed(self, running: Running, detail: str = "") -> DeployResult:
         """The release is whole: leave it at that, or put it live."""
-        phase = running.operation.phase
+        phase, name = running.operation.phase, running.operation.release
         if phase == "prepare":
+            if not self._site.has(name):
+                problem = ReleaseError(f"the directory of {name} is gone", "prepare it again")
+                return self._completion.failed(running, StepFailed("finalize", problem))
             return self._completion.record(running, "success", status="prepared", detail=detail)
         return self._completion.switch(running, rollback=phase == "rollback", detail=detail)
 
     # -- a request that comes again ------------------------------------------------------------------------------------
 
-    def _answer(self, state: SiteState, phase: Phase, request: str, commit: str) -> DeployResult | None:
-        """The answer to a request that was carried out before, or None where it must be."""
+    def _answer(self, state: SiteState, phase: Phase, request: str, commit: str, ref: str) -> DeployResult | None:
+        """Return the answer to a request that was carried out before, or None where it was not."""
         known = state.answered(request)
         if known is None or known.outcome == "" or known.outcome == "interrupted":  # noqa: PLR1714 - mypy narrows by it
             return None
-        if known.phase != phase or (commit and known.commit and not known.commit.startswith(commit)):
-            return refused(PreflightRefused(f"request {request} was used for {known.phase} of {known.commit[:12]}"))
+        other_commit = commit and known.commit and not known.commit.startswith(commit)
+        other_ref = ref.startswith("refs/") and known.ref.startswith("refs/") and ref != known.ref
+        if known.phase != phase or other_commit or other_ref:
+            used = f"{known.phase} of {known.ref} {known.commit[:12]}"
+            return refused(PreflightRefused(f"request {request} was used for {used}"))
         _log.info("request %s was carried out before: %s", request, known.outcome)
         error = None if known.outcome == "success" else ReleaseError(known.detail)
         return DeployResult(
@@ -207,7 +261,7 @@ class Execution:
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
             seq=release.seq,
             tree=release.tree,
-            previous=self._site.live_name(),
+            previous=self._site.resolved_name(),
             link=read_link(self._site.current_link) or "",
             builds=True,
             steps=ended,
@@ -232,68 +286,99 @@ class Execution:
 
     # -- a release that is there ---------------------------------------------------------------------------------------
 
-    def activate(self, text: str, request: str, requested_by: str, allow: Allowances) -> DeployResult:
+    def activate(self, chosen: Chosen) -> DeployResult:
         """Put a prepared release live."""
         state = self._site.state()
-        commit = text if len(text) in (40, 64) else ""
-        answer = self._answer(state, "activate", request, commit)
+        answer = self._answer(state, "activate", chosen.request, chosen.commit, chosen.ref)
         if answer is not None:
             return answer
-        live = state.get(self._site.live_name())
-        prepared = [r for r in state.releases if r.status == "prepared" and r.present]
-        fitting = [r for r in prepared if not text or _means(r, text)]
+        target = self._prepared(state, chosen)
+        if isinstance(target, DeployResult):
+            return target
+        problem = damage(self._site, target.name, edits=chosen.allow.drift)
+        if not problem:
+            return self._switch_to("activate", state, target, chosen)
+        if chosen.source is None:
+            return refused(PreflightRefused(f"cannot activate: {problem}", "prepare it again, or give a mirror"))
+        return self._make_anew("activate", chosen.source, target, chosen)
+
+    def _prepared(self, state: SiteState, chosen: Chosen) -> Release | DeployResult:
+        """Find the newest prepared release that fits, on disk or not; the result where it cannot or need not go live.
+
+        An older one never stands in for the newest: nobody asked for it.
+        """
+        site = self._site
+        live = state.get(site.live_name())
+        fitting = [r for r in state.releases if r.status == "prepared" and chosen.means(r)]
         if not fitting:
-            if live is not None and text and _means(live, text):
+            if live is not None and chosen.text and chosen.means(live) and is_live(site, state, live.ref, live.commit):
                 return DeployResult(outcome="success", release=live.name, detail=f"{live.tag} is live already")
-            what = f"release {text}" if text else "a release"
-            return refused(PreflightRefused(f"{what} has not been prepared", "prepare it first"))
+            what = f"release {chosen.text}" if chosen.text else "a release"
+            of = f" of {chosen.ref}" if chosen.ref else ""
+            return refused(PreflightRefused(f"{what}{of} has not been prepared", "prepare it first"))
         target = fitting[-1]
-        if live is not None and target.seq < live.seq and not allow.older and self._site.settings.older == "refuse":
+        may_be_older = chosen.allow.older or site.settings.older == "allow"
+        if live is not None and target.seq < live.seq and not may_be_older:
             return refused(
                 PolicyRefused(
                     f"{target.name} was prepared before {live.name}, which is live, was made",
                     "prepare it again, or allow older ones",
                 )
             )
-        return self._switch_to("activate", state, target, request, requested_by)
+        return target
 
-    def rollback(self, to: str, source: TreeSource | None, request: str, requested_by: str) -> DeployResult:
+    def rollback(self, chosen: Chosen) -> DeployResult:
         """Go back."""
-        state = self._site.state()
-        answer = self._answer(state, "rollback", request, "")
+        site, state = self._site, self._site.state()
+        answer = self._answer(state, "rollback", chosen.request, chosen.commit, chosen.ref)
         if answer is not None:
             return answer
-        plan = plan_rollback(state, self._site.live_name(), to, can_rebuild=source is not None)
+        plan = find_rollback(
+            site,
+            state,
+            chosen.text,
+            ref=chosen.ref,
+            can_rebuild=chosen.source is not None,
+            edits=chosen.allow.drift,
+        )
         if plan.target is None or plan.kind == "impossible":
             return refused(PreflightRefused(f"cannot roll back: {plan.why}", "deploy the tag that shall be live"))
-        if plan.kind == "rebuild" and source is not None:
-            wanted = Wanted(
-                phase="rollback",
-                ref=plan.target.ref,
-                commit=plan.target.commit,
-                request=request,
-                requested_by=requested_by,
-                allow=Allowances(moved=True, older=True, drift=True),
-                again=True,
-            )
-            return self.make(source, wanted)
-        return self._switch_to("rollback", state, plan.target, request, requested_by)
+        if plan.kind == "live":
+            return DeployResult(outcome="success", release=plan.target.name, detail=plan.why)
+        if plan.kind == "rebuild" and chosen.source is not None:
+            return self._make_anew("rollback", chosen.source, plan.target, chosen)
+        return self._switch_to("rollback", state, plan.target, chosen, detail=plan.why if plan.passed_over else "")
+
+    def _make_anew(self, phase: Phase, source: TreeSource, target: Release, asked: Wanted | Chosen) -> DeployResult:
+        """Write a release again from its mirror, as it was: it is not whole on disk any more."""
+        wanted = Wanted(
+            phase=phase,
+            ref=target.ref,
+            commit=target.commit,
+            request=asked.request,
+            requested_by=asked.requested_by,
+            allow=Allowances(moved=True, older=True, drift=True),
+            again=True,
+        )
+        return self.make(source, wanted)
 
     def _switch_to(
-        self, phase: Phase, state: SiteState, target: Release, request: str, requested_by: str
+        self, phase: Phase, state: SiteState, target: Release, asked: Wanted | Chosen, *, detail: str = ""
     ) -> DeployResult:
-        operation = self._operation(state, phase, target.name, target.ref, target.commit, request, requested_by)
+        operation = self._operation(
+            state, phase, target.name, target.ref, target.commit, asked.request, asked.requested_by
+        )
         entry = Entry(
             operation=operation,
             seq=target.seq,
             tree=target.tree,
-            previous=self._site.live_name(),
+            previous=self._site.resolved_name(),
             link=read_link(self._site.current_link) or "",
         )
         running = self._begin_on_disk(entry, AFTER_SWITCH)
         if isinstance(running, DeployResult):
             return running
-        return self._completion.switch(running, rollback=phase == "rollback")
+        return self._completion.switch(running, rollback=phase == "rollback", detail=detail)
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -337,12 +422,3 @@ class Execution:
 def refused(error: DeploykitError) -> DeployResult:
     """The result of a refusal: nothing was touched."""
     return DeployResult(outcome="refused", detail=str(error), error=error)
-
-
-def _is(release: Release, commit: str, tag: str, status: str) -> bool:
-    return (release.commit, release.tag, release.status, release.present) == (commit, tag, status, True)
-
-
-def _means(release: Release, text: str) -> bool:
-    named = text in (release.name, str(release.seq), release.tag, release.ref)
-    return named or (len(text) >= 7 and release.commit.startswith(text))

@@ -6,7 +6,8 @@ Pure: values in, values out; nothing here looks at the disk or the clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from types import MappingProxyType
+from typing import Final, Literal
 
 import attrs
 
@@ -15,6 +16,10 @@ from deploykit.release.state import SiteState
 from deploykit.release.values import SCRIPTS, STEPS, Moment, Release
 
 AtCrash = Literal["again", "skip", "stop"]
+
+#: What a release must be marked as to be gone back to.
+_LIVABLE: Final = ("good", "withdrawn", "prepared")
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -39,14 +44,17 @@ class RollbackPlan:
     """A way back, known before anything is touched.
 
     Args:
-        kind: `instant`: one rename. `rebuild`: the directory is gone and is written again from the mirror.
-            `impossible`: there is nothing to go back to, `why` says so.
+        kind: `instant`: one rename. `rebuild`: it is not whole on disk and is written again from the mirror.
+            `live`: exactly this ref and commit is live already. `impossible`: there is nothing to go back to, `why`
+            says so.
         target: the release to go back to.
+        passed_over: a newer good release that would be due, but is not on disk; or empty.
     """
 
-    kind: Literal["instant", "rebuild", "impossible"]
+    kind: Literal["instant", "rebuild", "live", "impossible"]
     target: Release | None
     why: str
+    passed_over: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -102,46 +110,77 @@ def plan_deploy(
 
 def last_good(state: SiteState, live: str) -> Release | None:
     """The newest good release on disk that is not live: where a rollback would go."""
-    here = state.get(live)
-    older = [r for r in state.releases if r.status == "good" and r.name != live and (here is None or r.seq < here.seq)]
-    return next((r for r in reversed(older) if r.present), None)
+    return next((r for r in reversed(_good_before(state, live)) if r.present), None)
 
 
-def plan_rollback(state: SiteState, live: str, to: str = "", *, can_rebuild: bool = False) -> RollbackPlan:
+def plan_rollback(
+    state: SiteState,
+    live: str,
+    to: str = "",
+    *,
+    ref: str = "",
+    can_rebuild: bool = False,
+    broken: Mapping[str, str] = _NOTHING,
+) -> RollbackPlan:
     """Find the way back from the live release.
 
     Args:
         to: a release by name, number, tag or commit; the last good one before the live one when empty.
-        can_rebuild: there is a mirror to write a release from that is no longer on disk.
+        ref: where given, `to` is a whole commit, and only a release of exactly that ref and commit will do.
+        can_rebuild: there is a mirror to write a release from that is not (whole) on disk.
+        broken: releases found on disk that must not go live, each with what is wrong.
     """
-    target, problem = _rollback_target(state, live, to)
+    target, problem = _rollback_target(state, live, to, ref, can_rebuild, broken)
     if target is None or problem:
         return RollbackPlan(kind="impossible", target=target, why=problem)
-    if target.present:
-        return RollbackPlan(kind="instant", target=target, why=f"{target.name} is on disk")
+    wrong = broken.get(target.name, "" if target.present else f"{target.name} is no longer on disk")
+    if target.name == live and not wrong:
+        kind: Literal["live", "impossible"] = "live" if ref else "impossible"
+        return RollbackPlan(kind=kind, target=target, why=f"{target.name} is live already")
+    if not wrong:
+        newest = target if to else _good_before(state, live)[-1]
+        passed = newest.name if newest != target else ""
+        why = f"{target.name} is on disk" + (f"; {passed}, which was live later, is not" if passed else "")
+        return RollbackPlan(kind="instant", target=target, why=why, passed_over=passed)
     if can_rebuild:
-        return RollbackPlan(kind="rebuild", target=target, why=f"{target.name} is gone and is written again")
-    why = f"{target.name} is no longer on disk, and no mirror was given to write it again"
-    return RollbackPlan(kind="impossible", target=target, why=why)
+        return RollbackPlan(kind="rebuild", target=target, why=f"{wrong}: it is written again")
+    return RollbackPlan(kind="impossible", target=target, why=f"{wrong}, and no mirror was given to write it again")
 
 
-def _rollback_target(state: SiteState, live: str, to: str) -> tuple[Release | None, str]:
+def _rollback_target(
+    state: SiteState, live: str, to: str, ref: str, can_rebuild: bool, broken: Mapping[str, str]
+) -> tuple[Release | None, str]:
     """Return the release to go back to, or what stands against it."""
-    if to:
-        target = state.find(to)
-        if target is None:
-            return None, f"there is no release {to!r}"
-        if target.name == live:
-            return target, f"{target.name} is live already"
-        if target.status not in ("good", "withdrawn", "prepared"):
-            return target, f"{target.name} was never good: it is marked {target.status}"
-        return target, ""
-    back = last_good(state, live)
-    if back is not None:
-        return back, ""
+    if not to:
+        good = _good_before(state, live)
+        if not good:
+            return None, "no earlier good release is known"
+        present = [r for r in good if r.present]
+        return (present[-1] if present and not can_rebuild else good[-1]), ""
+    if ref:
+        target, named = _exactly(state, ref, to, broken), f"of {ref} at {to[:12]}"
+    else:
+        target, named = state.find(to), repr(to)
+    if target is None:
+        return None, f"there is no release {named}"
+    if target.status not in _LIVABLE and target.name != live:
+        return target, f"{target.name} was never good: it is marked {target.status}"
+    return target, ""
+
+
+def _exactly(state: SiteState, ref: str, commit: str, broken: Mapping[str, str]) -> Release | None:
+    """Return the newest release of that ref and commit, rather one that is good, and rather one that is on disk."""
+
+    def suits(release: Release) -> tuple[bool, bool, int]:
+        return release.status in _LIVABLE, release.present and release.name not in broken, release.seq
+
+    return max(state.of(ref, commit), key=suits, default=None)
+
+
+def _good_before(state: SiteState, live: str) -> list[Release]:
+    """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live."""
     here = state.get(live)
-    gone = [r for r in state.releases if r.status == "good" and here is not None and r.seq < here.seq]
-    return (gone[-1], "") if gone else (None, "no earlier good release is known")
+    return [r for r in state.releases if r.status == "good" and r.name != live and (here is None or r.seq < here.seq)]
 
 
 def plan_prune(state: SiteState, live: str, *, now: Moment, grace: float, keep: int, recycle: bool) -> PrunePlan:

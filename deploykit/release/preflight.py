@@ -371,7 +371,7 @@ def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> t
     ground = ground_of(site.settings)
     scripts = scripts_in_tree(source, tree, site.settings, ground.rules)
     check_shared(source, tree, site, ground.rules)
-    live, manifest, warning = site.live_name(), None, ""
+    live, manifest, warning = site.resolved_name(), None, ""
     try:
         manifest = last_manifest(site, live)
     except TreeError as error:

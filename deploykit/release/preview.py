@@ -12,6 +12,7 @@ from deploykit.errors import TreeError
 from deploykit.names import ObjectId
 from deploykit.release import preflight
 from deploykit.release.boot import moment
+from deploykit.release.ondisk import damage, is_live
 from deploykit.release.operation import tag_of
 from deploykit.release.plan import plan_deploy
 from deploykit.release.preflight import Allowances, Ground
@@ -72,11 +73,12 @@ def preview(
     """
     check_link(site.current_link)
     state = site.state()
-    live = site.live_name()
-    here = state.get(live)
+    live = site.resolved_name()
+    here = state.get(site.live_name())
     found = preflight.resolve_commit(source, ref, commit, allow)
-    tag = tag_of(found.ref or ref, found.commit)
-    if not again and here is not None and (here.commit, here.tag, here.status) == (found.commit, tag, "good"):
+    full = found.ref or ref
+    tag = tag_of(full, found.commit)
+    if not again and is_live(site, state, full, found.commit):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
     preflight.check_not_older(source, here, found.commit, allow, site.settings)
     ground, warning = preflight.look(source, found.tree, site, allow)
@@ -90,8 +92,8 @@ def preview(
         activate=activate,
     )
     name, build, steps = release_name(plan.seq, tag, found.commit), "fresh", plan.steps
-    prepared = None if again or not activate else state.prepared(found.commit, tag)
-    if prepared is not None:
+    prepared = None if again or not activate else state.prepared(full, found.commit)
+    if prepared is not None and not damage(site, prepared.name):
         name = build = prepared.name
         steps = tuple(s for s in steps if s not in STEPS[: STEPS.index("activate")])
     elif plan.recycle is not None:
@@ -100,7 +102,7 @@ def preview(
     added = [e.path for e in entries]
     changed: list[bytes] = []
     removed: list[bytes] = []
-    if here is not None:
+    if live and here is not None:
         try:
             added, changed, removed = _differences(site, source, here, found.tree, entries, ground)
         except TreeError as error:

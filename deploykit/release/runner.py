@@ -22,7 +22,8 @@ from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
 from deploykit.release.completion import AFTER_SWITCH, Completion, ground_on_disk
-from deploykit.release.execution import Execution, Wanted, refused
+from deploykit.release.execution import Chosen, Execution, Wanted, refused
+from deploykit.release.ondisk import damage, find_rollback
 from deploykit.release.operation import Listeners, OnStep
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import Allowances
@@ -75,15 +76,33 @@ class Runner:
         """All releases known, oldest first."""
         return self.site.releases()
 
-    def rollback_plan(self, to: str = "", *, can_rebuild: bool = False) -> RollbackPlan:
-        """Say in advance whether a rollback is instant, must rebuild, or is impossible."""
-        plan = plan_rollback(self.site.state(), self.site.live_name(), to, can_rebuild=can_rebuild)
-        if plan.kind == "instant" and plan.target is not None:
+    def rollback_plan(
+        self, to: str = "", *, ref: str = "", can_rebuild: bool = False, allow: Allowances | None = None
+    ) -> RollbackPlan:
+        """Say in advance whether a rollback is instant, must rebuild, or is impossible; arguments as for `rollback`."""
+        edits = allow is not None and allow.drift
+        plan = find_rollback(self.site, self.site.state(), to, ref=ref, can_rebuild=can_rebuild, edits=edits)
+        if plan.kind in ("instant", "impossible") and plan.target is not None and self.site.has(plan.target.name):
             try:
                 ground_on_disk(self.site, plan.target.name, AFTER_SWITCH)
             except DeploykitError as error:
                 return RollbackPlan(kind="impossible", target=plan.target, why=str(error))
         return plan
+
+    def holds(self, ref: str, commit: str) -> bool:
+        """Return whether a release of exactly that ref and commit is whole on disk."""
+        return any(r.present and not damage(self.site, r.name) for r in self.site.state().of(ref, commit))
+
+    def seen(self, result: DeployResult) -> DeployResult:
+        """Add to a result what is live now and what a rollback would go to, as the site itself has it."""
+        try:
+            state, live = self.site.state(), self.site.resolved_name()
+        except DeploykitError:
+            return result
+        previous = plan_rollback(state, self.site.live_name(), can_rebuild=True).target
+        about, here = state.get(result.release), state.get(live) if live else None
+        known = here is not None or not live  # what is live without being on record is nothing we can name
+        return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
 
     def verify(self, release: str = "", *, paranoid: bool | None = None) -> Differences:
         """Compare a release (the live one by default) with its manifest.
@@ -94,7 +113,7 @@ class Runner:
         """
         self.site.require()
         state = self.site.state()
-        found = state.find(release) if release else state.get(self.site.live_name())
+        found = state.find(release) if release else state.get(self.site.resolved_name())
         if found is None or not found.present:
             raise ReleaseError(f"there is no release {release or '(none is live)'} on disk", "see `release list`")
         paranoid = self.site.settings.paranoid if paranoid is None else paranoid
@@ -183,30 +202,59 @@ class Runner:
         return preview(self.site, source, str(ref), str(commit), allowed, again=again, activate=activate)
 
     def activate(
-        self, release: str = "", *, request: str = "", requested_by: str = "", allow: Allowances | None = None
+        self,
+        release: str = "",
+        *,
+        ref: RefName | str = "",
+        source: TreeSource | None = None,
+        request: str = "",
+        requested_by: str = "",
+        allow: Allowances | None = None,
     ) -> DeployResult:
         """Put a prepared release live.
 
         Args:
             release: its name, number, tag or commit; the newest prepared one when empty.
+            ref: where given, `release` is a whole commit, and only a release of exactly that ref and commit will do.
+            source: where to write it from should it not be whole on disk any more.
         """
-        allowed = allow or Allowances()
-        return self._locked(lambda work: work.activate(release, request, requested_by, allowed), new=False)
+        chosen = Chosen(
+            text=release,
+            ref=str(ref),
+            source=source,
+            request=request,
+            requested_by=requested_by,
+            allow=allow or Allowances(),
+        )
+        return self._locked(lambda work: work.activate(chosen), new=False)
 
     def rollback(
         self,
         to: str = "",
         *,
+        ref: RefName | str = "",
         source: TreeSource | None = None,
         request: str = "",
         requested_by: str = "",
+        allow: Allowances | None = None,
     ) -> DeployResult:
         """Go back to the last good release before the live one, or to the one named.
 
         Args:
-            source: where to write a release from that is no longer on disk.
+            to: its name, number, tag or commit.
+            ref: where given, `to` is a whole commit, and only a release of exactly that ref and commit will do.
+            source: where to write a release from that is not whole on disk any more.
+            allow: with `drift`, a release that was edited by hand will do as it is.
         """
-        return self._locked(lambda work: work.rollback(to, source, request, requested_by), new=False)
+        chosen = Chosen(
+            text=to,
+            ref=str(ref),
+            source=source,
+            request=request,
+            requested_by=requested_by,
+            allow=allow or Allowances(),
+        )
+        return self._locked(lambda work: work.rollback(chosen), new=False)
 
     def pin(self, release: str, *, pinned: bool = True) -> Release:
         """Keep a release whatever the keep-limit says, or stop doing so.
@@ -240,7 +288,7 @@ class Runner:
             completion = self._completion()
             try:
                 done = completion.recover()
-                completion.sweep(self.site.state())
+                completion.sweep(self.site.recorded())
                 return done
             finally:
                 completion.journal.close()
@@ -253,7 +301,7 @@ class Runner:
                 found = preflight.resolve_commit(source, wanted.ref, wanted.commit, wanted.allow)
                 preflight.look(source, found.tree, self.site, wanted.allow)
             except DeploykitError as error:
-                return refused(error)
+                return self.seen(refused(error))
         return self._locked(lambda work: work.make(source, wanted))
 
     def _locked(self, act: Callable[[Execution], DeployResult], *, new: bool = True) -> DeployResult:
@@ -265,16 +313,16 @@ class Runner:
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
             except PreflightRefused as error:
-                return refused(error)
+                return self.seen(refused(error))
             completion = self._completion()
             stack.callback(completion.journal.close)
             try:
                 completion.recover()
-                return act(self._execution(completion))
+                return self.seen(act(self._execution(completion)))
             except OSError as error:
                 _log.error("%s: %s; ending it from the journal", self.site.path, error)
                 completion.journal.close()
-                return self._after_error(completion, error)
+                return self.seen(self._after_error(completion, error))
 
     @staticmethod
     def _after_error(completion: Completion, error: OSError) -> DeployResult:

@@ -83,25 +83,53 @@ class Site:
         if not self.exists():
             raise PreflightRefused(f"there is no site at {self.path}", "look at the path; a first deploy makes one")
 
-    def state(self) -> SiteState:
-        """Read the releases and operations."""
+    def recorded(self) -> SiteState:
+        """Read the releases and operations as they were written down, whatever became of the directories since."""
         return load_state(self.state_file)
 
+    def state(self) -> SiteState:
+        """Read the releases and operations; a release whose directory is not there is not `present`."""
+        recorded = self.recorded()
+        try:
+            with os.scandir(self.releases_dir) as found:
+                names = {entry.name for entry in found if entry.is_dir()}
+        except FileNotFoundError:
+            names = set()
+        except OSError:
+            return recorded  # where we may not look, the record is all there is
+        return recorded.on_disk(names)
+
     def live_name(self) -> str:
-        """The directory name `current` points at; empty when it points nowhere of ours."""
+        """The directory name `current` points at, there or not; empty when it points nowhere of ours."""
         target = read_link(self.current_link)
-        if target is None:
-            return ""
+        return self.name_of(target) if target is not None else ""
+
+    def name_of(self, target: str) -> str:
+        """The release that a link of this site means; empty where that is none of ours."""
         path = Path(os.path.normpath(self.path / target))
         return path.name if path.parent == self.releases_dir else ""
 
+    def resolved_name(self) -> str:
+        """The directory name `current` leads to; empty when it leads nowhere, or nowhere of ours."""
+        name = self.live_name()
+        return name if name and self.has(name) else ""
+
+    def has(self, release: str) -> bool:
+        """Return whether a release's directory is on disk. Where we may not look, `current` is believed."""
+        try:
+            return stat.S_ISDIR(self.release_path(release).stat().st_mode)
+        except PermissionError:
+            return True
+        except OSError:
+            return False
+
     def current(self) -> Release | None:
         """The live release, or None where none is."""
-        name = self.live_name()
+        name = self.resolved_name()
         return self.state().get(name) if name else None
 
     def releases(self) -> tuple[Release, ...]:
-        """All releases known, oldest first; those gone from disk have `present` false."""
+        """All releases known, oldest first; those that are not on disk have `present` false."""
         return self.state().releases
 
     def history(self) -> tuple[Operation, ...]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -43,11 +44,24 @@ class SiteState:
             return next((r for r in reversed(self.releases) if r.commit.startswith(text)), None)
         return None
 
-    def prepared(self, commit: str, tag: str) -> Release | None:
-        """Return the newest release of that commit and tag that is prepared, if any."""
-        wanted = (commit, tag, "prepared", True)
-        every = reversed(self.releases)
-        return next((r for r in every if (r.commit, r.tag, r.status, r.present) == wanted), None)
+    def of(self, ref: str, commit: str) -> tuple[Release, ...]:
+        """Return the releases made from exactly that ref and commit, oldest first."""
+        return tuple(r for r in self.releases if (r.ref, r.commit) == (ref, commit))
+
+    def prepared(self, ref: str, commit: str) -> Release | None:
+        """Return the newest prepared release on disk of exactly that ref and commit, if any."""
+        return next((r for r in reversed(self.of(ref, commit)) if r.present and r.status == "prepared"), None)
+
+    def on_disk(self, names: Container[str]) -> SiteState:
+        """Return the state as the disk has it: a release without its directory is not present, whatever was written.
+
+        Args:
+            names: the directories that are there.
+        """
+        if all(r.name in names for r in self.releases if r.present):
+            return self
+        seen = (r if r.name in names else attrs.evolve(r, present=False, spare=False) for r in self.releases)
+        return attrs.evolve(self, releases=tuple(seen))
 
     def answered(self, request: str) -> Operation | None:
         """Return the last operation carried out for that request, if any."""

@@ -121,6 +121,10 @@ class DeployResult:
         detail: one line: why it failed or was refused, or what is worth knowing.
         error: the error behind a failure or refusal, for a caller that wants to raise it.
         again: the answer to a request that was carried out before; nothing was done now.
+        seen: the site was read when the operation had ended: only then do the next three say something.
+        about: the release of that name, as the site has it on record.
+        live: the release that is live when the operation has ended, whatever was asked for; None where none is.
+        previous: the release that a rollback would go to then: the last good one before the live one.
     """
 
     outcome: Outcome
@@ -129,6 +133,10 @@ class DeployResult:
     detail: str = ""
     error: DeploykitError | None = None
     again: bool = False
+    seen: bool = False
+    about: Release | None = None
+    live: Release | None = None
+    previous: Release | None = None
 
     @property
     def exit_code(self) -> int:

@@ -18,6 +18,7 @@ import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
+from deploykit.messages.deploy import named
 from deploykit.names import NodeName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.wire.allowed_signers import matches
@@ -195,9 +196,13 @@ def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
         raise PolicyRefused(
             f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
         )
-    # A rollback ends on the commit that the node finds, not on one that was named.
-    if reply.outcome == "success" and reply.phase != "rollback" and reply.commit != request.commit:
-        raise PolicyRefused(f"{reply.node} reports success with another commit than asked for")
+    if reply.outcome == "success" and reply.achieved != (request.ref, request.commit):
+        ref, commit = reply.achieved
+        kind = "ref" if commit == request.commit else "commit"
+        raise PolicyRefused(
+            f"{reply.node} reports success with another {kind} than asked for: {named(ref, commit) or 'none'}, "
+            f"not {named(request.ref, request.commit)}"
+        )
 
 
 def _called(message: Message) -> str:

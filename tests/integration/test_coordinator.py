@@ -13,7 +13,7 @@ from deploykit.bus import Delivery
 from deploykit.fleet import Answer, Coordinator, coordinator
 from deploykit.keys import load_trusted
 from deploykit.messages import DeployReported, DeployRequested
-from deploykit.names import NodeName, ObjectId
+from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.policy import Policy
@@ -77,7 +77,13 @@ def test_a_report_signed_by_the_node_is_believed(node: Node) -> None:
         (None, {}, "not signed"),
         ("stranger", {}, "not among the allowed signers"),
         ("operator", {}, "may not report for node"),
-        ("node", {"commit": ObjectId("cd" * 20)}, "another commit"),
+        (
+            "node",
+            {"commit": ObjectId("cd" * 20)},
+            "another commit than asked for: v1 cdcdcdcdcdcd, not v1 abababababab",
+        ),
+        ("node", {"ref": RefName("refs/tags/v2")}, "another ref"),
+        ("node", {"ref": None, "commit": None}, "another commit"),
         ("node", {"phase": "rollback"}, "asked was"),
         ("node", {"outcome": "refused", "answers": "0" * 64}, "another copy"),
         ("node", {"outcome": "refused", "answers": ""}, "another copy"),

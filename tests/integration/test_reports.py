@@ -78,7 +78,7 @@ def test_a_deploy_that_prints_much_is_reported(node: Node) -> None:
 def test_a_report_as_long_as_reports_get_passes_a_real_broker(
     tmp_path: Path, real_broker: BrokerServer, unique_name: str
 ) -> None:
-    made = Node(tmp_path, real_broker)  # type: ignore[arg-type]  # it has an address: that is all that is asked of it
+    made = Node(tmp_path, real_broker)  # it has an address: that is all that is asked of it
     names = (f"/topic/{unique_name}.{name}" for name in ("source", "deploy", "report", "mirror"))
     topics = TopicMap(source=next(names), deploy=next(names), report=next(names), mirror=next(names))
     made.settings = attrs.evolve(made.settings, topics=topics)

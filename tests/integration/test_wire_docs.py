@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from deploykit.messages import BY_TYPE, Commit, HeldRef, Message, SiteState, StepReport
+from deploykit.messages import BY_TYPE, Commit, HeldRef, Message, SiteRelease, SiteState, StepReport
 from deploykit.wire import strictjson
 from deploykit.wire.frame import MAX_HEADERS, RESERVED
 from deploykit.wire.shapes import MAX_COUNT, fields
@@ -61,7 +61,13 @@ def test_every_type_stands_in_a_table_with_every_field(cls: type[Message]) -> No
 
 @pytest.mark.parametrize(
     ("cls", "title"),
-    [(Commit, "a commit"), (StepReport, "a step"), (SiteState, "a site of a node"), (HeldRef, "a held ref")],
+    [
+        (Commit, "a commit"),
+        (StepReport, "a step"),
+        (SiteRelease, "a release"),
+        (SiteState, "a site of a node"),
+        (HeldRef, "a held ref"),
+    ],
 )
 def test_every_part_of_a_message_stands_in_a_table_with_every_field(cls: type, title: str) -> None:
     (row,) = [r for r in ROWS if r.startswith(f"| {title} |")]

@@ -32,6 +32,7 @@ from deploykit.settings import (
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.signature import SigningKey, sign, verify
+from tests.brokers.server import BrokerServer
 from tests.support.bus import eventually
 
 M = TypeVar("M", bound=Message)
@@ -132,7 +133,9 @@ class NodeAgent(Agent):
 class Node:
     """Everything one agent needs, in one directory, and what a test asks of it."""
 
-    def __init__(self, root: Path, broker: EmbeddedBroker, *, release: SiteSettings | None = None) -> None:
+    def __init__(
+        self, root: Path, broker: EmbeddedBroker | BrokerServer, *, release: SiteSettings | None = None
+    ) -> None:
         self.root = root
         self.origin = Origin(root / "git")
         self.site = root / "site"

@@ -43,7 +43,7 @@ def test_a_forged_push_is_not_repeated() -> None:
 def test_a_failed_fetch_is_said_to_whoever_asked_and_to_nobody_else() -> None:
     error = OriginError("the origin\nis away")
     lines, said = lines_of(error, [Told(RefChange(MAIN, A, B), "push"), Told(None, "")], {MAIN: A}, {}, NONE)
-    assert [(line.outcome, line.detail, line.reason) for line in lines] == [("failed", "the origin is away", "push")]
+    assert lines == [Line(MAIN, A, A, "failed", "the origin is away", "push")], "what is held, not what is claimed"
     assert lines_of(error, [], {MAIN: A}, {}, said) == ([], {})
 
 

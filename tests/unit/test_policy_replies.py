@@ -9,8 +9,8 @@ import attrs
 import pytest
 
 from deploykit.errors import PolicyRefused
-from deploykit.messages import NodeDescribed, NodeQueried
-from deploykit.names import ObjectId, SiteName
+from deploykit.messages import NodeDescribed, NodeQueried, SiteRelease
+from deploykit.names import ObjectId, RefName, SiteName
 from deploykit.settings import GrantSettings
 from deploykit.wire.policy import Reply, Request
 from tests.support.asked import NOW, OPS, SECOND, SKEW, WEB1, WEB2, policy, report, request, signer
@@ -39,16 +39,42 @@ def test_threat_6_a_node_that_was_not_asked_is_not_believed() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"site": SiteName("blog")}, {"phase": "prepare"}, {"commit": ObjectId("b" * 40)}],
+    [
+        {"site": SiteName("blog")},
+        {"phase": "prepare"},
+        {"commit": ObjectId("b" * 40)},
+        {"ref": RefName("refs/tags/v2")},
+        {"ref": None, "commit": None},
+    ],
 )
 def test_threat_6_success_with_something_else_is_not_success(changes: dict[str, object]) -> None:
     with pytest.raises(PolicyRefused):
         policy().authorize_reply(report(**changes), signer("web1"), request=request(), now=NOW)
 
 
-def test_a_rollback_may_end_on_the_commit_it_finds() -> None:
-    back = report(phase="rollback", commit=ObjectId("b" * 40))
-    policy().authorize_reply(back, signer("web1"), request=request(phase="rollback"), now=NOW)
+@pytest.mark.parametrize("phase", ["deploy", "activate", "rollback"])
+def test_success_is_believed_in_every_phase_only_of_the_ref_and_commit_that_were_asked_for(phase: str) -> None:
+    asked = request(phase=phase)
+    policy().authorize_reply(report(phase=phase), signer("web1"), request=asked, now=NOW)
+    for changes, says in (
+        ({"commit": ObjectId("b" * 40)}, "another commit than asked for: v1 bbbbbbbbbbbb, not v1 aaaaaaaaaaaa"),
+        ({"ref": RefName("refs/heads/v1")}, "another ref than asked for"),
+        ({"ref": None, "commit": None}, "another commit than asked for: none"),
+    ):
+        with pytest.raises(PolicyRefused, match=says):
+            policy().authorize_reply(report(phase=phase, **changes), signer("web1"), request=asked, now=NOW)
+
+
+def test_a_preparation_is_believed_for_what_was_prepared_whatever_is_live() -> None:
+    asked = request(phase="prepare")
+    live = {"phase": "prepare", "ref": RefName("refs/tags/v0"), "commit": ObjectId("b" * 40)}
+    done = SiteRelease(release="00002-v1", ref=asked.ref, commit=asked.commit)
+    policy().authorize_reply(report(**live, target=done), signer("web1"), request=asked, now=NOW)
+    for target in (None, attrs.evolve(done, commit=ObjectId("b" * 40)), attrs.evolve(done, ref=None)):
+        with pytest.raises(PolicyRefused, match="than asked for"):
+            policy().authorize_reply(report(**live, target=target), signer("web1"), request=asked, now=NOW)
+    with pytest.raises(PolicyRefused, match="than asked for"):
+        policy().authorize_reply(report(phase="prepare"), signer("web1"), request=asked, now=NOW)
 
 
 def test_a_failure_may_name_another_commit() -> None:

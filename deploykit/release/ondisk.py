@@ -1,0 +1,95 @@
+"""What the disk says of a release that the records call good: looked at before it is chosen, and before it is live."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from deploykit.errors import DeploykitError
+from deploykit.release.plan import RollbackPlan, plan_rollback
+from deploykit.release.preflight import find_drift, last_manifest
+from deploykit.release.site import Site
+from deploykit.release.state import SiteState
+from deploykit.release.values import Release
+from deploykit.trees import Differences, Manifest
+
+_LISTED: Final = 3
+
+
+def damage(site: Site, name: str, *, edits: bool = False) -> str:
+    """Return in words why a release must not go live, or an empty string where it is as it was when it was finished.
+
+    What was added does no harm. Neither does a change of what only scripts wrote: no commit says what that was.
+
+    Args:
+        edits: take it whatever was changed in it, as long as its directory is there.
+    """
+    if not site.has(name):
+        return f"the directory of {name} is gone"
+    if edits:
+        return ""
+    try:
+        manifest = last_manifest(site, name)
+        if manifest is None:
+            return f"{name} has no manifest: it was never finished"
+        found = find_drift(site, name, manifest)
+    except (DeploykitError, OSError) as error:
+        return f"{name} cannot be compared with its manifest: {error}"
+    lines = [f"missing {path}" for path in found.missing]
+    if site.settings.drift != "ignore":
+        lines += [f"modified {path}" for path in _of_the_tree(manifest, found)]
+    more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
+    return f"{name} is not as it was deployed: {', '.join(sorted(lines)[:_LISTED])}{more}" if lines else ""
+
+
+def is_live(site: Site, state: SiteState, ref: str, commit: str) -> bool:
+    """Return whether a release of exactly that ref and commit is live, good, and whole on disk."""
+    here = state.get(site.resolved_name())
+    fits = here is not None and (here.ref, here.commit, here.status) == (ref, commit, "good")
+    return fits and here is not None and not damage(site, here.name)
+
+
+def emptied(site: Site, name: str) -> bool:
+    """Return whether nothing is left of a release: no directory, or none of its files in it."""
+    if not site.has(name):
+        return True
+    try:
+        manifest = last_manifest(site, name)
+        return manifest is not None and 0 < len(manifest) == len(find_drift(site, name, manifest).missing)
+    except (DeploykitError, OSError):
+        return False
+
+
+def newest_whole(site: Site, state: SiteState, *, but: str) -> Release | None:
+    """Return the newest good release that is whole on disk and is not the one named `but`, if any."""
+    good = (r for r in reversed(state.releases) if r.status == "good" and r.present and r.name != but)
+    return next((r for r in good if not damage(site, r.name)), None)
+
+
+def find_rollback(
+    site: Site, state: SiteState, to: str = "", *, ref: str = "", can_rebuild: bool = False, edits: bool = False
+) -> RollbackPlan:
+    """Plan a way back to a release that the disk was seen to hold whole. Arguments as for `plan_rollback`.
+
+    Args:
+        edits: a release that was edited by hand will do.
+    """
+    broken: Mapping[str, str] = {}
+    while True:
+        plan = plan_rollback(state, site.live_name(), to, ref=ref, can_rebuild=can_rebuild, broken=broken)
+        if plan.target is None or plan.kind == "rebuild" or plan.target.name in broken or not plan.target.present:
+            return plan
+        problem = damage(site, plan.target.name, edits=edits)
+        if not problem:
+            return plan
+        broken = {**broken, plan.target.name: problem}
+
+
+def _of_the_tree(manifest: Manifest, found: Differences) -> list[str]:
+    """Return the changed files whose content a commit knows: those of scripts were never hashed."""
+    changed = set(found.modified)
+    if not changed:
+        return []
+    size, unknown = manifest.oid_length, bytes(manifest.oid_length)
+    known = (p for at, p in enumerate(manifest.paths) if manifest.oids[at * size : (at + 1) * size] != unknown)
+    return [path for path in known if path in changed]
