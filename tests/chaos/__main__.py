@@ -15,9 +15,9 @@ import secrets
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
-import attrs
 import pytest
 
 from tests.chaos import report
@@ -104,10 +104,12 @@ def _run_and_tell(scenario: str, options: Options, books: Path | None) -> tuple[
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
         print(f"  {error}")
         shutil.rmtree(directory)
-        return attrs.asdict(options) | {"run": scenario, "wrong": "not run"}, False
-    except BaseException:
-        print(f"  the run itself failed; its books: {directory}\n  again: {report.repeat(scenario, options)}")
-        raise
+        return line | {"wrong": "missing"}, False
+    except Exception as error:
+        traceback.print_exc()
+        print(f"  WRONG: the run itself failed: {error}")
+        print(f"  books: {directory}\n  again: {report.repeat(scenario, options)}", flush=True)
+        return line, False
     print(f"  {', '.join(f'{name} {count}' for name, count in sorted(outcome.figures.items()))}")
     if not (problems := report.wrong(outcome)):
         shutil.rmtree(directory)

@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Self
 
 from deploykit.bus import Bus, Delivery
+from deploykit.errors import OutboxError
 from deploykit.outbox import Outbox
 from deploykit.settings import BusSettings
 from deploykit.wire.codec import ID_HEADER
@@ -248,7 +249,8 @@ class RelayRun:
     # -- the end -----------------------------------------------------------------------------------------------
 
     def _waiting(self) -> int:
-        return sum(1 for _ in Outbox(self._spool, create=False).pending(everyone=True))
+        """Return how many record files there are; without an `Outbox`, which would set rubbish aside for the relay."""
+        return sum(1 for _ in self._spool.glob("*.rec"))
 
     def _heal(self) -> None:
         self._network.proxy.clear()
@@ -259,12 +261,16 @@ class RelayRun:
 
     def _check_spool(self) -> None:
         """See that nothing waits, and that the dead letters are what they should be."""
-        box = Outbox(self._spool, create=False)
         try:
             eventually(lambda: self._waiting() == 0, timeout=self._options.settle)
         except AssertionError:
-            self._problems.append(f"{self._waiting()} records still wait; {self._relay.last_lines()}")
-        dead = {record.frame.headers.get(ID_HEADER, ""): record.reason for record in box.dead()}
+            self._problems.append(f"{self._waiting()} record files still wait; {self._relay.last_lines()}")
+        dead: dict[str, str] = {}
+        try:
+            for record in Outbox(self._spool, create=False).dead():
+                dead[record.frame.headers.get(ID_HEADER, "")] = record.reason
+        except OutboxError as error:
+            self._problems.append(str(error))
         for identity, reason in dead.items():
             if identity in self._accounts.sent:
                 self._problems.append(f"{identity} became a dead letter: {reason}")

@@ -71,7 +71,8 @@ def repeat(scenario: str, options: Options) -> str:
     """Return the command that runs the same schedule again."""
     without = "".join(f" --without {name}" for name in sorted(_all_features() - options.features))
     sabotage = f" --sabotage {options.sabotage}" if options.sabotage else ""
-    return f"nox -s chaos -- {scenario} --seconds {options.seconds:g} --seed {options.seed}{without}{sabotage}"
+    how = f"--seconds {options.seconds:g} --seed {options.seed} --rate {options.rate:g} --settle {options.settle:g}"
+    return f"nox -s chaos -- {scenario} {how}{without}{sabotage}"
 
 
 def _all_features() -> frozenset[str]:
