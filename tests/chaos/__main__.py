@@ -92,31 +92,31 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_and_tell(scenario: str, options: Options, books: Path | None) -> tuple[dict[str, object], bool]:
-    """Run one scenario, print what is wrong, and keep the books then."""
-    if books is not None:
-        books.mkdir(parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(prefix=f"deploykit-chaos-{scenario}-", dir=books))
+    """Run one scenario, print what is wrong, and keep the books then; return its line, and whether all is well."""
+    # Not below `books`: the users of a spool may not get there.
+    directory = Path(tempfile.mkdtemp(prefix=f"deploykit-chaos-{scenario}-"))
     directory.chmod(0o711)
     print(f"{scenario}, seed {options.seed} ...", flush=True)
     line: dict[str, object] = {"run": scenario, "seed": options.seed, "wrong": "failed"}
+    problems: list[str] = []
     try:
         outcome, line = run(scenario, options, directory)
+        problems = report.shown(outcome)
+        print(f"  {', '.join(f'{name} {count}' for name, count in sorted(outcome.figures.items()))}")
     except (pytest.skip.Exception, pytest.fail.Exception) as error:
-        print(f"  {error}")
-        shutil.rmtree(directory)
-        return line | {"wrong": "missing"}, False
+        problems, line = [str(error)], line | {"wrong": "missing"}
     except Exception as error:
         traceback.print_exc()
-        print(f"  WRONG: the run itself failed: {error}")
-        print(f"  books: {directory}\n  again: {report.repeat(scenario, options)}", flush=True)
-        return line, False
-    print(f"  {', '.join(f'{name} {count}' for name, count in sorted(outcome.figures.items()))}")
-    if not (problems := report.wrong(outcome)):
+        problems = [f"the run itself failed: {type(error).__name__}: {error}"]
+    if not problems:
         shutil.rmtree(directory)
         return line, True
-    for problem in problems[:20]:
+    if books is not None:
+        books.mkdir(parents=True, exist_ok=True)
+        directory = Path(shutil.move(directory, books))
+    for problem in problems:
         print(f"  WRONG: {problem}")
-    print(f"  {len(problems)} in all; books: {directory}\n  again: {report.repeat(scenario, options)}", flush=True)
+    print(f"  {line['wrong']} in all; books: {directory}\n  again: {report.repeat(scenario, options)}", flush=True)
     return line, False
 
 

@@ -51,7 +51,7 @@ _SETTINGS = BusSettings(
 )
 #: So many wait when the worker comes up for the first time.
 _FIRST = 1500
-_CONNECTED = 60.0
+_CONNECTED = 30.0
 
 
 class _Ids(Diary):
@@ -110,12 +110,12 @@ class BusRun:
         writers = Writers(accounts, lambda: self._publisher, destinations, rate=options.rate, seed=options.seed)
         if self._target.durable:  # a topic's messages are kept from the first confirmation of the subscription on
             self._start_worker()
-            assert self._worker.wait_connected(_CONNECTED)
+            _wait(self._worker)
             self._target.declared()
             self._worker.stop(1)
         self._fill()
         self._start_worker()
-        assert self._worker.wait_connected(_CONNECTED), self._worker.problem
+        _wait(self._worker)
         before = Use.now()
         drivers = self._drivers()
         writers.start()
@@ -166,7 +166,7 @@ class BusRun:
         self._observe("answers", self._answers, ordered=False)
         if self._target.durable:
             self._observe("topic-observer", self._shared, ordered=True, durable=f"{self._name}-observer")
-        assert self._observer.wait_connected(_CONNECTED), self._observer.problem
+        _wait(self._observer)
         self._accounts.expect("worker", self._shared, ordered=False)
 
     def _observe(self, name: str, destination: str, *, ordered: bool, durable: str | None = None) -> None:
@@ -309,3 +309,9 @@ class BusRun:
     def _close(self) -> None:
         for bus in (self._publisher, self._worker, self._observer):
             bus.stop(5)
+
+
+def _wait(bus: Bus) -> None:
+    """Wait until a bus is connected; nothing is broken yet."""
+    if not bus.wait_connected(_CONNECTED):
+        raise RuntimeError(f"{bus} did not connect in {_CONNECTED:g} s: {bus.problem}")

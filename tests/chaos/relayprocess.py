@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -50,6 +51,7 @@ class RelayProcess:
         self._log_path = directory / "relay.log"
         self._log = self._log_path.open("ab")
         self._process: subprocess.Popen[bytes] | None = None
+        self._begin = 0
         self.deaths: list[str] = []
 
     def __enter__(self) -> Self:
@@ -65,6 +67,7 @@ class RelayProcess:
             if self._process.poll() is None:
                 return
             self.deaths.append(f"the relay ended with {self._process.returncode}: {self.last_lines()}")
+        self._begin = self._log_path.stat().st_size
         self._process = subprocess.Popen(
             [*self._argv, "relay", "--config", str(self._settings)],
             stdin=subprocess.DEVNULL,
@@ -72,6 +75,15 @@ class RelayProcess:
             stderr=self._log,
             cwd="/",
         )
+
+    def wait_ready(self, timeout: float) -> bool:
+        """Return whether the one that was started last says that it listens, within `timeout` seconds."""
+        end = time.monotonic() + timeout
+        while b"ready: " not in self._log_path.read_bytes()[self._begin :]:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.05)
+        return True
 
     def kill(self) -> bool:
         """Kill it with SIGKILL; return whether it ran."""

@@ -46,6 +46,8 @@ from tests.support.relaybooks import NOWHERE
 #: Numbers are enough for the kernel; nobody has these.
 _OWNER, _WRITERS, _STRANGER, _GROUP = 64111, (64112, 64113), 64114, 64210
 _DISK = "size=32m,nr_inodes=8000,mode=755"
+#: Seconds that a relay and its interpreter may take to come up.
+_READY = 20.0
 #: On a full disk: seconds within which what waits must be sent, and complaints allowed, and more of them a second.
 _SENT_WITHIN = 20.0
 _COMPLAINTS, _COMPLAINTS_A_SECOND = 5, 0.5
@@ -109,6 +111,9 @@ class RelayRun:
         if "stranger" in options.features:
             self._stranger.ask({"rubbish": options.seed})  # before there is a `dead/`
         self._relay.start()
+        for member in (*self._members, self._stranger):
+            member.ask({"put": []})  # returns when it has begun
+        self._relay.wait_ready(_READY)
         writers = [
             threading.Thread(target=self._write, args=(f"writer-{n}", member), name=f"chaos-writer-{n}")
             for n, member in enumerate(self._members)
@@ -128,6 +133,8 @@ class RelayRun:
         if not come_to_rest(accounts.backlog, options.settle):
             self._problems.append(f"{accounts.backlog()} messages did not come; {self._relay.last_lines()}")
         self._check_spool()
+        if not self._relay.wait_ready(_READY):
+            self._problems.append(f"the relay is not ready after {_READY:g} s; {self._relay.last_lines()}")
         if code := self._relay.end():
             self._problems.append(f"TERM: the relay ended with {code}: {self._relay.last_lines()}")
         self._observer.stop(5)

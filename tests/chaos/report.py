@@ -54,8 +54,15 @@ def row(outcome: Outcome, accounts: Accounts, options: Options) -> dict[str, obj
 
 
 def wrong(outcome: Outcome) -> list[str]:
-    """Return every violation."""
-    return [*outcome.verdict.violations, *outcome.violations]
+    """Return every violation, those of the run as a whole first."""
+    return [*outcome.violations, *outcome.verdict.violations]
+
+
+def shown(outcome: Outcome) -> list[str]:
+    """Return some of the violations of each kind."""
+    verdict = outcome.verdict
+    kinds = (verdict.lost, verdict.invented, verdict.altered, verdict.handled_twice, verdict.out_of_order)
+    return [*outcome.violations, *(line for lines in kinds for line in lines[:3])]
 
 
 def keep(outcome: Outcome, options: Options, line: dict[str, object], directory: Path) -> Path:
