@@ -86,7 +86,7 @@ class BusRun:
         self._shared = f"/topic/{name}" if target.durable else f"/queue/{name}-work"
         self._answers = f"/queue/{name}-answers"
         self._over = threading.Event()
-        self._recorder = Recorder(accounts, options.sabotage, victim="observer")
+        self._recorder = Recorder(accounts, options.sabotage, victim="topic-observer" if target.durable else "observer")
 
     def __enter__(self) -> Self:
         several = "addresses" in self._options.features

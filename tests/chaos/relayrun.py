@@ -71,7 +71,6 @@ class RelayRun:
         self._writing.set()
         self._poison: set[str] = set()
         self._problems: list[str] = []
-        self._stolen = False
 
     def __enter__(self) -> Self:
         root = os.geteuid() == 0
@@ -121,6 +120,8 @@ class RelayRun:
         drivers = self._drivers()
         for thread in writers:
             thread.start()
+        if options.sabotage == "steal":
+            self._steal()
         for driver in drivers:
             driver.start()
         time.sleep(options.seconds)
@@ -206,8 +207,6 @@ class RelayRun:
 
     def _kill_relay(self, step: Step) -> None:
         self._relay.kill()
-        if self._options.sabotage == "steal" and not self._stolen:
-            self._steal()
         self._over.wait(step.seconds * 0.3)
         self._relay.start()
         self._over.wait(step.seconds)
@@ -247,11 +246,13 @@ class RelayRun:
             self._writing.set()
 
     def _steal(self) -> None:
-        for path in sorted(self._spool.glob("*.rec")):
-            self._accounts.note("steal", path.name)
-            path.unlink()
-            self._stolen = True
-            return
+        """Take away a record that was confirmed to its writer."""
+        self._relay.kill()
+        eventually(lambda: self._accounts.backlog() > 0 and self._waiting() > 1)
+        path = min(self._spool.glob("*.rec"))
+        self._accounts.note("steal", path.name)
+        path.unlink()
+        self._relay.start()
 
     # -- the end -----------------------------------------------------------------------------------------------
 

@@ -44,21 +44,21 @@ def test_a_few_seconds_of_chaos_lose_nothing(scenario: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("scenario", "sabotage", "says"),
     [
-        ("bus-embedded", "lose", "observer never got "),
+        ("bus-embedded", "lose", "topic-observer never got "),
         ("relay-embedded", "steal", "never got writer-"),
     ],
 )
 def test_a_run_that_is_broken_on_purpose_fails_and_keeps_its_books(
     scenario: str, sabotage: str, says: str, tmp_path: Path
 ) -> None:
-    done = run(scenario, "--settle", "3", "--sabotage", sabotage, books=tmp_path)
+    done = run(scenario, "--settle", "8", "--sabotage", sabotage, books=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "--seed 11 --rate 80 --settle 3 --without " in done.stdout
+    assert "--seed 11 --rate 80 --settle 8 --without " in done.stdout
     assert f"--sabotage {sabotage}" in done.stdout
     (kept,) = tmp_path.iterdir()
     report = json.loads((kept / "report.json").read_text())
     assert [line for line in report["violations"] if says in line]
-    assert f"WRONG: {report['violations'][-1]}" in done.stdout
+    assert says in done.stdout
     assert (kept / "history.jsonl").stat().st_size > 0
     if os.geteuid() == 0:
         assert not (kept / "disk" / "spool").exists(), "the small disk is gone"
