@@ -1,7 +1,8 @@
 """The checks: `nox` runs lint, types, tests and docs; `nox -s bench` the benchmarks; `nox -s matrix` every Python.
 
 Tests run against the built wheel, never against the source tree. Sessions read Python versions from the
-classifiers in pyproject.toml. `nox -s sweep` runs the kill sweeps whole, of which CI runs a sample.
+classifiers in pyproject.toml. `nox -s sweep` runs the kill sweeps whole, of which CI runs a sample; `nox -s chaos`
+shoots at the bus and the relay for as long as it is asked to.
 """
 
 from __future__ import annotations
@@ -119,3 +120,12 @@ def sweep(session: nox.Session) -> None:
         "python", "-m", "pytest", "--import-mode=importlib", "-s", "-m", "slow", "--timeout=7200",
         *session.posargs, env=env,
     )  # fmt: skip
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Break everything under the bus and the relay at random, and compare the books; `-- --help` says what there is."""
+    install_wheel(session)
+    session.install(*groups("test"))
+    env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session)), "TMPDIR": "/tmp"}
+    session.run("python", "-m", "tests.chaos", *session.posargs, env=env)

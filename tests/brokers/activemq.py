@@ -92,11 +92,7 @@ class ActiveMQ(BrokerServer):
         configuration = self.directory / "conf"
         for path in (configuration, self.directory / "data", self.directory / "tmp"):
             path.mkdir()
-        tls = self.directory / "tls"
-        key_store = self.server_identity.write_pkcs12(
-            tls / "server.p12", password=_STORE_PASSWORD, authority=self.authority
-        )
-        trust_store = self.authority.write_truststore(tls / "trust.p12", password=_STORE_PASSWORD)
+        self._write_stores()
         if self.client_certs:
             self._write_jaas(configuration)
         text = _XML.format(
@@ -104,8 +100,8 @@ class ActiveMQ(BrokerServer):
             data=quoteattr(str(self.directory / "data")),
             store=quoteattr(str(self.directory / "data" / "kahadb")),
             plugins=self._plugins(),
-            key_store=quoteattr(f"file:{key_store}"),
-            trust_store=quoteattr(f"file:{trust_store}"),
+            key_store=quoteattr(f"file:{self._key_store}"),
+            trust_store=quoteattr(f"file:{self._trust_store}"),
             password=quoteattr(_STORE_PASSWORD),
             memory_limit=quoteattr(self.memory_limit),
             plain=quoteattr(f"stomp://127.0.0.1:{self.port}"),
@@ -115,6 +111,18 @@ class ActiveMQ(BrokerServer):
         )
         (configuration / "activemq.xml").write_text(text, encoding="utf-8")
         (configuration / "log4j.properties").write_text(_LOG4J, encoding="ascii")
+
+    @property
+    def _key_store(self) -> Path:
+        return self.directory / "tls" / "server.p12"
+
+    @property
+    def _trust_store(self) -> Path:
+        return self.directory / "tls" / "trust.p12"
+
+    def _write_stores(self) -> None:
+        self.server_identity.write_pkcs12(self._key_store, password=_STORE_PASSWORD, authority=self.authority)
+        self.authority.write_truststore(self._trust_store, password=_STORE_PASSWORD)
 
     def _plugins(self) -> str:
         if self.client_certs:

@@ -64,9 +64,7 @@ class BrokerServer(ABC):
         self.port = self._lease_port()
         self.tls_port = self._lease_port()
         self.directory = self._run.new_directory(self.kind)
-        self.authority = Authority(self.directory / "tls", name=f"{self.mark} CA")
-        self.server_identity: Identity = self.authority.server()
-        self.client_identity: Identity | None = self.authority.client(login) if client_certs else None
+        self._make_certificates()
         self._console = self.directory / "console.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._configured = False
@@ -139,6 +137,12 @@ class BrokerServer(ABC):
         self._process.wait(30)
         self._process = None
         self._end_everything()
+
+    def renew_certificates(self) -> None:
+        """Make a new authority and certificates of it in the place of the old ones; the next `start()` takes them."""
+        self._make_certificates()
+        if self._configured:
+            self._write_stores()
 
     def sync_declared(self) -> None:
         """Return when everything that was confirmed so far outlives `kill9`; on most brokers that is so anyway."""
@@ -231,6 +235,14 @@ class BrokerServer(ABC):
     @abstractmethod
     def _log_files(self) -> list[Path]:
         """Return the log files written by the server itself."""
+
+    def _make_certificates(self) -> None:
+        self.authority = Authority(self.directory / "tls", name=f"{self.mark} CA")
+        self.server_identity: Identity = self.authority.server()
+        self.client_identity: Identity | None = self.authority.client(self.login) if self.client_certs else None
+
+    def _write_stores(self) -> None:  # noqa: B027 - most servers read PEM
+        """Write the certificates in a form of the server's own."""
 
     def _start_companions(self) -> None:  # noqa: B027 - most servers need none
         """Start what the server needs beside it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.support.needs import missing, needs
@@ -63,3 +65,29 @@ def whole_second_disk(where: Path) -> Iterator[Path]:
     image = _image(where, 16, [mkfs, "-q", "-F", "-I", "128"])
     with _mounted(where, [mount, "-o", "loop", image], "the right to mount a file"):
         yield where
+
+
+@contextlib.contextmanager
+def full(disk: Path, what: str) -> Iterator[Callable[[], None]]:
+    """Use up what a small `disk` has of "bytes" or "inodes", and give it back after.
+
+    What comes out uses up what was freed meanwhile.
+    """
+    ballast = disk / "ballast"
+    ballast.mkdir()
+    numbers = itertools.count()
+
+    def fill() -> None:
+        with contextlib.suppress(OSError):
+            if what == "inodes":
+                while True:
+                    (ballast / str(next(numbers))).touch()
+            with (ballast / "bytes").open("ab", buffering=0) as file:
+                while file.write(b"x" * 4096):
+                    pass
+
+    fill()
+    try:
+        yield fill
+    finally:
+        shutil.rmtree(ballast)
