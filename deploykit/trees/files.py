@@ -88,9 +88,17 @@ def put_file(
 def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -> os.stat_result:
     """Create a symlink and return its `lstat`."""
     os.symlink(os.fsdecode(target), name, dir_fd=dir_fd)
-    if owner is not None:
-        os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
-    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if owner is None:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    # The directory is the owner's already, who may have put another file under the name meanwhile: that is not given.
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.EEXIST, "it was swapped while it was made", name)
+        os.chown(f"/proc/self/fd/{fd}", *owner)  # the link itself: an O_PATH descriptor has no fchown
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def read_file(name: str, dir_fd: int) -> bytes:
