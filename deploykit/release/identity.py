@@ -58,8 +58,9 @@ def identity_of(settings: SiteSettings) -> Identity | None:
         identity = parse_identity(settings.owner, "owner")
     else:
         raise PreflightRefused('run_as = "owner" and there is no owner', "set owner, or leave run_as out")
-    if os.geteuid() != 0 and identity.uid != os.geteuid():
-        raise PreflightRefused(f"scripts shall run as {identity.name!r}, and only root can do that", "run as root")
+    if os.geteuid() != 0 and (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):
+        who = settings.owner if settings.run_as == AS_OWNER else settings.run_as
+        raise PreflightRefused(f"scripts shall run as {who!r}, and only root can do that", "run as root")
     return identity
 
 

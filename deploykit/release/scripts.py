@@ -1,10 +1,11 @@
 """Run one deploy script: by argv, in its own process group, with a clean environment, a time-out and a capped output.
 
 Rules: no shell. The environment is an allow-list, so neither `LD_PRELOAD` nor `GIT_DIR` of whoever started us reaches
-a script. Only what nobody but root and the user it runs as can change is run: owner and mode of the file and of every
-directory on the way to it are checked on open descriptors (`trees.ownership`), and so is the interpreter it names. That
-it is still the same file is checked once more when it runs. When the script ends or its time is up, what it left in its process group is killed:
-a grandchild that holds on to stdout costs no time. A service that shall stay must leave the group (setsid, systemd).
+a script. Only what nobody but root and the user it runs as can change is run: owner and mode of the file, of every
+directory on the way to it and of the interpreter it names are checked on open descriptors (`trees.ownership`). That it
+is still the same file is checked once more when it runs. When the script ends or its time is up, what it left in its
+process group is killed: a grandchild that holds on to stdout costs no time. A service that shall stay must leave the
+group (setsid, systemd).
 """
 
 from __future__ import annotations
@@ -210,7 +211,7 @@ def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int]) -> Sc
 
 
 def _start(script: Script) -> subprocess.Popen[bytes]:
-    who = script.identity
+    who = script.identity if os.geteuid() == 0 else None  # without root it is who we are, and nothing can be set
     try:
         return subprocess.Popen(
             [str(script.path), *script.arguments],

@@ -44,7 +44,7 @@ def open_owned(path: Path, trusted: frozenset[int], *, sticky: bool = False) -> 
     """Return a descriptor (O_PATH) of what `path` leads to, which only trusted users can change or swap.
 
     Args:
-        path: absolute.
+        path: a file or directory.
         trusted: user ids.
         sticky: it may itself be a directory like `/tmp`, where others can add what is their own.
 
@@ -52,7 +52,7 @@ def open_owned(path: Path, trusted: frozenset[int], *, sticky: bool = False) -> 
         OthersCanChange: somebody else can.
         OSError: it is not there, or cannot be reached.
     """
-    rest = list(reversed(path.parts[1:]))
+    rest = list(reversed(path.absolute().parts[1:]))
     links = 0
     with contextlib.ExitStack() as opened:
         way = [("", _enter("/", None, opened))]

@@ -8,6 +8,7 @@ import pytest
 
 from deploykit.config import load_settings, parse_settings
 from deploykit.errors import SettingsError
+from deploykit.settingscheck import warnings
 
 GOOD = b"""
 node = "web1"
@@ -314,3 +315,38 @@ checkouts = [
 def test_an_unknown_checkout_setting_is_told_with_what_was_meant() -> None:
     (line,) = problems(b'[repositories.a]\nurl = "/a"\ncheckouts = [{ mode = "tags", target = "/x", branches = "y" }]')
     assert line == "settings: repositories.a.checkouts[0].branches: unknown setting (did you mean branch?)"
+
+
+@pytest.mark.parametrize(
+    ("release", "user", "warned"),
+    [
+        ('owner = "www:www"', "", "who deploykit runs as"),
+        ('owner = "www"', "root", "root"),
+        ('owner = "www"\nrun_as = "deploy:www"', "root", "deploy"),
+        ('owner = "www"\nrun_as = "root"', "", "root"),
+        ('owner = "www"', "www", ""),
+        ('owner = "www:www"\nrun_as = "www"', "root", ""),
+        ('owner = "www"\nrun_as = "owner"', "root", ""),
+        ('owner = "root:www"', "root", ""),
+        ('owner = "www"\nscripts = ""', "root", ""),
+        ('owner = "www"\nscripts = "/etc/deploykit/scripts"', "root", ""),
+        ('run_as = "www"', "root", ""),
+    ],
+)
+def test_scripts_that_their_owner_could_rewrite_for_another_user_are_warned_of(
+    release: str, user: str, warned: str
+) -> None:
+    """No mistake: a site without scripts is well so, and so is an agent that runs as the owner."""
+    site = f'[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n[sites.shop.release]\n{release}\n'
+    settings = parse_settings(b'[repositories.shop]\nurl = "https://git.example.org/x"\n' + site.encode())
+    found = warnings(settings, user)
+    assert len(found) == bool(warned)
+    for line in found:
+        assert line.startswith(f"sites.shop.release.run_as: releases with scripts are refused: {warned} would run ")
+        assert 'set run_as = "owner"' in line
+
+
+def test_scripts_that_run_as_an_owner_need_one() -> None:
+    site = b'[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { run_as = "owner" }\n'
+    with pytest.raises(SettingsError, match='sites.shop.release.run_as: "owner" needs an owner'):
+        parse_settings(b'[repositories.shop]\nurl = "https://git.example.org/x"\n' + site)
