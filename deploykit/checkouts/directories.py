@@ -37,6 +37,7 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.names import ObjectId, RefName, path_component
+from deploykit.ownership import OthersCanChange, check_owned
 from deploykit.trees import (
     CannotPatch,
     Differences,
@@ -53,7 +54,6 @@ from deploykit.trees import (
 )
 from deploykit.trees.durable import sync_directory, sync_filesystem, write_durably
 from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
-from deploykit.trees.ownership import OthersCanChange, check_owned
 
 if TYPE_CHECKING:
     from deploykit.settings import CheckoutSettings

@@ -20,10 +20,10 @@ from deploykit.errors import DeploykitError, IdStoreError, KeyFileError, LoginRe
 from deploykit.ids import IdStore
 from deploykit.keys import load_signing_key, load_trusted
 from deploykit.messages import utc_now
+from deploykit.ownership import user_name
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
 from deploykit.settingscheck import warnings
-from deploykit.trees.ownership import user_name
 from deploykit.wire.allowed_signers import AllowedSigners
 
 _log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
 from deploykit.names import ObjectId, parse_object_id
+from deploykit.ownership import is_private_group, user_name
 from deploykit.release.identity import Identity, identity_of, owner_of, trusted_users
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
@@ -25,7 +26,6 @@ from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, li
 from deploykit.trees.files import process_umask
 from deploykit.trees.history import is_ancestor
 from deploykit.trees.objects import BLOB, ObjectReader
-from deploykit.trees.ownership import is_private_group, user_name
 
 _EXECUTABLE: Final = 0o100755
 _SYMLINK: Final = 0o120000

@@ -23,11 +23,11 @@ from typing import Final
 
 from deploykit.errors import LockBusy, PreflightRefused
 from deploykit.names import path_component
+from deploykit.ownership import OthersCanChange, check_owned, user_name
 from deploykit.release.state import SiteState, load_state, load_steps, save_state
 from deploykit.release.values import Operation, Release, StepRecord
 from deploykit.settings import SiteSettings
 from deploykit.trees import Manifest, check_link, read_link
-from deploykit.trees.ownership import OthersCanChange, check_owned, user_name
 
 _log = logging.getLogger(__name__)
 

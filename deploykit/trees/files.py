@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ from deploykit.trees.durable import write_all
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+#: Directories that are open at a time while a tree is removed.
+_DEEP: Final = 64
 
 Owner = tuple[int, int]
 
@@ -117,7 +121,17 @@ def read_file(name: str, dir_fd: int) -> bytes:
 
 
 def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory and all below it, never through a symlink; what is not there is fine."""
+    """Remove a directory and all below it, never through a symlink; what is not there is fine.
+
+    However deep it is: whoever may write there must not be able to make it more than we can remove. What lies deeper
+    than `_DEEP` is moved up beside `name` first, under a name of ours, and removed from there.
+    """
+    waiting = [name]
+    while waiting:
+        _remove(waiting.pop(), dir_fd, dir_fd, waiting, _DEEP)
+
+
+def _remove(name: str, dir_fd: int, top: int, waiting: list[str], depth: int) -> None:
     try:
         fd = open_directory(name, dir_fd)
     except FileNotFoundError:
@@ -131,10 +145,14 @@ def remove_tree(name: str, dir_fd: int) -> None:
         with os.scandir(fd) as found:
             entries = [(e.name, e.is_dir(follow_symlinks=False)) for e in found]
         for child, is_dir in entries:
-            if is_dir:
-                remove_tree(child, fd)
-            else:
+            if not is_dir:
                 os.unlink(child, dir_fd=fd)
+            elif depth:
+                _remove(child, fd, top, waiting, depth - 1)
+            else:
+                moved = f".deploykit-{secrets.token_hex(8)}"
+                os.rename(child, moved, src_dir_fd=fd, dst_dir_fd=top)
+                waiting.append(moved)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=dir_fd)

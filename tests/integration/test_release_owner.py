@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +206,22 @@ def test_what_runs_after_the_switch_is_checked_on_disk_before_it(shop: Shop) -> 
     assert shop.read("a") == "1"
 
 
+def test_a_script_behind_a_link_to_shared_is_as_safe_as_the_way_there(shop: Shop) -> None:
+    shop.settings = SiteSettings(shared=("deploy/",), health_timeout=0.1)
+    assert shop.put({"a": b"1", "deploy/post-deploy": script("true")}).outcome == "success"
+    mark = shop.base / "out" / "ran-as"
+    os.chown(shop.path / "shared", NOBODY.pw_uid, -1)  # as a site's uploads often are
+    as_nobody(
+        f"cd {shop.path}/shared && mv deploy away && cp -r away deploy"
+        f" && printf '#!/bin/sh\\nid -u > {mark}\\n' > deploy/post-deploy"
+    )
+    result = shop.put({"a": b"2", "deploy/post-deploy": script("true")})
+    assert result.outcome == "failure", result
+    assert f"others can change {shop.path}/shared: it belongs to uid" in result.detail
+    assert shop.read("a") == "1"
+    assert not mark.exists()
+
+
 # -- interpreters ------------------------------------------------------------------------------------------------------
 
 
@@ -304,6 +321,30 @@ def test_a_link_swapped_for_another_file_while_it_is_made_is_not_given_to_the_ow
         os.close(fd)
     assert secret.stat().st_uid == 0
     assert (tmp_path / "good").lstat().st_uid == NOBODY.pw_uid
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+def test_a_tree_of_any_depth_is_cleared_away_and_blocks_no_deploy(shop: Shop, recycle: bool) -> None:
+    """The owner may nest directories deeper than any stack, or a cache gone wild may."""
+    shop.settings = attrs.evolve(AS_OWNER, keep=1, recycle=recycle)
+    shop.put({"a": b"1"})
+    deep = 1200
+    fd = os.open(shop.path / "current" / ".", os.O_RDONLY)
+    for _ in range(deep):
+        os.mkdir("x", dir_fd=fd)
+        above, fd = fd, os.open("x", os.O_RDONLY, dir_fd=fd)
+        os.close(above)
+    os.close(fd)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4 * deep, hard), hard))
+    try:
+        for n in b"2345":
+            assert shop.put({"a": bytes([n])}).outcome == "success"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    private = shop.path / ".deploykit"
+    assert not [*(private / "building").iterdir(), *(private / "trash").iterdir()]
+    assert not [p for p in (shop.path / "releases").iterdir() if (p / "x").exists()]
 
 
 # -- without root ------------------------------------------------------------------------------------------------------

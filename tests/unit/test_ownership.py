@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from deploykit.trees.ownership import OthersCanChange, check_owned, is_private_group
+from deploykit.ownership import OthersCanChange, check_owned, is_private_group
 from tests.support.needs import missing, needs_root
 from tests.support.strangers import NOBODY, reachable
 
