@@ -14,6 +14,7 @@ import pytest
 
 from deploykit.errors import PreflightRefused, ScriptFailed
 from deploykit.release import DeployResult, Runner
+from deploykit.release.preflight import Allowances
 from deploykit.release.scripts import open_checked
 from deploykit.settings import SiteSettings
 from deploykit.trees.files import open_directory, put_symlink
@@ -243,8 +244,15 @@ def test_an_interpreter_that_others_can_change_is_a_script_that_others_can_chang
 
 # -- the site's own directories ----------------------------------------------------------------------------------------
 
+
+def _preview(shop: Shop) -> object:
+    with Repository(shop.repo.path) as source:
+        return shop.runner.preview(source, "refs/tags/v1", allow=Allowances(older=True))
+
+
 OPERATIONS: dict[str, Callable[[Shop], Any]] = {
     "recover": lambda shop: shop.runner.recover(),
+    "preview": _preview,
     "pin": lambda shop: shop.runner.pin("1"),
     "deploy": lambda shop: shop.deploy("v1", again=True),
     "rollback": lambda shop: shop.runner.rollback(),
@@ -269,7 +277,7 @@ def test_whoever_owns_the_sites_directory_cannot_send_root_elsewhere(shop: Shop,
     except PreflightRefused as error:
         said = str(error)
     else:
-        assert result is not None, "it looked at nothing"
+        assert isinstance(result, DeployResult)
         assert result.outcome == "refused"
         said = result.detail
     assert f"others can change {shop.path}: it belongs to uid {NOBODY.pw_uid} (nobody) (chown root {shop.path})" in said
