@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from deploykit.trees.files import open_directory, put_symlink
 from deploykit.trees.source import Repository
 from tests.support.needs import needs_root
 from tests.support.releasing import Shop, script
-from tests.support.strangers import NOBODY, as_nobody, in_child_of, reachable
+from tests.support.strangers import NOBODY, as_nobody, common_directory, in_child_of
 
 pytestmark = needs_root("to give files away, and to act as their owner")
 
@@ -35,9 +35,15 @@ class Crash(BaseException):
 
 
 @pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """One that the site's owner can reach."""
+    with common_directory() as path:
+        yield path
+
+
+@pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     """A site whose releases belong to nobody."""
-    reachable(tmp_path)
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(0o777)
     return Shop(tmp_path, AS_OWNER)
@@ -227,7 +233,6 @@ def test_a_script_behind_a_link_to_shared_is_as_safe_as_the_way_there(shop: Shop
 
 
 def test_an_interpreter_that_others_can_change_is_a_script_that_others_can_change(tmp_path: Path) -> None:
-    reachable(tmp_path)
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "python").symlink_to("/bin/sh")
     path = tmp_path / "s"
@@ -291,7 +296,6 @@ def test_whoever_owns_the_sites_directory_cannot_send_root_elsewhere(shop: Shop,
 def test_root_uses_no_site_on_whose_way_others_can_swap_a_directory(
     tmp_path: Path, uid: int, gid: int, mode: int, remedy: str
 ) -> None:
-    reachable(tmp_path)
     above = tmp_path / "srv"
     above.mkdir()
     shop = Shop(above)
@@ -373,7 +377,6 @@ def _alone(base: Path, settings: SiteSettings) -> str:
 @pytest.mark.parametrize("umask", [0o022, 0o002])
 def test_a_site_of_the_deploying_users_own_works_as_ever(tmp_path: Path, umask: int, named: dict[str, str]) -> None:
     """With `umask 002` too, where the group is the user's own."""
-    reachable(tmp_path)
     who = pwd.getpwnam("daemon")
     home = tmp_path / "home"
     home.mkdir()
@@ -384,7 +387,6 @@ def test_a_site_of_the_deploying_users_own_works_as_ever(tmp_path: Path, umask: 
 
 
 def test_a_group_that_others_are_in_can_rewrite_nothing_that_is_run(tmp_path: Path) -> None:
-    reachable(tmp_path)
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, NOBODY.pw_uid, NOBODY.pw_gid)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 NOBODY = pwd.getpwnam("nobody")
 
 
-def reachable(path: Path) -> Path:
-    """Let other users reach a temporary directory, and return it."""
-    for place in (path, *path.parents):
-        if str(place).startswith("/tmp/"):
-            place.chmod(0o755)
-    return path
+@contextlib.contextmanager
+def common_directory() -> Iterator[Path]:
+    """A temporary directory that every user can reach: pytest's own are private again whenever another run starts."""
+    with tempfile.TemporaryDirectory(prefix="deploykit-") as made:
+        path = Path(made).resolve()
+        path.chmod(0o755)
+        yield path
 
 
 def as_nobody(command: str) -> None:

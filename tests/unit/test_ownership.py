@@ -14,7 +14,7 @@ import pytest
 
 from deploykit.ownership import OthersCanChange, check_owned, is_private_group
 from tests.support.needs import missing, needs_root
-from tests.support.strangers import NOBODY, reachable
+from tests.support.strangers import NOBODY
 
 pytestmark = needs_root("to make files of other users")
 
@@ -26,7 +26,6 @@ DAEMON = pwd.getpwnam("daemon")
 @pytest.fixture
 def way(tmp_path: Path) -> Path:
     """`top/mid/file`, all root's."""
-    reachable(tmp_path)
     (tmp_path / "top" / "mid").mkdir(parents=True)
     (tmp_path / "top" / "mid" / "file").write_text("x")
     return tmp_path / "top"
