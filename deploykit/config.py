@@ -36,6 +36,7 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
+from deploykit.ownership import OthersCanChange, require_owned
 from deploykit.settings import BusSettings, Settings, SiteSettings
 from deploykit.settingscheck import mistakes, site_mistakes
 from deploykit.topics import with_preset
@@ -54,15 +55,21 @@ def load_settings(path: Path | None = None, *, environ: Mapping[str, str] | None
     """
     environ = os.environ if environ is None else environ
     path = path or Path(environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH)
+    raw, mode = _read(path, "give another file with --config, or create it")
+    return parse_settings(raw, where=str(path), mode=mode, environ=environ)
+
+
+def _read(path: Path, remedy: str) -> tuple[bytes, int]:
+    """Return what a settings file holds, and its mode. Root reads none that others can change: they would be root."""
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            raw = file.read()
+            if os.geteuid() == 0:
+                require_owned(str(path), file.fileno(), frozenset({0}))
+            return file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+    except OthersCanChange as found:
+        raise SettingsError(f"settings {path} are not read as root: {found.why}", found.remedy) from None
     except OSError as error:
-        raise SettingsError(
-            f"cannot read settings {path}: {error.strerror}", "give another file with --config, or create it"
-        ) from error
-    return parse_settings(raw, where=str(path), mode=stat.S_IMODE(mode), environ=environ)
+        raise SettingsError(f"cannot read settings {path}: {error.strerror}", remedy) from error
 
 
 def parse_settings(
@@ -128,9 +135,7 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
     """
     if path is not None:
         try:
-            data = tomllib.loads(path.read_bytes().decode())
-        except OSError as error:
-            raise SettingsError(f"cannot read settings {path}: {error.strerror}", "give another file") from error
+            data = tomllib.loads(_read(path, "give another file")[0].decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path} is not TOML: {error}", "correct the line it names") from error
         if "sites" not in data and "node" not in data:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import stat
 import subprocess
 import sys
@@ -349,10 +350,14 @@ def _make_directory(path: Path) -> None:
         return
     _make_directory(path.parent)
     path.mkdir()
-    above = path.parent.stat()
-    if os.geteuid() == 0:
-        os.chown(path, above.st_uid, above.st_gid)
-    path.chmod(stat.S_IMODE(above.st_mode) | 0o700)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)  # its owner may swap it for a link
+    try:
+        above = path.parent.stat()
+        if os.geteuid() == 0:
+            os.fchown(fd, above.st_uid, above.st_gid)
+        os.fchmod(fd, stat.S_IMODE(above.st_mode) | 0o700)
+    finally:
+        os.close(fd)
 
 
 def _unreachable(script: Path) -> str:
@@ -378,9 +383,10 @@ def _read(script: Path) -> str | None:
 
 
 def _write(script: Path, text: str) -> None:
-    temporary = script.with_name(f".{script.name}.{os.getpid()}")
+    # A name nobody can guess, never one that is there: whoever owns the directory could lay a link for root.
+    temporary = script.with_name(f".{script.name}.{secrets.token_hex(8)}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), 0o755)

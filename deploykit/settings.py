@@ -9,12 +9,15 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
 
 import attrs
 
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.topics import TopicMap
+
+#: As a site's `run_as`: the scripts run as its `owner`.
+AS_OWNER: Final = "owner"
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_TIMES: Mapping[str, float] = MappingProxyType({})
@@ -223,7 +226,8 @@ class SiteSettings:
             `stop` and leave the decision to a person.
         output_limit: bytes of a script's output that are kept: half from its start, half from its end.
         environment: further variables for the scripts. Never printed or recorded.
-        run_as: `user` or `user:group` the scripts run as; needs root.
+        run_as: `user` or `user:group` the scripts run as, or `owner`: who `owner` names; needs root. A script runs only
+            if nobody but that user and root can change it or a directory on the way to it.
         health_url: fetched after post-deploy until it answers with 2xx; else the old release comes back.
         health_timeout: for all attempts together.
         drift: when files of the live release were edited by hand: `warn`, `refuse` to deploy over it, or `ignore`.

@@ -13,7 +13,7 @@ import attrs
 
 from deploykit.errors import DeploykitError, SettingsError
 from deploykit.names import SiteName
-from deploykit.settings import Settings, SiteSettings, TrustSettings
+from deploykit.settings import AS_OWNER, Settings, SiteSettings, TrustSettings
 from deploykit.topics import TopicMap
 
 _VERSIONS: Final = ("1.2", "1.1", "1.0")
@@ -52,6 +52,31 @@ def _sites(settings: Settings, repositories: Collection[str]) -> Iterator[str]:
         yield from (f"sites.{name}.release.{mistake}" for mistake in site_mistakes(site.release))
 
 
+def warnings(settings: Settings, user: str = "") -> list[str]:
+    """List what is right by itself and will be refused in use, as far as the settings show it.
+
+    Args:
+        user: who deploykit runs as, where that is known.
+    """
+    return [
+        f"sites.{name}.release.{warning}"
+        for name, site in settings.sites.items()
+        for warning in _site_warnings(site.release, user)
+    ]
+
+
+def _site_warnings(settings: SiteSettings, user: str) -> Iterator[str]:
+    """Find scripts of the tree that run as one user and belong to another, who could rewrite them: none would run."""
+    owner, who = settings.owner.partition(":")[0], settings.run_as.partition(":")[0] or user
+    if owner in ("", "root", "0", who) or settings.run_as == AS_OWNER:
+        return
+    if settings.scripts and not settings.scripts.startswith("/"):
+        yield (
+            f"run_as: releases with scripts are refused: {who or 'who deploykit runs as'} would run what {owner} "
+            f'(owner) can rewrite (set run_as = "{AS_OWNER}"; or scripts = "", or a directory {owner} cannot change)'
+        )
+
+
 def site_mistakes(settings: SiteSettings) -> Iterator[str]:
     """List the mistakes in one site's release settings: scripts there are none of, which would never mean anything."""
     named = {"required": settings.required, "timeouts": settings.timeouts, "at_crash": settings.at_crash}
@@ -70,6 +95,8 @@ def site_mistakes(settings: SiteSettings) -> Iterator[str]:
     for name, value in settings.environment.items():
         if not name or "=" in name or "\0" in name + value:
             yield f"environment: {name!a} cannot be a variable"
+    if settings.run_as == AS_OWNER and not settings.owner:
+        yield f'run_as: "{AS_OWNER}" needs an owner (a user of that name is meant by its number)'
     if settings.umask is not None and not 0 <= settings.umask <= 0o777:
         yield f"umask: expected 0 to 0o777, not {settings.umask:#o}"
 
@@ -148,4 +175,4 @@ def _least(settings: Settings) -> Iterator[str]:
     yield from (f"{path}: expected at least {limit}, not {value:g}" for path, value, limit in least if value < limit)
 
 
-__all__ = ["mistakes", "site_mistakes"]
+__all__ = ["mistakes", "site_mistakes", "warnings"]

@@ -37,6 +37,7 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.names import ObjectId, RefName, path_component
+from deploykit.ownership import OthersCanChange, check_owned
 from deploykit.trees import (
     CannotPatch,
     Differences,
@@ -364,9 +365,27 @@ class Checkouts:
         told = {"format": _FORMAT, "fingerprint": self._options.fingerprint, "directories": directories}
         write_durably(self._ours / "state.json", json.dumps(told).encode() + b"\n", durable=self.settings.durable)
 
+    def _check_place(self) -> None:
+        """Refuse root a directory that others can swap: it would write and remove where their symlinks lead.
+
+        Raises:
+            PreflightRefused: they can.
+            OSError: it cannot be looked at.
+        """
+        if os.geteuid() != 0:
+            return
+        there = next(p for p in (self._ours, *self._ours.parents) if p.exists())
+        try:
+            check_owned(there, frozenset({0}), sticky=there != self._ours)
+        except OthersCanChange as found:
+            raise PreflightRefused(
+                f"{self.rule.root} is not safe: others can change {found.place}: {found.why}", found.remedy
+            ) from None
+
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         try:
+            self._check_place()
             self._ours.mkdir(parents=True, exist_ok=True)
             fd = os.open(self._ours / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:

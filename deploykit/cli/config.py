@@ -9,6 +9,7 @@ import attrs
 import click
 
 from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.settingscheck import warnings
 
 
 @click.group()
@@ -24,13 +25,15 @@ def config() -> None:
 @config.command()
 @config_option
 def check(config: Path | None) -> None:
-    """Read the settings and name every mistake. Ends with 2 when there is one.
+    """Read the settings and name every mistake. Ends with 2 when there is one, with 0 after mere warnings.
 
     \b
     Example:
       deploykit config check -c deploykit.toml
     """
     settings = load(config)
+    for warning in warnings(settings):
+        click.echo(f"warning: {warning}", err=True)
     click.echo(
         f"ok: node {settings.node}, repositories: {len(settings.repositories)}, sites: {len(settings.sites)}, "
         f"broker {_shown(settings.broker.address)}"

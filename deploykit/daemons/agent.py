@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +20,10 @@ from deploykit.errors import DeploykitError, IdStoreError, KeyFileError, LoginRe
 from deploykit.ids import IdStore
 from deploykit.keys import load_signing_key, load_trusted
 from deploykit.messages import utc_now
+from deploykit.ownership import user_name
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
+from deploykit.settingscheck import warnings
 from deploykit.wire.allowed_signers import AllowedSigners
 
 _log = logging.getLogger(__name__)
@@ -131,6 +134,8 @@ class Agent:
         self.settings = settings
         self._stop = threading.Event()
         self._recovered = threading.Event()
+        for warning in warnings(settings, user_name(os.geteuid())):
+            _log.warning("settings: %s", warning)
         key = load_signing_key(settings.signing_key) if settings.signing_key else None
         outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)

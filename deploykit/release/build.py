@@ -224,7 +224,7 @@ def settle_release(site: Site, name: str) -> None:
         settle(site.manifest(name), site.release_path(name), next_tick()).save(
             site.settled_file(name), durable=site.settings.durable
         )
-    except (OSError, DeploykitError) as error:
+    except (OSError, DeploykitError, RecursionError) as error:  # too deep: scripts may make what they like
         _log.warning("could not note the state of %s after its scripts: %s", name, error)
 
 

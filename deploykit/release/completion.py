@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from deploykit.release.ondisk import emptied, newest_whole
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
+from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState, save_steps
 from deploykit.release.values import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
@@ -58,7 +60,7 @@ class Completion:
             StepFailed: one of them failed.
         """
         site, name, ground = self._site, running.operation.release, running.ground
-        operation = running.operation
+        operation, release = running.operation, site.release_path(name)
         known = manifest if manifest is not None else site.manifest(name)
 
         def link() -> None:
@@ -68,6 +70,8 @@ class Completion:
         def finalize() -> None:
             tag = tag_of(operation.ref, operation.commit)
             build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
+            for script in filter(None, map(ground.scripts.get, AFTER_SWITCH)):  # not only when it is too late
+                os.close(open_checked(release / script, ground.trusted, release))
             build.barrier(site, fd)
 
         for step in rest:

@@ -1,4 +1,4 @@
-"""Who a script runs as, and whose files we trust: looked up once, before anything is touched."""
+"""Who a script runs as, and who may therefore change it: looked up once, before anything is touched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pwd
 import attrs
 
 from deploykit.errors import PreflightRefused
-from deploykit.settings import SiteSettings
+from deploykit.settings import AS_OWNER, SiteSettings
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -52,9 +52,15 @@ def identity_of(settings: SiteSettings) -> Identity | None:
     """
     if not settings.run_as:
         return None
-    identity = parse_identity(settings.run_as, "run_as")
-    if os.geteuid() != 0 and identity.uid != os.geteuid():
-        raise PreflightRefused(f"scripts shall run as {settings.run_as!r}, and only root can do that", "run as root")
+    if settings.run_as != AS_OWNER:
+        identity = parse_identity(settings.run_as, "run_as")
+    elif settings.owner:
+        identity = parse_identity(settings.owner, "owner")
+    else:
+        raise PreflightRefused('run_as = "owner" and there is no owner', "set owner, or leave run_as out")
+    if os.geteuid() != 0 and (identity.uid, identity.gid) != (os.geteuid(), os.getegid()):
+        who = settings.owner if settings.run_as == AS_OWNER else settings.run_as
+        raise PreflightRefused(f"scripts shall run as {who!r}, and only root can do that", "run as root")
     return identity
 
 
@@ -72,10 +78,6 @@ def owner_of(settings: SiteSettings) -> tuple[int, int] | None:
     return identity.uid, identity.gid
 
 
-def trusted_owners(settings: SiteSettings) -> frozenset[int]:
-    """Whose directories and scripts are not somebody else's: root's, our own, those named in the settings."""
-    trusted = {0, os.geteuid()}
-    for text, setting in ((settings.run_as, "run_as"), (settings.owner, "owner")):
-        if text:
-            trusted.add(parse_identity(text, setting).uid)
-    return frozenset(trusted)
+def trusted_users(identity: Identity | None) -> frozenset[int]:
+    """Who may change a script and the way to it: root, and who it runs as. Nobody else, the site's owner included."""
+    return frozenset({0, os.geteuid() if identity is None else identity.uid})

@@ -6,7 +6,8 @@ import fnmatch
 import hashlib
 import os
 import posixpath
-from collections.abc import Iterable
+import stat
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +15,13 @@ import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
 from deploykit.names import ObjectId, parse_object_id
-from deploykit.release.identity import Identity, identity_of, owner_of, trusted_owners
+from deploykit.ownership import is_private_group, user_name
+from deploykit.release.identity import Identity, identity_of, owner_of, trusted_users
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.release.values import SCRIPTS, Release
-from deploykit.settings import SiteSettings
+from deploykit.settings import AS_OWNER, SiteSettings
 from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
 from deploykit.trees.history import is_ancestor
@@ -94,17 +96,21 @@ def ground_of(settings: SiteSettings) -> Ground:
         PreflightRefused: a user is unknown, or we may not become it.
     """
     rules = rules_of(settings)
-    owner = owner_of(settings)
-    umask = settings.umask if settings.umask is not None else process_umask()
+    owner, identity = owner_of(settings), identity_of(settings)
+    umask = _umask_of(settings)
     lasting = attrs.evolve(rules, max_entries=0, max_bytes=0, max_depth=0, max_file_bytes=0)
     text = repr((lasting, owner, umask, tuple(sorted(settings.shared)), settings.state_files))
     return Ground(
         rules=rules,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
-        identity=identity_of(settings),
+        identity=identity,
         owner=owner,
-        trusted=trusted_owners(settings),
+        trusted=trusted_users(identity),
     )
+
+
+def _umask_of(settings: SiteSettings) -> int:
+    return settings.umask if settings.umask is not None else process_umask()
 
 
 def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances) -> ResolvedTree:
@@ -234,10 +240,11 @@ def scripts_on_disk(
             return _chosen((), settings, steps)  # a file of the tree that only has the name
         raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
     chosen = _chosen(names, settings, steps)
+    trusted = trusted_users(identity_of(settings))
     for step, name in chosen.items():
         path = directory / name
         try:
-            os.close(open_checked(path, trusted_owners(settings)))
+            os.close(open_checked(path, trusted, below))
         except DeploykitError as error:
             raise PreflightRefused(error.problem, error.remedy) from error
         chosen[step] = str(path.relative_to(below)) if below is not None else str(path)
@@ -261,6 +268,27 @@ def _chosen(names: Iterable[str], settings: SiteSettings, steps: tuple[str, ...]
             f"the required script {', '.join(missing)} is not in {where}", "add it, or take it from the site's required"
         )
     return chosen
+
+
+def check_safe_to_run(scripts: Collection[str], settings: SiteSettings, ground: Ground) -> None:
+    """Refuse scripts of a tree that others than the user they run as could change once it is written.
+
+    Raises:
+        PreflightRefused: its owner could, or by the umask everybody or a group.
+    """
+    if not scripts or settings.scripts.startswith("/"):
+        return
+    who = user_name(max(ground.trusted))
+    what = f"the scripts in {settings.scripts} would run as {who}"
+    if ground.owner is not None and ground.owner[0] not in ground.trusted:
+        raise PreflightRefused(
+            f"{what}, and {user_name(ground.owner[0])}, whom the release belongs to, could rewrite them",
+            f'set run_as = "{AS_OWNER}", or keep the scripts in a directory that only {who} can change '
+            '(scripts = "/etc/deploykit/scripts", say)',
+        )
+    umask, gid = _umask_of(settings), ground.owner[1] if ground.owner is not None else os.getegid()
+    if not umask & stat.S_IWOTH or not (umask & stat.S_IWGRP or is_private_group(gid, ground.trusted)):
+        raise PreflightRefused(f"{what}, and others could rewrite them by umask {umask:03o}", "set umask = 0o022")
 
 
 def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRules) -> None:
@@ -370,6 +398,7 @@ def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> t
     """
     ground = ground_of(site.settings)
     scripts = scripts_in_tree(source, tree, site.settings, ground.rules)
+    check_safe_to_run(scripts, site.settings, ground)
     check_shared(source, tree, site, ground.rules)
     live, manifest, warning = site.resolved_name(), None, ""
     try:

@@ -71,6 +71,7 @@ def preview(
     Raises:
         DeploykitError: what it would be refused for.
     """
+    site.check_place()
     check_link(site.current_link)
     state = site.state()
     live = site.resolved_name()

@@ -1,10 +1,11 @@
 """Run one deploy script: by argv, in its own process group, with a clean environment, a time-out and a capped output.
 
 Rules: no shell. The environment is an allow-list, so neither `LD_PRELOAD` nor `GIT_DIR` of whoever started us reaches
-a script. The file is opened without following a symlink, and owner and mode are checked on that descriptor; nobody
-untrusted may own or write a directory on the way to it, so nobody can swap it; that it is still the same file is
-checked once more when it runs. When the script ends or its time is up, what it left in its process group is killed:
-a grandchild that holds on to stdout costs no time. A service that shall stay must leave the group (setsid, systemd).
+a script. Only what nobody but root and the user it runs as can change is run: owner and mode of the file, of every
+directory on the way to it and of the interpreter it names are checked on open descriptors (see `deploykit.ownership`).
+That it is still the same file is checked once more when it runs. When the script ends or its time is up, what it left
+in its process group is killed: a grandchild that holds on to stdout costs no time. A service that shall stay must leave
+the group (setsid, systemd).
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from typing import Final
 import attrs
 
 from deploykit.errors import ScriptFailed
+from deploykit.ownership import OthersCanChange, check_owned, open_owned, require_owned, user_name
 from deploykit.release.identity import Identity
 from deploykit.release.values import StepRecord
+from deploykit.settings import AS_OWNER
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ _INHERITED: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ")
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@:+/-]{1,64}\Z")
 _GRACE: Final = 5.0
 _CHUNK: Final = 65536
+#: As much as the kernel reads of a script to find its interpreter.
+_FIRST_LINE: Final = 256
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -55,7 +60,7 @@ class Script:
         timeout: seconds.
         output_limit: bytes of output kept.
         identity: who it runs as; None: as ourselves.
-        trusted: the uids that may own it and the directories above it.
+        trusted: the uids that may own it and the directories above it: root, and who it runs as.
         umask: the script's; None leaves ours.
     """
 
@@ -103,7 +108,7 @@ def run_script(
         ScriptFailed: it could not be started: not a file, not executable, not trusted, no interpreter.
     """
     started = time.monotonic()
-    fd = open_checked(script.path, script.trusted)
+    fd = open_checked(script.path, script.trusted, script.directory)
     try:
         process = _start(script)
         try:
@@ -136,45 +141,77 @@ def run_script(
     )
 
 
-def open_checked(path: Path, trusted: frozenset[int]) -> int:
+def open_checked(path: Path, trusted: frozenset[int], directory: Path | None = None) -> int:
     """Open a script and check on the descriptor that it may be run.
+
+    Args:
+        trusted: who may change it: root, and the user it runs as.
+        directory: where it will run, if that is known: its interpreter may be named relative to it.
 
     Raises:
         ScriptFailed: with what to correct.
     """
-    for directory in path.parents:
-        try:
-            seen = directory.stat()
-        except OSError as error:
-            raise ScriptFailed(f"cannot run {path}: {error.strerror}", "look at the directories above it") from error
-        if seen.st_uid not in trusted or (seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX):
-            raise ScriptFailed(
-                f"{path} is not run: others than root and the deploying user can change {directory}",
-                "correct that directory's owner or mode",
-            )
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        parent = open_owned(path.parent, trusted)
+        try:
+            fd = os.open(path.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        finally:
+            os.close(parent)
+    except OthersCanChange as found:
+        raise _not_safe(path, found, trusted) from None
     except OSError as error:
         why = "it is a symlink" if path.is_symlink() else error.strerror
         raise ScriptFailed(f"cannot run {path}: {why}", "a readable, executable file must be there") from error
-    seen = os.fstat(fd)
-    problem = ""
-    if not stat.S_ISREG(seen.st_mode):
-        problem = "it is not a file"
-    elif not seen.st_mode & 0o111:
-        problem = "it is not executable (git update-index --chmod=+x, or chmod +x)"
-    elif seen.st_uid not in trusted:
-        problem = f"it belongs to uid {seen.st_uid}"
-    elif seen.st_mode & stat.S_IWOTH:
-        problem = "everybody can write it"
-    if problem:
+    try:
+        _check_script(path, fd, trusted, directory)
+    except BaseException:
         os.close(fd)
-        raise ScriptFailed(f"cannot run {path}: {problem}", "correct the file")
+        raise
     return fd
 
 
+def _check_script(path: Path, fd: int, trusted: frozenset[int], directory: Path | None) -> None:
+    seen = os.fstat(fd)
+    if not stat.S_ISREG(seen.st_mode):
+        raise ScriptFailed(f"cannot run {path}: it is not a file", "correct the file")
+    if not seen.st_mode & 0o111:
+        why = "it is not executable (git update-index --chmod=+x, or chmod +x)"
+        raise ScriptFailed(f"cannot run {path}: {why}", "correct the file")
+    try:
+        require_owned(str(path), fd, trusted)
+        interpreter = _interpreter(fd)
+        if interpreter and (interpreter.startswith("/") or directory is not None):
+            _check_interpreter((directory or Path("/")) / interpreter, trusted)
+    except OthersCanChange as found:
+        raise _not_safe(path, found, trusted) from None
+
+
+def _interpreter(fd: int) -> str:
+    """Return what the first line names (`#!...`), or an empty string."""
+    line = os.pread(fd, _FIRST_LINE, 0).partition(b"\n")[0]
+    words = line[2:].split(None, 1) if line.startswith(b"#!") else []
+    return os.fsdecode(words[0]) if words else ""
+
+
+def _check_interpreter(interpreter: Path, trusted: frozenset[int]) -> None:
+    """Check an interpreter as a script. Those on the scripts' PATH are this machine's, as all programs there are."""
+    if str(interpreter.parent) in PATH.split(":"):
+        return
+    with contextlib.suppress(OSError):  # it is not there: starting the script says so
+        check_owned(interpreter, trusted)
+
+
+def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int]) -> ScriptFailed:
+    who = user_name(max(trusted))
+    remedy = found.remedy
+    if found.uid is not None:
+        name = user_name(found.uid)
+        remedy = f'let scripts run as that user (run_as = "{AS_OWNER}", or run_as = "{name}"), or {found.remedy}'
+    return ScriptFailed(f"{path} is not run as {who}: others can change {found.place}: {found.why}", remedy)
+
+
 def _start(script: Script) -> subprocess.Popen[bytes]:
-    who = script.identity
+    who = script.identity if os.geteuid() == 0 else None  # without root it is who we are, and nothing can be set
     try:
         return subprocess.Popen(
             [str(script.path), *script.arguments],

@@ -23,7 +23,7 @@ from typing import Final
 
 from deploykit.errors import LockBusy, PreflightRefused
 from deploykit.names import path_component
-from deploykit.release.identity import trusted_owners
+from deploykit.ownership import OthersCanChange, check_owned, user_name
 from deploykit.release.state import SiteState, load_state, load_steps, save_state
 from deploykit.release.values import Operation, Release, StepRecord
 from deploykit.settings import SiteSettings
@@ -173,10 +173,11 @@ class Site:
             PreflightRefused: something is in the way, foreign, or cannot be made; nothing else was touched.
         """
         try:
+            self.check_place()
             check_link(self.current_link)
-            self.path.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
             for directory, mode in (
-                (self.releases_dir, 0o777),
+                (self.releases_dir, 0o755),
                 (self.shared_dir, 0o777),
                 (self.private, 0o750),
                 (self.private / "history", 0o750),
@@ -197,22 +198,46 @@ class Site:
                 f"cannot set up {self.path}: {error.strerror} ({error.filename})",
                 "make the directory writable for the user deploykit runs as",
             ) from error
-        self._check_owners()
 
-    def _check_owners(self) -> None:
-        trusted = trusted_owners(self.settings)
+    def check_place(self) -> None:
+        """Refuse a site whose directories others can change: they could swap one under us, and the journal, the state
+        and `current` with it. What is not there yet is no obstacle.
+
+        As root, nobody but root may be able to, the site's `owner` included: root would write and remove wherever the
+        owner's symlinks lead.
+
+        Raises:
+            PreflightRefused: it cannot be safe; the remedy names the directory.
+        """
+        try:
+            if self.path.exists():
+                self._check_directories()
+            elif os.geteuid() == 0:
+                above = next(p for p in self.path.parents if p.exists())
+                check_owned(above, frozenset({0}), sticky=True)  # what is made there is ours
+        except OthersCanChange as found:
+            raise PreflightRefused(
+                f"the site at {self.path} is not safe: others can change {found.place}: {found.why}", found.remedy
+            ) from None
+        except OSError as error:
+            raise PreflightRefused(
+                f"cannot look at {self.path}: {error.strerror}", "let the user deploykit runs as reach it"
+            ) from error
+
+    def _check_directories(self) -> None:
         device = self.path.stat().st_dev
         for directory in (self.path, self.releases_dir, self.private, self.building):
-            seen = directory.lstat() if directory != self.path else directory.stat()
+            try:
+                seen = directory.stat() if directory == self.path else directory.lstat()
+            except FileNotFoundError:
+                continue
             if not stat.S_ISDIR(seen.st_mode):
-                raise PreflightRefused(f"{directory} is a symlink", "a real directory must be there")
-            if seen.st_uid not in trusted:
-                raise PreflightRefused(
-                    f"{directory} belongs to uid {seen.st_uid}, who could swap it under us",
-                    "chown it to the user deploykit runs as, or name that user in owner or run_as",
-                )
-            if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
-                raise PreflightRefused(f"{directory} is writable for everybody", f"chmod o-w {directory}")
+                what = "a symlink" if stat.S_ISLNK(seen.st_mode) else "no directory"
+                raise PreflightRefused(f"{directory} is {what}", "move it away: a real directory must be there")
+            if os.geteuid() == 0:
+                check_owned(directory, frozenset({0}))
+            else:
+                _check_ours(directory, seen)
             if seen.st_dev != device:
                 raise PreflightRefused(
                     f"{directory} is on another file system than {self.path}", "a release is put in place by a rename"
@@ -227,8 +252,9 @@ class Site:
 
         Raises:
             LockBusy: another one still runs.
-            PreflightRefused: the lock file cannot be opened.
+            PreflightRefused: the lock file cannot be opened, or others could swap it (see `check_place`).
         """
+        self.check_place()
         wait = self.settings.lock_wait if wait is None else wait
         try:
             fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
@@ -252,6 +278,15 @@ class Site:
             yield
         finally:
             os.close(fd)  # and with it the lock
+
+
+def _check_ours(directory: Path, seen: os.stat_result) -> None:
+    """Refuse a directory of somebody else, and one that everybody can write. Groups are the user's own business."""
+    if seen.st_uid not in (0, os.geteuid()):
+        why = f"it belongs to uid {seen.st_uid} ({user_name(seen.st_uid)})"
+        raise OthersCanChange(str(directory), why, f"chown {user_name(os.geteuid())} {directory}")
+    if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
+        raise OthersCanChange(str(directory), "everybody can write it", f"chmod o-w {directory}")
 
 
 def _try_lock(fd: int) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,9 @@ from deploykit.trees.durable import write_all
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+#: Directories that are open at a time while a tree is removed.
+_DEEP: Final = 64
 
 Owner = tuple[int, int]
 
@@ -88,9 +92,17 @@ def put_file(
 def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -> os.stat_result:
     """Create a symlink and return its `lstat`."""
     os.symlink(os.fsdecode(target), name, dir_fd=dir_fd)
-    if owner is not None:
-        os.chown(name, *owner, dir_fd=dir_fd, follow_symlinks=False)
-    return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    if owner is None:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    # The directory is the owner's already, who may have put another file under the name meanwhile: that is not given.
+    fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISLNK(os.fstat(fd).st_mode):
+            raise OSError(errno.EEXIST, "it was swapped while it was made", name)
+        os.chown(f"/proc/self/fd/{fd}", *owner)  # the link itself: an O_PATH descriptor has no fchown
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 def read_file(name: str, dir_fd: int) -> bytes:
@@ -109,7 +121,17 @@ def read_file(name: str, dir_fd: int) -> bytes:
 
 
 def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory and all below it, never through a symlink; what is not there is fine."""
+    """Remove a directory and all below it, never through a symlink; what is not there is fine.
+
+    However deep it is: whoever may write there must not be able to make it more than we can remove. What lies deeper
+    than `_DEEP` is moved up beside `name` first, under a name of ours, and removed from there.
+    """
+    waiting = [name]
+    while waiting:
+        _remove(waiting.pop(), dir_fd, dir_fd, waiting, _DEEP)
+
+
+def _remove(name: str, dir_fd: int, top: int, waiting: list[str], depth: int) -> None:
     try:
         fd = open_directory(name, dir_fd)
     except FileNotFoundError:
@@ -123,10 +145,14 @@ def remove_tree(name: str, dir_fd: int) -> None:
         with os.scandir(fd) as found:
             entries = [(e.name, e.is_dir(follow_symlinks=False)) for e in found]
         for child, is_dir in entries:
-            if is_dir:
-                remove_tree(child, fd)
-            else:
+            if not is_dir:
                 os.unlink(child, dir_fd=fd)
+            elif depth:
+                _remove(child, fd, top, waiting, depth - 1)
+            else:
+                moved = f".deploykit-{secrets.token_hex(8)}"
+                os.rename(child, moved, src_dir_fd=fd, dst_dir_fd=top)
+                waiting.append(moved)
     finally:
         os.close(fd)
     os.rmdir(name, dir_fd=dir_fd)

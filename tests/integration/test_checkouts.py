@@ -14,12 +14,14 @@ import attrs
 import pytest
 
 from deploykit.checkouts import CheckoutResult, Checkouts
+from deploykit.errors import PreflightRefused
 from deploykit.mirror import Mirror
 from deploykit.settings import CheckoutSettings
 from tests.support.disks import caseless_disk, small_disk
 from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
+from tests.support.strangers import NOBODY, as_nobody, common_directory
 
 
 class Scene:
@@ -388,6 +390,27 @@ def test_a_full_disk_keeps_each_directory_as_it_was_and_is_named(options: str, t
         subprocess.run(["mount", "-o", "remount,size=16m,nr_inodes=1000", str(disk)], check=True)
         assert scene.update().failed == {}
         scene.expect(where / "main", "main")
+
+
+@needs_root("to make files of another user")
+@pytest.mark.parametrize("place", ["root", "root/.deploykit"])
+def test_whoever_owns_the_directory_they_are_in_cannot_send_root_elsewhere(place: str) -> None:
+    with common_directory() as base:
+        _swap_and_update(base, place)
+
+
+def _swap_and_update(base: Path, place: str) -> None:
+    scene = Scene(base, "branch", branch="main", owner="nobody")
+    scene.repo.commit({"a": b"1"})
+    scene.update()
+    os.chown(base / place, NOBODY.pw_uid, -1)
+    (base / "victim").mkdir()
+    swapped = ".deploykit" if place == "root" else "branch-site"
+    as_nobody(f"cd {base / place} && mv {swapped} away && ln -s {base}/victim {swapped}")
+    scene.repo.commit({"a": b"2"})
+    with pytest.raises(PreflightRefused, match=r"belongs to uid .* \(chown root "):
+        scene.update()
+    assert not list((base / "victim").iterdir())
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,16 @@ def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...],
     assert "canary" not in refused.stdout + refused.stderr
 
 
+def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_content(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    site = '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { owner = "nobody:nogroup" }\n'
+    file.write_text(f'[repositories.shop]\nurl = "https://git.example.org/shop.git"\n{site}')
+    checked = run("config", "check", "-c", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith("ok: ")
+    assert checked.stderr.startswith("warning: sites.shop.release.run_as: releases with scripts are refused: ")
+
+
 def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:
     done = run("status", "-c", str(settings_file(node)))
     assert done.returncode == 0, done.stderr

@@ -180,15 +180,19 @@ def test_a_symlink_in_place_of_a_directory_of_ours_is_refused(tmp_path: Path, na
 
 
 @needs_root("to make files of another user")
-def test_a_site_that_belongs_to_somebody_else_is_refused_unless_named(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
+@pytest.mark.parametrize("settings", [SiteSettings(), SiteSettings(owner="nobody"), SiteSettings(run_as="nobody")])
+def test_a_site_that_belongs_to_somebody_else_is_refused_to_root(tmp_path: Path, settings: SiteSettings) -> None:
+    """Also where the settings name who that is: root would write and remove where their symlinks lead."""
+    shop = Shop(tmp_path, settings)
     shop.path.mkdir()
     nobody = pwd.getpwnam("nobody").pw_uid
     os.chown(shop.path, nobody, -1)
     result = shop.put({"a": b"1"})
     assert result.outcome == "refused"
-    assert f"belongs to uid {nobody}, who could swap it under us" in result.detail
-    shop.settings = SiteSettings(owner="nobody")
+    assert f"others can change {shop.path}: it belongs to uid {nobody} (nobody) (chown root {shop.path})" in (
+        result.detail
+    )
+    os.chown(shop.path, 0, -1)
     assert shop.put({"a": b"2"}).outcome == "success"
 
 
@@ -197,7 +201,7 @@ def test_a_directory_of_ours_that_everybody_can_write_is_refused(tmp_path: Path)
     shop.put({"a": b"1"})
     (shop.path / "releases").chmod(0o777)
     result = shop.put({"a": b"2"})
-    assert "is writable for everybody" in result.detail
+    assert f"releases: everybody can write it (chmod o-w {shop.path}/releases)" in result.detail
     assert shop.read("a") == "1"
 
 

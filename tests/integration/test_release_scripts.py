@@ -286,8 +286,8 @@ def test_threat_35_a_script_swapped_between_check_and_start_is_not_let_run(
     evil = _script(tmp_path / "evil", f"#!/bin/sh\nsleep 4206\ntouch {tmp_path}/pwned\n")
     checked = open_checked
 
-    def swap(where: Path, trusted: frozenset[int]) -> int:
-        fd = checked(where, trusted)
+    def swap(where: Path, trusted: frozenset[int], directory: Path) -> int:
+        fd = checked(where, trusted, directory)
         evil.replace(where)
         return fd
 

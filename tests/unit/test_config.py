@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from deploykit.config import load_settings, parse_settings
+from deploykit.config import load_settings, load_site_settings, parse_settings
 from deploykit.errors import SettingsError
+from deploykit.settingscheck import warnings
+from tests.support.needs import needs_root
 
 GOOD = b"""
 node = "web1"
@@ -229,6 +233,35 @@ def test_a_missing_file_names_it_and_the_way_out(tmp_path: Path) -> None:
         load_settings(tmp_path / "none.toml")
 
 
+@needs_root("to be the one whose settings count for more")
+@pytest.mark.parametrize("alone", [False, True])
+def test_root_reads_no_settings_that_others_can_change(tmp_path: Path, alone: bool) -> None:
+    """They say what runs as whom."""
+    file = tmp_path / "site.toml"
+    file.write_text("keep = 3\n" if alone else GOOD.decode())
+
+    def read() -> object:
+        if alone:
+            return load_site_settings(file, tmp_path)
+        return load_settings(file, environ={"PASS": "x"})
+
+    read()
+    nobody = pwd.getpwnam("nobody")
+    for uid, gid, mode, why, remedy in (
+        (nobody.pw_uid, 0, 0o600, "it belongs to uid", f"chown root {file}"),
+        (0, nobody.pw_gid, 0o660, "the group nogroup can write it", f"chmod g-w {file}"),
+        (0, 0, 0o602, "everybody can write it", f"chmod o-w {file}"),
+    ):
+        os.chown(file, uid, gid)
+        file.chmod(mode)
+        with pytest.raises(SettingsError, match=why) as caught:
+            read()
+        assert caught.value.remedy == remedy
+    os.chown(file, 0, nobody.pw_gid)
+    file.chmod(0o640)
+    read()
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -314,3 +347,38 @@ checkouts = [
 def test_an_unknown_checkout_setting_is_told_with_what_was_meant() -> None:
     (line,) = problems(b'[repositories.a]\nurl = "/a"\ncheckouts = [{ mode = "tags", target = "/x", branches = "y" }]')
     assert line == "settings: repositories.a.checkouts[0].branches: unknown setting (did you mean branch?)"
+
+
+@pytest.mark.parametrize(
+    ("release", "user", "warned"),
+    [
+        ('owner = "www:www"', "", "who deploykit runs as"),
+        ('owner = "www"', "root", "root"),
+        ('owner = "www"\nrun_as = "deploy:www"', "root", "deploy"),
+        ('owner = "www"\nrun_as = "root"', "", "root"),
+        ('owner = "www"', "www", ""),
+        ('owner = "www:www"\nrun_as = "www"', "root", ""),
+        ('owner = "www"\nrun_as = "owner"', "root", ""),
+        ('owner = "root:www"', "root", ""),
+        ('owner = "www"\nscripts = ""', "root", ""),
+        ('owner = "www"\nscripts = "/etc/deploykit/scripts"', "root", ""),
+        ('run_as = "www"', "root", ""),
+    ],
+)
+def test_scripts_that_their_owner_could_rewrite_for_another_user_are_warned_of(
+    release: str, user: str, warned: str
+) -> None:
+    """No mistake: a site without scripts is well so, and so is an agent that runs as the owner."""
+    site = f'[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n[sites.shop.release]\n{release}\n'
+    settings = parse_settings(b'[repositories.shop]\nurl = "https://git.example.org/x"\n' + site.encode())
+    found = warnings(settings, user)
+    assert len(found) == bool(warned)
+    for line in found:
+        assert line.startswith(f"sites.shop.release.run_as: releases with scripts are refused: {warned} would run ")
+        assert 'set run_as = "owner"' in line
+
+
+def test_scripts_that_run_as_an_owner_need_one() -> None:
+    site = b'[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { run_as = "owner" }\n'
+    with pytest.raises(SettingsError, match=r'sites\.shop\.release\.run_as: "owner" needs an owner'):
+        parse_settings(b'[repositories.shop]\nurl = "https://git.example.org/x"\n' + site)

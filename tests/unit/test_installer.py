@@ -306,3 +306,41 @@ def test_an_interpreter_that_the_repositorys_owner_cannot_run_is_told_of(
     monkeypatch.setattr(sys, "executable", str(closed / "python"))
     os.chown(origin / "hooks", 64111, 64111)
     assert "uid 64111 may not enter or run" in installer.install(origin).note
+
+
+def test_a_link_laid_where_root_will_write_a_hook_is_not_followed(
+    origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns a repository's hooks can lay links there for the process number of root's installer."""
+    victim = tmp_path / "passwd"
+    victim.write_text("root's")
+    hooks = origin / "hooks"
+    hooks.mkdir(exist_ok=True)
+    (hooks / f".post-receive.{os.getpid()}").symlink_to(victim)
+    installer.install(origin)
+    assert victim.read_text() == "root's"
+    monkeypatch.setattr("secrets.token_hex", lambda _: "guessed")
+    installer.uninstall(origin)
+    (hooks / ".post-receive.guessed").symlink_to(victim)
+    with pytest.raises((InstallError, OSError)):
+        installer.install(origin)
+    assert victim.read_text() == "root's"
+
+
+def test_a_directory_of_hooks_swapped_for_a_link_gives_nothing_else_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = tmp_path / "etc"
+    victim.mkdir(mode=0o700)
+    made = Path.mkdir
+
+    def swap(path: Path) -> None:
+        made(path)
+        path.rmdir()
+        path.symlink_to(victim)
+
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(Path, "mkdir", swap)
+    with pytest.raises(OSError, match="directory"):
+        installer._make_directory(tmp_path / "post-receive.d")
+    assert victim.stat().st_mode & 0o777 == 0o700

@@ -19,6 +19,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "errors": (1, None),
     "names": (2, None),
     "topics": (2, None),
+    "ownership": (2, None),
     "settings": (3, None),
     "messages": (4, "message"),
     "wire": (5, "message"),
