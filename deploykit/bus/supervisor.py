@@ -2,7 +2,8 @@
 
 Rules:
 
-* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss;
+* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss,
+  and each one's addresses as `dial` has it;
 * after a whole list failed there is a pause, growing with jitter; a broker that takes us and drops us at once counts
   as failed too;
 * on a new connection the subscriptions (see `roster`) come first, then the messages that have no receipt yet, in order.
@@ -14,14 +15,17 @@ import heapq
 import itertools
 import logging
 import random
-import ssl
+import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from deploykit.bus.address import Address, Broker
 from deploykit.bus.backoff import Backoff
+from deploykit.bus.certificates import Certificates
+from deploykit.bus.dial import Dialler
 from deploykit.bus.events import (
     BrokerError,
     Connected,
@@ -34,6 +38,7 @@ from deploykit.bus.events import (
     State,
 )
 from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.login import credentials
 from deploykit.bus.roster import Roster
 from deploykit.bus.waiter import Interrupted, Waiter
 from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
@@ -55,7 +60,7 @@ class Supervisor:
     """Everything that happens on the supervisor thread. `Bus` is its face.
 
     Args:
-        settings, address, context: where to connect, and how.
+        settings, address, certificates: where to connect, and how.
         ledger: the messages on their way.
         counters: where to count.
         tell: takes events.
@@ -65,7 +70,7 @@ class Supervisor:
         self,
         settings: BusSettings,
         address: Address,
-        context: ssl.SSLContext | None,
+        certificates: Certificates | None,
         *,
         ledger: Ledger,
         counters: Counters,
@@ -81,13 +86,13 @@ class Supervisor:
         self.changed = threading.Condition()
         self.address = address
         self._settings = settings
-        self._context = context
         self._ledger = ledger
         self._counters = counters
         self._tell = tell
         self._brokers = list(address.brokers)
         if address.randomize is not False:
             random.shuffle(self._brokers)
+        self._diallers = {broker: Dialler(broker, certificates, self.waiter) for broker in self._brokers}
         self._backoff = Backoff(
             initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
             maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
@@ -202,9 +207,8 @@ class Supervisor:
         for broker in list(self._brokers):
             self._set_state(State.CONNECTING)
             self._tell(Connecting(broker=str(broker)))
-            connection = self._new_connection(broker)
             try:
-                connection = self._open(connection)
+                connection = self._open(broker)
             except ConnectError as error:
                 self._counters.connect_failures += 1
                 self.problem = error
@@ -214,38 +218,47 @@ class Supervisor:
                 continue
             # Next time, begin after the one that may just have died.
             self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
-            return self._serve(connection)
+            lived = self._serve(connection)
+            if lived < _TOO_SHORT:
+                self._diallers[broker].dropped()
+            return lived
         if all(refusals) and not self._counters.connects and isinstance(self.problem, LoginRefused):
             with self.changed:
                 self.hopeless = self.problem
                 self.changed.notify_all()
         return 0.0
 
-    def _open(self, connection: Connection) -> Connection:
-        """Open it; where a backslash in the credentials may have been the obstacle, try it the other way too."""
-        try:
-            connection.open(self._connect_timeout)
-        except BaseException as error:
-            connection.close()
-            if not isinstance(error, ConnectError) or not connection.backslash:
-                raise
-            connection = self._new_connection(connection.broker, escape_login=False)
+    def _open(self, broker: Broker) -> Connection:
+        """Open a connection; where a backslash in the credentials may have been the obstacle, try it the other way."""
+        dialler, greeted = self._diallers[broker], False
+
+        def greet(sock: socket.socket, deadline: float, *, escape_login: bool = True) -> Connection:
+            nonlocal greeted
+            greeted = True
+            connection = self._new_connection(broker, sock, escape_login=escape_login)
             try:
-                connection.open(self._connect_timeout)
+                connection.open(deadline)
             except BaseException:
                 connection.close()
                 raise
-        return connection
+            return connection
 
-    def _new_connection(self, broker: Broker, *, escape_login: bool = True) -> Connection:
+        try:
+            return dialler.reach(self._connect_timeout, greet)
+        except ConnectError:
+            if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
+                raise
+        return dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
+
+    def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
         from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         self._epoch += 1
         return Connection(
             broker,
             self._settings,
+            sock,
             epoch=self._epoch,
-            context=self._context if broker.tls else None,
             waiter=self.waiter,
             ledger=self._ledger,
             counters=self._counters,
