@@ -110,16 +110,26 @@ class Turns:
 
     def __init__(self) -> None:
         self._failed: list[HostAddress] = []
+        self._first: HostAddress | None = None
 
     def order(self, addresses: Sequence[HostAddress]) -> list[HostAddress]:
         """Return the addresses as they are to be tried: those without a failure first. Forget those that are gone."""
         self._failed = [address for address in self._failed if address in addresses]
-        return [address for address in addresses if address not in self._failed] + self._failed
+        order = [address for address in addresses if address not in self._failed] + self._failed
+        self._first = order[0] if order else None
+        return order
 
     def failed(self, address: HostAddress) -> None:
         """Put an address to the end of the line."""
         self.worked(address)
         self._failed.append(address)
+
+    def dropped(self, address: HostAddress) -> None:
+        """Let those without a failure go before this one, which took us and dropped us; the second time, all others."""
+        if address in self._failed:
+            self.failed(address)
+        else:
+            self._failed.insert(0, address)
 
     def worked(self, address: HostAddress) -> None:
         """Give an address its place back."""
@@ -127,8 +137,9 @@ class Turns:
             self._failed.remove(address)
 
     def all_failed(self) -> None:
-        """Let another one begin next time: the first one has the most time."""
-        self._failed = self._failed[1:] + self._failed[:1]
+        """Let the next one be the first at the next attempt, for the first one has the most time."""
+        if self._first is not None:
+            self.failed(self._first)
 
 
 class Race:

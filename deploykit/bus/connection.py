@@ -131,6 +131,8 @@ class Connection:
         self.beats = heartbeat.Beats()
         self.client_id = client_id
         self.up = False
+        #: Which of the broker's addresses failed before this one took us, and what each did; empty when none.
+        self.passed_over = ""
         self._escape_login = escape_login
         #: Frames other than SEND, encoded. Any thread may append; then it calls `waiter.wake()`.
         self.outgoing: deque[bytes] = deque()

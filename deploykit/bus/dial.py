@@ -81,7 +81,8 @@ class Dialler:
                     failed[address] = self._explained(error)
                 else:
                     self._take_note(race, failed, least=STAGGER)
-                    self._turns.worked(address)
+                    for other in failed:
+                        self._turns.failed(other)
                     self._used = address
                     self.passed_over = told(self._reasons(failed))
                     if failed:
@@ -93,10 +94,10 @@ class Dialler:
         self._turns.all_failed()
         raise self._problem(failed)
 
-    def dropped(self) -> None:
-        """Let another address begin: this one took us and dropped us at once."""
+    def ended(self, *, at_once: bool) -> None:
+        """Take note of a connection that has ended: an address that took us and dropped us at once is not the first."""
         if self._used is not None:
-            self._turns.failed(self._used)
+            (self._turns.dropped if at_once else self._turns.worked)(self._used)
 
     # -- the addresses -----------------------------------------------------------------------------------------
 
@@ -138,7 +139,7 @@ class Dialler:
             waiter.forget(fd)
 
     def _take_note(self, race: Race, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
-        """Add to `failed` what became of those that never were connected, and put all of them last.
+        """Add to `failed` what became of those that never were connected.
 
         Args:
             least: who was asked less long ago, in seconds, did not have its chance.
@@ -153,8 +154,6 @@ class Dialler:
                 failed[address] = ConnectError(
                     f"no connection in {seconds:.1f} s", "is the host up, and no firewall in between?"
                 )
-        for address in failed:
-            self._turns.failed(address)
 
     def _reasons(self, failed: dict[HostAddress, ConnectError]) -> dict[HostAddress, str]:
         return {address: error.problem.removeprefix(f"{self._broker}: ") for address, error in failed.items()}

@@ -219,8 +219,7 @@ class Supervisor:
             # Next time, begin after the one that may just have died.
             self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
             lived = self._serve(connection)
-            if lived < _TOO_SHORT:
-                self._diallers[broker].dropped()
+            self._diallers[broker].ended(at_once=lived < _TOO_SHORT)
             return lived
         if all(refusals) and not self._counters.connects and isinstance(self.problem, LoginRefused):
             with self.changed:
@@ -244,11 +243,13 @@ class Supervisor:
             return connection
 
         try:
-            return dialler.reach(self._connect_timeout, greet)
+            connection = dialler.reach(self._connect_timeout, greet)
         except ConnectError:
             if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
                 raise
-        return dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
+            connection = dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
+        connection.passed_over = dialler.passed_over
+        return connection
 
     def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
         from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
