@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Final, Self, get_args
 import attrs
 
 from deploykit.bus.address import parse_address
+from deploykit.bus.certificates import Certificates
 from deploykit.bus.checks import check_settings, in_bounds
 from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Handler, Ids
-from deploykit.bus.dial import tls_context
 from deploykit.bus.dialect import GENERIC, RESERVED
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
 from deploykit.bus.intent import Intent, OnFailure, compile_destination
@@ -102,7 +102,7 @@ class Bus:
         self._supervisor = Supervisor(
             settings,
             address,
-            tls_context(settings) if address.tls else None,
+            Certificates(settings) if address.tls else None,
             ledger=self._ledger,
             counters=self.counters,
             tell=self._pump.tell,

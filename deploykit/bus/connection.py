@@ -27,13 +27,12 @@ from typing import Final, Protocol
 
 from deploykit.bus import heartbeat
 from deploykit.bus.address import Broker
-from deploykit.bus.dial import dial
 from deploykit.bus.dialect import GENERIC, Dialect
 from deploykit.bus.events import Counters
 from deploykit.bus.frames import MAX_MESSAGE_HEADERS, Escaping, FrameReader, ProtocolError, Received, escape, escaping
 from deploykit.bus.intent import Compiled
 from deploykit.bus.ledger import Ledger
-from deploykit.bus.login import agree, clean, connect_headers, credentials, redacted
+from deploykit.bus.login import agree, clean, connect_headers, redacted
 from deploykit.bus.sending import Writer
 from deploykit.bus.waiter import READ, WRITE, Waiter
 from deploykit.errors import BusError, ConnectError, PublishRefused
@@ -101,10 +100,10 @@ class Connection:
     """One attempt. `open` it, `turn` it until `Lost`, `close` it; all on the supervisor's thread.
 
     Args:
-        broker: the one to connect to.
+        broker: the one that `sock` is connected to.
         settings: the bus's.
+        sock: connected and non-blocking, after the TLS handshake if there is one.
         epoch: number of this connection.
-        context: for TLS, None for a plain broker.
         waiter, ledger, counters, sink: the supervisor's.
         client_id: for CONNECT; may be empty.
         escape_login: double the backslashes in login and passcode.
@@ -114,9 +113,9 @@ class Connection:
         self,
         broker: Broker,
         settings: BusSettings,
+        sock: socket.socket,
         *,
         epoch: int,
-        context: ssl.SSLContext | None,
         waiter: Waiter,
         ledger: Ledger,
         counters: Counters,
@@ -132,21 +131,21 @@ class Connection:
         self.beats = heartbeat.Beats()
         self.client_id = client_id
         self.up = False
-        #: Whether login or passcode hold a backslash.
-        self.backslash = False
+        #: Which of the broker's addresses failed before this one took us, and what each did; empty when none.
+        self.passed_over = ""
         self._escape_login = escape_login
         #: Frames other than SEND, encoded. Any thread may append; then it calls `waiter.wake()`.
         self.outgoing: deque[bytes] = deque()
         #: While set, nothing is read: the handlers do not keep up. Only on a subscription's own connection.
         self.paused = False
         self._settings = settings
-        self._context = context
+        self._tls = isinstance(sock, ssl.SSLSocket)
         self._waiter = waiter
         self._ledger = ledger
         self._counters = counters
         self._sink = sink
-        self._sock: socket.socket | None = None
-        self._fd = -1
+        self._sock: socket.socket | None = sock
+        self._fd = sock.fileno()
         self._reader = FrameReader(_BEFORE_LOGIN)
         self._unwritten = memoryview(b"")
         self._more_to_read = False
@@ -160,16 +159,13 @@ class Connection:
 
     # -- opening -----------------------------------------------------------------------------------------------
 
-    def open(self, timeout: float) -> None:
-        """Dial, log in, agree on version, dialect and heart-beats.
+    def open(self, deadline: float) -> None:
+        """Log in, agree on version, dialect and heart-beats.
 
         Raises:
-            ConnectError: not within `timeout` seconds, or refused (`LoginRefused`).
+            ConnectError: not until `deadline` (monotonic time), or refused (`LoginRefused`).
             Interrupted: the bus is being closed.
         """
-        deadline = monotonic() + timeout
-        self._sock = dial(self.broker, self._context, self._waiter, deadline)
-        self._fd = self._sock.fileno()
         try:
             self._sent = self._heard = self._moved = monotonic()
             self._write_connect()
@@ -185,8 +181,6 @@ class Connection:
         self.up = True
 
     def _write_connect(self) -> None:
-        # A backslash in the credentials may have to be written in another way: see `login`.
-        self.backslash = "\\" in "".join(credentials(self.broker, self._settings))
         self._verbs.send_frame(
             "CONNECT",
             connect_headers(self.broker, self._settings, client_id=self.client_id, escape_login=self._escape_login),
@@ -271,7 +265,7 @@ class Connection:
         OpenSSL does not take two threads at once, so over TLS the supervisor is woken instead; and so it is when it has
         a whole burst to write anyway.
         """
-        if self._context is not None or self._ledger.in_flight >= _MANY or not self._writing.acquire(blocking=False):
+        if self._tls or self._ledger.in_flight >= _MANY or not self._writing.acquire(blocking=False):
             self._waiter.wake()
             return
         try:

@@ -1,193 +1,227 @@
-"""From a broker's address to a connected socket, TLS included, within one deadline.
+"""From a broker's name to a connection that the broker has taken, within one deadline.
 
-Rules: nothing here can hang: name look-up, connect and TLS handshake share the deadline and end at once when the bus
-is closed. Certificates are verified against the host name unless the settings say otherwise in so many words. The
-socket that comes out is non-blocking; it notices a dead peer by TCP means too.
+Rules: nothing here can hang: name look-up, connect, TLS handshake and log-in share the deadline and end at once when
+the bus is closed. A name's addresses share it too (see `hosts`): who does not answer the SYN holds the next one up for
+a moment only, and who answers it and is silent then has half of what is left, at least a second, so that the others
+have their turn; whatever an address did wrong, the next attempt begins with another. Certificates are verified against
+the host name unless the settings say otherwise in so many words. The socket that comes out is non-blocking; it notices
+a dead peer by TCP means too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import logging
-import os
 import socket
 import ssl
-import threading
+from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final
+from typing import Final, TypeVar
 
 from deploykit.bus.address import Broker
+from deploykit.bus.certificates import Certificates, tls_reason
 from deploykit.bus.waiter import READ, WRITE, Waiter
-from deploykit.errors import ConnectError, SettingsError
-from deploykit.settings import BusSettings
+from deploykit.errors import ConnectError, LoginRefused
+from deploykit.hosts import MOST_ADDRESSES, STAGGER, HostAddress, LookUp, Race, Turns, literal, told
 
 logger = logging.getLogger(__name__)
 
-_IN_PROGRESS: Final = {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN}
+T = TypeVar("T")
+
+#: The least that an address which accepted us gets for TLS and log-in, seconds.
+_LEAST_SHARE: Final = 1.0
+#: The most that is spent on learning what a certificate that did not pass says, seconds.
+_ASK_AGAIN: Final = 2.0
+_NETWORK: Final = "check host, port and firewall"
 
 
-def tls_context(settings: BusSettings) -> ssl.SSLContext:
-    """Make the TLS context of these settings.
-
-    Raises:
-        SettingsError: a certificate or key file cannot be read or does not fit.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if not settings.tls_verify:
-        logger.warning("the brokers' certificates are not verified: tls_verify is off")
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    try:
-        if settings.tls_ca is not None:
-            context.load_verify_locations(cafile=str(settings.tls_ca))
-        elif settings.tls_verify:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    except OSError as error:  # SSLError is one
-        raise SettingsError(
-            f"tls_ca: {settings.tls_ca} cannot be used: {_reason(error)}", "name a PEM file of certificates"
-        ) from None
-    if settings.tls_cert is not None:
-        try:
-            # An empty password instead of None: OpenSSL would ask for it on the terminal otherwise.
-            context.load_cert_chain(str(settings.tls_cert), settings.tls_key and str(settings.tls_key), password="")
-        except OSError as error:
-            raise SettingsError(
-                f"tls_cert, tls_key: {settings.tls_cert} cannot be used: {_reason(error)}",
-                "name a PEM certificate and its unencrypted key",
-            ) from None
-    return context
-
-
-def dial(broker: Broker, context: ssl.SSLContext | None, waiter: Waiter, deadline: float) -> socket.socket:
-    """Connect to one broker; try each of its addresses.
+class Dialler:
+    """The way to one broker. It lives as long as the bus, and remembers which addresses failed.
 
     Args:
-        context: for TLS; None for a plain broker.
-        deadline: monotonic time.
-
-    Raises:
-        ConnectError: not reached in time, refused, or TLS failed. The text names the broker and the way out.
-        Interrupted: the bus is being closed.
+        certificates: for TLS; None for a plain broker.
     """
-    problem: ConnectError | None = None
-    for family, address in _addresses(broker, waiter, deadline):
+
+    def __init__(self, broker: Broker, certificates: Certificates | None, waiter: Waiter) -> None:
+        self._broker = broker
+        self._certificates = certificates
+        self._waiter = waiter
+        self._turns = Turns()
+        self._search: LookUp | None = None
+        self._used: HostAddress | None = None
+        #: Which addresses failed before one took us at the last attempt, and what each did; empty when none.
+        self.passed_over = ""
+
+    def reach(self, seconds: float, greet: Callable[[socket.socket, float], T]) -> T:
+        """Connect to each address until `greet` returns; return what it returned.
+
+        Args:
+            seconds: for all of it.
+            greet: logs in. Takes a connected socket, which is its own from then on, and the monotonic time until which
+                it may take; raises `ConnectError`.
+
+        Raises:
+            ConnectError: no address took us (`LoginRefused`: every one refused the login). The text names the broker,
+                what each address did, and the way out.
+            Interrupted: the bus is being closed.
+        """
+        deadline = monotonic() + seconds
+        addresses = self._turns.order(self._addresses(deadline))[:MOST_ADDRESSES]
+        context = self._certificates.context() if self._certificates else None
+        failed: dict[HostAddress, ConnectError] = {}
+        with Race(addresses, deadline - monotonic()) as race:
+            while (found := self._next_connected(race, deadline)) is not None:
+                address, sock = found
+                left = deadline - monotonic()
+                share = deadline if not race.left else monotonic() + max(left / 2, min(left, _LEAST_SHARE))
+                try:
+                    taken = greet(sock if context is None else self._secure(address, sock, context, share), share)
+                except ConnectError as error:
+                    failed[address] = self._explained(error)
+                else:
+                    self._take_note(race, failed, least=STAGGER)
+                    for other in failed:
+                        self._turns.failed(other)
+                    self._used = address
+                    self.passed_over = told(self._reasons(failed))
+                    if failed:
+                        logger.info("%s: reached at %s, after %s", self._broker, address, self.passed_over)
+                    return taken
+            self._take_note(race, failed)
+            for address in race.unasked():
+                failed[address] = ConnectError("no time was left for it")
+        self._turns.all_failed()
+        raise self._problem(failed)
+
+    def ended(self, *, at_once: bool) -> None:
+        """Take note of a connection that has ended: an address that took us and dropped us at once is not the first."""
+        if self._used is not None:
+            (self._turns.dropped if at_once else self._turns.worked)(self._used)
+
+    # -- the addresses -----------------------------------------------------------------------------------------
+
+    def _addresses(self, deadline: float) -> list[HostAddress]:
+        broker, waiter = self._broker, self._waiter
+        own = literal(broker.host, broker.port)
+        if own is not None:
+            return [own]
+        # One that hangs is waited for again, and no second one is begun beside it.
+        search = self._search = self._search or LookUp(broker.host, broker.port, waiter.wake)
+        while not search.done.is_set():
+            waiter.poll_once(None, 0, min(deadline, monotonic() + 0.25), search.done.is_set)
+            waiter.check()
+            if monotonic() >= deadline and not search.done.is_set():
+                raise ConnectError(f"{broker}: looking up its name took too long", "check the name server")
+        self._search = None
         try:
-            return _connect(broker, family, address, context, waiter, deadline)
-        except ConnectError as error:
-            problem = error
-    raise problem or ConnectError(f"{broker}: the name has no address", "check the host name")
+            found = search.result()
+        except OSError as error:
+            raise ConnectError(f"{broker}: {error.strerror or error}", "check the host name") from None
+        if not found:
+            raise ConnectError(f"{broker}: the name has no address", "check the host name")
+        return found
 
-
-def _addresses(broker: Broker, waiter: Waiter, deadline: float) -> list[tuple[int, Any]]:
-    with contextlib.suppress(ValueError):
-        # An address needs no look-up, and so no thread; but its zone has to be looked up.
-        ip = ipaddress.ip_address("" if "%" in broker.host else broker.host)
-        family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
-        return [(family, (broker.host, broker.port))]
-    found: list[tuple[int, Any]] = []
-    failed: list[OSError] = []
-    done = threading.Event()
-
-    def look_up() -> None:
+    def _next_connected(self, race: Race, deadline: float) -> tuple[HostAddress, socket.socket] | None:
+        waiter, fd = self._waiter, race.fileno()
         try:
-            for family, _, _, _, address in socket.getaddrinfo(broker.host, broker.port, type=socket.SOCK_STREAM):
-                found.append((family, address))
-        except (OSError, UnicodeError) as error:
-            failed.append(error if isinstance(error, OSError) else OSError(str(error)))
+            while race.left:
+                now = monotonic()
+                found = race.advance(now)
+                if found is not None:
+                    found[1].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                    return found
+                if now >= deadline:
+                    break
+                waiter.wait_for(fd, READ, min(race.due, deadline))
+            return None
         finally:
-            done.set()
-            waiter.wake()
+            waiter.forget(fd)
 
-    # getaddrinfo cannot be given a time limit: it gets a thread that we can leave behind.
-    threading.Thread(target=look_up, name="deploykit-bus-resolver", daemon=True).start()
-    while not done.is_set():
-        waiter.poll_once(None, 0, min(deadline, monotonic() + 0.25), done.is_set)
-        waiter.check()
-        if monotonic() >= deadline and not done.is_set():
-            raise ConnectError(f"{broker}: looking up its name took too long", "check the name server")
-    if failed:
-        raise ConnectError(f"{broker}: {failed[0].strerror or failed[0]}", "check the host name")
-    return found
+    def _take_note(self, race: Race, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
+        """Add to `failed` what became of those that never were connected.
 
+        Args:
+            least: who was asked less long ago, in seconds, did not have its chance.
+        """
+        for address, error in race.problems.items():
+            refused = error.errno == errno.ECONNREFUSED
+            failed[address] = ConnectError(
+                error.strerror or str(error), "is the broker running?" if refused else _NETWORK
+            )
+        for address, seconds in race.unanswered(monotonic()).items():
+            if seconds >= least:
+                failed[address] = ConnectError(
+                    f"no connection in {seconds:.1f} s", "is the host up, and no firewall in between?"
+                )
 
-def _connect(
-    broker: Broker, family: int, address: Any, context: ssl.SSLContext | None, waiter: Waiter, deadline: float
-) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    fd = sock.fileno()
-    try:
-        sock.setblocking(False)
-        _options(sock)
-        code = sock.connect_ex(address)
-        if code in _IN_PROGRESS:
-            if not waiter.wait_for(fd, WRITE, deadline):
-                raise ConnectError(f"{broker}: no connection in time", "is the host up, and no firewall in between?")
-            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code:
-            hint = "is the broker running?" if code == errno.ECONNREFUSED else "check host, port and firewall"
-            raise ConnectError(f"{broker}: {os.strerror(code)}", hint)
-        if context is None:
-            return sock
-        waiter.forget(fd)
-        return _handshake(broker, sock, context, waiter, deadline)
-    except OSError as error:
-        waiter.forget(fd)
-        sock.close()
-        raise ConnectError(f"{broker}: {_reason(error)}", "check host, port and firewall") from None
-    except BaseException:
-        waiter.forget(fd)
-        sock.close()
-        raise
+    def _reasons(self, failed: dict[HostAddress, ConnectError]) -> dict[HostAddress, str]:
+        return {address: error.problem.removeprefix(f"{self._broker}: ") for address, error in failed.items()}
 
+    def _explained(self, error: ConnectError) -> ConnectError:
+        """Name our certificate where a broker said over TLS that it is the obstacle: a log-in may end by that, too."""
+        known = self._certificates.not_taken(error.problem) if self._certificates else ""
+        return ConnectError(f"{error.problem}{known}", "renew tls_cert and tls_key, or set them") if known else error
 
-def _options(sock: socket.socket) -> None:
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    def _problem(self, failed: dict[HostAddress, ConnectError]) -> ConnectError:
+        reasons, errors = self._reasons(failed), list(failed.values())
+        refusals = [error for error in errors if isinstance(error, LoginRefused)]
+        kind = LoginRefused if len(refusals) == len(errors) else ConnectError
+        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else told(reasons)
+        # Who answered at all is nearer to the truth: what was found last comes before what never was connected.
+        return kind(f"{self._broker}: {only}", (refusals or errors)[0].remedy)
 
+    # -- TLS ---------------------------------------------------------------------------------------------------
 
-def _handshake(
-    broker: Broker, raw: socket.socket, context: ssl.SSLContext, waiter: Waiter, deadline: float
-) -> ssl.SSLSocket:
-    sock = context.wrap_socket(raw, server_hostname=broker.host, do_handshake_on_connect=False)
-    try:
-        while True:
-            try:
-                sock.do_handshake()
-            except ssl.SSLWantReadError:
-                mask = READ
-            except ssl.SSLWantWriteError:
-                mask = WRITE
-            else:
-                return sock
-            if not waiter.wait_for(sock.fileno(), mask, deadline):
-                raise ConnectError(f"{broker}: no TLS handshake in time", "is this the broker's TLS port?")
-    except ssl.SSLCertVerificationError as error:
-        _abandon(sock, waiter)
-        raise ConnectError(
-            f"{broker}: its certificate is not accepted: {error.verify_message}",
-            "set tls_ca to the CA that signed it; the address must name the host as the certificate does",
-        ) from None
-    except OSError as error:
-        _abandon(sock, waiter)
-        raise ConnectError(
-            f"{broker}: TLS failed: {_reason(error)}",
-            "is this the broker's TLS port? does it want a client certificate (tls_cert, tls_key)?",
-        ) from None
-    except BaseException:
-        _abandon(sock, waiter)
-        raise
+    def _secure(
+        self, address: HostAddress, raw: socket.socket, context: ssl.SSLContext, deadline: float
+    ) -> ssl.SSLSocket:
+        certificates = self._certificates
+        try:
+            return self._handshake(raw, context, deadline)
+        except ssl.SSLCertVerificationError as error:
+            known = certificates.not_accepted(self._certificate_at(address, deadline)) if certificates else ""
+            raise ConnectError(
+                f"its certificate is not accepted: {error.verify_message}{known}",
+                "set tls_ca to the CA that signed it; the address must name the host as the certificate does",
+            ) from None
+        except OSError as error:
+            raise ConnectError(
+                f"TLS failed: {tls_reason(error)}",
+                "is this the broker's TLS port? does it want a client certificate (tls_cert, tls_key)?",
+            ) from None
 
+    def _handshake(self, raw: socket.socket, context: ssl.SSLContext, deadline: float) -> ssl.SSLSocket:
+        sock, waiter = raw, self._waiter
+        try:
+            sock = tls = context.wrap_socket(raw, server_hostname=self._broker.host, do_handshake_on_connect=False)
+            while True:
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    mask = READ
+                except ssl.SSLWantWriteError:
+                    mask = WRITE
+                else:
+                    return tls
+                if not waiter.wait_for(tls.fileno(), mask, deadline):
+                    raise ConnectError("no TLS handshake in time", "is this the broker's TLS port?")
+        except BaseException:
+            if sock.fileno() >= 0:
+                waiter.forget(sock.fileno())
+            sock.close()
+            raise
 
-def _abandon(sock: socket.socket, waiter: Waiter) -> None:
-    waiter.forget(sock.fileno())
-    sock.close()
-
-
-def _reason(error: OSError) -> str:
-    """Say what went wrong, without the OpenSSL source line."""
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    return (error.strerror or str(error) or type(error).__name__).lower()
+    def _certificate_at(self, address: HostAddress, deadline: float) -> bytes | None:
+        """Ask once more, without trust and without saying anything, for the certificate that did not pass."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        deadline = min(deadline, monotonic() + _ASK_AGAIN)
+        with contextlib.suppress(OSError, ConnectError), Race([address], deadline - monotonic()) as race:
+            found = self._next_connected(race, deadline)
+            if found is not None:
+                with self._handshake(found[1], context, deadline) as tls:
+                    self._waiter.forget(tls.fileno())
+                    return tls.getpeercert(binary_form=True)
+        return None

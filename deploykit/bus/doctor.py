@@ -109,6 +109,8 @@ class _Examination:
                 self._say(
                     "answers", True, f"{connection.server or 'a broker without a name'}, {self._dialect(connection)}"
                 )
+                if connection.passed_over:
+                    self._say("addresses", None, connection.passed_over, "its other addresses are used instead")
                 self._say("version", True, f"STOMP {connection.version}")
                 self._tls(connection)
                 login = self._settings.login

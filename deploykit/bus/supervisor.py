@@ -2,7 +2,8 @@
 
 Rules:
 
-* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss;
+* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss,
+  and each one's addresses as `dial` has it;
 * after a whole list failed there is a pause, growing with jitter; a broker that takes us and drops us at once counts
   as failed too;
 * on a new connection the subscriptions (see `roster`) come first, then the messages that have no receipt yet, in order.
@@ -14,9 +15,10 @@ import heapq
 import itertools
 import logging
 import random
-import ssl
+import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +26,8 @@ import attrs
 
 from deploykit.bus.address import Address, Broker
 from deploykit.bus.backoff import Backoff
+from deploykit.bus.certificates import Certificates
+from deploykit.bus.dial import Dialler
 from deploykit.bus.events import (
     BrokerError,
     Connected,
@@ -38,6 +42,7 @@ from deploykit.bus.events import (
     SubscriptionRefused,
 )
 from deploykit.bus.ledger import Ledger, Outbound
+from deploykit.bus.login import credentials
 from deploykit.bus.receipt import answers_here
 from deploykit.bus.roster import Roster
 from deploykit.bus.waiter import Interrupted, Waiter
@@ -64,7 +69,7 @@ class Supervisor:
     """Everything that happens on the supervisor thread. `Bus` is its face.
 
     Args:
-        settings, address, context: where to connect, and how.
+        settings, address, certificates: where to connect, and how.
         ledger: the messages on their way.
         counters: where to count.
         tell: takes events.
@@ -75,7 +80,7 @@ class Supervisor:
         self,
         settings: BusSettings,
         address: Address,
-        context: ssl.SSLContext | None,
+        certificates: Certificates | None,
         *,
         ledger: Ledger,
         counters: Counters,
@@ -93,13 +98,14 @@ class Supervisor:
         self.address = address
         self._alone = alone is not None
         self._settings = settings
-        self._context = context
+        self._certificates = certificates
         self._ledger = ledger
         self._counters = counters
         self._tell = tell
         self._brokers = list(address.brokers)
         if address.randomize is not False:
             random.shuffle(self._brokers)
+        self._diallers = {broker: Dialler(broker, certificates, self.waiter) for broker in self._brokers}
         self._backoff = Backoff(
             initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
             maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
@@ -160,7 +166,7 @@ class Supervisor:
         child = Supervisor(
             self._settings,
             attrs.evolve(self.address, brokers=(connection.broker,)),
-            self._context,
+            self._certificates,
             ledger=Ledger(window=1, in_flight=1, window_bytes=1, counters=self._counters),
             counters=self._counters,
             tell=tell,
@@ -259,9 +265,8 @@ class Supervisor:
         for broker in list(self._brokers):
             self._set_state(State.CONNECTING)
             self._tell(Connecting(broker=str(broker)))
-            connection = self._new_connection(broker)
             try:
-                connection = self._open(connection)
+                connection = self._open(broker)
             except ConnectError as error:
                 self._counters.connect_failures += 1
                 self.problem = error
@@ -271,37 +276,47 @@ class Supervisor:
                 continue
             # Next time, begin after the one that may just have died.
             self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
-            return self._serve(connection)
+            lived = self._serve(connection)
+            self._diallers[broker].ended(at_once=lived < _TOO_SHORT)
+            return lived
         if all(refusals) and not self._counters.connects and isinstance(self.problem, LoginRefused):
             with self.changed:
                 self.hopeless = self.problem
                 self.changed.notify_all()
         return 0.0
 
-    def _open(self, connection: Connection) -> Connection:
-        """Open it; where a backslash in the credentials may have been the obstacle, try it the other way too."""
-        try:
-            connection.open(self._connect_timeout)
-        except BaseException as error:
-            connection.close()
-            if not isinstance(error, ConnectError) or not connection.backslash:
-                raise
-            connection = self._new_connection(connection.broker, escape_login=False)
+    def _open(self, broker: Broker) -> Connection:
+        """Open a connection; where a backslash in the credentials may have been the obstacle, try it the other way."""
+        dialler, greeted = self._diallers[broker], False
+
+        def greet(sock: socket.socket, deadline: float, *, escape_login: bool = True) -> Connection:
+            nonlocal greeted
+            greeted = True
+            connection = self._new_connection(broker, sock, escape_login=escape_login)
             try:
-                connection.open(self._connect_timeout)
+                connection.open(deadline)
             except BaseException:
                 connection.close()
                 raise
+            return connection
+
+        try:
+            connection = dialler.reach(self._connect_timeout, greet)
+        except ConnectError:
+            if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
+                raise
+            connection = dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
+        connection.passed_over = dialler.passed_over
         return connection
 
-    def _new_connection(self, broker: Broker, *, escape_login: bool = True) -> Connection:
+    def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
         from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         return Connection(
             broker,
             self._settings,
+            sock,
             epoch=next(self._epochs),
-            context=self._context if broker.tls else None,
             waiter=self.waiter,
             ledger=self._ledger,
             counters=self._counters,

@@ -19,7 +19,7 @@ from deploykit.cli.options import json_option, print_json
 def broker(
     host: str, port: int, data: Path | None, user: str | None, passcode_file: Path | None, as_json: bool
 ) -> None:
-    """Run the embedded STOMP broker in the foreground, until TERM or Ctrl-C.
+    """Run the embedded STOMP broker in the foreground, until TERM or Ctrl-C. HUP reads the passcode again.
 
     For demos and tests, NOT for production: one thread, no clustering, no access rules.
 
@@ -32,7 +32,9 @@ def broker(
 
     if (user is None) != (passcode_file is None):
         raise UsageError("--user and --passcode-file go together")
-    users = {user: _passcode_in(passcode_file)} if user and passcode_file else None
+
+    def users() -> dict[str, str] | None:
+        return {user: _passcode_in(passcode_file)} if user and passcode_file else None
 
     def ready(address: str) -> None:
         if as_json:
@@ -40,7 +42,7 @@ def broker(
         else:
             click.echo(f"ready: {address} (not for production)")
 
-    run(host=host, port=port, data=data, users=users, on_ready=ready)
+    run(host=host, port=port, data=data, load_users=users, on_ready=ready)
 
 
 def _passcode_in(file: Path) -> str:

@@ -20,6 +20,8 @@ def keepalive(
 ) -> None:
     """Send an empty line to DESTINATIONS, or to those listed as broker.keepalive in the settings.
 
+    It goes on until TERM; HUP reads the settings again.
+
     Every daemon with broker.keepalive in its settings does the same while it runs.
 
     \b
@@ -27,31 +29,16 @@ def keepalive(
       deploykit keepalive --once /topic/deploykit.source /queue/builds
       deploykit keepalive --every 30
     """
-    import attrs
-
-    from deploykit.bus import Bus
-    from deploykit.bus import keepalive as bus_keepalive
     from deploykit.cli import print_error
-    from deploykit.daemons import lifecycle, logs
-    from deploykit.errors import UsageError
+    from deploykit.daemons import keepalive as daemon
 
-    loaded = load(config)
-    settings = loaded.broker
-    wanted = destinations or settings.keepalive
-    if not wanted:
-        raise UsageError("no destinations", "name some, or set broker.keepalive")
-    pause = every or settings.keepalive_every
     if not once:
-        logs.set_up(loaded.log, secrets=[settings.passcode])
-    with Bus(attrs.evolve(settings, keepalive=())) as bus:
-        bus.wait_connected(min(1.0, settings.connect_timeout))  # a refused login ends it here
-        if once:
-            problems = bus_keepalive.send_once(bus, wanted, timeout=settings.connect_timeout, ttl=2 * pause)
-            for destination in wanted:
-                if destination in problems:
-                    print_error(f"{destination}: {problems[destination]}")
-                else:
-                    click.echo(f"sent: {destination}")
-            ctx.exit(1 if problems else 0)
-        with lifecycle.signals() as stop:
-            bus_keepalive.run(bus, wanted, every=pause, stop=stop)
+        daemon.run(lambda: load(config), destinations=destinations, every=every)
+        return
+    told = daemon.once(load(config), destinations=destinations, every=every)
+    for destination, problem in told.items():
+        if problem:
+            print_error(f"{destination}: {problem}")
+        else:
+            click.echo(f"sent: {destination}")
+    ctx.exit(1 if any(told.values()) else 0)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
 
 from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
+
+if TYPE_CHECKING:
+    from deploykit.settings import Settings
 
 
 @click.command()
@@ -30,7 +34,8 @@ from deploykit.cli.options import Seconds, config_option, json_option, load, pri
 def relay(
     config: Path | None, spool: Path | None, once: bool, deadline: float, background: bool, as_json: bool
 ) -> None:
-    """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it.
+    """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it, HUP reads the settings
+    again.
 
     Run by the spool's owner it sends everybody's records, run by another user its own.
 
@@ -43,13 +48,17 @@ def relay(
 
     if background:
         daemon.step_back()
-    settings = load(config)
-    if spool is not None:
-        settings = attrs.evolve(settings, outbox=attrs.evolve(settings.outbox, path=spool, create=False))
+
+    def settings() -> Settings:
+        loaded = load(config)
+        if spool is None:
+            return loaded
+        return attrs.evolve(loaded, outbox=attrs.evolve(loaded.outbox, path=spool, create=False))
+
     if not once:
         daemon.run(settings, on_ready=lambda spool: click.echo(f"ready: relay of {spool}"))
         return
-    report = daemon.once(settings, deadline)
+    report = daemon.once(settings(), deadline)
     if as_json:
         print_json(
             {

@@ -24,7 +24,8 @@ def watch(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Print each message as it passes: its human line, or with --json the message itself.
+    """Print each message as it passes: its human line, or with --json the message itself. HUP reads the
+    settings again.
 
     \b
     Examples:
@@ -35,14 +36,13 @@ def watch(
     from deploykit.daemons import watch as daemon
     from deploykit.errors import UsageError
 
-    settings = load(config)
     if forget:
         if durable is None:
             raise UsageError("--forget goes with --durable NAME")
-        daemon.forget(settings, destinations=destinations, durable=durable)
+        daemon.forget(load(config), destinations=destinations, durable=durable)
         return
     daemon.run(
-        settings,
+        lambda: load(config),
         destinations=destinations,
         count=count,
         durable=durable,

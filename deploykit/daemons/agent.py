@@ -16,7 +16,7 @@ from deploykit.daemons.deploying import Deploying
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import DeploykitError, IdStoreError, KeyFileError, LoginRefused, SettingsError
+from deploykit.errors import DeploykitError, IdStoreError, LoginRefused
 from deploykit.ids import IdStore
 from deploykit.keys import load_signing_key, load_trusted
 from deploykit.messages import utc_now
@@ -62,8 +62,9 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 before = agent.settings
             if following is None:
                 return
-            agent = following
+            said, agent = agent.settings, following
             logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
+            lifecycle.say_read_again(said, agent.settings)
 
 
 def _serve(
@@ -84,7 +85,7 @@ def _serve(
                 lifecycle.notify("STATUS=connected")
             if changed.is_set():
                 changed.clear()
-                following = _reloaded(load)
+                following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
                 if following is not None:
                     lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     return following
@@ -100,19 +101,6 @@ def forget(settings: Settings) -> None:
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
-
-
-def _reloaded(load: Callable[[], Settings]) -> Agent | None:
-    """Make the agent of the settings as they are now, beside the one at work; None when they are not right."""
-    try:
-        return Agent(load())
-    except DeploykitError as error:
-        problems = error.problems if isinstance(error, SettingsError | KeyFileError) else (str(error),)
-        for problem in problems:
-            _log.error("settings not reloaded, the old ones stay: %s", problem)
-    except OSError as error:
-        _log.error("settings not reloaded, the old ones stay: %s", error)
-    return None
 
 
 def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:

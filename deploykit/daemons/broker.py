@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,26 +11,43 @@ from deploykit.daemons import lifecycle, logs
 from deploykit.settings import LogSettings
 from deploykit.testing.broker import EmbeddedBroker
 
+_log = logging.getLogger(__name__)
+
 
 def run(
-    *, host: str, port: int, data: Path | None, users: Mapping[str, str] | None, on_ready: Callable[[str], None]
+    *,
+    host: str,
+    port: int,
+    data: Path | None,
+    load_users: Callable[[], Mapping[str, str] | None],
+    on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until TERM.
+    """Serve until TERM. HUP reads the logins again; while those are bad, the old ones stay in force.
 
     Args:
         host, port: where to listen; port 0 takes a free one.
         data: directory that keeps queues and durable subscriptions over a restart.
-        users: login -> passcode; None lets anybody in.
+        load_users: reads the logins: login -> passcode; None lets anybody in.
         on_ready: called with the address, without credentials, once it listens.
 
     Raises:
         UsageError: the port is taken, or `host` is not a loopback address.
     """
+    users = load_users()
+    changed = threading.Event()
     logs.set_up(LogSettings(), secrets=(users or {}).values())
     with (
-        lifecycle.signals() as stop,
-        EmbeddedBroker(host=host, port=port, users=dict(users) if users else None, data=data) as broker,
+        lifecycle.signals(on_reload=changed.set) as stop,
+        EmbeddedBroker(host=host, port=port, users=users, data=data) as broker,
     ):
         on_ready(f"stomp://{host}:{broker.port}")
-        while broker.running and not stop.wait(0.5):
-            pass  # a broker whose disk failed has ended by itself; leaving the block raises why
+        while broker.running and not stop.wait(0.5):  # a broker whose disk failed ends; leaving the block raises why
+            if changed.is_set():
+                changed.clear()
+                following = lifecycle.read_again(lambda: (load_users(),))
+                if following is not None:
+                    (known,) = following
+                    logs.set_up(LogSettings(), secrets=[*(users or {}).values(), *(known or {}).values()])
+                    _log.info("settings read again: %s", "nothing is different" if known == users else "logins")
+                    users = known
+                    broker.replace_users(users)

@@ -44,25 +44,49 @@ def make_relay(outbox: Outbox, bus: Bus, settings: OutboxSettings) -> Relay:
     )
 
 
-def run(settings: Settings, *, on_ready: Callable[[str], None]) -> None:
-    """Relay until TERM or INT.
+def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
+    """Relay until TERM or INT. HUP reads the settings again; while those are bad, the old ones stay in force.
+
+    Args:
+        load: reads the settings.
+        on_ready: called with the spool's path once it listens there.
 
     Raises:
+        SettingsError: the first settings are wrong.
         OutboxError: the spool cannot be opened.
         LockBusy: another relay is at work.
         LoginRefused: no broker takes us.
     """
+
+    def work(relaying: _Relaying, end: threading.Event) -> None:
+        relaying.work(end, on_ready)
+
+    lifecycle.serve(load, _Relaying, work, set_up=_set_up_logs)
+
+
+def _set_up_logs(settings: Settings) -> None:
     logs.set_up(settings.log, secrets=[settings.broker.passcode])
-    outbox = open_outbox(settings.outbox)
-    with RelayLock(outbox.path):
-        pass  # else say so before anything is connected
-    with lifecycle.signals() as stop, Bus(settings.broker) as bus:
-        bus.wait_connected(min(1.0, settings.broker.connect_timeout))  # a refused login ends it here
-        lifecycle.notify("READY=1")
-        announce = threading.Thread(target=_when_listening, args=(outbox, stop, on_ready), daemon=True)
-        announce.start()
-        make_relay(outbox, bus, settings.outbox).run(stop, stand_by=False)
-        lifecycle.notify("STOPPING=1")
+
+
+class _Relaying:
+    """A relay by some settings, not started."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._outbox = open_outbox(settings.outbox)
+        self._bus = Bus(settings.broker)
+
+    def work(self, end: threading.Event, on_ready: Callable[[str], None]) -> None:
+        """Relay until `end` is set."""
+        with RelayLock(self._outbox.path):
+            pass  # else say so before anything is connected
+        with self._bus as bus:
+            bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login ends it here
+            lifecycle.notify("READY=1")
+            announce = threading.Thread(target=_when_listening, args=(self._outbox, end, on_ready), daemon=True)
+            announce.start()
+            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=False)
+            lifecycle.notify("STOPPING=1")
 
 
 def _when_listening(outbox: Outbox, stop: threading.Event, on_ready: Callable[[str], None]) -> None:
@@ -79,7 +103,7 @@ def once(settings: Settings, deadline: float) -> DrainReport:
         OutboxError: the spool cannot be opened or read.
         LoginRefused: no broker takes us.
     """
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    _set_up_logs(settings)
     outbox = open_outbox(settings.outbox)
     try:
         with RelayLock(outbox.path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
@@ -25,7 +26,7 @@ _REMEMBERED: Final = 1000
 
 
 def run(
-    settings: Settings,
+    load: Callable[[], Settings],
     *,
     destinations: Sequence[str],
     count: int | None,
@@ -35,27 +36,27 @@ def run(
     on_ready: Callable[[], None],
     on_trouble: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Show messages until TERM, or until `count` were shown.
+    """Show messages until TERM, or until `count` were shown. HUP reads the settings again; bad ones change nothing.
 
     Args:
+        load: reads the settings.
         destinations: instead of every topic in the settings.
         durable: a name under which the broker keeps what comes while nobody watches; None keeps nothing.
         show: takes one line.
         on_ready: called once the broker answered.
-        on_trouble: takes a line when the broker cannot be reached, and when it is back.
+        on_trouble: takes a line when the broker cannot be reached, when it is back, and what HUP brought.
 
     Raises:
+        SettingsError: the first settings are wrong.
         LoginRefused: no broker takes us.
         BusError: the broker refuses every destination.
         OSError: what `show` raised: nobody reads any more.
     """
-    watched = destinations or settings.topics.destinations
-    pairs = _Pairs(events_come=not set(watched) <= {settings.topics.notice, *settings.topics.notices.values()})
     changed = threading.Condition()
     shown = 0
     broken: list[OSError] = []
 
-    def handle(delivery: Delivery) -> Verdict:
+    def handle(delivery: Delivery, pairs: _Pairs) -> Verdict:
         nonlocal shown
         try:
             message = decode(delivery.headers, delivery.body, delivery.destination)
@@ -81,18 +82,28 @@ def run(
                 changed.notify()
         return Ack()
 
-    with lifecycle.signals() as stop, _bus(settings, durable, _Troubles(on_trouble)) as bus:
-        subscriptions = [bus.subscribe(each, handle, durable=name) for each, name in _named(watched, durable)]
-        while not stop.is_set() and not bus.wait_connected(0.2):
-            pass
-        problems = [one.problem for one in subscriptions if one.problem is not None]
-        if problems and len(problems) == len(subscriptions):
-            raise problems[0]  # nothing would ever come
-        if not stop.is_set():
-            on_ready()
-        with changed:
-            while not (stop.is_set() or broken or shown == count):
-                changed.wait(0.2)
+    def work(watch: tuple[Settings, Bus], end: threading.Event) -> None:
+        settings, bus = watch
+        watched = destinations or settings.topics.destinations
+        pairs = _Pairs(events_come=not set(watched) <= {settings.topics.notice, *settings.topics.notices.values()})
+        with bus:
+            handler = partial(handle, pairs=pairs)
+            subscriptions = [bus.subscribe(each, handler, durable=name) for each, name in _named(watched, durable)]
+            while not end.is_set() and not bus.wait_connected(0.2):
+                pass
+            problems = [one.problem for one in subscriptions if one.problem is not None]
+            if problems and len(problems) == len(subscriptions):
+                raise problems[0]  # nothing would ever come
+            if not end.is_set():
+                on_ready()
+            with changed:
+                while not (end.is_set() or broken or shown == count):
+                    changed.wait(0.2)
+
+    def make(settings: Settings) -> tuple[Settings, Bus]:
+        return settings, _bus(settings, durable, _Troubles(on_trouble))
+
+    lifecycle.serve(load, make, work, tell=on_trouble, complain=on_trouble)
     if broken:
         raise broken[0]
 

@@ -176,6 +176,11 @@ class EmbeddedBroker:
         """Ask a running broker to stop, and return at once."""
         self._post(lambda engine: engine.finish())
 
+    def replace_users(self, users: Mapping[str, str] | None) -> None:
+        """Ask for these logins from now on (login -> passcode; None lets everybody in). Who is connected stays."""
+        self._users = known = None if users is None else dict(users)
+        self._post(lambda engine: engine.core.replace_users(known))
+
     def start(self) -> Self:
         """Serve in a thread of its own; return when the port is open.
 

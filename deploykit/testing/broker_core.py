@@ -166,6 +166,10 @@ class BrokerCore:
             headers["heart-beat"] = f"{session.beat_out},{session.beat_in}"
         session.send(StompFrame(command="CONNECTED", headers=headers))
 
+    def replace_users(self, users: Mapping[str, str] | None) -> None:
+        """Ask for these logins from now on."""
+        self._users = users
+
     def _may_log_in(self, headers: Mapping[str, str]) -> bool:
         if self._users is None:
             return True

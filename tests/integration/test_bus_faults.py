@@ -16,12 +16,10 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State, Subscription, roster
-from deploykit.bus.address import Broker
 from deploykit.bus.backoff import Backoff
-from deploykit.bus.dial import _addresses
 from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
-from deploykit.bus.waiter import Waiter
 from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
+from deploykit.hosts import look_up
 from deploykit.testing.broker import EmbeddedBroker
 from deploykit.testing.proxy import FaultProxy
 from deploykit.wire.frame import Frame
@@ -123,10 +121,8 @@ def test_a_login_that_is_refused_while_a_message_waits_ends_the_wait(broker: Emb
 
 
 def test_the_zone_of_a_link_local_address_is_kept() -> None:
-    waiter = Waiter(lambda _: float("inf"))
-    ((_, address),) = _addresses(Broker(host="fe80::1%lo", port=9), waiter, time.monotonic() + 60)
-    waiter.close()
-    assert address[1:] == (9, 0, socket.if_nametoindex("lo"))
+    (address,) = look_up("fe80::1%lo", 9, 60)
+    assert address.sockaddr[1:] == (9, 0, socket.if_nametoindex("lo"))
 
 
 def test_a_login_that_was_good_once_is_tried_again_for_ever(broker: EmbeddedBroker) -> None:

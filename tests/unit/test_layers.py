@@ -17,6 +17,7 @@ HOOKS = Path(__file__).parents[2] / "hooks"
 #: DESIGN's table. A chain of None may be used by both.
 LAYERS: dict[str, tuple[int, str | None]] = {
     "errors": (1, None),
+    "hosts": (2, None),
     "names": (2, None),
     "topics": (2, None),
     "ownership": (2, None),
