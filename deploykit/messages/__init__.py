@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
     from deploykit.messages.deploy import DeployOutcome, DeployPhase, DeployReported, DeployRequested, StepReport
     from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
-    from deploykit.messages.node import HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
+    from deploykit.messages.node import AgentInstance, HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
     from deploykit.messages.notice import Notice
     from deploykit.messages.package import PackagePublished
     from deploykit.messages.source import (
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessGrantRequested",
     "AccessRevokeRequested",
+    "AgentInstance",
     "BY_TYPE",
     "Build",
     "BuildFinished",
@@ -77,6 +78,7 @@ __all__ = [
 _LAZY: Final = {
     "AccessGrantRequested": "access",
     "AccessRevokeRequested": "access",
+    "AgentInstance": "node",
     "Build": "build",
     "BuildFinished": "build",
     "BuildOutcome": "build",

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import attrs
 
 from deploykit.messages.base import Identifier, Message, Seconds, one_line, unknown_fields
+from deploykit.messages.node import AgentInstance
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -63,6 +64,8 @@ class DeployReported(Message):
         answers: names the very copy that is answered, body and signature (`wire.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
         release: the directory's name.
+        instance, host: which run of an agent did it, see `AgentInstance`.
+        twins: other agents that answer under this node's name: what is reported is true of one machine only.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
@@ -78,10 +81,15 @@ class DeployReported(Message):
     release: str = ""
     detail: str = ""
     steps: tuple[StepReport, ...] = ()
+    instance: str = ""
+    host: str = ""
+    twins: tuple[AgentInstance, ...] = ()
 
     @property
     def summary(self) -> str:
         why = f": {self.detail}" if self.detail else ""
+        if self.twins:
+            why = f" ({len(self.twins) + 1} agents answer under this name){why}"
         return one_line(
             f"{self.node} {self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} {self.outcome}{why}"
         )

@@ -124,7 +124,9 @@ class Policy:
                 return
         where = f" for site {site}" if site else ""
         raise PolicyRefused(
-            f"{signer} may not send {_called(message)}{where}", "grant it in [[trust.grants]], if that is meant"
+            # It becomes an answer that everybody hears: no principals of the trusted lines in it.
+            f"key {signer.fingerprint} may not send {_called(message)}{where}",
+            "grant it in [[trust.grants]], if that is meant",
         )
 
     def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
