@@ -72,6 +72,15 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
+def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
+    """Read a list of revoked keys alone: their blobs.
+
+    Raises:
+        KeyFileError: see `load_allowed_signers`.
+    """
+    return AllowedSigners.parse("", revoked=_read_trusted(path, "list of revoked keys")).revoked
+
+
 def load_trusted(trust: TrustSettings) -> AllowedSigners:
     """Read whom the settings say to believe: allowed signers and revoked keys. Without a file: nobody.
 
@@ -376,6 +385,7 @@ __all__ = [
     "load_allowed_signers",
     "load_passphrase",
     "load_public_key",
+    "load_revoked_keys",
     "load_signing_key",
     "load_trusted",
     "trust",

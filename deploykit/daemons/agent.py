@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from typing import Self
 
 from deploykit.bus import Bus
@@ -171,7 +172,8 @@ class Agent:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            undo.callback(self._ids.close)
+            for release in (self._ids.close, self._mirroring.stop, partial(self._bus.stop, 0)):
+                undo.callback(release)
             undo.enter_context(self._lock)
             self._start()
             undo.pop_all()
@@ -183,15 +185,10 @@ class Agent:
         for doubt in self._doubts:
             _log.error("%s", doubt)
         self._mirroring.start()
-        try:
-            self._bus.start()
-            self._presence.listen(self._bus)
-            for topic, name, handler, workers in self._wanted:
-                self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
-        except BaseException:
-            self._mirroring.stop()
-            self._bus.stop(0)
-            raise
+        self._bus.start()
+        for topic, name, handler, workers in self._wanted:
+            self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
+        self._presence.listen(self._bus)
         for thread in self._threads:
             thread.start()
 
