@@ -104,8 +104,15 @@ def _status(agent: Agent, *, connected: bool) -> str:
 
 
 def forget(settings: Settings) -> None:
-    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it."""
-    with Bus(settings.broker, client_id=f"deploykit-{settings.node}") as bus:
+    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it.
+
+    Raises:
+        LockBusy: its agent is at work here, and would lose commands.
+    """
+    with ExitStack() as held:
+        if settings.state.is_dir():
+            held.enter_context(StateLock(settings.state))
+        bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
         for topic, name in _subscriptions(settings):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)

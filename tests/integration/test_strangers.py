@@ -20,7 +20,7 @@ from deploykit.testing.broker import EmbeddedBroker
 from deploykit.wire import Frame, encode
 from deploykit.wire.signature import HEADER, sign
 from tests.brokers.server import BrokerServer
-from tests.integration.test_twins import real
+from tests.integration.test_cloned_machines import real
 from tests.support.bus import eventually
 from tests.support.node import Node
 

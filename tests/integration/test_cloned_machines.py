@@ -215,6 +215,8 @@ def test_a_second_agent_on_one_state_directory_is_refused_and_the_first_goes_on(
         assert done.returncode == 1
         assert f"another agent works on state directory {node.root}/state (pid {os.getpid()})" in done.stderr
         assert "ready" not in done.stdout
+        forgotten = run("agent", "--forget", "-c", str(write_settings(node)))
+        assert (forgotten.returncode, "another agent works on" in forgotten.stderr) == (1, True)
         assert run("status", "-c", str(write_settings(node))).returncode == 0
         request = node.request("v1", node.origin.push(tag="v1", files={"index.html": "one\n"}))
         node.send(request)
