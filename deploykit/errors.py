@@ -137,6 +137,10 @@ class LoginRefused(ConnectError):
     """The broker refused login, passcode or virtual host. Correct the credentials; trying again does not help."""
 
 
+class ClientIdInUse(ConnectError):
+    """Another connection holds our client_id: a second process of the same name, or one of ours that has just died."""
+
+
 class PublishError(BusError):
     """The broker did not confirm a message in time, or refused it. It may or may not have arrived: send it again."""
 

@@ -14,9 +14,10 @@ import logging
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from deploykit.errors import KeyFileError
 from deploykit.settings import TrustSettings
@@ -27,6 +28,9 @@ from deploykit.wire.sshsig import NAMESPACE, fingerprint, parse_public_line, pub
 _log = logging.getLogger(__name__)
 
 _MAX_KEY: Final = 1 << 16
+#: Of a file: its times, where it is, size, mode and owner.
+_Seen: TypeAlias = tuple[tuple[int, ...], ...]
+_TICK: Final = 2_000_000_000  # ns
 _NOT_IN_PRINCIPAL: Final = frozenset(' \t"\\*?!,#')
 
 
@@ -68,6 +72,15 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
+def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
+    """Read a list of revoked keys alone: their blobs.
+
+    Raises:
+        KeyFileError: see `load_allowed_signers`.
+    """
+    return AllowedSigners.parse("", revoked=_read_trusted(path, "list of revoked keys")).revoked
+
+
 def load_trusted(trust: TrustSettings) -> AllowedSigners:
     """Read whom the settings say to believe: allowed signers and revoked keys. Without a file: nobody.
 
@@ -80,6 +93,45 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     for note in signers.unused:
         _log.info("%s: %s", trust.allowed_signers, note)
     return signers
+
+
+class TrustReader:
+    """Reads whom the settings say to believe, again whenever a file has changed: a key taken out counts at once.
+
+    Call it for each message; that costs some looks at the files. Use it from any thread.
+    """
+
+    def __init__(self, trust: TrustSettings) -> None:
+        self._trust = trust
+        self._read: tuple[_Seen, AllowedSigners] | None = None
+
+    def __call__(self) -> AllowedSigners:
+        """Return whom to believe now.
+
+        Raises:
+            KeyFileError: see `load_allowed_signers`. Nobody is to be believed then.
+        """
+        seen = self._look()
+        if self._read is not None and seen is not None and self._read[0] == seen:
+            return self._read[1]
+        signers = load_trusted(self._trust)
+        # A file that changed a moment ago may change again within the same tick of the file system's clock.
+        if seen is not None and max((entry[1] for entry in seen), default=0) < time.time_ns() - _TICK:
+            self._read = seen, signers
+        return signers
+
+    def _look(self) -> _Seen | None:
+        """Return what tells one state of the files from another; None where one cannot be looked at."""
+        found = []
+        for path in (self._trust.allowed_signers, self._trust.revoked_keys):
+            if path is None:
+                continue
+            try:
+                at = path.stat()
+            except OSError:
+                return None
+            found.append((at.st_mtime_ns, at.st_ctime_ns, at.st_dev, at.st_ino, at.st_size, at.st_mode, at.st_uid))
+        return tuple(found)
 
 
 def load_public_key(path: Path) -> tuple[bytes, str]:
@@ -325,6 +377,7 @@ def _replace(directory: int, name: str, data: bytes, mode: int, owner: tuple[int
 
 
 __all__ = [
+    "TrustReader",
     "check_principal",
     "fingerprint",
     "generate_key",
@@ -332,6 +385,7 @@ __all__ = [
     "load_allowed_signers",
     "load_passphrase",
     "load_public_key",
+    "load_revoked_keys",
     "load_signing_key",
     "load_trusted",
     "trust",

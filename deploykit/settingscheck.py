@@ -130,6 +130,8 @@ def _repositories(settings: Settings) -> Iterator[str]:
         for key, patterns in (("refs", repository.mirror.refs), ("signed", repository.mirror.signed)):
             for pattern in filter(matches_nothing, patterns):
                 yield f"repositories.{name}.mirror.{key}: expected full ref names, as refs/heads/*, not {pattern!a}"
+        if repository.mirror.signed and repository.mirror.allowed_signers is None:
+            yield f"repositories.{name}.mirror.signed: needs allowed_signers, or each of these refs is refused"
         for at, checkout in enumerate(repository.checkouts):
             where = f"repositories.{name}.checkouts[{at}]"
             try:

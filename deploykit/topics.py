@@ -37,6 +37,10 @@ class TopicMap:
     notice: str = "/topic/deploykit.notice"
     notices: Mapping[str, str] = _NOTHING
 
+    def of_node(self, node: str) -> str:
+        """Return the topic of one node, where agents of that name hear each other: nobody else listens there."""
+        return f"{self.node}.{node}"
+
     @property
     def destinations(self) -> tuple[str, ...]:
         """Every destination, each once: what to subscribe to in order to see everything."""

@@ -52,6 +52,8 @@ def check_settings(settings: BusSettings) -> None:
         for name in ("window", "window_bytes", "in_flight", "max_frame")
         if getattr(settings, name) < 1
     ]
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        problems.append("tls_cert, tls_key: give both (the same path twice where one file holds both), or neither")
     for destination in settings.keepalive:
         try:
             compile_destination(GENERIC, destination)

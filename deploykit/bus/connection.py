@@ -316,6 +316,15 @@ class Connection:
                 size += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    @property
+    def local_address(self) -> str:
+        """Our own end's address, as the broker sees it where nothing translates it; empty once it is closed."""
+        sock = self._sock
+        try:
+            return str(sock.getsockname()[0]) if sock is not None else ""
+        except OSError:  # closed by its own thread meanwhile
+            return ""
+
     def _live(self) -> socket.socket:
         if self._sock is None:
             raise Lost("the connection is closed")

@@ -15,7 +15,7 @@ from deploykit.bus import heartbeat
 from deploykit.bus.address import Broker
 from deploykit.bus.dialect import Dialect, recognise
 from deploykit.bus.frames import Escaping, Received, escaping
-from deploykit.errors import ConnectError, LoginRefused
+from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings import BusSettings
 
 _LOGIN_WORDS: Final = re.compile(
@@ -88,7 +88,7 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
 def _refusal(answer: Received, broker: Broker, settings: BusSettings) -> ConnectError:
     shown = redacted(answer, broker, settings)
     if "already connected" in shown:
-        return ConnectError(
+        return ClientIdInUse(
             f"{broker}: it refused CONNECT: {shown}",
             "another connection has this client_id; after a crash it takes the broker a while to notice",
         )

@@ -25,15 +25,30 @@ def config() -> None:
 @config.command()
 @config_option
 def check(config: Path | None) -> None:
-    """Read the settings and name every mistake. Ends with 2 when there is one, with 0 after mere warnings.
+    """Read the settings, look at every file they name, and name every mistake. Ends with 2 when there is one.
+
+    Run it as the user of the daemons: what that user may read and write is part of it. Warns, and ends with 0, where
+    the settings are right and no deploy could come of them, or more could than is wanted.
 
     \b
     Example:
       deploykit config check -c deploykit.toml
     """
+    from deploykit.cli import print_error
+    from deploykit.daemons.filecheck import file_mistakes
+    from deploykit.daemons.obedience import doubts
+    from deploykit.errors import SettingsError
+    from deploykit.messages import utc_now
+
     settings = load(config)
+    problems = file_mistakes(settings)
+    if problems:
+        head = problems[0] if len(problems) == 1 else f"what the settings name has {len(problems)} mistakes"
+        raise SettingsError(head, problems=problems)
+    for doubt in doubts(settings, utc_now()):
+        print_error(f"warning: {doubt}")
     for warning in warnings(settings):
-        click.echo(f"warning: {warning}", err=True)
+        print_error(f"warning: {warning}")
     click.echo(
         f"ok: node {settings.node}, repositories: {len(settings.repositories)}, sites: {len(settings.sites)}, "
         f"broker {_shown(settings.broker.address)}"

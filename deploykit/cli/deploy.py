@@ -12,7 +12,7 @@ from deploykit.cli.options import Seconds, config_option, json_option, load, pri
 
 if TYPE_CHECKING:
     from deploykit.fleet import Answer
-    from deploykit.messages import DeployRequested
+    from deploykit.messages import DeployReported, DeployRequested
 
 
 @click.command()
@@ -88,6 +88,8 @@ def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
         click.echo(f"  {step.outcome:>7}  {step.name} ({step.seconds:.2f} s)")
         for line in step.output.splitlines():
             click.echo(f"           {_visible(line)}")
+    for line in _twins(report) if report else ():
+        click.echo(f"deploykit: {_visible(line)}", err=True)
     for doubt in answer.doubts:
         click.echo(f"deploykit: a report was not believed: {_visible(doubt)}", err=True)
     if report is None:
@@ -97,6 +99,17 @@ def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
     else:
         click.echo(_visible(report.summary), err=code != 0)
     return code
+
+
+def _twins(report: DeployReported) -> list[str]:
+    """Say that several agents answer under the node's name, and which; nothing where there is only one."""
+    if not report.twins:
+        return []
+    one = f"{report.instance} on {report.host}"
+    return [
+        f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {one}",
+        *(f"node {report.node}: another one: {twin}; it may show something else" for twin in report.twins),
+    ]
 
 
 def _visible(text: str) -> str:

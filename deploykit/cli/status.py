@@ -16,17 +16,18 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     """Tell what this node holds: mirrors, what is live on each site, messages waiting. Asks no broker and no origin.
-    Ends with 1 when some of it cannot be read.
+    Ends with 1 when some of it cannot be read, or when another agent answers under this node's name.
 
     \b
     Example:
       deploykit status --config /etc/deploykit/deploykit.toml
     """
     from deploykit.daemons.inspecting import describe
+    from deploykit.messages import one_line
 
     found = describe(load(config))
     entries = [*found["mirrors"], *found["sites"], *found["outbox"]]
-    code = 1 if any("problem" in entry for entry in entries) else 0
+    code = 1 if found["twins"] or any("problem" in entry for entry in entries) else 0
     if as_json:
         print_json(found)
         ctx.exit(code)
@@ -37,6 +38,10 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         _line("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}")
     for outbox in found["outbox"]:
         _line("outbox", outbox, f"{outbox['waiting']} waiting")
+    for twin in found["twins"]:
+        click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
+    for warning in found["warnings"]:
+        click.echo(f"  warning {one_line(warning)}")
     ctx.exit(code)
 
 

@@ -7,24 +7,30 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from typing import Self
 
 from deploykit.bus import Bus
-from deploykit.bus.events import Connected, Event
+from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.daemons import lifecycle, logs, mirroring
 from deploykit.daemons.deploying import Deploying
 from deploykit.daemons.mirroring import Mirroring
+from deploykit.daemons.obedience import doubts
+from deploykit.daemons.presence import Presence
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.reporting import Reporter
-from deploykit.errors import DeploykitError, IdStoreError, LoginRefused
+from deploykit.daemons.seldom import INTERVAL
+from deploykit.daemons.statelock import StateLock
+from deploykit.daemons.twinfile import remove_twins
+from deploykit.errors import DeploykitError, IdStoreError, LockBusy, LoginRefused
 from deploykit.ids import IdStore
-from deploykit.keys import load_signing_key, load_trusted
-from deploykit.messages import utc_now
+from deploykit.keys import TrustReader, load_signing_key
+from deploykit.messages import one_line, utc_now
 from deploykit.ownership import user_name
 from deploykit.release import Runner, Site
 from deploykit.settings import Settings
 from deploykit.settingscheck import warnings
-from deploykit.wire.allowed_signers import AllowedSigners
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +48,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
     Raises:
         SettingsError: the first settings are wrong.
         LoginRefused: no broker takes us by them.
+        LockBusy: another agent is at work on the state directory.
         DeploykitError: outbox, ids or a key cannot be opened.
     """
     settings = load()
@@ -53,7 +60,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         while True:
             try:
                 following = _serve(agent, load, stop, changed, on_ready)
-            except LoginRefused as error:
+            except (LoginRefused, LockBusy) as error:
                 if before is None:
                     raise
                 _log.error("settings given up, the old ones are back: %s", error)
@@ -77,12 +84,14 @@ def _serve(
     """Run one agent until `stop` (None), or until `changed` brought settings that stand (the agent of those)."""
     said = False
     with agent:
-        lifecycle.notify("READY=1\nSTATUS=waiting for a broker")
+        status = _status(agent, connected=said)
+        lifecycle.notify(f"READY=1\nSTATUS={status}")
         while not stop.wait(0.0 if not said else 0.2):
             if not said and agent.wait_connected(0.2):
                 said = True
                 on_ready(agent.settings.node)
-                lifecycle.notify("STATUS=connected")
+            if status != (status := _status(agent, connected=said)):
+                lifecycle.notify(f"STATUS={status}")
             if changed.is_set():
                 changed.clear()
                 following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
@@ -93,9 +102,21 @@ def _serve(
     return None
 
 
+def _status(agent: Agent, *, connected: bool) -> str:
+    """Return a line for the service manager: where the agent stands, and what a person should know first."""
+    return one_line("; ".join(("connected" if connected else "waiting for a broker", *agent.problems)))
+
+
 def forget(settings: Settings) -> None:
-    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it."""
-    with Bus(settings.broker, client_id=f"deploykit-{settings.node}") as bus:
+    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it.
+
+    Raises:
+        LockBusy: its agent is at work here, and would lose commands.
+    """
+    with ExitStack() as held:
+        if settings.state.is_dir():
+            held.enter_context(StateLock(settings.state))
+        bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
         for topic, name in _subscriptions(settings):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
@@ -120,6 +141,7 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._doubts: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._recovered = threading.Event()
         for warning in warnings(settings, user_name(os.geteuid())):
@@ -127,10 +149,13 @@ class Agent:
         key = load_signing_key(settings.signing_key) if settings.signing_key else None
         outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)
-        reporter = Reporter(outbox, settings.topics, key)
+        self._lock = StateLock(settings.state)
+        trusted = TrustReader(settings.trust)
+        self._presence = Presence(settings, key, trusted)
+        reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirroring = Mirroring(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, self._trusted)
+        self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, trusted)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = ((self._mirroring.handle, mirroring.WORKERS), (self._deploying.handle, 4))
@@ -141,25 +166,41 @@ class Agent:
             for name, target, args in (
                 ("relay", self._relay.run, (self._stop,)),
                 ("upkeep", self._look_after, ()),
+                ("presence", self._presence.run, (self._stop,)),
             )
         ]
 
     def __enter__(self) -> Self:
-        self._mirroring.start()
-        try:
-            self._bus.start()
-            for topic, name, handler, workers in self._wanted:
-                self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
-        except BaseException:
-            self._mirroring.stop()
-            self._bus.stop(0)
-            raise
-        for thread in self._threads:
-            thread.start()
+        with ExitStack() as undo:
+            for release in (self._ids.close, self._mirroring.stop, partial(self._bus.stop, 0)):
+                undo.callback(release)
+            undo.enter_context(self._lock)
+            self._start()
+            undo.pop_all()
         return self
 
+    def _start(self) -> None:
+        remove_twins(self.settings.state)
+        self._doubts = doubts(self.settings, utc_now())
+        for doubt in self._doubts:
+            _log.error("%s", doubt)
+        self._mirroring.start()
+        self._bus.start()
+        for topic, name, handler, workers in self._wanted:
+            self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
+        self._presence.listen(self._bus)
+        for thread in self._threads:
+            thread.start()
+
     def __exit__(self, *_: object) -> None:
+        try:
+            self._end()
+        finally:
+            self._lock.__exit__(None, None, None)
+
+    def _end(self) -> None:
         self._stop.set()
+        self._presence.wake()
         self._recovered.wait()
         self._deploying.finish()
         self._mirroring.stop()
@@ -168,6 +209,11 @@ class Agent:
         for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
         self._ids.close()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know of this agent: why it obeys nobody, and others that answer under its name."""
+        return (*self._doubts, *self._presence.problems)
 
     def wait_connected(self, timeout: float) -> bool:
         """Wait until the broker answered and knows our subscriptions; tell whether it is so.
@@ -178,17 +224,21 @@ class Agent:
         return self._bus.wait_connected(timeout)
 
     def _look_after(self) -> None:
-        """Finish what a crash cut off, then forget old ids once a day."""
+        """Finish what a crash cut off; then log what was refused, and forget old ids once a day."""
         try:
             self._recover()
         finally:
             self._recovered.set()
+        pruned = float("-inf")
         while not self._stop.is_set():
-            try:
-                self._ids.prune(utc_now())
-            except IdStoreError as error:
-                _log.warning("old ids are still kept: %s", error)
-            self._stop.wait(_DAY)
+            if time.monotonic() - pruned >= _DAY:
+                pruned = time.monotonic()
+                try:
+                    self._ids.prune(utc_now())
+                except IdStoreError as error:
+                    _log.warning("old ids are still kept: %s", error)
+            self._stop.wait(INTERVAL)
+            self._deploying.log_strangers()
 
     def _recover(self) -> None:
         """Bring to an end what a crash cut off. A site that cannot be recovered is for a person, not for the others."""
@@ -205,14 +255,13 @@ class Agent:
                 if result is not None:
                     _log.info("site %s: finished what was cut off: %s %s", name, result.outcome, result.detail)
 
-    def _trusted(self) -> AllowedSigners:
-        """Read whom to obey, afresh for each command: a key taken out counts at once."""
-        return load_trusted(self.settings.trust)
-
     def _on_event(self, event: Event) -> None:
         match event:
             case Connected():
                 # Messages may have been missed while there was no connection.
                 self._mirroring.reconcile_soon()
+                self._presence.on_connected()
+            case ConnectFailed():
+                self._presence.on_refused(self._bus.problem)
             case _:
                 _log.debug("%s", event)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from datetime import datetime
@@ -19,6 +20,7 @@ import attrs
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.reporting import Reporter
+from deploykit.daemons.seldom import Seldom
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -28,6 +30,7 @@ from deploykit.errors import (
     MirrorError,
     OutboxError,
     PolicyRefused,
+    SignatureError,
 )
 from deploykit.ids import Claim, IdStore
 from deploykit.messages import (
@@ -46,12 +49,15 @@ from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.policy import Policy, addressed_to
-from deploykit.wire.signature import Signer, body_digest, copy_digest, verify
+from deploykit.wire.signature import HEADER, Signer, body_digest, copy_digest, verify
 
 _log = logging.getLogger(__name__)
 
 #: Whoever reports twice on one request (a crash in between) does it under one id, so that readers can tell.
 _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
+
+#: All that somebody hears whom nobody vouches for: what is wrong in particular is for the log.
+_NOT_OBEYED = "refused: this node obeys no command without a signature by a key that it trusts"
 
 #: Seconds until a command is tried again that the disk had no room for.
 _AGAIN = 5.0
@@ -113,23 +119,24 @@ class Deploying:
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._in_work: set[tuple[str, str]] = set()
+        self._strangers = Seldom()
 
     def handle(self, delivery: Delivery) -> Verdict:
-        """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
+        """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.
+
+        Whoever nobody vouches for costs no file, no record and no dead letter: they can send as much as they like.
+        """
+        frame = Frame(delivery.headers, delivery.body)
         try:
             request = decode(delivery.headers, delivery.body, delivery.destination)
         except MessageError as error:
-            return Reject(str(error))
+            return self._unreadable(frame, error)
         if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
             return Ack()
-        frame = Frame(delivery.headers, delivery.body)
         try:
-            signer = verify(frame, self._trusted(), self._now())
-        except Exception as error:  # noqa: BLE001 -- it is not obeyed, and the asker is to know
-            foreseen = isinstance(error, DeploykitError)
-            _log.warning("refused: %s: %s", request.summary, error, exc_info=None if foreseen else error)
-            # Answered, but never remembered: a stranger must not be able to spend a genuine request's id.
-            self._say_no(request, frame, str(error) if foreseen else "it cannot be verified; see the log of the agent")
+            signer = self._signer_of(frame)
+        except Exception as error:  # noqa: BLE001 -- it is not obeyed, whatever went wrong
+            self._pass_over(request, frame, error)
             return Ack()
         asked = (signer.fingerprint, request.id)
         with self._changed:
@@ -152,6 +159,51 @@ class Deploying:
             if self._in_work:
                 _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._in_work))
             self._changed.wait_for(lambda: not self._in_work)
+
+    def log_strangers(self) -> None:
+        """Log what was refused since the last line about it, if that is some time ago: nothing more may ever come."""
+        count, why = self._strangers.rest(time.monotonic())
+        if count:
+            _log.warning("refused %d more messages that nobody vouches for; the last one: %s", count, why)
+
+    def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
+        """Keep what somebody we know sent and we cannot read; what anybody could have sent is counted alone."""
+        try:
+            self._signer_of(frame)
+        except Exception as doubt:  # noqa: BLE001 -- likewise
+            self._pass_over(None, frame, doubt)
+            return Ack()
+        return Reject(str(problem))
+
+    def _signer_of(self, frame: Frame) -> Signer:
+        """Return who signed a frame. An unsigned one costs nothing: no file is looked at.
+
+        Raises:
+            SignatureError: nobody whom we obey.
+            KeyFileError: whom we obey cannot be read; so, nobody.
+        """
+        if HEADER not in frame.headers:
+            raise SignatureError("the message is not signed", "")
+        return verify(frame, self._trusted(), self._now())
+
+    def _pass_over(self, request: DeployRequested | None, frame: Frame, why: Exception) -> None:
+        """Count a message that nobody vouches for. One an interval is logged, and answered if it is a command.
+
+        It is never remembered: a stranger must not be able to spend a genuine request's id.
+        """
+        shown = f"{request.summary if request else 'not a message'}: {why}"
+        count = self._strangers.add(shown, time.monotonic())
+        if not count:
+            return
+        foreseen = isinstance(why, DeploykitError)
+        _log.warning(
+            "refused%s: %s",
+            f" {count} messages, the last one" if count > 1 else "",
+            shown,
+            exc_info=None if foreseen else why,
+        )
+        if request is not None:
+            self._say_no(request, frame, _NOT_OBEYED)
 
     def _obey_when_possible(self, request: DeployRequested, frame: Frame, signer: Signer) -> Verdict:
         """Obey. A disk that is full, or whatever else fails around a deploy, costs time, not the command or its report.
@@ -196,7 +248,7 @@ class Deploying:
             until = self._policy.replayable_until(request, now)
             claim = self._ids.claim(key, request.id, body_digest(frame.body), now, keep_until=until)
         except (PolicyRefused, IdForgotten) as error:
-            _log.warning("refused: %s", error)
+            _log.warning("refused: %s: %s", signer, error)
             return _Decision(DeployResult(outcome="refused", detail=str(error)))
         match claim:
             case Claim.CONFLICT:

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from deploykit.daemons.mirroring import mirror_path
+from deploykit.daemons.obedience import doubts
+from deploykit.daemons.twinfile import read_twins
 from deploykit.errors import DeploykitError
-from deploykit.messages import one_line
+from deploykit.messages import one_line, utc_now
 from deploykit.mirror import Mirror
 from deploykit.names import RepoName, SiteName
 from deploykit.outbox import Outbox
@@ -25,15 +27,31 @@ class Description(TypedDict):
     mirrors: list[Entry]
     sites: list[Entry]
     outbox: list[Entry]
+    twins: list[Entry]
+    warnings: list[str]
 
 
 def describe(settings: Settings) -> Description:
-    """Read mirrors, sites and outbox of this node. What cannot be read has a `problem`; the rest is told as it is."""
+    """Read mirrors, sites and outbox of this node. What cannot be read has a `problem`; the rest is told as it is.
+
+    `twins` are other agents that answer under this node's name, as its agent heard them; `warnings` say why no command
+    for its sites could be obeyed.
+    """
+    now = utc_now()
     return {
         "node": settings.node,
         "mirrors": [_mirror(settings, repo) for repo in settings.repositories],
         "sites": [_site(settings, name) for name in settings.sites],
         "outbox": [_outbox(settings)],
+        "twins": [
+            {
+                "instance": twin.agent.instance,
+                "host": twin.agent.host,
+                "seconds_ago": round((now - twin.seen).total_seconds()),
+            }
+            for twin in read_twins(settings.state, now)
+        ],
+        "warnings": list(doubts(settings, now)),
     }
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from deploykit.errors import MessageError
-from deploykit.messages import DeployReported, Message, new_id
+from deploykit.messages import DeployReported, Message, NodeDescribed, new_id
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.topics import TopicMap
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode_fitted, topic_of
@@ -22,12 +23,21 @@ class Reporter:
         outbox: where they wait for the relay.
         topics: where each kind goes.
         key: the node's own key; without one, replies go out unsigned and their readers will not trust them.
+        stamp: puts into a deploy's report which agent made it.
     """
 
-    def __init__(self, outbox: Outbox, topics: TopicMap, key: SigningKey | None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        topics: TopicMap,
+        key: SigningKey | None,
+        *,
+        stamp: Callable[[DeployReported], DeployReported] = lambda report: report,
+    ) -> None:
         self._outbox = outbox
         self._topics = topics
         self._key = key
+        self._stamp = stamp
 
     def say(self, *messages: Message) -> tuple[Frame, ...]:
         """Queue `messages`, all or none, and return their frames. What is too long for a message is cut.
@@ -36,6 +46,7 @@ class Reporter:
             OutboxError: the spool cannot take them; nothing was queued.
             MessageError: one of them holds what no reader would accept; nothing was queued.
         """
+        messages = tuple(self._stamp(each) if isinstance(each, DeployReported) else each for each in messages)
         outgoing = [self._outgoing(message) for message in messages]
         self._outbox.put_many(outgoing)
         for message in messages:
@@ -58,6 +69,6 @@ class Reporter:
         return self._signed(message, encode_fitted(message))
 
     def _signed(self, message: Message, frame: Frame) -> Outgoing:
-        if isinstance(message, DeployReported) and self._key is not None:
+        if isinstance(message, DeployReported | NodeDescribed) and self._key is not None:
             frame = sign(frame, self._key)
         return Outgoing(topic_of(message, self._topics), frame)

@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 #: Seconds of silence after which a command is sent again, with the same id and bytes; doubled each time.
 _ASK_AGAIN = 10.0
 
+#: Most doubts about one node's reports that are kept, each once.
+_DOUBTS = 10
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class Answer:
@@ -129,8 +132,10 @@ class Coordinator:
                 continue
             doubt = self._doubt(delivery, report, request, frame)
             if doubt:
-                _log.warning("not believed: %s: %s", report.summary, doubt)
-                doubts[report.node] += (doubt,)
+                known = doubts[report.node]
+                if doubt not in known and len(known) < _DOUBTS:  # anybody can send any number of them
+                    _log.warning("not believed: %s: %s", report.summary, doubt)
+                    doubts[report.node] += (doubt,)
                 continue
             del missing[report.node]
             yield Answer(node=report.node, report=report, doubts=doubts[report.node])

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
         DeployPhase,
         DeployReported,
         DeployRequested,
-        SiteRelease,
         StepReport,
     )
     from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
-    from deploykit.messages.node import HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
+    from deploykit.messages.node import AgentInstance, HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
     from deploykit.messages.notice import Notice
     from deploykit.messages.package import PackagePublished
+    from deploykit.messages.site import SiteRelease
     from deploykit.messages.source import (
         COMMITS_TOLD,
         DIRS_TOLD,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AccessGrantRequested",
     "AccessRevokeRequested",
+    "AgentInstance",
     "BY_TYPE",
     "Build",
     "BuildFinished",
@@ -85,6 +86,7 @@ __all__ = [
 _LAZY: Final = {
     "AccessGrantRequested": "access",
     "AccessRevokeRequested": "access",
+    "AgentInstance": "node",
     "Build": "build",
     "BuildFinished": "build",
     "BuildOutcome": "build",
@@ -94,7 +96,7 @@ _LAZY: Final = {
     "DeployPhase": "deploy",
     "DeployReported": "deploy",
     "DeployRequested": "deploy",
-    "SiteRelease": "deploy",
+    "SiteRelease": "site",
     "StepReport": "deploy",
     "MirrorOutcome": "mirror",
     "MirrorUpdated": "mirror",

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 import attrs
 
 from deploykit.messages.base import KEEPS_LAST, Identifier, Message, Seconds, one_line, unknown_fields
+from deploykit.messages.node import AgentInstance
+from deploykit.messages.site import SiteRelease, named
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -58,24 +60,6 @@ class StepReport:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class SiteRelease:
-    """One release of a site, as the node has it on record.
-
-    Args:
-        release: the directory's name.
-        ref, commit: what it was made from; `ref` is None where it was made from a bare commit id.
-    """
-
-    release: str
-    ref: RefName | None = None
-    commit: ObjectId | None = None
-    extra: Mapping[str, object] = unknown_fields()
-
-    def __str__(self) -> str:
-        return named(self.ref, self.commit, self.release)
-
-
-@attrs.frozen(kw_only=True, slots=True)
 class DeployReported(Message):
     """A node's reply to a `DeployRequested`. What was asked for is in that message; this one names what *is*.
 
@@ -90,6 +74,8 @@ class DeployReported(Message):
         target: the release the operation made, prepared, put live or took back; None where it came to none.
         previous: the last good release before the live one, on disk or not: what a rollback would name. None where
             there is none.
+        instance, host: which run of an agent did it, see `AgentInstance`.
+        twins: other agents that answer under this node's name: what is reported is true of one machine only.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
@@ -109,6 +95,10 @@ class DeployReported(Message):
     detail: str = ""
     steps: tuple[StepReport, ...] = attrs.field(default=(), metadata=KEEPS_LAST)
 
+    instance: str = ""
+    host: str = ""
+    twins: tuple[AgentInstance, ...] = ()
+
     @property
     def achieved(self) -> tuple[RefName | None, ObjectId | None]:
         """The ref and commit that a success speaks of: of what was prepared, or of what is live."""
@@ -124,14 +114,6 @@ class DeployReported(Message):
         else:
             what, now = str(self.target or ""), f", live is {live or 'nothing'}"
         why = f": {self.detail}" if self.detail else ""
+        if self.twins:
+            why = f" ({len(self.twins) + 1} agents answer under this name){why}"
         return one_line(f"{self.node} {self.phase} {self.site} {what} {self.outcome}{now}{why}")
-
-
-def named(ref: RefName | None, commit: ObjectId | None, release: str = "") -> str:
-    """Name a release for people: `v1.2 0123456789ab`; by its directory where nothing better is known.
-
-    >>> named(RefName("refs/tags/v1"), ObjectId("ab" * 20))
-    'v1 abababababab'
-    """
-    parts = [short_ref(ref) if ref is not None else "", commit[:12] if commit is not None else ""]
-    return " ".join(part for part in parts if part) or release

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import attrs
 
 from deploykit.messages.base import NOTHING, Count, Identifier, Message, one_line, unknown_fields
-from deploykit.messages.deploy import SiteRelease
+from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
 NodeDetail = Literal["facts", "sites", "refs"]
@@ -73,11 +73,25 @@ class HeldRef:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class AgentInstance:
+    """One run of an agent: a random id that no copy of its disk has, and where it runs, in words for a person."""
+
+    instance: Identifier
+    host: str = ""
+    extra: Mapping[str, object] = unknown_fields()
+
+    def __str__(self) -> str:
+        return one_line(f"{self.instance} on {self.host or 'an unknown host'}", 200)
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class NodeDescribed(Message):
     """A node's answer.
 
     Args:
-        request: the id of the `NodeQueried`; empty where the node tells of itself unasked.
+        request: the id of the `NodeQueried`; empty where the node describes itself unasked. On a node's own topic: the
+            id of the `NodeDescribed` of another agent of the same name that this one answers.
+        instance, host: which run of an agent describes the node, see `AgentInstance`.
         version: of deploykit there.
         facts: flat names and values, by which selectors choose nodes.
         classes: what configuration management says the node is.
@@ -88,6 +102,8 @@ class NodeDescribed(Message):
 
     node: NodeName
     request: Identifier | None = None
+    instance: str = ""
+    host: str = ""
     version: str = ""
     facts: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
     classes: tuple[str, ...] = ()

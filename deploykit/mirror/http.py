@@ -15,6 +15,7 @@ import ssl
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -130,7 +131,7 @@ class HttpLink:
             host, port, tunnel = base.host, base.port, _proxy_for(base.host)
             if tunnel is not None:
                 host, port = tunnel.hostname or "", tunnel.port
-            context = _tls(self._settings)
+            context = tls_context_of(self._settings)
             connection = http.client.HTTPSConnection(host, port, timeout=limit, context=context)
             if tunnel is not None:
                 connection.set_tunnel(base.host, base.port or 443, _proxy_login(tunnel.username, tunnel.password))
@@ -234,10 +235,12 @@ class HttpLink:
         return f"{told['username']}:{told['password']}" if {"username", "password"} <= told.keys() else ""
 
 
-def _from_file(base: Address, settings: MirrorSettings) -> str:
-    path = settings.credentials_file
-    if path is None:
-        return ""
+def read_credentials(path: Path) -> list[str]:
+    """Return the lines of a credentials file.
+
+    Raises:
+        SettingsError: it cannot be read, or others can.
+    """
     try:
         with path.open("rb") as file:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -246,7 +249,13 @@ def _from_file(base: Address, settings: MirrorSettings) -> str:
         raise SettingsError(f"cannot read credentials_file {path}: {exc.strerror}") from exc
     if mode & 0o037:
         raise SettingsError(f"credentials_file {path} has mode {mode:04o}", "chmod 0600 it")
-    for line in lines:
+    return lines
+
+
+def _from_file(base: Address, settings: MirrorSettings) -> str:
+    if settings.credentials_file is None:
+        return ""
+    for line in read_credentials(settings.credentials_file):
         try:
             parts = urlsplit(line.strip())
             same = (parts.scheme, parts.hostname, parts.port) == (base.scheme, base.host.lower(), base.port)
@@ -261,7 +270,12 @@ def _from_file(base: Address, settings: MirrorSettings) -> str:
     return ""
 
 
-def _tls(settings: MirrorSettings) -> ssl.SSLContext:
+def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:
+    """Make the TLS context for an origin.
+
+    Raises:
+        SettingsError: `ca_file` cannot be used.
+    """
     try:
         context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
     except (OSError, ssl.SSLError) as exc:

@@ -18,7 +18,7 @@ import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
-from deploykit.messages.deploy import named
+from deploykit.messages.site import named
 from deploykit.names import NodeName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.wire.allowed_signers import matches
@@ -125,7 +125,9 @@ class Policy:
                 return
         where = f" for site {site}" if site else ""
         raise PolicyRefused(
-            f"{signer} may not send {_called(message)}{where}", "grant it in [[trust.grants]], if that is meant"
+            # It becomes an answer that everybody hears: no principals of the trusted lines in it.
+            f"key {signer.fingerprint} may not send {_called(message)}{where}",
+            "grant it in [[trust.grants]], if that is meant",
         )
 
     def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:

@@ -108,6 +108,14 @@ def test_threat_6_a_forged_success_does_not_hide_the_true_failure(node: Node) ->
     assert len(answer.doubts) == 1
 
 
+def test_a_flood_of_forged_reports_is_a_few_doubts(node: Node) -> None:
+    forged: list[tuple[str | None, dict[str, Any]]] = [("stranger", {})] * 50 + [(None, {})] * 50
+    answered_by(node, *forged, *[("node", {"answers": "0" * 64})] * 50, ("node", {"outcome": "failure"}))
+    answer = ask(node)
+    assert answer.report is not None
+    assert len(answer.doubts) == len(set(answer.doubts)) == 3
+
+
 def test_reports_on_other_requests_or_of_other_nodes_are_passed_over(node: Node) -> None:
     answered_by(node, ("node", {"request": "another"}), ("node", {"node": NodeName("web9")}))
     assert ask(node, timeout=2.0) == Answer(node=NODE)

@@ -8,7 +8,7 @@ import pytest
 from deploykit.bus.address import Broker
 from deploykit.bus.frames import Received
 from deploykit.bus.login import agree, connect_headers, redacted
-from deploykit.errors import ConnectError, LoginRefused
+from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings import BusSettings
 
 BROKER = Broker(host="b", login="ada", passcode="can\\ary")
@@ -60,7 +60,7 @@ def test_no_version_is_1_0() -> None:
     [
         ({"message": "Bad CONNECT"}, b"Access refused for user 'ada'\n", LoginRefused),
         ({"message": "User name [ada] or password is invalid."}, b"java.lang.SecurityException: ...", LoginRefused),
-        ({"message": "Broker: x - Client: me already connected from y"}, b"", ConnectError),
+        ({"message": "Broker: x - Client: me already connected from y"}, b"", ClientIdInUse),
         ({"message": "too many connections"}, b"a long trace\nthat mentions a password", ConnectError),
         ({}, b"", ConnectError),
     ],

@@ -175,7 +175,16 @@ def test_no_secret_is_in_the_repr_of_the_settings(raw: bytes) -> None:
             )
         ),
         (b'[repositories.r]\nurl = "u"\nmirror.refs = ["main"]', "repositories.r.mirror.refs: expected full ref names"),
-        (b'[repositories.r]\nurl = "u"\nmirror.signed = ["v*"]', "repositories.r.mirror.signed: expected full ref"),
+        (
+            b'[repositories.r]\nurl = "u"\nmirror = { signed = ["v*"], allowed_signers = "/a" }',
+            "repositories.r.mirror.signed: expected full ref",
+        ),
+        (
+            b'[repositories.r]\nurl = "u"\nmirror.signed = ["refs/*"]',
+            "repositories.r.mirror.signed: needs allowed_signers",
+        ),
+        (b'[broker]\ntls_cert = "/a"', "broker.tls_cert, tls_key: give both"),
+        (b'[broker]\ntls_key = "/a"', "broker.tls_cert, tls_key: give both"),
         (
             b'[repositories.r]\nurl = "u"\ncheckouts = [{ mode = "tags", target = "/t", refs = ["v*"] }]',
             "repositories.r.checkouts[0].refs: expected full ref names",

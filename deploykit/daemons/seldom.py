@@ -1,0 +1,43 @@
+"""What may come in any number gets one line in the log an interval, with its count. Pure but for a lock."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+#: Seconds between two lines, and between two answers to those whom nobody vouches for.
+INTERVAL: Final = 60.0
+
+
+class Seldom:
+    """Counts events of one kind. Use it from any thread.
+
+    Args:
+        interval: seconds, in which at most one event is due.
+    """
+
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._count = 0
+        self._next = float("-inf")
+        self._last = ""
+
+    def add(self, why: str, now: float) -> int:
+        """Count one; return how many there were since a line was due, when one is due again, else 0."""
+        with self._lock:
+            self._count += 1
+            self._last = why
+            return self._take(now)
+
+    def rest(self, now: float = float("inf")) -> tuple[int, str]:
+        """Return how many were counted and never returned, and the last one's reason, when a line is due; else 0."""
+        with self._lock:
+            return (self._take(now) if self._count else 0), self._last
+
+    def _take(self, now: float) -> int:
+        if now < self._next:
+            return 0
+        self._next = now + self._interval
+        count, self._count = self._count, 0
+        return count
