@@ -289,6 +289,18 @@ def test_where_nothing_is_left_to_go_back_to_nothing_is_live_and_that_is_said(tm
     assert not (shop.path / "current").is_symlink()
 
 
+def test_a_way_back_that_leads_out_of_the_site_is_taken_only_where_it_leads_somewhere(
+    tmp_path: Path, shop: Shop
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (shop.path / "current").unlink()
+    (shop.path / "current").symlink_to(elsewhere)
+    result = shop.put({"a": b"4", "deploy/post-deploy": script(f"rmdir {elsewhere}", "exit 1")})
+    assert (result.outcome, result.live) == ("failure", None)
+    assert not (shop.path / "current").is_symlink()
+
+
 def test_edits_are_no_reason_to_go_further_back_than_to_what_was_live(shop: Shop) -> None:
     without_a_file(shop, 3)
     result = shop.put({"a": b"4", "deploy/post-deploy": script("exit 1")})
@@ -316,6 +328,20 @@ def test_a_release_that_is_gone_when_a_crash_is_recovered_is_taken_back(tmp_path
     assert done.outcome == "rolled-back"
     assert shop.read("a") == left
     shop.whole()
+
+
+def test_a_script_that_is_left_to_a_person_is_no_reason_to_leave_a_release_live_that_is_gone(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, SiteSettings(at_crash={"post-deploy": "stop"}))
+    file = tmp_path / "site.toml"
+    file.write_text('at_crash = { post-deploy = "stop" }\n')
+    shop.put({"a": b"1"}).check()
+    shop.commit({"a": b"2", "deploy/post-deploy": script("kill -9 $PPID")})
+    words = ("deploy", str(shop.path), "--mirror", str(shop.repo.path), "--ref", "v2", "--settings", str(file))
+    assert run("release", *words).returncode == -9
+    gone(shop, 2)
+    done = shop.runner.recover()
+    assert done is not None
+    assert (done.outcome, shop.read("a")) == ("rolled-back", "1")
 
 
 # -- what people are shown ---------------------------------------------------------------------------------------------
