@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
@@ -20,8 +21,9 @@ from deploykit.bus.events import DeadLettered, Event, Subscribed
 from deploykit.errors import BusClosed, DeploykitError, PublishRefused, UsageError
 from deploykit.settings import BusSettings
 from deploykit.testing.broker import EmbeddedBroker
+from deploykit.wire.frame import Frame
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, Events, eventually, fast, text
+from tests.support.bus import Collector, Events, bus_threads, eventually, fast, text
 
 UNKNOWN: Final = "apache-activemq-artemis/2.31.0"
 #: It is asked for `activemq.prefetchSize`, of which the embedded broker knows nothing.
@@ -57,13 +59,13 @@ class Place:
             assert bus.wait_connected(_WAIT)
             yield bus
 
-    def flood(self, size: int = 0) -> None:
+    def flood(self, size: int = 0, *, persistent: bool = False) -> None:
         """Send numbers, padded to so many bytes."""
         with self.bus() as bus:
             many = [
                 (self.flooded, text(str(n).ljust(size), **{"deploykit-id": f"{self.name} {n}"})) for n in range(FLOOD)
             ]
-            bus.publish_many(many, persistent=False, timeout=60)
+            bus.publish_many(many, persistent=persistent, timeout=60)
 
 
 @pytest.fixture(
@@ -383,6 +385,33 @@ def test_a_queue_is_fed_by_its_own_handler(place: Place) -> None:
         bus.subscribe(place.flooded, handle, workers=4, prefetch=10)
         bus.publish(place.flooded, text("1"))
         eventually(lambda: len(handled) == FLOOD, timeout=60)
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
+def test_the_books_are_right_where_connections_are_lost_and_nothing_bounds_deliveries(
+    version: str, tmp_path: Path
+) -> None:
+    """What was sent is handled, and what is handled is passed on, however often which connection is lost."""
+    with EmbeddedBroker(server=UNKNOWN, data=tmp_path) as broker:
+        settings = fast(broker.address, versions=(version,), publish_timeout=60.0)
+        place = Place(settings=settings, name="books", durable=False)
+        place.flood(persistent=True)
+        passed_on = Collector()
+        with place.bus() as bus:
+
+            def handle(delivery: Delivery) -> None:
+                bus.publish(place.other, Frame({"deploykit-id": f"on {delivery.id}"}, delivery.body), timeout=60)
+
+            bus.subscribe(place.flooded, handle, workers=4)
+            bus.subscribe(place.other, passed_on)
+            for n, lose in enumerate((broker.faults.drop, broker.faults.half_open, broker.restart) * 3):
+                passed_on.wait(100 * (n + 1), 60)
+                lose()
+            eventually(lambda: {*passed_on.bodies} == {str(n) for n in range(FLOOD)}, timeout=120)
+            eventually(lambda: sum(broker.stats().queues.values()) == 0, timeout=60)
+            assert bus.counters.publish_failed == 0
+            assert len(passed_on) == FLOOD
+        assert bus_threads() == []
 
 
 def test_two_handlers_that_end_each_others_subscription_both_end(place: Place) -> None:
