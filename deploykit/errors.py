@@ -149,6 +149,10 @@ class PublishRefused(PublishError):
     """The broker refused this very message. Sending the same again does not help: set it aside and look at it."""
 
 
+class Unsendable(PublishRefused):
+    """This message cannot go to such a broker, and was not sent. Correct it where it is made."""
+
+
 class PublishManyFailed(PublishError):
     """Some of many messages are not confirmed. `outcomes` has one entry for each that was read, None if it arrived."""
 

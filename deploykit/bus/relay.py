@@ -39,11 +39,12 @@ from deploykit.errors import (
     MessageError,
     OutboxError,
     PublishRefused,
+    Unsendable,
     UsageError,
 )
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, Frame
+from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, Frame, headers_size
 
 _log = logging.getLogger(__name__)
 
@@ -125,10 +126,8 @@ def _never_sent(record: Record) -> str:
     own = sorted(RESERVED.intersection(headers))
     if own or "" in headers:
         return f"headers that belong to the connection: {', '.join(own) or 'one without a name'}"
-    if sum(map(len, headers.values())) > MAX_HEADERS or len(headers) > MAX_HEADER_COUNT:
-        return f"headers of more than {MAX_HEADERS} characters together, or more than {MAX_HEADER_COUNT}"
-    if sum(map(len, headers)) > MAX_HEADERS or len(record.destination) > MAX_HEADERS:
-        return f"a destination or header names of more than {MAX_HEADERS} characters"
+    if headers_size(headers) > MAX_HEADERS or len(headers) > MAX_HEADER_COUNT:
+        return f"headers of more than {MAX_HEADERS} bytes together, or more than {MAX_HEADER_COUNT}"
     try:
         compile_destination(GENERIC, record.destination)
     except DialectError as error:
@@ -413,10 +412,11 @@ class Relay:
                 self._moved += 1
                 self._bury(self._lanes.confirmed(record, flight.order, now))
                 return
-            case PublishRefused() | DialectError():
-                self._bury(self._lanes.failed(record, flight.order, str(error), now, refused=True))
-            case MessageError() | UsageError():  # our own bus does not take it: no attempt will do better
+            case Unsendable() | DialectError() | MessageError() | UsageError():
+                # It was not sent, because of what it is: no attempt will do better.
                 self._bury([ToBury(record, str(error)), *self._lanes.gone(record, now)])
+            case PublishRefused():
+                self._bury(self._lanes.failed(record, flight.order, str(error), now, refused=True))
             case _:
                 self._lanes.failed(record, flight.order, str(error), now, refused=False)
                 if isinstance(error, BusClosed):

@@ -14,7 +14,7 @@ from deploykit.bus.dialect import NUMERIC, Dialect
 from deploykit.bus.frames import Escaping, HeaderRefused, encode_frame, escape
 from deploykit.bus.intent import compile_send
 from deploykit.bus.ledger import Outbound
-from deploykit.errors import PublishRefused
+from deploykit.errors import PublishRefused, Unsendable
 from deploykit.wire.codec import ID_HEADER
 
 _NUMBER: Final = re.compile("[0-9]{1,18}")
@@ -39,7 +39,7 @@ class Writer:
         """Write one SEND, its receipt asked for.
 
         Raises:
-            PublishRefused: a header cannot go over this connection.
+            PublishRefused: a header cannot go over this connection (`Unsendable`: over none to such a broker).
             DialectError: the broker would do something else.
         """
         if entry.expires is None:
@@ -78,12 +78,12 @@ class Writer:
         ]
         reply_to = headers.get("reply-to", "")
         if self._dialect.reply_to and reply_to.startswith("/") and not reply_to.startswith(self._dialect.reply_to):
-            raise PublishRefused(
+            raise Unsendable(
                 f"message {entry.id!a} to {entry.destination}: {self._dialect.title} does not know its reply-to",
                 f"begin it with one of {' '.join(self._dialect.reply_to)}",
             )
         if wrong:
-            raise PublishRefused(
+            raise Unsendable(
                 f"message {entry.id!a} to {entry.destination}: {self._dialect.title} takes no such header {wrong[0]}",
                 "leave it out" if wrong[0] in self._dialect.reserved else "it has to be a number",
             )

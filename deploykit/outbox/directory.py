@@ -21,6 +21,20 @@ BAD = "bad"
 #: Begins the name of what a stranger put in the place of something of ours, and that could not be removed.
 ASIDE = ".aside-"
 
+#: What opening something of ours ends with when a stranger has put something else in its place.
+STRANGE = frozenset(
+    {
+        errno.EACCES,
+        errno.EAGAIN,  # its owner holds a lease on it
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENODEV,
+        errno.ENOTDIR,
+        errno.ENXIO,
+        errno.EPERM,
+    }
+)
+
 _REMEDIES = {
     errno.ENOSPC: "free space or inodes on the file system that holds it (df -h, df -i)",
     errno.EDQUOT: "the disk quota of this user is used up",

@@ -23,7 +23,7 @@ from typing import NewType
 import attrs
 
 from deploykit.errors import OutboxError
-from deploykit.wire.frame import MAX_HEADERS, Frame
+from deploykit.wire.frame import MAX_HEADERS, Frame, headers_size
 
 #: `<file>.<number>`: which file of the spool, and which of its records, counted from 1.
 RecordId = NewType("RecordId", str)
@@ -38,6 +38,8 @@ MAX_FILE = 512 * 1024 * 1024
 
 _MAGIC = b"deploykit-outbox 1 "
 _FIRST_LINE = 128  # longer than any first line
+#: No record takes fewer bytes than this, with its line ends: a number of records that a file cannot hold is a lie.
+_LEAST = len(b'{"destination":"/","headers":{},"body":0}\n\n')
 
 
 @attrs.frozen(slots=True)
@@ -96,8 +98,8 @@ def _envelope(item: Outgoing, extra: Mapping[str, object]) -> bytes:
         )
     if extra:
         return line.encode("ascii")  # a dead letter keeps whatever was put
-    if sum(map(len, headers.values())) > MAX_HEADERS or len(line) > MAX_ENVELOPE:
-        raise OutboxError(f"the headers of a record for {where} are too big", f"the limit is {MAX_HEADERS} characters")
+    if headers_size(headers) > MAX_HEADERS or len(line) > MAX_ENVELOPE:
+        raise OutboxError(f"the headers of a record for {where} are too big", f"the limit is {MAX_HEADERS} bytes")
     return line.encode("ascii")
 
 
@@ -137,6 +139,8 @@ def parse_head(start: bytes) -> Head:
         raise Malformed("the first line is damaged") from None
     if head.records < 1 or line + newline != _first_line(head.crc32, head.size, head.records):
         raise Malformed("the first line is damaged")
+    if head.records * _LEAST > head.size:
+        raise Malformed(f"{head.records} records do not fit into {head.size} bytes")
     return head
 
 

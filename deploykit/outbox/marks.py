@@ -11,8 +11,8 @@ import errno
 import os
 import stat
 
-from deploykit.outbox.directory import Spool
-from deploykit.outbox.notes import NO_ROOM, Notes
+from deploykit.outbox.directory import STRANGE, Spool
+from deploykit.outbox.notes import Notes
 
 _MAGIC = b"deploykit-done 1\n"
 #: What a file of marks is called, after the stem of its records.
@@ -61,16 +61,24 @@ def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> boo
     fd = _open_own(spool, stem + suffix, suffix, writer)
     try:
         if os.pread(fd, len(_MAGIC), 0) != _MAGIC:  # new, or damaged
-            os.ftruncate(fd, 0)
-            if spool.shared:
-                os.fchmod(fd, 0o640)  # each reads what the other has settled
-            if os.geteuid() == 0 and suffix == SUFFIXES[0]:
-                os.fchown(fd, spool.owner, spool.gid)
-            os.pwrite(fd, _MAGIC, 0)
+            try:
+                _begin(spool, fd, suffix)
+            except OSError:
+                spool.remove(stem + suffix)  # on a full disk it would only take an inode
+                raise
         os.pwrite(fd, b"x", len(_MAGIC) + number - 1)
     finally:
         os.close(fd)
     return read_marks(spool, stem, records, writer) == b"x" * records
+
+
+def _begin(spool: Spool, fd: int, suffix: str) -> None:
+    os.ftruncate(fd, 0)
+    if spool.shared:
+        os.fchmod(fd, 0o640)  # each reads what the other has settled
+    if os.geteuid() == 0 and suffix == SUFFIXES[0]:
+        os.fchown(fd, spool.owner, spool.gid)
+    os.pwrite(fd, _MAGIC, 0)
 
 
 def forget(spool: Spool, stem: str) -> None:
@@ -84,7 +92,7 @@ def _open_own(spool: Spool, name: str, suffix: str, writer: int) -> int:
         try:
             fd = os.open(name, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600, dir_fd=spool.fd)
         except OSError as error:
-            if error.errno in (*NO_ROOM, errno.EROFS, errno.EIO, errno.EMFILE):
+            if error.errno not in STRANGE:
                 raise
         else:
             if _counts(spool, fd, suffix, writer):
@@ -97,4 +105,4 @@ def _open_own(spool: Spool, name: str, suffix: str, writer: int) -> int:
 def _counts(spool: Spool, fd: int, suffix: str, writer: int) -> bool:
     found = os.fstat(fd)
     ours = spool.trusts(found.st_uid) if suffix == SUFFIXES[0] else found.st_uid == writer
-    return stat.S_ISREG(found.st_mode) and ours
+    return stat.S_ISREG(found.st_mode) and ours and found.st_nlink == 1  # else it is a file from somewhere else

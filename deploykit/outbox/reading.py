@@ -20,7 +20,7 @@ from typing import BinaryIO, Final
 
 from deploykit.errors import OutboxError
 from deploykit.outbox import clock
-from deploykit.outbox.directory import ASIDE, BAD, DEAD, Spool, aside_name, refused
+from deploykit.outbox.directory import ASIDE, BAD, DEAD, STRANGE, Spool, aside_name, refused
 from deploykit.outbox.format import (
     MAX_DEAD_ENVELOPE,
     MAX_ENVELOPE,
@@ -46,8 +46,6 @@ _STALE: Final = 86_400.0
 _MAX_BAD_NAME: Final = 200
 #: What opening ends with when this process or machine can open no file at all.
 _NO_FILE_AT_ALL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-#: What opening ends with when something is there that is no readable plain file.
-_STRANGE: Final = (errno.ELOOP, errno.EACCES, errno.EPERM, errno.ENXIO, errno.ENODEV)
 _OURS = frozenset({DEAD, BAD, "lost+found"})
 _LEFT_ALONE = (".wake", ".relay", ASIDE)
 _NO_NOTES: Final = Notes()
@@ -191,7 +189,7 @@ def read_file(
     except OSError as error:
         if only_uid is not None:
             return  # somebody else's
-        if error.errno not in _STRANGE:
+        if error.errno not in STRANGE:
             raise  # the machine's trouble, not the file's: a good record must not be set aside for it
         raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
     try:

@@ -22,16 +22,12 @@ from types import TracebackType
 from typing import Self
 
 from deploykit.errors import LockBusy, OutboxError
-from deploykit.outbox.directory import Spool, refused
+from deploykit.outbox.directory import STRANGE, Spool, refused
 from deploykit.outbox.notes import NO_ROOM
 from deploykit.outbox.spool import WAKE
 
 #: What `wake` writes; a writer's poke is anything else.
 _OWN = b"."
-
-
-#: What opening our own file ends with when a stranger has put something else in its place.
-_STRANGE = (errno.EACCES, errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.EPERM)
 
 
 class Listener:
@@ -74,13 +70,11 @@ class Listener:
         poll.register(self._fd, select.POLLIN)
         if not poll.poll(max(0.0, timeout) * 1000):
             return False
-        heard = b""
         try:
-            while len(block := os.read(self._fd, 65536)) == 65536:
-                heard += block.strip(_OWN)
+            # One block: who writes faster than it is read must not keep us here.
+            return bool(os.read(self._fd, 65536).strip(_OWN))
         except BlockingIOError:
-            block = b""
-        return bool((heard + block).strip(_OWN))
+            return False
 
     def wake(self) -> None:
         """End a `wait` without saying that something was put."""
@@ -121,7 +115,7 @@ def _open_fifo(spool: Spool) -> int:
                 return fd
             os.close(fd)
         except OSError as error:
-            if error.errno not in _STRANGE:
+            if error.errno not in STRANGE:
                 raise
         spool.clear(name)
     raise PermissionError(errno.EPERM, f"{name} is somebody else's")
@@ -240,7 +234,7 @@ def _open_lock(spool: Spool, name: str) -> int:
                 return fd
             os.close(fd)
         except OSError as error:
-            if error.errno not in _STRANGE:
+            if error.errno not in STRANGE:
                 raise
         spool.clear(name)
     raise PermissionError(errno.EPERM, f"{name} is somebody else's")

@@ -44,7 +44,7 @@ RESERVED: Final = frozenset(
     }
 )
 
-#: Characters of all values together. ActiveMQ closes a connection at a header line of 10 KiB.
+#: Bytes of all header lines together. ActiveMQ closes a connection at a header line of 10 KiB.
 MAX_HEADERS: Final = 8 * 1024
 #: Newer versions of RabbitMQ close a connection without a word at 100 headers; a bus adds a few.
 MAX_HEADER_COUNT: Final = 90
@@ -69,9 +69,19 @@ def sendable(frame: Frame) -> Frame:
         MessageError: a header's name or value could break out of its line, is reserved, or is too long.
     """
     headers = frame.headers
-    if not _may_all_be_named(tuple(headers)) or not _safe(headers.values()):
+    if not _may_all_be_named(tuple(headers)) or not _safe(headers.values()) or headers_size(headers) > MAX_HEADERS:
         raise _refusal(headers)
     return frame
+
+
+def headers_size(headers: Mapping[str, str]) -> int:
+    """Return how many bytes the lines of all headers take, each with its colon and line end.
+
+    >>> headers_size({"subject": "h\N{LATIN SMALL LETTER E WITH ACUTE}"})
+    12
+    """
+    together = "".join(headers) + "".join(headers.values())
+    return 2 * len(headers) + (len(together) if together.isascii() else len(together.encode("utf-8", "surrogatepass")))
 
 
 def _safe(values: Iterable[str]) -> bool:
@@ -79,7 +89,7 @@ def _safe(values: Iterable[str]) -> bool:
         together = "\x01".join(values)  # refuses anything but texts
     except TypeError:
         return False
-    return len(together) <= MAX_HEADERS and not _unsafe(together)
+    return not _unsafe(together)
 
 
 def _unsafe(text: str) -> bool:
@@ -100,7 +110,7 @@ def _refusal(headers: Mapping[str, object]) -> MessageError:
             return MessageError(f"header {name} cannot be sent", "its value is not text")
         if _unsafe(value):
             return MessageError(f"header {name} cannot be sent", "it holds CR, LF, NUL, a colon or a backslash")
-    return MessageError(f"headers are longer than {MAX_HEADERS} characters together", "put long texts into the body")
+    return MessageError(f"headers are longer than {MAX_HEADERS} bytes together", "put long texts into the body")
 
 
 @lru_cache(maxsize=64)

@@ -262,6 +262,60 @@ def test_nothing_that_a_member_puts_in_the_place_of_something_of_ours_holds_up_a
     assert as_user(relay, "put('again'); print(*drain()[1])", spool) == "again"
 
 
+def test_a_member_who_holds_leases_on_files_in_the_place_of_ours_holds_up_nobody(spool: Path) -> None:
+    """An open that would have to break somebody else's lease ends with EAGAIN, as a lock that is taken does."""
+    as_user(ALICE, "put('hers')", spool)
+    hold = """
+    held = []
+    for name in (".relay.lock", ".wake", "0" * 20 + "-00000000.rec"):
+        held.append(os.open(spool + "/" + name, os.O_RDWR | os.O_CREAT, 0o640))
+        fcntl.fcntl(held[-1], fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    print("holding", flush=True)
+    time.sleep(600)
+    """
+    holder = _start(BOB, hold, spool)
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "holding\n"
+        assert as_user(DAEMON, "print(*drain()[1])", spool) == "hers"
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_a_member_who_writes_to_the_fifo_without_end_does_not_keep_the_daemon_there(spool: Path) -> None:
+    daemon = _start(
+        DAEMON,
+        """
+        box = Outbox(spool)
+        with RelayLock(spool):
+            box.wait(0)
+            print("listening", flush=True)
+            for _ in range(50):
+                box.wait(5)
+            print("free", flush=True)
+        """,
+        spool,
+    )
+    flood = """
+    fifo = os.open(spool + "/.wake", os.O_WRONLY)
+    while True:
+        os.write(fifo, b"x" * 65536)
+    """
+    try:
+        assert daemon.stdout is not None
+        assert daemon.stdout.readline() == "listening\n"
+        flooder = _start(BOB, flood, spool)
+        try:
+            assert daemon.stdout.readline() == "free\n"
+        finally:
+            flooder.kill()
+            flooder.communicate()
+    finally:
+        daemon.kill()
+        daemon.communicate()
+
+
 def test_a_record_of_another_group_is_set_aside(spool: Path) -> None:
     as_user(ALICE, "put('x')", spool)
     os.chown(records(spool)[0], -1, OUTSIDER)

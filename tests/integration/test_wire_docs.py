@@ -87,7 +87,7 @@ def test_the_limits_on_the_page_are_ours() -> None:
     assert "1,048,576 bytes" in PAGE
     assert f"at most **{strictjson.MAX_DEPTH}** levels" in PAGE
     assert f"at most **{strictjson.MAX_ITEMS}** entries" in PAGE
-    assert f"longer than {MAX_HEADERS} characters" in PAGE
+    assert f"longer than {MAX_HEADERS} bytes" in PAGE
     assert MAX_COUNT == 2**53 - 1
     for name in re.findall(r"`([a-z-]+)`", next(line for line in PAGE.splitlines() if "belong to STOMP" in line)):
         assert name in RESERVED

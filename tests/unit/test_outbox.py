@@ -148,8 +148,8 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
         (A, frame(evil="x\0"), "'evil'"),
         (A, frame(evil="\ud800"), "'evil'"),
         (A, Frame({}, b"x" * (MAX_BODY + 1)), "too big"),
-        (A, frame(huge="x" * 8193), "8192 characters"),
-        (A, frame(**{f"h{n}": "x" * 1000 for n in range(9)}), "8192 characters"),
+        (A, frame(huge="x" * 8193), "8192 bytes"),
+        (A, frame(**{f"h{n}": "x" * 1000 for n in range(9)}), "8192 bytes"),
         (A, Frame({"number": 1}, b""), "no text"),  # type: ignore[dict-item]
     ],
 )
@@ -565,6 +565,7 @@ BAD_FILES = {
     "no newline": b"deploykit-outbox 1 " + b"x" * 500,
     "negative size": b"deploykit-outbox 1 crc32=00000000 size=-1 records=1\n",
     "no records": packed(b"", records=0),
+    "more records than there is memory for": packed(LINE + b"x\n", records=10**12),
     "fewer records than it says": packed(LINE + b"x\n", records=2),
     "more records than it says": packed((LINE + b"x\n") * 2),
     "no json": packed(b"{nope\nx\n"),
