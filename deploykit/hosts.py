@@ -274,3 +274,17 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
     if late or not race.problems:
         raise TimeoutError(errno.ETIMEDOUT, reason)
     raise OSError(next(reversed(race.problems.values())).errno or errno.EIO, reason)
+
+
+def create_connection(
+    address: tuple[str, int], timeout: float, source_address: tuple[str, int] | None = None
+) -> socket.socket:
+    """`socket.create_connection`, but all addresses of the name share the time: for `http.client`.
+
+    Raises:
+        OSError: as `connect`.
+    """
+    assert source_address is None  # noqa: S101 -- no caller of ours has one
+    sock = connect(*address, timeout)
+    sock.settimeout(timeout)
+    return sock

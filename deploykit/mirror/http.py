@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from deploykit import __version__
+from deploykit import __version__, hosts
 from deploykit.errors import OriginError, SettingsError, UsageError
 from deploykit.mirror.address import Address, parse_address, shown_url
 from deploykit.mirror.deadline import Deadline
@@ -137,6 +137,7 @@ class HttpLink:
                 connection.set_tunnel(base.host, base.port or 443, _proxy_login(tunnel.username, tunnel.password))
         else:
             connection = http.client.HTTPConnection(base.host, base.port, timeout=limit)
+        connection._create_connection = hosts.create_connection  # type: ignore[attr-defined]  # else each address has all
         self._connection = connection
         if self._watch is None:
             self._watch = threading.Timer(self._deadline.left(), self._cut)

@@ -14,11 +14,11 @@ import shutil
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from deploykit import hosts
 from deploykit.errors import OriginError
 from deploykit.mirror.address import Address
 from deploykit.mirror.deadline import Deadline
@@ -222,57 +222,22 @@ def _connected(sock: socket.socket | None) -> socket.socket:
 
 
 def connect(host: str, port: int, settings: MirrorSettings, deadline: Deadline) -> socket.socket:
-    """Open a TCP connection, trying each of the host's addresses.
+    """Open a TCP connection to the first of the host's addresses that answers; they share the time.
 
     Raises:
         OriginError: no address answers.
         DeadlineExceeded: not in time (looking the name up counts).
     """
-    limit = min(settings.connect_timeout, deadline.wait())
-    last: OSError | None = None
-    for family, kind, proto, _, where in _look_up(host, port, limit):
-        sock = socket.socket(family, kind, proto)
-        try:
-            sock.settimeout(min(limit, deadline.wait()))
-            sock.connect(where)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError as exc:
-            sock.close()
-            last = exc
-            continue
-        except BaseException:
-            sock.close()
-            raise
-        return sock
-    deadline.left()
-    reason = "no answer" if isinstance(last, TimeoutError) else (last.strerror if last else "no address")
-    raise OriginError(f"cannot connect to {host} port {port}: {reason}", "check the address, and that it runs")
-
-
-_Found = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]]]
-
-
-def _look_up(host: str, port: int, limit: float) -> _Found:
-    """Resolve a name in a thread of its own: the resolver knows no deadline."""
-    found: list[_Found | OSError] = []
-
-    def resolve() -> None:
-        try:
-            found.append(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))  # type: ignore[arg-type]
-        except (OSError, UnicodeError) as exc:
-            found.append(exc if isinstance(exc, OSError) else OSError(str(exc)))
-
-    if host.replace(".", "").isdigit() or ":" in host:
-        resolve()
-    else:
-        thread = threading.Thread(target=resolve, name="deploykit-resolve", daemon=True)
-        thread.start()
-        thread.join(limit)
-    if not found:
-        raise OriginError(f"cannot find the address of {host}: the resolver does not answer", "check DNS")
-    if isinstance(found[0], OSError):
-        raise OriginError(f"cannot find the address of {host}: {found[0].strerror or found[0]}", "check the name")
-    return found[0]
+    try:
+        return hosts.connect(host, port, min(settings.connect_timeout, deadline.wait()))
+    except socket.gaierror as exc:
+        raise OriginError(f"cannot find the address of {host}: {exc.strerror or exc}", "check the name") from None
+    except OSError as exc:
+        deadline.left()
+        reason = exc.strerror or str(exc)
+        raise OriginError(
+            f"cannot connect to {host} port {port}: {reason}", "check the address, and that it runs"
+        ) from None
 
 
 def _broken(shown: str, exc: OSError) -> OriginError:

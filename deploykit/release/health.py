@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
+from deploykit import hosts
 from deploykit.errors import ReleaseError
 
 _PAUSE: Final = 0.5
@@ -65,6 +66,7 @@ def _ask(url: str, timeout: float) -> str:
         connection = kind(parts.hostname or "", parts.port, timeout=timeout)
     except http.client.InvalidURL as error:
         return f"no answer ({error})"
+    connection._create_connection = hosts.create_connection  # type: ignore[attr-defined]  # else each address has it all
     try:
         connection.request("GET", path, headers={"User-Agent": "deploykit"})
         answer = connection.getresponse()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.server
 import socket
 import threading
 import time
@@ -13,7 +14,12 @@ import pytest
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed
-from deploykit.errors import LoginRefused
+from deploykit.errors import LoginRefused, OriginError
+from deploykit.mirror import Mirror
+from deploykit.mirror.deadline import Deadline
+from deploykit.mirror.remote import connect
+from deploykit.release import health
+from deploykit.settings import MirrorSettings
 from deploykit.testing.broker import EmbeddedBroker
 from tests.support import twoaddresses
 from tests.support.bus import Events, eventually, fast, in_time, running, text
@@ -239,6 +245,45 @@ def test_what_a_race_opened_is_closed_however_it_ends(broker: EmbeddedBroker, na
         eventually(lambda: len(our_sockets(broker.port)) == len(before) + 2)
         bus.stop()
         assert our_sockets(broker.port) == before
+
+
+# -- who else dials -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def web() -> Iterator[int]:
+    """The port of a web server at 127.0.0.1 that has nothing."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("scheme", ["git", "http", "health"])
+def test_origins_and_sites_with_a_dead_first_address_answer_from_the_second(
+    scheme: str, names: Names, web: int, tmp_path: Path
+) -> None:
+    names(twin=("127.0.0.2", "127.0.0.1"))
+    settings = MirrorSettings(allow_http=True, connect_timeout=120.0, stall_timeout=120.0)
+
+    def ask() -> float:
+        began = time.monotonic()
+        if scheme == "git":
+            connect("twin", web, settings, Deadline(120.0, stall=120.0, what="a test")).close()
+        elif scheme == "http":
+            with (
+                Mirror.open(tmp_path / "m.git", f"http://twin:{web}/x", settings) as mirror,
+                pytest.raises(OriginError, match="answers HTTP 501"),
+            ):
+                mirror.fetch(deadline=120.0)
+        else:
+            assert health._ask(f"http://twin:{web}/", 120.0).startswith("501")
+        return time.monotonic() - began
+
+    with deaf("127.0.0.2", web):
+        in_time(20.0, ask, tries=2)
 
 
 def our_sockets(port: int) -> set[str]:
