@@ -24,6 +24,7 @@ from deploykit.keys import load_allowed_signers, load_revoked_keys, load_signing
 from deploykit.mirror.http import read_credentials, tls_context_of
 from deploykit.release.identity import parse_identity
 from deploykit.settings import (
+    AS_OWNER,
     BusSettings,
     CheckoutSettings,
     MirrorSettings,
@@ -158,6 +159,11 @@ def _user(setting: str) -> Look:
     return lambda item, _: parse_identity(item, setting)
 
 
+def _run_as(user: str, _: SiteSettings) -> None:
+    if user != AS_OWNER:  # the owner has a look of its own
+        parse_identity(user, "run_as")
+
+
 #: Class and field -> its look. Every field that holds a path has one.
 LOOKS: Final[Mapping[tuple[type, str], Look]] = {
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
@@ -175,7 +181,7 @@ LOOKS: Final[Mapping[tuple[type, str], Look]] = {
     (CheckoutSettings, "owner"): _user("owner"),
     (SiteSettings, "scripts"): _ignoring_settings(_scripts),
     (SiteSettings, "owner"): _user("owner"),
-    (SiteSettings, "run_as"): _user("run_as"),
+    (SiteSettings, "run_as"): _run_as,
     (NodeSiteSettings, "path"): _ignoring_settings(_directory),
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),

@@ -190,6 +190,11 @@ def test_a_user_or_program_that_is_not_there_is_said(file: Path, old: str, new: 
     assert named(file, setting)
 
 
+def test_scripts_that_run_as_the_owner_name_no_user_of_that_name(file: Path) -> None:
+    file.write_text(file.read_text().replace('run_as = "root"', 'run_as = "owner"'))
+    assert file_mistakes(load_settings(file)) == ()
+
+
 def test_a_key_of_another_certificate_is_said(file: Path, authority: Authority) -> None:
     other = authority.client("bob")
     (file.parent / "tls.key").write_text(Path(other.key_file).read_text())
