@@ -222,7 +222,8 @@ def _is_at(spool: Spool, name: str, fd: int) -> bool:
 
 
 def _open_lock(spool: Spool, name: str) -> int:
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    # For reading: that is enough for flock, and does not keep the file system from becoming read-only.
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     for _ in (1, 2):
         try:
             fd = os.open(name, flags, 0o600, dir_fd=spool.fd)
