@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Set
+from time import monotonic
 from typing import Final
 
 _log = logging.getLogger(__name__)
@@ -18,6 +20,8 @@ _log = logging.getLogger(__name__)
 #: What a file system answers that has no bytes, no inodes or no quota left.
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOST_REPORTED: Final = 10_000
+#: Seconds without trouble after which it is over.
+_QUIET: Final = 10.0
 _NONE: Final[frozenset[int]] = frozenset()
 
 
@@ -25,21 +29,21 @@ class Notes:
     """The settled records of larger files that could not be marked, and the names that were complained about."""
 
     def __init__(self) -> None:
-        self._settled: dict[str, frozenset[int]] = {}
+        self._settled: dict[str, set[int]] = {}
         self._reported: set[str] = set()
-        self._full = False
+        self._full_at: float | None = None  # when there was no room, at last; None: there is
         #: Files that the last look at the whole spool could not read.
         self.unreadable: frozenset[str] = frozenset()
 
-    def settled(self, stem: str) -> frozenset[int]:
+    def settled(self, stem: str) -> Set[int]:
         """Return the numbers of the records of a file that are settled and not marked on the disk."""
         return self._settled.get(stem, _NONE)
 
     def settle(self, path: str, stem: str, number: int, error: OSError) -> None:
         """Note that a record is settled which `error` kept from being marked."""
-        self._settled[stem] = self.settled(stem) | {number}
-        if not self._full:
-            self._full = True
+        self._settled.setdefault(stem, set()).add(number)
+        before, self._full_at = self._full_at, monotonic()
+        if before is None:
             _log.warning(
                 "spool %s: no room to mark what was sent (%s): a file goes when all in it was sent, and after a crash "
                 "some of it is sent twice; make room (df -h, df -i)",
@@ -48,10 +52,10 @@ class Notes:
             )
 
     def marked(self, path: str, stem: str) -> None:
-        """Note that the disk has the marks of a file again."""
+        """Note that the disk has the marks of a file again. What is removed makes room, and what is put takes it."""
         self._settled.pop(stem, None)
-        if self._full:
-            self._full = False
+        if self._full_at is not None and monotonic() - self._full_at > _QUIET:
+            self._full_at = None
             _log.info("spool %s: there is room again to mark what was sent", path)
 
     def gone(self, stem: str) -> None:
