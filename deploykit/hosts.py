@@ -265,7 +265,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
             if found is not None:
                 found[1].setblocking(True)
                 return found[1]
-            if now >= end:
+            if now >= end or not race.left:
                 break
             race.wait(min(race.due, end) - now)
         late = {address: f"no answer in {seconds:.1f} s" for address, seconds in race.unanswered(monotonic()).items()}

@@ -131,7 +131,7 @@ class Dialler:
                 if found is not None:
                     found[1].setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                     return found
-                if now >= deadline:
+                if now >= deadline or not race.left:
                     break
                 waiter.wait_for(fd, READ, min(race.due, deadline))
             return None

@@ -13,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from deploykit import hosts
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed
 from deploykit.errors import LoginRefused, OriginError
@@ -177,6 +178,21 @@ def test_the_error_says_which_address_did_what(broker: EmbeddedBroker, names: Na
         assert said in problem
     assert "check login, passcode and vhost" in problem
     assert "canary" not in problem
+
+
+def test_addresses_that_refuse_cost_no_time(broker: EmbeddedBroker, names: Names) -> None:
+    """The whole list is tried again after the back-off, and not after the time of an attempt."""
+    names(twin=("127.0.0.2", "127.0.0.3"))
+    events = Events()
+    with Bus(
+        fast(f"failover:(stomp://127.0.0.2:{broker.port},stomp://twin:{broker.port})", connect_timeout=3600.0),
+        on_event=events,
+    ):
+        events.wait(ConnectFailed, 4)
+    with pytest.raises(
+        ConnectionRefusedError, match=r"127\.0\.0\.2: Connection refused; 127\.0\.0\.3: Connection refused"
+    ):
+        hosts.connect("twin", broker.port, 3600.0)
 
 
 def test_a_login_that_every_address_refuses_is_a_refused_login(broker: EmbeddedBroker, names: Names) -> None:
