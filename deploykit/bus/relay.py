@@ -174,6 +174,7 @@ class Relay:
         self._sleeping = threading.Event()
         self._owed: dict[RecordId, str | None] = {}  # what to do: the reason to bury it, or None: remove it
         self._owed_next = 0.0
+        self._meanwhile: set[RecordId] = set()  # what was settled while the file at hand is read
         self._lock = RelayLock(outbox.path)
         self._said = ""  # the trouble that was logged and is not over
         self._tally = _Tally()
@@ -284,10 +285,13 @@ class Relay:
             return bool(self._in_flight) or self._something_waits()
         self._lanes.begin_pass()
         retry_owed = monotonic() >= self._owed_next
-        unseen = set(self._owed)
+        unseen, stem = set(self._owed), ""
         with closing(self._outbox.pending()) as records:
             for record in records:
-                if record.id in self._in_flight:
+                if record.stem != stem:
+                    stem = record.stem
+                    self._meanwhile.clear()
+                if record.id in self._in_flight or record.id in self._meanwhile:
                     continue
                 if record.id in self._owed:
                     unseen.discard(record.id)
@@ -441,6 +445,8 @@ class Relay:
             self._tally.trouble = str(error)
             self._say(str(error))
             return False
+        if record.of > 1:
+            self._meanwhile.add(record.id)
         return True
 
     def _bury_one(self, record: Record, reason: str) -> None:

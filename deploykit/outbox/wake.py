@@ -6,7 +6,8 @@ path. Bytes stay in the pipe until they are read, so no wake-up is lost between 
 without a poke (moved in by hand) is found by the rescan that every relay does now and then.
 
 Where the disk has no inode left for FIFO and lock, a relay starts all the same, because only a relay makes room: it
-listens to itself alone, and locks the directory. It makes both as soon as it can.
+listens to itself alone, and locks the directory. So does a user's relay where another user's file is in their place. It
+makes both as soon as it can.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from deploykit.outbox.spool import WAKE
 _OWN = b"."
 
 
+#: What making FIFO or lock ends with that does not keep a relay from its work.
+_WITHOUT = (*NO_ROOM, errno.EPERM)
+
+
 class Listener:
     """The reading end of the FIFO. Descriptors are closed on exec; a forked child must make its own."""
 
@@ -42,7 +47,7 @@ class Listener:
             try:
                 self._fd = _open_fifo(spool)
             except OSError as error:
-                if error.errno not in NO_ROOM:
+                if error.errno not in _WITHOUT:
                     raise refused("listen in", path, error) from error
                 self._fd, self._out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -141,7 +146,7 @@ class RelayLock:
         try:
             self._fd = self._take()
         except OSError as error:
-            if error.errno not in NO_ROOM:
+            if error.errno not in _WITHOUT:
                 raise
             self._fd = self._take_directory()
             self._provisional = True
@@ -187,7 +192,7 @@ class RelayLock:
                     os.close(fd)
                 if isinstance(error, BlockingIOError):
                     raise self._busy() from None
-                if error.errno in NO_ROOM:
+                if error.errno in _WITHOUT:
                     raise
                 raise refused("lock", self._path, error) from error
 

@@ -262,6 +262,12 @@ def test_nothing_that_a_member_puts_in_the_place_of_something_of_ours_holds_up_a
     assert as_user(relay, "put('again'); print(*drain()[1])", spool) == "again"
 
 
+def test_a_member_in_the_way_of_another_members_relay_does_not_stop_it(spool: Path) -> None:
+    as_user(ALICE, "put('hers')", spool)
+    as_user(BOB, f"open(spool + '/.wake-{ALICE}', 'w').close(); os.mkdir(spool + '/.relay-{ALICE}.lock')", spool)
+    assert as_user(ALICE, "print(*drain()[1])", spool) == "hers"
+
+
 def test_a_member_who_holds_leases_on_files_in_the_place_of_ours_holds_up_nobody(spool: Path) -> None:
     """An open that would have to break somebody else's lease ends with EAGAIN, as a lock that is taken does."""
     as_user(ALICE, "put('hers')", spool)

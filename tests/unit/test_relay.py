@@ -375,6 +375,27 @@ def test_what_no_broker_takes_is_buried_when_it_is_read_and_costs_its_destinatio
     assert report.complete
 
 
+def test_what_is_confirmed_while_its_file_is_read_again_is_not_sent_again(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("held")), Outgoing(A, frame("2"))])
+    bus = FakeBus(lambda sent: PublishRefused("not now") if sent.destination == B else FakeBus.SILENCE)
+    pending = Outbox.pending
+
+    def confirmed_in_between(self: Outbox, **options: bool) -> Iterator[Record]:
+        for record in pending(self, **options):
+            if record.number == 2 and len(bus.sent) == 3:
+                bus.confirm()
+            yield record
+
+    monkeypatch.setattr(Outbox, "pending", confirmed_in_between)
+    with running(Relay(outbox, bus, pause=60.0, pause_max=60.0)):
+        bus.wait_sent(3)
+        put(outbox, "new")  # so a new pass begins at the front
+        bus.wait_sent(4)
+    assert bus.bodies == [b"1", b"held", b"2", b"new"]
+
+
 def test_a_drain_is_not_complete_while_a_file_cannot_be_read(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     put(outbox, "1", "2")
     bad = min(Path(outbox.path).glob("*.rec")).name
