@@ -295,7 +295,8 @@ class Deploying:
                 return said
         detail = f"{result.detail}; " if result.detail else ""
         detail += "the steps could not be reported"
-        (said,) = self._reporter.say(self._reply_with(request, frame, attrs.evolve(result, steps=(), detail=detail)))
+        short = self._reply_without_steps(request, frame, attrs.evolve(result, detail=detail))
+        (said,) = self._reporter.say(short)
         return said
 
     def _say_no(self, request: DeployRequested, frame: Frame, why: str) -> None:
@@ -310,16 +311,19 @@ class Deploying:
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
-        runner = Runner(Site(site.path, site.release), node=self._settings.node)
+        claimed = one_line(request.requested_by)
+        who = f"{claimed}, signed {signer}" if claimed else str(signer)
+        runner: Runner | None = None
         result: DeployResult | None = None
         try:
+            runner = Runner(Site(site.path, site.release), node=self._settings.node)
             with contextlib.ExitStack() as stack:
-                result = self._run(stack, runner, site.repo, request, signer)
+                result = self._run(stack, runner, site.repo, request, who)
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
             if result is None:
                 result = _failed(error, request)
                 with contextlib.suppress(Exception):  # what is live is reported where it can be read
-                    result = runner.seen(result)
+                    result = runner.seen(result) if runner is not None else result
             else:  # what came of the deploy stands
                 _log.exception("after the deploy of %s", request.site)
         self._mirroring.renew_if_damaged(site.repo, result.error)
@@ -335,15 +339,14 @@ class Deploying:
         self._mirroring.sync(repo, correlation_id=request.correlation_id)
 
     def _run(
-        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, signer: Signer
+        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, who: str
     ) -> DeployResult:
         """Do what the command says with exactly its ref and commit; the mirror serves only what is not on disk yet.
 
         Args:
             stack: closes the mirror.
+            who: asks for it, for the records.
         """
-        claimed = one_line(request.requested_by)
-        who = f"{claimed}, signed {signer}" if claimed else str(signer)
         ref, commit, phase = request.ref, request.commit, request.phase
         mirror = None
         if phase in ("deploy", "prepare") or not runner.holds(ref, commit):
@@ -380,6 +383,9 @@ class Deploying:
             )
             for step in result.steps
         )
+        return attrs.evolve(self._reply_without_steps(request, frame, result), steps=steps)
+
+    def _reply_without_steps(self, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
         outcome, detail, live = result.outcome, result.detail, _named(result.live)
         if outcome == "success" and request.phase != "prepare" and not _is(result.live, request):
             # An answer to a request that was carried out before, and something else went live since.
@@ -388,7 +394,7 @@ class Deploying:
         if live is not None:
             reply = attrs.evolve(reply, release=live.release, ref=live.ref, commit=live.commit)
         return attrs.evolve(
-            reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous), steps=steps
+            reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous)
         )
 
 
