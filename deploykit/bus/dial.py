@@ -22,7 +22,7 @@ from typing import Final, TypeVar
 from deploykit.bus.address import Broker
 from deploykit.bus.certificates import Certificates, tls_reason
 from deploykit.bus.waiter import READ, WRITE, Waiter
-from deploykit.errors import ConnectError, LoginRefused
+from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.hosts import MOST_ADDRESSES, STAGGER, HostAddress, LookUp, Race, Turns, literal, told
 
 logger = logging.getLogger(__name__)
@@ -165,11 +165,13 @@ class Dialler:
 
     def _problem(self, failed: dict[HostAddress, ConnectError]) -> ConnectError:
         reasons, errors = self._reasons(failed), list(failed.values())
-        refusals = [error for error in errors if isinstance(error, LoginRefused)]
-        kind = LoginRefused if len(refusals) == len(errors) else ConnectError
-        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else told(reasons)
         # Who answered at all is nearer to the truth: what was found last comes before what never was connected.
-        return kind(f"{self._broker}: {only}", (refusals or errors)[0].remedy)
+        nearest = next((error for error in errors if isinstance(error, ClientIdInUse | LoginRefused)), errors[0])
+        # A login is refused where every address refuses it; whose client id is taken is so at any.
+        every = isinstance(nearest, ClientIdInUse) or all(isinstance(error, LoginRefused) for error in errors)
+        kind = type(nearest) if every else ConnectError
+        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else told(reasons)
+        return kind(f"{self._broker}: {only}", nearest.remedy)
 
     # -- TLS ---------------------------------------------------------------------------------------------------
 
