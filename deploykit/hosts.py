@@ -112,6 +112,12 @@ class Turns:
         self._failed: list[HostAddress] = []
         self._first: HostAddress | None = None
 
+    def copy(self) -> Turns:
+        """Return one that remembers the same."""
+        same = Turns()
+        same._failed = list(self._failed)
+        return same
+
     def order(self, addresses: Sequence[HostAddress]) -> list[HostAddress]:
         """Return the addresses as they are to be tried: those without a failure first. Forget those that are gone."""
         self._failed = [address for address in self._failed if address in addresses]
@@ -136,10 +142,10 @@ class Turns:
         if address in self._failed:
             self._failed.remove(address)
 
-    def all_failed(self) -> None:
-        """Let the next one be the first at the next attempt, for the first one has the most time."""
-        if self._first is not None:
-            self.failed(self._first)
+    def all_failed(self, tried: Sequence[HostAddress]) -> None:
+        """Let those not tried yet be the first at the next attempt; else the next one, for the first has most time."""
+        for address in (*tried[1:], *tried[:1]):
+            self.failed(address)
 
 
 class Race:

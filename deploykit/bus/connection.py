@@ -81,6 +81,9 @@ class Sink(Protocol):
     def on_error(self, frame: Received, shown: str) -> None:
         """An ERROR; `shown` is what may be logged of it."""
 
+    def may_send(self) -> bool:
+        """Whether messages may go out already: what was subscribed to before comes first."""
+
 
 class _Pipe:
     """What stomp.py's protocol classes take for their transport: it turns a frame into bytes and keeps them."""
@@ -231,7 +234,7 @@ class Connection:
     def _has_work(self) -> bool:
         if len(self._unwritten):
             return False
-        return bool(self.outgoing) or self._ledger.has_unsent
+        return bool(self.outgoing) or (self._ledger.has_unsent and self._sink.may_send())
 
     def _watch(self, now: float) -> float:
         """Keep the heart-beats; return when to look again."""
@@ -290,10 +293,22 @@ class Connection:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                raise Lost(f"writing failed: {clean(str(error), 100)}", by_broker=self.up) from None
+                raise Lost(self._why_not_written(error), by_broker=self.up) from None
             self._unwritten = self._unwritten[count:]
             self._counters.bytes_sent += count
             self._sent = monotonic()
+
+    def _why_not_written(self, error: OSError) -> str:
+        """Return why writing failed. While TLS begins, what the broker said before it hung up is still unread."""
+        if not self.up and isinstance(self._sock, ssl.SSLSocket):
+            try:
+                self._sock.recv(1)
+            except ssl.SSLError as said:
+                if "ALERT" in (said.reason or ""):
+                    error = said
+            except OSError:
+                pass
+        return f"writing failed: {clean(str(error), 100)}"
 
     def _next_batch(self) -> bytes:
         pieces, size, outgoing = [], 0, self.outgoing
@@ -301,7 +316,7 @@ class Connection:
             piece = outgoing.popleft()
             pieces.append(piece)
             size += len(piece)
-        if self.up:
+        if self.up and self._sink.may_send():
             while size < _BATCH and (entry := self._ledger.next_unsent()) is not None:
                 try:
                     piece = self._writer.send(entry)

@@ -164,6 +164,7 @@ class Subscription:
             sleep(0.005)
         for item in self._desk.take_waiting():
             self._desk.forget(item)
+            self.catch_up(item.connection)
 
     def leave(self) -> int:
         """Forget everything that is not settled; return how many messages that were."""

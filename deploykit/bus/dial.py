@@ -91,8 +91,12 @@ class Dialler:
             self._take_note(race, failed)
             for address in race.unasked():
                 failed[address] = ConnectError("no time was left for it")
-        self._turns.all_failed()
+        self._turns.all_failed(addresses)
         raise self._problem(failed)
+
+    def begin_like(self, other: Dialler) -> None:
+        """Begin with the address that `other` is connected to, and know the ones that failed it."""
+        self._turns = other._turns.copy()
 
     def ended(self, *, at_once: bool) -> None:
         """Take note of a connection that has ended: an address that took us and dropped us at once is not the first."""

@@ -228,9 +228,10 @@ class Roster:
 
     def client_id(self) -> str:
         """The client id for the next CONNECT; may be empty."""
-        if self._own_client_id:
-            return self._own_client_id
         names = self._durable_names()
+        if self._own_client_id:
+            # A subscription's own connection says it only where that needs it: some brokers take one of each name.
+            return self._own_client_id if names or not self._alone else ""
         # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
         return names.pop() if len(names) == 1 else ""
 
@@ -299,11 +300,20 @@ class Roster:
             return
         self._subscribe_now(connection, subscription)
 
+    def _begin_feed(self, connection: Connection, subscription: Subscription) -> None:
+        try:
+            self._feeds[subscription.intent.id] = self._line.feed(subscription, connection)
+        except (OSError, RuntimeError) as error:  # no descriptor or thread left
+            self._refused(
+                subscription, BusError(f"{subscription.destination}: {error}", "it is tried again (ulimit -n, -u)")
+            )
+            self._try_again(connection, subscription, 1.0)
+
     def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
         try:
             compiled = compile_subscription(connection.dialect, subscription.intent)
             if self._needs_feed(compiled):
-                self._feeds[subscription.intent.id] = self._line.feed(subscription, connection)
+                self._begin_feed(connection, subscription)
                 return
             if not self._check_client_id(connection, subscription.intent):
                 # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.

@@ -61,6 +61,9 @@ logger = logging.getLogger(__name__)
 _TOO_SHORT: Final = 2.0
 #: Whoever waits for the end of the thread waits so much longer than it was given, in seconds.
 _GRACE: Final = 1.0
+#: So long messages wait for subscriptions that are connecting, each over its own way, in seconds.
+_FEEDS_FIRST: Final = 2.0
+_NO_ROOM: Final = "this process may open no more descriptors or threads (ulimit -n, -u)"
 _BYE: Final = b"bye"
 _PROOF: Final = "proof"
 
@@ -122,6 +125,7 @@ class Supervisor:
         self._said = ""
         self._said_at = 0.0
         self._bye_sent = self._bye_seen = False
+        self._send_from = 0.0
         name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.intent.id}-feed"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -162,6 +166,7 @@ class Supervisor:
             if isinstance(event, Subscribed | SubscriptionRefused | BrokerError):
                 self._tell(event)
                 self.news()
+                self.waiter.wake()
 
         child = Supervisor(
             self._settings,
@@ -173,8 +178,14 @@ class Supervisor:
             alone=subscription,
         )
         child._epochs = self._epochs
+        child._diallers[connection.broker].begin_like(self._diallers[connection.broker])
+        self._send_from = monotonic() + _FEEDS_FIRST
         child.thread.start()
         return child
+
+    def may_send(self) -> bool:
+        """Whether messages may go out already: what was subscribed to before comes first."""
+        return monotonic() >= self._send_from or self.roster.settled
 
     @property
     def ready(self) -> bool:
@@ -267,7 +278,9 @@ class Supervisor:
             self._tell(Connecting(broker=str(broker)))
             try:
                 connection = self._open(broker)
-            except ConnectError as error:
+            except (ConnectError, OSError, RuntimeError) as problem:
+                # Without descriptors or threads nothing can be opened now: as good as a broker that is away.
+                error = problem if isinstance(problem, ConnectError) else ConnectError(f"{broker}: {problem}", _NO_ROOM)
                 self._counters.connect_failures += 1
                 self.problem = error
                 refusals.append(isinstance(error, LoginRefused))

@@ -5,6 +5,7 @@ While more messages wait than may be in memory, on brokers that bound deliveries
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
@@ -474,3 +475,43 @@ def test_a_bus_may_be_stopped_while_more_waits_than_may_be_here(place: Place, wh
 
 def _after(event: threading.Event) -> None:
     event.wait(60)
+
+
+def test_what_is_published_after_a_subscription_does_not_overtake_it(place: Place) -> None:
+    """On a topic, what comes before the subscription is lost."""
+    with place.bus() as bus:
+        for n in range(5):
+            heard = Collector()
+            bus.subscribe(f"{place.out}-{n}", heard)
+            bus.publish(f"{place.out}-{n}", text("after"), timeout=_WAIT)
+            heard.wait(1)
+
+
+@pytest.mark.parametrize("server", [UNKNOWN, "deploykit"])
+def test_what_waits_for_a_new_connection_goes_out_after_its_subscriptions(server: str) -> None:
+    with EmbeddedBroker(server=server) as broker, Bus(fast(broker.address)) as bus:
+        heard = Collector()
+        assert bus.subscribe("/topic/t", heard).wait_active(_WAIT)
+        for n in range(5):
+            broker.faults.drop()
+            bus.publish("/topic/t", text(str(n)), timeout=_WAIT)
+            eventually(lambda n=n: str(n) in heard.bodies)  # type: ignore[misc]
+
+
+def test_a_moment_without_descriptors_ends_neither_the_bus_nor_a_subscription(monkeypatch: pytest.MonkeyPatch) -> None:
+    with EmbeddedBroker(server=UNKNOWN) as broker, Bus(fast(broker.address)) as bus:
+        heard = Collector()
+        assert bus.subscribe("/topic/t", heard).wait_active(_WAIT)
+        tried = threading.Event()
+
+        def none_left(*_: object) -> None:
+            tried.set()
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("deploykit.hosts.select.epoll", none_left)
+            broker.faults.drop()
+            assert tried.wait(_WAIT)
+        assert bus.wait_connected(_WAIT)
+        bus.publish("/topic/t", text("x"), timeout=_WAIT)
+        heard.wait(1)

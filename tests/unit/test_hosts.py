@@ -8,7 +8,7 @@ import time
 import pytest
 
 from deploykit import hosts
-from deploykit.hosts import HostAddress, Race, Turns
+from deploykit.hosts import MOST_ADDRESSES, HostAddress, Race, Turns
 
 
 def four(n: int) -> HostAddress:
@@ -50,9 +50,20 @@ def test_while_all_of_them_fail_each_one_is_the_first_in_turn(count: int) -> Non
     turns, addresses = Turns(), [four(n) for n in range(count)]
     led = []
     for _ in range(2 * count):
-        led.append(turns.order(addresses)[0])
-        turns.all_failed()
+        order = turns.order(addresses)
+        led.append(order[0])
+        turns.all_failed(order)
     assert led == addresses * 2
+
+
+def test_more_addresses_than_one_attempt_tries_are_all_tried_by_the_next_ones() -> None:
+    turns, addresses = Turns(), [four(n) for n in range(20)]
+    tried: list[HostAddress] = []
+    for _ in range(3):
+        some = turns.order(addresses)[:MOST_ADDRESSES]
+        tried += some
+        turns.all_failed(some)
+    assert set(tried) == set(addresses)
 
 
 def test_an_address_without_a_route_costs_no_time() -> None:
