@@ -168,6 +168,27 @@ def test_of_several_releases_of_one_commit_the_one_that_is_whole_is_taken(shop: 
     shop.whole()
 
 
+@harms
+def test_a_rollback_from_a_release_that_was_made_anew_goes_further_back(shop: Shop, harm: Harm) -> None:
+    harm(shop, 3)
+    anew = shop.deploy("v3")
+    assert (anew.outcome, shop.live().seq, anew.previous and anew.previous.tag) == ("success", 4, "v2")
+    back = rollback(shop, mirror=True)
+    assert (back.outcome, shop.live().tag, back.previous and back.previous.tag) == ("success", "v2", "v1")
+
+
+def test_rollbacks_end_where_each_target_had_to_be_made_anew(shop: Shop) -> None:
+    gone(shop, 1)
+    gone(shop, 2)
+    went = [(rollback(shop, mirror=True).outcome, shop.live().tag) for _ in range(3)]
+    assert went == [("success", "v2"), ("success", "v1"), ("refused", "v1")]
+
+
+def test_what_a_result_names_as_previous_is_never_what_is_live(shop: Shop) -> None:
+    again = shop.deploy("v3", again=True)
+    assert (shop.live().seq, again.previous and again.previous.tag) == (4, "v2")
+
+
 # -- activate and deploy -----------------------------------------------------------------------------------------------
 
 
