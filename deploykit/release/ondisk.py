@@ -19,7 +19,7 @@ _LISTED: Final = 3
 def damage(site: Site, name: str, *, edits: bool = False) -> str:
     """Return in words why a release must not go live, or an empty string where it is as it was when it was finished.
 
-    What was added does no harm. Neither does a change of what only scripts wrote: no commit says what that was.
+    What was added does no harm. Neither does a change or a loss of what only scripts wrote: no commit says what that was.
 
     Args:
         edits: take it whatever was changed in it, as long as its directory is there.
@@ -33,9 +33,10 @@ def damage(site: Site, name: str, *, edits: bool = False) -> str:
         if manifest is None:
             return f"{name} has no manifest: it was never finished"
         found = find_drift(site, name, manifest)
+        written = set(site.manifest(name).paths) if found.missing else set()
     except (DeploykitError, OSError) as error:
         return f"{name} cannot be compared with its manifest: {error}"
-    lines = [f"missing {path}" for path in found.missing]
+    lines = [f"missing {path}" for path in found.missing if path in written]
     if site.settings.drift != "ignore":
         lines += [f"modified {path}" for path in _of_the_tree(manifest, found)]
     more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""

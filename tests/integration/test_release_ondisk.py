@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.release import Allowances
+from deploykit.release.ondisk import damage
 from deploykit.release.values import DeployResult
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
@@ -130,6 +131,18 @@ def test_what_was_added_and_what_scripts_wrote_is_no_harm(tmp_path: Path) -> Non
     (directory(shop, 1) / "cache").write_text("changed since")
     assert rollback(shop).outcome == "success"
     assert shop.read("a") == "1"
+
+
+def test_what_scripts_wrote_may_be_lost_but_no_file_of_the_commit(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    post = script("mkdir -p var/cache", "echo x > var/cache/c", "echo 1 >> b")
+    for n in (b"1", b"2"):
+        shop.put({"a": n, "b": b"edited by the script", "deploy/post-deploy": post}).check()
+        shutil.rmtree(shop.path / "current" / "var")
+    assert shop.deploy("v2").detail == "v2 is live already"
+    assert rollback(shop).outcome == "success"
+    (directory(shop, 1) / "b").unlink()
+    assert "missing b" in damage(shop.site, shop.live().name)
 
 
 def test_a_target_that_a_script_removes_while_it_is_put_live_is_no_success(tmp_path: Path) -> None:
