@@ -19,7 +19,7 @@ _LISTED: Final = 3
 def damage(site: Site, name: str, *, edits: bool = False) -> str:
     """Return in words why a release must not go live, or an empty string where it is as it was when it was finished.
 
-    What was added does no harm. Neither does a change or a loss of what only scripts wrote: no commit says what that was.
+    What was added does no harm. Neither does a change or a loss of what only scripts wrote, which no commit knows.
 
     Args:
         edits: take it whatever was changed in it, as long as its directory is there.
