@@ -171,7 +171,9 @@ class Execution:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
         parked = self._parked(state, wanted.request, commit)
         if parked is not None:
-            return self._resume(state, parked)
+            resumed = self._resume(state, parked)
+            if resumed is not None:
+                return resumed
         prepared = state.prepared(ref, commit) if wanted.phase == "deploy" and not wanted.again else None
         if prepared is not None and not damage(self._site, prepared.name):
             return self._switch_to("deploy", state, prepared, wanted)
@@ -246,8 +248,8 @@ class Execution:
         release = state.get(known.release)
         return release if release is not None and release.present and release.status == "interrupted" else None
 
-    def _resume(self, state: SiteState, release: Release) -> DeployResult:
-        """Go on with a parked release."""
+    def _resume(self, state: SiteState, release: Release) -> DeployResult | None:
+        """Go on with a parked release; None where files of it were lost since, so that it has to be made anew."""
         known = state.answered(release.request)
         if known is None:
             raise ReleaseError(f"{release.name} belongs to no request", "deploy anew")
@@ -256,6 +258,10 @@ class Execution:
         ended = tuple(s for s in steps if s.name != cut)
         rest = plan_resume({s.name: s.outcome for s in ended}, cut, self._site.settings.at_crash)
         if not isinstance(rest, str):
+            problem = damage(self._site, release.name, unfinished=True)
+            if problem:
+                _log.warning("not going on with %s, which a crash cut off: %s", release.name, problem)
+                return None
             ended = tuple(s for s in ended if s.name not in rest)
         entry = Entry(
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
@@ -270,8 +276,8 @@ class Execution:
         if isinstance(running, DeployResult):
             return running
         if isinstance(rest, str):
-            problem = ReleaseError(rest, "look at the site, then deploy anew")
-            return self._completion.failed(running, StepFailed(cut, problem))
+            stopped = ReleaseError(rest, "look at the site, then deploy anew")
+            return self._completion.failed(running, StepFailed(cut, stopped))
         _log.info("going on with %s, which a crash cut off", release.name)
         fd = os.open(self._site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

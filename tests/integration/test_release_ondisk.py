@@ -364,6 +364,27 @@ def test_a_release_that_is_gone_when_a_crash_is_recovered_is_taken_back(tmp_path
     shop.whole()
 
 
+@pytest.mark.parametrize("step", ["pre-deploy", "post-deploy"])
+def test_a_release_that_lost_a_file_while_it_was_cut_off_is_not_finished(tmp_path: Path, step: str) -> None:
+    shop = Shop(tmp_path)
+    flag = tmp_path / "flag"
+    flag.touch()
+    shop.put({"a": b"1"}).check()
+    commit = shop.commit({"a": b"2", f"deploy/{step}": script(f"[ -e {flag} ] && rm {flag} && kill -9 $PPID", "true")})
+    words = ("--mirror", str(shop.repo.path), "--ref", "v2", "--request", "q")
+    assert run("release", "deploy", str(shop.path), *words).returncode == -9
+    (directory(shop, 2) / "a").unlink()
+    if step == "post-deploy":
+        done = shop.runner.recover()
+        assert done is not None
+        assert (done.outcome, shop.read("a")) == ("rolled-back", "1")
+        assert "missing a" in done.detail
+    else:
+        result = shop.deploy("v2", commit, request="q")
+        assert (result.outcome, result.release[:5], shop.read("a")) == ("success", "00003", "2")
+    shop.whole()
+
+
 def test_a_script_that_is_left_to_a_person_is_no_reason_to_leave_a_release_live_that_is_gone(tmp_path: Path) -> None:
     shop = Shop(tmp_path, SiteSettings(at_crash={"post-deploy": "stop"}))
     file = tmp_path / "site.toml"
