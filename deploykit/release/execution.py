@@ -28,6 +28,7 @@ from deploykit.trees.writer import Progress
 
 _log = logging.getLogger(__name__)
 
+_DAMAGED = "give a mirror to write it again from (--mirror)"
 _UP_TO_SWITCH = ("pre-deploy", "link-shared", "pre-link", "finalize")
 
 
@@ -118,7 +119,7 @@ class Execution:
         site, settings = self._site, self._site.settings
         state = site.state()
         answer = self._answer(state, wanted.phase, wanted.request, wanted.commit, wanted.ref)
-        if answer is not None:
+        if answer is not None and not self._lost(state, wanted.phase, answer):
             return answer
         live = site.resolved_name()
         try:
@@ -240,6 +241,26 @@ class Execution:
             again=True,
         )
 
+    def _lost(self, state: SiteState, phase: Phase, answer: DeployResult) -> str:
+        """Return what is wrong with the release of a recorded success that should still be there, or "".
+
+        One that others followed may have been pruned, and nobody asks for it to come back.
+        """
+        prepared = next((r.name for r in reversed(state.releases) if r.status == "prepared"), "")
+        due = prepared if phase == "prepare" else self._site.live_name()
+        return damage(self._site, due) if answer.outcome == "success" and answer.release == due else ""
+
+    def _answer_whole(self, state: SiteState, phase: Phase, chosen: Chosen) -> DeployResult | None:
+        """Return the answer to a request that was carried out before; what it put live is made anew if it was lost."""
+        answer = self._answer(state, phase, chosen.request, chosen.commit, chosen.ref)
+        target = state.get(answer.release) if answer is not None else None
+        problem = self._lost(state, phase, answer) if answer is not None else ""
+        if target is None or not problem:
+            return answer
+        if chosen.source is None:
+            return refused(PreflightRefused(f"request {chosen.request} was carried out, but {problem}", _DAMAGED))
+        return self._make_anew(phase, chosen.source, target, chosen)
+
     def _parked(self, state: SiteState, request: str, commit: str) -> Release | None:
         """The whole release a crash left behind, made for this very request."""
         known = state.answered(request)
@@ -295,7 +316,7 @@ class Execution:
     def activate(self, chosen: Chosen) -> DeployResult:
         """Put a prepared release live."""
         state = self._site.state()
-        answer = self._answer(state, "activate", chosen.request, chosen.commit, chosen.ref)
+        answer = self._answer_whole(state, "activate", chosen)
         if answer is not None:
             return answer
         target = self._prepared(state, chosen)
@@ -336,7 +357,7 @@ class Execution:
     def rollback(self, chosen: Chosen) -> DeployResult:
         """Go back."""
         site, state = self._site, self._site.state()
-        answer = self._answer(state, "rollback", chosen.request, chosen.commit, chosen.ref)
+        answer = self._answer_whole(state, "rollback", chosen)
         if answer is not None:
             return answer
         plan = find_rollback(

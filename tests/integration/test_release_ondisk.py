@@ -263,6 +263,39 @@ def test_live_already_is_only_said_of_what_is_there(shop: Shop, harm: Harm) -> N
     assert shop.deploy("v3").detail == "v3 is live already"
 
 
+def ask(shop: Shop, phase: str, request: str, *, mirror: bool = True) -> DeployResult:
+    with Repository(shop.repo.path) as source:
+        if phase in ("deploy", "prepare"):
+            act = shop.runner.deploy if phase == "deploy" else shop.runner.prepare
+            return act(source, "refs/tags/v4", request=request)
+        back = shop.runner.activate if phase == "activate" else shop.runner.rollback
+        return back("v4" if phase == "activate" else "", source=source if mirror else None, request=request)
+
+
+@pytest.mark.parametrize("phase", ["deploy", "prepare", "activate", "rollback"])
+def test_a_request_is_not_answered_as_a_success_where_its_release_is_lost(shop: Shop, phase: str) -> None:
+    shop.commit({"a": b"4"})
+    if phase == "activate":
+        ask(shop, "prepare", "p").check()
+    first = ask(shop, phase, "q").check()
+    assert ask(shop, phase, "q").again
+    shutil.rmtree(shop.path / "releases" / first.release)
+    if phase in ("activate", "rollback"):
+        assert ask(shop, phase, "q", mirror=False).outcome == "refused"
+    result = ask(shop, phase, "q")
+    assert (result.outcome, result.again, result.about and result.about.tag) == ("success", False, first.release[6:8])
+    assert (shop.path / "releases" / result.release).is_dir()
+    shop.whole()
+
+
+def test_a_request_whose_release_was_followed_by_others_stays_answered(shop: Shop) -> None:
+    shop.commit({"a": b"4"})
+    ask(shop, "deploy", "q").check()
+    shop.put({"a": b"5"}).check()
+    gone(shop, 4)
+    assert (ask(shop, "deploy", "q").again, shop.read("a")) == (True, "5")
+
+
 def test_live_already_is_only_said_of_this_very_ref(shop: Shop) -> None:
     shop.repo.git("branch", "v3", "v3")
     with Repository(shop.repo.path) as source:
