@@ -337,9 +337,11 @@ class Execution:
         site = self._site
         live = state.get(site.live_name())
         fitting = [r for r in state.releases if r.status == "prepared" and chosen.means(r)]
-        if not fitting:
-            if live is not None and chosen.text and chosen.means(live) and is_live(site, state, live.ref, live.commit):
+        if live is not None and chosen.text and chosen.means(live):
+            newest = all(r.seq < live.seq for r in fitting)
+            if newest and is_live(site, state, live.ref, live.commit):
                 return DeployResult(outcome="success", release=live.name, detail=f"{live.tag} is live already")
+        if not fitting:
             what = f"release {chosen.text}" if chosen.text else "a release"
             of = f" of {chosen.ref}" if chosen.ref else ""
             return refused(PreflightRefused(f"{what}{of} has not been prepared", "prepare it first"))

@@ -263,6 +263,16 @@ def test_live_already_is_only_said_of_what_is_there(shop: Shop, harm: Harm) -> N
     assert shop.deploy("v3").detail == "v3 is live already"
 
 
+def test_an_activation_of_what_is_live_is_a_success_also_where_it_was_prepared_twice(shop: Shop) -> None:
+    commit = shop.commit({"a": b"4"})
+    ask(shop, "prepare", "p").check()
+    ask(shop, "prepare", "q").check()
+    results = [shop.runner.activate(commit, ref="refs/tags/v4") for _ in range(2)]
+    assert [(r.outcome, r.release[:5]) for r in results] == [("success", "00005")] * 2
+    ask(shop, "prepare", "r").check()
+    assert shop.runner.activate(commit, ref="refs/tags/v4").release[:5] == "00006", "a newer one was asked for"
+
+
 def ask(shop: Shop, phase: str, request: str, *, mirror: bool = True) -> DeployResult:
     with Repository(shop.repo.path) as source:
         if phase in ("deploy", "prepare"):
