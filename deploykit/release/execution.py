@@ -29,6 +29,7 @@ from deploykit.trees.writer import Progress
 _log = logging.getLogger(__name__)
 
 _DAMAGED = "give a mirror to write it again from (--mirror)"
+_TAKE_IT = f"{_DAMAGED}, or take it as it is where its directory is there (--allow-drift)"
 _UP_TO_SWITCH = ("pre-deploy", "link-shared", "pre-link", "finalize")
 
 
@@ -326,7 +327,7 @@ class Execution:
         if not problem:
             return self._switch_to("activate", state, target, chosen)
         if chosen.source is None:
-            return refused(PreflightRefused(f"cannot activate: {problem}", "prepare it again, or give a mirror"))
+            return refused(PreflightRefused(f"cannot activate: {problem}", f"prepare it again, {_TAKE_IT}"))
         return self._make_anew("activate", chosen.source, target, chosen)
 
     def _prepared(self, state: SiteState, chosen: Chosen) -> Release | DeployResult:
@@ -371,7 +372,10 @@ class Execution:
             edits=chosen.allow.drift,
         )
         if plan.target is None or plan.kind == "impossible":
-            return refused(PreflightRefused(f"cannot roll back: {plan.why}", "deploy the tag that shall be live"))
+            remedy = "deploy the tag that shall be live"
+            if plan.target is not None and damage(site, plan.target.name):
+                remedy += f", {_TAKE_IT}"
+            return refused(PreflightRefused(f"cannot roll back: {plan.why}", remedy))
         if plan.kind == "live":
             return DeployResult(outcome="success", release=plan.target.name, detail=plan.why)
         if plan.kind == "rebuild" and chosen.source is not None:

@@ -71,6 +71,8 @@ def test_a_rollback_never_goes_to_a_release_that_is_not_whole(shop: Shop, harm: 
     result = rollback(shop, "v2")
     assert (plan.kind, result.outcome, result.exit_code) == ("impossible", "refused", 1)
     assert "no mirror was given to write it again" in result.detail
+    assert "--mirror" in result.detail
+    assert "--allow-drift" in result.detail
     assert result.live == shop.live()
     assert shop.read("a") == "3"
     shop.whole()
@@ -213,6 +215,8 @@ def test_a_prepared_release_that_is_not_whole_is_not_activated_but_made_anew(sho
         harm(shop, 4)
         refused = shop.runner.activate("v4")
         assert (refused.outcome, shop.read("a")) == ("refused", "3")
+        assert "--mirror" in refused.detail
+        assert "--allow-drift" in refused.detail
         assert shop.runner.activate().outcome == "refused"
         result = shop.runner.activate(commit, ref="refs/tags/v4", source=source)
     assert (result.outcome, result.release) == ("success", shop.live().name)
