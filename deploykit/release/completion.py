@@ -71,7 +71,7 @@ class Completion:
             tag = tag_of(operation.ref, operation.commit)
             build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
             for script in filter(None, map(ground.scripts.get, AFTER_SWITCH)):  # not only when it is too late
-                os.close(open_checked(release / script, ground.trusted, release))
+                os.close(open_checked(release / script, ground.trusted, release, owned=ground.owner is not None))
             build.barrier(site, fd)
 
         for step in rest:
