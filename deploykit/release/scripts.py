@@ -198,8 +198,24 @@ def _check_interpreter(interpreter: Path, trusted: frozenset[int]) -> None:
     """Check an interpreter as a script. Those on the scripts' PATH are this machine's, as all programs there are."""
     if str(interpreter.parent) in PATH.split(":"):
         return
-    with contextlib.suppress(OSError):  # it is not there: starting the script says so
+    try:
+        if _in_proc(interpreter):
+            raise ScriptFailed(
+                f"cannot run a script by {interpreter}: what is below /proc is another file for each process",
+                "name the interpreter itself in its first line (#!...)",
+            )
         check_owned(interpreter, trusted)
+    except OSError as error:
+        why = f"cannot run a script by {interpreter}: {error.strerror}"
+        raise ScriptFailed(why, "look at its first line (#!...)") from error
+
+
+def _in_proc(path: Path) -> bool:
+    """Return whether a path leads through /proc, by whatever name: /dev/fd leads there too."""
+    if not os.path.ismount("/proc"):
+        return False
+    proc = Path("/proc").stat().st_dev
+    return any(above.stat().st_dev == proc for above in path.parents)
 
 
 def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int], owned: bool) -> ScriptFailed:
