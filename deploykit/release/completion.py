@@ -20,7 +20,7 @@ from deploykit.release.boot import moment
 from deploykit.release.health import check_health
 from deploykit.release.journal import Entry, Journal, read_journal
 from deploykit.release.leftovers import end_leftover
-from deploykit.release.ondisk import emptied, newest_whole
+from deploykit.release.ondisk import damage, emptied, newest_whole
 from deploykit.release.operation import Listeners, Running, StepFailed, tag_of, timestamp
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.preflight import Ground
@@ -71,7 +71,7 @@ class Completion:
             tag = tag_of(operation.ref, operation.commit)
             build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
             for script in filter(None, map(ground.scripts.get, AFTER_SWITCH)):  # not only when it is too late
-                os.close(open_checked(release / script, ground.trusted, release))
+                os.close(open_checked(release / script, ground.trusted, release, owned=ground.owner is not None))
             build.barrier(site, fd)
 
         for step in rest:
@@ -308,8 +308,11 @@ class Completion:
             end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
-        if live == entry.operation.release and not site.has(live):
-            plan = RecoveryPlan(kind="undo", why=f"the directory of {live} is gone")
+        if live == entry.operation.release and (plan.kind == "finish" or not site.has(live)):
+            # Who goes back may have taken the older release with its edits: then only all of it counts.
+            problem = damage(site, live, edits=entry.operation.phase == "rollback", unfinished=True)
+            if problem:
+                plan = RecoveryPlan(kind="undo", why=problem)
         _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)
         journal.resume()
         if plan.kind in ("discard", "park"):

@@ -28,6 +28,8 @@ from deploykit.trees.writer import Progress
 
 _log = logging.getLogger(__name__)
 
+_DAMAGED = "give a mirror to write it again from (--mirror)"
+_TAKE_IT = f"{_DAMAGED}, or take it as it is where its directory is there (--allow-drift)"
 _UP_TO_SWITCH = ("pre-deploy", "link-shared", "pre-link", "finalize")
 
 
@@ -118,7 +120,7 @@ class Execution:
         site, settings = self._site, self._site.settings
         state = site.state()
         answer = self._answer(state, wanted.phase, wanted.request, wanted.commit, wanted.ref)
-        if answer is not None:
+        if answer is not None and not self._lost(state, wanted.phase, answer):
             return answer
         live = site.resolved_name()
         try:
@@ -171,7 +173,9 @@ class Execution:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
         parked = self._parked(state, wanted.request, commit)
         if parked is not None:
-            return self._resume(state, parked)
+            resumed = self._resume(state, parked)
+            if resumed is not None:
+                return resumed
         prepared = state.prepared(ref, commit) if wanted.phase == "deploy" and not wanted.again else None
         if prepared is not None and not damage(self._site, prepared.name):
             return self._switch_to("deploy", state, prepared, wanted)
@@ -238,6 +242,26 @@ class Execution:
             again=True,
         )
 
+    def _lost(self, state: SiteState, phase: Phase, answer: DeployResult) -> str:
+        """Return what is wrong with the release of a recorded success that should still be there, or "".
+
+        One that others followed may have been pruned, and nobody asks for it to come back.
+        """
+        prepared = next((r.name for r in reversed(state.releases) if r.status == "prepared"), "")
+        due = prepared if phase == "prepare" else self._site.live_name()
+        return damage(self._site, due) if answer.outcome == "success" and answer.release == due else ""
+
+    def _answer_whole(self, state: SiteState, phase: Phase, chosen: Chosen) -> DeployResult | None:
+        """Return the answer to a request that was carried out before; what it put live is made anew if it was lost."""
+        answer = self._answer(state, phase, chosen.request, chosen.commit, chosen.ref)
+        target = state.get(answer.release) if answer is not None else None
+        problem = self._lost(state, phase, answer) if answer is not None else ""
+        if target is None or not problem:
+            return answer
+        if chosen.source is None:
+            return refused(PreflightRefused(f"request {chosen.request} was carried out, but {problem}", _DAMAGED))
+        return self._make_anew(phase, chosen.source, target, chosen)
+
     def _parked(self, state: SiteState, request: str, commit: str) -> Release | None:
         """The whole release a crash left behind, made for this very request."""
         known = state.answered(request)
@@ -246,8 +270,8 @@ class Execution:
         release = state.get(known.release)
         return release if release is not None and release.present and release.status == "interrupted" else None
 
-    def _resume(self, state: SiteState, release: Release) -> DeployResult:
-        """Go on with a parked release."""
+    def _resume(self, state: SiteState, release: Release) -> DeployResult | None:
+        """Go on with a parked release; None where files of it were lost since, so that it has to be made anew."""
         known = state.answered(release.request)
         if known is None:
             raise ReleaseError(f"{release.name} belongs to no request", "deploy anew")
@@ -256,6 +280,10 @@ class Execution:
         ended = tuple(s for s in steps if s.name != cut)
         rest = plan_resume({s.name: s.outcome for s in ended}, cut, self._site.settings.at_crash)
         if not isinstance(rest, str):
+            problem = damage(self._site, release.name, unfinished=True)
+            if problem:
+                _log.warning("not going on with %s, which a crash cut off: %s", release.name, problem)
+                return None
             ended = tuple(s for s in ended if s.name not in rest)
         entry = Entry(
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
@@ -270,8 +298,8 @@ class Execution:
         if isinstance(running, DeployResult):
             return running
         if isinstance(rest, str):
-            problem = ReleaseError(rest, "look at the site, then deploy anew")
-            return self._completion.failed(running, StepFailed(cut, problem))
+            stopped = ReleaseError(rest, "look at the site, then deploy anew")
+            return self._completion.failed(running, StepFailed(cut, stopped))
         _log.info("going on with %s, which a crash cut off", release.name)
         fd = os.open(self._site.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -289,7 +317,7 @@ class Execution:
     def activate(self, chosen: Chosen) -> DeployResult:
         """Put a prepared release live."""
         state = self._site.state()
-        answer = self._answer(state, "activate", chosen.request, chosen.commit, chosen.ref)
+        answer = self._answer_whole(state, "activate", chosen)
         if answer is not None:
             return answer
         target = self._prepared(state, chosen)
@@ -299,7 +327,7 @@ class Execution:
         if not problem:
             return self._switch_to("activate", state, target, chosen)
         if chosen.source is None:
-            return refused(PreflightRefused(f"cannot activate: {problem}", "prepare it again, or give a mirror"))
+            return refused(PreflightRefused(f"cannot activate: {problem}", f"prepare it again, {_TAKE_IT}"))
         return self._make_anew("activate", chosen.source, target, chosen)
 
     def _prepared(self, state: SiteState, chosen: Chosen) -> Release | DeployResult:
@@ -310,9 +338,11 @@ class Execution:
         site = self._site
         live = state.get(site.live_name())
         fitting = [r for r in state.releases if r.status == "prepared" and chosen.means(r)]
-        if not fitting:
-            if live is not None and chosen.text and chosen.means(live) and is_live(site, state, live.ref, live.commit):
+        if live is not None and chosen.text and chosen.means(live):
+            newest = all(r.seq < live.seq for r in fitting)
+            if newest and is_live(site, state, live.ref, live.commit):
                 return DeployResult(outcome="success", release=live.name, detail=f"{live.tag} is live already")
+        if not fitting:
             what = f"release {chosen.text}" if chosen.text else "a release"
             of = f" of {chosen.ref}" if chosen.ref else ""
             return refused(PreflightRefused(f"{what}{of} has not been prepared", "prepare it first"))
@@ -330,7 +360,7 @@ class Execution:
     def rollback(self, chosen: Chosen) -> DeployResult:
         """Go back."""
         site, state = self._site, self._site.state()
-        answer = self._answer(state, "rollback", chosen.request, chosen.commit, chosen.ref)
+        answer = self._answer_whole(state, "rollback", chosen)
         if answer is not None:
             return answer
         plan = find_rollback(
@@ -342,7 +372,10 @@ class Execution:
             edits=chosen.allow.drift,
         )
         if plan.target is None or plan.kind == "impossible":
-            return refused(PreflightRefused(f"cannot roll back: {plan.why}", "deploy the tag that shall be live"))
+            remedy = "deploy the tag that shall be live"
+            if plan.target is not None and damage(site, plan.target.name):
+                remedy += f", {_TAKE_IT}"
+            return refused(PreflightRefused(f"cannot roll back: {plan.why}", remedy))
         if plan.kind == "live":
             return DeployResult(outcome="success", release=plan.target.name, detail=plan.why)
         if plan.kind == "rebuild" and chosen.source is not None:

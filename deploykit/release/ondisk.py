@@ -16,13 +16,14 @@ from deploykit.trees import Differences, Manifest
 _LISTED: Final = 3
 
 
-def damage(site: Site, name: str, *, edits: bool = False) -> str:
+def damage(site: Site, name: str, *, edits: bool = False, unfinished: bool = False) -> str:
     """Return in words why a release must not go live, or an empty string where it is as it was when it was finished.
 
-    What was added does no harm. Neither does a change of what only scripts wrote: no commit says what that was.
+    What was added does no harm. Neither does a change or a loss of what only scripts wrote, which no commit knows.
 
     Args:
         edits: take it whatever was changed in it, as long as its directory is there.
+        unfinished: scripts and links may have changed it since its manifest was written: only what is missing counts.
     """
     if not site.has(name):
         return f"the directory of {name} is gone"
@@ -33,10 +34,12 @@ def damage(site: Site, name: str, *, edits: bool = False) -> str:
         if manifest is None:
             return f"{name} has no manifest: it was never finished"
         found = find_drift(site, name, manifest)
+        written = set(site.manifest(name).paths) if found.missing else set()
     except (DeploykitError, OSError) as error:
         return f"{name} cannot be compared with its manifest: {error}"
-    lines = [f"missing {path}" for path in found.missing]
-    if site.settings.drift != "ignore":
+    shared = tuple(path.rstrip("/") + "/" for path in site.settings.shared) if unfinished else ()
+    lines = [f"missing {path}" for path in found.missing if path in written and not f"{path}/".startswith(shared)]
+    if not unfinished and site.settings.drift != "ignore":
         lines += [f"modified {path}" for path in _of_the_tree(manifest, found)]
     more = f" and {len(lines) - _LISTED} more" if len(lines) > _LISTED else ""
     return f"{name} is not as it was deployed: {', '.join(sorted(lines)[:_LISTED])}{more}" if lines else ""

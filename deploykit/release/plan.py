@@ -138,7 +138,7 @@ def plan_rollback(
         kind: Literal["live", "impossible"] = "live" if ref else "impossible"
         return RollbackPlan(kind=kind, target=target, why=f"{target.name} is live already")
     if not wrong:
-        newest = target if to else _good_before(state, live)[-1]
+        newest = target if to else _good_before(state, live, broken)[-1]
         passed = newest.name if newest != target else ""
         why = f"{target.name} is on disk" + (f"; {passed}, which was live later, is not" if passed else "")
         return RollbackPlan(kind="instant", target=target, why=why, passed_over=passed)
@@ -152,7 +152,7 @@ def _rollback_target(
 ) -> tuple[Release | None, str]:
     """Return the release to go back to, or what stands against it."""
     if not to:
-        good = _good_before(state, live)
+        good = _good_before(state, live, broken)
         if not good:
             return None, "no earlier good release is known"
         present = [r for r in good if r.present]
@@ -177,10 +177,21 @@ def _exactly(state: SiteState, ref: str, commit: str, broken: Mapping[str, str])
     return max(state.of(ref, commit), key=suits, default=None)
 
 
-def _good_before(state: SiteState, live: str) -> list[Release]:
-    """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live."""
+def _good_before(state: SiteState, live: str, broken: Mapping[str, str] = _NOTHING) -> list[Release]:
+    """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live.
+
+    A lost one that was made anew is left out where its successor is live or was gone back from: to make it once more
+    would lead nowhere.
+    """
     here = state.get(live)
-    return [r for r in state.releases if r.status == "good" and r.name != live and (here is None or r.seq < here.seq)]
+    left = {(r.ref, r.commit): r.seq for r in state.releases if r.status == "withdrawn" or r.name == live}
+
+    def due(release: Release) -> bool:
+        whole = release.present and release.name not in broken
+        return whole or left.get((release.ref, release.commit), 0) < release.seq
+
+    good = (r for r in state.releases if r.status == "good" and r.name != live and (here is None or r.seq < here.seq))
+    return [r for r in good if due(r)]
 
 
 def plan_prune(state: SiteState, live: str, *, now: Moment, grace: float, keep: int, recycle: bool) -> PrunePlan:

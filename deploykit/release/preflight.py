@@ -244,7 +244,7 @@ def scripts_on_disk(
     for step, name in chosen.items():
         path = directory / name
         try:
-            os.close(open_checked(path, trusted, below))
+            os.close(open_checked(path, trusted, below, owned=bool(settings.owner)))
         except DeploykitError as error:
             raise PreflightRefused(error.problem, error.remedy) from error
         chosen[step] = str(path.relative_to(below)) if below is not None else str(path)

@@ -31,6 +31,7 @@ from deploykit.release.preview import Preview, preview
 from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
+from deploykit.release.state import SiteState
 from deploykit.release.values import DeployResult, Release
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
@@ -99,7 +100,8 @@ class Runner:
             state, live = self.site.state(), self.site.resolved_name()
         except DeploykitError:
             return result
-        previous = plan_rollback(state, self.site.live_name(), can_rebuild=True).target
+        linked = self.site.live_name()
+        previous = plan_rollback(_but_twins(state, linked), linked, can_rebuild=True).target
         about, here = state.get(result.release), state.get(live) if live else None
         known = here is not None or not live  # what is live without being on record is nothing we can name
         return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
@@ -344,3 +346,12 @@ class Runner:
 
     def _execution(self, completion: Completion) -> Execution:
         return Execution(self.site, completion, self._listeners, self._progress, self._node, self._now)
+
+
+def _but_twins(state: SiteState, live: str) -> SiteState:
+    """Leave out what has the ref and commit of the live release: a signed rollback to it would change nothing."""
+    here = state.get(live)
+    if here is None:
+        return state
+    kept = (r for r in state.releases if r is here or (r.ref, r.commit) != (here.ref, here.commit))
+    return attrs.evolve(state, releases=tuple(kept))

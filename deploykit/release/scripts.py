@@ -141,12 +141,13 @@ def run_script(
     )
 
 
-def open_checked(path: Path, trusted: frozenset[int], directory: Path | None = None) -> int:
+def open_checked(path: Path, trusted: frozenset[int], directory: Path | None = None, *, owned: bool = False) -> int:
     """Open a script and check on the descriptor that it may be run.
 
     Args:
         trusted: who may change it: root, and the user it runs as.
         directory: where it will run, if that is known: its interpreter may be named relative to it.
+        owned: the site has an owner, whom scripts can be run as.
 
     Raises:
         ScriptFailed: with what to correct.
@@ -158,19 +159,19 @@ def open_checked(path: Path, trusted: frozenset[int], directory: Path | None = N
         finally:
             os.close(parent)
     except OthersCanChange as found:
-        raise _not_safe(path, found, trusted) from None
+        raise _not_safe(path, found, trusted, owned) from None
     except OSError as error:
         why = "it is a symlink" if path.is_symlink() else error.strerror
         raise ScriptFailed(f"cannot run {path}: {why}", "a readable, executable file must be there") from error
     try:
-        _check_script(path, fd, trusted, directory)
+        _check_script(path, fd, trusted, directory, owned)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _check_script(path: Path, fd: int, trusted: frozenset[int], directory: Path | None) -> None:
+def _check_script(path: Path, fd: int, trusted: frozenset[int], directory: Path | None, owned: bool) -> None:
     seen = os.fstat(fd)
     if not stat.S_ISREG(seen.st_mode):
         raise ScriptFailed(f"cannot run {path}: it is not a file", "correct the file")
@@ -183,7 +184,7 @@ def _check_script(path: Path, fd: int, trusted: frozenset[int], directory: Path 
         if interpreter and (interpreter.startswith("/") or directory is not None):
             _check_interpreter((directory or Path("/")) / interpreter, trusted)
     except OthersCanChange as found:
-        raise _not_safe(path, found, trusted) from None
+        raise _not_safe(path, found, trusted, owned) from None
 
 
 def _interpreter(fd: int) -> str:
@@ -197,16 +198,33 @@ def _check_interpreter(interpreter: Path, trusted: frozenset[int]) -> None:
     """Check an interpreter as a script. Those on the scripts' PATH are this machine's, as all programs there are."""
     if str(interpreter.parent) in PATH.split(":"):
         return
-    with contextlib.suppress(OSError):  # it is not there: starting the script says so
+    try:
+        if _in_proc(interpreter):
+            raise ScriptFailed(
+                f"cannot run a script by {interpreter}: what is below /proc is another file for each process",
+                "name the interpreter itself in its first line (#!...)",
+            )
         check_owned(interpreter, trusted)
+    except OSError as error:
+        why = f"cannot run a script by {interpreter}: {error.strerror}"
+        raise ScriptFailed(why, "look at its first line (#!...)") from error
 
 
-def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int]) -> ScriptFailed:
+def _in_proc(path: Path) -> bool:
+    """Return whether a path leads through /proc, by whatever name: /dev/fd leads there too."""
+    if not os.path.ismount("/proc"):
+        return False
+    proc = Path("/proc").stat().st_dev
+    return any(above.stat().st_dev == proc for above in path.parents)
+
+
+def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int], owned: bool) -> ScriptFailed:
     who = user_name(max(trusted))
     remedy = found.remedy
     if found.uid is not None:
         name = user_name(found.uid)
-        remedy = f'let scripts run as that user (run_as = "{AS_OWNER}", or run_as = "{name}"), or {found.remedy}'
+        ways = f'run_as = "{AS_OWNER}", or run_as = "{name}"' if owned else f'run_as = "{name}"'
+        remedy = f"let scripts run as that user ({ways}), or {found.remedy}"
     return ScriptFailed(f"{path} is not run as {who}: others can change {found.place}: {found.why}", remedy)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.release import Allowances
+from deploykit.release.ondisk import damage
 from deploykit.release.values import DeployResult
 from deploykit.settings import SiteSettings
 from deploykit.trees.source import Repository
@@ -70,6 +71,8 @@ def test_a_rollback_never_goes_to_a_release_that_is_not_whole(shop: Shop, harm: 
     result = rollback(shop, "v2")
     assert (plan.kind, result.outcome, result.exit_code) == ("impossible", "refused", 1)
     assert "no mirror was given to write it again" in result.detail
+    assert "--mirror" in result.detail
+    assert "--allow-drift" in result.detail
     assert result.live == shop.live()
     assert shop.read("a") == "3"
     shop.whole()
@@ -132,6 +135,18 @@ def test_what_was_added_and_what_scripts_wrote_is_no_harm(tmp_path: Path) -> Non
     assert shop.read("a") == "1"
 
 
+def test_what_scripts_wrote_may_be_lost_but_no_file_of_the_commit(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    post = script("mkdir -p var/cache", "echo x > var/cache/c", "echo 1 >> b")
+    for n in (b"1", b"2"):
+        shop.put({"a": n, "b": b"edited by the script", "deploy/post-deploy": post}).check()
+        shutil.rmtree(shop.path / "current" / "var")
+    assert shop.deploy("v2").detail == "v2 is live already"
+    assert rollback(shop).outcome == "success"
+    (directory(shop, 1) / "b").unlink()
+    assert "missing b" in damage(shop.site, shop.live().name)
+
+
 def test_a_target_that_a_script_removes_while_it_is_put_live_is_no_success(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
     kill = script('[ -z "$DEPLOYKIT_ROLLBACK" ] || rm -rf "$DEPLOYKIT_RELEASE"')
@@ -168,6 +183,27 @@ def test_of_several_releases_of_one_commit_the_one_that_is_whole_is_taken(shop: 
     shop.whole()
 
 
+@harms
+def test_a_rollback_from_a_release_that_was_made_anew_goes_further_back(shop: Shop, harm: Harm) -> None:
+    harm(shop, 3)
+    anew = shop.deploy("v3")
+    assert (anew.outcome, shop.live().seq, anew.previous and anew.previous.tag) == ("success", 4, "v2")
+    back = rollback(shop, mirror=True)
+    assert (back.outcome, shop.live().tag, back.previous and back.previous.tag) == ("success", "v2", "v1")
+
+
+def test_rollbacks_end_where_each_target_had_to_be_made_anew(shop: Shop) -> None:
+    gone(shop, 1)
+    gone(shop, 2)
+    went = [(rollback(shop, mirror=True).outcome, shop.live().tag) for _ in range(3)]
+    assert went == [("success", "v2"), ("success", "v1"), ("refused", "v1")]
+
+
+def test_what_a_result_names_as_previous_is_never_what_is_live(shop: Shop) -> None:
+    again = shop.deploy("v3", again=True)
+    assert (shop.live().seq, again.previous and again.previous.tag) == (4, "v2")
+
+
 # -- activate and deploy -----------------------------------------------------------------------------------------------
 
 
@@ -179,6 +215,8 @@ def test_a_prepared_release_that_is_not_whole_is_not_activated_but_made_anew(sho
         harm(shop, 4)
         refused = shop.runner.activate("v4")
         assert (refused.outcome, shop.read("a")) == ("refused", "3")
+        assert "--mirror" in refused.detail
+        assert "--allow-drift" in refused.detail
         assert shop.runner.activate().outcome == "refused"
         result = shop.runner.activate(commit, ref="refs/tags/v4", source=source)
     assert (result.outcome, result.release) == ("success", shop.live().name)
@@ -227,6 +265,49 @@ def test_live_already_is_only_said_of_what_is_there(shop: Shop, harm: Harm) -> N
     assert (shop.live().seq, shop.read("d/b")) == (4, "same")
     shop.whole()
     assert shop.deploy("v3").detail == "v3 is live already"
+
+
+def test_an_activation_of_what_is_live_is_a_success_also_where_it_was_prepared_twice(shop: Shop) -> None:
+    commit = shop.commit({"a": b"4"})
+    ask(shop, "prepare", "p").check()
+    ask(shop, "prepare", "q").check()
+    results = [shop.runner.activate(commit, ref="refs/tags/v4") for _ in range(2)]
+    assert [(r.outcome, r.release[:5]) for r in results] == [("success", "00005")] * 2
+    ask(shop, "prepare", "r").check()
+    assert shop.runner.activate(commit, ref="refs/tags/v4").release[:5] == "00006", "a newer one was asked for"
+
+
+def ask(shop: Shop, phase: str, request: str, *, mirror: bool = True) -> DeployResult:
+    with Repository(shop.repo.path) as source:
+        if phase in ("deploy", "prepare"):
+            act = shop.runner.deploy if phase == "deploy" else shop.runner.prepare
+            return act(source, "refs/tags/v4", request=request)
+        back = shop.runner.activate if phase == "activate" else shop.runner.rollback
+        return back("v4" if phase == "activate" else "", source=source if mirror else None, request=request)
+
+
+@pytest.mark.parametrize("phase", ["deploy", "prepare", "activate", "rollback"])
+def test_a_request_is_not_answered_as_a_success_where_its_release_is_lost(shop: Shop, phase: str) -> None:
+    shop.commit({"a": b"4"})
+    if phase == "activate":
+        ask(shop, "prepare", "p").check()
+    first = ask(shop, phase, "q").check()
+    assert ask(shop, phase, "q").again
+    shutil.rmtree(shop.path / "releases" / first.release)
+    if phase in ("activate", "rollback"):
+        assert ask(shop, phase, "q", mirror=False).outcome == "refused"
+    result = ask(shop, phase, "q")
+    assert (result.outcome, result.again, result.about and result.about.tag) == ("success", False, first.release[6:8])
+    assert (shop.path / "releases" / result.release).is_dir()
+    shop.whole()
+
+
+def test_a_request_whose_release_was_followed_by_others_stays_answered(shop: Shop) -> None:
+    shop.commit({"a": b"4"})
+    ask(shop, "deploy", "q").check()
+    shop.put({"a": b"5"}).check()
+    gone(shop, 4)
+    assert (ask(shop, "deploy", "q").again, shop.read("a")) == (True, "5")
 
 
 def test_live_already_is_only_said_of_this_very_ref(shop: Shop) -> None:
@@ -327,6 +408,27 @@ def test_a_release_that_is_gone_when_a_crash_is_recovered_is_taken_back(tmp_path
     assert done is not None
     assert done.outcome == "rolled-back"
     assert shop.read("a") == left
+    shop.whole()
+
+
+@pytest.mark.parametrize("step", ["pre-deploy", "post-deploy"])
+def test_a_release_that_lost_a_file_while_it_was_cut_off_is_not_finished(tmp_path: Path, step: str) -> None:
+    shop = Shop(tmp_path)
+    flag = tmp_path / "flag"
+    flag.touch()
+    shop.put({"a": b"1"}).check()
+    commit = shop.commit({"a": b"2", f"deploy/{step}": script(f"[ -e {flag} ] && rm {flag} && kill -9 $PPID", "true")})
+    words = ("--mirror", str(shop.repo.path), "--ref", "v2", "--request", "q")
+    assert run("release", "deploy", str(shop.path), *words).returncode == -9
+    (directory(shop, 2) / "a").unlink()
+    if step == "post-deploy":
+        done = shop.runner.recover()
+        assert done is not None
+        assert (done.outcome, shop.read("a")) == ("rolled-back", "1")
+        assert "missing a" in done.detail
+    else:
+        result = shop.deploy("v2", commit, request="q")
+        assert (result.outcome, result.release[:5], shop.read("a")) == ("success", "00003", "2")
     shop.whole()
 
 

@@ -396,3 +396,14 @@ def test_a_group_that_others_are_in_can_rewrite_nothing_that_is_run(tmp_path: Pa
     assert in_child_of("nobody", lambda: _alone(home / "b", SiteSettings(umask=0o022)), umask=0o022).startswith(
         "success success success nobody"
     )
+
+
+def test_a_refusal_proposes_to_run_as_the_owner_only_where_there_is_one(shop: Shop) -> None:
+    shop.settings = SiteSettings(grace=0)
+    for n in (b"1", b"2"):
+        shop.put({"a": n, "deploy/post-deploy": script("true")}).check()
+    os.chown(shop.path / "releases" / min(shop.names()) / "deploy" / "post-deploy", NOBODY.pw_uid, NOBODY.pw_gid)
+    result = shop.runner.rollback(allow=Allowances(drift=True))
+    assert result.outcome == "refused"
+    assert 'run_as = "nobody"' in result.detail
+    assert '"owner"' not in result.detail

@@ -223,6 +223,20 @@ def test_a_script_that_cannot_run_says_why(tmp_path: Path, text: str, mode: int,
         run_script(_job(_script(tmp_path / "s", text, mode=mode)))
 
 
+@pytest.mark.parametrize("way", ["/proc/self/cwd", "//proc/./self/cwd", "/usr/../proc/thread-self/cwd", "/dev/fd/.."])
+def test_an_interpreter_below_proc_is_refused(tmp_path: Path, way: str) -> None:
+    path = _script(tmp_path / "s", f"#!{way}/interp\n")
+    _script(tmp_path / "interp", "#!/bin/sh\n")
+    with pytest.raises(ScriptFailed, match="below /proc"):
+        open_checked(path, ME, tmp_path)
+
+
+@pytest.mark.parametrize("interpreter", ["/no/such/interpreter", "none"])
+def test_an_interpreter_that_is_missing_is_refused_before_anything_is_touched(tmp_path: Path, interpreter: str) -> None:
+    with pytest.raises(ScriptFailed, match=f"{interpreter}: No such file"):
+        open_checked(_script(tmp_path / "s", f"#!{interpreter}\n"), ME, tmp_path)
+
+
 def test_an_exit_code_and_a_signal_are_recorded_as_a_shell_would(tmp_path: Path) -> None:
     assert run_script(_job(_script(tmp_path / "a", "#!/bin/sh\nexit 42\n"))).exit_code == 42
     assert run_script(_job(_script(tmp_path / "b", "#!/bin/sh\nkill -SEGV $$\n"))).exit_code == 128 + signal.SIGSEGV
