@@ -339,20 +339,24 @@ class Deploying:
     ) -> DeployResult:
         """Do what the command says with exactly its ref and commit; the mirror serves only what is not on disk yet.
 
+        The site decides what it needs: what it refuses without a mirror, with nothing touched, it is asked again with
+        one.
+
         Args:
             stack: closes the mirror.
         """
         claimed = one_line(request.requested_by)
         who = f"{claimed}, signed {signer}" if claimed else str(signer)
         ref, commit, phase = request.ref, request.commit, request.phase
-        mirror = None
-        if phase in ("deploy", "prepare") or not runner.holds(ref, commit):
-            mirror = stack.enter_context(self._mirroring.mirror(repo))
-            self._make_current(mirror, repo, request)
-        if phase == "activate":
-            return runner.activate(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
-        if phase == "rollback" or mirror is None:
-            return runner.rollback(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+        if phase in ("activate", "rollback"):
+            put_live = runner.activate if phase == "activate" else runner.rollback
+            result = put_live(commit, ref=ref, request=request.id, requested_by=who)
+            if result.outcome != "refused":
+                return result
+        mirror = stack.enter_context(self._mirroring.mirror(repo))
+        self._make_current(mirror, repo, request)
+        if phase in ("activate", "rollback"):
+            return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
         make = runner.deploy if phase == "deploy" else runner.prepare
         return make(mirror, ref, commit, request=request.id, requested_by=who)
 
