@@ -43,7 +43,7 @@ from deploykit.messages import (
     utc_now,
 )
 from deploykit.mirror import Mirror
-from deploykit.names import RepoName, parse_object_id, parse_ref_name
+from deploykit.names import NodeName, RepoName, parse_object_id, parse_ref_name
 from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import Settings
 from deploykit.wire import Frame, decode
@@ -120,6 +120,7 @@ class Deploying:
         self._ending = threading.Event()
         self._in_work: set[tuple[str, str]] = set()
         self._strangers = Seldom()
+        self._delayed = Seldom()
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.
@@ -128,16 +129,22 @@ class Deploying:
         """
         frame = Frame(delivery.headers, delivery.body)
         try:
-            request = decode(delivery.headers, delivery.body, delivery.destination)
+            signer = self._signer_of(frame)
+        except SignatureError as error:
+            self._pass_over(frame, error)
+            return Ack()
+        except Exception as error:  # noqa: BLE001 -- it is not obeyed, whatever went wrong
+            return self._unchecked(delivery, frame, error)
+        try:
+            request = decode(frame.headers, frame.body, delivery.destination)
         except MessageError as error:
             return self._unreadable(frame, error)
         if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
             return Ack()
-        try:
-            signer = self._signer_of(frame)
-        except Exception as error:  # noqa: BLE001 -- it is not obeyed, whatever went wrong
-            self._pass_over(request, frame, error)
-            return Ack()
+        return self._obey_once(request, frame, signer)
+
+    def _obey_once(self, request: DeployRequested, frame: Frame, signer: Signer) -> Verdict:
+        """Obey a genuine command, unless it is at work already."""
         asked = (signer.fingerprint, request.id)
         with self._changed:
             if self._ending.is_set():
@@ -166,13 +173,17 @@ class Deploying:
         if count:
             _log.warning("refused %d more messages that nobody vouches for; the last one: %s", count, why)
 
-    def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
-        """Keep what somebody we know sent and we cannot read; what anybody could have sent is counted alone."""
-        try:
-            self._signer_of(frame)
-        except Exception as doubt:  # noqa: BLE001 -- likewise
-            self._pass_over(None, frame, doubt)
+    def _unchecked(self, delivery: Delivery, frame: Frame, problem: Exception) -> Verdict:
+        """Leave for later what may be genuine: files that cannot be read now say nothing of who signed it."""
+        if delivery.attempt >= _TRIES:
+            self._pass_over(frame, problem)
             return Ack()
+        if count := self._delayed.add(str(problem), time.monotonic()):
+            _log.warning("signatures cannot be checked now, %d messages wait: %s", count, problem)
+        return Retry(after=_AGAIN)
+
+    def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
+        """Keep what somebody we know sent and we cannot read."""
         return Reject(str(problem))
 
     def _signer_of(self, frame: Frame) -> Signer:
@@ -186,20 +197,21 @@ class Deploying:
             raise SignatureError("the message is not signed", "")
         return verify(frame, self._trusted(), self._now())
 
-    def _pass_over(self, request: DeployRequested | None, frame: Frame, why: Exception) -> None:
-        """Count a message that nobody vouches for. One an interval is logged, and answered if it is a command.
+    def _pass_over(self, frame: Frame, why: Exception) -> None:
+        """Count a message that nobody vouches for. One an interval is read, logged, and answered if it is a command.
 
         It is never remembered: a stranger must not be able to spend a genuine request's id.
         """
-        shown = f"{request.summary if request else 'not a message'}: {why}"
-        count = self._strangers.add(shown, time.monotonic())
+        count = self._strangers.add(str(why), time.monotonic())
         if not count:
             return
+        request = _command_in(frame, self._settings.node)
         foreseen = isinstance(why, DeploykitError)
         _log.warning(
-            "refused%s: %s",
+            "refused%s: %s: %s",
             f" {count} messages, the last one" if count > 1 else "",
-            shown,
+            request.summary if request else "no command for this node",
+            why,
             exc_info=None if foreseen else why,
         )
         if request is not None:
@@ -394,6 +406,14 @@ class Deploying:
         return attrs.evolve(
             reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous), steps=steps
         )
+
+
+def _command_in(frame: Frame, node: NodeName) -> DeployRequested | None:
+    try:
+        message = decode(frame.headers, frame.body)
+    except MessageError:
+        return None
+    return message if isinstance(message, DeployRequested) and addressed_to(message, node) else None
 
 
 def _is(release: Release | None, request: DeployRequested) -> bool:

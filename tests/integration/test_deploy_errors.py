@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -49,7 +50,7 @@ from deploykit.settings import (
 from deploykit.topics import TopicMap
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.policy import Policy
-from deploykit.wire.signature import sign, verify
+from deploykit.wire.signature import HEADER, sign, verify
 from tests.support.bus import eventually
 from tests.support.node import NODE, SHOP, Origin
 
@@ -398,3 +399,36 @@ def test_a_refusal_by_policy_waits_for_room_too(world: World, monkeypatch: pytes
     assert isinstance(handled(world), Ack)
     (report,) = world.reports()
     assert report.outcome == "refused"
+
+
+@pytest.mark.parametrize("how", ["a signature", "the files"])
+def test_a_genuine_command_waits_while_signatures_cannot_be_checked_and_is_obeyed_then(
+    world: World, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers have spent the answer of the minute: it would never hear of it."""
+    world.deploying._strangers.add("a stranger's message", time.monotonic())
+    if how == "a signature":
+        Fault(deploying, "verify", OSError(errno.EMFILE, "Too many open files"), 2).plan(monkeypatch)
+        verdict = handled(world)
+    else:
+        signers = world.settings.trust.allowed_signers
+        assert signers is not None
+        away = signers.rename(signers.with_name("away"))
+        assert isinstance(world.deploying.handle(world.delivery()), Retry)
+        away.rename(signers)
+        verdict = world.deploying.handle(world.delivery(2))
+    assert check(world, verdict).outcome == "success"
+
+
+def test_what_nobody_vouches_for_is_read_only_where_it_may_be_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of 1 MiB can cost a third of a second to read."""
+    reads = Fault(deploying, "decode", RuntimeError(), 0).plan(monkeypatch)
+    good = world.delivery()
+    unsigned = {name: value for name, value in good.headers.items() if name != HEADER}
+    for number in range(50):
+        headers = unsigned if number % 2 else {**good.headers, HEADER: "U1NI"}
+        assert isinstance(world.deploying.handle(attrs.evolve(good, headers=headers)), Ack)
+    assert reads.calls == 1
+    assert [report.outcome for report in world.reports()] == ["refused"]
