@@ -20,7 +20,7 @@ import attrs
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.reporting import Reporter
-from deploykit.daemons.seldom import Seldom
+from deploykit.daemons.seldom import Seldom, SeldomEach
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -46,7 +46,7 @@ from deploykit.mirror import Mirror
 from deploykit.names import NodeName, RepoName, parse_object_id, parse_ref_name
 from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import Settings
-from deploykit.wire import Frame, decode
+from deploykit.wire import CONTENT_TYPE, Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.policy import Policy, addressed_to
 from deploykit.wire.signature import HEADER, Signer, body_digest, copy_digest, verify
@@ -121,6 +121,7 @@ class Deploying:
         self._in_work: set[tuple[str, str]] = set()
         self._strangers = Seldom()
         self._delayed = Seldom()
+        self._kept = SeldomEach()
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.
@@ -183,8 +184,16 @@ class Deploying:
         return Retry(after=_AGAIN)
 
     def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
-        """Keep what somebody we know sent and we cannot read."""
-        return Reject(str(problem))
+        """Keep what somebody we know sent and we cannot read, each body once an interval: anybody can send a copy.
+
+        A body that can be read came with headers that were changed on the way, for no signature covers them. It is not
+        answered: the sender of the genuine command would take that for an answer to it.
+        """
+        with contextlib.suppress(MessageError):
+            decode({"content-type": CONTENT_TYPE}, frame.body)
+            self._pass_over(frame, problem)
+            return Ack()
+        return Reject(str(problem)) if self._kept.due(body_digest(frame.body), time.monotonic()) else Ack()
 
     def _signer_of(self, frame: Frame) -> Signer:
         """Return who signed a frame. An unsigned one costs nothing: no file is looked at.

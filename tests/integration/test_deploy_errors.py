@@ -48,7 +48,7 @@ from deploykit.settings import (
     TrustSettings,
 )
 from deploykit.topics import TopicMap
-from deploykit.wire import Frame, decode, encode
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
 from deploykit.wire.policy import Policy
 from deploykit.wire.signature import HEADER, sign, verify
 from tests.support.bus import eventually
@@ -432,3 +432,25 @@ def test_what_nobody_vouches_for_is_read_only_where_it_may_be_answered(
         assert isinstance(world.deploying.handle(attrs.evolve(good, headers=headers)), Ack)
     assert reads.calls == 1
     assert [report.outcome for report in world.reports()] == ["refused"]
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "x/y"}, {"content-type": "text/plain"}, {"content-type": ""}])
+def test_a_copy_of_a_command_under_other_headers_is_neither_kept_nor_answered(
+    world: World, headers: dict[str, str]
+) -> None:
+    """Who has no key could fill the dead letters, or have the node refuse what it is about to obey."""
+    good = world.delivery()
+    for number in range(20):
+        changed = {**good.headers, **headers, "deploykit-id": str(number)}
+        assert isinstance(world.deploying.handle(attrs.evolve(good, headers=changed)), Ack)
+    assert world.reports() == []
+    assert check(world, handled(world)).outcome == "success"
+
+
+def test_what_a_known_signer_sent_and_nobody_can_read_is_kept_once_an_interval(world: World) -> None:
+    verdicts = []
+    for body in (b"{", b"{", b"[", b"{"):
+        frame = sign(Frame({"content-type": CONTENT_TYPE}, body), world.key)
+        delivery = attrs.evolve(world.delivery(), headers=frame.headers, body=frame.body)
+        verdicts.append(type(world.deploying.handle(delivery)))
+    assert verdicts == [Reject, Ack, Reject, Ack]
