@@ -59,11 +59,16 @@ _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
 #: All that somebody hears whom nobody vouches for: what is wrong in particular is for the log.
 _NOT_OBEYED = "refused: this node obeys no command without a signature by a key that it trusts"
 
+#: A report's detail is as long at most; the remedy stands at its end.
+_DETAIL = 2000
 #: Seconds until a command is tried again that the disk had no room for.
 _AGAIN = 5.0
 #: Seconds until one that nobody here will try: as long as a bus waits. Each time counts as an attempt, and an agent
 #: ends only when its scripts have ended.
 _LATER = 900.0
+#: Seconds in which a report is said again at most once: less than an asker waits before it asks again, for anybody can
+#: send copies of a command.
+_SAID_AGAIN = 5.0
 #: After so many failures that nobody foresaw a command is answered without being obeyed, or reported without its steps.
 _TRIES = 3
 
@@ -122,6 +127,7 @@ class Deploying:
         self._strangers = Seldom()
         self._delayed = Seldom()
         self._kept = SeldomEach()
+        self._said_again = SeldomEach(_SAID_AGAIN)
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.
@@ -258,7 +264,7 @@ class Deploying:
             give_up: do not act; it failed before it could be acted on, again and again, and not for want of a disk.
 
         Raises:
-            IdStoreError: nothing was done, for it could not be written down.
+            IdStoreError: nothing was done, for it could not be written down. Try again, until it has expired.
         """
         if give_up:
             return _Decision(DeployResult(outcome="failure", detail="given up; see the log of the agent"))
@@ -271,13 +277,21 @@ class Deploying:
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", signer, error)
             return _Decision(DeployResult(outcome="refused", detail=str(error)))
+        except IdStoreError as error:
+            if now <= request.expires + self._policy.skew:
+                raise
+            _log.error("given up, it has expired: %s: %s", request.summary, error)
+            return _Decision(DeployResult(outcome="failure", detail=f"its id could not be looked up: {error}"))
         match claim:
             case Claim.CONFLICT:
                 why = "the id of this request was used for another one: a replay, or a broken sender"
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
-                _log.info("answered again, not repeated: %s", request.summary)
-                return _Decision(stored=self._ids.reply(key, request.id) or b"")
+                stored = self._ids.reply(key, request.id) or b""  # before it counts as said again
+                due = self._said_again.due((key, request.id), time.monotonic())
+                if due:
+                    _log.info("answered again, not repeated: %s", request.summary)
+                return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:
                 return _Decision(self._release(request, signer), claimed=True)
 
@@ -395,7 +409,7 @@ class Deploying:
             answers=copy,
             phase=request.phase,
             outcome=outcome,
-            detail=one_line(detail),
+            detail=one_line(detail, _DETAIL),
         )
 
     def _reply_with(self, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:

@@ -31,6 +31,7 @@ from deploykit.errors import (
     OutboxError,
     TreeDamaged,
 )
+from deploykit.fleet import coordinator
 from deploykit.ids import IdStore
 from deploykit.keys import generate_key, load_signing_key, load_trusted, trust
 from deploykit.messages import DeployReported, DeployRequested
@@ -195,6 +196,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Origin, ObjectId]:
 @pytest.fixture
 def world(tmp_path: Path, pushed: tuple[Origin, ObjectId], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(deploying, "_AGAIN", 0.001)
+    monkeypatch.setattr(deploying, "_SAID_AGAIN", 0.0)
     made = World(tmp_path, *pushed)
     made.mirroring.start()
     try:
@@ -454,3 +456,36 @@ def test_what_a_known_signer_sent_and_nobody_can_read_is_kept_once_an_interval(w
         delivery = attrs.evolve(world.delivery(), headers=frame.headers, body=frame.body)
         verdicts.append(type(world.deploying.handle(delivery)))
     assert verdicts == [Reject, Ack, Reject, Ack]
+
+
+def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can send copies of a command, and a report can be large."""
+    monkeypatch.undo()
+    assert coordinator._ASK_AGAIN > deploying._SAID_AGAIN > 0
+    world.deploying = world.handler()
+    for _ in range(20):
+        assert isinstance(handled(world), Ack)
+    assert len(world.reports()) == 2
+    world.deploying._said_again._until.clear()  # the interval is over
+    assert isinstance(handled(world), Ack)
+    assert len(world.reports()) == 3
+
+
+def test_the_remedy_at_the_end_of_a_long_detail_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = DeployResult(outcome="refused", detail="x" * 1000 + ": do this")
+    monkeypatch.setattr(Runner, "deploy", lambda *_, **__: result)
+    assert check(world, handled(world)).detail.endswith(": do this")
+
+
+def test_a_command_whose_id_cannot_be_looked_up_is_answered_when_it_has_expired(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = Fault(IdStore, "claimed_at", IdStoreError("the id store is damaged"), 10).plan(monkeypatch)
+    start = datetime.now(UTC)
+    world.deploying._now = lambda: start + timedelta(minutes=6 if lookups.calls > 3 else 0)
+    assert isinstance(handled(world), Ack)
+    (report,) = world.reports()
+    assert (report.outcome, lookups.calls, world.live()) == ("failure", 5, False)
+    assert report.detail == "its id could not be looked up: the id store is damaged"
