@@ -20,7 +20,7 @@ import attrs
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.mirroring import Mirroring
 from deploykit.daemons.reporting import Reporter
-from deploykit.daemons.seldom import Seldom
+from deploykit.daemons.seldom import Seldom, SeldomEach
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -43,10 +43,10 @@ from deploykit.messages import (
     utc_now,
 )
 from deploykit.mirror import Mirror
-from deploykit.names import RepoName, parse_object_id, parse_ref_name
+from deploykit.names import NodeName, RepoName, parse_object_id, parse_ref_name
 from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import Settings
-from deploykit.wire import Frame, decode
+from deploykit.wire import CONTENT_TYPE, Frame, decode
 from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.policy import Policy, addressed_to
 from deploykit.wire.signature import HEADER, Signer, body_digest, copy_digest, verify
@@ -59,11 +59,16 @@ _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
 #: All that somebody hears whom nobody vouches for: what is wrong in particular is for the log.
 _NOT_OBEYED = "refused: this node obeys no command without a signature by a key that it trusts"
 
+#: A report's detail is as long at most; the remedy stands at its end.
+_DETAIL = 2000
 #: Seconds until a command is tried again that the disk had no room for.
 _AGAIN = 5.0
 #: Seconds until one that nobody here will try: as long as a bus waits. Each time counts as an attempt, and an agent
 #: ends only when its scripts have ended.
 _LATER = 900.0
+#: Seconds in which a report is said again at most once: less than an asker waits before it asks again, for anybody can
+#: send copies of a command.
+_SAID_AGAIN = 5.0
 #: After so many failures that nobody foresaw a command is answered without being obeyed, or reported without its steps.
 _TRIES = 3
 
@@ -120,6 +125,9 @@ class Deploying:
         self._ending = threading.Event()
         self._in_work: set[tuple[str, str]] = set()
         self._strangers = Seldom()
+        self._delayed = Seldom()
+        self._kept = SeldomEach()
+        self._said_again = SeldomEach(_SAID_AGAIN)
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.
@@ -128,16 +136,22 @@ class Deploying:
         """
         frame = Frame(delivery.headers, delivery.body)
         try:
-            request = decode(delivery.headers, delivery.body, delivery.destination)
+            signer = self._signer_of(frame)
+        except SignatureError as error:
+            self._pass_over(frame, error)
+            return Ack()
+        except Exception as error:  # noqa: BLE001 -- it is not obeyed, whatever went wrong
+            return self._unchecked(delivery, frame, error)
+        try:
+            request = decode(frame.headers, frame.body, delivery.destination)
         except MessageError as error:
             return self._unreadable(frame, error)
         if not isinstance(request, DeployRequested) or not addressed_to(request, self._settings.node):
             return Ack()
-        try:
-            signer = self._signer_of(frame)
-        except Exception as error:  # noqa: BLE001 -- it is not obeyed, whatever went wrong
-            self._pass_over(request, frame, error)
-            return Ack()
+        return self._obey_once(request, frame, signer)
+
+    def _obey_once(self, request: DeployRequested, frame: Frame, signer: Signer) -> Verdict:
+        """Obey a genuine command, unless it is at work already."""
         asked = (signer.fingerprint, request.id)
         with self._changed:
             if self._ending.is_set():
@@ -166,14 +180,26 @@ class Deploying:
         if count:
             _log.warning("refused %d more messages that nobody vouches for; the last one: %s", count, why)
 
-    def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
-        """Keep what somebody we know sent and we cannot read; what anybody could have sent is counted alone."""
-        try:
-            self._signer_of(frame)
-        except Exception as doubt:  # noqa: BLE001 -- likewise
-            self._pass_over(None, frame, doubt)
+    def _unchecked(self, delivery: Delivery, frame: Frame, problem: Exception) -> Verdict:
+        """Leave for later what may be genuine: files that cannot be read now say nothing of who signed it."""
+        if delivery.attempt >= _TRIES:
+            self._pass_over(frame, problem)
             return Ack()
-        return Reject(str(problem))
+        if count := self._delayed.add(str(problem), time.monotonic()):
+            _log.warning("signatures cannot be checked now, %d messages wait: %s", count, problem)
+        return Retry(after=_AGAIN)
+
+    def _unreadable(self, frame: Frame, problem: MessageError) -> Verdict:
+        """Keep what somebody we know sent and we cannot read, each body once an interval: anybody can send a copy.
+
+        A body that can be read came with headers that were changed on the way, for no signature covers them. It is not
+        answered: the sender of the genuine command would take that for an answer to it.
+        """
+        with contextlib.suppress(MessageError):
+            decode({"content-type": CONTENT_TYPE}, frame.body)
+            self._pass_over(frame, problem)
+            return Ack()
+        return Reject(str(problem)) if self._kept.due(body_digest(frame.body), time.monotonic()) else Ack()
 
     def _signer_of(self, frame: Frame) -> Signer:
         """Return who signed a frame. An unsigned one costs nothing: no file is looked at.
@@ -186,20 +212,21 @@ class Deploying:
             raise SignatureError("the message is not signed", "")
         return verify(frame, self._trusted(), self._now())
 
-    def _pass_over(self, request: DeployRequested | None, frame: Frame, why: Exception) -> None:
-        """Count a message that nobody vouches for. One an interval is logged, and answered if it is a command.
+    def _pass_over(self, frame: Frame, why: Exception) -> None:
+        """Count a message that nobody vouches for. One an interval is read, logged, and answered if it is a command.
 
         It is never remembered: a stranger must not be able to spend a genuine request's id.
         """
-        shown = f"{request.summary if request else 'not a message'}: {why}"
-        count = self._strangers.add(shown, time.monotonic())
+        count = self._strangers.add(str(why), time.monotonic())
         if not count:
             return
+        request = _command_in(frame, self._settings.node)
         foreseen = isinstance(why, DeploykitError)
         _log.warning(
-            "refused%s: %s",
+            "refused%s: %s: %s",
             f" {count} messages, the last one" if count > 1 else "",
-            shown,
+            request.summary if request else "no command for this node",
+            why,
             exc_info=None if foreseen else why,
         )
         if request is not None:
@@ -237,7 +264,7 @@ class Deploying:
             give_up: do not act; it failed before it could be acted on, again and again, and not for want of a disk.
 
         Raises:
-            IdStoreError: nothing was done, for it could not be written down.
+            IdStoreError: nothing was done, for it could not be written down. Try again, until it has expired.
         """
         if give_up:
             return _Decision(DeployResult(outcome="failure", detail="given up; see the log of the agent"))
@@ -250,13 +277,21 @@ class Deploying:
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", signer, error)
             return _Decision(DeployResult(outcome="refused", detail=str(error)))
+        except IdStoreError as error:
+            if now <= request.expires + self._policy.skew:
+                raise
+            _log.error("given up, it has expired: %s: %s", request.summary, error)
+            return _Decision(DeployResult(outcome="failure", detail=f"its id could not be looked up: {error}"))
         match claim:
             case Claim.CONFLICT:
                 why = "the id of this request was used for another one: a replay, or a broken sender"
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
-                _log.info("answered again, not repeated: %s", request.summary)
-                return _Decision(stored=self._ids.reply(key, request.id) or b"")
+                stored = self._ids.reply(key, request.id) or b""  # before it counts as said again
+                due = self._said_again.due((key, request.id), time.monotonic())
+                if due:
+                    _log.info("answered again, not repeated: %s", request.summary)
+                return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:
                 return _Decision(self._release(request, signer), claimed=True)
 
@@ -343,19 +378,23 @@ class Deploying:
     ) -> DeployResult:
         """Do what the command says with exactly its ref and commit; the mirror serves only what is not on disk yet.
 
+        The site decides what it needs: what it refuses without a mirror, with nothing touched, it is asked again with
+        one.
+
         Args:
             stack: closes the mirror.
             who: asks for it, for the records.
         """
         ref, commit, phase = request.ref, request.commit, request.phase
-        mirror = None
-        if phase in ("deploy", "prepare") or not runner.holds(ref, commit):
-            mirror = stack.enter_context(self._mirroring.mirror(repo))
-            self._make_current(mirror, repo, request)
-        if phase == "activate":
-            return runner.activate(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
-        if phase == "rollback" or mirror is None:
-            return runner.rollback(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
+        if phase in ("activate", "rollback"):
+            put_live = runner.activate if phase == "activate" else runner.rollback
+            result = put_live(commit, ref=ref, request=request.id, requested_by=who)
+            if result.outcome != "refused":
+                return result
+        mirror = stack.enter_context(self._mirroring.mirror(repo))
+        self._make_current(mirror, repo, request)
+        if phase in ("activate", "rollback"):
+            return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=who)
         make = runner.deploy if phase == "deploy" else runner.prepare
         return make(mirror, ref, commit, request=request.id, requested_by=who)
 
@@ -373,7 +412,7 @@ class Deploying:
             answers=copy,
             phase=request.phase,
             outcome=outcome,
-            detail=one_line(detail),
+            detail=one_line(detail, _DETAIL),
         )
 
     def _reply_with(self, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
@@ -396,6 +435,14 @@ class Deploying:
         return attrs.evolve(
             reply, live_known=result.seen, target=_named(result.about), previous=_named(result.previous)
         )
+
+
+def _command_in(frame: Frame, node: NodeName) -> DeployRequested | None:
+    try:
+        message = decode(frame.headers, frame.body)
+    except MessageError:
+        return None
+    return message if isinstance(message, DeployRequested) and addressed_to(message, node) else None
 
 
 def _is(release: Release | None, request: DeployRequested) -> bool:

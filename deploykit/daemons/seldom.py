@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Hashable
 from typing import Final
 
 #: Seconds between two lines, and between two answers to those whom nobody vouches for.
@@ -41,3 +42,26 @@ class Seldom:
         self._next = now + self._interval
         count, self._count = self._count, 0
         return count
+
+
+class SeldomEach:
+    """Says of each of many things whether it is due again. Use it from any thread.
+
+    Args:
+        interval: seconds, in which each is due at most once. What was not due for so long is forgotten.
+    """
+
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self._interval = interval
+        self._lock = threading.Lock()
+        self._until: dict[Hashable, float] = {}
+
+    def due(self, what: Hashable, now: float) -> bool:
+        """Return whether `what` is due; then it is not again for an interval."""
+        with self._lock:
+            while self._until and next(iter(self._until.values())) <= now:  # in the order in which they end
+                del self._until[next(iter(self._until))]
+            if what in self._until:
+                return False
+            self._until[what] = now + self._interval
+            return True

@@ -23,7 +23,7 @@ from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
 from deploykit.release.completion import AFTER_SWITCH, Completion, ground_on_disk
 from deploykit.release.execution import Chosen, Execution, Wanted, refused
-from deploykit.release.ondisk import damage, find_rollback
+from deploykit.release.ondisk import find_rollback
 from deploykit.release.operation import Listeners, OnStep
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import Allowances
@@ -89,10 +89,6 @@ class Runner:
             except DeploykitError as error:
                 return RollbackPlan(kind="impossible", target=plan.target, why=str(error))
         return plan
-
-    def holds(self, ref: str, commit: str) -> bool:
-        """Return whether a release of exactly that ref and commit is whole on disk."""
-        return any(r.present and not damage(self.site, r.name) for r in self.site.state().of(ref, commit))
 
     def seen(self, result: DeployResult) -> DeployResult:
         """Add to a result what is live now and what a rollback would go to, as the site itself has it."""

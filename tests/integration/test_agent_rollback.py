@@ -107,6 +107,29 @@ def test_an_activation_needs_the_very_ref_and_commit_that_were_prepared(node: No
         assert live(node) == "2"
 
 
+def test_the_mirror_serves_a_rollback_and_an_activation_though_another_release_of_the_commit_is_whole(
+    node: Node, tmp_path: Path
+) -> None:
+    """Neither the release that failed once nor the one that is live will do; the one that would is gone."""
+    once = tmp_path / "once"
+    with node.agent() as agent:
+        agent.ready()
+        (v1,) = history(node, 1)
+        assert ask(node, "v1", v1).outcome == "success"
+        flaky = f"#!/bin/sh\n[ -e {once} ] || {{ touch {once}; exit 1; }}\n"
+        v2 = node.origin.push(tag="v2", files={"index.html": "2\n", "deploy/post-deploy": flaky})
+        assert says(ask(node, "v2", v2)) == ("rolled-back", "00001", v1)
+        assert says(ask(node, "v2", v2)) == ("success", "00003", v2)
+        v3 = node.origin.push(tag="v3", files={"index.html": "3\n"})
+        assert ask(node, "v3", v3).outcome == "success"
+        shutil.rmtree(next((node.site / "releases").glob("00003-*")))
+        back = ask(node, "v2", v2, "rollback")
+        assert (says(back), live(node)) == (("success", "00005", v2), "2"), back.detail
+        assert ask(node, "v2", v2, "prepare").outcome == "success"
+        shutil.rmtree(next((node.site / "releases").glob("00006-*")))
+        assert says(ask(node, "v2", v2, "activate")) == ("success", "00007", v2)
+
+
 @pytest.mark.parametrize("step", ["pre-deploy", "post-deploy"])
 def test_a_failure_names_what_is_live_and_what_it_was_about(node: Node, step: str) -> None:
     with node.agent() as agent:

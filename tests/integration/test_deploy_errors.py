@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,7 @@ from deploykit.errors import (
     OutboxError,
     TreeDamaged,
 )
+from deploykit.fleet import coordinator
 from deploykit.ids import IdStore
 from deploykit.keys import generate_key, load_signing_key, load_trusted, trust
 from deploykit.messages import DeployReported, DeployRequested
@@ -47,9 +49,9 @@ from deploykit.settings import (
     TrustSettings,
 )
 from deploykit.topics import TopicMap
-from deploykit.wire import Frame, decode, encode
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
 from deploykit.wire.policy import Policy
-from deploykit.wire.signature import sign, verify
+from deploykit.wire.signature import HEADER, sign, verify
 from tests.support.bus import eventually
 from tests.support.node import NODE, SHOP, Origin
 
@@ -194,6 +196,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Origin, ObjectId]:
 @pytest.fixture
 def world(tmp_path: Path, pushed: tuple[Origin, ObjectId], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(deploying, "_AGAIN", 0.001)
+    monkeypatch.setattr(deploying, "_SAID_AGAIN", 0.0)
     made = World(tmp_path, *pushed)
     made.mirroring.start()
     try:
@@ -398,3 +401,91 @@ def test_a_refusal_by_policy_waits_for_room_too(world: World, monkeypatch: pytes
     assert isinstance(handled(world), Ack)
     (report,) = world.reports()
     assert report.outcome == "refused"
+
+
+@pytest.mark.parametrize("how", ["a signature", "the files"])
+def test_a_genuine_command_waits_while_signatures_cannot_be_checked_and_is_obeyed_then(
+    world: World, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers have spent the answer of the minute: it would never hear of it."""
+    world.deploying._strangers.add("a stranger's message", time.monotonic())
+    if how == "a signature":
+        Fault(deploying, "verify", OSError(errno.EMFILE, "Too many open files"), 2).plan(monkeypatch)
+        verdict = handled(world)
+    else:
+        signers = world.settings.trust.allowed_signers
+        assert signers is not None
+        away = signers.rename(signers.with_name("away"))
+        assert isinstance(world.deploying.handle(world.delivery()), Retry)
+        away.rename(signers)
+        verdict = world.deploying.handle(world.delivery(2))
+    assert check(world, verdict).outcome == "success"
+
+
+def test_what_nobody_vouches_for_is_read_only_where_it_may_be_answered(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A body of 1 MiB can cost a third of a second to read."""
+    reads = Fault(deploying, "decode", RuntimeError(), 0).plan(monkeypatch)
+    good = world.delivery()
+    unsigned = {name: value for name, value in good.headers.items() if name != HEADER}
+    for number in range(50):
+        headers = unsigned if number % 2 else {**good.headers, HEADER: "U1NI"}
+        assert isinstance(world.deploying.handle(attrs.evolve(good, headers=headers)), Ack)
+    assert reads.calls == 1
+    assert [report.outcome for report in world.reports()] == ["refused"]
+
+
+@pytest.mark.parametrize("headers", [{"content-type": "x/y"}, {"content-type": "text/plain"}, {"content-type": ""}])
+def test_a_copy_of_a_command_under_other_headers_is_neither_kept_nor_answered(
+    world: World, headers: dict[str, str]
+) -> None:
+    """Who has no key could fill the dead letters, or have the node refuse what it is about to obey."""
+    good = world.delivery()
+    for number in range(20):
+        changed = {**good.headers, **headers, "deploykit-id": str(number)}
+        assert isinstance(world.deploying.handle(attrs.evolve(good, headers=changed)), Ack)
+    assert world.reports() == []
+    assert check(world, handled(world)).outcome == "success"
+
+
+def test_what_a_known_signer_sent_and_nobody_can_read_is_kept_once_an_interval(world: World) -> None:
+    verdicts = []
+    for body in (b"{", b"{", b"[", b"{"):
+        frame = sign(Frame({"content-type": CONTENT_TYPE}, body), world.key)
+        delivery = attrs.evolve(world.delivery(), headers=frame.headers, body=frame.body)
+        verdicts.append(type(world.deploying.handle(delivery)))
+    assert verdicts == [Reject, Ack, Reject, Ack]
+
+
+def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anybody can send copies of a command, and a report can be large."""
+    monkeypatch.undo()
+    assert coordinator._ASK_AGAIN > deploying._SAID_AGAIN > 0
+    world.deploying = world.handler()
+    for _ in range(20):
+        assert isinstance(handled(world), Ack)
+    assert len(world.reports()) == 2
+    world.deploying._said_again._until.clear()  # the interval is over
+    assert isinstance(handled(world), Ack)
+    assert len(world.reports()) == 3
+
+
+def test_the_remedy_at_the_end_of_a_long_detail_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = DeployResult(outcome="refused", detail="x" * 1000 + ": do this")
+    monkeypatch.setattr(Runner, "deploy", lambda *_, **__: result)
+    assert check(world, handled(world)).detail.endswith(": do this")
+
+
+def test_a_command_whose_id_cannot_be_looked_up_is_answered_when_it_has_expired(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups = Fault(IdStore, "claimed_at", IdStoreError("the id store is damaged"), 10).plan(monkeypatch)
+    start = datetime.now(UTC)
+    world.deploying._now = lambda: start + timedelta(minutes=6 if lookups.calls > 3 else 0)
+    assert isinstance(handled(world), Ack)
+    (report,) = world.reports()
+    assert (report.outcome, lookups.calls, world.live()) == ("failure", 5, False)
+    assert report.detail == "its id could not be looked up: the id store is damaged"

@@ -13,6 +13,7 @@ import pytest
 
 from deploykit import keys
 from deploykit.daemons import agent as agent_module
+from deploykit.daemons import deploying
 from deploykit.messages import DeployReported
 from deploykit.names import ObjectId
 from deploykit.settings import TrustSettings
@@ -74,7 +75,10 @@ def test_a_flood_by_strangers_is_one_answer_and_one_line_and_delays_nobody(
 
 @pytest.mark.parametrize("how", [None, "stranger"])
 @pytest.mark.parametrize("trust", ["as it is", "gone", "broken", "open", "unset"])
-def test_whoever_is_not_verified_learns_nothing(node: Node, how: str | None, trust: str) -> None:
+def test_whoever_is_not_verified_learns_nothing(
+    node: Node, how: str | None, trust: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploying, "_AGAIN", 0.05)  # a signed one waits for the files to be mended
     node.keys["other"] = keys.generate_key(node.root / "other.key")
     keys.trust(node.signers, "a-secret-principal", node.keys["other"].public_blob)
     commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
@@ -127,7 +131,7 @@ def test_on_real_brokers_a_genuine_command_behind_a_flood_is_obeyed_at_once(
         node.bus.publish_many(frames, timeout=120)
         genuine = node.request("v1", commit)
         node.send(genuine)
-        assert node.report_on(genuine).outcome == "success"
+        assert node.report_on(genuine, timeout=20).outcome == "success"
         assert node.count(DeployReported) == 2
 
 
