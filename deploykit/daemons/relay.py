@@ -58,8 +58,12 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LoginRefused: no broker takes us.
     """
 
+    first = True
+
     def work(relaying: _Relaying, end: threading.Event) -> None:
-        relaying.work(end, on_ready)
+        nonlocal first
+        alone, first = first, False
+        relaying.work(end, on_ready, alone=alone)
 
     lifecycle.serve(load, _Relaying, work, set_up=_set_up_logs)
 
@@ -76,16 +80,21 @@ class _Relaying:
         self._outbox = open_outbox(settings.outbox)
         self._bus = Bus(settings.broker)
 
-    def work(self, end: threading.Event, on_ready: Callable[[str], None]) -> None:
-        """Relay until `end` is set."""
-        with RelayLock(self._outbox.path):
-            pass  # else say so before anything is connected
+    def work(self, end: threading.Event, on_ready: Callable[[str], None], *, alone: bool) -> None:
+        """Relay until `end` is set.
+
+        Args:
+            alone: another relay at work ends it. After HUP that is one which came between two of ours: it ends soon.
+        """
+        if alone:
+            with RelayLock(self._outbox.path):
+                pass  # else say so before anything is connected
         with self._bus as bus:
             bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login ends it here
             lifecycle.notify("READY=1")
             announce = threading.Thread(target=_when_listening, args=(self._outbox, end, on_ready), daemon=True)
             announce.start()
-            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=False)
+            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=not alone)
             lifecycle.notify("STOPPING=1")
 
 

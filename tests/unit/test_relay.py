@@ -10,15 +10,18 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from deploykit.bus.relay import Buried, Relay
+from deploykit.config import parse_settings
+from deploykit.daemons import relay as daemon
 from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, PublishError, PublishRefused
 from deploykit.outbox import Outbox, Outgoing, Record, RecordId, RelayLock
 from deploykit.outbox.format import pack
+from deploykit.settings import Settings
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
 from tests.support.bus import in_time
@@ -596,3 +599,26 @@ def test_a_record_put_as_a_once_relay_ends_is_not_left_behind(outbox: Outbox, mo
     put(outbox, "1")
     assert relay.drain_once(5).complete
     assert bus.bodies == [b"1", b"late"]
+
+
+def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HUP: the old relay lets go of the lock, and a hook's `relay --once` may have it before the next one."""
+    settings = parse_settings(f'node = "a"\n[outbox]\npath = "{tmp_path}/spool"\n'.encode(), where="it", mode=None)
+    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(FakeBus()))
+    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
+    ended = threading.Event()
+    ended.set()
+
+    def serve(
+        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
+    ) -> None:
+        first = make(load())
+        with RelayLock(f"{tmp_path}/spool"), pytest.raises(LockBusy):
+            work(first, ended)
+        with RelayLock(f"{tmp_path}/spool"):
+            work(make(load()), ended)
+
+    monkeypatch.setattr(daemon.lifecycle, "serve", serve)
+    daemon.run(lambda: settings, on_ready=lambda _: None)
