@@ -220,19 +220,19 @@ class Relay:
         """Send records as they come, until `stop` is set.
 
         Args:
-            stand_by: where another relay is at work, wait and take over when it ends; else raise.
+            stand_by: where another relay is at work at the start, wait and take over when it ends; else raise.
 
         Raises:
-            LockBusy: another relay is at work, and `stand_by` is off.
+            LockBusy: another relay is at work from the start, and `stand_by` is off.
         """
-        said = False
+        said = held = False
         while not stop.is_set():
             try:
                 with self._lock:
-                    said = False
+                    said, held = False, True
                     self._work(stop)
             except LockBusy:
-                if not stand_by:
+                if not stand_by and not held:
                     raise
                 if not said:
                     _log.info("another relay works on spool %s; standing by", self._outbox.path)
@@ -328,7 +328,7 @@ class Relay:
         """Wait until one more may be in flight; tell whether to go on with this pass."""
         self._take_back()
         while len(self._in_flight) >= self._window or self._bytes >= self._window_bytes:
-            if stop.is_set() or monotonic() >= end:
+            if stop.is_set() or monotonic() >= end or self._gives_way():
                 return False
             self._take_back(wait=_SLICE)
         if stop.is_set() or monotonic() >= end or len(self._owed) >= _MOST_OWED:

@@ -622,3 +622,35 @@ def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
 
     monkeypatch.setattr(daemon.lifecycle, "serve", serve)
     daemon.run(lambda: settings, on_ready=lambda _: None)
+
+
+def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or_stands_by(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "deploykit")
+    working = RelayLock._take
+    now: dict[str, Exception] = {"trouble": OSError(errno.ENOSPC, "no room for the lock")}
+
+    def take(self: RelayLock) -> int:
+        if "trouble" in now:
+            raise now["trouble"]
+        return working(self)
+
+    monkeypatch.setattr(RelayLock, "_take", take)
+    put(outbox, "1", "2")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    stop = threading.Event()
+    thread = threading.Thread(target=quick(outbox, bus, window=1).run, args=(stop,), kwargs={"stand_by": False})
+    thread.start()
+    try:
+        bus.wait_sent(1)
+        now["trouble"] = LockBusy("another relay was quicker")
+        until(lambda: "standing by" in caplog.text)
+        del now["trouble"]
+        bus.answer = lambda _: None
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+        assert bus.bodies == [b"1", b"2"]
+    finally:
+        stop.set()
+        thread.join(60)
