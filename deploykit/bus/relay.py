@@ -176,7 +176,7 @@ class Relay:
         self._owed_next = 0.0
         self._meanwhile: set[RecordId] = set()  # what was settled while the file at hand is read
         self._lock = RelayLock(outbox.path)
-        self._said = ""  # the trouble that was logged and is not over
+        self._said: set[str] = set()  # the troubles that were logged and are not over
         self._tally = _Tally()
         self._moved = 0  # records that left the spool, ever
         self._news = False  # something was put since the pass began
@@ -284,7 +284,7 @@ class Relay:
             self._tally.trouble = "no broker can be reached"
             return bool(self._in_flight) or self._something_waits()
         self._lanes.begin_pass()
-        retry_owed = monotonic() >= self._owed_next
+        retry_owed = self._is_time_to_pay()
         unseen, stem = set(self._owed), ""
         with closing(self._outbox.pending()) as records:
             for record in records:
@@ -305,7 +305,6 @@ class Relay:
                 elif self._lanes.may_send(record, monotonic()):
                     self._send(record)
         if retry_owed:
-            self._owed_next = monotonic() + _AGAIN
             self._forget_owed(unseen)
         while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
             self._sleep(min(_SLICE, end - monotonic()))
@@ -457,6 +456,14 @@ class Relay:
         if self._on_buried is not None:
             self._on_buried(dead)
 
+    def _is_time_to_pay(self) -> bool:
+        """Return whether this pass tries again what is owed. One that is then cut short counts, too."""
+        now = monotonic()
+        if now < self._owed_next:
+            return False
+        self._owed_next = now + _AGAIN
+        return True
+
     def _pay(self, record: Record) -> None:
         """Try once more what the disk refused."""
         if self._settle(record, self._owed[record.id]):
@@ -468,13 +475,13 @@ class Relay:
         for record_id in gone:
             self._owed.pop(record_id, None)
         if not self._owed and self._said:
-            self._said = ""
+            self._said.clear()
             _log.info("relay: spool %s does what it should again", self._outbox.path)
 
     def _say(self, problem: str) -> None:
-        if problem != self._said:
+        if problem not in self._said:
             _log.error("relay: %s", problem)
-        self._said = problem
+        self._said.add(problem)
 
     def _gives_way(self) -> bool:
         """Whether the relay of the spool's owner is there, and this one is not it. Asked now and then."""

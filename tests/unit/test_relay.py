@@ -654,3 +654,25 @@ def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or
     finally:
         stop.set()
         thread.join(60)
+
+
+def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and_each_trouble_is_said_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deploykit.bus.relay._MOST_OWED", 4)
+    monkeypatch.setattr("deploykit.bus.relay._AGAIN", 0.4)
+    put(outbox, *map(str, range(6)))
+    tried: list[bytes] = []
+
+    def done(_: Outbox, record: Record) -> None:
+        tried.append(record.frame.body)
+        raise OutboxError(f"trouble {len(tried) % 2}")
+
+    monkeypatch.setattr(Outbox, "done", done)
+    report = quick(outbox, FakeBus()).drain_once(1.5)
+    assert not report.complete
+    assert 6 < len(tried) <= 6 + 4 * 6
+    assert sorted(r.message for r in caplog.records if r.levelname == "ERROR") == [
+        "relay: trouble 0",
+        "relay: trouble 1",
+    ]
