@@ -59,13 +59,21 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
     """
 
     first = True
+    outbox: Outbox | None = None
+
+    def make(settings: Settings) -> _Relaying:
+        nonlocal outbox
+        opened = open_outbox(settings.outbox)
+        if outbox is None or outbox.path != opened.path:
+            outbox = opened  # else the one there is: it remembers what was sent that a full disk has no mark of
+        return _Relaying(settings, outbox)
 
     def work(relaying: _Relaying, end: threading.Event) -> None:
         nonlocal first
         alone, first = first, False
         relaying.work(end, on_ready, alone=alone)
 
-    lifecycle.serve(load, _Relaying, work, set_up=_set_up_logs)
+    lifecycle.serve(load, make, work, set_up=_set_up_logs)
 
 
 def _set_up_logs(settings: Settings) -> None:
@@ -75,9 +83,9 @@ def _set_up_logs(settings: Settings) -> None:
 class _Relaying:
     """A relay by some settings, not started."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
         self._settings = settings
-        self._outbox = open_outbox(settings.outbox)
+        self._outbox = outbox
         self._bus = Bus(settings.broker)
 
     def work(self, end: threading.Event, on_ready: Callable[[str], None], *, alone: bool) -> None:

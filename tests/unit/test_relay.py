@@ -624,6 +624,42 @@ def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
     daemon.run(lambda: settings, on_ready=lambda _: None)
 
 
+def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(f'node = "a"\n[outbox]\npath = "{tmp_path}/spool"\n'.encode(), where="it", mode=None)
+    held = FakeBus(lambda sent: FakeBus.SILENCE if sent.destination == B else None)
+    free = FakeBus()
+    buses = iter([held, free])
+    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(next(buses)))
+    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
+    monkeypatch.setattr("deploykit.bus.relay._GRACE", 0.0)
+
+    def no_room(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr("deploykit.outbox.settling.mark", no_room)
+
+    def serve(
+        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
+    ) -> None:
+        for bus, wanted in ((held, 2), (free, 1)):
+            end = threading.Event()
+            thread = threading.Thread(target=work, args=(make(load()), end))
+            thread.start()
+            bus.wait_sent(wanted)
+            time.sleep(0.5)
+            end.set()
+            thread.join(60)
+
+    box = Outbox(tmp_path / "spool")
+    box.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("2"))])
+    monkeypatch.setattr(daemon.lifecycle, "serve", serve)
+    daemon.run(lambda: settings, on_ready=lambda _: None)
+    assert (held.bodies, free.bodies) == ([b"1", b"2"], [b"2"])
+    assert bodies(box) == []
+
+
 def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or_stands_by(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
