@@ -620,7 +620,7 @@ def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
         with RelayLock(f"{tmp_path}/spool"):
             work(make(load()), ended)
 
-    monkeypatch.setattr(daemon.lifecycle, "serve", serve)
+    monkeypatch.setattr("deploykit.daemons.lifecycle.serve", serve)
     daemon.run(lambda: settings, on_ready=lambda _: None)
 
 
@@ -654,7 +654,7 @@ def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
 
     box = Outbox(tmp_path / "spool")
     box.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("2"))])
-    monkeypatch.setattr(daemon.lifecycle, "serve", serve)
+    monkeypatch.setattr("deploykit.daemons.lifecycle.serve", serve)
     daemon.run(lambda: settings, on_ready=lambda _: None)
     assert (held.bodies, free.bodies) == ([b"1", b"2"], [b"2"])
     assert bodies(box) == []
