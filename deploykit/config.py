@@ -88,7 +88,7 @@ def parse_settings(
     """
     try:
         data = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also a number of thousands of digits
         raise SettingsError(f"{where} is not TOML: {error}", "correct the line it names") from error
     except RecursionError:
         raise SettingsError(f"{where} is nested too deep to be settings", "write fewer brackets") from None
@@ -136,7 +136,7 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
     if path is not None:
         try:
             data = tomllib.loads(_read(path, "give another file")[0].decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             raise SettingsError(f"{path} is not TOML: {error}", "correct the line it names") from error
         if "sites" not in data and "node" not in data:
             return _site_settings(data, path)

@@ -176,7 +176,7 @@ class Relay:
         self._owed_next = 0.0
         self._meanwhile: set[RecordId] = set()  # what was settled while the file at hand is read
         self._lock = RelayLock(outbox.path)
-        self._said = ""  # the trouble that was logged and is not over
+        self._said: set[str] = set()  # the troubles that were logged and are not over
         self._tally = _Tally()
         self._moved = 0  # records that left the spool, ever
         self._news = False  # something was put since the pass began
@@ -220,19 +220,19 @@ class Relay:
         """Send records as they come, until `stop` is set.
 
         Args:
-            stand_by: where another relay is at work, wait and take over when it ends; else raise.
+            stand_by: where another relay is at work at the start, wait and take over when it ends; else raise.
 
         Raises:
-            LockBusy: another relay is at work, and `stand_by` is off.
+            LockBusy: another relay is at work from the start, and `stand_by` is off.
         """
-        said = False
+        said = held = False
         while not stop.is_set():
             try:
                 with self._lock:
-                    said = False
+                    said, held = False, True
                     self._work(stop)
             except LockBusy:
-                if not stand_by:
+                if not stand_by and not held:
                     raise
                 if not said:
                     _log.info("another relay works on spool %s; standing by", self._outbox.path)
@@ -284,7 +284,7 @@ class Relay:
             self._tally.trouble = "no broker can be reached"
             return bool(self._in_flight) or self._something_waits()
         self._lanes.begin_pass()
-        retry_owed = monotonic() >= self._owed_next
+        retry_owed = self._is_time_to_pay()
         unseen, stem = set(self._owed), ""
         with closing(self._outbox.pending()) as records:
             for record in records:
@@ -305,7 +305,6 @@ class Relay:
                 elif self._lanes.may_send(record, monotonic()):
                     self._send(record)
         if retry_owed:
-            self._owed_next = monotonic() + _AGAIN
             self._forget_owed(unseen)
         while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
             self._sleep(min(_SLICE, end - monotonic()))
@@ -328,7 +327,7 @@ class Relay:
         """Wait until one more may be in flight; tell whether to go on with this pass."""
         self._take_back()
         while len(self._in_flight) >= self._window or self._bytes >= self._window_bytes:
-            if stop.is_set() or monotonic() >= end:
+            if stop.is_set() or monotonic() >= end or self._gives_way():
                 return False
             self._take_back(wait=_SLICE)
         if stop.is_set() or monotonic() >= end or len(self._owed) >= _MOST_OWED:
@@ -457,6 +456,14 @@ class Relay:
         if self._on_buried is not None:
             self._on_buried(dead)
 
+    def _is_time_to_pay(self) -> bool:
+        """Return whether this pass tries again what is owed. One that is then cut short counts, too."""
+        now = monotonic()
+        if now < self._owed_next:
+            return False
+        self._owed_next = now + _AGAIN
+        return True
+
     def _pay(self, record: Record) -> None:
         """Try once more what the disk refused."""
         if self._settle(record, self._owed[record.id]):
@@ -468,13 +475,13 @@ class Relay:
         for record_id in gone:
             self._owed.pop(record_id, None)
         if not self._owed and self._said:
-            self._said = ""
+            self._said.clear()
             _log.info("relay: spool %s does what it should again", self._outbox.path)
 
     def _say(self, problem: str) -> None:
-        if problem != self._said:
+        if problem not in self._said:
             _log.error("relay: %s", problem)
-        self._said = problem
+        self._said.add(problem)
 
     def _gives_way(self) -> bool:
         """Whether the relay of the spool's owner is there, and this one is not it. Asked now and then."""

@@ -146,14 +146,16 @@ class _Follower(threading.Thread, Generic[T]):
 
     def run(self) -> None:
         """Make one after the other until one is right, or the wish is to end."""
-        while self.made is None and (wish := self._wishes.get()) is not _END:
-            if wish is self:
-                return
-            if wish is _AGAIN_PLEASE:
-                self.made = read_again(self._make, self._complain)
-        if self.made is not None:
-            notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        self.done.set()
+        try:
+            while self.made is None and (wish := self._wishes.get()) is not _END:
+                if wish is self:
+                    return
+                if wish is _AGAIN_PLEASE:
+                    self.made = read_again(self._make, self._complain)
+            if self.made is not None:
+                notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        finally:
+            self.done.set()
 
     def finish(self) -> None:
         """End: nobody waits for a next one any more. What it left unread is for the one after it."""
@@ -169,6 +171,8 @@ def read_again(make: Callable[[], T], complain: Callable[[str], None] = _log.err
         problems = error.problems if isinstance(error, SettingsError | KeyFileError) else (str(error),)
     except OSError as error:
         problems = (str(error),)
+    except Exception as error:  # noqa: BLE001 - the daemon at work goes on, and still hears HUP and TERM
+        problems = (f"{type(error).__name__}: {error}",)
     for problem in problems:
         complain(f"settings not reloaded, the old ones stay: {problem}")
     return None

@@ -58,10 +58,22 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LoginRefused: no broker takes us.
     """
 
-    def work(relaying: _Relaying, end: threading.Event) -> None:
-        relaying.work(end, on_ready)
+    first = True
+    outbox: Outbox | None = None
 
-    lifecycle.serve(load, _Relaying, work, set_up=_set_up_logs)
+    def make(settings: Settings) -> _Relaying:
+        nonlocal outbox
+        opened = open_outbox(settings.outbox)
+        if outbox is None or outbox.path != opened.path:
+            outbox = opened  # else the one there is: it remembers what was sent that a full disk has no mark of
+        return _Relaying(settings, outbox)
+
+    def work(relaying: _Relaying, end: threading.Event) -> None:
+        nonlocal first
+        alone, first = first, False
+        relaying.work(end, on_ready, alone=alone)
+
+    lifecycle.serve(load, make, work, set_up=_set_up_logs)
 
 
 def _set_up_logs(settings: Settings) -> None:
@@ -71,21 +83,26 @@ def _set_up_logs(settings: Settings) -> None:
 class _Relaying:
     """A relay by some settings, not started."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
         self._settings = settings
-        self._outbox = open_outbox(settings.outbox)
+        self._outbox = outbox
         self._bus = Bus(settings.broker)
 
-    def work(self, end: threading.Event, on_ready: Callable[[str], None]) -> None:
-        """Relay until `end` is set."""
-        with RelayLock(self._outbox.path):
-            pass  # else say so before anything is connected
+    def work(self, end: threading.Event, on_ready: Callable[[str], None], *, alone: bool) -> None:
+        """Relay until `end` is set.
+
+        Args:
+            alone: another relay at work ends it. After HUP that is one which came between two of ours: it ends soon.
+        """
+        if alone:
+            with RelayLock(self._outbox.path):
+                pass  # else say so before anything is connected
         with self._bus as bus:
             bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login ends it here
             lifecycle.notify("READY=1")
             announce = threading.Thread(target=_when_listening, args=(self._outbox, end, on_ready), daemon=True)
             announce.start()
-            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=False)
+            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=not alone)
             lifecycle.notify("STOPPING=1")
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Set
+from collections.abc import Callable, Set
 from time import monotonic
 from typing import Final
 
@@ -20,6 +20,8 @@ _log = logging.getLogger(__name__)
 #: What a file system answers that has no bytes, no inodes or no quota left.
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOST_REPORTED: Final = 10_000
+#: Seconds until marking is tried again: each time costs as much as there is to mark.
+_AGAIN: Final = 3.0
 #: Seconds without trouble after which it is over.
 _QUIET: Final = 10.0
 _NONE: Final[frozenset[int]] = frozenset()
@@ -31,6 +33,7 @@ class Notes:
     def __init__(self) -> None:
         self._settled: dict[str, set[int]] = {}
         self._reported: set[str] = set()
+        self._marked: dict[str, int] = {}  # how many records of a file the disk knew, beside those
         self._full_at: float | None = None  # when there was no room, at last; None: there is
         #: Files that the last look at the whole spool could not read.
         self.unreadable: frozenset[str] = frozenset()
@@ -39,9 +42,28 @@ class Notes:
         """Return the numbers of the records of a file that are settled and not marked on the disk."""
         return self._settled.get(stem, _NONE)
 
-    def settle(self, path: str, stem: str, number: int, error: OSError) -> None:
-        """Note that a record is settled which `error` kept from being marked."""
+    def may_mark(self) -> bool:
+        """Return whether to try to mark on the disk what is settled. On a full one that is seldom."""
+        return self._full_at is None or monotonic() - self._full_at >= _AGAIN
+
+    def settle(self, stem: str, number: int) -> None:
+        """Note that a record is settled which cannot be marked."""
         self._settled.setdefault(stem, set()).add(number)
+
+    def may_be_all(self, stem: str, records: int, count: Callable[[], int]) -> bool:
+        """Return whether all records of a file may be settled; False where some are not.
+
+        Args:
+            count: counts those that are settled. Asked seldom: that reads as much as there are records.
+        """
+        noted = len(self.settled(stem))
+        if stem not in self._marked:
+            self._marked[stem] = count() - noted
+        return self._marked[stem] + noted >= records
+
+    def full(self, path: str, error: OSError) -> None:
+        """Note that there is no room for marks, as `error` says."""
+        self._marked.clear()
         before, self._full_at = self._full_at, monotonic()
         if before is None:
             _log.warning(
@@ -53,14 +75,15 @@ class Notes:
 
     def marked(self, path: str, stem: str) -> None:
         """Note that the disk has the marks of a file again. What is removed makes room, and what is put takes it."""
-        self._settled.pop(stem, None)
+        self.gone(stem)
         if self._full_at is not None and monotonic() - self._full_at > _QUIET:
             self._full_at = None
             _log.info("spool %s: there is room again to mark what was sent", path)
 
     def gone(self, stem: str) -> None:
-        """Forget a file that was removed."""
+        """Forget what was noted of a file: it was removed, or the disk has it all."""
         self._settled.pop(stem, None)
+        self._marked.pop(stem, None)
 
     def first_time(self, name: str) -> bool:
         """Return whether a name is complained about for the first time."""

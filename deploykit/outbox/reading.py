@@ -46,8 +46,7 @@ _STALE: Final = 86_400.0
 _MAX_BAD_NAME: Final = 200
 #: What opening ends with when this process or machine can open no file at all.
 _NO_FILE_AT_ALL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-_OURS = frozenset({DEAD, BAD, "lost+found"})
-_LEFT_ALONE = (".wake", ".relay", ASIDE)
+_OURS = frozenset({DEAD, BAD, "lost+found", ".wake", ".relay.lock"})
 _NO_NOTES: Final = Notes()
 
 
@@ -108,7 +107,7 @@ def _record_names(names: Iterator[str], last: str, strangers: list[str]) -> Iter
         if clock.is_record_name(name):
             if name > last:
                 yield name
-        elif name not in _OURS and not name.startswith(_LEFT_ALONE) and len(strangers) < ROUND:
+        elif name not in _OURS and not name.startswith(ASIDE) and len(strangers) < ROUND:
             strangers.append(name)
 
 
@@ -119,6 +118,10 @@ def _look_at(spool: Spool, name: str, notes: Notes) -> None:
         if name.startswith(".clock-"):
             if not stat.S_ISLNK(found.st_mode):
                 spool.clear(name)
+        elif name.startswith((".relay-", ".wake-")):
+            user = name.removeprefix(".relay-").removeprefix(".wake-").removesuffix(".lock")
+            if not (spool.trusts(found.st_uid) or user == str(found.st_uid)):
+                spool.clear(name)  # it is in the way of that user's relay, which may not remove it
         elif name.startswith(".tmp-"):
             import time
 

@@ -39,18 +39,25 @@ def done(path: str, record: Record, notes: Notes) -> None:
 
 def _all_settled(spool: Spool, record: Record, notes: Notes) -> bool:
     """Settle one record of a larger file, on the disk or, where that is full, in `notes`; return whether all are."""
-    stem, noted = record.stem, notes.settled(record.stem)
-    try:
-        for number in noted:
-            mark(spool, stem, number, record.of, record.uid)
-        whole = mark(spool, stem, record.number, record.of, record.uid)
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        notes.settle(spool.path, stem, record.number, error)
-        return settled_of(spool, stem, record.of, record.uid, notes) == b"x" * record.of
-    notes.marked(spool.path, stem)
-    return whole
+    stem = record.stem
+    if notes.may_mark():
+        try:
+            for number in notes.settled(stem):
+                mark(spool, stem, number, record.of, record.uid)
+            whole = mark(spool, stem, record.number, record.of, record.uid)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            notes.full(spool.path, error)
+        else:
+            notes.marked(spool.path, stem)
+            return whole
+    notes.settle(stem, record.number)
+
+    def settled() -> int:
+        return settled_of(spool, stem, record.of, record.uid, notes).count(b"x")
+
+    return notes.may_be_all(stem, record.of, settled) and settled() == record.of
 
 
 def bury(path: str, record: Record, reason: str, notes: Notes) -> RecordId:

@@ -6,8 +6,8 @@ path. Bytes stay in the pipe until they are read, so no wake-up is lost between 
 without a poke (moved in by hand) is found by the rescan that every relay does now and then.
 
 Where the disk has no inode left for FIFO and lock, a relay starts all the same, because only a relay makes room: it
-listens to itself alone, and locks the directory. So does a user's relay where another user's file is in their place. It
-makes both as soon as it can.
+listens to itself alone, and locks the directory. It makes both as soon as it can. A user's relay listens to itself
+alone, too, where another user's file is in its FIFO's place; where one is in its lock's place, it does not start.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from deploykit.outbox.spool import WAKE
 _OWN = b"."
 
 
-#: What making FIFO or lock ends with that does not keep a relay from its work.
+#: What making the FIFO ends with that does not keep a relay from its work.
 _WITHOUT = (*NO_ROOM, errno.EPERM)
 
 
@@ -146,7 +146,7 @@ class RelayLock:
         try:
             self._fd = self._take()
         except OSError as error:
-            if error.errno not in _WITHOUT:
+            if error.errno not in NO_ROOM:
                 raise
             self._fd = self._take_directory()
             self._provisional = True
@@ -157,6 +157,7 @@ class RelayLock:
 
         Raises:
             LockBusy: another relay was quicker.
+            OutboxError: somebody's file is in its place.
         """
         if not self._provisional:
             return
@@ -192,8 +193,14 @@ class RelayLock:
                     os.close(fd)
                 if isinstance(error, BlockingIOError):
                     raise self._busy() from None
-                if error.errno in _WITHOUT:
+                if error.errno in NO_ROOM:
                     raise
+                if isinstance(error, PermissionError):
+                    # Not the directory's lock instead: any member could be a second relay of this user's, or keep it.
+                    raise OutboxError(
+                        f"cannot lock spool {self._path}: {name} is somebody else's",
+                        "a relay of the spool's owner takes it away; it also sends what waits",
+                    ) from error
                 raise refused("lock", self._path, error) from error
 
     def _take_directory(self) -> int:

@@ -262,10 +262,39 @@ def test_nothing_that_a_member_puts_in_the_place_of_something_of_ours_holds_up_a
     assert as_user(relay, "put('again'); print(*drain()[1])", spool) == "again"
 
 
-def test_a_member_in_the_way_of_another_members_relay_does_not_stop_it(spool: Path) -> None:
+def test_a_member_in_the_place_of_another_members_fifo_does_not_stop_its_relay(spool: Path) -> None:
     as_user(ALICE, "put('hers')", spool)
-    as_user(BOB, f"open(spool + '/.wake-{ALICE}', 'w').close(); os.mkdir(spool + '/.relay-{ALICE}.lock')", spool)
+    as_user(BOB, f"open(spool + '/.wake-{ALICE}', 'w').close()", spool)
     assert as_user(ALICE, "print(*drain()[1])", spool) == "hers"
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_member_in_the_place_of_another_members_lock_is_named_and_the_owners_relay_takes_it_away(
+    spool: Path, kind: str
+) -> None:
+    """The lock of the directory instead would be one that any member can hold, and beside which a relay may be."""
+    as_user(ALICE, "put('hers'); drain(); put('hers')", spool)
+    (spool / f".relay-{ALICE}.lock").unlink()
+    (spool / f".wake-{ALICE}").unlink()
+    squat = f"""
+    for name in (".relay-{ALICE}.lock", ".wake-{ALICE}"):
+        {PLACES[kind]}
+    """
+    as_user(BOB, squat, spool, "x", "/etc/passwd")
+    code = """
+    try:
+        print(*drain()[1])
+    except OutboxError as error:
+        print(type(error).__name__, error)
+    """
+    said = as_user(ALICE, code, spool)
+    assert said.startswith("OutboxError"), said
+    assert f".relay-{ALICE}.lock is somebody else's" in said
+    as_user(BOB, "put('his'); drain()", spool)
+    assert as_user(DAEMON, "print(*drain()[1])", spool) == "hers"
+    as_user(ALICE, "put('again')", spool)
+    assert as_user(ALICE, code, spool) == "again"
+    assert (spool / f".relay-{BOB}.lock").exists(), "a user's own is left alone"
 
 
 def test_a_member_who_holds_leases_on_files_in_the_place_of_ours_holds_up_nobody(spool: Path) -> None:

@@ -92,3 +92,13 @@ def test_a_daemon_that_waits_ends_on_the_second_signal(tmp_path: Path) -> None:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def test_a_mistake_of_ours_in_reading_the_settings_again_leaves_the_old_ones() -> None:
+    said: list[str] = []
+
+    def broken() -> int:
+        raise ValueError("unheard of")
+
+    assert lifecycle.read_again(broken, said.append) is None
+    assert said == ["settings not reloaded, the old ones stay: ValueError: unheard of"]

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -789,3 +790,44 @@ def test_a_push_does_not_pay_for_what_it_does_not_use(tmp_path: Path) -> None:
         *("errno", "zlib", "deploykit.outbox", "deploykit.outbox.format", "deploykit.outbox.clock"),
         *("deploykit.outbox.directory", "deploykit.outbox.spool"),
     }
+
+
+def test_on_a_full_disk_marking_is_tried_again_now_and_then_and_the_marks_are_not_read_for_each_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a file of n records costs n * n steps on a full disk."""
+    from deploykit.outbox import notes, settling
+
+    box = Outbox(tmp_path / "spool")
+    box.put_many(Outgoing("/topic/a", Frame({}, b"%d" % n)) for n in range(50))
+    calls = {"mark": 0, "settled_of": 0}
+    full = True
+    now = 1000.0
+
+    def counted(name: str) -> Callable[..., object]:
+        working = getattr(settling, name)
+
+        def call(*args: object) -> object:
+            calls[name] += 1
+            if full and name == "mark":
+                raise OSError(errno.ENOSPC, "no space")
+            return working(*args)
+
+        return call
+
+    for name in calls:
+        monkeypatch.setattr(settling, name, counted(name))
+    monkeypatch.setattr(notes, "monotonic", lambda: now)
+    records = list(box.pending())
+    for record in records[:40]:
+        box.done(record)
+    assert calls == {"mark": 1, "settled_of": 1}
+    assert len(list(box.pending())) == 10
+    assert len(list(Outbox(tmp_path / "spool").pending())) == 50
+    full, now = False, now + 60
+    box.done(records[40])
+    assert len(list(Outbox(tmp_path / "spool").pending())) == 9, "all that was noted is marked"
+    full = True
+    for record in records[41:]:
+        box.done(record)
+    assert list((tmp_path / "spool").glob("*.rec")) == []

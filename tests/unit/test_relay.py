@@ -10,15 +10,18 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from deploykit.bus.relay import Buried, Relay
+from deploykit.config import parse_settings
+from deploykit.daemons import relay as daemon
 from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, PublishError, PublishRefused
 from deploykit.outbox import Outbox, Outgoing, Record, RecordId, RelayLock
 from deploykit.outbox.format import pack
+from deploykit.settings import Settings
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
 from tests.support.bus import in_time
@@ -596,3 +599,116 @@ def test_a_record_put_as_a_once_relay_ends_is_not_left_behind(outbox: Outbox, mo
     put(outbox, "1")
     assert relay.drain_once(5).complete
     assert bus.bodies == [b"1", b"late"]
+
+
+def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HUP: the old relay lets go of the lock, and a hook's `relay --once` may have it before the next one."""
+    settings = parse_settings(f'node = "a"\n[outbox]\npath = "{tmp_path}/spool"\n'.encode(), where="it", mode=None)
+    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(FakeBus()))
+    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
+    ended = threading.Event()
+    ended.set()
+
+    def serve(
+        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
+    ) -> None:
+        first = make(load())
+        with RelayLock(f"{tmp_path}/spool"), pytest.raises(LockBusy):
+            work(first, ended)
+        with RelayLock(f"{tmp_path}/spool"):
+            work(make(load()), ended)
+
+    monkeypatch.setattr("deploykit.daemons.lifecycle.serve", serve)
+    daemon.run(lambda: settings, on_ready=lambda _: None)
+
+
+def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = parse_settings(f'node = "a"\n[outbox]\npath = "{tmp_path}/spool"\n'.encode(), where="it", mode=None)
+    held = FakeBus(lambda sent: FakeBus.SILENCE if sent.destination == B else None)
+    free = FakeBus()
+    buses = iter([held, free])
+    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(next(buses)))
+    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
+    monkeypatch.setattr("deploykit.bus.relay._GRACE", 0.0)
+
+    def no_room(*_: object) -> bool:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr("deploykit.outbox.settling.mark", no_room)
+
+    def serve(
+        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
+    ) -> None:
+        for bus, wanted in ((held, 2), (free, 1)):
+            end = threading.Event()
+            thread = threading.Thread(target=work, args=(make(load()), end))
+            thread.start()
+            bus.wait_sent(wanted)
+            time.sleep(0.5)
+            end.set()
+            thread.join(60)
+
+    box = Outbox(tmp_path / "spool")
+    box.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("2"))])
+    monkeypatch.setattr("deploykit.daemons.lifecycle.serve", serve)
+    daemon.run(lambda: settings, on_ready=lambda _: None)
+    assert (held.bodies, free.bodies) == ([b"1", b"2"], [b"2"])
+    assert bodies(box) == []
+
+
+def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or_stands_by(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "deploykit")
+    working = RelayLock._take
+    now: dict[str, Exception] = {"trouble": OSError(errno.ENOSPC, "no room for the lock")}
+
+    def take(self: RelayLock) -> int:
+        if "trouble" in now:
+            raise now["trouble"]
+        return working(self)
+
+    monkeypatch.setattr(RelayLock, "_take", take)
+    put(outbox, "1", "2")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    stop = threading.Event()
+    thread = threading.Thread(target=quick(outbox, bus, window=1).run, args=(stop,), kwargs={"stand_by": False})
+    thread.start()
+    try:
+        bus.wait_sent(1)
+        now["trouble"] = LockBusy("another relay was quicker")
+        until(lambda: "standing by" in caplog.text)
+        del now["trouble"]
+        bus.answer = lambda _: None
+        bus.confirm()
+        until(lambda: bodies(outbox) == [])
+        assert bus.bodies == [b"1", b"2"]
+    finally:
+        stop.set()
+        thread.join(60)
+
+
+def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and_each_trouble_is_said_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("deploykit.bus.relay._MOST_OWED", 4)
+    monkeypatch.setattr("deploykit.bus.relay._AGAIN", 0.4)
+    put(outbox, *map(str, range(6)))
+    tried: list[bytes] = []
+
+    def done(_: Outbox, record: Record) -> None:
+        tried.append(record.frame.body)
+        raise OutboxError(f"trouble {len(tried) % 2}")
+
+    monkeypatch.setattr(Outbox, "done", done)
+    report = quick(outbox, FakeBus()).drain_once(1.5)
+    assert not report.complete
+    assert 6 < len(tried) <= 6 + 4 * 6
+    assert sorted(r.message for r in caplog.records if r.levelname == "ERROR") == [
+        "relay: trouble 0",
+        "relay: trouble 1",
+    ]
