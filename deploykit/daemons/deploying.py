@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 _REPORTS = uuid.UUID("6b0f6f0c-53f5-4b8e-9a3c-0b0d54f3b9a1")
 
 #: All that somebody hears whom nobody vouches for: what is wrong in particular is for the log.
-_NOT_OBEYED = "refused: this node obeys no command without a signature by a key that it trusts"
+_NOT_OBEYED = "this node obeys no command without a signature by a key that it trusts"
 
 #: A report's detail is as long at most; the remedy stands at its end.
 _DETAIL = 2000

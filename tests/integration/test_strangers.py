@@ -95,7 +95,7 @@ def test_whoever_is_not_verified_learns_nothing(
         node.send(request, key=how)
         report = node.wait(DeployReported, lambda m: m.request == request.id)
     assert (report.outcome, report.steps) == ("refused", ())
-    assert report.detail == "refused: this node obeys no command without a signature by a key that it trusts"
+    assert report.detail == "this node obeys no command without a signature by a key that it trusts"
 
 
 def test_what_a_known_signer_may_not_do_is_said_without_principals(node: Node) -> None:
