@@ -210,12 +210,19 @@ def gone(pid: int) -> bool:
 def test_a_name_server_that_does_not_answer_costs_the_connect_timeout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *a, **k: time.sleep(30))
+    answer = threading.Event()
+
+    def hang(*_: object, **__: object) -> list[object]:
+        answer.wait(30)
+        return []  # nobody is there any more who asks
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
     settings = MirrorSettings(connect_timeout=0.3)
     started = time.monotonic()
     with pytest.raises(OriginError, match="resolver does not answer"):
         Mirror.open(tmp_path / "m.git", "git://slow.example/x", settings).fetch()
     assert time.monotonic() - started < 0.3 + LATE
+    answer.set()
 
 
 def endless_refs(connection: socket.socket) -> None:

@@ -77,7 +77,8 @@ def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_con
     checked = run("config", "check", "-c", str(file))
     assert checked.returncode == 0, checked.stderr
     assert checked.stdout.startswith("ok: ")
-    assert checked.stderr.startswith("warning: sites.shop.release.run_as: releases with scripts are refused: ")
+    assert "warning: sites.shop.release.run_as: releases with scripts are refused: " in checked.stderr
+    assert "warning: no signing_key is set" in checked.stderr
 
 
 def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:
