@@ -34,7 +34,7 @@ class Line(Protocol):
         """Give the present connection up, and make a new one."""
 
     def news(self) -> None:
-        """Tell whoever waits that something changed."""
+        """Wake whoever waits for a change."""
 
     def feed(self, subscription: Subscription, connection: Connection) -> Feed:
         """Begin to connect to the same broker once more, for this subscription alone."""

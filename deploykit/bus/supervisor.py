@@ -152,7 +152,7 @@ class Supervisor:
             self.waiter.wake()
 
     def news(self) -> None:
-        """Tell whoever waits that something changed."""
+        """Wake whoever waits for a change."""
         with self.changed:
             self.changed.notify_all()
 
