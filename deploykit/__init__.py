@@ -9,7 +9,7 @@ import importlib
 import logging
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from deploykit._version import __version__
 
 if TYPE_CHECKING:
     from deploykit.bus import Ack, Bus, Delivery, Reject, Retry

@@ -6,9 +6,9 @@ Loading this package does not load stomp.py; starting a `Bus` does.
 from __future__ import annotations
 
 from deploykit.bus.client import Bus
-from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Delivery, Handler, Ids
 from deploykit.bus.events import Counters, Event, State
+from deploykit.bus.subscription import Subscription
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 
 __all__ = [

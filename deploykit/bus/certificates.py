@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deploykit.bus.login import clean
+from deploykit.bus.stomp.handshake import clean
 from deploykit.errors import SettingsError
-from deploykit.settings import BusSettings
+from deploykit.settings.bus import BusSettings
 
 if TYPE_CHECKING:
     from cryptography.x509 import Certificate

@@ -6,10 +6,9 @@ import math
 import re
 from typing import Final
 
-from deploykit.bus.dialect import GENERIC
-from deploykit.bus.intent import compile_destination
 from deploykit.errors import DialectError, SettingsError, UsageError
-from deploykit.settings import BusSettings
+from deploykit.messages.destinations import check_destination
+from deploykit.settings.bus import BusSettings
 
 VERSIONS: Final = ("1.0", "1.1", "1.2")
 #: Seconds that are as good as for ever: no lock waits longer than 292 years.
@@ -56,7 +55,7 @@ def check_settings(settings: BusSettings) -> None:
         problems.append("tls_cert, tls_key: give both (the same path twice where one file holds both), or neither")
     for destination in settings.keepalive:
         try:
-            compile_destination(GENERIC, destination)
+            check_destination(destination)
         except DialectError as error:
             problems.append(f"keepalive: {error}")
     texts = ("login", "passcode", "vhost", "client_id")

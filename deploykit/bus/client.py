@@ -24,19 +24,17 @@ from typing import TYPE_CHECKING, Final, Self, get_args
 
 import attrs
 
-from deploykit.bus.address import parse_address
 from deploykit.bus.certificates import Certificates
 from deploykit.bus.checks import check_settings, in_bounds
-from deploykit.bus.consumer import Subscription
 from deploykit.bus.delivery import Handler, Ids
-from deploykit.bus.dialect import GENERIC, RESERVED
 from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
-from deploykit.bus.intent import Intent, OnFailure, compile_destination
+from deploykit.bus.eventthread import EventPump
 from deploykit.bus.keepalive import Keeper
-from deploykit.bus.ledger import Ledger, Outbound
-from deploykit.bus.pump import EventPump
 from deploykit.bus.receipt import Batch, Receipt, check_may_wait, must_not_wait
+from deploykit.bus.stomp.compile import Intent, OnFailure
+from deploykit.bus.subscription import Subscription
 from deploykit.bus.supervisor import Supervisor
+from deploykit.bus.unconfirmed import Ledger, Outbound
 from deploykit.errors import (
     BusClosed,
     BusError,
@@ -46,12 +44,14 @@ from deploykit.errors import (
     PublishRefused,
     UsageError,
 )
-from deploykit.settings import BusSettings
+from deploykit.messages.destinations import check_destination
+from deploykit.settings.address import parse_address
+from deploykit.settings.bus import BusSettings
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import Frame
+from deploykit.wire.frame import OF_THE_CONNECTION, Frame
 
 if TYPE_CHECKING:
-    from deploykit.bus.connection import Connection
+    from deploykit.bus.stomp.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +304,7 @@ class Bus:
         if self._pid != os.getpid():
             self._check_process()
         headers = frame.headers
-        if not RESERVED.isdisjoint(headers) or "" in headers:
+        if not OF_THE_CONNECTION.isdisjoint(headers) or "" in headers:
             _refuse_headers(frame)
         if destination not in self._destinations:
             self._learn(destination)
@@ -365,7 +365,7 @@ class Bus:
         Raises:
             DialectError: no broker would take it.
         """
-        compile_destination(GENERIC, destination)
+        check_destination(destination)
         if len(self._destinations) > 1000:
             self._destinations.clear()
         self._destinations.add(destination)
@@ -416,7 +416,7 @@ class Bus:
             raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
         if on_failure not in get_args(OnFailure):
             raise UsageError(f"on_failure={on_failure!a} is not known", f"one of {', '.join(get_args(OnFailure))}")
-        compile_destination(GENERIC, destination)
+        check_destination(destination)
         for other in self._subscriptions:
             if durable is not None and other.intent.durable == durable and other.destination != destination:
                 raise UsageError(
@@ -492,7 +492,7 @@ class Bus:
 
 
 def _refuse_headers(frame: Frame) -> None:
-    names = ", ".join(sorted(repr(name) for name in RESERVED.intersection(frame.headers))) or "an empty name"
+    names = ", ".join(sorted(repr(name) for name in OF_THE_CONNECTION.intersection(frame.headers))) or "an empty name"
     raise PublishRefused(f"headers that belong to the connection: {names}", "use other names")
 
 

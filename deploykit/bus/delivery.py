@@ -15,8 +15,8 @@ from deploykit.ids import Claim
 from deploykit.wire.frame import Frame
 
 if TYPE_CHECKING:
-    from deploykit.bus.connection import Connection
-    from deploykit.bus.frames import Received
+    from deploykit.bus.stomp.connection import Connection
+    from deploykit.bus.stomp.frames import Received
 
 
 #: On a message that only keeps the way open (`deploykit.bus.keepalive`); no handler sees it.

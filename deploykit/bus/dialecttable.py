@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploykit.bus.dialect import DIALECTS, Dialect
-from deploykit.bus.intent import Intent, settlement
+from deploykit.bus.stomp.compile import Intent, settlement
+from deploykit.bus.stomp.dialect import DIALECTS, Dialect
 from deploykit.errors import DialectError
 
 

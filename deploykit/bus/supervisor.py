@@ -24,10 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from deploykit.bus.address import Address, Broker
-from deploykit.bus.backoff import Backoff
 from deploykit.bus.certificates import Certificates
-from deploykit.bus.dial import Dialler
+from deploykit.bus.connect import Dialler
 from deploykit.bus.events import (
     BrokerError,
     Connected,
@@ -41,19 +39,21 @@ from deploykit.bus.events import (
     Subscribed,
     SubscriptionRefused,
 )
-from deploykit.bus.ledger import Ledger, Outbound
-from deploykit.bus.login import credentials
+from deploykit.bus.poller import Interrupted, Waiter
 from deploykit.bus.receipt import answers_here
-from deploykit.bus.roster import Roster
-from deploykit.bus.waiter import Interrupted, Waiter
+from deploykit.bus.stomp.handshake import credentials
+from deploykit.bus.subscriptions import Roster
+from deploykit.bus.unconfirmed import Ledger, Outbound
 from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
-from deploykit.settings import BusSettings
+from deploykit.settings.address import Address, Broker
+from deploykit.settings.bus import BusSettings
+from deploykit.system.backoff import Backoff
 
 if TYPE_CHECKING:
-    from deploykit.bus.connection import Connection
-    from deploykit.bus.consumer import Subscription
-    from deploykit.bus.feeds import Feed
-    from deploykit.bus.frames import Received
+    from deploykit.bus.ports import Feed
+    from deploykit.bus.stomp.connection import Connection
+    from deploykit.bus.stomp.frames import Received
+    from deploykit.bus.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
@@ -323,7 +323,7 @@ class Supervisor:
         return connection
 
     def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
-        from deploykit.bus.connection import Connection  # here, because stomp.py takes 80 ms to load
+        from deploykit.bus.stomp.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         return Connection(
             broker,
@@ -339,7 +339,7 @@ class Supervisor:
         )
 
     def _serve(self, connection: Connection) -> float:
-        from deploykit.bus import connection as wire
+        from deploykit.bus.stomp import connection as wire
 
         born = monotonic()
         self._counters.connects += 1
@@ -376,7 +376,7 @@ class Supervisor:
         return max(monotonic() - born, 0.001)
 
     def _turn_until_lost(self, connection: Connection) -> None:
-        from deploykit.bus.connection import Lost as ConnectionLost
+        from deploykit.bus.stomp.connection import Lost as ConnectionLost
 
         confirmed, progress = self._counters.published, monotonic()
         while True:

@@ -37,7 +37,8 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.names import ObjectId, RefName, path_component
-from deploykit.ownership import OthersCanChange, check_owned
+from deploykit.system.durable import sync_directory, sync_filesystem, write_durably
+from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.trees import (
     CannotPatch,
     Differences,
@@ -52,11 +53,10 @@ from deploykit.trees import (
     swap_symlink,
     write_tree,
 )
-from deploykit.trees.durable import sync_directory, sync_filesystem, write_durably
 from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
 
 if TYPE_CHECKING:
-    from deploykit.settings import CheckoutSettings
+    from deploykit.settings.mirror import CheckoutSettings
 
 _log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from deploykit.errors import InvalidName, SettingsError
 from deploykit.names import ObjectId, RefName, parse_ref_name, path_component, short_ref
 
 if TYPE_CHECKING:
-    from deploykit.settings import CheckoutSettings
+    from deploykit.settings.mirror import CheckoutSettings
 
 #: Where copies and state live, below the root; no checkout may have a name like it.
 OURS: Final = ".deploykit"

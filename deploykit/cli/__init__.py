@@ -12,7 +12,7 @@ import sys
 
 import click
 
-from deploykit import __version__
+from deploykit._version import __version__
 from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError, UsageError
 
 #: Command -> (module below deploykit.cli, attribute, one line for `--help`). Order is the order of the help page.

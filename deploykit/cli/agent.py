@@ -20,7 +20,7 @@ def agent(config: Path | None, forget: bool) -> None:
       deploykit agent --config /etc/deploykit/deploykit.toml
     """
     from deploykit.config import load_settings
-    from deploykit.daemons import agent as daemon
+    from deploykit.daemons.agent import agent as daemon
 
     if forget:
         daemon.forget(load_settings(config))

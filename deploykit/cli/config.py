@@ -9,7 +9,7 @@ import attrs
 import click
 
 from deploykit.cli.options import config_option, json_option, load, print_json
-from deploykit.settingscheck import warnings
+from deploykit.config.crosschecks import warnings
 
 
 @click.group()
@@ -35,10 +35,10 @@ def check(config: Path | None) -> None:
       deploykit config check -c deploykit.toml
     """
     from deploykit.cli import print_error
-    from deploykit.daemons.filecheck import file_mistakes
-    from deploykit.daemons.obedience import doubts
+    from deploykit.daemons.agent.trustcheck import doubts
     from deploykit.errors import SettingsError
     from deploykit.messages import utc_now
+    from deploykit.operations.filecheck import file_mistakes
 
     settings = load(config)
     problems = file_mistakes(settings)

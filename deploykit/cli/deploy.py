@@ -47,8 +47,8 @@ def deploy(
       deploykit deploy shop --ref v1.2 --node web1
     """
     from deploykit.cli import print_error
-    from deploykit.daemons.asking import believed, bus_of, look_up, request_for, signing_key
     from deploykit.fleet import Coordinator
+    from deploykit.operations.deploy import believed, bus_of, look_up, request_for, signing_key
 
     settings = load(config)
     signer = signing_key(settings, key)

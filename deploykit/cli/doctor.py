@@ -26,7 +26,7 @@ def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     """
     import attrs
 
-    from deploykit.bus.doctor import Finding, examine
+    from deploykit.operations.doctor import Finding, examine
 
     def show(finding: Finding) -> None:
         if as_json:

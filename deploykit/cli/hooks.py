@@ -12,7 +12,7 @@ from deploykit.cli.options import Seconds, json_option, print_json
 from deploykit.errors import DeploykitError
 
 if TYPE_CHECKING:
-    from deploykit.installer import Done
+    from deploykit.hooking.installer import Done
 
 F = TypeVar("F", bound=Callable[..., object])
 _KINDS = ("git", "svn", "gitolite", "jenkins", "debian")
@@ -55,7 +55,7 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
       deploykit hooks install --kind gitolite /home/git
       deploykit hooks install --kind jenkins /usr/local/bin
     """
-    from deploykit import installer
+    from deploykit.hooking import installer
 
     _each(paths, lambda path: installer.install(path, kind, chain=chain), as_json)  # type: ignore[arg-type]  # checked
 
@@ -81,8 +81,8 @@ def check(path: Path, kind: str | None, config: Path | None, timeout: float, as_
       sudo -u git deploykit hooks check /srv/git/shop.git
       deploykit hooks check --kind debian --config /etc/packages.toml /usr/local/bin
     """
-    from deploykit.daemons import hookcheck
-    from deploykit.hooksettings import SYSTEM_FILE
+    from deploykit.operations import hookcheck
+    from deploykit.settings.hooks import SYSTEM_FILE
 
     wrong = False
     file = str((config or Path(SYSTEM_FILE)).absolute())
@@ -108,7 +108,7 @@ def uninstall(paths: tuple[Path, ...], kind: str | None, as_json: bool) -> None:
     Example:
       deploykit hooks uninstall /srv/git/shop.git
     """
-    from deploykit import installer
+    from deploykit.hooking import installer
 
     _each(paths, lambda path: installer.uninstall(path, kind), as_json)  # type: ignore[arg-type]  # checked
 

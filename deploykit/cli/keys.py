@@ -18,7 +18,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 def passphrase_of(file: Path | None, *, ask: bool = False, confirm: bool = False) -> str | None:
     """Take a passphrase from a file's first line or from the terminal; never from an argument, which `ps` shows."""
     if file is not None:
-        from deploykit.keys import load_passphrase
+        from deploykit.trust.keyfiles import load_passphrase
 
         return load_passphrase(file)
     if ask:
@@ -52,7 +52,7 @@ def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path
     Example:
       deploykit keys generate /etc/deploykit/node_key --principal web1
     """
-    from deploykit.keys import check_principal, generate_key, trusted_line
+    from deploykit.trust.keyfiles import check_principal, generate_key, trusted_line
 
     name = principal or _user_at_host()
     check_principal(name)  # before there is a key
@@ -87,9 +87,9 @@ def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> 
     Example:
       deploykit keys show /etc/deploykit/node_key > node_key.pub
     """
-    from deploykit.keys import fingerprint, is_private_key, load_public_key, load_signing_key
     from deploykit.messages import one_line
-    from deploykit.wire.sshsig import public_line
+    from deploykit.trust.keyfiles import fingerprint, is_private_key, load_public_key, load_signing_key
+    from deploykit.trust.sshsig import public_line
 
     private = is_private_key(path)
     if private:
@@ -119,9 +119,9 @@ def trust(principal: str, pubkey: str, file: Path, as_json: bool) -> None:
     Example:
       deploykit keys trust ops@example.com ops.pub --file /etc/deploykit/allowed_signers
     """
-    from deploykit.keys import fingerprint, load_public_key, trusted_line
-    from deploykit.keys import trust as add
-    from deploykit.wire.sshsig import parse_public_line
+    from deploykit.trust.keyfiles import fingerprint, load_public_key, trusted_line
+    from deploykit.trust.keyfiles import trust as add
+    from deploykit.trust.sshsig import parse_public_line
 
     blob, comment = parse_public_line(pubkey) if " " in pubkey.strip() else load_public_key(Path(pubkey))
     added = add(file, principal, blob, comment)

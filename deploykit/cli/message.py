@@ -64,7 +64,7 @@ def encode(
     """
     from deploykit.messages import utc_now
     from deploykit.wire import codec
-    from deploykit.wire.making import make
+    from deploykit.wire.from_words import make
     from deploykit.wire.schema import wire_class
 
     try:
@@ -105,18 +105,18 @@ def decode(*, body: BinaryIO, given: tuple[str, ...], destination: str, as_json:
     """
     from deploykit.messages import one_line
     from deploykit.wire import codec
-    from deploykit.wire.plain import plain
+    from deploykit.wire.redacted import redact
 
     raw = _read(body)
     headers = dict(_header(line) for line in given)
     headers.setdefault("content-type", codec.CONTENT_TYPE if raw.lstrip()[:1] == b"{" else "text/plain")
     found = codec.decode(headers, raw, destination)
     if as_json:
-        print_json(None if found is None else plain(found))
+        print_json(None if found is None else redact(found))
     elif found is None:
         click.echo("a keepalive: nothing to handle")
     else:
-        shown = plain(found)
+        shown = redact(found)
         click.echo(one_line(found.summary))
         for name, value in shown.items():
             if name != "summary" and value not in ("", None, []):

@@ -33,10 +33,10 @@ def sign(*, body: BinaryIO, key: Path, ask: bool, passphrase_file: Path | None, 
     Example:
       deploykit message sign request.json --key ~/.ssh/deploykit > request.json.sig
     """
-    from deploykit.keys import load_signing_key
-    from deploykit.wire.signature import HEADER
-    from deploykit.wire.sshsig import armor as armored
-    from deploykit.wire.sshsig import encode_header
+    from deploykit.trust.keyfiles import load_signing_key
+    from deploykit.trust.signature import HEADER
+    from deploykit.trust.sshsig import armor as armored
+    from deploykit.trust.sshsig import encode_header
 
     signing_key = load_signing_key(key, passphrase=passphrase_of(passphrase_file, ask=ask))
     blob = signing_key.sign_body(_read(body))
@@ -74,9 +74,9 @@ def verify(
       deploykit message verify request.json -s request.json.sig -f /etc/deploykit/allowed_signers
     """
     from deploykit.errors import SignatureError
-    from deploykit.keys import load_allowed_signers
     from deploykit.messages import utc_now
-    from deploykit.wire.signature import verify_blob
+    from deploykit.trust.keyfiles import load_allowed_signers
+    from deploykit.trust.signature import verify_blob
 
     allowed = load_allowed_signers(allowed_signers, revoked=revoked)
     signer = verify_blob(_read(body), _signature_blob(signature), allowed, utc_now())
@@ -99,8 +99,8 @@ def _read(body: BinaryIO) -> bytes:
 
 def _signature_blob(given: str) -> bytes:
     """Find the signature in what was given: a header's value or whole line, or a file with one of these or armored."""
-    from deploykit.wire.signature import HEADER
-    from deploykit.wire.sshsig import dearmor, decode_header
+    from deploykit.trust.signature import HEADER
+    from deploykit.trust.sshsig import dearmor, decode_header
 
     # A header's value is base64 of 200 bytes and more; a path that looks like one does not exist by accident.
     text = given

@@ -16,8 +16,8 @@ from deploykit.cli.options import Directory, Seconds, config_option, json_option
 
 if TYPE_CHECKING:
     from deploykit.mirror import FetchResult, Progress
-    from deploykit.mirror.values import ProgressFn
-    from deploykit.settings import MirrorSettings
+    from deploykit.mirror.model import ProgressFn
+    from deploykit.settings.mirror import MirrorSettings
 
 _LINE_EVERY = 5.0
 _FEW = 20
@@ -68,7 +68,7 @@ def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
         **rest: Any,
     ) -> object:
         from deploykit.mirror.refplan import matches_nothing
-        from deploykit.settings import MirrorSettings
+        from deploykit.settings.mirror import MirrorSettings
 
         for pattern in refs:
             if matches_nothing(pattern):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from deploykit.settings import Settings
+    from deploykit.settings.node import Settings
 
 # JSON itself escapes the first 32 only; these are C1 controls, zero-width and bidirectional marks, line separators, and
 # what stands for a byte of a name that is not UTF-8.

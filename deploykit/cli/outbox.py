@@ -198,7 +198,7 @@ def _user(uid: int) -> str:
 
 
 def _safe(text: str) -> str:
-    from deploykit.daemons.logs import escape
+    from deploykit.daemons.service.logs import escape
 
     return escape(text)
 

@@ -32,8 +32,8 @@ def publish(
       deploykit publish "freeze until Monday"
       deploykit message encode ... | deploykit publish --file - --now
     """
-    from deploykit.daemons.publishing import frame_of_bytes, frame_of_text, send
     from deploykit.errors import UsageError
+    from deploykit.operations.publish import frame_of_bytes, frame_of_text, send
 
     if (text is None) == (file is None):
         raise UsageError("give either TEXT or --file", 'e.g. deploykit publish "hello"')

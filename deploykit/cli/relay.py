@@ -11,7 +11,7 @@ import click
 from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
 
 if TYPE_CHECKING:
-    from deploykit.settings import Settings
+    from deploykit.settings.node import Settings
 
 
 @click.command()

@@ -286,7 +286,7 @@ def pin(site_dir: Path, settings: Path | None, which: str, remove: bool) -> None
 
 @contextlib.contextmanager
 def _source(mirror: Path) -> Iterator[TreeSource]:
-    from deploykit.trees.source import Repository
+    from deploykit.git.repository import Repository
 
     with Repository(mirror) as source:
         yield source

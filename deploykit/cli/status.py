@@ -22,8 +22,8 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     Example:
       deploykit status --config /etc/deploykit/deploykit.toml
     """
-    from deploykit.daemons.inspecting import describe
     from deploykit.messages import one_line
+    from deploykit.operations.status import describe
 
     found = describe(load(config))
     entries = [*found["mirrors"], *found["sites"], *found["outbox"]]

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploykit.daemons import lifecycle, logs
-from deploykit.settings import LogSettings
-from deploykit.testing.broker import EmbeddedBroker
+from deploykit.broker.server import EmbeddedBroker
+from deploykit.daemons.service import lifecycle, logs
+from deploykit.settings.log import LogSettings
 
 _log = logging.getLogger(__name__)
 

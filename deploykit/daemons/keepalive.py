@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from deploykit.bus import Bus, keepalive
-from deploykit.daemons import lifecycle, logs
+from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import UsageError
-from deploykit.settings import Settings
+from deploykit.settings.node import Settings
 
 
 def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: float | None) -> None:

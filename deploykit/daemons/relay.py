@@ -7,11 +7,12 @@ import threading
 from collections.abc import Callable
 
 from deploykit.bus import Bus
-from deploykit.bus.relay import DrainReport, Relay
-from deploykit.daemons import lifecycle, logs
+from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
-from deploykit.settings import OutboxSettings, Settings
+from deploykit.outbox.relay import DrainReport, Relay
+from deploykit.settings.node import Settings
+from deploykit.settings.outbox import OutboxSettings
 
 #: What is added to the niceness of a relay that a hook started: it works while the next push comes in.
 _NICER = 10

@@ -14,11 +14,11 @@ from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
 from deploykit.bus.events import Connected, ConnectFailed, Event, Lost, SubscriptionRefused
-from deploykit.daemons import lifecycle
+from deploykit.daemons.service import lifecycle
 from deploykit.errors import MessageError
 from deploykit.messages import Message, Notice, one_line
-from deploykit.settings import Settings
-from deploykit.wire import decode, plain
+from deploykit.settings.node import Settings
+from deploykit.wire import decode, redact
 
 #: Seconds a notice waits for the event it belongs to; they come over different topics, in any order.
 _ITS_EVENT: Final = 1.0
@@ -188,7 +188,7 @@ def _as_json(delivery: Delivery, message: Message) -> str:
     try:
         body: object = json.loads(delivery.body)
     except ValueError:
-        body = plain(message)
+        body = redact(message)
     return json.dumps({"destination": delivery.destination, "summary": message.summary, "message": body}, default=str)
 
 

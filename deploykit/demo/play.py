@@ -10,11 +10,11 @@ from types import FrameType
 
 from rich.console import Console
 
-from deploykit.bus.address import Broker, parse_address
 from deploykit.demo.stage import Stage
 from deploykit.demo.story import Story
 from deploykit.demo.timeline import ConsoleTimeline, JsonTimeline, Timeline
 from deploykit.errors import UsageError
+from deploykit.settings.address import Broker, parse_address
 
 
 def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) -> bool:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploykit.bus import Bus
-from deploykit.bus.address import Broker
 from deploykit.demo.checks import holds, refs_of, refs_or_none, tree_differences
 from deploykit.demo.stage import Finished, Stage
 from deploykit.demo.timeline import Claim, Timeline
 from deploykit.errors import DemoFailed
-from deploykit.settings import BusSettings
+from deploykit.settings.address import Broker
+from deploykit.settings.bus import BusSettings
 from deploykit.testing.proxy import FaultProxy
 
 _TAG = "deploykit-demo-1"

@@ -18,13 +18,13 @@ import attrs
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.errors import ConnectError, MessageError, PolicyRefused
 from deploykit.messages import DeployReported, DeployRequested, utc_now
+from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
-from deploykit.topics import TopicMap
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.policy import Policy
+from deploykit.trust.signature import SigningKey, copy_digest, sign, verify
 from deploykit.wire import Frame, decode, encode
-from deploykit.wire.allowed_signers import AllowedSigners
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.policy import Policy
-from deploykit.wire.signature import SigningKey, copy_digest, sign, verify
 
 _log = logging.getLogger(__name__)
 

@@ -18,8 +18,9 @@ from typing import Final, NamedTuple
 
 from deploykit.errors import DeploykitError, HookError
 from deploykit.hooking import say
-from deploykit.hooking.delivery import queue
+from deploykit.hooking.enqueue import queue
 from deploykit.hooking.options import parse_words
+from deploykit.hooking.origin import host_source
 from deploykit.hooking.packages import (
     Control,
     event_id,
@@ -28,10 +29,9 @@ from deploykit.hooking.packages import (
     is_package_name,
     parse_control,
 )
-from deploykit.hooking.place import host_source
 from deploykit.hooking.process import child_environment, run_program
-from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.package import PackagePublished
+from deploykit.settings.hooks import HookSettings, load_hook_settings
 
 _USAGE: Final = "reprepro-incoming [--config FILE]"
 #: reprepro waits for its own lock, signs, and may be asked for a key's passphrase by nobody.

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from deploykit.errors import HookError, InvalidName
 from deploykit.hooking import say
-from deploykit.hooking.delivery import Queued, queue
-from deploykit.hooking.place import host_source, pusher, repository_name
+from deploykit.hooking.enqueue import Queued, queue
+from deploykit.hooking.origin import host_source, pusher, repository_name
 from deploykit.hooking.repository import Change, Repository, Story
-from deploykit.hooksettings import HookSettings, load_hook_settings
 from deploykit.messages.base import new_id, utc_now
 from deploykit.messages.source import Commit, RefUpdated
 from deploykit.names import RefName, RepoName, parse_object_id, parse_ref_name
+from deploykit.settings.hooks import HookSettings, load_hook_settings
 
 
 class Push(NamedTuple):

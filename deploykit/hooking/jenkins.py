@@ -16,14 +16,14 @@ from typing import Final, TypeVar, cast, get_args
 
 from deploykit.errors import HookError, InvalidName, MessageError
 from deploykit.hooking import say
-from deploykit.hooking.delivery import queue
+from deploykit.hooking.enqueue import queue
 from deploykit.hooking.options import parse_words
-from deploykit.hooking.place import host_source
-from deploykit.hooksettings import HookSettings, load_hook_settings
+from deploykit.hooking.origin import host_source
 from deploykit.messages.base import new_id, one_line
 from deploykit.messages.build import BuildFinished, BuildOutcome, BuildStarted
 from deploykit.names import ObjectId, RefName, RepoName, parse_object_id, parse_ref_name, parse_repo_name
-from deploykit.wire.shapes import identifier
+from deploykit.settings.hooks import HookSettings, load_hook_settings
+from deploykit.wire.field_types import identifier
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from deploykit.errors import HookError
-from deploykit.hooksettings import SYSTEM_FILE
+from deploykit.settings.hooks import SYSTEM_FILE
 
 
 class Words(NamedTuple):

@@ -15,12 +15,12 @@ from time import monotonic
 from typing import NamedTuple
 
 from deploykit.errors import HookError
+from deploykit.hooking.attribution import Brought, attribute, parse_listing
 from deploykit.hooking.commits import Parsed, parse_commit
-from deploykit.hooking.history import Brought, attribute, parse_listing
 from deploykit.hooking.process import Program, child_environment, run_program
-from deploykit.hooksettings import read_plain
 from deploykit.messages.source import COMMITS_TOLD, Commit
 from deploykit.names import ObjectId, RefName, is_zero
+from deploykit.settings.hooks import read_plain
 
 #: Commits looked at in search of straight lines; with more, one listing is quicker.
 _LOOK_AT_MOST = 4 * COMMITS_TOLD

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from deploykit.errors import HookError
 from deploykit.hooking import say
-from deploykit.hooking.delivery import queue
-from deploykit.hooking.place import host_source, repository_name
+from deploykit.hooking.enqueue import queue
+from deploykit.hooking.origin import host_source, repository_name
 from deploykit.hooking.process import NoAnswer, Program, child_environment, run_program
-from deploykit.hooksettings import HookSettings, load_hook_settings, read_plain
 from deploykit.messages.base import new_id
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
+from deploykit.settings.hooks import HookSettings, load_hook_settings, read_plain
 
 #: How many projects one event names, and in how many characters: with all else that it tells, they fit a message.
 _PROJECTS, _PROJECT_TEXT = 1000, 100_000

@@ -8,6 +8,6 @@ from __future__ import annotations
 
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.mirror import Mirror
-from deploykit.mirror.values import FetchResult, Progress, RefChange, Refusal, Resolved
+from deploykit.mirror.model import FetchResult, Progress, RefChange, Refusal, Resolved
 
 __all__ = ["CheckReport", "FetchResult", "Mirror", "Progress", "RefChange", "Refusal", "Resolved"]

@@ -17,12 +17,12 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, MirrorCorrupt, PackError
+from deploykit.git.incoming import INDEX_MAGIC, index_v1, index_v2
+from deploykit.git.objectformat import COMMIT, KIND_CODES, KIND_NAMES, TAG, HashKind
+from deploykit.git.packscanner import PackScanner, ScanLimits, note_object
 from deploykit.mirror import layout
-from deploykit.mirror.durable import sync_directory
-from deploykit.mirror.oids import COMMIT, KIND_CODES, KIND_NAMES, TAG, HashKind
-from deploykit.mirror.packfile import INDEX_MAGIC, index_v1, index_v2
 from deploykit.mirror.refstore import RefStore
-from deploykit.mirror.scanner import PackScanner, ScanLimits, note_object
+from deploykit.system.durable import sync_directory
 
 _PIECE: Final = 1 << 20
 _MAX_PROBLEMS: Final = 50

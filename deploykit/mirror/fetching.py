@@ -15,23 +15,23 @@ from pathlib import Path
 from typing import Final, Literal
 
 from deploykit.errors import InvalidName, MirrorCorrupt, OriginError
+from deploykit.git.commits import History
+from deploykit.git.incoming import IncomingPack, TakenPack
+from deploykit.git.objectformat import COMMIT, HashKind
+from deploykit.git.packscanner import PackScanner, ScanLimits
+from deploykit.git.store import Objects
+from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.protocol import Ahead, Conversation, Dialect, Listing, VersionMismatch
+from deploykit.git.transport.remote import open_link
 from deploykit.mirror import checking, layout, negotiation
-from deploykit.mirror.address import parse_address
-from deploykit.mirror.deadline import Deadline
-from deploykit.mirror.history import History
-from deploykit.mirror.objects import Objects
-from deploykit.mirror.oids import COMMIT, HashKind
-from deploykit.mirror.packfile import IncomingPack, TakenPack
+from deploykit.mirror.model import FetchResult, Progress, ProgressFn, RefChange, Refusal
 from deploykit.mirror.policy import judge
-from deploykit.mirror.protocol import Ahead, Conversation, Dialect, Listing, VersionMismatch
 from deploykit.mirror.refplan import RefPlan, common_prefixes, plan_refs, read_advertised, ref_matcher
 from deploykit.mirror.refstore import RefStore
-from deploykit.mirror.remote import open_link
-from deploykit.mirror.scanner import PackScanner, ScanLimits
 from deploykit.mirror.signing import Signatures
-from deploykit.mirror.values import FetchResult, Progress, ProgressFn, RefChange, Refusal
 from deploykit.names import ObjectId, RefName, is_zero, parse_ref_name
-from deploykit.settings import MirrorSettings
+from deploykit.settings.mirror import MirrorSettings
+from deploykit.system.deadline import Deadline
 
 _log = logging.getLogger(__name__)
 _PROGRESS_EVERY: Final = 0.1

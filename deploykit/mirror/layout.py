@@ -26,9 +26,9 @@ from typing import Final
 import attrs
 
 from deploykit.errors import LockBusy, MirrorCorrupt, MirrorError, UsageError
-from deploykit.mirror.durable import replace_file, sync_directory
-from deploykit.mirror.oids import SHA1, HashKind, hash_named
-from deploykit.mirror.protocol import Dialect
+from deploykit.git.objectformat import SHA1, HashKind, hash_named
+from deploykit.git.transport.protocol import Dialect
+from deploykit.system.durable import replace_file, sync_directory
 
 _FORMAT: Final = 1
 _STATE: Final = "deploykit.json"

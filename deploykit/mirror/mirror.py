@@ -14,21 +14,21 @@ from typing import Self
 from dulwich.object_store import DiskObjectStore
 
 from deploykit.errors import InvalidName, RefNotFound
+from deploykit.git.commits import History
+from deploykit.git.objectformat import COMMIT, KIND_NAMES, TREE
+from deploykit.git.packformat import commit_links
+from deploykit.git.store import Objects, StorePerThread
+from deploykit.git.transport.address import parse_address
 from deploykit.mirror import checking, layout, upkeep
-from deploykit.mirror.address import parse_address
 from deploykit.mirror.checking import CheckReport
-from deploykit.mirror.deadline import Deadline
 from deploykit.mirror.fetching import Fetch
-from deploykit.mirror.history import History
-from deploykit.mirror.objects import Objects, StorePerThread
-from deploykit.mirror.oids import COMMIT, KIND_NAMES, TREE
-from deploykit.mirror.packformat import commit_links
+from deploykit.mirror.model import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.mirror.refstore import RefStore
 from deploykit.mirror.upkeep import UpkeepResult
-from deploykit.mirror.values import FetchResult, ProgressFn, RefChange, Resolved
 from deploykit.names import ObjectId, RefName, parse_object_id
-from deploykit.settings import MirrorSettings
+from deploykit.settings.mirror import MirrorSettings
+from deploykit.system.deadline import Deadline
 
 
 class Mirror:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from deploykit.mirror.history import History
-from deploykit.mirror.values import RefChange, Refusal
+from deploykit.git.commits import History
+from deploykit.mirror.model import RefChange, Refusal
 from deploykit.names import ObjectId
-from deploykit.settings import MirrorSettings
+from deploykit.settings.mirror import MirrorSettings
 
 
 def judge(

@@ -23,11 +23,11 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorError, OriginError, UsageError
+from deploykit.git.transport.address import parse_address
 from deploykit.mirror import upkeep
-from deploykit.mirror.address import parse_address
 from deploykit.mirror.mirror import Mirror
+from deploykit.mirror.model import FetchResult, RefChange
 from deploykit.mirror.schedule import Asked, Schedule, what_to_fetch
-from deploykit.mirror.values import FetchResult, RefChange
 from deploykit.names import ObjectId, is_zero
 
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import InvalidName
-from deploykit.mirror.values import RefChange, Refusal, zero_like
+from deploykit.mirror.model import RefChange, Refusal, zero_like
 from deploykit.names import ObjectId, RefName, is_zero, parse_object_id, parse_ref_name
 
 #: Below so many refs, deleting most of them is everyday work.

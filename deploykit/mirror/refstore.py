@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from deploykit.errors import InvalidName, LockBusy, MirrorCorrupt
-from deploykit.mirror.durable import replace_file, sync_directory
-from deploykit.mirror.values import RefChange
+from deploykit.mirror.model import RefChange
 from deploykit.names import ObjectId, RefName, is_zero, parse_object_id
+from deploykit.system.durable import replace_file, sync_directory
 
 _HEADER: Final = "# pack-refs with: peeled fully-peeled sorted \n"
 

@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
-from deploykit.mirror.values import RefChange
+from deploykit.mirror.model import RefChange
 from deploykit.names import ObjectId, RefName, is_zero
 
 T = TypeVar("T")

@@ -16,13 +16,13 @@ from typing import Final
 import attrs
 
 from deploykit.errors import OriginError
-from deploykit.mirror.oids import COMMIT, TAG, HashKind
-from deploykit.mirror.packformat import Found
-from deploykit.mirror.pktline import printable
+from deploykit.git.objectformat import COMMIT, TAG, HashKind
+from deploykit.git.packformat import Found
+from deploykit.git.transport.pktline import printable
+from deploykit.git.transport.remote import judge_ssh_signature
 from deploykit.mirror.refplan import ref_matcher
-from deploykit.mirror.remote import judge_ssh_signature
 from deploykit.names import ObjectId
-from deploykit.settings import MirrorSettings
+from deploykit.settings.mirror import MirrorSettings
 
 _BEGIN: Final = b"-----BEGIN SSH SIGNATURE-----"
 _ANY_BEGIN: Final = re.compile(rb"^-----BEGIN (?:SSH|PGP|SIGNED) (?:SIGNATURE|MESSAGE)-----$", re.MULTILINE)

@@ -16,11 +16,11 @@ from typing import Final
 import attrs
 
 from deploykit.errors import MirrorError
+from deploykit.git.transport.pktline import printable
+from deploykit.git.transport.remote import child_environment
 from deploykit.mirror import layout
-from deploykit.mirror.pktline import printable
 from deploykit.mirror.refstore import RefStore
-from deploykit.mirror.remote import child_environment
-from deploykit.settings import MirrorSettings
+from deploykit.settings.mirror import MirrorSettings
 
 _log = logging.getLogger(__name__)
 #: Left over in `objects/pack` by a git that was killed.

@@ -29,12 +29,12 @@ from deploykit.outbox.format import Outgoing, RecordId
 from deploykit.outbox.spool import Outbox
 
 if TYPE_CHECKING:
+    from deploykit.outbox.listener import RelayLock
     from deploykit.outbox.record import Record, SetAside
-    from deploykit.outbox.wake import RelayLock
 
 __all__ = ["Outbox", "Outgoing", "Record", "RecordId", "RelayLock", "SetAside"]
 
-_LAZY = {"Record": "record", "SetAside": "record", "RelayLock": "wake"}
+_LAZY = {"Record": "record", "SetAside": "record", "RelayLock": "listener"}
 
 
 def __getattr__(name: str) -> object:

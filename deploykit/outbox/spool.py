@@ -6,13 +6,13 @@ import os
 from collections.abc import Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Literal
 
-from deploykit.outbox import clock, directory
+from deploykit.outbox import directory, keys
 from deploykit.outbox.format import Outgoing, RecordId, pack
 
 if TYPE_CHECKING:
+    from deploykit.outbox.listener import Listener
     from deploykit.outbox.notes import Notes
     from deploykit.outbox.record import Record, SetAside
-    from deploykit.outbox.wake import Listener
     from deploykit.wire.frame import Frame
 
 
@@ -68,8 +68,8 @@ class Outbox:
         data = pack(batch)
         with directory.Spool(self.path, "write to") as spool:
             try:
-                stem = clock.new_stem(spool.fd)
-                spool.write(stem + clock.SUFFIX, data, temporary=f".tmp-{stem}")
+                stem = keys.new_stem(spool.fd)
+                spool.write(stem + keys.SUFFIX, data, temporary=f".tmp-{stem}")
             except OSError as error:
                 raise directory.refused("write to", self.path, error) from error
             poke(spool)
@@ -101,7 +101,7 @@ class Outbox:
 
         Files that are no records are set aside (see `set_aside`).
         """
-        from deploykit.outbox.reading import waiting
+        from deploykit.outbox.reader import waiting
 
         return waiting(self.path, self._notes(), everyone=everyone)
 
@@ -112,7 +112,7 @@ class Outbox:
 
     def dead(self) -> Iterator[Record]:
         """Yield the dead letters, oldest first."""
-        from deploykit.outbox.reading import dead
+        from deploykit.outbox.reader import dead
 
         return dead(self.path)
 
@@ -122,13 +122,13 @@ class Outbox:
         Raises:
             OutboxError: there is none, or more than one.
         """
-        from deploykit.outbox.reading import find
+        from deploykit.outbox.reader import find
 
         return find(self.path, record_id)
 
     def set_aside(self) -> Iterator[SetAside]:
         """Yield the files in `bad/`, with the reason as far as it can still be told."""
-        from deploykit.outbox.reading import in_bad
+        from deploykit.outbox.reader import in_bad
 
         return in_bad(self.path)
 
@@ -142,7 +142,7 @@ class Outbox:
         Raises:
             OutboxError: this user may not, or the disk will not.
         """
-        from deploykit.outbox.settling import done
+        from deploykit.outbox.removal import done
 
         done(self.path, record, self._notes())
 
@@ -152,7 +152,7 @@ class Outbox:
         Raises:
             OutboxError: it could not be written; the record still waits.
         """
-        from deploykit.outbox.settling import bury
+        from deploykit.outbox.removal import bury
 
         return bury(self.path, record, reason, self._notes())
 
@@ -162,7 +162,7 @@ class Outbox:
         Raises:
             OutboxError: it is no dead letter, or this user may not.
         """
-        from deploykit.outbox.settling import retry
+        from deploykit.outbox.removal import retry
 
         return retry(self.path, record)
 
@@ -185,7 +185,7 @@ class Outbox:
             OutboxError: the place to listen cannot be made.
         """
         if self._listener is None or self._listener.pid != os.getpid():
-            from deploykit.outbox.wake import Listener
+            from deploykit.outbox.listener import Listener
 
             self._listener = Listener(self.path)
             if next(self.pending(), None) is not None:

@@ -6,13 +6,13 @@
 Needs no bus. What is done at which step, and what a crash at any instant leaves, is in docs/releases.md.
 """
 
+from deploykit.release.model import DeployResult, Operation, Outcome, Release, StepRecord
 from deploykit.release.plan import RollbackPlan
 from deploykit.release.preflight import Allowances
 from deploykit.release.preview import Preview
 from deploykit.release.runner import Runner
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
-from deploykit.release.values import DeployResult, Operation, Outcome, Release, StepRecord
 
 __all__ = [
     "Allowances",

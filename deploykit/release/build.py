@@ -13,16 +13,16 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
+from deploykit.git.objectreader import blob_id
 from deploykit.names import ObjectId
+from deploykit.release.model import Release
 from deploykit.release.preflight import Ground
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
-from deploykit.release.values import Release
+from deploykit.system.durable import sync_filesystem
 from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, settle, write_tree
-from deploykit.trees.durable import sync_filesystem
 from deploykit.trees.files import Directories, open_directory, put_file, put_symlink, remove_tree
 from deploykit.trees.manifest import MODE, OURS, WIDTH, Rows
-from deploykit.trees.objects import blob_id
 from deploykit.trees.writer import Progress, next_tick, this_tick
 
 _log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
 
-from deploykit import hosts
 from deploykit.errors import ReleaseError
+from deploykit.system import hosts
 
 _PAUSE: Final = 0.5
 _ATTEMPT: Final = 5.0

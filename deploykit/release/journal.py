@@ -15,9 +15,9 @@ from typing import Any, Final
 import attrs
 
 from deploykit.errors import ReleaseError
-from deploykit.release.leftovers import Trace
-from deploykit.release.values import Operation, StepRecord
-from deploykit.trees.durable import write_all, write_durably
+from deploykit.release.model import Operation, StepRecord
+from deploykit.release.orphans import Trace
+from deploykit.system.durable import write_all, write_durably
 
 FORMAT: Final = 1
 

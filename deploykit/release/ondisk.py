@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from deploykit.errors import DeploykitError
+from deploykit.release.model import Release
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import find_drift, last_manifest
 from deploykit.release.site import Site
 from deploykit.release.state import SiteState
-from deploykit.release.values import Release
 from deploykit.trees import Differences, Manifest
 
 _LISTED: Final = 3

@@ -12,8 +12,9 @@ from typing import Final, Literal
 import attrs
 
 from deploykit.release.journal import Entry
+from deploykit.release.model import SCRIPTS, STEPS, Release
 from deploykit.release.state import SiteState
-from deploykit.release.values import SCRIPTS, STEPS, Moment, Release
+from deploykit.system.boottime import Moment
 
 AtCrash = Literal["again", "skip", "stop"]
 

@@ -14,18 +14,18 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
+from deploykit.git.commitwalk import is_ancestor
+from deploykit.git.objectreader import BLOB, ObjectReader
 from deploykit.names import ObjectId, parse_object_id
-from deploykit.ownership import is_private_group, user_name
-from deploykit.release.identity import Identity, identity_of, owner_of, trusted_users
+from deploykit.release.model import SCRIPTS, Release
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource
-from deploykit.release.values import SCRIPTS, Release
-from deploykit.settings import AS_OWNER, SiteSettings
+from deploykit.settings.site import SiteSettings
+from deploykit.system.ownership import is_private_group, user_name
+from deploykit.system.users import AS_OWNER, Identity, identity_of, owner_of, trusted_users
 from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
-from deploykit.trees.history import is_ancestor
-from deploykit.trees.objects import BLOB, ObjectReader
 
 _EXECUTABLE: Final = 0o100755
 _SYMLINK: Final = 0o120000
@@ -96,7 +96,7 @@ def ground_of(settings: SiteSettings) -> Ground:
         PreflightRefused: a user is unknown, or we may not become it.
     """
     rules = rules_of(settings)
-    owner, identity = owner_of(settings), identity_of(settings)
+    owner, identity = owner_of(settings.owner), identity_of(settings.run_as, settings.owner)
     umask = _umask_of(settings)
     lasting = attrs.evolve(rules, max_entries=0, max_bytes=0, max_depth=0, max_file_bytes=0)
     text = repr((lasting, owner, umask, tuple(sorted(settings.shared)), settings.state_files))
@@ -240,7 +240,7 @@ def scripts_on_disk(
             return _chosen((), settings, steps)  # a file of the tree that only has the name
         raise PreflightRefused(f"cannot read {directory}: {error.strerror}", "correct the site's scripts") from error
     chosen = _chosen(names, settings, steps)
-    trusted = trusted_users(identity_of(settings))
+    trusted = trusted_users(identity_of(settings.run_as, settings.owner))
     for step, name in chosen.items():
         path = directory / name
         try:

@@ -11,14 +11,14 @@ import attrs
 from deploykit.errors import TreeError
 from deploykit.names import ObjectId
 from deploykit.release import preflight
-from deploykit.release.boot import moment
+from deploykit.release.model import STEPS, Release
 from deploykit.release.ondisk import damage, is_live
-from deploykit.release.operation import tag_of
 from deploykit.release.plan import plan_deploy
 from deploykit.release.preflight import Allowances, Ground
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
-from deploykit.release.values import STEPS, Release
+from deploykit.release.steps import tag_of
+from deploykit.system.boottime import moment
 from deploykit.trees import Entry, check_link, list_changes, list_tree
 
 _SUBMODULE: Final = 0o160000

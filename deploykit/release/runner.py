@@ -21,10 +21,10 @@ import attrs
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
-from deploykit.release.completion import AFTER_SWITCH, Completion, ground_on_disk
-from deploykit.release.execution import Chosen, Execution, Wanted, refused
+from deploykit.release.deploy import Chosen, Execution, Wanted, refused
+from deploykit.release.finish import AFTER_SWITCH, Completion, ground_on_disk
+from deploykit.release.model import DeployResult, Release
 from deploykit.release.ondisk import find_rollback
-from deploykit.release.operation import Listeners, OnStep
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import Allowances
 from deploykit.release.preview import Preview, preview
@@ -32,7 +32,7 @@ from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.release.state import SiteState
-from deploykit.release.values import DeployResult, Release
+from deploykit.release.steps import Listeners, OnStep
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
 

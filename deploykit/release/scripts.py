@@ -2,7 +2,7 @@
 
 Rules: no shell. The environment is an allow-list, so neither `LD_PRELOAD` nor `GIT_DIR` of whoever started us reaches
 a script. Only what nobody but root and the user it runs as can change is run: owner and mode of the file, of every
-directory on the way to it and of the interpreter it names are checked on open descriptors (see `deploykit.ownership`).
+directory on the way to it and of the interpreter it names are checked on open descriptors (`system.ownership`).
 That it is still the same file is checked once more when it runs. When the script ends or its time is up, what it left
 in its process group is killed: a grandchild that holds on to stdout costs no time. A service that shall stay must leave
 the group (setsid, systemd).
@@ -27,10 +27,9 @@ from typing import Final
 import attrs
 
 from deploykit.errors import ScriptFailed
-from deploykit.ownership import OthersCanChange, check_owned, open_owned, require_owned, user_name
-from deploykit.release.identity import Identity
-from deploykit.release.values import StepRecord
-from deploykit.settings import AS_OWNER
+from deploykit.release.model import StepRecord
+from deploykit.system.ownership import OthersCanChange, check_owned, open_owned, require_owned, user_name
+from deploykit.system.users import AS_OWNER, Identity
 
 _log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from typing import Final
 
 from deploykit.errors import LockBusy, PreflightRefused
 from deploykit.names import path_component
-from deploykit.ownership import OthersCanChange, check_owned, user_name
+from deploykit.release.model import Operation, Release, StepRecord
 from deploykit.release.state import SiteState, load_state, load_steps, save_state
-from deploykit.release.values import Operation, Release, StepRecord
-from deploykit.settings import SiteSettings
+from deploykit.settings.site import SiteSettings
+from deploykit.system.ownership import OthersCanChange, check_owned, user_name
 from deploykit.trees import Manifest, check_link, read_link
 
 _log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Where a release's tree comes from: anything that has an object store and knows what a ref stands for.
 
-`deploykit.mirror.Mirror` is one; a plain git repository is another (`deploykit.trees.source.Repository`).
+`deploykit.mirror.Mirror` is one; a plain git repository is another (`deploykit.git.repository.Repository`).
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ from typing import Any, Final, get_args
 import attrs
 
 from deploykit.errors import ReleaseError
-from deploykit.release.values import Moment, Operation, Release, Status, StepRecord
-from deploykit.trees.durable import write_durably
+from deploykit.release.model import Operation, Release, Status, StepRecord
+from deploykit.system.boottime import Moment
+from deploykit.system.durable import write_durably
 
 FORMAT: Final = 1
 _KEPT_OPERATIONS: Final = 200

@@ -2,7 +2,7 @@
 
 Rules: nothing here is for production. Importing this package loads none of it; take what you need from its modules:
 
-* `deploykit.testing.broker.EmbeddedBroker`: a real STOMP 1.0 to 1.2 broker in this process, with fault switches.
+* `deploykit.broker.server.EmbeddedBroker`: a real STOMP 1.0 to 1.2 broker in this process, with fault switches.
 * `deploykit.testing.proxy.FaultProxy`: a TCP proxy that delays, slices, cuts and swallows; stands before any broker.
 * `deploykit.testing.plugin`: the pytest plugin behind the `deploykit_broker` fixture.
 """

@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from deploykit.testing.broker import EmbeddedBroker
+    from deploykit.broker.server import EmbeddedBroker
     from deploykit.testing.proxy import FaultProxy
 
 
@@ -24,7 +24,7 @@ def deploykit_broker() -> Iterator[EmbeddedBroker]:
     `address` is for a `Bus`; `sent()` tells what was published, `peek()` what waits in a queue, `wait_for()` waits for
     either; `faults` holds the fault switches.
     """
-    from deploykit.testing.broker import EmbeddedBroker
+    from deploykit.broker.server import EmbeddedBroker
 
     with EmbeddedBroker(users={"guest": "guest"}, record=1000) as broker:
         yield broker

@@ -4,7 +4,7 @@ What it can do, to each direction or both, while connections are open: delay, li
 hold everything back (a black hole that closes again), forget idle connections as firewalls do, cut after so many bytes,
 reset, leave half open, refuse.
 
->>> from deploykit.testing.broker import EmbeddedBroker
+>>> from deploykit.broker.server import EmbeddedBroker
 >>> with EmbeddedBroker() as broker, FaultProxy(broker.port) as proxy:
 ...     proxy.latency(0.05)
 ...     proxy.address.startswith("stomp://127.0.0.1:")
@@ -22,7 +22,7 @@ from typing import Literal, Self
 from attrs import frozen
 
 from deploykit.errors import UsageError
-from deploykit.testing.listening import hold_port, port_error, require_loopback
+from deploykit.system.listening import hold_port, port_error, require_loopback
 from deploykit.testing.loop_thread import LoopThread
 from deploykit.testing.proxy_link import Conditions, Direction, Link, Side, SideName
 

@@ -20,8 +20,8 @@ from deploykit import names
 from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.messages.base import Count, Identifier, PasswordHash, Reference, Seconds, UserName
-from deploykit.wire import shapes
-from deploykit.wire.shapes import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire import field_types
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
 
 M = TypeVar("M", bound=Message)
 
@@ -160,10 +160,10 @@ def _envelope() -> dict[str, st.SearchStrategy[Any]]:
     }
 
 
-@shapes.per_class
+@field_types.per_class
 def _arguments(cls: type) -> dict[str, st.SearchStrategy[Any]]:
-    known = {field.name: _shape(field.shape) for field in shapes.fields(cls)}
-    taken = frozenset(known) | shapes.never_written(cls)
+    known = {field.name: _shape(field.shape) for field in field_types.fields(cls)}
+    taken = frozenset(known) | field_types.never_written(cls)
     extra = st.dictionaries(texts().filter(lambda k: k not in taken), json_values(), max_size=2)
     return {**known, "extra": st.just({}) | extra}
 
@@ -184,7 +184,7 @@ def _leaf(leaf: Leaf) -> st.SearchStrategy[Any]:
     if "enum" in leaf.schema:
         return st.sampled_from(cast("list[str]", leaf.schema["enum"]))
     for hint, strategy in _BY_HINT.items():
-        if shapes.shape_of(hint) is leaf:
+        if field_types.shape_of(hint) is leaf:
             return cast("st.SearchStrategy[Any]", strategy())
     raise TypeError(f"no strategy for {leaf.expected}")
 
@@ -192,8 +192,8 @@ def _leaf(leaf: Leaf) -> st.SearchStrategy[Any]:
 _BY_HINT: Final[dict[object, Any]] = {
     str: texts,
     bool: st.booleans,
-    int: lambda: st.integers(-shapes.MAX_COUNT, shapes.MAX_COUNT),
-    Count: lambda: st.integers(0, shapes.MAX_COUNT),
+    int: lambda: st.integers(-field_types.MAX_COUNT, field_types.MAX_COUNT),
+    Count: lambda: st.integers(0, field_types.MAX_COUNT),
     Seconds: lambda: st.floats(0, 1e9),
     datetime: moments,
     Identifier: identifiers,

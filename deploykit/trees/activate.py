@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from deploykit.errors import PreflightRefused
-from deploykit.trees.durable import sync_directory
+from deploykit.system.durable import sync_directory
 
 
 def check_link(link: Path) -> None:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import TreeError
+from deploykit.git.objectreader import BLOB, ObjectReader, blob_id
 from deploykit.trees.attributes import Attributes, conversions, would_change
 from deploykit.trees.entries import EXECUTABLE, FILE, Directory, Entry, TreeWalk
 from deploykit.trees.names import shown
-from deploykit.trees.objects import BLOB, ObjectReader, blob_id
 from deploykit.trees.rules import TreeRules
 
 if TYPE_CHECKING:

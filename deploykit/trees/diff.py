@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from deploykit.git.objectreader import ObjectReader
 from deploykit.trees.entries import DIRECTORY, Directory, Entry, TreeWalk
-from deploykit.trees.objects import ObjectReader
 from deploykit.trees.rules import TreeRules
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from deploykit.errors import TreeError
-from deploykit.trees.durable import write_durably
+from deploykit.system.durable import write_durably
 
 FORMAT: Final = 1
 _MAGIC: Final = b"deploykit-manifest "

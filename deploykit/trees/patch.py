@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
 from deploykit.trees.entries import GITLINK, SYMLINK, Entry, TreeWalk
 from deploykit.trees.files import Directories, make_directory, open_directory, remove_tree
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
-from deploykit.trees.objects import ObjectReader
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.verify import Differences, compare
 from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, contents_of, next_tick

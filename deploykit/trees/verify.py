@@ -16,9 +16,9 @@ from typing import Final
 
 import attrs
 
+from deploykit.git.objectreader import blob_id
 from deploykit.trees.files import open_directory, read_file
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
-from deploykit.trees.objects import blob_id
 
 #: What a row holds, in its order. An inode with the bit that no column has room for is no match, and is read.
 _NOW: Final = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.git.objectreader import BLOB, ObjectReader
+from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees.content import Contents, attributes_of
-from deploykit.trees.durable import sync_directory, sync_filesystem
 from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, Directory, Entry, TreeWalk
 from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, Rows
 from deploykit.trees.names import shown
-from deploykit.trees.objects import BLOB, ObjectReader
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.subst import Substitution
 

@@ -6,18 +6,14 @@ whom to believe.
 
 from deploykit.wire.codec import CONTENT_TYPE, decode, encode, encode_fitted
 from deploykit.wire.frame import Frame, sendable
-from deploykit.wire.plain import plain
-from deploykit.wire.topics import PRESETS, TopicMap, topic_of
+from deploykit.wire.redacted import redact
 
 __all__ = [
     "CONTENT_TYPE",
-    "PRESETS",
     "Frame",
-    "TopicMap",
     "decode",
     "encode",
     "encode_fitted",
-    "plain",
+    "redact",
     "sendable",
-    "topic_of",
 ]

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message, utc_now
-from deploykit.wire import envelope, writing
+from deploykit.wire import encoder, envelope
 from deploykit.wire.frame import Frame, quoted, sendable, spoken
 from deploykit.wire.strictjson import MAX_BODY, parse
 
@@ -98,7 +98,7 @@ def _event_text(message: Message, wire_type: str) -> str:
             raise MessageError("type")
         rest = envelope.unknown_text(_unknown(message))
         return f"{{{envelope.attributes_text(message, wire_type)}{rest}}}"
-    data = writing.record_writer(message.__class__)(message)
+    data = encoder.record_writer(message.__class__)(message)
     return f"{{{envelope.attributes_text(message, wire_type)}{_DATA}{data}}}"
 
 
@@ -128,7 +128,7 @@ def _refusal(message: object) -> MessageError:
         if not found and message.type in _by_type():
             found.append(f"type: {message.type} has a class of its own")
     elif isinstance(message, Message) and message.TYPE:
-        found = envelope.mistakes(message) + writing.mistakes(message)
+        found = envelope.mistakes(message) + encoder.mistakes(message)
     else:
         return MessageError(f"a {name} is not a message that can be sent", "see deploykit.messages")
     found = found or ["a text holds half of a surrogate pair"]
@@ -188,6 +188,6 @@ def _decode_native(body: bytes, received: datetime | None) -> Message:
 @cache
 def _read_event() -> Callable[[type[Message], dict[str, Any]], Message]:
     """The reader, and with it cattrs: loaded when the first native body comes in."""
-    from deploykit.wire.reading import read_event
+    from deploykit.wire.decoder import read_event
 
     return read_event

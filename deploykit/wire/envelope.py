@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message
-from deploykit.wire import shapes
+from deploykit.wire import field_types
 from deploykit.wire.strictjson import dump, tame
 
 if TYPE_CHECKING:
@@ -41,27 +41,27 @@ def attributes_text(message: Message, wire_type: str) -> str:
     Raises:
         DeploykitError, TypeError: one of them is not acceptable; `mistakes` says which.
     """
-    own_id, thread, more = quote(shapes.identifier(message.id)), "", ""
+    own_id, thread, more = quote(field_types.identifier(message.id)), "", ""
     if message.correlation_id:
         same = message.correlation_id == message.id
-        thread = f'"correlationid":{own_id if same else quote(shapes.identifier(message.correlation_id))},'
+        thread = f'"correlationid":{own_id if same else quote(field_types.identifier(message.correlation_id))},'
     if message.extensions:
         if extension_mistakes(message.extensions):
             raise MessageError("extensions")
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
         f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
-        f'"time":"{shapes.moment_text(message.time)}",{thread}{more}'
+        f'"time":"{field_types.moment_text(message.time)}",{thread}{more}'
     )
 
 
 # A program says the same of itself each time.
-_source_text = lru_cache(maxsize=64)(shapes.reference)
+_source_text = lru_cache(maxsize=64)(field_types.reference)
 
 
 @lru_cache(maxsize=64)
 def _type_text(wire_type: str) -> str:
-    return quote(shapes.identifier(wire_type))
+    return quote(field_types.identifier(wire_type))
 
 
 def extension_mistakes(extensions: object) -> list[str]:
@@ -86,10 +86,14 @@ def _extension_value(name: str, value: object) -> bool:
 def mistakes(message: Message) -> list[str]:
     """List what is wrong with a message's envelope."""
     found = []
-    for name, check in (("id", shapes.identifier), ("source", shapes.reference), ("time", shapes.moment_text)):
+    for name, check in (
+        ("id", field_types.identifier),
+        ("source", field_types.reference),
+        ("time", field_types.moment_text),
+    ):
         found += _trouble(name, check, getattr(message, name))
     if message.correlation_id:
-        found += _trouble("correlation_id", shapes.identifier, message.correlation_id)
+        found += _trouble("correlation_id", field_types.identifier, message.correlation_id)
     return found + extension_mistakes(message.extensions)
 
 
@@ -141,7 +145,7 @@ def _media(value: object) -> str:
 
 def unknown_mistakes(message: Unknown) -> list[str]:
     """List what is wrong with an event of a type we do not know, beyond its envelope."""
-    found = _trouble("type", shapes.identifier, message.type) + _trouble("data", _unknown_data_text, message.data)
+    found = _trouble("type", field_types.identifier, message.type) + _trouble("data", _unknown_data_text, message.data)
     return found + (_trouble("content_type", _media, message.content_type) if message.content_type else [])
 
 
@@ -163,11 +167,11 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
         found += ["data: given twice"] if data is not None else []
         data = _bytes(event["data_base64"], found)
     said = {
-        "type": take("type", shapes.identifier),
-        "id": take("id", shapes.identifier),
-        "source": take("source", shapes.reference),
-        "time": take("time", shapes.moment) if event.get("time") is not None else received,
-        "correlation_id": take("correlation_id", shapes.identifier, "correlationid")
+        "type": take("type", field_types.identifier),
+        "id": take("id", field_types.identifier),
+        "source": take("source", field_types.reference),
+        "time": take("time", field_types.moment) if event.get("time") is not None else received,
+        "correlation_id": take("correlation_id", field_types.identifier, "correlationid")
         if event.get("correlationid") is not None
         else "",
         "content_type": take("content_type", _media, "datacontenttype")

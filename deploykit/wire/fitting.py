@@ -17,8 +17,8 @@ from typing import Any, Final, TypeVar
 import attrs
 
 from deploykit.messages.base import Message
-from deploykit.wire import shapes
-from deploykit.wire.shapes import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire import field_types
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
 from deploykit.wire.strictjson import MAX_BODY, MAX_ITEMS
 
 M = TypeVar("M", bound=Message)
@@ -86,9 +86,9 @@ def _cut(record: Any, room: int, keep: int) -> Any:
     return attrs.evolve(record, **changed) if changed else record
 
 
-def _own_fields(cls: type) -> list[tuple[attrs.Attribute[object], shapes.Field]]:
+def _own_fields(cls: type) -> list[tuple[attrs.Attribute[object], field_types.Field]]:
     by_name = attrs.fields_dict(cls)
-    return [(by_name[field.name], field) for field in shapes.fields(cls)]
+    return [(by_name[field.name], field) for field in field_types.fields(cls)]
 
 
 def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = False) -> Any:
@@ -106,7 +106,7 @@ def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = F
 
 
 def _is_free(shape: Shape) -> bool:
-    return isinstance(shape, Leaf) and shape.check is shapes.text
+    return isinstance(shape, Leaf) and shape.check is field_types.text
 
 
 def _sendable(text: str) -> str:

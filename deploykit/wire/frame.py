@@ -16,6 +16,26 @@ import attrs
 
 from deploykit.errors import MessageError
 
+#: Headers of a SEND that belong to the bus or to the connection; a frame that brings them is refused.
+OF_THE_CONNECTION: Final = frozenset(
+    {
+        "destination",
+        "receipt",
+        "transaction",
+        "content-length",
+        "login",
+        "passcode",
+        "host",
+        "heart-beat",
+        "accept-version",
+        "client-id",
+        "id",
+        "ack",
+        "subscription",
+        "message-id",
+        "receipt-id",
+    }
+)
 #: Headers that belong to STOMP, to a broker, or to the bus client. A frame that sets one would change how it is
 #: delivered, be refused (RabbitMQ: `message-id`, `user-id`) or have it silently replaced.
 RESERVED: Final = frozenset(

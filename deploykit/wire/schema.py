@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from deploykit.errors import UsageError
 from deploykit.messages import BY_TYPE, Message
-from deploykit.wire import shapes
-from deploykit.wire.shapes import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire import field_types
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
 from deploykit.wire.strictjson import MAX_ITEMS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -69,21 +69,21 @@ def schema(cls: type[Message]) -> dict[str, Any]:
 
 def _attribute(name: str, description: str) -> dict[str, Any]:
     """Describe an attribute of the envelope as the class says it."""
-    return {**_shape(shapes.envelope_shape(name), {}), "description": description}
+    return {**_shape(field_types.envelope_shape(name), {}), "description": description}
 
 
 def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
     told = _descriptions(cls)
     properties: dict[str, Any] = {}
-    for field in shapes.fields(cls):
+    for field in field_types.fields(cls):
         properties[field.name] = _shape(field.shape, nested)
         if field.name in told:
             properties[field.name] = {**properties[field.name], "description": told[field.name]}
-    properties |= dict.fromkeys(sorted(shapes.never_written(cls)), False)
+    properties |= dict.fromkeys(sorted(field_types.never_written(cls)), False)
     return {
         "type": "object",
         "properties": properties,
-        "required": [f.name for f in shapes.fields(cls) if f.required],
+        "required": [f.name for f in field_types.fields(cls) if f.required],
         "maxProperties": MAX_ITEMS,
     }
 

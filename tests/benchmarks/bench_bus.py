@@ -40,8 +40,8 @@ import stomp
 import stompman
 
 from deploykit.bus import Bus, Delivery
-from deploykit.bus.relay import Relay
 from deploykit.outbox import Outbox, Outgoing
+from deploykit.outbox.relay import Relay
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
 from tests.brokers.rabbitmq import RabbitMQ

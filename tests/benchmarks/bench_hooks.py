@@ -23,9 +23,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from deploykit import installer
+from deploykit.broker.server import EmbeddedBroker
+from deploykit.hooking import installer
 from deploykit.outbox import Outbox
-from deploykit.testing.broker import EmbeddedBroker
 
 ENV = {"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1"}
 WHO = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main")

@@ -24,9 +24,9 @@ from typing import ParamSpec, TypeVar
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from deploykit.git.repository import Repository
 from deploykit.release import Allowances, Runner, Site
 from deploykit.settings import SiteSettings
-from deploykit.trees.source import Repository
 from tests.support.bigrepo import make_big_repository
 
 P = ParamSpec("P")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import attrs
 
-from deploykit.testing.broker import EmbeddedBroker
-from deploykit.testing.broker_engine import Engine
-from deploykit.testing.broker_store import BrokerStore
-from deploykit.testing.faults import FaultSwitches
+from deploykit.broker.engine import Engine
+from deploykit.broker.faults import FaultSwitches
+from deploykit.broker.server import EmbeddedBroker
+from deploykit.broker.store import BrokerStore
 from tests.brokers import activemq, rabbitmq
 from tests.brokers.server import BrokerServer
 

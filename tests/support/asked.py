@@ -9,8 +9,8 @@ import attrs
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.settings import GrantSettings
-from deploykit.wire.policy import Policy
-from deploykit.wire.signature import Signer
+from deploykit.trust.policy import Policy
+from deploykit.trust.signature import Signer
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

@@ -21,10 +21,10 @@ import attrs
 
 from deploykit.bus import Bus, Delivery, Retry, Verdict
 from deploykit.bus.events import Published
-from deploykit.bus.relay import Relay
 from deploykit.errors import BusError
 from deploykit.ids import Claim, IdStore
 from deploykit.outbox import Outbox, Outgoing
+from deploykit.outbox.relay import Relay
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
 from tests.support.bus import eventually

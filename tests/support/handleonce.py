@@ -16,14 +16,14 @@ from pathlib import Path
 
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
-from deploykit.daemons.deploying import Deploying
-from deploykit.daemons.mirroring import Mirroring
+from deploykit.daemons.agent.deploys import Deploying
+from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.relay import open_outbox
-from deploykit.daemons.reporting import Reporter
 from deploykit.errors import DeploykitError
 from deploykit.ids import IdStore
-from deploykit.keys import load_signing_key, load_trusted
 from deploykit.release import Runner, Site
+from deploykit.trust.keyfiles import load_signing_key, load_trusted
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 import attrs
 
 import deploykit
-from deploykit import installer
+from deploykit.hooking import installer
 from deploykit.messages import Message, Notice
 from deploykit.outbox import Outbox, Record
 from deploykit.wire import decode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from deploykit.wire.signature import SigningKey
+from deploykit.trust.signature import SigningKey
 
 
 def fixed_key(number: int) -> SigningKey:

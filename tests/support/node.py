@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import attrs
 
+from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery
 from deploykit.bus.events import Connected, Event
-from deploykit.daemons.agent import Agent
-from deploykit.keys import generate_key, load_allowed_signers, trust
+from deploykit.daemons.agent.agent import Agent
 from deploykit.messages import DeployReported, DeployRequested, Message
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.outbox import Outbox
@@ -29,9 +29,9 @@ from deploykit.settings import (
     SiteSettings,
     TrustSettings,
 )
-from deploykit.testing.broker import EmbeddedBroker
+from deploykit.trust.keyfiles import generate_key, load_allowed_signers, trust
+from deploykit.trust.signature import SigningKey, sign, verify
 from deploykit.wire import Frame, decode, encode
-from deploykit.wire.signature import SigningKey, sign, verify
 from tests.brokers.server import BrokerServer
 from tests.support.bus import eventually
 

@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-from deploykit.testing.stomp_frames import FrameLimits, FrameParser, StompFrame, encode_frame
+from deploykit.broker.frames import FrameLimits, FrameParser, StompFrame, encode_frame
 
 
 class RawStomp:

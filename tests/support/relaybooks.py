@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deploykit.bus import Bus, Delivery
-from deploykit.bus.relay import Relay
 from deploykit.outbox import Outbox, Outgoing
+from deploykit.outbox.relay import Relay
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
 from tests.support.bus import eventually
@@ -23,7 +23,7 @@ NOWHERE = "/nowhere/at-all"
 WORKER = """
 import contextlib, os, sys
 from deploykit.bus import Bus
-from deploykit.bus.relay import Relay
+from deploykit.outbox.relay import Relay
 from deploykit.errors import DeploykitError
 from deploykit.outbox import Outbox
 from deploykit.settings import BusSettings
@@ -39,7 +39,7 @@ except DeploykitError as error:
 DAEMON = """
 import sys, threading
 from deploykit.bus import Bus
-from deploykit.bus.relay import Relay
+from deploykit.outbox.relay import Relay
 from deploykit.outbox import Outbox
 from deploykit.settings import BusSettings
 with Bus(BusSettings(address=sys.argv[2], backoff_max=0.2, publish_timeout=5.0)) as bus:

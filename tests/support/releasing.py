@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploykit.git.repository import Repository
 from deploykit.release import DeployResult, Release, Runner, Site
 from deploykit.settings import SiteSettings
 from deploykit.trees import compare
-from deploykit.trees.source import Repository
 from tests.support.gitrepo import EXECUTABLE, GitRepo
 
 Files = Mapping[str, bytes | tuple[str, bytes]]

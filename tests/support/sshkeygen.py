@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from deploykit.wire.sshsig import NAMESPACE
+from deploykit.trust.sshsig import NAMESPACE
 from tests.support.needs import needs
 
 

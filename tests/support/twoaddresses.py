@@ -21,11 +21,11 @@ from pathlib import Path
 
 import attrs
 
+from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
-from deploykit.bus.doctor import examine
 from deploykit.bus.events import Connected, ConnectFailed
+from deploykit.operations.doctor import examine
 from deploykit.settings import BusSettings
-from deploykit.testing.broker import EmbeddedBroker
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.certs import LOOPBACK, Authority
 from tests.brokers.rabbitmq import RabbitMQ

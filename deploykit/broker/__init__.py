@@ -1,0 +1,1 @@
+"""The embedded STOMP broker: for trials, tests and the demo."""

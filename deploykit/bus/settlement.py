@@ -1,0 +1,374 @@
+"""One message's way through a handler and out again: attempts, duplicates, verdicts, dead letters.
+
+Rules:
+
+* an acknowledgement goes to the connection that delivered, or nowhere: then the broker delivers again;
+* a message that is given up is copied to the dead letters, confirmed, before it is acknowledged;
+* a message with an id is handled to the end once: a copy that comes while it is in work waits for the outcome, and one
+  that comes after is acknowledged unseen (as long as this process remembers; with `ids=`, as long as the store does).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from random import uniform
+from typing import Final
+
+from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
+from deploykit.bus.events import DeadLettered, Dropped
+from deploykit.bus.stomp.compile import Compiled, Intent, read_destination
+from deploykit.bus.stomp.frames import Received
+from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
+from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
+from deploykit.ids import Claim
+from deploykit.wire.codec import ID_HEADER
+from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+
+logger = logging.getLogger(__name__)
+
+#: The longest a message is kept here between two attempts. RabbitMQ ends consumers that sit on one for 30 minutes.
+MAX_PAUSE: Final = 900.0
+_REMEMBERED: Final = 10_000
+_SETTLE_AGAIN: Final = 2.0
+_GIVE_BACK_AFTER: Final = 1.0
+_NEXT_TURN: Final = 0.25
+#: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
+_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+    "redelivered",
+    "delivery-count",
+    "timestamp",
+    "expires",
+    "expiration",
+    "priority",
+    "persistent",
+    "server",
+    "session",
+    "user-id",
+    "version",
+}
+
+
+class Desk:
+    """Where the workers of one subscription settle messages. Any worker thread; `forget` also the supervisor's.
+
+    Args:
+        host: the bus.
+        intent: what was subscribed.
+        handler: the user's.
+        max_attempts: how often it is asked about one message.
+        ids: the store of handled ids, if any.
+        again_in_line: puts a message back into the workers' queue.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        intent: Intent,
+        handler: Handler,
+        *,
+        max_attempts: int,
+        ids: Ids | None,
+        again_in_line: Callable[[Item], None],
+    ) -> None:
+        #: How the subscription is written on the present connection.
+        self.compiled: Compiled | None = None
+        self._host = host
+        self._intent = intent
+        self._handler = handler
+        self._max_attempts = max_attempts
+        self._ids = ids
+        self._again_in_line = again_in_line
+        self._lock = threading.Lock()
+        self._attempts: dict[tuple[str, int], int] = {}
+        self._working: dict[tuple[str, int], list[Item]] = {}
+        self._recent: dict[tuple[str, int], None] = {}
+        self._delayed: dict[int, Item] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for another attempt."""
+        return len(self._delayed)
+
+    @property
+    def in_work(self) -> int:
+        """Messages with an id that are begun and not settled."""
+        return len(self._working)
+
+    def take_waiting(self) -> list[Item]:
+        """Give up the messages that wait for another attempt."""
+        taken = []
+        with contextlib.suppress(KeyError):  # it is empty; `if` would be too early, for the timers take from it too
+            while True:
+                taken.append(self._delayed.popitem()[1])
+        return taken
+
+    def forget(self, item: Item) -> None:
+        """Leave a message unsettled: it cannot be acknowledged any more, or somebody else has done it."""
+        self._release(item, finished=False)
+
+    def handle(self, item: Item) -> None:
+        """Bring one message as far as it gets now: settled, or waiting for another attempt."""
+        if item.decided is None:
+            if KEEPALIVE_HEADER in item.frame.headers:
+                self._acknowledge(item)
+                return
+            if item.frame.oversized:
+                self._too_large(item)
+                return
+            if item.attempt == 0 and not self._begin(item):
+                return
+        if self._ids is None or item.key is None:
+            self._advance(item)
+            return
+        try:
+            # Another process, or the bus that this one replaces, may have the same message in hand.
+            with self._ids.turn(self._namespace, item.key[0]):
+                self._advance(item)
+        except LockBusy:
+            self._again(item, _NEXT_TURN, count=False)
+        except IdStoreError as error:
+            logger.error("a message from %s waits: %s", self._intent.destination, error)  # noqa: TRY400 - no bug
+            self._again(item, _pause(item.attempt + 2), count=False)
+
+    def _advance(self, item: Item) -> None:
+        if item.decided is None:
+            item.decided = self._attempt(item)
+        if item.decided is not None:
+            self._settle(item, item.decided)
+
+    def _begin(self, item: Item) -> bool:
+        """Recognise duplicates; tell whether the item is to be handled."""
+        frame = item.frame
+        item.attempt = 1
+        identity = frame.headers.get(ID_HEADER)
+        if not identity:
+            return True
+        key = item.key = (identity, hash(frame.body))
+        with self._lock:
+            if key in self._recent:
+                known = True
+            elif key in self._working:
+                self._working[key].append(item)  # whoever works on it will settle this copy too
+                return False
+            else:
+                known = False
+                self._working[key] = []
+                item.attempt = self._attempts.get(key, 0) + 1
+        if known:
+            self._acknowledge(item, duplicate=True)
+            return False
+        return True
+
+    def _attempt(self, item: Item) -> Verdict | None:
+        """Let the handler speak. Return its final word, or None: it will be asked again."""
+        if item.attempt > self._max_attempts:
+            return Reject(f"gave up after {item.attempt - 1} attempts")
+        claimed = self._claim(item)
+        if claimed is not None:
+            if isinstance(claimed, Retry):
+                self._again(item, claimed.after, count=False)
+                return None
+            return claimed
+        if item.key is not None:
+            with self._lock:
+                self._attempts[item.key] = item.attempt
+                if len(self._attempts) > _REMEMBERED:
+                    del self._attempts[next(iter(self._attempts))]
+        verdict, why = self._ask(self._delivery(item))
+        if not isinstance(verdict, Retry):
+            return verdict
+        if item.attempt >= self._max_attempts:
+            return Reject(f"gave up after {item.attempt} attempts: {why}")
+        self._again(item, verdict.after, count=True)
+        return None
+
+    def _ask(self, delivery: Delivery) -> tuple[Verdict, str]:
+        try:
+            said: object = self._handler(delivery)
+        except Verdict as raised:
+            said = raised
+        except DeploykitError as error:
+            logger.warning("the handler of %s failed: %s", self._intent.destination, error)
+            return Retry(_pause(delivery.attempt)), f"{type(error).__name__}: {error}"
+        except BaseException as error:
+            # Its text may hold anything; the log of the embedding program gets the traceback, the broker the type.
+            logger.exception("the handler of %s failed", self._intent.destination)
+            return Retry(_pause(delivery.attempt)), f"handler raised {type(error).__name__}"
+        if said is None:
+            return _ACK, ""
+        if not isinstance(said, Verdict):
+            logger.error("the handler of %s returned no verdict but %s", self._intent.destination, type(said).__name__)
+            return Retry(_pause(delivery.attempt)), f"handler returned {type(said).__name__}"
+        return said, "handler asked for another attempt"
+
+    def _claim(self, item: Item) -> Verdict | None:
+        """Ask the store of ids. None: act."""
+        if self._ids is None or item.key is None:
+            return None
+        digest = hashlib.sha256(item.frame.body).digest()
+        try:
+            claim = self._ids.claim(self._namespace, item.key[0], digest, datetime.now(UTC))
+        except IdStoreError as error:
+            logger.error("a message from %s waits: %s", self._intent.destination, error)  # noqa: TRY400 - no bug
+            return Retry(_pause(item.attempt + 2))
+        if claim is Claim.CONFLICT:
+            return Reject("its id was used before for a message with other bytes")
+        if claim is Claim.DONE:
+            self._host.counters.duplicates += 1
+            return _ACK
+        item.claimed = True
+        return None
+
+    @property
+    def _namespace(self) -> str:
+        return f"bus {self._intent.durable or self._intent.destination}"
+
+    def _again(self, item: Item, after: float, *, count: bool) -> None:
+        self._host.counters.retried += 1
+        if count:
+            item.attempt += 1
+        self._later(item, min(after, MAX_PAUSE))
+
+    def _later(self, item: Item, seconds: float) -> None:
+        def put() -> None:
+            if self._delayed.pop(id(item), None) is not None:
+                self._again_in_line(item)
+
+        self._delayed[id(item)] = item
+        self._host.later(seconds, put)
+
+    def _delivery(self, item: Item) -> Delivery:
+        frame, connection = item.frame, item.connection
+        headers = frame.headers
+        return Delivery(
+            destination=read_destination(connection.dialect, headers.get("destination", self._intent.destination)),
+            headers=headers,
+            body=frame.body,
+            message_id=headers.get("message-id", ""),
+            id=item.key[0] if item.key else "",
+            attempt=item.attempt,
+            redelivered=headers.get("redelivered") == "true",
+            epoch=connection.epoch,
+        )
+
+    def _settle(self, item: Item, verdict: Verdict) -> None:
+        try:
+            if isinstance(verdict, Reject) and not self._give_up(item, verdict.reason):
+                return
+            if self._ids is not None and item.claimed and item.key is not None and not item.gone_back:
+                self._ids.done(self._namespace, item.key[0], b"", datetime.now(UTC))
+        except (BusError, IdStoreError) as error:
+            logger.warning("a message from %s is not settled yet: %s", self._intent.destination, error)
+            self._later(item, _SETTLE_AGAIN)
+            return
+        self._acknowledge(item)
+        self._release(item, finished=not item.gone_back)
+
+    def _acknowledge(self, item: Item, *, duplicate: bool = False) -> None:
+        counters = self._host.counters
+        if duplicate:
+            counters.duplicates += 1
+        if item.connection.up:
+            item.connection.ack(item.frame.headers)
+            counters.acked += 1
+        else:
+            counters.stale_acks += 1
+
+    def _release(self, item: Item, *, finished: bool) -> None:
+        """The work on an id ended: remember it if it was finished, and settle the copies that came meanwhile."""
+        key = item.key
+        if key is None:
+            return
+        with self._lock:
+            copies = self._working.pop(key, [])
+            if finished or item.gone_back:
+                self._attempts.pop(key, None)
+            if finished:
+                self._recent[key] = None
+                if len(self._recent) > _REMEMBERED:
+                    del self._recent[next(iter(self._recent))]
+        for copy in copies:
+            if finished:
+                self._acknowledge(copy, duplicate=True)
+            elif copy.connection.up:
+                copy.attempt = 0  # it takes the place of the one that was lost with its connection
+                self._again_in_line(copy)
+
+    def _give_up(self, item: Item, reason: str) -> bool:
+        """Do what `on_failure` means on the broker that delivered; tell whether an acknowledgement is to follow."""
+        compiled = self.compiled
+        how = compiled.on_failure if compiled is not None else "dead-letter"
+        destination = read_destination(
+            item.connection.dialect, item.frame.headers.get("destination", self._intent.destination)
+        )
+        identity = item.frame.headers.get(ID_HEADER, "")
+        counters = self._host.counters
+        if how in ("nack", "republish") and not item.gone_back:
+            # Not at once, or a message that fails at once would go round and round as fast as it can.
+            item.gone_back = True
+            self._later(item, _GIVE_BACK_AFTER)
+            return False
+        if how == "nack":
+            item.connection.nack(item.frame.headers, item.connection.dialect.nack_headers)
+            counters.handed_back += 1
+            self._release(item, finished=False)
+            return False
+        if how == "republish":
+            self._host.send_again(destination, _copy(item.frame, {}))
+            counters.handed_back += 1
+        elif how == "ack":
+            counters.dropped += 1
+            logger.warning("dropped a message from %s: %s", destination, reason)
+            self._host.tell(Dropped(destination=destination, id=identity, reason=reason))
+        else:
+            more = {
+                "original-destination": destination,
+                "dead-letter-reason": _header_text(reason[:1000]),
+                "dead-letter-attempts": str(max(1, item.attempt)),
+            }
+            if self._intent.durable:
+                more["dead-letter-subscription"] = self._intent.durable
+            self._host.dead_letter(_copy(item.frame, more))
+            counters.dead_lettered += 1
+            logger.warning("put a message from %s into the dead letters: %s", destination, reason)
+            self._host.tell(DeadLettered(destination=destination, id=identity, reason=reason))
+        return True
+
+    def _too_large(self, item: Item) -> None:
+        """Nobody saw the body. Leave it with the broker where that works, else only its headers can be kept."""
+        self._host.counters.oversized += 1
+        reason = f"its body of {item.frame.oversized} bytes is over the limit"
+        keeps = item.connection.dialect.nack_keeps
+        if keeps is not None:
+            logger.warning("refused a message from %s: %s", self._intent.destination, reason)
+            item.connection.nack(item.frame.headers, keeps)
+            return
+        item.decided = Reject(reason)
+        self._settle(item, item.decided)
+
+
+_ACK: Final = Ack()
+
+
+def _pause(attempt: int) -> float:
+    """Seconds before a failed handler is asked again: growing, with jitter."""
+    return float(uniform(0.5, 1.0) * min(60.0, 2.0 ** (attempt - 1)))  # noqa: S311 - not a secret
+
+
+def _copy(frame: Received, more: Mapping[str, str]) -> Frame:
+    headers = {
+        key: _header_text(value)
+        for key, value in frame.headers.items()
+        if key not in _OF_DELIVERY and not key.startswith(("x-", "JMS", "activemq."))
+    }
+    return Frame({**headers, **more}, frame.body)
+
+
+def _header_text(text: str) -> str:
+    """A value that every version carries."""
+    return "".join(character if character.isprintable() else " " for character in text)

@@ -1,0 +1,1 @@
+"""STOMP itself: frames, CONNECT, what brokers do differently, and one connection."""

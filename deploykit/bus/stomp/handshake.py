@@ -1,0 +1,121 @@
+"""What is said before a connection works: CONNECT, and what its answer agrees on. Pure: frames in, values out.
+
+Rules: credentials go into CONNECT and nowhere else; what a broker says is shown as one printable line without them; a
+version that was not offered is no agreement.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import attrs
+
+from deploykit.bus.stomp import heartbeat
+from deploykit.bus.stomp.dialect import Dialect, recognise
+from deploykit.bus.stomp.frames import Escaping, Received, escaping
+from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
+from deploykit.settings.address import Broker
+from deploykit.settings.bus import BusSettings
+
+_LOGIN_WORDS: Final = re.compile(
+    r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
+)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Agreement:
+    """What both sides keep to from CONNECTED on."""
+
+    version: str
+    server: str
+    dialect: Dialect
+    rule: Escaping
+    beats: heartbeat.Beats
+
+
+def credentials(broker: Broker, settings: BusSettings) -> tuple[str, str]:
+    """Login and passcode for one broker: its own, or those of the settings."""
+    login = broker.login or settings.login
+    passcode = broker.passcode if broker.login else broker.passcode or settings.passcode
+    return login, passcode
+
+
+def connect_headers(broker: Broker, settings: BusSettings, *, client_id: str, escape_login: bool) -> dict[str, str]:
+    """Write CONNECT's headers.
+
+    It is not escaped on any version, so says the specification (STOMP 1.2, "Value Encoding"); RabbitMQ and ActiveMQ
+    undo escapes in it all the same. A backslash in the credentials is therefore tried both ways (`escape_login`).
+    """
+    login, passcode = credentials(broker, settings)
+    if escape_login:
+        login, passcode = login.replace("\\", "\\\\"), passcode.replace("\\", "\\\\")
+    headers = {
+        "accept-version": ",".join(sorted(settings.versions)),
+        "host": settings.vhost,
+        "heart-beat": heartbeat.offer(settings.heartbeat),
+    }
+    more = {"login": login, "passcode": passcode, "client-id": client_id}
+    return headers | {name: value for name, value in more.items() if value}
+
+
+def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
+    """Read the answer to CONNECT.
+
+    Raises:
+        LoginRefused: the login was refused.
+        ConnectError: refused for another reason, or a version that was not offered.
+    """
+    if answer.command == "ERROR":
+        raise _refusal(answer, broker, settings)
+    version = answer.headers.get("version", "1.0")
+    if version not in settings.versions:
+        raise ConnectError(
+            f"{broker}: it speaks STOMP {version[:10]!a}, which was not offered",
+            f"offered: {', '.join(settings.versions)}",
+        )
+    dialect = recognise(answer.headers.get("server"))
+    always_out, always_in = dialect.escapes_always
+    return Agreement(
+        version=version,
+        server=clean(_blotted(answer.headers.get("server", ""), broker, settings, least=4), 80),
+        dialect=dialect,
+        rule=escaping(version, always_in=always_in, always_out=always_out),
+        beats=heartbeat.negotiate(settings.heartbeat, answer.headers.get("heart-beat"), gap=dialect.beat_gap),
+    )
+
+
+def _refusal(answer: Received, broker: Broker, settings: BusSettings) -> ConnectError:
+    shown = redacted(answer, broker, settings)
+    if "already connected" in shown:
+        return ClientIdInUse(
+            f"{broker}: it refused CONNECT: {shown}",
+            "another connection has this client_id; after a crash it takes the broker a while to notice",
+        )
+    first = answer.body[:500].decode("utf-8", "replace").partition("\n")[0]
+    if _LOGIN_WORDS.search(f"{answer.headers.get('message', '')} {first}"):
+        return LoginRefused(f"{broker}: it refused the login: {shown}", "check login, passcode and vhost")
+    return ConnectError(f"{broker}: it refused CONNECT: {shown}", "look at the broker's log")
+
+
+def redacted(frame: Received, broker: Broker, settings: BusSettings) -> str:
+    """What may be shown of an ERROR: its message header or first line, without our credentials."""
+    text = frame.headers.get("message") or frame.body[:4096].decode("utf-8", "replace").partition("\n")[0]
+    return clean(_blotted(text, broker, settings), 200) or "no reason given"
+
+
+def _blotted(text: str, broker: Broker, settings: BusSettings, *, least: int = 1) -> str:
+    """Take our passcodes out, as they are and as CONNECT may have escaped them; before anything is cut off.
+
+    Args:
+        least: shorter ones stay: in what is an ordinary word a hole would tell more than it hides.
+    """
+    for secret in (broker.passcode, settings.passcode):
+        if len(secret) >= least:
+            text = text.replace(secret, "***").replace(secret.replace("\\", "\\\\"), "***")
+    return text
+
+
+def clean(text: str, limit: int) -> str:
+    """One printable line of at most `limit` characters."""
+    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()

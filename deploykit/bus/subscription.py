@@ -1,0 +1,269 @@
+"""Subscriptions: a queue between the connection and the handlers, and the threads that work it off.
+
+Rules:
+
+* the I/O thread only puts messages into the queue; handlers run in worker threads, and take as long as they want;
+* what was not finished when the bus stops is handed back by saying nothing: the broker gives it to the next one.
+
+What happens to a message in a worker is in `desk`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+import threading
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Protocol
+
+from deploykit.bus.checks import in_bounds
+from deploykit.bus.delivery import Handler, Host, Ids, Item
+from deploykit.bus.receipt import check_may_wait
+from deploykit.bus.settlement import Desk
+from deploykit.bus.stomp.compile import Compiled, Intent
+from deploykit.errors import BusError
+
+if TYPE_CHECKING:
+    from deploykit.bus.stomp.connection import Connection
+    from deploykit.bus.stomp.frames import Received
+
+logger = logging.getLogger(__name__)
+
+
+class Owner(Host, Protocol):
+    """What a subscription needs of its bus, beside what its desk needs."""
+
+    def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
+        """Take a subscription away, at the broker too."""
+
+    @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is a worker of any subscription, or calls back with the outcome of a message."""
+
+
+class Subscription:
+    """A subscription of a bus; made by `Bus.subscribe`. It survives reconnects.
+
+    `active` tells whether the broker has confirmed it on the present connection.
+    """
+
+    def __init__(
+        self,
+        host: Owner,
+        intent: Intent,
+        handler: Handler,
+        *,
+        workers: int,
+        max_attempts: int,
+        ids: Ids | None,
+    ) -> None:
+        self.intent = intent
+        self.problem: BusError | None = None
+        self.refusals = 0
+        self.losses = 0
+        self._host = host
+        self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._desk = Desk(host, intent, handler, max_attempts=max_attempts, ids=ids, again_in_line=self._queue.put)
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._active = 0
+        self._left: list[Item] = []
+        self._untaken = 0  # came on this connection after `stop`
+        self._threads = [
+            threading.Thread(target=self._work, name=f"deploykit-bus-{intent.id}-{n}", daemon=True)
+            for n in range(1, workers + 1)
+        ]
+
+    def __repr__(self) -> str:
+        return f"<Subscription {self.intent.destination} {'active' if self.active else 'not active'}>"
+
+    @property
+    def destination(self) -> str:
+        """The destination as it was asked for."""
+        return self.intent.destination
+
+    @property
+    def active(self) -> bool:
+        """Whether the broker has confirmed this subscription on the present connection."""
+        return self._active > 0
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it is being ended."""
+        return self._stopping
+
+    @property
+    def works_here(self) -> bool:
+        """Whether the calling thread is one of its workers."""
+        return threading.current_thread() in self._threads
+
+    @property
+    def queued(self) -> int:
+        """Messages that wait for a worker."""
+        return self._queue.qsize()
+
+    def held(self, share: float) -> bool:
+        """Return whether more messages than a share of the bound wait here, for a worker or for another attempt.
+
+        The bound is above `prefetch`, so that a broker that keeps to that never reaches it.
+        """
+        return self._queue.qsize() + self._desk.waiting > share * max(1000, 2 * self.intent.prefetch)
+
+    def wait_active(self, timeout: float) -> bool:
+        """Wait until the broker has confirmed the subscription.
+
+        Raises:
+            BusError: it was refused, and why.
+            UsageError: called by a callback of a future, see `Bus.publish_soon`.
+        """
+        check_may_wait("wait_active()")
+        with self._changed:
+            self._changed.wait_for(lambda: self._active or self.problem is not None, in_bounds(timeout))
+            if self._active:
+                return True
+            if self.problem is not None:
+                raise self.problem
+            return False
+
+    def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
+        """End the subscription: running handlers finish, queued messages go back to the broker.
+
+        A handler may call it, for its own subscription or another of its bus; then it returns at once, the subscription
+        ends when its running handlers have returned, and what goes wrong is logged. So two handlers may end each other.
+
+        Args:
+            forget: delete a durable subscription at the broker, with the messages it holds.
+            timeout: seconds to wait for running handlers; what they do after that may be done again elsewhere.
+
+        Raises:
+            ConnectError: `forget`, and the broker did not confirm it.
+        """
+        timeout = in_bounds(timeout)
+        self.stop()
+        if self._host.works_here:
+            # What the handler has in hand can be acknowledged only after it has returned.
+            name = f"deploykit-bus-{self.intent.id}-end"
+            threading.Thread(target=self._end_later, args=(forget, timeout), name=name, daemon=False).start()
+            return
+        self.join(monotonic() + timeout)
+        self._host.end_subscription(self, forget=forget)
+
+    def _end_later(self, forget: bool, timeout: float) -> None:
+        self.join(monotonic() + timeout)
+        try:
+            self._host.end_subscription(self, forget=forget)
+        except BusError as error:
+            logger.warning("the end of the subscription to %s: %s", self.destination, error)
+
+    def forget_unsettled(self, timeout: float = 1.0) -> None:
+        """Forget messages that wait for another attempt (wait for there to be one): somebody else has settled them."""
+        end = monotonic() + timeout
+        while not self._desk.waiting and monotonic() < end:
+            sleep(0.005)
+        for item in self._desk.take_waiting():
+            self._desk.forget(item)
+            self.catch_up(item.connection)
+
+    def leave(self) -> int:
+        """Forget everything that is not settled; return how many messages that were."""
+        left = [item for item in (*self._left, *self._empty(), *self._desk.take_waiting()) if item.connection.up]
+        self._left.clear()
+        self._host.counters.handed_back += len(left)
+        # What a handler that was not waited for has in hand is unsettled, whether it has an id or not.
+        return len(left) + self._untaken + max(self._desk.in_work, sum(thread.is_alive() for thread in self._threads))
+
+    def _empty(self) -> list[Item]:
+        """Take everything out of the queue but the sign to stop."""
+        items = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                if (item := self._queue.get_nowait()) is not None:
+                    items.append(item)
+        if self._stopping:
+            self._queue.put(None)
+        return items
+
+    # -- the supervisor's thread -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the workers."""
+        for thread in self._threads:
+            thread.start()
+
+    def compiled_for(self, compiled: Compiled) -> None:
+        """A new connection: this is how the subscription is written there."""
+        self._desk.compiled = compiled
+
+    def confirmed(self, epoch: int) -> None:
+        """The broker confirmed it on this connection."""
+        with self._changed:
+            self._active, self.problem, self.refusals, self.losses = epoch, None, 0, 0
+            self._changed.notify_all()
+
+    def refused(self, problem: BusError) -> None:
+        """It does not work on this connection."""
+        with self._changed:
+            self._active, self.problem = 0, problem
+            self.refusals += 1
+            self._changed.notify_all()
+
+    def connection_lost(self) -> None:
+        """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
+        self._active = self._untaken = 0
+        lost = [*self._left, *self._desk.take_waiting(), *self._empty()]
+        self._left.clear()
+        self._host.counters.handed_back += len(lost)
+        for item in lost:
+            self._desk.forget(item)
+
+    def take(self, frame: Received, connection: Connection) -> None:
+        """Put a message into the queue."""
+        self._queue.put(Item(frame, connection))
+
+    def leave_unread(self) -> None:
+        """Count a message that came after `stop`: it is not kept, and goes back with the rest."""
+        self._untaken += 1
+        self._host.counters.handed_back += 1
+
+    def catch_up(self, connection: Connection) -> None:
+        """Have a paused connection read on, once half of what was held is done. Workers call it too."""
+        if connection.paused and not self.held(0.5):
+            connection.resume()
+
+    # -- stopping ----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Let every worker end after the handler it is in."""
+        if not self._stopping:
+            self._stopping = True
+            self._queue.put(None)
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the workers until a monotonic time; tell whether all have ended."""
+        for thread in self._threads:
+            if thread is not threading.current_thread() and thread.ident is not None:
+                thread.join(max(0.0, deadline - monotonic()))
+        return not any(t.is_alive() and t is not threading.current_thread() for t in self._threads)
+
+    # -- the workers -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        take, counters = self._queue.get, self._host.counters
+        while (item := take()) is not None:
+            if self._stopping:
+                self._left.append(item)
+                continue
+            if not item.connection.up:
+                counters.handed_back += 1
+                self._desk.forget(item)
+                continue
+            self.catch_up(item.connection)
+            try:
+                self._desk.handle(item)
+            except Exception:
+                # A bug of ours must not end the worker: the message stays unacknowledged and comes again.
+                logger.exception("settling a message from %s failed", self.destination)
+                self._desk.forget(item)
+        self._queue.put(None)  # for the next worker

@@ -1,0 +1,435 @@
+"""Which subscriptions a bus has, and where each of them stands on the present connection.
+
+Rules:
+
+* a subscription is sent again on each new connection, and counts once the broker has confirmed it there;
+* one that is refused is tried again after a growing pause; one that seems to end connections is tried later and alone,
+  so that the others live;
+* an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
+  that it ends the connection for. What is confirmed after one counts when the connection has outlived it;
+* what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
+* where the broker does not bound what it delivers, each subscription has a connection of its own, a `Feed`: there
+  reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
+* everything that touches the table holds the supervisor's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final
+
+from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
+from deploykit.bus.ports import Feed, Line
+from deploykit.bus.stomp.compile import (
+    Compiled,
+    Intent,
+    compile_subscription,
+    crossed_the_end,
+    durable_end,
+    is_topic,
+    keeps_messages,
+)
+from deploykit.bus.subscription import Subscription
+from deploykit.errors import BusError, ConnectError, DialectError
+from deploykit.system.backoff import Backoff
+
+if TYPE_CHECKING:
+    from deploykit.bus.stomp.connection import Connection
+    from deploykit.bus.stomp.frames import Received
+
+logger = logging.getLogger(__name__)
+
+#: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
+_SUSPECT_AFTER: Final = 2
+#: A connection that lives so much longer than an ERROR that names nothing was not ended for it, in seconds.
+_OUTLIVED: Final = 1.0
+_RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
+
+
+class Roster:
+    """The subscriptions of a bus.
+
+    Args:
+        line: the supervisor.
+        lock: the supervisor's.
+        client_id: from the settings; may be empty.
+        counters: where to count.
+        tell: takes events.
+        alone: the one subscription of a connection that has nothing else to do; None: any number, see `Bus.subscribe`.
+    """
+
+    def __init__(
+        self,
+        line: Line,
+        lock: threading.RLock,
+        *,
+        client_id: str,
+        counters: Counters,
+        tell: Callable[[Event], None],
+        alone: Subscription | None = None,
+    ) -> None:
+        self._line = line
+        self._lock = lock
+        self._own_client_id = client_id
+        self._counters = counters
+        self._tell = tell
+        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.intent.id: alone}
+        self._alone = alone is not None
+        self._feeds: dict[str, Feed] = {}  # subscription id -> its own connection
+        self._prefetch_broken = False
+        self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
+        self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
+        self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
+        self._accused: set[Subscription] = set()  # refused by an ERROR that names nothing, on this connection
+        self._doubtful_until = 0.0
+        self._receipts = itertools.count(1)
+
+    # -- any thread --------------------------------------------------------------------------------------------
+
+    def add(self, subscription: Subscription) -> None:
+        """Take a subscription in, and send it if there is a connection.
+
+        Raises:
+            DialectError: the broker we are connected to cannot do what it asks for.
+        """
+        with self._lock:
+            connection = self._line.connection
+            if connection is not None and connection.up:
+                compiled = compile_subscription(connection.dialect, subscription.intent)
+                if not self._needs_feed(compiled):
+                    self._check_client_id(connection, subscription.intent)
+            self._subscriptions[subscription.intent.id] = subscription
+            subscription.start()
+            if connection is not None and connection.up:
+                self._subscribe(connection, subscription)
+
+    def remove(self, subscription: Subscription, *, timeout: float) -> None:
+        """Take a subscription out, at the broker too; what it holds goes back."""
+        intent = subscription.intent
+        with self._lock:
+            if self._subscriptions.pop(intent.id, None) is None:
+                return
+            feed = self._feeds.pop(intent.id, None)
+            connection = self._line.connection if feed is None else None
+            if feed is None:
+                if connection is None or not connection.up:
+                    return
+                if not subscription.active and subscription not in self._unconfirmed.values():
+                    return  # the broker does not know it
+                self._over[intent.id] = keeps_messages(intent)
+                receipt, done = self._unsubscribe(connection, intent, {})
+        if connection is None:
+            subscription.leave()
+            if feed is not None:
+                feed.end(monotonic() + timeout)  # and with the connection everything goes back that is not settled
+            return
+        with contextlib.suppress(BusError, FutureTimeout, CancelledError):
+            done.result(timeout)
+        self._ended.pop(receipt, None)
+        if (left := subscription.leave()) and keeps_messages(intent):  # else there is nobody to have them
+            self._give_back(connection, left)
+
+    def forget(self, subscription: Subscription, *, timeout: float) -> None:
+        """Take a durable subscription out, and have the broker delete it with the messages it holds.
+
+        It stays in the table until the broker has said so: where the connection is lost meanwhile, the next is asked.
+
+        Raises:
+            ConnectError: no broker did it in time, or it said no. It may be asked again.
+            DialectError: this broker cannot.
+        """
+        deadline = monotonic() + timeout
+        intent = subscription.intent
+        try:
+            while self._subscriptions.get(intent.id) is subscription:
+                left = max(0.0, deadline - monotonic())
+                if not subscription.wait_active(left) or not left:
+                    raise ConnectError("not connected to a broker that confirms it")
+                feed = self._feeds.get(intent.id)
+                if (self if feed is None else feed.roster)._forget_now(subscription, left):
+                    with self._lock:
+                        self._subscriptions.pop(intent.id, None)
+                        feed = self._feeds.pop(intent.id, None)
+                    subscription.leave()  # the broker has deleted what it held
+                    if feed is not None:
+                        feed.end(deadline)
+        except DialectError:
+            raise
+        except (BusError, FutureTimeout) as error:
+            shown = error if isinstance(error, BusError) else "no answer from the broker in time"
+            raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
+
+    def _forget_now(self, subscription: Subscription, timeout: float) -> bool:
+        """Ask the broker of the present connection to delete it; tell whether the connection outlived the answer."""
+        intent = subscription.intent
+        with self._lock:
+            connection = self._line.connection
+            if connection is not None and connection.up:
+                headers = durable_end(
+                    connection.dialect, intent, version=connection.version, client_id=connection.client_id
+                )
+                self._over[intent.id] = False
+                receipt, done = self._unsubscribe(connection, intent, headers)
+        if connection is None or not connection.up:
+            sleep(0.01)
+            return False
+        try:
+            done.result(timeout)
+        except CancelledError:
+            return False
+        finally:
+            self._ended.pop(receipt, None)
+        return True
+
+    def _unsubscribe(
+        self, connection: Connection, intent: Intent, headers: Mapping[str, str]
+    ) -> tuple[str, Future[None]]:
+        done: Future[None] = Future()
+        connection.resume()  # what still comes is not kept
+        receipt = f"end-{next(self._receipts)}"
+        self._ended[receipt] = done
+        if headers and connection.dialect.durable_end_after:
+            connection.unsubscribe(intent.id, {}, f"{receipt}-first")
+        connection.unsubscribe(intent.id, headers, receipt)
+        return receipt, done
+
+    def _give_back(self, connection: Connection, count: int) -> None:
+        """Let the broker have messages back that some give to nobody else while the connection lives."""
+        if not connection.dialect.gives_back_on_unsubscribe and connection is self._line.connection:
+            self._line.renew(f"given up, so that {count} unsettled messages of an ended subscription go back")
+
+    def _crossed(self, subscription: str, connection: Connection) -> None:
+        """Something of a subscription that is not here (any more) crossed our UNSUBSCRIBE on the way."""
+        if self._over.get(subscription, True):
+            self._counters.handed_back += 1
+            self._give_back(connection, 1)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the broker has confirmed every subscription or said no to it."""
+        # Without the lock: who asks holds another one, which those who hold this one may want.
+        return all(one.active or one.problem is not None for one in list(self._subscriptions.values()))
+
+    @property
+    def feeds(self) -> list[Feed]:
+        """The connections of subscriptions that have their own."""
+        return list(self._feeds.values())
+
+    def _needs_feed(self, compiled: Compiled) -> bool:
+        """Return whether a subscription needs a connection of its own: nothing but not reading bounds what comes."""
+        return not self._alone and (self._prefetch_broken or not compiled.prefetched)
+
+    def client_id(self) -> str:
+        """The client id for the next CONNECT; may be empty."""
+        names = self._durable_names()
+        if self._own_client_id:
+            # A subscription's own connection says it only where that needs it: some brokers take one of each name.
+            return self._own_client_id if names or not self._alone else ""
+        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
+        return names.pop() if len(names) == 1 else ""
+
+    def _durable_names(self) -> set[str]:
+        with self._lock:
+            return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
+
+    def _check_client_id(self, connection: Connection, intent: Intent) -> bool:
+        """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
+
+        Raises:
+            DialectError: there is none, and none can be chosen.
+        """
+        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
+            return True
+        if self._own_client_id:
+            return True
+        if len(self._durable_names() | {intent.durable}) > 1:
+            raise DialectError(
+                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
+                "set client_id to a name that no other connection uses",
+            )
+        if connection.client_id != intent.durable:
+            self._line.renew("to tell the broker our client id")
+            return False
+        return True
+
+    # -- connections come and go, under the lock -----------------------------------------------------------------
+
+    def begin(self, connection: Connection) -> None:
+        """A new connection: subscribe to everything."""
+        self._unconfirmed.clear()
+        self._accused.clear()
+        self._doubtful_until = 0.0
+        self._over.clear()
+        for subscription in list(self._subscriptions.values()):
+            self._subscribe(connection, subscription)
+
+    def lost(self, *, by_broker: bool) -> bool:
+        """The connection is gone; tell whether that seems to be a subscription's doing."""
+        suspects = {*self._unconfirmed.values(), *self._accused} if by_broker else set()
+        for subscription in suspects:
+            subscription.losses += 1
+        self._unconfirmed.clear()
+        for receipt in list(self._ended):
+            if (ended := self._ended.pop(receipt, None)) is not None:
+                ended.cancel()
+        for feed in self.feeds:
+            feed.cut()
+        self._feeds.clear()
+        for subscription in self._subscriptions.values():
+            subscription.connection_lost()
+        return bool(suspects) and monotonic() < self._doubtful_until
+
+    def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
+        if subscription.losses >= _SUSPECT_AFTER:
+            seconds = _RESUBSCRIBE.pause(subscription.losses)
+            self._refused(
+                subscription,
+                ConnectError(
+                    f"the broker ended {subscription.losses} connections when asked for {subscription.destination}",
+                    "look at the broker's log; the other subscriptions go on",
+                ),
+            )
+            self._try_again(connection, subscription, max(0.5, seconds))
+            return
+        self._subscribe_now(connection, subscription)
+
+    def _begin_feed(self, connection: Connection, subscription: Subscription) -> None:
+        try:
+            self._feeds[subscription.intent.id] = self._line.feed(subscription, connection)
+        except (OSError, RuntimeError) as error:  # no descriptor or thread left
+            self._refused(
+                subscription, BusError(f"{subscription.destination}: {error}", "it is tried again (ulimit -n, -u)")
+            )
+            self._try_again(connection, subscription, 1.0)
+
+    def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
+        try:
+            compiled = compile_subscription(connection.dialect, subscription.intent)
+            if self._needs_feed(compiled):
+                self._begin_feed(connection, subscription)
+                return
+            if not self._check_client_id(connection, subscription.intent):
+                # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.
+                return
+        except DialectError as error:
+            self._refused(subscription, error)
+            return
+        receipt = f"sub-{next(self._receipts)}"
+        subscription.compiled_for(compiled)
+        self._unconfirmed[receipt] = subscription
+        connection.subscribe(compiled, receipt)
+
+    def _refused(self, subscription: Subscription, problem: BusError) -> None:
+        logger.warning("subscription to %s refused: %s", subscription.destination, problem)
+        subscription.refused(problem)
+        self._tell(SubscriptionRefused(destination=subscription.destination, problem=str(problem)))
+        self._line.news()
+
+    def _try_again(self, connection: Connection, subscription: Subscription, seconds: float) -> None:
+        def again() -> None:
+            with self._lock:
+                if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
+                    if self._unconfirmed and subscription.losses >= _SUSPECT_AFTER:
+                        self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
+                    else:
+                        self._subscribe_now(connection, subscription)
+
+        self._line.later(seconds, again)
+
+    # -- what a connection hands on, the supervisor's thread -----------------------------------------------------
+
+    def on_receipt(self, receipt: str, connection: Connection) -> bool:
+        """A receipt; tell whether it was for a subscription."""
+        if receipt in self._unconfirmed:
+            if (doubt := self._doubtful_until - monotonic()) > 0:
+                self._line.later(doubt, lambda: self._confirm(receipt, connection))
+            else:
+                self._confirm(receipt, connection)
+            return True
+        if (ended := self._ended.pop(receipt, None)) is not None:
+            ended.set_result(None)
+            return True
+        return False
+
+    def _confirm(self, receipt: str, connection: Connection) -> None:
+        with self._lock:
+            subscription = self._unconfirmed.pop(receipt, None) if connection.up else None
+            if subscription is None:
+                return
+            self._accused.discard(subscription)
+            subscription.confirmed(connection.epoch)
+        self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
+        self._line.news()
+
+    def on_message(self, frame: Received, connection: Connection) -> None:
+        """A MESSAGE: put it into its subscription's queue."""
+        subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
+        if subscription is None:
+            subscription = self._by_destination(frame)
+        if subscription is None:
+            self._crossed(frame.headers.get("subscription", ""), connection)
+        elif subscription.stopping:
+            # It goes back with the rest when the running handlers are done; giving up the connection now, as some
+            # brokers need, would take their acknowledgements along.
+            subscription.leave_unread()
+        else:
+            self._counters.received += 1
+            subscription.take(frame, connection)
+            if subscription.held(1.0):
+                self._overfull(subscription, connection)
+
+    def _overfull(self, subscription: Subscription, connection: Connection) -> None:
+        """Bound what is in memory: read nothing for a while, on a connection on which nobody waits for an answer."""
+        if self._alone:
+            connection.paused = True
+            subscription.catch_up(connection)  # the workers may have done it all meanwhile
+        elif not self._prefetch_broken:
+            self._prefetch_broken = True
+            self._line.renew(f"the broker sends more for {subscription.destination} than prefetch allows")
+
+    def _by_destination(self, frame: Received) -> Subscription | None:
+        """STOMP 1.0 brokers need not name the subscription."""
+        destination = frame.headers.get("destination")
+        if "subscription" in frame.headers:
+            return None
+        with self._lock:
+            return next((s for s in self._subscriptions.values() if s.destination == destination), None)
+
+    def on_error(self, frame: Received, shown: str, connection: Connection, *, alone: bool) -> bool:
+        """An ERROR; tell whether it was about a subscription.
+
+        Args:
+            alone: nothing but subscriptions waits for an answer, so an ERROR that names nothing is about one of them.
+        """
+        receipt = frame.headers.get("receipt-id", "")
+        if (crossed := crossed_the_end(connection.dialect, frame.body)) is not None:
+            self._crossed(crossed, connection)
+            return True
+        with self._lock:
+            subscription = self._unconfirmed.pop(receipt, None)
+            if not receipt and "subscription" not in frame.headers and self._unconfirmed:
+                if monotonic() >= self._doubtful_until:
+                    self._doubtful_until = monotonic() + _OUTLIVED
+                if len(self._unconfirmed) == 1 and alone:
+                    _, subscription = self._unconfirmed.popitem()
+                    self._accused.add(subscription)
+            if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
+                # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
+                # what we publish there, and confirm what goes nowhere: everything begins anew.
+                self._line.renew(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
+                return True
+        if subscription is not None:
+            self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
+            self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
+            return True
+        if (ended := self._ended.pop(receipt, None)) is not None:
+            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
+            return True
+        return False

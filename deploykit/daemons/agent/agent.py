@@ -1,0 +1,268 @@
+"""The node's daemon: wires bus, outbox, mirrors and releases together, and holds them through TERM and HUP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Self
+
+from deploykit.bus import Bus
+from deploykit.bus.events import Connected, ConnectFailed, Event
+from deploykit.config.crosschecks import warnings
+from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent.deploys import Deploying
+from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.presence import Presence
+from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.statelock import StateLock
+from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.twinfile import remove_twins
+from deploykit.daemons.relay import make_relay, open_outbox
+from deploykit.daemons.service import lifecycle, logs
+from deploykit.daemons.service.throttle import INTERVAL
+from deploykit.errors import DeploykitError, IdStoreError, LockBusy, LoginRefused
+from deploykit.ids import IdStore
+from deploykit.messages import one_line, utc_now
+from deploykit.release import Runner, Site
+from deploykit.settings.node import Settings
+from deploykit.system.ownership import user_name
+from deploykit.trust.keyfiles import TrustReader, load_signing_key
+
+_log = logging.getLogger(__name__)
+
+_STOP_SECONDS = 10.0
+_DAY = 86400.0
+
+
+def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
+    """Run the agent until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
+
+    Args:
+        load: reads the settings.
+        on_ready: called with the node's name once it is connected and subscribed.
+
+    Raises:
+        SettingsError: the first settings are wrong.
+        LoginRefused: no broker takes us by them.
+        LockBusy: another agent is at work on the state directory.
+        DeploykitError: outbox, ids or a key cannot be opened.
+    """
+    settings = load()
+    changed = threading.Event()
+    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    before: Settings | None = None
+    with lifecycle.signals(on_reload=changed.set) as stop:
+        agent = Agent(settings)
+        while True:
+            try:
+                following = _serve(agent, load, stop, changed, on_ready)
+            except (LoginRefused, LockBusy) as error:
+                if before is None:
+                    raise
+                _log.error("settings given up, the old ones are back: %s", error)
+                following, before = Agent(before), None
+            else:
+                before = agent.settings
+            if following is None:
+                return
+            said, agent = agent.settings, following
+            logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
+            lifecycle.say_read_again(said, agent.settings)
+
+
+def _serve(
+    agent: Agent,
+    load: Callable[[], Settings],
+    stop: threading.Event,
+    changed: threading.Event,
+    on_ready: Callable[[str], None],
+) -> Agent | None:
+    """Run one agent until `stop` (None), or until `changed` brought settings that stand (the agent of those)."""
+    said = False
+    with agent:
+        status = _status(agent, connected=said)
+        lifecycle.notify(f"READY=1\nSTATUS={status}")
+        while not stop.wait(0.0 if not said else 0.2):
+            if not said and agent.wait_connected(0.2):
+                said = True
+                on_ready(agent.settings.node)
+            if status != (status := _status(agent, connected=said)):
+                lifecycle.notify(f"STATUS={status}")
+            if changed.is_set():
+                changed.clear()
+                following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
+                if following is not None:
+                    lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+                    return following
+        lifecycle.notify("STOPPING=1")
+    return None
+
+
+def _status(agent: Agent, *, connected: bool) -> str:
+    """Return a line for the service manager: where the agent stands, and what a person should know first."""
+    return one_line("; ".join(("connected" if connected else "waiting for a broker", *agent.problems)))
+
+
+def forget(settings: Settings) -> None:
+    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it.
+
+    Raises:
+        LockBusy: its agent is at work here, and would lose commands.
+    """
+    with ExitStack() as held:
+        if settings.state.is_dir():
+            held.enter_context(StateLock(settings.state))
+        bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
+        bus.wait_connected(settings.broker.connect_timeout)
+        for topic, name in _subscriptions(settings):
+            subscription = bus.subscribe(topic, lambda _: None, durable=name)
+            subscription.wait_active(settings.broker.connect_timeout)
+            subscription.unsubscribe(forget=True)
+
+
+def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Topic and durable name of each: a message that came while the node was down still reaches it."""
+    topics = settings.topics
+    return (
+        (topics.source, f"deploykit-{settings.node}-source"),
+        (topics.deploy, f"deploykit-{settings.node}-deploy"),
+    )
+
+
+class Agent:
+    """One node's agent. Use it as a context manager; it owns threads, no signal handlers.
+
+    Leaving it waits for the deploys that run: a script is never cut off. They are bounded by their own time limits.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._doubts: tuple[str, ...] = ()
+        self._stop = threading.Event()
+        self._recovered = threading.Event()
+        for warning in warnings(settings, user_name(os.geteuid())):
+            _log.warning("settings: %s", warning)
+        key = load_signing_key(settings.signing_key) if settings.signing_key else None
+        outbox = open_outbox(settings.outbox)
+        settings.state.mkdir(parents=True, exist_ok=True)
+        self._lock = StateLock(settings.state)
+        trusted = TrustReader(settings.trust)
+        self._presence = Presence(settings, key, trusted)
+        reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
+        self._mirroring = Mirroring(settings, reporter)
+        self._ids = IdStore(settings.state / "ids.sqlite")
+        self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, trusted)
+        self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
+        self._relay = make_relay(outbox, self._bus, settings.outbox)
+        handlers = ((self._mirroring.handle, mirrors.WORKERS), (self._deploying.handle, 4))
+        self._wanted = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
+        # Daemon threads: what they do may be cut off at any instant, and must not keep a process that was told to end.
+        self._threads = [
+            threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
+            for name, target, args in (
+                ("relay", self._relay.run, (self._stop,)),
+                ("upkeep", self._look_after, ()),
+                ("presence", self._presence.run, (self._stop,)),
+            )
+        ]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as undo:
+            for release in (self._ids.close, self._mirroring.stop, partial(self._bus.stop, 0)):
+                undo.callback(release)
+            undo.enter_context(self._lock)
+            self._start()
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
+        remove_twins(self.settings.state)
+        self._doubts = doubts(self.settings, utc_now())
+        for doubt in self._doubts:
+            _log.error("%s", doubt)
+        self._mirroring.start()
+        self._bus.start()
+        for topic, name, handler, workers in self._wanted:
+            self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
+        self._presence.listen(self._bus)
+        for thread in self._threads:
+            thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._end()
+        finally:
+            self._lock.__exit__(None, None, None)
+
+    def _end(self) -> None:
+        self._stop.set()
+        self._presence.wake()
+        self._recovered.wait()
+        self._deploying.finish()
+        self._mirroring.stop()
+        end = time.monotonic() + _STOP_SECONDS
+        self._bus.stop(_STOP_SECONDS)
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        self._ids.close()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know of this agent: why it obeys nobody, and others that answer under its name."""
+        return (*self._doubts, *self._presence.problems)
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until the broker answered and knows our subscriptions; tell whether it is so.
+
+        Raises:
+            LoginRefused: no broker takes us.
+        """
+        return self._bus.wait_connected(timeout)
+
+    def _look_after(self) -> None:
+        """Finish what a crash cut off; then log what was refused, and forget old ids once a day."""
+        try:
+            self._recover()
+        finally:
+            self._recovered.set()
+        pruned = float("-inf")
+        while not self._stop.is_set():
+            if time.monotonic() - pruned >= _DAY:
+                pruned = time.monotonic()
+                try:
+                    self._ids.prune(utc_now())
+                except IdStoreError as error:
+                    _log.warning("old ids are still kept: %s", error)
+            self._stop.wait(INTERVAL)
+            self._deploying.log_strangers()
+
+    def _recover(self) -> None:
+        """Bring to an end what a crash cut off. A site that cannot be recovered is for a person, not for the others."""
+        for name, site in self.settings.sites.items():
+            if self._stop.is_set():
+                return
+            try:
+                result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
+            except DeploykitError as error:
+                _log.error("site %s: cannot finish what was cut off: %s", name, error)
+            except Exception:  # noqa: BLE001 -- a bug in one site's recovery must not cost the others theirs
+                _log.exception("site %s: cannot finish what was cut off", name)
+            else:
+                if result is not None:
+                    _log.info("site %s: finished what was cut off: %s %s", name, result.outcome, result.detail)
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Connected():
+                # Messages may have been missed while there was no connection.
+                self._mirroring.reconcile_soon()
+                self._presence.on_connected()
+            case ConnectFailed():
+                self._presence.on_refused(self._bus.problem)
+            case _:
+                _log.debug("%s", event)

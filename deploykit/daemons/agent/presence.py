@@ -1,0 +1,244 @@
+"""An agent's presence: it announces itself on its node's own topic, and finds other agents that use the same name.
+
+A machine that was cloned has the same key, node name and state. On RabbitMQ both agents then share the node's queues:
+each command reaches one of them, by turns. ActiveMQ refuses the second one's connection for its client_id. So the
+node's own topic, which only agents of that name hear, is heard without a durable subscription, and an agent that the
+broker refuses for its client_id speaks there over a second connection without one. `twins` has the rules.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+import attrs
+
+from deploykit._version import __version__
+from deploykit.bus import Ack, Bus, Delivery, Verdict
+from deploykit.bus.events import Connected, Event, State
+from deploykit.daemons.agent.twinfile import remove_twins, write_twins
+from deploykit.daemons.agent.twins import Twins
+from deploykit.errors import BusError, ClientIdInUse, DeploykitError, MessageError
+from deploykit.messages import AgentInstance, DeployReported, NodeDescribed, utc_now
+from deploykit.settings.node import Settings
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.signature import HEADER, SigningKey, sign, verify
+from deploykit.wire import Frame, decode, encode
+
+_log = logging.getLogger(__name__)
+
+#: Seconds between two announcements; and while another agent of our name is there.
+EVERY: Final = 120.0
+EVERY_WITH_TWIN: Final = 30.0
+#: Least seconds between two announcements that instances we do not know make us send.
+_AT_LEAST: Final = 1.0
+
+
+class Presence:
+    """Announces one agent, and knows the others of its name. Use it from any thread.
+
+    Args:
+        settings: node, topics, broker and state directory.
+        key: the node's own; without one nothing is announced, for nobody would believe it.
+        trusted: returns the current allowed signers.
+    """
+
+    def __init__(self, settings: Settings, key: SigningKey | None, trusted: Callable[[], AllowedSigners]) -> None:
+        self._settings = settings
+        self._key = key
+        self._own = AllowedSigners.parse(f"{settings.node} {key.public_openssh}") if key else AllowedSigners()
+        self._trusted = trusted
+        self._topic = settings.topics.of_node(settings.node)
+        self._instance = secrets.token_hex(8)  # never stored: what is stored is cloned
+        self._twins = Twins(self._instance)
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._soon = False
+        self._refused = ""
+        self._bus: Bus | None = None
+        self._aside: Bus | None = None
+
+    @property
+    def me(self) -> AgentInstance:
+        """This agent, as others shall see it."""
+        bus = self._speaking()
+        connection = bus.connection if bus is not None else None
+        address = connection.local_address if connection is not None else ""
+        host = " ".join(filter(None, (socket.gethostname(), address, f"pid {os.getpid()}")))
+        return AgentInstance(instance=self._instance, host=host)
+
+    @property
+    def twins(self) -> tuple[AgentInstance, ...]:
+        """The other agents of this name."""
+        with self._lock:
+            return tuple(twin.agent for twin in self._twins.known)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What a person must know: other agents of this name, and a connection that holds our client_id."""
+        found = [f"another agent answers under the name {self._settings.node}: {twin}" for twin in self.twins]
+        return tuple(found) or ((self._refused,) if self._refused else ())
+
+    def stamp(self, report: DeployReported) -> DeployReported:
+        """Return the report with this agent's instance, and the others of its name."""
+        me = self.me
+        return attrs.evolve(report, instance=me.instance, host=me.host, twins=self.twins)
+
+    def listen(self, bus: Bus) -> None:
+        """Hear the node's own topic over the agent's bus."""
+        self._bus = bus
+        self._subscribe(bus)
+
+    def on_connected(self) -> None:
+        """Announce ourselves: the bus has a new connection."""
+        self._refused = ""
+        self._announce_soon()
+
+    def on_refused(self, problem: BusError | None) -> None:
+        """Say whose connection may be in the way, when the broker refused ours for its client_id."""
+        if not isinstance(problem, ClientIdInUse) or self._refused:
+            return
+        self._refused = (
+            f"not connected: the broker has another connection of node {self._settings.node}: of a second agent with "
+            f"this name (a cloned machine?), or of this one before a crash: {problem.problem}"
+        )
+        _log.warning("%s", self._refused)
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Announce this agent now and then, until `stop` is set and `wake` was called."""
+        last, pause = float("-inf"), 0.0
+        while self._key is not None and not stop.is_set():
+            self._keep_aside()
+            if time.monotonic() >= last + (_AT_LEAST if self._soon else pause):
+                self._soon = False
+                last = time.monotonic()
+                # Without a connection nothing is announced; a new one wakes us.
+                pause = self._pause() if self._announce() else float("inf")
+            pause = min(pause, EVERY_WITH_TWIN) if self.twins else pause
+            at = last + (_AT_LEAST if self._soon else pause)
+            self._wake.wait(min(EVERY, max(0.0, at - time.monotonic())))
+            self._wake.clear()
+        self._end_aside()
+        remove_twins(self._settings.state)
+
+    def _pause(self) -> float:
+        every = EVERY_WITH_TWIN if self.twins else EVERY
+        return every * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret: many agents shall not speak at once
+
+    def wake(self) -> None:
+        """Have `run` look at `stop`."""
+        self._wake.set()
+
+    # -- speaking ------------------------------------------------------------------------------------------------------
+
+    def _speaking(self) -> Bus | None:
+        """Return the bus that is connected: the agent's, or else the one without client_id."""
+        return next((bus for bus in (self._bus, self._aside) if bus is not None and bus.state is State.CONNECTED), None)
+
+    def _announce_soon(self) -> None:
+        self._soon = True
+        self._wake.set()
+
+    def _announce(self) -> bool:
+        """Announce ourselves; return whether there was a connection to do it over."""
+        message = self._described(None)
+        with self._lock:
+            if self._speaking() is None:
+                return False
+            gone = self._twins.announced(message.id)
+        for twin in gone:
+            _log.warning("the other agent of node %s is gone: %s", self._settings.node, twin.agent)
+        if gone:
+            self._write()
+        self._send(message)
+        return True
+
+    def _described(self, request: str | None) -> NodeDescribed:
+        me, node = self.me, self._settings.node
+        return NodeDescribed(
+            source=f"agent/{node}", node=node, request=request, instance=me.instance, host=me.host, version=__version__
+        )
+
+    def _send(self, message: NodeDescribed) -> None:
+        bus = self._speaking()
+        if bus is None or self._key is None:
+            return
+        with contextlib.suppress(BusError):  # the next one comes soon
+            bus.publish_soon(self._topic, sign(encode(message), self._key), timeout=10, persistent=False)
+
+    # -- hearing -------------------------------------------------------------------------------------------------------
+
+    def _subscribe(self, bus: Bus) -> None:
+        if self._key is not None:
+            bus.subscribe(self._topic, self._hear, prefetch=16, on_failure="drop")
+
+    def _hear(self, delivery: Delivery) -> Verdict:
+        frame = Frame(delivery.headers, delivery.body)
+        if HEADER not in frame.headers or not self._is_ours(frame):
+            return Ack()
+        try:
+            message = decode(delivery.headers, delivery.body, delivery.destination)
+        except MessageError:
+            return Ack()
+        if isinstance(message, NodeDescribed) and message.node == self._settings.node:
+            self._judge(message)
+        return Ack()
+
+    def _is_ours(self, frame: Frame) -> bool:
+        """Return whether our own key signed it, or another one that may sign as this node."""
+        now = utc_now()
+        try:
+            verify(frame, self._own, now)
+        except MessageError:
+            try:
+                return verify(frame, self._trusted(), now).is_principal(self._settings.node)
+            except (DeploykitError, OSError):
+                return False
+        return True
+
+    def _judge(self, message: NodeDescribed) -> None:
+        with self._lock:
+            heard = self._twins.heard(message, time.monotonic(), utc_now())
+        if heard in ("answer", "stranger"):
+            self._send(self._described(message.id))
+        if heard == "stranger":
+            self._announce_soon()
+        if heard in ("twin", "again"):
+            self._write()
+        if heard == "twin":
+            for problem in self.problems:
+                _log.error("%s; this one is %s. Stop one, or give it a name and a key of its own", problem, self.me)
+
+    def _write(self) -> None:
+        """Write down the twins, for `deploykit status`."""
+        with self._lock:
+            write_twins(self._settings.state, self._twins.known)
+
+    # -- a second connection, without client_id ------------------------------------------------------------------------
+
+    def _keep_aside(self) -> None:
+        if not self._refused:
+            self._end_aside()
+        elif self._aside is None:
+            settings = attrs.evolve(self._settings.broker, client_id="", keepalive=())
+            self._aside = Bus(settings, on_event=self._on_event_aside)
+            self._aside.start()
+            self._subscribe(self._aside)
+
+    def _end_aside(self) -> None:
+        aside, self._aside = self._aside, None
+        if aside is not None:
+            aside.stop(1.0)
+
+    def _on_event_aside(self, event: Event) -> None:
+        if isinstance(event, Connected):
+            self._announce_soon()

@@ -1,0 +1,74 @@
+"""What a node says: into its outbox first, so that a broker that is away loses nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from deploykit.errors import MessageError
+from deploykit.messages import DeployReported, Message, NodeDescribed, new_id
+from deploykit.messages.topics import TopicMap, topic_of
+from deploykit.outbox import Outbox, Outgoing
+from deploykit.trust.signature import SigningKey, sign
+from deploykit.wire import CONTENT_TYPE, Frame, decode, encode_fitted
+from deploykit.wire.codec import ID_HEADER
+
+_log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Encodes a node's messages, signs those its key must vouch for, and queues them in one durable step.
+
+    Args:
+        outbox: where they wait for the relay.
+        topics: where each kind goes.
+        key: the node's own key; without one, replies go out unsigned and their readers will not trust them.
+        stamp: puts into a deploy's report which agent made it.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        topics: TopicMap,
+        key: SigningKey | None,
+        *,
+        stamp: Callable[[DeployReported], DeployReported] = lambda report: report,
+    ) -> None:
+        self._outbox = outbox
+        self._topics = topics
+        self._key = key
+        self._stamp = stamp
+
+    def say(self, *messages: Message) -> tuple[Frame, ...]:
+        """Queue `messages`, all or none, and return their frames. What is too long for a message is cut.
+
+        Raises:
+            OutboxError: the spool cannot take them; nothing was queued.
+            MessageError: one of them holds what no reader would accept; nothing was queued.
+        """
+        messages = tuple(self._stamp(each) if isinstance(each, DeployReported) else each for each in messages)
+        outgoing = [self._outgoing(message) for message in messages]
+        self._outbox.put_many(outgoing)
+        for message in messages:
+            _log.info("%s", message.summary)
+        return tuple(each.frame for each in outgoing)
+
+    def say_again(self, body: bytes) -> None:
+        """Queue a message said before, from its body: the same id and bytes, signed anew.
+
+        It travels under a transport id of its own, or a bus that has seen the first would take it for a copy.
+        """
+        message = decode({"content-type": CONTENT_TYPE}, body)
+        if message is None:
+            raise MessageError("a stored reply is empty")
+        headers = {**encode_fitted(message).headers, ID_HEADER: f"{message.id}/{new_id()}"}
+        # Signed as it is stored: this version might write the same message in other bytes.
+        self._outbox.put_many([self._signed(message, Frame(headers, body))])
+
+    def _outgoing(self, message: Message) -> Outgoing:
+        return self._signed(message, encode_fitted(message))
+
+    def _signed(self, message: Message, frame: Frame) -> Outgoing:
+        if isinstance(message, DeployReported | NodeDescribed) and self._key is not None:
+            frame = sign(frame, self._key)
+        return Outgoing(topic_of(message, self._topics), frame)

@@ -1,0 +1,55 @@
+"""Why an agent could obey nobody, or would not be believed: found before anybody waits for a deploy in vain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+
+from deploykit.errors import DeploykitError
+from deploykit.messages import DeployRequested
+from deploykit.names import SiteName
+from deploykit.settings.node import Settings
+from deploykit.settings.trust import TrustSettings
+from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.keyfiles import load_trusted
+from deploykit.trust.policy import type_names
+from deploykit.trust.sshsig import NAMESPACE
+
+
+def doubts(settings: Settings, now: datetime) -> tuple[str, ...]:
+    """List what stands between this node's sites and any command for them; empty for a node without sites.
+
+    Each is one line that says what to do.
+    """
+    if not settings.sites:
+        return ()
+    found = []
+    if settings.signing_key is None:
+        found.append("no signing_key is set: nobody can believe this node's reports (see `deploykit keys generate`)")
+    if settings.trust.allowed_signers is None:
+        return (*found, "no trust.allowed_signers is set: no command is obeyed (see `deploykit keys trust`)")
+    try:
+        signers = load_trusted(settings.trust)
+    except DeploykitError as error:
+        return (*found, f"no command is obeyed: {error}")
+    return (*found, *unreachable(settings.trust, signers, tuple(settings.sites), now))
+
+
+def unreachable(
+    trust: TrustSettings, signers: AllowedSigners, sites: tuple[SiteName, ...], now: datetime
+) -> Iterator[str]:
+    """Yield a line for each group of sites that no grant and key together let anybody deploy. Pure."""
+    names = type_names(DeployRequested)
+    grants = [grant for grant in trust.grants if any(name in grant.types for name in names)]
+    if not grants:
+        yield "no grant is for deploy.requested: no command is obeyed (add one to [[trust.grants]])"
+        return
+    lines = [line for line in signers.signers if line.key not in signers.revoked and not line.objection(NAMESPACE, now)]
+    useful = [grant for grant in grants if any(matches(line.principals, grant.principal) for line in lines)]
+    if not useful:
+        who = ", ".join(sorted({grant.principal for grant in grants}))
+        yield f"no key in allowed_signers may sign as {who}: no command is obeyed (see `deploykit keys trust`)"
+        return
+    lost = [site for site in sites if not any(matches(grant.sites, site) for grant in useful)]
+    if lost:
+        yield f"nobody who has a key may deploy {', '.join(lost)}: correct `sites` in [[trust.grants]]"

@@ -1,0 +1,59 @@
+"""What an agent knows of others of its name, in its state directory: `deploykit status` reads it and asks no broker."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from deploykit.daemons.agent.twins import Twin
+from deploykit.messages import AgentInstance, one_line
+from deploykit.system.durable import write_durably
+
+_log = logging.getLogger(__name__)
+
+_NAME: Final = "twins.json"
+_FORMAT: Final = 1
+#: A living agent renews it more often: what is older was left by one that was killed.
+_STALE: Final = timedelta(minutes=5)
+
+
+def write_twins(state: Path, twins: Sequence[Twin]) -> None:
+    """Write the twins down, or remove the file where there are none."""
+    if not twins:
+        remove_twins(state)
+        return
+    entries = [{"instance": t.agent.instance, "host": t.agent.host, "seen": t.seen.isoformat()} for t in twins]
+    try:
+        write_durably(state / _NAME, json.dumps({"format": _FORMAT, "twins": entries}).encode() + b"\n", durable=False)
+    except OSError as error:
+        _log.debug("cannot note the other agents of this name: %s", error)
+
+
+def remove_twins(state: Path) -> None:
+    """Forget them."""
+    try:
+        (state / _NAME).unlink(missing_ok=True)
+    except OSError as error:
+        _log.debug("cannot remove the note of other agents: %s", error)
+
+
+def read_twins(state: Path, now: datetime) -> tuple[Twin, ...]:
+    """Return the twins that the agent of this state directory heard lately; none where nothing can be read."""
+    try:
+        data = json.loads((state / _NAME).read_bytes())
+        if data["format"] != _FORMAT:
+            return ()
+        found = tuple(
+            Twin(
+                agent=AgentInstance(instance=one_line(str(e["instance"]), 64), host=one_line(str(e["host"]), 200)),
+                seen=datetime.fromisoformat(e["seen"]),
+            )
+            for e in data["twins"]
+        )
+        return tuple(twin for twin in found if now - twin.seen < _STALE)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()

@@ -1,0 +1,79 @@
+"""How daemons log: one event, one line, to standard error. Console lines for people, JSON lines for machines.
+
+Rules: control characters are made visible (a log line can never be forged), a traceback stays inside its line, and
+whatever is registered as a secret is blotted out, should it ever get into a text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TextIO
+
+from deploykit.settings.log import LogSettings
+
+
+def escape(text: str) -> str:
+    """Make control and other unprintable characters visible, so that one event stays one line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+class _BlottingHandler(logging.StreamHandler[TextIO]):
+    """Blots registered secrets out of the finished line, its traceback included."""
+
+    def __init__(self, stream: TextIO, secrets: Iterable[str]) -> None:
+        super().__init__(stream)
+        forms = {form for s in secrets if len(s) >= 4 for form in (s, escape(s), json.dumps(s)[1:-1])}
+        self._secrets = sorted(forms, key=len, reverse=True)
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        for secret in self._secrets:
+            line = line.replace(secret, "******")
+        return line
+
+
+class ConsoleFormatter(logging.Formatter):
+    """`2026-01-31T12:00:00Z info bus.client: connected …`"""
+
+    def format(self, record: logging.LogRecord) -> str:
+        name = record.name.removeprefix("deploykit.")
+        line = f"{_when(record)} {record.levelname.lower()} {name}: {escape(record.getMessage())}"
+        if record.exc_info:
+            line += " | " + escape(self.formatException(record.exc_info))
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: `time`, `level`, `logger`, `message`, and `exception` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": _when(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=True)
+
+
+def _when(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+    """Send deploykit's logs to standard error (or `stream`). For daemons only: a library stays silent.
+
+    Calling it again replaces what an earlier call set up.
+    """
+    handler = _BlottingHandler(stream or sys.stderr, secrets)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else ConsoleFormatter())
+    logger = logging.getLogger("deploykit")
+    logger.handlers[:] = [handler]
+    logger.setLevel(settings.level.upper())
+    logger.propagate = False

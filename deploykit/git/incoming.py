@@ -1,0 +1,244 @@
+"""Take a pack in: into quarantine as it comes, completed and indexed there, installed only when it holds together.
+
+Rules: what is in quarantine is invisible to every reader; pack and index are fsynced before their names appear; the
+pack's name appears before the index's, which is what readers go by; whatever fails leaves the store as it was.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import zlib
+from array import array
+from binascii import crc32
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from itertools import accumulate, pairwise
+from operator import itemgetter
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from deploykit.errors import MirrorError, PackError
+from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
+from deploykit.git.packformat import Found
+from deploykit.git.packscanner import PackScanner, ScanLimits
+from deploykit.system.durable import sync_directory, write_all
+
+_NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
+_READ: Final = 1 << 20
+_SPACE_CHECK: Final = 32 << 20
+#: What an index of version 2 begins with; version 1 has no such beginning.
+INDEX_MAGIC: Final = b"\xfftOc\x00\x00\x00\x02"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TakenPack:
+    """What came: how much, its annotated tags with their targets, and its commits."""
+
+    objects: int = 0
+    received: int = 0
+    tags: Mapping[bytes, bytes] = _NONE
+    commits: Set[bytes] = frozenset()
+
+
+class IncomingPack:
+    """A pack on its way in. Use it as a context manager: leaving it without `install` leaves nothing behind.
+
+    Args:
+        objects: the mirror's `objects` directory.
+        quarantine: a directory on the same file system, ours alone (the mirror's lock is held).
+        hash_kind: the repository's object format.
+        find: reads an object of the store, or None.
+        holds: tells whether the store has an object.
+        limits: what one object may cost.
+        max_bytes: what the whole pack may be.
+        tick: called as bytes and objects come; it may raise.
+        room: called now and then as the file grows; raises when the disk is nearly full.
+    """
+
+    def __init__(
+        self,
+        objects: Path,
+        quarantine: Path,
+        hash_kind: HashKind,
+        *,
+        find: Callable[[bytes], Found | None],
+        holds: Callable[[bytes], bool],
+        limits: ScanLimits,
+        max_bytes: int,
+        tick: Callable[[], None] = lambda: None,
+        room: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._objects = objects
+        self._pack = quarantine / "pack"
+        self._index = quarantine / "idx"
+        self._hash = hash_kind
+        self._find = find
+        self._holds = holds
+        self._max_bytes = max_bytes
+        self._tick = tick
+        self._room = room
+        self._next_room = _SPACE_CHECK
+        self.received = 0
+        self._fd = os.open(self._pack, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444)
+        self.scanner = PackScanner(hash_kind, self._fd, external=find, limits=limits, tick=tick)
+
+    def __enter__(self) -> IncomingPack:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+        for path in (self._pack, self._index):
+            path.unlink(missing_ok=True)
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the pack."""
+        self.received += len(data)
+        if self.received > self._max_bytes:
+            raise PackError(f"the pack is larger than {self._max_bytes} bytes", "raise max_pack_bytes, if it is right")
+        if self.received >= self._next_room:
+            self._next_room = self.received + _SPACE_CHECK
+            self._room()
+        write_all(self._fd, data)
+        self.scanner.feed(data)
+
+    def finish(self, wants: Iterable[bytes]) -> TakenPack:
+        """Resolve, check that nothing is missing, complete, index, and move the pack into the store.
+
+        Raises:
+            PackError: the pack is damaged, incomplete, or points to what is neither in it nor held.
+        """
+        scanner = self.scanner
+        scanner.finish()
+        self._check_links(wants)
+        if scanner.total == 0:
+            return TakenPack(received=self.received)
+        checksum = self._complete()
+        commits = scanner.known.pop(COMMIT)
+        scanner.known.clear()
+        self._write_index(checksum)
+        self._install(checksum.hex())
+        return TakenPack(objects=scanner.total, received=self.received, tags=scanner.tags, commits=commits)
+
+    def _check_links(self, wants: Iterable[bytes]) -> None:
+        """Every id the pack needs is in it, or held already: then what is wanted is whole, down to the last blob.
+
+        The store never holds an object without all that it points to (each pack was checked like this on its way in),
+        so "held" needs no further walk.
+        """
+        scanner = self.scanner
+        for kind in (COMMIT, TREE, BLOB, TAG):
+            for oid in scanner.missing[kind]:
+                if not self._holds(oid):
+                    what = KIND_NAMES[kind].decode()
+                    raise PackError(f"the origin did not send {what} {oid.hex()}", "git fsck the origin")
+        for oid in wants:
+            if not any(oid in known for known in scanner.known.values()) and not self._holds(oid):
+                raise PackError(f"the origin did not send the object {oid.hex()} that it lists", "git fsck the origin")
+
+    def _complete(self) -> bytes:
+        """Append the bases that a thin pack leaves out. Return the pack's checksum."""
+        scanner, fd = self.scanner, self._fd
+        bases = sorted(oid for oid in scanner.external_bases if not any(oid in k for k in scanner.known.values()))
+        if not bases:
+            return scanner.checksum
+        end = os.fstat(fd).st_size - self._hash.size
+        os.ftruncate(fd, end)
+        os.lseek(fd, end, os.SEEK_SET)
+        for oid in bases:
+            found = self._find(oid)
+            if found is None:
+                raise MirrorError(f"object {oid.hex()} left the store while a pack was taken in", "fetch again")
+            entry = _object_head(found[0], len(found[1])) + zlib.compress(found[1], 1)
+            scanner.offsets.append(end)
+            scanner.crcs.append(crc32(entry))
+            scanner.ids.append(oid)
+            write_all(fd, entry)
+            end += len(entry)
+            self._tick()
+        os.pwrite(fd, len(scanner.ids).to_bytes(4, "big"), 8)
+        total = self._hash.new(b"")
+        os.lseek(fd, 0, os.SEEK_SET)
+        while data := os.read(fd, _READ):
+            total.update(data)
+        write_all(fd, total.digest())
+        return total.digest()
+
+    def _write_index(self, checksum: bytes) -> None:
+        scanner = self.scanner
+        fd = os.open(self._index, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o444)
+        try:
+            total = self._hash.new(b"")
+            for piece in index_v2(scanner.ids, scanner.crcs, scanner.offsets, checksum):
+                total.update(piece)
+                write_all(fd, piece)
+            write_all(fd, total.digest())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _install(self, name: str) -> None:
+        os.fsync(self._fd)
+        packs = self._objects / "pack"
+        self._pack.rename(packs / f"pack-{name}.pack")
+        self._index.rename(packs / f"pack-{name}.idx")
+        sync_directory(packs)
+
+
+def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
+    """A version 2 pack index, but for its own checksum at the end.
+
+    Raises:
+        PackError: an object is in the pack twice.
+    """
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    names = b"".join(map(ids.__getitem__, order))
+    if any(ids[a] == ids[b] for a, b in pairwise(order)):
+        raise PackError("the origin sent an object twice in one pack")
+    yield INDEX_MAGIC
+    yield _fan_out(ids)
+    yield names
+    yield _big_endian(array("I", map(crcs.__getitem__, order)))
+    large = array("Q")
+    small = array("I")
+    for at in map(offsets.__getitem__, order):
+        if at < 1 << 31:
+            small.append(at)
+        else:
+            small.append(1 << 31 | len(large))
+            large.append(at)
+    yield _big_endian(small)
+    yield _big_endian(large)
+    yield checksum
+
+
+def index_v1(ids: list[bytes], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
+    """A version 1 pack index, as old gits wrote it, but for its own checksum at the end."""
+    yield _fan_out(ids)
+    for at in sorted(range(len(ids)), key=ids.__getitem__):
+        yield (offsets[at] & 0xFFFFFFFF).to_bytes(4, "big") + ids[at]
+    yield checksum
+
+
+def _fan_out(ids: list[bytes]) -> bytes:
+    counts = Counter(map(itemgetter(0), ids))
+    return _big_endian(array("I", accumulate(counts[n] for n in range(256))))
+
+
+def _big_endian(values: array[int]) -> bytes:
+    if sys.byteorder == "little":
+        values.byteswap()
+    return values.tobytes()
+
+
+def _object_head(kind: int, size: int) -> bytes:
+    head = bytearray()
+    byte, size = kind << 4 | size & 15, size >> 4
+    while size:
+        head.append(byte | 128)
+        byte, size = size & 127, size >> 7
+    head.append(byte)
+    return bytes(head)

@@ -1,0 +1,320 @@
+"""Read trees and blobs out of a git object store: by the size they would have, before they have it.
+
+Rules kept here:
+
+* Nothing is expanded before its size is known and allowed. A delta of a few bytes can describe gigabytes, and so can
+  each base it stands on; the whole chain is measured first.
+* What is returned hashes to the id that was asked for. A damaged pack ends in an error that names the object, never
+  in a wrong file.
+* A large blob that is stored whole is handed out in pieces; memory stays flat.
+
+Packs are read by `packs`, because that costs a third of the general path. Objects that are not in a pack (loose ones,
+stores in memory) go the general way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from binascii import unhexlify
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatException, NotGitRepository
+from dulwich.pack import PackFileDisappeared, apply_delta
+
+from deploykit.errors import TreeDamaged, TreeError
+from deploykit.git.packreader import PIECE, SMALL, PackFile, result_size
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+    from dulwich.objects import ObjectID
+
+COMMIT: Final = 1
+TREE: Final = 2
+BLOB: Final = 3
+TAG: Final = 4
+_OFS_DELTA: Final = 6
+_REF_DELTA: Final = 7
+_KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
+
+#: Deltas on deltas: git itself writes at most 4,095, and 50 by default.
+_MAX_CHAIN: Final = 4096
+#: Bytes of whole delta bases kept for the next object that stands on them.
+_BASE_CACHE: Final = 16 * 1024 * 1024
+#: So many look-ups between two times that the maps of the packs give back what they hold of memory.
+_BREATH: Final = 1024
+#: Bytes of small deltas of one chain that are kept from their measuring to their use.
+_KEPT_DELTAS: Final = 1024 * 1024
+
+
+#: What dulwich and zlib raise on bytes that are not what they were.
+_DAMAGE: Final = (
+    *(zlib.error, ValueError, IndexError, AssertionError),
+    *(NotGitRepository, FileFormatException, ChecksumMismatch, ApplyDeltaError),
+)
+
+
+class _Refused(Exception):
+    """Internal: an object is larger than allowed."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class ObjectReader:
+    """Reads objects from one store. Not for two threads at once: make one reader per thread.
+
+    Args:
+        store: a dulwich object store.
+        max_bytes: no object larger than this is expanded, nor any delta base on the way to it.
+    """
+
+    def __init__(self, store: BaseObjectStore, *, max_bytes: int) -> None:
+        self.store = store
+        self._max = max_bytes
+        self._packs: list[PackFile] | None = None
+        self._bases: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+        self._bases_size = 0
+        self._found = 0
+        self.oid_length: int = store.object_format.oid_length
+        # Copied for each object: a new one looks the algorithm up, which costs more than to hash a page.
+        self._empty = (hashlib.sha1 if self.oid_length == 20 else hashlib.sha256)(usedforsecurity=False)
+
+    def __enter__(self) -> ObjectReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give back the maps of the packs."""
+        packs, self._packs = self._packs or [], None
+        self._bases.clear()
+        self._bases_size = 0
+        for pack in packs:
+            pack.close()
+
+    def read(self, oid: bytes, kind: int) -> bytes:
+        """Return the content of object `oid` (hex).
+
+        Raises:
+            TreeError: missing, damaged, of another kind, or larger than allowed.
+        """
+        try:
+            raw = unhexlify(oid)
+        except ValueError as error:
+            raise _damaged(oid, str(error)) from error
+        return self._checked(oid, raw, kind, self._find(raw))
+
+    def _checked(self, oid: bytes, raw: bytes, kind: int, place: tuple[PackFile, int] | None) -> bytes:
+        found, content = self._guarded(oid, place)
+        if kind != found:
+            want, have = _KINDS[kind].decode(), _KINDS.get(found, b"unknown").decode()
+            raise TreeError(f"object {oid.decode()} is a {have} where a {want} must stand", "check the repository")
+        digest = self._empty.copy()
+        digest.update(b"%s %d\0" % (_KINDS[kind], len(content)))
+        digest.update(content)
+        if digest.digest() != raw:
+            raise _damaged(oid, "its content does not hash to its name")
+        return content
+
+    def blob(self, oid: bytes) -> tuple[bytes | Iterator[bytes], bytes]:
+        """Return a blob whole, or in pieces when it is large and stored so that pieces are possible; and its raw id.
+
+        The pieces are checked while they are handed out: the last step of the iteration raises when they do not
+        hash to `oid`, so nothing may be used before the iterator has ended.
+        """
+        try:
+            raw = unhexlify(oid)
+        except ValueError as error:
+            raise _damaged(oid, str(error)) from error
+        place = self._find(raw)
+        if place is not None:
+            # Most files are stored whole: this way is theirs alone, and what a fresh export of thousands costs.
+            pack, offset = place
+            found, size, pos = pack.header(offset)
+            if found == BLOB and size <= self._max:
+                if size >= 2 * PIECE:
+                    return self._pieces(oid, pack, pos, size), raw
+                try:
+                    content = pack.inflate(pos, size)
+                except zlib.error as error:
+                    raise _damaged(oid, str(error)) from error
+                digest = self._empty.copy()
+                digest.update(b"blob %d\0" % size)
+                digest.update(content)
+                if digest.digest() != raw:
+                    raise _damaged(oid, "its content does not hash to its name")
+                return content, raw
+        return self._checked(oid, raw, BLOB, place), raw
+
+    def _pieces(self, oid: bytes, pack: PackFile, pos: int, size: int) -> Iterator[bytes]:
+        digest = self._empty.copy()
+        digest.update(b"blob %d\0" % size)
+        try:
+            for piece in pack.pieces(pos, size):
+                digest.update(piece)
+                yield piece
+        except zlib.error as error:
+            raise _damaged(oid, str(error)) from error
+        if digest.hexdigest().encode() != oid:
+            raise _damaged(oid, "its content does not hash to its name")
+
+    def _guarded(self, oid: bytes, place: tuple[PackFile, int] | None) -> tuple[int, bytes]:
+        try:
+            if place is not None:
+                return self._from_pack(*place)
+            return self._general(oid)
+        except _Refused as error:
+            raise self._too_large(oid, error.size) from None
+        except KeyError as error:
+            raise TreeDamaged(
+                f"object {oid.decode()} is missing from the object store", "fetch the mirror again, or check it"
+            ) from error
+        except _DAMAGE as error:
+            raise _damaged(oid, str(error)) from error
+
+    def _too_large(self, oid: bytes, size: int) -> TreeError:
+        return TreeError(
+            f"object {oid.decode()} would expand to {size} bytes, or stands on one that does; {self._max} are allowed",
+            "raise max_file_bytes if the repository is to be trusted",
+        )
+
+    # -- packs ---------------------------------------------------------------------------------------------------
+
+    def _open_packs(self) -> list[PackFile]:
+        found: list[PackFile] = []
+        stores: list[BaseObjectStore] = [self.store]
+        seen = 0
+        while stores and seen < 8:  # alternates of alternates; a circle ends here too
+            store = stores.pop(0)
+            seen += 1
+            for pack in store.packs:
+                try:
+                    found.append(PackFile(pack, self.oid_length))
+                except (OSError, ValueError, PackFileDisappeared):
+                    continue  # repacked away under us: what it held is in another pack, or goes the general way
+            stores.extend(getattr(store, "alternates", ()))
+        return found
+
+    def _find(self, raw: bytes) -> tuple[PackFile, int] | None:
+        if self._packs is None:
+            self._packs = self._open_packs()
+        packs = self._packs
+        self._found += 1
+        if self._found % _BREATH == 0:
+            for pack in packs:
+                pack.let_go()
+        for at, pack in enumerate(packs):
+            try:
+                offset = pack.find(raw)
+            except KeyError:
+                continue
+            if at:  # neighbours live together: ask this pack first next time
+                packs.insert(0, packs.pop(at))
+            return pack, offset
+        return None
+
+    def _from_pack(self, pack: PackFile, offset: int) -> tuple[int, bytes]:
+        """Measure the whole delta chain, then build the object from its base up."""
+        # pack, offset, bytes of the delta, position of its stream, and the delta itself where it is small
+        chain: list[tuple[PackFile, int, int, int, bytes | None]] = []
+        held = 0
+        while True:
+            cached = self._bases.get((id(pack), offset))
+            if cached is not None:
+                self._bases.move_to_end((id(pack), offset))
+                kind, content = cached
+                break
+            kind, size, pos = pack.header(offset)
+            if size > self._max:
+                raise _Refused(size)
+            if kind in _KINDS:
+                content = pack.inflate(pos, size)
+                if chain:
+                    self._keep(pack, offset, kind, content)
+                break
+            base, pos = self._base(pack, offset, kind, pos)
+            delta = pack.inflate(pos, size) if size <= SMALL and held < _KEPT_DELTAS else None
+            held += size if delta is not None else 0
+            makes = result_size(delta if delta is not None else pack.delta_head(pos))
+            if makes > self._max:
+                raise _Refused(makes)
+            chain.append((pack, offset, size, pos, delta))
+            if len(chain) > _MAX_CHAIN:
+                raise ValueError("the delta chain does not end")
+            if not isinstance(base[0], PackFile):
+                kind, content = self._general(base[0])
+                break
+            pack, offset = base[0], base[1]
+        for holder, at, size, pos, delta in reversed(chain):
+            content = b"".join(apply_delta(content, delta if delta is not None else holder.inflate(pos, size)))
+            if at != chain[0][1]:
+                self._keep(holder, at, kind, content)
+        return kind, content
+
+    def _base(self, pack: PackFile, offset: int, kind: int, pos: int) -> tuple[tuple[PackFile | bytes, int], int]:
+        """Find what a delta stands on: a place in a pack, or the name of an object elsewhere."""
+        if kind == _OFS_DELTA:
+            distance, pos = pack.base_offset(pos)
+            if not 0 < distance <= offset:
+                raise ValueError("a delta points outside its pack")
+            return (pack, offset - distance), pos
+        if kind != _REF_DELTA:
+            raise ValueError(f"unknown object kind {kind}")
+        name = bytes(pack.view[pos : pos + self.oid_length])
+        place = self._find(name)
+        return (place if place is not None else (name.hex().encode(), 0)), pos + self.oid_length
+
+    def _keep(self, pack: PackFile, offset: int, kind: int, content: bytes) -> None:
+        if len(content) > _BASE_CACHE // 4:
+            return
+        self._bases[(id(pack), offset)] = (kind, content)
+        self._bases_size += len(content)
+        while self._bases_size > _BASE_CACHE:
+            _, (_, dropped) = self._bases.popitem(last=False)
+            self._bases_size -= len(dropped)
+
+    # -- everything else -------------------------------------------------------------------------------------------
+
+    def _general(self, oid: bytes) -> tuple[int, bytes]:
+        self._measure_loose(oid)
+        name: ObjectID = oid  # type: ignore[assignment]
+        try:
+            return self.store.get_raw(name)
+        except PackFileDisappeared as error:
+            raise KeyError(oid) from error
+
+    def _measure_loose(self, oid: bytes) -> None:
+        """A loose object says its size in its first bytes; look there before anything is expanded."""
+        path = getattr(self.store, "path", None)
+        if path is None:
+            return
+        name = oid.decode()
+        try:
+            fd = os.open(os.path.join(os.fsdecode(path), name[:2], name[2:]), os.O_RDONLY | os.O_CLOEXEC)  # noqa: PTH118
+        except OSError:
+            return
+        try:
+            head = zlib.decompressobj().decompress(os.read(fd, 128), 64)
+        finally:
+            os.close(fd)
+        size = int(head.partition(b"\0")[0].partition(b" ")[2])
+        if size > self._max:
+            raise _Refused(size)
+
+
+def _damaged(oid: bytes, why: str) -> TreeDamaged:
+    return TreeDamaged(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
+
+
+def blob_id(content: bytes, oid_length: int) -> bytes:
+    """Return the raw git id that `content` has as a blob."""
+    new = hashlib.sha1 if oid_length == 20 else hashlib.sha256
+    digest = new(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.digest()

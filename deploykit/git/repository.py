@@ -1,0 +1,100 @@
+"""A plain git repository on disk as the source of trees, where no mirror is at hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import attrs
+from dulwich.errors import NotGitRepository
+from dulwich.objects import Commit
+from dulwich.refs import Ref
+from dulwich.repo import Repo
+
+from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
+from deploykit.git.commitwalk import commit_of
+from deploykit.names import ObjectId, parse_object_id
+
+if TYPE_CHECKING:
+    from dulwich.object_store import BaseObjectStore
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Found:
+    """What a name stands for. `ref` is empty when a bare commit id was asked for."""
+
+    ref: str
+    object_id: ObjectId
+    commit: ObjectId
+    tree: ObjectId
+
+
+class Repository:
+    """Reads trees from a repository, bare or not. Only reads."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._repo = Repo(str(path))
+        except NotGitRepository as error:
+            raise UsageError(f"{path} is not a git repository", "give a mirror, or any clone") from error
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a config that is damaged, or of a future git
+            raise UsageError(f"{path} cannot be read as a git repository: {error}", "see `git fsck` there") from error
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of its files."""
+        self._repo.close()
+
+    @property
+    def store(self) -> BaseObjectStore:
+        """The dulwich object store."""
+        return self._repo.object_store
+
+    def resolve(self, name: str) -> Found:
+        """Look up a full ref name, the name of a tag or branch (tags first), or a commit id.
+
+        Raises:
+            RefNotFound: there is no such thing here.
+        """
+        if any("\ud800" <= c <= "\udfff" for c in name):
+            raise RefNotFound(f"the name {name!a} is not UTF-8", "give the commit's id")
+        for ref in (name, f"refs/tags/{name}", f"refs/heads/{name}"):
+            if ref.startswith("refs/"):
+                oid = self._ref(ref)
+                if oid is not None:
+                    return self._found(ref, oid)
+        try:
+            commit = parse_object_id(name)
+        except InvalidName as error:
+            raise RefNotFound(f"there is no ref {name!a}", "fetch first, or check the name") from error
+        if len(commit) != self._repo.object_store.object_format.hex_length:
+            raise RefNotFound(f"there is no commit {commit}", "ids have another length here")
+        return self._found("", commit.encode())
+
+    def _ref(self, ref: str) -> bytes | None:
+        """What a ref holds. Not what dulwich says it is peeled to: of a tag that moved, that may be the old commit."""
+        try:
+            return self._repo.refs[Ref(ref.encode())]
+        except KeyError:
+            return None
+        except OSError:
+            raise
+        except Exception as error:  # whatever dulwich runs into in a damaged file
+            raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
+
+    def _found(self, ref: str, oid: bytes) -> Found:
+        commit: Commit = commit_of(self._repo.object_store, oid)
+        return Found(
+            ref=ref,
+            object_id=ObjectId(oid.decode()),
+            commit=ObjectId(commit.id.decode()),
+            tree=ObjectId(commit.tree.decode()),
+        )

@@ -1,0 +1,298 @@
+"""Smart HTTP: the same conversation, each request an exchange of its own.
+
+Rules: TLS is verified; a redirect is followed for the first question only, never from https to http, and never takes a
+password along to another host; the hard deadline shuts the socket from a timer, so that no drip of bytes outlives it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import os
+import socket
+import ssl
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from deploykit._version import __version__
+from deploykit.errors import OriginError, SettingsError, UsageError
+from deploykit.git.transport.address import Address, parse_address, shown_url
+from deploykit.git.transport.pktline import PacketReader
+from deploykit.settings.mirror import MirrorSettings
+from deploykit.system import hosts
+from deploykit.system.deadline import Deadline
+
+_CHUNK: Final = 256 << 10
+_SERVICE: Final = "/info/refs?service=git-upload-pack"
+_REDIRECTS: Final = (301, 302, 303, 307, 308)
+_MAX_REDIRECTS: Final = 5
+_AGENT: Final = f"git/2.0 (deploykit {__version__})"
+
+AskHelper = Callable[[Sequence[str], str, float], str]
+
+
+class HttpLink:
+    """http(s)://: one connection kept for the requests of one fetch."""
+
+    stateless = True
+
+    def __init__(
+        self, address: Address, settings: MirrorSettings, deadline: Deadline, *, ask_helper: AskHelper
+    ) -> None:
+        self._base = address
+        self._settings = settings
+        self._deadline = deadline
+        self._ask_helper = ask_helper
+        self._connection: http.client.HTTPConnection | None = None
+        self._response: http.client.HTTPResponse | None = None
+        self._watch: threading.Timer | None = None
+        self._ended = False
+        self._logins: dict[str, str] = {}
+        self.redirected = False
+
+    # -- the conversation --------------------------------------------------------------------------------------------
+
+    def start(self, ahead: bytes) -> PacketReader:
+        """Ask what is there."""
+        for _ in range(_MAX_REDIRECTS):
+            response = self._exchange("GET", self._base.path.rstrip("/") + _SERVICE, None, version=2)
+            if response.status not in _REDIRECTS:
+                break
+            self._follow(response.getheader("Location") or "")
+        else:
+            raise OriginError(f"{self._base.shown} redirects in circles")
+        reader = self._accept(response, "application/x-git-upload-pack-advertisement")
+        first = reader.read()
+        if first is not None and first.startswith(b"# service=git-upload-pack"):
+            for _line in reader.lines():
+                pass
+        else:
+            reader.unread(first)
+        return reader
+
+    def ask(self, body: bytes, *, version: int) -> PacketReader:
+        """Send one request."""
+        response = self._exchange("POST", self._base.path.rstrip("/") + "/git-upload-pack", body, version=version)
+        return self._accept(response, "application/x-git-upload-pack-result")
+
+    def close(self) -> None:
+        """Hang up."""
+        self._ended = True
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._response is not None:
+            self._response.close()
+        if self._connection is not None:
+            self._connection.close()
+
+    # -- one exchange ------------------------------------------------------------------------------------------------
+
+    def _exchange(self, method: str, target: str, body: bytes | None, *, version: int) -> http.client.HTTPResponse:
+        headers = {"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity", "Pragma": "no-cache"}
+        if version == 2:
+            headers["Git-Protocol"] = "version=2"
+        if body is not None:
+            headers["Content-Type"] = "application/x-git-upload-pack-request"
+            headers["Accept"] = "application/x-git-upload-pack-result"
+        login = self._login()
+        if login:
+            headers["Authorization"] = login
+        for attempt in (1, 2):
+            fresh = self._connection is None
+            try:
+                connection = self._connected()
+                self._limit()
+                connection.request(method, target, body=body, headers=headers)
+                self._limit()
+                self._response = connection.getresponse()
+                self._deadline.left()  # a connection that was cut looks like the end of the headers
+            except TimeoutError:
+                raise self._deadline.passed() from None
+            except (OSError, http.client.HTTPException) as exc:
+                self._drop()
+                self._deadline.left()
+                if fresh or attempt == 2 or self._ended:
+                    raise self._broken(exc) from exc
+                continue  # a kept connection that the server has closed meanwhile
+            return self._response
+        raise AssertionError("unreachable")
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._connection is not None:
+            return self._connection
+        base, limit = self._base, min(self._settings.connect_timeout, self._deadline.wait())
+        connection: http.client.HTTPConnection
+        if base.scheme == "https":
+            host, port, tunnel = base.host, base.port, _proxy_for(base.host)
+            if tunnel is not None:
+                host, port = tunnel.hostname or "", tunnel.port
+            context = tls_context_of(self._settings)
+            connection = http.client.HTTPSConnection(host, port, timeout=limit, context=context)
+            if tunnel is not None:
+                connection.set_tunnel(base.host, base.port or 443, _proxy_login(tunnel.username, tunnel.password))
+        else:
+            connection = http.client.HTTPConnection(base.host, base.port, timeout=limit)
+        connection._create_connection = hosts.create_connection  # type: ignore[attr-defined]  # else each address has all
+        self._connection = connection
+        if self._watch is None:
+            self._watch = threading.Timer(self._deadline.left(), self._cut)
+            self._watch.daemon = True
+            self._watch.start()
+        connection.connect()
+        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def _cut(self) -> None:
+        """The deadline came: end the connection under whoever waits on it."""
+        sock = self._connection.sock if self._connection is not None else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    def _limit(self) -> None:
+        if self._connection is not None and self._connection.sock is not None:
+            self._connection.sock.settimeout(self._deadline.wait())
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _accept(self, response: http.client.HTTPResponse, kind: str) -> PacketReader:
+        shown = self._base.shown
+        if response.status in (401, 403, 407):
+            reason = "wants a login, or refuses ours" if response.status != 403 else "forbids this"
+            remedy = "check credentials_file or credential_helper"
+            raise OriginError(f"{shown} {reason} (HTTP {response.status})", remedy)
+        if response.status != 200:
+            raise OriginError(f"{shown} answers HTTP {response.status}", "check the address")
+        told = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+        if told != kind:
+            raise OriginError(f"{shown} is not a smart git server: it sent {told[:60]!a}", "check the address")
+        return PacketReader(self._receive, limit=self._settings.max_listing_bytes)
+
+    def _receive(self) -> bytes:
+        if self._response is None:
+            raise OriginError("not connected to the origin")
+        try:
+            self._limit()
+            data = self._response.read1(_CHUNK)
+        except TimeoutError:
+            raise self._deadline.passed() from None
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            self._deadline.left()
+            raise self._broken(exc) from exc
+        if not data:
+            self._deadline.left()
+        return data
+
+    def _broken(self, exc: Exception) -> OriginError:
+        if isinstance(exc, ssl.SSLCertVerificationError):
+            return OriginError(f"{self._base.shown} has no trusted certificate: {exc.verify_message}", "set ca_file")
+        reason = (exc.strerror if isinstance(exc, OSError) else "") or type(exc).__name__
+        return OriginError(f"the connection to {self._base.shown} failed: {reason}", "try again")
+
+    def _follow(self, location: str) -> None:
+        base = self._base
+        host = f"[{base.host}]" if ":" in base.host else base.host
+        here = f"{base.scheme}://{host}{f':{base.port}' if base.port else ''}{base.path.rstrip('/')}{_SERVICE}"
+        there = urljoin(here, location)
+        if not there.endswith(_SERVICE):
+            raise OriginError(f"{base.shown} redirects to {shown_url(there)}", "use that address, if it is right")
+        try:
+            new = parse_address(there[: -len(_SERVICE)], allow_http=base.scheme == "http")
+        except UsageError as exc:
+            raise OriginError(f"{base.shown} redirects to where we do not go: {exc.problem}") from exc
+        if new.scheme not in ("https", "http"):
+            raise OriginError(f"{base.shown} redirects to another scheme: {new.shown}")
+        self._base = new
+        self.redirected = True
+        self._drop()
+
+    # -- logins ------------------------------------------------------------------------------------------------------
+
+    def _login(self) -> str:
+        """The Authorization header for the host we talk to, or nothing."""
+        base = self._base
+        key = f"{base.scheme}://{base.host}:{base.port}"
+        if key not in self._logins:
+            found = _from_file(base, self._settings) or self._from_helper(base)
+            self._logins[key] = f"Basic {base64.b64encode(found.encode()).decode()}" if found else ""
+        return self._logins[key]
+
+    def _from_helper(self, base: Address) -> str:
+        if not self._settings.credential_helper:
+            return ""
+        host = f"{base.host}:{base.port}" if base.port else base.host
+        question = f"protocol={base.scheme}\nhost={host}\n"
+        question += f"username={base.user}\n\n" if base.user else "\n"
+        answer = self._ask_helper(self._settings.credential_helper, question, min(30.0, self._deadline.left()))
+        told = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+        return f"{told['username']}:{told['password']}" if {"username", "password"} <= told.keys() else ""
+
+
+def read_credentials(path: Path) -> list[str]:
+    """Return the lines of a credentials file.
+
+    Raises:
+        SettingsError: it cannot be read, or others can.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            lines = file.read(1 << 20).decode("utf-8", "replace").splitlines()
+    except OSError as exc:
+        raise SettingsError(f"cannot read credentials_file {path}: {exc.strerror}") from exc
+    if mode & 0o037:
+        raise SettingsError(f"credentials_file {path} has mode {mode:04o}", "chmod 0600 it")
+    return lines
+
+
+def _from_file(base: Address, settings: MirrorSettings) -> str:
+    if settings.credentials_file is None:
+        return ""
+    for line in read_credentials(settings.credentials_file):
+        try:
+            parts = urlsplit(line.strip())
+            same = (parts.scheme, parts.hostname, parts.port) == (base.scheme, base.host.lower(), base.port)
+        except ValueError:
+            continue
+        path_told = parts.path.strip("/")
+        if not same or parts.username is None or (base.user and unquote(parts.username) != base.user):
+            continue
+        if path_told and path_told != base.path.strip("/"):
+            continue
+        return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return ""
+
+
+def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:
+    """Make the TLS context for an origin.
+
+    Raises:
+        SettingsError: `ca_file` cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file) if settings.ca_file else None)
+    except (OSError, ssl.SSLError) as exc:
+        raise SettingsError(f"cannot use ca_file {settings.ca_file}: {exc.strerror}", "PEM certificates") from exc
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+def _proxy_for(host: str) -> SplitResult | None:
+    told = getproxies().get("https")
+    return urlsplit(told) if told and not proxy_bypass(host) else None
+
+
+def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:
+    if user is None:
+        return {}
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    return {"Proxy-Authorization": f"Basic {base64.b64encode(pair.encode()).decode()}"}

@@ -1,0 +1,137 @@
+"""Where messages go: logical topics, the destinations they stand for, and the topic of a message.
+
+Light: it is on the path of a push.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+import attrs
+
+from deploykit.messages.base import Message
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TopicMap:
+    """Where messages go: the logical topics, and a destination for each. `PRESETS` holds the usual maps.
+
+    Args:
+        source: what happened in repositories: refs and revisions.
+        build: builds that were asked for, began or ended.
+        build_success, build_failure: builds that ended so, where they go elsewhere; empty means `build`.
+        package, access, mirror, deploy, report, node: as their names say; `report` is the answers to `deploy`.
+        notice: lines for people.
+        notices: where the lines of one kind of publisher go instead, by the first part of the message's `source`
+            (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`).
+    """
+
+    source: str = "/topic/deploykit.source"
+    build: str = "/topic/deploykit.build"
+    build_success: str = ""
+    build_failure: str = ""
+    package: str = "/topic/deploykit.package"
+    access: str = "/topic/deploykit.access"
+    mirror: str = "/topic/deploykit.mirror"
+    deploy: str = "/topic/deploykit.deploy"
+    report: str = "/topic/deploykit.report"
+    node: str = "/topic/deploykit.node"
+    notice: str = "/topic/deploykit.notice"
+    notices: Mapping[str, str] = _NOTHING
+
+    def of_node(self, node: str) -> str:
+        """Return the topic of one node, where agents of that name hear each other: nobody else listens there."""
+        return f"{self.node}.{node}"
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Every destination, each once: what to subscribe to in order to see everything."""
+        named = [getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "notices"]
+        return tuple(dict.fromkeys(name for name in (*named, *self.notices.values()) if name))
+
+
+#: The usual maps: our own names, and those of the original's fleet. Begun builds were lost there, on a topic without a
+#: name; they go where its older helper sent them.
+PRESETS: Mapping[str, TopicMap] = MappingProxyType(
+    {
+        "deploykit": TopicMap(),
+        "future": TopicMap(
+            source="/topic/future.git.commits",
+            build="/topic/future.jenkins",
+            build_success="/topic/future.jenkins.success",
+            build_failure="/topic/future.jenkins.cake",
+            package="/topic/future.package.updates",
+            access="/topic/future.access.stage",
+            mirror="/topic/future.events.stompgit",
+            deploy="/topic/future.deploy",
+            report="/topic/future.deploy.report",
+            node="/topic/future.node",
+            notice="/topic/future.events.deploykit",
+            notices=MappingProxyType(
+                {
+                    "git": "/topic/future.events.gitolite",
+                    "svn": "/topic/future.events.svnserver",
+                    "webhook": "/topic/future.events.gitlab",
+                    "jenkins": "/topic/future.events.jenkins",
+                    "packages": "/topic/future.events.repository",
+                    "access": "/topic/future.events.stageaccess",
+                    "mirror": "/topic/future.events.stompgit",
+                }
+            ),
+        ),
+    }
+)
+
+
+def with_preset(table: Mapping[str, object]) -> dict[str, object]:
+    """Fill a `[topics]` table from the preset it names (`preset = "future"`); what it says itself wins.
+
+    Raises:
+        ValueError: there is no such preset.
+    """
+    said = dict(table)
+    name = said.pop("preset", "deploykit")
+    if not isinstance(name, str) or name not in PRESETS:
+        raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
+    base = PRESETS[name]
+    return {field.name: getattr(base, field.name) for field in attrs.fields(TopicMap)} | said
+
+
+# By wire type, not by class: a push imports only the classes it uses.
+_LOGICAL: Final[dict[str, str]] = {
+    "deploykit.source.ref-updated.v1": "source",
+    "deploykit.source.revision-committed.v1": "source",
+    "deploykit.build.requested.v1": "build",
+    "deploykit.build.started.v1": "build",
+    "deploykit.build.finished.v1": "build",
+    "deploykit.package.published.v1": "package",
+    "deploykit.access.grant-requested.v1": "access",
+    "deploykit.access.revoke-requested.v1": "access",
+    "deploykit.mirror.updated.v1": "mirror",
+    "deploykit.deploy.requested.v1": "deploy",
+    "deploykit.deploy.reported.v1": "report",
+    "deploykit.node.queried.v1": "node",
+    "deploykit.node.described.v1": "node",
+}
+_BUILD_FINISHED: Final = "deploykit.build.finished.v1"
+_NOTICE: Final = "deploykit.notice.v1"
+
+
+def topic_of(message: Message, topics: TopicMap) -> str:
+    """Return the destination for a message; what has no topic of its own goes where people read.
+
+    >>> from deploykit.messages import Notice
+    >>> topic_of(Notice(text="hello", source="git/host"), PRESETS["future"])
+    '/topic/future.events.gitolite'
+    """
+    if message.TYPE == _BUILD_FINISHED:
+        ended = topics.build_success if getattr(message, "outcome", "") == "success" else topics.build_failure
+        return ended or topics.build
+    if message.TYPE == _NOTICE:
+        return topics.notices.get(message.source.partition("/")[0], topics.notice)
+    name: str = getattr(topics, _LOGICAL.get(message.TYPE, "notice"))
+    return name

@@ -1,0 +1,185 @@
+"""Look at every file, directory, user and program that a setting names, as whoever uses it later will.
+
+Rules: one table has a look for each setting, and the walk over the settings finds them all, so that none is left out (a
+test holds the table against the classes). What is loaded later is loaded here by the same function. A directory that
+is made when it is needed may be missing. Nothing is changed, and no broker and no origin is asked.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from deploykit.bus.certificates import tls_context
+from deploykit.daemons.relay import open_outbox
+from deploykit.errors import DeploykitError, KeyFileError
+from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.settings.bus import BusSettings
+from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
+from deploykit.settings.node import Settings
+from deploykit.settings.outbox import OutboxSettings
+from deploykit.settings.site import NodeSiteSettings, SiteSettings
+from deploykit.settings.trust import TrustSettings
+from deploykit.system.users import AS_OWNER, parse_identity
+from deploykit.trust.keyfiles import load_allowed_signers, load_revoked_keys, load_signing_key
+
+#: Takes a setting's value and the settings it stands in; raises for what is wrong.
+Look: TypeAlias = Callable[[Any, Any], object]
+
+
+class _Wrong(Exception):
+    """What a look of ours found."""
+
+
+def file_mistakes(settings: Settings) -> tuple[str, ...]:
+    """List what is wrong with what the settings name, each with the setting's path."""
+    return tuple(_walk(settings, ""))
+
+
+def _walk(value: object, path: str) -> Iterator[str]:
+    kind = type(value)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _walk(item, f"{path}.{key}")
+    elif isinstance(value, tuple):
+        for at, item in enumerate(value):
+            yield from _walk(item, f"{path}[{at}]")
+    elif attrs.has(kind):
+        for field in attrs.fields(kind):
+            here, item = f"{path}.{field.name}".lstrip("."), getattr(value, field.name)
+            look = LOOKS.get((kind, field.name))
+            if look is None:
+                yield from _walk(item, here)
+            elif item:
+                yield from (f"{here}: {problem}" for problem in _problems(look, item, value))
+
+
+def _problems(look: Look, item: object, settings: object) -> tuple[str, ...]:
+    try:
+        look(item, settings)
+    except KeyFileError as error:
+        return error.problems if len(error.problems) > 1 else (str(error),)
+    except (DeploykitError, _Wrong) as error:
+        return (str(error),)
+    except OSError as error:
+        return (f"{item}: {error.strerror}",)
+    return ()
+
+
+# -- looks -------------------------------------------------------------------------------------------------------------
+
+
+def _text(path: Path) -> str:
+    """Read a file of settings' kind: regular, in UTF-8, and not without a line that says something."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise _Wrong(f"{path} is not a regular file")
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError:
+        raise _Wrong(f"{path} is not text in UTF-8") from None
+    if not any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()):
+        raise _Wrong(f"{path} holds nothing")
+    return text
+
+
+def _directory(path: Path, *, missing: bool = True) -> None:
+    """Look at a directory that is written to; where it may be missing, at what it would be made in."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        if not missing:
+            raise
+        above = next(parent for parent in path.absolute().parents if parent.exists())
+        if not above.is_dir():
+            raise _Wrong(f"{path} cannot be made: {above} is no directory") from None
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        raise _Wrong(f"{path} is no directory")
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise _Wrong(f"{path} is not writable for user {os.geteuid()}")
+
+
+def _spool(path: Path, settings: OutboxSettings) -> None:
+    if path.exists():
+        open_outbox(attrs.evolve(settings, create=False))
+    else:
+        _directory(path, missing=settings.create)
+
+
+def _group(name: str) -> None:
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        raise _Wrong(f"there is no group {name!a}") from None
+
+
+def _ssh_key(path: Path) -> None:
+    _text(path)
+    found = path.stat()
+    if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077:
+        raise _Wrong(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: ssh would not use it (chmod 600 {path})")
+
+
+def _program(command: tuple[str, ...]) -> None:
+    if shutil.which(command[0]) is None:
+        raise _Wrong(f"there is no program {command[0]}")
+
+
+def _scripts(place: str) -> None:
+    if place.startswith("/") and not Path(place).is_dir():
+        raise _Wrong(f"{place} is no directory")
+
+
+def _checkout(target: Path) -> None:
+    _directory(target.parent)
+
+
+def _tls(**without: None) -> Look:
+    """Load the certificates as the bus does, but for the settings that have a look of their own."""
+    return lambda _, settings: tls_context(attrs.evolve(settings, tls_verify=True, **without))
+
+
+def _ignoring_settings(look: Callable[[Any], object]) -> Look:
+    return lambda item, _: look(item)
+
+
+def _user(setting: str) -> Look:
+    return lambda item, _: parse_identity(item, setting)
+
+
+def _run_as(user: str, _: SiteSettings) -> None:
+    if user != AS_OWNER:  # the owner has a look of its own
+        parse_identity(user, "run_as")
+
+
+#: Class and field -> its look. Every field that holds a path has one.
+LOOKS: Final[Mapping[tuple[type, str], Look]] = {
+    (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
+    (BusSettings, "tls_cert"): _tls(tls_ca=None),
+    (BusSettings, "tls_key"): _ignoring_settings(_text),
+    (OutboxSettings, "path"): _spool,
+    (OutboxSettings, "group"): _ignoring_settings(_group),
+    (MirrorSettings, "ssh_key"): _ignoring_settings(_ssh_key),
+    (MirrorSettings, "ssh_known_hosts"): _ignoring_settings(_text),
+    (MirrorSettings, "ca_file"): lambda _, settings: tls_context_of(settings),
+    (MirrorSettings, "credentials_file"): _ignoring_settings(read_credentials),
+    (MirrorSettings, "credential_helper"): _ignoring_settings(_program),
+    (MirrorSettings, "allowed_signers"): _ignoring_settings(_text),
+    (CheckoutSettings, "target"): _ignoring_settings(_checkout),
+    (CheckoutSettings, "owner"): _user("owner"),
+    (SiteSettings, "scripts"): _ignoring_settings(_scripts),
+    (SiteSettings, "owner"): _user("owner"),
+    (SiteSettings, "run_as"): _run_as,
+    (NodeSiteSettings, "path"): _ignoring_settings(_directory),
+    (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
+    (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
+    (Settings, "state"): _ignoring_settings(_directory),
+    (Settings, "signing_key"): _ignoring_settings(load_signing_key),
+}

@@ -1,0 +1,74 @@
+"""One message from a person's hand onto the bus."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+from deploykit.bus import Bus
+from deploykit.daemons.relay import open_outbox
+from deploykit.errors import DialectError, MessageError, UsageError
+from deploykit.messages import Message, Notice, one_line
+from deploykit.messages.destinations import check_destination
+from deploykit.messages.topics import topic_of
+from deploykit.settings.node import Settings
+from deploykit.trust.keyfiles import load_signing_key
+from deploykit.trust.signature import sign
+from deploykit.wire import Frame, decode, encode
+
+
+def frame_of_text(settings: Settings, text: str) -> tuple[Message, Frame]:
+    """Make a notice of a line of text.
+
+    Raises:
+        UsageError: there is no text, or it is none.
+    """
+    if not text.strip():
+        raise UsageError("there is nothing to say", 'e.g. deploykit publish "freeze until Monday"')
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise UsageError("the text is not UTF-8", "type it in a UTF-8 terminal")
+    message = Notice(source=f"operator/{settings.node or socket.gethostname()}", text=text)
+    return message, encode(message)
+
+
+def frame_of_bytes(body: bytes) -> tuple[Message, Frame]:
+    """Check a whole message and keep its bytes as they are: a signature over them stays good.
+
+    Raises:
+        MessageError: it is none.
+    """
+    message = decode({"content-type": "application/cloudevents+json"}, body)
+    if message is None:
+        raise MessageError("that is a keepalive, not a message")
+    return message, Frame(encode(message).headers, body)
+
+
+def send(
+    settings: Settings, message: Message, frame: Frame, *, destination: str | None, now: bool, key: Path | None
+) -> str:
+    """Queue the frame, or send it at once, and return where it goes.
+
+    Raises:
+        UsageError: `destination` is none.
+        OutboxError, BusError: it was not queued, or the broker did not confirm it.
+    """
+    target = destination or topic_of(message, settings.topics)
+    if not _is_destination(target):
+        # A relay would find out much later, and make a dead letter of it.
+        raise UsageError(f"{one_line(target)} is no destination", "e.g. /topic/NAME or /queue/NAME")
+    if key is not None:
+        frame = sign(frame, load_signing_key(key))
+    if now:
+        with Bus(settings.broker) as bus:
+            bus.publish(target, frame, timeout=settings.broker.connect_timeout)
+    else:
+        open_outbox(settings.outbox).put(target, frame)
+    return target
+
+
+def _is_destination(text: str) -> bool:
+    try:
+        check_destination(text)
+    except DialectError:
+        return False
+    return text.startswith("/")

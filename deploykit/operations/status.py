@@ -1,0 +1,94 @@
+"""What a node holds, read from its disk alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypedDict
+
+from deploykit.daemons.agent.mirrors import mirror_path
+from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.twinfile import read_twins
+from deploykit.errors import DeploykitError
+from deploykit.messages import one_line, utc_now
+from deploykit.mirror import Mirror
+from deploykit.names import RepoName, SiteName
+from deploykit.outbox import Outbox
+from deploykit.release import Runner, Site
+from deploykit.settings.node import Settings
+
+Entry = dict[str, object]
+
+
+class Description(TypedDict):
+    """What `describe` returns; every list holds one flat mapping an entry."""
+
+    node: str
+    mirrors: list[Entry]
+    sites: list[Entry]
+    outbox: list[Entry]
+    twins: list[Entry]
+    warnings: list[str]
+
+
+def describe(settings: Settings) -> Description:
+    """Read mirrors, sites and outbox of this node. What cannot be read has a `problem`; the rest is told as it is.
+
+    `twins` are other agents that answer under this node's name, as its agent heard them; `warnings` say why no command
+    for its sites could be obeyed.
+    """
+    now = utc_now()
+    return {
+        "node": settings.node,
+        "mirrors": [_mirror(settings, repo) for repo in settings.repositories],
+        "sites": [_site(settings, name) for name in settings.sites],
+        "outbox": [_outbox(settings)],
+        "twins": [
+            {
+                "instance": twin.agent.instance,
+                "host": twin.agent.host,
+                "seconds_ago": round((now - twin.seen).total_seconds()),
+            }
+            for twin in read_twins(settings.state, now)
+        ],
+        "warnings": list(doubts(settings, now)),
+    }
+
+
+def _mirror(settings: Settings, repo: RepoName) -> Entry:
+    chosen, path = settings.repositories[repo], mirror_path(settings, repo)
+    entry: Entry = {"repo": repo, "refs": 0, "path": str(path)}
+    with _problem_into(entry):
+        if (path / "HEAD").exists():
+            with Mirror.open(path, chosen.url, chosen.mirror) as mirror:
+                entry["refs"] = len(mirror.refs)
+    return entry
+
+
+def _site(settings: Settings, name: SiteName) -> Entry:
+    site = settings.sites[name]
+    entry: Entry = {"site": name, "current": None, "path": str(site.path)}
+    with _problem_into(entry):
+        found = Site(site.path, site.release)
+        current = Runner(found, node=settings.node).current()
+        entry["current"] = current.name if current else None
+        if (linked := found.live_name()) and not found.has(linked):
+            entry["problem"] = one_line(f"current points at {linked}, which is not there: nothing is live")
+    return entry
+
+
+def _outbox(settings: Settings) -> Entry:
+    path = settings.outbox.path
+    entry: Entry = {"waiting": 0, "path": str(path)}
+    with _problem_into(entry):
+        if path.exists():
+            entry["waiting"] = sum(1 for _ in Outbox(path, create=False).pending())
+    return entry
+
+
+@contextmanager
+def _problem_into(entry: Entry) -> Iterator[None]:
+    try:
+        yield
+    except (DeploykitError, OSError) as error:
+        entry["problem"] = one_line(str(error))

@@ -1,0 +1,389 @@
+"""How an operation ends: the steps up to the switch, the switch, what follows it, the way back, and the record.
+
+Shared by an operation that runs through and by `recover`, which enters where a crash cut it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from deploykit.errors import DeploykitError, ReleaseError
+from deploykit.release import build, preflight
+from deploykit.release.health import check_health
+from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.model import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
+from deploykit.release.ondisk import damage, emptied, newest_whole
+from deploykit.release.orphans import end_leftover
+from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
+from deploykit.release.preflight import Ground
+from deploykit.release.scripts import open_checked
+from deploykit.release.site import Site
+from deploykit.release.state import SiteState, save_steps
+from deploykit.release.steps import Listeners, Running, StepFailed, tag_of, timestamp
+from deploykit.system.boottime import moment
+from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
+
+_log = logging.getLogger(__name__)
+
+#: The scripts that run after the switch: all there are where a release on disk is put live.
+AFTER_SWITCH = ("post-deploy", "health-check")
+#: What stands as a step's output when a crash cut it off.
+CUT_OFF = "cut off by a crash"
+
+
+class Completion:
+    """Ends operations of one site; its lock is held."""
+
+    def __init__(self, site: Site, listeners: Listeners, now: Callable[[], datetime]) -> None:
+        self._site = site
+        self._listeners = listeners
+        self._now = now
+        self.journal = Journal(site.journal_file, durable=site.settings.durable)
+
+    # -- up to the switch ------------------------------------------------------------------------------------------
+
+    def before_switch(self, running: Running, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None) -> None:
+        """Run what is left of the steps between export and switch.
+
+        Args:
+            fd: the site's directory, open since before the first write.
+            manifest: of the exported tree, where the caller has it at hand.
+
+        Raises:
+            StepFailed: one of them failed.
+        """
+        site, name, ground = self._site, running.operation.release, running.ground
+        operation, release = running.operation, site.release_path(name)
+        known = manifest if manifest is not None else site.manifest(name)
+
+        def link() -> None:
+            nonlocal known
+            known = build.link_shared(site, name, known, ground)
+
+        def finalize() -> None:
+            tag = tag_of(operation.ref, operation.commit)
+            build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
+            for script in filter(None, map(ground.scripts.get, AFTER_SWITCH)):  # not only when it is too late
+                os.close(open_checked(release / script, ground.trusted, release, owned=ground.owner is not None))
+            build.barrier(site, fd)
+
+        for step in rest:
+            if step in ("pre-deploy", "pre-link"):
+                running.script(step, name, previous=running.entry.previous)
+            elif step == "link-shared":
+                running.step(step, link)
+            elif step == "finalize":
+                running.step(step, finalize)
+
+    # -- the switch and after --------------------------------------------------------------------------------------
+
+    def switch(self, running: Running, *, rollback: bool, detail: str = "") -> DeployResult:
+        """Put the release live and see it through, or go back."""
+        site, name = self._site, running.operation.release
+
+        def activate() -> None:
+            if not site.has(name):
+                raise ReleaseError(f"the directory of {name} is gone", "deploy again; current was not touched")
+            swap_symlink(site.current_link, f"releases/{name}", durable=site.settings.durable)
+
+        try:
+            running.step("activate", activate, durable=True)
+        except StepFailed as failed:
+            if site.live_name() != name:
+                return self.failed(running, failed)
+            return self.go_back(running, failed)
+        return self.after_switch(
+            running, ("post-deploy", "health-check", "health-url"), rollback=rollback, detail=detail
+        )
+
+    def after_switch(
+        self, running: Running, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
+    ) -> DeployResult:
+        """Run what follows the switch."""
+        name, settings = running.operation.release, self._site.settings
+        previous = running.entry.previous
+        try:
+            if "post-deploy" in rest:
+                running.script("post-deploy", name, rollback=rollback, previous=previous)
+            if "health-check" in rest:
+                running.script("health-check", name, rollback=rollback, previous=previous)
+            if "health-url" in rest and settings.health_url:
+                running.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
+            self._check_live(name)
+        except StepFailed as failed:
+            return self._failed_after_switch(running, failed, rollback=rollback)
+        return self.record(running, "success", status="good", detail=detail)
+
+    def _check_live(self, name: str) -> None:
+        """Make sure that `current` leads to the release: only then is it a success.
+
+        Raises:
+            StepFailed: it does not.
+        """
+        if self._site.resolved_name() != name:
+            gone = f"the directory of {name} is gone" if not self._site.has(name) else f"current was turned from {name}"
+            raise StepFailed("activate", ReleaseError(f"{gone} while it was put live", "deploy again"))
+
+    def _failed_after_switch(self, running: Running, failed: StepFailed, *, rollback: bool) -> DeployResult:
+        if rollback and self._site.resolved_name() == running.operation.release:
+            # Going back to what a person fled from would be worse: the older release stays live.
+            detail = f"{failed.error}; {running.operation.release} is live"
+            return self.record(running, "failure", status="good", detail=detail, error=failed.error)
+        return self.go_back(running, failed)
+
+    def go_back(self, running: Running, failed: StepFailed) -> DeployResult:
+        """Take the new release back: the one that was live before is live again."""
+        running.journal.undo(str(failed.error))
+        return self.undo(running, str(failed.error), error=failed.error)
+
+    def undo(self, running: Running, why: str, *, error: DeploykitError | None = None) -> DeployResult:
+        """Switch back, tell the scripts, and record. Can be done again after a crash."""
+        site = self._site
+        name, entry = running.operation.release, running.entry
+        if site.live_name() == name:
+            link = self._way_back(entry)
+            if link:
+                swap_symlink(site.current_link, link, durable=site.settings.durable)
+            else:
+                remove_symlink(site.current_link, durable=site.settings.durable)
+        back, link = site.resolved_name(), read_link(site.current_link) or ""
+        before = site.name_of(entry.link) or entry.link
+        where = f"back to {back or link}" if link else "none is live now"
+        if not before:
+            where = "no release was live before, none is now"
+        elif link != entry.link:
+            where = f"{before}, which was live before, is gone; {where}"
+        detail = f"{why}; {where}"
+        if back:
+            try:
+                ground = ground_on_disk(site, back, ("post-deploy",))
+                there = Running(site, entry, running.journal, ground, self._listeners)
+                there.steps = running.steps
+                there.script("post-deploy", back, rollback=True, previous=name, record_as="post-deploy-rollback")
+            except StepFailed as failed:
+                detail += f"; its own post-deploy failed as well: {failed.error}"
+            except DeploykitError as problem:
+                detail += f"; its post-deploy was not run: {problem}"
+        outcome: Outcome = "failure" if entry.link and not link else "rolled-back"
+        return self.record(running, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
+
+    def _way_back(self, entry: Entry) -> str:
+        """Return what `current` shall say again: as before, else the newest good release before, else nothing."""
+        site = self._site
+        before = site.name_of(entry.link)
+        if before and emptied(site, before):
+            found = newest_whole(site, site.state(), but=entry.operation.release)
+            return f"releases/{found.name}" if found is not None else ""
+        return entry.link if (site.path / entry.link).is_dir() else ""
+
+    def failed(self, running: Running, failed: StepFailed) -> DeployResult:
+        """A step before the switch failed: the live release was not touched."""
+        for name in (running.operation.release, f"{running.operation.release}.recycled"):
+            with contextlib.suppress(OSError):
+                build.remove(self._site.building, name)  # on a full disk, room for the record
+        return self.record(running, "failure", status="failed", detail=str(failed.error), error=failed.error)
+
+    # -- the record ------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        running: Running,
+        outcome: Outcome,
+        *,
+        status: Status,
+        detail: str = "",
+        error: DeploykitError | None = None,
+    ) -> DeployResult:
+        """Write down how it ended, prune, and drop the journal. Only then is anybody told."""
+        site, operation = self._site, running.operation
+        if running.ran_scripts and site.release_path(operation.release).exists():
+            build.settle_release(site, operation.release)
+        done = attrs.evolve(operation, outcome=outcome, detail=detail, finished=timestamp(self._now()))
+        state = site.state()
+        state = self._with_release(state, running.entry, status, detail if outcome != "success" else "")
+        state = state.with_operation(done)
+        live = site.resolved_name()
+        if outcome == "success" and operation.phase == "rollback":
+            state = self._withdraw(state, site.name_of(running.entry.link))
+        state = state.with_departures(live, now := moment(), operation.release)
+        settings = site.settings
+        prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
+        for release in prune.remove:
+            state = state.with_release(attrs.evolve(release, present=False, spare=False))
+        for release in state.releases:
+            spare = any(release.seq == s.seq for s in prune.spares)
+            if release.spare != spare:
+                state = state.with_release(attrs.evolve(release, spare=spare))
+        steps = tuple(running.steps)
+        save_steps(site.history_file(operation.number), done, steps, durable=site.settings.durable)
+        site.save(state)
+        running.journal.finish()
+        self.sweep(state)
+        _log.info("%s of %s: %s%s", operation.phase, operation.release, outcome, f", {detail}" if detail else "")
+        return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
+
+    def _with_release(self, state: SiteState, entry: Entry, status: Status, detail: str) -> SiteState:
+        site, operation = self._site, entry.operation
+        name = operation.release
+        if entry.recycled:
+            spare = state.get(entry.recycled)
+            if spare is not None:
+                state = state.with_release(attrs.evolve(spare, present=False, spare=False))
+        now = timestamp(self._now())
+        known = state.get(name)
+        live = site.live_name() == name
+        present = site.release_path(name).is_dir() and site.manifest_file(name).exists()
+        if known is not None:
+            if status == "failed" and known.status in ("good", "withdrawn") and not live:
+                status = known.status  # a failed attempt to go back there does not make it bad
+            activated = now if live else known.activated
+            return state.with_release(
+                attrs.evolve(known, status=status, present=present, detail=detail, activated=activated)
+            )
+        return state.with_release(
+            Release(
+                seq=entry.seq,
+                name=name,
+                ref=operation.ref,
+                tag=tag_of(operation.ref, operation.commit),
+                commit=operation.commit,
+                tree=entry.tree,
+                status=status,
+                present=present,
+                created=now,
+                activated=now if live else "",
+                requested_by=operation.requested_by,
+                request=operation.request,
+                detail=detail,
+            )
+        )
+
+    @staticmethod
+    def _withdraw(state: SiteState, name: str) -> SiteState:
+        left = state.get(name)
+        if left is None or left.status != "good":
+            return state
+        return state.with_release(attrs.evolve(left, status="withdrawn"))
+
+    def sweep(self, state: SiteState) -> None:
+        """Remove from disk what is no longer kept, and leftovers. What cannot be removed is tried again later."""
+        live = self._site.live_name()
+        gone = {r.name for r in state.releases if not r.present and r.name != live}
+        try:
+            problems = build.sweep(self._site, gone)
+        except OSError as error:
+            problems = [str(error)]
+        for problem in problems:
+            _log.warning("could not remove an old release, it is tried again after the next deploy: %s", problem)
+
+    # -- after a crash ---------------------------------------------------------------------------------------------
+
+    def recover(self) -> DeployResult | None:
+        """Bring what the journal tells of to its end; None where there is no journal.
+
+        Raises:
+            ReleaseError: the journal cannot be read, or a script that was cut off still runs and cannot be ended.
+        """
+        site = self._site
+        entry = read_journal(site.journal_file)
+        if entry is None:
+            if site.journal_file.exists():  # not even its first line is whole: nothing had begun
+                site.journal_file.unlink()
+            return None
+        state = site.state()
+        known = next((o for o in state.operations if o.number == entry.operation.number), None)
+        journal = self.journal
+        if known is not None and known.outcome not in ("", "interrupted"):
+            journal.finish()  # on record; only the journal's removal was cut off
+            self.sweep(site.recorded())
+            return None
+        if entry.trace is not None and entry.cut_off:
+            end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
+        live = site.live_name()
+        plan = plan_recovery(entry, live, site.settings.at_crash)
+        if live == entry.operation.release and (plan.kind == "finish" or not site.has(live)):
+            # Who goes back may have taken the older release with its edits: then only all of it counts.
+            problem = damage(site, live, edits=entry.operation.phase == "rollback", unfinished=True)
+            if problem:
+                plan = RecoveryPlan(kind="undo", why=problem)
+        _log.warning("%s of %s was %s", entry.operation.phase, entry.operation.release, plan.why)
+        journal.resume()
+        if plan.kind in ("discard", "park"):
+            return self._interrupted(entry, journal, state, plan.kind, plan.why)
+        scripts = tuple(s for s in AFTER_SWITCH if s in plan.rest)
+        try:
+            ground = ground_on_disk(site, entry.operation.release, scripts)
+        except DeploykitError as error:
+            _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
+            ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
+            running = Running(site, entry, journal, ground, self._listeners)
+            if scripts:  # left out, they would count as passed
+                rollback = entry.operation.phase == "rollback"
+                return self._failed_after_switch(running, StepFailed(scripts[0], error), rollback=rollback)
+        else:
+            running = Running(site, entry, journal, ground, self._listeners)
+        return self._end(running, plan, live)
+
+    def _end(self, running: Running, plan: RecoveryPlan, live: str) -> DeployResult:
+        """Undo, fail or finish what was cut off, as planned."""
+        entry = running.entry
+        if plan.kind == "undo":
+            return self.undo(running, plan.why)
+        if plan.kind == "fail":
+            status: Status = "good" if live == entry.operation.release else "failed"
+            return self.record(running, "failure", status=status, detail=plan.why, error=ReleaseError(plan.why))
+        rollback = entry.operation.phase == "rollback"
+        if not plan.rest and entry.cut_off in ("post-deploy", "health-check"):
+            running.steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
+            return self.record(running, "failure", status="failed", detail=plan.why, error=ReleaseError(plan.why))
+        if entry.cut_off in ("post-deploy", "health-check") and entry.cut_off not in plan.rest:
+            running.skip(entry.cut_off)
+        elif entry.cut_off == "activate":
+            running.steps.append(StepRecord(name="activate", outcome="done"))
+        return self.after_switch(running, plan.rest, rollback=rollback, detail="finished after a crash")
+
+    def _interrupted(self, entry: Entry, journal: Journal, state: SiteState, kind: str, why: str) -> DeployResult:
+        """Close an operation that did not get as far as the switch; its request may go on with it."""
+        site, operation = self._site, entry.operation
+        name = operation.release
+        steps = list(entry.steps)
+        if entry.cut_off:
+            steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
+        done = attrs.evolve(operation, outcome="interrupted", detail=why, finished=timestamp(self._now()))
+        if entry.builds:
+            if kind == "discard":
+                for path in (site.manifest_file(name), site.settled_file(name)):
+                    path.unlink(missing_ok=True)
+            state = self._with_release(state, entry, "interrupted", why)
+        state = state.with_operation(done)
+        save_steps(site.history_file(operation.number), done, tuple(steps), durable=site.settings.durable)
+        site.save(state)
+        journal.finish()
+        self.sweep(state)
+        return DeployResult(
+            outcome="failure", release=name, steps=tuple(steps), detail=why, error=ReleaseError(why, "deploy again")
+        )
+
+
+def ground_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Ground:
+    """What the settings come to for a release that is on disk, with the scripts of the steps that will run.
+
+    Raises:
+        PreflightRefused: one of them must not be run, or is missing.
+    """
+    settings = site.settings
+    ground = preflight.ground_of(settings)
+    release = site.release_path(name)
+    if not settings.scripts:
+        return ground
+    outside = settings.scripts.startswith("/")
+    directory = Path(settings.scripts) if outside else release / settings.scripts
+    scripts = preflight.scripts_on_disk(directory, settings, below=None if outside else release, steps=steps)
+    return attrs.evolve(ground, scripts=scripts)

@@ -1,0 +1,205 @@
+"""One operation under way: runs steps one after the other, each noted in the journal before it acts."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import attrs
+
+from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
+from deploykit.release.journal import Entry, Journal
+from deploykit.release.model import SCRIPTS, Operation, StepRecord
+from deploykit.release.orphans import MARK, Trace, start_of
+from deploykit.release.preflight import Ground
+from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
+from deploykit.release.site import Site
+from deploykit.system.boottime import boot_id
+
+_log = logging.getLogger(__name__)
+
+#: Called with a step's name when it starts (record None) and when it ended.
+OnStep = Callable[[str, StepRecord | None], None]
+
+
+class StepFailed(Exception):
+    """Internal: a step failed; its record is among the steps."""
+
+    def __init__(self, step: str, error: DeploykitError) -> None:
+        super().__init__(step)
+        self.step = step
+        self.error = error
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Listeners:
+    """Who wants to know while it runs."""
+
+    output: OnOutput | None = None
+    step: OnStep | None = None
+
+    def tell(self, step: str, record: StepRecord | None) -> None:
+        """Tell of a step. A listener that fails must not break a deploy."""
+        if self.step is not None:
+            try:
+                self.step(step, record)
+            except Exception:  # noqa: BLE001
+                _log.warning("the listener to steps failed", exc_info=True)
+
+
+class Running:
+    """The steps of one operation.
+
+    Args:
+        entry: what the journal says so far.
+        journal: begun, or resumed.
+    """
+
+    def __init__(self, site: Site, entry: Entry, journal: Journal, ground: Ground, listeners: Listeners) -> None:
+        self.site = site
+        self.entry = entry
+        self.journal = journal
+        self.ground = ground
+        self._listeners = listeners
+        self.steps: list[StepRecord] = list(entry.steps)
+        self.ran_scripts = any(s.name in SCRIPTS and s.outcome != "skipped" for s in self.steps)
+
+    @property
+    def operation(self) -> Operation:
+        """What is being done."""
+        return self.entry.operation
+
+    def step(self, name: str, act: Callable[[], str | None], *, durable: bool = False) -> None:
+        """Run one step of ours. `act` returns a line for people, or None.
+
+        Raises:
+            StepFailed: it failed.
+        """
+        self.journal.starts(name, durable=durable)
+        self._listeners.tell(name, None)
+        started = time.monotonic()
+        try:
+            text = act() or ""
+        except (DeploykitError, OSError) as error:
+            problem = error if isinstance(error, DeploykitError) else _plain(name, error)
+            record = StepRecord(
+                name=name, outcome="failed", seconds=round(time.monotonic() - started, 3), output=str(problem)
+            )
+            self._ended(record)
+            raise StepFailed(name, problem) from error
+        self._ended(StepRecord(name=name, outcome="done", seconds=round(time.monotonic() - started, 3), output=text))
+
+    def script(self, step: str, name: str, *, rollback: bool = False, previous: str = "", record_as: str = "") -> None:
+        """Run the script of a step, if there is one.
+
+        Args:
+            name: the release it is for.
+            rollback: it shall know that the site goes back.
+            previous: the release that was live before.
+            record_as: what the step is called in the record, where it is not `step`.
+
+        Raises:
+            StepFailed: it ended with an error or ran out of time.
+        """
+        label = record_as or step
+        file = self.ground.scripts.get(step)
+        if file is None:
+            self.steps.append(StepRecord(name=label, outcome="skipped"))
+            return
+        trace = Trace(mark=secrets.token_hex(16), boot=boot_id())
+        self.journal.starts(label, durable=True, trace=trace)
+        self._listeners.tell(label, None)
+        self.ran_scripts = True
+        script = self._script(step, file, name, rollback, previous, trace.mark)
+        try:
+            record = attrs.evolve(run_script(script, self._listeners.output, self._begun), name=label)
+        except ScriptFailed as error:
+            record = StepRecord(name=label, outcome="failed", output=str(error))
+            self._ended(record)
+            raise StepFailed(label, error) from error
+        self._ended(record)
+        if record.outcome == "failed":
+            why = f"{label} ended with exit code {record.exit_code}"
+            if record.output.endswith("were killed]"):
+                why = f"{label} ran longer than {script.timeout:g} s and was killed"
+            raise StepFailed(label, ScriptFailed(why, "its output is in `deploykit release show`"))
+
+    def _begun(self, pid: int) -> None:
+        try:
+            self.journal.runs(pid, start_of(pid))
+        except OSError as error:
+            _log.warning("could not note the process of a script: %s", error)  # its mark is noted
+
+    def _script(self, step: str, file: str, name: str, rollback: bool, previous: str, mark: str) -> Script:
+        settings = self.site.settings
+        release = self.site.release_path(name)
+        about = self.site.state().get(name)
+        operation = self.operation
+        ref, commit = (operation.ref, operation.commit)
+        if about is not None and name != operation.release:
+            ref, commit = about.ref, about.commit
+        tag = tag_of(ref, commit)
+        variables = dict(settings.environment) | {
+            "DEPLOYKIT_SITE": self.site.name,
+            "DEPLOYKIT_SITE_DIR": str(self.site.path),
+            "DEPLOYKIT_TAG": tag,
+            "DEPLOYKIT_REF": ref,
+            "DEPLOYKIT_COMMIT": commit,
+            "DEPLOYKIT_RELEASE": str(release),
+            "DEPLOYKIT_PREVIOUS": str(self.site.release_path(previous)) if previous else "",
+            "DEPLOYKIT_SHARED": str(self.site.shared_dir),
+            "DEPLOYKIT_NODE": operation.node,
+            "DEPLOYKIT_REQUEST": operation.request,
+            "DEPLOYKIT_STEP": step,
+            MARK: mark,
+        }
+        if rollback:
+            variables["DEPLOYKIT_ROLLBACK"] = "1"
+        return Script(
+            step=step,
+            path=release / file,
+            arguments=("-t", tag),
+            directory=release,
+            environment=clean_environment(self.ground.identity, variables),
+            timeout=settings.timeouts.get(step, settings.script_timeout),
+            output_limit=settings.output_limit,
+            identity=self.ground.identity,
+            trusted=self.ground.trusted,
+            umask=settings.umask,
+        )
+
+    def skip(self, step: str) -> None:
+        """Note a step that the settings say to leave out after a crash."""
+        self._ended(StepRecord(name=step, outcome="skipped", output="cut off by a crash; skipped by setting"))
+
+    def _ended(self, record: StepRecord) -> None:
+        self.steps.append(record)
+        self._listeners.tell(record.name, record)
+        try:
+            self.journal.ended(record)
+        except OSError as error:
+            # A full disk: the step then counts as cut off should we crash now, which is the safe side.
+            _log.warning("could not note the end of %s: %s", record.name, error)
+
+
+def tag_of(ref: str, commit: str) -> str:
+    """What people call a release: the tag or branch without its namespace, or the start of the commit."""
+    for prefix in ("refs/heads/", "refs/tags/"):
+        if ref.startswith(prefix):
+            return ref[len(prefix) :]
+    return ref or commit[:12]
+
+
+def timestamp(now: datetime | None = None) -> str:
+    """ISO 8601, UTC, whole seconds."""
+    return (now or datetime.now(UTC)).isoformat(timespec="seconds")
+
+
+def _plain(step: str, error: OSError) -> ReleaseError:
+    where = f" ({error.filename})" if error.filename else ""
+    remedies = {28: "free some space or inodes, then deploy again", 30: "mount it writable", 122: "raise the quota"}
+    remedy = remedies.get(error.errno or 0, "the live release is untouched; correct it and deploy again")
+    return ReleaseError(f"{step} failed: {error.strerror or error}{where}", remedy)

@@ -1,0 +1,54 @@
+"""The settings of every part, as values: one file a family. Reads no file and no environment: `config` does that.
+
+Defaults are what a careful operator would choose. Times are seconds, sizes are bytes. A family is loaded on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploykit.settings.bus import BusSettings
+    from deploykit.settings.log import LogSettings
+    from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
+    from deploykit.settings.node import Settings
+    from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.site import NodeSiteSettings, SiteSettings
+    from deploykit.settings.trust import GrantSettings, TrustSettings
+
+_LAZY = {
+    "BusSettings": "bus",
+    "CheckoutSettings": "mirror",
+    "GrantSettings": "trust",
+    "LogSettings": "log",
+    "MirrorSettings": "mirror",
+    "NodeSiteSettings": "site",
+    "OutboxSettings": "outbox",
+    "RepositorySettings": "mirror",
+    "Settings": "node",
+    "SiteSettings": "site",
+    "TrustSettings": "trust",
+}
+
+__all__ = [
+    "BusSettings",
+    "CheckoutSettings",
+    "GrantSettings",
+    "LogSettings",
+    "MirrorSettings",
+    "NodeSiteSettings",
+    "OutboxSettings",
+    "RepositorySettings",
+    "Settings",
+    "SiteSettings",
+    "TrustSettings",
+]
+
+
+def __getattr__(name: str) -> object:
+    try:
+        module = _LAZY[name]
+    except KeyError:
+        raise AttributeError(f"module 'deploykit.settings' has no attribute {name!r}") from None
+    return getattr(importlib.import_module(f"deploykit.settings.{module}"), name)

@@ -1,0 +1,274 @@
+"""What a hook is told: small TOML files, git's own configuration, or nothing at all. It is on the path of a push.
+
+Places, the later one wins key by key: `/etc/deploykit/hooks.toml`, `deploykit.toml` in the repository (beside its
+`hooks` directory), git config `deploykit.*`. A hook works with none: it queues in the default spool, to the default
+topics. Every mistake is told at once, each with its place and what was expected.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from deploykit.errors import DeploykitError, SettingsError
+from deploykit.messages.topics import PRESETS, TopicMap, with_preset
+from deploykit.names import RepoName, parse_repo_name
+
+SYSTEM_FILE: Final = "/etc/deploykit/hooks.toml"
+SYSTEM_SPOOL: Final = "/var/spool/deploykit"
+RELAY_FILE: Final = "/etc/deploykit/deploykit.toml"
+REPOSITORY_FILE: Final = "deploykit.toml"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class HookSettings:
+    """How a hook behaves. Paths are absolute.
+
+    Args:
+        repo: the repository's name in messages; made from its place when None.
+        root: the directory that repository names are relative to.
+        refs: patterns of the refs that are told of; `*` also crosses `/`.
+        spool: where messages wait for the relay. None: the system's where we may write, else one of the user's own.
+        relay: settings file of the relay that is started when none is at work; empty starts none.
+        topics: where messages go.
+        notices: say each event in one line for people too, on the notice topic.
+        legacy: write the original's text bodies, to the original's topics unless `topics` says otherwise.
+        strict: end with an error when not everything could be queued. (git and svn keep the push all the same.)
+        timeout: seconds that git or svnlook may take.
+        signing_key: private key that build results are signed with.
+        python: used by a script that was copied by hand; here only so that it is no mistake.
+        trunk, branches, tags: SVN: the directories that mark a project.
+        incoming, archive, reprepro: Debian: where packages come in, where they go, and the repository's base.
+        files: the files this was read from.
+    """
+
+    repo: RepoName | None = None
+    root: str = ""
+    refs: tuple[str, ...] = ("refs/heads/*", "refs/tags/*")
+    spool: str | None = None
+    relay: str = RELAY_FILE
+    topics: TopicMap = attrs.field(factory=TopicMap)
+    notices: bool = True
+    legacy: bool = False
+    strict: bool = False
+    timeout: float = 10.0
+    signing_key: str = ""
+    python: str = ""
+    trunk: tuple[str, ...] = ("trunk",)
+    branches: tuple[str, ...] = ("branches",)
+    tags: tuple[str, ...] = ("tags",)
+    incoming: str = ""
+    archive: str = ""
+    reprepro: str = ""
+    files: tuple[str, ...] = ()
+
+
+def load_hook_settings(
+    directory: str, *, config: Iterable[tuple[str, str]] = (), system_file: str = SYSTEM_FILE
+) -> HookSettings:
+    """Read the settings for the hooks of one repository.
+
+    Args:
+        directory: where its `deploykit.toml` would be; empty for none.
+        config: git config's `deploykit.*`, as (key without that prefix, value).
+        system_file: read first.
+
+    Raises:
+        SettingsError: a file cannot be read, or there are mistakes; all of them are in `problems`.
+    """
+    said: dict[str, object] = {}
+    problems: list[str] = []
+    files = []
+    for path in (system_file, f"{directory}/{REPOSITORY_FILE}" if directory else ""):
+        table = _read(path) if path else None
+        if table is not None:
+            files.append(path)
+            _merge(said, table, path, problems)
+    _merge(said, _of_git(config), "git config deploykit", problems)
+    if problems:
+        head = problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more mistakes"
+        raise SettingsError(head, "try `deploykit hooks check`", problems=tuple(problems))
+    if said.get("legacy"):
+        said.setdefault("topics", PRESETS["future"])
+    return HookSettings(**said, files=tuple(files))  # type: ignore[arg-type]  # each was checked by its own rule
+
+
+def default_spool(environ: Mapping[str, str]) -> tuple[str, bool]:
+    """Return the system's spool where we may write to it, else the user's own; and whether it is the system's."""
+    if os.access(SYSTEM_SPOOL, os.W_OK | os.X_OK):
+        return SYSTEM_SPOOL, True
+    # Only absolute places count (XDG Base Directory): a relative one would be in the repository.
+    state, home = environ.get("XDG_STATE_HOME", ""), environ.get("HOME", "")
+    if not state.startswith("/"):
+        state = f"{home if home.startswith('/') else _home()}/.local/state"
+    return f"{state}/deploykit/spool", False
+
+
+def _home() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_dir
+    except KeyError:
+        return "/nonexistent"
+
+
+#: More is no settings file of anybody's.
+_MAX_FILE: Final = 1 << 20
+
+
+def read_plain(path: str, limit: int = _MAX_FILE) -> bytes:
+    """Read a file that others may have put there: a push waits for no FIFO, and reads no device to its end.
+
+    Raises:
+        OSError: it cannot be read, is no file, or is longer than `limit` bytes.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode) and path != os.devnull and os.path.realpath(path) != os.devnull:
+            raise OSError(errno.EINVAL, "not a plain file")
+        parts, size = list[bytes](), 0
+        while block := os.read(fd, limit + 1 - size):
+            parts.append(block)
+            size += len(block)
+            if size > limit:
+                raise OSError(errno.EFBIG, f"longer than {limit} bytes")
+        return b"".join(parts)
+    finally:
+        os.close(fd)
+
+
+def _read(path: str) -> Mapping[str, object] | None:
+    try:
+        raw = read_plain(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", "let the user that pushes read it") from error
+    import tomllib
+
+    try:
+        return tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not TOML: {error}", "correct the line it names") from error
+
+
+def _of_git(config: Iterable[tuple[str, str]]) -> dict[str, object]:
+    """Bring git's flat, case-blind keys into the shape of the TOML file; a key given more than once is a list."""
+    names = {name.replace("_", ""): name for name in _RULES}
+    found: dict[str, list[str]] = {}
+    topics: dict[str, object] = {}
+    for key, value in config:
+        head, _, tail = key.lower().partition(".")
+        if head == "topics" and tail:
+            topics[tail.replace("-", "_")] = value
+        else:
+            found.setdefault(names.get(key.lower().replace("-", ""), key), []).append(value)
+    table: dict[str, object] = {}
+    for name, values in found.items():
+        kind = _RULES[name][0] if name in _RULES else ""
+        word = values[-1].lower()
+        if kind == _LIST:
+            table[name] = values
+        elif kind == _FLAG and word in _WORDS:
+            table[name] = _WORDS[word]
+        elif kind == _SECONDS and word.replace(".", "", 1).isdecimal():
+            table[name] = float(word)
+        else:
+            table[name] = values[-1]
+    return table | ({"topics": topics} if topics else {})
+
+
+def _merge(said: dict[str, object], table: Mapping[str, object], place: str, problems: list[str]) -> None:
+    for key, value in table.items():
+        if key not in _RULES:
+            problems.append(f"{place}: {key}: unknown setting (known: {', '.join(_RULES)})")
+            continue
+        expected, check = _RULES[key]
+        try:
+            said[key] = check(value)
+        except DeploykitError as error:
+            problems.append(f"{place}: {key}: {error}")
+        except (ValueError, TypeError) as error:
+            problems.append(f"{place}: {key}: {str(error) or f'expected {expected}'}")
+
+
+# -- rules: what each setting is, in words and as a function that returns it or raises --------------------------------
+
+_FLAG, _LIST, _SECONDS = "true or false", "a list of texts", "a number of seconds"
+_WORDS: Final = {"true": True, "yes": True, "on": True, "1": True, "": True} | dict.fromkeys(
+    ("false", "no", "off", "0"), False
+)
+
+
+def _path(value: object) -> str:
+    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _path_or_none(value: object) -> str:
+    return "" if value == "" else _path(value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 3600:
+        raise ValueError
+    return float(value)
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(v, str) and v for v in value):
+        raise TypeError
+    return tuple(value)
+
+
+def _topics(value: object) -> TopicMap:
+    if not isinstance(value, dict):
+        raise TypeError
+    known = {field.name for field in attrs.fields(TopicMap)} | {"preset"}
+    for name, topic in value.items():
+        if name not in known:
+            raise ValueError(f"{name}: unknown topic (known: {', '.join(sorted(known))})")
+        if name == "notices" and not isinstance(topic, dict):
+            raise TypeError("notices: expected a table")
+        told = {f"notices.{kind}": each for kind, each in topic.items()} if name == "notices" else {name: topic}
+        for where, each in told.items():
+            may_be_empty = where in ("build_success", "build_failure")  # then `build` is meant
+            if not isinstance(each, str) or not each.isprintable() or not (each or may_be_empty):
+                raise ValueError(f"{where}: expected a destination, e.g. /topic/deploykit.source")
+    filled: dict[str, Any] = with_preset(value)
+    return TopicMap(**filled)
+
+
+_RULES: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
+    "repo": ("a repository name", parse_repo_name),
+    "root": ("an absolute path", _path),
+    "refs": (_LIST, _texts),
+    "spool": ("an absolute path", _path),
+    "relay": ("an absolute path, or nothing", _path_or_none),
+    "topics": ("a table", _topics),
+    "notices": (_FLAG, _flag),
+    "legacy": (_FLAG, _flag),
+    "strict": (_FLAG, _flag),
+    "timeout": (_SECONDS, _seconds),
+    "signing_key": ("an absolute path", _path),
+    "python": ("an absolute path", _path),
+    "trunk": (_LIST, _texts),
+    "branches": (_LIST, _texts),
+    "tags": (_LIST, _texts),
+    "incoming": ("an absolute path", _path),
+    "archive": ("an absolute path", _path),
+    "reprepro": ("an absolute path", _path),
+}

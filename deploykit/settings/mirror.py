@@ -1,0 +1,101 @@
+"""Mirrors of repositories, and the refs of them that are kept as directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import attrs
+
+from deploykit.settings.credentials import hide_credentials
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class MirrorSettings:
+    """One repository's mirror: what it holds, how the origin is reached, what it may do to us.
+
+    Args:
+        refs: patterns of the refs to mirror; `*` also crosses `/`.
+        deadline: for a whole fetch, in seconds; it ends then, whatever the origin does.
+        connect_timeout: for reaching the origin, its name included.
+        stall_timeout: the longest wait for a single byte.
+        allow_http: also `http://` addresses: everything goes in clear, passwords too.
+        ssh_key: the private key for `ssh://`; ssh's own choice when absent.
+        ssh_known_hosts: the origin's host key must be in this file; ssh's own files when absent.
+        ca_file: certificates to trust for `https://`; the system's when absent.
+        credentials_file: lines of `https://USER:PASSWORD@HOST`, as `git credential-store` writes them; mode 0600.
+        credential_helper: a program and its arguments that speaks git's credential protocol.
+        non_fast_forward: `refuse` leaves a ref alone that was rewritten, and a tag that moved.
+        never_older: leave a ref alone that would go back to a commit it had before, or to an older one.
+        max_delete_percent: refuse to delete more of the refs than this in one fetch (from 4 refs on), unless told.
+        signed: patterns of refs that move only to what is signed by a key in `allowed_signers`.
+        allowed_signers: OpenSSH's file of that name.
+        max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.
+        min_free_bytes, min_free_inodes: do not start, and stop, when the disk has less.
+        repack_after: packs to let pile up before upkeep makes one of them (by the git program); 0 never does.
+    """
+
+    refs: tuple[str, ...] = ("refs/heads/*", "refs/tags/*")
+    deadline: float = 600.0
+    connect_timeout: float = 15.0
+    stall_timeout: float = 60.0
+    allow_http: bool = False
+    ssh_key: Path | None = None
+    ssh_known_hosts: Path | None = None
+    ca_file: Path | None = None
+    credentials_file: Path | None = None
+    credential_helper: tuple[str, ...] = ()
+    non_fast_forward: Literal["allow", "refuse"] = "allow"
+    never_older: bool = False
+    max_delete_percent: float = 50.0
+    signed: tuple[str, ...] = ()
+    allowed_signers: Path | None = None
+    max_pack_bytes: int = 32 << 30
+    max_object_bytes: int = 512 << 20
+    max_listing_bytes: int = 256 << 20
+    min_free_bytes: int = 64 << 20
+    min_free_inodes: int = 200
+    repack_after: int = 50
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class CheckoutSettings:
+    """Refs of a mirror kept as directories.
+
+    Args:
+        mode: `normal` none; `trusting` the default branch in `target`; `branch` the one named in `branch` in `target`;
+            `puppetmaster` each branch in `target/BRANCH`, by names Puppet takes; `tags` each tag in `target/TAG`;
+            `atomic` each branch in `target_BRANCH`.
+        target: where; must not be a real directory in the way (`trusting`, `branch`, `atomic`).
+        branch: for `branch`; for `trusting` instead of the default branch.
+        refs: only refs that match one of these patterns; all that the mode takes when empty.
+        remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
+        grace: seconds a replaced copy is left untouched for readers that still have it open.
+        symlinks, submodules, raw_attributes, max_entries, max_bytes, umask: as for a site's releases.
+        owner: `user` or `user:group` for everything written; needs root.
+        durable: nothing is reported done that a power cut could take away.
+    """
+
+    mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic"]
+    target: Path
+    branch: str = ""
+    refs: tuple[str, ...] = ()
+    remove: bool | None = None
+    grace: float = 10.0
+    symlinks: Literal["inside", "any", "refuse"] = "inside"
+    submodules: Literal["refuse", "skip"] = "refuse"
+    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
+    max_entries: int = 250_000
+    max_bytes: int = 8 << 30
+    umask: int | None = None
+    owner: str = ""
+    durable: bool = True
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class RepositorySettings:
+    """One repository a node mirrors: its origin's URL, the mirror's own settings, and which refs become directories."""
+
+    url: str = attrs.field(repr=hide_credentials)
+    mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
+    checkouts: tuple[CheckoutSettings, ...] = ()

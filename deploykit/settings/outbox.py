@@ -1,0 +1,30 @@
+"""The spool of messages to send, and the relay that sends them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OutboxSettings:
+    """The spool of messages to send, and the relay that sends them.
+
+    Args:
+        path: the directory.
+        create: make it when it is missing, mode 3770.
+        group: the group of its writers, when it is made; the group of the process that makes it when empty.
+        window: most records on their way to the broker at a time.
+        max_attempts: a record the broker refused so often becomes a dead letter.
+        pause_max: the longest pause between two attempts.
+        rescan: how often the spool is looked at although no writer announced anything.
+    """
+
+    path: Path = Path("/var/spool/deploykit")
+    create: bool = True
+    group: str = ""
+    window: int = 256
+    max_attempts: int = 5
+    pause_max: float = 30.0
+    rescan: float = 10.0

@@ -1,0 +1,43 @@
+"""Whose messages count, and for what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class GrantSettings:
+    """Who may send what: keys (principals in `allowed_signers`) for a message type, on some sites. Default deny.
+
+    Args:
+        principal: one name, no pattern; a line of `allowed_signers` says which keys may use it.
+        types: `deploy.requested`, its full wire type, or the class's name.
+        sites: patterns as in ssh_config(5) (`*`, `?`, `!not-this`).
+        speaks_for: for replies: patterns of the nodes this principal may report for. A principal that is
+            named as a node speaks for that node without any grant.
+    """
+
+    principal: str
+    types: tuple[str, ...]
+    sites: tuple[str, ...] = ("*",)
+    speaks_for: tuple[str, ...] = ()
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TrustSettings:
+    """Whose commands a node obeys, and how fresh they must be.
+
+    Args:
+        allowed_signers: an OpenSSH allowed_signers file; without one no command is obeyed.
+        revoked_keys: public keys, one a line, that count for nothing from now on.
+        max_expiry: how far ahead a command's expiry may lie when it arrives.
+        skew: how much clocks may differ.
+    """
+
+    allowed_signers: Path | None = None
+    revoked_keys: Path | None = None
+    grants: tuple[GrantSettings, ...] = ()
+    max_expiry: float = 3600.0
+    skew: float = 30.0

@@ -1,0 +1,1 @@
+"""What the operating system gives: durable writes, locks, users and owners, addresses, deadlines, back-off."""

@@ -1,0 +1,29 @@
+"""Time that nobody can set: which boot of the machine this is, and how long it has lasted."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import attrs
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Moment:
+    """An instant that can be compared with another of the same boot: the machine's sleep counts, set clocks do not."""
+
+    boot: str
+    seconds: float
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from every other."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "unknown"
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(boot=boot_id(), seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))

@@ -1,0 +1,251 @@
+"""May they? The second question after a signature: type and site, audience, and time. Pure: `now` is an argument.
+
+Rules: what no grant allows is refused. A decision rests only on what the signature covers, so pass the message that
+was decoded from the very body that was verified. A receiver never trusts a sender's clock or generosity: an expiry
+further ahead than its own cap is refused, not shortened, because its id would have to be remembered as long as the
+sender likes. Both edges of every time limit still count as inside.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from typing import Self, TypeAlias
+
+import attrs
+
+from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
+from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
+from deploykit.messages.site import named
+from deploykit.names import NodeName
+from deploykit.settings.trust import GrantSettings, TrustSettings
+from deploykit.trust.allowed_signers import matches
+from deploykit.trust.signature import Signer
+
+Request: TypeAlias = DeployRequested | NodeQueried
+Reply: TypeAlias = DeployReported | NodeDescribed
+
+_NO_PATTERN = frozenset('*?!,"')
+
+
+def type_names(kind: type[Message]) -> tuple[str, ...]:
+    """How a grant may name a message type: `deploykit.deploy.requested.v1`, `deploy.requested` or `DeployRequested`."""
+    full = kind.TYPE
+    if not full:  # a base class, or Unknown: what we do not understand cannot be granted
+        return ()
+    short = full.removeprefix("deploykit.").rpartition(".v")[0]
+    return tuple(name for name in (full, short, kind.__name__) if name)
+
+
+def addressed_to(message: Message, node: NodeName) -> bool:
+    """Tell whether a message that names an audience names this node; one that names none is for everybody."""
+    audience = getattr(message, "audience", None)
+    return audience is None or node in audience
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Policy:
+    """Which principals may send which messages for which sites, and how fresh these must be.
+
+    Args:
+        grants: nothing else is allowed.
+        max_expiry: how far ahead an expiry may lie when the message arrives; also the age after which a
+            signed message without an expiry is stale.
+        skew: how far apart honest clocks may be; granted on every limit.
+    """
+
+    grants: tuple[GrantSettings, ...] = ()
+    max_expiry: timedelta = timedelta(hours=1)
+    skew: timedelta = timedelta(seconds=30)
+
+    @classmethod
+    def from_settings(cls, trust: TrustSettings, *, own_types: Iterable[type[Message]] = ()) -> Self:
+        """Check the settings and make a policy of them.
+
+        Args:
+            trust: the `[trust]` table.
+            own_types: message classes of an embedding program that grants may name too.
+
+        Raises:
+            SettingsError: with every mistake in `problems`.
+        """
+        problems = [*_bad_times(trust), *_bad_grants(trust.grants, own_types)]
+        if problems:
+            head = problems[0] if len(problems) == 1 else f"{len(problems)} mistakes in trust"
+            raise SettingsError(head, problems=tuple(problems))
+        return cls(
+            grants=trust.grants,
+            max_expiry=timedelta(seconds=trust.max_expiry),
+            skew=timedelta(seconds=trust.skew),
+        )
+
+    @property
+    def remember_for(self) -> timedelta:
+        """How long an accepted id must be remembered, so that no replay of it can pass: cap and skew at both ends."""
+        return self.max_expiry + 2 * self.skew
+
+    def replayable_until(self, message: Message, now: datetime) -> datetime:
+        """Until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
+
+        Never later than `now` + `remember_for`, whatever the message claims: what says more is refused by `authorize`.
+        """
+        expires = getattr(message, "expires", None)
+        if expires is None:
+            return now + self.remember_for
+        return now + min(self.skew - _since(now, expires, message), self.remember_for)
+
+    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> None:
+        """Let a signed message pass, or say why not.
+
+        Args:
+            message: decoded from the body that `verify` accepted.
+            signer: what `verify` returned for it.
+            node: who we are.
+            now: aware.
+
+        Raises:
+            NotAddressed: for other nodes; ignore it.
+            PolicyRefused: the signer may not, or too late, too early, too far ahead.
+        """
+        if isinstance(message, DeployReported | NodeDescribed):
+            raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
+        if not addressed_to(message, node):
+            raise NotAddressed(f"{_called(message)} is not for {node}")
+        self._check_times(message, now)
+        site = str(getattr(message, "site", ""))
+        names = type_names(type(message))
+        for grant in self.grants:
+            if (
+                any(name in grant.types for name in names)
+                and matches(grant.sites, site)
+                and signer.is_principal(grant.principal)
+            ):
+                return
+        where = f" for site {site}" if site else ""
+        raise PolicyRefused(
+            # It becomes an answer that everybody hears: no principals of the trusted lines in it.
+            f"key {signer.fingerprint} may not send {_called(message)}{where}",
+            "grant it in [[trust.grants]], if that is meant",
+        )
+
+    def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
+        """Believe a node's reply to our own request, or say why not.
+
+        The age of a reply is not limited: the request is still waited for, and a report may have sat in an outbox.
+
+        Raises:
+            PolicyRefused: for another request, from a node that was not asked, signed by somebody who may not speak
+                for that node, or success with something that was not asked for.
+        """
+        if not _same(reply.request or "", request.id):
+            raise PolicyRefused(f"{_called(reply)} answers another request than {request.id}")
+        if request.audience is not None and reply.node not in request.audience:
+            raise PolicyRefused(f"{reply.node} was not asked and answers all the same")
+        match request, reply:
+            case DeployRequested(), DeployReported():
+                _check_outcome(reply, request)
+            case NodeQueried(), NodeDescribed():
+                pass
+            case _:
+                raise PolicyRefused(f"{_called(reply)} is no answer to a {type(request).__name__}")
+        self._check_not_ahead(reply, now)
+        if not self.may_speak_for(signer, reply.node, reply):
+            raise PolicyRefused(
+                f"{signer} may not report for node {reply.node}",
+                "trust the node's key under the node's name, or grant it with speaks_for",
+            )
+
+    def may_speak_for(self, signer: Signer, node: NodeName, message: Message) -> bool:
+        """Tell whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
+        if signer.is_principal(node):
+            return True
+        names, site = type_names(type(message)), str(getattr(message, "site", ""))
+        return any(
+            matches(grant.speaks_for, node)
+            and any(name in grant.types for name in names)
+            and matches(grant.sites, site)
+            and signer.is_principal(grant.principal)
+            for grant in self.grants
+        )
+
+    # Differences are compared, never sums: an expiry in the year 9999 plus a skew is no datetime any more.
+
+    def _check_not_ahead(self, message: Message, now: datetime) -> None:
+        if _since(now, message.time, message) < -self.skew:
+            raise PolicyRefused(f"{_called(message)} claims to be from the future", "compare the clocks (NTP)")
+
+    def _check_times(self, message: Message, now: datetime) -> None:
+        self._check_not_ahead(message, now)
+        expires = getattr(message, "expires", None)
+        if expires is None:
+            if _since(now, message.time, message) > self.max_expiry + self.skew:
+                raise PolicyRefused(f"{_called(message)} is stale", "send it again")
+            return
+        overdue = _since(now, expires, message)
+        if overdue > self.skew:
+            raise PolicyRefused(f"{_called(message)} expired {overdue.total_seconds():.0f} s ago", "send it again")
+        if -overdue > self.max_expiry + self.skew:
+            raise PolicyRefused(
+                f"{_called(message)} expires further ahead than {self.max_expiry.total_seconds():.0f} s",
+                "send it with an earlier expiry",
+            )
+
+
+def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
+    if (reply.site, reply.phase) != (request.site, request.phase):
+        raise PolicyRefused(
+            f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
+        )
+    if reply.outcome == "success" and reply.achieved != (request.ref, request.commit):
+        ref, commit = reply.achieved
+        kind = "ref" if commit == request.commit else "commit"
+        raise PolicyRefused(
+            f"{reply.node} reports success with another {kind} than asked for: {named(ref, commit) or 'none'}, "
+            f"not {named(request.ref, request.commit)}"
+        )
+
+
+def _called(message: Message) -> str:
+    return f"{type(message).__name__} {message.id[:64]!a}"
+
+
+def _same(left: str, right: str) -> bool:
+    """Compare ids without telling by the time it takes how much of a guess was right."""
+    return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+
+
+def _since(now: datetime, then: datetime, message: Message) -> timedelta:
+    if then.tzinfo is None or now.tzinfo is None:
+        raise PolicyRefused(f"{_called(message)} has a time without a zone")
+    return now - then
+
+
+def _bad_times(trust: TrustSettings) -> Iterator[str]:
+    for name, value, least in (("max_expiry", trust.max_expiry, 1.0), ("skew", trust.skew, 0.0)):
+        if not math.isfinite(value) or not least <= value <= 1e9:
+            yield f"trust.{name}: expected seconds, at least {least:g}, not {value!r}"
+
+
+def _bad_grants(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]]) -> Iterator[str]:
+    known = {name for kind in (*_all_types(Message), *own_types) for name in type_names(kind)}
+    for at, grant in enumerate(grants):
+        where = f"trust.grants[{at}]"
+        if not grant.principal or _NO_PATTERN & set(grant.principal) or grant.principal != grant.principal.strip():
+            yield f"{where}.principal: expected one name without pattern characters, not {grant.principal!r}"
+        for name in grant.types:
+            if name not in known:
+                yield f"{where}.types: unknown message type {name!r} (expected e.g. deploy.requested)"
+        for field in ("types", "sites"):
+            if not getattr(grant, field):
+                yield f"{where}.{field}: empty, so the grant allows nothing (remove it)"
+
+
+def _all_types(base: type[Message]) -> Iterator[type[Message]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _all_types(kind)
+
+
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "type_names"]

@@ -1,0 +1,219 @@
+"""Sign a frame, and tell who signed one: SSHSIG with Ed25519 over the exact body bytes, in one header.
+
+Rules: the signature covers the body alone, so whatever a decision rests on (type, audience, expiry, id) must stand in
+the body; headers can be changed by anybody on the way. Verification answers *who*; *may they* is `policy`'s. Pure:
+bytes and `now` come as arguments. Loads `cryptography`, so nothing on a push's path imports this module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Final
+
+import attrs
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from deploykit.errors import KeyFileError, SignatureError, UsageError
+from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.sshsig import (
+    NAMESPACE,
+    decode_blob,
+    decode_header,
+    encode_blob,
+    encode_header,
+    fingerprint,
+    key_blob,
+    public_line,
+    raw_key,
+    signed_bytes,
+)
+from deploykit.wire.frame import Frame
+
+#: The STOMP header that holds the signature.
+HEADER: Final = "deploykit-signature"
+
+_MAX_KEY_FILE: Final = 1 << 16
+
+
+class SigningKey:
+    """An Ed25519 private key. Nothing it shows or is converted to holds the secret, except `to_openssh`."""
+
+    __slots__ = ("_blob", "_key")
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self._blob = key_blob(key.public_key().public_bytes_raw())
+
+    @classmethod
+    def generate(cls) -> SigningKey:
+        """Make a new key."""
+        return cls(Ed25519PrivateKey.generate())
+
+    @classmethod
+    def from_openssh(cls, data: bytes, passphrase: str | bytes | None = None) -> SigningKey:
+        """Read an OpenSSH private key file's bytes.
+
+        Args:
+            data: what `ssh-keygen -t ed25519` or `deploykit keys generate` wrote.
+            passphrase: needed when the key has one; decrypting needs the `keys` extra (bcrypt).
+
+        Raises:
+            KeyFileError: not an OpenSSH Ed25519 private key, passphrase missing or wrong, or bcrypt missing.
+        """
+        if len(data) > _MAX_KEY_FILE:
+            raise KeyFileError("the private key is too long to be one")
+        secret = passphrase.encode() if isinstance(passphrase, str) else passphrase
+        # The chain of causes is cut in each case: cryptography's texts may name parts of the input.
+        try:
+            key = serialization.load_ssh_private_key(data, secret or None)
+        except TypeError:
+            if secret:
+                raise KeyFileError("the private key has no passphrase, but one was given", "leave it out") from None
+            raise KeyFileError("the private key is protected by a passphrase", "give its passphrase") from None
+        except UnsupportedAlgorithm:
+            if secret and not _has_bcrypt():
+                raise KeyFileError(
+                    "a private key with a passphrase needs bcrypt", "pip install 'deploykit[keys]'"
+                ) from None
+            raise KeyFileError("the private key is of an unsupported kind", _MAKE_ONE) from None
+        except ValueError:
+            problem = "the private key cannot be read" + (", or its passphrase is wrong" if secret else "")
+            raise KeyFileError(problem, _MAKE_ONE) from None
+        if not isinstance(key, Ed25519PrivateKey):
+            raise KeyFileError("the private key is not an Ed25519 key", _MAKE_ONE)
+        return cls(key)
+
+    def to_openssh(self, passphrase: str | bytes | None = None) -> bytes:
+        """Write the private key in OpenSSH's format. The result is the secret itself: file mode 0600.
+
+        Raises:
+            KeyFileError: a passphrase was given, but bcrypt is missing.
+        """
+        secret = passphrase.encode() if isinstance(passphrase, str) else passphrase
+        if secret and not _has_bcrypt():
+            raise KeyFileError("a private key with a passphrase needs bcrypt", "pip install 'deploykit[keys]'")
+        encryption = serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
+        return self._key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, encryption)
+
+    @property
+    def public_blob(self) -> bytes:
+        """The public key in OpenSSH's wire form."""
+        return self._blob
+
+    @property
+    def public_openssh(self) -> str:
+        """The public key as one line, without a comment."""
+        return public_line(self._blob)
+
+    @property
+    def fingerprint(self) -> str:
+        """The public key, named as `ssh-keygen -l` does, by its SHA-256."""
+        return fingerprint(self._blob)
+
+    def sign_body(self, body: bytes) -> bytes:
+        """Sign bytes; return the SSHSIG blob."""
+        return encode_blob(self._blob, self._key.sign(signed_bytes(body)))
+
+    def __repr__(self) -> str:
+        return f"<SigningKey {self.fingerprint}>"
+
+
+_MAKE_ONE: Final = "make one with `deploykit keys generate` or `ssh-keygen -t ed25519`"
+
+
+def _has_bcrypt() -> bool:
+    try:
+        import bcrypt  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Signer:
+    """Who signed: a key, and what the trusted lines say it may be called.
+
+    Args:
+        fingerprint: of the key, `SHA256:…`.
+        principals: one pattern list for each line that counts, as written there.
+    """
+
+    fingerprint: str
+    principals: tuple[tuple[str, ...], ...]
+
+    def is_principal(self, name: str) -> bool:
+        """Tell whether a line that counts lets this key sign as `name`."""
+        return any(matches(patterns, name) for patterns in self.principals)
+
+    def __str__(self) -> str:
+        return f"{' or '.join(','.join(patterns) for patterns in self.principals)} ({self.fingerprint})"
+
+
+def sign(frame: Frame, key: SigningKey) -> Frame:
+    """Return the frame with the signature of its body in header `deploykit-signature`; an older one is replaced."""
+    return Frame({**frame.headers, HEADER: encode_header(key.sign_body(frame.body))}, frame.body)
+
+
+def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signer:
+    """Tell who signed the frame's body.
+
+    Args:
+        frame: as it was received; the body byte for byte.
+        allowed: whom to believe.
+        now: aware; keys can be valid for a time only.
+
+    Raises:
+        SignatureError: unsigned, malformed, not by an allowed key, revoked or expired, or not for this body.
+    """
+    value = frame.headers.get(HEADER)
+    if value is None:
+        raise SignatureError("the message is not signed", f"sign it: header {HEADER}")
+    return verify_blob(frame.body, decode_header(value), allowed, now)
+
+
+def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime) -> Signer:
+    """Do what `verify` does, for a signature that came by another way than a header (a file of `ssh-keygen`)."""
+    if now.tzinfo is None:
+        raise UsageError("`now` has no time zone", "use deploykit.messages.utc_now()")
+    parts = decode_blob(blob)
+    name = fingerprint(parts.key)
+    if allowed.is_revoked(parts.key):
+        raise SignatureError(f"key {name} is revoked")
+    lines = allowed.lines_for(parts.key)
+    if not lines:
+        raise SignatureError(f"key {name} is not among the allowed signers", "add it with `deploykit keys trust`")
+    objections = [line.objection(NAMESPACE, now) for line in lines]
+    good = tuple(line.principals for line, objection in zip(lines, objections, strict=True) if not objection)
+    if not good:
+        raise SignatureError(f"key {name} does not count: {_joined(objections)}")
+    try:
+        Ed25519PublicKey.from_public_bytes(raw_key(parts.key)).verify(parts.signature, signed_bytes(body))
+    except (InvalidSignature, ValueError):
+        raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed") from None
+    return Signer(fingerprint=name, principals=good)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return "; ".join(text for text in texts if text)
+
+
+def body_digest(body: bytes) -> bytes:
+    """Name a body by its content (SHA-256): the `digest` that `ids.IdStore.claim` compares.
+
+    The same id with another digest is another message under a stolen id. Headers are left out: brokers add to them.
+    """
+    return hashlib.sha256(body).digest()
+
+
+def copy_digest(frame: Frame) -> str:
+    """Name one signed copy of a message (SHA-256 over body and signature, hex): `DeployReported.answers`."""
+    return hashlib.sha256(
+        frame.body + b"\n" + frame.headers.get(HEADER, "").encode("utf-8", "surrogatepass")
+    ).hexdigest()
+
+
+__all__ = ["HEADER", "Signer", "SigningKey", "body_digest", "copy_digest", "sign", "verify", "verify_blob"]

@@ -1,0 +1,51 @@
+"""A message as plain JSON values, for `--json`, a console or a log: everything but what must not be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import attrs
+
+from deploykit.messages import Message, Unknown
+from deploykit.wire.field_types import moment_text, never_written
+
+#: Fields that are never shown, although some of them stand on the wire.
+_SECRET: Final = frozenset({"password_hash", "password"})
+
+
+def redact(message: Message) -> dict[str, object]:
+    """Show a message: `type`, then its fields by their names; times as on the wire, secrets as `***`.
+
+    >>> from deploykit.messages import Notice
+    >>> redact(Notice(text="hello"))["type"]
+    'deploykit.notice.v1'
+    """
+    wire_type = message.type if isinstance(message, Unknown) else message.TYPE
+    shown = {"type": wire_type, "summary": message.summary, **_fields(message)}
+    return {k: v for k, v in shown.items() if k not in ("extra", "extensions") or v}
+
+
+def _fields(record: Any) -> dict[str, object]:
+    hidden = _SECRET | never_written(type(record))
+    return {
+        a.name: "***" if a.name in hidden and getattr(record, a.name) else _value(getattr(record, a.name))
+        for a in attrs.fields(type(record))
+        if a.name not in hidden or getattr(record, a.name)
+    }
+
+
+def _value(value: object) -> object:
+    if isinstance(value, datetime):
+        return moment_text(value)
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
+    if isinstance(value, Mapping):
+        return {str(k): _value(v) for k, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [_value(v) for v in value]
+    if attrs.has(type(value)):
+        shown = _fields(value)
+        return {k: v for k, v in shown.items() if k != "extra" or v}
+    return value

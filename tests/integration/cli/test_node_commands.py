@@ -1,0 +1,195 @@
+"""`status`, `config show` and `deploy` as an operator meets them: what they tell, and what they never tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploykit.broker.server import EmbeddedBroker
+from deploykit.outbox import Outbox
+from tests.support.bus import eventually
+from tests.support.cli import command, run
+from tests.support.node import Node
+
+
+@pytest.fixture
+def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[Node]:
+    with Node(tmp_path, deploykit_broker) as made:
+        yield made
+
+
+def settings_file(node: Node, *, address: str = "", more: str = "") -> Path:
+    """The settings of the node, which is its own operator, too."""
+    file = node.root / "deploykit.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f'node = "web1"\nstate = "{node.root}/state"\nsigning_key = "{node.root}/operator.key"\n'
+        f'[broker]\nconnect_timeout = 2\naddress = "{address or node.settings.broker.address}"\n'
+        f'[outbox]\npath = "{node.root}/spool"\n[trust]\nallowed_signers = "{node.signers}"\n'
+        f'[repositories.shop]\nurl = "{node.origin.path}"\n'
+        f'[sites.shop]\npath = "{node.site}"\nrepo = "shop"\n{more}'
+    )
+    return file
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "stomp://ada:canary@127.0.0.1:61613",
+        "failover:(stomp://a:canary@h1:1,stomp://b:canary@h2:1)?randomize=false",
+    ],
+)
+def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...], address: str) -> None:
+    file = tmp_path / "x.toml"
+    file.touch(mode=0o600)
+    file.write_text(
+        f'node = "n"\n[broker]\naddress = "{address}"\nlogin = "canary"\npasscode = "canary"\n'
+        '[repositories.shop]\nurl = "https://ada@git.example.org/shop.git"\n'
+        '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\n'
+        'release = { environment = { TOKEN = "canary" }, health_url = "http://u:canary@127.0.0.1/" }\n'
+    )
+    shown = run("config", "show", *form, "-c", str(file))
+    assert shown.returncode == 0, shown.stderr
+    assert "git.example.org/shop.git" in shown.stdout
+    assert "canary" not in shown.stdout + shown.stderr
+    checked = run("config", "check", "-c", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert "canary" not in checked.stdout
+    file.write_text(file.read_text().replace("ada@git", "ada:canary@git"))
+    refused = run("config", "check", "-c", str(file))
+    assert refused.returncode == 2
+    assert "a password does not belong into an address" in refused.stderr
+    assert "canary" not in refused.stdout + refused.stderr
+
+
+def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_content(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    site = '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { owner = "nobody:nogroup" }\n'
+    file.write_text(f'[repositories.shop]\nurl = "https://git.example.org/shop.git"\n{site}')
+    checked = run("config", "check", "-c", str(file))
+    assert checked.returncode == 0, checked.stderr
+    assert checked.stdout.startswith("ok: ")
+    assert "warning: sites.shop.release.run_as: releases with scripts are refused: " in checked.stderr
+    assert "warning: no signing_key is set" in checked.stderr
+
+
+def test_status_tells_what_a_new_node_holds_and_changes_nothing(node: Node) -> None:
+    done = run("status", "-c", str(settings_file(node)))
+    assert done.returncode == 0, done.stderr
+    assert "shop  0 refs" in done.stdout
+    assert "nothing is live" in done.stdout
+    assert not (node.root / "state").exists()
+    assert not (node.root / "spool").exists()
+
+
+def test_status_tells_refs_and_the_live_release(node: Node) -> None:
+    with node.agent() as agent:
+        agent.ready()
+        request = node.request("v1", node.origin.push(tag="v1"))
+        node.send(request)
+        report = node.report_on(request)
+        eventually(lambda: next(Outbox(node.root / "spool").pending(), None) is None, "the receipts", 60)
+    found = json.loads(run("status", "--json", "-c", str(settings_file(node))).stdout)
+    assert found["sites"] == [{"site": "shop", "current": report.release, "path": str(node.site)}]
+    assert found["mirrors"][0]["refs"] == 2
+    assert found["outbox"][0]["waiting"] == 0
+
+
+def test_status_names_what_it_cannot_read_and_tells_the_rest(node: Node) -> None:
+    (node.root / "spool").mkdir(mode=0o777)
+    (node.root / "spool").chmod(0o777)
+    done = run("status", "-c", str(settings_file(node)))
+    assert done.returncode == 1
+    assert "too open" in done.stdout
+    assert "nothing is live" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_deploy_without_a_broker_says_so_at_once_and_asks_nobody(node: Node) -> None:
+    node.origin.push(tag="v1")
+    file = settings_file(node, address="stomp://127.0.0.1:9")
+    began = time.monotonic()
+    done = run("deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "300", "-c", str(file))
+    assert time.monotonic() - began < 30
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1
+    assert "nobody was asked" in line
+    assert "127.0.0.1:9" in line
+
+
+def test_who_waits_longer_than_a_command_may_live_is_not_refused_for_it(node: Node) -> None:
+    node.origin.push(tag="v1")
+    with node.agent() as agent:
+        agent.ready()
+        # The agent reports with the node's key; the operator's settings sign with the operator's.
+        done = run(
+            "deploy", "shop", "--ref", "v1", "--node", "web1", "--timeout", "7200", "-c", str(settings_file(node))
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ctrl_c_while_a_deploy_is_awaited_says_that_it_goes_on(node: Node) -> None:
+    node.origin.push(tag="v1")
+    asked = node.bus.subscribe(node.settings.topics.deploy, lambda _: heard.append(1), durable="test-deploy")
+    heard: list[int] = []
+    assert asked.wait_active(60)
+    words = ("deploy", "shop", "--ref", "v1", "--node", "web9", "-c", str(settings_file(node)))
+    process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        eventually(lambda: heard, "the command", 60)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130
+    assert "web9 goes on" in errors
+    assert "Traceback" not in errors
+
+
+def test_a_passcode_file_that_holds_none_is_refused(tmp_path: Path) -> None:
+    for content in (b"", b"\n", b"\xff\xfe", b"one\ntwo\n"):
+        (tmp_path / "passcode").write_bytes(content)
+        done = run("broker", "--port", "0", "--user", "ada", "--passcode-file", str(tmp_path / "passcode"))
+        assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
+        assert "holds no passcode" in done.stderr
+
+
+@pytest.mark.parametrize("moment", ['"hook"', '"text"', "a push with the hook"])
+def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path, moment: str) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    demo = subprocess.Popen(
+        command("demo", "--json"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, text=True
+    )
+    try:
+        assert demo.stdout is not None
+        for line in demo.stdout:
+            if moment in line:
+                break
+        else:
+            pytest.fail(f"the demo never said {moment}")
+        demo.send_signal(signal.SIGTERM)
+        _, errors = demo.communicate(timeout=120)
+    finally:
+        demo.kill()
+        demo.wait()
+    assert demo.returncode == 130
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == []
+    # What it has killed may be there for a moment more.
+    eventually(lambda: not any(_mentions(p, str(tmp_path)) for p in Path("/proc").glob("[0-9]*")), "its end", 60)
+
+
+def _mentions(process: Path, text: str) -> bool:
+    try:
+        return any(text.encode() in (process / name).read_bytes() for name in ("cmdline", "environ"))
+    except OSError:
+        return False

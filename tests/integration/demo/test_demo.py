@@ -1,0 +1,89 @@
+"""The demo, on the embedded broker and on real ones: what it claims, it checks with git and the file system."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.brokers.activemq import ActiveMQ
+from tests.brokers.rabbitmq import RabbitMQ
+from tests.support.cli import run
+
+
+def claims(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
+    """What the demo claimed, and whether it held."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    assert entries[-1]["ok"] is True
+    return {entry["claim"]: entry["held"] for entry in entries if "claim" in entry}
+
+
+def test_the_demo_holds_every_claim_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run("demo", "--json", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, timeout=120)
+    held = claims(done)
+    assert len(held) >= 12
+    assert all(held.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_keeps_its_directory_when_asked(tmp_path: Path) -> None:
+    done = run("demo", "--keep", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (root,) = tmp_path.glob("deploykit-demo-*")
+    assert (root / "site" / "current" / "index.html").read_text().startswith("<h1>")
+    assert str(root) in done.stdout
+
+
+def test_the_demo_runs_on_a_real_rabbitmq(tmp_path: Path, rabbitmq: RabbitMQ) -> None:
+    address = f"stomp://{rabbitmq.login}:{rabbitmq.passcode}@127.0.0.1:{rabbitmq.port}"
+    assert all(claims(run("demo", "--json", "--broker", address, cwd=tmp_path, timeout=120)).values())
+
+
+def test_the_demo_runs_on_a_real_activemq(tmp_path: Path, activemq: ActiveMQ) -> None:
+    address = f"stomp://{activemq.login}:{activemq.passcode}@127.0.0.1:{activemq.port}"
+    assert all(claims(run("demo", "--json", "--broker", address, cwd=tmp_path, timeout=120)).values())
+
+
+def test_the_demo_starts_from_a_real_repository_and_never_writes_to_it(tmp_path: Path) -> None:
+    repo = tmp_path / "repo"
+    here = Path(__file__).parents[3]
+    if not (here / ".git").exists():
+        pytest.skip("the tests do not run from a git checkout")
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(here), str(repo)], check=True)
+    before = subprocess.run(["git", "-C", str(repo), "for-each-ref"], capture_output=True, check=True).stdout
+    held = claims(run("demo", "--json", "--repo", str(repo), cwd=tmp_path, timeout=120))
+    assert all(held.values())
+    assert "the node mirrors the whole repository" in held
+    after = subprocess.run(["git", "-C", str(repo), "for-each-ref"], capture_output=True, check=True).stdout
+    assert after == before
+
+
+def test_a_demo_whose_claim_fails_does_not_end_with_0(tmp_path: Path) -> None:
+    """The hook is kept from queueing, by a spool that is a file: the demo must notice, and end in time."""
+    git = shutil.which("git")
+    assert git is not None
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    # A git that drops every push: the message, the mirror and the release never come.
+    (fake / "git").write_text(f'#!/bin/sh\n[ "$1" = push ] && exit 0\nexec {git} "$@"\n')
+    (fake / "git").chmod(0o755)
+    done = run("demo", "--json", cwd=tmp_path, env={"PATH": f"{fake}:/usr/bin:/bin"}, timeout=120)
+    assert done.returncode == 1, done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_a_push_that_a_busy_machine_delays_is_not_taken_for_one_that_waits_for_a_broker(tmp_path: Path) -> None:
+    git = shutil.which("git")
+    assert git is not None
+    fake, pushes = tmp_path / "bin", tmp_path / "pushes"
+    fake.mkdir()
+    delay = f'echo >> {pushes}; [ "$(wc -l < {pushes})" = 2 ] && sleep 2'  # the one while the broker is dead
+    (fake / "git").write_text(f'#!/bin/sh\n[ "$1" = push ] && {{ {delay}; }}\nexec {git} "$@"\n')
+    (fake / "git").chmod(0o755)
+    held = claims(run("demo", "--json", cwd=tmp_path, env={"PATH": f"{fake}:/usr/bin:/bin"}, timeout=120))
+    assert held["a push without a broker returns at once"]
+    assert len(pushes.read_text().splitlines()) >= 2

@@ -1,0 +1,94 @@
+"""A backlog of 100,000 records: read and relayed in order, in flat memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BACKLOG = 100_000
+SMALL = 2_000
+
+FILL = """
+import os, sys
+from deploykit.outbox import Outbox, Outgoing
+from deploykit.wire.frame import Frame
+os.fsync = lambda fd: None  # the disk is not what is tried here
+box, number = Outbox(sys.argv[1]), int(sys.argv[2])
+body = b"x" * 1000
+for n in range(number):
+    box.put("/topic/%d" % (n % 3), Frame({"subject": "number %d" % n}, b"%07d " % n + body))
+"""
+
+MEASURED = """
+import json, resource, sys, time
+from concurrent.futures import Future
+from deploykit.outbox.relay import Relay
+from deploykit.outbox import Outbox
+
+def peak_kb():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+class Counting:
+    def __init__(self):
+        self.count = 0
+        self.last = {}
+        self.ordered = True
+    def take(self, destination, body):
+        number = int(body[:7])
+        self.ordered &= number > self.last.get(destination, -1)
+        self.last[destination] = number
+        self.count += 1
+    def publish_soon(self, destination, frame):
+        self.take(destination, frame.body)
+        future = Future()
+        future.set_result(None)
+        return future
+    def wait_connected(self, timeout):
+        return True
+
+box = Outbox(sys.argv[1])
+before, start = peak_kb(), time.monotonic()
+seen = Counting()
+if sys.argv[2] == "read":
+    for record in box.pending():
+        seen.take(record.destination, record.frame.body)
+else:
+    assert Relay(box, seen).drain_once(3000).complete
+print(json.dumps({"count": seen.count, "ordered": seen.ordered, "grown_kb": peak_kb() - before,
+                  "seconds": time.monotonic() - start}))
+"""
+
+
+def python(code: str, *args: object) -> str:
+    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def measure(spool: Path, what: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads(python(MEASURED, spool, what))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_backlog_of_100000_is_read_and_relayed_in_order_in_flat_memory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python(FILL, tmp_path / "small", SMALL)
+    python(FILL, tmp_path / "large", BACKLOG)
+    report = []
+    for what in ("read", "relay"):
+        small, large = measure(tmp_path / "small", what), measure(tmp_path / "large", what)
+        assert (small["count"], large["count"]) == (SMALL, BACKLOG)
+        assert small["ordered"]
+        assert large["ordered"]
+        assert large["grown_kb"] - small["grown_kb"] < 4096, (small, large)
+        report.append(f"{what} {BACKLOG / large['seconds']:,.0f}/s, {large['grown_kb'] - small['grown_kb']} KiB more")
+    with capsys.disabled():
+        print(f"\nbacklog of {BACKLOG}: {'; '.join(report)} than {SMALL}")
+    assert not list((tmp_path / "large").glob("*.rec"))

@@ -1,0 +1,159 @@
+"""Signatures and trust files hold for any bytes: what was signed verifies, and nothing else does or breaks us."""
+
+from __future__ import annotations
+
+import base64
+import time
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from deploykit.errors import KeyFileError, SignatureError
+from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.signature import HEADER, body_digest, sign, verify, verify_blob
+from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
+from deploykit.wire.frame import Frame
+from tests.support.keys import fixed_key
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+KEY = fixed_key(1)
+OTHER = fixed_key(2)
+ALLOWED = AllowedSigners.parse(f"ops {KEY.public_openssh}")
+GOOD = KEY.sign_body(b"body")
+
+
+@given(st.binary(max_size=2000))
+def test_what_was_signed_verifies(body: bytes) -> None:
+    assert verify(sign(Frame({}, body), KEY), ALLOWED, NOW).fingerprint == KEY.fingerprint
+
+
+@given(st.binary(min_size=1, max_size=500), st.data())
+def test_threat_1_one_flipped_bit_anywhere_is_refused(body: bytes, data: st.DataObject) -> None:
+    """Over body and signature alike: the two laid end to end, and one bit of it turned."""
+    blob = KEY.sign_body(body)
+    whole = bytearray(body + blob)
+    bit = data.draw(st.integers(0, len(whole) * 8 - 1))
+    whole[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(SignatureError):
+        verify_blob(bytes(whole[: len(body)]), bytes(whole[len(body) :]), ALLOWED, NOW)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_signature_fits_one_body_only(one: bytes, two: bytes) -> None:
+    if one == two:
+        assert body_digest(one) == body_digest(two)
+        return
+    assert body_digest(one) != body_digest(two)
+    with pytest.raises(SignatureError):
+        verify_blob(two, KEY.sign_body(one), ALLOWED, NOW)
+
+
+@given(st.text(max_size=400) | st.binary(max_size=400).map(lambda data: base64.b64encode(data).decode()))
+@example("A" * 6000)
+@example("\ud800")
+def test_any_header_is_refused_with_a_signature_error(value: str) -> None:
+    with pytest.raises(SignatureError) as caught:
+        verify(Frame({HEADER: value}, b"body"), ALLOWED, NOW)
+    assert len(str(caught.value)) < 300
+    assert str(caught.value).isprintable()
+
+
+@given(st.binary(max_size=300))
+@example(b"SSHSIG")
+@example(b"SSHSIG\0\0\0\1\xff\xff\xff\xff")
+@example(GOOD[:-1])
+@example(GOOD + b"\0")
+@example(GOOD[:10] + b"\xff\xff\xff\xff" + GOOD[14:])
+def test_any_blob_is_refused_with_a_signature_error(blob: bytes) -> None:
+    with pytest.raises(SignatureError):
+        verify_blob(b"body", blob, ALLOWED, NOW)
+
+
+@given(st.data())
+def test_a_mutated_blob_is_refused_with_a_signature_error(data: st.DataObject) -> None:
+    """Cut, doubled, swapped pieces of a good signature: the shapes that get deep into a parser."""
+    pieces = data.draw(st.lists(st.tuples(st.integers(0, len(GOOD)), st.integers(0, len(GOOD))), max_size=5))
+    blob = b"".join(GOOD[a:b] for a, b in pieces)
+    if blob != GOOD:
+        with pytest.raises(SignatureError):
+            verify_blob(b"body", blob, ALLOWED, NOW)
+
+
+@given(st.binary(max_size=100), st.binary(max_size=100))
+def test_only_well_formed_parts_are_taken_apart(key: bytes, signature: bytes) -> None:
+    with pytest.raises(SignatureError):
+        decode_blob(encode_blob(key, signature))
+
+
+@given(st.binary(max_size=1000))
+def test_armor_is_undone_by_dearmor(blob: bytes) -> None:
+    if blob:
+        assert dearmor(armor(blob)) == blob
+
+
+@given(st.text(max_size=300))
+def test_any_signature_file_is_refused_with_a_signature_error(text: str) -> None:
+    with pytest.raises(SignatureError):
+        decode_blob(dearmor(text))
+
+
+@given(st.text(max_size=200))
+@example(f"ops {KEY.public_openssh}")
+def test_a_trust_file_is_read_or_refused_with_a_key_file_error(text: str) -> None:
+    problems: tuple[str, ...] = ()
+    try:
+        signers = AllowedSigners.parse(text, revoked=text)
+    except KeyFileError as error:
+        signers, problems = AllowedSigners(), error.problems
+    assert all("line" in problem for problem in problems)
+    assert len(signers.signers) <= text.count("\n") + 1
+
+
+_WORDS = st.sampled_from(
+    [
+        *("ops", "*", '"a b"', ",", " ", "\t", "namespaces=", '"deploykit"', "valid-after=", '"20260101Z"', "=", '"'),
+        *("cert-authority", KEY.public_openssh, OTHER.public_openssh, "ssh-ed25519", "#", "\r", "\n", "!", "\\", "é"),
+    ]
+)
+
+
+@given(st.lists(_WORDS, max_size=14).map("".join))
+def test_a_trust_file_of_likely_words_never_trusts_more_than_its_keys(text: str) -> None:
+    try:
+        signers = AllowedSigners.parse(text)
+    except KeyFileError:
+        return
+    for signer in signers.signers:
+        assert signer.key in (KEY.public_blob, OTHER.public_blob)
+        assert all(signer.principals)
+
+
+@given(st.text(max_size=100))
+def test_a_public_line_is_read_or_refused_with_a_key_file_error(text: str) -> None:
+    with pytest.raises(KeyFileError):
+        parse_public_line(text)
+
+
+@given(st.text("ab*?", max_size=8), st.text("ab", max_size=8))
+def test_patterns_agree_with_their_definition(pattern: str, text: str) -> None:
+    def by_definition(p: str, t: str) -> bool:
+        if not p:
+            return not t
+        if p[0] == "*":
+            return any(by_definition(p[1:], t[at:]) for at in range(len(t) + 1))
+        return bool(t) and p[0] in ("?", t[0]) and by_definition(p[1:], t[1:])
+
+    assert matches([pattern], text) is by_definition(pattern, text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["A" * 10_000_000, "=" * 10_000_000, "\0" * 10_000_000, base64.b64encode(b"SSHSIG" + b"\xff" * 9_000_000).decode()],
+)
+def test_a_huge_header_costs_nothing(value: str) -> None:
+    began = time.process_time()
+    with pytest.raises(SignatureError, match="too long"):
+        decode_header(value)
+    assert time.process_time() - began < 0.5

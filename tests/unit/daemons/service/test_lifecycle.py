@@ -1,0 +1,104 @@
+"""Daemons: what systemd is told, and how often one has to ask a daemon to end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from deploykit.daemons.service import lifecycle
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_the_service_manager_is_told_where_it_listens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
+) -> None:
+    name = f"{tmp_path.name}-{os.getpid()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"\0{name}" if abstract else name)
+        manager.settimeout(60)
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
+        lifecycle.notify("READY=1")
+        assert manager.recv(100) == b"READY=1"
+
+
+@pytest.mark.parametrize("address", ["", "vsock:1:2", "/nonexistent/notify"])
+def test_without_a_service_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", address)
+    lifecycle.notify("READY=1")
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    with lifecycle.signals() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert not stop.is_set()
+    assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)] == before
+
+
+def test_hup_asks_to_reload_and_term_to_end() -> None:
+    asked: list[int] = []
+    with lifecycle.signals(on_reload=lambda: asked.append(1)) as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert (asked, stop.is_set()) == ([1], False)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+
+
+def test_one_wish_to_end_that_comes_twice_is_one_and_a_second_wish_ends_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """timeout(1) sends its signal to the process and to the process group."""
+    now = [100.0]
+    monkeypatch.setattr("deploykit.daemons.service.lifecycle.time.monotonic", lambda: now[0])
+    with lifecycle.signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.is_set()
+        now[0] += 2
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_daemon_that_waits_ends_on_the_second_signal(tmp_path: Path) -> None:
+    code = (
+        "import threading\nfrom deploykit.daemons.service import lifecycle\n"
+        "with lifecycle.signals() as stop:\n    print('up', flush=True)\n    stop.wait()\n"
+        "    print('ending', flush=True)\n    threading.Event().wait()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "ending\n"
+        for _ in range(600):
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        assert process.returncode == -signal.SIGINT  # how Python ends on KeyboardInterrupt
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def test_a_mistake_of_ours_in_reading_the_settings_again_leaves_the_old_ones() -> None:
+    said: list[str] = []
+
+    def broken() -> int:
+        raise ValueError("unheard of")
+
+    assert lifecycle.read_again(broken, said.append) is None
+    assert said == ["settings not reloaded, the old ones stay: ValueError: unheard of"]

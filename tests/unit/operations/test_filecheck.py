@@ -1,0 +1,231 @@
+"""`config check` looks at every file, directory, user and program that a setting names."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from deploykit.config import load_settings
+from deploykit.errors import SettingsError
+from deploykit.operations.filecheck import LOOKS, file_mistakes
+from deploykit.settings import Settings
+from deploykit.trust.keyfiles import generate_key
+from tests.brokers.certs import Authority
+from tests.support.cli import run
+
+
+def classes_of(kind: object) -> Iterator[type]:
+    """Every settings class that a type hint leads to."""
+    if isinstance(kind, type) and attrs.has(kind):
+        yield kind
+        for hint in typing.get_type_hints(kind).values():
+            yield from classes_of(hint)
+    for inner in typing.get_args(kind):
+        yield from classes_of(inner)
+
+
+def holds_path(kind: object) -> bool:
+    return kind is Path or any(holds_path(inner) for inner in typing.get_args(kind))
+
+
+def test_every_setting_that_holds_a_path_is_looked_at() -> None:
+    named = {
+        (cls, name)
+        for cls in set(classes_of(Settings))
+        for name, hint in typing.get_type_hints(cls).items()
+        if holds_path(hint)
+    }
+    assert len(named) >= 14
+    assert named - LOOKS.keys() == set()
+
+
+def test_every_look_is_at_a_setting_there_is() -> None:
+    assert [key for key in LOOKS if key[1] not in attrs.fields_dict(key[0])] == []
+
+
+FILE = """
+node = "web1"
+state = "{root}/state"
+signing_key = "{root}/key"
+[broker]
+address = "stomp+ssl://127.0.0.1:1"
+tls_ca = "{root}/ca.pem"
+tls_cert = "{root}/cert.pem"
+tls_key = "{root}/tls.key"
+[outbox]
+path = "{root}/spool"
+group = "root"
+[trust]
+allowed_signers = "{root}/signers"
+revoked_keys = "{root}/revoked"
+grants = [{{ principal = "ops", types = ["deploy.requested"] }}]
+[repositories.shop]
+url = "https://git.example.org/shop.git"
+checkouts = [{{ mode = "branch", target = "{root}/checkout", branch = "main", owner = "root" }}]
+[repositories.shop.mirror]
+ssh_key = "{root}/ssh"
+ssh_known_hosts = "{root}/hosts"
+ca_file = "{root}/ca.pem"
+credentials_file = "{root}/cred"
+credential_helper = ["sh"]
+allowed_signers = "{root}/git_signers"
+[sites.shop]
+path = "{root}/site"
+repo = "shop"
+release = {{ scripts = "{root}/scripts", owner = "root", run_as = "root" }}
+"""
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certs"))
+
+
+@pytest.fixture
+def file(tmp_path: Path, authority: Authority) -> Path:
+    """Settings that name one of everything, and all of it is right."""
+    key = generate_key(tmp_path / "key")
+    identity = authority.client("ann")
+    for name, text, mode in (
+        ("ca.pem", authority.ca_file.read_text(), 0o644),
+        ("cert.pem", Path(identity.cert_file).read_text(), 0o644),
+        ("tls.key", Path(identity.key_file).read_text(), 0o600),
+        ("signers", f"ops {key.public_openssh}\n", 0o644),
+        ("revoked", "# none\n", 0o644),
+        ("ssh", "a key\n", 0o600),
+        ("hosts", "git.example.org ssh-ed25519 AAAA\n", 0o644),
+        ("cred", "https://a:b@git.example.org\n", 0o600),
+        ("git_signers", f"ops {key.public_openssh}\n", 0o644),
+    ):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "deploykit.toml").write_text(FILE.format(root=tmp_path))
+    return tmp_path / "deploykit.toml"
+
+
+def test_settings_that_name_what_is_right_pass_and_nothing_is_made(file: Path) -> None:
+    before = sorted(file.parent.iterdir())
+    done = run("config", "check", "-c", str(file))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(file.parent.iterdir()) == before
+
+
+def named(file: Path, setting: str) -> list[str]:
+    """What is said of one setting."""
+    return [mistake for mistake in file_mistakes(load_settings(file)) if mistake.startswith(f"{setting}: ")]
+
+
+def gone(path: Path) -> None:
+    path.unlink()
+
+
+def rubbish(path: Path) -> None:
+    path.write_text("rubbish\n")
+
+
+def empty(path: Path) -> None:
+    path.write_text("")
+
+
+def open_to_all(path: Path) -> None:
+    path.chmod(0o666)
+
+
+def is_file(path: Path) -> None:
+    if path.is_dir():
+        path.rmdir()
+    path.write_text("in the way")
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "setting"),
+    [
+        *[("ca.pem", harm, "broker.tls_ca") for harm in (gone, rubbish, empty)],
+        *[("ca.pem", harm, "repositories.shop.mirror.ca_file") for harm in (gone, rubbish, empty)],
+        *[("cert.pem", harm, "broker.tls_cert") for harm in (gone, rubbish, empty)],
+        *[("tls.key", harm, "broker.tls_key") for harm in (gone, empty)],
+        ("tls.key", rubbish, "broker.tls_cert"),
+        *[("key", harm, "signing_key") for harm in (gone, rubbish, open_to_all)],
+        *[("signers", harm, "trust.allowed_signers") for harm in (gone, rubbish, open_to_all)],
+        *[("revoked", harm, "trust.revoked_keys") for harm in (gone, rubbish, open_to_all)],
+        *[("ssh", harm, "repositories.shop.mirror.ssh_key") for harm in (gone, empty, open_to_all)],
+        *[("hosts", harm, "repositories.shop.mirror.ssh_known_hosts") for harm in (gone, empty)],
+        *[("cred", harm, "repositories.shop.mirror.credentials_file") for harm in (gone, open_to_all)],
+        *[("git_signers", harm, "repositories.shop.mirror.allowed_signers") for harm in (gone, empty)],
+        ("scripts", is_file, "sites.shop.release.scripts"),
+        ("state", is_file, "state"),
+        ("spool", is_file, "outbox.path"),
+        ("site", is_file, "sites.shop.path"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_with_its_setting(
+    file: Path, name: str, harm: Callable[[Path], None], setting: str
+) -> None:
+    harm(file.parent / name)
+    assert named(file, setting)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "setting"),
+    [
+        ('owner = "root", run_as', 'owner = "nosuchuser", run_as', "sites.shop.release.owner"),
+        ('run_as = "root"', 'run_as = "nosuchuser"', "sites.shop.release.run_as"),
+        (
+            'branch = "main", owner = "root"',
+            'branch = "main", owner = "nosuch"',
+            "repositories.shop.checkouts[0].owner",
+        ),
+        ('group = "root"', 'group = "nosuchgroup"', "outbox.group"),
+        ('["sh"]', '["nosuchprogram"]', "repositories.shop.mirror.credential_helper"),
+    ],
+)
+def test_a_user_or_program_that_is_not_there_is_said(file: Path, old: str, new: str, setting: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+    assert named(file, setting)
+
+
+def test_scripts_that_run_as_the_owner_name_no_user_of_that_name(file: Path) -> None:
+    file.write_text(file.read_text().replace('run_as = "root"', 'run_as = "owner"'))
+    assert file_mistakes(load_settings(file)) == ()
+
+
+def test_a_key_of_another_certificate_is_said(file: Path, authority: Authority) -> None:
+    other = authority.client("bob")
+    (file.parent / "tls.key").write_text(Path(other.key_file).read_text())
+    assert named(file, "broker.tls_cert")
+
+
+@pytest.mark.parametrize("field", ["tls_cert", "tls_key"])
+def test_a_certificate_without_its_key_is_no_setting(file: Path, field: str) -> None:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(field)]
+    file.write_text("\n".join(lines))
+    with pytest.raises(SettingsError, match="give both"):
+        load_settings(file)
+
+
+def test_all_that_is_wrong_is_said_at_once(file: Path) -> None:
+    for name in ("key", "signers", "cred"):
+        gone(file.parent / name)
+    done = run("config", "check", "-c", str(file))
+    assert done.returncode == 2
+    for setting in ("signing_key", "trust.allowed_signers", "repositories.shop.mirror.credentials_file"):
+        assert f"{setting}: " in done.stderr
+
+
+def test_a_node_that_can_obey_nobody_passes_with_a_warning(file: Path) -> None:
+    file.write_text(file.read_text().replace('types = ["deploy.requested"]', 'types = ["node.queried"]'))
+    done = run("config", "check", "-c", str(file))
+    assert done.returncode == 0
+    assert "warning: no grant is for deploy.requested" in done.stderr
+    assert "warning no grant is for" in run("status", "-c", str(file)).stdout
+
+
+def test_settings_that_name_nothing_have_no_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text('node = "web1"\n')
+    assert run("config", "check", "-c", str(tmp_path / "x.toml")).returncode == 0
