@@ -207,7 +207,7 @@ class IdStore:
                 return removed
 
     @contextmanager
-    def turn(self, key: str, id: str, *, timeout: float = 0.0) -> Iterator[None]:
+    def locked(self, key: str, id: str, *, timeout: float = 0.0) -> Iterator[None]:
         """Hold one id, so that no other worker, thread or process handles it at the same time.
 
         For consumers with several workers: a redelivery may come while the first delivery is still being handled.

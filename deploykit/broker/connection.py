@@ -31,7 +31,7 @@ _LINGER: Final = 1.0  # seconds in which a peer that was refused may read why
 _SILENCE: Final = 3  # a peer is given up after this many of its own heart-beats
 
 
-class Connection(asyncio.BufferedProtocol):
+class ClientConnection(asyncio.BufferedProtocol):
     """A client's connection. Everything runs in the broker's loop."""
 
     def __init__(self, engine: Engine, limits: FrameLimits) -> None:

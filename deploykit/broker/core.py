@@ -30,7 +30,7 @@ from deploykit.broker.headers import (
     prefetch_of,
 )
 from deploykit.broker.routing import RefusedError, Router
-from deploykit.broker.state import BrokerLimits, Session, Subscription, Transaction
+from deploykit.broker.state import BrokerLimits, BrokerSubscription, Session, Transaction
 
 
 class BrokerCore:
@@ -202,7 +202,7 @@ class BrokerCore:
             raise RefusedError("too many subscriptions")
         durable = durable_name(session, headers, destination)
         queue = self.router.queue_for(destination, durable=durable, private=f"private {session.number} {key}")
-        subscription = Subscription(
+        subscription = BrokerSubscription(
             id=identity, session=session, queue=queue, destination=destination, ack=ack, prefetch=prefetch
         )
         session.subscriptions[key] = subscription
@@ -225,14 +225,14 @@ class BrokerCore:
 
     # -- acknowledging -----------------------------------------------------------------------------------------
 
-    def _target(self, session: Session, frame: StompFrame) -> tuple[Subscription, str] | None:
+    def _target(self, session: Session, frame: StompFrame) -> tuple[BrokerSubscription, str] | None:
         """Return which delivery an ACK or NACK means; None when its subscription was ended meanwhile."""
         headers = frame.headers
         name = "id" if session.version == "1.2" else "message-id"
         key = headers.get(name)
         if key is None:
             raise RefusedError(f"no {name}", f"{frame.command} needs an {name} header on STOMP {session.version}")
-        subscription: Subscription | None
+        subscription: BrokerSubscription | None
         if session.version == "1.2":
             subscription = session.by_ack.get(key)
         elif session.version == "1.1":

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from deploykit.broker.connection import Connection
+from deploykit.broker.connection import ClientConnection
 from deploykit.broker.core import BrokerCore
 from deploykit.broker.fault_state import FaultState
 from deploykit.broker.frames import FrameLimits
@@ -53,7 +53,7 @@ class Engine:
         self.faults = faults
         self.now = clock
         self.store = store
-        self.connections: dict[Connection, None] = {}
+        self.connections: dict[ClientConnection, None] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.router = Router(
             limits=limits,
@@ -68,7 +68,7 @@ class Engine:
         self.core = BrokerCore(router=self.router, users=users, limits=limits, faults=faults, server=server)
         self._frame_limits = frame_limits
         self._failed = False
-        self._parked: deque[Connection] = deque()
+        self._parked: deque[ClientConnection] = deque()
         self._loop = asyncio.get_running_loop()
         self._scheduled: asyncio.Handle | None = None
         self._server: asyncio.Server | None = None
@@ -81,7 +81,7 @@ class Engine:
             OSError: the port or the address cannot be had.
         """
         self._server = await self._loop.create_server(
-            lambda: Connection(self, self._frame_limits), host, port, ssl=tls, backlog=256
+            lambda: ClientConnection(self, self._frame_limits), host, port, ssl=tls, backlog=256
         )
         self._sweep()
         number: int = self._server.sockets[0].getsockname()[1]
@@ -89,25 +89,25 @@ class Engine:
 
     # -- connections -------------------------------------------------------------------------------------------
 
-    def accept(self, connection: Connection) -> bool:
+    def accept(self, connection: ClientConnection) -> bool:
         """Take a connection in, or say no."""
         self.connections[connection] = None
         if self.done.done():
             return False
         return not self.faults.refuse_connections and len(self.connections) <= self.limits.max_connections
 
-    def gone(self, connection: Connection) -> None:
+    def gone(self, connection: ClientConnection) -> None:
         """A connection has ended."""
         self.connections.pop(connection, None)
         self.core.lost(connection.session, self.now())
         self.schedule()
 
-    def wake(self, connection: Connection) -> None:
+    def wake(self, connection: ClientConnection) -> None:
         """A client takes output again."""
         self.router.wake(connection.session, self.now())
         self.schedule()
 
-    def park(self, connection: Connection) -> None:
+    def park(self, connection: ClientConnection) -> None:
         """Remember a connection whose frame found no room."""
         if connection not in self._parked:
             self._parked.append(connection)

@@ -19,7 +19,7 @@ from typing import Final
 
 from deploykit.broker.frames import StompFrame
 from deploykit.broker.routing import QUEUE, TOPIC, RefusedError
-from deploykit.broker.state import Message, Session
+from deploykit.broker.state import Session, StoredMessage
 
 #: Set by the broker on MESSAGE, or meant for it alone: never passed on from SEND.
 _OURS: Final = frozenset(
@@ -113,10 +113,10 @@ def prefetch_of(headers: Mapping[str, str]) -> int | None:
     return int(text) or None
 
 
-def message_of(frame: StompFrame, now: float) -> Message:
+def message_of(frame: StompFrame, now: float) -> StoredMessage:
     """Return the message that a SEND carries; `now` is in seconds since the epoch."""
     headers = frame.headers
-    return Message(
+    return StoredMessage(
         destination=destination_of(headers),
         headers={name: value for name, value in headers.items() if name not in _OURS},
         body=frame.body,

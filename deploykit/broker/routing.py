@@ -27,14 +27,14 @@ from deploykit.broker.state import (
     Add,
     Bind,
     BrokerLimits,
+    BrokerSubscription,
     Count,
-    Entry,
     JournalEntry,
-    Message,
     Queue,
+    QueueEntry,
     Remove,
     Session,
-    Subscription,
+    StoredMessage,
     Unbind,
 )
 
@@ -80,14 +80,14 @@ class Router:
         self.journal: list[JournalEntry] = []
         self.counters: Counter[str] = Counter()
         self.overrun: list[Session] = []
-        self.recorded: deque[Message] = deque(maxlen=record)
+        self.recorded: deque[StoredMessage] = deque(maxlen=record)
         self._keep = keep
         self._epoch = epoch
         self._seq = first_seq
 
     # -- restoring ---------------------------------------------------------------------------------------------
 
-    def restore(self, bindings: Iterable[tuple[str, str]], entries: Iterable[tuple[str, Entry]]) -> None:
+    def restore(self, bindings: Iterable[tuple[str, str]], entries: Iterable[tuple[str, QueueEntry]]) -> None:
         """Take back what the data directory kept."""
         for name, destination in bindings:
             self._bind(name, destination)
@@ -105,7 +105,7 @@ class Router:
             return queue is None or not queue.full
         return not any(queue.durable and queue.full for queue in self.topics.get(destination, {}).values())
 
-    def publish(self, message: Message, now: float) -> None:
+    def publish(self, message: StoredMessage, now: float) -> None:
         """Put the message into each queue it belongs to, and give it out where somebody waits."""
         self.counters["published"] += 1
         self.recorded.append(message)
@@ -123,8 +123,8 @@ class Router:
             if queue.full and not queue.kept:
                 self.overrun.extend(consumer.session for consumer in queue.consumers)
 
-    def _put(self, queue: Queue, message: Message) -> None:
-        entry = Entry(seq=self._seq, message=message, stored=self._keep and message.persistent and queue.kept)
+    def _put(self, queue: Queue, message: StoredMessage) -> None:
+        entry = QueueEntry(seq=self._seq, message=message, stored=self._keep and message.persistent and queue.kept)
         self._seq += 1
         queue.add(entry)
         if entry.stored:
@@ -165,7 +165,7 @@ class Router:
         self.topics.setdefault(destination, {})[private] = queue
         return queue
 
-    def end_subscription(self, subscription: Subscription, now: float) -> None:
+    def end_subscription(self, subscription: BrokerSubscription, now: float) -> None:
         """Take a subscription away; what it had not settled goes to the others, or waits."""
         queue = subscription.queue
         if subscription in queue.consumers:
@@ -179,7 +179,7 @@ class Router:
             self.dispatch(queue, now)
         self._forget_if_idle(queue)
 
-    def delete_durable(self, queue: Queue, now: float) -> list[Subscription]:
+    def delete_durable(self, queue: Queue, now: float) -> list[BrokerSubscription]:
         """Give up a durable subscription and its messages; return the subscriptions that consumed it elsewhere."""
         others = list(queue.consumers)
         queue.consumers.clear()
@@ -223,7 +223,7 @@ class Router:
         for subscription in list(session.subscriptions.values()):
             self.dispatch(subscription.queue, now)
 
-    def _deliver(self, subscription: Subscription, entry: Entry) -> None:
+    def _deliver(self, subscription: BrokerSubscription, entry: QueueEntry) -> None:
         session, message = subscription.session, entry.message
         message_id = f"{self._epoch}-{entry.seq}"
         headers = {**message.headers, "destination": message.destination, "message-id": message_id}
@@ -249,7 +249,7 @@ class Router:
 
     # -- settling ----------------------------------------------------------------------------------------------
 
-    def settle(self, queue: Queue, entry: Entry) -> None:
+    def settle(self, queue: Queue, entry: QueueEntry) -> None:
         """Be done with a message."""
         queue.settle(entry)
         if entry.stored:
@@ -257,7 +257,7 @@ class Router:
         if queue.kept:
             self._forget_if_idle(queue)
 
-    def dead_letter(self, queue: Queue, entry: Entry, reason: str, now: float) -> None:
+    def dead_letter(self, queue: Queue, entry: QueueEntry, reason: str, now: float) -> None:
         """Move a message to its dead letter queue, or drop it when it lies in one already."""
         message = entry.message
         self.settle(queue, entry)

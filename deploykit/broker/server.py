@@ -38,7 +38,7 @@ from deploykit.broker.engine import Engine
 from deploykit.broker.fault_state import FaultState
 from deploykit.broker.faults import FaultSwitches
 from deploykit.broker.frames import FrameLimits, StompFrame
-from deploykit.broker.state import BrokerLimits, Message
+from deploykit.broker.state import BrokerLimits, StoredMessage
 from deploykit.broker.store import BrokerStore
 from deploykit.errors import BrokerError, UsageError
 from deploykit.system.listening import hold_port, port_error, require_loopback
@@ -353,7 +353,7 @@ def _stats(engine: Engine) -> BrokerStats:
     )
 
 
-def _as_frame(message: Message) -> StompFrame:
+def _as_frame(message: StoredMessage) -> StompFrame:
     return StompFrame(
         command="SEND", headers={"destination": message.destination, **message.headers}, body=message.body
     )

@@ -38,7 +38,7 @@ class BrokerLimits:
 
 
 @frozen(kw_only=True)
-class Message:
+class StoredMessage:
     """One message as the publisher sent it. `expires` is in seconds since the epoch."""
 
     destination: str
@@ -58,11 +58,11 @@ class Message:
 
 
 @define(kw_only=True, eq=False)
-class Entry:
+class QueueEntry:
     """A message in one queue. `settled` entries may still lie in a heap and are skipped there."""
 
     seq: int
-    message: Message
+    message: StoredMessage
     deliveries: int = 0
     stored: bool = False
     settled: bool = False
@@ -73,7 +73,7 @@ class Add:
     """The message came to the queue."""
 
     queue: str
-    entry: Entry
+    entry: QueueEntry
 
 
 @frozen(kw_only=True)
@@ -111,7 +111,7 @@ JournalEntry = Add | Remove | Count | Bind | Unbind
 
 
 @define(kw_only=True, eq=False)
-class Subscription:
+class BrokerSubscription:
     """One SUBSCRIBE of one session.
 
     `unacked` holds what was given out, oldest first, under what its ACK will say: the `ack` header on 1.2, else the
@@ -124,7 +124,7 @@ class Subscription:
     destination: str
     ack: str
     prefetch: int | None
-    unacked: dict[str, Entry] = field(factory=dict)
+    unacked: dict[str, QueueEntry] = field(factory=dict)
 
     @property
     def ready(self) -> bool:
@@ -161,9 +161,9 @@ class Session:
     beat_in: int = 0
     output: list[StompFrame] = field(factory=list)
     unflushed: int = 0
-    subscriptions: dict[str, Subscription] = field(factory=dict)
+    subscriptions: dict[str, BrokerSubscription] = field(factory=dict)
     transactions: dict[str, Transaction] = field(factory=dict)
-    by_ack: dict[str, Subscription] = field(factory=dict)
+    by_ack: dict[str, BrokerSubscription] = field(factory=dict)
     #: Acknowledgements that may still come for a subscription that was ended; they are taken and mean nothing.
     late: deque[str] = field(factory=lambda: deque(maxlen=10_000))
     deliveries: int = 0
@@ -184,12 +184,12 @@ class Queue:
         self.destination = destination
         self.durable = durable
         self.kept = kept
-        self.consumers: deque[Subscription] = deque()
+        self.consumers: deque[BrokerSubscription] = deque()
         self.count = 0
         self.size = 0
         self.expiring = 0
         self._limits = limits
-        self._ready: list[tuple[int, Entry]] = []
+        self._ready: list[tuple[int, QueueEntry]] = []
 
     @property
     def full(self) -> bool:
@@ -206,18 +206,18 @@ class Queue:
         """Whether a message may be waiting."""
         return bool(self._ready)
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: QueueEntry) -> None:
         """Hold a new message."""
         self.count += 1
         self.size += entry.message.size
         self.expiring += entry.message.expires is not None
         heapq.heappush(self._ready, (entry.seq, entry))
 
-    def give_back(self, entry: Entry) -> None:
+    def give_back(self, entry: QueueEntry) -> None:
         """Put a message that was given out back in its place."""
         heapq.heappush(self._ready, (entry.seq, entry))
 
-    def take(self, shuffle: random.Random | None = None) -> Entry | None:
+    def take(self, shuffle: random.Random | None = None) -> QueueEntry | None:
         """Return the next message that is not settled (any of them, with `shuffle`), or None."""
         while self._ready:
             if shuffle is not None:
@@ -232,7 +232,7 @@ class Queue:
                 return entry
         return None
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, entry: QueueEntry) -> None:
         """Forget a message for good."""
         entry.settled = True
         self.count -= 1
@@ -242,13 +242,13 @@ class Queue:
             self._ready = [item for item in self._ready if not item[1].settled]
             heapq.heapify(self._ready)
 
-    def expired(self, now: float) -> list[Entry]:
+    def expired(self, now: float) -> list[QueueEntry]:
         """The waiting messages whose time is over at `now` (seconds since the epoch)."""
         if not self.expiring:
             return []
         return [entry for _, entry in self._ready if not entry.settled and entry.message.expired(now)]
 
-    def next_consumer(self) -> Subscription | None:
+    def next_consumer(self) -> BrokerSubscription | None:
         """Return whose turn it is among the subscriptions that can take a message, or None."""
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
@@ -257,6 +257,6 @@ class Queue:
                 return consumer
         return None
 
-    def waiting(self) -> Iterator[Entry]:
+    def waiting(self) -> Iterator[QueueEntry]:
         """The messages not given out, in order."""
         return (entry for _, entry in sorted(self._ready, key=lambda item: item[0]) if not entry.settled)

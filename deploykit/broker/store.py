@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from deploykit.broker.routing import durable_key
-from deploykit.broker.state import Add, Bind, Count, Entry, JournalEntry, Message, Remove, Unbind
+from deploykit.broker.state import Add, Bind, Count, JournalEntry, QueueEntry, Remove, StoredMessage, Unbind
 from deploykit.errors import BrokerError, UsageError
 
 FORMAT: Final = 1
@@ -97,16 +97,16 @@ class BrokerStore:
         """Return (name, destination) of each durable subscription."""
         return list(self._db.execute("SELECT name, destination FROM binding"))
 
-    def entries(self) -> Iterable[tuple[str, Entry]]:
+    def entries(self) -> Iterable[tuple[str, QueueEntry]]:
         """Yield (queue key, message) in the order they came."""
         rows = self._db.execute(
             "SELECT seq, queue, destination, headers, body, expires, deliveries FROM entry ORDER BY seq"
         )
         for seq, queue, destination, headers, body, expires, deliveries in rows:
-            message = Message(
+            message = StoredMessage(
                 destination=destination, headers=json.loads(headers), body=body, persistent=True, expires=expires
             )
-            yield queue, Entry(seq=seq, message=message, deliveries=deliveries)
+            yield queue, QueueEntry(seq=seq, message=message, deliveries=deliveries)
 
     def write(self, journal: Sequence[JournalEntry]) -> None:
         """Make the changes durable, all or none.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from deploykit.bus.client import Bus
 from deploykit.bus.delivery import Delivery, Handler, Ids
-from deploykit.bus.events import Counters, Event, State
+from deploykit.bus.events import BusState, Counters, Event
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 
@@ -21,7 +21,7 @@ __all__ = [
     "Reject",
     "Verdict",
     "Event",
-    "State",
+    "BusState",
     "Counters",
     "Ids",
 ]

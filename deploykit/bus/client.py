@@ -27,14 +27,14 @@ import attrs
 from deploykit.bus.certificates import Certificates
 from deploykit.bus.checks import check_settings, in_bounds
 from deploykit.bus.delivery import Handler, Ids
-from deploykit.bus.events import Closed, Counters, Event, Published, PublishFailed, State
-from deploykit.bus.eventthread import EventPump
+from deploykit.bus.events import BusState, Closed, Counters, Event, Published, PublishFailed
+from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
 from deploykit.bus.receipt import Batch, Receipt, check_may_wait, must_not_wait
-from deploykit.bus.stomp.compile import Intent, OnFailure
+from deploykit.bus.stomp.compile import OnFailure, SubscriptionSpec
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.supervisor import Supervisor
-from deploykit.bus.unconfirmed import Ledger, Outbound
+from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
 from deploykit.errors import (
     BusClosed,
     BusError,
@@ -91,8 +91,8 @@ class Bus:
         self.settings = settings
         self.counters = Counters()
         self._ids = ids
-        self._pump = EventPump(on_event, self.counters)
-        self._ledger = Ledger(
+        self._pump = EventDispatcher(on_event, self.counters)
+        self._ledger = UnconfirmedPublishes(
             window=settings.window,
             in_flight=min(settings.in_flight, settings.window),
             window_bytes=settings.window_bytes,
@@ -184,9 +184,9 @@ class Bus:
         self.stop()
 
     @property
-    def state(self) -> State:
+    def state(self) -> BusState:
         """Where the bus stands at the moment."""
-        return State.CLOSED if self._stopped else self._supervisor.state
+        return BusState.CLOSED if self._stopped else self._supervisor.state
 
     @property
     def connection(self) -> Connection | None:
@@ -251,10 +251,10 @@ class Bus:
         self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
         supervisor = self._supervisor
         supervisor.flush_now()
-        if supervisor.state is not State.CONNECTED:
+        if supervisor.state is not BusState.CONNECTED:
             with supervisor.changed:
                 supervisor.changed.wait_for(
-                    lambda: supervisor.state in (State.CONNECTED, State.CLOSED) or supervisor.hopeless, timeout
+                    lambda: supervisor.state in (BusState.CONNECTED, BusState.CLOSED) or supervisor.hopeless, timeout
                 )
             if supervisor.hopeless is not None:
                 raise supervisor.hopeless
@@ -263,7 +263,7 @@ class Bus:
         if batch.outcomes[0] is not None:
             raise batch.outcomes[0]
 
-    def publish_soon(
+    def publish_nowait(
         self,
         destination: str,
         frame: Frame,
@@ -370,7 +370,7 @@ class Bus:
             self._destinations.clear()
         self._destinations.add(destination)
 
-    def _settled(self, entry: Outbound, error: BusError | None) -> None:
+    def _settled(self, entry: PendingPublish, error: BusError | None) -> None:
         if error is None:
             self._pump.tell(Published(destination=entry.destination, id=entry.id))
         else:
@@ -423,7 +423,7 @@ class Bus:
                     f"durable={durable!r} is the name of the subscription to {other.destination}",
                     "ActiveMQ would forget that one's messages; use another name",
                 )
-        intent = Intent(
+        intent = SubscriptionSpec(
             destination=destination,
             id=f"deploykit-{next(self._numbers)}",
             durable=durable,

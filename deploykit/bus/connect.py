@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Final, TypeVar
 
 from deploykit.bus.certificates import Certificates, tls_reason
-from deploykit.bus.poller import READ, WRITE, Waiter
+from deploykit.bus.poller import READ, WRITE, Poller
 from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings.address import Broker
 from deploykit.system.hosts import MOST_ADDRESSES, STAGGER, HostAddress, LookUp, Race, Turns, literal, told
@@ -36,14 +36,14 @@ _ASK_AGAIN: Final = 2.0
 _NETWORK: Final = "check host, port and firewall"
 
 
-class Dialler:
+class Connector:
     """The way to one broker. It lives as long as the bus, and remembers which addresses failed.
 
     Args:
         certificates: for TLS; None for a plain broker.
     """
 
-    def __init__(self, broker: Broker, certificates: Certificates | None, waiter: Waiter) -> None:
+    def __init__(self, broker: Broker, certificates: Certificates | None, waiter: Poller) -> None:
         self._broker = broker
         self._certificates = certificates
         self._waiter = waiter
@@ -94,7 +94,7 @@ class Dialler:
         self._turns.all_failed(addresses)
         raise self._problem(failed)
 
-    def begin_like(self, other: Dialler) -> None:
+    def begin_like(self, other: Connector) -> None:
         """Begin with the address that `other` is connected to, and know the ones that failed it."""
         self._turns = other._turns.copy()
 

@@ -53,7 +53,7 @@ class Ids(Protocol):
     def done(self, key: str, id: str, reply: bytes, now: datetime) -> None:
         """Mark it handled to the end."""
 
-    def turn(self, key: str, id: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
+    def locked(self, key: str, id: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
         """Keep everybody else from handling it meanwhile; LockBusy where somebody does."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from deploykit.bus.stomp.compile import Intent, settlement
+from deploykit.bus.stomp.compile import SubscriptionSpec, settlement
 from deploykit.bus.stomp.dialect import DIALECTS, Dialect
 from deploykit.errors import DialectError
 
@@ -52,7 +52,7 @@ def _yes(value: bool) -> str:
 
 def _requeue(dialect: Dialect, destination: str) -> str:
     try:
-        how = settlement(dialect, Intent(destination=destination, id="", on_failure="requeue"))
+        how = settlement(dialect, SubscriptionSpec(destination=destination, id="", on_failure="requeue"))
     except DialectError:
         return "refused"
     return {"nack": "NACK", "republish": "sent again, then ACK"}.get(how, how)

@@ -11,7 +11,7 @@ import enum
 import attrs
 
 
-class State(enum.Enum):
+class BusState(enum.Enum):
     """Where the bus stands."""
 
     CONNECTING = "connecting"
@@ -53,7 +53,7 @@ class Connected(Event):
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Lost(Event):
+class ConnectionLost(Event):
     """A connection that stood is gone. Nothing that was not confirmed is forgotten."""
 
     broker: str
@@ -121,7 +121,7 @@ class Dropped(Event):
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class BrokerError(Event):
+class BrokerReportedError(Event):
     """The broker sent an ERROR that belongs to nothing we can name."""
 
     broker: str

@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 _BACKLOG: Final = 10_000
 
 
-class EventPump:
+class EventDispatcher:
     """Calls `on_event` for each event. Without a callback it costs nothing.
 
     Args:

@@ -110,7 +110,7 @@ def send_once(
         for name in left:
             problems.pop(name, None)
             try:
-                futures[name] = bus.publish_soon(name, KEEPALIVE, timeout=timeout, persistent=False, ttl=lifetime)
+                futures[name] = bus.publish_nowait(name, KEEPALIVE, timeout=timeout, persistent=False, ttl=lifetime)
             except BusError as error:
                 problems[name] = str(error)
         without_ttl = False

@@ -23,7 +23,7 @@ class Interrupted(Exception):
     """The bus is being closed while something was waited for."""
 
 
-class Waiter:
+class Poller:
     """Poll with a wake-up.
 
     Args:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from deploykit.bus.stomp.connection import Connection
     from deploykit.bus.subscription import Subscription
-    from deploykit.bus.subscriptions import Roster
+    from deploykit.bus.subscriptions import SubscriptionTable
 
 
 class Line(Protocol):
@@ -30,7 +30,7 @@ class Line(Protocol):
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         """Do something after a while, on the supervisor's thread."""
 
-    def renew(self, reason: str) -> None:
+    def reconnect(self, reason: str) -> None:
         """Give the present connection up, and make a new one."""
 
     def news(self) -> None:
@@ -43,7 +43,7 @@ class Line(Protocol):
 class Feed(Protocol):
     """A subscription's own connection: a supervisor that has nothing else to do."""
 
-    roster: Roster
+    roster: SubscriptionTable
 
     def end(self, until: float) -> None:
         """Send what is left, say goodbye, and wait for the end; not past a monotonic time."""

@@ -54,7 +54,7 @@ def check_may_wait(what: str) -> None:
     if must_not_wait():
         raise UsageError(
             f"{what} was called by a callback of a future, on the thread that reads what the broker answers",
-            "use publish_soon() there, or leave it to a thread of yours",
+            "use publish_nowait() there, or leave it to a thread of yours",
         )
 
 

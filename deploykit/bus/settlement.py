@@ -21,7 +21,7 @@ from typing import Final
 
 from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
 from deploykit.bus.events import DeadLettered, Dropped
-from deploykit.bus.stomp.compile import Compiled, Intent, read_destination
+from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec, read_destination
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
@@ -53,7 +53,7 @@ _OF_DELIVERY: Final = OF_THE_CONNECTION | {
 }
 
 
-class Desk:
+class Settler:
     """Where the workers of one subscription settle messages. Any worker thread; `forget` also the supervisor's.
 
     Args:
@@ -68,7 +68,7 @@ class Desk:
     def __init__(
         self,
         host: Host,
-        intent: Intent,
+        intent: SubscriptionSpec,
         handler: Handler,
         *,
         max_attempts: int,
@@ -76,7 +76,7 @@ class Desk:
         again_in_line: Callable[[Item], None],
     ) -> None:
         #: How the subscription is written on the present connection.
-        self.compiled: Compiled | None = None
+        self.compiled: CompiledSubscription | None = None
         self._host = host
         self._intent = intent
         self._handler = handler
@@ -127,7 +127,7 @@ class Desk:
             return
         try:
             # Another process, or the bus that this one replaces, may have the same message in hand.
-            with self._ids.turn(self._namespace, item.key[0]):
+            with self._ids.locked(self._namespace, item.key[0]):
                 self._advance(item)
         except LockBusy:
             self._again(item, _NEXT_TURN, count=False)

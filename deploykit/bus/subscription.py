@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 from deploykit.bus.checks import in_bounds
 from deploykit.bus.delivery import Handler, Host, Ids, Item
 from deploykit.bus.receipt import check_may_wait
-from deploykit.bus.settlement import Desk
-from deploykit.bus.stomp.compile import Compiled, Intent
+from deploykit.bus.settlement import Settler
+from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec
 from deploykit.errors import BusError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Subscription:
     def __init__(
         self,
         host: Owner,
-        intent: Intent,
+        intent: SubscriptionSpec,
         handler: Handler,
         *,
         workers: int,
@@ -64,7 +64,7 @@ class Subscription:
         self.losses = 0
         self._host = host
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._desk = Desk(host, intent, handler, max_attempts=max_attempts, ids=ids, again_in_line=self._queue.put)
+        self._desk = Settler(host, intent, handler, max_attempts=max_attempts, ids=ids, again_in_line=self._queue.put)
         self._stopping = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -116,7 +116,7 @@ class Subscription:
 
         Raises:
             BusError: it was refused, and why.
-            UsageError: called by a callback of a future, see `Bus.publish_soon`.
+            UsageError: called by a callback of a future, see `Bus.publish_nowait`.
         """
         check_may_wait("wait_active()")
         with self._changed:
@@ -192,7 +192,7 @@ class Subscription:
         for thread in self._threads:
             thread.start()
 
-    def compiled_for(self, compiled: Compiled) -> None:
+    def compiled_for(self, compiled: CompiledSubscription) -> None:
         """A new connection: this is how the subscription is written there."""
         self._desk.compiled = compiled
 

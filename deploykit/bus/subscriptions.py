@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Final
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.bus.ports import Feed, Line
 from deploykit.bus.stomp.compile import (
-    Compiled,
-    Intent,
+    CompiledSubscription,
+    SubscriptionSpec,
     compile_subscription,
     crossed_the_end,
     durable_end,
@@ -53,7 +53,7 @@ _OUTLIVED: Final = 1.0
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 
 
-class Roster:
+class SubscriptionTable:
     """The subscriptions of a bus.
 
     Args:
@@ -189,7 +189,7 @@ class Roster:
         return True
 
     def _unsubscribe(
-        self, connection: Connection, intent: Intent, headers: Mapping[str, str]
+        self, connection: Connection, intent: SubscriptionSpec, headers: Mapping[str, str]
     ) -> tuple[str, Future[None]]:
         done: Future[None] = Future()
         connection.resume()  # what still comes is not kept
@@ -203,7 +203,7 @@ class Roster:
     def _give_back(self, connection: Connection, count: int) -> None:
         """Let the broker have messages back that some give to nobody else while the connection lives."""
         if not connection.dialect.gives_back_on_unsubscribe and connection is self._line.connection:
-            self._line.renew(f"given up, so that {count} unsettled messages of an ended subscription go back")
+            self._line.reconnect(f"given up, so that {count} unsettled messages of an ended subscription go back")
 
     def _crossed(self, subscription: str, connection: Connection) -> None:
         """Something of a subscription that is not here (any more) crossed our UNSUBSCRIBE on the way."""
@@ -222,7 +222,7 @@ class Roster:
         """The connections of subscriptions that have their own."""
         return list(self._feeds.values())
 
-    def _needs_feed(self, compiled: Compiled) -> bool:
+    def _needs_feed(self, compiled: CompiledSubscription) -> bool:
         """Return whether a subscription needs a connection of its own: nothing but not reading bounds what comes."""
         return not self._alone and (self._prefetch_broken or not compiled.prefetched)
 
@@ -239,7 +239,7 @@ class Roster:
         with self._lock:
             return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
 
-    def _check_client_id(self, connection: Connection, intent: Intent) -> bool:
+    def _check_client_id(self, connection: Connection, intent: SubscriptionSpec) -> bool:
         """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
 
         Raises:
@@ -255,7 +255,7 @@ class Roster:
                 "set client_id to a name that no other connection uses",
             )
         if connection.client_id != intent.durable:
-            self._line.renew("to tell the broker our client id")
+            self._line.reconnect("to tell the broker our client id")
             return False
         return True
 
@@ -392,7 +392,7 @@ class Roster:
             subscription.catch_up(connection)  # the workers may have done it all meanwhile
         elif not self._prefetch_broken:
             self._prefetch_broken = True
-            self._line.renew(f"the broker sends more for {subscription.destination} than prefetch allows")
+            self._line.reconnect(f"the broker sends more for {subscription.destination} than prefetch allows")
 
     def _by_destination(self, frame: Received) -> Subscription | None:
         """STOMP 1.0 brokers need not name the subscription."""
@@ -423,7 +423,7 @@ class Roster:
             if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
                 # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
                 # what we publish there, and confirm what goes nowhere: everything begins anew.
-                self._line.renew(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
+                self._line.reconnect(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
                 return True
         if subscription is not None:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))

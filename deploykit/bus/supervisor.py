@@ -25,25 +25,25 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.bus.certificates import Certificates
-from deploykit.bus.connect import Dialler
+from deploykit.bus.connect import Connector
 from deploykit.bus.events import (
-    BrokerError,
+    BrokerReportedError,
+    BusState,
     Connected,
     ConnectFailed,
     Connecting,
+    ConnectionLost,
     Counters,
     Event,
-    Lost,
     RetryIn,
-    State,
     Subscribed,
     SubscriptionRefused,
 )
-from deploykit.bus.poller import Interrupted, Waiter
+from deploykit.bus.poller import Interrupted, Poller
 from deploykit.bus.receipt import answers_here
 from deploykit.bus.stomp.handshake import credentials
-from deploykit.bus.subscriptions import Roster
-from deploykit.bus.unconfirmed import Ledger, Outbound
+from deploykit.bus.subscriptions import SubscriptionTable
+from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
 from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
@@ -85,13 +85,13 @@ class Supervisor:
         address: Address,
         certificates: Certificates | None,
         *,
-        ledger: Ledger,
+        ledger: UnconfirmedPublishes,
         counters: Counters,
         tell: Callable[[Event], None],
         alone: Subscription | None = None,
     ) -> None:
-        self.waiter = Waiter(self._housekeeping)
-        self.state = State.CONNECTING
+        self.waiter = Poller(self._housekeeping)
+        self.state = BusState.CONNECTING
         self.connection: Connection | None = None
         #: The last thing that went wrong, for whoever waits.
         self.problem: BusError | None = None
@@ -108,7 +108,7 @@ class Supervisor:
         self._brokers = list(address.brokers)
         if address.randomize is not False:
             random.shuffle(self._brokers)
-        self._diallers = {broker: Dialler(broker, certificates, self.waiter) for broker in self._brokers}
+        self._diallers = {broker: Connector(broker, certificates, self.waiter) for broker in self._brokers}
         self._backoff = Backoff(
             initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
             maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
@@ -117,7 +117,9 @@ class Supervisor:
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
         self._epochs = itertools.count(1)
         self._lock = threading.RLock()
-        self.roster = Roster(self, self._lock, client_id=settings.client_id, counters=counters, tell=tell, alone=alone)
+        self.roster = SubscriptionTable(
+            self, self._lock, client_id=settings.client_id, counters=counters, tell=tell, alone=alone
+        )
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._timer_numbers = itertools.count()
         self._drain_until: float | None = None
@@ -145,7 +147,7 @@ class Supervisor:
         else:
             self.waiter.wake()
 
-    def renew(self, reason: str) -> None:
+    def reconnect(self, reason: str) -> None:
         """Give the present connection up, and make a new one; not while the bus is being closed."""
         if self._drain_until is None:
             self._recycle = reason
@@ -163,7 +165,7 @@ class Supervisor:
             if isinstance(event, ConnectFailed):
                 subscription.refused(ConnectError(event.problem))
                 event = SubscriptionRefused(destination=subscription.destination, problem=event.problem)
-            if isinstance(event, Subscribed | SubscriptionRefused | BrokerError):
+            if isinstance(event, Subscribed | SubscriptionRefused | BrokerReportedError):
                 self._tell(event)
                 self.news()
                 self.waiter.wake()
@@ -172,7 +174,7 @@ class Supervisor:
             self._settings,
             attrs.evolve(self.address, brokers=(connection.broker,)),
             self._certificates,
-            ledger=Ledger(window=1, in_flight=1, window_bytes=1, counters=self._counters),
+            ledger=UnconfirmedPublishes(window=1, in_flight=1, window_bytes=1, counters=self._counters),
             counters=self._counters,
             tell=tell,
             alone=subscription,
@@ -190,7 +192,7 @@ class Supervisor:
     @property
     def ready(self) -> bool:
         """Whether there is a connection, and the broker has confirmed every subscription or said no to it."""
-        return self.state is State.CONNECTED and self.roster.settled
+        return self.state is BusState.CONNECTED and self.roster.settled
 
     def drain(self, until: float) -> None:
         """Send what is left, say goodbye, and end; not past a monotonic time."""
@@ -200,7 +202,7 @@ class Supervisor:
         if (connection := self.connection) is not None:
             connection.resume()  # the last receipt comes behind what was not read
         self.waiter.wake()
-        if self.state is not State.CONNECTED:
+        if self.state is not BusState.CONNECTED:
             self.waiter.stop()
 
     def end(self, until: float) -> None:
@@ -228,9 +230,9 @@ class Supervisor:
             self.connection.close()
         self.waiter.close()
 
-    def why_unconfirmed(self, entry: Outbound) -> str:
+    def why_unconfirmed(self, entry: PendingPublish) -> str:
         """Say what stands between a message and its receipt."""
-        if self.state is not State.CONNECTED:
+        if self.state is not BusState.CONNECTED:
             return f"not connected: {self.problem}" if self.problem else "not connected yet"
         if self._said and self._said_at > monotonic() - 60:
             return f"the broker said: {self._said}"
@@ -257,7 +259,7 @@ class Supervisor:
             logger.exception("the bus's own thread failed; this is a bug")
             raise
         finally:
-            self._set_state(State.CLOSED)
+            self._set_state(BusState.CLOSED)
             for feed in self.roster.feeds:
                 feed.drain(self._drain_until or 0.0)  # those that were made while we were told to end
             if self.connection is not None:
@@ -266,7 +268,7 @@ class Supervisor:
 
     def _pause(self, rounds: int) -> None:
         seconds = self._backoff.pause(rounds)
-        self._set_state(State.WAITING)
+        self._set_state(BusState.WAITING)
         self._tell(RetryIn(seconds=seconds, round=rounds))
         self.waiter.wait_for(None, 0, monotonic() + seconds)
 
@@ -274,7 +276,7 @@ class Supervisor:
         """Try every broker once; serve the first that takes us. Return how long that lasted, 0.0: none did."""
         refusals = []
         for broker in list(self._brokers):
-            self._set_state(State.CONNECTING)
+            self._set_state(BusState.CONNECTING)
             self._tell(Connecting(broker=str(broker)))
             try:
                 connection = self._open(broker)
@@ -348,7 +350,7 @@ class Supervisor:
         with self._lock:
             self.roster.begin(connection)
             self.connection = connection  # from here on other threads write to it: subscriptions are before messages
-        self._set_state(State.CONNECTED)
+        self._set_state(BusState.CONNECTED)
         logger.info(
             "connected to %s: %s, STOMP %s, beats %s",
             connection.broker,
@@ -368,7 +370,7 @@ class Supervisor:
         )
         try:
             self._turn_until_lost(connection)
-        except wire.Lost as lost:
+        except wire.ConnectionBroken as lost:
             self._lost(connection, lost.reason, by_broker=lost.by_broker)
         finally:
             connection.close()
@@ -376,20 +378,20 @@ class Supervisor:
         return max(monotonic() - born, 0.001)
 
     def _turn_until_lost(self, connection: Connection) -> None:
-        from deploykit.bus.stomp.connection import Lost as ConnectionLost
+        from deploykit.bus.stomp.connection import ConnectionBroken
 
         confirmed, progress = self._counters.published, monotonic()
         while True:
             if self._ledger.needs_proof():
                 connection.round_trip(_PROOF)
-            connection.turn(monotonic() + 1.0)
+            connection.step(monotonic() + 1.0)
             now = monotonic()
             if self._recycle:
-                raise ConnectionLost(self._recycle)
+                raise ConnectionBroken(self._recycle)
             if self._counters.published != confirmed or not len(self._ledger):
                 confirmed, progress = self._counters.published, now
             elif now - progress > self._settings.stall_timeout:
-                raise ConnectionLost(f"no receipt for {now - progress:.0f} s")
+                raise ConnectionBroken(f"no receipt for {now - progress:.0f} s")
             if self._drain_until is not None and self._said_goodbye(connection, now, self._drain_until):
                 self.waiter.stop()
                 raise Interrupted
@@ -414,12 +416,12 @@ class Supervisor:
             self.connection = None
             by_subscription = self.roster.lost(by_broker=by_broker)
         self._ledger.connection_lost(by_broker=by_broker and not by_subscription)
-        self._set_state(State.CONNECTING)
-        self._tell(Lost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
+        self._set_state(BusState.CONNECTING)
+        self._tell(ConnectionLost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
         if self._drain_until is not None:
             raise Interrupted
 
-    def _set_state(self, state: State) -> None:
+    def _set_state(self, state: BusState) -> None:
         with self.changed:
             self.state = state
             self.changed.notify_all()
@@ -464,4 +466,4 @@ class Supervisor:
             return
         self._said, self._said_at = shown, monotonic()
         logger.warning("%s: ERROR: %s", connection.broker, shown)
-        self._tell(BrokerError(broker=str(connection.broker), problem=shown))
+        self._tell(BrokerReportedError(broker=str(connection.broker), problem=shown))

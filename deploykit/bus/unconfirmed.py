@@ -38,8 +38,8 @@ SUSPECT_LIMIT: Final = 5
 SHUT: Final = 30.0
 
 
-class Outbound:
-    """One message on its way. Made by `Ledger.add`; the fields are for the connection to read."""
+class PendingPublish:
+    """One message on its way. Made by `UnconfirmedPublishes.add`; the fields are for the connection to read."""
 
     __slots__ = (
         "deadline",
@@ -82,7 +82,7 @@ class Outbound:
         self.done = done
 
 
-class Ledger:
+class UnconfirmedPublishes:
     """Messages between `publish` and receipt. Any thread may add; one thread, the supervisor's, does the rest.
 
     Args:
@@ -100,7 +100,7 @@ class Ledger:
         in_flight: int,
         window_bytes: int,
         counters: Counters,
-        on_settled: Callable[[Outbound, BusError | None], None] | None = None,
+        on_settled: Callable[[PendingPublish, BusError | None], None] | None = None,
     ) -> None:
         self._window = window
         self._window_bytes = window_bytes
@@ -113,8 +113,8 @@ class Ledger:
         self._room = threading.Condition(self._lock)
         self._waiting = 0
         self._numbers = itertools.count(1)
-        self._pending: dict[int, Outbound] = {}
-        self._unsent: deque[Outbound] = deque()
+        self._pending: dict[int, PendingPublish] = {}
+        self._unsent: deque[PendingPublish] = deque()
         self._size = 0
         self._next_deadline = float("inf")
         self._careful = False
@@ -182,7 +182,7 @@ class Ledger:
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
                 self._wait_for_room(0.0 if must_not_wait() else deadline)
             seq = next(self._numbers)
-            entry = Outbound(
+            entry = PendingPublish(
                 seq, destination, frame, id=id, persistent=persistent, expires=expires, deadline=deadline, done=done
             )
             self._pending[seq] = entry
@@ -207,7 +207,7 @@ class Ledger:
 
     # -- the supervisor's thread -------------------------------------------------------------------------------
 
-    def next_unsent(self) -> Outbound | None:
+    def next_unsent(self) -> PendingPublish | None:
         """Return the next message to write, or None: nothing, enough is out, or in careful mode one is out already."""
         with self._lock:
             unsent = self._unsent
@@ -227,7 +227,7 @@ class Ledger:
                 return entry
             return None
 
-    def _one_is_out(self, following: Outbound) -> bool:
+    def _one_is_out(self, following: PendingPublish) -> bool:
         """Whether a message is out unconfirmed, in careful mode; it ends when no suspect is left before `following`."""
         if next(iter(self._pending.values())) is not following:
             return True
@@ -266,7 +266,7 @@ class Ledger:
                     self._on_settled(entry, None)
         return others
 
-    def refuse(self, entry: Outbound, error: BusError) -> None:
+    def refuse(self, entry: PendingPublish, error: BusError) -> None:
         """Settle one message with an error, if it is still there."""
         if self._pending.pop(entry.seq, None) is not None:
             self._fail([entry], lambda _: error)
@@ -278,7 +278,7 @@ class Ledger:
             self.refuse(entry, error)
         return entry is not None
 
-    def expire(self, now: float, say: Callable[[Outbound], str]) -> float:
+    def expire(self, now: float, say: Callable[[PendingPublish], str]) -> float:
         """Settle what is overdue, with `say(entry)` as the reason; return when to call again."""
         if now < self._next_deadline:
             return self._next_deadline
@@ -322,7 +322,7 @@ class Ledger:
                 ),
             )
 
-    def _blame(self) -> tuple[list[Outbound], list[Outbound]]:
+    def _blame(self) -> tuple[list[PendingPublish], list[PendingPublish]]:
         """The broker ended a connection: suspect the first message that was out. Return what is given up: the message
         itself, and what is not tried because it goes to the same destination."""
         first = next(iter(self._pending.values()), None)
@@ -353,7 +353,7 @@ class Ledger:
             self._room.notify_all()
         self._fail(left, lambda _: error)
 
-    def _fail(self, entries: list[Outbound], error: Callable[[Outbound], BusError]) -> None:
+    def _fail(self, entries: list[PendingPublish], error: Callable[[PendingPublish], BusError]) -> None:
         if not entries:
             return
         self._counters.publish_failed += len(entries)
@@ -364,7 +364,7 @@ class Ledger:
             if self._on_settled is not None:
                 self._on_settled(entry, problem)
 
-    def _give_room(self, entries: list[Outbound]) -> None:
+    def _give_room(self, entries: list[PendingPublish]) -> None:
         size = out = 0
         for entry in entries:
             size += entry.size

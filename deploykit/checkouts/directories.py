@@ -64,7 +64,7 @@ _FORMAT: Final = 1
 _SLOTS: Final = "abcdefgh"
 
 
-class Resolved(Protocol):
+class ResolvedRef(Protocol):
     """What a name stands for."""
 
     @property
@@ -84,7 +84,7 @@ class Source(Protocol):
     def head(self) -> RefName | None: ...
     @property
     def store(self) -> ObjectStore: ...
-    def resolve(self, name: str) -> Resolved: ...
+    def resolve(self, name: str) -> ResolvedRef: ...
     def release(self) -> None: ...
 
 

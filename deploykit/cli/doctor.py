@@ -26,9 +26,9 @@ def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     """
     import attrs
 
-    from deploykit.operations.doctor import Finding, examine
+    from deploykit.operations.doctor import BrokerFinding, examine
 
-    def show(finding: Finding) -> None:
+    def show(finding: BrokerFinding) -> None:
         if as_json:
             print_json(attrs.asdict(finding))
         else:

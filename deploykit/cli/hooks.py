@@ -12,7 +12,7 @@ from deploykit.cli.options import Seconds, json_option, print_json
 from deploykit.errors import DeploykitError
 
 if TYPE_CHECKING:
-    from deploykit.hooking.installer import Done
+    from deploykit.hooking.installer import InstallResult
 
 F = TypeVar("F", bound=Callable[..., object])
 _KINDS = ("git", "svn", "gitolite", "jenkins", "debian")
@@ -113,7 +113,7 @@ def uninstall(paths: tuple[Path, ...], kind: str | None, as_json: bool) -> None:
     _each(paths, lambda path: installer.uninstall(path, kind), as_json)  # type: ignore[arg-type]  # checked
 
 
-def _each(paths: tuple[Path, ...], act: Callable[[Path], Done], as_json: bool) -> None:
+def _each(paths: tuple[Path, ...], act: Callable[[Path], InstallResult], as_json: bool) -> None:
     """Act on every path; one where it cannot be done is named, and stops no other."""
     from deploykit.cli import report
 
@@ -128,7 +128,7 @@ def _each(paths: tuple[Path, ...], act: Callable[[Path], Done], as_json: bool) -
         raise click.exceptions.Exit(max(codes))
 
 
-def _show(done: Done, as_json: bool) -> None:
+def _show(done: InstallResult, as_json: bool) -> None:
     if as_json:
         kept = str(done.kept) if done.kept else None
         told = {"path": str(done.path), "kind": done.kind, "change": done.change, "kept": kept, "note": done.note}

@@ -196,7 +196,7 @@ def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) 
     aside: Path | None = None
     if url is not None and not report.sound:
         with Mirror.open(path, url, settings) as opened, _progress(quiet=as_json) as progress:
-            aside = opened.renew(progress=progress)
+            aside = opened.reclone(progress=progress)
     if as_json:
         print_json({"path": str(path), "sound": report.sound, **attrs.asdict(report), "set_aside": aside})
     else:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
-from deploykit.bus.events import Connected, ConnectFailed, Event, Lost, SubscriptionRefused
+from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost, Event, SubscriptionRefused
 from deploykit.daemons.service import lifecycle
 from deploykit.errors import MessageError
 from deploykit.messages import Message, Notice, one_line
@@ -123,7 +123,7 @@ class _Troubles:
                 self._down = False
             case SubscriptionRefused(destination=destination, problem=problem):
                 self._tell(f"nothing comes from {destination}: {problem}")
-            case ConnectFailed(problem=problem) | Lost(reason=problem) if not self._down:
+            case ConnectFailed(problem=problem) | ConnectionLost(reason=problem) if not self._down:
                 self._down = True
                 self._tell(f"waiting for a broker: {problem}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from deploykit.bus import Bus
 from deploykit.demo.checks import holds, refs_of, refs_or_none, tree_differences
 from deploykit.demo.stage import Finished, Stage
-from deploykit.demo.timeline import Claim, Timeline
+from deploykit.demo.timeline import CheckedClaim, Timeline
 from deploykit.errors import DemoFailed
 from deploykit.settings.address import Broker
 from deploykit.settings.bus import BusSettings
@@ -52,7 +52,7 @@ class Story:
         self._repo = repo
         self._line: FaultProxy | None = None
         self._port = 0
-        self._claims: list[Claim] = []
+        self._claims: list[CheckedClaim] = []
         self._figures: dict[str, float] = {}
         root = stage.root
         self._origin, self._work = root / "git" / "shop.git", root / "work"
@@ -83,7 +83,7 @@ class Story:
         return all(claim.held for claim in self._claims)
 
     def _claim(self, name: str, held: bool, shown: str, seconds: float | None = None) -> None:
-        claim = Claim(name=name, held=held, shown=shown, seconds=seconds)
+        claim = CheckedClaim(name=name, held=held, shown=shown, seconds=seconds)
         self._claims.append(claim)
         self._tell.claim(claim)
 

@@ -16,7 +16,7 @@ _COLOURS = {"developer": "cyan", "hook": "yellow", "broker": "magenta", "node": 
 
 
 @attrs.frozen(kw_only=True)
-class Claim:
+class CheckedClaim:
     """Something the demo says, whether it held, and what shows it."""
 
     name: str
@@ -29,9 +29,9 @@ class Timeline(Protocol):
     """How a story is told."""
 
     def event(self, actor: str, text: str) -> None: ...
-    def claim(self, claim: Claim) -> None: ...
+    def claim(self, claim: CheckedClaim) -> None: ...
     def text(self, title: str, body: str) -> None: ...
-    def end(self, claims: list[Claim], figures: dict[str, float]) -> None: ...
+    def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None: ...
 
 
 class ConsoleTimeline:
@@ -46,7 +46,7 @@ class ConsoleTimeline:
         colour = _COLOURS.get(actor, "white")
         self._console.print(f"[dim]{self._now()}[/] [{colour}]{actor:>9}[/] │ {escape(text)}", highlight=False)
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: CheckedClaim) -> None:
         """Draw a checked claim."""
         mark = "[green]✓[/]" if claim.held else "[red]✗[/]"
         took = f" [dim]({claim.seconds:.2f} s)[/]" if claim.seconds is not None else ""
@@ -59,7 +59,7 @@ class ConsoleTimeline:
         self._console.print(f"[dim]{self._now()}[/] {'':>9} │ {escape(title)}", highlight=False)
         self._console.print(Syntax(body.strip(), "toml", background_color="default", word_wrap=True))
 
-    def end(self, claims: list[Claim], figures: dict[str, float]) -> None:
+    def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None:
         """Draw what took how long, and the verdict."""
         table = Table(title="What took how long", title_justify="left", show_header=False, box=None)
         longest = max(figures.values(), default=1.0) or 1.0
@@ -86,7 +86,7 @@ class JsonTimeline:
         """Print one event."""
         self._print({"event": text, "actor": actor})
 
-    def claim(self, claim: Claim) -> None:
+    def claim(self, claim: CheckedClaim) -> None:
         """Print one checked claim."""
         self._print({"claim": claim.name, "held": claim.held, "shown": claim.shown, "took": claim.seconds})
 
@@ -94,7 +94,7 @@ class JsonTimeline:
         """Print a file the demo wrote."""
         self._print({"text": body, "title": title})
 
-    def end(self, claims: list[Claim], figures: dict[str, float]) -> None:
+    def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None:
         """Print the verdict and the figures, in seconds."""
         self._print({"ok": all(c.held for c in claims), "claims": len(claims), "figures": figures})
 

@@ -104,7 +104,7 @@ class Coordinator:
     def _ask_again(self, frame: Frame, times: int) -> None:
         """Send the command once more: a node that is done answers again, one that is at work or new to it goes on."""
         headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus takes it for a copy
-        self._bus.publish_soon(self._topics.deploy, Frame(headers, frame.body))
+        self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
 
     def _collect(
         self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Found:
+class ResolvedName:
     """What a name stands for. `ref` is empty when a bare commit id was asked for."""
 
     ref: str
@@ -58,7 +58,7 @@ class Repository:
         """The dulwich object store."""
         return self._repo.object_store
 
-    def resolve(self, name: str) -> Found:
+    def resolve(self, name: str) -> ResolvedName:
         """Look up a full ref name, the name of a tag or branch (tags first), or a commit id.
 
         Raises:
@@ -90,9 +90,9 @@ class Repository:
         except Exception as error:  # whatever dulwich runs into in a damaged file
             raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
 
-    def _found(self, ref: str, oid: bytes) -> Found:
+    def _found(self, ref: str, oid: bytes) -> ResolvedName:
         commit: Commit = commit_of(self._repo.object_store, oid)
-        return Found(
+        return ResolvedName(
             ref=ref,
             object_id=ObjectId(oid.decode()),
             commit=ObjectId(commit.id.decode()),

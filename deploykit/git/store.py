@@ -21,7 +21,7 @@ from deploykit.git.objectformat import HashKind
 from deploykit.git.packformat import Found
 
 
-class Objects:
+class ObjectStore:
     """A reader of one object store. Close it, or use it as a context manager."""
 
     def __init__(self, path: Path, hash_kind: HashKind) -> None:
@@ -32,7 +32,7 @@ class Objects:
         self.hash_kind = hash_kind
         self.store = DiskObjectStore(str(self._path / "objects"), object_format=get_object_format(hash_kind.name))
 
-    def __enter__(self) -> Objects:
+    def __enter__(self) -> ObjectStore:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -87,15 +87,15 @@ class StorePerThread:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
-        self._open: dict[int, Objects] = {}
+        self._open: dict[int, ObjectStore] = {}
         weakref.finalize(self, _close_all, self._open)
 
-    def get(self, hash_kind: HashKind) -> Objects:
+    def get(self, hash_kind: HashKind) -> ObjectStore:
         """This thread's store."""
         with self._lock:
             mine = self._open.get(threading.get_ident())
             if mine is None or mine.hash_kind is not hash_kind:
-                mine = self._open[threading.get_ident()] = Objects(self._path, hash_kind)
+                mine = self._open[threading.get_ident()] = ObjectStore(self._path, hash_kind)
             return mine
 
     def release(self) -> None:
@@ -111,6 +111,6 @@ class StorePerThread:
             _close_all(self._open)
 
 
-def _close_all(stores: dict[int, Objects]) -> None:
+def _close_all(stores: dict[int, ObjectStore]) -> None:
     while stores:
         stores.popitem()[1].close()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from deploykit.messages.source import COMMITS_TOLD
 
 
-class Brought(NamedTuple):
+class NewCommits(NamedTuple):
     """What one ref was brought.
 
     `told` are the newest, at most as many as asked for; `total` is the number of all. `borders` are the commits just
@@ -27,7 +27,7 @@ class Brought(NamedTuple):
 
 def attribute(
     listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str], most: int = COMMITS_TOLD
-) -> list[Brought]:
+) -> list[NewCommits]:
     """Give each tip its commits.
 
     Args:
@@ -69,7 +69,7 @@ def attribute(
             borders[low.bit_length() - 1].append(oid)
             mask ^= low
     return [
-        Brought(sum((plane >> i & 1) << k for k, plane in enumerate(planes)), tuple(told[i]), frozenset(borders[i]))
+        NewCommits(sum((plane >> i & 1) << k for k, plane in enumerate(planes)), tuple(told[i]), frozenset(borders[i]))
         for i in range(len(tips))
     ]
 

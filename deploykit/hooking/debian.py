@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 from deploykit.errors import DeploykitError, HookError
 from deploykit.hooking import say
-from deploykit.hooking.enqueue import queue
+from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
 from deploykit.hooking.origin import host_source
 from deploykit.hooking.packages import (
@@ -124,7 +124,7 @@ def _take(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) ->
             file=upload.file,
             detail=printed[:_DETAIL],
         )
-        queued = queue([message], settings, environ)
+        queued = enqueue([message], settings, environ)
         _archive(upload, settings.archive)
     except DeploykitError as error:
         return str(error)

@@ -44,7 +44,7 @@ def frames_of(message: Message, settings: HookSettings) -> tuple[Frame, ...]:
     return (encode_fitted(message),)
 
 
-def queue(
+def enqueue(
     messages: Iterable[Message],
     settings: HookSettings,
     environ: Mapping[str, str],

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from deploykit.errors import HookError, InvalidName
 from deploykit.hooking import say
-from deploykit.hooking.enqueue import Queued, queue
+from deploykit.hooking.enqueue import Queued, enqueue
 from deploykit.hooking.origin import host_source, pusher, repository_name
-from deploykit.hooking.repository import Change, Repository, Story
+from deploykit.hooking.repository import Change, PushedRepository, RefHistory
 from deploykit.messages.base import new_id, utc_now
 from deploykit.messages.source import Commit, RefUpdated
 from deploykit.names import RefName, RepoName, parse_object_id, parse_ref_name
@@ -34,7 +34,7 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     """Tell of one push; see `deploykit.hooking.run`."""
     environ = os.environ
     git_dir = os.path.realpath(environ.get("GIT_DIR") or ".")
-    repository = Repository(git_dir, environ)
+    repository = PushedRepository(git_dir, environ)
     settings = load_hook_settings(git_dir, config=repository.config())
     strict[0] = settings.strict
     queued, push = announce(repository, settings, stdin, environ)
@@ -43,15 +43,15 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
 
 
 def announce(
-    repository: Repository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
+    repository: PushedRepository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
 ) -> tuple[Queued, Push]:
     """Queue the events of one push."""
     messages, push, notes = messages_of(repository, settings, lines, environ)
-    return queue(messages, settings, environ, notes=notes), push
+    return enqueue(messages, settings, environ, notes=notes), push
 
 
 def messages_of(
-    repository: Repository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
+    repository: PushedRepository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
 ) -> tuple[list[RefUpdated], Push, tuple[str, ...]]:
     """Make the events of one push, with what a person should know besides.
 
@@ -72,7 +72,7 @@ def messages_of(
     try:
         stories = repository.stories(push.changes, deadline=monotonic() + settings.timeout)
     except (HookError, OSError) as error:
-        stories = [Story() for _ in push.changes]
+        stories = [RefHistory() for _ in push.changes]
         notes.append(f"without their commits: {error}")
     told = zip(push.changes, stories, strict=True)
     return _messages(name, told, pusher(environ), legacy=settings.legacy), push, tuple(notes)
@@ -132,7 +132,7 @@ def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
 _LEGACY_TEXT = 60_000
 
 
-def _messages(repo: RepoName, told: Iterable[tuple[Change, Story]], who: str, *, legacy: bool) -> list[RefUpdated]:
+def _messages(repo: RepoName, told: Iterable[tuple[Change, RefHistory]], who: str, *, legacy: bool) -> list[RefUpdated]:
     """All refs of a push share its id as their thread; the first event is the push's own."""
     thread = new_id()
     source, now = host_source("git"), utc_now()

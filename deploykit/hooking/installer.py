@@ -46,7 +46,7 @@ _OTHERS_DIRECTORY: Final = r"""(?:\bpost-receive|\$\{?\w+\}?|\$\(basename[^)]*\)
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Done:
+class InstallResult:
     """What was done, or not, at one place.
 
     Args:
@@ -64,7 +64,7 @@ class Done:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Place:
+class HookPlace:
     """Where a hook of some kind goes.
 
     Args:
@@ -102,7 +102,7 @@ def hooks_dir() -> Path:
 # -- places ------------------------------------------------------------------------------------------------------------
 
 
-def find_place(path: Path, kind: Kind | None = None) -> Place:
+def find_place(path: Path, kind: Kind | None = None) -> HookPlace:
     """Find out where in (or at) `path` the hook goes.
 
     Args:
@@ -122,13 +122,13 @@ def find_place(path: Path, kind: Kind | None = None) -> Place:
         case "svn":
             if not (path / "format").is_file() or not (path / "db").is_dir():
                 raise UsageError(f"not a Subversion repository: {path}", "give the directory that svnadmin made")
-            return Place(script=path / "hooks" / "post-commit", kind=kind, chains=True, base=path)
+            return HookPlace(script=path / "hooks" / "post-commit", kind=kind, chains=True, base=path)
         case "jenkins" | "debian":
             name = _SCRIPTS[kind].rpartition("/")[2]
             script = path / name if path.is_dir() else path
             if not script.parent.is_dir():
                 raise UsageError(f"no such directory: {script.parent}", "give the directory the program goes to")
-            return Place(script=script, kind=kind, chains=False, base=script.parent)
+            return HookPlace(script=script, kind=kind, chains=False, base=script.parent)
 
 
 def _kind_of(path: Path) -> Kind:
@@ -139,18 +139,18 @@ def _kind_of(path: Path) -> Kind:
     return "git"
 
 
-def _git_place(path: Path) -> Place:
+def _git_place(path: Path) -> HookPlace:
     git_dir = path / ".git" if (path / ".git").is_dir() else path
     if not (git_dir / "HEAD").is_file() or not (git_dir / "objects").is_dir():
         raise UsageError(f"not a git repository: {path}", "give the bare repository that is pushed to")
     if (git_dir / "custom_hooks").is_dir():
         script = git_dir / "custom_hooks" / "post-receive.d" / _ENTRY
-        return Place(script=script, kind="git", chains=False, base=git_dir)
+        return HookPlace(script=script, kind="git", chains=False, base=git_dir)
     hooks = _hooks_of(git_dir)
     script = hooks / "post-receive"
     if not is_ours(script) and _runs_a_directory(script):
-        return Place(script=hooks / "post-receive.d" / _ENTRY, kind="git", chains=False, base=git_dir)
-    return Place(script=script, kind="git", chains=True, base=git_dir)
+        return HookPlace(script=hooks / "post-receive.d" / _ENTRY, kind="git", chains=False, base=git_dir)
+    return HookPlace(script=script, kind="git", chains=True, base=git_dir)
 
 
 def _hooks_of(git_dir: Path) -> Path:
@@ -199,19 +199,19 @@ def _would_run_itself(script: Path) -> bool:
     return any(named(line) for line in lines if not line.lstrip().startswith("#"))
 
 
-def _gitolite_place(path: Path) -> Place:
+def _gitolite_place(path: Path) -> HookPlace:
     base = path if path.name == ".gitolite" else path / ".gitolite"
     if not base.is_dir():
         raise UsageError(f"no gitolite in {path}", "give the home directory of the user that gitolite runs as")
     script = base / "hooks" / "common" / "post-receive"
     note = "now run `gitolite setup --hooks-only` as gitolite's user: it links the hook into every repository"
-    return Place(script=script, kind="gitolite", chains=True, base=base, note=note)
+    return HookPlace(script=script, kind="gitolite", chains=True, base=base, note=note)
 
 
 # -- installing --------------------------------------------------------------------------------------------------------
 
 
-def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Done:
+def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> InstallResult:
     """Install the hook for what is at `path`, with the interpreter that runs this.
 
     Args:
@@ -240,7 +240,7 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Don
         if os.path.lexists(kept):
             raise InstallError(f"{kept} is there already, and {script} is somebody else's", "rename one of the two")
     elif there == text and os.access(script, os.X_OK):
-        return Done(path=script, kind=place.kind, change="unchanged")
+        return InstallResult(path=script, kind=place.kind, change="unchanged")
     try:
         _make_directory(script.parent)
         if kept is not None:
@@ -258,10 +258,10 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Don
         ) from error
     change: Literal["installed", "updated"] = "installed" if there is None or kept else "updated"
     note = "; ".join(filter(None, (_unreachable(script), place.note)))
-    return Done(path=script, kind=place.kind, change=change, kept=kept, note=note)
+    return InstallResult(path=script, kind=place.kind, change=change, kept=kept, note=note)
 
 
-def uninstall(path: Path, kind: Kind | None = None) -> Done:
+def uninstall(path: Path, kind: Kind | None = None) -> InstallResult:
     """Remove the hook for what is at `path`; a hook that was kept comes back.
 
     Raises:
@@ -271,7 +271,7 @@ def uninstall(path: Path, kind: Kind | None = None) -> Done:
     place = find_place(path, kind)
     script = place.script
     if not os.path.lexists(script):
-        return Done(path=script, kind=place.kind, change="absent")
+        return InstallResult(path=script, kind=place.kind, change="absent")
     if not is_ours(script):
         raise InstallError(f"{script} is somebody else's", "nothing of ours is there")
     kept = place.directory / _KEPT
@@ -291,7 +291,7 @@ def uninstall(path: Path, kind: Kind | None = None) -> Done:
         _sync(script.parent)
     except OSError as error:
         raise InstallError(f"cannot remove {script}: {error.strerror}", "run this as its owner") from error
-    return Done(path=script, kind=place.kind, change="removed", kept=script if back else None, note=note)
+    return InstallResult(path=script, kind=place.kind, change="removed", kept=script if back else None, note=note)
 
 
 def is_ours(script: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import Final, TypeVar, cast, get_args
 
 from deploykit.errors import HookError, InvalidName, MessageError
 from deploykit.hooking import say
-from deploykit.hooking.enqueue import queue
+from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
 from deploykit.hooking.origin import host_source
 from deploykit.messages.base import new_id, one_line
@@ -44,7 +44,7 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     if len(words.rest) != 1:
         raise HookError("what became of the build is not said", f"usage: {_USAGE}")
     message = message_of(words.rest[0], settings, os.environ)
-    say(str(queue([message], settings, os.environ, sign=isinstance(message, BuildFinished))))
+    say(str(enqueue([message], settings, os.environ, sign=isinstance(message, BuildFinished))))
     return 0
 
 

@@ -15,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from deploykit.errors import HookError
-from deploykit.hooking.attribution import Brought, attribute, parse_listing
+from deploykit.hooking.attribution import NewCommits, attribute, parse_listing
 from deploykit.hooking.commits import Parsed, parse_commit
 from deploykit.hooking.process import Program, child_environment, run_program
 from deploykit.messages.source import COMMITS_TOLD, Commit
@@ -46,7 +46,7 @@ class Change(NamedTuple):
     ref: RefName
 
 
-class Story(NamedTuple):
+class RefHistory(NamedTuple):
     """What a push brought to one ref."""
 
     total: int = 0
@@ -62,7 +62,7 @@ class _Move(NamedTuple):
     base: str  # empty: created
 
 
-class Repository:
+class PushedRepository:
     """A repository, for the time of one hook.
 
     Args:
@@ -89,13 +89,13 @@ class Repository:
         ours = ((key.removeprefix("deploykit."), v, found) for key, found, v in entries if key.startswith("deploykit."))
         return [(key, value if found else "true") for key, value, found in ours]
 
-    def stories(self, changes: Sequence[Change], *, deadline: float) -> list[Story]:
+    def stories(self, changes: Sequence[Change], *, deadline: float) -> list[RefHistory]:
         """Tell what each change brought.
 
         Raises:
             HookError: git cannot be run, failed, or the deadline passed.
         """
-        stories = [Story()] * len(changes)
+        stories = [RefHistory()] * len(changes)
         there = [place for place, change in enumerate(changes) if not is_zero(change.new)]
         if not there:
             return stories
@@ -104,19 +104,19 @@ class Repository:
             moves = _moves(reader, changes, there)
             for place in {*there}.difference(move.place for move in moves):
                 # To a blob or a tree there is no straight way from anything.
-                stories[place] = Story(forced=not is_zero(changes[place].old))
+                stories[place] = RefHistory(forced=not is_zero(changes[place].old))
             self._most = max(1, min(COMMITS_TOLD, _TOLD_IN_ALL // len(there)))
             brought, forced = self._brought(reader, moves, changes, deadline)
             reader.read(oid for one in brought.values() for oid in one.told[: self._most])
             for place, one in brought.items():
                 commits = tuple(reader.known[oid].commit for oid in one.told[: self._most] if oid in reader.known)
-                stories[place] = Story(one.total, commits, place in forced)
+                stories[place] = RefHistory(one.total, commits, place in forced)
         return stories
 
     def _brought(
         self, reader: _Reader, moves: Sequence[_Move], changes: Sequence[Change], deadline: float
-    ) -> tuple[dict[int, Brought], set[int]]:
-        found: dict[int, Brought] = {}
+    ) -> tuple[dict[int, NewCommits], set[int]]:
+        found: dict[int, NewCommits] = {}
         created = [move for move in moves if not move.base]
         left = _straight(reader, [move for move in moves if move.base], found)
         if len(left) > 1:
@@ -136,7 +136,7 @@ class Repository:
             found |= {move.place: one for move, one in zip(created, self._attribute(listing, tips), strict=True)}
         return found, forced
 
-    def _attribute(self, listing: Sequence[tuple[str, list[str]]], tips: Sequence[str]) -> list[Brought]:
+    def _attribute(self, listing: Sequence[tuple[str, list[str]]], tips: Sequence[str]) -> list[NewCommits]:
         if len(listing) * len(tips) > _TELL_APART:
             raise HookError(f"{len(tips)} refs with {len(listing)} commits are too many to tell apart")
         return attribute(listing, tips, self._most)
@@ -209,12 +209,12 @@ def _may_be_tag(ref: RefName) -> bool:
     return not ref.startswith("refs/heads/")
 
 
-def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, Brought]) -> list[_Move]:
+def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, NewCommits]) -> list[_Move]:
     """Settle the moves along a line of single parents, the usual case; return the others."""
     lines: dict[_Move, list[str]] = {}
     for move in moves:
         if move.tip == move.base:
-            found[move.place] = Brought(0, (), frozenset())
+            found[move.place] = NewCommits(0, (), frozenset())
         else:
             lines[move] = [move.tip]
     left: list[_Move] = []
@@ -231,7 +231,7 @@ def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, Brought]
                 left.append(move)
                 del lines[move]
             elif commit.parents[0] == move.base:
-                found[move.place] = Brought(len(line), tuple(line[:COMMITS_TOLD]), frozenset({move.base}))
+                found[move.place] = NewCommits(len(line), tuple(line[:COMMITS_TOLD]), frozenset({move.base}))
                 del lines[move]
             else:
                 line.append(commit.parents[0])

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from deploykit.errors import HookError
 from deploykit.hooking import say
-from deploykit.hooking.enqueue import queue
+from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.origin import host_source, repository_name
 from deploykit.hooking.process import NoAnswer, Program, child_environment, run_program
 from deploykit.messages.base import new_id
@@ -47,7 +47,7 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     settings = load_hook_settings(path)
     strict[0] = settings.strict
     message, notes = message_of(path, revision, settings, os.environ)
-    say(str(queue([message], settings, os.environ, notes=notes)))
+    say(str(enqueue([message], settings, os.environ, notes=notes)))
     return 0
 
 

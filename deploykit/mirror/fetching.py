@@ -19,9 +19,9 @@ from deploykit.git.commits import History
 from deploykit.git.incoming import IncomingPack, TakenPack
 from deploykit.git.objectformat import COMMIT, HashKind
 from deploykit.git.packscanner import PackScanner, ScanLimits
-from deploykit.git.store import Objects
+from deploykit.git.store import ObjectStore
 from deploykit.git.transport.address import parse_address
-from deploykit.git.transport.protocol import Ahead, Conversation, Dialect, Listing, VersionMismatch
+from deploykit.git.transport.protocol import Ahead, Conversation, Listing, OriginProfile, VersionMismatch
 from deploykit.git.transport.remote import open_link
 from deploykit.mirror import checking, layout, negotiation
 from deploykit.mirror.model import FetchResult, Progress, ProgressFn, RefChange, Refusal
@@ -72,7 +72,7 @@ class Fetch:
             self._adopt()
         wanted = ref_matcher(self._settings.refs)
         held = {ref: oid for ref, oid in self._refs.read().items() if wanted.match(ref)}
-        with Objects(self._path, layout.read_format(self._path)) as objects:
+        with ObjectStore(self._path, layout.read_format(self._path)) as objects:
             try:
                 listing, plan, taken = self._converse(objects, held, dialect, expected, allow_mass_deletion)
             except VersionMismatch as exc:
@@ -81,7 +81,7 @@ class Fetch:
             changes, refused = self._settle(objects, plan, taken)
         self._follow_head(listing)
         if listing.dialect != state.dialect or state.origin != self._origin:
-            layout.write_state(self._path, layout.State(origin=self._origin, dialect=listing.dialect))
+            layout.write_state(self._path, layout.MirrorState(origin=self._origin, dialect=listing.dialect))
         shown = dict(listing.refs)
         before = held.get(expected.ref) if expected else None
         return FetchResult(
@@ -106,9 +106,9 @@ class Fetch:
 
     def _converse(
         self,
-        objects: Objects,
+        objects: ObjectStore,
         held: Mapping[RefName, ObjectId],
-        dialect: Dialect | None,
+        dialect: OriginProfile | None,
         expected: RefChange | None,
         allow_mass_deletion: bool,
     ) -> tuple[Listing, RefPlan, TakenPack]:
@@ -140,7 +140,7 @@ class Fetch:
             conversation.close()
 
     def _ask_ahead(
-        self, objects: Objects, held: Mapping[RefName, ObjectId], expected: RefChange | None
+        self, objects: ObjectStore, held: Mapping[RefName, ObjectId], expected: RefChange | None
     ) -> Ahead | None:
         """Ask for what a message named together with the list that will confirm it, or not."""
         if expected is None or is_zero(expected.new) or objects.holds(bytes.fromhex(expected.new)):
@@ -148,7 +148,7 @@ class Fetch:
         plan = RefPlan(updates=(expected,))
         return Ahead(expected.new, negotiation.haves(plan, held, first=_known(held, expected)))
 
-    def _adopt_format(self, objects: Objects, theirs: HashKind) -> None:
+    def _adopt_format(self, objects: ObjectStore, theirs: HashKind) -> None:
         if theirs is objects.hash_kind:
             return
         if self._refs.read() or any((self._path / "objects" / "pack").iterdir()):
@@ -160,7 +160,7 @@ class Fetch:
         objects.reopen(theirs)
 
     def _take(
-        self, conversation: Conversation, objects: Objects, wants: Sequence[ObjectId], haves: Sequence[ObjectId]
+        self, conversation: Conversation, objects: ObjectStore, wants: Sequence[ObjectId], haves: Sequence[ObjectId]
     ) -> TakenPack:
         settings = self._settings
         incoming = IncomingPack(
@@ -185,7 +185,7 @@ class Fetch:
     # -- on our side -------------------------------------------------------------------------------------------------
 
     def _settle(
-        self, objects: Objects, plan: RefPlan, taken: TakenPack
+        self, objects: ObjectStore, plan: RefPlan, taken: TakenPack
     ) -> tuple[tuple[RefChange, ...], tuple[Refusal, ...]]:
         """Judge what is planned, and make it so."""
         history = History(objects.find, objects.hash_kind.size, self._tick)

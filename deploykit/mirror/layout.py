@@ -27,7 +27,7 @@ import attrs
 
 from deploykit.errors import LockBusy, MirrorCorrupt, MirrorError, UsageError
 from deploykit.git.objectformat import SHA1, HashKind, hash_named
-from deploykit.git.transport.protocol import Dialect
+from deploykit.git.transport.protocol import OriginProfile
 from deploykit.system.durable import replace_file, sync_directory
 
 _FORMAT: Final = 1
@@ -36,11 +36,11 @@ _LOCK: Final = "deploykit.lock"
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class State:
+class MirrorState:
     """What `deploykit.json` remembers."""
 
     origin: str = ""
-    dialect: Dialect | None = None
+    dialect: OriginProfile | None = None
 
 
 def origin_digest(url: str) -> str:
@@ -69,7 +69,7 @@ def create(path: Path, url: str, hash_kind: HashKind = SHA1) -> None:
         replace_file(fresh / "HEAD", [b"ref: refs/heads/main\n"], sync_parent=False)
         replace_file(fresh / "config", [_config(hash_kind)], sync_parent=False)
         replace_file(fresh / "description", [b"A mirror kept by deploykit. Do not push here.\n"], sync_parent=False)
-        write_state(fresh, State(origin=origin_digest(url)))
+        write_state(fresh, MirrorState(origin=origin_digest(url)))
         (fresh / _LOCK).touch(mode=0o600)
         for directory in (*fresh.rglob("*/"), fresh):
             if directory.is_dir():
@@ -116,19 +116,19 @@ def read_format(path: Path) -> HashKind:
     return SHA1
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> MirrorState:
     """Read the state file; an empty state when there is none, or it is of a version we do not know."""
     try:
         told = json.loads((path / _STATE).read_bytes())
         if told["format"] != _FORMAT:
-            return State()
+            return MirrorState()
         spoken = told.get("dialect")
-        return State(origin=str(told["origin"]), dialect=Dialect(**spoken) if spoken else None)
+        return MirrorState(origin=str(told["origin"]), dialect=OriginProfile(**spoken) if spoken else None)
     except (OSError, ValueError, TypeError, KeyError):
-        return State()
+        return MirrorState()
 
 
-def write_state(path: Path, state: State) -> None:
+def write_state(path: Path, state: MirrorState) -> None:
     """Remember. Losing it costs a round trip, no more, so a full disk is no error here."""
     document = {"format": _FORMAT, **attrs.asdict(state)}
     with contextlib.suppress(OSError):

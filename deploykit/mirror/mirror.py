@@ -17,7 +17,7 @@ from deploykit.errors import InvalidName, RefNotFound
 from deploykit.git.commits import History
 from deploykit.git.objectformat import COMMIT, KIND_NAMES, TREE
 from deploykit.git.packformat import commit_links
-from deploykit.git.store import Objects, StorePerThread
+from deploykit.git.store import ObjectStore, StorePerThread
 from deploykit.git.transport.address import parse_address
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
@@ -108,7 +108,7 @@ class Mirror:
         hash_kind = layout.read_format(self.path)
         if len(oid) != hash_kind.hex_size:
             raise RefNotFound(f"no object {oid} in {self.path}", "ids have another length here")
-        with Objects(self.path, hash_kind) as objects:
+        with ObjectStore(self.path, hash_kind) as objects:
             commit = History(objects.find, hash_kind.size).peel(bytes.fromhex(oid))
             found = objects.find(commit)
         if found is None:
@@ -183,7 +183,7 @@ class Mirror:
         """
         return upkeep.upkeep(self.path, self.settings, full=full, wait=wait)
 
-    def renew(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
+    def reclone(self, deadline: float | None = None, progress: ProgressFn | None = None) -> Path | None:
         """Clone anew and take the old mirror's place; the old one stays beside it as `NAME.damaged`.
 
         Returns:

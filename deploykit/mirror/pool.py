@@ -147,7 +147,7 @@ class MirrorPool:
             self._must_be_open()
             return self._schedule.waiting(name)
 
-    def renew(self, name: str) -> None:
+    def reclone(self, name: str) -> None:
         """Clone a mirror anew soon: whoever read from it found it damaged. At most once in ten minutes."""
         with self._wake:
             self._damaged.add(name)
@@ -245,7 +245,7 @@ class MirrorPool:
                 raise
             self._renewed[name] = time.monotonic()
             _log.error("[%s] %s; cloning anew", name, error.problem)
-            aside = mirror.renew()
+            aside = mirror.reclone()
             _log.error("[%s] cloned anew; the damaged mirror is %s", name, aside)
             return mirror.fetch()
 

@@ -35,7 +35,7 @@ _PERMISSIONS: Final = "let this user use destinations that begin with deploykit.
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Finding:
+class BrokerFinding:
     """One line: what was looked at, whether it is well (None: not tried), what was seen, and the way out."""
 
     broker: str
@@ -58,7 +58,9 @@ class _Failed(Exception):
         self.fix = fix
 
 
-def examine(settings: BusSettings, tell: Callable[[Finding], object] = lambda _: None) -> tuple[Finding, ...]:
+def examine(
+    settings: BusSettings, tell: Callable[[BrokerFinding], object] = lambda _: None
+) -> tuple[BrokerFinding, ...]:
     """Examine each broker of the address, one after the other.
 
     Args:
@@ -69,14 +71,14 @@ def examine(settings: BusSettings, tell: Callable[[Finding], object] = lambda _:
         AddressError, SettingsError: nothing can be tried with these settings.
     """
     address = parse_address(settings.address)
-    findings: list[Finding] = []
+    findings: list[BrokerFinding] = []
 
-    def found(finding: Finding) -> None:
+    def found(finding: BrokerFinding) -> None:
         findings.append(finding)
         tell(finding)
 
     for warning in address.warnings:
-        found(Finding(broker="settings", check="address", ok=None, seen=warning, fix="remove the option"))
+        found(BrokerFinding(broker="settings", check="address", ok=None, seen=warning, fix="remove the option"))
     for broker in address.brokers:
         _Examination(broker, settings, found).run()
     return tuple(findings)
@@ -85,7 +87,7 @@ def examine(settings: BusSettings, tell: Callable[[Finding], object] = lambda _:
 class _Examination:
     """The checks of one broker."""
 
-    def __init__(self, broker: Broker, settings: BusSettings, found: Callable[[Finding], None]) -> None:
+    def __init__(self, broker: Broker, settings: BusSettings, found: Callable[[BrokerFinding], None]) -> None:
         self._broker = broker
         self._found = found
         self._name = f"deploykit.doctor.{secrets.token_hex(6)}"
@@ -123,7 +125,7 @@ class _Examination:
             self._say("answers", False, failed.seen, failed.fix)
 
     def _say(self, check: str, ok: bool | None, seen: str, fix: str = "") -> None:
-        self._found(Finding(broker=str(self._broker), check=check, ok=ok, seen=seen, fix=fix))
+        self._found(BrokerFinding(broker=str(self._broker), check=check, ok=ok, seen=seen, fix=fix))
 
     def _check(self, name: str, check: Callable[[Bus | None], str], bus: Bus | None) -> None:
         try:

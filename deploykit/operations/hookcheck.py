@@ -20,7 +20,7 @@ from deploykit.errors import DeploykitError, HookError, KeyFileError, SettingsEr
 from deploykit.hooking import debian, git, installer, jenkins, svn
 from deploykit.hooking.enqueue import frames_of
 from deploykit.hooking.process import child_environment, find_program
-from deploykit.hooking.repository import Repository
+from deploykit.hooking.repository import PushedRepository
 from deploykit.messages import Message, PackagePublished
 from deploykit.messages.topics import topic_of
 from deploykit.names import ZERO_ID
@@ -33,7 +33,7 @@ Verdict = Literal["fine", "mind", "wrong"]
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Finding:
+class HookFinding:
     """One thing that was looked at. `mind` is no obstacle; `wrong` is one."""
 
     subject: str
@@ -43,7 +43,7 @@ class Finding:
 
 def check(
     path: Path, kind: installer.Kind | None = None, *, config: str = SYSTEM_FILE, timeout: float = 5.0
-) -> Iterator[Finding]:
+) -> Iterator[HookFinding]:
     """Look at all that a hook needs, in the order in which it needs it.
 
     Args:
@@ -60,13 +60,13 @@ def check(
     try:
         settings = _settings(place, config)
     except SettingsError as error:
-        yield from (Finding(subject="settings", verdict="wrong", text=problem) for problem in error.problems)
+        yield from (HookFinding(subject="settings", verdict="wrong", text=problem) for problem in error.problems)
     except DeploykitError as error:
-        yield Finding(subject="settings", verdict="wrong", text=str(error))
+        yield HookFinding(subject="settings", verdict="wrong", text=str(error))
     if settings is None:
         return
     read = ", ".join(settings.files) or "none read: the defaults hold"
-    yield Finding(subject="settings", verdict="fine", text=read)
+    yield HookFinding(subject="settings", verdict="fine", text=read)
     yield from _events(place, settings)
     yield from _key(place, settings)
     if place.kind == "debian":
@@ -79,30 +79,30 @@ def check(
     yield from _relay(settings, spool, relayed=relayed, timeout=timeout)
     if os.geteuid() == 0:
         text = "this was checked as root; check it as the user that pushes, too"
-        yield Finding(subject="user", verdict="mind", text=text)
+        yield HookFinding(subject="user", verdict="mind", text=text)
 
 
 # -- the script --------------------------------------------------------------------------------------------------------
 
 
-def _script(place: installer.Place) -> Iterator[Finding]:
+def _script(place: installer.HookPlace) -> Iterator[HookFinding]:
     script = place.script
     if not script.exists() or not installer.is_ours(script):
         whose = "somebody else's hook is there" if script.exists() else "not there"
         text = f"{script}: {whose} (deploykit hooks install {'--chain ' if script.exists() else ''}…)"
-        yield Finding(subject="script", verdict="wrong", text=text)
+        yield HookFinding(subject="script", verdict="wrong", text=text)
         return
     if not os.access(script, os.X_OK):
-        yield Finding(subject="script", verdict="wrong", text=f"{script} is not executable (chmod 755 {script})")
+        yield HookFinding(subject="script", verdict="wrong", text=f"{script} is not executable (chmod 755 {script})")
         return
     trouble = _does_not_start(script, place.kind)
     if trouble:
-        yield Finding(subject="script", verdict="wrong", text=f"{script} does not start: {trouble}")
+        yield HookFinding(subject="script", verdict="wrong", text=f"{script} does not start: {trouble}")
     elif script.read_text() != installer.script_text(place.kind):
         text = f"{script} works, and is not the one of this installation (deploykit hooks install … renews it)"
-        yield Finding(subject="script", verdict="mind", text=text)
+        yield HookFinding(subject="script", verdict="mind", text=text)
     else:
-        yield Finding(subject="script", verdict="fine", text=str(script))
+        yield HookFinding(subject="script", verdict="fine", text=str(script))
 
 
 def _does_not_start(script: Path, kind: installer.Kind) -> str:
@@ -120,11 +120,11 @@ def _does_not_start(script: Path, kind: installer.Kind) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _settings(place: installer.Place, system_file: str) -> HookSettings:
+def _settings(place: installer.HookPlace, system_file: str) -> HookSettings:
     path = os.path.realpath(place.base)
     match place.kind:
         case "git":
-            told = Repository(path, os.environ).config()
+            told = PushedRepository(path, os.environ).config()
             return load_hook_settings(path, config=told, system_file=system_file)
         case "svn":
             return load_hook_settings(path, system_file=system_file)
@@ -135,19 +135,19 @@ def _settings(place: installer.Place, system_file: str) -> HookSettings:
 # -- what it would say -------------------------------------------------------------------------------------------------
 
 
-def _events(place: installer.Place, settings: HookSettings) -> Iterator[Finding]:
+def _events(place: installer.HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
     try:
         messages = _samples(place, settings)
         for message in messages:
             frames = frames_of(message, settings)
             form = "the original's form" if settings.legacy else "native"
             text = f"{message.summary} -> {topic_of(message, settings.topics)} ({form}, {len(frames[0].body)} bytes)"
-            yield Finding(subject="event", verdict="fine", text=text)
+            yield HookFinding(subject="event", verdict="fine", text=text)
     except DeploykitError as error:
-        yield Finding(subject="event", verdict="wrong", text=str(error))
+        yield HookFinding(subject="event", verdict="wrong", text=str(error))
         return
     if not messages:
-        yield Finding(subject="event", verdict="mind", text=_NO_SAMPLE[place.kind])
+        yield HookFinding(subject="event", verdict="mind", text=_NO_SAMPLE[place.kind])
 
 
 _NO_SAMPLE: Final[dict[installer.Kind, str]] = {
@@ -163,7 +163,7 @@ _SAMPLE_BUILD: Final = {
 }  # fmt: skip
 
 
-def _samples(place: installer.Place, settings: HookSettings) -> list[Message]:
+def _samples(place: installer.HookPlace, settings: HookSettings) -> list[Message]:
     """What would be told if the newest thing in the repository came in now."""
     path = os.path.realpath(place.base)
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -176,7 +176,7 @@ def _samples(place: installer.Place, settings: HookSettings) -> list[Message]:
             check=False,
         )
         line = b"%s %s" % (ZERO_ID.encode(), done.stdout) if done.stdout else b""
-        return [*git.messages_of(Repository(path, os.environ), settings, line, os.environ)[0]]
+        return [*git.messages_of(PushedRepository(path, os.environ), settings, line, os.environ)[0]]
     if place.kind == "svn":
         youngest = subprocess.run(["svnlook", "youngest", path], env=env, capture_output=True, text=True, check=False)
         revision = int(youngest.stdout.strip() or 0)
@@ -198,99 +198,99 @@ def _published(upload: debian.Upload) -> Message:
     )  # fmt: skip
 
 
-def _packages(settings: HookSettings) -> Iterator[Finding]:
+def _packages(settings: HookSettings) -> Iterator[HookFinding]:
     """The programs and directories of `reprepro-incoming`."""
     for name in ("incoming", "archive", "reprepro"):
         path = getattr(settings, name)
         if not path:
-            yield Finding(subject=name, verdict="wrong", text="not set in the settings")
+            yield HookFinding(subject=name, verdict="wrong", text="not set in the settings")
         elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             there = "this user may not change" if Path(path).is_dir() else "there is no directory"
-            yield Finding(subject=name, verdict="wrong", text=f"{there} {path}")
+            yield HookFinding(subject=name, verdict="wrong", text=f"{there} {path}")
     distributions = Path(settings.reprepro, "conf", "distributions")
     if settings.reprepro and not distributions.is_file():
         text = f"{distributions} is not there: reprepro takes nothing in"
-        yield Finding(subject="reprepro", verdict="wrong", text=text)
+        yield HookFinding(subject="reprepro", verdict="wrong", text=text)
     for program in ("reprepro", "dpkg-deb"):
         try:
             find_program(program, child_environment(os.environ, {}))
         except HookError as error:
-            yield Finding(subject=program, verdict="wrong", text=str(error))
+            yield HookFinding(subject=program, verdict="wrong", text=str(error))
 
 
-def _key(place: installer.Place, settings: HookSettings) -> Iterator[Finding]:
+def _key(place: installer.HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
     if place.kind != "jenkins":
         return
     if not settings.signing_key:
         text = "build results are not signed: they open no gate (signing_key)"
-        yield Finding(subject="signing key", verdict="mind", text=text)
+        yield HookFinding(subject="signing key", verdict="mind", text=text)
         return
     try:
         key = load_signing_key(Path(settings.signing_key))
     except KeyFileError as error:
-        yield Finding(subject="signing key", verdict="wrong", text=str(error))
+        yield HookFinding(subject="signing key", verdict="wrong", text=str(error))
     else:
-        yield Finding(subject="signing key", verdict="fine", text=f"{settings.signing_key} {key.fingerprint}")
+        yield HookFinding(subject="signing key", verdict="fine", text=f"{settings.signing_key} {key.fingerprint}")
 
 
 # -- where it would go -------------------------------------------------------------------------------------------------
 
 
-def _spool(path: str, shared: bool) -> Iterator[Finding]:
+def _spool(path: str, shared: bool) -> Iterator[HookFinding]:
     if not os.path.lexists(path):
         parent = next(p for p in Path(path).parents if p.exists())
         if os.access(parent, os.W_OK | os.X_OK):
             text = f"{path} is not there yet; the first hook makes it, for {'its group' if shared else 'this user'}"
-            yield Finding(subject="spool", verdict="mind", text=text)
+            yield HookFinding(subject="spool", verdict="mind", text=text)
         else:
             text = f"{path} is not there, and this user cannot make it in {parent}"
-            yield Finding(subject="spool", verdict="wrong", text=text)
+            yield HookFinding(subject="spool", verdict="wrong", text=text)
         return
     try:
         outbox = Outbox(path, create=False)
         mode = stat.S_IMODE(Path(path).stat().st_mode)
         if not os.access(path, os.W_OK | os.X_OK):
             text = f"this user may not write to {path}, mode {mode:04o} (add it to the group of the spool)"
-            yield Finding(subject="spool", verdict="wrong", text=text)
+            yield HookFinding(subject="spool", verdict="wrong", text=text)
             return
-        yield Finding(subject="spool", verdict="fine", text=f"{path}, mode {mode:04o}")
+        yield HookFinding(subject="spool", verdict="fine", text=f"{path}, mode {mode:04o}")
         if outbox.relay_listens():
-            yield Finding(subject="relay", verdict="fine", text="at work")
+            yield HookFinding(subject="relay", verdict="fine", text="at work")
     except DeploykitError as error:
-        yield Finding(subject="spool", verdict="wrong", text=str(error))
+        yield HookFinding(subject="spool", verdict="wrong", text=str(error))
 
 
-def _relay(settings: HookSettings, spool: str, *, relayed: bool, timeout: float) -> Iterator[Finding]:
+def _relay(settings: HookSettings, spool: str, *, relayed: bool, timeout: float) -> Iterator[HookFinding]:
     """Whether a relay could be started by this user; with one at work, this only tells of the settings."""
     worse: Verdict = "mind" if relayed else "wrong"
     if not settings.relay:
         text = "none is started by the hook; one must be at work" if relayed else "none is at work, none is started"
-        yield Finding(subject="relay", verdict="fine" if relayed else "wrong", text=text)
+        yield HookFinding(subject="relay", verdict="fine" if relayed else "wrong", text=text)
         return
     try:
         told = load_settings(Path(settings.relay))
     except SettingsError as error:
         for problem in error.problems:
-            yield Finding(subject="relay settings", verdict=worse, text=problem)
+            yield HookFinding(subject="relay settings", verdict=worse, text=problem)
         if not relayed:
             text = "none is at work, and this user cannot start one: events wait in the spool"
-            yield Finding(subject="relay", verdict=worse, text=text)
+            yield HookFinding(subject="relay", verdict=worse, text=text)
         return
-    yield Finding(subject="relay settings", verdict="fine", text=settings.relay)
+    yield HookFinding(subject="relay settings", verdict="fine", text=settings.relay)
     if os.path.realpath(told.outbox.path) != os.path.realpath(spool):
         text = f"{settings.relay} names spool {told.outbox.path}, the hook queues in {spool}"
-        yield Finding(subject="relay settings", verdict="mind", text=text)
+        yield HookFinding(subject="relay settings", verdict="mind", text=text)
     if not settings.legacy and told.topics.source != settings.topics.source:
         text = f"{settings.relay} says {told.topics.source}, the hook sends to {settings.topics.source}"
-        yield Finding(subject="topics", verdict="mind", text=text)
+        yield HookFinding(subject="topics", verdict="mind", text=text)
     yield _broker(told, timeout)
 
 
-def _broker(settings: Settings, timeout: float) -> Finding:
+def _broker(settings: Settings, timeout: float) -> HookFinding:
     try:
         with Bus(settings.broker) as bus:
             if bus.wait_connected(timeout):
-                return Finding(subject="broker", verdict="fine", text="answers")
+                return HookFinding(subject="broker", verdict="fine", text="answers")
     except DeploykitError as error:
-        return Finding(subject="broker", verdict="wrong", text=str(error))
-    return Finding(subject="broker", verdict="mind", text=f"no answer in {timeout:.0f} s; events wait in the spool")
+        return HookFinding(subject="broker", verdict="wrong", text=str(error))
+    return HookFinding(subject="broker", verdict="mind", text=f"no answer in {timeout:.0f} s; events wait in the spool")

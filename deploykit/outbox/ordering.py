@@ -53,7 +53,7 @@ class ToBury:
     reason: str
 
 
-class Lanes:
+class DestinationQueues:
     """The state of all lanes.
 
     Args:

@@ -41,7 +41,7 @@ from deploykit.errors import (
 )
 from deploykit.messages.destinations import check_destination
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
-from deploykit.outbox.ordering import Lanes, ToBury
+from deploykit.outbox.ordering import DestinationQueues, ToBury
 from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, OF_THE_CONNECTION, Frame, headers_size
 
@@ -63,7 +63,7 @@ _MOST_OWED: Final = 1000
 class Publisher(Protocol):
     """What the relay needs of a bus."""
 
-    def publish_soon(self, destination: str, frame: Frame) -> Future[None]:
+    def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
         """Send without waiting; the future tells when the broker has it."""
         ...
 
@@ -166,7 +166,7 @@ class Relay:
         self._window_bytes = window_bytes
         self._rescan = rescan
         self._on_buried = on_buried
-        self._lanes = Lanes(max_attempts=max_attempts, pause=pause, pause_max=pause_max)
+        self._lanes = DestinationQueues(max_attempts=max_attempts, pause=pause, pause_max=pause_max)
         self._in_flight: dict[RecordId, _InFlight] = {}
         self._bytes = 0
         self._back: SimpleQueue[tuple[RecordId, BaseException | None]] = SimpleQueue()
@@ -380,7 +380,7 @@ class Relay:
         self._in_flight[record.id] = _InFlight(record, self._lanes.sent(record), size)
         self._bytes += size
         try:
-            future = self._bus.publish_soon(record.destination, _with_id(record))
+            future = self._bus.publish_nowait(record.destination, _with_id(record))
         except DeploykitError as error:
             self._came_back(record.id, error)
         else:

@@ -16,7 +16,7 @@ from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.git.objectreader import blob_id
 from deploykit.names import ObjectId
 from deploykit.release.model import Release
-from deploykit.release.preflight import Ground
+from deploykit.release.preflight import Environment
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.system.durable import sync_filesystem
@@ -46,7 +46,7 @@ def export(
     name: str,
     tree: ObjectId,
     commit: str,
-    ground: Ground,
+    ground: Environment,
     recycled: Release | None,
     progress: Progress | None = None,
     *,
@@ -92,7 +92,7 @@ def _recycle(
     spare: Release,
     building: Path,
     tree: ObjectId,
-    ground: Ground,
+    ground: Environment,
     options: WriteOptions,
 ) -> Exported | None:
     """Turn a spare release into the new one; None where it must be written afresh, and the spare is gone."""
@@ -123,7 +123,7 @@ def remove(directory: Path, name: str) -> None:
         os.close(fd)
 
 
-def link_shared(site: Site, name: str, manifest: Manifest, ground: Ground) -> Manifest:
+def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) -> Manifest:
     """Put links to `shared/` into the release, and return the manifest that knows them.
 
     What the tree has under such a name becomes the shared one the first time, and gives way after.
@@ -159,7 +159,7 @@ def link_shared(site: Site, name: str, manifest: Manifest, ground: Ground) -> Ma
     )
 
 
-def _seed(text: str, name: str, at: int, there: int, ground: Ground) -> None:
+def _seed(text: str, name: str, at: int, there: int, ground: Environment) -> None:
     """Make room for the link, and have something for it to point at."""
     try:
         os.stat(name, dir_fd=there, follow_symlinks=False)
@@ -174,7 +174,7 @@ def _seed(text: str, name: str, at: int, there: int, ground: Ground) -> None:
     remove_tree(name, at)
 
 
-def finalize(site: Site, name: str, manifest: Manifest, ground: Ground, *, tag: str, commit: str) -> Manifest:
+def finalize(site: Site, name: str, manifest: Manifest, ground: Environment, *, tag: str, commit: str) -> Manifest:
     """Write TAG and REVISION for people, and make the whole release last.
 
     A file of that name in the tree stays as it is.

@@ -13,16 +13,16 @@ import attrs
 from deploykit.errors import DeploykitError, PolicyRefused, PreflightRefused, ReleaseError
 from deploykit.release import build, preflight
 from deploykit.release.finish import AFTER_SWITCH, CUT_OFF, Completion, ground_on_disk
-from deploykit.release.journal import Entry
+from deploykit.release.journal import JournalEntry
 from deploykit.release.model import SCRIPTS, DeployResult, Operation, Phase, Release, StepRecord
 from deploykit.release.ondisk import damage, find_rollback, is_live
 from deploykit.release.plan import plan_deploy, plan_resume
-from deploykit.release.preflight import Allowances, Ground
+from deploykit.release.preflight import Allowances, Environment
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import ResolvedTree, TreeSource
-from deploykit.release.state import SiteState
-from deploykit.release.steps import Listeners, Running, StepFailed, tag_of, timestamp
-from deploykit.system.boottime import moment
+from deploykit.release.state import SiteRecord
+from deploykit.release.steps import Listeners, StepFailed, StepRunner, tag_of, timestamp
+from deploykit.system.boottime import boot_time
 from deploykit.trees import Manifest, read_link
 from deploykit.trees.writer import Progress
 
@@ -34,7 +34,7 @@ _UP_TO_SWITCH = ("pre-deploy", "link-shared", "pre-link", "finalize")
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Wanted:
+class DeployRequest:
     """What somebody asks for. `again`: make a new release although this very one is live."""
 
     phase: Phase
@@ -97,7 +97,7 @@ class Execution:
 
     # -- a new release -----------------------------------------------------------------------------------------------
 
-    def make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
+    def make(self, source: TreeSource, wanted: DeployRequest) -> DeployResult:
         """Deploy or prepare, or write a release again that an activation or a rollback is to put live.
 
         Where it failed, and what was live before is gone from the disk, that is made anew: the mirror has it.
@@ -115,7 +115,7 @@ class Execution:
             return attrs.evolve(result, outcome="rolled-back", detail=detail)
         return attrs.evolve(result, detail=f"{result.detail}; it could not be made anew: {anew.detail}")
 
-    def _make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
+    def _make(self, source: TreeSource, wanted: DeployRequest) -> DeployResult:
         started = time.monotonic()
         site, settings = self._site, self._site.settings
         state = site.state()
@@ -140,13 +140,13 @@ class Execution:
         plan = plan_deploy(
             state,
             live,
-            now=moment(),
+            now=boot_time(),
             grace=settings.grace,
             recycle=settings.recycle,
             scripts=ground.optional_steps(site.settings),
             activate=wanted.phase != "prepare",
         )
-        entry = Entry(
+        entry = JournalEntry(
             operation=self._operation(
                 state,
                 wanted.phase,
@@ -169,7 +169,7 @@ class Execution:
             return running
         return self._build(running, source, found, plan.recycle, warning)
 
-    def _begun(self, state: SiteState, wanted: Wanted, ref: str, commit: str) -> DeployResult | None:
+    def _begun(self, state: SiteRecord, wanted: DeployRequest, ref: str, commit: str) -> DeployResult | None:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
         parked = self._parked(state, wanted.request, commit)
         if parked is not None:
@@ -182,7 +182,7 @@ class Execution:
         return None
 
     def _build(
-        self, running: Running, source: TreeSource, found: ResolvedTree, recycled: Release | None, warning: str
+        self, running: StepRunner, source: TreeSource, found: ResolvedTree, recycled: Release | None, warning: str
     ) -> DeployResult:
         site, ground, name = self._site, running.ground, running.operation.release
 
@@ -209,7 +209,7 @@ class Execution:
             os.close(fd)
         return self._proceed(running, warning)
 
-    def _proceed(self, running: Running, detail: str = "") -> DeployResult:
+    def _proceed(self, running: StepRunner, detail: str = "") -> DeployResult:
         """The release is whole: leave it at that, or put it live."""
         phase, name = running.operation.phase, running.operation.release
         if phase == "prepare":
@@ -221,7 +221,7 @@ class Execution:
 
     # -- a request that comes again ------------------------------------------------------------------------------------
 
-    def _answer(self, state: SiteState, phase: Phase, request: str, commit: str, ref: str) -> DeployResult | None:
+    def _answer(self, state: SiteRecord, phase: Phase, request: str, commit: str, ref: str) -> DeployResult | None:
         """Return the answer to a request that was carried out before, or None where it was not."""
         known = state.answered(request)
         if known is None or known.outcome == "" or known.outcome == "interrupted":  # noqa: PLR1714 - mypy narrows by it
@@ -242,7 +242,7 @@ class Execution:
             again=True,
         )
 
-    def _lost(self, state: SiteState, phase: Phase, answer: DeployResult) -> str:
+    def _lost(self, state: SiteRecord, phase: Phase, answer: DeployResult) -> str:
         """Return what is wrong with the release of a recorded success that should still be there, or "".
 
         One that others followed may have been pruned, and nobody asks for it to come back.
@@ -251,7 +251,7 @@ class Execution:
         due = prepared if phase == "prepare" else self._site.live_name()
         return damage(self._site, due) if answer.outcome == "success" and answer.release == due else ""
 
-    def _answer_whole(self, state: SiteState, phase: Phase, chosen: Chosen) -> DeployResult | None:
+    def _answer_whole(self, state: SiteRecord, phase: Phase, chosen: Chosen) -> DeployResult | None:
         """Return the answer to a request that was carried out before; what it put live is made anew if it was lost."""
         answer = self._answer(state, phase, chosen.request, chosen.commit, chosen.ref)
         target = state.get(answer.release) if answer is not None else None
@@ -262,7 +262,7 @@ class Execution:
             return refused(PreflightRefused(f"request {chosen.request} was carried out, but {problem}", _DAMAGED))
         return self._make_anew(phase, chosen.source, target, chosen)
 
-    def _parked(self, state: SiteState, request: str, commit: str) -> Release | None:
+    def _parked(self, state: SiteRecord, request: str, commit: str) -> Release | None:
         """The whole release a crash left behind, made for this very request."""
         known = state.answered(request)
         if known is None or known.outcome != "interrupted" or known.commit != commit:
@@ -270,7 +270,7 @@ class Execution:
         release = state.get(known.release)
         return release if release is not None and release.present and release.status == "interrupted" else None
 
-    def _resume(self, state: SiteState, release: Release) -> DeployResult | None:
+    def _resume(self, state: SiteRecord, release: Release) -> DeployResult | None:
         """Go on with a parked release; None where files of it were lost since, so that it has to be made anew."""
         known = state.answered(release.request)
         if known is None:
@@ -285,7 +285,7 @@ class Execution:
                 _log.warning("not going on with %s, which a crash cut off: %s", release.name, problem)
                 return None
             ended = tuple(s for s in ended if s.name not in rest)
-        entry = Entry(
+        entry = JournalEntry(
             operation=attrs.evolve(known, outcome="", detail="", finished=""),
             seq=release.seq,
             tree=release.tree,
@@ -330,7 +330,7 @@ class Execution:
             return refused(PreflightRefused(f"cannot activate: {problem}", f"prepare it again, {_TAKE_IT}"))
         return self._make_anew("activate", chosen.source, target, chosen)
 
-    def _prepared(self, state: SiteState, chosen: Chosen) -> Release | DeployResult:
+    def _prepared(self, state: SiteRecord, chosen: Chosen) -> Release | DeployResult:
         """Find the newest prepared release that fits, on disk or not; the result where it cannot or need not go live.
 
         An older one never stands in for the newest: nobody asked for it.
@@ -382,9 +382,11 @@ class Execution:
             return self._make_anew("rollback", chosen.source, plan.target, chosen)
         return self._switch_to("rollback", state, plan.target, chosen, detail=plan.why if plan.passed_over else "")
 
-    def _make_anew(self, phase: Phase, source: TreeSource, target: Release, asked: Wanted | Chosen) -> DeployResult:
+    def _make_anew(
+        self, phase: Phase, source: TreeSource, target: Release, asked: DeployRequest | Chosen
+    ) -> DeployResult:
         """Write a release again from its mirror, as it was: it is not whole on disk any more."""
-        wanted = Wanted(
+        wanted = DeployRequest(
             phase=phase,
             ref=target.ref,
             commit=target.commit,
@@ -396,12 +398,12 @@ class Execution:
         return self.make(source, wanted)
 
     def _switch_to(
-        self, phase: Phase, state: SiteState, target: Release, asked: Wanted | Chosen, *, detail: str = ""
+        self, phase: Phase, state: SiteRecord, target: Release, asked: DeployRequest | Chosen, *, detail: str = ""
     ) -> DeployResult:
         operation = self._operation(
             state, phase, target.name, target.ref, target.commit, asked.request, asked.requested_by
         )
-        entry = Entry(
+        entry = JournalEntry(
             operation=operation,
             seq=target.seq,
             tree=target.tree,
@@ -416,7 +418,7 @@ class Execution:
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def _operation(
-        self, state: SiteState, phase: Phase, release: str, ref: str, commit: str, request: str, requested_by: str
+        self, state: SiteRecord, phase: Phase, release: str, ref: str, commit: str, request: str, requested_by: str
     ) -> Operation:
         return Operation(
             number=state.next_operation,
@@ -430,14 +432,14 @@ class Execution:
             started=timestamp(self._now()),
         )
 
-    def _begin_on_disk(self, entry: Entry, steps: tuple[str, ...] = SCRIPTS) -> Running | DeployResult:
+    def _begin_on_disk(self, entry: JournalEntry, steps: tuple[str, ...] = SCRIPTS) -> StepRunner | DeployResult:
         try:
             ground = ground_on_disk(self._site, entry.operation.release, steps)
         except DeploykitError as error:
             return refused(error)
         return self._begin(entry, ground)
 
-    def _begin(self, entry: Entry, ground: Ground) -> Running | DeployResult:
+    def _begin(self, entry: JournalEntry, ground: Environment) -> StepRunner | DeployResult:
         journal = self._completion.journal
         try:
             journal.begin(entry)
@@ -449,7 +451,7 @@ class Execution:
                     f"cannot write {self._site.journal_file}: {error.strerror}", "nothing was touched; make room there"
                 )
             )
-        return Running(self._site, entry, journal, ground, self._listeners)
+        return StepRunner(self._site, entry, journal, ground, self._listeners)
 
 
 def refused(error: DeploykitError) -> DeployResult:

@@ -17,17 +17,17 @@ import attrs
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.release import build, preflight
 from deploykit.release.health import check_health
-from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.journal import Journal, JournalEntry, read_journal
 from deploykit.release.model import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
 from deploykit.release.ondisk import damage, emptied, newest_whole
 from deploykit.release.orphans import end_leftover
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
-from deploykit.release.preflight import Ground
+from deploykit.release.preflight import Environment
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
-from deploykit.release.state import SiteState, save_steps
-from deploykit.release.steps import Listeners, Running, StepFailed, tag_of, timestamp
-from deploykit.system.boottime import moment
+from deploykit.release.state import SiteRecord, save_steps
+from deploykit.release.steps import Listeners, StepFailed, StepRunner, tag_of, timestamp
+from deploykit.system.boottime import boot_time
 from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
@@ -49,7 +49,9 @@ class Completion:
 
     # -- up to the switch ------------------------------------------------------------------------------------------
 
-    def before_switch(self, running: Running, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None) -> None:
+    def before_switch(
+        self, running: StepRunner, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None
+    ) -> None:
         """Run what is left of the steps between export and switch.
 
         Args:
@@ -84,7 +86,7 @@ class Completion:
 
     # -- the switch and after --------------------------------------------------------------------------------------
 
-    def switch(self, running: Running, *, rollback: bool, detail: str = "") -> DeployResult:
+    def switch(self, running: StepRunner, *, rollback: bool, detail: str = "") -> DeployResult:
         """Put the release live and see it through, or go back."""
         site, name = self._site, running.operation.release
 
@@ -104,7 +106,7 @@ class Completion:
         )
 
     def after_switch(
-        self, running: Running, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
+        self, running: StepRunner, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
     ) -> DeployResult:
         """Run what follows the switch."""
         name, settings = running.operation.release, self._site.settings
@@ -131,19 +133,19 @@ class Completion:
             gone = f"the directory of {name} is gone" if not self._site.has(name) else f"current was turned from {name}"
             raise StepFailed("activate", ReleaseError(f"{gone} while it was put live", "deploy again"))
 
-    def _failed_after_switch(self, running: Running, failed: StepFailed, *, rollback: bool) -> DeployResult:
+    def _failed_after_switch(self, running: StepRunner, failed: StepFailed, *, rollback: bool) -> DeployResult:
         if rollback and self._site.resolved_name() == running.operation.release:
             # Going back to what a person fled from would be worse: the older release stays live.
             detail = f"{failed.error}; {running.operation.release} is live"
             return self.record(running, "failure", status="good", detail=detail, error=failed.error)
         return self.go_back(running, failed)
 
-    def go_back(self, running: Running, failed: StepFailed) -> DeployResult:
+    def go_back(self, running: StepRunner, failed: StepFailed) -> DeployResult:
         """Take the new release back: the one that was live before is live again."""
         running.journal.undo(str(failed.error))
         return self.undo(running, str(failed.error), error=failed.error)
 
-    def undo(self, running: Running, why: str, *, error: DeploykitError | None = None) -> DeployResult:
+    def undo(self, running: StepRunner, why: str, *, error: DeploykitError | None = None) -> DeployResult:
         """Switch back, tell the scripts, and record. Can be done again after a crash."""
         site = self._site
         name, entry = running.operation.release, running.entry
@@ -164,7 +166,7 @@ class Completion:
         if back:
             try:
                 ground = ground_on_disk(site, back, ("post-deploy",))
-                there = Running(site, entry, running.journal, ground, self._listeners)
+                there = StepRunner(site, entry, running.journal, ground, self._listeners)
                 there.steps = running.steps
                 there.script("post-deploy", back, rollback=True, previous=name, record_as="post-deploy-rollback")
             except StepFailed as failed:
@@ -174,7 +176,7 @@ class Completion:
         outcome: Outcome = "failure" if entry.link and not link else "rolled-back"
         return self.record(running, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
 
-    def _way_back(self, entry: Entry) -> str:
+    def _way_back(self, entry: JournalEntry) -> str:
         """Return what `current` shall say again: as before, else the newest good release before, else nothing."""
         site = self._site
         before = site.name_of(entry.link)
@@ -183,7 +185,7 @@ class Completion:
             return f"releases/{found.name}" if found is not None else ""
         return entry.link if (site.path / entry.link).is_dir() else ""
 
-    def failed(self, running: Running, failed: StepFailed) -> DeployResult:
+    def failed(self, running: StepRunner, failed: StepFailed) -> DeployResult:
         """A step before the switch failed: the live release was not touched."""
         for name in (running.operation.release, f"{running.operation.release}.recycled"):
             with contextlib.suppress(OSError):
@@ -194,7 +196,7 @@ class Completion:
 
     def record(
         self,
-        running: Running,
+        running: StepRunner,
         outcome: Outcome,
         *,
         status: Status,
@@ -212,7 +214,7 @@ class Completion:
         live = site.resolved_name()
         if outcome == "success" and operation.phase == "rollback":
             state = self._withdraw(state, site.name_of(running.entry.link))
-        state = state.with_departures(live, now := moment(), operation.release)
+        state = state.with_departures(live, now := boot_time(), operation.release)
         settings = site.settings
         prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
         for release in prune.remove:
@@ -229,7 +231,7 @@ class Completion:
         _log.info("%s of %s: %s%s", operation.phase, operation.release, outcome, f", {detail}" if detail else "")
         return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
 
-    def _with_release(self, state: SiteState, entry: Entry, status: Status, detail: str) -> SiteState:
+    def _with_release(self, state: SiteRecord, entry: JournalEntry, status: Status, detail: str) -> SiteRecord:
         site, operation = self._site, entry.operation
         name = operation.release
         if entry.recycled:
@@ -266,13 +268,13 @@ class Completion:
         )
 
     @staticmethod
-    def _withdraw(state: SiteState, name: str) -> SiteState:
+    def _withdraw(state: SiteRecord, name: str) -> SiteRecord:
         left = state.get(name)
         if left is None or left.status != "good":
             return state
         return state.with_release(attrs.evolve(left, status="withdrawn"))
 
-    def sweep(self, state: SiteState) -> None:
+    def sweep(self, state: SiteRecord) -> None:
         """Remove from disk what is no longer kept, and leftovers. What cannot be removed is tried again later."""
         live = self._site.live_name()
         gone = {r.name for r in state.releases if not r.present and r.name != live}
@@ -323,15 +325,15 @@ class Completion:
         except DeploykitError as error:
             _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
             ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
-            running = Running(site, entry, journal, ground, self._listeners)
+            running = StepRunner(site, entry, journal, ground, self._listeners)
             if scripts:  # left out, they would count as passed
                 rollback = entry.operation.phase == "rollback"
                 return self._failed_after_switch(running, StepFailed(scripts[0], error), rollback=rollback)
         else:
-            running = Running(site, entry, journal, ground, self._listeners)
+            running = StepRunner(site, entry, journal, ground, self._listeners)
         return self._end(running, plan, live)
 
-    def _end(self, running: Running, plan: RecoveryPlan, live: str) -> DeployResult:
+    def _end(self, running: StepRunner, plan: RecoveryPlan, live: str) -> DeployResult:
         """Undo, fail or finish what was cut off, as planned."""
         entry = running.entry
         if plan.kind == "undo":
@@ -349,7 +351,9 @@ class Completion:
             running.steps.append(StepRecord(name="activate", outcome="done"))
         return self.after_switch(running, plan.rest, rollback=rollback, detail="finished after a crash")
 
-    def _interrupted(self, entry: Entry, journal: Journal, state: SiteState, kind: str, why: str) -> DeployResult:
+    def _interrupted(
+        self, entry: JournalEntry, journal: Journal, state: SiteRecord, kind: str, why: str
+    ) -> DeployResult:
         """Close an operation that did not get as far as the switch; its request may go on with it."""
         site, operation = self._site, entry.operation
         name = operation.release
@@ -372,7 +376,7 @@ class Completion:
         )
 
 
-def ground_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Ground:
+def ground_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Environment:
     """What the settings come to for a release that is on disk, with the scripts of the steps that will run.
 
     Raises:

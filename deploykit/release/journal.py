@@ -23,7 +23,7 @@ FORMAT: Final = 1
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Entry:
+class JournalEntry:
     """What the journal holds of an operation.
 
     Args:
@@ -75,7 +75,7 @@ class Journal:
         self._durable = durable
         self._fd = -1
 
-    def begin(self, entry: Entry) -> None:
+    def begin(self, entry: JournalEntry) -> None:
         """Start: from here on a crash is noticed by the next start."""
         head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "trace"))
         write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
@@ -133,7 +133,7 @@ class Journal:
             os.fdatasync(self._fd)
 
 
-def read_journal(path: Path) -> Entry | None:
+def read_journal(path: Path) -> JournalEntry | None:
     """Read what a journal holds, or None where no operation was under way.
 
     Raises:
@@ -151,7 +151,7 @@ def read_journal(path: Path) -> Entry | None:
         raise ReleaseError(f"{path} has an unknown format", "start the deploykit version that wrote it once")
     try:
         head["operation"] = Operation(**head["operation"])
-        entry = Entry(**head)
+        entry = JournalEntry(**head)
         for line in lines[1:]:
             entry = _apply(entry, _parse(line, path))
     except (KeyError, TypeError) as error:
@@ -159,7 +159,7 @@ def read_journal(path: Path) -> Entry | None:
     return entry
 
 
-def _apply(entry: Entry, record: dict[str, Any]) -> Entry:
+def _apply(entry: JournalEntry, record: dict[str, Any]) -> JournalEntry:
     if "starts" in record:
         kept = tuple(s for s in entry.steps if s.name != record["starts"])
         trace = Trace(mark=record["mark"], boot=record["boot"]) if "mark" in record else None

@@ -11,7 +11,7 @@ from typing import Literal
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
-from deploykit.system.boottime import Moment
+from deploykit.system.boottime import BootTime
 
 Phase = Literal["deploy", "prepare", "activate", "rollback"]
 Outcome = Literal["success", "failure", "rolled-back", "refused"]
@@ -81,7 +81,7 @@ class Release:
     left: float = 0.0
     left_boot: str = ""
 
-    def rested(self, now: Moment, grace: float) -> bool:
+    def rested(self, now: BootTime, grace: float) -> bool:
         """Tell whether it has not been live for `grace` seconds, so that who opened it then has had time to read."""
         return self.left_boot != now.boot or now.seconds - self.left >= grace
 

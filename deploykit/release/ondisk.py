@@ -10,7 +10,7 @@ from deploykit.release.model import Release
 from deploykit.release.plan import RollbackPlan, plan_rollback
 from deploykit.release.preflight import find_drift, last_manifest
 from deploykit.release.site import Site
-from deploykit.release.state import SiteState
+from deploykit.release.state import SiteRecord
 from deploykit.trees import Differences, Manifest
 
 _LISTED: Final = 3
@@ -45,7 +45,7 @@ def damage(site: Site, name: str, *, edits: bool = False, unfinished: bool = Fal
     return f"{name} is not as it was deployed: {', '.join(sorted(lines)[:_LISTED])}{more}" if lines else ""
 
 
-def is_live(site: Site, state: SiteState, ref: str, commit: str) -> bool:
+def is_live(site: Site, state: SiteRecord, ref: str, commit: str) -> bool:
     """Return whether a release of exactly that ref and commit is live, good, and whole on disk."""
     here = state.get(site.resolved_name())
     fits = here is not None and (here.ref, here.commit, here.status) == (ref, commit, "good")
@@ -63,14 +63,14 @@ def emptied(site: Site, name: str) -> bool:
         return False
 
 
-def newest_whole(site: Site, state: SiteState, *, but: str) -> Release | None:
+def newest_whole(site: Site, state: SiteRecord, *, but: str) -> Release | None:
     """Return the newest good release that is whole on disk and is not the one named `but`, if any."""
     good = (r for r in reversed(state.releases) if r.status == "good" and r.present and r.name != but)
     return next((r for r in good if not damage(site, r.name)), None)
 
 
 def find_rollback(
-    site: Site, state: SiteState, to: str = "", *, ref: str = "", can_rebuild: bool = False, edits: bool = False
+    site: Site, state: SiteRecord, to: str = "", *, ref: str = "", can_rebuild: bool = False, edits: bool = False
 ) -> RollbackPlan:
     """Plan a way back to a release that the disk was seen to hold whole. Arguments as for `plan_rollback`.
 

@@ -11,10 +11,10 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.release.journal import Entry
+from deploykit.release.journal import JournalEntry
 from deploykit.release.model import SCRIPTS, STEPS, Release
-from deploykit.release.state import SiteState
-from deploykit.system.boottime import Moment
+from deploykit.release.state import SiteRecord
+from deploykit.system.boottime import BootTime
 
 AtCrash = Literal["again", "skip", "stop"]
 
@@ -84,10 +84,10 @@ class RecoveryPlan:
 
 
 def plan_deploy(
-    state: SiteState,
+    state: SiteRecord,
     live: str,
     *,
-    now: Moment,
+    now: BootTime,
     grace: float,
     recycle: bool,
     scripts: frozenset[str],
@@ -109,13 +109,13 @@ def plan_deploy(
     return DeployPlan(seq=state.next_seq, recycle=spare if recycle else None, previous=live, steps=steps)
 
 
-def last_good(state: SiteState, live: str) -> Release | None:
+def last_good(state: SiteRecord, live: str) -> Release | None:
     """The newest good release on disk that is not live: where a rollback would go."""
     return next((r for r in reversed(_good_before(state, live)) if r.present), None)
 
 
 def plan_rollback(
-    state: SiteState,
+    state: SiteRecord,
     live: str,
     to: str = "",
     *,
@@ -149,7 +149,7 @@ def plan_rollback(
 
 
 def _rollback_target(
-    state: SiteState, live: str, to: str, ref: str, can_rebuild: bool, broken: Mapping[str, str]
+    state: SiteRecord, live: str, to: str, ref: str, can_rebuild: bool, broken: Mapping[str, str]
 ) -> tuple[Release | None, str]:
     """Return the release to go back to, or what stands against it."""
     if not to:
@@ -169,7 +169,7 @@ def _rollback_target(
     return target, ""
 
 
-def _exactly(state: SiteState, ref: str, commit: str, broken: Mapping[str, str]) -> Release | None:
+def _exactly(state: SiteRecord, ref: str, commit: str, broken: Mapping[str, str]) -> Release | None:
     """Return the newest release of that ref and commit, rather one that is good, and rather one that is on disk."""
 
     def suits(release: Release) -> tuple[bool, bool, int]:
@@ -178,7 +178,7 @@ def _exactly(state: SiteState, ref: str, commit: str, broken: Mapping[str, str])
     return max(state.of(ref, commit), key=suits, default=None)
 
 
-def _good_before(state: SiteState, live: str, broken: Mapping[str, str] = _NOTHING) -> list[Release]:
+def _good_before(state: SiteRecord, live: str, broken: Mapping[str, str] = _NOTHING) -> list[Release]:
     """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live.
 
     A lost one that was made anew is left out where its successor is live or was gone back from: to make it once more
@@ -195,7 +195,7 @@ def _good_before(state: SiteState, live: str, broken: Mapping[str, str] = _NOTHI
     return [r for r in good if due(r)]
 
 
-def plan_prune(state: SiteState, live: str, *, now: Moment, grace: float, keep: int, recycle: bool) -> PrunePlan:
+def plan_prune(state: SiteRecord, live: str, *, now: BootTime, grace: float, keep: int, recycle: bool) -> PrunePlan:
     """Decide what leaves the disk. Never: the live one, the last good one, pinned ones, the newest prepared one.
 
     A failed release never pushes a good one out: of those that never were good only the newest stays, beyond the
@@ -218,7 +218,7 @@ def plan_prune(state: SiteState, live: str, *, now: Moment, grace: float, keep: 
     return PrunePlan(remove=tuple(ready[wanted:]), spares=(*resting, *ready[:wanted]) if recycle else ())
 
 
-def plan_recovery(entry: Entry, live: str, answers: Mapping[str, AtCrash]) -> RecoveryPlan:
+def plan_recovery(entry: JournalEntry, live: str, answers: Mapping[str, AtCrash]) -> RecoveryPlan:
     """Decide how a cut-off operation ends, from its journal and from what is live now."""
     name = entry.operation.release
     if entry.undoing:

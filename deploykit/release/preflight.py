@@ -24,7 +24,7 @@ from deploykit.release.source import ResolvedTree, TreeSource
 from deploykit.settings.site import SiteSettings
 from deploykit.system.ownership import is_private_group, user_name
 from deploykit.system.users import AS_OWNER, Identity, identity_of, owner_of, trusted_users
-from deploykit.trees import Differences, Entry, Manifest, TreeRules, compare, list_directory
+from deploykit.trees import Differences, Manifest, TreeEntry, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
 
 _EXECUTABLE: Final = 0o100755
@@ -54,7 +54,7 @@ class Allowances:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Ground:
+class Environment:
     """What the settings come to on this machine.
 
     Args:
@@ -89,7 +89,7 @@ def rules_of(settings: SiteSettings) -> TreeRules:
     )
 
 
-def ground_of(settings: SiteSettings) -> Ground:
+def ground_of(settings: SiteSettings) -> Environment:
     """Look up users and rules.
 
     Raises:
@@ -100,7 +100,7 @@ def ground_of(settings: SiteSettings) -> Ground:
     umask = _umask_of(settings)
     lasting = attrs.evolve(rules, max_entries=0, max_bytes=0, max_depth=0, max_file_bytes=0)
     text = repr((lasting, owner, umask, tuple(sorted(settings.shared)), settings.state_files))
-    return Ground(
+    return Environment(
         rules=rules,
         fingerprint=hashlib.sha256(text.encode()).hexdigest()[:16],
         identity=identity,
@@ -191,7 +191,7 @@ def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, 
     return chosen
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: TreeEntry) -> str:
     return os.fsdecode(entry.path.rpartition(b"/")[2])
 
 
@@ -270,7 +270,7 @@ def _chosen(names: Iterable[str], settings: SiteSettings, steps: tuple[str, ...]
     return chosen
 
 
-def check_safe_to_run(scripts: Collection[str], settings: SiteSettings, ground: Ground) -> None:
+def check_safe_to_run(scripts: Collection[str], settings: SiteSettings, ground: Environment) -> None:
     """Refuse scripts of a tree that others than the user they run as could change once it is written.
 
     Raises:
@@ -390,7 +390,7 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
     return text
 
 
-def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Ground, str]:
+def look(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:
     """Run every check that needs the tree or the disk; return what the settings come to, and a warning or "".
 
     Raises:

@@ -14,12 +14,12 @@ from deploykit.release import preflight
 from deploykit.release.model import STEPS, Release
 from deploykit.release.ondisk import damage, is_live
 from deploykit.release.plan import plan_deploy
-from deploykit.release.preflight import Allowances, Ground
+from deploykit.release.preflight import Allowances, Environment
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
 from deploykit.release.steps import tag_of
-from deploykit.system.boottime import moment
-from deploykit.trees import Entry, check_link, list_changes, list_tree
+from deploykit.system.boottime import boot_time
+from deploykit.trees import TreeEntry, check_link, list_changes, list_tree
 
 _SUBMODULE: Final = 0o160000
 
@@ -86,7 +86,7 @@ def preview(
     plan = plan_deploy(
         state,
         live,
-        now=moment(),
+        now=boot_time(),
         grace=site.settings.grace,
         recycle=site.settings.recycle,
         scripts=ground.optional_steps(site.settings),
@@ -123,7 +123,7 @@ def preview(
 
 
 def _differences(
-    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[Entry], ground: Ground
+    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[TreeEntry], ground: Environment
 ) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """What is added, changed and removed against the live release: by the trees, or by what was really written.
 

@@ -21,7 +21,7 @@ import attrs
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
-from deploykit.release.deploy import Chosen, Execution, Wanted, refused
+from deploykit.release.deploy import Chosen, DeployRequest, Execution, refused
 from deploykit.release.finish import AFTER_SWITCH, Completion, ground_on_disk
 from deploykit.release.model import DeployResult, Release
 from deploykit.release.ondisk import find_rollback
@@ -31,7 +31,7 @@ from deploykit.release.preview import Preview, preview
 from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
-from deploykit.release.state import SiteState
+from deploykit.release.state import SiteRecord
 from deploykit.release.steps import Listeners, OnStep
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
@@ -145,7 +145,7 @@ class Runner:
             LockBusy: another operation still ran after `lock_wait`.
             ReleaseError: the site's own records cannot be read.
         """
-        wanted = Wanted(
+        wanted = DeployRequest(
             phase="deploy",
             ref=str(ref),
             commit=str(commit),
@@ -167,7 +167,7 @@ class Runner:
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Do all of a deploy but the switch: the release is whole and waits for `activate`. See `deploy`."""
-        wanted = Wanted(
+        wanted = DeployRequest(
             phase="prepare",
             ref=str(ref),
             commit=str(commit),
@@ -293,7 +293,7 @@ class Runner:
 
     # -- inside the lock -------------------------------------------------------------------------------------------
 
-    def _make(self, source: TreeSource, wanted: Wanted) -> DeployResult:
+    def _make(self, source: TreeSource, wanted: DeployRequest) -> DeployResult:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
                 found = preflight.resolve_commit(source, wanted.ref, wanted.commit, wanted.allow)
@@ -344,7 +344,7 @@ class Runner:
         return Execution(self.site, completion, self._listeners, self._progress, self._node, self._now)
 
 
-def _but_twins(state: SiteState, live: str) -> SiteState:
+def _but_twins(state: SiteRecord, live: str) -> SiteRecord:
     """Leave out what has the ref and commit of the live release: a signed rollback to it would change nothing."""
     here = state.get(live)
     if here is None:

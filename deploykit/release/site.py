@@ -24,7 +24,7 @@ from typing import Final
 from deploykit.errors import LockBusy, PreflightRefused
 from deploykit.names import path_component
 from deploykit.release.model import Operation, Release, StepRecord
-from deploykit.release.state import SiteState, load_state, load_steps, save_state
+from deploykit.release.state import SiteRecord, load_state, load_steps, save_state
 from deploykit.settings.site import SiteSettings
 from deploykit.system.ownership import OthersCanChange, check_owned, user_name
 from deploykit.trees import Manifest, check_link, read_link
@@ -83,11 +83,11 @@ class Site:
         if not self.exists():
             raise PreflightRefused(f"there is no site at {self.path}", "look at the path; a first deploy makes one")
 
-    def recorded(self) -> SiteState:
+    def recorded(self) -> SiteRecord:
         """Read the releases and operations as they were written down, whatever became of the directories since."""
         return load_state(self.state_file)
 
-    def state(self) -> SiteState:
+    def state(self) -> SiteRecord:
         """Read the releases and operations; a release whose directory is not there is not `present`."""
         recorded = self.recorded()
         try:
@@ -162,7 +162,7 @@ class Site:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def save(self, state: SiteState) -> None:
+    def save(self, state: SiteRecord) -> None:
         """Replace the state."""
         save_state(self.state_file, state, durable=self.settings.durable)
 

@@ -15,7 +15,7 @@ import attrs
 
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, Release, Status, StepRecord
-from deploykit.system.boottime import Moment
+from deploykit.system.boottime import BootTime
 from deploykit.system.durable import write_durably
 
 FORMAT: Final = 1
@@ -24,7 +24,7 @@ _KEPT_RELEASES: Final = 200
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class SiteState:
+class SiteRecord:
     """Releases in order of their number, operations in order of theirs."""
 
     releases: tuple[Release, ...] = ()
@@ -53,7 +53,7 @@ class SiteState:
         """Return the newest prepared release on disk of exactly that ref and commit, if any."""
         return next((r for r in reversed(self.of(ref, commit)) if r.present and r.status == "prepared"), None)
 
-    def on_disk(self, names: Container[str]) -> SiteState:
+    def on_disk(self, names: Container[str]) -> SiteRecord:
         """Return the state as the disk has it: a release without its directory is not present, whatever was written.
 
         Args:
@@ -70,13 +70,13 @@ class SiteState:
             return None
         return next((o for o in reversed(self.operations) if o.request == request), None)
 
-    def with_release(self, release: Release) -> SiteState:
+    def with_release(self, release: Release) -> SiteRecord:
         """Add a release, or replace the one of that number."""
         others = [r for r in self.releases if r.seq != release.seq]
         ordered = sorted([*others, release], key=lambda r: r.seq)
         return attrs.evolve(self, releases=tuple(ordered), next_seq=max(self.next_seq, release.seq + 1))
 
-    def with_operation(self, operation: Operation) -> SiteState:
+    def with_operation(self, operation: Operation) -> SiteRecord:
         """Add an operation, or replace the one of that number."""
         others = [o for o in self.operations if o.number != operation.number]
         ordered = sorted([*others, operation], key=lambda o: o.number)
@@ -84,7 +84,7 @@ class SiteState:
             self, operations=tuple(ordered), next_operation=max(self.next_operation, operation.number + 1)
         )
 
-    def with_departures(self, live: str, now: Moment, tried: str) -> SiteState:
+    def with_departures(self, live: str, now: BootTime, tried: str) -> SiteRecord:
         """Note which releases are live no longer, and that the live one is.
 
         Args:
@@ -104,7 +104,7 @@ class SiteState:
 
         return attrs.evolve(self, releases=tuple(map(noted, self.releases)))
 
-    def trimmed(self) -> SiteState:
+    def trimmed(self) -> SiteRecord:
         """Forget operations beyond the last 200, and releases gone from disk beyond the last 200."""
         surplus = max(0, len(self.releases) - _KEPT_RELEASES)
         gone = {r.seq for r in [r for r in self.releases if not r.present][:surplus]}
@@ -115,7 +115,7 @@ class SiteState:
         )
 
 
-def load_state(path: Path) -> SiteState:
+def load_state(path: Path) -> SiteRecord:
     """Read a state file; one that is not there is an empty site.
 
     Raises:
@@ -124,14 +124,14 @@ def load_state(path: Path) -> SiteState:
     try:
         raw = path.read_bytes()
     except FileNotFoundError:
-        return SiteState()
+        return SiteRecord()
     except OSError as error:
         raise ReleaseError(
             f"cannot read {path}: {error.strerror}", "correct the owner or mode of .deploykit"
         ) from error
     data = _parse(raw, path)
     try:
-        return SiteState(
+        return SiteRecord(
             releases=tuple(_release(r) for r in data["releases"]),
             operations=tuple(Operation(**o) for o in data["operations"]),
             next_seq=data["next_seq"],
@@ -141,7 +141,7 @@ def load_state(path: Path) -> SiteState:
         raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
 
 
-def save_state(path: Path, state: SiteState, *, durable: bool = True) -> None:
+def save_state(path: Path, state: SiteRecord, *, durable: bool = True) -> None:
     """Write the state whole or not at all."""
     _write(path, {"format": FORMAT, **attrs.asdict(state.trimmed())}, durable)
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
-from deploykit.release.journal import Entry, Journal
+from deploykit.release.journal import Journal, JournalEntry
 from deploykit.release.model import SCRIPTS, Operation, StepRecord
 from deploykit.release.orphans import MARK, Trace, start_of
-from deploykit.release.preflight import Ground
+from deploykit.release.preflight import Environment
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site
 from deploykit.system.boottime import boot_id
@@ -50,7 +50,7 @@ class Listeners:
                 _log.warning("the listener to steps failed", exc_info=True)
 
 
-class Running:
+class StepRunner:
     """The steps of one operation.
 
     Args:
@@ -58,7 +58,9 @@ class Running:
         journal: begun, or resumed.
     """
 
-    def __init__(self, site: Site, entry: Entry, journal: Journal, ground: Ground, listeners: Listeners) -> None:
+    def __init__(
+        self, site: Site, entry: JournalEntry, journal: Journal, ground: Environment, listeners: Listeners
+    ) -> None:
         self.site = site
         self.entry = entry
         self.journal = journal

@@ -9,7 +9,7 @@ import attrs
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Moment:
+class BootTime:
     """An instant that can be compared with another of the same boot: the machine's sleep counts, set clocks do not."""
 
     boot: str
@@ -24,6 +24,6 @@ def boot_id() -> str:
         return "unknown"
 
 
-def moment() -> Moment:
+def boot_time() -> BootTime:
     """Now."""
-    return Moment(boot=boot_id(), seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))
+    return BootTime(boot=boot_id(), seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))

@@ -51,8 +51,8 @@ class FakeBus:
 
     # -- what `Bus` has ----------------------------------------------------------------------------------------------
 
-    def publish_soon(self, destination: str, frame: Frame) -> Future[None]:
-        """Take a message; see `Bus.publish_soon`."""
+    def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
+        """Take a message; see `Bus.publish_nowait`."""
         if self._closed:
             raise BusClosed("the bus is closed")
         sent = Sent(destination, frame, Future())
@@ -71,7 +71,7 @@ class FakeBus:
     def publish(self, destination: str, frame: Frame, *, timeout: float = 10.0) -> None:
         """Take a message and wait for the answer; see `Bus.publish`."""
         try:
-            self.publish_soon(destination, frame).result(timeout)
+            self.publish_nowait(destination, frame).result(timeout)
         except TimeoutError:
             raise PublishError(f"no receipt for a message to {destination} in {timeout} s") from None
 

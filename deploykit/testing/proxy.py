@@ -24,7 +24,7 @@ from attrs import frozen
 from deploykit.errors import UsageError
 from deploykit.system.listening import hold_port, port_error, require_loopback
 from deploykit.testing.loop_thread import LoopThread
-from deploykit.testing.proxy_link import Conditions, Direction, Link, Side, SideName
+from deploykit.testing.proxy_link import Conditions, Direction, ProxyLink, Side, SideName
 
 __all__ = ["Direction", "FaultProxy", "ProxyStats", "Which"]
 
@@ -73,7 +73,7 @@ class FaultProxy:
         self._port = port
         self._target = (target_host, target_port)
         self._conditions: dict[Direction, Conditions] = {"up": Conditions(), "down": Conditions()}
-        self._links: dict[Link, None] = {}
+        self._links: dict[ProxyLink, None] = {}
         self._bytes: dict[Direction, int] = {"up": 0, "down": 0}
         self._accepted = 0
         self._cut_next: tuple[int, Direction] | None = None
@@ -246,7 +246,7 @@ class FaultProxy:
         except OSError:  # a TimeoutError is one
             client.end(reset=True)
             return
-        link = Link(client, Side(reader=out_reader, writer=out_writer), self._conditions, self._count)
+        link = ProxyLink(client, Side(reader=out_reader, writer=out_writer), self._conditions, self._count)
         if self._cut_next is not None:
             link.cut_after(*self._cut_next)
             self._cut_next = None
@@ -285,7 +285,7 @@ class FaultProxy:
         else:
             self._thread.call(action)
 
-    def _each(self, action: Callable[[Link], object]) -> int:
+    def _each(self, action: Callable[[ProxyLink], object]) -> int:
         if self._thread is None:
             raise _stopped()
         return self._thread.call(lambda: sum(1 for link in list(self._links) if action(link) is None))

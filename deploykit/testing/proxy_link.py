@@ -91,7 +91,7 @@ class _Pump:
     cut_at: int | None = None
 
 
-class Link:
+class ProxyLink:
     """A client's connection and the one to the broker that belongs to it."""
 
     def __init__(

@@ -21,7 +21,7 @@ from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.messages.base import Count, Identifier, PasswordHash, Reference, Seconds, UserName
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
 
 M = TypeVar("M", bound=Message)
 
@@ -176,7 +176,7 @@ def _shape(shape: Shape) -> st.SearchStrategy[Any]:
             return st.lists(_shape(item), max_size=4).map(tuple)
         case Maybe(item=item):
             return st.none() | _shape(item)
-        case Record(cls=cls):
+        case RecordType(cls=cls):
             return st.builds(cls, **_arguments(cls))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from deploykit.trees.activate import check_link, read_link, remove_symlink, swap_symlink
 from deploykit.trees.diff import TreeDiff, list_changes
-from deploykit.trees.entries import Entry, list_directory, list_tree, walk_tree
+from deploykit.trees.entries import TreeEntry, list_directory, list_tree, walk_tree
 from deploykit.trees.manifest import Manifest
 from deploykit.trees.patch import CannotPatch, Patched, patch_tree
 from deploykit.trees.rules import TreeRules
@@ -23,7 +23,7 @@ else:
 __all__ = [
     "CannotPatch",
     "Differences",
-    "Entry",
+    "TreeEntry",
     "Manifest",
     "ObjectStore",
     "Patched",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from deploykit.errors import TreeError
 from deploykit.git.objectreader import BLOB, ObjectReader, blob_id
 from deploykit.trees.attributes import Attributes, conversions, would_change
-from deploykit.trees.entries import EXECUTABLE, FILE, Directory, Entry, TreeWalk
+from deploykit.trees.entries import EXECUTABLE, FILE, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.names import shown
 from deploykit.trees.rules import TreeRules
 
@@ -24,7 +24,7 @@ _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _LFS_MAX: Final = 1024
 
 
-def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[Entry]) -> Attributes:
+def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntry]) -> Attributes:
     """Read the `.gitattributes` among `paths`, and those above the walk's root."""
     files = [
         (walk.above(entry.path).rpartition(b"/")[0], reader.read(entry.oid, BLOB))
@@ -62,25 +62,25 @@ class Contents:
         self._substitution = substitution
         self._total = 0
 
-    def kept(self, directories: list[Directory]) -> list[Directory]:
+    def kept(self, directories: list[TreeDirectory]) -> list[TreeDirectory]:
         """Leave out what has `export-ignore`, where the rules honour it. A directory left empty stays, as in git."""
         if not self._rules.export_attributes or not self._matter:
             return directories
         ignored: set[bytes] = set()
-        kept: list[Directory] = []
+        kept: list[TreeDirectory] = []
         for directory in directories:
             parent = directory.path.rpartition(b"/")[0]
             if directory.path and (parent in ignored or self._ignores(directory.path, directory=True)):
                 ignored.add(directory.path)
                 continue
             entries = [e for e in directory.entries if not self._ignores(e.path, directory=False)]
-            kept.append(Directory(directory.path, entries))
+            kept.append(TreeDirectory(directory.path, entries))
         return kept
 
     def _ignores(self, path: bytes, *, directory: bool) -> bool:
         return self._attributes.of(self._walk.above(path), directory=directory).get(b"export-ignore") is True
 
-    def of(self, entry: Entry) -> tuple[bytes | Iterator[bytes], bytes]:
+    def of(self, entry: TreeEntry) -> tuple[bytes | Iterator[bytes], bytes]:
         """Return what to write for a file, and the raw git id of that.
 
         Raises:
@@ -100,7 +100,7 @@ class Contents:
         return content, oid
 
     def _attributed(
-        self, entry: Entry, content: bytes | Iterator[bytes], oid: bytes
+        self, entry: TreeEntry, content: bytes | Iterator[bytes], oid: bytes
     ) -> tuple[bytes | Iterator[bytes], bytes]:
         found = self._attributes.of(self._walk.above(entry.path))
         for conversion in sorted(conversions(found) - set(self._rules.raw_attributes)):

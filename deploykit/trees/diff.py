@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from deploykit.git.objectreader import ObjectReader
-from deploykit.trees.entries import DIRECTORY, Directory, Entry, TreeWalk
+from deploykit.trees.entries import DIRECTORY, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.rules import TreeRules
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class TreeDiff:
 
     removed: tuple[bytes, ...]
     removed_directories: tuple[bytes, ...]
-    changed: tuple[Entry, ...]
-    added: tuple[Entry, ...]
+    changed: tuple[TreeEntry, ...]
+    added: tuple[TreeEntry, ...]
     added_directories: tuple[bytes, ...]
     attributes_above: bool = False
 
@@ -50,8 +50,8 @@ class _Collected:
     def __init__(self) -> None:
         self.removed: list[bytes] = []
         self.removed_directories: list[bytes] = []
-        self.changed: list[Entry] = []
-        self.added: list[Entry] = []
+        self.changed: list[TreeEntry] = []
+        self.added: list[TreeEntry] = []
         self.added_directories: list[bytes] = []
 
 
@@ -96,17 +96,17 @@ def _diff(walk: TreeWalk, old: bytes, new: bytes, path: bytes, depth: int, found
         else:
             walk.check_entry(full, mode)
             if was is None:
-                found.added.append(Entry(full, mode, sha))
+                found.added.append(TreeEntry(full, mode, sha))
             elif was[0] == DIRECTORY:
                 found.removed_directories.append(full)
-                found.added.append(Entry(full, mode, sha))
+                found.added.append(TreeEntry(full, mode, sha))
             else:
-                found.changed.append(Entry(full, mode, sha))
+                found.changed.append(TreeEntry(full, mode, sha))
     for name, (mode, _) in before.items():
         (found.removed_directories if mode == DIRECTORY else found.removed).append(prefix + name)
 
 
-def _add_directory(directory: Directory, found: _Collected) -> None:
+def _add_directory(directory: TreeDirectory, found: _Collected) -> None:
     found.added_directories.append(directory.path)
     found.added += directory.entries
 

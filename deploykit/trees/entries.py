@@ -38,7 +38,7 @@ _FILES: Final = frozenset({FILE, EXECUTABLE})
 _MODES: Final = frozenset({FILE, EXECUTABLE, SYMLINK, GITLINK, DIRECTORY})
 
 
-class Entry(NamedTuple):
+class TreeEntry(NamedTuple):
     """One file, link or submodule. A tuple, because a tree has one for each of perhaps 50,000 files.
 
     `path` is relative and as stored, `mode` one of FILE, EXECUTABLE, SYMLINK, GITLINK, `oid` hex.
@@ -49,11 +49,11 @@ class Entry(NamedTuple):
     oid: bytes
 
 
-class Directory(NamedTuple):
+class TreeDirectory(NamedTuple):
     """One directory: its path (empty for the root) and what lies directly in it, without directories."""
 
     path: bytes
-    entries: list[Entry]
+    entries: list[TreeEntry]
 
 
 class TreeWalk:
@@ -102,7 +102,7 @@ class TreeWalk:
                 "raise max_entries if the repository is to be trusted",
             )
 
-    def walk(self, oid: bytes, path: bytes, depth: int) -> Iterator[Directory]:
+    def walk(self, oid: bytes, path: bytes, depth: int) -> Iterator[TreeDirectory]:
         """Yield the directories, parents first."""
         if depth > self._rules.max_depth:
             raise TreeError(
@@ -110,7 +110,7 @@ class TreeWalk:
                 "raise max_depth if the repository is to be trusted",
             )
         prefix = path + b"/" if path else b""
-        entries: list[Entry] = []
+        entries: list[TreeEntry] = []
         below: list[tuple[bytes, bytes]] = []
         for name, mode, sha in self.tree(oid, path):
             full = prefix + name
@@ -121,8 +121,8 @@ class TreeWalk:
                 continue
             if mode not in _FILES:
                 self.check_entry(full, mode)
-            entries.append(Entry(full, mode, sha))
-        yield Directory(path, entries)
+            entries.append(TreeEntry(full, mode, sha))
+        yield TreeDirectory(path, entries)
         for full, sha in below:
             yield from self.walk(sha, full, depth + 1)
 
@@ -174,7 +174,7 @@ def _mode(name: bytes, mode: int, path: bytes) -> int:
     raise TreeError(f"{shown(full)} has mode {mode:o}, which git does not use", "check the repository")
 
 
-def walk_tree(reader: ObjectReader, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[Directory]:
+def walk_tree(reader: ObjectReader, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[TreeDirectory]:
     """Yield each directory of `tree` with its entries, parents first, everything checked.
 
     Raises:
@@ -185,7 +185,7 @@ def walk_tree(reader: ObjectReader, tree: ObjectId, rules: TreeRules | None = No
     return walk.walk(walk.root(tree), b"", 0)
 
 
-def list_tree(store: BaseObjectStore, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[Entry]:
+def list_tree(store: BaseObjectStore, tree: ObjectId, rules: TreeRules | None = None) -> Iterator[TreeEntry]:
     """Yield every file, link and submodule of `tree`, checked. See `walk_tree`."""
     rules = rules or TreeRules()
     with ObjectReader(store, max_bytes=_MAX_TREE_BYTES) as reader:
@@ -193,7 +193,7 @@ def list_tree(store: BaseObjectStore, tree: ObjectId, rules: TreeRules | None = 
             yield from directory.entries
 
 
-def list_directory(store: BaseObjectStore, tree: ObjectId, path: str, rules: TreeRules) -> tuple[Entry, ...]:
+def list_directory(store: BaseObjectStore, tree: ObjectId, path: str, rules: TreeRules) -> tuple[TreeEntry, ...]:
     """Return what lies directly in one directory of `tree`, directories included; empty where there is none."""
     with ObjectReader(store, max_bytes=_MAX_TREE_BYTES) as reader:
         walk = TreeWalk(reader, rules)
@@ -204,4 +204,4 @@ def list_directory(store: BaseObjectStore, tree: ObjectId, path: str, rules: Tre
                 return ()
             here, at = below[part], at + b"/" + part if at else part
         prefix = at + b"/" if at else b""
-        return tuple(Entry(prefix + name, mode, sha) for name, mode, sha in walk.tree(here, at))
+        return tuple(TreeEntry(prefix + name, mode, sha) for name, mode, sha in walk.tree(here, at))

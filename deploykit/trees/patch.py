@@ -20,7 +20,7 @@ from deploykit.errors import TreeError
 from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
-from deploykit.trees.entries import GITLINK, SYMLINK, Entry, TreeWalk
+from deploykit.trees.entries import GITLINK, SYMLINK, TreeEntry, TreeWalk
 from deploykit.trees.files import Directories, make_directory, open_directory, remove_tree
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
 from deploykit.trees.rules import TreeRules
@@ -209,9 +209,9 @@ class _Patch:
                     os.fchown(fd, like.st_uid, like.st_gid)
                 os.fchmod(fd, stat.S_IMODE(like.st_mode))
 
-    def _entry(self, path: str) -> Entry:
+    def _entry(self, path: str) -> TreeEntry:
         row = self._old.row(self._at[path])
-        return Entry(os.fsencode(path), row.mode, row.oid.encode())
+        return TreeEntry(os.fsencode(path), row.mode, row.oid.encode())
 
     def _adopt(self, rows: Rows, found: Differences) -> None:
         """Rows that were proved by reading are known by their new `lstat` from now on."""
@@ -226,7 +226,7 @@ class _Patch:
             rows.numbers[at * WIDTH + CTIME] = seen.st_ctime_ns
             rows.numbers[at * WIDTH + INODE] = seen.st_ino & INODE_MASK
 
-    def _check_links(self, write: dict[str, Entry]) -> dict[bytes, bytes]:
+    def _check_links(self, write: dict[str, TreeEntry]) -> dict[bytes, bytes]:
         """Apply the symlink policy to the tree as it will be: one new link can turn an old one into a way out."""
         if SYMLINK in set(self._old.numbers[MODE::WIDTH]):
             old = [r for r in self._old.rows() if r.mode == SYMLINK and not r.ours and r.path not in write]
@@ -235,7 +235,7 @@ class _Patch:
         gone = {os.fsdecode(p) for p in self._diff.removed}
         below = tuple(os.fsdecode(p) + "/" for p in self._diff.removed_directories)
         kept = [
-            Entry(os.fsencode(r.path), r.mode, r.oid.encode())
+            TreeEntry(os.fsencode(r.path), r.mode, r.oid.encode())
             for r in old
             if r.path not in gone and not (below and r.path.startswith(below))
         ]

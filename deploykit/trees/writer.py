@@ -20,7 +20,7 @@ from deploykit.errors import TreeError
 from deploykit.git.objectreader import BLOB, ObjectReader
 from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees.content import Contents, attributes_of
-from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, Directory, Entry, TreeWalk
+from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
 from deploykit.trees.links import leaves_tree
 from deploykit.trees.manifest import Manifest, Rows
@@ -110,7 +110,7 @@ def write_tree(
 
 
 def contents_of(
-    reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[Entry]
+    reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[TreeEntry]
 ) -> Contents:
     """Read the attributes of a tree and prepare to write its files by them."""
     substitution = None
@@ -120,7 +120,7 @@ def contents_of(
 
 
 def check_links(
-    reader: ObjectReader, entries: Iterable[Entry], rules: TreeRules, outside: frozenset[bytes]
+    reader: ObjectReader, entries: Iterable[TreeEntry], rules: TreeRules, outside: frozenset[bytes]
 ) -> dict[bytes, bytes]:
     """Read every link's target and apply the symlink policy."""
     links: dict[bytes, bytes] = {}
@@ -167,7 +167,7 @@ class EntryWriter:
                 opened.open(path, create=True, umask=self._rules.umask, owner=self._options.owner)
                 self._rows.directories.add(path)
 
-    def write_directories(self, directories: list[Directory]) -> None:
+    def write_directories(self, directories: list[TreeDirectory]) -> None:
         """Write whole directories, parents first."""
         total = sum(len(d.entries) for d in directories)
         done = 0
@@ -182,14 +182,14 @@ class EntryWriter:
                 if self._options.progress is not None:
                     self._options.progress(done, total)
 
-    def write(self, entries: Iterable[Entry]) -> None:
+    def write(self, entries: Iterable[TreeEntry]) -> None:
         """Write single entries into directories that are there."""
         with Directories(self._root) as opened:
             for entry in entries:
                 where = os.fsdecode(entry.path.rpartition(b"/")[0])
                 self._write((entry,), where, opened.open(where))
 
-    def _write(self, entries: Iterable[Entry], where: str, fd: int) -> None:
+    def _write(self, entries: Iterable[TreeEntry], where: str, fd: int) -> None:
         """Write what lies directly in one open directory. A fresh export spends its time here."""
         umask, owner = self._rules.umask, self._options.owner
         content_of, add, decode = self._contents.of, self._rows.add, bytes.decode

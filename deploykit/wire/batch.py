@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import attrs
 
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, Record, Shape
+from deploykit.wire.field_types import Leaf, RecordType, Shape
 
 Reader: TypeAlias = Callable[[list[Any]], tuple[Any, ...] | None]
 
@@ -26,7 +26,7 @@ def reader(shape: Shape) -> Reader | None:
     The reader in turn returns None unless every record has just the known fields and all of them are good. Then the
     way record by record is taken: it knows what to do with unknown fields, and what to say of mistakes.
     """
-    if not isinstance(shape, Record):
+    if not isinstance(shape, RecordType):
         return None
     fields = field_types.fields(shape.cls)
     checks = [f.shape.all_good for f in fields if isinstance(f.shape, Leaf) and f.shape.all_good is not None]

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
 from deploykit.wire.strictjson import MAX_ITEMS, dump, tame
 
 One: TypeAlias = Callable[[Any], str]
@@ -145,12 +145,12 @@ def _one(shape: Shape) -> One:
         case Maybe(item=item):
             inner = _one(item)
             return lambda value: "null" if value is None else inner(value)
-        case Record(cls=cls):
+        case RecordType(cls=cls):
             return record_writer(cls)
 
 
 def _many(shape: Shape) -> Many:
-    if isinstance(shape, Record):
+    if isinstance(shape, RecordType):
         return records_writer(shape.cls)
     one = _one(shape)
     return lambda values: map(one, values)
@@ -205,7 +205,7 @@ def _mistakes(shape: Shape, value: object, path: str) -> list[str]:
             return [m for i, v in enumerate(value) for m in _mistakes(item, v, f"{path}[{i}]")]
         case Maybe(item=item):
             return [] if value is None else _mistakes(item, value, path)
-        case Record(cls=cls):
+        case RecordType(cls=cls):
             return mistakes(value, f"{path}.") if isinstance(value, cls) else [f"{path}: expected a {cls.__name__}"]
 
 

@@ -71,13 +71,13 @@ class Maybe:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Record:
+class RecordType:
     """A nested class with fields of its own."""
 
     cls: type
 
 
-Shape: TypeAlias = Leaf | ListOf | Maybe | Record
+Shape: TypeAlias = Leaf | ListOf | Maybe | RecordType
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -145,7 +145,7 @@ def shape_of(hint: object) -> Shape:
     if origin is Literal:
         return _choice(args)
     if isinstance(hint, type) and attrs.has(hint):
-        return Record(cls=hint)
+        return RecordType(cls=hint)
     raise TypeError(f"no form on the wire for {hint!r}")
 
 

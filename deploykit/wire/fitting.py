@@ -18,7 +18,7 @@ import attrs
 
 from deploykit.messages.base import Message
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
 from deploykit.wire.strictjson import MAX_BODY, MAX_ITEMS
 
 M = TypeVar("M", bound=Message)
@@ -97,9 +97,9 @@ def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = F
             return _sendable(shortened(value, room))
         case Maybe(item=item) if value is not None:
             return _cut_value(item, value, room, keep)
-        case Record(cls=cls) if isinstance(value, cls):
+        case RecordType(cls=cls) if isinstance(value, cls):
             return _cut(value, room, keep)
-        case ListOf(item=item) if isinstance(value, tuple | list) and (isinstance(item, Record) or _is_free(item)):
+        case ListOf(item=item) if isinstance(value, tuple | list) and (isinstance(item, RecordType) or _is_free(item)):
             kept = value if len(value) <= keep else value[len(value) - keep :] if last else value[:keep]
             return tuple(_cut_value(item, each, room, keep) for each in kept)
     return value

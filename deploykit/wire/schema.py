@@ -15,7 +15,7 @@ from typing import Any, Final
 from deploykit.errors import UsageError
 from deploykit.messages import BY_TYPE, Message
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, Record, Shape
+from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
 from deploykit.wire.strictjson import MAX_ITEMS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -96,7 +96,7 @@ def _shape(shape: Shape, nested: dict[str, Any]) -> dict[str, Any]:
             return {"type": "array", "items": _shape(item, nested), "maxItems": MAX_ITEMS}
         case Maybe(item=item):
             return {"anyOf": [_shape(item, nested), {"type": "null"}]}
-        case Record(cls=cls):
+        case RecordType(cls=cls):
             if cls.__name__ not in nested:
                 nested[cls.__name__] = {"description": _first_line(cls), **_record(cls, nested)}
             return {"$ref": f"#/$defs/{cls.__name__}"}

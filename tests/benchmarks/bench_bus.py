@@ -305,11 +305,11 @@ class Ours:
             return time.perf_counter() - began
 
     def soon(self, destination: str, count: int) -> float:
-        """`publish_soon`, a future for each: what the relay is made of."""
+        """`publish_nowait`, a future for each: what the relay is made of."""
         frame = Frame(HEADERS, BODY)
         with self.connected() as bus:
             began = time.perf_counter()
-            futures = [bus.publish_soon(destination, frame) for _ in range(count)]
+            futures = [bus.publish_nowait(destination, frame) for _ in range(count)]
             for future in futures:
                 future.result()
             return time.perf_counter() - began
@@ -434,7 +434,7 @@ def publish(broker: RabbitMQ, rounds: int, count: int) -> None:
         {
             "bare socket, 256 receipts in flight": (BareSocket(broker).in_flight, count),
             "bus, publish_many": (ours.many, count),
-            "bus, publish_soon": (ours.soon, count),
+            "bus, publish_nowait": (ours.soon, count),
             "bus, publish": (ours.each, count // 10),
             "bus, relay of an outbox": (ours.relay, count // 4),
             "stomp.py, unconfirmed": (theirs.unconfirmed, count),
@@ -460,8 +460,8 @@ def publish(broker: RabbitMQ, rounds: int, count: int) -> None:
             Wanted("bus, publish_many", "bare socket, 256 receipts in flight"),
             Wanted("bare socket, 256 receipts in flight", "stomp.py, each receipt awaited"),
             Wanted("bare socket, 256 receipts in flight", "stomp.py, unconfirmed"),
-            Wanted("bus, publish_soon", "stomp.py, each receipt awaited", 6),
-            Wanted("bus, publish_soon", "stomp.py, unconfirmed", 0.5),
+            Wanted("bus, publish_nowait", "stomp.py, each receipt awaited", 6),
+            Wanted("bus, publish_nowait", "stomp.py, unconfirmed", 0.5),
             Wanted("bus, publish", "stomp.py, each receipt awaited"),
         ],
     )
@@ -489,7 +489,7 @@ def queue(broker: RabbitMQ, rounds: int, count: int) -> None:
         broker,
         {
             "bus, publish_many": (ours.many, count),
-            "bus, publish_soon": (ours.soon, count),
+            "bus, publish_nowait": (ours.soon, count),
             "bus, relay of an outbox": (ours.relay, count // 4),
             "stomp.py, unconfirmed": (theirs.unconfirmed, count),
             "stomp.py, all receipts in flight": (theirs.in_flight, count),
@@ -550,7 +550,7 @@ def back_in_service(broker: RabbitMQ, rounds: int) -> None:
                 time.sleep(0.01)
             starting = threading.Thread(target=broker.start)
             starting.start()
-            receipt = bus.publish_soon("/topic/bench", Frame(HEADERS, BODY), timeout=60)
+            receipt = bus.publish_nowait("/topic/bench", Frame(HEADERS, BODY), timeout=60)
             while not _open(broker.port):
                 time.sleep(0.002)
             began = time.perf_counter()

@@ -117,7 +117,7 @@ class Writers:
         for _ in range(25):
             destination, identity = next(messages)
             try:
-                future = self._bus().publish_soon(destination, frame_of(identity), timeout=_TIMEOUT)
+                future = self._bus().publish_nowait(destination, frame_of(identity), timeout=_TIMEOUT)
             except BusError as problem:
                 self._end(identity, problem)
                 continue

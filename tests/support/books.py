@@ -64,8 +64,8 @@ class Diary:
         self._store.done(key, id, reply, now)
         self.note(id, (key, "done"))
 
-    def turn(self, key: str, id: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
-        return self._store.turn(key, id, timeout=timeout)
+    def locked(self, key: str, id: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
+        return self._store.locked(key, id, timeout=timeout)
 
 
 class World:
@@ -105,7 +105,7 @@ class World:
         for _ in range(count):
             frame = self._frame()
             with suppress(BusError):
-                future = self._relay_bus.publish_soon(destination, frame, timeout=30)
+                future = self._relay_bus.publish_nowait(destination, frame, timeout=30)
                 future.add_done_callback(partial(self._ended, frame.headers["deploykit-id"]))
                 self._direct.append((frame.headers["deploykit-id"], future))
 

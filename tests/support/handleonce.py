@@ -16,8 +16,8 @@ from pathlib import Path
 
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
-from deploykit.daemons.agent.deploys import Deploying
-from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError
@@ -34,8 +34,8 @@ def main() -> None:
     assert settings.signing_key is not None
     reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
     ids = IdStore(settings.state / "ids.sqlite")
-    mirroring = Mirroring(settings, reporter)
-    deploying = Deploying(settings, mirroring, reporter, ids, lambda: load_trusted(settings.trust))
+    mirroring = MirrorHandler(settings, reporter)
+    deploying = DeployHandler(settings, mirroring, reporter, ids, lambda: load_trusted(settings.trust))
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

@@ -99,7 +99,7 @@ def _main(kind: str, fault: str, transport: str, timeout: str) -> None:
                 assert bus.connection is not None
                 passed_over.append(bus.connection.passed_over)
                 if count == 1:
-                    bus._supervisor.renew("a trial")
+                    bus._supervisor.reconnect("a trial")
         told = [str(finding) for finding in examine(settings)]
         outcome = Outcome(seconds, [e.problem for e in events.of(ConnectFailed)], passed_over, told)
     print(json.dumps(attrs.asdict(outcome)))

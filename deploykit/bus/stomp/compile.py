@@ -36,7 +36,7 @@ def is_topic(destination: str) -> bool:
     return destination.startswith(("/topic/", "/exchange/", "/temp-topic/"))
 
 
-def keeps_messages(intent: Intent) -> bool:
+def keeps_messages(intent: SubscriptionSpec) -> bool:
     """Tell whether messages wait at the broker while nobody is subscribed."""
     return intent.durable is not None or not is_topic(intent.destination)
 
@@ -105,7 +105,7 @@ def compile_send(
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Intent:
+class SubscriptionSpec:
     """What a subscription is to be, whatever the broker."""
 
     destination: str
@@ -117,7 +117,7 @@ class Intent:
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Compiled:
+class CompiledSubscription:
     """A subscription for one broker: headers of its SUBSCRIBE, and how a failed message is settled."""
 
     headers: Mapping[str, str]
@@ -125,7 +125,7 @@ class Compiled:
     prefetched: bool
 
 
-def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
+def compile_subscription(dialect: Dialect, intent: SubscriptionSpec) -> CompiledSubscription:
     """Compile an intent.
 
     Raises:
@@ -153,10 +153,12 @@ def compile_subscription(dialect: Dialect, intent: Intent) -> Compiled:
     if dialect.window:
         # Artemis, "Flow Control" in the chapter on STOMP: with 0 the next message comes when the last is settled.
         headers[dialect.window] = str(intent.prefetch * WINDOW if intent.prefetch > 1 else 0)
-    return Compiled(headers=headers, on_failure=settlement(dialect, intent), prefetched=bool(dialect.prefetch))
+    return CompiledSubscription(
+        headers=headers, on_failure=settlement(dialect, intent), prefetched=bool(dialect.prefetch)
+    )
 
 
-def settlement(dialect: Dialect, intent: Intent) -> Settlement:
+def settlement(dialect: Dialect, intent: SubscriptionSpec) -> Settlement:
     """How a message that failed for good is settled on this broker.
 
     Raises:
@@ -175,7 +177,7 @@ def settlement(dialect: Dialect, intent: Intent) -> Settlement:
     )
 
 
-def durable_end(dialect: Dialect, intent: Intent, *, version: str, client_id: str) -> dict[str, str]:
+def durable_end(dialect: Dialect, intent: SubscriptionSpec, *, version: str, client_id: str) -> dict[str, str]:
     """Headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
 
     Raises:

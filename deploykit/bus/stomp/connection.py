@@ -26,11 +26,11 @@ from time import monotonic
 from typing import Final, Protocol
 
 from deploykit.bus.events import Counters
-from deploykit.bus.poller import READ, WRITE, Waiter
+from deploykit.bus.poller import READ, WRITE, Poller
 from deploykit.bus.stomp import heartbeat
-from deploykit.bus.stomp.compile import Compiled
+from deploykit.bus.stomp.compile import CompiledSubscription
 from deploykit.bus.stomp.dialect import GENERIC, Dialect
-from deploykit.bus.stomp.encoder import Writer
+from deploykit.bus.stomp.encoder import SendEncoder
 from deploykit.bus.stomp.frames import (
     MAX_MESSAGE_HEADERS,
     Escaping,
@@ -41,7 +41,7 @@ from deploykit.bus.stomp.frames import (
     escaping,
 )
 from deploykit.bus.stomp.handshake import agree, clean, connect_headers, redacted
-from deploykit.bus.unconfirmed import Ledger
+from deploykit.bus.unconfirmed import UnconfirmedPublishes
 from deploykit.errors import BusError, ConnectError, PublishRefused
 from deploykit.settings.address import Broker
 from deploykit.settings.bus import BusSettings
@@ -68,7 +68,7 @@ _GATHER: Final = 0.0002
 _BEFORE_LOGIN: Final = 64 * 1024
 
 
-class Lost(Exception):
+class ConnectionBroken(Exception):
     """The connection is over. `by_broker`: the broker ended it, while it worked."""
 
     def __init__(self, reason: str, *, by_broker: bool = False) -> None:
@@ -108,7 +108,7 @@ class _Pipe:
 
 
 class Connection:
-    """One attempt. `open` it, `turn` it until `Lost`, `close` it; all on the supervisor's thread.
+    """One attempt. `open` it, `step` it until `ConnectionBroken`, `close` it; all on the supervisor's thread.
 
     Args:
         broker: the one that `sock` is connected to.
@@ -127,8 +127,8 @@ class Connection:
         sock: socket.socket,
         *,
         epoch: int,
-        waiter: Waiter,
-        ledger: Ledger,
+        waiter: Poller,
+        ledger: UnconfirmedPublishes,
         counters: Counters,
         sink: Sink,
         client_id: str = "",
@@ -139,7 +139,7 @@ class Connection:
         self.server = ""
         self.version = ""
         self.dialect: Dialect = GENERIC
-        self.beats = heartbeat.Beats()
+        self.beats = heartbeat.HeartbeatMonitor()
         self.client_id = client_id
         self.up = False
         #: Which of the broker's addresses failed before this one took us, and what each did; empty when none.
@@ -163,7 +163,7 @@ class Connection:
         self._read_last = 0
         self._rule: Escaping = escaping("1.0")
         self._writing = threading.Lock()
-        self._writer = Writer(self.dialect, self._rule)
+        self._writer = SendEncoder(self.dialect, self._rule)
         self._sent = self._heard = self._moved = monotonic()
         self._probed = 0.0
         self._verbs = Protocol10(_Pipe(self.outgoing.append))
@@ -182,7 +182,7 @@ class Connection:
             self._write_connect()
             answer = self._await_answer(deadline)
             self._agree(answer)
-        except Lost as lost:
+        except ConnectionBroken as lost:
             raise ConnectError(
                 f"{self.broker}: {lost.reason} before it answered CONNECT",
                 "is this a STOMP port, and TLS or plain as in the address?",
@@ -214,7 +214,7 @@ class Connection:
         agreed = agree(answer, self.broker, self._settings)
         self.version, self.server, self.dialect = agreed.version, agreed.server, agreed.dialect
         self.beats, self._rule = agreed.beats, agreed.rule
-        self._writer = Writer(agreed.dialect, agreed.rule)
+        self._writer = SendEncoder(agreed.dialect, agreed.rule)
         self._reader.unescape = agreed.rule.into
         self._reader.max_body = self._settings.max_frame
         self._reader.max_headers = MAX_MESSAGE_HEADERS
@@ -222,11 +222,11 @@ class Connection:
 
     # -- serving -----------------------------------------------------------------------------------------------
 
-    def turn(self, until: float) -> None:
+    def step(self, until: float) -> None:
         """Write what is ready, wait (not past `until`), read what came, watch the clock. Returns often.
 
         Raises:
-            Lost: the connection is over.
+            ConnectionBroken: the connection is over.
         """
         self._flush()
         if self._ledger.in_flight >= _MANY:
@@ -252,7 +252,7 @@ class Connection:
         if decision.dead:
             if self._read():  # what had arrived while this machine slept counts
                 return now
-            raise Lost(f"nothing heard for {now - self._heard:.1f} s")
+            raise ConnectionBroken(f"nothing heard for {now - self._heard:.1f} s")
         if decision.beat and not len(self._unwritten):
             self.outgoing.append(b"\n")
             self._counters.beats_sent += 1
@@ -283,7 +283,7 @@ class Connection:
             self._write_some()
             if len(self._unwritten) or self._ledger.careful:
                 self._waiter.wake()
-        except Lost:
+        except ConnectionBroken:
             self._waiter.wake()  # the supervisor will see it too
         finally:
             self._writing.release()
@@ -301,7 +301,7 @@ class Connection:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                raise Lost(self._why_not_written(error), by_broker=self.up) from None
+                raise ConnectionBroken(self._why_not_written(error), by_broker=self.up) from None
             self._unwritten = self._unwritten[count:]
             self._counters.bytes_sent += count
             self._sent = monotonic()
@@ -350,7 +350,7 @@ class Connection:
 
     def _live(self) -> socket.socket:
         if self._sock is None:
-            raise Lost("the connection is closed")
+            raise ConnectionBroken("the connection is closed")
         return self._sock
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ class Connection:
         try:
             receipts, frames = self._read_frames()
         except ProtocolError as error:
-            raise Lost(f"the broker broke the protocol: {error}") from None
+            raise ConnectionBroken(f"the broker broke the protocol: {error}") from None
         if receipts:
             self._take_receipts(receipts)
         for frame in frames:
@@ -372,7 +372,7 @@ class Connection:
                 self._counters.errors_received += 1
                 self._sink.on_error(frame, redacted(frame, self.broker, self._settings))
             else:
-                raise Lost(f"the broker sent {frame.command[:20]!a}")
+                raise ConnectionBroken(f"the broker sent {frame.command[:20]!a}")
         return self._read_last
 
     def _take_receipts(self, receipts: list[bytes]) -> None:
@@ -389,9 +389,9 @@ class Connection:
         except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return [], []
         except OSError as error:
-            raise Lost(f"reading failed: {clean(str(error), 100)}", by_broker=self.up) from None
+            raise ConnectionBroken(f"reading failed: {clean(str(error), 100)}", by_broker=self.up) from None
         if not data:
-            raise Lost("the broker closed the connection", by_broker=self.up)
+            raise ConnectionBroken("the broker closed the connection", by_broker=self.up)
         self._heard = monotonic()
         self._read_last = len(data)
         self._counters.bytes_received += len(data)
@@ -429,7 +429,7 @@ class Connection:
             head += f"{key}:{escape(value, rule)}\n"
         return f"{command}\n{head}\n\x00".encode()
 
-    def subscribe(self, compiled: Compiled, receipt: str) -> None:
+    def subscribe(self, compiled: CompiledSubscription, receipt: str) -> None:
         """Send SUBSCRIBE."""
         headers = dict(compiled.headers)
         self._verbs.subscribe(

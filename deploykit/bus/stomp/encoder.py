@@ -13,14 +13,14 @@ from typing import Final
 from deploykit.bus.stomp.compile import compile_send
 from deploykit.bus.stomp.dialect import NUMERIC, Dialect
 from deploykit.bus.stomp.frames import Escaping, HeaderRefused, encode_frame, escape
-from deploykit.bus.unconfirmed import Outbound
+from deploykit.bus.unconfirmed import PendingPublish
 from deploykit.errors import PublishRefused, Unsendable
 from deploykit.wire.codec import ID_HEADER
 
 _NUMBER: Final = re.compile("[0-9]{1,18}")
 
 
-class Writer:
+class SendEncoder:
     """Writes SENDs for one connection.
 
     Args:
@@ -35,7 +35,7 @@ class Writer:
         self._numeric = {**dict.fromkeys(dialect.numeric, 10**15), **NUMERIC}
         self._checked = dialect.reserved.union(self._numeric, {"reply-to"} if dialect.reply_to else ())
 
-    def send(self, entry: Outbound) -> bytes:
+    def send(self, entry: PendingPublish) -> bytes:
         """Write one SEND, its receipt asked for.
 
         Raises:
@@ -67,7 +67,7 @@ class Writer:
             + b"\x00"
         )
 
-    def _check(self, entry: Outbound) -> None:
+    def _check(self, entry: PendingPublish) -> None:
         """Refuse headers at which this broker would end the connection, or say nothing that names the message."""
         headers = entry.frame.headers
         wrong = sorted(self._dialect.reserved.intersection(headers))
@@ -88,7 +88,7 @@ class Writer:
                 "leave it out" if wrong[0] in self._dialect.reserved else "it has to be a number",
             )
 
-    def _head(self, entry: Outbound) -> str:
+    def _head(self, entry: PendingPublish) -> str:
         now = time.time()
         ttl = None if entry.expires is None else entry.expires - now
         headers = compile_send(self._dialect, entry.destination, persistent=entry.persistent, ttl=ttl, now=now)

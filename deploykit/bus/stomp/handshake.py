@@ -31,7 +31,7 @@ class Agreement:
     server: str
     dialect: Dialect
     rule: Escaping
-    beats: heartbeat.Beats
+    beats: heartbeat.HeartbeatMonitor
 
 
 def credentials(broker: Broker, settings: BusSettings) -> tuple[str, str]:

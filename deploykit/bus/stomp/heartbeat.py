@@ -25,7 +25,7 @@ PROBE_SHARE: Final = 0.75
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Beats:
+class HeartbeatMonitor:
     """What was agreed. Intervals in seconds; 0 turns that direction off.
 
     Args:
@@ -58,7 +58,7 @@ def offer(heartbeat: float) -> str:
     return f"{milliseconds},{max(1, milliseconds // 2) if milliseconds else 0}"
 
 
-def negotiate(heartbeat: float, answer: str | None, *, gap: float = 2.0) -> Beats:
+def negotiate(heartbeat: float, answer: str | None, *, gap: float = 2.0) -> HeartbeatMonitor:
     """Agree on intervals from what we asked for and the broker's `heart-beat` header (None when it sent none).
 
     A header that is not two numbers counts as "no heart-beats": we emulate.
@@ -72,10 +72,10 @@ def negotiate(heartbeat: float, answer: str | None, *, gap: float = 2.0) -> Beat
     'out 20 s, in 10 s emulated'
     """
     if heartbeat <= 0:
-        return Beats()
+        return HeartbeatMonitor()
     sends, wants = (milliseconds / 1000 for milliseconds in _pair(answer))
     interval = max(heartbeat / 2, sends)
-    return Beats(
+    return HeartbeatMonitor(
         send=max(heartbeat, wants),
         expect=max(heartbeat, sends),
         native_send=bool(wants),
@@ -101,7 +101,7 @@ class Decision:
     due: float = float("inf")
 
 
-def decide(beats: Beats, now: float, *, sent: float, heard: float, probed: float) -> Decision:
+def decide(beats: HeartbeatMonitor, now: float, *, sent: float, heard: float, probed: float) -> Decision:
     """Decide from the times of the last byte out, the last byte in, and the last probe (0.0: none)."""
     due = float("inf")
     beat = probe = False

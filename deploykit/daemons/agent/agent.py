@@ -15,8 +15,8 @@ from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.config.crosschecks import warnings
 from deploykit.daemons.agent import mirrors
-from deploykit.daemons.agent.deploys import Deploying
-from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.statelock import StateLock
@@ -154,9 +154,9 @@ class Agent:
         trusted = TrustReader(settings.trust)
         self._presence = Presence(settings, key, trusted)
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
-        self._mirroring = Mirroring(settings, reporter)
+        self._mirroring = MirrorHandler(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        self._deploying = Deploying(settings, self._mirroring, reporter, self._ids, trusted)
+        self._deploying = DeployHandler(settings, self._mirroring, reporter, self._ids, trusted)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = ((self._mirroring.handle, mirrors.WORKERS), (self._deploying.handle, 4))

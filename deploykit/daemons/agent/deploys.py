@@ -18,9 +18,9 @@ from datetime import datetime
 import attrs
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
-from deploykit.daemons.service.throttle import Seldom, SeldomEach
+from deploykit.daemons.service.throttle import KeyedLogThrottle, LogThrottle
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -92,7 +92,7 @@ class _Decision:
     said: bytes | None = None
 
 
-class Deploying:
+class DeployHandler:
     """Obeys `DeployRequested` on one node.
 
     Args:
@@ -107,7 +107,7 @@ class Deploying:
     def __init__(
         self,
         settings: Settings,
-        mirroring: Mirroring,
+        mirroring: MirrorHandler,
         reporter: Reporter,
         ids: IdStore,
         trusted: Callable[[], AllowedSigners],
@@ -124,10 +124,10 @@ class Deploying:
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._in_work: set[tuple[str, str]] = set()
-        self._strangers = Seldom()
-        self._delayed = Seldom()
-        self._kept = SeldomEach()
-        self._said_again = SeldomEach(_SAID_AGAIN)
+        self._strangers = LogThrottle()
+        self._delayed = LogThrottle()
+        self._kept = KeyedLogThrottle()
+        self._said_again = KeyedLogThrottle(_SAID_AGAIN)
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone.

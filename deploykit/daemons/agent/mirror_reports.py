@@ -34,7 +34,7 @@ class Told:
 
 
 @attrs.frozen(slots=True)
-class Line:
+class LogLine:
     """One report: a ref, what it was and is, and how it went."""
 
     ref: RefName
@@ -55,7 +55,7 @@ def lines_of(
     held: Mapping[RefName, ObjectId],
     troubles: Mapping[RefName, Trouble],
     said: Said,
-) -> tuple[list[Line], Said]:
+) -> tuple[list[LogLine], Said]:
     """Decide what to report.
 
     Args:
@@ -77,7 +77,7 @@ def lines_of(
                 here = _of(refusal.ref, held)
                 changes[refusal.ref] = RefChange(refusal.ref, refusal.old or here, refusal.new or here)
                 now[refusal.ref] = Trouble("refused", refusal.reason)
-    lines: list[Line] = []
+    lines: list[LogLine] = []
     for told in asked:
         if told.claim is not None:
             lines += _answer(told.claim, outcome, changes, held, now, told.reason)
@@ -92,7 +92,7 @@ def lines_of(
             lines.append(_line(ref, _of(ref, held), _of(ref, held), now[ref], reason))
     for ref in sorted(said.keys() - now.keys() - done):
         if ref in held:
-            lines.append(Line(ref, held[ref], held[ref], "unchanged", "what was wrong is right again", reason))
+            lines.append(LogLine(ref, held[ref], held[ref], "unchanged", "what was wrong is right again", reason))
     saying = {ref: (trouble, changes[ref].new if ref in changes else _of(ref, held)) for ref, trouble in now.items()}
     return lines, saying
 
@@ -104,11 +104,11 @@ def _answer(
     held: Mapping[RefName, ObjectId],
     troubles: Mapping[RefName, Trouble],
     reason: str,
-) -> list[Line]:
+) -> list[LogLine]:
     ref = claim.ref
     if isinstance(outcome, DeploykitError):
         here = held.get(ref) or zero_like(claim.new)  # what the message claims nobody has seen
-        return [Line(ref, here, here, "failed", one_line(str(outcome)), reason)]
+        return [LogLine(ref, here, here, "failed", one_line(str(outcome)), reason)]
     if ref in changes:
         return [_line(ref, changes[ref].old, changes[ref].new, troubles.get(ref), reason)]
     if held.get(ref) == (None if is_zero(claim.new) else claim.new):
@@ -117,9 +117,9 @@ def _answer(
     return []  # neither here nor at the origin: there is nothing to say of it
 
 
-def _line(ref: RefName, old: ObjectId, new: ObjectId, trouble: Trouble | None, reason: str) -> Line:
+def _line(ref: RefName, old: ObjectId, new: ObjectId, trouble: Trouble | None, reason: str) -> LogLine:
     trouble = trouble or Trouble("updated", "")
-    return Line(ref, old, new, trouble.outcome, one_line(trouble.detail), reason)
+    return LogLine(ref, old, new, trouble.outcome, one_line(trouble.detail), reason)
 
 
 def _of(ref: RefName, held: Mapping[RefName, ObjectId]) -> ObjectId:

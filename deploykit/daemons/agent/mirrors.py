@@ -18,8 +18,8 @@ from typing import Final
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
-from deploykit.daemons.agent.mirror_reports import Line, Said, Told, Trouble, left_out, lines_of
-from deploykit.daemons.agent.owed import Owed
+from deploykit.daemons.agent.mirror_reports import LogLine, Said, Told, Trouble, left_out, lines_of
+from deploykit.daemons.agent.owed import PendingReports
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import (
     DeploykitError,
@@ -60,7 +60,7 @@ def mirror_path(settings: Settings, repo: RepoName) -> Path:
     return settings.state / "mirrors" / f"{path_component(repo)}.git"
 
 
-class Mirroring:
+class MirrorHandler:
     """Keeps the mirrors of one node, and the directories their settings ask for.
 
     Raises:
@@ -70,7 +70,7 @@ class Mirroring:
 
     def __init__(self, settings: Settings, reporter: Reporter) -> None:
         self._settings = settings
-        self._owed = Owed(reporter)
+        self._owed = PendingReports(reporter)
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
         self._said: dict[RepoName, Said] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
@@ -146,7 +146,7 @@ class Mirroring:
 
     def _renew(self, repo: RepoName) -> None:
         try:
-            self._pool.renew(repo)
+            self._pool.reclone(repo)
         except Exception as problem:  # noqa: BLE001 -- of no weight beside what the caller has to report
             _log.warning("[%s] the damaged mirror is not cloned anew yet: %s", repo, problem)
 
@@ -210,7 +210,7 @@ class Mirroring:
             RefName(ref): Trouble(outcome, f"{where}: {why}") for outcome, refs in outcomes for ref, why in refs.items()
         }
 
-    def _message(self, repo: RepoName, line: Line, seconds: float) -> MirrorUpdated:
+    def _message(self, repo: RepoName, line: LogLine, seconds: float) -> MirrorUpdated:
         return MirrorUpdated(
             source=f"agent/{self._settings.node}",
             correlation_id=line.reason,

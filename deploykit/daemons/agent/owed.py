@@ -27,7 +27,7 @@ _MOST: Final = 10_000
 _TRIES: Final = 5
 
 
-class Owed:
+class PendingReports:
     """Says messages through a reporter, now or as soon as there is room.
 
     Args:

@@ -23,7 +23,7 @@ import attrs
 
 from deploykit._version import __version__
 from deploykit.bus import Ack, Bus, Delivery, Verdict
-from deploykit.bus.events import Connected, Event, State
+from deploykit.bus.events import BusState, Connected, Event
 from deploykit.daemons.agent.twinfile import remove_twins, write_twins
 from deploykit.daemons.agent.twins import Twins
 from deploykit.errors import BusError, ClientIdInUse, DeploykitError, MessageError
@@ -142,7 +142,9 @@ class Presence:
 
     def _speaking(self) -> Bus | None:
         """Return the bus that is connected: the agent's, or else the one without client_id."""
-        return next((bus for bus in (self._bus, self._aside) if bus is not None and bus.state is State.CONNECTED), None)
+        return next(
+            (bus for bus in (self._bus, self._aside) if bus is not None and bus.state is BusState.CONNECTED), None
+        )
 
     def _announce_soon(self) -> None:
         self._soon = True
@@ -173,7 +175,7 @@ class Presence:
         if bus is None or self._key is None:
             return
         with contextlib.suppress(BusError):  # the next one comes soon
-            bus.publish_soon(self._topic, sign(encode(message), self._key), timeout=10, persistent=False)
+            bus.publish_nowait(self._topic, sign(encode(message), self._key), timeout=10, persistent=False)
 
     # -- hearing -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from typing import Final
 INTERVAL: Final = 60.0
 
 
-class Seldom:
+class LogThrottle:
     """Counts events of one kind. Use it from any thread.
 
     Args:
@@ -44,7 +44,7 @@ class Seldom:
         return count
 
 
-class SeldomEach:
+class KeyedLogThrottle:
     """Says of each of many things whether it is due again. Use it from any thread.
 
     Args:

@@ -24,7 +24,7 @@ _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Address:
+class OriginUrl:
     """A checked address. `path` is what the server is asked for; `port` is None for the scheme's own."""
 
     scheme: Scheme
@@ -48,7 +48,7 @@ def shown_url(url: str) -> str:
     return ascii(_CREDENTIALS.sub("", url[:300]))[1:-1]
 
 
-def parse_address(url: str, *, allow_http: bool = False) -> Address:
+def parse_address(url: str, *, allow_http: bool = False) -> OriginUrl:
     """Take an address apart, or refuse it.
 
     >>> parse_address("git@example.net:site.git").shown
@@ -67,11 +67,11 @@ def parse_address(url: str, *, allow_http: bool = False) -> Address:
     if scp:
         user, host = scp["user"] or "", scp["host"]
         _check_host(host, user, url)
-        return Address(scheme="ssh", host=host, user=user, path=scp["path"])
-    return Address(scheme="file", path=url)
+        return OriginUrl(scheme="ssh", host=host, user=user, path=scp["path"])
+    return OriginUrl(scheme="file", path=url)
 
 
-def _from_url(url: str, *, allow_http: bool) -> Address:
+def _from_url(url: str, *, allow_http: bool) -> OriginUrl:
     shown = shown_url(url)
     try:
         parts = urlsplit(url)
@@ -91,7 +91,7 @@ def _from_url(url: str, *, allow_http: bool) -> Address:
     if scheme == "file":
         if host not in ("", "localhost"):
             raise UsageError(f"file:// cannot name a host: {shown}", "use ssh, or file:///PATH")
-        return Address(scheme="file", path=unquote(url[len("file://") + len(parts.netloc) :]))
+        return OriginUrl(scheme="file", path=unquote(url[len("file://") + len(parts.netloc) :]))
     if not path.strip("/") or not path.isprintable():
         raise UsageError(f"no repository named in {shown}")
     user = unquote(parts.username or "")
@@ -100,7 +100,7 @@ def _from_url(url: str, *, allow_http: bool) -> Address:
         path = path[1:]
     if scheme in ("http", "https"):
         path = parts.path + (f"?{parts.query}" if parts.query else "")
-    return Address(scheme=scheme, host=host, port=port, user=user, path=path)
+    return OriginUrl(scheme=scheme, host=host, port=port, user=user, path=path)
 
 
 def _check_host(host: str, user: str, url: str) -> None:

@@ -22,7 +22,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from deploykit._version import __version__
 from deploykit.errors import OriginError, SettingsError, UsageError
-from deploykit.git.transport.address import Address, parse_address, shown_url
+from deploykit.git.transport.address import OriginUrl, parse_address, shown_url
 from deploykit.git.transport.pktline import PacketReader
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system import hosts
@@ -43,7 +43,7 @@ class HttpLink:
     stateless = True
 
     def __init__(
-        self, address: Address, settings: MirrorSettings, deadline: Deadline, *, ask_helper: AskHelper
+        self, address: OriginUrl, settings: MirrorSettings, deadline: Deadline, *, ask_helper: AskHelper
     ) -> None:
         self._base = address
         self._settings = settings
@@ -226,7 +226,7 @@ class HttpLink:
             self._logins[key] = f"Basic {base64.b64encode(found.encode()).decode()}" if found else ""
         return self._logins[key]
 
-    def _from_helper(self, base: Address) -> str:
+    def _from_helper(self, base: OriginUrl) -> str:
         if not self._settings.credential_helper:
             return ""
         host = f"{base.host}:{base.port}" if base.port else base.host
@@ -254,7 +254,7 @@ def read_credentials(path: Path) -> list[str]:
     return lines
 
 
-def _from_file(base: Address, settings: MirrorSettings) -> str:
+def _from_file(base: OriginUrl, settings: MirrorSettings) -> str:
     if settings.credentials_file is None:
         return ""
     for line in read_credentials(settings.credentials_file):

@@ -1,6 +1,6 @@
 """One conversation with an origin: list refs, say what we want and have, take the pack. Protocol versions 2 and 0.
 
-Rules: no I/O here but through a `Link`; a ref id is believed only as far as the origin itself said it in this
+Rules: no I/O here but through a `OriginLink`; a ref id is believed only as far as the origin itself said it in this
 conversation; where version 2 is known to be spoken, questions do not wait for answers: the list of the one ref a
 message named and the pack for it come back on one round trip.
 """
@@ -26,7 +26,7 @@ class VersionMismatch(OriginError):
     """The origin does not speak the version that was taken for granted. Converse again, asking first."""
 
 
-class Link(Protocol):
+class OriginLink(Protocol):
     """A way to an origin's upload-pack."""
 
     #: True where each request is an exchange of its own (HTTP).
@@ -45,7 +45,7 @@ class Link(Protocol):
 
 
 @attrs.frozen(slots=True)
-class Dialect:
+class OriginProfile:
     """What an origin spoke last time: enough to talk version 2 to it without asking first."""
 
     hash_name: str
@@ -67,7 +67,7 @@ class Listing:
     refs: list[tuple[str, str]]
     head: str | None
     hash_kind: HashKind
-    dialect: Dialect | None
+    dialect: OriginProfile | None
     peeled: dict[str, str] = attrs.field(factory=dict)
 
 
@@ -92,10 +92,10 @@ class Conversation:
 
     def __init__(
         self,
-        link: Link,
+        link: OriginLink,
         *,
         prefixes: Sequence[str],
-        dialect: Dialect | None = None,
+        dialect: OriginProfile | None = None,
         ahead: Ahead | None = None,
         peel: bool = False,
     ) -> None:
@@ -130,7 +130,7 @@ class Conversation:
         listing = self._read_refs(self._link.ask(self._ls_refs(self._dialect), version=2), self._dialect)
         return attrs.evolve(listing, dialect=None) if self._link.redirected else listing
 
-    def _list_unasked(self, dialect: Dialect) -> Listing:
+    def _list_unasked(self, dialect: OriginProfile) -> Listing:
         body = self._ls_refs(dialect)
         if self._link.stateless:
             try:
@@ -151,7 +151,7 @@ class Conversation:
         except OriginError as exc:
             raise VersionMismatch(exc.problem) from exc
 
-    def _greeting(self, reader: PacketReader) -> Dialect | None:
+    def _greeting(self, reader: PacketReader) -> OriginProfile | None:
         """Read a version 2 greeting; None when the first packet is of version 0 (it is then still to be read)."""
         first = reader.read()
         if first is None or not first.startswith(b"version "):
@@ -165,18 +165,18 @@ class Conversation:
         for line in reader.lines():
             key, _, value = line.partition(b"=")
             told[key] = value
-        return Dialect(
+        return OriginProfile(
             _known_format(told.get(b"object-format")).name,
             tells_format=b"object-format" in told,
             tells_unborn=b"unborn" in told.get(b"ls-refs", b"").split(),
         )
 
-    def _ls_refs(self, dialect: Dialect) -> bytes:
+    def _ls_refs(self, dialect: OriginProfile) -> bytes:
         wishes = [b"symrefs"] + [b"unborn"] * dialect.tells_unborn + [b"peel"] * self._peel
         prefixes = [b"ref-prefix " + p.encode("utf-8", "surrogateescape") for p in self._prefixes]
         return request(b"ls-refs", _common(dialect), [*wishes, *prefixes])
 
-    def _read_refs(self, reader: PacketReader, dialect: Dialect) -> Listing:
+    def _read_refs(self, reader: PacketReader, dialect: OriginProfile) -> Listing:
         refs: list[tuple[str, str]] = []
         peeled: dict[str, str] = {}
         head: str | None = None
@@ -245,7 +245,7 @@ class Conversation:
         raise OriginError("the origin sent no pack")
 
     @staticmethod
-    def _fetch_command(dialect: Dialect, wants: Iterable[str], haves: Iterable[str]) -> bytes:
+    def _fetch_command(dialect: OriginProfile, wants: Iterable[str], haves: Iterable[str]) -> bytes:
         arguments = [b"thin-pack", b"ofs-delta", b"no-progress"]
         arguments += [b"want " + w.encode() for w in wants]
         arguments += [b"have " + h.encode() for h in haves]
@@ -276,7 +276,7 @@ class Conversation:
             reader.raw(sink)
 
 
-def _common(dialect: Dialect) -> list[bytes]:
+def _common(dialect: OriginProfile) -> list[bytes]:
     told = [b"object-format=" + dialect.hash_name.encode()] if dialect.tells_format else []
     return [_AGENT, *told]
 

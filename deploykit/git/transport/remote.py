@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from deploykit.errors import OriginError
-from deploykit.git.transport.address import Address
+from deploykit.git.transport.address import OriginUrl
 from deploykit.git.transport.pktline import PacketReader, packet, printable
-from deploykit.git.transport.protocol import Link
+from deploykit.git.transport.protocol import OriginLink
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system import hosts
 from deploykit.system.deadline import Deadline
@@ -32,7 +32,7 @@ _ENVIRONMENT: Final = ("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "SSH_AUTH_SO
 _STDERR_KEPT: Final = 4096
 
 
-def open_link(address: Address, settings: MirrorSettings, deadline: Deadline) -> Link:
+def open_link(address: OriginUrl, settings: MirrorSettings, deadline: Deadline) -> OriginLink:
     """The way to `address`. Nothing is connected yet."""
     match address.scheme:
         case "git":
@@ -59,7 +59,7 @@ class SocketLink:
     stateless = False
     redirected = False
 
-    def __init__(self, address: Address, settings: MirrorSettings, deadline: Deadline) -> None:
+    def __init__(self, address: OriginUrl, settings: MirrorSettings, deadline: Deadline) -> None:
         self._address = address
         self._settings = settings
         self._deadline = deadline
@@ -244,13 +244,13 @@ def _broken(shown: str, exc: OSError) -> OriginError:
     return OriginError(f"the connection to {shown} broke: {exc.strerror or exc}", "try again")
 
 
-def _local_command(address: Address) -> list[str]:
+def _local_command(address: OriginUrl) -> list[str]:
     if shutil.which("git") is None:
         raise OriginError("a local origin needs the git program", "apt-get install git")
     return ["git", "upload-pack", "--", str(Path(address.path).expanduser().absolute())]
 
 
-def _ssh_command(address: Address, settings: MirrorSettings) -> list[str]:
+def _ssh_command(address: OriginUrl, settings: MirrorSettings) -> list[str]:
     options = ["BatchMode=yes", f"ConnectTimeout={max(1, round(settings.connect_timeout))}"]
     options += ["ServerAliveInterval=15", "ServerAliveCountMax=4", "SetEnv=GIT_PROTOCOL=version=2"]
     if settings.ssh_known_hosts is not None:

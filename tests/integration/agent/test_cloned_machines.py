@@ -147,7 +147,7 @@ def test_who_is_not_the_node_makes_no_twin(node: Node, key: str | None) -> None:
             if isinstance(message, NodeDescribed) and message.instance == instance(agent):
                 forged = NodeDescribed(node=NODE, instance="forged", request=message.id)
                 frame = encode(forged)
-                node.bus.publish_soon(topic, sign(frame, node.keys[key]) if key else frame)
+                node.bus.publish_nowait(topic, sign(frame, node.keys[key]) if key else frame)
                 answered.append(message.id)
 
         assert node.bus.subscribe(topic, answer).wait_active(60)

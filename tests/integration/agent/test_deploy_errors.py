@@ -19,8 +19,8 @@ import pytest
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deploys, reports
-from deploykit.daemons.agent.deploys import Deploying
-from deploykit.daemons.agent.mirrors import Mirroring
+from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import (
     DeploykitError,
@@ -115,13 +115,13 @@ class World:
         self.key = operator
         self.outbox = Outbox(root / "spool", shared=False)
         self._reporter = Reporter(self.outbox, TopicMap(), load_signing_key(root / "node.key"))
-        self.mirroring = Mirroring(self.settings, self._reporter)
+        self.mirroring = MirrorHandler(self.settings, self._reporter)
         self.ids = IdStore(root / "state" / "ids.sqlite")
         self.deploying = self.handler()
         self.request = self.command()
 
-    def handler(self) -> Deploying:
-        return Deploying(self.settings, self.mirroring, self._reporter, self.ids, self.trusted)
+    def handler(self) -> DeployHandler:
+        return DeployHandler(self.settings, self.mirroring, self._reporter, self.ids, self.trusted)
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
@@ -174,7 +174,7 @@ class World:
         return sum(1 for _ in where.iterdir()) if where.exists() else 0
 
 
-def handled(world: World, handler: Deploying | None = None, request: DeployRequested | None = None) -> Verdict:
+def handled(world: World, handler: DeployHandler | None = None, request: DeployRequested | None = None) -> Verdict:
     """Hand the command over as a bus would: again while the handler fails, and not for ever."""
     chosen = handler or world.deploying
     for attempt in range(1, ATTEMPTS + 1):
@@ -217,9 +217,9 @@ BEFORE: dict[str, tuple[Any, str]] = {
     "claimed_at": (IdStore, "claimed_at"),
     "claim": (IdStore, "claim"),
     "one line": (deploys, "one_line"),
-    "mirror": (Mirroring, "mirror"),
+    "mirror": (MirrorHandler, "mirror"),
     "resolve": (Mirror, "resolve"),
-    "sync": (Mirroring, "sync"),
+    "sync": (MirrorHandler, "sync"),
     "site": (deploys, "Site"),
     "runner": (deploys, "Runner"),
     "deploy": (Runner, "deploy"),
@@ -228,7 +228,7 @@ AROUND: dict[str, tuple[Any, str]] = {
     "mirror close": (Mirror, "__exit__"),
     "renew": (MirrorPool, "renew"),
     "reply": (deploys, "copy_digest"),
-    "steps": (Deploying, "_reply_with"),
+    "steps": (DeployHandler, "_reply_with"),
     "encode": (reports, "encode_fitted"),
     "sign": (reports, "sign"),
     "topic": (reports, "topic_of"),
@@ -324,12 +324,12 @@ def test_a_report_that_is_said_is_not_said_again_because_its_id_cannot_be_writte
 
 def test_a_report_that_cannot_be_written_is_told_in_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a future version puts into it that its own encoder refuses."""
-    real = deploys.Deploying._reply_with
+    real = deploys.DeployHandler._reply_with
 
-    def wrong(self: Deploying, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
+    def wrong(self: DeployHandler, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
         return attrs.evolve(real(self, request, frame, result), commit=ObjectId(""))
 
-    monkeypatch.setattr(Deploying, "_reply_with", wrong)
+    monkeypatch.setattr(DeployHandler, "_reply_with", wrong)
     report = check(world, handled(world))
     assert (report.outcome, report.commit) == ("success", world.commit)
 

@@ -324,14 +324,14 @@ def test_a_process_whose_disk_fails_ends_and_keeps_what_it_confirmed(tmp_path: P
 
 
 def test_sqlite_s_own_refusal_is_an_error_of_ours_and_changes_nothing(tmp_path: Path) -> None:
-    from deploykit.broker.state import Add, Entry, Message
+    from deploykit.broker.state import Add, QueueEntry, StoredMessage
 
     store = BrokerStore(tmp_path / "data")
-    message = Message(destination="/queue/a", headers={}, body=b"x" * 100_000, persistent=True)
-    store.write([Add(queue="/queue/a", entry=Entry(seq=1, message=message))])
+    message = StoredMessage(destination="/queue/a", headers={}, body=b"x" * 100_000, persistent=True)
+    store.write([Add(queue="/queue/a", entry=QueueEntry(seq=1, message=message))])
     size = (tmp_path / "data" / "broker.sqlite3").stat().st_size
     store._db.execute(f"PRAGMA max_page_count = {max(1, size // 4096)}")
     with pytest.raises(BrokerError, match="took no more"):
-        store.write([Add(queue="/queue/a", entry=Entry(seq=n, message=message)) for n in range(2, 9)])
+        store.write([Add(queue="/queue/a", entry=QueueEntry(seq=n, message=message)) for n in range(2, 9)])
     assert [entry.seq for _, entry in store.entries()] == [1]
     store.close()

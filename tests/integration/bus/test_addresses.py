@@ -138,7 +138,7 @@ def test_the_next_attempt_begins_after_the_address_that_failed(broker: EmbeddedB
     with silent("127.0.0.2", broker.port) as mute:
         address = f"stomp://ada:s3cret@twin:{broker.port}"
         with running(fast(address, connect_timeout=4.0), on_event=events) as bus:
-            bus._supervisor.renew("for a test")
+            bus._supervisor.reconnect("for a test")
             events.wait(Connected, 2)
             bus.publish("/queue/q", text("x"))
         assert len(mute.accepted) == 1

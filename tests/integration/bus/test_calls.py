@@ -111,9 +111,9 @@ def publish_to_where_it_comes_from(scene: Scene) -> None:
     scene.bus.publish(scene.place.flooded, text("again"), timeout=_WAIT)
 
 
-def publish_soon(scene: Scene) -> None:
+def publish_nowait(scene: Scene) -> None:
     """With a window that is smaller than what is sent, so that it has to wait for room."""
-    futures = [scene.bus.publish_soon(scene.place.out, text(str(n)), timeout=_WAIT) for n in range(100)]
+    futures = [scene.bus.publish_nowait(scene.place.out, text(str(n)), timeout=_WAIT) for n in range(100)]
     for future in futures:
         future.result(_WAIT)
 
@@ -165,7 +165,7 @@ def look(scene: Scene) -> None:
 CALLS: Final = (
     publish,
     publish_to_where_it_comes_from,
-    publish_soon,
+    publish_nowait,
     publish_many,
     ask_and_wait_for_the_answer,
     wait_active,
@@ -261,7 +261,7 @@ REFUSED: Final = frozenset({publish, publish_to_where_it_comes_from, publish_man
         look,
         pytest.param(lambda scene: scene.other.unsubscribe(), id="unsubscribe"),
         pytest.param(lambda scene: scene.bus.subscribe(scene.place.out, Collector()), id="subscribe"),
-        pytest.param(lambda scene: scene.bus.publish_soon(scene.place.out, text("x")), id="publish_soon"),
+        pytest.param(lambda scene: scene.bus.publish_nowait(scene.place.out, text("x")), id="publish_nowait"),
         pytest.param(lambda scene: scene.bus.stop(), id="stop"),
     ],
 )
@@ -293,11 +293,11 @@ def test_a_callback_of_a_future_that_would_wait_for_itself_is_refused_at_once(
             frame = text("x", **({"priority": "no number"} if outcome == "refused" else {}))
             if outcome == "refused":
                 with scene.bus._supervisor.connection._writing:  # type: ignore[union-attr]  # so nothing is written yet
-                    scene.bus.publish_soon(place.out, frame).add_done_callback(called_back)
+                    scene.bus.publish_nowait(place.out, frame).add_done_callback(called_back)
                 with suppress(PublishRefused):
                     scene.bus.publish(place.out, frame)  # writes what waits, maybe on this thread
             while outcome != "refused" and not raised.done():
-                first = scene.bus.publish_soon(place.out, frame, timeout=0.1 if outcome == "too-late" else _WAIT)
+                first = scene.bus.publish_nowait(place.out, frame, timeout=0.1 if outcome == "too-late" else _WAIT)
                 first.add_done_callback(called_back)
                 wait([first], _WAIT)
                 wait([raised], 1.0)
@@ -305,7 +305,7 @@ def test_a_callback_of_a_future_that_would_wait_for_itself_is_refused_at_once(
             broker.faults.clear()
             assert isinstance(said, UsageError) == (call in REFUSED)
             if said is not None:
-                assert "publish_soon()" in str(said)
+                assert "publish_nowait()" in str(said)
                 scene.bus.publish(place.out, text("alive"), timeout=_WAIT)
 
 
@@ -332,11 +332,11 @@ def test_there_is_no_room_for_a_callback_that_publishes_into_a_full_window() -> 
         def more(_: Future[None]) -> None:
             try:
                 for _n in range(10):
-                    bus.publish_soon("/queue/q", text("more"), timeout=_WAIT)
+                    bus.publish_nowait("/queue/q", text("more"), timeout=_WAIT)
             except DeploykitError as error:
                 problems.append(str(error))
 
-        bus.publish_soon("/queue/q", text("x")).add_done_callback(more)
+        bus.publish_nowait("/queue/q", text("x")).add_done_callback(more)
         eventually(lambda: problems, timeout=_WAIT / 2)
         assert "no room" in str(problems[0])
         bus.publish("/queue/q", text("alive"), timeout=_WAIT)
@@ -353,7 +353,7 @@ def test_every_worker_publishes_each_message_it_gets(place: Place, workers: int,
             bus.publish(place.out, text(delivery.body.decode()), persistent=False, timeout=_WAIT)
             if len(handled) % 50 == 0:  # not more: ActiveMQ's receipt and next message then are 40 ms apart (Nagle)
                 for _ in range(20):
-                    bus.publish_soon(place.out, text("soon"), persistent=False)
+                    bus.publish_nowait(place.out, text("soon"), persistent=False)
             handled.add(delivery.body)
 
         bus.subscribe(place.flooded, handle, workers=workers, prefetch=prefetch)

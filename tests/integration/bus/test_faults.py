@@ -16,8 +16,8 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, State, Subscription, subscriptions
-from deploykit.bus.events import BrokerError, Connected, ConnectFailed, DeadLettered, Lost, Subscribed
+from deploykit.bus import Ack, Bus, BusState, Delivery, Reject, Retry, Subscription, subscriptions
+from deploykit.bus.events import BrokerReportedError, Connected, ConnectFailed, ConnectionLost, DeadLettered, Subscribed
 from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
 from deploykit.system.backoff import Backoff
 from deploykit.system.hosts import look_up
@@ -53,7 +53,7 @@ def through(proxy: FaultProxy) -> str:
 def test_a_broker_that_comes_up_late_is_found(broker: EmbeddedBroker) -> None:
     broker.stop()
     with Bus(fast(broker.address)) as bus:
-        future = bus.publish_soon("/queue/q", text("early"))
+        future = bus.publish_nowait("/queue/q", text("early"))
         assert not bus.wait_connected(0.3)
         broker.start()
         future.result(30)
@@ -79,7 +79,7 @@ def test_all_brokers_dead_and_one_back_is_enough(broker: EmbeddedBroker) -> None
         with running(fast(address), on_event=events) as bus:
             other.kill()
             broker.kill()
-            events.wait(Lost)
+            events.wait(ConnectionLost)
             broker.start()
             events.wait(Connected, 2)
             bus.publish("/queue/q", text("x"))
@@ -151,7 +151,7 @@ def test_a_broker_that_dies_between_send_and_receipt_gets_the_message_again_with
 ) -> None:
     with running(fast(broker.address)) as bus:
         broker.faults.withhold_receipts()
-        futures = [bus.publish_soon("/queue/q", text(str(n))) for n in range(20)]
+        futures = [bus.publish_nowait("/queue/q", text(str(n))) for n in range(20)]
         eventually(lambda: len(broker.sent("/queue/q")) == 20)
         assert not any(future.done() for future in futures)
         first = [f.headers["deploykit-id"] for f in broker.sent()]
@@ -217,7 +217,7 @@ def test_a_peer_that_never_reads_costs_no_caller_more_than_its_deadline(broker: 
         assert bus.wait_connected(30)
         broker.faults.freeze()
         started = time.monotonic()
-        futures = [bus.publish_soon("/queue/q", text("x" * 1_000_000), timeout=0.5) for _ in range(30)]
+        futures = [bus.publish_nowait("/queue/q", text("x" * 1_000_000), timeout=0.5) for _ in range(30)]
         for future in futures:
             assert isinstance(future.exception(60), PublishError)
         assert time.monotonic() - started < 60  # it would be for ever
@@ -233,10 +233,10 @@ def test_publishing_faster_than_the_broker_confirms_waits_for_room_and_not_past_
     with running(fast(broker.address, window=10, publish_timeout=60.0)) as bus:
         broker.faults.withhold_receipts()
         for n in range(10):
-            bus.publish_soon("/queue/q", text(str(n)))
+            bus.publish_nowait("/queue/q", text(str(n)))
         started = time.monotonic()
         with pytest.raises(PublishError, match="no room"):
-            bus.publish_soon("/queue/q", text("one too many"), timeout=0.3)
+            bus.publish_nowait("/queue/q", text("one too many"), timeout=0.3)
         assert 0.25 < time.monotonic() - started < 30
         broker.faults.withhold_receipts(False)
         broker.faults.drop()
@@ -246,7 +246,7 @@ def test_publishing_faster_than_the_broker_confirms_waits_for_room_and_not_past_
 def test_a_refused_message_is_an_error_and_the_others_arrive(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         broker.faults.error_next("SEND", "planned refusal", close=True)
-        futures = [bus.publish_soon("/queue/q", text(str(n))) for n in range(10)]
+        futures = [bus.publish_nowait("/queue/q", text(str(n))) for n in range(10)]
         assert isinstance(futures[0].exception(30), PublishRefused)
         assert "planned refusal" in str(futures[0].exception())
         for future in futures[1:]:
@@ -257,7 +257,7 @@ def test_a_message_that_kills_every_connection_is_given_up_and_the_others_arrive
     """RabbitMQ closes without a word on what it finds too large: the message must not take the others with it."""
     with PoisonServer(b"POISON") as server, running(fast(server.address)) as bus:
         bodies = ["a", "b", "POISON", "c", "d"]
-        futures = [bus.publish_soon("/queue/q", text(body), timeout=60) for body in bodies]
+        futures = [bus.publish_nowait("/queue/q", text(body), timeout=60) for body in bodies]
         assert isinstance(futures[2].exception(60), PublishRefused)
         for index in (0, 1, 3, 4):
             futures[index].result(60)
@@ -297,10 +297,10 @@ def test_a_black_hole_is_noticed_within_two_heart_beats(broker: EmbeddedBroker, 
 
             def noticed() -> float:
                 time.sleep(0.5)
-                losses = len(events.of(Lost))
+                losses = len(events.of(ConnectionLost))
                 proxy.black_hole()
                 began = time.monotonic()
-                events.wait(Lost, losses + 1)
+                events.wait(ConnectionLost, losses + 1)
                 took = time.monotonic() - began
                 proxy.clear()
                 proxy.drop()
@@ -316,7 +316,7 @@ def test_a_half_open_connection_is_noticed(broker: EmbeddedBroker) -> None:
         with running(fast(through(proxy)), on_event=events) as bus:
             proxy.half_open("client")
             bus.publish("/queue/q", text("x"), timeout=30)
-            events.wait(Lost)
+            events.wait(ConnectionLost)
 
 
 def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker: EmbeddedBroker) -> None:
@@ -328,10 +328,10 @@ def test_a_frozen_broker_that_refuses_heart_beats_is_noticed_by_the_probe(broker
         assert bus.counters.probes_sent >= 2
 
         def noticed() -> float:
-            losses = len(events.of(Lost))
+            losses = len(events.of(ConnectionLost))
             broker.faults.freeze()
             began = time.monotonic()
-            events.wait(Lost, losses + 1)
+            events.wait(ConnectionLost, losses + 1)
             took = time.monotonic() - began
             broker.faults.freeze(False)
             bus.publish("/queue/q", text("x"), timeout=30)
@@ -344,7 +344,7 @@ def test_a_broker_that_promises_beats_and_sends_none_is_left(broker: EmbeddedBro
     events = Events()
     with running(fast(broker.address), on_event=events):
         broker.faults.heartbeats_off()
-        events.wait(Lost)
+        events.wait(ConnectionLost)
 
 
 @pytest.mark.parametrize("refuse", [False, True], ids=["native", "emulated"])
@@ -389,7 +389,7 @@ def test_an_endless_frame_ends_the_connection_with_memory_flat(broker: EmbeddedB
     events = Events()
     with running(fast(broker.address, max_frame=100_000), on_event=events) as bus:
         broker.faults.oversize(8_000_000)
-        (lost,) = events.wait(Lost)
+        (lost,) = events.wait(ConnectionLost)
         assert "100000 bytes" in lost.reason
         assert bus.counters.bytes_received < 400_000
         bus.publish("/queue/q", text("x"))
@@ -422,7 +422,7 @@ def test_an_error_frame_that_belongs_to_nothing_is_told_and_survived(broker: Emb
     events = Events()
     with running(fast(broker.address), on_event=events) as bus:
         broker.faults.send_error("strange", close=False)
-        assert events.wait(BrokerError)[0].problem == "strange"
+        assert events.wait(BrokerReportedError)[0].problem == "strange"
         broker.faults.send_error("fatal", close=True)
         bus.publish("/queue/q", text("x"))
 
@@ -434,7 +434,7 @@ def test_what_a_broker_says_cannot_reach_a_terminal_or_begin_a_line_of_a_log(
     events = Events()
     with running(fast(broker.address), on_event=events) as bus:
         broker.faults.send_error("\x1b[2Jwiped\u202e\nERROR forged", close=False)
-        (said,) = events.wait(BrokerError)
+        (said,) = events.wait(BrokerReportedError)
         broker.faults.error_next("SEND", "\x1b[31mno\r\nforged", close=True)
         with pytest.raises(PublishRefused) as refused:
             bus.publish("/queue/q", text("x"))
@@ -654,7 +654,7 @@ def test_stop_lets_the_running_handler_finish_and_hands_the_rest_back(broker: Em
 
     def slow(_: Delivery) -> None:
         started.set()
-        eventually(lambda: bus.state is State.CLOSED)  # `stop` has begun
+        eventually(lambda: bus.state is BusState.CLOSED)  # `stop` has begun
         time.sleep(0.2)
 
     collector = Collector(slow)
@@ -669,7 +669,7 @@ def test_stop_lets_the_running_handler_finish_and_hands_the_rest_back(broker: Em
 
 def test_stop_waits_for_the_last_receipts(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
-        futures = [bus.publish_soon("/queue/q", text(str(n))) for n in range(500)]
+        futures = [bus.publish_nowait("/queue/q", text(str(n))) for n in range(500)]
     assert all(future.exception() is None for future in futures)
     assert len(broker.peek("/queue/q")) == 500
 
@@ -678,7 +678,7 @@ def test_stop_ends_in_time_whatever_the_broker_does(broker: EmbeddedBroker) -> N
     bus = Bus(fast(broker.address, heartbeat=0.0)).start()
     assert bus.wait_connected(30)
     broker.faults.freeze()
-    future = bus.publish_soon("/queue/q", text("x"))
+    future = bus.publish_nowait("/queue/q", text("x"))
     started = time.monotonic()
     bus.stop(0.5)
     assert time.monotonic() - started < 9
@@ -698,7 +698,7 @@ def test_stop_while_dialling_ends_at_once() -> None:
         bus.stop()
         assert time.monotonic() - started < 30  # and not the hour that dialling may take
     eventually(lambda: bus_threads() == [])
-    assert bus.state is State.CLOSED
+    assert bus.state is BusState.CLOSED
 
 
 def test_stop_may_be_called_by_a_handler_and_twice(broker: EmbeddedBroker) -> None:
@@ -956,7 +956,7 @@ def test_a_receipt_with_more_headers_confirms_like_any_other() -> None:
 )
 def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroker, bad: Frame) -> None:
     with running(fast(broker.address)) as bus:
-        futures = [bus.publish_soon("/queue/q", each) for each in (text("a"), bad, text("b"))]
+        futures = [bus.publish_nowait("/queue/q", each) for each in (text("a"), bad, text("b"))]
         futures[0].result(30)
         futures[2].result(30)
         with pytest.raises(PublishRefused, match="cannot be written"):
@@ -970,7 +970,7 @@ def test_a_message_that_cannot_be_written_is_refused_alone(broker: EmbeddedBroke
 def test_a_ttl_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         with pytest.raises(PublishRefused, match="ttl"):
-            bus.publish_soon("/queue/q", text("x"), ttl=float("nan")).result(30)
+            bus.publish_nowait("/queue/q", text("x"), ttl=float("nan")).result(30)
         bus.publish("/queue/q", text("y"), ttl=float("inf"))
         bus.publish("/queue/q", text("z"), ttl=1e30)
     assert ["expires" in f.headers for f in broker.peek("/queue/q")] == [False, False]
@@ -989,7 +989,7 @@ def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) 
     with Bus(fast(broker.address)) as bus:
         assert bus.wait_connected(forever)
         bus.publish("/queue/q", text("x"), timeout=forever)
-        bus.publish_soon("/queue/q", text("x"), timeout=forever).result(30)
+        bus.publish_nowait("/queue/q", text("x"), timeout=forever).result(30)
         assert bus.publish_many([("/queue/q", text("x"))], timeout=forever) == 1
         collector = Collector()
         subscription = bus.subscribe("/queue/q", collector)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from deploykit.bus import Delivery
-from deploykit.bus.events import BrokerError, PublishFailed, SubscriptionRefused
+from deploykit.bus.events import BrokerReportedError, PublishFailed, SubscriptionRefused
 from deploykit.errors import DialectError, PublishRefused
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
@@ -63,7 +63,7 @@ def test_messages_that_rabbitmq_refuses_by_hanging_up_do_not_hold_up_the_others(
         futures = {}
         for n in range(600):
             where = "denied" if n % 150 == 149 else "full" if n % 4 == 1 else "free"
-            futures[n, where] = bus.publish_soon(f"/queue/{where}", text("x"), timeout=120)
+            futures[n, where] = bus.publish_nowait(f"/queue/{where}", text("x"), timeout=120)
         outcomes = {(n, where): future.exception() for (n, where), future in futures.items()}
         assert [n for (n, where), outcome in outcomes.items() if where == "free" and outcome is not None] == []
         assert [n for (n, where), outcome in outcomes.items() if where != "free" and outcome is None] == []
@@ -84,7 +84,7 @@ def test_what_rabbitmq_answers_with_an_error_that_names_nothing_is_refused_at_on
             bus.publish("/temp-queue/x", text("x"))
         for reply_to in ("/temp-queue/x", "/queue/x", "someone"):
             bus.publish(queue, text("x", **{"reply-to": reply_to}))
-    assert events.of(BrokerError) == []
+    assert events.of(BrokerReportedError) == []
 
 
 def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_one(

@@ -12,8 +12,8 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus, State
-from deploykit.bus.events import Connected, ConnectFailed, Lost
+from deploykit.bus import Bus, BusState
+from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost
 from deploykit.errors import PublishError, PublishRefused
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
@@ -67,7 +67,7 @@ class Publisher:
         while not self._stop.is_set():
             futures = []
             for _ in range(20):
-                futures.append((number, self._bus.publish_soon(self._destination, text(str(number)), timeout=180)))
+                futures.append((number, self._bus.publish_nowait(self._destination, text(str(number)), timeout=180)))
                 number += 1
             for sent, future in futures:
                 (self.confirmed if future.exception() is None else self.failed).append(sent)
@@ -89,7 +89,7 @@ def test_kill_9_in_mid_stream_loses_nothing_that_was_confirmed(new_real_broker: 
             for _ in range(3):
                 enough = len(publisher.confirmed) + 100
                 eventually(partial(publisher.has_confirmed, enough), timeout=180)
-                eventually(lambda: consumer.state is State.CONNECTED, timeout=60)
+                eventually(lambda: consumer.state is BusState.CONNECTED, timeout=60)
                 broker.kill9()
                 time.sleep(0.3)
                 broker.start()
@@ -141,11 +141,11 @@ def test_a_frozen_broker_is_left_within_two_heart_beats(new_real_broker: NewBrok
         quiet(bus.counters, 1.5)
 
         def noticed() -> float:
-            losses = len(events.of(Lost))
+            losses = len(events.of(ConnectionLost))
             broker.freeze()
             try:
                 began = time.monotonic()
-                events.wait(Lost, losses + 1)
+                events.wait(ConnectionLost, losses + 1)
                 took = time.monotonic() - began
                 with pytest.raises(PublishError):
                     bus.publish("/queue/q", text("x"), timeout=0.5)
@@ -181,10 +181,10 @@ def test_a_black_hole_is_left_within_two_heart_beats(real_broker: BrokerServer, 
     with FaultProxy(real_broker.port) as proxy, line(real_broker, proxy, on_event=events) as bus:
 
         def noticed() -> float:
-            losses = len(events.of(Lost))
+            losses = len(events.of(ConnectionLost))
             proxy.black_hole()
             began = time.monotonic()
-            events.wait(Lost, losses + 1)
+            events.wait(ConnectionLost, losses + 1)
             took = time.monotonic() - began
             proxy.clear()
             bus.publish(f"/queue/{unique_name}", text("x"))
@@ -209,7 +209,7 @@ def test_a_bad_line_costs_time_and_nothing_else(real_broker: BrokerServer, uniqu
     destination = f"/queue/{unique_name}"
     with FaultProxy(real_broker.port) as proxy, line(real_broker, proxy, heartbeat=3.0) as bus:
         bus.subscribe(destination, collector)
-        futures = [bus.publish_soon(destination, text(f"{n} " + "x" * 2000), timeout=60) for n in range(100)]
+        futures = [bus.publish_nowait(destination, text(f"{n} " + "x" * 2000), timeout=60) for n in range(100)]
         match fault:
             case "reset":
                 for _ in range(5):
@@ -255,7 +255,7 @@ def test_rabbitmqs_memory_alarm_is_an_error_in_time_and_no_loss(new_rabbitmq: Ca
             publish_until_it_fails(bus, "/queue/q", timeout=1.0)
         assert time.monotonic() - began < 60
         quiet(bus.counters, 4)  # heart-beats go on under the alarm
-        waiting = bus.publish_soon("/queue/q", text("patient"), timeout=60)
+        waiting = bus.publish_nowait("/queue/q", text("patient"), timeout=60)
         broker.set_memory_alarm(False)
         waiting.result(60)
         eventually(lambda: "patient" in collector.bodies)
@@ -268,7 +268,7 @@ def test_a_message_that_rabbitmq_closes_on_is_given_up_and_the_others_arrive(
     """`expiration` that is no number: RabbitMQ ends the connection with an AMQP error."""
     with running(settings(rabbitmq.address)) as bus:
         frames = [text("a"), text("b", expiration="soon"), text("c")]
-        futures = [bus.publish_soon(f"/queue/{unique_name}", frame, timeout=30) for frame in frames]
+        futures = [bus.publish_nowait(f"/queue/{unique_name}", frame, timeout=30) for frame in frames]
         assert isinstance(futures[1].exception(30), PublishRefused)
         for index in (0, 2):
             futures[index].result(30)
@@ -298,7 +298,7 @@ def test_a_peer_that_never_reads_is_an_error_in_time(real_broker: BrokerServer, 
     with FaultProxy(real_broker.port) as proxy, line(real_broker, proxy, heartbeat=0.0) as bus:
         proxy.black_hole(direction="up")
         began = time.monotonic()
-        futures = [bus.publish_soon(f"/queue/{unique_name}", text("x" * 500_000), timeout=1) for _ in range(30)]
+        futures = [bus.publish_nowait(f"/queue/{unique_name}", text("x" * 500_000), timeout=1) for _ in range(30)]
         assert all(isinstance(future.exception(60), PublishError) for future in futures)
         assert time.monotonic() - began < 60
 
@@ -341,6 +341,6 @@ def test_a_queue_that_is_deleted_under_a_subscription_is_subscribed_again(
             'rabbit_amqqueue:delete(element(2, rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"q">>))), '
             'false, false, <<"test">>)'
         )
-        assert "ended the subscription" in events.wait(Lost)[0].reason
+        assert "ended the subscription" in events.wait(ConnectionLost)[0].reason
         bus.publish("/queue/q", text("after"), timeout=60)
         collector.wait(1, timeout=60)

@@ -16,7 +16,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.bus.certificates import Certificates
-from deploykit.bus.events import Connected, ConnectFailed, Lost
+from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost
 from deploykit.settings import BusSettings
 from tests.brokers.certs import Authority, Identity
 from tests.brokers.server import BrokerServer
@@ -40,7 +40,7 @@ def replace(target: Path, source: Path) -> None:
 
 
 @pytest.fixture(params=["replaced", "..data"])
-def renew(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], Path]:
+def reconnect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], Path]:
     """Make `live/ca.pem` hold what a file holds: replaced, or behind a symbolic link as Kubernetes has it."""
     live, numbers = tmp_path / "live", iter(range(100))
     live.mkdir()
@@ -111,7 +111,7 @@ def test_a_living_bus_takes_up_its_new_client_certificate(
         bus.publish("/queue/q", text("before"))
         stranger = Authority(tmp_path / "stranger", name="stranger CA").client(broker.login)
         put(broker.ca_file, stranger.cert_file, stranger.key_file)
-        bus._supervisor.renew("for a test")
+        bus._supervisor.reconnect("for a test")
         events.wait(ConnectFailed, timeout=60)
         problem = events.of(ConnectFailed)[-1].problem
         assert f"our certificate is CN={broker.login} of CN=stranger CA, valid until " in problem
@@ -134,7 +134,7 @@ def test_a_rabbitmq_with_a_certificate_of_a_new_authority_is_reached_without_a_r
     settings = BusSettings(address=broker.tls_address, tls_ca=ca, backoff_max=0.5)
     with running(settings, on_event=events) as bus:
         broker.stop()
-        events.wait(Lost)
+        events.wait(ConnectionLost)
         broker.authority = new = Authority(tmp_path / "new", name="new CA")
         identity = new.server()
         replace(broker.server_identity.cert_file, identity.cert_file)

@@ -53,7 +53,7 @@ def answered_by(node: Node, *replies: tuple[str | None, dict[str, Any]]) -> None
                 answers=copy_digest(Frame(delivery.headers, delivery.body)),
             )
             frame = encode(attrs.evolve(report, **changes))
-            node.bus.publish_soon(node.settings.topics.report, sign(frame, node.keys[key]) if key else frame)
+            node.bus.publish_nowait(node.settings.topics.report, sign(frame, node.keys[key]) if key else frame)
 
     assert node.bus.subscribe(node.settings.topics.deploy, answer).wait_active(60)
 

@@ -181,11 +181,11 @@ def test_a_mirror_that_a_reader_found_damaged_is_cloned_anew_but_not_again_and_a
     seen = Results()
     with MirrorPool(workers=1, on_result=seen) as pool:
         pool.add("site", mirror, at_once=False)
-        pool.renew("site")
+        pool.reclone("site")
         until(lambda: len(seen.seen) >= 1)
         assert (tmp_path / "m.git.damaged").is_dir()
         assert mirror.refs == {MAIN: commit}
-        pool.renew("site")
+        pool.reclone("site")
         until(lambda: len(seen.seen) >= 2)
         assert isinstance(seen.seen[1][1], MirrorCorrupt)
 

@@ -16,7 +16,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, keepalive
 from deploykit.errors import PublishError, SettingsError
-from deploykit.operations.doctor import Finding, examine
+from deploykit.operations.doctor import BrokerFinding, examine
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
@@ -30,12 +30,12 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield embedded
 
 
-def by_check(findings: tuple[Finding, ...]) -> dict[str, Finding]:
+def by_check(findings: tuple[BrokerFinding, ...]) -> dict[str, BrokerFinding]:
     return {finding.check: finding for finding in findings}
 
 
 def test_a_sound_broker_passes_every_check_and_nothing_is_left(broker: EmbeddedBroker) -> None:
-    told: list[Finding] = []
+    told: list[BrokerFinding] = []
     findings = examine(fast(broker.address), told.append)
     assert tuple(told) == findings
     assert [finding.check for finding in findings] == [
@@ -160,7 +160,7 @@ def test_every_bus_with_the_setting_keeps_its_destinations_alive(broker: Embedde
 def test_a_keepalive_that_finds_no_room_is_left_out(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address, keepalive=("/topic/a",), keepalive_every=0.05, window=2)) as bus:
         broker.faults.withhold_receipts()
-        futures = [bus.publish_soon("/queue/q", text(str(n)), timeout=3.0) for n in range(2)]
+        futures = [bus.publish_nowait("/queue/q", text(str(n)), timeout=3.0) for n in range(2)]
         for future in futures:
             with pytest.raises(PublishError, match="no receipt"):
                 future.result(60)

@@ -42,7 +42,7 @@ class Counting:
         self.ordered &= number > self.last.get(destination, -1)
         self.last[destination] = number
         self.count += 1
-    def publish_soon(self, destination, frame):
+    def publish_nowait(self, destination, frame):
         self.take(destination, frame.body)
         future = Future()
         future.set_result(None)

@@ -13,7 +13,7 @@ from deploykit.broker.core import BrokerCore
 from deploykit.broker.fault_state import FaultState
 from deploykit.broker.frames import VERSIONS, StompFrame
 from deploykit.broker.routing import Router, durable_key
-from deploykit.broker.state import Add, Bind, BrokerLimits, Count, Entry, JournalEntry, Remove, Session, Unbind
+from deploykit.broker.state import Add, Bind, BrokerLimits, Count, JournalEntry, QueueEntry, Remove, Session, Unbind
 
 _LIMITS = BrokerLimits(max_queue_messages=6)
 _PLACES = ("/queue/a", "/topic/t")
@@ -24,7 +24,7 @@ class _Disk:
     """What a data directory would hold."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, tuple[str, Entry]] = {}
+        self.entries: dict[int, tuple[str, QueueEntry]] = {}
         self.bindings: dict[tuple[str, str], None] = {}
         self.boots = 0
 
@@ -32,7 +32,7 @@ class _Disk:
         for change in journal:
             match change:
                 case Add(queue=queue, entry=entry):
-                    self.entries[entry.seq] = (queue, Entry(seq=entry.seq, message=entry.message))
+                    self.entries[entry.seq] = (queue, QueueEntry(seq=entry.seq, message=entry.message))
                 case Remove(seq=seq):
                     self.entries.pop(seq, None)
                 case Count(seq=seq, deliveries=deliveries):
@@ -48,7 +48,7 @@ class _Disk:
         self.boots += 1
         router = Router(limits=_LIMITS, faults=FaultState(), keep=True, epoch="e", first_seq=self.boots << 40, record=0)
         copies = [
-            (queue, Entry(seq=one.seq, message=one.message, deliveries=one.deliveries))
+            (queue, QueueEntry(seq=one.seq, message=one.message, deliveries=one.deliveries))
             for queue, one in self.entries.values()
         ]
         router.restore(list(self.bindings), copies)

@@ -9,19 +9,19 @@ from deploykit.broker.core import BrokerCore
 from deploykit.broker.fault_state import FaultState
 from deploykit.broker.frames import StompFrame
 from deploykit.broker.routing import Router, dead_letter_queue, durable_key
-from deploykit.broker.state import BrokerLimits, Entry, Message, Queue
+from deploykit.broker.state import BrokerLimits, Queue, QueueEntry, StoredMessage
 
 
-def _message(size: int = 0, expires: float | None = None) -> Message:
-    return Message(destination="/queue/a", headers={}, body=b"x" * size, expires=expires)
+def _message(size: int = 0, expires: float | None = None) -> StoredMessage:
+    return StoredMessage(destination="/queue/a", headers={}, body=b"x" * size, expires=expires)
 
 
 def test_expired_messages_leave_nothing_behind_in_a_queue_that_nobody_reads() -> None:
     queue = Queue(key="/queue/a", destination="/queue/a", limits=BrokerLimits())
-    kept = Entry(seq=0, message=_message())
+    kept = QueueEntry(seq=0, message=_message())
     queue.add(kept)
     for seq in range(1, 10_000):
-        queue.add(Entry(seq=seq, message=_message(expires=1.0)))
+        queue.add(QueueEntry(seq=seq, message=_message(expires=1.0)))
         for entry in queue.expired(2.0):
             queue.settle(entry)
     assert (queue.count, queue.expiring) == (1, 0)
@@ -46,7 +46,7 @@ def test_the_size_of_messages_bounds_a_queue_as_well_as_their_number() -> None:
     queue = Queue(key="/queue/a", destination="/queue/a", limits=BrokerLimits(max_queue_bytes=5000))
     sizes = 0
     while not queue.full:
-        queue.add(Entry(seq=sizes, message=_message(1000)))
+        queue.add(QueueEntry(seq=sizes, message=_message(1000)))
         sizes += 1
     assert sizes == 4
 

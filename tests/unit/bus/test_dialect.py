@@ -8,7 +8,7 @@ import pytest
 
 from deploykit.bus.dialecttable import markdown_table
 from deploykit.bus.stomp.compile import (
-    Intent,
+    SubscriptionSpec,
     compile_destination,
     compile_send,
     compile_subscription,
@@ -21,8 +21,8 @@ from deploykit.errors import DialectError
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def intent(destination: str = "/topic/t", **changes: object) -> Intent:
-    return Intent(destination=destination, id="s1", **changes)  # type: ignore[arg-type]
+def intent(destination: str = "/topic/t", **changes: object) -> SubscriptionSpec:
+    return SubscriptionSpec(destination=destination, id="s1", **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

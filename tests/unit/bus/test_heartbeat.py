@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.bus.stomp.heartbeat import SILENCE, Beats, decide, negotiate, offer
+from deploykit.bus.stomp.heartbeat import SILENCE, HeartbeatMonitor, decide, negotiate, offer
 from deploykit.system.backoff import Backoff
 
 
@@ -29,9 +29,9 @@ def test_what_the_broker_does_not_grant_is_emulated(
 
 
 def test_off_is_off() -> None:
-    assert negotiate(0, "1000,1000") == Beats()
+    assert negotiate(0, "1000,1000") == HeartbeatMonitor()
     assert offer(0) == "0,0"
-    decision = decide(Beats(), 1e9, sent=0, heard=0, probed=0)
+    decision = decide(HeartbeatMonitor(), 1e9, sent=0, heard=0, probed=0)
     assert (decision.beat, decision.probe, decision.dead) == (False, False, False)
 
 

@@ -9,12 +9,12 @@ from typing import Any, cast
 import pytest
 
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
-from deploykit.bus.stomp.compile import Compiled, Intent
+from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec
 from deploykit.bus.stomp.connection import Connection
 from deploykit.bus.stomp.dialect import ACTIVEMQ, ARTEMIS, EMBEDDED, GENERIC, RABBITMQ, Dialect
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
-from deploykit.bus.subscriptions import Roster
+from deploykit.bus.subscriptions import SubscriptionTable
 from deploykit.errors import ConnectError, DialectError
 
 
@@ -29,7 +29,7 @@ class Wire:
     def resume(self) -> None:
         self.paused = False
 
-    def subscribe(self, compiled: Compiled, receipt: str) -> None:
+    def subscribe(self, compiled: CompiledSubscription, receipt: str) -> None:
         self.sent.append((compiled.headers["destination"], receipt))
 
     def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
@@ -42,7 +42,7 @@ class Own:
     def __init__(self, subscription: Subscription, table: Table) -> None:
         self.subscription, self.ended = subscription, ""
         self.connection: Connection | None = None
-        self.roster = Roster(
+        self.roster = SubscriptionTable(
             cast("Any", self),
             threading.RLock(),
             client_id="",
@@ -71,7 +71,7 @@ class Table:
         self.feeds: list[Own] = []
         self.events: list[Event] = []
         self.counters = Counters()
-        self.roster = Roster(
+        self.roster = SubscriptionTable(
             self, threading.RLock(), client_id=client_id, counters=self.counters, tell=self.events.append
         )
 
@@ -92,7 +92,7 @@ class Table:
     def later(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append(action)
 
-    def renew(self, reason: str) -> None:
+    def reconnect(self, reason: str) -> None:
         self.renewals.append(reason)
 
     def news(self) -> None:
@@ -103,7 +103,7 @@ class Table:
         return self.feeds[-1]
 
     def add(self, destination: str, durable: str | None = None) -> Subscription:
-        intent = Intent(destination=destination, id=f"id {destination}", durable=durable)
+        intent = SubscriptionSpec(destination=destination, id=f"id {destination}", durable=durable)
         subscription = Subscription(cast("Any", self), intent, lambda _: None, workers=0, max_attempts=1, ids=None)
         self.roster.add(subscription)
         return subscription
@@ -320,7 +320,7 @@ class Answering(Wire):
         self._table, self._crossing = table, crossing
         table.wire = self
 
-    def subscribe(self, compiled: Compiled, receipt: str) -> None:
+    def subscribe(self, compiled: CompiledSubscription, receipt: str) -> None:
         super().subscribe(compiled, receipt)
         self._table.roster.on_receipt(receipt, self._table.present)
 

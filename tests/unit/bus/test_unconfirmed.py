@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.bus.events import Counters
 from deploykit.bus.receipt import Batch, answers_here
-from deploykit.bus.unconfirmed import SHUT, SUSPECT_LIMIT, Ledger, Outbound
+from deploykit.bus.unconfirmed import SHUT, SUSPECT_LIMIT, PendingPublish, UnconfirmedPublishes
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
@@ -19,7 +19,7 @@ class Book:
 
     def __init__(self, window: int = 100, in_flight: int = 10, window_bytes: int = 10**9) -> None:
         self.counters = Counters()
-        self.ledger = Ledger(
+        self.ledger = UnconfirmedPublishes(
             window=window, in_flight=in_flight, window_bytes=window_bytes, counters=self.counters, on_settled=None
         )
         self.outcomes: dict[str, BusError | None] = {}
@@ -42,17 +42,17 @@ class Book:
             done=lambda error: self.outcomes.__setitem__(name, error),
         )
 
-    def write(self) -> list[Outbound]:
+    def write(self) -> list[PendingPublish]:
         written = []
         while (entry := self.ledger.next_unsent()) is not None:
             written.append(entry)
         return written
 
-    def confirm(self, entries: list[Outbound]) -> None:
+    def confirm(self, entries: list[PendingPublish]) -> None:
         self.ledger.confirm([str(entry.seq).encode() for entry in entries])
 
 
-def names(entries: list[Outbound]) -> list[str]:
+def names(entries: list[PendingPublish]) -> list[str]:
     return [entry.id for entry in entries]
 
 

@@ -264,12 +264,12 @@ def test_a_second_store_in_the_process_does_not_drop_the_locks_of_the_first(path
 
 
 def test_a_turn_keeps_others_from_the_same_id_and_only_from_it(store: IdStore, path: Path) -> None:
-    with store.turn(KEY, "1"), IdStore(path) as other:
-        with pytest.raises(LockBusy, match="being handled"), other.turn(KEY, "1", timeout=0.05):
+    with store.locked(KEY, "1"), IdStore(path) as other:
+        with pytest.raises(LockBusy, match="being handled"), other.locked(KEY, "1", timeout=0.05):
             pass
-        with other.turn(KEY, "2"), other.turn("another", "1"):
+        with other.locked(KEY, "2"), other.locked("another", "1"):
             pass
-    with store.turn(KEY, "1"):
+    with store.locked(KEY, "1"):
         pass
 
 
@@ -278,7 +278,7 @@ def test_a_turn_waits_for_the_other_thread(store: IdStore) -> None:
     inside = threading.Event()
 
     def first() -> None:
-        with store.turn(KEY, "1"):
+        with store.locked(KEY, "1"):
             inside.set()
             time.sleep(0.1)
             order.append("first")
@@ -286,7 +286,7 @@ def test_a_turn_waits_for_the_other_thread(store: IdStore) -> None:
     thread = threading.Thread(target=first)
     thread.start()
     assert inside.wait(60)
-    with store.turn(KEY, "1", timeout=60):
+    with store.locked(KEY, "1", timeout=60):
         order.append("second")
     thread.join()
     assert order == ["first", "second"]
@@ -295,16 +295,16 @@ def test_a_turn_waits_for_the_other_thread(store: IdStore) -> None:
 def test_a_turn_ends_with_its_process(store: IdStore, path: Path) -> None:
     code = (
         "import sys, time\nfrom deploykit.ids import IdStore\n"
-        "with IdStore(sys.argv[1]).turn('k', '1'):\n print('in', flush=True)\n time.sleep(600)"
+        "with IdStore(sys.argv[1]).locked('k', '1'):\n print('in', flush=True)\n time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"in\n"
-        with pytest.raises(LockBusy), store.turn("k", "1"):
+        with pytest.raises(LockBusy), store.locked("k", "1"):
             pass
         process.kill()
         process.wait()
-    with store.turn("k", "1", timeout=60):
+    with store.locked("k", "1", timeout=60):
         pass
 
 
@@ -313,7 +313,7 @@ def test_a_turn_ends_with_its_process(store: IdStore, path: Path) -> None:
 
 def test_the_file_is_for_its_owner_alone(store: IdStore, path: Path) -> None:
     store.claim(KEY, "1", b"d", NOW)
-    with store.turn(KEY, "1"):
+    with store.locked(KEY, "1"):
         modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
     assert set(modes.values()) == {0o600}, modes
 

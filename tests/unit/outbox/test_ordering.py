@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploykit.outbox import Record, RecordId
-from deploykit.outbox.ordering import Lanes
+from deploykit.outbox.ordering import DestinationQueues
 from deploykit.wire.frame import Frame
 
 
@@ -13,8 +13,8 @@ def record(name: str, destination: str = "/topic/a") -> Record:
     return Record(id=RecordId(name), destination=destination, frame=Frame({}, b""), uid=0, queued=0.0)
 
 
-def lanes(max_attempts: int = 3) -> Lanes:
-    return Lanes(max_attempts=max_attempts, pause=1.0, pause_max=4.0)
+def lanes(max_attempts: int = 3) -> DestinationQueues:
+    return DestinationQueues(max_attempts=max_attempts, pause=1.0, pause_max=4.0)
 
 
 R1, R2, R3 = record("1"), record("2"), record("3")

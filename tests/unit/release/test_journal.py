@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import ReleaseError
-from deploykit.release.journal import Entry, Journal, read_journal
+from deploykit.release.journal import Journal, JournalEntry, read_journal
 from deploykit.release.model import Operation, StepRecord
 
-_ENTRY = Entry(
+_ENTRY = JournalEntry(
     operation=Operation(
         number=3, phase="deploy", release="00003-v1-abc", ref="refs/tags/v1", commit="a" * 40, request="r"
     ),

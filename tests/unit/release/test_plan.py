@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.release.journal import Entry
+from deploykit.release.journal import JournalEntry
 from deploykit.release.model import STEPS, Operation, Phase, Release, Status, StepRecord
 from deploykit.release.plan import (
     DeployPlan,
@@ -20,10 +20,10 @@ from deploykit.release.plan import (
     plan_resume,
     plan_rollback,
 )
-from deploykit.release.state import SiteState
-from deploykit.system.boottime import Moment
+from deploykit.release.state import SiteRecord
+from deploykit.system.boottime import BootTime
 
-NOW = Moment(boot="this", seconds=1000.0)
+NOW = BootTime(boot="this", seconds=1000.0)
 
 
 def _release(seq: int, status: Status = "good", **more: object) -> Release:
@@ -39,8 +39,8 @@ def _release(seq: int, status: Status = "good", **more: object) -> Release:
     )
 
 
-def _state(*releases: Release) -> SiteState:
-    return SiteState(releases=releases, next_seq=len(releases) + 1)
+def _state(*releases: Release) -> SiteRecord:
+    return SiteRecord(releases=releases, next_seq=len(releases) + 1)
 
 
 _releases = st.lists(
@@ -104,16 +104,16 @@ def test_what_was_live_a_moment_ago_is_neither_removed_nor_recycled(
     assert len(ready) <= 2
     assert (following.recycle is not None) == bool(ready)
     # Once all have rested, no more than one spare stays.
-    later = Moment(boot="this", seconds=NOW.seconds + 100)
+    later = BootTime(boot="this", seconds=NOW.seconds + 100)
     assert len(plan_prune(state, name, now=later, grace=10, keep=keep, recycle=recycle).spares) <= 1
 
 
 def test_deploys_faster_than_the_grace_recycle_all_the_same_once_they_go_on_for_longer() -> None:
     """One deploy a second with ten seconds of grace: the disk holds what was live in these, and no deploy is fresh."""
-    state, live = SiteState(), ""
+    state, live = SiteRecord(), ""
     fresh, most = [], 0
     for second in range(60):
-        now = Moment(boot="this", seconds=float(second))
+        now = BootTime(boot="this", seconds=float(second))
         plan = plan_deploy(state, live, now=now, grace=10, recycle=True, scripts=frozenset(), activate=True)
         fresh.append(plan.recycle is None)
         if plan.recycle is not None:
@@ -135,11 +135,11 @@ def test_departures_are_noted_once_and_forgotten_when_a_release_is_live_again() 
     state = _state(_release(1, activated="x"), _release(2, activated="x"), _release(3, "failed"), _release(4, "failed"))
     first = state.with_departures("00002", NOW, "00003")
     assert [(r.left, r.left_boot) for r in first.releases] == [(1000, "this"), (0, ""), (1000, "this"), (0, "")]
-    later = Moment(boot="this", seconds=2000.0)
+    later = BootTime(boot="this", seconds=2000.0)
     assert first.with_departures("00002", later, "") == first, "the time of leaving does not move"
     back = first.with_departures("00001", later, "")
     assert [(r.left, r.left_boot) for r in back.releases[:2]] == [(0, ""), (2000, "this")]
-    earlier = Moment(boot="this", seconds=10.0)
+    earlier = BootTime(boot="this", seconds=10.0)
     assert first.with_departures("00002", earlier, "").releases[0].left == 10, "a time that lies ahead counts from now"
 
 
@@ -177,7 +177,7 @@ def test_rollback_by_name_number_tag_or_commit() -> None:
     assert plan_rollback(state, "00004", "nothing").kind == "impossible"
 
 
-def _plan(state: SiteState, live: str, **more: Any) -> DeployPlan:
+def _plan(state: SiteRecord, live: str, **more: Any) -> DeployPlan:
     return plan_deploy(state, live, now=NOW, grace=10, **more)
 
 
@@ -197,13 +197,13 @@ def test_a_deploy_uses_up_the_spare_and_only_a_spare() -> None:
 
 def _entry(
     started: str, *, ended: bool = False, phase: Phase = "deploy", undoing: str = "", builds: bool = True
-) -> Entry:
+) -> JournalEntry:
     before = STEPS[: STEPS.index(started)] if started else ()
     steps = tuple(StepRecord(name=s, outcome="done") for s in before)
     if ended:
         steps = (*steps, StepRecord(name=started, outcome="done"))
     operation = Operation(number=1, phase=phase, release="00002")
-    return Entry(
+    return JournalEntry(
         operation=operation,
         seq=2,
         tree="",

@@ -9,7 +9,7 @@ import pytest
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, Release, StepRecord
 from deploykit.release.site import Site, release_name
-from deploykit.release.state import SiteState, load_state, load_steps, save_state, save_steps
+from deploykit.release.state import SiteRecord, load_state, load_steps, save_state, save_steps
 
 
 def _release(seq: int, **more: object) -> Release:
@@ -17,17 +17,17 @@ def _release(seq: int, **more: object) -> Release:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    state = SiteState().with_release(_release(2)).with_release(_release(1, pinned=True))
+    state = SiteRecord().with_release(_release(2)).with_release(_release(1, pinned=True))
     state = state.with_operation(Operation(number=7, phase="deploy", release="n1", outcome="success"))
     save_state(tmp_path / "s", state)
     assert load_state(tmp_path / "s") == state
     assert [r.seq for r in state.releases] == [1, 2]
     assert (state.next_seq, state.next_operation) == (3, 8)
-    assert load_state(tmp_path / "none") == SiteState()
+    assert load_state(tmp_path / "none") == SiteRecord()
 
 
 def test_numbers_are_never_used_twice_even_when_the_last_release_is_forgotten() -> None:
-    state = SiteState()
+    state = SiteRecord()
     for seq in range(1, 500):
         state = state.with_release(_release(seq, present=seq == 3)).trimmed()
     assert state.next_seq == 500
@@ -36,7 +36,7 @@ def test_numbers_are_never_used_twice_even_when_the_last_release_is_forgotten() 
 
 
 def test_the_last_operations_are_kept() -> None:
-    state = SiteState()
+    state = SiteRecord()
     for number in range(1, 500):
         state = state.with_operation(Operation(number=number, phase="deploy", release="x")).trimmed()
     assert [o.number for o in state.operations] == list(range(300, 500))

@@ -14,7 +14,7 @@ import pytest
 from deploykit.bus import Ack, Delivery, Retry, Verdict
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.daemons.agent import mirrors
-from deploykit.daemons.agent.mirrors import Mirroring, mirror_path
+from deploykit.daemons.agent.mirrors import MirrorHandler, mirror_path
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import OriginError, OutboxError, SettingsError, TreeDamaged, UsageError
 from deploykit.messages import Message, MirrorUpdated, RefUpdated
@@ -75,14 +75,14 @@ def reporter() -> FakeReporter:
 
 
 @pytest.fixture
-def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[Mirroring]:
+def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[MirrorHandler]:
     settings = Settings(
         node=NodeName("web1"),
         state=tmp_path,
         repositories={SHOP: RepositorySettings(url="/none"), BLOG: RepositorySettings(url="/other")},
         fetch_spread=0.0,
     )
-    made = Mirroring(settings, reporter)
+    made = MirrorHandler(settings, reporter)
     made.start()
     try:
         until(lambda: len(reporter.said) == 2)
@@ -117,18 +117,20 @@ def push(repo: RepoName = SHOP, *, ref: str = MAIN, attempt: int = 1) -> Deliver
     )
 
 
-def test_a_message_is_acknowledged_after_its_report(node: Mirroring, reporter: FakeReporter) -> None:
+def test_a_message_is_acknowledged_after_its_report(node: MirrorHandler, reporter: FakeReporter) -> None:
     assert isinstance(node.handle(push()), Ack)
     assert [(line.repo, line.ref, line.outcome) for line in reporter.said] == [(SHOP, MAIN, "updated")]
 
 
-def test_a_message_for_a_repository_we_do_not_have_is_none_of_our_business(node: Mirroring, origins: Origins) -> None:
+def test_a_message_for_a_repository_we_do_not_have_is_none_of_our_business(
+    node: MirrorHandler, origins: Origins
+) -> None:
     assert isinstance(node.handle(push(RepoName("elsewhere"))), Ack)
     assert origins.fetches == []
 
 
 def test_a_fetch_that_fails_is_reported_and_its_message_acknowledged(
-    node: Mirroring, origins: Origins, reporter: FakeReporter
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter
 ) -> None:
     origins.error = OriginError("the origin is away")
     assert isinstance(node.handle(push()), Ack)
@@ -136,7 +138,7 @@ def test_a_fetch_that_fails_is_reported_and_its_message_acknowledged(
 
 
 def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(
-    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "_PATIENCE", 0.05)
     origins.gate.clear()
@@ -147,7 +149,7 @@ def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(
 
 
 def test_messages_that_wait_leave_room_for_others(
-    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many handlers as run at a time, all for one silent origin: there is one left for another repository."""
     monkeypatch.setattr(mirrors, "_PATIENCE", 100.0)  # those that wait go on waiting while this looks
@@ -160,7 +162,7 @@ def test_messages_that_wait_leave_room_for_others(
 
 
 def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_every_ref(
-    node: Mirroring, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "_PATIENCE", 0.0)
     monkeypatch.setattr(mirrors, "_MOST_WAITING", 50)
@@ -176,7 +178,7 @@ def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_ev
 
 
 def test_an_agent_that_ends_hands_back_what_was_not_begun(
-    node: Mirroring, origins: Origins, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, origins: Origins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mirrors, "_PATIENCE", 100.0)
     origins.gate.clear()
@@ -198,7 +200,7 @@ def test_an_agent_that_ends_hands_back_what_was_not_begun(
 
 
 def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
-    node: Mirroring, origins: Origins, reporter: FakeReporter
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter
 ) -> None:
     reporter.full = True
     assert node.sync(SHOP) is True
@@ -211,7 +213,7 @@ def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
 
 
 def test_a_report_that_finds_no_room_is_said_when_there_is_room(
-    node: Mirroring, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node._owed, "_again", 0.01)
     reporter.full = True
@@ -248,7 +250,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
 ) -> None:
     checkout = CheckoutSettings(mode="trusting", target=tmp_path / "site")
     repositories = {SHOP: RepositorySettings(url="/none", checkouts=(checkout,))}
-    node = Mirroring(
+    node = MirrorHandler(
         Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
     )
     monkeypatch.setattr(node._owed, "_again", 0.01)
@@ -280,7 +282,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
 
 @pytest.mark.parametrize("error", [OSError(2, "No such file or directory"), RuntimeError("a bug")])
 def test_a_mirror_that_cannot_be_read_after_its_fetch_costs_no_report_of_what_moved(
-    node: Mirroring, reporter: FakeReporter, error: Exception, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, reporter: FakeReporter, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreadable(_: Mirror) -> None:
         raise error.with_traceback(None)
@@ -308,7 +310,7 @@ def failing(patch: pytest.MonkeyPatch, owner: Any, name: str, error: Exception, 
 
 
 def test_a_message_that_the_pool_never_takes_is_left_to_the_comparisons(
-    node: Mirroring, monkeypatch: pytest.MonkeyPatch
+    node: MirrorHandler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, MirrorPool, "request", RuntimeError("can't start new thread"), 100)
     verdicts = [type(node.handle(push(attempt=attempt))) for attempt in (1, 2, 3)]
@@ -316,7 +318,7 @@ def test_a_message_that_the_pool_never_takes_is_left_to_the_comparisons(
 
 
 def test_a_bug_in_one_comparison_does_not_end_the_comparing(
-    node: Mirroring, origins: Origins, reporter: FakeReporter
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter
 ) -> None:
     origins.error = RuntimeError("a bug")
     assert node.sync(SHOP) is False
@@ -343,7 +345,7 @@ def test_whatever_a_checkout_runs_into_the_fetch_is_reported(
     monkeypatch.setattr(Checkouts, "refs", lambda *_: (MAIN,))
     checkout = CheckoutSettings(mode="trusting", target=tmp_path / "site")
     repositories = {SHOP: RepositorySettings(url="/none", checkouts=(checkout,))}
-    node = Mirroring(
+    node = MirrorHandler(
         Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
     )
     node.start()
@@ -358,7 +360,7 @@ def test_whatever_a_checkout_runs_into_the_fetch_is_reported(
         node.stop()
 
 
-def test_after_a_reconnect_every_origin_is_asked(node: Mirroring, origins: Origins) -> None:
+def test_after_a_reconnect_every_origin_is_asked(node: MirrorHandler, origins: Origins) -> None:
     node.reconcile_soon()
     until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])
 
@@ -381,7 +383,7 @@ def test_settings_that_cannot_work_are_refused_before_anything_runs(
 ) -> None:
     settings = Settings(node=NodeName("web1"), state=tmp_path, repositories={SHOP: wrong})
     with pytest.raises(error):
-        Mirroring(settings, FakeReporter())
+        MirrorHandler(settings, FakeReporter())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -7,31 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploykit.errors import UsageError
-from deploykit.git.transport.address import Address, parse_address, shown_url
+from deploykit.git.transport.address import OriginUrl, parse_address, shown_url
 
 
 @pytest.mark.parametrize(
     ("url", "address"),
     [
-        ("https://example.net/a/b.git", Address(scheme="https", host="example.net", path="/a/b.git")),
-        ("https://me@example.net:8443/x", Address(scheme="https", host="example.net", port=8443, user="me", path="/x")),
-        ("https://[::1]/x", Address(scheme="https", host="::1", path="/x")),
+        ("https://example.net/a/b.git", OriginUrl(scheme="https", host="example.net", path="/a/b.git")),
+        (
+            "https://me@example.net:8443/x",
+            OriginUrl(scheme="https", host="example.net", port=8443, user="me", path="/x"),
+        ),
+        ("https://[::1]/x", OriginUrl(scheme="https", host="::1", path="/x")),
         (
             "ssh://git@example.net:22/x.git",
-            Address(scheme="ssh", host="example.net", port=22, user="git", path="/x.git"),
+            OriginUrl(scheme="ssh", host="example.net", port=22, user="git", path="/x.git"),
         ),
-        ("ssh://example.net/~me/x", Address(scheme="ssh", host="example.net", path="~me/x")),
-        ("git@example.net:x.git", Address(scheme="ssh", host="example.net", user="git", path="x.git")),
-        ("example.net:/srv/x.git", Address(scheme="ssh", host="example.net", path="/srv/x.git")),
-        ("git://example.net/x%20y", Address(scheme="git", host="example.net", path="/x y")),
-        ("file:///srv/x%20y.git", Address(scheme="file", path="/srv/x y.git")),
-        ("file://localhost/srv/x", Address(scheme="file", path="/srv/x")),
-        ("/srv/x.git", Address(scheme="file", path="/srv/x.git")),
-        ("./x:y", Address(scheme="file", path="./x:y")),
-        ("relative/path", Address(scheme="file", path="relative/path")),
+        ("ssh://example.net/~me/x", OriginUrl(scheme="ssh", host="example.net", path="~me/x")),
+        ("git@example.net:x.git", OriginUrl(scheme="ssh", host="example.net", user="git", path="x.git")),
+        ("example.net:/srv/x.git", OriginUrl(scheme="ssh", host="example.net", path="/srv/x.git")),
+        ("git://example.net/x%20y", OriginUrl(scheme="git", host="example.net", path="/x y")),
+        ("file:///srv/x%20y.git", OriginUrl(scheme="file", path="/srv/x y.git")),
+        ("file://localhost/srv/x", OriginUrl(scheme="file", path="/srv/x")),
+        ("/srv/x.git", OriginUrl(scheme="file", path="/srv/x.git")),
+        ("./x:y", OriginUrl(scheme="file", path="./x:y")),
+        ("relative/path", OriginUrl(scheme="file", path="relative/path")),
     ],
 )
-def test_addresses_git_knows_are_taken_apart_as_git_does(url: str, address: Address) -> None:
+def test_addresses_git_knows_are_taken_apart_as_git_does(url: str, address: OriginUrl) -> None:
     assert parse_address(url) == address
 
 

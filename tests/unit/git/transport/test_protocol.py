@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from deploykit.errors import OriginError
 from deploykit.git.objectformat import SHA256
 from deploykit.git.transport.pktline import PacketReader, packet, printable
-from deploykit.git.transport.protocol import Ahead, Conversation, Dialect, VersionMismatch
+from deploykit.git.transport.protocol import Ahead, Conversation, OriginProfile, VersionMismatch
 
 A, B = "a" * 40, "b" * 40
-DIALECT = Dialect("sha1", tells_format=True, tells_unborn=True)
+DIALECT = OriginProfile("sha1", tells_format=True, tells_unborn=True)
 HELLO = b"".join(map(packet, [b"version 2\n", b"ls-refs=unborn\n", b"fetch\n", b"object-format=sha1\n"])) + b"0000"
 REFS = (
     packet(f"{A} HEAD symref-target:refs/heads/main\n".encode()) + packet(f"{A} refs/heads/main\n".encode()) + b"0000"
