@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         TreeError,
         Unsendable,
         UsageError,
+        WindowFull,
     )
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
@@ -105,6 +106,18 @@ if TYPE_CHECKING:
     )
     from deploykit.messages.topics import PRESETS, TopicMap, topic_of
     from deploykit.mirror import FetchResult, Mirror, RefChange
+    from deploykit.names import (
+        NodeName,
+        ObjectId,
+        RefName,
+        RepoName,
+        SiteName,
+        parse_node_name,
+        parse_object_id,
+        parse_ref_name,
+        parse_repo_name,
+        parse_site_name,
+    )
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
@@ -139,6 +152,10 @@ _MODULES = {
         "SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
+    "deploykit.names": (
+        "RepoName RefName ObjectId SiteName NodeName "
+        "parse_repo_name parse_ref_name parse_object_id parse_site_name parse_node_name"
+    ),
     "deploykit.wire": "Frame encode decode",
     "deploykit.trust.signature": "SigningKey Signer sign verify",
     "deploykit.trust.allowed_signers": "AllowedSigners",
@@ -156,7 +173,7 @@ _MODULES = {
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten BusError AddressError ConnectError "
-        "LoginRefused ClientIdInUse PublishError PublishRefused Unsendable PublishManyFailed BusClosed "
+        "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError DemoFailed"
@@ -175,6 +192,8 @@ __all__ = [
     "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
+    "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
+    "parse_repo_name", "parse_ref_name", "parse_object_id", "parse_site_name", "parse_node_name",
     "Frame", "encode", "decode",
     "SigningKey", "Signer", "sign", "verify",
     "AllowedSigners",
@@ -189,7 +208,7 @@ __all__ = [
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
     "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
-    "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "Unsendable",
+    "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",

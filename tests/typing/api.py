@@ -23,8 +23,8 @@ from deploykit import (
     Claim,
     ConnectionLost,
     Delivery,
-    DeployResult,
     DeployRequested,
+    DeployResult,
     Event,
     FetchResult,
     Frame,
@@ -68,13 +68,14 @@ def deployed(message: RefUpdated, delivery: Delivery) -> None:
     print(message.repo, message.ref, message.summary)
 
 
-def either(message: RefUpdated | BuildFinished, _: Delivery) -> Verdict:
-    """A listener for two types gets one of them."""
+def either(message: Message, _: Delivery) -> Verdict | None:
+    """A listener for two types gets one of them, and tells them apart by their class."""
     match message:
         case RefUpdated():
             return Ack()
         case BuildFinished():
             return Reject("not wanted")
+    return None
 
 
 def observe(event: Event) -> None:

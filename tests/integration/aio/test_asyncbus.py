@@ -25,6 +25,9 @@ from deploykit import (
     UsageError,
     WindowFull,
     encode,
+    parse_object_id,
+    parse_ref_name,
+    parse_repo_name,
 )
 from deploykit.aio import AsyncBus
 from deploykit.broker.server import EmbeddedBroker
@@ -87,7 +90,12 @@ def test_what_is_published_is_confirmed_and_iterated_in_order(broker: EmbeddedBr
 
 
 def test_messages_are_sent_to_their_topics_and_listened_to_in_their_class(broker: EmbeddedBroker) -> None:
-    push = RefUpdated(repo="shop", ref="refs/heads/main", old="1" * 40, new="2" * 40)
+    push = RefUpdated(
+        repo=parse_repo_name("shop"),
+        ref=parse_ref_name("refs/heads/main"),
+        old=parse_object_id("1" * 40),
+        new=parse_object_id("2" * 40),
+    )
     topics = TopicMap(source="/topic/pushes")
 
     async def main() -> None:
@@ -107,15 +115,18 @@ def test_messages_are_sent_to_their_topics_and_listened_to_in_their_class(broker
 
 
 def test_a_delivery_that_an_exception_ends_goes_back(broker: EmbeddedBroker) -> None:
+    async def handle(bus: AsyncBus) -> None:
+        async with bus.subscribe("/queue/work", prefetch=1) as deliveries:
+            async for delivery in deliveries:
+                if delivery.body == b"2":
+                    raise RuntimeError("of the body")
+
     async def main() -> None:
         async with AsyncBus(fast(broker.address)) as bus:
             await bus.publish("/queue/work", numbered(1))
             await bus.publish("/queue/work", numbered(2))
             with pytest.raises(RuntimeError, match="of the body"):
-                async with bus.subscribe("/queue/work", prefetch=1) as deliveries:
-                    async for delivery in deliveries:
-                        if delivery.body == b"2":
-                            raise RuntimeError("of the body")
+                await handle(bus)
             async with bus.subscribe("/queue/work") as again:
                 assert (await anext(again)).body == b"2"
 
@@ -177,7 +188,7 @@ def test_the_loop_goes_on_while_the_window_is_full_and_no_broker_is_there() -> N
                 bus.publish_nowait("/topic/a", numbered(number)).add_done_callback(lambda f: f.exception())
             with pytest.raises(WindowFull):
                 bus.publish_nowait("/topic/a", numbered(8))
-            with pytest.raises(PublishError, match="no room in 0.5 s"):
+            with pytest.raises(PublishError, match="no room"):
                 await bus.publish("/topic/a", numbered(9), timeout=0.5)
 
     run(main)

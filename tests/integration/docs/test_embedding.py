@@ -1,4 +1,4 @@
-"""docs/embedding.md: its two daemons have 20 lines, import from the front door alone, run as they stand, and end well."""
+"""docs/embedding.md: its two daemons have 20 lines, use the front door alone, run as they stand and end well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploykit import Bus, Frame, RefUpdated
+from deploykit import Bus, Frame, RefUpdated, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.broker.server import EmbeddedBroker
 from tests.support.bus import eventually, fast, running
 
@@ -27,7 +27,9 @@ def source_of(name: str) -> str:
 
 
 def push(bus: Bus, number: int) -> None:
-    bus.send(RefUpdated(repo="shop", ref=f"refs/heads/b{number}", old="0" * 40, new="1" * 40), timeout=30)
+    ref = parse_ref_name(f"refs/heads/b{number}")
+    old, new = parse_object_id("0" * 40), parse_object_id("1" * 40)
+    bus.send(RefUpdated(repo=parse_repo_name("shop"), ref=ref, old=old, new=new), timeout=30)
 
 
 @pytest.mark.parametrize("name", DAEMONS)
