@@ -12,7 +12,7 @@ from deploykit.daemons.agent.owed import PendingReports
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import MessageError, OutboxError
 from deploykit.messages import Message, Notice
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 
 class Spool(Reporter):
@@ -56,7 +56,7 @@ def test_what_finds_no_room_comes_in_order_when_there_is_room(spool: Spool, owed
     owed.say(notices(3, 6))
     assert (spool.said, owed.waiting) == ([], 6)
     spool.error = None
-    eventually(lambda: owed.waiting == 0, "room", 60)
+    wait_until(lambda: owed.waiting == 0, "room", 60)
     owed.say(notices(6, 7))
     assert spool.said == [str(n) for n in range(7)]
 
@@ -79,13 +79,13 @@ def test_what_fails_once_in_an_unforeseen_way_costs_no_report(
     owed.say(notices(0, 1))
     assert owed.waiting == 1
     spool.error = None
-    eventually(lambda: spool.said == ["0"], "the second try", 60)
+    wait_until(lambda: spool.said == ["0"], "the second try", 60)
 
 
 def test_what_always_fails_in_an_unforeseen_way_holds_nothing_up_for_ever(spool: Spool, owed: PendingReports) -> None:
     spool.bad = {"1": RuntimeError("a bug")}
     owed.say(notices(0, 3))
-    eventually(lambda: owed.waiting == 0, "the end of the tries", 60)
+    wait_until(lambda: owed.waiting == 0, "the end of the tries", 60)
     assert spool.said == ["0", "2"]
 
 
@@ -105,7 +105,7 @@ def test_so_many_wait_and_no_more(spool: Spool, owed: PendingReports, monkeypatc
     owed.say(notices(25, 30))
     spool.error = None
     owed.say([])
-    eventually(lambda: owed.waiting == 0, "room", 60)
+    wait_until(lambda: owed.waiting == 0, "room", 60)
     assert spool.said == [str(n) for n in range(20, 30)]
 
 
