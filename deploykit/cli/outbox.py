@@ -145,7 +145,7 @@ def drop(config: Path | None, spool: Path | None, ids: tuple[str, ...], every: b
     box = _open(spool, config)
     gone = []
     for record in _chosen(box, ids, every):
-        box.done(record)
+        box.ack(record)
         gone.append(record.id)
     if as_json:
         print_json(gone)
@@ -176,7 +176,7 @@ def _summary(record: Record) -> dict[str, object]:
         "user": _user(record.uid),
         "queued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.queued)),
         "reason": record.reason,
-        "buried": record.buried,
+        "buried": record.dead_since,
     }
 
 

@@ -129,4 +129,4 @@ def once(settings: Settings, deadline: float) -> DrainReport:
         with Bus(settings.broker) as bus:
             return make_relay(outbox, bus, settings.outbox).drain_once(deadline)
     except LockBusy:
-        return DrainReport(sent=0, buried=(), complete=True, trouble="another relay is at work")
+        return DrainReport(sent=0, dead_letters=(), complete=True, problem="another relay is at work")

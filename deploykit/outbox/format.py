@@ -152,7 +152,7 @@ class Envelope:
     headers: Mapping[str, str]
     body: int
     reason: str
-    buried: str
+    dead_since: str
 
 
 def parse_envelope(line: bytes) -> Envelope:
@@ -174,5 +174,5 @@ def parse_envelope(line: bytes) -> Envelope:
         raise Malformed("a record's headers are not acceptable")
     if type(body) is not int or not 0 <= body <= MAX_BODY:
         raise Malformed("a record's size is not acceptable")
-    reason, buried = (str(data.get(name, "")) for name in ("reason", "buried"))
-    return Envelope(destination, headers, body, reason, buried)
+    reason, dead_since = (str(data.get(name, "")) for name in ("reason", "buried"))
+    return Envelope(destination, headers, body, reason, dead_since)

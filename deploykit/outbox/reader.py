@@ -230,7 +230,7 @@ def read_file(
                 of=records,
                 state="waiting" if waits else "dead",
                 reason=envelope.reason,
-                buried=envelope.buried,
+                dead_since=envelope.dead_since,
             )
         if file.read(1):
             raise Malformed("there is more in it than its records")

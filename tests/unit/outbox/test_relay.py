@@ -20,7 +20,7 @@ from deploykit.daemons import relay as daemon
 from deploykit.errors import BusClosed, LockBusy, MessageError, OutboxError, PublishError, PublishRefused
 from deploykit.outbox import Outbox, Outgoing, Record, RecordId, RelayLock
 from deploykit.outbox.format import pack
-from deploykit.outbox.relay import Buried, Relay
+from deploykit.outbox.relay import DeadLetter, Relay
 from deploykit.settings import Settings
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
@@ -82,7 +82,7 @@ def test_a_drain_sends_all_in_order_and_empties_the_spool(outbox: Outbox) -> Non
     bus = FakeBus()
     report = Relay(outbox, bus).drain_once(5)
     assert bus.bodies == [b"1", b"2", b"3", b"4"]
-    assert (report.sent, report.complete, report.trouble, report.buried) == (4, True, "", ())
+    assert (report.sent, report.complete, report.problem, report.dead_letters) == (4, True, "", ())
     assert bodies(outbox) == []
 
 
@@ -105,7 +105,7 @@ def test_a_drain_ends_at_its_deadline_with_what_is_left_and_why(outbox: Outbox) 
     bus.disconnect()
     report = Relay(outbox, bus).drain_once(0.1)
     assert (report.sent, report.complete) == (0, False)
-    assert "broker" in report.trouble
+    assert "broker" in report.problem
     assert bodies(outbox) == [b"1"]
 
 
@@ -158,15 +158,15 @@ def test_a_refused_record_is_buried_after_the_capped_attempts_and_the_rest_goes_
         attempts.append(sent)
         return PublishRefused("no such topic")
 
-    said: list[Buried] = []
-    report = quick(outbox, FakeBus(answer), max_attempts=3, on_buried=said.append).drain_once(10)
+    said: list[DeadLetter] = []
+    report = quick(outbox, FakeBus(answer), max_attempts=3, on_dead_letter=said.append).drain_once(10)
     assert len(attempts) == 3
     assert report.complete
     (dead,) = outbox.dead()
     assert "no such topic" in dead.reason
     assert "refused 3 times" in dead.reason
-    assert [b.id for b in report.buried] == [b.id for b in said] == [dead.id]
-    assert report.buried[0].destination == A
+    assert [b.id for b in report.dead_letters] == [b.id for b in said] == [dead.id]
+    assert report.dead_letters[0].destination == A
 
 
 def test_a_refused_record_that_others_overtook_is_a_gap_never_a_swap(outbox: Outbox) -> None:
@@ -234,7 +234,7 @@ def test_a_record_of_unknown_fate_is_never_buried(outbox: Outbox) -> None:
         return PublishError("no receipt in time") if tries < 20 else None
 
     report = quick(outbox, FakeBus(answer), max_attempts=2).drain_once(20)
-    assert (report.sent, report.buried, report.complete) == (1, (), True)
+    assert (report.sent, report.dead_letters, report.complete) == (1, (), True)
 
 
 def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> None:
@@ -249,7 +249,7 @@ def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> 
     bus = Strict()
     report = quick(outbox, bus).drain_once(5)
     assert bus.bodies == [b"1", b"3"]
-    assert [b.reason for b in report.buried] == ["header x cannot be sent"]
+    assert [b.reason for b in report.dead_letters] == ["header x cannot be sent"]
 
 
 def test_a_record_is_sent_under_the_same_id_each_time(outbox: Outbox) -> None:
@@ -272,17 +272,17 @@ def test_what_the_spool_refuses_to_forget_is_not_sent_again_and_holds_nobody_up(
 ) -> None:
     put(outbox, "1", "2")
     bus = FakeBus()
-    working = Outbox.done
+    working = Outbox.ack
     broken = threading.Event()
     broken.set()
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
 
     def done(self: Outbox, record: Record) -> None:
         if broken.is_set() and record.frame.body in (b"1", b"2"):
             raise OutboxError("cannot remove a record: I/O error")
         working(self, record)
 
-    monkeypatch.setattr(Outbox, "done", done)
+    monkeypatch.setattr(Outbox, "ack", done)
     with running(quick(outbox, bus)):
         bus.wait_sent(2)
         for text in ("3", "4", "5"):  # each is a pass of its own, which meets the two again
@@ -300,17 +300,17 @@ def test_no_more_than_a_bounded_number_is_sent_that_cannot_be_removed(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.put_many([Outgoing(A, frame(str(n))) for n in range(40)])
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 5)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 5)
 
     def read_only(*_: object) -> None:
         raise OutboxError("cannot remove a record: read-only file system")
 
     bus = FakeBus()
-    monkeypatch.setattr(Outbox, "done", read_only)
+    monkeypatch.setattr(Outbox, "ack", read_only)
     report = quick(outbox, bus, window=4).drain_once(0.5)
     assert 5 <= len(bus.sent) <= 5 + 4
     assert len(set(bus.bodies)) == len(bus.bodies)
-    assert (report.complete, report.trouble) == (False, "cannot remove a record: read-only file system")
+    assert (report.complete, report.problem) == (False, "cannot remove a record: read-only file system")
 
 
 def test_a_record_that_cannot_be_buried_yet_holds_nobody_up(
@@ -325,15 +325,15 @@ def test_a_record_that_cannot_be_buried_yet_holds_nobody_up(
     bus = FakeBus()
     full = threading.Event()
     full.set()
-    working = Outbox.bury
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    working = Outbox.dead_letter
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
 
     def bury(self: Outbox, record: Record, reason: str) -> RecordId:
         if full.is_set():
             raise OutboxError("cannot bury a record: no space left")
         return working(self, record, reason)
 
-    monkeypatch.setattr(Outbox, "bury", bury)
+    monkeypatch.setattr(Outbox, "dead_letter", bury)
     with running(quick(outbox, bus)):
         until(lambda: bodies(outbox) == [b"never"])
         put(outbox, "3")
@@ -374,7 +374,7 @@ def test_what_no_broker_takes_is_buried_when_it_is_read_and_costs_its_destinatio
     # A pause would be met if the record was ever tried.
     report = Relay(outbox, bus, pause=60.0, pause_max=60.0).drain_once(30)
     assert bus.bodies == [b"good"]
-    assert [reason in buried.reason for buried in report.buried] == [True]
+    assert [reason in buried.reason for buried in report.dead_letters] == [True]
     assert report.complete
 
 
@@ -414,7 +414,7 @@ def test_a_drain_is_not_complete_while_a_file_cannot_be_read(outbox: Outbox, mon
         patch.setattr(os, "open", fail)
         report = quick(outbox, bus).drain_once(0.3)
     assert bus.bodies == [b"2"]
-    assert (report.complete, report.trouble) == (False, "1 files of the spool cannot be read")
+    assert (report.complete, report.problem) == (False, "1 files of the spool cannot be read")
     assert quick(outbox, bus).drain_once(5).complete
     assert bus.bodies == [b"2", b"1"]
 
@@ -423,16 +423,16 @@ def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.put_many([Outgoing(A, frame("1")), Outgoing(A, frame("2"))])
-    real_remove = Outbox.done
+    real_remove = Outbox.ack
 
     def marked_but_not_removed(self: Outbox, record: object) -> None:
         real_remove(self, record)  # type: ignore[arg-type]
         raise OutboxError("cannot remove a record: I/O error")
 
-    monkeypatch.setattr(Outbox, "done", marked_but_not_removed)
+    monkeypatch.setattr(Outbox, "ack", marked_but_not_removed)
     report = quick(outbox, FakeBus()).drain_once(0.3)
     assert not report.complete
-    assert "I/O error" in report.trouble
+    assert "I/O error" in report.problem
 
 
 # -- running ---------------------------------------------------------------------------------------------------------
@@ -486,7 +486,7 @@ def test_a_record_that_nobody_announced_is_found_by_the_rescan(outbox: Outbox, m
     bus = FakeBus()
     with running(Relay(outbox, bus, rescan=0.05)):
         until(outbox.relay_listens)
-        monkeypatch.setattr("deploykit.outbox.spool.poke", lambda *_, **__: False)
+        monkeypatch.setattr("deploykit.outbox.spool.notify", lambda *_, **__: False)
         put(outbox, "1")
         until(lambda: bodies(outbox) == [])
 
@@ -695,8 +695,8 @@ def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or
 def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and_each_trouble_is_said_once(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 4)
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.4)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 4)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.4)
     put(outbox, *map(str, range(6)))
     tried: list[bytes] = []
 
@@ -704,7 +704,7 @@ def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and
         tried.append(record.frame.body)
         raise OutboxError(f"trouble {len(tried) % 2}")
 
-    monkeypatch.setattr(Outbox, "done", done)
+    monkeypatch.setattr(Outbox, "ack", done)
     report = quick(outbox, FakeBus()).drain_once(1.5)
     assert not report.complete
     assert 6 < len(tried) <= 6 + 4 * 6
