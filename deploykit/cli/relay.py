@@ -37,7 +37,7 @@ def relay(
     """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it, HUP reads the settings
     again.
 
-    Run by the spool's owner it sends everybody's records, run by another user its own.
+    Run by the spool's owner it sends every user's records, run by another user its own.
 
     \b
     Example:

@@ -4,8 +4,8 @@ Rules:
 
 * `outbox.ack` comes after the broker's receipt, never before. A crash in between sends a record again.
 * Order is kept for each destination; `ordering` decides. A record the broker refuses for good becomes a dead letter.
-* One relay works on a spool for each user, by flock. The relay of the spool's owner (or of root) sends everybody's
-  records. Another user's relay sends its own, and gives way when the owner's starts.
+* One relay works on a spool for each user, by flock. The relay of the spool's owner (or of root) sends every
+  user's records. Another user's relay sends its own, and gives way when the owner's starts.
 * A broker that is away costs time only: records and relay wait.
 * One record's problem holds up no other. What can never be sent becomes a dead letter when it is read; what the disk
   refuses to remove is owed (`settled`).
@@ -339,7 +339,11 @@ class Relay:
             self._outbox.interrupt()
 
     def _handle_outcomes(self, wait: float = 0.0) -> None:
-        """Handle all outcomes there are, waiting `wait` seconds for the first; raise BusClosed if one says so."""
+        """Handle all outcomes there are, waiting `wait` seconds for the first.
+
+        Raises:
+            BusClosed: the bus was closed.
+        """
         try:
             self._handle_outcome(*self._outcomes.get(wait > 0, wait or None))
             while True:

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """A durable spool of messages to send. Holds no descriptor between calls: safe beside fork and between threads.
+    """A durable spool of messages to send. It keeps no descriptor between calls: safe beside fork and between threads.
 
     Args:
         path: the directory.
-        create: make it when it is missing (its parents too).
-        shared: made for a group (3770), or for this user alone (0700). Only matters when it is made.
-        group: that group, by name or gid; this process' own when empty.
+        create: make it, and its parents, when it is missing.
+        shared: for a group (3770), or for this user alone (0700). Only used when it is made.
+        group: that group, by name or gid; the group of this process when empty.
 
     Raises:
-        OutboxError: it is missing or too open, or cannot be made.
+        OutboxError: it is missing, its mode is too open, or it cannot be made.
     """
 
     __slots__ = ("_listener", "_memory", "path")
@@ -54,7 +54,7 @@ class Outbox:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, destination: str, frame: Frame) -> RecordId:
-        """Queue one frame; it is on the disk when this returns. See `put_many`."""
+        """Queue one frame, durably; return its id. See `put_many`."""
         return self.put_many((Outgoing(destination, frame),))[0]
 
     def put_many(self, items: Iterable[Outgoing]) -> tuple[RecordId, ...]:
@@ -87,18 +87,18 @@ class Outbox:
 
     @property
     def settles_all(self) -> bool:
-        """Whether this process may remove anybody's records: it is the spool's owner, or root."""
+        """Whether this process may remove every user's records: it is the spool's owner, or root."""
         with directory.Spool(self.path, "look into") as spool:
             return spool.settles_all
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def pending(self, *, everyone: bool | None = None) -> Generator[Record, None, None]:
-        """Yield the waiting records in order, in flat memory. What is put meanwhile may or may not come.
+        """Yield the waiting records in order, in flat memory. Records put meanwhile may or may not be among them.
 
         Args:
-            everyone: also records that only their writer may remove. By default a process that owns the spool (or is
-                root) sees all, and another one its own.
+            everyone: also records that only their writer may remove. By default the spool's owner and root see all
+                records, another user its own.
 
         Files that are not records are set aside (see `set_aside`).
         """
@@ -108,7 +108,7 @@ class Outbox:
 
     @property
     def unreadable(self) -> frozenset[str]:
-        """The files that `pending`, when it last came to its end, passed over because they could not be read."""
+        """The files that could not be read when `pending` last came to its end."""
         return self._notes().unreadable
 
     def dead(self) -> Iterator[Record]:
@@ -183,7 +183,7 @@ class Outbox:
         The owner of the spool is notified of everybody's records, another user of its own.
 
         Raises:
-            OutboxError: the place to listen cannot be made.
+            OutboxError: the FIFO cannot be made.
         """
         if self._listener is None or self._listener.pid != os.getpid():
             from deploykit.outbox.listener import Listener

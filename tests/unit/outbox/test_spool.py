@@ -143,7 +143,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
 @pytest.mark.parametrize(
     ("destination", "sent", "says"),
     [
-        ("", frame(), "without a destination"),
+        ("", frame(), "has no destination"),
         ("/topic/a\nreceipt:1", frame(), "line end"),
         (A, frame(evil="x\r\ny"), "'evil'"),
         (A, frame(evil="x\0"), "'evil'"),
@@ -151,7 +151,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
         (A, Frame({}, b"x" * (MAX_BODY + 1)), "too big"),
         (A, frame(huge="x" * 8193), "8192 bytes"),
         (A, frame(**{f"h{n}": "x" * 1000 for n in range(9)}), "8192 bytes"),
-        (A, Frame({"number": 1}, b""), "no text"),  # type: ignore[dict-item]
+        (A, Frame({"number": 1}, b""), "not text"),  # type: ignore[dict-item]
     ],
 )
 def test_what_could_never_be_sent_is_refused_where_it_is_made(
@@ -671,7 +671,7 @@ def test_a_file_that_anybody_may_write_is_no_record(outbox: Outbox) -> None:
     outbox.put(A, frame())
     the_file(outbox).chmod(0o666)
     assert bodies(outbox) == []
-    assert "anybody may write" in next(outbox.set_aside()).reason
+    assert "writable by others" in next(outbox.set_aside()).reason
 
 
 def test_temporary_files_of_living_writers_are_left_alone_and_stale_ones_go(outbox: Outbox, spool: Path) -> None:
