@@ -6,7 +6,7 @@ Rules:
 * Order is kept for each destination; `ordering` decides. A record the broker refuses for good becomes a dead letter.
 * One relay works on a spool for each user, by flock. The relay of the spool's owner (or of root) sends every
   user's records. Another user's relay sends its own, and gives way when the owner's starts.
-* A broker that is away costs time only: records and relay wait.
+* A broker that is away costs time only: records and relay wait. So does a bus with no room, which is not a refusal.
 * One record's problem holds up no other. What can never be sent becomes a dead letter when it is read; what the disk
   refuses to remove is owed (`settled`).
 """
@@ -20,9 +20,7 @@ from concurrent.futures import Future
 from contextlib import closing, suppress
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Final, Protocol
-
-import attrs
+from typing import Final
 
 from deploykit.errors import (
     BusClosed,
@@ -36,16 +34,18 @@ from deploykit.errors import (
     PublishRefused,
     Unsendable,
     UsageError,
+    WindowFull,
 )
 from deploykit.outbox.format import RecordId
+from deploykit.outbox.inflight import InFlight
 from deploykit.outbox.ordering import DestinationQueues, Undeliverable
+from deploykit.outbox.ports import Publisher
 from deploykit.outbox.record import Record
 from deploykit.outbox.relaylock import RelayLock
 from deploykit.outbox.report import DeadLetter, DrainReport, Tally
 from deploykit.outbox.sendable import frame_to_send, why_unsendable
 from deploykit.outbox.settled import SettledRecords
 from deploykit.outbox.spool import Outbox
-from deploykit.wire.frame import Frame
 
 __all__ = ["DeadLetter", "DrainReport", "Publisher", "Relay"]
 
@@ -53,6 +53,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds within which a stop is noticed.
 _SLICE: Final = 0.25
+#: Seconds until a bus that had no room is tried again, where no receipt comes earlier.
+_ROOM: Final = 0.05
 #: Seconds between two looks of a user's relay for the owner's.
 _LOOK: Final = 0.2
 #: Seconds a stop waits for receipts that are on their way.
@@ -63,27 +65,8 @@ _AGAIN: Final = 5.0
 _STAND_BY: Final = 1.0
 
 
-class Publisher(Protocol):
-    """What the relay needs of a bus."""
-
-    def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
-        """Send without waiting; the future ends when the broker has confirmed it."""
-        ...
-
-    def wait_connected(self, timeout: float) -> bool:
-        """Wait for a connection, at most `timeout` seconds; return whether there is one."""
-        ...
-
-
-@attrs.define(slots=True)
-class _InFlight:
-    record: Record
-    order: int
-    size: int
-
-
 class Relay:
-    """Sends what `outbox` holds over `bus`. Use one from one thread.
+    """Sends what `outbox` holds over `bus`. Use it from one thread only.
 
     Args:
         outbox: the spool.
@@ -110,13 +93,10 @@ class Relay:
     ) -> None:
         self._outbox = outbox
         self._bus = bus
-        self._window = window
-        self._window_bytes = window_bytes
         self._rescan = rescan
         self._settled = SettledRecords(outbox, on_dead_letter)
         self._queues = DestinationQueues(max_attempts=max_attempts, pause=pause, pause_max=pause_max)
-        self._in_flight: dict[RecordId, _InFlight] = {}
-        self._bytes = 0
+        self._in_flight = InFlight(window=window, window_bytes=window_bytes)
         self._outcomes: SimpleQueue[tuple[RecordId, BaseException | None]] = SimpleQueue()
         self._sleeping = threading.Event()
         self._lock = RelayLock(outbox.path)
@@ -246,8 +226,8 @@ class Relay:
                     return True
                 if problem := why_unsendable(record):
                     settled.dead_letter(record, problem)
-                elif self._queues.may_send(record, monotonic()):
-                    self._send(record)
+                elif not self._send_when_room(record, stop, end):
+                    return True
         if retry_owed:
             settled.forget(unseen)
         while self._in_flight and not (self._notified or stop.is_set() or monotonic() >= end or self._gives_way()):
@@ -270,7 +250,7 @@ class Relay:
     def _wait_for_room(self, stop: threading.Event, end: float) -> bool:
         """Wait until one more record may be in flight; return whether to go on with this pass."""
         self._handle_outcomes()
-        while len(self._in_flight) >= self._window or self._bytes >= self._window_bytes:
+        while self._in_flight.full:
             if stop.is_set() or monotonic() >= end or self._gives_way():
                 return False
             self._handle_outcomes(wait=_SLICE)
@@ -321,16 +301,27 @@ class Relay:
 
     # -- one record --------------------------------------------------------------------------------------------------
 
-    def _send(self, record: Record) -> None:
-        size = len(record.frame.body) + 1024
-        self._in_flight[record.id] = _InFlight(record, self._queues.sent(record), size)
-        self._bytes += size
+    def _send_when_room(self, record: Record, stop: threading.Event, end: float) -> bool:
+        """Send a record if its queue is open, as soon as the bus has room; return whether to go on with this pass."""
+        while self._queues.may_send(record, monotonic()) and not self._send(record):
+            if stop.is_set() or monotonic() >= end or self._gives_way():
+                return False
+            self._handle_outcomes(wait=_ROOM)
+        return True
+
+    def _send(self, record: Record) -> bool:
+        """Hand a record to the bus; return False where the bus has no room, and nothing was done."""
         try:
             future = self._bus.publish_nowait(record.destination, frame_to_send(record))
+        except WindowFull:  # its window is smaller than ours, or others use it too
+            return False
         except DeploykitError as error:
+            self._in_flight.add(record, self._queues.sent(record))
             self._handle_outcome(record.id, error)
         else:
+            self._in_flight.add(record, self._queues.sent(record))
             future.add_done_callback(lambda done: self._receipt(record.id, done))
+        return True
 
     def _receipt(self, record_id: RecordId, done: Future[None]) -> None:
         """On a thread of the bus: pass the outcome on, and end the relay's sleep."""
@@ -354,8 +345,7 @@ class Relay:
                 raise closed from None
 
     def _handle_outcome(self, record_id: RecordId, error: BaseException | None) -> None:
-        flight = self._in_flight.pop(record_id)
-        self._bytes -= flight.size
+        flight = self._in_flight.take(record_id)
         record, now = flight.record, monotonic()
         match error:
             case None:
