@@ -114,7 +114,7 @@ def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> 
     put(outbox, "1", "bad", "3")
 
     class Strict(FakeBus):
-        def publish_nowait(self, destination: str, frame: Frame):  # type: ignore[no-untyped-def]
+        def publish_nowait(self, destination: str, frame: Frame, **options: object):  # type: ignore[no-untyped-def]
             if frame.body == b"bad":
                 raise MessageError("header x cannot be sent")
             return super().publish_nowait(destination, frame)

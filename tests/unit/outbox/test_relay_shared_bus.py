@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,11 +82,11 @@ def test_a_full_window_is_no_refusal_however_often_it_is_met(outbox: Outbox) -> 
     class Full(FakeBus):
         tries = 0
 
-        def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
+        def publish_nowait(self, destination: str, frame: Frame, **options: Any) -> Future[None]:
             self.tries += 1
             if self.tries <= 10:
                 raise WindowFull("no room")
-            return super().publish_nowait(destination, frame)
+            return super().publish_nowait(destination, frame, **options)
 
     bus = Full()
     report = Relay(outbox, bus, max_attempts=1, pause=60.0, pause_max=60.0).drain_once(60)
