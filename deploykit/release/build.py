@@ -15,8 +15,8 @@ import attrs
 from deploykit.errors import DeploykitError, ReleaseError
 from deploykit.git.objectreader import blob_id
 from deploykit.names import ObjectId
+from deploykit.release.environment import Environment
 from deploykit.release.model import Release
-from deploykit.release.preflight import Environment
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.system.durable import sync_filesystem
@@ -46,7 +46,7 @@ def export(
     name: str,
     tree: ObjectId,
     commit: str,
-    ground: Environment,
+    environment: Environment,
     recycled: Release | None,
     progress: Progress | None = None,
     *,
@@ -63,9 +63,9 @@ def export(
     """
     options = WriteOptions(
         durable=False,
-        owner=ground.owner,
+        owner=environment.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=ground.fingerprint,
+        fingerprint=environment.fingerprint,
         commit=commit,
         tick=final,
         progress=progress,
@@ -74,11 +74,11 @@ def export(
     if recycled is not None:
         # Under a name of its own: files of somebody else in it may keep it from being removed should it be of no use.
         building = site.building / f"{name}.recycled"
-        exported = _recycle(site, source, recycled, building, tree, ground, options)
+        exported = _recycle(site, source, recycled, building, tree, environment, options)
     if exported is None:
         building = site.building / name
         remove(site.building, name)
-        manifest = write_tree(source.store, tree, building, ground.rules, options)
+        manifest = write_tree(source.store, tree, building, environment.rules, options)
         exported = Exported(manifest=manifest, detail=f"{len(manifest)} files written")
     if final:
         exported.manifest.save(site.manifest_file(name), durable=False)
@@ -92,7 +92,7 @@ def _recycle(
     spare: Release,
     building: Path,
     tree: ObjectId,
-    ground: Environment,
+    environment: Environment,
     options: WriteOptions,
 ) -> Exported | None:
     """Turn a spare release into the new one; None where it must be written afresh, and the spare is gone."""
@@ -100,7 +100,7 @@ def _recycle(
         manifest = site.manifest(spare.name)
         site.release_path(spare.name).rename(building)
         done = patch_tree(
-            source.store, tree, building, manifest, ground.rules, options, paranoid=site.settings.paranoid
+            source.store, tree, building, manifest, environment.rules, options, paranoid=site.settings.paranoid
         )
     except CannotPatch as why:
         _log.info("%s is not recycled: %s", spare.name, why)
@@ -123,7 +123,7 @@ def remove(directory: Path, name: str) -> None:
         os.close(fd)
 
 
-def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) -> Manifest:
+def link_shared(site: Site, name: str, manifest: Manifest, environment: Environment) -> Manifest:
     """Put links to `shared/` into the release, and return the manifest that knows them.
 
     What the tree has under such a name becomes the shared one the first time, and gives way after.
@@ -142,11 +142,11 @@ def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) 
             for text in site.settings.shared:
                 path = text.rstrip("/")
                 parent, _, last = path.rpartition("/")
-                at = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
-                there = outside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
-                _seed(text, last, at, there, ground)
+                at = inside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
+                there = outside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
+                _seed(text, last, at, there, environment)
                 target = os.fsencode("../" * (path.count("/") + 2) + "shared/" + path)
-                seen = put_symlink(last, at, target, owner=ground.owner)
+                seen = put_symlink(last, at, target, owner=environment.owner)
                 rows.add(path, _LINK, seen, blob_id(target, rows.oid_length), ours=True)
                 while parent:
                     rows.directories.add(parent)
@@ -159,7 +159,7 @@ def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) 
     )
 
 
-def _seed(text: str, name: str, at: int, there: int, ground: Environment) -> None:
+def _seed(text: str, name: str, at: int, there: int, environment: Environment) -> None:
     """Make room for the link, and have something for it to point at."""
     try:
         os.stat(name, dir_fd=there, follow_symlinks=False)
@@ -170,11 +170,11 @@ def _seed(text: str, name: str, at: int, there: int, ground: Environment) -> Non
             if not text.endswith("/"):
                 raise ReleaseError(f"the shared file {text} is missing", "create it in shared/") from None
             with Directories(there) as made:
-                made.open(name, create=True, umask=ground.rules.umask, owner=ground.owner)
+                made.open(name, create=True, umask=environment.rules.umask, owner=environment.owner)
     remove_tree(name, at)
 
 
-def finalize(site: Site, name: str, manifest: Manifest, ground: Environment, *, tag: str, commit: str) -> Manifest:
+def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:
     """Write TAG and REVISION for people, and make the whole release last.
 
     A file of that name in the tree stays as it is.
@@ -191,11 +191,11 @@ def finalize(site: Site, name: str, manifest: Manifest, ground: Environment, *, 
                     parent, _, last = path.rpartition("/")
                     if path in tracked or parent in tracked or path in manifest.directories:
                         continue
-                    fd = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
+                    fd = inside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
                     remove_tree(last, fd)
                     content = text.encode()
-                    umask = ground.rules.umask
-                    seen = put_file(last, fd, content, mode=0o666, umask=umask, owner=ground.owner)
+                    umask = environment.rules.umask
+                    seen = put_file(last, fd, content, mode=0o666, umask=umask, owner=environment.owner)
                     rows.add(path, _FILE, seen, blob_id(content, rows.oid_length), ours=True)
                     if parent:
                         rows.directories.add(parent)

@@ -143,3 +143,8 @@ class DeployResult:
         if self.outcome == "success":
             return self
         raise self.error or (PreflightRefused if self.outcome == "refused" else ReleaseError)(self.detail)
+
+
+def refused(error: DeploykitError) -> DeployResult:
+    """The result of a refusal: nothing was touched."""
+    return DeployResult(outcome="refused", detail=str(error), error=error)

@@ -41,7 +41,7 @@ _PAUSE: Final = 0.02
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Trace:
+class ScriptProcess:
     """What the journal knows of the process of a script.
 
     Args:
@@ -64,13 +64,13 @@ class _Process(NamedTuple):
     started: int
 
 
-def start_of(pid: int) -> int:
+def start_time_of(pid: int) -> int:
     """When the kernel started a process, in clock ticks since boot; 0 where there is no such process."""
     found = _look_at(pid)
     return found.started if found is not None else 0
 
 
-def end_leftover(trace: Trace, step: str, *, grace: float = _GRACE, patience: float = _PATIENCE) -> int:
+def end_orphan(script: ScriptProcess, step: str, *, grace: float = _GRACE, patience: float = _PATIENCE) -> int:
     """End what still runs of a script, and return how many processes that were; when it returns, none is left.
 
     Args:
@@ -81,12 +81,12 @@ def end_leftover(trace: Trace, step: str, *, grace: float = _GRACE, patience: fl
     Raises:
         ReleaseError: it cannot be ended.
     """
-    if trace.boot != boot_id():
+    if script.boot != boot_id():
         return 0
     ended: set[tuple[int, int]] = set()
     start = time.monotonic()
     session = 0
-    while left := _leftovers(trace, session):
+    while left := _survivors(script, session):
         session = left[0].session
         waited = time.monotonic() - start
         if waited > grace + patience:
@@ -102,22 +102,22 @@ def end_leftover(trace: Trace, step: str, *, grace: float = _GRACE, patience: fl
     return len(ended)
 
 
-def _leftovers(trace: Trace, session: int) -> list[_Process]:
+def _survivors(script: ScriptProcess, session: int) -> list[_Process]:
     """The living processes of the script's session; look again where one shows no environment just now."""
     found: list[_Process] = []
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE)
-        found, unsure = _scan(trace, session)
+        found, unsure = _scan(script, session)
         if found or not unsure:
             break
     return found
 
 
-def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
+def _scan(script: ScriptProcess, session: int) -> tuple[list[_Process], bool]:
     """Look once. Returns what is left, and whether a process may be one of them that does not show what it is."""
     every = list(_processes())
-    session = trace.pid or session
+    session = script.pid or session
     marked: list[_Process] = []
     unsure = False
     for process in every:
@@ -128,7 +128,7 @@ def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
             continue
         if not environment:
             unsure = True
-        elif f"{MARK}={trace.mark}".encode() in environment.split(b"\0"):
+        elif f"{MARK}={script.mark}".encode() in environment.split(b"\0"):
             marked.append(process)
     if not session:
         # The crash came before the number was noted, so the script had hardly begun: what began first is the script.
@@ -138,7 +138,7 @@ def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
         marked = [p for p in marked if p.session == session]
     leader = next((p for p in every if p.pid == session), None)
     ours = leader is not None and (
-        leader.started == trace.started if trace.pid else any(p.pid == session for p in marked)
+        leader.started == script.started if script.pid else any(p.pid == session for p in marked)
     )
     if ours:
         return [p for p in every if p.session == session and p.state not in "ZX"], False
@@ -154,7 +154,7 @@ def _signal_and_wait(processes: Iterable[_Process], number: int, timeout: float)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 fd = os.pidfd_open(process.pid)
                 stack.callback(os.close, fd)
-                if start_of(process.pid) != process.started:
+                if start_time_of(process.pid) != process.started:
                     continue  # it ended, and the number is somebody else's by now
                 signal.pidfd_send_signal(fd, number)
                 poll.register(fd, select.POLLIN)

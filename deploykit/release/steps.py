@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
+from deploykit.release.environment import Environment
 from deploykit.release.journal import Journal, JournalEntry
 from deploykit.release.model import SCRIPTS, Operation, StepRecord
-from deploykit.release.orphans import MARK, Trace, start_of
-from deploykit.release.preflight import Environment
+from deploykit.release.orphans import MARK, ScriptProcess, start_time_of
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site
 from deploykit.system.boottime import boot_id
@@ -59,12 +59,12 @@ class StepRunner:
     """
 
     def __init__(
-        self, site: Site, entry: JournalEntry, journal: Journal, ground: Environment, listeners: Listeners
+        self, site: Site, entry: JournalEntry, journal: Journal, environment: Environment, listeners: Listeners
     ) -> None:
         self.site = site
         self.entry = entry
         self.journal = journal
-        self.ground = ground
+        self.environment = environment
         self._listeners = listeners
         self.steps: list[StepRecord] = list(entry.steps)
         self.ran_scripts = any(s.name in SCRIPTS and s.outcome != "skipped" for s in self.steps)
@@ -107,15 +107,15 @@ class StepRunner:
             StepFailed: it ended with an error or ran out of time.
         """
         label = record_as or step
-        file = self.ground.scripts.get(step)
+        file = self.environment.scripts.get(step)
         if file is None:
             self.steps.append(StepRecord(name=label, outcome="skipped"))
             return
-        trace = Trace(mark=secrets.token_hex(16), boot=boot_id())
-        self.journal.starts(label, durable=True, trace=trace)
+        process = ScriptProcess(mark=secrets.token_hex(16), boot=boot_id())
+        self.journal.starts(label, durable=True, process=process)
         self._listeners.tell(label, None)
         self.ran_scripts = True
-        script = self._script(step, file, name, rollback, previous, trace.mark)
+        script = self._script(step, file, name, rollback, previous, process.mark)
         try:
             record = attrs.evolve(run_script(script, self._listeners.output, self._begun), name=label)
         except ScriptFailed as error:
@@ -131,7 +131,7 @@ class StepRunner:
 
     def _begun(self, pid: int) -> None:
         try:
-            self.journal.runs(pid, start_of(pid))
+            self.journal.runs(pid, start_time_of(pid))
         except OSError as error:
             _log.warning("could not note the process of a script: %s", error)  # its mark is noted
 
@@ -165,11 +165,11 @@ class StepRunner:
             path=release / file,
             arguments=("-t", tag),
             directory=release,
-            environment=clean_environment(self.ground.identity, variables),
+            environment=clean_environment(self.environment.identity, variables),
             timeout=settings.timeouts.get(step, settings.script_timeout),
             output_limit=settings.output_limit,
-            identity=self.ground.identity,
-            trusted=self.ground.trusted,
+            identity=self.environment.identity,
+            trusted=self.environment.trusted,
             umask=settings.umask,
         )
 
