@@ -45,14 +45,14 @@ class CheckoutRule:
     remove: bool = True
 
     def directory_of(self, ref: RefName) -> str:
-        """The directory's name for a ref. Two refs may get the same one only with `puppet`."""
+        """Return the directory's name for a ref. Two refs may get the same one only with `puppet`."""
         name = short_ref(ref)
         mapped = _PUPPET.sub("_", name.lower()) if self.puppet else path_component(name)
         return self.directory.replace("{}", mapped)
 
 
 def rule_of(settings: CheckoutSettings) -> CheckoutRule:
-    """The rule a mode stands for.
+    """Return the rule that a mode stands for.
 
     Raises:
         SettingsError: the settings do not fit the mode.
@@ -61,7 +61,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
     if not target.is_absolute() or target == target.parent or ".." in target.parts or "{}" in target.name:
         raise SettingsError(f"checkout target {target} is not an absolute path below /", "without .. and {}")
     if settings.mode == "branch" and not settings.branch:
-        raise SettingsError("checkout mode branch needs to know which branch", 'set branch = "NAME"')
+        raise SettingsError("checkout mode branch needs a branch", 'set branch = "NAME"')
     if settings.branch:
         try:
             parse_ref_name(f"refs/heads/{settings.branch}")
@@ -88,7 +88,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
 class CheckoutPlan:
     """Which directory is of which ref, which go, and which refs get none and why."""
 
-    wanted: Mapping[str, RefName]
+    directories: Mapping[str, RefName]
     removed: tuple[str, ...] = ()
     refused: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -100,7 +100,7 @@ def plan_checkouts(
     held: Mapping[str, str],
     only: tuple[str, ...] = (),
 ) -> CheckoutPlan:
-    """Decide.
+    """Return which directory shows which ref, and which go.
 
     Args:
         rule: which refs, and where.
@@ -118,7 +118,7 @@ def plan_checkouts(
     claims: dict[str, list[RefName]] = {}
     for ref in chosen:
         claims.setdefault(rule.directory_of(ref), []).append(ref)
-    wanted: dict[str, RefName] = {}
+    directories: dict[str, RefName] = {}
     refused: dict[str, str] = {}
     for directory, claimants in claims.items():
         problem = _objection(directory)
@@ -128,17 +128,17 @@ def plan_checkouts(
             if problem:
                 refused[ref] = problem
             elif mine == [ref]:
-                wanted[directory] = ref
+                directories[directory] = ref
             else:
                 refused[ref] = f"its directory {directory} would also be that of {', '.join(others)}"
-    staying = set(wanted) | {rule.directory_of(RefName(ref)) for ref in refused}
+    staying = set(directories) | {rule.directory_of(RefName(ref)) for ref in refused}
     removed = tuple(sorted(d for d in held if d not in staying)) if rule.remove else ()
-    return CheckoutPlan(wanted=wanted, removed=removed, refused=refused)
+    return CheckoutPlan(directories=directories, removed=removed, refused=refused)
 
 
 def _objection(directory: str) -> str:
     if len(directory.encode()) > _MAX_NAME:
         return f"its directory's name would be longer than {_MAX_NAME} bytes"
     if directory in ("", ".", "..") or "/" in directory or directory.startswith(OURS):
-        return "its directory's name is not one we may use"
+        return "its directory's name is reserved"
     return ""

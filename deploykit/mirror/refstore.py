@@ -29,7 +29,7 @@ class RefStore:
         self._packed = path / "packed-refs"
 
     def read(self) -> Refs:
-        """All refs below `refs/`, by name.
+        """Return all refs below `refs/`, by name.
 
         Raises:
             MirrorCorrupt: the file is damaged.
@@ -39,13 +39,13 @@ class RefStore:
         return refs
 
     def read_one(self, ref: RefName) -> ObjectId | None:
-        """One ref's id."""
+        """Return one ref's id, or None where there is no such ref."""
         loose = self._read_loose_file(self._path / ref) if (self._path / ref).is_file() else None
         return loose or self.read().get(ref)
 
     @property
     def head(self) -> RefName | None:
-        """What HEAD points to."""
+        """The branch that HEAD points to, or None."""
         try:
             text = (self._path / "HEAD").read_text("utf-8", "surrogateescape")
         except FileNotFoundError:
@@ -98,7 +98,7 @@ class RefStore:
             return
         packed, peeled, _ = self._read_packed()
         kept = {ref: oid for ref, oid in peeled.items() if loose.get(ref, packed.get(ref)) == packed.get(ref)}
-        # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref tells it again.
+        # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref adds it again.
         lines = "".join(_lines({**packed, **loose}, kept)).replace(_HEADER, "# pack-refs with: sorted \n", 1)
         replace_file(self._packed, [lines.encode("utf-8", "surrogateescape")])
         self._drop_loose(loose)
@@ -106,7 +106,7 @@ class RefStore:
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _read_packed(self) -> tuple[Refs, Refs, bool]:
-        """The refs, what the annotated tags among them stand for, and whether that is told of every tag."""
+        """Return the refs, what the annotated tags among them stand for, and whether the file has that of every tag."""
         try:
             text = self._packed.read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:

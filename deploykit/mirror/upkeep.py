@@ -37,12 +37,12 @@ class UpkeepResult:
 
 
 def packs_of(path: Path) -> int:
-    """How many packs a mirror has."""
+    """Return how many packs a mirror has."""
     return sum(1 for _ in (path / "objects" / "pack").glob("*.idx"))
 
 
 def is_due(path: Path, settings: MirrorSettings) -> bool:
-    """Tell whether so many packs have piled up that they are worth making one."""
+    """Return whether so many packs have piled up that they are worth joining."""
     return bool(settings.repack_after) and packs_of(path) > settings.repack_after
 
 
@@ -85,8 +85,8 @@ def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
     if shutil.which("git") is None:
         _log.warning("%s: packs pile up, and there is no git program to join them (apt-get install git)", path.name)
         return
-    how = ["-a"] if full else ["--geometric=2"]
-    argv = ["git", "-C", str(path), "repack", "-q", "-d", *how]
+    options = ["-a"] if full else ["--geometric=2"]
+    argv = ["git", "-C", str(path), "repack", "-q", "-d", *options]
     try:
         done = subprocess.run(
             argv,
@@ -102,5 +102,5 @@ def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
     except OSError as exc:
         raise MirrorError(f"cannot start git: {exc.strerror}") from exc
     if done.returncode:
-        said = printable(b" / ".join(done.stderr.splitlines()[-3:]))
-        raise MirrorError(f"git could not repack {path}: {said}", "run `deploykit mirror check`")
+        problem = printable(b" / ".join(done.stderr.splitlines()[-3:]))
+        raise MirrorError(f"git could not repack {path}: {problem}", "run `deploykit mirror check`")
