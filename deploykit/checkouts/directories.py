@@ -4,9 +4,12 @@
     ROOT/.deploykit/SLUG/NAME/a, b     copies of the tree, with a.manifest, b.manifest
     ROOT/.deploykit/SLUG/state.json    which ref each directory is of
 
-Rules: the symlink is swapped by a rename, so a reader sees the old or the new tree; only changed files are written
-(into the spare copy, which is proved by its manifest first); a directory goes only if we made it, and only inside the
-root. What cannot be written is refused by name, and the directory stays as it was.
+Rules:
+
+* The symlink is swapped by a rename: a reader sees the old or the new tree.
+* Only changed files are written, into the spare copy, which is compared with its manifest first.
+* Only directories made here are removed, and only inside the root.
+* What cannot be written is refused by name, and its directory stays as it was.
 """
 
 from __future__ import annotations
@@ -98,7 +101,7 @@ class Checkouts:
                 return self._update(source)
             except OSError as error:
                 raise CheckoutError(
-                    f"cannot write below {self.rule.root}: {error.strerror}", "mend the disk"
+                    f"cannot write below {self.rule.root}: {error.strerror}", "repair the disk"
                 ) from error
             finally:
                 source.release()
@@ -230,16 +233,16 @@ class Checkouts:
         """Return the slot that a directory shows; None when there is nothing.
 
         Raises:
-            PreflightRefused: something that is not ours has its name.
+            PreflightRefused: something else has its name.
         """
         link = self.rule.root / directory
         target = read_link(link)
         if target is None:
             if os.path.lexists(link):
-                raise PreflightRefused(f"{link} is not ours: a real file or directory", "move it away")
+                raise PreflightRefused(f"{link} is not a checkout: a real file or directory", "move it away")
             return None
         if not self._is_ours(directory, target):
-            raise PreflightRefused(f"{link} is not ours: a symlink to {target!a}", "move it away")
+            raise PreflightRefused(f"{link} is not a checkout: a symlink to {target!a}", "move it away")
         slot = target.rpartition("/")[2]
         return slot if (self._ours / directory / slot).is_dir() else None
 
@@ -258,7 +261,7 @@ class Checkouts:
             shown = (self.rule.root / target).parent
             if shown.exists() and shown.samefile(home):
                 return False  # a file system that ignores case: it is another ref's, in another spelling
-        with contextlib.suppress(PreflightRefused):  # what is not ours stays; our copies go
+        with contextlib.suppress(PreflightRefused):  # a foreign entry stays; the copies go
             self._live(directory)
             remove_symlink(self.rule.root / directory, durable=self.settings.durable)
             _log.info("%s removed: its ref is gone", self.rule.root / directory)
@@ -323,7 +326,7 @@ class Checkouts:
 
 
 def _remove_entry(path: Path) -> None:
-    """Remove a directory of ours with all below it, never through a symlink."""
+    """Remove a directory with all below it, never through a symlink."""
     try:
         fd = open_directory(path.parent)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from deploykit.trees import ObjectStore
 
 
 class ResolvedRef(Protocol):
-    """What a name stands for."""
+    """The object, commit and tree that a name stands for."""
 
     @property
     def object_id(self) -> ObjectId: ...
@@ -52,7 +52,7 @@ class CheckoutResult:
     """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
 
     `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
-    mended, and the next update tries again; `damaged`: it is the mirror.
+    repaired, and the next update tries again; `damaged`: it is the mirror.
     """
 
     changed: tuple[CheckoutChange, ...] = ()

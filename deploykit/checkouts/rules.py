@@ -1,7 +1,9 @@
 """Which ref gets which directory: one rule, *ref pattern -> directory*; the original's modes are presets of it. Pure.
 
-Rules: a directory is one name below the root, safe whatever a ref is called; two refs never share one; a ref that
-cannot have a directory is refused with the reason, and never by taking another's.
+Rules:
+
+* A directory is one name below the root, safe whatever a ref is called.
+* Two refs never share a directory. A ref that cannot have one is refused with the reason.
 """
 
 from __future__ import annotations
@@ -61,7 +63,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
     if not target.is_absolute() or target == target.parent or ".." in target.parts or "{}" in target.name:
         raise SettingsError(f"checkout target {target} is not an absolute path below /", "without .. and {}")
     if settings.mode == "branch" and not settings.branch:
-        raise SettingsError("checkout mode branch needs a branch", 'set branch = "NAME"')
+        raise SettingsError("checkout mode branch needs to know which branch", 'set branch = "NAME"')
     if settings.branch:
         try:
             parse_ref_name(f"refs/heads/{settings.branch}")
@@ -86,7 +88,7 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutPlan:
-    """Which directory is of which ref, which go, and which refs get none and why."""
+    """Which directory shows which ref, which directories go, and which refs get none and why."""
 
     directories: Mapping[str, RefName]
     removed: tuple[str, ...] = ()

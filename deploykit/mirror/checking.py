@@ -1,7 +1,10 @@
 """Find damage in a mirror, and replace a damaged one.
 
-Rules: a check reads every byte and believes no index; it changes nothing. A new mirror is cloned beside the damaged one
-and takes its place whole; the damaged one stays under another name until the next repair, for whoever wants to look.
+Rules:
+
+* A check reads every byte, trusts no index and changes nothing.
+* A new mirror is cloned beside the damaged one and takes its place whole.
+* The damaged one stays under another name until the next repair, for a person to look at.
 """
 
 from __future__ import annotations
@@ -88,15 +91,15 @@ class _Check:
             scanner.finish()
             found = index.read_bytes()
             if found.startswith(INDEX_MAGIC):
-                ours = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
+                expected = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
             else:  # another git made this repository
-                ours = b"".join(index_v1(scanner.ids, scanner.offsets, scanner.checksum))
+                expected = b"".join(index_v1(scanner.ids, scanner.offsets, scanner.checksum))
         except PackError as exc:
             self.problems.append(f"{path.name}: {exc.problem}")
             return
         finally:
             os.close(fd)
-        if found != ours + hash_kind.new(ours).digest():
+        if found != expected + hash_kind.new(expected).digest():
             self.problems.append(f"{index.name} does not match its pack")
         for kind in KIND_NAMES:
             self.known[kind] |= scanner.known[kind]

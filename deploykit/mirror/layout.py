@@ -1,11 +1,13 @@
-"""A mirror's directory: an ordinary bare repository, and three things of ours in it.
+"""A mirror's directory: an ordinary bare repository with three entries of deploykit in it.
 
     deploykit.lock     flock: one writer at a time; it ends with its process
-    deploykit.json     format version, what origin it mirrors (a digest of the address), how that origin speaks
+    deploykit.json     format version, what origin it mirrors (a digest of the address), what that origin supports
     quarantine/        packs on their way in
 
-Rules: made whole under another name and renamed, so a directory is either a mirror or not there; the state file is only
-memory: a mirror without it is still right.
+Rules:
+
+* A mirror is made whole under another name and renamed: a directory is either a mirror or not there.
+* The state file is only memory: a mirror without it is still right.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ _LOCK: Final = "deploykit.lock"
 
 @attrs.frozen(kw_only=True, slots=True)
 class MirrorState:
-    """What `deploykit.json` remembers."""
+    """The content of `deploykit.json`."""
 
     origin: str = ""
     dialect: OriginProfile | None = None
@@ -116,7 +118,7 @@ def read_format(path: Path) -> HashKind:
 
 
 def read_state(path: Path) -> MirrorState:
-    """Read the state file; an empty state when there is none, or it is of a version we do not know."""
+    """Read the state file; an empty state when there is none, or it is of an unknown version."""
     try:
         data = json.loads((path / _STATE).read_bytes())
         if data["format"] != _FORMAT:

@@ -1,8 +1,11 @@
 """One repository's full local copy: bare, heads and tags mapped one to one, HEAD following the origin's.
 
-Rules: ids come from the origin's own ref list, never from a message; a pack stays in quarantine until its links are
-checked; refs move after that, all in one durable step, by compare-and-set under a flock: a fetch that is cut off
-anywhere leaves the old state, and the next one converges. Nothing stays open between two calls.
+Rules:
+
+* Ids come from the origin's own ref list, never from a message.
+* A pack stays in quarantine until its links are checked; refs move after that, all in one durable step.
+* Refs move by compare-and-set under a lock: a fetch that is cut off leaves the old state, and the next one converges.
+* Nothing stays open between two calls.
 """
 
 from __future__ import annotations

@@ -88,7 +88,7 @@ class FetchResult:
 class Resolved:
     """What a name stands for in a mirror: the ref, the object it holds, the commit and that commit's tree.
 
-    `object_id` differs from `commit` for an annotated tag. `ref` is empty when a bare commit id was asked for.
+    `object_id` differs from `commit` for an annotated tag. `ref` is empty when a bare commit id was given.
     """
 
     ref: RefName | Literal[""]

@@ -1,7 +1,9 @@
 """What to ask an origin for, and which objects to offer as held. Pure.
 
-Rules: only tips are offered, never history (a walk costs tens of thousands of lines in a large repository); the
-old values of the refs that change come first, since the new ones almost always grow out of them.
+Rules:
+
+* Only tips are offered, never history: a walk costs tens of thousands of lines in a large repository.
+* Old values of the refs that change come first: the new ones almost always grow out of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Which of the planned changes to make, once the objects are here: history, age, what a branch may point to.
 
-Rules: asks the objects through one narrow reader; a refused change leaves its ref where it was and says why; what
-nothing forbids is allowed.
+Rules:
+
+* Objects are read through one narrow reader.
+* A refused change leaves its ref where it was and states the reason; what nothing forbids is allowed.
 """
 
 from __future__ import annotations

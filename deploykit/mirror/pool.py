@@ -4,9 +4,12 @@
         pool.add("site", mirror)
         pool.request("site", RefChange(...)).add_done_callback(...)
 
-Rules: the decisions are `schedule`'s, this is the shell around it; ten requests for a mirror that is being fetched are
-answered by one more fetch; a request is answered after `on_result` has done its part; a damaged mirror is cloned anew;
-nothing is open for a mirror that is not being fetched.
+Rules:
+
+* `schedule` decides; this is the shell around it.
+* Ten requests for a mirror that is being fetched are answered by one more fetch, each after `on_result` returned.
+* A damaged mirror is cloned anew.
+* Nothing is open for a mirror that is not being fetched.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ _RECLONE_PAUSE: Final = 600.0
 
 
 class MirrorPool:
-    """Fetches mirrors when they are asked for, when they are due, and again after failures.
+    """Fetches mirrors when requested, when they are due, and again after failures.
 
     Args:
         workers: fetches at the same time, at most; a thread is started when there is something for it to do.
@@ -220,7 +223,7 @@ class MirrorPool:
         if self._on_result is not None:
             try:
                 self._on_result(name, outcome, requests)
-            except Exception:  # noqa: BLE001 - somebody else's code, in our thread
+            except Exception:  # noqa: BLE001 - foreign code in this thread
                 _log.exception("[%s] the handler of a fetch's result failed", name)
         failed = isinstance(outcome, DeploykitError)
         with self._wake:

@@ -1,7 +1,10 @@
 """Which refs to change, decided purely: what we hold, what the origin shows, what the policy allows.
 
-Rules: deletions come first (a branch `foo` must go before `foo/bar` can come); a ref that git or we cannot name safely
-is refused, not skipped in silence; nothing is fetched or written here.
+Rules:
+
+* Deletions come first: a branch `foo` must go before `foo/bar` can come.
+* A ref whose name is not safe is refused, not skipped in silence.
+* Nothing is fetched or written here.
 """
 
 from __future__ import annotations
@@ -44,7 +47,7 @@ def ref_matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
 
 
 def matches_nothing(pattern: str) -> bool:
-    """Return whether a pattern cannot match any full ref name: somebody wrote a short one.
+    """Return whether a pattern cannot match any full ref name: it is a short one.
 
     >>> matches_nothing("main"), matches_nothing("refs/heads/main"), matches_nothing("*")
     (True, False, False)

@@ -1,7 +1,10 @@
 """The refs on disk: one `packed-refs` file, replaced whole, so that many refs change in one durable step.
 
-Rules: the caller holds the mirror's lock; a change is compare-and-set against what the file says at that moment; a
-loose ref (somebody ran git here) is read as git reads it, and goes when refs are next written; HEAD is symbolic.
+Rules:
+
+* The caller holds the mirror's lock. A change is compare-and-set against what the file holds at that moment.
+* A loose ref (a person ran git here) is read as git reads it, and goes when refs are next written.
+* HEAD is symbolic.
 """
 
 from __future__ import annotations
@@ -65,7 +68,7 @@ class RefStore:
             peel: what an annotated tag stands for in the end; None for any other object.
 
         Raises:
-            LockBusy: a ref is not where it was: somebody else changed it.
+            LockBusy: a ref is not where it was: another process changed it.
         """
         changes = tuple(changes)
         if not changes:
@@ -80,7 +83,7 @@ class RefStore:
         for change in changes:
             held = refs.get(change.ref)
             if held != (None if is_zero(change.old) else change.old):
-                raise LockBusy(f"{change.ref} in {self._path} was changed by somebody else", "fetch again")
+                raise LockBusy(f"{change.ref} in {self._path} was changed by another process", "fetch again")
             peeled.pop(change.ref, None)
             if is_zero(change.new):
                 del refs[change.ref]
@@ -152,10 +155,10 @@ class RefStore:
         try:
             return parse_object_id(path.read_bytes()[:200].decode("ascii", "replace").strip())
         except (InvalidName, OSError):
-            return None  # a symbolic or a torn loose ref is not one of ours
+            return None  # a symbolic or a torn loose ref does not count
 
     def _drop_loose(self, loose: Iterable[RefName]) -> None:
-        """Remove loose files that `packed-refs` now speaks for, and the directories they leave empty."""
+        """Remove loose files that `packed-refs` now holds, and the directories they leave empty."""
         for ref in loose:
             path = self._path / ref
             path.unlink(missing_ok=True)

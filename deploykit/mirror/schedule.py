@@ -1,10 +1,13 @@
 """When which mirror is fetched. Pure: takes the time and a source of chance, returns what to start.
 
-Rules: one fetch at a time for a mirror; whatever is asked for while it fetches is one more fetch; an origin has a few
-fetches at a time and no more, so that one that says nothing holds up no other; a mirror whose fetch fails rests for a
-while, longer each time; an origin two of whose mirrors fail in a row rests with all of them, and is then tried with one
-fetch: one repository that is gone there costs the others nothing; every pause is spread by chance, so that a thousand
-nodes do not come in the same second.
+Rules:
+
+* A mirror has one fetch at a time. What is requested while it is fetched is one more fetch.
+* An origin has a few fetches at a time and no more, so that a silent one holds up no other.
+* A mirror whose fetch fails pauses, longer each time.
+* An origin two of whose mirrors fail in a row pauses with all of them, and is then tried with one fetch. One
+  repository that is gone there costs the others nothing.
+* Every pause is spread by chance, so that a thousand nodes do not come in the same second.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from deploykit.names import ObjectId, RefName, is_zero
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 2.0
-#: Who is asked for (a push came from there, a deploy waits) is left alone no longer than this.
+#: The longest pause of a mirror that is requested: a push came from its origin, or a deploy waits.
 _ASKED_PAUSE: Final = 5.0
 
 

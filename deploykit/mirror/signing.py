@@ -1,8 +1,10 @@
 """Signatures on what a ref points to: taken out of tags and commits here, judged by ssh-keygen.
 
-Rules: unsigned is refused where a signature is required, and so is whatever cannot be judged (no key file, no program);
-a tag's signature counts only for the name it was made for; the signer must be in OpenSSH's `allowed_signers` for the
-namespace `git`, at the time the signature was made, as git itself sees it.
+Rules:
+
+* Unsigned is refused where a signature is required; so is what cannot be judged (no key file, no program).
+* A tag's signature counts only for the name it was made for.
+* The signer must be in OpenSSH's `allowed_signers` for the namespace `git`, at the time of the signature, as for git.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """Keep a mirror small and quick: few packs, packed refs, nothing left over from what was cut off.
 
-Rules: under the mirror's lock, which the git program inherits: killed or not, nobody fetches while it still works;
-only what no ref reaches is ever dropped, and only by git; without the git program packs pile up: slow, but right.
+Rules:
+
+* The git program inherits the mirror's lock: no fetch starts while git still works, even if this process is killed.
+* Only what no ref reaches is ever dropped, and only by git.
+* Without the git program packs pile up: slow, but right.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ def is_due(path: Path, settings: MirrorSettings) -> bool:
 
 
 def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
-    """Tidy the mirror at `path`.
+    """Join packs, pack refs and remove leftovers of the mirror at `path`.
 
     Args:
         full: one pack of all that refs reach, and nothing else; otherwise only small packs are joined.
@@ -69,7 +72,7 @@ def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: fl
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a killed process left. We hold the lock, so nobody is at work on any of it."""
+    """Remove what a killed process left. The lock is held, so no process works on any of it."""
     for pattern in _LEFTOVERS:
         for left in path.glob(pattern):
             left.unlink(missing_ok=True)

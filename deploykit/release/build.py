@@ -34,7 +34,7 @@ REVISION: Final = ".deploykit/REVISION"
 
 @attrs.frozen(kw_only=True, slots=True)
 class Exported:
-    """What an export did, in a line for people."""
+    """The manifest of an export, and what it did in a line for people."""
 
     manifest: Manifest = attrs.field(repr=False)
     detail: str
@@ -72,7 +72,7 @@ def export(
     )
     building, exported = site.building / name, None
     if recycled is not None:
-        # Under a name of its own: files of somebody else in it may keep it from being removed should it be of no use.
+        # Under a name of its own: it may hold files of another user, and then cannot be removed if it is of no use.
         building = site.building / f"{name}.recycled"
         exported = _recycle(site, source, recycled, building, tree, environment, options)
     if exported is None:
@@ -115,7 +115,7 @@ def _recycle(
 
 
 def remove(directory: Path, name: str) -> None:
-    """Remove one entry of a directory with all below it; what is not there is fine."""
+    """Remove an entry of a directory, if it is there, with all below it."""
     fd = open_directory(directory)
     try:
         remove_tree(name, fd)
@@ -124,9 +124,9 @@ def remove(directory: Path, name: str) -> None:
 
 
 def link_shared(site: Site, name: str, manifest: Manifest, environment: Environment) -> Manifest:
-    """Put links to `shared/` into the release, and return the manifest that knows them.
+    """Put links to `shared/` into the release, and return the manifest with them.
 
-    What the tree has under such a name becomes the shared one the first time, and gives way after.
+    What the tree has under such a name is moved to `shared/` the first time, and removed after that.
     """
     paths = [p.rstrip("/") for p in site.settings.shared]
     if not paths:
@@ -160,7 +160,7 @@ def link_shared(site: Site, name: str, manifest: Manifest, environment: Environm
 
 
 def _seed(text: str, name: str, at: int, there: int, environment: Environment) -> None:
-    """Make room for the link, and have something for it to point at."""
+    """Remove what is in the place of the link; make its target from it, or anew, where the target is missing."""
     try:
         os.stat(name, dir_fd=there, follow_symlinks=False)
     except FileNotFoundError:
@@ -175,19 +175,19 @@ def _seed(text: str, name: str, at: int, there: int, environment: Environment) -
 
 
 def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:
-    """Write TAG and REVISION for people, and make the whole release last.
+    """Write TAG and REVISION for people, and return the manifest of the finished release.
 
     A file of that name in the tree stays as it is.
     """
     ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
-    wanted = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
-    rows = Rows.without(manifest, {ours[p] for p in wanted if p in ours})
+    files = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
+    rows = Rows.without(manifest, {ours[p] for p in files if p in ours})
     if site.settings.state_files:
         tracked = set(manifest.paths).difference(ours)
         release = open_directory(site.release_path(name))
         try:
             with Directories(release) as inside:
-                for path, text in wanted.items():
+                for path, text in files.items():
                     parent, _, last = path.rpartition("/")
                     if path in tracked or parent in tracked or path in manifest.directories:
                         continue
@@ -219,7 +219,7 @@ def barrier(site: Site, fd: int) -> None:
 
 
 def settle_release(site: Site, name: str) -> None:
-    """Note how the scripts left the release, so that a later edit by hand can be told from their work."""
+    """Note how the scripts left the release, so that a later edit by hand is not taken for their work."""
     try:
         settle(site.manifest(name), site.release_path(name), next_tick()).save(
             site.settled_file(name), durable=site.settings.durable
@@ -229,7 +229,7 @@ def settle_release(site: Site, name: str) -> None:
 
 
 def sweep(site: Site, gone: set[str]) -> list[str]:
-    """Remove releases that are no longer kept, and leftovers of what was cut off. Returns what could not be removed.
+    """Remove releases that are no longer kept, and what a crash left. Return what could not be removed.
 
     A release is renamed out of `releases/` first, so that a half removed one is never seen there.
     """

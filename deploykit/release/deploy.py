@@ -36,7 +36,7 @@ _UP_TO_SWITCH = ("pre-deploy", "link-shared", "pre-link", "finalize")
 
 
 class Deployer:
-    """One operation of one site; its lock is held, and nothing that was cut off is left."""
+    """Carries out one operation of one site, whose lock is held; what a crash cut off has been ended before."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Deployer:
     def make(self, source: TreeSource, request: DeployRequest) -> DeployResult:
         """Deploy or prepare, or write a release again that an activation or a rollback is to put live.
 
-        Where it failed, and what was live before is gone from the disk, that is made anew: the mirror has it.
+        Where it fails, and what was live before is gone from the disk, that release is made anew from the mirror.
         """
         before = self._site.recorded().get(self._site.live_name())
         result = self._make(source, request)
@@ -168,7 +168,7 @@ class Deployer:
         return self._proceed(runner, warning)
 
     def _proceed(self, runner: StepRunner, detail: str = "") -> DeployResult:
-        """The release is whole: leave it at that, or put it live."""
+        """Record a whole release as prepared, or put it live."""
         phase, name = runner.operation.phase, runner.operation.release
         if phase == "prepare":
             if not self._site.has(name):
@@ -178,7 +178,7 @@ class Deployer:
         return self._finisher.switch(runner, rollback=phase == "rollback", detail=detail)
 
     def _answer_whole(self, state: SiteRecord, phase: Phase, request: ReleaseRequest) -> DeployResult | None:
-        """Return the answer to a request that was carried out before; what it put live is made anew if it was lost."""
+        """Return the answer to a request that was carried out before; make its release anew if it was lost since."""
         answer = answers.recorded_answer(self._site, state, phase, request)
         target = state.get(answer.release) if answer is not None else None
         problem = answers.lost_since(self._site, state, phase, answer) if answer is not None else ""
@@ -189,7 +189,7 @@ class Deployer:
         return self._make_anew(phase, request.source, target, request)
 
     def _resume(self, state: SiteRecord, release: Release) -> DeployResult | None:
-        """Go on with a parked release; None where files of it were lost since, so that it has to be made anew."""
+        """Go on with a parked release; return None where files of it were lost since and it has to be made anew."""
         known = state.answered(release.request)
         if known is None:
             raise ReleaseError(f"{release.name} belongs to no request", "deploy anew")
@@ -251,7 +251,7 @@ class Deployer:
     def _prepared(self, state: SiteRecord, request: ReleaseRequest) -> Release | DeployResult:
         """Find the newest prepared release that fits, on disk or not; the result where it cannot or need not go live.
 
-        An older one never stands in for the newest: no request names it.
+        An older one is never taken instead of the newest.
         """
         site = self._site
         live = state.get(site.live_name())
@@ -276,7 +276,7 @@ class Deployer:
         return target
 
     def rollback(self, request: ReleaseRequest) -> DeployResult:
-        """Go back."""
+        """Put the release of the request, or else the last good one, live again."""
         site, state = self._site, self._site.state()
         answer = self._answer_whole(state, "rollback", request)
         if answer is not None:
@@ -290,7 +290,7 @@ class Deployer:
             edits=request.allow.drift,
         )
         if plan.target is None or plan.kind == "impossible":
-            remedy = "deploy the tag that shall be live"
+            remedy = "deploy the tag that is to be live"
             if plan.target is not None and damage(site, plan.target.name):
                 remedy += f", {_TAKE_IT}"
             return refused(PreflightRefused(f"cannot roll back: {plan.why}", remedy))

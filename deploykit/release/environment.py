@@ -14,7 +14,7 @@ from deploykit.trees.files import process_umask
 
 @attrs.frozen(kw_only=True, slots=True)
 class Environment:
-    """What the settings come to on this machine.
+    """A site's settings on this machine: users looked up, and the scripts that were found.
 
     Args:
         scripts: step -> path below the release, or an absolute one.
@@ -28,12 +28,12 @@ class Environment:
     scripts: dict[str, str] = attrs.field(factory=dict)
 
     def optional_steps(self, settings: SiteSettings) -> frozenset[str]:
-        """The steps that not every site has."""
+        """Return the steps that not every site has: its scripts, and `health-url` where one is set."""
         return frozenset(self.scripts) | ({"health-url"} if settings.health_url else frozenset())
 
 
 def rules_of(settings: SiteSettings) -> TreeRules:
-    """The part of a site's settings that says how a tree is written."""
+    """Return the part of a site's settings that says how a tree is written."""
     return TreeRules(
         max_entries=settings.max_entries,
         max_depth=settings.max_depth,
@@ -49,7 +49,7 @@ def rules_of(settings: SiteSettings) -> TreeRules:
 
 
 def environment_of(settings: SiteSettings) -> Environment:
-    """Look up users and rules.
+    """Return the environment of a site, without scripts.
 
     Raises:
         PreflightRefused: a user is unknown, or this process may not become it.

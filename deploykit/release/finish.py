@@ -19,7 +19,7 @@ from deploykit.release.environment import environment_of
 from deploykit.release.health import check_health
 from deploykit.release.journal import Journal, JournalEntry, read_journal
 from deploykit.release.model import DeployResult, Outcome, Release, Status, StepRecord
-from deploykit.release.ondisk import damage, emptied, newest_whole
+from deploykit.release.ondisk import damage, is_empty, newest_whole
 from deploykit.release.orphans import end_orphan
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
 from deploykit.release.scriptfinder import environment_on_disk
@@ -148,7 +148,7 @@ class Finisher:
         return self.undo(runner, str(failed.error), error=failed.error)
 
     def undo(self, runner: StepRunner, why: str, *, error: DeploykitError | None = None) -> DeployResult:
-        """Switch back, tell the scripts, and record. Can be done again after a crash."""
+        """Switch back, run the old release's post-deploy, and record. Can be done again after a crash."""
         site = self._site
         name, entry = runner.operation.release, runner.entry
         if site.live_name() == name:
@@ -179,16 +179,16 @@ class Finisher:
         return self.record(runner, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
 
     def _way_back(self, entry: JournalEntry) -> str:
-        """Return what `current` shall say again: as before, else the newest good release before, else nothing."""
+        """Return the target for `current`: the one before, else the newest good release, else an empty string."""
         site = self._site
         before = site.name_of(entry.link)
-        if before and emptied(site, before):
+        if before and is_empty(site, before):
             found = newest_whole(site, site.state(), but=entry.operation.release)
             return f"releases/{found.name}" if found is not None else ""
         return entry.link if (site.path / entry.link).is_dir() else ""
 
     def failed(self, runner: StepRunner, failed: StepFailed) -> DeployResult:
-        """A step before the switch failed: the live release was not touched."""
+        """Record that a step before the switch failed; the live release was not touched."""
         for name in (runner.operation.release, f"{runner.operation.release}.recycled"):
             with contextlib.suppress(OSError):
                 build.remove(self._site.building, name)  # on a full disk, room for the record
@@ -205,7 +205,7 @@ class Finisher:
         detail: str = "",
         error: DeploykitError | None = None,
     ) -> DeployResult:
-        """Write down how it ended, prune, and drop the journal. Only then is anybody told."""
+        """Write down how it ended, prune, drop the journal, and return the result."""
         site, operation = self._site, runner.operation
         if runner.ran_scripts and site.release_path(operation.release).exists():
             build.settle_release(site, operation.release)
@@ -277,7 +277,7 @@ class Finisher:
         return state.with_release(attrs.evolve(left, status="withdrawn"))
 
     def sweep(self, state: SiteRecord) -> None:
-        """Remove from disk what is no longer kept, and leftovers. What cannot be removed is tried again later."""
+        """Remove from disk what is no longer kept, and what a crash left. What fails is tried again later."""
         live = self._site.live_name()
         gone = {r.name for r in state.releases if not r.present and r.name != live}
         try:
@@ -290,7 +290,7 @@ class Finisher:
     # -- after a crash ---------------------------------------------------------------------------------------------
 
     def recover(self) -> DeployResult | None:
-        """Bring what the journal tells of to its end; None where there is no journal.
+        """End the operation that the journal names; return None where there is no journal.
 
         Raises:
             ReleaseError: the journal cannot be read, or a script that was cut off still runs and cannot be ended.
@@ -313,7 +313,7 @@ class Finisher:
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
         if live == entry.operation.release and (plan.kind == "finish" or not site.has(live)):
-            # Who goes back may have taken the older release with its edits: then only all of it counts.
+            # A rollback may have accepted an edited release: then only a lost directory counts.
             problem = damage(site, live, edits=entry.operation.phase == "rollback", unfinished=True)
             if problem:
                 plan = RecoveryPlan(kind="undo", why=problem)
@@ -328,7 +328,7 @@ class Finisher:
             _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
             environment = attrs.evolve(environment_of(site.settings), scripts={})
             runner = StepRunner(site, entry, journal, environment, self._listeners)
-            if scripts:  # left out, they would count as passed
+            if scripts:  # skipped, they would count as passed
                 rollback = entry.operation.phase == "rollback"
                 return self._failed_after_switch(runner, StepFailed(scripts[0], error), rollback=rollback)
         else:

@@ -31,13 +31,13 @@ class JournalEntry:
         seq: the number of the release it makes or activates.
         tree: its tree.
         previous: the release that was live when it started, or empty.
-        link: what `current` said then, as written; it may have been turned elsewhere by hand.
+        link: the target of `current` then, as written; it may have been changed by hand.
         builds: the release is made by this operation; else it was there before.
         recycled: the release whose directory is being turned into the new one, or empty.
         started: the step begun last; empty before the first.
         steps: the steps that ended.
         undoing: why the new release is being taken back; empty while it is not.
-        process: of the process of the script begun last, if that step runs one.
+        process: of the script begun last, if that step runs one.
     """
 
     operation: Operation
@@ -76,7 +76,7 @@ class Journal:
         self._fd = -1
 
     def begin(self, entry: JournalEntry) -> None:
-        """Start: from here on a crash is noticed by the next start."""
+        """Write the journal's first lines: from here on the next start notices a crash."""
         head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "process"))
         write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -84,7 +84,7 @@ class Journal:
             self.ended(step)
 
     def resume(self) -> None:
-        """Go on with the journal that is there."""
+        """Open the journal of a crashed operation to append to it; a last line that was cut off is dropped."""
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         with self._path.open("rb") as file:
             whole = file.read().rpartition(b"\n")[0]
@@ -94,7 +94,7 @@ class Journal:
         """Note that `step` begins; `durable` where it acts on what cannot be done again.
 
         Args:
-            process: by what the script that is about to start will be known.
+            process: the mark and boot of the script that is about to start.
         """
         more = {"mark": process.mark, "boot": process.boot} if process is not None else {}
         self._append({"starts": step, **more}, durable=durable)
@@ -112,12 +112,12 @@ class Journal:
         self._append({"undo": why}, durable=True)
 
     def finish(self) -> None:
-        """Remove the journal: the result is on record. Should a power cut bring it back, the record wins."""
+        """Remove the journal: the result is on record. Where a power cut brings it back, the record counts."""
         self.close()
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file and leave it there."""
+        """Close the file and leave it there."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -188,4 +188,4 @@ def _parse(line: bytes, path: Path) -> dict[str, Any]:
     return data
 
 
-_WAY_OUT: Final = "look at current, then remove the file: it only tells how to finish what was cut off"
+_WAY_OUT: Final = "look at current, then remove the file: it only says how to finish what was cut off"

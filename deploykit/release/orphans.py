@@ -1,8 +1,8 @@
-"""End the script of a deploy that was cut off: it runs on without its runner, and must never run beside its second try.
+"""End the script of a deploy that was cut off: it may still run, and must not run beside its second try.
 
-How it is known again, whatever became of process numbers since:
+How it is recognised, although process numbers may be in use again:
 
-* Before a script starts, the journal holds a mark nobody can guess and the boot it happened in; the mark is in the
+* Before a script starts, the journal holds a mark that cannot be guessed, and the boot id; the mark is in the
   script's environment. Right after the start the journal holds the process's number and when the kernel started it.
 * A script leads a session of its own, and that is what is ended: first politely, then for good, each process by a
   descriptor (pidfd) that cannot come to mean another one, and what forks meanwhile is found by looking again.
@@ -42,7 +42,7 @@ _PAUSE: Final = 0.02
 
 @attrs.frozen(kw_only=True, slots=True)
 class ScriptProcess:
-    """What the journal knows of the process of a script.
+    """What the journal holds of the process of a script.
 
     Args:
         mark: in its environment.
@@ -65,18 +65,18 @@ class _Process(NamedTuple):
 
 
 def start_time_of(pid: int) -> int:
-    """When the kernel started a process, in clock ticks since boot; 0 where there is no such process."""
+    """Return when the kernel started a process, in clock ticks since boot; 0 where there is no such process."""
     found = _look_at(pid)
     return found.started if found is not None else 0
 
 
 def end_orphan(script: ScriptProcess, step: str, *, grace: float = _GRACE, patience: float = _PATIENCE) -> int:
-    """End what still runs of a script, and return how many processes that were; when it returns, none is left.
+    """End what still runs of a script, and return how many processes it ended; none is left then.
 
     Args:
         step: what to call it.
         grace: seconds between asking and killing.
-        patience: seconds until we give up.
+        patience: seconds after that until it gives up.
 
     Raises:
         ReleaseError: it cannot be ended.
@@ -103,7 +103,7 @@ def end_orphan(script: ScriptProcess, step: str, *, grace: float = _GRACE, patie
 
 
 def _survivors(script: ScriptProcess, session: int) -> list[_Process]:
-    """The living processes of the script's session; look again where one shows no environment just now."""
+    """Return the living processes of the script's session; look again where one shows no environment just now."""
     found: list[_Process] = []
     for look in range(_LOOKS):
         if look:
@@ -115,7 +115,7 @@ def _survivors(script: ScriptProcess, session: int) -> list[_Process]:
 
 
 def _scan(script: ScriptProcess, session: int) -> tuple[list[_Process], bool]:
-    """Look once. Returns what is left, and whether a process may be one of them that does not show what it is."""
+    """Return what is left, and whether a process that shows no environment may belong to it."""
     every = list(_processes())
     session = script.pid or session
     marked: list[_Process] = []
@@ -155,7 +155,7 @@ def _signal_and_wait(processes: Iterable[_Process], number: int, timeout: float)
                 fd = os.pidfd_open(process.pid)
                 stack.callback(os.close, fd)
                 if start_time_of(process.pid) != process.started:
-                    continue  # it ended, and the number is somebody else's by now
+                    continue  # it ended, and the number is another process's by now
                 signal.pidfd_send_signal(fd, number)
                 poll.register(fd, select.POLLIN)
                 waiting.add(fd)
@@ -187,7 +187,7 @@ def _look_at(pid: int) -> _Process | None:
 
 
 def _environment(process: _Process) -> bytes | None:
-    """What a process was given as its environment; None where we may not know."""
+    """Return a process's environment; None where it may not be read."""
     try:
         return Path(f"/proc/{process.pid}/environ").read_bytes()
     except OSError:

@@ -61,7 +61,7 @@ def resolve_commit(source: TreeSource, ref: str, commit: str, allow: Allowances)
 def check_not_older(
     source: TreeSource, live: Release | None, commit: ObjectId, allow: Allowances, settings: SiteSettings
 ) -> None:
-    """Refuse a commit that the live one already contains: whoever replays an old command gets nowhere.
+    """Refuse a commit that the live one already contains: a replayed old command has no effect.
 
     Raises:
         PolicyRefused: it is older.
@@ -76,10 +76,10 @@ def check_not_older(
 
 
 def check_shared(source: TreeSource, tree: ObjectId, site: Site, rules: TreeRules) -> None:
-    """A shared file must be there, or come with the tree; a shared path must be one inside the release.
+    """Refuse a shared file that is neither there nor in the tree, and a shared path that is not inside the release.
 
     Raises:
-        PreflightRefused: it is neither, or the path is not usable.
+        PreflightRefused: naming the path.
     """
     for at, text in enumerate(site.settings.shared):
         path = text.rstrip("/")
@@ -125,7 +125,7 @@ def check_space(site: Site, live: Manifest | None) -> None:
 
 
 def last_manifest(site: Site, name: str) -> Manifest | None:
-    """Load what a release was like when it was finished; None where that was never noted.
+    """Return the manifest of a release as it was finished; None where there is none.
 
     Raises:
         TreeError: it is damaged.
@@ -137,7 +137,7 @@ def last_manifest(site: Site, name: str) -> Manifest | None:
 
 
 def find_drift(site: Site, name: str, manifest: Manifest, *, paranoid: bool = False) -> Differences:
-    """Compare a release with its manifest, but for what the settings say may change."""
+    """Compare a release with its manifest, except for what `drift_ignore` lists."""
     found = compare(manifest, site.release_path(name), paranoid=paranoid)
     patterns = site.settings.drift_ignore
     if not patterns:
@@ -155,10 +155,10 @@ def find_drift(site: Site, name: str, manifest: Manifest, *, paranoid: bool = Fa
 
 
 def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) -> str:
-    """Look whether the live release was edited by hand; return a warning, or an empty string.
+    """Return a warning where the live release was edited by hand, or an empty string.
 
     Raises:
-        PolicyRefused: it was, and the settings say to refuse.
+        PolicyRefused: it was edited, and `drift` is "refuse".
     """
     try:
         found = find_drift(site, live, manifest)
@@ -175,7 +175,7 @@ def check_drift(site: Site, live: str, manifest: Manifest, allow: Allowances) ->
 
 
 def check_all(source: TreeSource, tree: ObjectId, site: Site, allow: Allowances) -> tuple[Environment, str]:
-    """Run every check that needs the tree or the disk; return what the settings come to, and a warning or "".
+    """Run every check that needs the tree or the disk; return the environment, and a warning or "".
 
     Raises:
         DeploykitError: a check that refuses.

@@ -1,4 +1,4 @@
-"""What a deploy would do: the same checks and the same plan, and nothing is touched."""
+"""Preview a deploy: the same checks and the same plan, with nothing touched."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def preview(
     again: bool = False,
     activate: bool = True,
 ) -> Preview:
-    """Check and plan a deploy.
+    """Return what a deploy would do.
 
     Args:
         again: make a new release although this one is live, or prepared, already.
@@ -126,7 +126,7 @@ def preview(
 def _differences(
     site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[TreeEntry], environment: Environment
 ) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """What is added, changed and removed against the live release: by the trees, or by what was really written.
+    """Return what is added, changed and removed against the live release: by the trees, or by its manifest.
 
     Raises:
         TreeError: its manifest cannot be read.

@@ -71,17 +71,17 @@ class Runner:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def current(self) -> Release | None:
-        """The live release."""
+        """Return the live release, or None where none is."""
         return self.site.current()
 
     def releases(self) -> tuple[Release, ...]:
-        """All releases known, oldest first."""
+        """Return all releases known, oldest first."""
         return self.site.releases()
 
     def rollback_plan(
         self, to: str = "", *, ref: str = "", can_rebuild: bool = False, allow: Allowances | None = None
     ) -> RollbackPlan:
-        """Say in advance whether a rollback is instant, must rebuild, or is impossible; arguments as for `rollback`."""
+        """Return whether a rollback is instant, must rebuild, or is impossible; arguments as for `rollback`."""
         edits = allow is not None and allow.drift
         plan = find_rollback(self.site, self.site.state(), to, ref=ref, can_rebuild=can_rebuild, edits=edits)
         if plan.kind in ("instant", "impossible") and plan.target is not None and self.site.has(plan.target.name):
@@ -91,8 +91,8 @@ class Runner:
                 return RollbackPlan(kind="impossible", target=plan.target, why=str(error))
         return plan
 
-    def seen(self, result: DeployResult) -> DeployResult:
-        """Add to a result what is live now and what a rollback would go to, as the site itself has it."""
+    def with_site_state(self, result: DeployResult) -> DeployResult:
+        """Return a result with what is live now and what a rollback would go to, read from the site."""
         try:
             state, live = self.site.state(), self.site.resolved_name()
         except DeploykitError:
@@ -100,7 +100,7 @@ class Runner:
         linked = self.site.live_name()
         previous = plan_rollback(_without_twins(state, linked), linked, can_rebuild=True).target
         about, here = state.get(result.release), state.get(live) if live else None
-        known = here is not None or not live  # what is live without being on record is nothing we can name
+        known = here is not None or not live  # what is live without a record cannot be named
         return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
 
     def verify(self, release: str = "", *, paranoid: bool | None = None) -> Differences:
@@ -189,7 +189,7 @@ class Runner:
         again: bool = False,
         activate: bool = True,
     ) -> Preview:
-        """Say what a deploy would do, and touch nothing, not even a site that does not exist yet.
+        """Return what a deploy would do, and touch nothing, not even a site that does not exist yet.
 
         Args:
             again, activate: as `deploy(again=True)` and `prepare` would.
@@ -277,7 +277,7 @@ class Runner:
             return changed
 
     def recover(self) -> DeployResult | None:
-        """Bring to its end what a crash cut off; None where nothing was.
+        """End what a crash cut off; return its result, or None where there was nothing.
 
         Every operation does this first. A daemon calls it when it starts.
         """
@@ -300,11 +300,11 @@ class Runner:
                 found = preflight.resolve_commit(source, request.ref, request.commit, request.allow)
                 preflight.check_all(source, found.tree, self.site, request.allow)
             except DeploykitError as error:
-                return self.seen(refused(error))
+                return self.with_site_state(refused(error))
         return self._locked(lambda deployer: deployer.make(source, request))
 
     def _locked(self, act: Callable[[Deployer], DeployResult], *, new: bool = True) -> DeployResult:
-        """Do one operation; `new` where it may set up a site that is not there yet."""
+        """Run one operation under the lock; `new` where it may set up a site that is not there yet."""
         with contextlib.ExitStack() as stack:
             try:
                 if not new:
@@ -312,20 +312,20 @@ class Runner:
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
             except PreflightRefused as error:
-                return self.seen(refused(error))
+                return self.with_site_state(refused(error))
             finisher = self._finisher()
             stack.callback(finisher.journal.close)
             try:
                 finisher.recover()
-                return self.seen(act(self._deployer(finisher)))
+                return self.with_site_state(act(self._deployer(finisher)))
             except OSError as error:
                 _log.error("%s: %s; ending it from the journal", self.site.path, error)
                 finisher.journal.close()
-                return self.seen(self._after_error(finisher, error))
+                return self.with_site_state(self._after_error(finisher, error))
 
     @staticmethod
     def _after_error(finisher: Finisher, error: OSError) -> DeployResult:
-        """Neither step nor record could be written down. End it as after a crash; if not even that works, say so."""
+        """Return the result where neither step nor record could be written: ended as after a crash, or a failure."""
         try:
             done = finisher.recover()
         except OSError as again:
@@ -346,7 +346,7 @@ class Runner:
 
 
 def _without_twins(state: SiteRecord, live: str) -> SiteRecord:
-    """Leave out what has the ref and commit of the live release: a signed rollback to it would change nothing."""
+    """Return the record without other releases of the live one's ref and commit: a rollback to them changes nothing."""
     here = state.get(live)
     if here is None:
         return state

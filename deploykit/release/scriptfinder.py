@@ -32,7 +32,7 @@ _MAX_TARGET: Final = 4096
 
 
 def scripts_in_tree(source: TreeSource, tree: ObjectId, settings: SiteSettings, rules: TreeRules) -> dict[str, str]:
-    """Find the scripts a tree brings along, before it is written.
+    """Find the scripts in a tree, before it is written.
 
     Raises:
         PreflightRefused: a required one is missing, or one is not executable.
@@ -67,7 +67,7 @@ def entry_name(entry: TreeEntry) -> str:
 
 
 def _linked_to(source: TreeSource, tree: ObjectId, path: str, rules: TreeRules) -> str:
-    """Where a path that goes through symlinks of the tree leads in it; empty where it goes through none, or nowhere."""
+    """Return where a path through symlinks of the tree leads in it; empty where it has none, or leads nowhere."""
     parts, linked = [p for p in path.split("/") if p], False
     for _ in range(_MAX_LINKS):
         here = ""
@@ -90,11 +90,11 @@ def _linked_to(source: TreeSource, tree: ObjectId, path: str, rules: TreeRules) 
 def scripts_on_disk(
     directory: Path, settings: SiteSettings, *, below: Path | None = None, steps: tuple[str, ...] = SCRIPTS
 ) -> dict[str, str]:
-    """Find the scripts in a directory, checked so far as they can be before they run.
+    """Find the scripts in a directory, checked as far as they can be before they run.
 
     Args:
         below: give paths relative to this directory.
-        steps: those that will run; what is wrong with another one is no obstacle.
+        steps: those that will run; problems of other ones are ignored.
 
     Raises:
         PreflightRefused: a required one is missing, or one may not be run.
@@ -155,7 +155,7 @@ def check_safe_to_run(scripts: Collection[str], settings: SiteSettings, environm
         raise PreflightRefused(
             f"{what}, and {user_name(environment.owner[0])}, whom the release belongs to, could rewrite them",
             f'set run_as = "{AS_OWNER}", or keep the scripts in a directory that only {who} can change '
-            '(scripts = "/etc/deploykit/scripts", say)',
+            '(such as scripts = "/etc/deploykit/scripts")',
         )
     umask, gid = umask_of(settings), environment.owner[1] if environment.owner is not None else os.getegid()
     if not umask & stat.S_IWOTH or not (umask & stat.S_IWGRP or is_private_group(gid, environment.trusted)):
@@ -163,7 +163,7 @@ def check_safe_to_run(scripts: Collection[str], settings: SiteSettings, environm
 
 
 def environment_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Environment:
-    """What the settings come to for a release that is on disk, with the scripts of the steps that will run.
+    """Return the environment for a release that is on disk, with the scripts of the steps that will run.
 
     Raises:
         PreflightRefused: one of them must not be run, or is missing.

@@ -26,7 +26,7 @@ OnStep = Callable[[str, StepRecord | None], None]
 
 
 class StepFailed(Exception):
-    """Internal: a step failed; its record is among the steps."""
+    """A step failed; its record is among the steps. Never leaves this package."""
 
     def __init__(self, step: str, error: DeploykitError) -> None:
         super().__init__(step)
@@ -36,13 +36,13 @@ class StepFailed(Exception):
 
 @attrs.frozen(kw_only=True, slots=True)
 class Listeners:
-    """Who wants to know while it runs."""
+    """Callbacks for what happens while an operation runs."""
 
     output: OnOutput | None = None
     step: OnStep | None = None
 
-    def tell(self, step: str, record: StepRecord | None) -> None:
-        """Tell of a step. A listener that fails must not break a deploy."""
+    def emit(self, step: str, record: StepRecord | None) -> None:
+        """Report that a step began or ended. A listener that fails must not break a deploy."""
         if self.step is not None:
             try:
                 self.step(step, record)
@@ -71,17 +71,17 @@ class StepRunner:
 
     @property
     def operation(self) -> Operation:
-        """What is being done."""
+        """The operation under way."""
         return self.entry.operation
 
     def step(self, name: str, act: Callable[[], str | None], *, durable: bool = False) -> None:
-        """Run one step of ours. `act` returns a line for people, or None.
+        """Run one step that is not a script. `act` returns a line for people, or None.
 
         Raises:
             StepFailed: it failed.
         """
         self.journal.starts(name, durable=durable)
-        self._listeners.tell(name, None)
+        self._listeners.emit(name, None)
         started = time.monotonic()
         try:
             text = act() or ""
@@ -99,9 +99,9 @@ class StepRunner:
 
         Args:
             name: the release it is for.
-            rollback: it shall know that the site goes back.
+            rollback: the script is informed that the site goes back.
             previous: the release that was live before.
-            record_as: what the step is called in the record, where it is not `step`.
+            record_as: the step's name in the record, where it is not `step`.
 
         Raises:
             StepFailed: it ended with an error or ran out of time.
@@ -113,7 +113,7 @@ class StepRunner:
             return
         process = ScriptProcess(mark=secrets.token_hex(16), boot=boot_id())
         self.journal.starts(label, durable=True, process=process)
-        self._listeners.tell(label, None)
+        self._listeners.emit(label, None)
         self.ran_scripts = True
         script = self._script(step, file, name, rollback, previous, process.mark)
         try:
@@ -179,16 +179,16 @@ class StepRunner:
 
     def _ended(self, record: StepRecord) -> None:
         self.steps.append(record)
-        self._listeners.tell(record.name, record)
+        self._listeners.emit(record.name, record)
         try:
             self.journal.ended(record)
         except OSError as error:
-            # A full disk: the step then counts as cut off should we crash now, which is the safe side.
+            # A full disk: the step then counts as cut off after a crash, which is the safe side.
             _log.warning("could not note the end of %s: %s", record.name, error)
 
 
 def tag_of(ref: str, commit: str) -> str:
-    """What people call a release: the tag or branch without its namespace, or the start of the commit."""
+    """Return what people call a release: the tag or branch without its namespace, or the start of the commit."""
     for prefix in ("refs/heads/", "refs/tags/"):
         if ref.startswith(prefix):
             return ref[len(prefix) :]
@@ -196,7 +196,7 @@ def tag_of(ref: str, commit: str) -> str:
 
 
 def timestamp(now: datetime | None = None) -> str:
-    """ISO 8601, UTC, whole seconds."""
+    """Return a time as ISO 8601, UTC, in whole seconds."""
     return (now or datetime.now(UTC)).isoformat(timespec="seconds")
 
 
