@@ -164,7 +164,7 @@ class MirrorPool:
             self._look()
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop. Fetches under way are finished (`wait`: and waited for); what has not begun is cancelled."""
+        """Stop the workers. Fetches under way are finished (`wait`: and waited for); the others are cancelled."""
         with self._wake:
             self._stopped = True
             for name in list(self._mirrors):

@@ -92,7 +92,7 @@ class Deployer:
             environment, warning = preflight.check_all(source, found.tree, site, request.allow)
         except DeploykitError as error:
             return refused(error)
-        begun = self._begun(state, request, ref, found.commit)
+        begun = self._go_on_with_existing(state, request, ref, found.commit)
         if begun is not None:
             return begun
         plan = plan_deploy(
@@ -127,7 +127,9 @@ class Deployer:
             return runner
         return self._build(runner, source, found, plan.recycle, warning)
 
-    def _begun(self, state: SiteRecord, request: DeployRequest, ref: str, commit: str) -> DeployResult | None:
+    def _go_on_with_existing(
+        self, state: SiteRecord, request: DeployRequest, ref: str, commit: str
+    ) -> DeployResult | None:
         """Go on with what is there already: a release a crash cut off for this request, or a prepared one."""
         parked = answers.parked_release(state, request.request_id, commit)
         if parked is not None:

@@ -32,7 +32,7 @@ from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
 
-#: The scripts that run after the switch: all there are where a release on disk is put live.
+#: The scripts that run after the switch; the only ones where a release on disk is put live.
 AFTER_SWITCH = ("post-deploy", "health-check")
 #: What stands as a step's output when a crash cut it off.
 CUT_OFF = "cut off by a crash"
@@ -72,7 +72,7 @@ class Finisher:
         def finalize() -> None:
             tag = tag_of(operation.ref, operation.commit)
             build.finalize(site, name, known, environment, tag=tag, commit=operation.commit)
-            for script in filter(None, map(environment.scripts.get, AFTER_SWITCH)):  # not only when it is too late
+            for script in filter(None, map(environment.scripts.get, AFTER_SWITCH)):  # refused now, not after the switch
                 os.close(
                     open_checked(release / script, environment.trusted, release, owned=environment.owner is not None)
                 )
@@ -137,7 +137,7 @@ class Finisher:
 
     def _failed_after_switch(self, runner: StepRunner, failed: StepFailed, *, rollback: bool) -> DeployResult:
         if rollback and self._site.resolved_name() == runner.operation.release:
-            # Going back to what a person fled from would be worse: the older release stays live.
+            # To return to the release that was rolled back from would be worse: the older one stays live.
             detail = f"{failed.error}; {runner.operation.release} is live"
             return self.record(runner, "failure", status="good", detail=detail, error=failed.error)
         return self.go_back(runner, failed)

@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 MARK: Final = "DEPLOYKIT_RUN"
 _GRACE: Final = 5.0
 _PATIENCE: Final = 30.0
-#: A process shows no environment for an instant while it begins another program: so often it is looked at again.
+#: A process shows no environment for an instant while it begins another program: looked at again this many times.
 _LOOKS: Final = 5
 _PAUSE: Final = 0.02
 

@@ -115,9 +115,9 @@ def run_script(
         try:
             if on_start is not None:
                 on_start(process.pid)
-            run = _Run(script, process, on_output)
+            run = _RunningScript(script, process, on_output)
             _require_same(fd, script.path)
-            timed_out = run.to_the_end(started + script.timeout)
+            timed_out = run.wait(started + script.timeout)
         except BaseException:
             _kill_group(process.pid, signal.SIGKILL)
             process.wait()
@@ -291,7 +291,7 @@ class _Output:
         return f"{head}\n[... {lost} bytes left out ...]\n{tail.decode(errors='replace')}"
 
 
-class _Run:
+class _RunningScript:
     """A running script: its pipes and its end are waited for together."""
 
     def __init__(self, script: Script, process: subprocess.Popen[bytes], on_output: OnOutput | None) -> None:
@@ -302,7 +302,7 @@ class _Run:
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {"stdout": decoder("replace"), "stderr": decoder("replace")}
 
-    def to_the_end(self, deadline: float) -> bool:
+    def wait(self, deadline: float) -> bool:
         """Read until the script has ended; return whether its time ran out."""
         timed_out = False
         pidfd = os.pidfd_open(self._process.pid)

@@ -117,7 +117,7 @@ class StepRunner:
         self.ran_scripts = True
         script = self._script(step, file, name, rollback, previous, process.mark)
         try:
-            record = attrs.evolve(run_script(script, self._listeners.output, self._begun), name=label)
+            record = attrs.evolve(run_script(script, self._listeners.output, self._note_process), name=label)
         except ScriptFailed as error:
             record = StepRecord(name=label, outcome="failed", output=str(error))
             self._ended(record)
@@ -129,7 +129,7 @@ class StepRunner:
                 why = f"{label} ran longer than {script.timeout:g} s and was killed"
             raise StepFailed(label, ScriptFailed(why, "its output is in `deploykit release show`"))
 
-    def _begun(self, pid: int) -> None:
+    def _note_process(self, pid: int) -> None:
         try:
             self.journal.runs(pid, start_time_of(pid))
         except OSError as error:
