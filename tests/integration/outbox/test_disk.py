@@ -154,7 +154,7 @@ def test_a_file_system_without_inodes_is_a_clear_refusal(tmp_path: Path) -> None
             put_many_files()
         assert [r.frame.body for r in box.pending()] == queued
         for record in list(box.pending()):
-            box.done(record)
+            box.ack(record)
         box.put(TOPIC, Frame({}, b"after"))
 
 

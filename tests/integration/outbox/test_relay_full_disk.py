@@ -176,7 +176,7 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
     told: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
     outbox = Outbox(spool)
     outbox.put_many([Outgoing(A, Frame({"destination": "/elsewhere"}, b"never")), Outgoing(A, Frame({}, b"beside it"))])
     three(outbox, b"refused")
@@ -190,7 +190,7 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
     with running(Relay(outbox, bus, max_attempts=1, pause=0.01, pause_max=0.05, rescan=0.05)):
         wait_until(lambda: b"good 2" in bus.bodies, "what is behind it")
         time.sleep(0.5)  # ten attempts
-        trouble = [line for line in told() if "cannot bury" in line]
+        trouble = [line for line in told() if "cannot write a dead letter" in line]
         assert len(trouble) == 1, trouble
         assert [body for body in bus.bodies if bus.bodies.count(body) > 1] == []
         for filler in disk.glob("filler*"):
@@ -204,8 +204,8 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
 def test_on_a_read_only_disk_each_record_is_sent_once_and_not_all_of_a_long_backlog(
     tmp_path: Path, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 100)
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 100)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
     with small_disk(tmp_path / "disk", "size=20m") as disk:
         outbox = Outbox(disk / "spool")
         for n in range(1000):

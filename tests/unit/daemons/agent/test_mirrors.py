@@ -220,7 +220,7 @@ CALLS: dict[str, tuple[Any, str]] = {
     "waiting": (MirrorPool, "waiting"),
     "request": (MirrorPool, "request"),
     "mirror": (MirrorPool, "mirror"),
-    "renew": (MirrorPool, "renew"),
+    "reclone": (MirrorPool, "reclone"),
     "fetch": (Mirror, "fetch"),
     "update": (Checkouts, "update"),
     "refs of a checkout": (Checkouts, "refs"),
@@ -255,7 +255,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
         reporter.said.clear()
         if call == "refs of a checkout":  # it is asked for where an update failed
             failing(monkeypatch, Checkouts, "update", RuntimeError("broken"), times)
-        if call == "renew":  # and this where the mirror is damaged
+        if call == "reclone":  # and this where the mirror is damaged
             failing(monkeypatch, Checkouts, "update", TreeDamaged("an object is missing"), times)
         calls = failing(monkeypatch, *CALLS[call], error, times)
         verdict: Verdict | None = None
@@ -266,7 +266,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
         assert isinstance(verdict, Ack)
         wait_until(lambda: any(line.ref == MAIN for line in reporter.said))
         assert len(calls) >= 1
-        if call in ("update", "refs of a checkout", "renew"):
+        if call in ("update", "refs of a checkout", "reclone"):
             assert reporter.said[0].outcome == "failed", "the directory is not right"
     finally:
         node.stop()
