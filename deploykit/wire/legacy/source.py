@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from deploykit.errors import DeploykitError, MessageError
-from deploykit.messages import COMMITS_TOLD, DIRS_TOLD, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
+from deploykit.messages import MAX_COMMITS, MAX_DIRS, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, NAME_TEXT
 from deploykit.names import is_zero, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.wire.field_types import MAX_COUNT
@@ -55,7 +55,7 @@ def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dic
     if payload is not None:
         return _with_payload(message, payload)
     commits = () if is_zero(new) else _commits(rest)
-    return attrs.evolve(message, commits=commits[:COMMITS_TOLD], commit_count=len(commits))
+    return attrs.evolve(message, commits=commits[:MAX_COMMITS], commit_count=len(commits))
 
 
 def _payload(rest: str, head: Mapping[str, str]) -> dict[str, Any] | None:
@@ -79,7 +79,7 @@ def _payload(rest: str, head: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _with_payload(message: RefUpdated, payload: dict[str, Any]) -> RefUpdated:
     listed = payload.get("commits")
-    commits = [_commit(c) for c in listed[-COMMITS_TOLD:]] if isinstance(listed, list) else []
+    commits = [_commit(c) for c in listed[-MAX_COMMITS:]] if isinstance(listed, list) else []
     total = payload.get("total_commits_count")
     pusher = payload.get("pusher")
     who = (
@@ -171,9 +171,9 @@ def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelo
         author="".join(said["Author"][:1])[:NAME_TEXT],
         committed=_svn_date("".join(said["Date"][:1])),
         log=_unescaped(log).strip("\n")[:COMMIT_TEXT],
-        dirs=tuple(d for d in dirs[:DIRS_TOLD] if len(d) <= DIR_TEXT),
+        dirs=tuple(d for d in dirs[:MAX_DIRS] if len(d) <= DIR_TEXT),
         dir_count=len(dirs),
-        projects=tuple(p for p in _projects(dirs, said["Project"])[:DIRS_TOLD] if len(p) <= NAME_TEXT),
+        projects=tuple(p for p in _projects(dirs, said["Project"])[:MAX_DIRS] if len(p) <= NAME_TEXT),
         **envelope,
     )
 

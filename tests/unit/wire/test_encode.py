@@ -23,7 +23,7 @@ from deploykit.messages import (
     NodeDescribed,
     Notice,
     Unknown,
-    told,
+    bounded_commits,
 )
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.wire import Frame, decode, encode, redact, sendable
@@ -139,7 +139,7 @@ def test_a_message_over_the_limit_is_refused() -> None:
 
 def test_what_a_hook_may_tell_of_a_push_fits_in_a_message() -> None:
     commit = Commit(id=NEW, author="\x01" * 9000, time="\x01" * 9000, message="\x01" * 9000)
-    commits = told([commit] * 80)
+    commits = bounded_commits([commit] * 80)
     assert len(commits) == 50
     for legacy in (False, True):
         frame = encode(push(commits=commits, commit_count=80), legacy=legacy)
