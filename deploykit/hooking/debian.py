@@ -12,14 +12,14 @@ Rules:
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from time import monotonic
 from typing import Final, NamedTuple
 
-from deploykit.errors import DeploykitError, HookError
+from deploykit.errors import DeploykitError, HookError, LockBusy
 from deploykit.hooking.console import print_line
 from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
@@ -35,6 +35,7 @@ from deploykit.hooking.packages import (
 from deploykit.hooking.process import child_environment, run_program
 from deploykit.messages.package import PackagePublished
 from deploykit.settings.hooks import HookSettings, load_hook_settings
+from deploykit.system.lock import FileLock
 
 _USAGE: Final = "reprepro-incoming [--config FILE]"
 #: reprepro waits for its own lock, and signs; where a key needs a passphrase, it would wait for ever.
@@ -64,14 +65,18 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     missing = [name for name in ("incoming", "archive", "reprepro") if not getattr(settings, name)]
     if missing:
         raise HookError(f"{', '.join(missing)} not set", f"set them in {words.config}")
-    try:
-        lock = os.open(f"{settings.incoming}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0  # another run is at work, and takes in what waits
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(f"{settings.incoming}/{_LOCK}"))
+        except LockBusy:
+            return 0  # another run is at work, and takes in what waits
+        except OSError as error:
+            raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
+        return _take_all(settings)
+
+
+def _take_all(settings: HookSettings) -> int:
+    """Take in every package that waits; return the exit code."""
     refused = 0
     for upload in uploads(settings.incoming):
         reason = _take(upload, settings, os.environ)

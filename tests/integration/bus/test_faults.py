@@ -18,7 +18,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Ack, Bus, BusState, Delivery, Reject, Retry, Subscription, subscriptions
 from deploykit.bus.events import BrokerReportedError, Connected, ConnectFailed, ConnectionLost, DeadLettered, Subscribed
-from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError
+from deploykit.errors import BusClosed, ConnectError, LoginRefused, PublishError, PublishRefused, UsageError, WindowFull
 from deploykit.system.backoff import Backoff
 from deploykit.system.hosts import look_up
 from deploykit.testing.proxy import FaultProxy
@@ -227,7 +227,7 @@ def test_a_peer_that_never_reads_costs_no_caller_more_than_its_deadline(broker: 
     eventually(lambda: bus_threads() == [])
 
 
-def test_publishing_faster_than_the_broker_confirms_waits_for_room_and_not_past_the_deadline(
+def test_publishing_faster_than_the_broker_confirms_waits_for_room_not_past_the_deadline_or_not_at_all(
     broker: EmbeddedBroker,
 ) -> None:
     with running(fast(broker.address, window=10, publish_timeout=60.0)) as bus:
@@ -235,9 +235,12 @@ def test_publishing_faster_than_the_broker_confirms_waits_for_room_and_not_past_
         for n in range(10):
             bus.publish_nowait("/queue/q", text(str(n)))
         started = time.monotonic()
-        with pytest.raises(PublishError, match="no room"):
-            bus.publish_nowait("/queue/q", text("one too many"), timeout=0.3)
+        with pytest.raises(WindowFull, match="no room"):
+            bus.publish("/queue/q", text("one too many"), timeout=0.3)
         assert 0.25 < time.monotonic() - started < 30
+        with pytest.raises(WindowFull, match="no room"):
+            bus.publish_nowait("/queue/q", text("one too many"), timeout=3600.0)
+        assert time.monotonic() - started < 60  # and not the hour
         broker.faults.withhold_receipts(False)
         broker.faults.drop()
         bus.publish("/queue/q", text("room again"))
