@@ -27,7 +27,7 @@ from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _SETTLE_AGAIN: Final = 2.0
 _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
-_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+_OF_DELIVERY: Final = CONNECTION_HEADERS | {
     "redelivered",
     "delivery-count",
     "timestamp",

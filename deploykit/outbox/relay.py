@@ -44,7 +44,7 @@ from deploykit.messages.destinations import check_destination
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
 from deploykit.outbox.ordering import DestinationQueues, ToBury
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, OF_THE_CONNECTION, Frame, headers_size
+from deploykit.wire.frame import CONNECTION_HEADERS, MAX_HEADER_COUNT, MAX_HEADERS, Frame, headers_size
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ def _with_id(record: Record) -> Frame:
 def _never_sent(record: Record) -> str:
     """Return why no broker would take a record, or nothing. Whoever wrote it need not have used `Outbox.put`."""
     headers = record.frame.headers
-    own = sorted(OF_THE_CONNECTION.intersection(headers))
+    own = sorted(CONNECTION_HEADERS.intersection(headers))
     if own or "" in headers:
         return f"headers that belong to the connection: {', '.join(own) or 'one without a name'}"
     if headers_size(headers) > MAX_HEADERS or len(headers) > MAX_HEADER_COUNT:

@@ -159,7 +159,7 @@ def test_an_unknown_event_cannot_pass_for_one_of_ours() -> None:
 
 def test_a_password_in_clear_is_never_written_to_the_native_wire() -> None:
     grant = AccessGrantRequested(site=SiteName("s"), user="jane", password="c4nary")
-    with pytest.raises(MessageError, match="password: is never written to this wire") as caught:
+    with pytest.raises(MessageError, match="password: is never written to the wire") as caught:
         encode(grant)
     assert "c4nary" not in repr(caught.value)
     assert "c4nary" not in repr(grant)
