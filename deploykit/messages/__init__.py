@@ -1,6 +1,6 @@
 """The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format.
 
-A subject is loaded when it is first asked for: making its classes takes time, and a push uses two of the fourteen.
+A subject is loaded on first use: making its classes takes time, and a push uses two of the fourteen.
 """
 
 from __future__ import annotations

@@ -118,7 +118,7 @@ _LAYOUT = frozenset({"trunk", "tags", "branches"})
 
 
 def svn_projects(dirs: Iterable[str], layout: Container[str] = _LAYOUT) -> tuple[str, ...]:
-    """Name the projects that changed directories belong to, each once, in the order they come.
+    """Return the projects that changed directories belong to, each once, in their order.
 
     A project is the last part of the path before the first `trunk`, `tags` or `branches`. A directory outside that
     layout, or a repository that is one project, names none. `layout` holds other names where a repository uses some.
@@ -129,7 +129,7 @@ def svn_projects(dirs: Iterable[str], layout: Container[str] = _LAYOUT) -> tuple
     found: dict[str, None] = {}
     for directory in dirs:
         parts = directory.strip("/").split("/")
-        place = next((i for i, part in enumerate(parts) if part in layout), 0)
-        if place and parts[place - 1]:
-            found[parts[place - 1]] = None
+        index = next((i for i, part in enumerate(parts) if part in layout), 0)
+        if index and parts[index - 1]:
+            found[parts[index - 1]] = None
     return tuple(found)
