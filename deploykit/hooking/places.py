@@ -105,7 +105,7 @@ def _hooks_of(git_dir: Path) -> Path:
     """Return the directory that git takes the hooks from.
 
     Raises:
-        InstallError: other repositories may use it too, or git cannot tell it.
+        InstallError: other repositories may use it too, or git failed.
     """
     env = child_environment(os.environ, {"GIT_DIR": str(git_dir)})
     words = ("git", "-C", str(git_dir), "rev-parse", "--git-path", "hooks")
