@@ -2,7 +2,7 @@
 
 Rules:
 
-* `hooks/template.py` is the body of every script. A script adds its head: first line, marker, its own text, its KIND.
+* `hooks/hook.py.in` is the body of every script. A script adds its head: first line, marker, its own text, its KIND.
 * The scripts are committed, so that they can be copied by hand. A test compares them with what `render` returns.
 * The marker in the first lines says that a file is ours, whatever its version.
 
@@ -24,11 +24,12 @@ from deploykit.hooking.console import print_line
 Kind = Literal["git", "svn", "gitolite", "jenkins", "debian"]
 KINDS: Final[tuple[Kind, ...]] = ("git", "svn", "gitolite", "jenkins", "debian")
 
-TEMPLATE: Final = "template.py"
+#: Without `.py` at its end: an installer would compile it beside the scripts.
+TEMPLATE: Final = "hook.py.in"
 #: Stands, with the script's kind behind it, in the first lines of every script, old and new.
 MARKER: Final = "# deploykit hook: "
 _MARKED_LINES: Final = 16
-_MADE: Final = "# Made by `python -m deploykit.hooking.scripts --write hooks`: edit hooks/template.py, not this file."
+_MADE: Final = "# Made by `python -m deploykit.hooking.scripts --write hooks`: edit hooks/hook.py.in, not this file."
 
 
 class HookScript(NamedTuple):
@@ -136,7 +137,7 @@ def render(kind: str, template: str) -> str:
 
     Args:
         kind: a key of `SCRIPTS`.
-        template: the text of `hooks/template.py`.
+        template: the text of `hooks/hook.py.in`.
 
     Raises:
         UsageError: the template lacks its own docstring or its KIND.

@@ -17,7 +17,7 @@ import pytest
 import deploykit
 
 PACKAGE: Final = Path(deploykit.__file__).parent
-TEMPLATE: Final = Path(__file__).parents[2] / "hooks" / "template.py"
+TEMPLATE: Final = Path(__file__).parents[2] / "hooks" / "hook.py.in"
 #: Beginnings of paths below the package that are not rewritten yet. Empty it; never add to it.
 NOT_DONE: Final[tuple[str, ...]] = (
     "broker/",
