@@ -37,7 +37,7 @@ from deploykit.errors import (
     UsageError,
 )
 from deploykit.names import ObjectId, RefName, path_component
-from deploykit.system.durable import sync_directory, sync_filesystem, write_durably
+from deploykit.system.durable import replace_file, sync_directory, sync_filesystem
 from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.trees import (
     CannotPatch,
@@ -363,7 +363,7 @@ class Checkouts:
     def _write_state(self, state: Mapping[str, _Held]) -> None:
         directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
         told = {"format": _FORMAT, "fingerprint": self._options.fingerprint, "directories": directories}
-        write_durably(self._ours / "state.json", json.dumps(told).encode() + b"\n", durable=self.settings.durable)
+        replace_file(self._ours / "state.json", json.dumps(told).encode() + b"\n", durable=self.settings.durable)
 
     def _check_place(self) -> None:
         """Refuse root a directory that others can swap: it would write and remove where their symlinks lead.
