@@ -17,6 +17,7 @@ from __future__ import annotations
 import attrs
 
 from deploykit.outbox import Record
+from deploykit.system.backoff import Backoff
 
 
 @attrs.define(slots=True)
@@ -63,8 +64,7 @@ class DestinationQueues:
 
     def __init__(self, *, max_attempts: int, pause: float, pause_max: float) -> None:
         self._max_attempts = max_attempts
-        self._pause = pause
-        self._pause_max = pause_max
+        self._backoff = Backoff(initial=pause, maximum=pause_max)
         self._lanes: dict[str, _Lane] = {}
         self._pass = 0
 
@@ -138,7 +138,7 @@ class DestinationQueues:
         head = left[0]
         if not head.refused:
             lane.unsure += 1
-            lane.not_before = now + self._after(lane.unsure)
+            lane.not_before = now + self._backoff.pause(lane.unsure)
             return bury
         lane.attempts = lane.attempts + 1 if lane.head == head.record.id else 1
         lane.head = head.record.id
@@ -146,8 +146,5 @@ class DestinationQueues:
             bury.append(ToBury(head.record, f"{head.reason}; refused {lane.attempts} times"))
             lane.attempts, lane.head, lane.not_before = 0, "", now
         else:
-            lane.not_before = now + self._after(lane.attempts)
+            lane.not_before = now + self._backoff.pause(lane.attempts)
         return bury
-
-    def _after(self, attempts: int) -> float:
-        return min(self._pause_max, self._pause * 2.0 ** min(attempts - 1, 30))
