@@ -14,8 +14,9 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
-from deploykit.git.commitwalk import is_ancestor
-from deploykit.git.objectreader import BLOB, ObjectReader
+from deploykit.git.commits import is_ancestor
+from deploykit.git.objectformat import BLOB
+from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId, parse_object_id
 from deploykit.release.model import SCRIPTS, Release
 from deploykit.release.scripts import open_checked
