@@ -121,13 +121,13 @@ def _repositories(settings: Settings) -> Iterator[str]:
     if not settings.repositories:
         return  # and nothing is loaded that only mirrors need
     from deploykit.checkouts import rule_of
-    from deploykit.git.transport.address import parse_address
+    from deploykit.git.transport.address import parse_origin_url
     from deploykit.mirror.refplan import matches_nothing
 
     targets: dict[tuple[Path, str], str] = {}
     for name, repository in settings.repositories.items():
         try:
-            parse_address(repository.url, allow_http=repository.mirror.allow_http)
+            parse_origin_url(repository.url, allow_http=repository.mirror.allow_http)
         except DeploykitError as error:
             yield f"repositories.{name}.url: {error}"
         for key, patterns in (("refs", repository.mirror.refs), ("signed", repository.mirror.signed)):

@@ -39,7 +39,7 @@ class MirrorState:
     """What `deploykit.json` remembers."""
 
     origin: str = ""
-    dialect: OriginProfile | None = None
+    profile: OriginProfile | None = None
 
 
 def origin_digest(url: str) -> str:
@@ -122,14 +122,15 @@ def read_state(path: Path) -> MirrorState:
         if told["format"] != _FORMAT:
             return MirrorState()
         spoken = told.get("dialect")
-        return MirrorState(origin=str(told["origin"]), dialect=OriginProfile(**spoken) if spoken else None)
+        return MirrorState(origin=str(told["origin"]), profile=OriginProfile(**spoken) if spoken else None)
     except (OSError, ValueError, TypeError, KeyError):
         return MirrorState()
 
 
 def write_state(path: Path, state: MirrorState) -> None:
     """Remember. Losing it costs a round trip, no more, so a full disk is no error here."""
-    document = {"format": _FORMAT, **attrs.asdict(state)}
+    profile = attrs.asdict(state.profile) if state.profile is not None else None
+    document = {"format": _FORMAT, "origin": state.origin, "dialect": profile}
     with contextlib.suppress(OSError):
         replace_file(path / _STATE, [json.dumps(document).encode(), b"\n"], sync_parent=False)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from deploykit.bus import Bus
 from deploykit.bus.events import ConnectFailed, Event
 from deploykit.errors import ConnectError, PolicyRefused, UsageError
-from deploykit.git.transport.lookup import look_up as origin_look_up
+from deploykit.git.transport.lookup import resolve_at_origin
 from deploykit.messages import DeployPhase, DeployRequested, utc_now
 from deploykit.names import (
     ObjectId,
@@ -88,7 +88,7 @@ def look_up(
     if commit is not None and name.startswith("refs/"):
         return parse_ref_name(name), parse_object_id(commit)
     origin = settings.repositories[_repository_of(settings, site, repo)]
-    ref, found = origin_look_up(origin.url, name, origin.mirror)
+    ref, found = resolve_at_origin(origin.url, name, origin.mirror)
     if commit is not None and parse_object_id(commit) != found:
         raise PolicyRefused(f"{name} is {found} at the origin, not {commit}", "leave --commit out, or fetch and look")
     return ref, found
