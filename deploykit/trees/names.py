@@ -9,7 +9,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from dulwich.index import validate_path_element_default, validate_path_element_hfs, validate_path_element_ntfs
+from dulwich.index import (
+    HFS_IGNORABLE_CHARS,
+    validate_path_element_default,
+    validate_path_element_hfs,
+    validate_path_element_ntfs,
+)
 
 _MAX_NAME: Final = 255
 
@@ -39,9 +44,11 @@ def name_problem(name: bytes) -> str | None:
 
 def _hfs_allows(name: bytes) -> bool:
     try:
-        name.decode()
+        text = name.decode()
     except UnicodeDecodeError:
         return True  # HFS+ cannot hold it, so it cannot be a disguise there
+    if all(ord(character) in HFS_IGNORABLE_CHARS for character in text):
+        return True  # nothing is left of it there, so it is no spelling of another name
     return validate_path_element_hfs(name)
 
 

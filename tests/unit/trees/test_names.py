@@ -29,6 +29,7 @@ CONFUSING = [
     b".gi\xe2\x80\x8dt",
     b".git\xe2\x80\x8c",
     b"\xef\xbb\xbf.git",
+    b"\xef\xbb\xbf..",
     b".G\xe2\x80\x8cIT",
     b"",
     b"a/b",
@@ -57,6 +58,7 @@ ODD_BUT_FINE = [
     b"$(id)",
     b"a\nb",
     "\u202eevil".encode(),
+    "\ufeff".encode(),
     "é".encode(),
     b"x" * 255,
 ]
