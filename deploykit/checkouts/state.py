@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import UsageError
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -56,4 +56,4 @@ def write_state(home: Path, fingerprint: str, state: Mapping[str, HeldRef], *, d
     """Replace the state file."""
     directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
     data = {"format": _FORMAT, "fingerprint": fingerprint, "directories": directories}
-    write_durably(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)
+    replace_file(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)

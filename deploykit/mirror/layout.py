@@ -67,9 +67,9 @@ def create(path: Path, url: str, hash_kind: HashKind = SHA1) -> None:
         for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "quarantine"):
             (fresh / name).mkdir(parents=True)
         (fresh / "quarantine").chmod(0o700)
-        replace_file(fresh / "HEAD", [b"ref: refs/heads/main\n"], sync_parent=False)
-        replace_file(fresh / "config", [_config(hash_kind)], sync_parent=False)
-        replace_file(fresh / "description", [b"A mirror kept by deploykit. Do not push here.\n"], sync_parent=False)
+        replace_file(fresh / "HEAD", b"ref: refs/heads/main\n", sync_parent=False)
+        replace_file(fresh / "config", _config(hash_kind), sync_parent=False)
+        replace_file(fresh / "description", b"A mirror kept by deploykit. Do not push here.\n", sync_parent=False)
         write_state(fresh, MirrorState(origin=origin_digest(url)))
         (fresh / _LOCK).touch(mode=0o600)
         for directory in (*fresh.rglob("*/"), fresh):
@@ -98,7 +98,7 @@ def _config(hash_kind: HashKind) -> bytes:
 
 def set_format(path: Path, hash_kind: HashKind) -> None:
     """Give a mirror that holds nothing yet another object format."""
-    replace_file(path / "config", [_config(hash_kind)])
+    replace_file(path / "config", _config(hash_kind))
 
 
 def read_format(path: Path) -> HashKind:

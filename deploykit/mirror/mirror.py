@@ -19,7 +19,7 @@ from dulwich.object_store import DiskObjectStore
 from deploykit.errors import InvalidName, RefNotFound
 from deploykit.git.commits import History
 from deploykit.git.objectformat import COMMIT, KIND_NAMES, TREE
-from deploykit.git.packformat import commit_links
+from deploykit.git.objectlinks import commit_links
 from deploykit.git.store import ObjectStore, StorePerThread
 from deploykit.git.transport.address import parse_address
 from deploykit.mirror import checking, layout, upkeep

@@ -18,8 +18,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import OriginError
-from deploykit.git.objectformat import COMMIT, TAG, HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import COMMIT, TAG, Found, HashKind
 from deploykit.git.transport.pktline import printable
 from deploykit.git.transport.remote import judge_ssh_signature
 from deploykit.mirror.refplan import ref_matcher

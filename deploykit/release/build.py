@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
 from deploykit.release.model import Release
