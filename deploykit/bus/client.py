@@ -54,7 +54,7 @@ from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.settings.address import parse_address
 from deploykit.settings.bus import BusSettings
 from deploykit.wire.codec import ID_HEADER, encode
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 if TYPE_CHECKING:
     from deploykit.bus.stomp.connection import Connection
@@ -352,7 +352,7 @@ class Bus:
         if self._pid != os.getpid():
             self._check_process()
         headers = frame.headers
-        if not OF_THE_CONNECTION.isdisjoint(headers) or "" in headers:
+        if not CONNECTION_HEADERS.isdisjoint(headers) or "" in headers:
             _refuse_headers(frame)
         if destination not in self._destinations:
             self._learn(destination)
@@ -582,7 +582,7 @@ class Bus:
 
 
 def _refuse_headers(frame: Frame) -> None:
-    names = ", ".join(sorted(repr(name) for name in OF_THE_CONNECTION.intersection(frame.headers))) or "an empty name"
+    names = ", ".join(sorted(repr(name) for name in CONNECTION_HEADERS.intersection(frame.headers))) or "an empty name"
     raise PublishRefused(f"headers that belong to the connection: {names}", "use other names")
 
 

@@ -28,7 +28,7 @@ from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
 from deploykit.system.backoff import Backoff
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
 _BACKOFF: Final = Backoff(initial=1.0, maximum=60.0, low=0.5)
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
-_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+_OF_DELIVERY: Final = CONNECTION_HEADERS | {
     "redelivered",
     "delivery-count",
     "timestamp",

@@ -19,8 +19,10 @@ from deploykit.config import load_settings
 from deploykit.errors import DeploykitError, HookError, KeyFileError, SettingsError
 from deploykit.hooking import debian, git, installer, jenkins, svn
 from deploykit.hooking.enqueue import frames_of
+from deploykit.hooking.places import HookPlace, find_place
 from deploykit.hooking.process import child_environment, find_program
 from deploykit.hooking.repository import PushedRepository
+from deploykit.hooking.scripts import Kind, is_ours
 from deploykit.messages import Message, PackagePublished
 from deploykit.messages.topics import topic_of
 from deploykit.names import ZERO_ID
@@ -42,7 +44,7 @@ class HookFinding:
 
 
 def check(
-    path: Path, kind: installer.Kind | None = None, *, config: str = SYSTEM_FILE, timeout: float = 5.0
+    path: Path, kind: Kind | None = None, *, config: str = SYSTEM_FILE, timeout: float = 5.0
 ) -> Iterator[HookFinding]:
     """Look at all that a hook needs, in the order in which it needs it.
 
@@ -54,7 +56,7 @@ def check(
         UsageError: there is nothing of that kind at `path`.
         InstallError: hooks go somewhere else there.
     """
-    place = installer.find_place(path, kind)
+    place = find_place(path, kind)
     yield from _script(place)
     settings = None
     try:
@@ -85,9 +87,9 @@ def check(
 # -- the script --------------------------------------------------------------------------------------------------------
 
 
-def _script(place: installer.HookPlace) -> Iterator[HookFinding]:
+def _script(place: HookPlace) -> Iterator[HookFinding]:
     script = place.script
-    if not script.exists() or not installer.is_ours(script):
+    if not script.exists() or not is_ours(script):
         whose = "somebody else's hook is there" if script.exists() else "not there"
         text = f"{script}: {whose} (deploykit hooks install {'--chain ' if script.exists() else ''}…)"
         yield HookFinding(subject="script", verdict="wrong", text=text)
@@ -105,7 +107,7 @@ def _script(place: installer.HookPlace) -> Iterator[HookFinding]:
         yield HookFinding(subject="script", verdict="fine", text=str(script))
 
 
-def _does_not_start(script: Path, kind: installer.Kind) -> str:
+def _does_not_start(script: Path, kind: Kind) -> str:
     """Start the script's own interpreter as the kernel would, in an empty environment, and load what it loads."""
     text = script.read_text(errors="replace")
     through_sh = re.search(r'exec (.*) "\$0" "\$@"\n', text.partition('"""')[0])
@@ -120,7 +122,7 @@ def _does_not_start(script: Path, kind: installer.Kind) -> str:
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
 
 
-def _settings(place: installer.HookPlace, system_file: str) -> HookSettings:
+def _settings(place: HookPlace, system_file: str) -> HookSettings:
     path = os.path.realpath(place.base)
     match place.kind:
         case "git":
@@ -135,7 +137,7 @@ def _settings(place: installer.HookPlace, system_file: str) -> HookSettings:
 # -- what it would say -------------------------------------------------------------------------------------------------
 
 
-def _events(place: installer.HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
+def _events(place: HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
     try:
         messages = _samples(place, settings)
         for message in messages:
@@ -150,7 +152,7 @@ def _events(place: installer.HookPlace, settings: HookSettings) -> Iterator[Hook
         yield HookFinding(subject="event", verdict="mind", text=_NO_SAMPLE[place.kind])
 
 
-_NO_SAMPLE: Final[dict[installer.Kind, str]] = {
+_NO_SAMPLE: Final[dict[Kind, str]] = {
     "git": "nothing was pushed yet that could be told of",
     "svn": "nothing was committed yet that could be told of",
     "gitolite": "each repository has its name and settings; check one of them, too (…/repositories/NAME.git)",
@@ -163,7 +165,7 @@ _SAMPLE_BUILD: Final = {
 }  # fmt: skip
 
 
-def _samples(place: installer.HookPlace, settings: HookSettings) -> list[Message]:
+def _samples(place: HookPlace, settings: HookSettings) -> list[Message]:
     """What would be told if the newest thing in the repository came in now."""
     path = os.path.realpath(place.base)
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
@@ -218,7 +220,7 @@ def _packages(settings: HookSettings) -> Iterator[HookFinding]:
             yield HookFinding(subject=program, verdict="wrong", text=str(error))
 
 
-def _key(place: installer.HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
+def _key(place: HookPlace, settings: HookSettings) -> Iterator[HookFinding]:
     if place.kind != "jenkins":
         return
     if not settings.signing_key:

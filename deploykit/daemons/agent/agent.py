@@ -72,7 +72,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 return
             said, agent = agent.settings, following
             logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
-            lifecycle.say_read_again(said, agent.settings)
+            _log.info("%s", lifecycle.reload_line(said, agent.settings))
 
 
 def _serve(
@@ -95,7 +95,7 @@ def _serve(
                 lifecycle.notify(f"STATUS={status}")
             if changed.is_set():
                 changed.clear()
-                following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
+                following = lifecycle.try_reload(lambda: Agent(load()))  # beside the one at work
                 if following is not None:
                     lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     return following
