@@ -91,11 +91,13 @@ class _Examination:
         self._broker = broker
         self._found = found
         self._name = f"deploykit.doctor.{secrets.token_hex(6)}"
+        own = bool(broker.login or broker.passcode)  # credentials in the address
         self._settings = attrs.evolve(
             settings,
             address=str(broker),
             login=broker.login or settings.login,
-            passcode=broker.passcode if broker.login else broker.passcode or settings.passcode,
+            passcode=broker.passcode if own else settings.passcode,
+            passcode_file=None if own else settings.passcode_file,
             client_id=self._name,  # the daemon's own may be in use
             # Short, so that a beat can be waited for; some brokers count in whole seconds.
             heartbeat=min(settings.heartbeat, 2.0) if settings.heartbeat else 0.0,

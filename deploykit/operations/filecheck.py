@@ -18,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from deploykit.bus.certificates import tls_context
+from deploykit.bus.passcode import read_passcode
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, KeyFileError
 from deploykit.git.transport.http import read_credentials, tls_context_of
@@ -58,7 +59,8 @@ def _walk(value: object, path: str) -> Iterator[str]:
             if look is None:
                 yield from _walk(item, here)
             elif item:
-                yield from (f"{here}: {problem}" for problem in _problems(look, item, value))
+                problems = (text.removeprefix(f"{field.name}: ") for text in _problems(look, item, value))
+                yield from (f"{here}: {problem}" for problem in problems)
 
 
 def _problems(look: Look, item: object, settings: object) -> tuple[str, ...]:
@@ -161,6 +163,7 @@ def _run_as(user: str, _: SiteSettings) -> None:
 
 #: Class and field -> its look. Every field that holds a path has one.
 LOOKS: Final[Mapping[tuple[type, str], Look]] = {
+    (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),
     (BusSettings, "tls_key"): _ignoring_settings(_text),

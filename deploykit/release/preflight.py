@@ -26,6 +26,7 @@ from deploykit.system.ownership import is_private_group, user_name
 from deploykit.system.users import AS_OWNER, Identity, identity_of, owner_of, trusted_users
 from deploykit.trees import Differences, Manifest, TreeEntry, TreeRules, compare, list_directory
 from deploykit.trees.files import process_umask
+from deploykit.trees.rules import rules_of as tree_rules_of
 
 _EXECUTABLE: Final = 0o100755
 _SYMLINK: Final = 0o120000
@@ -75,16 +76,11 @@ class Environment:
 
 def rules_of(settings: SiteSettings) -> TreeRules:
     """The part of a site's settings that says how a tree is written."""
-    return TreeRules(
-        max_entries=settings.max_entries,
+    return attrs.evolve(
+        tree_rules_of(settings),
         max_depth=settings.max_depth,
-        max_bytes=settings.max_bytes,
         max_file_bytes=settings.max_file_bytes,
-        symlinks=settings.symlinks,
-        submodules=settings.submodules,
-        raw_attributes=settings.raw_attributes,
         export_attributes=settings.export_attributes,
-        umask=settings.umask,
         subdirectory=settings.subdirectory,
     )
 
