@@ -6,6 +6,7 @@ when the node it speaks for signed it and it fits this very request.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import logging
 import queue
@@ -16,7 +17,7 @@ from datetime import datetime
 import attrs
 
 from deploykit.bus import Ack, Bus, Delivery, Verdict
-from deploykit.errors import ConnectError, MessageError, PolicyRefused
+from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFull
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
@@ -104,7 +105,8 @@ class Coordinator:
     def _ask_again(self, frame: Frame, times: int) -> None:
         """Send the command once more: a node that is done answers again, one that is at work or new to it goes on."""
         headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus takes it for a copy
-        self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
+        with contextlib.suppress(WindowFull):  # the next silence asks again
+            self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
 
     def _collect(
         self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float
