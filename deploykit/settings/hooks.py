@@ -78,7 +78,7 @@ class HookSettings:
             if (value := getattr(self, name)) and not (value.startswith("/") and "\0" not in value)
         ]
         if not 0 < self.timeout < _HOUR:
-            found.append(f"timeout: expected seconds above 0 and below {_HOUR}, not {self.timeout:g}")
+            found.append(f"timeout: expected a number of seconds above 0 and below {_HOUR}, not {self.timeout:g}")
         return (*found, *(f"topics.{problem}" for problem in self.topics.problems()))
 
 

@@ -87,7 +87,7 @@ def test_the_defaults_of_every_family_are_right(family: Family) -> None:
         (TopicMap(source=""), "source: expected a destination, e.g. /topic/deploykit.source"),
         (TopicMap(notices={"git": "a\nb"}), "notices.git: expected a destination"),
         (HookSettings(spool="spool"), "spool: expected an absolute path, not 'spool'"),
-        (HookSettings(timeout=0.0), "timeout: expected seconds above 0 and below 3600, not 0"),
+        (HookSettings(timeout=0.0), "timeout: expected a number of seconds above 0 and below 3600, not 0"),
         (HookSettings(topics=TopicMap(source="")), "topics.source: expected a destination"),
         (Settings(node="web1", reconcile_every=0.0), "reconcile_every: expected at least 1"),  # type: ignore[arg-type]
         (Settings(node="web1", broker=BusSettings(window=0)), "broker.window: expected at least 1"),  # type: ignore[arg-type]
