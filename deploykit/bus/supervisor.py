@@ -40,12 +40,13 @@ from deploykit.bus.events import (
     Subscribed,
     SubscriptionRefused,
 )
+from deploykit.bus.passcode import with_passcode
 from deploykit.bus.poller import Interrupted, Poller
 from deploykit.bus.receipt import answers_here
 from deploykit.bus.stomp.handshake import credentials
 from deploykit.bus.subscriptions import SubscriptionTable
 from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
-from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
+from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused, SettingsError
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
 from deploykit.system.backoff import Backoff
@@ -312,11 +313,15 @@ class Supervisor:
     def _open(self, broker: Broker) -> Connection:
         """Open a connection; where a backslash in the credentials may have been the obstacle, try it the other way."""
         dialler, greeted = self._diallers[broker], False
+        try:
+            settings = with_passcode(self._settings)  # read for each connection: the file may have changed
+        except SettingsError as error:
+            raise ConnectError(f"{broker}: {error.problem}", error.remedy) from None
 
         def greet(sock: socket.socket, deadline: float, *, escape_login: bool = True) -> Connection:
             nonlocal greeted
             greeted = True
-            connection = self._new_connection(broker, sock, escape_login=escape_login)
+            connection = self._new_connection(broker, settings, sock, escape_login=escape_login)
             try:
                 connection.open(deadline)
             except BaseException:
@@ -327,18 +332,20 @@ class Supervisor:
         try:
             connection = dialler.reach(self._connect_timeout, greet)
         except ConnectError:
-            if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
+            if not greeted or "\\" not in "".join(credentials(broker, settings)):
                 raise
             connection = dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
         connection.passed_over = dialler.passed_over
         return connection
 
-    def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
+    def _new_connection(
+        self, broker: Broker, settings: BusSettings, sock: socket.socket, *, escape_login: bool
+    ) -> Connection:
         from deploykit.bus.stomp.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         return Connection(
             broker,
-            self._settings,
+            settings,
             sock,
             epoch=next(self._epochs),
             waiter=self.waiter,

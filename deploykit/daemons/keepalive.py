@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import attrs
 
 from deploykit.bus import Bus, keepalive
+from deploykit.bus.passcode import secrets_of
 from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import UsageError
 from deploykit.settings.node import Settings
@@ -35,7 +36,7 @@ def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: flo
     def make(settings: Settings) -> _Sender:
         return _Sender(settings, destinations, every)
 
-    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=[s.broker.passcode]))
+    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=secrets_of(s.broker)))
 
 
 def once(settings: Settings, *, destinations: Sequence[str], every: float | None) -> dict[str, str]:

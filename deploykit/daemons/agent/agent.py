@@ -13,6 +13,7 @@ from typing import Self
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
+from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
 from deploykit.daemons.agent import mirrors
 from deploykit.daemons.agent.deploys import DeployHandler
@@ -54,7 +55,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
     """
     settings = load()
     changed = threading.Event()
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
     before: Settings | None = None
     with lifecycle.signals(on_reload=changed.set) as stop:
         agent = Agent(settings)
@@ -71,7 +72,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
             if following is None:
                 return
             said, agent = agent.settings, following
-            logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
+            logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
             _log.info("%s", lifecycle.reload_line(said, agent.settings))
 
 

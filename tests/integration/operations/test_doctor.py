@@ -16,7 +16,8 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, keepalive
 from deploykit.errors import PublishError, SettingsError
-from deploykit.operations.doctor import BrokerFinding, examine
+from deploykit.operations.doctor import examine
+from deploykit.operations.findings import Finding
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
@@ -30,12 +31,12 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield embedded
 
 
-def by_check(findings: tuple[BrokerFinding, ...]) -> dict[str, BrokerFinding]:
+def by_check(findings: tuple[Finding, ...]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
 def test_a_sound_broker_passes_every_check_and_nothing_is_left(broker: EmbeddedBroker) -> None:
-    told: list[BrokerFinding] = []
+    told: list[Finding] = []
     findings = examine(fast(broker.address), told.append)
     assert tuple(told) == findings
     assert [finding.check for finding in findings] == [
@@ -48,8 +49,8 @@ def test_a_sound_broker_passes_every_check_and_nothing_is_left(broker: EmbeddedB
         "NACK",
         "durable subscription",
     ]
-    assert all(finding.ok is not False for finding in findings)
-    assert "deploykit-embedded" in findings[0].seen
+    assert not any(finding.failed for finding in findings)
+    assert "deploykit-embedded" in findings[0].text
     broker.wait_for(lambda stats: stats.connections == 0)
     assert dict(broker.stats().durable) == {}
     assert dict(broker.stats().queues) == {}
@@ -61,10 +62,10 @@ def test_each_real_broker_passes(real_broker: BrokerServer) -> None:
         BusSettings(address=real_broker.tls_address, tls_ca=real_broker.ca_file),
     ):
         findings = by_check(examine(settings))
-        assert [finding for finding in findings.values() if finding.ok is False] == []
-        assert "one came after" in findings["heart-beat"].seen
+        assert [finding for finding in findings.values() if finding.failed] == []
+        assert "one came after" in findings["heart-beat"].text
         expected = "comes back" if real_broker.kind == "rabbitmq" else "does not come back"
-        assert expected in findings["NACK"].seen
+        assert expected in findings["NACK"].text
 
 
 @pytest.mark.parametrize(
@@ -83,16 +84,16 @@ def test_every_failure_comes_with_a_way_out(
     if "address" in change:
         change = {**change, "address": str(change["address"]).format(port=broker.port)}
     finding = by_check(examine(attrs.evolve(base, **change)))[check]  # type: ignore[arg-type]
-    assert finding.ok is False
-    assert seen in finding.seen
-    assert fix in finding.fix
+    assert finding.failed
+    assert seen in finding.text
+    assert fix in finding.remedy
     assert "canary" not in str(finding)
 
 
 def test_a_broker_that_promises_beats_and_sends_none_is_found_out(broker: EmbeddedBroker) -> None:
     broker.faults.heartbeats_off()
     finding = by_check(examine(fast(broker.address, heartbeat=1.0)))["heart-beat"]
-    assert finding.ok is False
+    assert finding.failed
 
 
 def test_a_slow_line_is_found_out(broker: EmbeddedBroker) -> None:
@@ -100,8 +101,8 @@ def test_a_slow_line_is_found_out(broker: EmbeddedBroker) -> None:
         proxy.latency(0.3)
         address = proxy.address_for("ada:s3cret")
         finding = by_check(examine(fast(address, heartbeat=10.0, connect_timeout=5.0)))["receipts"]
-    assert finding.ok is False
-    assert "overloaded" in finding.fix
+    assert finding.failed
+    assert "overloaded" in finding.remedy
 
 
 def test_each_broker_of_a_list_is_examined(broker: EmbeddedBroker) -> None:
@@ -130,7 +131,7 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_it(broker: Embedd
     broker.stop()
     down = run("doctor", "--config", str(file), cwd=tmp_path)
     assert down.returncode == 1
-    assert "FAIL" in down.stdout
+    assert down.stdout.startswith("error ")
     assert "s3cret" not in done.stdout + as_json.stdout + down.stdout + down.stderr
 
 
