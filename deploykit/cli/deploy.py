@@ -48,17 +48,17 @@ def deploy(
     """
     from deploykit.cli import print_error
     from deploykit.fleet import Coordinator
-    from deploykit.operations.deploy import believed, bus_of, look_up, request_for, signing_key
+    from deploykit.operations.deploy import bus_of, look_up, report_trust, request_for, signing_key
 
     settings = load(config)
     signer = signing_key(settings, key)
-    trusted, policy = believed(settings)
+    trust = report_trust(settings)
     full_ref, object_id = look_up(settings, site, ref, commit=commit, repo=repo)
     # A command outlives the asker's patience no longer than nodes accept; who waits longer waits for its report.
     life = timedelta(seconds=min(timeout, settings.trust.max_expiry))
     request = request_for(site, full_ref, object_id, nodes=[node], expires_in=life)
     with bus_of(settings) as bus:
-        coordinator = Coordinator(bus, settings.topics, signer, trusted, policy)
+        coordinator = Coordinator(bus, settings.topics, signer, trust)
         try:
             (answer,) = coordinator.ask(request, timeout=timeout)
         except KeyboardInterrupt:

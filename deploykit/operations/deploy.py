@@ -1,4 +1,4 @@
-"""What a person's command needs before it can ask nodes: a key, whom to believe, and the commit a name stands for."""
+"""What a deploy command needs before it can be sent: a key, whom to believe, a broker, and the commit of a name."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.settings.node import Settings
-from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key, load_trusted
-from deploykit.trust.policy import Policy
 from deploykit.trust.signature import SigningKey
 
 
@@ -45,15 +44,17 @@ def signing_key(settings: Settings, path: Path | None) -> SigningKey:
     return load_signing_key(chosen)
 
 
-def believed(settings: Settings) -> tuple[AllowedSigners, Policy]:
-    """Read whose reports to believe: allowed signers and policy.
+def report_trust(settings: Settings) -> Trust:
+    """Read whose reports to believe: the allowed signers as they are now, and the policy.
 
     Raises:
         PolicyRefused: the settings name no allowed_signers, so that no report could be believed.
+        KeyFileError: they cannot be read.
     """
     if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
-    return load_trusted(settings.trust), Policy.from_settings(settings.trust)
+    trusted = load_trusted(settings.trust)
+    return Trust.from_settings(settings.trust, settings.node, trusted=lambda: trusted)
 
 
 @contextmanager
@@ -61,7 +62,7 @@ def bus_of(settings: Settings) -> Iterator[Bus]:
     """Yield a bus that is connected.
 
     Raises:
-        LoginRefused: no broker takes us.
+        LoginRefused: no broker accepts the credentials.
         ConnectError: none can be reached within `broker.connect_timeout`; the text says why.
     """
     why = ["no answer"]
@@ -72,17 +73,17 @@ def bus_of(settings: Settings) -> Iterator[Bus]:
 
     with Bus(settings.broker, on_event=note) as bus:
         if not bus.wait_connected(settings.broker.connect_timeout):
-            raise ConnectError(f"nobody was asked: {why[-1]}")
+            raise ConnectError(f"no broker reachable: {why[-1]}")
         yield bus
 
 
 def look_up(
     settings: Settings, site: str, name: str, *, commit: str | None, repo: str | None
 ) -> tuple[RefName, ObjectId]:
-    """Tell the full ref and the commit to ask for: as given, or as the site's origin shows them now.
+    """Return the full ref and the commit to ask for: as given, or as the site's origin shows them now.
 
     Raises:
-        UsageError: the settings do not tell which repository the site is made from.
+        UsageError: the settings do not name the repository of the site.
         RefNotFound: the origin has no such ref.
     """
     if commit is not None and name.startswith("refs/"):
@@ -118,7 +119,7 @@ def request_for(
     expires_in: timedelta,
     phase: DeployPhase = "deploy",
 ) -> DeployRequested:
-    """Make the command, in the name of whoever runs it."""
+    """Make the command, in the name of the user who runs this."""
     now = utc_now()
     return DeployRequested(
         source=f"operator/{socket.gethostname()}",

@@ -1,4 +1,4 @@
-"""One agent for each state directory, by flock: the lock ends with the process, however that ends.
+"""Only one agent works on a state directory: an flock, which ends with the process however that ends.
 
 It lies in a file of its own, which readers of the state do not touch.
 """

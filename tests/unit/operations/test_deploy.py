@@ -86,7 +86,7 @@ def test_no_key_means_no_command_and_no_signers_no_belief(origin: Origin) -> Non
     with pytest.raises(PolicyRefused, match="unsigned"):
         deploy.signing_key(settings, None)
     with pytest.raises(PolicyRefused, match="allowed_signers"):
-        deploy.believed(attrs.evolve(settings, trust=TrustSettings()))
+        deploy.report_trust(attrs.evolve(settings, trust=TrustSettings()))
 
 
 def test_a_command_says_who_asks_and_when_it_ends() -> None:
