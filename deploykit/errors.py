@@ -145,6 +145,11 @@ class PublishError(BusError):
     """The broker did not confirm a message in time, or refused it. It may or may not have arrived: send it again."""
 
 
+class WindowFull(PublishError):
+    """Too many messages wait for receipts; this one was not sent. Use `publish(timeout=)`, which waits for room, or try
+    again when one of the futures has ended."""
+
+
 class PublishRefused(PublishError):
     """The broker refused this very message. Sending the same again does not help: set it aside and look at it."""
 

@@ -1,8 +1,10 @@
 """`Bus`: what deploykit and its users publish and subscribe with.
 
-    with Bus(BusSettings(address="stomp://broker")) as bus:
-        bus.subscribe("/queue/builds", handle)
-        bus.publish("/topic/news", Frame({}, b"hello"))
+    with Bus("stomp://broker") as bus:
+        bus.listen(RefUpdated, on_push)
+        bus.send(Notice(text="hello", source="git/host"))
+
+`subscribe` and `publish` do the same with bytes and destinations.
 
 Rules: no call outlives its time; no call needs to know whether there is a connection at the moment; nothing global, no
 signal handlers; a bus belongs to the process that started it, a forked child's copy refuses to work.
@@ -10,6 +12,7 @@ signal handlers; a bus belongs to the process that started it, a forked child's 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -20,7 +23,7 @@ from collections.abc import Callable, Iterable, Sized
 from concurrent.futures import Future
 from time import monotonic, time
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, get_args
+from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack, get_args
 
 import attrs
 
@@ -30,6 +33,7 @@ from deploykit.bus.delivery import Handler, Ids
 from deploykit.bus.events import BusState, Closed, Counters, Event, Published, PublishFailed
 from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
+from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
 from deploykit.bus.receipt import Batch, Receipt, check_may_wait, must_not_wait
 from deploykit.bus.stomp.compile import OnFailure, SubscriptionSpec
 from deploykit.bus.subscription import Subscription
@@ -44,16 +48,20 @@ from deploykit.errors import (
     PublishRefused,
     UsageError,
 )
+from deploykit.messages.base import Message
 from deploykit.messages.destinations import check_destination
+from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.settings.address import parse_address
 from deploykit.settings.bus import BusSettings
-from deploykit.wire.codec import ID_HEADER
+from deploykit.wire.codec import ID_HEADER, encode
 from deploykit.wire.frame import OF_THE_CONNECTION, Frame
 
 if TYPE_CHECKING:
     from deploykit.bus.stomp.connection import Connection
 
 logger = logging.getLogger(__name__)
+
+_M = TypeVar("_M", bound=Message)
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
 #: A caller waits so much longer than the message's deadline, for the supervisor to say why.
@@ -64,7 +72,7 @@ class Bus:
     """A connection to a list of brokers that looks after itself.
 
     Args:
-        settings: where to connect, and how.
+        settings: where to connect, and how; an address alone stands for `BusSettings(address=...)`.
         on_event: called with each `deploykit.bus.events.Event`, in order, on a thread of its own.
         ids: a store of handled ids (`deploykit.ids.IdStore`), asked before each handler of a message that has an id.
         client_id: for `settings.client_id`, where that is empty.
@@ -76,12 +84,14 @@ class Bus:
 
     def __init__(
         self,
-        settings: BusSettings,
+        settings: BusSettings | str,
         *,
         on_event: Callable[[Event], object] | None = None,
         ids: Ids | None = None,
         client_id: str = "",
     ) -> None:
+        if isinstance(settings, str):
+            settings = BusSettings(address=settings)
         if client_id and not settings.client_id:
             settings = attrs.evolve(settings, client_id=client_id)
         address = parse_address(settings.address)
@@ -240,6 +250,7 @@ class Bus:
             ttl: seconds after which nobody wants it any more.
 
         Raises:
+            WindowFull: too many messages waited for receipts all the time; it was not sent.
             PublishError: not confirmed in time; it may or may not have arrived. Send it again, with the same id.
             PublishRefused: the broker or this bus refused this very message.
             LoginRefused: every broker refused the login, and none ever took it.
@@ -248,7 +259,7 @@ class Bus:
         timeout = in_bounds(timeout)
         check_may_wait("publish()")
         batch = Batch()
-        self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect())
+        self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect(), wait=True)
         supervisor = self._supervisor
         supervisor.flush_now()
         if supervisor.state is not BusState.CONNECTED:
@@ -263,6 +274,31 @@ class Bus:
         if batch.outcomes[0] is not None:
             raise batch.outcomes[0]
 
+    def send(
+        self,
+        message: Message,
+        *,
+        topics: TopicMap | None = None,
+        timeout: float = 10.0,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> None:
+        """Send a message to the topic it belongs to, and return when the broker has confirmed it.
+
+        It is not signed. To sign it, publish `sign(encode(message), key)` to `topic_of(message, topics)`.
+
+        Args:
+            message: any message of `deploykit.messages`.
+            topics: which topic belongs to which message; default: deploykit's own names.
+            timeout, persistent, ttl: as for `publish`.
+
+        Raises:
+            MessageError: a field holds what no reader would accept.
+            PublishError, LoginRefused, BusClosed: as for `publish`.
+        """
+        destination = topic_of(message, topics or TopicMap())
+        self.publish(destination, encode(message), timeout=timeout, persistent=persistent, ttl=ttl)
+
     def publish_nowait(
         self,
         destination: str,
@@ -272,11 +308,22 @@ class Bus:
         persistent: bool = True,
         ttl: float | None = None,
     ) -> Future[None]:
-        """Send a message; the future ends when the broker has confirmed it, or raises what `publish` raises.
+        """Send a message without waiting; the future ends when the broker has confirmed it.
 
-        Many may be on their way at once (`settings.window`); then this call waits for room, not past `timeout`
-        (default: `settings.publish_timeout`). A callback of the future runs on the bus's own thread: be quick.
-        Calls that would wait for an answer raise `UsageError` there, and this one does not wait for room.
+        The call never blocks, connected or not. `settings.window` messages may be on their way at once. A callback of
+        the future runs on the bus's own thread: be quick. Calls that would wait for an answer raise `UsageError` there.
+
+        Args:
+            destination, frame, persistent, ttl: as for `publish`.
+            timeout: seconds until it must be confirmed; default: `settings.publish_timeout`.
+
+        Returns:
+            A future that ends with the receipt, or raises what `publish` raises.
+
+        Raises:
+            WindowFull: there is no room; it was not sent. `publish` waits for room.
+            PublishRefused: this bus refused this very message.
+            BusClosed: the bus was stopped.
         """
         receipt = Receipt()
         self._take(
@@ -299,8 +346,9 @@ class Bus:
         persistent: bool,
         ttl: float | None,
         done: Callable[[BusError | None], None],
+        wait: bool = False,
     ) -> None:
-        """Check a message and put it into the line."""
+        """Check a message and put it into the line; with `wait`, wait for room until its time is over."""
         if self._pid != os.getpid():
             self._check_process()
         headers = frame.headers
@@ -309,14 +357,16 @@ class Bus:
         if destination not in self._destinations:
             self._learn(destination)
         identity = headers.get(ID_HEADER) or f"{self._prefix}-{next(self._numbers)}"
+        deadline = monotonic() + timeout
         self._ledger.add(
             destination,
             frame,
             id=identity,
             persistent=persistent,
             expires=None if ttl is None else time() + ttl,
-            deadline=monotonic() + timeout,
+            deadline=deadline,
             done=done,
+            wait_until=deadline if wait else 0.0,
         )
 
     def publish_many(
@@ -344,7 +394,7 @@ class Bus:
                     batch.expect()(late)
                 break
             try:
-                self._take(destination, frame, timeout=left, persistent=persistent, ttl=None, done=done)
+                self._take(destination, frame, timeout=left, persistent=persistent, ttl=None, done=done, wait=True)
             except (PublishError, DialectError) as error:
                 done(error)
             wake()
@@ -445,6 +495,46 @@ class Bus:
                 self._subscriptions.remove(subscription)
             raise
         return subscription
+
+    def listen(
+        self,
+        kinds: type[_M] | tuple[type[_M], ...],
+        handler: MessageHandler[_M],
+        *,
+        topics: TopicMap | None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> tuple[Subscription, ...]:
+        """Hand every message of some classes to `handler(message, delivery)`, in worker threads; over all reconnects.
+
+        Each delivery is decoded once. What is no message is rejected (`on_failure` decides), and the handler does not
+        see it. A message of another class is acknowledged: name all classes you want from a queue in one call.
+
+        Args:
+            kinds: a message class, or several. `Message` stands for everything.
+            handler: takes a message and its `Delivery`; answers as a handler of `subscribe` does.
+            topics: which topic belongs to which message; default: deploykit's own names.
+            options: those of `subscribe`. `durable` needs classes of one topic.
+
+        Returns:
+            A subscription for each topic of these classes; usually one.
+
+        Raises:
+            DialectError, UsageError: as for `subscribe`; or `durable` was given and the classes have several topics.
+        """
+        destinations = topics_of(kinds, topics or TopicMap())
+        if options.get("durable") is not None and len(destinations) > 1:
+            raise UsageError(
+                f"durable={options['durable']!r} for messages of {len(destinations)} topics",
+                "call listen() for each topic, with a durable name of its own",
+            )
+        handle = decoding(kinds, handler)
+        made = []
+        with contextlib.ExitStack() as undo:
+            for destination in destinations:
+                made.append(self.subscribe(destination, handle, **options))
+                undo.callback(made[-1].unsubscribe)
+            undo.pop_all()
+        return tuple(made)
 
     # -- what subscriptions need of us -------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
@@ -12,6 +13,8 @@ import attrs
 from deploykit.bus.events import Counters, Event
 from deploykit.bus.verdicts import Verdict
 from deploykit.ids import Claim
+from deploykit.messages.base import Message
+from deploykit.wire.codec import decode
 from deploykit.wire.frame import Frame
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Delivery:
 
     `attempt` counts from 1 in this process; `redelivered` says that the broker has given it out before.
     `id` is the publisher's (header `deploykit-id`), empty where there is none.
+    `message` is the body, decoded when it is first asked for.
     """
 
     destination: str
@@ -39,6 +43,15 @@ class Delivery:
     attempt: int
     redelivered: bool
     epoch: int
+
+    @cached_property
+    def message(self) -> Message | None:
+        """The message in the body; `Unknown` for a type we do not know, None for a keepalive.
+
+        Raises:
+            MessageError: the body is no message. Reject the delivery.
+        """
+        return decode(self.headers, self.body, self.destination)
 
 
 Handler = Callable[[Delivery], Verdict | None]

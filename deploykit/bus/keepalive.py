@@ -13,11 +13,12 @@ import threading
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from functools import partial
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deploykit.bus.checks import FOREVER
 from deploykit.bus.delivery import KEEPALIVE_HEADER
-from deploykit.errors import BusClosed, BusError, DialectError, PublishError
+from deploykit.errors import BusClosed, BusError, DialectError, PublishError, WindowFull
 from deploykit.wire.frame import Frame
 
 if TYPE_CHECKING:
@@ -104,13 +105,23 @@ def send_once(
         stop: once it is set, nothing is waited for any more.
     """
     problems: dict[str, str] = {}
+    deadline = monotonic() + timeout
     for lifetime in (ttl, None):
         left = [name for name in destinations if lifetime is not None or name in problems]
         futures: dict[str, Future[None]] = {}
         for name in left:
             problems.pop(name, None)
             try:
-                futures[name] = bus.publish_nowait(name, KEEPALIVE, timeout=timeout, persistent=False, ttl=lifetime)
+                while True:
+                    try:
+                        futures[name] = bus.publish_nowait(
+                            name, KEEPALIVE, timeout=timeout, persistent=False, ttl=lifetime
+                        )
+                        break
+                    except WindowFull:
+                        if monotonic() >= deadline or (stop is not None and stop.is_set()):
+                            raise
+                        sleep(_SLICE)
             except BusError as error:
                 problems[name] = str(error)
         without_ttl = False

@@ -6,7 +6,7 @@ Rules:
 * a message leaves the table when its receipt came, the broker refused it, or its deadline passed: then its future says
   which; a message whose time is over is not sent any more;
 * after a reconnect all that is left is sent again, in order, under the same receipt and message ids;
-* the table is bounded: who publishes faster than the broker confirms waits, until his own deadline;
+* the table is bounded: when it is full, `add` raises `WindowFull`, at once or when the time to wait for room is over;
 * of these only `in_flight` are written and unconfirmed at a time, and a burst is written when half of them came back:
   RabbitMQ's own work per message grows with that number (44 microseconds at 256, 60 at 1000, 80 without a bound);
 * what was out when connections were ended is sent one by one, on connections that have just proved to work, so that
@@ -27,7 +27,7 @@ from typing import Final
 
 from deploykit.bus.events import Counters
 from deploykit.bus.receipt import must_not_wait
-from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
+from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused, WindowFull
 from deploykit.wire.frame import Frame
 
 #: So many connections ended by the broker with the same message first in line: it is sent alone from then on.
@@ -163,13 +163,20 @@ class UnconfirmedPublishes:
         expires: float | None,
         deadline: float,
         done: Callable[[BusError | None], None],
+        wait_until: float = 0.0,
     ) -> None:
-        """Take a message; wait for room if need be, not past its deadline. `done` is called once, with its outcome.
+        """Take a message. `done` is called once, with its outcome.
 
-        The supervisor's own thread, which makes the room, does not wait for it.
+        Args:
+            destination, frame, id, persistent, expires: the message.
+            deadline: monotonic time at which it must be confirmed.
+            done: called with None for a receipt, else with the error.
+            wait_until: monotonic time until which to wait for room. The supervisor's own thread, which makes the room,
+                never waits.
 
         Raises:
-            PublishError: no room in time, or the broker has just ended connections over this destination.
+            WindowFull: no room.
+            PublishError: the broker has just ended connections over this destination.
             BusClosed: the bus is closed.
         """
         with self._lock:
@@ -180,7 +187,7 @@ class UnconfirmedPublishes:
                     raise _shut(destination)
                 self._careful = True
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
-                self._wait_for_room(0.0 if must_not_wait() else deadline)
+                self._wait_for_room(0.0 if must_not_wait() else wait_until)
             seq = next(self._numbers)
             entry = PendingPublish(
                 seq, destination, frame, id=id, persistent=persistent, expires=expires, deadline=deadline, done=done
@@ -196,9 +203,9 @@ class UnconfirmedPublishes:
             while len(self._pending) >= self._window or self._size >= self._window_bytes:
                 left = deadline - monotonic()
                 if left <= 0 or not self._room.wait(left):
-                    raise PublishError(
-                        f"{len(self._pending)} messages wait for the broker's receipts, no room in time",
-                        "is the broker up, and not in a memory alarm? keep the message and try again later",
+                    raise WindowFull(
+                        f"{len(self._pending)} messages wait for the broker's receipts: no room, not sent",
+                        "is the broker up, and not in a memory alarm? wait for a future, or use publish(timeout=)",
                     )
                 if self._closed is not None:
                     raise self._closed

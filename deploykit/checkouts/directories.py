@@ -12,12 +12,9 @@ root. What cannot be written is refused by name, and the directory stays as it w
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import grp
 import json
 import logging
 import os
-import pwd
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,7 +35,9 @@ from deploykit.errors import (
 )
 from deploykit.names import ObjectId, RefName, path_component
 from deploykit.system.durable import sync_directory, sync_filesystem, write_durably
+from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned
+from deploykit.system.users import find_identity
 from deploykit.trees import (
     CannotPatch,
     Differences,
@@ -384,19 +383,18 @@ class Checkouts:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        try:
-            self._check_place()
-            self._ours.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self._ours / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise PreflightRefused(
-                f"cannot use {self.rule.root}: {error.strerror}", "check its owner and mode"
-            ) from error
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        """Hold the directories' lock, for which it waits as long as another process updates them."""
+        lock = FileLock(self._ours / "lock", wait=None, busy=f"{self.rule.root} is being updated by another process")
+        with contextlib.ExitStack() as stack:
+            try:
+                self._check_place()
+                self._ours.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock)
+            except OSError as error:
+                raise PreflightRefused(
+                    f"cannot use {self.rule.root}: {error.strerror}", "check its owner and mode"
+                ) from error
             yield
-        finally:
-            os.close(fd)
 
 
 def _remove_entry(path: Path) -> None:
@@ -415,9 +413,7 @@ def _remove_entry(path: Path) -> None:
 def _owner(text: str) -> Owner | None:
     if not text:
         return None
-    user, _, group = text.partition(":")
-    try:
-        found = pwd.getpwnam(user)
-        return found.pw_uid, grp.getgrnam(group).gr_gid if group else found.pw_gid
-    except KeyError:
-        raise SettingsError(f"checkout owner {text!r}: no such user or group") from None
+    identity = find_identity(text)
+    if identity is None:
+        raise SettingsError(f"checkout owner {text!r}: no such user or group")
+    return identity.uid, identity.gid

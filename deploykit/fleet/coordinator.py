@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
@@ -18,7 +19,7 @@ from datetime import datetime
 import attrs
 
 from deploykit.bus import Ack, Bus, Delivery, Verdict
-from deploykit.errors import ConnectError, MessageError, PolicyRefused
+from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFull
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
@@ -109,7 +110,8 @@ class Coordinator:
     def _send_again(self, frame: Frame, times: int) -> None:
         """Send the command once more. A node that is done answers again; one at work, or new to it, goes on."""
         headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus drops it as a copy
-        self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
+        with contextlib.suppress(WindowFull):  # the next silence sends it again
+            self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
 
     def _collect(
         self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float

@@ -9,14 +9,14 @@ newer one and keeps that.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from time import monotonic
 from typing import Final, NamedTuple
 
-from deploykit.errors import DeploykitError, HookError
+from deploykit.errors import DeploykitError, HookError, LockBusy
 from deploykit.hooking import say
 from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
@@ -32,6 +32,7 @@ from deploykit.hooking.packages import (
 from deploykit.hooking.process import child_environment, run_program
 from deploykit.messages.package import PackagePublished
 from deploykit.settings.hooks import HookSettings, load_hook_settings
+from deploykit.system.lock import FileLock
 
 _USAGE: Final = "reprepro-incoming [--config FILE]"
 #: reprepro waits for its own lock, signs, and may be asked for a key's passphrase by nobody.
@@ -68,14 +69,18 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
     missing = [name for name in ("incoming", "archive", "reprepro") if not getattr(settings, name)]
     if missing:
         raise HookError(f"{', '.join(missing)} not set", f"set them in {words.config}")
-    try:
-        lock = os.open(f"{settings.incoming}/{_LOCK}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0  # the other run takes in what is there
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(f"{settings.incoming}/{_LOCK}"))
+        except LockBusy:
+            return 0  # the other run takes in what is there
+        except OSError as error:
+            raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
+        return _take_all(settings)
+
+
+def _take_all(settings: HookSettings) -> int:
+    """Take in every package that waits; return the exit code."""
     refused = 0
     for upload in uploads(settings.incoming):
         why = _take(upload, settings, os.environ)

@@ -121,6 +121,24 @@ _BUILD_FINISHED: Final = "deploykit.build.finished.v1"
 _NOTICE: Final = "deploykit.notice.v1"
 
 
+def topics_of_class(kind: type[Message], topics: TopicMap) -> tuple[str, ...]:
+    """Return every destination that `topic_of` gives to messages of a class; all there are for `Message` itself.
+
+    >>> from deploykit.messages import BuildFinished
+    >>> topics_of_class(BuildFinished, PRESETS["future"])
+    ('/topic/future.jenkins.success', '/topic/future.jenkins.cake')
+    """
+    if not kind.TYPE:
+        return topics.destinations
+    if kind.TYPE == _BUILD_FINISHED:
+        found = [topics.build_success or topics.build, topics.build_failure or topics.build]
+    elif kind.TYPE == _NOTICE:
+        found = [topics.notice, *topics.notices.values()]
+    else:
+        found = [getattr(topics, _LOGICAL.get(kind.TYPE, "notice"))]
+    return tuple(dict.fromkeys(found))
+
+
 def topic_of(message: Message, topics: TopicMap) -> str:
     """Return the destination for a message; what has no topic of its own goes where people read.
 

@@ -12,23 +12,22 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import attrs
 
-from deploykit.errors import LockBusy, MirrorCorrupt, MirrorError, UsageError
+from deploykit.errors import MirrorCorrupt, MirrorError, UsageError
 from deploykit.git.objectformat import SHA1, HashKind, hash_named
 from deploykit.git.transport.protocol import OriginProfile
 from deploykit.system.durable import replace_file, sync_directory
+from deploykit.system.lock import FileLock
 
 _FORMAT: Final = 1
 _STATE: Final = "deploykit.json"
@@ -142,41 +141,13 @@ def locked(path: Path, wait: float) -> Iterator[int]:
     Raises:
         LockBusy: another process held it for `wait` seconds.
     """
-    end = time.monotonic() + wait
-    while True:
+    lock = FileLock(path / _LOCK, wait=wait, busy=f"{path} is being fetched by another process", remedy="wait for it")
+    with contextlib.ExitStack() as stack:
         try:
-            fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            stack.enter_context(lock)
         except OSError as exc:
             raise disk_error(exc, path) from exc
-        try:
-            _flock(fd, path, end)
-            if _is_still(fd, path / _LOCK):
-                yield fd
-                return
-        finally:
-            os.close(fd)
-
-
-def _is_still(fd: int, path: Path) -> bool:
-    """Tell whether the file we hold is the one at `path`: the mirror may have been replaced while we waited."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _flock(fd: int, path: Path, end: float) -> None:
-    pause = 0.002
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise LockBusy(f"{path} is being fetched by another process", "wait for it") from None
-            time.sleep(pause)
-            pause = min(pause * 1.5, 0.25)
-        else:
-            return
+        yield lock.fd
 
 
 def check_room(path: Path, *, min_bytes: int, min_inodes: int) -> None:

@@ -7,7 +7,6 @@ is made when it is needed may be missing. Nothing is changed, and no broker and 
 
 from __future__ import annotations
 
-import grp
 import os
 import shutil
 import stat
@@ -27,7 +26,7 @@ from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
-from deploykit.system.users import AS_OWNER, parse_identity
+from deploykit.system.users import AS_OWNER, find_group, parse_identity
 from deploykit.trust.keyfiles import load_allowed_signers, load_revoked_keys, load_signing_key
 
 #: Takes a setting's value and the settings it stands in; raises for what is wrong.
@@ -114,10 +113,8 @@ def _spool(path: Path, settings: OutboxSettings) -> None:
 
 
 def _group(name: str) -> None:
-    try:
-        grp.getgrnam(name)
-    except KeyError:
-        raise _Wrong(f"there is no group {name!a}") from None
+    if find_group(name) is None:
+        raise _Wrong(f"there is no group {name!a}")
 
 
 def _ssh_key(path: Path) -> None:

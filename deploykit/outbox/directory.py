@@ -220,12 +220,12 @@ def aside_name() -> str:
 
 
 def _gid(group: str | int) -> int:
-    import grp
+    from deploykit.system.users import find_group  # not needed on the path of a push
 
-    try:
-        return group if isinstance(group, int) else grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise OutboxError(f"there is no group {group!a}", "make it (addgroup), or name another") from None
+    gid = group if isinstance(group, int) else find_group(group)
+    if gid is None:
+        raise OutboxError(f"there is no group {group!a}", "make it (addgroup), or name another")
+    return gid
 
 
 def create(path: str, *, shared: bool, group: str | int) -> None:

@@ -38,6 +38,7 @@ from deploykit.errors import (
     PublishRefused,
     Unsendable,
     UsageError,
+    WindowFull,
 )
 from deploykit.messages.destinations import check_destination
 from deploykit.outbox import Outbox, Record, RecordId, RelayLock
@@ -64,7 +65,7 @@ class Publisher(Protocol):
     """What the relay needs of a bus."""
 
     def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
-        """Send without waiting; the future tells when the broker has it."""
+        """Send without waiting; the future ends when the broker has it. WindowFull where there is no room."""
         ...
 
     def wait_connected(self, timeout: float) -> bool:
@@ -301,8 +302,8 @@ class Relay:
                     return True
                 if problem := _never_sent(record):
                     self._bury([ToBury(record, problem)])
-                elif self._lanes.may_send(record, monotonic()):
-                    self._send(record)
+                elif not self._send_in_turn(record, stop, end):
+                    return True
         if retry_owed:
             self._forget_owed(unseen)
         while self._in_flight and not (self._news or stop.is_set() or monotonic() >= end or self._gives_way()):
@@ -375,16 +376,30 @@ class Relay:
 
     # -- one record --------------------------------------------------------------------------------------------------
 
-    def _send(self, record: Record) -> None:
+    def _send_in_turn(self, record: Record, stop: threading.Event, end: float) -> bool:
+        """Send a record if its lane is open, as soon as the bus has room; return whether to go on with this pass."""
+        while self._lanes.may_send(record, monotonic()) and not self._send(record):
+            if stop.is_set() or monotonic() >= end or self._gives_way():
+                return False
+            self._take_back(wait=_SLICE)
+        return True
+
+    def _send(self, record: Record) -> bool:
+        """Hand a record to the bus; return False where the bus has no room: then nothing was done."""
         size = len(record.frame.body) + 1024
         self._in_flight[record.id] = _InFlight(record, self._lanes.sent(record), size)
         self._bytes += size
         try:
             future = self._bus.publish_nowait(record.destination, _with_id(record))
+        except WindowFull:  # others use the same bus, or its window is smaller than ours
+            self._bytes -= self._in_flight.pop(record.id).size
+            self._bury(self._lanes.gone(record, monotonic()))
+            return False
         except DeploykitError as error:
             self._came_back(record.id, error)
         else:
             future.add_done_callback(lambda done: self._receipt(record.id, done))
+        return True
 
     def _receipt(self, record_id: RecordId, done: Future[None]) -> None:
         """On a thread of the bus: hand the outcome over, and end the relay's sleep."""

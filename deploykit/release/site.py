@@ -11,27 +11,23 @@ unlock command. Reading (`current`, `releases`, `history`) takes no lock: every 
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from deploykit.errors import LockBusy, PreflightRefused
+from deploykit.errors import PreflightRefused
 from deploykit.names import path_component
 from deploykit.release.model import Operation, Release, StepRecord
 from deploykit.release.state import SiteRecord, load_state, load_steps, save_state
 from deploykit.settings.site import SiteSettings
+from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned, user_name
 from deploykit.trees import Manifest, check_link, read_link
 
-_log = logging.getLogger(__name__)
-
-_POLL: Final = 0.05
 _NAME_MAX: Final = 200
 
 
@@ -255,29 +251,22 @@ class Site:
             PreflightRefused: the lock file cannot be opened, or others could swap it (see `check_place`).
         """
         self.check_place()
-        wait = self.settings.lock_wait if wait is None else wait
-        try:
-            fd = os.open(self.private / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
-        except OSError as error:
-            raise PreflightRefused(
-                f"cannot lock {self.path}: {error.strerror}", "make .deploykit writable for the deploying user"
-            ) from error
-        try:
-            deadline = clock() + wait
-            told = False
-            while not _try_lock(fd):
-                if clock() >= deadline:
-                    raise LockBusy(
-                        f"another deploy of {self.path} is running",
-                        "wait for it, or raise lock_wait; it needs no unlock",
-                    )
-                if not told:
-                    _log.info("waiting for another deploy of %s to end", self.path)
-                    told = True
-                time.sleep(_POLL)
+        lock = FileLock(
+            self.private / "lock",
+            wait=self.settings.lock_wait if wait is None else wait,
+            busy=f"another deploy of {self.path} is running",
+            remedy="wait for it, or raise lock_wait; it needs no unlock",
+            mode=0o640,
+            clock=clock,
+        )
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lock)
+            except OSError as error:
+                raise PreflightRefused(
+                    f"cannot lock {self.path}: {error.strerror}", "make .deploykit writable for the deploying user"
+                ) from error
             yield
-        finally:
-            os.close(fd)  # and with it the lock
 
 
 def _check_ours(directory: Path, seen: os.stat_result) -> None:
@@ -287,14 +276,6 @@ def _check_ours(directory: Path, seen: os.stat_result) -> None:
         raise OthersCanChange(str(directory), why, f"chown {user_name(os.geteuid())} {directory}")
     if seen.st_mode & stat.S_IWOTH and not seen.st_mode & stat.S_ISVTX:
         raise OthersCanChange(str(directory), "everybody can write it", f"chmod o-w {directory}")
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def release_name(seq: int, tag: str, commit: str) -> str:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from time import monotonic
 
 import attrs
 
-from deploykit.errors import BusClosed, BusError, PublishError
+from deploykit.errors import BusClosed, BusError, PublishError, WindowFull
 from deploykit.wire.frame import Frame
 
 
@@ -36,13 +37,15 @@ class FakeBus:
     Args:
         answer: called for each message, on the publisher's thread; its result is the broker's answer: None for a
             receipt, an exception for a refusal, `FakeBus.SILENCE` for no answer until `confirm` or `fail`.
+        window: most messages that may wait for an answer; None: any number.
     """
 
     #: No answer yet.
     SILENCE = object()
 
-    def __init__(self, answer: Callable[[Sent], object] = lambda _: None) -> None:
+    def __init__(self, answer: Callable[[Sent], object] = lambda _: None, *, window: int | None = None) -> None:
         self.answer = answer
+        self.window = window
         self.sent: list[Sent] = []
         self.waiting: list[Sent] = []
         self._changed = threading.Condition()
@@ -52,11 +55,13 @@ class FakeBus:
     # -- what `Bus` has ----------------------------------------------------------------------------------------------
 
     def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
-        """Take a message; see `Bus.publish_nowait`."""
+        """Take a message, or raise `WindowFull` at once; see `Bus.publish_nowait`."""
         if self._closed:
             raise BusClosed("the bus is closed")
         sent = Sent(destination, frame, Future())
         with self._changed:
+            if self.window is not None and len(self.waiting) >= self.window:
+                raise WindowFull(f"{len(self.waiting)} messages wait for an answer: no room, not sent")
             self.sent.append(sent)
             answer = self.answer(sent)
             if answer is self.SILENCE:
@@ -69,9 +74,14 @@ class FakeBus:
         return sent.future
 
     def publish(self, destination: str, frame: Frame, *, timeout: float = 10.0) -> None:
-        """Take a message and wait for the answer; see `Bus.publish`."""
+        """Take a message, waiting for room and for the answer; see `Bus.publish`."""
+        end = monotonic() + timeout
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or self.window is None or len(self.waiting) < self.window, timeout
+            )
         try:
-            self.publish_nowait(destination, frame).result(timeout)
+            self.publish_nowait(destination, frame).result(max(0.0, end - monotonic()))
         except TimeoutError:
             raise PublishError(f"no receipt for a message to {destination} in {timeout} s") from None
 
@@ -125,6 +135,7 @@ class FakeBus:
         with self._changed:
             number = len(self.waiting) if number is None else number
             taken, self.waiting = self.waiting[:number], self.waiting[number:]
+            self._changed.notify_all()
         return taken
 
     def disconnect(self) -> None:

@@ -9,7 +9,6 @@ and no key is ever overwritten.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -21,6 +20,7 @@ from typing import Final, TypeAlias
 
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import TrustSettings
+from deploykit.system.lock import lock_descriptor
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
 from deploykit.trust.signature import SigningKey
 from deploykit.trust.sshsig import NAMESPACE, fingerprint, parse_public_line, public_line
@@ -304,7 +304,7 @@ def trust(file: Path, principal: str, key: bytes, comment: str = "") -> bool:
     target = Path(os.path.realpath(file))  # a symbolic link stays one
     try:
         with _directory(target.parent) as directory:
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            lock_descriptor(directory, target.parent, wait=None)
             text, mode, owner = "", 0o644, None
             if target.exists():
                 text = _read_trusted(target, "allowed_signers file")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.errors import PreflightRefused
 from deploykit.mirror import Mirror
 from deploykit.settings import CheckoutSettings
+from deploykit.system.lock import FileLock
 from tests.support.disks import caseless_disk, small_disk
 from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import needs_root
@@ -479,3 +482,23 @@ def test_a_file_system_that_ignores_case_loses_no_directory_and_mixes_no_two(tmp
         scene.repo.git("tag", "-d", "v1")
         scene.update()
         assert not os.path.lexists(where / "tags" / "v1")
+
+
+def test_an_update_that_waits_for_another_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    scene = Scene(tmp_path, "tags")
+    scene.repo.commit({"a": b"1"})
+    scene.repo.git("tag", "v1")
+    scene.update()
+    caplog.set_level(logging.INFO, "deploykit.system.lock")
+    (lock,) = scene.target.glob(".deploykit/*/lock")
+    with FileLock(lock):
+        thread = threading.Thread(target=scene.update)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not caplog.records and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert thread.is_alive()
+    thread.join(30)
+    assert [r.getMessage() for r in caplog.records] == [
+        f"waiting for the lock {lock}: {scene.target} is being updated by another process (pid {os.getpid()})"
+    ]

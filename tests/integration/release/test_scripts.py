@@ -446,7 +446,7 @@ def test_threat_37_without_root_another_user_is_refused(tmp_path: Path) -> None:
     said = os.read(reading, 65536).decode()
     os.close(reading)
     assert os.waitpid(child, 0)[1] == 0
-    assert "scripts shall run as 'daemon', and only root can do that" in said
+    assert "scripts are to run as 'daemon', and only root can do that" in said
 
 
 def test_a_runner_without_listeners_is_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

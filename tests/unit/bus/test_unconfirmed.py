@@ -40,6 +40,7 @@ class Book:
             expires=None,
             deadline=deadline,
             done=lambda error: self.outcomes.__setitem__(name, error),
+            wait_until=deadline,
         )
 
     def write(self) -> list[PendingPublish]:

@@ -1,0 +1,58 @@
+"""From deliveries to messages: what `Bus.listen` puts between a subscription and a handler of messages.
+
+Rules:
+
+* each delivery is decoded once;
+* bytes that are no message are rejected, and the handler does not see them;
+* a keepalive, and a message of a class that was not asked for, is acknowledged without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+from deploykit.bus.delivery import Delivery, Handler, Ids
+from deploykit.bus.stomp.compile import OnFailure
+from deploykit.bus.verdicts import Reject, Verdict
+from deploykit.errors import MessageError
+from deploykit.messages.base import Message
+from deploykit.messages.topics import TopicMap, topics_of_class
+
+_M = TypeVar("_M", bound=Message)
+
+#: Takes a message and the delivery it came in; returns or raises a verdict, None is `Ack`.
+MessageHandler = Callable[[_M, Delivery], Verdict | None]
+
+
+class SubscribeOptions(TypedDict, total=False):
+    """The options of `Bus.subscribe`, for calls that hand them on."""
+
+    durable: str | None
+    prefetch: int
+    on_failure: OnFailure
+    workers: int
+    max_attempts: int
+    selector: str | None
+    ids: Ids | None
+
+
+def topics_of(kinds: type[Message] | tuple[type[Message], ...], topics: TopicMap) -> tuple[str, ...]:
+    """Return the destinations of all messages of some classes, each once."""
+    classes = kinds if isinstance(kinds, tuple) else (kinds,)
+    return tuple(dict.fromkeys(name for kind in classes for name in topics_of_class(kind, topics)))
+
+
+def decoding(kinds: type[_M] | tuple[type[_M], ...], handler: MessageHandler[_M]) -> Handler:
+    """Return a handler of deliveries that gives `handler` the messages of some classes."""
+
+    def handle(delivery: Delivery) -> Verdict | None:
+        try:
+            message = delivery.message
+        except MessageError as error:
+            return Reject(str(error))
+        if not isinstance(message, kinds):
+            return None
+        return handler(message, delivery)
+
+    return handle
