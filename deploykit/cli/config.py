@@ -35,7 +35,7 @@ def check(config: Path | None) -> None:
       deploykit config check -c deploykit.toml
     """
     from deploykit.cli import print_error
-    from deploykit.daemons.agent.trustcheck import doubts
+    from deploykit.daemons.agent.trustcheck import trust_problems
     from deploykit.errors import SettingsError
     from deploykit.messages import utc_now
     from deploykit.operations.filecheck import file_problems
@@ -45,8 +45,8 @@ def check(config: Path | None) -> None:
     if problems:
         head = problems[0] if len(problems) == 1 else f"what the settings name has {len(problems)} problems"
         raise SettingsError(head, problems=problems)
-    for doubt in doubts(settings, utc_now()):
-        print_error(f"warning: {doubt}")
+    for problem in trust_problems(settings, utc_now()):
+        print_error(f"warning: {problem}")
     for warning in warnings(settings):
         print_error(f"warning: {warning}")
     click.echo(

@@ -29,9 +29,8 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.settings.node import Settings
-from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key, load_trusted
-from deploykit.trust.policy import Policy
 from deploykit.trust.signature import SigningKey
 
 
@@ -42,8 +41,7 @@ class DeployCommand:
     settings: Settings
     request: DeployRequested
     key: SigningKey
-    trusted: AllowedSigners
-    policy: Policy
+    trust: Trust
 
     def ask(self, bus: Bus, *, timeout: float) -> Answer:
         """Send the command and wait for the node's report.
@@ -52,7 +50,7 @@ class DeployCommand:
             bus: connected.
             timeout: seconds to wait.
         """
-        coordinator = Coordinator(bus, self.settings.topics, self.key, self.trusted, self.policy)
+        coordinator = Coordinator(bus, self.settings.topics, self.key, self.trust)
         (answer,) = coordinator.ask(self.request, timeout=timeout)
         return answer
 
@@ -87,11 +85,11 @@ def prepare(
         RefNotFound: the origin has no such ref.
     """
     signer = signing_key(settings, key)
-    trusted, policy = load_report_trust(settings)
+    trust = load_report_trust(settings)
     full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
     expires_in = timedelta(seconds=min(timeout, settings.trust.max_expiry))
     request = new_request(site, full_ref, object_id, nodes=[node], expires_in=expires_in)
-    return DeployCommand(settings=settings, request=request, key=signer, trusted=trusted, policy=policy)
+    return DeployCommand(settings=settings, request=request, key=signer, trust=trust)
 
 
 def exit_code(answer: Answer) -> int:
@@ -112,15 +110,17 @@ def signing_key(settings: Settings, path: Path | None) -> SigningKey:
     return load_signing_key(chosen)
 
 
-def load_report_trust(settings: Settings) -> tuple[AllowedSigners, Policy]:
-    """Return whose reports are believed: allowed signers and policy.
+def load_report_trust(settings: Settings) -> Trust:
+    """Return whose reports are believed: the allowed signers as they are now, and the policy.
 
     Raises:
         PolicyRefused: the settings name no allowed_signers, so that no report could be believed.
+        KeyFileError: they cannot be read.
     """
     if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
-    return load_trusted(settings.trust), Policy.from_settings(settings.trust)
+    trusted = load_trusted(settings.trust)
+    return Trust.from_settings(settings.trust, settings.node, trusted=lambda: trusted)
 
 
 @contextmanager

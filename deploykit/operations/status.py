@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from deploykit.daemons.agent.mirrors import mirror_path
-from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import read_twins
 from deploykit.errors import DeploykitError
 from deploykit.messages import one_line, utc_now
@@ -51,7 +51,7 @@ def describe(settings: Settings) -> NodeStatus:
             }
             for twin in read_twins(settings.state, now)
         ],
-        "warnings": list(doubts(settings, now)),
+        "warnings": list(trust_problems(settings, now)),
     }
 
 

@@ -96,8 +96,8 @@ class Policy:
             return now + self.remember_for
         return now + min(self.skew - _since(now, expires, message), self.remember_for)
 
-    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> None:
-        """Let a signed message pass, or say why not.
+    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> GrantSettings:
+        """Return the grant that lets a signed message pass.
 
         Args:
             message: decoded from the body that `verify` accepted.
@@ -122,7 +122,7 @@ class Policy:
                 and matches(grant.sites, site)
                 and signer.is_principal(grant.principal)
             ):
-                return
+                return grant
         where = f" for site {site}" if site else ""
         raise PolicyRefused(
             # It becomes an answer that everybody hears: no principals of the trusted lines in it.

@@ -37,7 +37,7 @@ class FakeReporter(Reporter):
         self.full = False
         self.asked = 0
 
-    def say(self, *messages: Message) -> tuple[Any, ...]:
+    def report(self, *messages: Message) -> tuple[Any, ...]:
         self.asked += 1
         if self.full:
             raise OutboxError("no space left on device")
@@ -215,10 +215,10 @@ def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
 def test_a_report_that_finds_no_room_is_said_when_there_is_room(
     node: MirrorHandler, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node._owed, "_again", 0.01)
+    monkeypatch.setattr(node._pending, "_retry_after", 0.01)
     reporter.full = True
     assert isinstance(node.handle(push()), Ack)
-    assert node._owed.waiting == 1
+    assert node._pending.waiting == 1
     reporter.full = False
     until(lambda: [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)])
 
@@ -228,11 +228,11 @@ CALLS: dict[str, tuple[Any, str]] = {
     "waiting": (MirrorPool, "waiting"),
     "request": (MirrorPool, "request"),
     "mirror": (MirrorPool, "mirror"),
-    "renew": (MirrorPool, "renew"),
+    "reclone": (MirrorPool, "reclone"),
     "fetch": (Mirror, "fetch"),
     "update": (Checkouts, "update"),
     "refs of a checkout": (Checkouts, "refs"),
-    "say": (FakeReporter, "say"),
+    "report": (FakeReporter, "report"),
 }
 
 
@@ -253,7 +253,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
     node = MirrorHandler(
         Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
     )
-    monkeypatch.setattr(node._owed, "_again", 0.01)
+    monkeypatch.setattr(node._pending, "_retry_after", 0.01)
     monkeypatch.setattr(Checkouts, "update", lambda *_: CheckoutResult())
     monkeypatch.setattr(Checkouts, "refs", lambda *_: (MAIN,))
     monkeypatch.setattr(Mirror, "refs", {MAIN: A})
@@ -263,7 +263,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
         reporter.said.clear()
         if call == "refs of a checkout":  # it is asked for where an update failed
             failing(monkeypatch, Checkouts, "update", RuntimeError("broken"), times)
-        if call == "renew":  # and this where the mirror is damaged
+        if call == "reclone":  # and this where the mirror is damaged
             failing(monkeypatch, Checkouts, "update", TreeDamaged("an object is missing"), times)
         calls = failing(monkeypatch, *CALLS[call], error, times)
         verdict: Verdict | None = None
@@ -274,7 +274,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
         assert isinstance(verdict, Ack)
         until(lambda: any(line.ref == MAIN for line in reporter.said))
         assert len(calls) >= 1
-        if call in ("update", "refs of a checkout", "renew"):
+        if call in ("update", "refs of a checkout", "reclone"):
             assert reporter.said[0].outcome == "failed", "the directory is not right"
     finally:
         node.stop()
