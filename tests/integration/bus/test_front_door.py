@@ -118,7 +118,7 @@ def test_a_listener_that_cannot_subscribe_to_all_leaves_nothing_behind(broker: E
     with running(fast(broker.address)) as bus:
         with pytest.raises(Exception, match="destination"):
             bus.listen((Notice, PackagePublished), lambda *_: None, topics=TopicMap(package="nowhere"))
-        assert bus._subscriptions == []
+        assert bus._services.subscriptions == []
 
 
 # -- publishing without waiting ----------------------------------------------------------------------------------------

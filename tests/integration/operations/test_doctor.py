@@ -14,7 +14,8 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus, keepalive
+from deploykit.bus import Bus
+from deploykit.daemons.keepalive import keep_alive, send_once
 from deploykit.errors import PublishError, SettingsError
 from deploykit.operations.doctor import examine
 from deploykit.operations.findings import Finding
@@ -233,7 +234,7 @@ def test_nothing_is_waited_for_once_a_keepalive_is_stopped(broker: EmbeddedBroke
     stop.set()
     with Bus(fast(broker.address)) as bus:
         began = time.monotonic()
-        keepalive.send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
+        send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
         assert time.monotonic() - began < 600
 
 
@@ -241,7 +242,7 @@ def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:
     collector = Collector()
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector)
-        assert keepalive.send_once(bus, ("/queue/q",)) == {}
+        assert send_once(bus, ("/queue/q",)) == {}
         bus.publish("/queue/q", text("real"))
         collector.wait(1)
         assert collector.bodies == ["real"]
@@ -252,7 +253,7 @@ def test_the_loop_ends_when_it_is_told_and_survives_the_broker(broker: EmbeddedB
     stop = threading.Event()
     with running(fast(broker.address)) as bus:
         arguments = {"every": 0.1, "stop": stop}
-        thread = threading.Thread(target=keepalive.run, args=(bus, ("/topic/a",)), kwargs=arguments)
+        thread = threading.Thread(target=keep_alive, args=(bus, ("/topic/a",)), kwargs=arguments)
         thread.start()
         eventually(lambda: len(broker.sent("/topic/a")) >= 2)
         broker.restart()
