@@ -22,8 +22,9 @@ from deploykit.operations.findings import Finding
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, eventually, fast, running, text
+from tests.support.bus import Collector, fast, running, text
 from tests.support.cli import command, run
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -154,8 +155,8 @@ def test_keepalive_once_reaches_topics_and_queues_and_says_what_failed(broker: E
 def test_every_bus_with_the_setting_keeps_its_destinations_alive(broker: EmbeddedBroker) -> None:
     settings = fast(broker.address, keepalive=("/topic/a",), keepalive_every=0.05)
     with running(settings) as bus:
-        eventually(lambda: len(broker.sent("/topic/a")) >= 3)
-        eventually(lambda: bus.counters.published >= 3)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 3)
+        wait_until(lambda: bus.counters.published >= 3)
         assert bus.counters.publish_failed == bus.counters.late_receipts == 0
 
 
@@ -193,7 +194,7 @@ def test_every_daemon_keeps_alive_what_its_settings_file_lists(
         text=True,
     )
     try:
-        eventually(
+        wait_until(
             lambda: daemon.poll() is not None or min(len(broker.sent(name)) for name in ("/topic/a", "/queue/b")) >= 3,
             timeout=60,
         )
@@ -255,9 +256,9 @@ def test_the_loop_ends_when_it_is_told_and_survives_the_broker(broker: EmbeddedB
         arguments = {"every": 0.1, "stop": stop}
         thread = threading.Thread(target=keep_alive, args=(bus, ("/topic/a",)), kwargs=arguments)
         thread.start()
-        eventually(lambda: len(broker.sent("/topic/a")) >= 2)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         broker.restart()
-        eventually(lambda: len(broker.sent("/topic/a")) >= 2)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         stop.set()
         thread.join(60)
         assert not thread.is_alive()
