@@ -23,6 +23,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import attrs
+from tenacity import RetryCallState, Retrying, retry_if_result
 
 from deploykit.bus.certificates import Certificates
 from deploykit.bus.connect import Connector
@@ -59,6 +60,8 @@ logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
+#: A broker that refuses at once is left alone for so long at least, seconds.
+_SHORTEST_PAUSE: Final = 0.02
 #: Whoever waits for the end of the thread waits so much longer than it was given, in seconds.
 _GRACE: Final = 1.0
 #: So long messages wait for subscriptions that are connecting, each over its own way, in seconds.
@@ -113,6 +116,7 @@ class Supervisor:
             initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
             maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
             multiplier=address.backoff_multiplier or 2.0,
+            minimum=_SHORTEST_PAUSE,
         )
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
         self._epochs = itertools.count(1)
@@ -243,16 +247,18 @@ class Supervisor:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        rounds = 0
         if not self._alone:
             answers_here()
+        # One call of it makes rounds until a connection was worth something; the next call counts from 1 again.
+        rounds = Retrying(
+            retry=retry_if_result(lambda lived: lived < _TOO_SHORT),
+            wait=lambda state: self._backoff.pause(state.attempt_number, random.random()),  # noqa: S311 - no secret
+            before_sleep=self._announce_pause,
+            sleep=self._pause,
+        )
         try:
             while not self.waiter.stopping and self._drain_until is None:
-                lived = self._try_each()
-                rounds = 0 if lived >= _TOO_SHORT else rounds + 1
-                if lived and not rounds:
-                    continue
-                self._pause(rounds)
+                rounds(self._try_each)
         except Interrupted:
             pass
         except Exception:
@@ -266,11 +272,14 @@ class Supervisor:
                 self.connection.close()
             self.waiter.close()
 
-    def _pause(self, rounds: int) -> None:
-        seconds = self._backoff.pause(rounds)
+    def _announce_pause(self, state: RetryCallState) -> None:
         self._set_state(BusState.WAITING)
-        self._tell(RetryIn(seconds=seconds, round=rounds))
+        self._tell(RetryIn(seconds=state.upcoming_sleep, round=state.attempt_number))
+
+    def _pause(self, seconds: float) -> None:
         self.waiter.wait_for(None, 0, monotonic() + seconds)
+        if self._drain_until is not None:
+            raise Interrupted
 
     def _try_each(self) -> float:
         """Try every broker once; serve the first that takes us. Return how long that lasted, 0.0: none did."""

@@ -21,6 +21,7 @@ from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFu
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
+from deploykit.system.backoff import Backoff
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.policy import Policy
 from deploykit.trust.signature import SigningKey, copy_digest, sign, verify
@@ -113,8 +114,8 @@ class Coordinator:
     ) -> Iterator[Answer]:
         """Yield believed answers. A report is lost when the broker restarts under us, so silence is asked again."""
         asked = 1
-        patience = _ASK_AGAIN
-        quiet_until = time.monotonic() + patience
+        backoff = Backoff(initial=_ASK_AGAIN, maximum=float("inf"))
+        quiet_until = time.monotonic() + backoff.pause(asked)
         missing = dict.fromkeys(request.audience, ())
         doubts: dict[NodeName, tuple[str, ...]] = dict(missing)
         while missing:
@@ -126,8 +127,8 @@ class Coordinator:
             except queue.Empty:
                 if time.monotonic() < deadline:
                     self._ask_again(frame, asked)
-                    asked, patience = asked + 1, patience * 2
-                    quiet_until = time.monotonic() + patience
+                    asked += 1
+                    quiet_until = time.monotonic() + backoff.pause(asked)
                 continue
             report = self._report_in(delivery, request)
             if report is None or report.node not in missing:

@@ -26,6 +26,7 @@ import attrs
 
 import deploykit
 from deploykit.errors import InstallError, UsageError
+from deploykit.system.durable import sync_directory
 
 Kind = Literal["git", "svn", "gitolite", "jenkins", "debian"]
 KINDS: Final[tuple[Kind, ...]] = ("git", "svn", "gitolite", "jenkins", "debian")
@@ -288,7 +289,7 @@ def uninstall(path: Path, kind: Kind | None = None) -> InstallResult:
                 note = f"nothing runs {', '.join(others)} in {place.directory} any more"
             else:
                 place.directory.rmdir()
-        _sync(script.parent)
+        sync_directory(script.parent)
     except OSError as error:
         raise InstallError(f"cannot remove {script}: {error.strerror}", "run this as its owner") from error
     return InstallResult(path=script, kind=place.kind, change="removed", kept=script if back else None, note=note)
@@ -394,12 +395,4 @@ def _write(script: Path, text: str) -> None:
         temporary.replace(script)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(script.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(script.parent)

@@ -358,7 +358,7 @@ class DeployHandler:
             if result is None:
                 result = _failed(error, request)
                 with contextlib.suppress(Exception):  # what is live is reported where it can be read
-                    result = runner.seen(result) if runner is not None else result
+                    result = runner.with_site_state(result) if runner is not None else result
             else:  # what came of the deploy stands
                 _log.exception("after the deploy of %s", request.site)
         self._mirroring.renew_if_damaged(site.repo, result.error)

@@ -33,7 +33,7 @@ from deploykit.git.transport.address import parse_address
 from deploykit.messages import Message, MirrorOutcome, MirrorUpdated, Notice, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.pool import Answer, MirrorPool
-from deploykit.mirror.schedule import Asked
+from deploykit.mirror.schedule import FetchRequest
 from deploykit.names import ObjectId, RefName, RepoName, path_component
 from deploykit.settings.node import Settings
 from deploykit.wire import decode
@@ -156,7 +156,9 @@ class MirrorHandler:
 
     # -- after a fetch, in a thread of the pool ------------------------------------------------------------------------
 
-    def _after_fetch(self, name: str, outcome: FetchResult | DeploykitError, asked: Sequence[Asked[Answer]]) -> None:
+    def _after_fetch(
+        self, name: str, outcome: FetchResult | DeploykitError, asked: Sequence[FetchRequest[Answer]]
+    ) -> None:
         """Let the directories follow, then report. One call at a time for a repository."""
         repo = RepoName(name)
         if isinstance(outcome, DeploykitError):
@@ -172,7 +174,7 @@ class MirrorHandler:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
         except Exception:  # noqa: BLE001 -- what moved was fetched, and nobody would ever hear of it
             _log.exception("[%s] the directories could not follow", repo)
-        told = [Told(each.told, each.reason) for each in asked]
+        told = [Told(each.change, each.reason) for each in asked]
         lines, said = lines_of(outcome, told, held, troubles, self._said.get(repo, {}))
         nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
         seconds = outcome.seconds if isinstance(outcome, FetchResult) else 0.0

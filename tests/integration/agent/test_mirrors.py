@@ -130,7 +130,7 @@ def test_what_cannot_be_checked_out_is_reported_once_and_what_is_mended_too(
         assert agent.wait_connected(60)
         report = node.wait(MirrorUpdated, lambda m: m.ref == MAIN)
         assert (report.outcome, report.new) == ("refused", first)
-        assert f"{where / 'main'} is not ours" in report.detail
+        assert f"{where / 'main'} is not a checkout" in report.detail
         until(lambda: len(fetches) >= 6)  # five more comparisons, of which none says it again
         assert node.count(MirrorUpdated) == 1
         (where / "main").rmdir()

@@ -214,7 +214,7 @@ def test_what_is_not_ours_is_never_replaced_or_removed(what: str, tmp_path: Path
         precious.symlink_to("/etc")
     before = precious.lstat()
     result = scene.update()
-    assert "is not ours" in result.refused["refs/heads/main"] or "is a real" in result.refused["refs/heads/main"]
+    assert "is not a checkout" in result.refused["refs/heads/main"] or "is a real" in result.refused["refs/heads/main"]
     assert [change.ref for change in result.changed] == ["refs/heads/other"]
     scene.repo.git("update-ref", "-d", "refs/heads/main")
     scene.update()

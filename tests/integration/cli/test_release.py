@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploykit.cli.release_output import Live
+from deploykit.cli.release_output import DeployDisplay
 from deploykit.release import StepRecord
 from tests.support.cli import command, run
 from tests.support.gitrepo import contents
@@ -209,7 +209,7 @@ def test_a_failing_script_ends_with_1_and_the_old_release(shop: Shop) -> None:
 
 def test_output_is_shown_by_lines_of_each_stream_and_never_piled_up() -> None:
     shown = io.StringIO()
-    live = Live(Console(file=shown, width=100_000))
+    live = DeployDisplay(Console(file=shown, width=100_000))
     live.output("pre-deploy", "stdout", "one ")
     live.output("pre-deploy", "stderr", "a warning\n")
     live.output("pre-deploy", "stdout", "line\n\x1b[2Jlast")

@@ -306,7 +306,7 @@ class TestRepositoriesSomebodyElseMade:
         index.chmod(0o644)
         data = index.read_bytes()
         index.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))  # another byte, whatever it was
-        assert "does not tell what is in its pack" in mirror.check().problems[0]
+        assert "does not match its pack" in mirror.check().problems[0]
 
     def test_one_that_lacks_an_object_is_refused_by_name(self, tmp_path: Path) -> None:
         repo = GitRepo.make(tmp_path / "m.git")

@@ -22,7 +22,7 @@ from deploykit.errors import ReleaseError
 from deploykit.git.repository import Repository
 from deploykit.release import Runner, Site
 from deploykit.release.journal import read_journal
-from deploykit.release.orphans import MARK, Trace, end_leftover, start_of
+from deploykit.release.orphans import MARK, ScriptProcess, end_orphan, start_time_of
 from deploykit.settings import SiteSettings
 from deploykit.system.boottime import boot_id
 from tests.support.cli import command
@@ -156,15 +156,15 @@ def test_a_script_that_is_deaf_to_term_is_killed_with_all_it_started(
     first = stage.cut_off()
     entry = read_journal(stage.shop.site.journal_file)
     assert entry is not None
-    assert entry.trace is not None
-    assert (entry.trace.pid, entry.trace.started) == (first, start_of(first))
+    assert entry.process is not None
+    assert (entry.process.pid, entry.process.started) == (first, start_time_of(first))
     started = time.monotonic()
     # The script, its deaf child and the sleeper; whether the short sleeps are counted is a matter of the moment.
-    assert end_leftover(entry.trace, "post-deploy", grace=0.3) >= 3
+    assert end_orphan(entry.process, "post-deploy", grace=0.3) >= 3
     assert time.monotonic() - started >= 0.3, "it was asked before it was killed"
     assert not alive(first)
     assert _lock_is_free(stage.base / "running")
-    assert end_leftover(entry.trace, "post-deploy") == 0
+    assert end_orphan(entry.process, "post-deploy") == 0
 
 
 def _lock_is_free(path: Path) -> bool:
@@ -244,13 +244,13 @@ def test_a_number_that_was_given_out_again_is_not_killed() -> None:
     """Same number and session, started at another time, without the mark: somebody else's."""
     mark = "c" * 32
     with _somebody_else({MARK: "d" * 32}) as pid:
-        reused = Trace(mark=mark, boot=boot_id(), pid=pid, started=start_of(pid) - 1)
-        assert end_leftover(reused, "post-deploy") == 0
+        reused = ScriptProcess(mark=mark, boot=boot_id(), pid=pid, started=start_time_of(pid) - 1)
+        assert end_orphan(reused, "post-deploy") == 0
         assert alive(pid)
-        assert end_leftover(Trace(mark=mark, boot=boot_id()), "post-deploy") == 0
+        assert end_orphan(ScriptProcess(mark=mark, boot=boot_id()), "post-deploy") == 0
         assert alive(pid)
-        right = Trace(mark=mark, boot="another boot", pid=pid, started=start_of(pid))
-        assert end_leftover(right, "post-deploy") == 0, "the numbers of another boot mean nothing"
+        right = ScriptProcess(mark=mark, boot="another boot", pid=pid, started=start_time_of(pid))
+        assert end_orphan(right, "post-deploy") == 0, "the numbers of another boot mean nothing"
         assert alive(pid)
 
 
@@ -258,9 +258,9 @@ def test_what_cannot_be_ended_is_an_error_and_never_a_second_copy(monkeypatch: p
     mark = "e" * 32
     with _somebody_else({MARK: mark}) as pid:
         monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)  # as for a process stuck in the kernel
-        trace = Trace(mark=mark, boot=boot_id(), pid=pid, started=start_of(pid))
+        script = ScriptProcess(mark=mark, boot=boot_id(), pid=pid, started=start_time_of(pid))
         with pytest.raises(ReleaseError, match=f"still runs \\(process {pid}\\) and cannot be ended"):
-            end_leftover(trace, "post-deploy", grace=0.1, patience=0.2)
+            end_orphan(script, "post-deploy", grace=0.1, patience=0.2)
 
 
 def test_the_script_of_another_user_is_ended_too(tmp_path: Path) -> None:
