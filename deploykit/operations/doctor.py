@@ -21,6 +21,7 @@ import attrs
 
 from deploykit.bus.client import Bus
 from deploykit.bus.delivery import Delivery
+from deploykit.bus.inspection import connection_of
 from deploykit.bus.stomp.connection import Connection
 from deploykit.bus.stomp.dialect import GENERIC
 from deploykit.bus.verdicts import Retry
@@ -143,7 +144,7 @@ class _BrokerCheck:
                     raise _Failed(problem.problem.removeprefix(f"{self._broker}: "), problem.remedy)
         except BusError as error:
             raise _Failed(error.problem.removeprefix(f"{self._broker}: "), error.remedy) from None
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
             raise _Failed("the broker closed the connection at once", "look at the broker's log")
         return connection
@@ -190,7 +191,7 @@ class _BrokerCheck:
 
     def _heart_beat(self, bus: Bus | None) -> str:
         assert bus is not None  # noqa: S101 - `run` gives it
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
             raise _Failed("the connection was lost", "look at the broker's log")
         beats = connection.beats
@@ -201,7 +202,7 @@ class _BrokerCheck:
         sleep(0.1)
         before, began = bus.counters.bytes_received, monotonic()
         while bus.counters.bytes_received == before:
-            if monotonic() - began > beats.limit or bus.connection is not connection:
+            if monotonic() - began > beats.limit or connection_of(bus) is not connection:
                 raise _Failed(
                     f"promised ({beats}), none came in {beats.limit:.1f} s", "look for a proxy that drops them"
                 )
@@ -210,7 +211,7 @@ class _BrokerCheck:
 
     def _nack(self, bus: Bus | None) -> str:
         assert bus is not None  # noqa: S101 - `run` gives it
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
             raise _Failed("the connection was lost", "look at the broker's log")
         expected = connection.dialect.nack

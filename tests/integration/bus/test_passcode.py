@@ -7,7 +7,8 @@ from pathlib import Path
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed
-from tests.support.bus import Events, eventually, fast, text
+from tests.support.bus import Events, fast, text
+from tests.support.wait import wait_until
 
 
 def test_a_changed_passcode_file_counts_at_the_next_connect(tmp_path: Path) -> None:
@@ -23,7 +24,7 @@ def test_a_changed_passcode_file_counts_at_the_next_connect(tmp_path: Path) -> N
             file.unlink()
             broker.restart()
             failed = events.wait(ConnectFailed)
-            eventually(lambda: "passcode_file" in str(bus.problem))
+            wait_until(lambda: "passcode_file" in str(bus.problem))
             file.write_text("canary-2\n")
             file.chmod(0o600)
             events.wait(Connected, 2)

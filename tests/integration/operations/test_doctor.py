@@ -14,15 +14,17 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus, keepalive
+from deploykit.bus import Bus
+from deploykit.daemons.keepalive import keep_alive, send_once
 from deploykit.errors import PublishError, SettingsError
 from deploykit.operations.doctor import examine
 from deploykit.operations.findings import Finding
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, eventually, fast, running, text
+from tests.support.bus import Collector, fast, running, text
 from tests.support.cli import command, run
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -153,8 +155,8 @@ def test_keepalive_once_reaches_topics_and_queues_and_says_what_failed(broker: E
 def test_every_bus_with_the_setting_keeps_its_destinations_alive(broker: EmbeddedBroker) -> None:
     settings = fast(broker.address, keepalive=("/topic/a",), keepalive_every=0.05)
     with running(settings) as bus:
-        eventually(lambda: len(broker.sent("/topic/a")) >= 3)
-        eventually(lambda: bus.counters.published >= 3)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 3)
+        wait_until(lambda: bus.counters.published >= 3)
         assert bus.counters.publish_failed == bus.counters.late_receipts == 0
 
 
@@ -192,7 +194,7 @@ def test_every_daemon_keeps_alive_what_its_settings_file_lists(
         text=True,
     )
     try:
-        eventually(
+        wait_until(
             lambda: daemon.poll() is not None or min(len(broker.sent(name)) for name in ("/topic/a", "/queue/b")) >= 3,
             timeout=60,
         )
@@ -233,7 +235,7 @@ def test_nothing_is_waited_for_once_a_keepalive_is_stopped(broker: EmbeddedBroke
     stop.set()
     with Bus(fast(broker.address)) as bus:
         began = time.monotonic()
-        keepalive.send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
+        send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
         assert time.monotonic() - began < 600
 
 
@@ -241,7 +243,7 @@ def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:
     collector = Collector()
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector)
-        assert keepalive.send_once(bus, ("/queue/q",)) == {}
+        assert send_once(bus, ("/queue/q",)) == {}
         bus.publish("/queue/q", text("real"))
         collector.wait(1)
         assert collector.bodies == ["real"]
@@ -252,11 +254,11 @@ def test_the_loop_ends_when_it_is_told_and_survives_the_broker(broker: EmbeddedB
     stop = threading.Event()
     with running(fast(broker.address)) as bus:
         arguments = {"every": 0.1, "stop": stop}
-        thread = threading.Thread(target=keepalive.run, args=(bus, ("/topic/a",)), kwargs=arguments)
+        thread = threading.Thread(target=keep_alive, args=(bus, ("/topic/a",)), kwargs=arguments)
         thread.start()
-        eventually(lambda: len(broker.sent("/topic/a")) >= 2)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         broker.restart()
-        eventually(lambda: len(broker.sent("/topic/a")) >= 2)
+        wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         stop.set()
         thread.join(60)
         assert not thread.is_alive()
