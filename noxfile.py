@@ -75,9 +75,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Check the types, strictly."""
+    """Check the types, strictly; and what we export, as users of two type checkers see it."""
     session.install("-e", ".[keys,testing]", *groups("types"))
     session.run("mypy", "deploykit", "tests", "noxfile.py")
+    session.run("basedpyright")
 
 
 @nox.session

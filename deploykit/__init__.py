@@ -1,6 +1,7 @@
 """Message-driven deploys over STOMP: messages, a resilient bus, git mirrors, releases.
 
-`import deploykit` is cheap: what needs stomp.py, dulwich or cattrs is loaded when it is first used.
+`import deploykit` is cheap: what a name needs (stomp.py, dulwich, cattrs …) is loaded when the name is first used. Here
+is what an embedding program needs; `deploykit.aio` has the bus for asyncio, `deploykit.testing` what tests need.
 """
 
 from __future__ import annotations
@@ -12,49 +13,209 @@ from typing import TYPE_CHECKING
 from deploykit._version import __version__
 
 if TYPE_CHECKING:
-    from deploykit.bus import Ack, Bus, Delivery, Reject, Retry
-    from deploykit.errors import DeploykitError, MessageError
-    from deploykit.mirror import Mirror
+    from deploykit.bus import Ack, Bus, Delivery, Handler, Reject, Retry, Subscription, Verdict
+    from deploykit.bus.events import (
+        BrokerReportedError,
+        BusState,
+        Closed,
+        Connected,
+        ConnectFailed,
+        Connecting,
+        ConnectionLost,
+        Counters,
+        DeadLettered,
+        Dropped,
+        Event,
+        Published,
+        PublishFailed,
+        RetryIn,
+        Subscribed,
+        SubscriptionRefused,
+    )
+    from deploykit.config import load_settings
+    from deploykit.errors import (
+        AddressError,
+        BrokerError,
+        BusClosed,
+        BusError,
+        CheckoutError,
+        ClientIdInUse,
+        ConnectError,
+        DeadlineExceeded,
+        DemoFailed,
+        DeploykitError,
+        DialectError,
+        FrameError,
+        HookError,
+        IdForgotten,
+        IdStoreError,
+        InstallError,
+        InvalidName,
+        KeyFileError,
+        LockBusy,
+        LoginRefused,
+        MessageError,
+        MirrorCorrupt,
+        MirrorError,
+        NotAddressed,
+        OriginError,
+        OutboxError,
+        PackError,
+        PolicyRefused,
+        PreflightRefused,
+        PublishError,
+        PublishManyFailed,
+        PublishRefused,
+        RefNotFound,
+        RefRefused,
+        ReleaseError,
+        ScriptFailed,
+        SettingsError,
+        SignatureError,
+        TreeDamaged,
+        TreeError,
+        Unsendable,
+        UsageError,
+        WindowFull,
+    )
+    from deploykit.ids import Claim, IdStore
+    from deploykit.messages import (
+        AccessGrantRequested,
+        AccessRevokeRequested,
+        AgentInstance,
+        Build,
+        BuildFinished,
+        BuildRequested,
+        BuildStarted,
+        Commit,
+        DeployReported,
+        DeployRequested,
+        HeldRef,
+        Message,
+        MirrorUpdated,
+        NodeDescribed,
+        NodeQueried,
+        Notice,
+        PackagePublished,
+        RefUpdated,
+        RevisionCommitted,
+        SiteRelease,
+        SiteState,
+        StepReport,
+        Unknown,
+    )
+    from deploykit.messages.topics import PRESETS, TopicMap, topic_of
+    from deploykit.mirror import FetchResult, Mirror, RefChange
+    from deploykit.names import (
+        NodeName,
+        ObjectId,
+        RefName,
+        RepoName,
+        SiteName,
+        parse_node_name,
+        parse_object_id,
+        parse_ref_name,
+        parse_repo_name,
+        parse_site_name,
+    )
     from deploykit.outbox import Outbox
-    from deploykit.release import Runner, Site
+    from deploykit.release import DeployResult, Outcome, Release, Runner, Site
+    from deploykit.settings import (
+        BusSettings,
+        CheckoutSettings,
+        GrantSettings,
+        LogSettings,
+        MirrorSettings,
+        NodeSiteSettings,
+        OutboxSettings,
+        RepositorySettings,
+        Settings,
+        SiteSettings,
+        TrustSettings,
+    )
+    from deploykit.trust.allowed_signers import AllowedSigners
+    from deploykit.trust.keyfiles import load_allowed_signers, load_signing_key
+    from deploykit.trust.policy import Policy
+    from deploykit.trust.signature import Signer, SigningKey, sign, verify
     from deploykit.wire import Frame, decode, encode
 
-#: Public name -> the module that holds it (loaded on first use).
-_LAZY = {
-    "Ack": "deploykit.bus",
-    "Bus": "deploykit.bus",
-    "Delivery": "deploykit.bus",
-    "Reject": "deploykit.bus",
-    "Retry": "deploykit.bus",
-    "DeploykitError": "deploykit.errors",
-    "MessageError": "deploykit.errors",
-    "Mirror": "deploykit.mirror",
-    "Outbox": "deploykit.outbox",
-    "Runner": "deploykit.release",
-    "Site": "deploykit.release",
-    "Frame": "deploykit.wire",
-    "decode": "deploykit.wire",
-    "encode": "deploykit.wire",
+#: The module that holds each public name; it is loaded on first use.
+_MODULES = {
+    "deploykit.bus": "Bus Subscription Delivery Handler Ack Retry Reject Verdict",
+    "deploykit.bus.events": (
+        "Event BusState Counters Connecting ConnectFailed Connected ConnectionLost RetryIn Subscribed "
+        "SubscriptionRefused Published PublishFailed DeadLettered Dropped BrokerReportedError Closed"
+    ),
+    "deploykit.messages": (
+        "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
+        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport NodeQueried NodeDescribed "
+        "SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested Notice Unknown"
+    ),
+    "deploykit.messages.topics": "TopicMap PRESETS topic_of",
+    "deploykit.names": (
+        "RepoName RefName ObjectId SiteName NodeName "
+        "parse_repo_name parse_ref_name parse_object_id parse_site_name parse_node_name"
+    ),
+    "deploykit.wire": "Frame encode decode",
+    "deploykit.trust.signature": "SigningKey Signer sign verify",
+    "deploykit.trust.allowed_signers": "AllowedSigners",
+    "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
+    "deploykit.trust.policy": "Policy",
+    "deploykit.ids": "IdStore Claim",
+    "deploykit.outbox": "Outbox",
+    "deploykit.mirror": "Mirror FetchResult RefChange",
+    "deploykit.release": "Site Runner DeployResult Release Outcome",
+    "deploykit.settings": (
+        "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings"
+    ),
+    "deploykit.config": "load_settings",
+    "deploykit.errors": (
+        "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten BusError AddressError ConnectError "
+        "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
+        "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
+        "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
+        "PreflightRefused InstallError HookError DemoFailed"
+    ),
 }
+_HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
 
+# fmt: off
 __all__ = [
-    "Ack",
-    "Bus",
-    "Delivery",
-    "DeploykitError",
-    "Frame",
-    "MessageError",
-    "Mirror",
+    "Bus", "Subscription", "Delivery", "Handler", "Ack", "Retry", "Reject", "Verdict",
+    "Event", "BusState", "Counters", "Connecting", "ConnectFailed", "Connected", "ConnectionLost", "RetryIn",
+    "Subscribed", "SubscriptionRefused", "Published", "PublishFailed", "DeadLettered", "Dropped",
+    "BrokerReportedError", "Closed",
+    "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
+    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "NodeQueried",
+    "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "AccessRevokeRequested", "Notice", "Unknown",
+    "TopicMap", "PRESETS", "topic_of",
+    "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
+    "parse_repo_name", "parse_ref_name", "parse_object_id", "parse_site_name", "parse_node_name",
+    "Frame", "encode", "decode",
+    "SigningKey", "Signer", "sign", "verify",
+    "AllowedSigners",
+    "load_signing_key", "load_allowed_signers",
+    "Policy",
+    "IdStore", "Claim",
     "Outbox",
-    "Reject",
-    "Retry",
-    "Runner",
-    "Site",
-    "decode",
-    "encode",
+    "Mirror", "FetchResult", "RefChange",
+    "Site", "Runner", "DeployResult", "Release", "Outcome",
+    "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
+    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
+    "load_settings",
+    "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
+    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
+    "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
+    "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
+    "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
+    "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
+    "DemoFailed",
     "__version__",
 ]
-
+# fmt: on
 
 # A library prints nothing: whoever embeds it decides where its logs go.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -62,10 +223,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 def __getattr__(name: str) -> object:
     try:
-        module = _LAZY[name]
+        module = _HOLDER[name]
     except KeyError:
         raise AttributeError(f"module 'deploykit' has no attribute {name!r}") from None
-    return getattr(importlib.import_module(module), name)
+    found = getattr(importlib.import_module(module), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:

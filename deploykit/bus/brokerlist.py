@@ -14,13 +14,14 @@ import random
 import socket
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from deploykit.bus.certificates import Certificates
 from deploykit.bus.connect import Connector
+from deploykit.bus.passcode import with_passcode
 from deploykit.bus.poller import Poller
 from deploykit.bus.stomp.handshake import credentials
-from deploykit.errors import ConnectError
+from deploykit.errors import ConnectError, SettingsError
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
 from deploykit.system.backoff import Backoff
@@ -28,11 +29,16 @@ from deploykit.system.backoff import Backoff
 if TYPE_CHECKING:
     from deploykit.bus.stomp.connection import Connection
 
+#: Seconds of the shortest pause between two rounds: brokers that refuse at once are not hammered.
+_SHORTEST_PAUSE: Final = 0.02
+
 
 class MakeConnection(Protocol):
     """Makes a connection to a broker over a socket; it is not logged in yet."""
 
-    def __call__(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection: ...
+    def __call__(
+        self, broker: Broker, settings: BusSettings, sock: socket.socket, *, escape_login: bool
+    ) -> Connection: ...
 
 
 class BrokerList:
@@ -62,6 +68,7 @@ class BrokerList:
             initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
             maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
             multiplier=address.backoff_multiplier or 2.0,
+            minimum=_SHORTEST_PAUSE,
         )
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
 
@@ -70,7 +77,7 @@ class BrokerList:
 
     def pause(self, rounds: int) -> float:
         """Return the seconds to wait after so many rounds without a connection that lasted."""
-        return self._backoff.pause(rounds)
+        return self._backoff.pause(rounds, random.random())  # noqa: S311 - no secret
 
     def begin_like(self, other: BrokerList, broker: Broker) -> None:
         """Begin with the address of `broker` that `other` is connected to."""
@@ -93,11 +100,15 @@ class BrokerList:
             Interrupted: the bus is being closed.
         """
         connector, greeted = self._connectors[broker], False
+        try:
+            settings = with_passcode(self._settings)  # read for each connection: the file may have changed
+        except SettingsError as error:
+            raise ConnectError(f"{broker}: {error.problem}", error.remedy) from None
 
         def greet(sock: socket.socket, deadline: float, *, escape_login: bool = True) -> Connection:
             nonlocal greeted
             greeted = True
-            connection = self._make_connection(broker, sock, escape_login=escape_login)
+            connection = self._make_connection(broker, settings, sock, escape_login=escape_login)
             try:
                 connection.open(deadline)
             except BaseException:
@@ -108,7 +119,7 @@ class BrokerList:
         try:
             connection = connector.reach(self._connect_timeout, greet)
         except ConnectError:
-            if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
+            if not greeted or "\\" not in "".join(credentials(broker, settings)):
                 raise
             connection = connector.reach(self._connect_timeout, partial(greet, escape_login=False))
         connection.passed_over = connector.passed_over

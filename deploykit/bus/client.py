@@ -63,8 +63,7 @@ class Bus:
         client_id: for `settings.client_id`, where that is empty.
 
     Raises:
-        AddressError: the address is not understood.
-        SettingsError: another setting is wrong.
+        SettingsError: a setting is wrong, the address included; all problems are in `problems`.
     """
 
     def __init__(
@@ -79,8 +78,8 @@ class Bus:
             settings = BusSettings(address=settings)
         if client_id and not settings.client_id:
             settings = attrs.evolve(settings, client_id=client_id)
-        address = parse_address(settings.address)
         check_settings(settings)
+        address = parse_address(settings.address)
         for warning in address.warnings:
             logger.warning("%s", warning)
         self.settings = settings

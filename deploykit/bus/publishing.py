@@ -22,7 +22,7 @@ from deploykit.bus.unconfirmed import UnconfirmedPublishes
 from deploykit.errors import BusError, DialectError, PublishError, PublishManyFailed, PublishRefused
 from deploykit.messages.destinations import check_destination
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 
 class Publisher:
@@ -68,7 +68,7 @@ class Publisher:
         """
         self._check_process()
         headers = frame.headers
-        if not OF_THE_CONNECTION.isdisjoint(headers) or "" in headers:
+        if not CONNECTION_HEADERS.isdisjoint(headers) or "" in headers:
             raise _refused_headers(frame)
         if destination not in self._destinations:
             self._learn(destination)
@@ -160,7 +160,7 @@ class Publisher:
 
 
 def _refused_headers(frame: Frame) -> PublishRefused:
-    names = ", ".join(sorted(repr(name) for name in OF_THE_CONNECTION.intersection(frame.headers))) or "an empty name"
+    names = ", ".join(sorted(repr(name) for name in CONNECTION_HEADERS.intersection(frame.headers))) or "an empty name"
     return PublishRefused(f"headers that belong to the connection: {names}", "use other names")
 
 

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from random import uniform
+from random import random
 from typing import Final
 
 from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Item
@@ -27,8 +27,9 @@ from deploykit.bus.stomp.frames import Received
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
+from deploykit.system.backoff import Backoff
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +39,9 @@ _REMEMBERED: Final = 10_000
 _SETTLE_AGAIN: Final = 2.0
 _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
+_BACKOFF: Final = Backoff(initial=1.0, maximum=60.0, low=0.5)
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
-_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+_OF_DELIVERY: Final = CONNECTION_HEADERS | {
     "redelivered",
     "delivery-count",
     "timestamp",
@@ -357,8 +359,8 @@ _ACK: Final = Ack()
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before a failed handler is asked again: growing, with jitter."""
-    return float(uniform(0.5, 1.0) * min(60.0, 2.0 ** (attempt - 1)))  # noqa: S311 - not a secret
+    """Return the seconds before a failed handler is called again."""
+    return _BACKOFF.pause(attempt, random())  # noqa: S311 - not a secret
 
 
 def _copy(frame: Received, more: Mapping[str, str]) -> Frame:

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from random import random
 from time import monotonic, sleep
 from typing import Final
 
@@ -285,7 +286,7 @@ class SubscriptionTable:
 
     def _subscribe(self, connection: BrokerConnection, subscription: Subscription) -> None:
         if is_suspect(subscription):
-            seconds = _RESUBSCRIBE.pause(subscription.losses)
+            seconds = _RESUBSCRIBE.pause(subscription.losses, random())  # noqa: S311 - no secret
             self._refused(
                 subscription,
                 ConnectError(
@@ -419,7 +420,7 @@ class SubscriptionTable:
                 return True
         if subscription is not None:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
-            self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
+            self._try_again(connection, subscription, _RESUBSCRIBE.pause(subscription.refusals, random()))  # noqa: S311
             return True
         if (ended := self._ended.pop(receipt, None)) is not None:
             ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))

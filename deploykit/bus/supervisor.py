@@ -21,6 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import attrs
+from tenacity import RetryCallState, Retrying, retry_if_result
 
 from deploykit.bus.brokerlist import BrokerList
 from deploykit.bus.certificates import Certificates
@@ -234,16 +235,18 @@ class Supervisor:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        rounds = 0
         if not self._alone:
             answers_here()
+        # One call of it makes rounds until a connection was worth something; the next call counts from 1 again.
+        rounds = Retrying(
+            retry=retry_if_result(lambda lived: lived < _TOO_SHORT),
+            wait=lambda state: self._brokers.pause(state.attempt_number),
+            before_sleep=self._announce_pause,
+            sleep=self._pause,
+        )
         try:
             while not self.poller.stopping and self._drain_until is None:
-                lived = self._try_each()
-                rounds = 0 if lived >= _TOO_SHORT else rounds + 1
-                if lived and not rounds:
-                    continue
-                self._pause(rounds)
+                rounds(self._try_each)
         except Interrupted:
             pass
         except Exception:
@@ -257,11 +260,14 @@ class Supervisor:
                 self.connection.close()
             self.poller.close()
 
-    def _pause(self, rounds: int) -> None:
-        seconds = self._brokers.pause(rounds)
+    def _announce_pause(self, state: RetryCallState) -> None:
         self._set_state(BusState.WAITING)
-        self._emit(RetryIn(seconds=seconds, round=rounds))
+        self._emit(RetryIn(seconds=state.upcoming_sleep, round=state.attempt_number))
+
+    def _pause(self, seconds: float) -> None:
         self.poller.wait_for(None, 0, monotonic() + seconds)
+        if self._drain_until is not None:
+            raise Interrupted
 
     def _try_each(self) -> float:
         """Try every broker once; serve the first that takes us. Return how long that lasted, 0.0: none did."""
@@ -290,12 +296,14 @@ class Supervisor:
                 self.changed.notify_all()
         return 0.0
 
-    def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
+    def _new_connection(
+        self, broker: Broker, settings: BusSettings, sock: socket.socket, *, escape_login: bool
+    ) -> Connection:
         from deploykit.bus.stomp.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         return Connection(
             broker,
-            self._settings,
+            settings,
             sock,
             epoch=next(self._epochs),
             poller=self.poller,

@@ -64,11 +64,11 @@ def encode(
     """
     from deploykit.messages import utc_now
     from deploykit.wire import codec
-    from deploykit.wire.from_words import make
+    from deploykit.wire.from_words import message_from_words
     from deploykit.wire.schema import wire_class
 
     try:
-        made = make(
+        made = message_from_words(
             wire_class(type_name),
             words,
             now=utc_now(),

@@ -1,4 +1,4 @@
-"""`deploykit keepalive`: an empty line to listed destinations, once or for ever."""
+"""`deploykit keepalive`: an empty line to listed destinations, once or until TERM."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import attrs
 from deploykit.bus import Bus
 from deploykit.bus.checks import FOREVER
 from deploykit.bus.keepalive import KEEPALIVE
+from deploykit.bus.passcode import secrets_of
 from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import BusError, DialectError, UsageError, WindowFull
 from deploykit.settings.node import Settings
@@ -26,28 +27,28 @@ _SLICE: Final = 0.2
 
 
 def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: float | None) -> None:
-    """Send keepalives until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
+    """Send keepalives until TERM. HUP reads the settings again; wrong ones change nothing.
 
     Args:
-        load: reads the settings.
+        load: returns the settings.
         destinations: instead of those that the settings list.
-        every: seconds between two rounds, instead of what the settings say.
+        every: seconds between two rounds, instead of the settings' value.
 
     Raises:
         SettingsError: the first settings are wrong.
-        UsageError: they list no destinations either.
-        LoginRefused: no broker takes us.
+        UsageError: no destinations, here or in the settings.
+        LoginRefused: the broker refuses the login.
     """
 
-    def work(keeping: _Keeping, end: threading.Event) -> None:
-        with keeping.bus as bus:
-            bus.wait_connected(keeping.patience)  # a refused login ends it here
-            keep_alive(bus, keeping.destinations, every=keeping.every, stop=end)
+    def work(sender: _Sender, end: threading.Event) -> None:
+        with sender.bus as bus:
+            bus.wait_connected(sender.patience)  # a refused login is raised here
+            keep_alive(bus, sender.destinations, every=sender.every, stop=end)
 
-    def make(settings: Settings) -> _Keeping:
-        return _Keeping(settings, destinations, every)
+    def make(settings: Settings) -> _Sender:
+        return _Sender(settings, destinations, every)
 
-    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=[s.broker.passcode]))
+    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=secrets_of(s.broker)))
 
 
 def once(settings: Settings, *, destinations: Sequence[str], every: float | None) -> dict[str, str]:
@@ -55,18 +56,18 @@ def once(settings: Settings, *, destinations: Sequence[str], every: float | None
 
     Raises:
         UsageError: no destinations, here or in the settings.
-        LoginRefused: no broker takes us.
+        LoginRefused: the broker refuses the login.
     """
-    keeping = _Keeping(settings, destinations, every)
-    with keeping.bus as bus:
-        bus.wait_connected(keeping.patience)
-        limit, ttl = settings.broker.connect_timeout, 2 * keeping.every
-        problems = send_once(bus, keeping.destinations, timeout=limit, ttl=ttl)
-    return {name: problems.get(name, "") for name in keeping.destinations}
+    sender = _Sender(settings, destinations, every)
+    with sender.bus as bus:
+        bus.wait_connected(sender.patience)
+        limit, ttl = settings.broker.connect_timeout, 2 * sender.every
+        problems = send_once(bus, sender.destinations, timeout=limit, ttl=ttl)
+    return {name: problems.get(name, "") for name in sender.destinations}
 
 
-class _Keeping:
-    """What is to be sent by some settings, and a bus for it, not started."""
+class _Sender:
+    """Destinations and interval by the settings, and a bus that is not started."""
 
     def __init__(self, settings: Settings, destinations: Sequence[str], every: float | None) -> None:
         self.destinations = tuple(destinations) or settings.broker.keepalive

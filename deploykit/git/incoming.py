@@ -7,14 +7,9 @@ pack's name appears before the index's, which is what readers go by; whatever fa
 from __future__ import annotations
 
 import os
-import sys
 import zlib
-from array import array
 from binascii import crc32
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from itertools import accumulate, pairwise
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -22,16 +17,14 @@ from typing import Final
 import attrs
 
 from deploykit.errors import MirrorError, PackError
-from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, Found, HashKind
+from deploykit.git.packindex import index_v2
 from deploykit.git.packscanner import PackScanner, ScanLimits
 from deploykit.system.durable import sync_directory, write_all
 
 _NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _READ: Final = 1 << 20
 _SPACE_CHECK: Final = 32 << 20
-#: What an index of version 2 begins with; version 1 has no such beginning.
-INDEX_MAGIC: Final = b"\xfftOc\x00\x00\x00\x02"
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -186,52 +179,6 @@ class IncomingPack:
         self._pack.rename(packs / f"pack-{name}.pack")
         self._index.rename(packs / f"pack-{name}.idx")
         sync_directory(packs)
-
-
-def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 2 pack index, but for its own checksum at the end.
-
-    Raises:
-        PackError: an object is in the pack twice.
-    """
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    names = b"".join(map(ids.__getitem__, order))
-    if any(ids[a] == ids[b] for a, b in pairwise(order)):
-        raise PackError("the origin sent an object twice in one pack")
-    yield INDEX_MAGIC
-    yield _fan_out(ids)
-    yield names
-    yield _big_endian(array("I", map(crcs.__getitem__, order)))
-    large = array("Q")
-    small = array("I")
-    for at in map(offsets.__getitem__, order):
-        if at < 1 << 31:
-            small.append(at)
-        else:
-            small.append(1 << 31 | len(large))
-            large.append(at)
-    yield _big_endian(small)
-    yield _big_endian(large)
-    yield checksum
-
-
-def index_v1(ids: list[bytes], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 1 pack index, as old gits wrote it, but for its own checksum at the end."""
-    yield _fan_out(ids)
-    for at in sorted(range(len(ids)), key=ids.__getitem__):
-        yield (offsets[at] & 0xFFFFFFFF).to_bytes(4, "big") + ids[at]
-    yield checksum
-
-
-def _fan_out(ids: list[bytes]) -> bytes:
-    counts = Counter(map(itemgetter(0), ids))
-    return _big_endian(array("I", accumulate(counts[n] for n in range(256))))
-
-
-def _big_endian(values: array[int]) -> bytes:
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values.tobytes()
 
 
 def _object_head(kind: int, size: int) -> bytes:

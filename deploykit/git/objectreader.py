@@ -14,7 +14,6 @@ stores in memory) go the general way.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from binascii import unhexlify
@@ -26,19 +25,13 @@ from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatExceptio
 from dulwich.pack import PackFileDisappeared, apply_delta
 
 from deploykit.errors import TreeDamaged, TreeError
-from deploykit.git.packreader import PIECE, SMALL, PackFile, result_size
+from deploykit.git.objectformat import BLOB, KIND_NAMES, OFS_DELTA, REF_DELTA, hash_of_size
+from deploykit.git.packformat import base_distance, delta_result_size, object_head
+from deploykit.git.packreader import PIECE, SMALL, PackFile
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ObjectID
-
-COMMIT: Final = 1
-TREE: Final = 2
-BLOB: Final = 3
-TAG: Final = 4
-_OFS_DELTA: Final = 6
-_REF_DELTA: Final = 7
-_KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
 
 #: Deltas on deltas: git itself writes at most 4,095, and 50 by default.
 _MAX_CHAIN: Final = 4096
@@ -82,7 +75,7 @@ class ObjectReader:
         self._found = 0
         self.oid_length: int = store.object_format.oid_length
         # Copied for each object: a new one looks the algorithm up, which costs more than to hash a page.
-        self._empty = (hashlib.sha1 if self.oid_length == 20 else hashlib.sha256)(usedforsecurity=False)
+        self._empty = hash_of_size(self.oid_length).new(b"")
 
     def __enter__(self) -> ObjectReader:
         return self
@@ -113,10 +106,10 @@ class ObjectReader:
     def _checked(self, oid: bytes, raw: bytes, kind: int, place: tuple[PackFile, int] | None) -> bytes:
         found, content = self._guarded(oid, place)
         if kind != found:
-            want, have = _KINDS[kind].decode(), _KINDS.get(found, b"unknown").decode()
+            want, have = KIND_NAMES[kind].decode(), KIND_NAMES.get(found, b"unknown").decode()
             raise TreeError(f"object {oid.decode()} is a {have} where a {want} must stand", "check the repository")
         digest = self._empty.copy()
-        digest.update(b"%s %d\0" % (_KINDS[kind], len(content)))
+        digest.update(b"%s %d\0" % (KIND_NAMES[kind], len(content)))
         digest.update(content)
         if digest.digest() != raw:
             raise _damaged(oid, "its content does not hash to its name")
@@ -136,7 +129,10 @@ class ObjectReader:
         if place is not None:
             # Most files are stored whole: this way is theirs alone, and what a fresh export of thousands costs.
             pack, offset = place
-            found, size, pos = pack.header(offset)
+            try:
+                found, size, pos = object_head(pack.data, offset)
+            except (IndexError, ValueError) as error:
+                raise _damaged(oid, str(error)) from error
             if found == BLOB and size <= self._max:
                 if size >= 2 * PIECE:
                     return self._pieces(oid, pack, pos, size), raw
@@ -230,10 +226,10 @@ class ObjectReader:
                 self._bases.move_to_end((id(pack), offset))
                 kind, content = cached
                 break
-            kind, size, pos = pack.header(offset)
+            kind, size, pos = object_head(pack.data, offset)
             if size > self._max:
                 raise _Refused(size)
-            if kind in _KINDS:
+            if kind in KIND_NAMES:
                 content = pack.inflate(pos, size)
                 if chain:
                     self._keep(pack, offset, kind, content)
@@ -241,7 +237,7 @@ class ObjectReader:
             base, pos = self._base(pack, offset, kind, pos)
             delta = pack.inflate(pos, size) if size <= SMALL and held < _KEPT_DELTAS else None
             held += size if delta is not None else 0
-            makes = result_size(delta if delta is not None else pack.delta_head(pos))
+            makes = delta_result_size(delta if delta is not None else pack.delta_head(pos))
             if makes > self._max:
                 raise _Refused(makes)
             chain.append((pack, offset, size, pos, delta))
@@ -259,12 +255,12 @@ class ObjectReader:
 
     def _base(self, pack: PackFile, offset: int, kind: int, pos: int) -> tuple[tuple[PackFile | bytes, int], int]:
         """Find what a delta stands on: a place in a pack, or the name of an object elsewhere."""
-        if kind == _OFS_DELTA:
-            distance, pos = pack.base_offset(pos)
+        if kind == OFS_DELTA:
+            distance, pos = base_distance(pack.data, pos)
             if not 0 < distance <= offset:
                 raise ValueError("a delta points outside its pack")
             return (pack, offset - distance), pos
-        if kind != _REF_DELTA:
+        if kind != REF_DELTA:
             raise ValueError(f"unknown object kind {kind}")
         name = bytes(pack.view[pos : pos + self.oid_length])
         place = self._find(name)
@@ -310,11 +306,3 @@ class ObjectReader:
 
 def _damaged(oid: bytes, why: str) -> TreeDamaged:
     return TreeDamaged(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
-
-
-def blob_id(content: bytes, oid_length: int) -> bytes:
-    """Return the raw git id that `content` has as a blob."""
-    new = hashlib.sha1 if oid_length == 20 else hashlib.sha256
-    digest = new(b"blob %d\0" % len(content), usedforsecurity=False)
-    digest.update(content)
-    return digest.digest()

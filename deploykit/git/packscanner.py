@@ -12,13 +12,11 @@ small cache and is resolved on the spot; the others wait for `finish`, which wal
 from __future__ import annotations
 
 import os
-import re
 import zlib
 from array import array
 from binascii import crc32
 from bisect import bisect_left
 from collections.abc import Callable
-from itertools import filterfalse
 from typing import Final
 
 import attrs
@@ -26,13 +24,12 @@ from dulwich.errors import ApplyDeltaError
 from dulwich.pack import apply_delta
 
 from deploykit.errors import PackError
-from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
-from deploykit.git.packformat import BIG, BigBlob, Cache, Found, commit_links, delta_result_size, read_header, tag_link
+from deploykit.git.bigblob import BIG, BigBlob
+from deploykit.git.objectcache import ObjectCache
+from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, Found, HashKind
+from deploykit.git.objectlinks import ObjectLinks
+from deploykit.git.packformat import delta_result_size, read_header
 
-_RECENT_ENTRIES: Final = 10_000
-_KIND_BITS: Final = 0o170000
-_DIRECTORY: Final = 0o040000
-_GITLINK: Final = 0o160000
 _MAX_DEPTH: Final = 10_000
 
 
@@ -91,9 +88,9 @@ class PackScanner:
         self._rest_at = 0  # offset in the pack of the first byte of _rest
         self._need = 12
         self._big: BigBlob | None = None
-        self._recent: set[bytes] = set()
-        self._find_entries = re.compile(rb"[0-7]++ [^\0]++\0.{%d}" % hash_kind.size, re.DOTALL).findall
-        self._cache = Cache(self._limits.cache_bytes)
+        self._links = ObjectLinks(hash_kind)
+        self._note = self._links.note
+        self._cache = ObjectCache(self._limits.cache_bytes)
         self._waiting: dict[int, list[int]] = {}
         self._waiting_ref: dict[bytes, list[int]] = {}
         self.total = -1
@@ -101,10 +98,10 @@ class PackScanner:
         self.offsets = array("Q")
         self.crcs = array("I")
         self.ids: list[bytes] = []
-        self.known: dict[int, set[bytes]] = {kind: set() for kind in KIND_NAMES}
-        self.missing: dict[int, set[bytes]] = {kind: set() for kind in KIND_NAMES}
+        self.known = self._links.known
+        self.missing = self._links.missing
+        self.tags = self._links.tags
         self.external_bases: set[bytes] = set()
-        self.tags: dict[bytes, bytes] = {}
 
     @property
     def done(self) -> int:
@@ -224,59 +221,10 @@ class PackScanner:
             self.missing[BLOB].discard(big.oid)
         return pos
 
-    # -- names and links ---------------------------------------------------------------------------------------------
-
     def _name(self, kind: int, plain: bytes) -> bytes:
         oid = self._hash.new(b"%b %d\0%b" % (KIND_NAMES[kind], len(plain), plain)).digest()
-        self.note(kind, plain, oid)
+        self._note(kind, plain, oid)
         return oid
-
-    def note(self, kind: int, plain: bytes, oid: bytes) -> None:
-        """Note an object, and what it points to.
-
-        Raises:
-            PackError: it is malformed.
-        """
-        self.known[kind].add(oid)
-        self.missing[kind].discard(oid)
-        if kind == TREE:
-            entries = self._find_entries(plain)
-            if b"".join(entries) != plain:
-                raise PackError(f"tree {oid.hex()} is malformed")
-            recent = self._recent
-            fresh = list(filterfalse(recent.__contains__, entries))
-            if len(recent) > _RECENT_ENTRIES:
-                recent.clear()
-            recent.update(fresh)
-            self._link_entries(fresh)
-        elif kind == COMMIT:
-            for target_kind, target in commit_links(plain, self._hash.hex_size, oid):
-                self._link(target_kind, target)
-        elif kind == TAG:
-            target_kind, target = tag_link(plain, self._hash.hex_size, oid)
-            self.tags[oid] = target
-            self._link(target_kind, target)
-
-    def _link_entries(self, entries: list[bytes]) -> None:
-        size = self._hash.size
-        trees, blobs = self.known[TREE], self.known[BLOB]
-        no_tree, no_blob = self.missing[TREE], self.missing[BLOB]
-        for entry in entries:
-            oid = entry[-size:]
-            if entry.startswith(b"100"):
-                if oid not in blobs:
-                    no_blob.add(oid)
-                continue
-            kind = int(entry[: entry.index(b" ")], 8) & _KIND_BITS
-            if kind == _DIRECTORY:
-                if oid not in trees:
-                    no_tree.add(oid)
-            elif kind != _GITLINK and oid not in blobs:
-                no_blob.add(oid)
-
-    def _link(self, kind: int, oid: bytes) -> None:
-        if oid not in self.known[kind]:
-            self.missing[kind].add(oid)
 
     # -- deltas ------------------------------------------------------------------------------------------------------
 
@@ -289,7 +237,7 @@ class PackScanner:
     def _find_base(self, oid: bytes) -> Found | None:
         """A base named by id: outside the pack, or (None) perhaps in it: then it waits."""
         found = self._cache.get(oid)
-        if found is None and not any(oid in ids for ids in self.known.values()):
+        if found is None and not self._links.holds(oid):
             found = self._external(oid)
             if found is not None:
                 self.external_bases.add(oid)
@@ -297,8 +245,11 @@ class PackScanner:
         return found
 
     def _apply(self, base: Found, delta: bytes, offset: int) -> bytes:
-        size = delta_result_size(delta)
         limits = self._limits
+        try:
+            size = delta_result_size(delta)
+        except IndexError:
+            raise PackError(f"the delta at {offset} is cut off") from None
         if size > limits.object_bytes or (size > limits.meta_bytes and base[0] != BLOB):
             raise _too_large(f"the delta at {offset} makes an object of {size} bytes", size, limits)
         try:
@@ -318,7 +269,7 @@ class PackScanner:
             self.feed(b"")
         if not self.checksum:
             raise PackError("the pack is cut off", "fetch again")
-        self._recent.clear()
+        self._links.forget_recent()
         while self._waiting or self._waiting_ref:
             ready = [offset for offset in sorted(self._waiting) if self.ids[self._index_at(offset)]]
             if self._waiting_ref:
@@ -420,21 +371,3 @@ class PackScanner:
         if plain is None:
             raise PackError(f"the object at {offset} changed while it was read")
         return kind, base, plain
-
-
-def note_object(
-    kind: int,
-    plain: bytes,
-    oid: bytes,
-    hash_kind: HashKind,
-    known: dict[int, set[bytes]],
-    missing: dict[int, set[bytes]],
-) -> None:
-    """Note one whole object and what it points to, as the scanner does.
-
-    Raises:
-        PackError: it is malformed.
-    """
-    scanner = PackScanner(hash_kind, -1)
-    scanner.known, scanner.missing = known, missing
-    scanner.note(kind, plain, oid)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 from dulwich.errors import NotGitRepository
-from dulwich.objects import Commit
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
-from deploykit.git.commitwalk import commit_of
+from deploykit.git.commits import commit_of
 from deploykit.names import ObjectId, parse_object_id
 
 if TYPE_CHECKING:
@@ -91,7 +90,7 @@ class Repository:
             raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
 
     def _found(self, ref: str, oid: bytes) -> ResolvedName:
-        commit: Commit = commit_of(self._repo.object_store, oid)
+        commit = commit_of(self._repo.object_store, oid)
         return ResolvedName(
             ref=ref,
             object_id=ObjectId(oid.decode()),

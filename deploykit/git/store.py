@@ -17,8 +17,7 @@ from dulwich.object_store import DiskObjectStore
 from dulwich.objects import RawObjectID
 
 from deploykit.errors import MirrorCorrupt
-from deploykit.git.objectformat import HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import Found, HashKind
 
 
 class ObjectStore:

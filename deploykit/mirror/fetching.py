@@ -1,9 +1,9 @@
 """One fetch, under the mirror's lock: the shell around the pure parts.
 
-    list refs -> plan (deletions first) -> say what we have -> pack into quarantine -> check its links -> judge by the
+    list refs -> plan (deletions first) -> offer what we hold -> pack into quarantine -> check its links -> judge by the
     policies, now that history can be read -> refs, all in one durable step
 
-Rules: nothing is visible before the last step; what the origin did not say in this very conversation is not done.
+Rules: nothing is visible before the last step; only what the origin stated in this very conversation is done.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from deploykit.mirror.model import FetchResult, Progress, ProgressFn, RefChange,
 from deploykit.mirror.policy import judge
 from deploykit.mirror.refplan import RefPlan, common_prefixes, plan_refs, read_advertised, ref_matcher
 from deploykit.mirror.refstore import RefStore
-from deploykit.mirror.signing import Signatures
+from deploykit.mirror.signing import SignatureCheck
 from deploykit.names import ObjectId, RefName, is_zero, parse_ref_name
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system.deadline import Deadline
@@ -64,14 +64,14 @@ class Fetch:
         self._incoming: IncomingPack | None = None
 
     def run(self, expected: RefChange | None, started: float, *, allow_mass_deletion: bool) -> FetchResult:
-        """Do it."""
+        """Fetch, move the refs, and return what was done."""
         self._room()
         state = layout.read_state(self._path)
         dialect = state.dialect if state.origin == self._origin else None
         if not state.origin:
             self._adopt()
-        wanted = ref_matcher(self._settings.refs)
-        held = {ref: oid for ref, oid in self._refs.read().items() if wanted.match(ref)}
+        matcher = ref_matcher(self._settings.refs)
+        held = {ref: oid for ref, oid in self._refs.read().items() if matcher.match(ref)}
         with ObjectStore(self._path, layout.read_format(self._path)) as objects:
             try:
                 listing, plan, taken = self._converse(objects, held, dialect, expected, allow_mass_deletion)
@@ -96,7 +96,7 @@ class Fetch:
         )
 
     def _adopt(self) -> None:
-        """Somebody else made this repository: look once whether it is whole, since every later fetch builds on that."""
+        """Check once that a repository made by another program is sound: every later fetch builds on it."""
         report = checking.check(self._path, self._tick)
         if not report.sound:
             raise MirrorCorrupt(f"{self._path} is not sound: {report.problems[0]}", "use another directory")
@@ -142,7 +142,7 @@ class Fetch:
     def _ask_ahead(
         self, objects: ObjectStore, held: Mapping[RefName, ObjectId], expected: RefChange | None
     ) -> Ahead | None:
-        """Ask for what a message named together with the list that will confirm it, or not."""
+        """Return what to ask for together with the list of refs that will confirm a message, or None."""
         if expected is None or is_zero(expected.new) or objects.holds(bytes.fromhex(expected.new)):
             return None
         plan = RefPlan(updates=(expected,))
@@ -187,7 +187,7 @@ class Fetch:
     def _settle(
         self, objects: ObjectStore, plan: RefPlan, taken: TakenPack
     ) -> tuple[tuple[RefChange, ...], tuple[Refusal, ...]]:
-        """Judge what is planned, and make it so."""
+        """Judge the planned changes, and make those that are allowed."""
         history = History(objects.find, objects.hash_kind.size, self._tick)
 
         def is_commit(oid: bytes) -> bool:
@@ -204,7 +204,7 @@ class Fetch:
             return ObjectId(target.hex()) if target != raw else None
 
         self._report("checking")
-        signatures = Signatures(self._settings, objects.find, objects.hash_kind)
+        signatures = SignatureCheck(self._settings, objects.find, objects.hash_kind)
         changes, refused = judge(plan.changes, self._settings, history, is_commit, signatures.objection)
         self._limit.left()
         self._report("refs")
@@ -252,6 +252,6 @@ def _there(oid: ObjectId) -> ObjectId | None:
 
 
 def _known(held: Mapping[RefName, ObjectId], expected: RefChange) -> list[ObjectId]:
-    """The tips most likely to be near what a message named: what we hold of that ref."""
+    """Return the tips most likely to be near what a message named: what we hold of that ref."""
     mine = held.get(expected.ref)
     return [mine] if mine is not None else []

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from deploykit.settings.credentials import hide_credentials
+from deploykit.settings.problems import below
+from deploykit.settings.tree import TreeSettings
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -57,10 +60,16 @@ class MirrorSettings:
     min_free_inodes: int = 200
     repack_after: int = 50
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        if self.signed and self.allowed_signers is None:
+            return ("signed: needs allowed_signers, or each of these refs is refused",)
+        return ()
+
 
 @attrs.frozen(kw_only=True, slots=True)
-class CheckoutSettings:
-    """Refs of a mirror kept as directories.
+class CheckoutSettings(TreeSettings):
+    """Refs of a mirror kept as directories; how their files are written is in `TreeSettings`.
 
     Args:
         mode: `normal` none; `trusting` the default branch in `target`; `branch` the one named in `branch` in `target`;
@@ -71,9 +80,6 @@ class CheckoutSettings:
         refs: only refs that match one of these patterns; all that the mode takes when empty.
         remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
         grace: seconds a replaced copy is left untouched for readers that still have it open.
-        symlinks, submodules, raw_attributes, max_entries, max_bytes, umask: as for a site's releases.
-        owner: `user` or `user:group` for everything written; needs root.
-        durable: nothing is reported done that a power cut could take away.
     """
 
     mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic"]
@@ -82,14 +88,6 @@ class CheckoutSettings:
     refs: tuple[str, ...] = ()
     remove: bool | None = None
     grace: float = 10.0
-    symlinks: Literal["inside", "any", "refuse"] = "inside"
-    submodules: Literal["refuse", "skip"] = "refuse"
-    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
-    max_entries: int = 250_000
-    max_bytes: int = 8 << 30
-    umask: int | None = None
-    owner: str = ""
-    durable: bool = True
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -99,3 +97,12 @@ class RepositorySettings:
     url: str = attrs.field(repr=hide_credentials)
     mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
     checkouts: tuple[CheckoutSettings, ...] = ()
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well. The URL is checked by `git.transport`."""
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from below("mirror", self.mirror.problems())
+        for at, checkout in enumerate(self.checkouts):
+            yield from below(f"checkouts[{at}]", checkout.problems())

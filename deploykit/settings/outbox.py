@@ -6,6 +6,8 @@ from pathlib import Path
 
 import attrs
 
+from deploykit.settings.problems import too_small
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class OutboxSettings:
@@ -28,3 +30,7 @@ class OutboxSettings:
     max_attempts: int = 5
     pause_max: float = 30.0
     rescan: float = 10.0
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        return tuple(too_small(self, {"window": 1, "max_attempts": 1, "rescan": 0.1}))

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import attrs
 
+from deploykit.settings.problems import LONGEST
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class GrantSettings:
@@ -41,3 +43,12 @@ class TrustSettings:
     grants: tuple[GrantSettings, ...] = ()
     max_expiry: float = 3600.0
     skew: float = 30.0
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong with the times; the grants are checked by `trust.policy`, which knows the types."""
+        times = (("max_expiry", self.max_expiry, 1), ("skew", self.skew, 0))
+        return tuple(
+            f"{name}: expected seconds, at least {least} and at most {LONGEST:g}, not {value!r}"
+            for name, value, least in times
+            if not least <= value <= LONGEST
+        )

@@ -1,4 +1,4 @@
-"""Time that nobody can set: which boot of the machine this is, and how long it has lasted."""
+"""Time that cannot be set: which boot of the machine this is, and how long it has lasted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BootTime:
 
 
 def boot_id() -> str:
-    """What tells this boot of the machine from every other."""
+    """Return the id of this boot of the machine, which no other boot has."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -25,5 +25,5 @@ def boot_id() -> str:
 
 
 def boot_time() -> BootTime:
-    """Now."""
+    """Return the current boot id and the seconds since boot."""
     return BootTime(boot=boot_id(), seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))

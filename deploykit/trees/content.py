@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import BLOB, ObjectReader, blob_id
+from deploykit.git.objectformat import BLOB, blob_id
+from deploykit.git.objectreader import ObjectReader
 from deploykit.trees.attributes import Attributes, conversions, would_change
 from deploykit.trees.entries import EXECUTABLE, FILE, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.names import shown

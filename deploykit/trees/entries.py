@@ -15,7 +15,8 @@ from dulwich.errors import ObjectFormatException
 from dulwich.objects import parse_tree
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import TREE, ObjectReader
+from deploykit.git.objectformat import TREE
+from deploykit.git.objectreader import ObjectReader
 from deploykit.trees.names import PLAIN, refusal, shown
 from deploykit.trees.rules import TreeRules
 

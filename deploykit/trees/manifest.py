@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from deploykit.errors import TreeError
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 FORMAT: Final = 1
 _MAGIC: Final = b"deploykit-manifest "
@@ -104,7 +104,7 @@ class Manifest:
 
     def save(self, path: Path, *, durable: bool = True) -> None:
         """Write the manifest whole or not at all."""
-        write_durably(path, self.to_bytes(), mode=0o640, durable=durable)
+        replace_file(path, self.to_bytes(), mode=0o640, durable=durable)
 
     def to_bytes(self) -> bytes:
         """The file's content."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.git.objectformat import TREE
 from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
@@ -88,7 +89,7 @@ def patch_tree(
         if manifest.oid_length != reader.oid_length:
             raise CannotPatch("it was written from a repository of another kind")
         try:
-            reader.read(manifest.tree.encode(), 2)
+            reader.read(manifest.tree.encode(), TREE)
         except TreeError as error:
             raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
         walk = TreeWalk(reader, rules)

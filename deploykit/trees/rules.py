@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 import attrs
 
+from deploykit.settings.tree import TreeSettings
+
 SymlinkPolicy = Literal["inside", "any", "refuse"]
 SubmodulePolicy = Literal["refuse", "skip"]
 
@@ -44,3 +46,15 @@ class TreeRules:
     export_attributes: bool = False
     umask: int | None = None
     subdirectory: str = ""
+
+
+def rules_of(settings: TreeSettings) -> TreeRules:
+    """Return the rules that every tree's settings hold; a site adds its own."""
+    return TreeRules(
+        max_entries=settings.max_entries,
+        max_bytes=settings.max_bytes,
+        symlinks=settings.symlinks,
+        submodules=settings.submodules,
+        raw_attributes=settings.raw_attributes,
+        umask=settings.umask,
+    )

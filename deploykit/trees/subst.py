@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from dulwich.objects import Commit
 
 from deploykit.errors import TreeError
-from deploykit.git.commitwalk import commit_of
+from deploykit.git.commits import commit_of
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.trees.files import open_directory, read_file
 from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
 

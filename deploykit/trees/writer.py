@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import BLOB, ObjectReader
+from deploykit.git.objectformat import BLOB
+from deploykit.git.objectreader import ObjectReader
 from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.trees.content import Contents, attributes_of
 from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, TreeDirectory, TreeEntry, TreeWalk

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import deploykit
 
-_PACKAGES = ("bus", "cli", "daemons", "outbox", "wire")
+_PACKAGES = ("bus", "cli", "config", "daemons", "messages", "outbox", "settings", "system", "trust", "wire")
 
 
 def become(uid: int, groups: Sequence[int]) -> None:
@@ -21,7 +21,7 @@ def become(uid: int, groups: Sequence[int]) -> None:
     importlib.import_module("encodings.idna")
     for name in _PACKAGES:
         package = importlib.import_module(f"{deploykit.__name__}.{name}")
-        for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     os.setgroups(groups)
     os.setgid(uid)

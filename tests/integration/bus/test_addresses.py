@@ -25,8 +25,9 @@ from deploykit.settings import MirrorSettings
 from deploykit.system import hosts
 from deploykit.system.deadline import Deadline
 from tests.support import twoaddresses
-from tests.support.bus import Events, eventually, fast, in_time, running, text
+from tests.support.bus import Events, fast, in_time, running, text
 from tests.support.needs import needs_root
+from tests.support.wait import wait_until
 
 Names = Callable[..., None]
 
@@ -260,7 +261,7 @@ def test_what_a_race_opened_is_closed_however_it_ends(broker: EmbeddedBroker, na
             assert our_sockets(broker.port) != before
         assert our_sockets(broker.port) == before
         bus = Bus(fast(f"stomp://dead:{broker.port}", connect_timeout=3600.0)).start()
-        eventually(lambda: len(our_sockets(broker.port)) == len(before) + 2)
+        wait_until(lambda: len(our_sockets(broker.port)) == len(before) + 2)
         bus.stop()
         assert our_sockets(broker.port) == before
 

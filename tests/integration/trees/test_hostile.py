@@ -14,8 +14,8 @@ from deploykit.git.repository import Repository
 from deploykit.names import ObjectId
 from deploykit.trees import Manifest, TreeRules, WriteOptions, compare, list_tree, patch_tree, write_tree
 from deploykit.trees.files import Directories, open_directory, put_file
+from tests.support.confusing import CONFUSING
 from tests.support.gitrepo import DIRECTORY, EXECUTABLE, FILE, GITLINK, SYMLINK, GitRepo, contents
-from tests.unit.trees.test_names import CONFUSING
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.trees import compare
 from deploykit.trees.manifest import Rows
 from deploykit.trees.writer import next_tick
