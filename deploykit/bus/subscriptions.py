@@ -26,6 +26,7 @@ from random import random
 from time import monotonic, sleep
 from typing import Final
 
+from deploykit.bus.clientid import choose_client_id, has_client_id
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.bus.ports import BrokerConnection, ConnectionControl, DedicatedConnection
 from deploykit.bus.stomp.compile import (
@@ -34,7 +35,6 @@ from deploykit.bus.stomp.compile import (
     compile_subscription,
     crossed_the_end,
     durable_end,
-    is_topic,
     keeps_messages,
 )
 from deploykit.bus.stomp.frames import Received
@@ -231,36 +231,23 @@ class SubscriptionTable:
 
     def client_id(self) -> str:
         """The client id for the next CONNECT; may be empty."""
-        names = self._durable_names()
-        if self._own_client_id:
-            # A subscription's own connection says it only where that needs it: some brokers take one of each name.
-            return self._own_client_id if names or not self._alone else ""
-        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
-        return names.pop() if len(names) == 1 else ""
+        return choose_client_id(self._own_client_id, self._durable_names(), alone=self._alone)
 
     def _durable_names(self) -> set[str]:
         with self._lock:
             return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
 
     def _check_client_id(self, connection: BrokerConnection, intent: SubscriptionSpec) -> bool:
-        """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
+        """Return whether this connection has the client id that a subscription needs; if not, a new one is asked for.
 
         Raises:
             DialectError: there is none, and none can be chosen.
         """
-        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
+        durable = self._durable_names()
+        if has_client_id(connection.dialect, intent, self._own_client_id, durable, connected_as=connection.client_id):
             return True
-        if self._own_client_id:
-            return True
-        if len(self._durable_names() | {intent.durable}) > 1:
-            raise DialectError(
-                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
-                "set client_id to a name that no other connection uses",
-            )
-        if connection.client_id != intent.durable:
-            self._control.reconnect("to tell the broker our client id")
-            return False
-        return True
+        self._control.reconnect("to give the broker our client id")
+        return False
 
     # -- connections come and go, under the lock -----------------------------------------------------------------
 
