@@ -65,16 +65,17 @@ def relay(
             {
                 "sent": report.sent,
                 "complete": report.complete,
-                "trouble": report.trouble,
+                "trouble": report.problem,
                 "dead_letters": [
-                    {"id": dead.id, "destination": dead.destination, "reason": dead.reason} for dead in report.buried
+                    {"id": dead.id, "destination": dead.destination, "reason": dead.reason}
+                    for dead in report.dead_letters
                 ],
             }
         )
     else:
-        left = "" if report.complete else ", some still wait"
-        click.echo(f"{report.sent} sent{left}" + (f": {report.trouble}" if report.trouble else ""))
-        for dead in report.buried:
+        left = "" if report.complete else ", some are left"
+        click.echo(f"{report.sent} sent{left}" + (f": {report.problem}" if report.problem else ""))
+        for dead in report.dead_letters:
             click.echo(f"dead letter {dead.id} for {dead.destination}: {dead.reason}", err=True)
-    if report.buried or not report.complete:
+    if report.dead_letters or not report.complete:
         raise click.exceptions.Exit(1)

@@ -28,6 +28,7 @@ import deploykit
 from deploykit.errors import InstallError
 from deploykit.hooking.places import ENTRY, find_place
 from deploykit.hooking.scripts import Kind, hooks_dir, is_ours, read_script, script_of
+from deploykit.system.durable import sync_directory
 
 _KEPT: Final = "10-kept"
 
@@ -127,7 +128,7 @@ def uninstall(path: Path, kind: Kind | None = None) -> InstallResult:
                 note = f"nothing runs {', '.join(others)} in {place.directory} any more"
             else:
                 place.directory.rmdir()
-        _sync(script.parent)
+        sync_directory(script.parent)
     except OSError as error:
         raise InstallError(f"cannot remove {script}: {error.strerror}", "run this as its owner") from error
     return InstallResult(path=script, kind=place.kind, change="removed", kept=script if back else None, note=note)
@@ -229,12 +230,4 @@ def _write(script: Path, text: str) -> None:
         temporary.replace(script)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(script.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(script.parent)

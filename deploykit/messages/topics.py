@@ -14,6 +14,8 @@ import attrs
 from deploykit.messages.base import Message
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+#: Topics that may be empty: then `build` is meant.
+_MAY_BE_EMPTY: Final = ("build_success", "build_failure")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -52,6 +54,18 @@ class TopicMap:
         """Every destination once: subscribe to all of them to see every message."""
         named = [getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "notices"]
         return tuple(dict.fromkeys(name for name in (*named, *self.notices.values()) if name))
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well. Also for values that are not text."""
+        named = {field.name: getattr(self, field.name) for field in attrs.fields(TopicMap) if field.name != "notices"}
+        named |= {f"notices.{kind}": destination for kind, destination in self.notices.items()}
+        return tuple(
+            f"{name}: expected a destination, e.g. /topic/deploykit.source"
+            for name, destination in named.items()
+            if not isinstance(destination, str)
+            or not destination.isprintable()
+            or not (destination or name in _MAY_BE_EMPTY)
+        )
 
 
 #: The usual maps: our own names, and those of the original's fleet. There, started builds were lost on a topic without

@@ -49,7 +49,7 @@ def bury(outbox: Outbox, *texts: str) -> list[str]:
         outbox.put(TOPIC, Frame({"subject": f"subject of {text}"}, text.encode()))
     bus = FakeBus(lambda _: PublishRefused("the broker says no"))
     report = Relay(outbox, bus, max_attempts=1, pause=0.0).drain_once(10)
-    return [str(dead.id) for dead in report.buried]
+    return [str(dead.id) for dead in report.dead_letters]
 
 
 def cli(outbox: Outbox, *words: str) -> subprocess.CompletedProcess[str]:
