@@ -73,9 +73,9 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 before = agent.settings
             if following is None:
                 return
-            said, agent = agent.settings, following
+            previous, agent = agent.settings, following
             logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
-            _log.info("%s", lifecycle.reload_line(said, agent.settings))
+            _log.info("%s", lifecycle.reload_line(previous, agent.settings))
 
 
 def _serve(

@@ -1,4 +1,4 @@
-"""Find out why an agent could obey no command, or why its reports would not be believed, before a deploy fails."""
+"""The reasons why an agent could obey no command, or why its reports would not be believed, before a deploy fails."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ class HttpLink:
         return self._accept(response, "application/x-git-upload-pack-result")
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         self._ended = True
         if self._watch is not None:
             self._watch.cancel()

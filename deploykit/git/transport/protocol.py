@@ -112,7 +112,7 @@ class OriginSession:
         self._hash = SHA1
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         self._link.close()
 
     # -- list --------------------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ class SocketLink:
             raise _broken(self._address.shown, exc) from exc
 
     def close(self) -> None:
-        """Disconnect."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
 
