@@ -46,7 +46,6 @@ from deploykit.trees import (
     Differences,
     Manifest,
     ObjectStore,
-    TreeRules,
     WriteOptions,
     compare,
     patch_tree,
@@ -56,6 +55,7 @@ from deploykit.trees import (
     write_tree,
 )
 from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
+from deploykit.trees.rules import rules_of
 
 if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings
@@ -72,14 +72,7 @@ class Checkouts:
         self.settings = settings
         self.rule = rule_of(settings)
         self._ours = self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name}")
-        self._rules = TreeRules(
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            symlinks=settings.symlinks,
-            submodules=settings.submodules,
-            raw_attributes=settings.raw_attributes,
-            umask=settings.umask,
-        )
+        self._rules = rules_of(settings)
         owner = _owner(settings.owner)
         umask = settings.umask if settings.umask is not None else process_umask()
         self._options = WriteOptions(

@@ -31,9 +31,10 @@ from typing import Self, TypeVar, Unpack
 
 import attrs
 
-from deploykit.bus.delivery import Delivery, Handler, Ids
+from deploykit.bus.delivery import Delivery, Handler
 from deploykit.bus.events import BusState
 from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
+from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
 from deploykit.bus.verdicts import Ack, Verdict
 from deploykit.errors import BusClosed, BusError, PublishError, PublishManyFailed, UsageError, WindowFull

@@ -21,7 +21,7 @@ from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.messages.base import Count, Identifier, PasswordHash, Reference, Seconds, UserName
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 
 M = TypeVar("M", bound=Message)
 
@@ -147,7 +147,7 @@ def messages() -> st.SearchStrategy[Message]:
     return st.one_of(*(records(cls) for cls in BY_TYPE.values()), unknowns())
 
 
-# -- by shape ----------------------------------------------------------------------------------------------------------
+# -- by type -----------------------------------------------------------------------------------------------------------
 
 
 def _envelope() -> dict[str, st.SearchStrategy[Any]]:
@@ -162,20 +162,20 @@ def _envelope() -> dict[str, st.SearchStrategy[Any]]:
 
 @field_types.per_class
 def _arguments(cls: type) -> dict[str, st.SearchStrategy[Any]]:
-    known = {field.name: _shape(field.shape) for field in field_types.fields(cls)}
+    known = {field.name: _by_type(field.type) for field in field_types.fields(cls)}
     taken = frozenset(known) | field_types.never_written(cls)
     extra = st.dictionaries(texts().filter(lambda k: k not in taken), json_values(), max_size=2)
     return {**known, "extra": st.just({}) | extra}
 
 
-def _shape(shape: Shape) -> st.SearchStrategy[Any]:
-    match shape:
+def _by_type(kind: FieldType) -> st.SearchStrategy[Any]:
+    match kind:
         case Leaf():
-            return _leaf(shape)
+            return _leaf(kind)
         case ListOf(item=item):
-            return st.lists(_shape(item), max_size=4).map(tuple)
+            return st.lists(_by_type(item), max_size=4).map(tuple)
         case Maybe(item=item):
-            return st.none() | _shape(item)
+            return st.none() | _by_type(item)
         case RecordType(cls=cls):
             return st.builds(cls, **_arguments(cls))
 
@@ -184,7 +184,7 @@ def _leaf(leaf: Leaf) -> st.SearchStrategy[Any]:
     if "enum" in leaf.schema:
         return st.sampled_from(cast("list[str]", leaf.schema["enum"]))
     for hint, strategy in _BY_HINT.items():
-        if field_types.shape_of(hint) is leaf:
+        if field_types.field_type(hint) is leaf:
             return cast("st.SearchStrategy[Any]", strategy())
     raise TypeError(f"no strategy for {leaf.expected}")
 

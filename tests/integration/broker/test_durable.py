@@ -27,6 +27,7 @@ from deploykit.errors import BrokerError, UsageError
 from tests.brokers.process import PortLease
 from tests.support.needs import needs
 from tests.support.raw_stomp import RawStomp
+from tests.support.wait import wait_until
 
 _SCRIPT = """
 import ctypes, os, signal, sys
@@ -153,7 +154,7 @@ def test_nothing_confirmed_is_lost_over_many_sigkills(tmp_path: Path) -> None:
         try:
             for _ in range(6):
                 before = len(confirmed)
-                _until(lambda before=before: len(confirmed) > before + 20)
+                wait_until(lambda n=before: len(confirmed) > n + 20)  # type: ignore[misc]
                 time.sleep(random_pauses.uniform(0, 0.05))
                 process.end()
                 process.start()
@@ -169,14 +170,6 @@ def test_nothing_confirmed_is_lost_over_many_sigkills(tmp_path: Path) -> None:
     assert len(confirmed) > 120
     assert set(confirmed) - set(received) == set()
     assert received == sorted(received, key=int), "in order"
-
-
-def _until(condition: object) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 def test_a_receipt_is_sent_only_after_the_message_is_on_the_disk(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import pwd
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
 from tests.support.strangers import NOBODY, as_nobody, common_directory
+from tests.support.wait import wait_until
 
 
 class Scene:
@@ -494,9 +494,7 @@ def test_an_update_that_waits_for_another_says_so(tmp_path: Path, caplog: pytest
     with FileLock(lock):
         thread = threading.Thread(target=scene.update)
         thread.start()
-        deadline = time.monotonic() + 30
-        while not caplog.records and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: caplog.records, "that it says it waits")
         assert thread.is_alive()
     thread.join(30)
     assert [r.getMessage() for r in caplog.records] == [

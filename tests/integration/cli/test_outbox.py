@@ -187,7 +187,7 @@ def test_relay_once_without_a_broker_says_what_is_left_and_keeps_it(
     outbox.put(TOPIC, Frame({}, b"1"))
     done = run("relay", "--config", str(config), "--once", "--deadline", "0.5")
     assert done.returncode == 1
-    assert "0 sent, some are left: no broker reachable" in done.stdout
+    assert "0 sent, some still wait: no broker reachable" in done.stdout
     assert len(list(outbox.pending())) == 1
 
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,7 @@ from deploykit.system.boottime import boot_id
 from tests.support.cli import command
 from tests.support.needs import in_ci, needs
 from tests.support.releasing import Shop, script
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
+from tests.support.wait import wait_until
 
 
 class Stage:
@@ -74,8 +68,8 @@ class Stage:
     def cut_off(self) -> int:
         """Deploy, kill the process in the middle of the script, and return the script's own process number."""
         with subprocess.Popen(self.argv(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as deploying:
-            wait_for(lambda: any(line.startswith("begun") for line in self.lines()), "the script")
-            wait_for(lambda: b'{"runs":' in self.shop.site.journal_file.read_bytes(), "the note of it")
+            wait_until(lambda: any(line.startswith("begun") for line in self.lines()), "the script")
+            wait_until(lambda: b'{"runs":' in self.shop.site.journal_file.read_bytes(), "the note of it")
             deploying.kill()
             assert deploying.wait() == -signal.SIGKILL
         pid = int(next(line for line in self.lines() if line.startswith("begun")).split()[1])
@@ -176,7 +170,7 @@ def test_what_a_dead_script_left_in_its_session_is_ended(stage: Stage) -> None:
     stage.shop.commit({"a": b"2", "deploy/post-deploy": stage.waiting("(while :; do sleep 0.02; done) &")})
     first = stage.cut_off()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: not alive(first), "its end")
+    wait_until(lambda: not alive(first), "its end")
     assert not _lock_is_free(stage.base / "running")
     stage.recover()
     assert "overlap" not in stage.lines()
@@ -286,7 +280,7 @@ def test_a_runner_that_is_killed_again_and_again_never_has_two_scripts(stage: St
     stage.shop.commit({"a": b"2", "deploy/post-deploy": stage.waiting()})
     for n in range(10):
         with subprocess.Popen(stage.argv(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as deploying:
-            wait_for(lambda n=n: len(stage.lines()) > n, "the script")  # type: ignore[misc]
+            wait_until(lambda n=n: len(stage.lines()) > n, "the script")  # type: ignore[misc]
             time.sleep(n * 0.003)
             deploying.kill()
     assert stage.again()["outcome"] == "success"
@@ -299,12 +293,12 @@ def test_a_line_of_the_journal_that_did_not_fit_leaves_no_half(tmp_path: Path) -
     """A full disk takes half a line: what is written when there is room again must not be read as its other half."""
     code = (
         "import resource, sys, pathlib\n"
-        "from deploykit.release.journal import Entry, Journal, read_journal\n"
+        "from deploykit.release.journal import Journal, JournalEntry, read_journal\n"
         "from deploykit.release.model import Operation\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "journal = Journal(path)\n"
-        "journal.begin(Entry(operation=Operation(number=1, phase='deploy', release='r'), seq=1, tree=''))\n"
+        "journal.begin(JournalEntry(operation=Operation(number=1, phase='deploy', release='r'), seq=1, tree=''))\n"
         "size = path.stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))\n"
         "try:\n    journal.starts('export')\nexcept OSError as error:\n    print('refused', error.errno)\n"
