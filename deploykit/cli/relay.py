@@ -73,7 +73,7 @@ def relay(
             }
         )
     else:
-        left = "" if report.complete else ", some are left"
+        left = "" if report.complete else ", some still wait"
         click.echo(f"{report.sent} sent{left}" + (f": {report.problem}" if report.problem else ""))
         for dead in report.dead_letters:
             click.echo(f"dead letter {dead.id} for {dead.destination}: {dead.reason}", err=True)
