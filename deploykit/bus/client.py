@@ -37,7 +37,7 @@ from deploykit.bus.publishing import Publisher
 from deploykit.bus.receipt import GRACE, check_may_wait
 from deploykit.bus.services import BusServices
 from deploykit.bus.stomp.compile import OnFailure, SubscriptionSpec
-from deploykit.bus.subscription import Subscription, check_options
+from deploykit.bus.subscription import Subscription
 from deploykit.bus.supervisor import Supervisor
 from deploykit.bus.unconfirmed import UnconfirmedPublishes
 from deploykit.errors import BusClosed, BusError
@@ -353,12 +353,7 @@ class Bus:
             on_failure=on_failure,
             selector=selector,
         )
-        check_options(spec, workers=workers, max_attempts=max_attempts)
-        subscription = Subscription(
-            self._services, spec, handler, workers=workers, max_attempts=max_attempts, ids=ids or self._ids
-        )
-        self._services.add_subscription(subscription)
-        return subscription
+        return self._services.subscribe(spec, handler, workers=workers, max_attempts=max_attempts, ids=ids or self._ids)
 
     def listen(
         self,

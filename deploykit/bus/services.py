@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from deploykit.bus.delivery import Handler
 from deploykit.bus.events import Counters, Event
+from deploykit.bus.ports import Ids
 from deploykit.bus.publishing import Publisher
 from deploykit.bus.receipt import must_not_wait
+from deploykit.bus.stomp.compile import SubscriptionSpec
 from deploykit.bus.stomp.dialect import Dialect
-from deploykit.bus.subscription import Subscription
+from deploykit.bus.subscription import Subscription, check_options
 from deploykit.bus.supervisor import Supervisor
 from deploykit.errors import BusClosed, BusError, UsageError
 from deploykit.settings.bus import BusSettings
@@ -66,22 +69,25 @@ class BusServices:
         """Publish to where a message came from."""
         self._publisher.publish(destination, frame, timeout=self.settings.publish_timeout)
 
-    def add_subscription(self, subscription: Subscription) -> None:
-        """Take a subscription in.
+    def subscribe(
+        self, spec: SubscriptionSpec, handler: Handler, *, workers: int, max_attempts: int, ids: Ids | None
+    ) -> Subscription:
+        """Make a subscription.
 
         Raises:
             BusClosed: the bus was stopped.
-            UsageError: its durable name is another subscription's.
+            UsageError: an argument makes no sense, or the durable name is another subscription's.
             DialectError: the broker we are connected to cannot do what it asks for.
         """
-        durable = subscription.intent.durable
+        check_options(spec, workers=workers, max_attempts=max_attempts)
+        subscription = Subscription(self, spec, handler, workers=workers, max_attempts=max_attempts, ids=ids)
         with self._lock:
             if self._closed:
                 raise BusClosed("the bus was stopped", "make a new one")
             for other in self.subscriptions:
-                if durable and other.intent.durable == durable and other.destination != subscription.destination:
+                if spec.durable and other.intent.durable == spec.durable and other.destination != spec.destination:
                     raise UsageError(
-                        f"durable={durable!r} is the name of the subscription to {other.destination}",
+                        f"durable={spec.durable!r} is the name of the subscription to {other.destination}",
                         "ActiveMQ would forget that one's messages; use another name",
                     )
             self.subscriptions.append(subscription)
@@ -90,6 +96,7 @@ class BusServices:
         except BusError:
             self._drop(subscription)
             raise
+        return subscription
 
     def end_subscription(self, subscription: str, *, forget: bool) -> None:
         """End the subscription of this id, at the broker too."""

@@ -6,7 +6,7 @@ Rules:
 * one that is refused is tried again after a growing pause; one that seems to end connections is tried later and alone,
   so that the others live;
 * an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
-  that it ends the connection for. What is confirmed after one counts when the connection has outlived it;
+  that it ends the connection for. What is confirmed after one counts when the connection has outlived it: `suspects`;
 * what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
 * where the broker does not bound what it delivers, each subscription has a `DedicatedConnection`: there
   reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
@@ -26,6 +26,7 @@ from random import random
 from time import monotonic, sleep
 from typing import Final
 
+from deploykit.bus.clientid import choose_client_id, has_client_id
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
 from deploykit.bus.ports import BrokerConnection, ConnectionControl, DedicatedConnection
 from deploykit.bus.stomp.compile import (
@@ -34,20 +35,16 @@ from deploykit.bus.stomp.compile import (
     compile_subscription,
     crossed_the_end,
     durable_end,
-    is_topic,
     keeps_messages,
 )
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
+from deploykit.bus.suspects import Blame, SubscriptionSuspects, is_suspect
 from deploykit.errors import BusError, ConnectError, DialectError
 from deploykit.system.backoff import Backoff
 
 logger = logging.getLogger(__name__)
 
-#: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
-_SUSPECT_AFTER: Final = 2
-#: A connection that lives so much longer than an ERROR that names nothing was not ended for it, in seconds.
-_OUTLIVED: Final = 1.0
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 
 
@@ -82,11 +79,9 @@ class SubscriptionTable:
         self._alone = alone is not None
         self._dedicated: dict[str, DedicatedConnection] = {}  # subscription id -> its own connection
         self._prefetch_broken = False
-        self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
+        self._suspects: SubscriptionSuspects[Subscription] = SubscriptionSuspects()
         self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
         self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
-        self._accused: set[Subscription] = set()  # refused by an ERROR that names nothing, on this connection
-        self._doubtful_until = 0.0
         self._receipts = itertools.count(1)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -123,7 +118,7 @@ class SubscriptionTable:
             if own is None:
                 if connection is None or not connection.up:
                     return
-                if not subscription.active and subscription not in self._unconfirmed.values():
+                if not subscription.active and not self._suspects.waits(subscription):
                     return  # the broker does not know it
                 self._over[intent.id] = keeps_messages(intent)
                 receipt, done = self._unsubscribe(connection, intent, {})
@@ -236,54 +231,36 @@ class SubscriptionTable:
 
     def client_id(self) -> str:
         """The client id for the next CONNECT; may be empty."""
-        names = self._durable_names()
-        if self._own_client_id:
-            # A subscription's own connection says it only where that needs it: some brokers take one of each name.
-            return self._own_client_id if names or not self._alone else ""
-        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
-        return names.pop() if len(names) == 1 else ""
+        return choose_client_id(self._own_client_id, self._durable_names(), alone=self._alone)
 
     def _durable_names(self) -> set[str]:
         with self._lock:
             return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
 
     def _check_client_id(self, connection: BrokerConnection, intent: SubscriptionSpec) -> bool:
-        """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
+        """Return whether this connection has the client id that a subscription needs; if not, a new one is asked for.
 
         Raises:
             DialectError: there is none, and none can be chosen.
         """
-        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
+        durable = self._durable_names()
+        if has_client_id(connection.dialect, intent, self._own_client_id, durable, connected_as=connection.client_id):
             return True
-        if self._own_client_id:
-            return True
-        if len(self._durable_names() | {intent.durable}) > 1:
-            raise DialectError(
-                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
-                "set client_id to a name that no other connection uses",
-            )
-        if connection.client_id != intent.durable:
-            self._control.reconnect("to tell the broker our client id")
-            return False
-        return True
+        self._control.reconnect("to give the broker our client id")
+        return False
 
     # -- connections come and go, under the lock -----------------------------------------------------------------
 
     def begin(self, connection: BrokerConnection) -> None:
         """A new connection: subscribe to everything."""
-        self._unconfirmed.clear()
-        self._accused.clear()
-        self._doubtful_until = 0.0
+        self._suspects.begin()
         self._over.clear()
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
     def lost(self, *, by_broker: bool) -> bool:
-        """The connection is gone; tell whether that seems to be a subscription's doing."""
-        suspects = {*self._unconfirmed.values(), *self._accused} if by_broker else set()
-        for subscription in suspects:
-            subscription.losses += 1
-        self._unconfirmed.clear()
+        """Take note that the connection is over; return whether that counts against subscriptions alone."""
+        blame = self._suspects.ended(monotonic(), by_broker=by_broker)
         for receipt in list(self._ended):
             if (ended := self._ended.pop(receipt, None)) is not None:
                 ended.cancel()
@@ -292,10 +269,10 @@ class SubscriptionTable:
         self._dedicated.clear()
         for subscription in self._subscriptions.values():
             subscription.connection_lost()
-        return bool(suspects) and monotonic() < self._doubtful_until
+        return blame is Blame.SUBSCRIPTIONS
 
     def _subscribe(self, connection: BrokerConnection, subscription: Subscription) -> None:
-        if subscription.losses >= _SUSPECT_AFTER:
+        if is_suspect(subscription):
             seconds = _RESUBSCRIBE.pause(subscription.losses, random())  # noqa: S311 - no secret
             self._refused(
                 subscription,
@@ -331,7 +308,7 @@ class SubscriptionTable:
             return
         receipt = f"sub-{next(self._receipts)}"
         subscription.compiled_for(compiled)
-        self._unconfirmed[receipt] = subscription
+        self._suspects.asked(receipt, subscription)
         connection.subscribe(compiled, receipt)
 
     def _refused(self, subscription: Subscription, problem: BusError) -> None:
@@ -344,7 +321,7 @@ class SubscriptionTable:
         def again() -> None:
             with self._lock:
                 if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
-                    if self._unconfirmed and subscription.losses >= _SUSPECT_AFTER:
+                    if self._suspects and is_suspect(subscription):
                         self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
                     else:
                         self._subscribe_now(connection, subscription)
@@ -355,8 +332,8 @@ class SubscriptionTable:
 
     def on_receipt(self, receipt: str, connection: BrokerConnection) -> bool:
         """A receipt; tell whether it was for a subscription."""
-        if receipt in self._unconfirmed:
-            if (doubt := self._doubtful_until - monotonic()) > 0:
+        if self._suspects.waits_for(receipt):
+            if (doubt := self._suspects.doubt(monotonic())) > 0:
                 self._control.call_later(doubt, lambda: self._confirm(receipt, connection))
             else:
                 self._confirm(receipt, connection)
@@ -368,10 +345,9 @@ class SubscriptionTable:
 
     def _confirm(self, receipt: str, connection: BrokerConnection) -> None:
         with self._lock:
-            subscription = self._unconfirmed.pop(receipt, None) if connection.up else None
+            subscription = self._suspects.confirmed(receipt) if connection.up else None
             if subscription is None:
                 return
-            self._accused.discard(subscription)
             subscription.confirmed(connection.epoch)
         self._emit(Subscribed(destination=subscription.destination, epoch=connection.epoch))
         self._control.notify_changed()
@@ -421,13 +397,9 @@ class SubscriptionTable:
             self._crossed(crossed, connection)
             return True
         with self._lock:
-            subscription = self._unconfirmed.pop(receipt, None)
-            if not receipt and "subscription" not in frame.headers and self._unconfirmed:
-                if monotonic() >= self._doubtful_until:
-                    self._doubtful_until = monotonic() + _OUTLIVED
-                if len(self._unconfirmed) == 1 and alone:
-                    _, subscription = self._unconfirmed.popitem()
-                    self._accused.add(subscription)
+            subscription = self._suspects.refused(receipt)
+            if not receipt and "subscription" not in frame.headers:
+                subscription = self._suspects.unnamed_error(monotonic(), alone=alone)
             if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
                 # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
                 # what we publish there, and confirm what goes nowhere: everything begins anew.

@@ -38,15 +38,15 @@ from deploykit.bus.events import (
     Subscribed,
     SubscriptionRefused,
 )
+from deploykit.bus.incoming import GOODBYE, PROOF, IncomingFrames
 from deploykit.bus.poller import Interrupted, Poller
 from deploykit.bus.ports import BrokerConnection, DedicatedConnection
 from deploykit.bus.receipt import answers_here
-from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.subscriptions import SubscriptionTable
 from deploykit.bus.timers import Timers
 from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
-from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
+from deploykit.errors import BusError, ConnectError, LoginRefused
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
 
@@ -57,13 +57,11 @@ logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
-#: Whoever waits for the end of the thread waits so much longer than it was given, in seconds.
+#: Those who wait for the end of the thread wait so many seconds longer than it was given.
 _GRACE: Final = 1.0
-#: So long messages wait for subscriptions that are connecting, each over its own way, in seconds.
-_FEEDS_FIRST: Final = 2.0
+#: Seconds that messages wait for subscriptions that are connecting, each over its own connection.
+_DEDICATED_FIRST: Final = 2.0
 _NO_ROOM: Final = "this process may open no more descriptors or threads (ulimit -n, -u)"
-_BYE: Final = b"bye"
-_PROOF: Final = "proof"
 
 
 class Supervisor:
@@ -109,12 +107,13 @@ class Supervisor:
         self.subscriptions = SubscriptionTable(
             self, self._lock, client_id=settings.client_id, counters=counters, emit=emit, alone=alone
         )
+        self._incoming = IncomingFrames(
+            unconfirmed, self.subscriptions, present=lambda: self.connection, may_send=self.may_send, emit=emit
+        )
         self._timers = Timers()
         self._drain_until: float | None = None
         self._recycle = ""
-        self._said = ""
-        self._said_at = 0.0
-        self._bye_sent = self._bye_seen = False
+        self._goodbye_sent = False
         self._send_from = 0.0
         name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.intent.id}-feed"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -169,7 +168,7 @@ class Supervisor:
         )
         child._epochs = self._epochs
         child._brokers.begin_like(self._brokers, connection.broker)
-        self._send_from = monotonic() + _FEEDS_FIRST
+        self._send_from = monotonic() + _DEDICATED_FIRST
         child.thread.start()
         return child
 
@@ -223,11 +222,11 @@ class Supervisor:
         self.poller.close()
 
     def why_unconfirmed(self, entry: PendingPublish) -> str:
-        """Say what stands between a message and its receipt."""
+        """Return what stands between a message and its receipt."""
         if self.state is not BusState.CONNECTED:
             return f"not connected: {self.problem}" if self.problem else "not connected yet"
-        if self._said and self._said_at > monotonic() - 60:
-            return f"the broker said: {self._said}"
+        if error := self._incoming.recent_error(monotonic()):
+            return f"the broker reported: {error}"
         if not entry.sent:
             return "the broker does not read (a memory or disk alarm?)"
         return "the broker took it and sends no receipt (a memory or disk alarm?)"
@@ -309,7 +308,7 @@ class Supervisor:
             poller=self.poller,
             unconfirmed=self._unconfirmed,
             counters=self._counters,
-            sink=self,
+            sink=self._incoming,
             client_id=self.subscriptions.client_id(),
             escape_login=escape_login,
         )
@@ -357,7 +356,7 @@ class Supervisor:
         confirmed, progress = self._counters.published, monotonic()
         while True:
             if self._unconfirmed.needs_proof():
-                connection.round_trip(_PROOF)
+                connection.round_trip(PROOF)
             connection.step(monotonic() + 1.0)
             now = monotonic()
             if self._recycle:
@@ -366,21 +365,21 @@ class Supervisor:
                 confirmed, progress = self._counters.published, now
             elif now - progress > self._settings.stall_timeout:
                 raise ConnectionBroken(f"no receipt for {now - progress:.0f} s")
-            if self._drain_until is not None and self._said_goodbye(connection, now, self._drain_until):
+            if self._drain_until is not None and self._is_drained(connection, now, self._drain_until):
                 self.poller.stop()
                 raise Interrupted
 
-    def _said_goodbye(self, connection: Connection, now: float, until: float) -> bool:
-        if now >= until or self._bye_seen:
+    def _is_drained(self, connection: Connection, now: float, until: float) -> bool:
+        if now >= until or self._incoming.goodbye:
             return True
-        if not self._bye_sent and not len(self._unconfirmed):
-            self._bye_sent = True
-            connection.disconnect(_BYE.decode())
+        if not self._goodbye_sent and not len(self._unconfirmed):
+            self._goodbye_sent = True
+            connection.disconnect(GOODBYE)
         return False
 
     def _lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
         connection.give_up()
-        if self._bye_sent:
+        if self._goodbye_sent:
             raise Interrupted  # the broker took its leave without the receipt
         self._counters.losses += 1
         problem = ConnectError(f"{connection.broker}: connection lost: {reason}", "it is being made anew")
@@ -405,36 +404,3 @@ class Supervisor:
         self._timers.run_due(now)
         due = self._unconfirmed.expire(now, self.why_unconfirmed)
         return min(due, self._timers.next_due)
-
-    # -- what a connection hands on ----------------------------------------------------------------------------
-
-    def on_receipts(self, receipts: list[bytes]) -> None:
-        """Receipts of everything but messages."""
-        connection = self.connection
-        for receipt in receipts:
-            if receipt == _BYE:
-                self._bye_seen = True
-            elif receipt == _PROOF.encode():
-                self._unconfirmed.proved()
-            elif connection is not None:
-                self.subscriptions.on_receipt(receipt.decode("ascii", "replace"), connection)
-
-    def on_message(self, frame: Received) -> None:
-        """A MESSAGE."""
-        if self.connection is not None:
-            self.subscriptions.on_message(frame, self.connection)
-
-    def on_error(self, frame: Received, shown: str) -> None:
-        """An ERROR: find whom it concerns."""
-        connection = self.connection
-        if connection is None:
-            return
-        if self.subscriptions.on_error(frame, shown, connection, alone=not len(self._unconfirmed)):
-            return
-        receipt = frame.headers.get("receipt-id", "")
-        problem = PublishRefused(f"{connection.broker} refused the message: {shown}", "look at the broker's log")
-        if receipt and self._unconfirmed.refuse_receipt(receipt, problem):
-            return
-        self._said, self._said_at = shown, monotonic()
-        logger.warning("%s: ERROR: %s", connection.broker, shown)
-        self._emit(BrokerReportedError(broker=str(connection.broker), problem=shown))
