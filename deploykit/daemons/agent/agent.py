@@ -60,7 +60,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
     logs.set_up(settings.log, secrets=secrets_of(settings.broker))
     before: Settings | None = None
     with lifecycle.signals(on_reload=changed.set) as stop:
-        agent = Agent(settings)
+        agent, kept = Agent(settings), lifecycle.keep_passcode(settings)
         while True:
             try:
                 following = _serve(agent, load, stop, changed, on_ready)
@@ -70,12 +70,12 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 _log.error("settings given up, the old ones are back: %s", error)
                 following, before = Agent(before), None
             else:
-                before = agent.settings
+                before = kept
             if following is None:
                 return
-            previous, agent = agent.settings, following
+            agent, previous, kept = following, kept, lifecycle.keep_passcode(following.settings)
             logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
-            _log.info("%s", lifecycle.reload_line(previous, agent.settings))
+            _log.info("%s", lifecycle.reload_line(previous, kept))
 
 
 def _serve(

@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from deploykit.bus.passcode import with_passcode
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -102,6 +103,7 @@ def serve(
     requests: queue.SimpleQueue[object] = queue.SimpleQueue()  # a signal handler may put into it, whatever is locked
     with signals(on_reload=lambda: requests.put(_RELOAD), on_end=lambda: requests.put(_END)):
         settings = load()
+        kept = keep_passcode(settings)
         before: Settings | None = None
         set_up(settings)
         daemon = make(settings)
@@ -121,16 +123,17 @@ def serve(
                 on_problem(f"settings given up, the old ones are back: {error}")
                 reloader.made, before = (before, make(before)), None
             else:
-                before = settings
+                before = kept
             finally:
                 reloader.finish()
             following = reloader.made
             if following is None:
                 return
-            previous = settings
+            previous = kept
             settings, daemon = following
+            kept = keep_passcode(settings)
             set_up(settings)
-            on_reloaded(reload_line(previous, settings))
+            on_reloaded(reload_line(previous, kept))
 
 
 class _Reloader(threading.Thread, Generic[T]):
@@ -178,6 +181,14 @@ def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.e
     for problem in problems:
         on_problem(f"settings not reloaded, the old ones stay: {problem}")
     return None
+
+
+def keep_passcode(settings: Settings) -> Settings:
+    """Return the settings with the passcode that is in its file now: they stay in force where a reload fails."""
+    try:
+        return attrs.evolve(settings, broker=with_passcode(settings.broker))
+    except SettingsError:  # it was readable when the settings were loaded
+        return settings
 
 
 def reload_line(before: Settings, after: Settings) -> str:
