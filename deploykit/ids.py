@@ -1,20 +1,20 @@
-"""The ids of handled messages, kept on disk: so that no command is obeyed twice, whatever is delivered twice.
+"""The ids of handled messages, on disk, so that a command that is delivered twice is obeyed once.
 
-An id is claimed before anything is done about its message, and marked done after. `claim` answers:
+An id is claimed before its message is acted on, and marked done after. `claim` answers:
 
-- `FRESH`: never seen; it is now claimed. The caller acts, then calls `done`.
-- `RESUME`: claimed before and not done, by a crash or a redelivery. The caller goes on from its own journal.
-- `DONE`: handled to the end. The caller answers again (`reply`) and does not act.
-- `CONFLICT`: the same id with other bytes, forged or from a broken sender. The caller refuses, and reports it.
+- `FRESH`: not seen before, and claimed now. The caller acts, then calls `done`.
+- `RESUME`: claimed before and not done, after a crash or redelivery. The caller continues from its own journal.
+- `DONE`: handled. The caller answers again (`reply`) and does not act.
+- `CONFLICT`: the same id with other bytes, forged or from a broken sender. The caller refuses and reports it.
 
 Rules:
 
-* A claim is on the disk before `claim` returns. What cannot be written raises `IdStoreError`: no disk, no action.
+* A claim is on the disk before `claim` returns. If it cannot be written, `IdStoreError` is raised: do not act.
 * An id is kept until `keep_until` (the message's expiry and the allowed skew) and a day more, for clocks that jump.
-  An id that may have been forgotten is refused, never taken for fresh.
+* An id that may have been forgotten is refused, never taken for fresh.
 * SQLite in WAL mode with `synchronous=FULL`: one fsync for each claim, where the rollback journal needs three and the
   default of WAL (`NORMAL`) would lose the last claims in a power cut. WAL needs a local file system.
-* Any number of processes and threads may use one file. `turn` keeps two of them from handling one id side by side.
+* Any number of processes and threads may use one file. `locked` keeps two of them from handling one id side by side.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from deploykit.errors import IdForgotten, IdStoreError, LockBusy, UsageError
+from deploykit.system.durable import sync_directory
 
 _log = logging.getLogger(__name__)
 
-_APPLICATION_ID: Final = 0x64706964  # "dpid": told by file(1), and a guard against somebody else's database
+_APPLICATION_ID: Final = 0x64706964  # "dpid": shown by file(1), and a guard against another program's database
 _VERSION: Final = 1
 _SCHEMA: Final = f"""
 BEGIN IMMEDIATE;
@@ -61,12 +62,12 @@ COMMIT;
 """
 _DAY: Final = timedelta(days=1)
 _CHUNK: Final = 5000
-#: Connections a forked child inherited. SQLite wants them neither used nor closed there.
+#: Connections that a forked child inherited. SQLite allows neither use nor close of them there.
 _inherited: list[sqlite3.Connection] = []
 
 
 class Claim(enum.Enum):
-    """What is known of an id. See the table in the module's docstring."""
+    """What is known of an id; see the list in the module's docstring."""
 
     FRESH = "fresh"
     RESUME = "resume"
@@ -83,7 +84,7 @@ class IdStore:
         busy: seconds to wait for another process that is writing.
 
     Raises:
-        IdStoreError: it cannot be opened, is open to others, or is not ours.
+        IdStoreError: it cannot be opened, is open to other users, or belongs to another program.
     """
 
     def __init__(
@@ -110,17 +111,17 @@ class IdStore:
     # -- the life of an id -------------------------------------------------------------------------------------------
 
     def claim(self, key: str, id: str, digest: bytes, now: datetime, *, keep_until: datetime | None = None) -> Claim:
-        """Claim `id`, durably, before acting; tell what was known of it.
+        """Claim `id`, durably, before acting; return what was known of it.
 
         Args:
             key: whose id it is (the signer): two senders may use one id.
             digest: of the message's exact bytes.
             now: aware time.
-            keep_until: until when a replay could pass for valid: the message's expiry and the allowed skew.
+            keep_until: until when a replay would be valid: the message's expiry and the allowed skew.
 
         Raises:
             IdStoreError: it cannot be written. Do not act.
-            IdForgotten: ids as old as this one were forgotten already. Refuse it.
+            IdForgotten: ids as old as this one were forgotten already. Refuse the message.
         """
         until = _seconds(keep_until or now + self._keep)
         with self._transaction("write to") as db:
@@ -138,19 +139,19 @@ class IdStore:
                 )
                 return Claim.FRESH
             if bytes(row[0]) != digest:
-                _log.error("id %s of %s came again with other bytes; it is refused", _shown(id), _shown(key))
+                _log.error("id %s of %s came again with other bytes and is refused", _shown(id), _shown(key))
                 return Claim.CONFLICT
-            # A later expiry for the same bytes cannot be; a caller's wider skew can.
+            # The same bytes have the same expiry, but the caller may allow a wider skew now.
             db.execute(
                 "UPDATE ids SET keep_until = ? WHERE key = ? AND id = ? AND keep_until < ?", (until, key, id, until)
             )
             return Claim.RESUME if row[1] is None else Claim.DONE
 
     def done(self, key: str, id: str, reply: bytes, now: datetime) -> None:
-        """Mark a claimed id handled to the end, with the reply to give when it is asked for again.
+        """Mark a claimed id done, with the reply to give when its message comes again.
 
         Raises:
-            IdStoreError: it cannot be written, or was never claimed.
+            IdStoreError: it cannot be written, or the id was never claimed.
         """
         with self._transaction("write to") as db:
             changed = db.execute(
@@ -160,7 +161,7 @@ class IdStore:
                 raise IdStoreError(f"id {_shown(id)} was never claimed", "call claim before acting")
 
     def claimed_at(self, key: str, id: str) -> datetime | None:
-        """Tell when an id was first claimed; None when it never was. A resumed command is judged by that instant.
+        """Return when an id was first claimed, None if never. A resumed command is judged by that time.
 
         Raises:
             IdStoreError: the store cannot be read.
@@ -170,7 +171,7 @@ class IdStore:
         return None if row is None else datetime.fromtimestamp(row[0], UTC)
 
     def reply(self, key: str, id: str) -> bytes | None:
-        """Return the reply of a done id; None for any other.
+        """Return the reply of an id that is done; None for any other id.
 
         Raises:
             IdStoreError: the store cannot be read.
@@ -182,7 +183,7 @@ class IdStore:
         return None if row is None else bytes(row[0] or b"")
 
     def prune(self, now: datetime) -> int:
-        """Forget ids whose `keep_until` passed a day ago; return how many.
+        """Forget ids whose `keep_until` passed a day ago; return their number.
 
         Raises:
             IdStoreError: it cannot be written.
@@ -214,23 +215,23 @@ class IdStore:
         The lock is the kernel's: it ends with the process.
 
         Raises:
-            LockBusy: somebody else had it for all of `timeout` seconds. Ask for the message again later.
-            IdStoreError: the lock's file cannot be opened.
+            LockBusy: another worker held it for all of `timeout` seconds. Take the message again later.
+            IdStoreError: the lock file cannot be opened.
         """
-        # One byte of a file for each id: far more bytes than ids, and a collision costs only a wait.
+        # One byte of a sparse file for each id: far more bytes than ids, and a collision only costs a wait.
         place = int.from_bytes(hashlib.sha256(f"{len(key)}:{key}{id}".encode(errors="replace")).digest()[:7], "big")
         try:
             fd = os.open(f"{self.path}.turns", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise IdStoreError(f"cannot lock in {self.path}.turns: {error.strerror}", _REMEDY) from error
         try:
-            _take(fd, place, time.monotonic() + timeout, id)
+            _lock_byte(fd, place, time.monotonic() + timeout, id)
             yield
         finally:
             os.close(fd)
 
     def close(self) -> None:
-        """Close the file. Using the store again opens it again."""
+        """Close the file; the next use opens it again."""
         with self._lock:
             if self._connection is not None and self._pid == os.getpid():
                 self._connection.close()
@@ -276,9 +277,9 @@ class IdStore:
         return db
 
     def _prepare_file(self) -> None:
-        """Make the file before SQLite does, 0600; its log and index files take the mode over.
+        """Make the file before SQLite does, 0600; SQLite gives its log and index files the same mode.
 
-        An existing file is not opened here: closing it would drop the locks that another store of this process has.
+        An existing file is not opened: closing it would drop the locks of another store in this process.
         """
         try:
             found = self.path.lstat()
@@ -288,7 +289,7 @@ class IdStore:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 return
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             return
         mode = stat.S_IMODE(found.st_mode)
         if not stat.S_ISREG(found.st_mode):
@@ -298,14 +299,14 @@ class IdStore:
 
 
 _opening = threading.Lock()
-_REMEDY: Final = "until it can be written no command is obeyed: free the disk, or correct its owner and mode"
+_REMEDY: Final = "no command is obeyed until it can be written: free the disk, or correct its owner and mode"
 
 
 def _prepare(db: sqlite3.Connection, path: Path, deadline: float) -> None:
-    """Check that the database is ours and of a version we know; make what is missing.
+    """Check the database's application and version; make the tables that are missing.
 
     SQLite does not wait for its busy timeout while a database enters or leaves WAL mode: of two processes that open a
-    new one together, one is told "locked" at once. So the waiting is ours, until `deadline` (monotonic).
+    new one together, one gets "locked" at once. So this function waits, until `deadline` (monotonic).
     """
     while True:
         try:
@@ -319,14 +320,14 @@ def _prepare(db: sqlite3.Connection, path: Path, deadline: float) -> None:
 
 
 def _prepare_once(db: sqlite3.Connection, path: Path) -> None:
-    db.execute("BEGIN")  # one look at all three: another process may be making them at this moment
+    db.execute("BEGIN")  # one transaction for all three: another process may be making the tables
     application, version, tables = (
         db.execute(sql).fetchone()[0]
         for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
     )
     db.execute("COMMIT")
     if tables and application != _APPLICATION_ID:
-        raise IdStoreError(f"{path} is a database of something else", "name another file")
+        raise IdStoreError(f"{path} is a database of another program", "name another file")
     if version > _VERSION:
         raise IdStoreError(f"id store {path} has format {version}, newer than {_VERSION}", "use the newer deploykit")
     if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
@@ -336,15 +337,7 @@ def _prepare_once(db: sqlite3.Connection, path: Path) -> None:
         db.executescript(_SCHEMA)
 
 
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _take(fd: int, place: int, deadline: float, id: str) -> None:
+def _lock_byte(fd: int, place: int, deadline: float, id: str) -> None:
     # An open file description lock: unlike flock it can hold one byte, unlike a POSIX lock it excludes threads too.
     # struct flock: type, whence, start, length, pid.
     import struct
@@ -355,7 +348,7 @@ def _take(fd: int, place: int, deadline: float, id: str) -> None:
             fcntl.fcntl(fd, fcntl.F_OFD_SETLK, request)
         except (BlockingIOError, PermissionError):
             if time.monotonic() >= deadline:
-                raise LockBusy(f"{_shown(id)} is being handled at this moment", "ask for it again later") from None
+                raise LockBusy(f"{_shown(id)} is being handled at this moment", "take it again later") from None
             time.sleep(0.02)
         else:
             return
@@ -363,7 +356,7 @@ def _take(fd: int, place: int, deadline: float, id: str) -> None:
 
 def _seconds(when: datetime) -> float:
     if when.tzinfo is None:
-        raise UsageError("a time without a zone", "pass an aware one: datetime.now(UTC)")
+        raise UsageError("the time has no time zone", "pass an aware one: datetime.now(UTC)")
     return when.timestamp()
 
 

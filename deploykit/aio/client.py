@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 from deploykit.aio.subscription import AsyncSubscription, EventLoop
 from deploykit.bus.client import Bus
-from deploykit.bus.delivery import Delivery, Ids
+from deploykit.bus.delivery import Delivery
 from deploykit.bus.events import BusState, Event
 from deploykit.bus.listening import SubscribeOptions
+from deploykit.bus.ports import Ids
 from deploykit.bus.verdicts import Verdict
 from deploykit.errors import BusClosed, PublishError, UsageError, WindowFull
 from deploykit.messages.base import Message

@@ -1,12 +1,12 @@
-"""One TCP connection of the embedded broker: bytes to frames to the core, and the core's output back to the socket.
+"""One TCP connection of the embedded broker: bytes to frames for the core, and the core's output to the socket.
 
 Rules kept here:
 
-* Reading stops for as long as any reason to stop holds: no room in a queue, too much output waiting, a fault.
-  Heart-beats go on meanwhile, and the peer's silence is not held against it.
-* Output is written by `flush`, which the engine calls after what it stands for is on the disk.
-* After ERROR or DISCONNECT the sending side is shut and what still comes is thrown away for a moment, so that the peer
-  gets to read the ERROR instead of a reset.
+* Reading stops while there is a reason: no room in a queue, too much output waiting, a fault. Heart-beats go on
+  meanwhile, and the peer's silence does not close the connection.
+* Output is written by `flush`, which the engine calls when the changes it confirms are on the disk.
+* After ERROR or DISCONNECT the sending side is shut, and input is discarded for a moment: a reset would keep the peer
+  from reading the ERROR.
 """
 
 from __future__ import annotations
@@ -15,28 +15,71 @@ import asyncio
 import logging
 import socket
 import struct
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
+from deploykit.broker.core import BrokerCore
+from deploykit.broker.fault_state import FaultState
 from deploykit.broker.frames import EOL, FrameLimits, FrameParser, StompFrame, encode_frame
 from deploykit.broker.routing import RefusedError
+from deploykit.broker.state import BrokerLimits
 from deploykit.errors import FrameError
-
-if TYPE_CHECKING:
-    from deploykit.broker.engine import Engine
 
 _log = logging.getLogger(__name__)
 
 _CHUNK: Final = 64 * 1024
-_LINGER: Final = 1.0  # seconds in which a peer that was refused may read why
-_SILENCE: Final = 3  # a peer is given up after this many of its own heart-beats
+_LINGER: Final = 1.0  # seconds a refused peer has to read the ERROR
+_SILENCE: Final = 3  # heart-beats a peer may miss before its connection is closed
+
+
+class ConnectionServices(Protocol):
+    """What a connection needs of the broker it belongs to."""
+
+    @property
+    def core(self) -> BrokerCore:
+        """The STOMP conversation that frames are handed to."""
+        ...
+
+    @property
+    def limits(self) -> BrokerLimits:
+        """How much the broker takes on."""
+        ...
+
+    @property
+    def faults(self) -> FaultState:
+        """The faults switched on."""
+        ...
+
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
+        ...
+
+    def accept(self, connection: ClientConnection) -> bool:
+        """Register a new connection; return False to turn it away."""
+        ...
+
+    def gone(self, connection: ClientConnection) -> None:
+        """Forget a connection that has ended."""
+        ...
+
+    def output_drained(self, connection: ClientConnection) -> None:
+        """Give out what waits for a client that takes output again."""
+        ...
+
+    def park(self, connection: ClientConnection) -> None:
+        """Call `retry` on a connection when there may be room for the frame it holds."""
+        ...
+
+    def schedule(self) -> None:
+        """Run a step of the broker soon."""
+        ...
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """A client's connection. Everything runs in the broker's loop."""
+    """A client's connection. All methods run in the broker's loop."""
 
-    def __init__(self, engine: Engine, limits: FrameLimits) -> None:
-        self.engine = engine
-        self.session = engine.core.open_session()
+    def __init__(self, broker: ConnectionServices, limits: FrameLimits) -> None:
+        self._broker = broker
+        self.session = broker.core.open_session()
         self._limits = limits
         self._parser = FrameParser(limits.before_login())
         self._loop = asyncio.get_running_loop()
@@ -53,83 +96,83 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- the transport's calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; the engine may turn the connection away."""
+        """Register with the broker, which may turn the connection away."""
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(high=self.engine.limits.high_water)
-        if not self.engine.accept(self):
+        self._transport.set_write_buffer_limits(high=self._broker.limits.high_water)
+        if not self._broker.accept(self):
             self.cut(reset=True)
             return
-        self._timers["login"] = self._loop.call_later(self.engine.limits.login_timeout, self._login_late)
+        self._timers["login"] = self._loop.call_later(self._broker.limits.login_timeout, self._login_late)
         self.obey_faults()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give back what was under way."""
+        """Cancel the timers, and let the broker forget the connection."""
         for timer in self._timers.values():
             timer.cancel()
         self._transport = None
-        self.engine.gone(self)
+        self._broker.gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Offer where the next bytes go; a small place when slow reads are asked for.
+        """Return where the next bytes go; a small buffer while reads are slowed down.
 
         A view, because asyncio's TLS slices what it gets (`buf[offset:]`) and would read into a copy of a bytearray.
         """
-        rate = self.engine.faults.read_rate
+        rate = self._broker.faults.read_rate
         return memoryview(self._chunk)[: _CHUNK if rate is None else max(1, min(_CHUNK, rate // 20))]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take the bytes that came."""
+        """Parse the bytes that came."""
         self._last_read = self._loop.time()
         if self._ending:
             return
         self._parser.feed(memoryview(self._chunk)[:nbytes])
-        rate = self.engine.faults.read_rate
+        rate = self._broker.faults.read_rate
         if rate is not None:
             self._pause("rate", on=True)
             self._timers["rate"] = self._loop.call_later(nbytes / rate, self._pause, "rate")
         self.process()
 
     def eof_received(self) -> bool:
-        """Let the answers to what was sent go out before closing."""
+        """Keep the connection open until the answers to what was sent are written."""
         if self._ending or self._transport is None or self._transport.get_extra_info("sslcontext") is not None:
             return False
         self._peer_done = True
         self.session.closing = True
-        self.engine.schedule()
+        self._broker.schedule()
         return True
 
     def pause_writing(self) -> None:
-        """Tell the core that this client takes no more for now."""
+        """Mark the session as taking no more output for now."""
         self.session.writable = False
 
     def resume_writing(self) -> None:
-        """Go on where the client had left off."""
+        """Continue with the output that waits for this client."""
         self.session.writable = True
-        self.engine.wake(self)
+        self._broker.output_drained(self)
 
     # -- frames in ---------------------------------------------------------------------------------------------
 
     def process(self) -> None:
-        """Hand whole frames to the core until there are no more, or a reason to stop."""
-        engine, session = self.engine, self.session
+        """Hand whole frames to the core until there are no more, or reading must stop."""
+        broker, session = self._broker, self.session
         try:
             while not session.closing and not (self._paused - {"rate"}):
                 frame = self._held or self._parser.next_frame()
                 if frame is None:
                     break
-                if not engine.core.handle(session, frame, engine.now()):
+                if not broker.core.handle(session, frame, broker.now()):
                     self._held = frame
-                    engine.park(self)
+                    broker.park(self)
                     self._pause("room", on=True)
                     break
                 self._held = None
                 if session.connected and "login" in self._timers:
                     self._logged_in()
-                if self._waiting_output() > engine.limits.max_output:
+                if self._waiting_output() > broker.limits.max_output:
                     self._pause("output", on=True)
         except FrameError as error:
-            engine.core.refuse(session, RefusedError("bad frame", error.problem), engine.now())
-        engine.schedule()
+            broker.core.refuse(session, RefusedError("bad frame", error.problem), broker.now())
+        broker.schedule()
 
     def retry(self) -> None:
         """Offer the held frame again, now that there may be room."""
@@ -147,13 +190,13 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _login_late(self) -> None:
         if not self.session.muted:
-            self.engine.core.refuse(self.session, RefusedError("no CONNECT came"), self.engine.now())
-            self.engine.schedule()
+            self._broker.core.refuse(self.session, RefusedError("no CONNECT came"), self._broker.now())
+            self._broker.schedule()
 
     # -- frames out --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what the core has for this client; end the connection when the core has ended the session."""
+        """Write the core's output for this client; end the connection when the core has ended the session."""
         session, transport = self.session, self._transport
         output, session.output = session.output, []
         session.unflushed = 0
@@ -161,7 +204,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             return
         if output:
             self._write(b"".join(encode_frame(frame, session.version) for frame in output))
-        if "output" in self._paused and self._waiting_output() <= self.engine.limits.max_output // 2:
+        if "output" in self._paused and self._waiting_output() <= self._broker.limits.max_output // 2:
             self._pause("output")
             self.process()
         if session.closing:
@@ -177,7 +220,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         try:
             transport.write_eof()
             transport.resume_reading()
-        except OSError:  # the peer has reset the connection this very moment; the others still wait for their turn
+        except OSError:  # the peer reset the connection meanwhile; the other connections still have to be flushed
             transport.abort()
 
     def _write(self, data: bytes) -> None:
@@ -193,7 +236,7 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def _beat(self) -> None:
         step = self.session.beat_out / 2000
-        faults = self.engine.faults
+        faults = self._broker.faults
         quiet = self._loop.time() - self._last_write >= step * 0.9
         if quiet and not (faults.heartbeats_off or faults.frozen or self.half_open or self._ending):
             self._write(EOL)
@@ -213,8 +256,8 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- pausing and faults ------------------------------------------------------------------------------------
 
     def obey_faults(self) -> None:
-        """Stop or go on reading as the fault switches say now."""
-        faults = self.engine.faults
+        """Pause or resume reading, as the fault switches are now."""
+        faults = self._broker.faults
         if faults.read_rate is None:
             self._paused.discard("rate")
         self._pause("fault", on=faults.frozen or faults.stop_reading or self.half_open)
@@ -242,12 +285,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._write(data)
 
     def close(self) -> None:
-        """Close when the output written so far is gone."""
+        """Close when the output written so far is sent."""
         if self._transport is not None:
             self._transport.close()
 
     def cut(self, *, reset: bool) -> None:
-        """Close at once, unsent output lost; with `reset` the peer gets an RST instead of an orderly end."""
+        """Close at once and drop unsent output; with `reset` by RST instead of FIN."""
         if self._transport is None:
             return
         if reset:

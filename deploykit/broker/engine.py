@@ -1,9 +1,9 @@
-"""The embedded broker at work: connections, core and store tied together in one asyncio loop.
+"""The running embedded broker: connections, core and store in one asyncio loop.
 
 Rules kept here:
 
-* One step: frames change the core, the journal goes to the disk, then output goes out. So a receipt never runs ahead of
-  what it confirms, and one fsync serves every frame of the step.
+* One step: frames change the core, the journal goes to the disk, then output goes out. A receipt is never sent before
+  what it confirms is on the disk, and one fsync serves every frame of the step.
 * A store that fails ends the broker: nothing of that step is confirmed.
 """
 
@@ -34,7 +34,7 @@ _CLOSE = 1.0  # seconds given to peers to take their last output
 
 
 class Engine:
-    """A broker's run, from its socket's opening to its closing. Make and use it inside the loop."""
+    """One run of a broker, from opening its port to closing it. Make and use it inside the loop."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Engine:
     ) -> None:
         self.limits = limits
         self.faults = faults
-        self.now = clock
+        self._clock = clock
         self.store = store
         self.connections: dict[ClientConnection, None] = {}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -74,6 +74,10 @@ class Engine:
         self._server: asyncio.Server | None = None
         self._sweep_timer: asyncio.TimerHandle | None = None
 
+    def now(self) -> float:
+        """Return the time in seconds since the epoch."""
+        return self._clock()
+
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> int:
         """Open the port; return its number.
 
@@ -90,32 +94,32 @@ class Engine:
     # -- connections -------------------------------------------------------------------------------------------
 
     def accept(self, connection: ClientConnection) -> bool:
-        """Take a connection in, or say no."""
+        """Register a new connection; return False to turn it away."""
         self.connections[connection] = None
         if self.done.done():
             return False
         return not self.faults.refuse_connections and len(self.connections) <= self.limits.max_connections
 
     def gone(self, connection: ClientConnection) -> None:
-        """A connection has ended."""
+        """Forget a connection that has ended; what it had not acknowledged goes back."""
         self.connections.pop(connection, None)
         self.core.lost(connection.session, self.now())
         self.schedule()
 
-    def wake(self, connection: ClientConnection) -> None:
-        """A client takes output again."""
-        self.router.wake(connection.session, self.now())
+    def output_drained(self, connection: ClientConnection) -> None:
+        """Give out what waits for a client that takes output again."""
+        self.router.output_drained(connection.session, self.now())
         self.schedule()
 
     def park(self, connection: ClientConnection) -> None:
-        """Remember a connection whose frame found no room."""
+        """Call `retry` on a connection when there may be room for the frame it holds."""
         if connection not in self._parked:
             self._parked.append(connection)
 
     # -- a step ------------------------------------------------------------------------------------------------
 
     def schedule(self) -> None:
-        """See to it that a step runs soon."""
+        """Run a step soon, if none is scheduled."""
         if self._scheduled is None:
             self._scheduled = self._loop.call_soon(self._step)
 
@@ -140,7 +144,7 @@ class Engine:
             if session.output or session.closing:
                 connection.flush()
         for connection in limited:
-            self.wake(connection)
+            self.output_drained(connection)
 
     def _sweep(self) -> None:
         self.router.expire(self.now())
@@ -157,12 +161,12 @@ class Engine:
             self.done.set_exception(error)
 
     def finish(self) -> None:
-        """End the run in order."""
+        """End the run without an error."""
         if not self.done.done():
             self.done.set_result(None)
 
     async def close(self, *, flush: bool) -> None:
-        """Close the port and every connection; with `flush`, output that stands is written first."""
+        """Close the port and every connection; with `flush`, pending output is written first."""
         if self._sweep_timer is not None:
             self._sweep_timer.cancel()
         try:
@@ -174,9 +178,9 @@ class Engine:
             await self._cut_all(reset=not flush or self._failed)
 
     async def _stop_accepting(self, server: asyncio.Server) -> None:
-        """Close the port; what asyncio has accepted and not yet handed to us comes through before, and is refused.
+        """Close the port, after refusing the connections that asyncio has accepted and not handed over yet.
 
-        asyncio would leave those sockets open: a server that is closed takes no more connections, not even to end them.
+        asyncio would leave their sockets open: a closed server takes no more connections, not even to end them.
         """
         try:
             for listening in server.sockets:

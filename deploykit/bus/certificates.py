@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -64,10 +65,23 @@ def tls_context(settings: BusSettings) -> ssl.SSLContext:
 
 
 def tls_reason(error: OSError) -> str:
-    """Say what went wrong, without the OpenSSL source line."""
+    """Return what went wrong, without the OpenSSL source line."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def unread_alert(sock: socket.socket, error: OSError) -> OSError:
+    """Return the TLS alert that the broker sent before it hung up, where one is unread; else `error`."""
+    if isinstance(sock, ssl.SSLSocket):
+        try:
+            sock.recv(1)
+        except ssl.SSLError as alert:
+            if "ALERT" in (alert.reason or ""):
+                return alert
+        except OSError:
+            pass
+    return error
 
 
 class Certificates:

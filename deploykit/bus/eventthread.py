@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from deploykit.bus.events import Counters, Event
+from deploykit.bus.events import Counters, Event, Published, PublishFailed
+from deploykit.bus.unconfirmed import PendingPublish
+from deploykit.errors import BusError
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +39,7 @@ class EventDispatcher:
             self._thread = threading.Thread(target=self._run, name="deploykit-bus-events", daemon=True)
             self._thread.start()
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Queue an event. Any thread."""
         if not self.wanted:
             return
@@ -45,6 +47,13 @@ class EventDispatcher:
             self._counters.events_dropped += 1
             return
         self._queue.put(event)
+
+    def emit_settled(self, message: PendingPublish, error: BusError | None) -> None:
+        """Queue what became of a message that was published."""
+        if error is None:
+            self.emit(Published(destination=message.destination, id=message.id))
+        else:
+            self.emit(PublishFailed(destination=message.destination, id=message.id, problem=str(error)))
 
     def stop(self, timeout: float) -> None:
         """Let the thread end after the events that wait; leave a callback that hangs behind."""

@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Final
 
 from deploykit.errors import BusError, UsageError
+
+#: A caller waits so many seconds longer than the message's deadline, for the supervisor to give the reason.
+GRACE: Final = 1.0
 
 
 class Receipt(Future[None]):
@@ -85,7 +89,7 @@ class Batch:
         return settle
 
     def wait(self, timeout: float) -> bool:
-        """All messages are named: wait until the last is settled; tell whether it is."""
+        """Return whether every message is settled, waiting for the last. No more may be named after."""
         self._one_less()
         return self._settled.acquire(timeout=max(0.0, timeout))
 

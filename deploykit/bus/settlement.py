@@ -16,18 +16,20 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from random import uniform
+from random import random
 from typing import Final
 
-from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
+from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Item
 from deploykit.bus.events import DeadLettered, Dropped
+from deploykit.bus.ports import Ids, SettlementServices
 from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec, read_destination
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
+from deploykit.system.backoff import Backoff
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +39,9 @@ _REMEMBERED: Final = 10_000
 _SETTLE_AGAIN: Final = 2.0
 _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
+_BACKOFF: Final = Backoff(initial=1.0, maximum=60.0, low=0.5)
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
-_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+_OF_DELIVERY: Final = CONNECTION_HEADERS | {
     "redelivered",
     "delivery-count",
     "timestamp",
@@ -57,7 +60,7 @@ class Settler:
     """Where the workers of one subscription settle messages. Any worker thread; `forget` also the supervisor's.
 
     Args:
-        host: the bus.
+        services: what settling takes from the bus.
         intent: what was subscribed.
         handler: the user's.
         max_attempts: how often it is asked about one message.
@@ -67,7 +70,7 @@ class Settler:
 
     def __init__(
         self,
-        host: Host,
+        services: SettlementServices,
         intent: SubscriptionSpec,
         handler: Handler,
         *,
@@ -77,7 +80,7 @@ class Settler:
     ) -> None:
         #: How the subscription is written on the present connection.
         self.compiled: CompiledSubscription | None = None
-        self._host = host
+        self._services = services
         self._intent = intent
         self._handler = handler
         self._max_attempts = max_attempts
@@ -219,7 +222,7 @@ class Settler:
         if claim is Claim.CONFLICT:
             return Reject("its id was used before for a message with other bytes")
         if claim is Claim.DONE:
-            self._host.counters.duplicates += 1
+            self._services.counters.duplicates += 1
             return _ACK
         item.claimed = True
         return None
@@ -229,7 +232,7 @@ class Settler:
         return f"bus {self._intent.durable or self._intent.destination}"
 
     def _again(self, item: Item, after: float, *, count: bool) -> None:
-        self._host.counters.retried += 1
+        self._services.counters.retried += 1
         if count:
             item.attempt += 1
         self._later(item, min(after, MAX_PAUSE))
@@ -240,7 +243,7 @@ class Settler:
                 self._again_in_line(item)
 
         self._delayed[id(item)] = item
-        self._host.later(seconds, put)
+        self._services.call_later(seconds, put)
 
     def _delivery(self, item: Item) -> Delivery:
         frame, connection = item.frame, item.connection
@@ -270,7 +273,7 @@ class Settler:
         self._release(item, finished=not item.gone_back)
 
     def _acknowledge(self, item: Item, *, duplicate: bool = False) -> None:
-        counters = self._host.counters
+        counters = self._services.counters
         if duplicate:
             counters.duplicates += 1
         if item.connection.up:
@@ -307,7 +310,7 @@ class Settler:
             item.connection.dialect, item.frame.headers.get("destination", self._intent.destination)
         )
         identity = item.frame.headers.get(ID_HEADER, "")
-        counters = self._host.counters
+        counters = self._services.counters
         if how in ("nack", "republish") and not item.gone_back:
             # Not at once, or a message that fails at once would go round and round as fast as it can.
             item.gone_back = True
@@ -319,12 +322,12 @@ class Settler:
             self._release(item, finished=False)
             return False
         if how == "republish":
-            self._host.send_again(destination, _copy(item.frame, {}))
+            self._services.publish_again(destination, _copy(item.frame, {}))
             counters.handed_back += 1
         elif how == "ack":
             counters.dropped += 1
             logger.warning("dropped a message from %s: %s", destination, reason)
-            self._host.tell(Dropped(destination=destination, id=identity, reason=reason))
+            self._services.emit(Dropped(destination=destination, id=identity, reason=reason))
         else:
             more = {
                 "original-destination": destination,
@@ -333,15 +336,15 @@ class Settler:
             }
             if self._intent.durable:
                 more["dead-letter-subscription"] = self._intent.durable
-            self._host.dead_letter(_copy(item.frame, more))
+            self._services.publish_dead_letter(_copy(item.frame, more))
             counters.dead_lettered += 1
             logger.warning("put a message from %s into the dead letters: %s", destination, reason)
-            self._host.tell(DeadLettered(destination=destination, id=identity, reason=reason))
+            self._services.emit(DeadLettered(destination=destination, id=identity, reason=reason))
         return True
 
     def _too_large(self, item: Item) -> None:
         """Nobody saw the body. Leave it with the broker where that works, else only its headers can be kept."""
-        self._host.counters.oversized += 1
+        self._services.counters.oversized += 1
         reason = f"its body of {item.frame.oversized} bytes is over the limit"
         keeps = item.connection.dialect.nack_keeps
         if keeps is not None:
@@ -356,8 +359,8 @@ _ACK: Final = Ack()
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before a failed handler is asked again: growing, with jitter."""
-    return float(uniform(0.5, 1.0) * min(60.0, 2.0 ** (attempt - 1)))  # noqa: S311 - not a secret
+    """Return the seconds before a failed handler is called again."""
+    return _BACKOFF.pause(attempt, random())  # noqa: S311 - not a secret
 
 
 def _copy(frame: Received, more: Mapping[str, str]) -> Frame:

@@ -3,7 +3,8 @@
 Checkouts(CheckoutSettings(mode="tags", target=Path("/srv/site"))).update(mirror)
 """
 
-from deploykit.checkouts.directories import CheckoutChange, CheckoutResult, Checkouts, Source
+from deploykit.checkouts.directories import Checkouts
+from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
 from deploykit.checkouts.rules import CheckoutPlan, CheckoutRule, plan_checkouts, rule_of
 
 __all__ = [
@@ -11,8 +12,8 @@ __all__ = [
     "CheckoutPlan",
     "CheckoutResult",
     "CheckoutRule",
+    "CheckoutSource",
     "Checkouts",
-    "Source",
     "plan_checkouts",
     "rule_of",
 ]

@@ -4,25 +4,29 @@
     ROOT/.deploykit/SLUG/NAME/a, b     copies of the tree, with a.manifest, b.manifest
     ROOT/.deploykit/SLUG/state.json    which ref each directory is of
 
-Rules: the symlink is swapped by a rename, so a reader sees the old or the new tree; only changed files are written
-(into the spare copy, which is proved by its manifest first); a directory goes only if we made it, and only inside the
-root. What cannot be written is refused by name, and the directory stays as it was.
+Rules:
+
+* The symlink is swapped by a rename: a reader sees the old or the new tree.
+* Only changed files are written, into the spare copy, which is compared with its manifest first.
+* Only directories made here are removed, and only inside the root.
+* What cannot be written is refused by name, and its directory stays as it was.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
 from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
+from deploykit.checkouts.state import HeldRef, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
     MirrorCorrupt,
@@ -31,10 +35,9 @@ from deploykit.errors import (
     SettingsError,
     TreeDamaged,
     TreeError,
-    UsageError,
 )
 from deploykit.names import ObjectId, RefName, path_component
-from deploykit.system.durable import sync_directory, sync_filesystem, write_durably
+from deploykit.system.durable import sync_directory, sync_filesystem
 from deploykit.system.lock import FileLock
 from deploykit.system.ownership import OthersCanChange, check_owned
 from deploykit.system.users import find_identity
@@ -43,7 +46,6 @@ from deploykit.trees import (
     Differences,
     Manifest,
     ObjectStore,
-    TreeRules,
     WriteOptions,
     compare,
     patch_tree,
@@ -53,70 +55,14 @@ from deploykit.trees import (
     write_tree,
 )
 from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
+from deploykit.trees.rules import rules_of
 
 if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings
 
 _log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
 _SLOTS: Final = "abcdefgh"
-
-
-class ResolvedRef(Protocol):
-    """What a name stands for."""
-
-    @property
-    def object_id(self) -> ObjectId: ...
-    @property
-    def commit(self) -> ObjectId: ...
-    @property
-    def tree(self) -> ObjectId: ...
-
-
-class Source(Protocol):
-    """Where trees come from: a `Mirror`."""
-
-    @property
-    def refs(self) -> Mapping[RefName, ObjectId]: ...
-    @property
-    def head(self) -> RefName | None: ...
-    @property
-    def store(self) -> ObjectStore: ...
-    def resolve(self, name: str) -> ResolvedRef: ...
-    def release(self) -> None: ...
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class CheckoutChange:
-    """One directory that now shows another tree. `written` and `removed` count files."""
-
-    directory: Path
-    ref: RefName
-    commit: ObjectId
-    written: int
-    removed: int
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class CheckoutResult:
-    """What an update did: directories changed, directories removed, and refs whose directory is as it was, with why.
-
-    `refused`: the ref's tree or name, or what is in the way, has to change. `failed`: the disk or the mirror has to be
-    mended, and the next update tries again; `damaged` tells that it is the mirror.
-    """
-
-    changed: tuple[CheckoutChange, ...] = ()
-    removed: tuple[Path, ...] = ()
-    refused: Mapping[str, str] = attrs.field(factory=dict)
-    failed: Mapping[str, str] = attrs.field(factory=dict)
-    damaged: bool = False
-
-
-@attrs.define(slots=True)
-class _Held:
-    ref: str = ""
-    object_id: str = ""
 
 
 class Checkouts:
@@ -126,21 +72,14 @@ class Checkouts:
         self.settings = settings
         self.rule = rule_of(settings)
         self._ours = self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name}")
-        self._rules = TreeRules(
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            symlinks=settings.symlinks,
-            submodules=settings.submodules,
-            raw_attributes=settings.raw_attributes,
-            umask=settings.umask,
-        )
+        self._rules = rules_of(settings)
         owner = _owner(settings.owner)
         umask = settings.umask if settings.umask is not None else process_umask()
         self._options = WriteOptions(
             durable=settings.durable, owner=owner, fingerprint=f"checkout-1 {self._rules!r} {owner} {umask:03o}"
         )
 
-    def update(self, source: Source) -> CheckoutResult:
+    def update(self, source: CheckoutSource) -> CheckoutResult:
         """Make the directories show what the source holds. Safe to repeat after any interruption.
 
         Raises:
@@ -155,36 +94,36 @@ class Checkouts:
                 return self._update(source)
             except OSError as error:
                 raise CheckoutError(
-                    f"cannot write below {self.rule.root}: {error.strerror}", "mend the disk"
+                    f"cannot write below {self.rule.root}: {error.strerror}", "repair the disk"
                 ) from error
             finally:
                 source.release()
 
-    def refs(self, source: Source) -> tuple[RefName, ...]:
-        """The refs that are to have a directory here.
+    def refs(self, source: CheckoutSource) -> tuple[RefName, ...]:
+        """Return the refs that are to have a directory here.
 
         Raises:
             MirrorError: the source cannot be read.
         """
         plan = plan_checkouts(self.rule, source.refs, source.head, {}, self.settings.refs)
-        return tuple(plan.wanted.values())
+        return tuple(plan.directories.values())
 
     def verify(self) -> dict[Path, Differences]:
-        """Compare each directory with what was written: only those that differ."""
+        """Compare each directory with what was written; return those that differ."""
         found: dict[Path, Differences] = {}
         for directory in self._directories():
             live = self._live(directory)
             if live is not None:
-                told = compare(Manifest.load(self._manifest(directory, live)), self._ours / directory / live)
-                if told.lines():
-                    found[self.rule.root / directory] = told
+                differences = compare(Manifest.load(self._manifest(directory, live)), self._ours / directory / live)
+                if differences.lines():
+                    found[self.rule.root / directory] = differences
         return found
 
-    def _update(self, source: Source) -> CheckoutResult:
-        state = self._read_state()
+    def _update(self, source: CheckoutSource) -> CheckoutResult:
+        state = read_state(self._ours, self._options.fingerprint)
         refs = dict(source.refs)
         if not refs:
-            return CheckoutResult()  # it was never fetched, or lost all: nothing to follow, and no reason to remove
+            return CheckoutResult()  # never fetched, or all refs lost: no reason to remove any directory
         held = {d: state[d].ref if d in state else "" for d in (*self._directories(), *state)}
         plan = plan_checkouts(self.rule, refs, source.head, held, self.settings.refs)
         changed: list[CheckoutChange] = []
@@ -194,10 +133,10 @@ class Checkouts:
         removed = [directory for directory in plan.removed if self._remove(directory)]
         if plan.removed:
             state = {directory: known for directory, known in state.items() if directory not in plan.removed}
-            self._write_state(state)
-        for directory, ref in plan.wanted.items():
+            self._save(state)
+        for directory, ref in plan.directories.items():
             try:
-                if state.get(directory) == _Held(ref, refs[ref]) and self._live(directory) is not None:
+                if state.get(directory) == HeldRef(ref, refs[ref]) and self._live(directory) is not None:
                     continue
                 change = self._show(source, directory, ref)
             except (TreeDamaged, MirrorError) as error:
@@ -210,8 +149,8 @@ class Checkouts:
             except OSError as error:
                 failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
                 continue
-            state[directory] = _Held(ref, refs[ref])
-            self._write_state(state)
+            state[directory] = HeldRef(ref, refs[ref])
+            self._save(state)
             if change is not None:
                 changed.append(change)
         return CheckoutResult(
@@ -224,7 +163,7 @@ class Checkouts:
 
     # -- one directory -----------------------------------------------------------------------------------------------
 
-    def _show(self, source: Source, directory: str, ref: RefName) -> CheckoutChange | None:
+    def _show(self, source: CheckoutSource, directory: str, ref: RefName) -> CheckoutChange | None:
         """Build the ref's tree beside the live copy and swap; None when the live copy is that tree already."""
         resolved = source.resolve(ref)
         live = self._live(directory)
@@ -270,7 +209,7 @@ class Checkouts:
         return manifest, len(manifest.paths), 0
 
     def _next_slot(self, directory: str, live: str | None) -> tuple[str, Manifest | None]:
-        """Where to build: a spare copy that readers have had time to leave, or a new one. Surplus copies go."""
+        """Return where to build: a spare copy that readers have had time to leave, or a new one. Surplus copies go."""
         home = self._ours / directory
         link = self.rule.root / directory
         there = [slot for slot in _SLOTS if slot != live and (home / slot).exists()]
@@ -284,29 +223,29 @@ class Checkouts:
         return free, None
 
     def _live(self, directory: str) -> str | None:
-        """The slot a directory shows; None when there is nothing.
+        """Return the slot that a directory shows; None when there is nothing.
 
         Raises:
-            PreflightRefused: something that is not ours has its name.
+            PreflightRefused: something else has its name.
         """
         link = self.rule.root / directory
         target = read_link(link)
         if target is None:
             if os.path.lexists(link):
-                raise PreflightRefused(f"{link} is not ours: a real file or directory", "move it away")
+                raise PreflightRefused(f"{link} is not a checkout: a real file or directory", "move it away")
             return None
         if not self._is_ours(directory, target):
-            raise PreflightRefused(f"{link} is not ours: a symlink to {target!a}", "move it away")
+            raise PreflightRefused(f"{link} is not a checkout: a symlink to {target!a}", "move it away")
         slot = target.rpartition("/")[2]
         return slot if (self._ours / directory / slot).is_dir() else None
 
     def _is_ours(self, directory: str, target: str) -> bool:
-        """Tell whether a symlink's target is one of the directory's copies."""
+        """Return whether a symlink's target is one of the directory's copies."""
         ours, _, slot = target.rpartition("/")
         return self.rule.root / ours == self._ours / directory and slot in _SLOTS
 
     def _remove(self, directory: str) -> bool:
-        """Remove a directory; tell whether there was one."""
+        """Remove a directory; return whether there was one."""
         home = self._ours / directory
         target = read_link(self.rule.root / directory)
         if not os.path.lexists(home):
@@ -314,8 +253,8 @@ class Checkouts:
         if target and not self._is_ours(directory, target):
             shown = (self.rule.root / target).parent
             if shown.exists() and shown.samefile(home):
-                return False  # a file system that ignores case: it is another's, who is spelled otherwise
-        with contextlib.suppress(PreflightRefused):  # what is not ours stays; our copies go
+                return False  # a file system that ignores case: it is another ref's, in another spelling
+        with contextlib.suppress(PreflightRefused):  # a foreign entry stays; the copies go
             self._live(directory)
             remove_symlink(self.rule.root / directory, durable=self.settings.durable)
             _log.info("%s removed: its ref is gone", self.rule.root / directory)
@@ -338,31 +277,13 @@ class Checkouts:
     # -- all of them -------------------------------------------------------------------------------------------------
 
     def _directories(self) -> list[str]:
-        """The directories we have copies for, whatever state they are in."""
+        """Return the directories that there are copies for, whatever state they are in."""
         if not self._ours.is_dir():
             return []
         return sorted(entry.name for entry in os.scandir(self._ours) if entry.is_dir(follow_symlinks=False))
 
-    def _read_state(self) -> dict[str, _Held]:
-        try:
-            told = json.loads((self._ours / "state.json").read_bytes())
-            if told["format"] != _FORMAT:
-                raise UsageError(f"{self._ours} is of format {told['format']!r}", "use the version that wrote it")
-            same = told.get("fingerprint") == self._options.fingerprint  # else each directory is looked at again
-            return {
-                str(d): _Held(str(h["ref"]), str(h["object_id"]) if same else "")
-                for d, h in told["directories"].items()
-            }
-        except FileNotFoundError:
-            return {}
-        except (ValueError, KeyError, TypeError, AttributeError):
-            _log.warning("%s/state.json is damaged: looking at every directory", self._ours)
-            return {}
-
-    def _write_state(self, state: Mapping[str, _Held]) -> None:
-        directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
-        told = {"format": _FORMAT, "fingerprint": self._options.fingerprint, "directories": directories}
-        write_durably(self._ours / "state.json", json.dumps(told).encode() + b"\n", durable=self.settings.durable)
+    def _save(self, state: Mapping[str, HeldRef]) -> None:
+        write_state(self._ours, self._options.fingerprint, state, durable=self.settings.durable)
 
     def _check_place(self) -> None:
         """Refuse root a directory that others can swap: it would write and remove where their symlinks lead.
@@ -398,7 +319,7 @@ class Checkouts:
 
 
 def _remove_entry(path: Path) -> None:
-    """Remove a directory of ours with all below it, never through a symlink."""
+    """Remove a directory with all below it, never through a symlink."""
     try:
         fd = open_directory(path.parent)
     except FileNotFoundError:

@@ -1,7 +1,9 @@
 """Which ref gets which directory: one rule, *ref pattern -> directory*; the original's modes are presets of it. Pure.
 
-Rules: a directory is one name below the root, safe whatever a ref is called; two refs never share one; a ref that
-cannot have a directory is refused with the reason, and never by taking another's.
+Rules:
+
+* A directory is one name below the root, safe whatever a ref is called.
+* Two refs never share a directory. A ref that cannot have one is refused with the reason.
 """
 
 from __future__ import annotations
@@ -45,14 +47,14 @@ class CheckoutRule:
     remove: bool = True
 
     def directory_of(self, ref: RefName) -> str:
-        """The directory's name for a ref. Two refs may get the same one only with `puppet`."""
+        """Return the directory's name for a ref. Two refs may get the same one only with `puppet`."""
         name = short_ref(ref)
         mapped = _PUPPET.sub("_", name.lower()) if self.puppet else path_component(name)
         return self.directory.replace("{}", mapped)
 
 
 def rule_of(settings: CheckoutSettings) -> CheckoutRule:
-    """The rule a mode stands for.
+    """Return the rule that a mode stands for.
 
     Raises:
         SettingsError: the settings do not fit the mode.
@@ -86,9 +88,9 @@ def rule_of(settings: CheckoutSettings) -> CheckoutRule:
 
 @attrs.frozen(kw_only=True, slots=True)
 class CheckoutPlan:
-    """Which directory is of which ref, which go, and which refs get none and why."""
+    """Which directory shows which ref, which directories go, and which refs get none and why."""
 
-    wanted: Mapping[str, RefName]
+    directories: Mapping[str, RefName]
     removed: tuple[str, ...] = ()
     refused: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -100,7 +102,7 @@ def plan_checkouts(
     held: Mapping[str, str],
     only: tuple[str, ...] = (),
 ) -> CheckoutPlan:
-    """Decide.
+    """Return which directory shows which ref, and which go.
 
     Args:
         rule: which refs, and where.
@@ -118,7 +120,7 @@ def plan_checkouts(
     claims: dict[str, list[RefName]] = {}
     for ref in chosen:
         claims.setdefault(rule.directory_of(ref), []).append(ref)
-    wanted: dict[str, RefName] = {}
+    directories: dict[str, RefName] = {}
     refused: dict[str, str] = {}
     for directory, claimants in claims.items():
         problem = _objection(directory)
@@ -128,17 +130,17 @@ def plan_checkouts(
             if problem:
                 refused[ref] = problem
             elif mine == [ref]:
-                wanted[directory] = ref
+                directories[directory] = ref
             else:
                 refused[ref] = f"its directory {directory} would also be that of {', '.join(others)}"
-    staying = set(wanted) | {rule.directory_of(RefName(ref)) for ref in refused}
+    staying = set(directories) | {rule.directory_of(RefName(ref)) for ref in refused}
     removed = tuple(sorted(d for d in held if d not in staying)) if rule.remove else ()
-    return CheckoutPlan(wanted=wanted, removed=removed, refused=refused)
+    return CheckoutPlan(directories=directories, removed=removed, refused=refused)
 
 
 def _objection(directory: str) -> str:
     if len(directory.encode()) > _MAX_NAME:
         return f"its directory's name would be longer than {_MAX_NAME} bytes"
     if directory in ("", ".", "..") or "/" in directory or directory.startswith(OURS):
-        return "its directory's name is not one we may use"
+        return "its directory's name is reserved"
     return ""

@@ -39,7 +39,7 @@ def mirror() -> None:
 
 
 def _shown(path: Path) -> str:
-    """A path with nothing in it that a terminal would obey."""
+    """Return a path as text, with control characters escaped."""
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(path))
 
 
@@ -167,12 +167,12 @@ def show(path: Path, as_json: bool) -> None:
     from deploykit.messages.base import one_line
     from deploykit.mirror.inspect import describe, refs_of
 
-    told, refs = describe(path), refs_of(path)
+    info, refs = describe(path), refs_of(path)
     if as_json:
-        print_json({**attrs.asdict(told), "refs": refs})
+        print_json({**attrs.asdict(info), "refs": refs})
         return
-    size = f"{told.packs} packs, {told.bytes / 1e6:.1f} MB"
-    click.echo(f"{_shown(told.path)}: {size}, {told.format}, head {told.head}")
+    size = f"{info.packs} packs, {info.bytes / 1e6:.1f} MB"
+    click.echo(f"{_shown(info.path)}: {size}, {info.format}, head {info.head}")
     for ref, oid in refs.items():
         click.echo(one_line(f"{oid} {ref}", limit=2000))
 
@@ -183,7 +183,7 @@ def show(path: Path, as_json: bool) -> None:
 @origin_options
 @json_option
 def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) -> int:
-    """Read every byte of the mirror at PATH and tell what is wrong with it. Exit code 1 when something is.
+    """Read every byte of the mirror at PATH and print what is wrong with it. Exit code 1 when anything is.
 
     \b
     Example:
@@ -214,7 +214,7 @@ def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) 
 
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[ProgressFn | None]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """Yield a callback that shows progress: a bar on a terminal, a line now and then elsewhere."""
     if quiet:
         yield None
     elif sys.stderr.isatty():

@@ -46,7 +46,7 @@ def outbox() -> None:
 @config_option
 @_spool_option
 @click.option("--dead", is_flag=True, help="The dead letters, with their reasons.")
-@click.option("--bad", is_flag=True, help="Files that were no records and lie in bad/.")
+@click.option("--bad", is_flag=True, help="Files that are not records, set aside in bad/.")
 @click.option("-n", "--limit", type=click.IntRange(1), help="At most so many, from the front.")
 @json_option
 def list_(config: Path | None, spool: Path | None, dead: bool, bad: bool, limit: int | None, as_json: bool) -> None:
@@ -59,7 +59,7 @@ def list_(config: Path | None, spool: Path | None, dead: bool, bad: bool, limit:
     box = _open(spool, config)
     if bad:
         rows: Iterable[dict[str, object]] = (
-            {"name": one.name, "reason": one.reason} for one in islice(box.set_aside(), limit)
+            {"name": file.name, "reason": file.reason} for file in islice(box.set_aside(), limit)
         )
         lines: Iterable[str] = (f"{row['name']!a}  {row['reason']}" for row in rows)
     else:
@@ -136,7 +136,7 @@ def retry(config: Path | None, spool: Path | None, ids: tuple[str, ...], every: 
 @click.option("--all-dead", "every", is_flag=True, help="Every dead letter.")
 @json_option
 def drop(config: Path | None, spool: Path | None, ids: tuple[str, ...], every: bool, as_json: bool) -> None:
-    """Remove messages for good, waiting or dead. Nobody will get them.
+    """Remove messages for good, waiting or dead. They will not be sent.
 
     \b
     Example:
@@ -145,7 +145,7 @@ def drop(config: Path | None, spool: Path | None, ids: tuple[str, ...], every: b
     box = _open(spool, config)
     gone = []
     for record in _chosen(box, ids, every):
-        box.done(record)
+        box.ack(record)
         gone.append(record.id)
     if as_json:
         print_json(gone)
@@ -158,7 +158,7 @@ def _chosen(box: Outbox, ids: tuple[str, ...], every: bool) -> Iterator[Record]:
     from deploykit.errors import UsageError
 
     if bool(ids) == every:
-        raise UsageError("say which messages", "give their ids, or the option for all dead letters")
+        raise UsageError("no messages named", "give their ids, or the option for all dead letters")
     if every:
         yield from box.dead()
         return
@@ -176,7 +176,7 @@ def _summary(record: Record) -> dict[str, object]:
         "user": _user(record.uid),
         "queued": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.queued)),
         "reason": record.reason,
-        "buried": record.buried,
+        "buried": record.dead_since,
     }
 
 

@@ -43,7 +43,7 @@ def release() -> None:
 @click.option("--mirror", required=True, type=click.Path(path_type=Path, exists=True), help="A mirror, or any clone.")
 @click.option("--ref", required=True, help="The tag or branch to deploy, e.g. v1.4 or refs/heads/main.")
 @click.option("--commit", default="", help="What it must stand for; refused when it stands for another one.")
-@click.option("--request", default="", help="An id: the same one again is answered, not repeated.")
+@click.option("--request", default="", help="An id: a second deploy with it is answered, not repeated.")
 @click.option("--dry-run", is_flag=True, help="Show the steps and the files that would change; touch nothing.")
 @click.option("--prepare", is_flag=True, help="Do all but the switch; `release activate` does that.")
 @click.option("--again", is_flag=True, help="Make a new release although this one is live already.")
@@ -92,7 +92,7 @@ def deploy(
 @release.command()
 @site_argument
 @click.argument("which", default="")
-@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew should it be gone.")
+@click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write it anew if it is gone.")
 @click.option("--allow-drift", is_flag=True, help="Take it as it is, although files in it were edited by hand.")
 @json_option
 def activate(
@@ -118,7 +118,7 @@ def activate(
 @site_argument
 @click.option("--to", default="", help="A release by number, tag, commit or name; the last good one by default.")
 @click.option("--mirror", type=click.Path(path_type=Path, exists=True), help="To write one anew that is gone.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done; touch nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; touch nothing.")
 @click.option("--allow-drift", is_flag=True, help="Go to a release as it is, although it was edited by hand.")
 @json_option
 def rollback(
@@ -162,7 +162,7 @@ def rollback(
 @click.option("--all", "every", is_flag=True, help="Also those that are no longer on disk.")
 @json_option
 def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: bool) -> None:
-    """List the releases: number, tag, commit, when, by whom, what became of them.
+    """List the releases: number, tag, commit, when, by whom, status.
 
     \b
     Example:
@@ -239,7 +239,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
 @click.option("--paranoid", is_flag=True, help="Read every file, not only what looks changed.")
 @json_option
 def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as_json: bool) -> None:
-    """Compare a release with what was deployed, and list what somebody changed by hand. Ends with 1 if anything was.
+    """Compare a release with what was deployed, and list what was changed by hand. Ends with 1 if anything was.
 
     \b
     Example:
@@ -270,7 +270,7 @@ def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as
 @click.argument("which")
 @click.option("--remove", is_flag=True, help="Take the pin off again.")
 def pin(site_dir: Path, settings: Path | None, which: str, remove: bool) -> None:
-    """Keep a release whatever the keep-limit says.
+    """Keep a release beyond the keep-limit.
 
     \b
     Example:
@@ -304,10 +304,10 @@ def _runner(site_dir: Path, settings: Path | None, *, quiet: bool) -> Iterator[R
     if quiet:
         yield Runner(site, node=node)
         return
-    from deploykit.cli.release_output import Live
+    from deploykit.cli.release_output import DeployDisplay
 
-    with Live() as live:
-        yield Runner(site, node=node, on_output=live.output, on_step=live.step, on_progress=live.progress)
+    with DeployDisplay() as display:
+        yield Runner(site, node=node, on_output=display.output, on_step=display.step, on_progress=display.progress)
 
 
 def _user() -> str:
@@ -370,7 +370,7 @@ def _status(found: Release) -> str:
 
 
 def _clean(text: str) -> str:
-    """Text from scripts and file names, with nothing in it that a terminal would obey."""
+    """Return text from scripts or file names with control characters escaped."""
     return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
 
 

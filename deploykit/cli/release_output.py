@@ -1,4 +1,4 @@
-"""What a running deploy looks like: moving on a terminal, plain lines when piped."""
+"""Show a running deploy: a progress bar on a terminal, plain lines when piped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MARKS = {"done": ("done", "green"), "failed": ("failed", "bold red"), "skipped"
 _LONGEST = 4096
 
 
-class Live:
+class DeployDisplay:
     """Shows steps as they happen. Output of scripts is shown as text, never as terminal commands."""
 
     def __init__(self, console: Console | None = None) -> None:
@@ -28,7 +28,7 @@ class Live:
         self._task: TaskID | None = None
         self._begun = {"stdout": "", "stderr": ""}
 
-    def __enter__(self) -> Live:
+    def __enter__(self) -> DeployDisplay:
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description:<14}"),
@@ -46,7 +46,7 @@ class Live:
             self._bar.stop()
 
     def step(self, name: str, record: StepRecord | None) -> None:
-        """A step started (no record) or ended."""
+        """Print a step that ended; a step that started (no record) prints nothing."""
         if record is None:
             return
         self._flush()
@@ -62,17 +62,17 @@ class Live:
         self._console.print(text)
 
     def output(self, step: str, stream: str, text: str) -> None:
-        """Text from a script, as it comes; shown line by line."""
+        """Print text from a script line by line, as it comes."""
         *lines, rest = (self._begun[stream] + text).split("\n")
         for line in lines:
             self._print(line, stream)
-        if len(rest) > _LONGEST:  # a script that never ends its line must not fill our memory
+        if len(rest) > _LONGEST:  # a script that never ends its line must not fill the memory
             self._print(rest, stream)
             rest = ""
         self._begun[stream] = rest
 
     def progress(self, done: int, total: int) -> None:
-        """Files written so far."""
+        """Show how many files were written so far."""
         if self._bar is None:
             return
         if self._task is None:

@@ -1,4 +1,4 @@
-"""The relay as a process of its own: wires a bus to an outbox."""
+"""The relay as a process of its own: a bus, an outbox, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from deploykit.bus import Bus
+from deploykit.bus.passcode import secrets_of
 from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
@@ -14,18 +15,18 @@ from deploykit.outbox.relay import DrainReport, Relay
 from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings
 
-#: What is added to the niceness of a relay that a hook started: it works while the next push comes in.
+#: Added to the niceness of a relay that a hook started: the next push must not wait for it.
 _NICER = 10
 
 
 def step_back() -> None:
-    """Give way to other processes, and leave the directory this was started in: somebody's repository."""
+    """Lower this process' priority, and leave the directory it was started in: a repository that may be removed."""
     os.nice(_NICER)
     os.chdir("/")
 
 
 def open_outbox(settings: OutboxSettings) -> Outbox:
-    """Open the spool the settings name.
+    """Open the spool that the settings name.
 
     Raises:
         OutboxError: it cannot be opened.
@@ -34,7 +35,7 @@ def open_outbox(settings: OutboxSettings) -> Outbox:
 
 
 def make_relay(outbox: Outbox, bus: Bus, settings: OutboxSettings) -> Relay:
-    """Make a relay with the settings' limits."""
+    """Return a relay with the limits of the settings."""
     return Relay(
         outbox,
         bus,
@@ -46,7 +47,7 @@ def make_relay(outbox: Outbox, bus: Bus, settings: OutboxSettings) -> Relay:
 
 
 def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
-    """Relay until TERM or INT. HUP reads the settings again; while those are bad, the old ones stay in force.
+    """Relay until TERM or INT. HUP reads the settings again; while they are wrong, the old ones stay in force.
 
     Args:
         load: reads the settings.
@@ -56,33 +57,33 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         SettingsError: the first settings are wrong.
         OutboxError: the spool cannot be opened.
         LockBusy: another relay is at work.
-        LoginRefused: no broker takes us.
+        LoginRefused: every broker refused the login.
     """
 
     first = True
     outbox: Outbox | None = None
 
-    def make(settings: Settings) -> _Relaying:
+    def make(settings: Settings) -> _RelayRun:
         nonlocal outbox
         opened = open_outbox(settings.outbox)
         if outbox is None or outbox.path != opened.path:
-            outbox = opened  # else the one there is: it remembers what was sent that a full disk has no mark of
-        return _Relaying(settings, outbox)
+            outbox = opened  # else keep the old one: it remembers what was sent and could not be marked on a full disk
+        return _RelayRun(settings, outbox)
 
-    def work(relaying: _Relaying, end: threading.Event) -> None:
+    def work(run: _RelayRun, end: threading.Event) -> None:
         nonlocal first
         alone, first = first, False
-        relaying.work(end, on_ready, alone=alone)
+        run.work(end, on_ready, alone=alone)
 
     lifecycle.serve(load, make, work, set_up=_set_up_logs)
 
 
 def _set_up_logs(settings: Settings) -> None:
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
 
 
-class _Relaying:
-    """A relay by some settings, not started."""
+class _RelayRun:
+    """One run of the relay, by one reading of the settings."""
 
     def __init__(self, settings: Settings, outbox: Outbox) -> None:
         self._settings = settings
@@ -93,13 +94,14 @@ class _Relaying:
         """Relay until `end` is set.
 
         Args:
-            alone: another relay at work ends it. After HUP that is one which came between two of ours: it ends soon.
+            alone: end at once where another relay is at work. Not after HUP: a relay that started between two runs of
+                this process ends soon.
         """
         if alone:
             with RelayLock(self._outbox.path):
-                pass  # else say so before anything is connected
+                pass  # fail before anything is connected
         with self._bus as bus:
-            bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login ends it here
+            bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login raises here
             lifecycle.notify("READY=1")
             announce = threading.Thread(target=_when_listening, args=(self._outbox, end, on_ready), daemon=True)
             announce.start()
@@ -115,11 +117,11 @@ def _when_listening(outbox: Outbox, stop: threading.Event, on_ready: Callable[[s
 
 
 def once(settings: Settings, deadline: float) -> DrainReport:
-    """Send what waits, within `deadline` seconds. Where another relay is at work, that one does it.
+    """Send what waits, within `deadline` seconds; leave it to another relay where one is at work.
 
     Raises:
         OutboxError: the spool cannot be opened or read.
-        LoginRefused: no broker takes us.
+        LoginRefused: every broker refused the login.
     """
     _set_up_logs(settings)
     outbox = open_outbox(settings.outbox)
@@ -129,4 +131,4 @@ def once(settings: Settings, deadline: float) -> DrainReport:
         with Bus(settings.broker) as bus:
             return make_relay(outbox, bus, settings.outbox).drain_once(deadline)
     except LockBusy:
-        return DrainReport(sent=0, buried=(), complete=True, trouble="another relay is at work")
+        return DrainReport(sent=0, dead_letters=(), complete=True, problem="another relay is at work")

@@ -23,6 +23,7 @@ from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFu
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
+from deploykit.system.backoff import Backoff
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import SigningKey, sign
 from deploykit.wire import Frame, decode, encode
@@ -118,8 +119,8 @@ class Coordinator:
     ) -> Iterator[Answer]:
         """Yield believed answers. A broker that restarts may lose a report: after silence the command goes again."""
         sent = 1
-        patience = _ASK_AGAIN
-        quiet_until = time.monotonic() + patience
+        backoff = Backoff(initial=_ASK_AGAIN, maximum=float("inf"))
+        quiet_until = time.monotonic() + backoff.pause(sent)
         missing = dict.fromkeys(request.audience)
         doubts: dict[NodeName, tuple[str, ...]] = dict.fromkeys(request.audience, ())
         while missing:
@@ -131,8 +132,8 @@ class Coordinator:
             except queue.Empty:
                 if time.monotonic() < deadline:
                     self._send_again(frame, sent)
-                    sent, patience = sent + 1, patience * 2
-                    quiet_until = time.monotonic() + patience
+                    sent += 1
+                    quiet_until = time.monotonic() + backoff.pause(sent)
                 continue
             report = self._report_in(delivery, request)
             if report is None or report.node not in missing:

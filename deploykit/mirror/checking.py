@@ -1,7 +1,10 @@
 """Find damage in a mirror, and replace a damaged one.
 
-Rules: a check reads every byte and believes no index; it changes nothing. A new mirror is cloned beside the damaged one
-and takes its place whole; the damaged one stays under another name until the next repair, for whoever wants to look.
+Rules:
+
+* A check reads every byte, trusts no index and changes nothing.
+* A new mirror is cloned beside the damaged one and takes its place whole.
+* The damaged one stays under another name until the next repair, for a person to look at.
 """
 
 from __future__ import annotations
@@ -17,9 +20,10 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, MirrorCorrupt, PackError
-from deploykit.git.incoming import INDEX_MAGIC, index_v1, index_v2
 from deploykit.git.objectformat import COMMIT, KIND_CODES, KIND_NAMES, TAG, HashKind
-from deploykit.git.packscanner import PackScanner, ScanLimits, note_object
+from deploykit.git.objectlinks import ObjectLinks
+from deploykit.git.packindex import INDEX_MAGIC, index_v1, index_v2
+from deploykit.git.packscanner import PackScanner, ScanLimits
 from deploykit.mirror import layout
 from deploykit.mirror.refstore import RefStore
 from deploykit.system.durable import sync_directory
@@ -54,7 +58,7 @@ class _Check:
         self.packs = 0
 
     def run(self) -> int:
-        """Look at everything; returns the number of refs."""
+        """Look at everything; return the number of refs."""
         try:
             hash_kind = layout.read_format(self._path)
         except MirrorCorrupt as exc:
@@ -68,7 +72,7 @@ class _Check:
                 self.problems.append(f"{index.name} has no pack")
         for directory in (self._path / "objects").glob("[0-9a-f][0-9a-f]"):
             for file in directory.iterdir():
-                if not file.name.startswith("tmp_obj_"):  # a git that was killed left it, and none reads it
+                if not file.name.startswith("tmp_obj_"):  # a git that was killed left it, and no git reads it
                     self._loose(file, hash_kind)
         self._links()
         return self._refs()
@@ -76,7 +80,7 @@ class _Check:
     def _pack(self, path: Path, hash_kind: HashKind) -> None:
         index = path.with_suffix(".idx")
         if not index.exists():
-            return  # an interrupted step left it; nobody reads it without its index
+            return  # an interrupted step left it; git does not read it without its index
         self.packs += 1
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -86,18 +90,18 @@ class _Check:
                 scanner.feed(data)
                 at += len(data)
             scanner.finish()
-            told = index.read_bytes()
-            if told.startswith(INDEX_MAGIC):
-                ours = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
+            found = index.read_bytes()
+            if found.startswith(INDEX_MAGIC):
+                expected = b"".join(index_v2(scanner.ids, scanner.crcs, scanner.offsets, scanner.checksum))
             else:  # another git made this repository
-                ours = b"".join(index_v1(scanner.ids, scanner.offsets, scanner.checksum))
+                expected = b"".join(index_v1(scanner.ids, scanner.offsets, scanner.checksum))
         except PackError as exc:
             self.problems.append(f"{path.name}: {exc.problem}")
             return
         finally:
             os.close(fd)
-        if told != ours + hash_kind.new(ours).digest():
-            self.problems.append(f"{index.name} does not tell what is in its pack")
+        if found != expected + hash_kind.new(expected).digest():
+            self.problems.append(f"{index.name} does not match its pack")
         for kind in KIND_NAMES:
             self.known[kind] |= scanner.known[kind]
             self.missing[kind] |= scanner.missing[kind]
@@ -107,7 +111,7 @@ class _Check:
             plain = zlib.decompress(path.read_bytes())
             head, _, body = plain.partition(b"\0")
             oid = hash_kind.new(plain).digest()
-            note_object(KIND_CODES[head.split(b" ")[0]], body, oid, hash_kind, self.known, self.missing)
+            ObjectLinks(hash_kind, self.known, self.missing).note(KIND_CODES[head.split(b" ")[0]], body, oid)
         except (KeyError, zlib.error, PackError):
             oid = b""
         if oid.hex() != path.parent.name + path.name:
@@ -133,7 +137,7 @@ class _Check:
 
 
 def check(path: Path, tick: Callable[[], None] = lambda: None) -> CheckReport:
-    """Read everything in the mirror at `path` and tell what is wrong.
+    """Read everything in the mirror at `path` and return what is wrong.
 
     Raises:
         MirrorError: the disk cannot be read.

@@ -26,20 +26,20 @@ class MirrorInfo:
 
 
 def find_mirrors(directory: Path) -> list[Path]:
-    """The mirrors right below a directory, by name."""
+    """Return the mirrors right below a directory, by name."""
     if not directory.is_dir():
         return []
     return sorted(path for path in directory.iterdir() if layout.is_repository(path) and path.suffix != ".damaged")
 
 
 def describe(path: Path) -> MirrorInfo:
-    """Tell what is at `path`.
+    """Return what is at `path`.
 
     Raises:
-        UsageError: no bare repository.
+        UsageError: there is no bare repository.
         MirrorCorrupt: it cannot be read.
     """
-    _must_be_one(path)
+    _require_mirror(path)
     packs = list((path / "objects" / "pack").glob("*.pack"))
     refs = RefStore(path)
     return MirrorInfo(
@@ -53,12 +53,12 @@ def describe(path: Path) -> MirrorInfo:
 
 
 def refs_of(path: Path) -> dict[RefName, ObjectId]:
-    """All refs of the mirror at `path`, by name.
+    """Return all refs of the mirror at `path`, by name.
 
     Raises:
-        UsageError: no bare repository.
+        UsageError: there is no bare repository.
     """
-    _must_be_one(path)
+    _require_mirror(path)
     return dict(sorted(RefStore(path).read().items()))
 
 
@@ -66,14 +66,14 @@ def check_path(path: Path, *, wait: float = 600.0) -> CheckReport:
     """Check the mirror at `path`, without knowing its origin.
 
     Raises:
-        UsageError: no bare repository.
+        UsageError: there is no bare repository.
         LockBusy: a fetch goes on for longer than `wait` seconds.
     """
-    _must_be_one(path)
+    _require_mirror(path)
     with layout.locked(path, wait):
         return check(path)
 
 
-def _must_be_one(path: Path) -> None:
+def _require_mirror(path: Path) -> None:
     if not layout.is_repository(path):
         raise UsageError(f"{path} is not a mirror", "give the directory that `mirror sync` made")

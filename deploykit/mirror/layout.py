@@ -1,11 +1,13 @@
-"""A mirror's directory: an ordinary bare repository, and three things of ours in it.
+"""A mirror's directory: an ordinary bare repository with three entries of deploykit in it.
 
     deploykit.lock     flock: one writer at a time; it ends with its process
-    deploykit.json     format version, what origin it mirrors (a digest of the address), how that origin speaks
+    deploykit.json     format version, what origin it mirrors (a digest of the address), what that origin supports
     quarantine/        packs on their way in
 
-Rules: made whole under another name and renamed, so a directory is either a mirror or not there; the state file is only
-memory: a mirror without it is still right.
+Rules:
+
+* A mirror is made whole under another name and renamed: a directory is either a mirror or not there.
+* The state file is only memory: a mirror without it is still right.
 """
 
 from __future__ import annotations
@@ -36,19 +38,19 @@ _LOCK: Final = "deploykit.lock"
 
 @attrs.frozen(kw_only=True, slots=True)
 class MirrorState:
-    """What `deploykit.json` remembers."""
+    """The content of `deploykit.json`."""
 
     origin: str = ""
-    dialect: OriginProfile | None = None
+    profile: OriginProfile | None = None
 
 
 def origin_digest(url: str) -> str:
-    """A name for an address that tells nothing of it."""
+    """Return a name for an address that reveals nothing of it."""
     return hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def is_repository(path: Path) -> bool:
-    """Tell whether there is a bare repository."""
+    """Return whether there is a bare repository at `path`."""
     return (path / "HEAD").is_file() and (path / "objects").is_dir()
 
 
@@ -65,9 +67,9 @@ def create(path: Path, url: str, hash_kind: HashKind = SHA1) -> None:
         for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "quarantine"):
             (fresh / name).mkdir(parents=True)
         (fresh / "quarantine").chmod(0o700)
-        replace_file(fresh / "HEAD", [b"ref: refs/heads/main\n"], sync_parent=False)
-        replace_file(fresh / "config", [_config(hash_kind)], sync_parent=False)
-        replace_file(fresh / "description", [b"A mirror kept by deploykit. Do not push here.\n"], sync_parent=False)
+        replace_file(fresh / "HEAD", b"ref: refs/heads/main\n", sync_parent=False)
+        replace_file(fresh / "config", _config(hash_kind), sync_parent=False)
+        replace_file(fresh / "description", b"A mirror kept by deploykit. Do not push here.\n", sync_parent=False)
         write_state(fresh, MirrorState(origin=origin_digest(url)))
         (fresh / _LOCK).touch(mode=0o600)
         for directory in (*fresh.rglob("*/"), fresh):
@@ -96,11 +98,11 @@ def _config(hash_kind: HashKind) -> bytes:
 
 def set_format(path: Path, hash_kind: HashKind) -> None:
     """Give a mirror that holds nothing yet another object format."""
-    replace_file(path / "config", [_config(hash_kind)])
+    replace_file(path / "config", _config(hash_kind))
 
 
 def read_format(path: Path) -> HashKind:
-    """The object format the mirror's config names."""
+    """Return the object format that the mirror's config names."""
     try:
         text = (path / "config").read_text("utf-8", "replace")
     except OSError as exc:
@@ -110,33 +112,34 @@ def read_format(path: Path) -> HashKind:
         if key.strip().lower() == "objectformat":
             found = hash_named(value.strip().lower())
             if found is None:
-                raise MirrorCorrupt(f"{path} has an object format we do not know: {value.strip()[:20]!a}")
+                raise MirrorCorrupt(f"{path} has an unknown object format: {value.strip()[:20]!a}")
             return found
     return SHA1
 
 
 def read_state(path: Path) -> MirrorState:
-    """Read the state file; an empty state when there is none, or it is of a version we do not know."""
+    """Read the state file; an empty state when there is none, or it is of an unknown version."""
     try:
-        told = json.loads((path / _STATE).read_bytes())
-        if told["format"] != _FORMAT:
+        data = json.loads((path / _STATE).read_bytes())
+        if data["format"] != _FORMAT:
             return MirrorState()
-        spoken = told.get("dialect")
-        return MirrorState(origin=str(told["origin"]), dialect=OriginProfile(**spoken) if spoken else None)
+        profile = data.get("dialect")
+        return MirrorState(origin=str(data["origin"]), profile=OriginProfile(**profile) if profile else None)
     except (OSError, ValueError, TypeError, KeyError):
         return MirrorState()
 
 
 def write_state(path: Path, state: MirrorState) -> None:
-    """Remember. Losing it costs a round trip, no more, so a full disk is no error here."""
-    document = {"format": _FORMAT, **attrs.asdict(state)}
+    """Write the state file. Losing it costs one round trip, so a full disk is no error here."""
+    profile = attrs.asdict(state.profile) if state.profile is not None else None
+    document = {"format": _FORMAT, "origin": state.origin, "dialect": profile}
     with contextlib.suppress(OSError):
         replace_file(path / _STATE, [json.dumps(document).encode(), b"\n"], sync_parent=False)
 
 
 @contextlib.contextmanager
 def locked(path: Path, wait: float) -> Iterator[int]:
-    """Hold the mirror's lock. Yields the descriptor, for children that must keep it.
+    """Hold the mirror's lock, and yield its descriptor, for children that must keep it.
 
     Raises:
         LockBusy: another process held it for `wait` seconds.
@@ -151,24 +154,24 @@ def locked(path: Path, wait: float) -> Iterator[int]:
 
 
 def check_room(path: Path, *, min_bytes: int, min_inodes: int) -> None:
-    """Refuse to fill the disk up.
+    """Refuse to go on where the disk is nearly full.
 
     Raises:
         MirrorError: too little is left.
     """
     try:
-        told = os.statvfs(path)
+        usage = os.statvfs(path)
     except OSError as exc:
         raise disk_error(exc, path) from exc
-    free = told.f_bavail * told.f_frsize
+    free = usage.f_bavail * usage.f_frsize
     if free < min_bytes:
         raise MirrorError(f"only {free >> 20} MB are free at {path}", "make room, or lower min_free_bytes")
-    if told.f_files and told.f_favail < min_inodes:
-        raise MirrorError(f"only {told.f_favail} inodes are free at {path}", "make room, or lower min_free_inodes")
+    if usage.f_files and usage.f_favail < min_inodes:
+        raise MirrorError(f"only {usage.f_favail} inodes are free at {path}", "make room, or lower min_free_inodes")
 
 
 def disk_error(exc: OSError, path: Path) -> MirrorError:
-    """Put an error of the file system into words."""
+    """Return the error to raise for an error of the file system."""
     where = exc.filename or path
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return MirrorError(f"no space left for {where}", "make room (bytes or inodes); the mirror is as it was")

@@ -1,8 +1,11 @@
 """One repository's full local copy: bare, heads and tags mapped one to one, HEAD following the origin's.
 
-Rules: ids come from the origin's own ref list, never from a message; a pack stays in quarantine until its links are
-checked; refs move after that, all in one durable step, by compare-and-set under a flock: a fetch that is cut off
-anywhere leaves the old state, and the next one converges. Nothing stays open between two calls.
+Rules:
+
+* Ids come from the origin's own ref list, never from a message.
+* A pack stays in quarantine until its links are checked; refs move after that, all in one durable step.
+* Refs move by compare-and-set under a lock: a fetch that is cut off leaves the old state, and the next one converges.
+* Nothing stays open between two calls.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from dulwich.object_store import DiskObjectStore
 from deploykit.errors import InvalidName, RefNotFound
 from deploykit.git.commits import History
 from deploykit.git.objectformat import COMMIT, KIND_NAMES, TREE
-from deploykit.git.packformat import commit_links
+from deploykit.git.objectlinks import commit_links
 from deploykit.git.store import ObjectStore, StorePerThread
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.fetching import Fetch
@@ -50,7 +53,7 @@ class Mirror:
             MirrorError: the directory cannot be made.
         """
         settings = settings or MirrorSettings()
-        parse_address(url, allow_http=settings.allow_http)
+        parse_origin_url(url, allow_http=settings.allow_http)
         where = Path(path).absolute()
         try:
             if not layout.is_repository(where):
@@ -87,7 +90,7 @@ class Mirror:
 
     @property
     def head(self) -> RefName | None:
-        """The default branch, as the origin told it."""
+        """The default branch, as the origin last named it."""
         return self._refs.head
 
     def resolve(self, name: str) -> Resolved:
@@ -139,7 +142,7 @@ class Mirror:
 
         Raises:
             OriginError: the origin cannot be reached, refuses, or sends what is not sound.
-            LockBusy: another process is at it, for longer than the deadline.
+            LockBusy: another process held it for longer than the deadline.
             MirrorError: the disk is full, or the mirror cannot be used.
         """
         started = time.monotonic()
@@ -152,17 +155,17 @@ class Mirror:
             return FetchResult(seconds=time.monotonic() - started)
         try:
             if not layout.is_repository(self.path):
-                layout.create(self.path, self.url)  # it was removed: begin anew
+                layout.create(self.path, self.url)  # it was removed: make it anew
             with layout.locked(self.path, limit.left()):
-                job = Fetch(self.path, self.url, self.settings, self._refs, limit, progress)
-                return job.run(expected, started, allow_mass_deletion=allow_mass_deletion)
+                fetch = Fetch(self.path, self.url, self.settings, self._refs, limit, progress)
+                return fetch.run(expected, started, allow_mass_deletion=allow_mass_deletion)
         except OSError as exc:
             raise layout.disk_error(exc, self.path) from exc
 
     # -- soundness ---------------------------------------------------------------------------------------------------
 
     def check(self, *, wait: float = 600.0) -> CheckReport:
-        """Read every byte and tell what is wrong. Changes nothing, and holds off fetches until it is done.
+        """Read every byte and return what is wrong. Changes nothing; fetches wait until it is done.
 
         Args:
             wait: seconds to wait for a fetch that is under way.

@@ -16,7 +16,7 @@ RefKind = Literal["created", "moved", "deleted"]
 
 
 def zero_like(oid: ObjectId) -> ObjectId:
-    """The "no object" id of the same hash as `oid`."""
+    """Return the "no object" id of the same hash as `oid`."""
     return ZERO_ID_SHA256 if len(oid) == len(ZERO_ID_SHA256) else ZERO_ID
 
 
@@ -33,7 +33,7 @@ class RefChange:
 
     @property
     def kind(self) -> RefKind:
-        """Created, moved or deleted."""
+        """Whether the ref was created, moved or deleted."""
         if is_zero(self.new):
             return "deleted"
         return "created" if is_zero(self.old) else "moved"
@@ -44,8 +44,8 @@ class Refusal:
     """A change the origin shows and this mirror did not follow, with the reason in words.
 
     Args:
-        ref: None where the origin's name for it is none that we accept; then `shown` is for people, and only for them.
-        old, new: None where the origin shows no object for it that we accept.
+        ref: None where the origin's name is not acceptable; then `shown` is for people, and only for them.
+        old, new: None where the origin shows no acceptable object id.
     """
 
     ref: RefName | None
@@ -69,7 +69,7 @@ class FetchResult:
         refused: refs left as they were, and why.
         seconds: from the call to the last ref.
         objects, received: objects and bytes of the pack that came; 0 when none was needed.
-        head: the origin's default branch, where it told.
+        head: the origin's default branch, where it named one.
         confirmed: whether what `expected` claimed is what the origin shows; None when nothing was expected.
         gap: the mirror did not hold the old id that `expected` named: an earlier message was missed.
     """
@@ -88,7 +88,7 @@ class FetchResult:
 class Resolved:
     """What a name stands for in a mirror: the ref, the object it holds, the commit and that commit's tree.
 
-    `object_id` differs from `commit` for an annotated tag. `ref` is empty when a bare commit id was asked for.
+    `object_id` differs from `commit` for an annotated tag. `ref` is empty when a bare commit id was given.
     """
 
     ref: RefName | Literal[""]

@@ -1,7 +1,9 @@
-"""What to ask an origin for, and what to say we have. Pure.
+"""What to ask an origin for, and which objects to offer as held. Pure.
 
-Rules: only tips are offered, never history (a walk costs tens of thousands of lines in a large repository); the
-old values of the refs that change come first, since the new ones almost always grow out of them.
+Rules:
+
+* Only tips are offered, never history: a walk costs tens of thousands of lines in a large repository.
+* Old values of the refs that change come first: the new ones almost always grow out of them.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ MAX_HAVES = 256
 
 
 def wants(plan: RefPlan, holds: Callable[[ObjectId], bool]) -> tuple[ObjectId, ...]:
-    """The new ids that the store does not hold, each once, in plan order."""
+    """Return the new ids that the store does not hold, each once, in plan order."""
     needed = dict.fromkeys(change.new for change in plan.updates)
     return tuple(oid for oid in needed if not holds(oid))
 
@@ -24,7 +26,7 @@ def wants(plan: RefPlan, holds: Callable[[ObjectId], bool]) -> tuple[ObjectId, .
 def haves(
     plan: RefPlan, held: Mapping[RefName, ObjectId], *, first: Iterable[ObjectId] = (), limit: int = MAX_HAVES
 ) -> tuple[ObjectId, ...]:
-    """The tips to offer, most telling first: `first`, old values of changed refs, then all others up to `limit`."""
+    """Return the tips to offer, the best first: `first`, old values of changed refs, then all others up to `limit`."""
     ordered = dict.fromkeys(oid for oid in first if not is_zero(oid))
     ordered.update(dict.fromkeys(c.old for c in plan.changes if not is_zero(c.old)))
     for oid in held.values():

@@ -1,7 +1,9 @@
 """Which of the planned changes to make, once the objects are here: history, age, what a branch may point to.
 
-Rules: asks the objects through one narrow reader; a refused change leaves its ref where it was and says why; what
-nothing forbids is allowed.
+Rules:
+
+* Objects are read through one narrow reader.
+* A refused change leaves its ref where it was and states the reason; what nothing forbids is allowed.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ def judge(
         changes: what is planned.
         settings: the policies.
         history: the commits, to be looked into.
-        is_commit: tells a commit from any other object.
+        is_commit: returns whether an object is a commit.
         unsigned: why a ref may not move to an object for want of a signature; empty when it may.
     """
     allowed: list[RefChange] = []
@@ -46,7 +48,7 @@ def judge(
 def _objection(
     change: RefChange, settings: MirrorSettings, history: History, is_commit: Callable[[bytes], bool]
 ) -> str:
-    """Why not to make a change; empty when there is no reason."""
+    """Return why not to make a change, or an empty string."""
     if change.kind == "deleted":
         return ""
     is_branch = change.ref.startswith("refs/heads/")

@@ -4,9 +4,12 @@
         pool.add("site", mirror)
         pool.request("site", RefChange(...)).add_done_callback(...)
 
-Rules: the decisions are `schedule`'s, this is the shell around it; ten requests for a mirror that is being fetched are
-answered by one more fetch; a request is answered after `on_result` has done its part; a damaged mirror is cloned anew;
-nothing is open for a mirror that is not being fetched.
+Rules:
+
+* `schedule` decides; this is the shell around it.
+* Ten requests for a mirror that is being fetched are answered by one more fetch, each after `on_result` returned.
+* A damaged mirror is cloned anew.
+* Nothing is open for a mirror that is not being fetched.
 """
 
 from __future__ import annotations
@@ -23,24 +26,24 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorError, OriginError, UsageError
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import upkeep
 from deploykit.mirror.mirror import Mirror
 from deploykit.mirror.model import FetchResult, RefChange
-from deploykit.mirror.schedule import Asked, Schedule, what_to_fetch
+from deploykit.mirror.schedule import FetchRequest, Schedule, what_to_fetch
 from deploykit.names import ObjectId, is_zero
 
 _log = logging.getLogger(__name__)
 
 Answer = Future[FetchResult]
-#: Called in a worker thread after each fetch, with the mirror's name, what came of it, and the requests it answers.
-OnResult = Callable[[str, "FetchResult | DeploykitError", "Sequence[Asked[Answer]]"], None]
+#: Called in a worker thread after each fetch, with the mirror's name, its outcome, and the requests it answers.
+OnResult = Callable[[str, "FetchResult | DeploykitError", "Sequence[FetchRequest[Answer]]"], None]
 
-_RENEW_PAUSE: Final = 600.0
+_RECLONE_PAUSE: Final = 600.0
 
 
 class MirrorPool:
-    """Fetches mirrors when they are asked for, when they are due, and again after failures.
+    """Fetches mirrors when requested, when they are due, and again after failures.
 
     Args:
         workers: fetches at the same time, at most; a thread is started when there is something for it to do.
@@ -65,7 +68,7 @@ class MirrorPool:
         self._spread = spread
         self._on_result = on_result
         self._mirrors: dict[str, Mirror] = {}
-        self._renewed: dict[str, float] = {}
+        self._recloned: dict[str, float] = {}
         self._damaged: set[str] = set()
         self._schedule: Schedule[Answer] = Schedule(chance=chance, longest_pause=every, per_origin=per_origin)
         self._wake = threading.Condition()
@@ -85,7 +88,7 @@ class MirrorPool:
 
     def add(self, name: str, mirror: Mirror, *, at_once: bool = True) -> None:
         """Keep a mirror up to date from now on; `at_once`: compare it with its origin right away."""
-        address = parse_address(mirror.url, allow_http=mirror.settings.allow_http)
+        address = parse_origin_url(mirror.url, allow_http=mirror.settings.allow_http)
         with self._wake:
             self._mirrors[name] = mirror
             self._schedule.add(
@@ -99,14 +102,14 @@ class MirrorPool:
             self._look()
 
     def remove(self, name: str) -> None:
-        """Stop keeping a mirror; what is asked of it and not yet begun is cancelled."""
+        """Stop keeping a mirror; requests for it that have not begun are cancelled."""
         with self._wake:
             self._mirrors.pop(name, None)
-            for asked in self._schedule.remove(name):
-                asked.token.cancel()
+            for request in self._schedule.remove(name):
+                request.token.cancel()
 
     def mirror(self, name: str) -> Mirror:
-        """The mirror of that name.
+        """Return the mirror of that name.
 
         Raises:
             UsageError: there is none.
@@ -116,14 +119,15 @@ class MirrorPool:
         except KeyError:
             raise UsageError(f"no mirror {name!a} here", "add it to the settings") from None
 
-    def request(self, name: str, told: RefChange | None = None, *, reason: str = "") -> Answer:
-        """Ask for a fetch: of the one ref a message told of, or of everything.
+    def request(self, name: str, change: RefChange | None = None, *, reason: str = "") -> Answer:
+        """Ask for a fetch. The fetch is tried again later where it fails, whatever the future says.
 
         Args:
-            reason: what this is asked for, for `on_result` (a correlation id).
+            change: what a message claims about one ref; None: compare all refs.
+            reason: what the fetch is for, for `on_result` (a correlation id).
 
-        The future's result has `confirmed` for this very request. It fails with the fetch's error; the fetch itself is
-        tried again later all the same.
+        Returns:
+            A future: its result has `confirmed` for this very request; it fails with the fetch's error.
 
         Raises:
             UsageError: no such mirror, or the pool is closed.
@@ -132,12 +136,12 @@ class MirrorPool:
         answer: Answer = Future()
         with self._wake:
             self._must_be_open()
-            self._schedule.ask(name, Asked(told, answer, reason), time.monotonic())
+            self._schedule.ask(name, FetchRequest(change, answer, reason), time.monotonic())
             self._look()
         return answer
 
     def waiting(self, name: str) -> int:
-        """How many requests wait for the next fetch of a mirror.
+        """Return how many requests wait for the next fetch of a mirror.
 
         Raises:
             UsageError: no such mirror, or the pool is closed.
@@ -148,7 +152,7 @@ class MirrorPool:
             return self._schedule.waiting(name)
 
     def reclone(self, name: str) -> None:
-        """Clone a mirror anew soon: whoever read from it found it damaged. At most once in ten minutes."""
+        """Clone a mirror anew soon, because a reader found it damaged. At most once in ten minutes."""
         with self._wake:
             self._damaged.add(name)
         self.request(name)
@@ -160,12 +164,12 @@ class MirrorPool:
             self._look()
 
     def close(self, *, wait: bool = True) -> None:
-        """Stop. Fetches under way are finished (`wait`: and waited for); what has not begun is cancelled."""
+        """Stop the workers. Fetches under way are finished (`wait`: and waited for); the others are cancelled."""
         with self._wake:
             self._stopped = True
             for name in list(self._mirrors):
-                for asked in self._schedule.remove(name):
-                    asked.token.cancel()
+                for request in self._schedule.remove(name):
+                    request.token.cancel()
             self._wake.notify_all()
         if wait:
             for thread in self._threads:
@@ -206,63 +210,63 @@ class MirrorPool:
             with self._wake:
                 self._idle += 1
 
-    def _serve(self, name: str, mirror: Mirror, asked: Sequence[Asked[Answer]]) -> None:
+    def _serve(self, name: str, mirror: Mirror, requests: Sequence[FetchRequest[Answer]]) -> None:
         outcome: FetchResult | DeploykitError
         try:
-            told = [each.told for each in asked]
-            outcome = self._fetch(name, mirror, what_to_fetch(told, mirror.refs) if told else None)
+            changes = [each.change for each in requests]
+            outcome = self._fetch(name, mirror, what_to_fetch(changes, mirror.refs) if changes else None)
         except DeploykitError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - a bug must not end the worker, nor leave a caller waiting
-            _log.exception("[%s] fetch failed in an unforeseen way", name)
+            _log.exception("[%s] fetch failed unexpectedly", name)
             outcome = MirrorError(f"fetching {name} failed: {type(error).__name__}", "see the log")
         if self._on_result is not None:
             try:
-                self._on_result(name, outcome, asked)
-            except Exception:  # noqa: BLE001 - somebody else's code, in our thread
+                self._on_result(name, outcome, requests)
+            except Exception:  # noqa: BLE001 - foreign code in this thread
                 _log.exception("[%s] the handler of a fetch's result failed", name)
         failed = isinstance(outcome, DeploykitError)
         with self._wake:
             here = not isinstance(outcome, OriginError)
             self._schedule.finished(name, ok=not failed, here=here, now=time.monotonic())
             self._look()
-        for each in asked:
+        for each in requests:
             self._answer(each, outcome, mirror)
         if not failed:
             self._tidy(name, mirror)
 
-    def _fetch(self, name: str, mirror: Mirror, told: RefChange | None) -> FetchResult:
+    def _fetch(self, name: str, mirror: Mirror, change: RefChange | None) -> FetchResult:
         with self._wake:
             damaged = name in self._damaged
             self._damaged.discard(name)
         try:
             if damaged:
                 raise MirrorCorrupt(f"objects are missing or damaged in {mirror.path}")
-            return mirror.fetch(told)
+            return mirror.fetch(change)
         except MirrorCorrupt as error:
-            last = self._renewed.get(name)
-            if last is not None and time.monotonic() - last < _RENEW_PAUSE:
+            last = self._recloned.get(name)
+            if last is not None and time.monotonic() - last < _RECLONE_PAUSE:
                 raise
-            self._renewed[name] = time.monotonic()
+            self._recloned[name] = time.monotonic()
             _log.error("[%s] %s; cloning anew", name, error.problem)
             aside = mirror.reclone()
             _log.error("[%s] cloned anew; the damaged mirror is %s", name, aside)
             return mirror.fetch()
 
-    def _answer(self, asked: Asked[Answer], outcome: FetchResult | DeploykitError, mirror: Mirror) -> None:
-        if not asked.token.set_running_or_notify_cancel():
+    def _answer(self, request: FetchRequest[Answer], outcome: FetchResult | DeploykitError, mirror: Mirror) -> None:
+        if not request.token.set_running_or_notify_cancel():
             return
         if isinstance(outcome, DeploykitError):
-            asked.token.set_exception(outcome)
+            request.token.set_exception(outcome)
             return
         try:
-            if asked.told is not None:
-                held = mirror.refs.get(asked.told.ref)
-                outcome = attrs.evolve(outcome, confirmed=held == _there(asked.told.new))
+            if request.change is not None:
+                held = mirror.refs.get(request.change.ref)
+                outcome = attrs.evolve(outcome, confirmed=held == _there(request.change.new))
         except (MirrorError, OSError) as error:
-            asked.token.set_exception(error if isinstance(error, MirrorError) else _gone(mirror, error))
+            request.token.set_exception(error if isinstance(error, MirrorError) else _gone(mirror, error))
             return
-        asked.token.set_result(outcome)
+        request.token.set_result(outcome)
 
     def _tidy(self, name: str, mirror: Mirror) -> None:
         try:
@@ -289,5 +293,5 @@ def _there(oid: ObjectId) -> ObjectId | None:
 
 
 def _gone(mirror: Mirror, error: OSError) -> MirrorError:
-    """Somebody moved or removed the mirror after its fetch."""
+    """Return the error for a mirror that was moved or removed after its fetch."""
     return MirrorError(f"cannot read {mirror.path}: {error.strerror}", "the next fetch makes it anew")

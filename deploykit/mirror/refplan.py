@@ -1,7 +1,10 @@
 """Which refs to change, decided purely: what we hold, what the origin shows, what the policy allows.
 
-Rules: deletions come first (a branch `foo` must go before `foo/bar` can come); a ref that git or we cannot name safely
-is refused, not skipped in silence; nothing is fetched or written here.
+Rules:
+
+* Deletions come first: a branch `foo` must go before `foo/bar` can come.
+* A ref whose name is not safe is refused, not skipped in silence.
+* Nothing is fetched or written here.
 """
 
 from __future__ import annotations
@@ -39,12 +42,12 @@ class RefPlan:
 
 @lru_cache(maxsize=64)
 def ref_matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """One pattern for all of `refs/heads/*`-like globs; `*` also crosses `/`, as in a git refspec."""
+    """Return one pattern for all of `refs/heads/*`-like globs; `*` also crosses `/`, as in a git refspec."""
     return re.compile("|".join(f"(?:{translate(p)})" for p in patterns) or r"(?!)")
 
 
 def matches_nothing(pattern: str) -> bool:
-    """Tell whether a pattern cannot match any full ref name: somebody wrote a short one.
+    """Return whether a pattern cannot match any full ref name: it is a short one.
 
     >>> matches_nothing("main"), matches_nothing("refs/heads/main"), matches_nothing("*")
     (True, False, False)
@@ -54,7 +57,7 @@ def matches_nothing(pattern: str) -> bool:
 
 
 def common_prefixes(patterns: Sequence[str]) -> tuple[str, ...]:
-    """What to ask a server for, so that it lists no more than the patterns need.
+    """Return what to ask a server for, so that it lists no more than the patterns need.
 
     >>> common_prefixes(("refs/heads/*", "refs/tags/v[0-9]*", "refs/heads/main"))
     ('refs/heads/', 'refs/tags/v')
@@ -70,12 +73,12 @@ def common_prefixes(patterns: Sequence[str]) -> tuple[str, ...]:
 def read_advertised(
     raw: Iterable[tuple[str, str]], patterns: tuple[str, ...]
 ) -> tuple[dict[RefName, ObjectId], tuple[Refusal, ...]]:
-    """Parse the origin's ref list: wanted names with their ids, and what cannot be accepted as a name or an id."""
-    wanted = ref_matcher(patterns)
+    """Parse the origin's ref list: matching names with their ids, and what cannot be accepted as a name or an id."""
+    matcher = ref_matcher(patterns)
     refs: dict[RefName, ObjectId] = {}
     refused: list[Refusal] = []
     for name, oid in raw:
-        if not wanted.match(name):
+        if not matcher.match(name):
             continue
         try:
             ref = parse_ref_name(name)
@@ -95,7 +98,7 @@ def read_advertised(
 
 
 def _shown(name: str) -> str:
-    """Make a name that is none fit to be seen: escaped, and where it is long its length instead of its end."""
+    """Return an unacceptable name for people: escaped, and where it is long its length instead of its end."""
     if len(name) <= _SHOWN:
         return ascii(name)
     return f"{name[:_SHOWN]!a}... ({len(name)} characters)"
@@ -109,13 +112,13 @@ def plan_refs(
     max_delete_percent: float = 100.0,
     refused: Sequence[Refusal] = (),
 ) -> RefPlan:
-    """Compare and decide.
+    """Compare the mirror's refs with the origin's, and return what to change.
 
     Args:
         held: refs of the mirror that its patterns cover.
         origin: refs of the origin that the patterns cover.
-        only: the one ref the origin was asked for; nothing is said about any other.
-        max_delete_percent: the guard against an origin that has lost its refs; it minds nothing below `FEW_REFS`.
+        only: the one ref the origin was asked for; nothing is known of any other.
+        max_delete_percent: the guard against an origin that has lost its refs; it does not apply below `FEW_REFS`.
         refused: what was refused while the list was read; kept in the plan.
     """
     names: Iterable[RefName] = (only,) if only is not None else sorted(held.keys() | origin.keys())
@@ -165,7 +168,7 @@ def _without_conflicts(
 
 
 def _parents(ref: str) -> list[str]:
-    """The names that are directories above `ref`: `refs/heads/a/b` -> `refs/heads/a`, `refs/heads`, `refs`."""
+    """Return the names that are directories above `ref`: `refs/heads/a/b` -> `refs/heads/a`, `refs/heads`, `refs`."""
     found = []
     end = ref.rfind("/")
     while end > 0:

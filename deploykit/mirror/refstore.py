@@ -1,7 +1,10 @@
 """The refs on disk: one `packed-refs` file, replaced whole, so that many refs change in one durable step.
 
-Rules: the caller holds the mirror's lock; a change is compare-and-set against what the file says at that moment; a
-loose ref (somebody ran git here) is read as git reads it, and goes when refs are next written; HEAD is symbolic.
+Rules:
+
+* The caller holds the mirror's lock. A change is compare-and-set against what the file holds at that moment.
+* A loose ref (a person ran git here) is read as git reads it, and goes when refs are next written.
+* HEAD is symbolic.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class RefStore:
         self._packed = path / "packed-refs"
 
     def read(self) -> Refs:
-        """All refs below `refs/`, by name.
+        """Return all refs below `refs/`, by name.
 
         Raises:
             MirrorCorrupt: the file is damaged.
@@ -39,13 +42,13 @@ class RefStore:
         return refs
 
     def read_one(self, ref: RefName) -> ObjectId | None:
-        """One ref's id."""
+        """Return one ref's id, or None where there is no such ref."""
         loose = self._read_loose_file(self._path / ref) if (self._path / ref).is_file() else None
         return loose or self.read().get(ref)
 
     @property
     def head(self) -> RefName | None:
-        """What HEAD points to."""
+        """The branch that HEAD points to, or None."""
         try:
             text = (self._path / "HEAD").read_text("utf-8", "surrogateescape")
         except FileNotFoundError:
@@ -55,7 +58,7 @@ class RefStore:
     def set_head(self, ref: RefName) -> None:
         """Point HEAD to a branch, which need not be there yet."""
         if self.head != ref:
-            replace_file(self._path / "HEAD", [f"ref: {ref}\n".encode("utf-8", "surrogateescape")])
+            replace_file(self._path / "HEAD", f"ref: {ref}\n".encode("utf-8", "surrogateescape"))
 
     def apply(self, changes: Iterable[RefChange], peel: Callable[[ObjectId], ObjectId | None]) -> None:
         """Make all changes, or none.
@@ -65,7 +68,7 @@ class RefStore:
             peel: what an annotated tag stands for in the end; None for any other object.
 
         Raises:
-            LockBusy: a ref is not where it was: somebody else changed it.
+            LockBusy: a ref is not where it was: another process changed it.
         """
         changes = tuple(changes)
         if not changes:
@@ -80,7 +83,7 @@ class RefStore:
         for change in changes:
             held = refs.get(change.ref)
             if held != (None if is_zero(change.old) else change.old):
-                raise LockBusy(f"{change.ref} in {self._path} was changed by somebody else", "fetch again")
+                raise LockBusy(f"{change.ref} in {self._path} was changed by another process", "fetch again")
             peeled.pop(change.ref, None)
             if is_zero(change.new):
                 del refs[change.ref]
@@ -98,15 +101,15 @@ class RefStore:
             return
         packed, peeled, _ = self._read_packed()
         kept = {ref: oid for ref, oid in peeled.items() if loose.get(ref, packed.get(ref)) == packed.get(ref)}
-        # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref tells it again.
+        # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref adds it again.
         lines = "".join(_lines({**packed, **loose}, kept)).replace(_HEADER, "# pack-refs with: sorted \n", 1)
-        replace_file(self._packed, [lines.encode("utf-8", "surrogateescape")])
+        replace_file(self._packed, lines.encode("utf-8", "surrogateescape"))
         self._drop_loose(loose)
 
     # -- files -------------------------------------------------------------------------------------------------------
 
     def _read_packed(self) -> tuple[Refs, Refs, bool]:
-        """The refs, what the annotated tags among them stand for, and whether that is told of every tag."""
+        """Return the refs, what the annotated tags among them stand for, and whether the file has that of every tag."""
         try:
             text = self._packed.read_bytes().decode("utf-8", "surrogateescape")
         except FileNotFoundError:
@@ -152,10 +155,10 @@ class RefStore:
         try:
             return parse_object_id(path.read_bytes()[:200].decode("ascii", "replace").strip())
         except (InvalidName, OSError):
-            return None  # a symbolic or a torn loose ref is not one of ours
+            return None  # a symbolic or a torn loose ref does not count
 
     def _drop_loose(self, loose: Iterable[RefName]) -> None:
-        """Remove loose files that `packed-refs` now speaks for, and the directories they leave empty."""
+        """Remove loose files that `packed-refs` now holds, and the directories they leave empty."""
         for ref in loose:
             path = self._path / ref
             path.unlink(missing_ok=True)

@@ -1,10 +1,13 @@
 """When which mirror is fetched. Pure: takes the time and a source of chance, returns what to start.
 
-Rules: one fetch at a time for a mirror; whatever is asked for while it fetches is one more fetch; an origin has a few
-fetches at a time and no more, so that one that says nothing holds up no other; a mirror whose fetch fails rests for a
-while, longer each time; an origin two of whose mirrors fail in a row rests with all of them, and is then tried with one
-fetch: one repository that is gone there costs the others nothing; every pause is spread by chance, so that a thousand
-nodes do not come in the same second.
+Rules:
+
+* A mirror has one fetch at a time. What is requested while it is fetched is one more fetch.
+* An origin has a few fetches at a time and no more, so that a silent one holds up no other.
+* A mirror whose fetch fails pauses, longer each time.
+* An origin two of whose mirrors fail in a row pauses with all of them, and is then tried with one fetch. One
+  repository that is gone there costs the others nothing.
+* Every pause is spread by chance, so that a thousand nodes do not come in the same second.
 """
 
 from __future__ import annotations
@@ -16,22 +19,27 @@ import attrs
 
 from deploykit.mirror.model import RefChange
 from deploykit.names import ObjectId, RefName, is_zero
+from deploykit.system.backoff import Backoff
 
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 2.0
 #: Who is asked for (a push came from there, a deploy waits) is left alone no longer than this.
-_ASKED_PAUSE: Final = 5.0
+_ASKED: Final = Backoff(initial=5.0, maximum=5.0, low=0.5, high=1.5)
 
 
-def what_to_fetch(told: Sequence[RefChange | None], held: Mapping[RefName, ObjectId]) -> RefChange | None:
-    """Which one ref to ask the origin for, or None: all of them.
+def what_to_fetch(requested: Sequence[RefChange | None], held: Mapping[RefName, ObjectId]) -> RefChange | None:
+    """Return the one ref to ask the origin for, or None for all of them.
 
-    All, when nothing particular was told, when several refs were, or when a message's old id is not what we hold: then
-    an earlier message was missed, and other refs may be behind too.
+    All, when a request names no ref, when they name several, or when a message's old id is not what we hold: then an
+    earlier message was missed, and other refs may be behind too.
+
+    Args:
+        requested: what each request claims about a ref, or None.
+        held: the mirror's refs.
     """
-    changes = [change for change in told if change is not None]
-    if len(changes) < len(told) or not changes or len({change.ref for change in changes}) > 1:
+    changes = [change for change in requested if change is not None]
+    if len(changes) < len(requested) or not changes or len({change.ref for change in changes}) > 1:
         return None
     reached = held.get(changes[0].ref)
     for change in changes:
@@ -47,10 +55,10 @@ def _there(oid: ObjectId) -> ObjectId | None:
 
 
 @attrs.frozen(slots=True)
-class Asked(Generic[T]):
-    """One request: what a message told (None: look at everything), the caller's token, and what it was asked for."""
+class FetchRequest(Generic[T]):
+    """One request: what a message claims (None: compare all refs), the caller's token, and what the fetch is for."""
 
-    told: RefChange | None
+    change: RefChange | None
     token: T
     reason: str = ""
 
@@ -63,14 +71,13 @@ class _Rest:
     failed: float = 0.0
     until: float = 0.0
 
-    def begin(self, now: float, longest: float, chance: float) -> None:
+    def begin(self, now: float, backoff: Backoff, chance: float) -> None:
         self.failures += 1
         self.failed = now
-        pause = min(_FIRST_PAUSE * 2 ** min(self.failures - 1, 20), longest)
-        self.until = max(self.until, now + pause * (0.5 + chance))
+        self.until = max(self.until, now + backoff.pause(self.failures, chance))
 
     def shorten(self, chance: float) -> None:
-        self.until = min(self.until, self.failed + _ASKED_PAUSE * (0.5 + chance))
+        self.until = min(self.until, self.failed + _ASKED.pause(1, chance))
 
 
 @attrs.define(slots=True)
@@ -80,7 +87,7 @@ class _Entry(Generic[T]):
     spread: float
     due: float
     rest: _Rest = attrs.field(factory=_Rest)
-    waiting: list[Asked[T]] = attrs.field(factory=list)
+    waiting: list[FetchRequest[T]] = attrs.field(factory=list)
 
 
 @attrs.define(slots=True)
@@ -101,34 +108,34 @@ class Schedule(Generic[T]):
 
     def __init__(self, *, chance: Callable[[], float], longest_pause: float = 300.0, per_origin: int = 4) -> None:
         self._chance = chance
-        self._longest_pause = longest_pause
+        self._backoff = Backoff(initial=_FIRST_PAUSE, maximum=longest_pause, low=0.5, high=1.5)
         self._per_origin = per_origin
         self._entries: dict[str, _Entry[T]] = {}
         self._running: dict[str, str] = {}
         self._origins: dict[str, _Origin] = {}
 
     def add(self, name: str, *, origin: str, every: float, spread: float, now: float, at_once: bool = True) -> None:
-        """Know a mirror: it is compared with its origin at once (spread a little), and then every so many seconds."""
+        """Add a mirror: it is compared with its origin at once (spread a little), and then every so many seconds."""
         first = self._chance() * min(spread, every) if at_once else self._around(every)
         self._entries[name] = _Entry(origin, every, spread, now + first)
         self._origins.setdefault(origin, _Origin())
 
-    def remove(self, name: str) -> list[Asked[T]]:
-        """Forget a mirror. Returns the requests that nobody will answer now."""
+    def remove(self, name: str) -> list[FetchRequest[T]]:
+        """Forget a mirror. Return the requests that will not be answered any more."""
         entry = self._entries.pop(name, None)
         return entry.waiting if entry else []
 
-    def ask(self, name: str, asked: Asked[T], now: float) -> None:
+    def ask(self, name: str, request: FetchRequest[T], now: float) -> None:
         """Ask for a fetch. KeyError when the mirror is not known."""
         entry = self._entries[name]
         for rest in (entry.rest, self._origins[entry.origin].rest):
             rest.shorten(self._chance())
         if not entry.waiting:
             entry.due = min(entry.due, now + self._chance() * entry.spread)
-        entry.waiting.append(asked)
+        entry.waiting.append(request)
 
     def waiting(self, name: str) -> int:
-        """How many requests wait for the next fetch of a mirror. KeyError when it is not known."""
+        """Return how many requests wait for the next fetch of a mirror. KeyError when it is not known."""
         return len(self._entries[name].waiting)
 
     def all_soon(self, now: float) -> None:
@@ -136,29 +143,29 @@ class Schedule(Generic[T]):
         for entry in self._entries.values():
             entry.due = min(entry.due, now + self._chance() * entry.spread)
 
-    def start(self, now: float) -> tuple[str, list[Asked[T]]] | None:
-        """Take the mirror that is due for longest, with all that was asked of it; None when none is due."""
+    def start(self, now: float) -> tuple[str, list[FetchRequest[T]]] | None:
+        """Take the mirror that is due for longest, with all requests for it; None when none is due."""
         name = min(self._ready(), key=self._when, default=None)
         if name is None or self._when(name) > now:
             return None
         entry = self._entries[name]
         self._running[name] = entry.origin
         self._origins[entry.origin].running += 1
-        asked, entry.waiting = entry.waiting, []
+        requests, entry.waiting = entry.waiting, []
         entry.due = now + self._around(entry.every)
-        return name, asked
+        return name, requests
 
     def wait(self, now: float) -> float | None:
-        """Seconds until something is due; None when nothing will be."""
+        """Return the seconds until something is due; None when nothing will be."""
         times = [self._when(name) for name in self._ready()]
         return max(0.0, min(times) - now) if times else None
 
     def finished(self, name: str, *, ok: bool, now: float, here: bool = False) -> None:
-        """A fetch ended.
+        """Note that a fetch ended.
 
         Args:
             ok: the mirror is what the origin shows.
-            here: if not, that was the fault of this side, and says nothing of the origin.
+            here: the failure was on this side, and says nothing of the origin.
         """
         origin = self._origins[self._running.pop(name)]
         origin.running -= 1
@@ -168,19 +175,19 @@ class Schedule(Generic[T]):
         elif not here:
             origin.failing.add(name)
             if len(origin.failing) > 1:
-                origin.rest.begin(now, self._longest_pause, self._chance())
+                origin.rest.begin(now, self._backoff, self._chance())
         entry = self._entries.get(name)
         if entry is None:
             return
         if ok:
             entry.rest = _Rest()
         else:
-            entry.rest.begin(now, self._longest_pause, self._chance())
+            entry.rest.begin(now, self._backoff, self._chance())
         if entry.waiting or not ok:
             entry.due = min(entry.due, now)
 
     def _ready(self) -> list[str]:
-        """The mirrors that could be fetched: not at it, and their origin has a place free."""
+        """Return the mirrors that could be fetched: none of theirs is running, and their origin has a place free."""
         free = {
             name
             for name, origin in self._origins.items()

@@ -1,8 +1,10 @@
 """Signatures on what a ref points to: taken out of tags and commits here, judged by ssh-keygen.
 
-Rules: unsigned is refused where a signature is required, and so is whatever cannot be judged (no key file, no program);
-a tag's signature counts only for the name it was made for; the signer must be in OpenSSH's `allowed_signers` for the
-namespace `git`, at the time the signature was made, as git itself sees it.
+Rules:
+
+* Unsigned is refused where a signature is required; so is what cannot be judged (no key file, no program).
+* A tag's signature counts only for the name it was made for.
+* The signer must be in OpenSSH's `allowed_signers` for the namespace `git`, at the time of the signature, as for git.
 """
 
 from __future__ import annotations
@@ -16,10 +18,9 @@ from typing import Final
 import attrs
 
 from deploykit.errors import OriginError
-from deploykit.git.objectformat import COMMIT, TAG, HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import COMMIT, TAG, Found, HashKind
 from deploykit.git.transport.pktline import printable
-from deploykit.git.transport.remote import judge_ssh_signature
+from deploykit.git.transport.remote import ssh_signature_problem
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.names import ObjectId
 from deploykit.settings.mirror import MirrorSettings
@@ -31,7 +32,7 @@ _WHEN: Final = re.compile(rb"^(?:committer|tagger) .*? (\d{1,12}) [+-]\d{4}$", r
 
 
 @attrs.frozen(slots=True)
-class Signed:
+class SignedPayload:
     """What was signed, by which signature, and when by its own word (seconds since 1970)."""
 
     payload: bytes
@@ -39,8 +40,8 @@ class Signed:
     when: int
 
 
-def take_apart(kind: int, plain: bytes, hash_kind: HashKind) -> Signed | None:
-    """Separate a tag's or a commit's signature from what it signs; None when there is no SSH signature."""
+def take_apart(kind: int, plain: bytes, hash_kind: HashKind) -> SignedPayload | None:
+    """Return a tag's or a commit's signature apart from what it signs; None when there is no SSH signature."""
     if kind == TAG:
         starts = [match.start() for match in _ANY_BEGIN.finditer(plain)]
         cut = starts[-1] if starts else len(plain)
@@ -49,8 +50,8 @@ def take_apart(kind: int, plain: bytes, hash_kind: HashKind) -> Signed | None:
         payload, signature = _from_commit(plain, b"gpgsig" if hash_kind.name == "sha1" else b"gpgsig-sha256")
     if not signature.startswith(_BEGIN):
         return None
-    told = _WHEN.search(payload.partition(b"\n\n")[0])
-    return Signed(payload, signature, int(told[1]) if told else 0)
+    when = _WHEN.search(payload.partition(b"\n\n")[0])
+    return SignedPayload(payload, signature, int(when[1]) if when else 0)
 
 
 def _from_commit(plain: bytes, header: bytes) -> tuple[bytes, bytes]:
@@ -73,12 +74,12 @@ def _from_commit(plain: bytes, header: bytes) -> tuple[bytes, bytes]:
 
 
 def tag_name(plain: bytes) -> str:
-    """The name a tag object was made for."""
-    told = re.search(rb"^tag (.*)$", plain.partition(b"\n\n")[0], re.MULTILINE)
-    return told[1].decode("utf-8", "surrogateescape") if told else ""
+    """Return the name a tag object was made for."""
+    found = re.search(rb"^tag (.*)$", plain.partition(b"\n\n")[0], re.MULTILINE)
+    return found[1].decode("utf-8", "surrogateescape") if found else ""
 
 
-class Signatures:
+class SignatureCheck:
     """Judges refs whose patterns require a signature.
 
     Args:
@@ -94,7 +95,7 @@ class Signatures:
         self._hash = hash_kind
 
     def objection(self, ref: str, oid: ObjectId) -> str:
-        """Why a ref may not move to `oid`; empty when it may."""
+        """Return why a ref may not move to `oid`, or an empty string when it may."""
         if not self._patterns.match(ref):
             return ""
         found = self._find(bytes.fromhex(oid))
@@ -111,12 +112,12 @@ class Signatures:
         return _verdict(take_apart(kind, plain, self._hash), self._signers)
 
 
-def _verdict(signed: Signed | None, signers: Path) -> str:
+def _verdict(signed: SignedPayload | None, signers: Path) -> str:
     if signed is None:
         return "a signature is required, and it has none (by an SSH key)"
     when = datetime.fromtimestamp(min(signed.when, _LAST_SECOND), UTC).strftime("%Y%m%d%H%M%SZ")
     try:
-        said = judge_ssh_signature(signed.payload, signed.signature, signers, when)
+        problem = ssh_signature_problem(signed.payload, signed.signature, signers, when)
     except OriginError as exc:
         return f"its signature cannot be judged: {exc.problem}"
-    return f"its signature is not good: {said}" if said else ""
+    return f"its signature is not good: {problem}" if problem else ""

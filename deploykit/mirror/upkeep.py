@@ -1,7 +1,10 @@
 """Keep a mirror small and quick: few packs, packed refs, nothing left over from what was cut off.
 
-Rules: under the mirror's lock, which the git program inherits: killed or not, nobody fetches while it still works;
-only what no ref reaches is ever dropped, and only by git; without the git program packs pile up: slow, but right.
+Rules:
+
+* The git program inherits the mirror's lock: no fetch starts while git still works, even if this process is killed.
+* Only what no ref reaches is ever dropped, and only by git.
+* Without the git program packs pile up: slow, but right.
 """
 
 from __future__ import annotations
@@ -37,17 +40,17 @@ class UpkeepResult:
 
 
 def packs_of(path: Path) -> int:
-    """How many packs a mirror has."""
+    """Return how many packs a mirror has."""
     return sum(1 for _ in (path / "objects" / "pack").glob("*.idx"))
 
 
 def is_due(path: Path, settings: MirrorSettings) -> bool:
-    """Tell whether so many packs have piled up that they are worth making one."""
+    """Return whether so many packs have piled up that they are worth joining."""
     return bool(settings.repack_after) and packs_of(path) > settings.repack_after
 
 
 def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: float = 600.0) -> UpkeepResult:
-    """Tidy the mirror at `path`.
+    """Join packs, pack refs and remove leftovers of the mirror at `path`.
 
     Args:
         full: one pack of all that refs reach, and nothing else; otherwise only small packs are joined.
@@ -69,7 +72,7 @@ def upkeep(path: Path, settings: MirrorSettings, *, full: bool = False, wait: fl
 
 
 def _sweep(path: Path) -> None:
-    """Remove what a killed process left. We hold the lock, so nobody is at work on any of it."""
+    """Remove what a killed process left. The lock is held, so no process works on any of it."""
     for pattern in _LEFTOVERS:
         for left in path.glob(pattern):
             left.unlink(missing_ok=True)
@@ -85,8 +88,8 @@ def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
     if shutil.which("git") is None:
         _log.warning("%s: packs pile up, and there is no git program to join them (apt-get install git)", path.name)
         return
-    how = ["-a"] if full else ["--geometric=2"]
-    argv = ["git", "-C", str(path), "repack", "-q", "-d", *how]
+    options = ["-a"] if full else ["--geometric=2"]
+    argv = ["git", "-C", str(path), "repack", "-q", "-d", *options]
     try:
         done = subprocess.run(
             argv,
@@ -102,5 +105,5 @@ def _repack(path: Path, lock: int, *, full: bool, wait: float) -> None:
     except OSError as exc:
         raise MirrorError(f"cannot start git: {exc.strerror}") from exc
     if done.returncode:
-        said = printable(b" / ".join(done.stderr.splitlines()[-3:]))
-        raise MirrorError(f"git could not repack {path}: {said}", "run `deploykit mirror check`")
+        problem = printable(b" / ".join(done.stderr.splitlines()[-3:]))
+        raise MirrorError(f"git could not repack {path}: {problem}", "run `deploykit mirror check`")

@@ -1,7 +1,7 @@
-"""The spool directory: opened once per operation, checked, and everything in it reached through its descriptor.
+"""The spool directory: opened and checked once per operation; all in it is reached through its descriptor.
 
-Modes: 3770 (setgid: records get the spool's group; sticky: nobody removes another's record) or, for one user alone,
-0700. Anything looser is refused: others could read what is queued, or a member of the group could remove it.
+Modes: 3770 (setgid: records get the spool's group; sticky: no user removes another's record) or, for one user alone,
+0700. A looser mode is refused: others could read what is queued, or a member of the group could remove it.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ SHARED_MODE = 0o3770
 PRIVATE_MODE = 0o700
 DEAD = "dead"
 BAD = "bad"
-#: Begins the name of what a stranger put in the place of something of ours, and that could not be removed.
+#: Prefix of a foreign directory that stood in the place of one of our files and could not be removed.
 ASIDE = ".aside-"
 
-#: What opening something of ours ends with when a stranger has put something else in its place.
+#: Errors of opening one of our files when another user has put something else in its place.
 STRANGE = frozenset(
     {
         errno.EACCES,
@@ -39,7 +39,7 @@ _REMEDIES = {
     errno.ENOSPC: "free space or inodes on the file system that holds it (df -h, df -i)",
     errno.EDQUOT: "the disk quota of this user is used up",
     errno.EROFS: "the file system is mounted read-only",
-    errno.EACCES: "add this user to the group of the spool, and let it log in again",
+    errno.EACCES: "add this user to the group of the spool; it takes effect at the next login",
     errno.EPERM: "only the owner of the spool or of the record may do that",
     errno.ENOENT: "create it, owned by the relay's user, mode 3770; or name another in [outbox] path",
     errno.ENOTDIR: "name a directory in [outbox] path",
@@ -48,7 +48,7 @@ _REMEDIES = {
 
 
 def refused(action: str, path: str, error: OSError) -> OutboxError:
-    """Say which step failed where, and the way out."""
+    """Return the error that names the failed step, the spool and the way out."""
     reason = error.strerror or str(error)
     return OutboxError(f"cannot {action} spool {path}: {reason}", _REMEDIES.get(error.errno or 0, ""))
 
@@ -86,15 +86,15 @@ class Spool:
 
     @property
     def settles_all(self) -> bool:
-        """Whether this process may remove anybody's records: the sticky bit leaves that to the owner and to root."""
+        """Whether this process may remove every user's records: the sticky bit leaves that to the owner and root."""
         return os.geteuid() in (0, self.owner)
 
     def trusts(self, uid: int) -> bool:
-        """Whether bookkeeping (not records) made by `uid` counts here."""
+        """Return whether files of `uid` that are not records (locks, marks, folders) count here."""
         return uid in (0, self.owner)
 
     def write(self, name: str, data: bytes, *, temporary: str, folder: int | None = None) -> None:
-        """Make file `name` with `data`, durable and whole, or not at all.
+        """Write `data` to file `name`, durable and whole, or not at all.
 
         Args:
             name: its name in the spool, or in `folder`.
@@ -109,10 +109,11 @@ class Spool:
         try:
             try:
                 if self.shared:
-                    # The group reads (the relay is one of it) and does not write: whoever may write may also truncate.
+                    # The group reads (the relay is a member) and does not write: who may write may also truncate.
                     os.fchmod(fd, 0o640)
                 elif os.geteuid() == 0:
                     os.fchown(fd, self.owner, self.gid)
+                # Not system/durable: a push would load one more module for a few lines, and this works by descriptors.
                 view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]
@@ -136,7 +137,7 @@ class Spool:
         remove_at(self.fd, name)
 
     def clear(self, name: str) -> None:
-        """Take away what a stranger has put where something of ours belongs; nothing is followed.
+        """Remove what another user has put in the place of one of our files; nothing is followed.
 
         Raises:
             OSError: this process may not.
@@ -144,12 +145,12 @@ class Spool:
         clear_at(self.fd, name)
 
     def folder(self, name: str) -> int:
-        """Open `dead` or `bad`; the spool's owner makes it where it is missing, or where a stranger put something else.
+        """Open `dead` or `bad` and return its descriptor, which the caller closes.
 
-        The caller closes the descriptor.
+        The spool's owner makes it where it is missing, or where another user put something else.
 
         Raises:
-            OSError: it is not there, not a directory, or not the owner's.
+            OSError: it is missing, not a directory, or not the owner's.
         """
         try:
             return self._open_folder(name)
@@ -161,7 +162,7 @@ class Spool:
         return self._open_folder(name)
 
     def _foreign(self, name: str) -> bool:
-        """Return whether nothing of the owner's is called so."""
+        """Return whether the owner has no directory of this name."""
         try:
             found = os.stat(name, dir_fd=self.fd, follow_symlinks=False)
         except FileNotFoundError:
@@ -173,7 +174,7 @@ class Spool:
         found = os.fstat(fd)
         if not self.trusts(found.st_uid) or stat.S_IMODE(found.st_mode) & 0o007:
             os.close(fd)
-            raise PermissionError(errno.EPERM, f"{name}/ is not the spool owner's, or open to others")
+            raise PermissionError(errno.EPERM, f"{name}/ does not belong to the spool's owner, or is open to others")
         return fd
 
     def make_folder(self, name: str) -> None:
@@ -198,7 +199,7 @@ def remove_at(folder: int, name: str) -> None:
 def clear_at(folder: int, name: str) -> None:
     """Remove an entry of a directory, whatever it is, without following it; rename a directory that is not empty.
 
-    A stranger's directory can be renamed where it is, and moved or emptied only by its owner.
+    Another user's directory can be renamed in place; only its owner can move or empty it.
 
     Raises:
         OSError: this process may not.
@@ -215,7 +216,7 @@ def clear_at(folder: int, name: str) -> None:
 
 
 def aside_name() -> str:
-    """Return a new name for what cannot be removed and must not stay where it is."""
+    """Return a new name for a directory that cannot be removed and must not keep its name."""
     return f"{ASIDE}{os.urandom(8).hex()}"
 
 
@@ -224,7 +225,7 @@ def _gid(group: str | int) -> int:
 
     gid = group if isinstance(group, int) else find_group(group)
     if gid is None:
-        raise OutboxError(f"there is no group {group!a}", "make it (addgroup), or name another")
+        raise OutboxError(f"there is no group {group!a}", "add it (addgroup), or name another")
     return gid
 
 
@@ -233,7 +234,7 @@ def create(path: str, *, shared: bool, group: str | int) -> None:
 
     Args:
         shared: 3770 for a group, or 0700 for this user alone.
-        group: group the spool gets; this process' own when empty.
+        group: the spool's group; the group of this process when empty.
 
     Raises:
         OutboxError: it cannot be made.
@@ -266,7 +267,7 @@ def create(path: str, *, shared: bool, group: str | int) -> None:
             for name in (DEAD, BAD, "."):
                 with contextlib.suppress(OSError):
                     (half / name).resolve().rmdir()
-            if not made.is_dir():  # else somebody was quicker
+            if not made.is_dir():  # else another process made it first
                 raise
         parent = os.open(made.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-r"""What a record file looks like. Pure: bytes in, values out.
+r"""The format of a record file. Pure: bytes in, values out.
 
 A person can read it with `less`. Version 1::
 
@@ -9,8 +9,8 @@ A person can read it with `less`. Version 1::
     ...
 
 `size` counts the bytes after the first line, `crc32` is over them. A dead letter is a file with one record whose JSON
-line also says `reason` and `buried` (time, UTC). Unknown members are ignored, so that a later version may add some;
-another version number is not read.
+line also has `reason` and `buried` (time, UTC). Unknown members are ignored, so that a later version may add some;
+a file of another version number is not read.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from deploykit.wire.frame import MAX_HEADERS, Frame, headers_size
 #: `<file>.<number>`: which file of the spool, and which of its records, counted from 1.
 RecordId = NewType("RecordId", str)
 
-#: Above this RabbitMQ closes the connection without a word (4 MiB for the whole frame).
+#: Above this RabbitMQ closes the connection without an ERROR (4 MiB for the whole frame).
 MAX_BODY = 4_000_000
 MAX_ENVELOPE = 128 * 1024
-#: A dead letter's also has its reason, and what a stranger wrote as UTF-8 is longer when it is escaped.
+#: A dead letter adds its reason, and UTF-8 that another program wrote is longer when it is escaped.
 MAX_DEAD_ENVELOPE = 8 * MAX_ENVELOPE
 #: One `put_many`. 2,000 refs with 50 commits each stay below it.
 MAX_FILE = 512 * 1024 * 1024
 
 _MAGIC = b"deploykit-outbox 1 "
 _FIRST_LINE = 128  # longer than any first line
-#: No record takes fewer bytes than this, with its line ends: a number of records that a file cannot hold is a lie.
+#: The fewest bytes a record takes, with its line ends: a larger number of records in the first line is wrong.
 _LEAST = len(b'{"destination":"/","headers":{},"body":0}\n\n')
 
 
@@ -51,14 +51,14 @@ class Outgoing:
 
 
 class Malformed(Exception):
-    """The bytes are not a record file; the text says why. Never leaves the package."""
+    """The bytes are not a record file; the text names the reason. Never leaves the package."""
 
 
 def pack(items: Sequence[Outgoing], extra: Mapping[str, object] | None = None) -> bytes:
-    """Write `items` as one record file.
+    """Return `items` as the bytes of one record file.
 
     Raises:
-        OutboxError: a record that no broker would take: too big, no destination, or control characters in a header.
+        OutboxError: no broker would take a record: too big, no destination, or control characters in a header.
     """
     parts: list[bytes] = []
     for item in items:
@@ -80,12 +80,12 @@ def _first_line(crc32: int, size: int, records: int) -> bytes:
 def _envelope(item: Outgoing, extra: Mapping[str, object]) -> bytes:
     where = item.destination
     if not where:
-        raise OutboxError("a record without a destination", "name a topic or queue")
+        raise OutboxError("a record has no destination", "name a topic or queue")
     headers = item.frame.headers
     if not {str}.issuperset(map(type, headers.values())):
-        raise OutboxError(f"a record for {where!a} has a header that is no text", "make it a str")
+        raise OutboxError(f"a record for {where!a} has a header that is not text", "make it a str")
     line = json.dumps({"destination": where, "headers": dict(headers), "body": len(item.frame.body), **extra})
-    if "\\" in line:  # something was escaped; mostly not, and then there is nothing to look for
+    if "\\" in line:  # something was escaped; mostly not, and then there is nothing to check
         for name, text in (("destination", where), *headers.items()):
             if not _sendable(text) or not _sendable(name):
                 raise OutboxError(
@@ -97,7 +97,7 @@ def _envelope(item: Outgoing, extra: Mapping[str, object]) -> bytes:
             f"a record for {where} is too big: {len(item.frame.body)} bytes", f"the limit is {MAX_BODY} bytes"
         )
     if extra:
-        return line.encode("ascii")  # a dead letter keeps whatever was put
+        return line.encode("ascii")  # a dead letter keeps all that was put
     if headers_size(headers) > MAX_HEADERS or len(line) > MAX_ENVELOPE:
         raise OutboxError(f"the headers of a record for {where} are too big", f"the limit is {MAX_HEADERS} bytes")
     return line.encode("ascii")
@@ -124,7 +124,7 @@ class Head:
 
 
 def parse_head(start: bytes) -> Head:
-    """Read the first line out of the first bytes of a file.
+    """Parse the first line, from the first bytes of a file.
 
     Raises:
         Malformed: not a record file, or one of another version.
@@ -152,14 +152,14 @@ class Envelope:
     headers: Mapping[str, str]
     body: int
     reason: str
-    buried: str
+    dead_since: str
 
 
 def parse_envelope(line: bytes) -> Envelope:
-    """Read one JSON line.
+    """Parse the JSON line of one record.
 
     Raises:
-        Malformed: it is not one, or it breaks a limit.
+        Malformed: it cannot be read, or it breaks a limit.
     """
     try:
         data = json.loads(line)
@@ -174,5 +174,5 @@ def parse_envelope(line: bytes) -> Envelope:
         raise Malformed("a record's headers are not acceptable")
     if type(body) is not int or not 0 <= body <= MAX_BODY:
         raise Malformed("a record's size is not acceptable")
-    reason, buried = (str(data.get(name, "")) for name in ("reason", "buried"))
-    return Envelope(destination, headers, body, reason, buried)
+    reason, dead_since = (str(data.get(name, "")) for name in ("reason", "buried"))
+    return Envelope(destination, headers, body, reason, dead_since)

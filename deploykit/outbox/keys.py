@@ -1,17 +1,17 @@
 """Keys that put records in order.
 
-A record put after another one was put must sort after it, whoever put it. The wall clock cannot promise that (it is
-set back by an hour, or by NTP), a shared counter needs a lock that any writer could hold for ever, and looking for
+A record put after another one must sort after it, also across users and processes. The wall clock cannot promise that
+(it is set back by an hour, or by NTP). A shared counter needs a lock that any writer could hold for ever. Looking for
 the highest name on each put costs more with every record. So:
 
     key = anchor + CLOCK_BOOTTIME, in nanoseconds
 
 CLOCK_BOOTTIME is the same for every process of the machine and never goes back. The anchor is fixed once per boot,
-by whoever puts first: the wall time at boot, or one more than the highest key that an earlier boot left in the spool.
+by the first writer: the wall time at boot, or one more than the highest key that an earlier boot left in the spool.
 It is kept as the target of a symbolic link, `.clock-<boot id>`: made and read in one system call each, whole or not
-there, and of no use after the next boot, so it needs no fsync. Nothing is ever opened through it.
+there, and of no use after the next boot, so it needs no fsync. It is never followed.
 
-Writers that put at the same time have no order between them, and get any.
+Records that are put at the same time may come in either order.
 """
 
 from __future__ import annotations
@@ -21,21 +21,25 @@ import time
 
 KEY_DIGITS = 20
 SUFFIX = ".rec"
-#: `<key>-<token>`: what a record file is called, without its suffix.
+#: Length of `<key>-<token>`, the name of a record file without its suffix.
 STEM_LENGTH = KEY_DIGITS + 1 + 8
 
-# Centuries ahead, and still within the digits: beyond it is somebody's joke, and no anchor follows it there.
+# Centuries ahead, and still within the digits: a key beyond it was not made by `new_stem`, and is ignored.
 _LIMIT = 9 * 10 ** (KEY_DIGITS - 1)
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
 def new_stem(spool: int) -> str:
-    """Return the name, without suffix, for a record put now in the directory open as `spool`."""
+    """Return the name, without suffix, of a record file put now.
+
+    Args:
+        spool: descriptor of the spool directory.
+    """
     return f"{_anchor(spool) + time.clock_gettime_ns(time.CLOCK_BOOTTIME):0{KEY_DIGITS}d}-{os.urandom(4).hex()}"
 
 
 def is_stem(text: str) -> bool:
-    """Tell whether `text` is a name this module made."""
+    """Return whether `text` is the name of a record file without its suffix."""
     key, dash, token = text[:KEY_DIGITS], text[KEY_DIGITS : KEY_DIGITS + 1], text[KEY_DIGITS + 1 :]
     return (
         len(text) == STEM_LENGTH
@@ -47,12 +51,12 @@ def is_stem(text: str) -> bool:
 
 
 def is_record_name(name: str) -> bool:
-    """Tell whether a directory entry is called like a record file."""
+    """Return whether `name` is the name of a record file."""
     return name.endswith(SUFFIX) and is_stem(name[: -len(SUFFIX)])
 
 
 def is_dead_name(name: str) -> bool:
-    """Tell whether an entry of `dead/` is called like a dead letter: `<stem>.<number>.rec`."""
+    """Return whether `name` is the name of a dead letter in `dead/`: `<stem>.<number>.rec`."""
     stem, _, number = name.removesuffix(SUFFIX).partition(".")
     return name.endswith(SUFFIX) and is_stem(stem) and number.isascii() and number.isdigit()
 
@@ -65,7 +69,7 @@ def _anchor(spool: int) -> int:
     try:
         found = os.readlink(name, dir_fd=spool)
     except FileNotFoundError:
-        # The highest key is looked for before the anchor is fixed: what this boot puts all comes after.
+        # The highest key is read before the anchor is fixed: all records of this boot come after it.
         target = max(wall, _highest(spool) + 1 - time.clock_gettime_ns(time.CLOCK_BOOTTIME))
         try:
             os.symlink(str(target), name, dir_fd=spool)

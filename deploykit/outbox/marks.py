@@ -1,8 +1,8 @@
 """Which records of a larger file are settled: `<stem>.done` by the spool's owner, `<stem>.mine` by their writer.
 
-A version line, then one byte for each record: `x` when it is settled; what either file says counts. Each byte is
-written alone and in place, so marks of several processes add up. A lost mark costs a second delivery, never a message:
-no fsync. A stranger's file does not count: it would be a way to drop somebody's records.
+A version line, then one byte for each record: `x` when it is settled in either file. Each byte is written alone and in
+place, so marks of several processes add up. A lost mark costs a second delivery, never a message: no fsync. Another
+user's file does not count: it would be a way to drop records of others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from deploykit.outbox.directory import STRANGE, Spool
 from deploykit.outbox.notes import Notes
 
 _MAGIC = b"deploykit-done 1\n"
-#: What a file of marks is called, after the stem of its records.
+#: Suffixes of a file of marks, after the stem of its records.
 SUFFIXES = (".done", ".mine")
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -27,7 +27,7 @@ def read_marks(spool: Spool, stem: str, records: int, writer: int) -> bytes:
         try:
             fd = os.open(stem + suffix, os.O_RDONLY | _FLAGS, dir_fd=spool.fd)
         except OSError:
-            continue  # not there, or nothing of ours
+            continue  # not there, or not a file of marks
         try:
             data = os.pread(fd, len(_MAGIC) + records, 0) if _counts(spool, fd, suffix, writer) else b""
         finally:
@@ -46,13 +46,13 @@ def settled_of(spool: Spool, stem: str, records: int, writer: int, notes: Notes)
 
 
 def _either(one: bytes, other: bytes) -> bytes:
-    """What is marked in either. As whole numbers: byte by byte, a file of n records would cost n * n steps."""
+    """Return what is marked in either. As whole numbers: byte by byte, n records would cost n * n steps."""
     both = int.from_bytes(one, "big") | int.from_bytes(other, "big")
     return both.to_bytes(len(one), "big")
 
 
 def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> bool:
-    """Mark record `number` settled; tell whether all are.
+    """Mark record `number` settled; return whether all are.
 
     Raises:
         OSError: it cannot be marked.
@@ -75,14 +75,14 @@ def mark(spool: Spool, stem: str, number: int, records: int, writer: int) -> boo
 def _begin(spool: Spool, fd: int, suffix: str) -> None:
     os.ftruncate(fd, 0)
     if spool.shared:
-        os.fchmod(fd, 0o640)  # each reads what the other has settled
+        os.fchmod(fd, 0o640)  # owner and writer read each other's marks
     if os.geteuid() == 0 and suffix == SUFFIXES[0]:
         os.fchown(fd, spool.owner, spool.gid)
     os.pwrite(fd, _MAGIC, 0)
 
 
 def forget(spool: Spool, stem: str) -> None:
-    """Remove the marks of a file that is gone, as far as this process may; the owner tidies up the rest."""
+    """Remove the marks of a file that is gone, as far as this process may; the owner's reader removes the rest."""
     for suffix in SUFFIXES:
         spool.remove(stem + suffix)
 
@@ -99,10 +99,10 @@ def _open_own(spool: Spool, name: str, suffix: str, writer: int) -> int:
                 return fd
             os.close(fd)
         spool.clear(name)
-    raise PermissionError(errno.EPERM, f"{name} is somebody else's")
+    raise PermissionError(errno.EPERM, f"{name} belongs to another user")
 
 
 def _counts(spool: Spool, fd: int, suffix: str, writer: int) -> bool:
     found = os.fstat(fd)
     ours = spool.trusts(found.st_uid) if suffix == SUFFIXES[0] else found.st_uid == writer
-    return stat.S_ISREG(found.st_mode) and ours and found.st_nlink == 1  # else it is a file from somewhere else
+    return stat.S_ISREG(found.st_mode) and ours and found.st_nlink == 1  # else a hard link

@@ -1,10 +1,10 @@
-"""What one process remembers of a spool because the disk has no room for it, and what it has said about it.
+"""What one process remembers of a spool because the disk has no room for it, and what it has logged about it.
 
 Rules:
 
-* What was sent is sent: where no mark can be written, this process does not give the record out again. After a crash
-  it is sent a second time, which receivers settle by the message's id.
-* Trouble that lasts is logged once, and once more when it is over.
+* Where no mark can be written, this process remembers that the record was sent and does not yield it again. After a
+  crash it is sent a second time; receivers find the duplicate by the message's id.
+* A problem that lasts is logged once, and once more when it is over.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from typing import Final
 
 _log = logging.getLogger(__name__)
 
-#: What a file system answers that has no bytes, no inodes or no quota left.
+#: Errors of a file system that has no bytes, no inodes or no quota left.
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _MOST_REPORTED: Final = 10_000
-#: Seconds until marking is tried again: each time costs as much as there is to mark.
+#: Seconds until marking is tried again: each attempt costs as much as there is to mark.
 _AGAIN: Final = 3.0
-#: Seconds without trouble after which it is over.
+#: Seconds without such an error after which there is room again.
 _QUIET: Final = 10.0
 _NONE: Final[frozenset[int]] = frozenset()
 
 
 class Notes:
-    """The settled records of larger files that could not be marked, and the names that were complained about."""
+    """The settled records of larger files that could not be marked, and the names that were logged."""
 
     def __init__(self) -> None:
         self._settled: dict[str, set[int]] = {}
         self._reported: set[str] = set()
-        self._marked: dict[str, int] = {}  # how many records of a file the disk knew, beside those
-        self._full_at: float | None = None  # when there was no room, at last; None: there is
-        #: Files that the last look at the whole spool could not read.
+        self._marked: dict[str, int] = {}  # how many more records of a file are marked on the disk
+        self._full_at: float | None = None  # when there last was no room; None: there is room
+        #: Files that the last complete read of the spool could not read.
         self.unreadable: frozenset[str] = frozenset()
 
     def settled(self, stem: str) -> Set[int]:
@@ -43,7 +43,7 @@ class Notes:
         return self._settled.get(stem, _NONE)
 
     def may_mark(self) -> bool:
-        """Return whether to try to mark on the disk what is settled. On a full one that is seldom."""
+        """Return whether to try to mark settled records on the disk: on a full one only every few seconds."""
         return self._full_at is None or monotonic() - self._full_at >= _AGAIN
 
     def settle(self, stem: str, number: int) -> None:
@@ -54,7 +54,7 @@ class Notes:
         """Return whether all records of a file may be settled; False where some are not.
 
         Args:
-            count: counts those that are settled. Asked seldom: that reads as much as there are records.
+            count: counts the settled records. Called seldom: it reads as much as there are records.
         """
         noted = len(self.settled(stem))
         if stem not in self._marked:
@@ -62,31 +62,31 @@ class Notes:
         return self._marked[stem] + noted >= records
 
     def full(self, path: str, error: OSError) -> None:
-        """Note that there is no room for marks, as `error` says."""
+        """Note that there is no room for marks, and log it the first time."""
         self._marked.clear()
         before, self._full_at = self._full_at, monotonic()
         if before is None:
             _log.warning(
-                "spool %s: no room to mark what was sent (%s): a file goes when all in it was sent, and after a crash "
-                "some of it is sent twice; make room (df -h, df -i)",
+                "spool %s: no room to mark what was sent (%s): a file is removed when all of it was sent, and "
+                "after a crash some of it is sent twice; make room (df -h, df -i)",
                 path,
                 error.strerror,
             )
 
     def marked(self, path: str, stem: str) -> None:
-        """Note that the disk has the marks of a file again. What is removed makes room, and what is put takes it."""
+        """Note that the marks of a file are on the disk. Logs that there is room again after a quiet while."""
         self.gone(stem)
         if self._full_at is not None and monotonic() - self._full_at > _QUIET:
             self._full_at = None
             _log.info("spool %s: there is room again to mark what was sent", path)
 
     def gone(self, stem: str) -> None:
-        """Forget what was noted of a file: it was removed, or the disk has it all."""
+        """Forget what was noted of a file: it was removed, or its marks are all on the disk."""
         self._settled.pop(stem, None)
         self._marked.pop(stem, None)
 
     def first_time(self, name: str) -> bool:
-        """Return whether a name is complained about for the first time."""
+        """Return whether a name is logged for the first time."""
         if name in self._reported:
             return False
         if len(self._reported) >= _MOST_REPORTED:

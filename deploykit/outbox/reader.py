@@ -1,8 +1,8 @@
-"""Reading the spool: in order, in flat memory, trusting nothing.
+"""How the spool is read: in order, in flat memory, trusting nothing.
 
 The directory is listed in rounds: each keeps only the next few thousand names, the smallest above the last one seen.
-A file is checked whole (size, checksum) before the first of its records is given out. What is no record is moved to
-`bad/` by a process that may, ignored by another, and reported once by each reader.
+A file is checked whole (size, checksum) before the first of its records is yielded. A file that is not a record is
+moved to `bad/` by a process that may, ignored by another, and logged once by each reader.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _log = logging.getLogger(__name__)
 
 ROUND: Final = 4096
 _BLOCK: Final = 1 << 18
-#: A temporary file this old has no writer any more (24 hours by the wall clock, which may be off by some).
+#: Seconds after which a temporary file has no writer any more (24 hours by the wall clock, which may be off by some).
 _STALE: Final = 86_400.0
 #: A name in `bad/` leaves room for a suffix.
 _MAX_BAD_NAME: Final = 200
-#: What opening ends with when this process or machine can open no file at all.
+#: Errors of opening when this process or machine can open no file at all.
 _NO_FILE_AT_ALL: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _OURS = frozenset({DEAD, BAD, "lost+found", ".wake", ".relay.lock"})
 _NO_NOTES: Final = Notes()
@@ -77,24 +77,24 @@ def waiting(path: str, notes: Notes, *, everyone: bool | None) -> Generator[Reco
 
 
 def _pass_over(spool: Spool, name: str, error: OSError, notes: Notes) -> None:
-    """Leave a file for a later pass: it may be good, and what is wrong with it or the disk holds up no other.
+    """Log a file that cannot be read, and leave it for a later pass: it may be good, and holds up no other.
 
     Raises:
-        OutboxError: it is this process or machine that can open no file at all.
+        OutboxError: this process or machine can open no file at all.
     """
     if error.errno in _NO_FILE_AT_ALL:
         raise refused("read", spool.path, error) from error
     if notes.first_time(name):
-        _log.error("spool %s: %s cannot be read, and is tried again: %s", spool.path, ascii(name), error.strerror)
+        _log.error("spool %s: %s cannot be read, will try again: %s", spool.path, ascii(name), error.strerror)
 
 
 def _next_names(spool: Spool, last: str, notes: Notes) -> tuple[list[str], bool]:
-    """The next record files after `last`, and whether these are all. Looks after other entries on the first round."""
-    strangers: list[str] = []
+    """Return the next record files after `last`, and whether these are all. The first round tidies other entries."""
+    others: list[str] = []
     with os.scandir(spool.fd) as entries:
-        names = heapq.nsmallest(ROUND, _record_names((e.name for e in entries), last, strangers))
+        names = heapq.nsmallest(ROUND, _record_names((e.name for e in entries), last, others))
     if not last and spool.settles_all:
-        for name in strangers:
+        for name in others:
             try:
                 _look_at(spool, name, notes)
             except OSError:
@@ -102,17 +102,17 @@ def _next_names(spool: Spool, last: str, notes: Notes) -> tuple[list[str], bool]
     return names, len(names) < ROUND
 
 
-def _record_names(names: Iterator[str], last: str, strangers: list[str]) -> Iterator[str]:
+def _record_names(names: Iterator[str], last: str, others: list[str]) -> Iterator[str]:
     for name in names:
         if keys.is_record_name(name):
             if name > last:
                 yield name
-        elif name not in _OURS and not name.startswith(ASIDE) and len(strangers) < ROUND:
-            strangers.append(name)
+        elif name not in _OURS and not name.startswith(ASIDE) and len(others) < ROUND:
+            others.append(name)
 
 
 def _look_at(spool: Spool, name: str, notes: Notes) -> None:
-    """Tidy away what is neither a record nor ours: stale temporary files, marks without a file, strangers."""
+    """Remove stale temporary files and marks without a file; set aside what has no name of ours."""
     try:
         found = os.stat(name, dir_fd=spool.fd, follow_symlinks=False)
         if name.startswith(".clock-"):
@@ -121,7 +121,7 @@ def _look_at(spool: Spool, name: str, notes: Notes) -> None:
         elif name.startswith((".relay-", ".wake-")):
             user = name.removeprefix(".relay-").removeprefix(".wake-").removesuffix(".lock")
             if not (spool.trusts(found.st_uid) or user == str(found.st_uid)):
-                spool.clear(name)  # it is in the way of that user's relay, which may not remove it
+                spool.clear(name)  # that user's relay needs the name, and may not remove the file
         elif name.startswith(".tmp-"):
             import time
 
@@ -139,7 +139,7 @@ def _look_at(spool: Spool, name: str, notes: Notes) -> None:
 
 
 def put_aside(spool: Spool, name: str, reason: str, notes: Notes) -> SetAside:
-    """Move what is no record to `bad/`, or out of the way where it cannot be moved there; report it once."""
+    """Move a file that is not a record to `bad/`, or rename it where it cannot be moved; log it once."""
     moved, where = False, ""
     try:
         where = _move_to_bad(spool, name)
@@ -191,9 +191,9 @@ def read_file(
         return
     except OSError as error:
         if only_uid is not None:
-            return  # somebody else's
+            return  # another user's
         if error.errno not in STRANGE:
-            raise  # the machine's trouble, not the file's: a good record must not be set aside for it
+            raise  # the machine failed, not the file: a good record must not be set aside
         raise Malformed("a symbolic link" if error.errno == errno.ELOOP else f"cannot be opened: {error}") from None
     try:
         found = os.fstat(fd)
@@ -230,14 +230,14 @@ def read_file(
                 of=records,
                 state="waiting" if waits else "dead",
                 reason=envelope.reason,
-                buried=envelope.buried,
+                dead_since=envelope.dead_since,
             )
         if file.read(1):
-            raise Malformed("there is more in it than its records")
+            raise Malformed("it holds more than its records")
 
 
 def _finish(spool: Spool, stem: str) -> None:
-    """Remove a file whose records are all settled: who settled the last one was cut off before it could."""
+    """Remove a file whose records are all settled: the process that settled the last one was cut off."""
     spool.remove(stem + keys.SUFFIX)
     forget(spool, stem)
 
@@ -246,12 +246,12 @@ def _check_kind(spool: Spool, found: os.stat_result) -> None:
     if not stat.S_ISREG(found.st_mode):
         raise Malformed("not a plain file")
     if found.st_nlink != 1:
-        # A second name for somebody's file would make the relay send what its reader may not read.
+        # A hard link to another user's file would make the relay send what its maker may not read.
         raise Malformed("a file with more than one name")
     if found.st_size > MAX_FILE:
         raise Malformed(f"too big: {found.st_size} bytes")
     if found.st_mode & 0o002:
-        raise Malformed("anybody may write to it")
+        raise Malformed("writable by others")
     if spool.shared:
         if found.st_gid != spool.gid:
             raise Malformed("it belongs to another group than the spool")
@@ -263,7 +263,7 @@ def _verify(file: BinaryIO, size: int) -> int:
     """Check size and checksum; leave `file` at the first record; return how many there are."""
     head = parse_head(file.read(128))
     if head.length + head.size != size:
-        raise Malformed(f"it should hold {head.length + head.size} bytes and holds {size}")
+        raise Malformed(f"it should hold {head.length + head.size} bytes, it holds {size}")
     file.seek(head.length)
     checksum = 0
     while block := file.read(_BLOCK):
@@ -303,7 +303,7 @@ def dead(path: str) -> Iterator[Record]:
 
 
 def in_bad(path: str) -> Iterator[SetAside]:
-    """Yield what lies in `bad/`."""
+    """Yield the files in `bad/`."""
     with Spool(path, "read") as spool:
         folder = _folder(spool, BAD)
         if folder is None:
@@ -326,7 +326,7 @@ def _why_bad(spool: Spool, folder: int, name: str) -> str:
             pass
     except (Malformed, OSError) as problem:
         return str(problem)
-    return "it can be read; its name was not a record's"
+    return "readable, but its name is not the name of a record"
 
 
 def _folder(spool: Spool, name: str) -> int | None:
@@ -335,11 +335,13 @@ def _folder(spool: Spool, name: str) -> int | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OutboxError(f"cannot read {name}/ in spool {spool.path}: {error}", "it belongs to the owner") from error
+        raise OutboxError(
+            f"cannot read {name}/ in spool {spool.path}: {error}", "run as the owner of the spool"
+        ) from error
 
 
 def find(path: str, record_id: str) -> Record:
-    """Return the one record with this id, or whose id starts or ends with it."""
+    """Return the record with this id, or the only one whose id starts or ends with it."""
     found: list[Record] = []
     for source in (waiting(path, Notes(), everyone=True), dead(path)):
         for record in source:
@@ -350,5 +352,5 @@ def find(path: str, record_id: str) -> Record:
     if not found:
         raise OutboxError(f"no record {record_id!a} in spool {path}", "see `deploykit outbox list`")
     if len(found) > 1:
-        raise OutboxError(f"{record_id!a} names more than one record", "give more of the id")
+        raise OutboxError(f"{record_id!a} matches more than one record", "give more of the id")
     return found[0]

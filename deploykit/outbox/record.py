@@ -1,4 +1,4 @@
-"""What comes out of the spool."""
+"""Values read from the spool: a record, and a file that was set aside."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Record:
     Args:
         id: its name in the spool; not the message's own id, which is inside the frame.
         destination, frame: what was put.
-        uid: the user who put it.
+        uid: user id of its writer.
         queued: when, seconds since 1970 by that user's clock (the file's mtime).
-        number, of: which of how many records of one `put_many`.
+        number, of: its place among the records of one `put_many`, and how many there are.
         state: waiting to be sent, or a dead letter.
-        reason, buried: of a dead letter: why, and when (UTC, ISO 8601). It keeps the id it had in the spool.
+        reason, dead_since: of a dead letter: why, and since when (UTC, ISO 8601). It keeps the id it had in the spool.
     """
 
     id: RecordId
@@ -33,7 +33,7 @@ class Record:
     of: int = 1
     state: Literal["waiting", "dead"] = "waiting"
     reason: str = ""
-    buried: str = ""
+    dead_since: str = ""
 
     @property
     def stem(self) -> str:
@@ -43,7 +43,7 @@ class Record:
 
 @attrs.frozen(kw_only=True, slots=True)
 class SetAside:
-    """A file that is no record: its name in the spool, why, and whether it could be moved to `bad/`."""
+    """A file that is not a record: its name in the spool, the reason, and whether it could be moved to `bad/`."""
 
     name: str
     reason: str

@@ -1,4 +1,4 @@
-"""Taking records out of the spool: sent, buried, queued again, dropped."""
+"""How records leave the spool: acknowledged, made a dead letter, queued again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from deploykit.outbox.directory import DEAD, Spool, clear_at, refused
 from deploykit.outbox.format import Outgoing, RecordId, pack
 from deploykit.outbox.marks import forget, mark, settled_of
 from deploykit.outbox.notes import NO_ROOM, Notes
+from deploykit.outbox.notify import notify
 from deploykit.outbox.record import Record
-from deploykit.outbox.spool import poke
 
 
-def done(path: str, record: Record, notes: Notes) -> None:
-    """Take `record` out of the spool, or a dead letter out of `dead/`."""
+def ack(path: str, record: Record, notes: Notes) -> None:
+    """Remove `record` from the spool, or a dead letter from `dead/`."""
     with Spool(path, "remove from") as spool:
         try:
             if record.state == "dead":
@@ -60,16 +60,16 @@ def _all_settled(spool: Spool, record: Record, notes: Notes) -> bool:
     return notes.may_be_all(stem, record.of, settled) and settled() == record.of
 
 
-def bury(path: str, record: Record, reason: str, notes: Notes) -> RecordId:
-    """Write `record` to `dead/`, durably, and then take it out of the spool."""
+def dead_letter(path: str, record: Record, reason: str, notes: Notes) -> RecordId:
+    """Write `record` to `dead/`, durably, then remove it from the spool; return the dead letter's id."""
     extra = {
         "reason": " ".join(reason.split())[:1000],
         "buried": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     data = pack((Outgoing(record.destination, record.frame),), extra)
-    # The same name when a crash came between the two steps and it is buried again.
+    # The same name when a crash came between the two steps and this runs again.
     name = record.id + keys.SUFFIX
-    with Spool(path, "bury in") as spool:
+    with Spool(path, "write a dead letter to") as spool:
         try:
             folder = spool.folder(DEAD)
             try:
@@ -77,8 +77,8 @@ def bury(path: str, record: Record, reason: str, notes: Notes) -> RecordId:
             finally:
                 os.close(folder)
         except OSError as error:
-            raise refused("bury a record in", path, error) from error
-    done(path, record, notes)
+            raise refused("write a dead letter to", path, error) from error
+    ack(path, record, notes)
     return record.id
 
 
@@ -91,9 +91,12 @@ def _write_dead(spool: Spool, folder: int, name: str, data: bytes) -> None:
 
 
 def retry(path: str, record: Record) -> RecordId:
-    """Move a dead letter back, as the newest record: one rename, so that it is never in both places or in none."""
+    """Move a dead letter back as the newest record; return its new id.
+
+    One rename: it is never in both places, nor in none.
+    """
     if record.state != "dead":
-        raise OutboxError(f"{record.id} waits to be sent already", "only dead letters are retried")
+        raise OutboxError(f"{record.id} is still waiting to be sent", "only dead letters are retried")
     with Spool(path, "write to") as spool:
         try:
             stem = keys.new_stem(spool.fd)
@@ -105,8 +108,8 @@ def retry(path: str, record: Record) -> RecordId:
             finally:
                 os.close(folder)
         except FileNotFoundError:
-            raise OutboxError(f"dead letter {record.id} is gone", "somebody was quicker") from None
+            raise OutboxError(f"dead letter {record.id} is gone", "another process retried or dropped it") from None
         except OSError as error:
             raise refused("retry a record of", path, error) from error
-        poke(spool)
+        notify(spool)
     return RecordId(f"{stem}.1")

@@ -1,13 +1,14 @@
-"""`Outbox`: what writers, the relay and the command line hold of a spool."""
+"""`Outbox`: the spool as writers, the relay and the command line use it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from deploykit.outbox import directory, keys
 from deploykit.outbox.format import Outgoing, RecordId, pack
+from deploykit.outbox.notify import notify
 
 if TYPE_CHECKING:
     from deploykit.outbox.listener import Listener
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
 
 
 class Outbox:
-    """A durable spool of messages to send. Holds no descriptor between calls: safe beside fork and between threads.
+    """A durable spool of messages to send. It keeps no descriptor between calls: safe beside fork and between threads.
 
     Args:
         path: the directory.
-        create: make it when it is missing (its parents too).
-        shared: made for a group (3770), or for this user alone (0700). Only matters when it is made.
-        group: that group, by name or gid; this process' own when empty.
+        create: make it, and its parents, when it is missing.
+        shared: for a group (3770), or for this user alone (0700). Only used when it is made.
+        group: that group, by name or gid; the group of this process when empty.
 
     Raises:
-        OutboxError: it is missing or too open, or cannot be made.
+        OutboxError: it is missing, its mode is too open, or it cannot be made.
     """
 
     __slots__ = ("_listener", "_memory", "path")
@@ -53,11 +54,11 @@ class Outbox:
     # -- writing -----------------------------------------------------------------------------------------------------
 
     def put(self, destination: str, frame: Frame) -> RecordId:
-        """Queue one frame; it is on the disk when this returns. See `put_many`."""
+        """Queue one frame, durably; return its id. See `put_many`."""
         return self.put_many((Outgoing(destination, frame),))[0]
 
     def put_many(self, items: Iterable[Outgoing]) -> tuple[RecordId, ...]:
-        """Queue all of `items` in one durable step, or none. A listening relay is woken.
+        """Queue all of `items` in one durable step, or none, and notify a listening relay.
 
         Raises:
             OutboxError: nothing was queued; the text says why and what to do.
@@ -72,34 +73,34 @@ class Outbox:
                 spool.write(stem + keys.SUFFIX, data, temporary=f".tmp-{stem}")
             except OSError as error:
                 raise directory.refused("write to", self.path, error) from error
-            poke(spool)
+            notify(spool)
         return tuple(RecordId(f"{stem}.{number}") for number in range(1, len(batch) + 1))
 
     def relay_listens(self, *, owner_only: bool = False) -> bool:
-        """Tell whether a relay is at work that will send what this user put. Wakes it.
+        """Return whether a relay is at work that will send what this user put; notify it.
 
         Args:
-            owner_only: only ask for the relay of the spool's owner, which sends everybody's.
+            owner_only: only look for the relay of the spool's owner, which sends everybody's records.
         """
         with directory.Spool(self.path, "look into") as spool:
-            return poke(spool, owner_only=owner_only)
+            return notify(spool, owner_only=owner_only)
 
     @property
     def settles_all(self) -> bool:
-        """Whether this process may remove anybody's records: it is the spool's owner, or root."""
+        """Whether this process may remove every user's records: it is the spool's owner, or root."""
         with directory.Spool(self.path, "look into") as spool:
             return spool.settles_all
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def pending(self, *, everyone: bool | None = None) -> Generator[Record, None, None]:
-        """Yield the waiting records in order, in flat memory. What is put meanwhile may or may not come.
+        """Yield the waiting records in order, in flat memory. Records put meanwhile may or may not be among them.
 
         Args:
-            everyone: also records that only their writer may remove. By default a process that owns the spool (or is
-                root) sees all, and another one its own.
+            everyone: also records that only their writer may remove. By default the spool's owner and root see all
+                records, another user its own.
 
-        Files that are no records are set aside (see `set_aside`).
+        Files that are not records are set aside (see `set_aside`).
         """
         from deploykit.outbox.reader import waiting
 
@@ -107,7 +108,7 @@ class Outbox:
 
     @property
     def unreadable(self) -> frozenset[str]:
-        """The files that `pending`, when it last came to its end, passed over because they could not be read."""
+        """The files that could not be read when `pending` last came to its end."""
         return self._notes().unreadable
 
     def dead(self) -> Iterator[Record]:
@@ -127,40 +128,40 @@ class Outbox:
         return find(self.path, record_id)
 
     def set_aside(self) -> Iterator[SetAside]:
-        """Yield the files in `bad/`, with the reason as far as it can still be told."""
+        """Yield the files in `bad/`, each with the reason as far as it can still be found."""
         from deploykit.outbox.reader import in_bad
 
         return in_bad(self.path)
 
     # -- settling ----------------------------------------------------------------------------------------------------
 
-    def done(self, record: Record) -> None:
-        """Take `record` out: a broker has it. No error if it is gone already.
+    def ack(self, record: Record) -> None:
+        """Remove `record` from the spool: a broker has it. Remove a dead letter for good. No error if it is gone.
 
         Where a full disk has no room for the mark of one of several messages, this object remembers it.
 
         Raises:
-            OutboxError: this user may not, or the disk will not.
+            OutboxError: this user may not remove it, or the disk failed.
         """
-        from deploykit.outbox.removal import done
+        from deploykit.outbox.removal import ack
 
-        done(self.path, record, self._notes())
+        ack(self.path, record, self._notes())
 
-    def bury(self, record: Record, reason: str) -> RecordId:
-        """Make `record` a dead letter, with the reason; return its id there.
+    def dead_letter(self, record: Record, reason: str) -> RecordId:
+        """Make `record` a dead letter, for `reason`; return the dead letter's id.
 
         Raises:
             OutboxError: it could not be written; the record still waits.
         """
-        from deploykit.outbox.removal import bury
+        from deploykit.outbox.removal import dead_letter
 
-        return bury(self.path, record, reason, self._notes())
+        return dead_letter(self.path, record, reason, self._notes())
 
     def retry(self, record: Record) -> RecordId:
         """Queue a dead letter again, behind everything that waits; return its new id.
 
         Raises:
-            OutboxError: it is no dead letter, or this user may not.
+            OutboxError: it is no dead letter, or this user may not move it.
         """
         from deploykit.outbox.removal import retry
 
@@ -176,13 +177,13 @@ class Outbox:
     # -- waiting -----------------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float) -> bool:
-        """Wait until something was put, at most `timeout` seconds; tell whether it was.
+        """Wait until a record is put, at most `timeout` seconds; return whether one was.
 
-        Something put since the last call ends the wait at once; so does, on the first call, whatever waits.
-        Only the owner of the spool hears of everybody's records; another user hears of its own.
+        A record put since the last call ends the wait at once; on the first call any waiting record does.
+        The owner of the spool is notified of everybody's records, another user of its own.
 
         Raises:
-            OutboxError: the place to listen cannot be made.
+            OutboxError: the FIFO cannot be made.
         """
         if self._listener is None or self._listener.pid != os.getpid():
             from deploykit.outbox.listener import Listener
@@ -192,43 +193,13 @@ class Outbox:
                 return True
         return self._listener.wait(timeout)
 
-    def wake(self) -> None:
-        """End a `wait` of this process; it returns False if nothing was put. Any thread may call it."""
+    def interrupt(self) -> None:
+        """End a `wait` of this process, which returns False if nothing was put. Any thread may call this."""
         if (listener := self._listener) is not None:
-            listener.wake()
+            listener.interrupt()
 
     def close(self) -> None:
-        """Stop listening, if `wait` began to. The outbox can be used on."""
+        """Stop listening, if `wait` began to. The outbox stays usable."""
         if (listener := self._listener) is not None:
             self._listener = None
             listener.close()
-
-
-#: Where the relay of the whole spool listens; one of a single user adds `-<uid>`.
-WAKE: Literal[".wake"] = ".wake"
-
-
-def poke(spool: directory.Spool, *, owner_only: bool = False) -> bool:
-    """Wake a relay; tell whether one listens.
-
-    Opening a FIFO for writing without blocking fails when nobody reads it: that tells a living relay from a dead one
-    without a lock that a stranger could hold. Only the FIFO's owner may read it (0620), so nobody can pose as one.
-    """
-    own = os.geteuid()
-    for name, owners in ((WAKE, (0, spool.owner)), (f"{WAKE}-{own}", (0, own)))[: 1 if owner_only else 2]:
-        try:
-            fd = os.open(name, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=spool.fd)
-        except OSError:
-            continue  # nobody listens there
-        try:
-            found = os.fstat(fd)
-            if found.st_uid in owners and found.st_mode & 0o170000 == 0o010000:
-                os.write(fd, b"\n")
-                return True
-        except BlockingIOError:
-            return True  # full of wake-ups that the relay has still to read
-        except OSError:
-            continue
-        finally:
-            os.close(fd)
-    return False

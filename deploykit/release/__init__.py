@@ -8,8 +8,8 @@ Needs no bus. What is done at which step, and what a crash at any instant leaves
 
 from deploykit.release.model import DeployResult, Operation, Outcome, Release, StepRecord
 from deploykit.release.plan import RollbackPlan
-from deploykit.release.preflight import Allowances
 from deploykit.release.preview import Preview
+from deploykit.release.requests import Allowances
 from deploykit.release.runner import Runner
 from deploykit.release.site import Site
 from deploykit.release.source import ResolvedTree, TreeSource

@@ -13,16 +13,16 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.names import ObjectId
+from deploykit.release.environment import Environment
 from deploykit.release.model import Release
-from deploykit.release.preflight import Environment
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.system.durable import sync_filesystem
-from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, settle, write_tree
-from deploykit.trees.files import Directories, open_directory, put_file, put_symlink, remove_tree
-from deploykit.trees.manifest import MODE, OURS, WIDTH, Rows
+from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
+from deploykit.trees.files import OpenDirectories, open_directory, put_file, put_symlink, remove_tree
+from deploykit.trees.manifest import MODE, OURS, WIDTH, ManifestRows
 from deploykit.trees.writer import Progress, next_tick, this_tick
 
 _log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ REVISION: Final = ".deploykit/REVISION"
 
 @attrs.frozen(kw_only=True, slots=True)
 class Exported:
-    """What an export did, in a line for people."""
+    """The manifest of an export, and what it did in a line for people."""
 
     manifest: Manifest = attrs.field(repr=False)
     detail: str
@@ -46,7 +46,7 @@ def export(
     name: str,
     tree: ObjectId,
     commit: str,
-    ground: Environment,
+    environment: Environment,
     recycled: Release | None,
     progress: Progress | None = None,
     *,
@@ -63,22 +63,22 @@ def export(
     """
     options = WriteOptions(
         durable=False,
-        owner=ground.owner,
+        owner=environment.owner,
         outside=frozenset(os.fsencode(p.rstrip("/")) for p in site.settings.shared),
-        fingerprint=ground.fingerprint,
+        fingerprint=environment.fingerprint,
         commit=commit,
         tick=final,
         progress=progress,
     )
     building, exported = site.building / name, None
     if recycled is not None:
-        # Under a name of its own: files of somebody else in it may keep it from being removed should it be of no use.
+        # Under a name of its own: it may hold files of another user, and then cannot be removed if it is of no use.
         building = site.building / f"{name}.recycled"
-        exported = _recycle(site, source, recycled, building, tree, ground, options)
+        exported = _recycle(site, source, recycled, building, tree, environment, options)
     if exported is None:
         building = site.building / name
         remove(site.building, name)
-        manifest = write_tree(source.store, tree, building, ground.rules, options)
+        manifest = write_tree(source.store, tree, building, environment.rules, options)
         exported = Exported(manifest=manifest, detail=f"{len(manifest)} files written")
     if final:
         exported.manifest.save(site.manifest_file(name), durable=False)
@@ -92,7 +92,7 @@ def _recycle(
     spare: Release,
     building: Path,
     tree: ObjectId,
-    ground: Environment,
+    environment: Environment,
     options: WriteOptions,
 ) -> Exported | None:
     """Turn a spare release into the new one; None where it must be written afresh, and the spare is gone."""
@@ -100,7 +100,7 @@ def _recycle(
         manifest = site.manifest(spare.name)
         site.release_path(spare.name).rename(building)
         done = patch_tree(
-            source.store, tree, building, manifest, ground.rules, options, paranoid=site.settings.paranoid
+            source.store, tree, building, manifest, environment.rules, options, paranoid=site.settings.paranoid
         )
     except CannotPatch as why:
         _log.info("%s is not recycled: %s", spare.name, why)
@@ -115,7 +115,7 @@ def _recycle(
 
 
 def remove(directory: Path, name: str) -> None:
-    """Remove one entry of a directory with all below it; what is not there is fine."""
+    """Remove an entry of a directory, if it is there, with all below it."""
     fd = open_directory(directory)
     try:
         remove_tree(name, fd)
@@ -123,30 +123,30 @@ def remove(directory: Path, name: str) -> None:
         os.close(fd)
 
 
-def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) -> Manifest:
-    """Put links to `shared/` into the release, and return the manifest that knows them.
+def link_shared(site: Site, name: str, manifest: Manifest, environment: Environment) -> Manifest:
+    """Put links to `shared/` into the release, and return the manifest with them.
 
-    What the tree has under such a name becomes the shared one the first time, and gives way after.
+    What the tree has under such a name is moved to `shared/` the first time, and removed after that.
     """
     paths = [p.rstrip("/") for p in site.settings.shared]
     if not paths:
         return manifest
     hidden = tuple(p + "/" for p in paths)
     drop = {at for at, p in enumerate(manifest.paths) if p in paths or p.startswith(hidden)}
-    rows = Rows.without(manifest, drop)
+    rows = ManifestRows.without(manifest, drop)
     rows.directories = {d for d in rows.directories if d not in paths and not d.startswith(hidden)}
     release = open_directory(site.release_path(name))
     shared = open_directory(site.shared_dir)
     try:
-        with Directories(release) as inside, Directories(shared) as outside:
+        with OpenDirectories(release) as inside, OpenDirectories(shared) as outside:
             for text in site.settings.shared:
                 path = text.rstrip("/")
                 parent, _, last = path.rpartition("/")
-                at = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
-                there = outside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
-                _seed(text, last, at, there, ground)
+                at = inside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
+                there = outside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
+                _seed(text, last, at, there, environment)
                 target = os.fsencode("../" * (path.count("/") + 2) + "shared/" + path)
-                seen = put_symlink(last, at, target, owner=ground.owner)
+                seen = put_symlink(last, at, target, owner=environment.owner)
                 rows.add(path, _LINK, seen, blob_id(target, rows.oid_length), ours=True)
                 while parent:
                     rows.directories.add(parent)
@@ -159,8 +159,8 @@ def link_shared(site: Site, name: str, manifest: Manifest, ground: Environment) 
     )
 
 
-def _seed(text: str, name: str, at: int, there: int, ground: Environment) -> None:
-    """Make room for the link, and have something for it to point at."""
+def _seed(text: str, name: str, at: int, there: int, environment: Environment) -> None:
+    """Remove what is in the place of the link; make its target from it, or anew, where the target is missing."""
     try:
         os.stat(name, dir_fd=there, follow_symlinks=False)
     except FileNotFoundError:
@@ -169,33 +169,33 @@ def _seed(text: str, name: str, at: int, there: int, ground: Environment) -> Non
         except FileNotFoundError:
             if not text.endswith("/"):
                 raise ReleaseError(f"the shared file {text} is missing", "create it in shared/") from None
-            with Directories(there) as made:
-                made.open(name, create=True, umask=ground.rules.umask, owner=ground.owner)
+            with OpenDirectories(there) as made:
+                made.open(name, create=True, umask=environment.rules.umask, owner=environment.owner)
     remove_tree(name, at)
 
 
-def finalize(site: Site, name: str, manifest: Manifest, ground: Environment, *, tag: str, commit: str) -> Manifest:
-    """Write TAG and REVISION for people, and make the whole release last.
+def finalize(site: Site, name: str, manifest: Manifest, environment: Environment, *, tag: str, commit: str) -> Manifest:
+    """Write TAG and REVISION for people, and return the manifest of the finished release.
 
     A file of that name in the tree stays as it is.
     """
     ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
-    wanted = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
-    rows = Rows.without(manifest, {ours[p] for p in wanted if p in ours})
+    files = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
+    rows = ManifestRows.without(manifest, {ours[p] for p in files if p in ours})
     if site.settings.state_files:
         tracked = set(manifest.paths).difference(ours)
         release = open_directory(site.release_path(name))
         try:
-            with Directories(release) as inside:
-                for path, text in wanted.items():
+            with OpenDirectories(release) as inside:
+                for path, text in files.items():
                     parent, _, last = path.rpartition("/")
                     if path in tracked or parent in tracked or path in manifest.directories:
                         continue
-                    fd = inside.open(parent, create=True, umask=ground.rules.umask, owner=ground.owner)
+                    fd = inside.open(parent, create=True, umask=environment.rules.umask, owner=environment.owner)
                     remove_tree(last, fd)
                     content = text.encode()
-                    umask = ground.rules.umask
-                    seen = put_file(last, fd, content, mode=0o666, umask=umask, owner=ground.owner)
+                    umask = environment.rules.umask
+                    seen = put_file(last, fd, content, mode=0o666, umask=umask, owner=environment.owner)
                     rows.add(path, _FILE, seen, blob_id(content, rows.oid_length), ours=True)
                     if parent:
                         rows.directories.add(parent)
@@ -219,9 +219,9 @@ def barrier(site: Site, fd: int) -> None:
 
 
 def settle_release(site: Site, name: str) -> None:
-    """Note how the scripts left the release, so that a later edit by hand can be told from their work."""
+    """Note how the scripts left the release, so that a later edit by hand is not taken for their work."""
     try:
-        settle(site.manifest(name), site.release_path(name), next_tick()).save(
+        retake_manifest(site.manifest(name), site.release_path(name), next_tick()).save(
             site.settled_file(name), durable=site.settings.durable
         )
     except (OSError, DeploykitError, RecursionError) as error:  # too deep: scripts may make what they like
@@ -229,7 +229,7 @@ def settle_release(site: Site, name: str) -> None:
 
 
 def sweep(site: Site, gone: set[str]) -> list[str]:
-    """Remove releases that are no longer kept, and leftovers of what was cut off. Returns what could not be removed.
+    """Remove releases that are no longer kept, and what a crash left. Return what could not be removed.
 
     A release is renamed out of `releases/` first, so that a half removed one is never seen there.
     """

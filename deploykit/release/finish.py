@@ -10,19 +10,19 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
-from deploykit.release import build, preflight
+from deploykit.release import build
+from deploykit.release.environment import environment_of
 from deploykit.release.health import check_health
 from deploykit.release.journal import Journal, JournalEntry, read_journal
-from deploykit.release.model import SCRIPTS, DeployResult, Outcome, Release, Status, StepRecord
-from deploykit.release.ondisk import damage, emptied, newest_whole
-from deploykit.release.orphans import end_leftover
+from deploykit.release.model import DeployResult, Outcome, Release, Status, StepRecord
+from deploykit.release.ondisk import damage, is_empty, newest_whole
+from deploykit.release.orphans import end_orphan
 from deploykit.release.plan import RecoveryPlan, plan_prune, plan_recovery
-from deploykit.release.preflight import Environment
+from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.scripts import open_checked
 from deploykit.release.site import Site
 from deploykit.release.state import SiteRecord, save_steps
@@ -32,13 +32,13 @@ from deploykit.trees import Manifest, read_link, remove_symlink, swap_symlink
 
 _log = logging.getLogger(__name__)
 
-#: The scripts that run after the switch: all there are where a release on disk is put live.
+#: The scripts that run after the switch; the only ones where a release on disk is put live.
 AFTER_SWITCH = ("post-deploy", "health-check")
 #: What stands as a step's output when a crash cut it off.
 CUT_OFF = "cut off by a crash"
 
 
-class Completion:
+class Finisher:
     """Ends operations of one site; its lock is held."""
 
     def __init__(self, site: Site, listeners: Listeners, now: Callable[[], datetime]) -> None:
@@ -50,7 +50,7 @@ class Completion:
     # -- up to the switch ------------------------------------------------------------------------------------------
 
     def before_switch(
-        self, running: StepRunner, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None
+        self, runner: StepRunner, fd: int, rest: tuple[str, ...], manifest: Manifest | None = None
     ) -> None:
         """Run what is left of the steps between export and switch.
 
@@ -61,34 +61,36 @@ class Completion:
         Raises:
             StepFailed: one of them failed.
         """
-        site, name, ground = self._site, running.operation.release, running.ground
-        operation, release = running.operation, site.release_path(name)
+        site, name, environment = self._site, runner.operation.release, runner.environment
+        operation, release = runner.operation, site.release_path(name)
         known = manifest if manifest is not None else site.manifest(name)
 
         def link() -> None:
             nonlocal known
-            known = build.link_shared(site, name, known, ground)
+            known = build.link_shared(site, name, known, environment)
 
         def finalize() -> None:
             tag = tag_of(operation.ref, operation.commit)
-            build.finalize(site, name, known, ground, tag=tag, commit=operation.commit)
-            for script in filter(None, map(ground.scripts.get, AFTER_SWITCH)):  # not only when it is too late
-                os.close(open_checked(release / script, ground.trusted, release, owned=ground.owner is not None))
+            build.finalize(site, name, known, environment, tag=tag, commit=operation.commit)
+            for script in filter(None, map(environment.scripts.get, AFTER_SWITCH)):  # refused now, not after the switch
+                os.close(
+                    open_checked(release / script, environment.trusted, release, owned=environment.owner is not None)
+                )
             build.barrier(site, fd)
 
         for step in rest:
             if step in ("pre-deploy", "pre-link"):
-                running.script(step, name, previous=running.entry.previous)
+                runner.script(step, name, previous=runner.entry.previous)
             elif step == "link-shared":
-                running.step(step, link)
+                runner.step(step, link)
             elif step == "finalize":
-                running.step(step, finalize)
+                runner.step(step, finalize)
 
     # -- the switch and after --------------------------------------------------------------------------------------
 
-    def switch(self, running: StepRunner, *, rollback: bool, detail: str = "") -> DeployResult:
+    def switch(self, runner: StepRunner, *, rollback: bool, detail: str = "") -> DeployResult:
         """Put the release live and see it through, or go back."""
-        site, name = self._site, running.operation.release
+        site, name = self._site, runner.operation.release
 
         def activate() -> None:
             if not site.has(name):
@@ -96,32 +98,32 @@ class Completion:
             swap_symlink(site.current_link, f"releases/{name}", durable=site.settings.durable)
 
         try:
-            running.step("activate", activate, durable=True)
+            runner.step("activate", activate, durable=True)
         except StepFailed as failed:
             if site.live_name() != name:
-                return self.failed(running, failed)
-            return self.go_back(running, failed)
+                return self.failed(runner, failed)
+            return self.go_back(runner, failed)
         return self.after_switch(
-            running, ("post-deploy", "health-check", "health-url"), rollback=rollback, detail=detail
+            runner, ("post-deploy", "health-check", "health-url"), rollback=rollback, detail=detail
         )
 
     def after_switch(
-        self, running: StepRunner, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
+        self, runner: StepRunner, rest: tuple[str, ...], *, rollback: bool, detail: str = ""
     ) -> DeployResult:
         """Run what follows the switch."""
-        name, settings = running.operation.release, self._site.settings
-        previous = running.entry.previous
+        name, settings = runner.operation.release, self._site.settings
+        previous = runner.entry.previous
         try:
             if "post-deploy" in rest:
-                running.script("post-deploy", name, rollback=rollback, previous=previous)
+                runner.script("post-deploy", name, rollback=rollback, previous=previous)
             if "health-check" in rest:
-                running.script("health-check", name, rollback=rollback, previous=previous)
+                runner.script("health-check", name, rollback=rollback, previous=previous)
             if "health-url" in rest and settings.health_url:
-                running.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
+                runner.step("health-url", lambda: check_health(settings.health_url, settings.health_timeout))
             self._check_live(name)
         except StepFailed as failed:
-            return self._failed_after_switch(running, failed, rollback=rollback)
-        return self.record(running, "success", status="good", detail=detail)
+            return self._failed_after_switch(runner, failed, rollback=rollback)
+        return self.record(runner, "success", status="good", detail=detail)
 
     def _check_live(self, name: str) -> None:
         """Make sure that `current` leads to the release: only then is it a success.
@@ -133,22 +135,22 @@ class Completion:
             gone = f"the directory of {name} is gone" if not self._site.has(name) else f"current was turned from {name}"
             raise StepFailed("activate", ReleaseError(f"{gone} while it was put live", "deploy again"))
 
-    def _failed_after_switch(self, running: StepRunner, failed: StepFailed, *, rollback: bool) -> DeployResult:
-        if rollback and self._site.resolved_name() == running.operation.release:
-            # Going back to what a person fled from would be worse: the older release stays live.
-            detail = f"{failed.error}; {running.operation.release} is live"
-            return self.record(running, "failure", status="good", detail=detail, error=failed.error)
-        return self.go_back(running, failed)
+    def _failed_after_switch(self, runner: StepRunner, failed: StepFailed, *, rollback: bool) -> DeployResult:
+        if rollback and self._site.resolved_name() == runner.operation.release:
+            # To return to the release that was rolled back from would be worse: the older one stays live.
+            detail = f"{failed.error}; {runner.operation.release} is live"
+            return self.record(runner, "failure", status="good", detail=detail, error=failed.error)
+        return self.go_back(runner, failed)
 
-    def go_back(self, running: StepRunner, failed: StepFailed) -> DeployResult:
+    def go_back(self, runner: StepRunner, failed: StepFailed) -> DeployResult:
         """Take the new release back: the one that was live before is live again."""
-        running.journal.undo(str(failed.error))
-        return self.undo(running, str(failed.error), error=failed.error)
+        runner.journal.undo(str(failed.error))
+        return self.undo(runner, str(failed.error), error=failed.error)
 
-    def undo(self, running: StepRunner, why: str, *, error: DeploykitError | None = None) -> DeployResult:
-        """Switch back, tell the scripts, and record. Can be done again after a crash."""
+    def undo(self, runner: StepRunner, why: str, *, error: DeploykitError | None = None) -> DeployResult:
+        """Switch back, run the old release's post-deploy, and record. Can be done again after a crash."""
         site = self._site
-        name, entry = running.operation.release, running.entry
+        name, entry = runner.operation.release, runner.entry
         if site.live_name() == name:
             link = self._way_back(entry)
             if link:
@@ -165,55 +167,55 @@ class Completion:
         detail = f"{why}; {where}"
         if back:
             try:
-                ground = ground_on_disk(site, back, ("post-deploy",))
-                there = StepRunner(site, entry, running.journal, ground, self._listeners)
-                there.steps = running.steps
+                environment = environment_on_disk(site, back, ("post-deploy",))
+                there = StepRunner(site, entry, runner.journal, environment, self._listeners)
+                there.steps = runner.steps
                 there.script("post-deploy", back, rollback=True, previous=name, record_as="post-deploy-rollback")
             except StepFailed as failed:
                 detail += f"; its own post-deploy failed as well: {failed.error}"
             except DeploykitError as problem:
                 detail += f"; its post-deploy was not run: {problem}"
         outcome: Outcome = "failure" if entry.link and not link else "rolled-back"
-        return self.record(running, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
+        return self.record(runner, outcome, status="failed", detail=detail, error=error or ReleaseError(why))
 
     def _way_back(self, entry: JournalEntry) -> str:
-        """Return what `current` shall say again: as before, else the newest good release before, else nothing."""
+        """Return the target for `current`: the one before, else the newest good release, else an empty string."""
         site = self._site
         before = site.name_of(entry.link)
-        if before and emptied(site, before):
+        if before and is_empty(site, before):
             found = newest_whole(site, site.state(), but=entry.operation.release)
             return f"releases/{found.name}" if found is not None else ""
         return entry.link if (site.path / entry.link).is_dir() else ""
 
-    def failed(self, running: StepRunner, failed: StepFailed) -> DeployResult:
-        """A step before the switch failed: the live release was not touched."""
-        for name in (running.operation.release, f"{running.operation.release}.recycled"):
+    def failed(self, runner: StepRunner, failed: StepFailed) -> DeployResult:
+        """Record that a step before the switch failed; the live release was not touched."""
+        for name in (runner.operation.release, f"{runner.operation.release}.recycled"):
             with contextlib.suppress(OSError):
                 build.remove(self._site.building, name)  # on a full disk, room for the record
-        return self.record(running, "failure", status="failed", detail=str(failed.error), error=failed.error)
+        return self.record(runner, "failure", status="failed", detail=str(failed.error), error=failed.error)
 
     # -- the record ------------------------------------------------------------------------------------------------
 
     def record(
         self,
-        running: StepRunner,
+        runner: StepRunner,
         outcome: Outcome,
         *,
         status: Status,
         detail: str = "",
         error: DeploykitError | None = None,
     ) -> DeployResult:
-        """Write down how it ended, prune, and drop the journal. Only then is anybody told."""
-        site, operation = self._site, running.operation
-        if running.ran_scripts and site.release_path(operation.release).exists():
+        """Write down how it ended, prune, drop the journal, and return the result."""
+        site, operation = self._site, runner.operation
+        if runner.ran_scripts and site.release_path(operation.release).exists():
             build.settle_release(site, operation.release)
         done = attrs.evolve(operation, outcome=outcome, detail=detail, finished=timestamp(self._now()))
         state = site.state()
-        state = self._with_release(state, running.entry, status, detail if outcome != "success" else "")
+        state = self._with_release(state, runner.entry, status, detail if outcome != "success" else "")
         state = state.with_operation(done)
         live = site.resolved_name()
         if outcome == "success" and operation.phase == "rollback":
-            state = self._withdraw(state, site.name_of(running.entry.link))
+            state = self._withdraw(state, site.name_of(runner.entry.link))
         state = state.with_departures(live, now := boot_time(), operation.release)
         settings = site.settings
         prune = plan_prune(state, live, now=now, grace=settings.grace, keep=settings.keep, recycle=settings.recycle)
@@ -223,10 +225,10 @@ class Completion:
             spare = any(release.seq == s.seq for s in prune.spares)
             if release.spare != spare:
                 state = state.with_release(attrs.evolve(release, spare=spare))
-        steps = tuple(running.steps)
+        steps = tuple(runner.steps)
         save_steps(site.history_file(operation.number), done, steps, durable=site.settings.durable)
         site.save(state)
-        running.journal.finish()
+        runner.journal.finish()
         self.sweep(state)
         _log.info("%s of %s: %s%s", operation.phase, operation.release, outcome, f", {detail}" if detail else "")
         return DeployResult(outcome=outcome, release=operation.release, steps=steps, detail=detail, error=error)
@@ -275,7 +277,7 @@ class Completion:
         return state.with_release(attrs.evolve(left, status="withdrawn"))
 
     def sweep(self, state: SiteRecord) -> None:
-        """Remove from disk what is no longer kept, and leftovers. What cannot be removed is tried again later."""
+        """Remove from disk what is no longer kept, and what a crash left. What fails is tried again later."""
         live = self._site.live_name()
         gone = {r.name for r in state.releases if not r.present and r.name != live}
         try:
@@ -288,7 +290,7 @@ class Completion:
     # -- after a crash ---------------------------------------------------------------------------------------------
 
     def recover(self) -> DeployResult | None:
-        """Bring what the journal tells of to its end; None where there is no journal.
+        """End the operation that the journal names; return None where there is no journal.
 
         Raises:
             ReleaseError: the journal cannot be read, or a script that was cut off still runs and cannot be ended.
@@ -306,12 +308,12 @@ class Completion:
             journal.finish()  # on record; only the journal's removal was cut off
             self.sweep(site.recorded())
             return None
-        if entry.trace is not None and entry.cut_off:
-            end_leftover(entry.trace, entry.cut_off)  # before anything is decided: it may still change things
+        if entry.process is not None and entry.cut_off:
+            end_orphan(entry.process, entry.cut_off)  # before anything is decided: it may still change things
         live = site.live_name()
         plan = plan_recovery(entry, live, site.settings.at_crash)
         if live == entry.operation.release and (plan.kind == "finish" or not site.has(live)):
-            # Who goes back may have taken the older release with its edits: then only all of it counts.
+            # A rollback may have accepted an edited release: then only a lost directory counts.
             problem = damage(site, live, edits=entry.operation.phase == "rollback", unfinished=True)
             if problem:
                 plan = RecoveryPlan(kind="undo", why=problem)
@@ -321,35 +323,35 @@ class Completion:
             return self._interrupted(entry, journal, state, plan.kind, plan.why)
         scripts = tuple(s for s in AFTER_SWITCH if s in plan.rest)
         try:
-            ground = ground_on_disk(site, entry.operation.release, scripts)
+            environment = environment_on_disk(site, entry.operation.release, scripts)
         except DeploykitError as error:
             _log.warning("the scripts of %s cannot be run: %s", entry.operation.release, error)
-            ground = attrs.evolve(preflight.ground_of(site.settings), scripts={})
-            running = StepRunner(site, entry, journal, ground, self._listeners)
-            if scripts:  # left out, they would count as passed
+            environment = attrs.evolve(environment_of(site.settings), scripts={})
+            runner = StepRunner(site, entry, journal, environment, self._listeners)
+            if scripts:  # skipped, they would count as passed
                 rollback = entry.operation.phase == "rollback"
-                return self._failed_after_switch(running, StepFailed(scripts[0], error), rollback=rollback)
+                return self._failed_after_switch(runner, StepFailed(scripts[0], error), rollback=rollback)
         else:
-            running = StepRunner(site, entry, journal, ground, self._listeners)
-        return self._end(running, plan, live)
+            runner = StepRunner(site, entry, journal, environment, self._listeners)
+        return self._end(runner, plan, live)
 
-    def _end(self, running: StepRunner, plan: RecoveryPlan, live: str) -> DeployResult:
+    def _end(self, runner: StepRunner, plan: RecoveryPlan, live: str) -> DeployResult:
         """Undo, fail or finish what was cut off, as planned."""
-        entry = running.entry
+        entry = runner.entry
         if plan.kind == "undo":
-            return self.undo(running, plan.why)
+            return self.undo(runner, plan.why)
         if plan.kind == "fail":
             status: Status = "good" if live == entry.operation.release else "failed"
-            return self.record(running, "failure", status=status, detail=plan.why, error=ReleaseError(plan.why))
+            return self.record(runner, "failure", status=status, detail=plan.why, error=ReleaseError(plan.why))
         rollback = entry.operation.phase == "rollback"
         if not plan.rest and entry.cut_off in ("post-deploy", "health-check"):
-            running.steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
-            return self.record(running, "failure", status="failed", detail=plan.why, error=ReleaseError(plan.why))
+            runner.steps.append(StepRecord(name=entry.cut_off, outcome="failed", output=CUT_OFF))
+            return self.record(runner, "failure", status="failed", detail=plan.why, error=ReleaseError(plan.why))
         if entry.cut_off in ("post-deploy", "health-check") and entry.cut_off not in plan.rest:
-            running.skip(entry.cut_off)
+            runner.skip(entry.cut_off)
         elif entry.cut_off == "activate":
-            running.steps.append(StepRecord(name="activate", outcome="done"))
-        return self.after_switch(running, plan.rest, rollback=rollback, detail="finished after a crash")
+            runner.steps.append(StepRecord(name="activate", outcome="done"))
+        return self.after_switch(runner, plan.rest, rollback=rollback, detail="finished after a crash")
 
     def _interrupted(
         self, entry: JournalEntry, journal: Journal, state: SiteRecord, kind: str, why: str
@@ -374,20 +376,3 @@ class Completion:
         return DeployResult(
             outcome="failure", release=name, steps=tuple(steps), detail=why, error=ReleaseError(why, "deploy again")
         )
-
-
-def ground_on_disk(site: Site, name: str, steps: tuple[str, ...] = SCRIPTS) -> Environment:
-    """What the settings come to for a release that is on disk, with the scripts of the steps that will run.
-
-    Raises:
-        PreflightRefused: one of them must not be run, or is missing.
-    """
-    settings = site.settings
-    ground = preflight.ground_of(settings)
-    release = site.release_path(name)
-    if not settings.scripts:
-        return ground
-    outside = settings.scripts.startswith("/")
-    directory = Path(settings.scripts) if outside else release / settings.scripts
-    scripts = preflight.scripts_on_disk(directory, settings, below=None if outside else release, steps=steps)
-    return attrs.evolve(ground, scripts=scripts)

@@ -1,6 +1,6 @@
-"""Ask the site itself whether it lives: an HTTP GET until it answers with 2xx, or the time is over.
+"""Check a site over HTTP: a GET until it answers with 2xx, or the time is over.
 
-No redirect is followed: another address is another question. The answer's body is not read.
+No redirect is followed: the address that is set has to answer itself. The body of the answer is not read.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from deploykit.errors import ReleaseError
+from deploykit.settings.site import is_web_address
 from deploykit.system import hosts
 
 _PAUSE: Final = 0.5
@@ -27,35 +28,26 @@ def check_health(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Return what the site answered.
+    """Return what the site answered, and at which attempt.
 
     Raises:
         ReleaseError: it did not answer with 2xx in time.
     """
     shown = _USER.sub("", url)
-    if not is_address(url):
+    if not is_web_address(url):
         raise ReleaseError(f"health_url {shown!a} is not an http or https address", "correct the site's settings")
     deadline = clock() + timeout
     attempts = 0
     while True:
         attempts += 1
-        said = _ask(url, min(_ATTEMPT, max(0.1, deadline - clock())))
-        if said.startswith("2"):
-            return f"{shown} answered {said} at attempt {attempts}"
+        answer = _ask(url, min(_ATTEMPT, max(0.1, deadline - clock())))
+        if answer.startswith("2"):
+            return f"{shown} answered {answer} at attempt {attempts}"
         if clock() + _PAUSE >= deadline:
             raise ReleaseError(
-                f"{shown} did not become healthy within {timeout:g} s: {said}", "look at the site's own log"
+                f"{shown} did not become healthy within {timeout:g} s: {answer}", "look at the site's own log"
             )
         sleep(_PAUSE)
-
-
-def is_address(url: str) -> bool:
-    """Tell whether this is an address that can be asked at all."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port, or the brackets
-        return False
 
 
 def _ask(url: str, timeout: float) -> str:

@@ -16,8 +16,8 @@ import attrs
 
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, StepRecord
-from deploykit.release.orphans import Trace
-from deploykit.system.durable import write_all, write_durably
+from deploykit.release.orphans import ScriptProcess
+from deploykit.system.durable import replace_file, write_all
 
 FORMAT: Final = 1
 
@@ -31,13 +31,13 @@ class JournalEntry:
         seq: the number of the release it makes or activates.
         tree: its tree.
         previous: the release that was live when it started, or empty.
-        link: what `current` said then, as written; it may have been turned elsewhere by hand.
+        link: the target of `current` then, as written; it may have been changed by hand.
         builds: the release is made by this operation; else it was there before.
         recycled: the release whose directory is being turned into the new one, or empty.
         started: the step begun last; empty before the first.
         steps: the steps that ended.
         undoing: why the new release is being taken back; empty while it is not.
-        trace: of the process of the script begun last, if that step runs one.
+        process: of the script begun last, if that step runs one.
     """
 
     operation: Operation
@@ -50,7 +50,7 @@ class JournalEntry:
     started: str = ""
     steps: tuple[StepRecord, ...] = ()
     undoing: str = ""
-    trace: Trace | None = None
+    process: ScriptProcess | None = None
 
     @property
     def cut_off(self) -> str:
@@ -76,27 +76,27 @@ class Journal:
         self._fd = -1
 
     def begin(self, entry: JournalEntry) -> None:
-        """Start: from here on a crash is noticed by the next start."""
-        head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "trace"))
-        write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
+        """Write the journal's first lines: from here on the next start notices a crash."""
+        head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "process"))
+        replace_file(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         for step in entry.steps:
             self.ended(step)
 
     def resume(self) -> None:
-        """Go on with the journal that is there."""
+        """Open the journal of a crashed operation to append to it; a last line that was cut off is dropped."""
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         with self._path.open("rb") as file:
             whole = file.read().rpartition(b"\n")[0]
         os.ftruncate(self._fd, len(whole) + 1)
 
-    def starts(self, step: str, *, durable: bool = True, trace: Trace | None = None) -> None:
+    def starts(self, step: str, *, durable: bool = True, process: ScriptProcess | None = None) -> None:
         """Note that `step` begins; `durable` where it acts on what cannot be done again.
 
         Args:
-            trace: by what the script that is about to start will be known.
+            process: the mark and boot of the script that is about to start.
         """
-        more = {"mark": trace.mark, "boot": trace.boot} if trace is not None else {}
+        more = {"mark": process.mark, "boot": process.boot} if process is not None else {}
         self._append({"starts": step, **more}, durable=durable)
 
     def runs(self, pid: int, started: int) -> None:
@@ -112,12 +112,12 @@ class Journal:
         self._append({"undo": why}, durable=True)
 
     def finish(self) -> None:
-        """Remove the journal: the result is on record. Should a power cut bring it back, the record wins."""
+        """Remove the journal: the result is on record. Where a power cut brings it back, the record counts."""
         self.close()
         self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the file and leave it there."""
+        """Close the file and leave it there."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -162,11 +162,11 @@ def read_journal(path: Path) -> JournalEntry | None:
 def _apply(entry: JournalEntry, record: dict[str, Any]) -> JournalEntry:
     if "starts" in record:
         kept = tuple(s for s in entry.steps if s.name != record["starts"])
-        trace = Trace(mark=record["mark"], boot=record["boot"]) if "mark" in record else None
-        return attrs.evolve(entry, started=record["starts"], steps=kept, trace=trace)
-    if "runs" in record and entry.trace is not None:
-        known = attrs.evolve(entry.trace, pid=record["runs"], started=record["started"])
-        return attrs.evolve(entry, trace=known)
+        process = ScriptProcess(mark=record["mark"], boot=record["boot"]) if "mark" in record else None
+        return attrs.evolve(entry, started=record["starts"], steps=kept, process=process)
+    if "runs" in record and entry.process is not None:
+        known = attrs.evolve(entry.process, pid=record["runs"], started=record["started"])
+        return attrs.evolve(entry, process=known)
     if "ended" in record:
         return attrs.evolve(entry, steps=(*entry.steps, StepRecord(**record["ended"])))
     if "undo" in record:
@@ -188,4 +188,4 @@ def _parse(line: bytes, path: Path) -> dict[str, Any]:
     return data
 
 
-_WAY_OUT: Final = "look at current, then remove the file: it only tells how to finish what was cut off"
+_WAY_OUT: Final = "look at current, then remove the file: it only says how to finish what was cut off"

@@ -1,4 +1,4 @@
-"""What a site holds and what a deploy says: values only.
+"""A site's releases and operations, and the result of a deploy. Values only.
 
 `outcome` has the words of the reply on the bus: `success`, `failure` (the old release is live as before),
 `rolled-back` (the new one was live and was taken back), `refused` (nothing was touched).
@@ -11,13 +11,14 @@ from typing import Literal
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
 
 Phase = Literal["deploy", "prepare", "activate", "rollback"]
 Outcome = Literal["success", "failure", "rolled-back", "refused"]
 StepOutcome = Literal["done", "failed", "skipped"]
 #: prepared: whole, never live. good: was or is live, all steps passed. failed: a step failed. interrupted: cut off by
-#: a crash. withdrawn: was live and somebody rolled back from it.
+#: a crash. withdrawn: was live and was rolled back from.
 Status = Literal["prepared", "good", "failed", "interrupted", "withdrawn"]
 
 #: The steps in their order. Those in SCRIPTS run a program of that name when there is one.
@@ -33,12 +34,11 @@ STEPS = (
     "health-check",
     "health-url",
 )
-SCRIPTS = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class StepRecord:
-    """One step: what became of it, how long it took, the exit code and capped output where a program ran."""
+    """One step: its outcome, how long it took, the exit code and capped output where a program ran."""
 
     name: str
     outcome: StepOutcome
@@ -54,13 +54,13 @@ class Release:
     Args:
         seq: counts up, never reused; the order of releases, whatever the clock says.
         name: its directory below `releases/`.
-        ref, tag, commit, tree: what it was made from; `tag` is the ref as people say it.
+        ref, tag, commit, tree: what it was made from; `tag` is the ref as people call it.
         present: its directory is on disk.
-        spare: it lies beyond the keep-limit and will become the next release, or one after that.
+        spare: it is beyond the keep-limit and will become the next release, or one after that.
         pinned: never pruned.
         created, activated: ISO 8601, UTC; `activated` is empty when it was never live.
-        left, left_boot: when it stopped being live, in seconds since that boot of the machine: no clock that somebody
-            sets has a part in it, and no reader outlives its boot. `left_boot` is empty while it is live, or never was.
+        left, left_boot: when it stopped being live, in seconds since that boot of the machine: set clocks do not
+            change it, and no reader outlives its boot. `left_boot` is empty while it is live, or never was.
     """
 
     seq: int
@@ -82,7 +82,7 @@ class Release:
     left_boot: str = ""
 
     def rested(self, now: BootTime, grace: float) -> bool:
-        """Tell whether it has not been live for `grace` seconds, so that who opened it then has had time to read."""
+        """Return whether it has not been live for `grace` seconds, so that readers have had time to leave it."""
         return self.left_boot != now.boot or now.seconds - self.left >= grace
 
 
@@ -106,7 +106,7 @@ class Operation:
 
 @attrs.frozen(kw_only=True, slots=True)
 class DeployResult:
-    """What came of a call.
+    """The result of an operation.
 
     Args:
         release: the directory's name; empty when none was made.
@@ -114,7 +114,7 @@ class DeployResult:
         detail: one line: why it failed or was refused, or what is worth knowing.
         error: the error behind a failure or refusal, for a caller that wants to raise it.
         again: the answer to a request that was carried out before; nothing was done now.
-        seen: the site was read when the operation had ended: only then do the next three say something.
+        seen: the site was read when the operation had ended; else the next three mean nothing.
         about: the release of that name, as the site has it on record.
         live: the release that is live when the operation has ended, whatever was asked for; None where none is.
         previous: the release that a rollback would go to then: the last good one before the live one.
@@ -143,3 +143,8 @@ class DeployResult:
         if self.outcome == "success":
             return self
         raise self.error or (PreflightRefused if self.outcome == "refused" else ReleaseError)(self.detail)
+
+
+def refused(error: DeploykitError) -> DeployResult:
+    """Return the result of a refusal: nothing was touched."""
+    return DeployResult(outcome="refused", detail=str(error), error=error)

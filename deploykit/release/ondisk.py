@@ -1,4 +1,4 @@
-"""What the disk says of a release that the records call good: looked at before it is chosen, and before it is live."""
+"""Compare a release that the records call good with the disk, before it is chosen and before it is live."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LISTED: Final = 3
 
 
 def damage(site: Site, name: str, *, edits: bool = False, unfinished: bool = False) -> str:
-    """Return in words why a release must not go live, or an empty string where it is as it was when it was finished.
+    """Return why a release must not go live, or an empty string where it is as it was when it was finished.
 
-    What was added does no harm. Neither does a change or a loss of what only scripts wrote, which no commit knows.
+    Added files do no harm; nor does a change or loss of files that only scripts wrote.
 
     Args:
         edits: take it whatever was changed in it, as long as its directory is there.
@@ -52,7 +52,7 @@ def is_live(site: Site, state: SiteRecord, ref: str, commit: str) -> bool:
     return fits and here is not None and not damage(site, here.name)
 
 
-def emptied(site: Site, name: str) -> bool:
+def is_empty(site: Site, name: str) -> bool:
     """Return whether nothing is left of a release: no directory, or none of its files in it."""
     if not site.has(name):
         return True
@@ -72,7 +72,7 @@ def newest_whole(site: Site, state: SiteRecord, *, but: str) -> Release | None:
 def find_rollback(
     site: Site, state: SiteRecord, to: str = "", *, ref: str = "", can_rebuild: bool = False, edits: bool = False
 ) -> RollbackPlan:
-    """Plan a way back to a release that the disk was seen to hold whole. Arguments as for `plan_rollback`.
+    """Plan a way back to a release that is whole on disk. Arguments as for `plan_rollback`.
 
     Args:
         edits: a release that was edited by hand will do.
@@ -89,7 +89,7 @@ def find_rollback(
 
 
 def _of_the_tree(manifest: Manifest, found: Differences) -> list[str]:
-    """Return the changed files whose content a commit knows: those of scripts were never hashed."""
+    """Return the changed files that the commit holds: what scripts wrote was never hashed."""
     changed = set(found.modified)
     if not changed:
         return []

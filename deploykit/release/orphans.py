@@ -1,8 +1,8 @@
-"""End the script of a deploy that was cut off: it runs on without its runner, and must never run beside its second try.
+"""End the script of a deploy that was cut off: it may still run, and must not run beside its second try.
 
-How it is known again, whatever became of process numbers since:
+How it is recognised, although process numbers may be in use again:
 
-* Before a script starts, the journal holds a mark nobody can guess and the boot it happened in; the mark is in the
+* Before a script starts, the journal holds a mark that cannot be guessed, and the boot id; the mark is in the
   script's environment. Right after the start the journal holds the process's number and when the kernel started it.
 * A script leads a session of its own, and that is what is ended: first politely, then for good, each process by a
   descriptor (pidfd) that cannot come to mean another one, and what forks meanwhile is found by looking again.
@@ -35,14 +35,14 @@ _log = logging.getLogger(__name__)
 MARK: Final = "DEPLOYKIT_RUN"
 _GRACE: Final = 5.0
 _PATIENCE: Final = 30.0
-#: A process shows no environment for an instant while it begins another program: so often it is looked at again.
+#: A process shows no environment for an instant while it begins another program: looked at again this many times.
 _LOOKS: Final = 5
 _PAUSE: Final = 0.02
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Trace:
-    """What the journal knows of the process of a script.
+class ScriptProcess:
+    """What the journal holds of the process of a script.
 
     Args:
         mark: in its environment.
@@ -64,29 +64,29 @@ class _Process(NamedTuple):
     started: int
 
 
-def start_of(pid: int) -> int:
-    """When the kernel started a process, in clock ticks since boot; 0 where there is no such process."""
+def start_time_of(pid: int) -> int:
+    """Return when the kernel started a process, in clock ticks since boot; 0 where there is no such process."""
     found = _look_at(pid)
     return found.started if found is not None else 0
 
 
-def end_leftover(trace: Trace, step: str, *, grace: float = _GRACE, patience: float = _PATIENCE) -> int:
-    """End what still runs of a script, and return how many processes that were; when it returns, none is left.
+def end_orphan(script: ScriptProcess, step: str, *, grace: float = _GRACE, patience: float = _PATIENCE) -> int:
+    """End what still runs of a script, and return how many processes it ended; none is left then.
 
     Args:
         step: what to call it.
         grace: seconds between asking and killing.
-        patience: seconds until we give up.
+        patience: seconds after that until it gives up.
 
     Raises:
         ReleaseError: it cannot be ended.
     """
-    if trace.boot != boot_id():
+    if script.boot != boot_id():
         return 0
     ended: set[tuple[int, int]] = set()
     start = time.monotonic()
     session = 0
-    while left := _leftovers(trace, session):
+    while left := _survivors(script, session):
         session = left[0].session
         waited = time.monotonic() - start
         if waited > grace + patience:
@@ -102,22 +102,22 @@ def end_leftover(trace: Trace, step: str, *, grace: float = _GRACE, patience: fl
     return len(ended)
 
 
-def _leftovers(trace: Trace, session: int) -> list[_Process]:
-    """The living processes of the script's session; look again where one shows no environment just now."""
+def _survivors(script: ScriptProcess, session: int) -> list[_Process]:
+    """Return the living processes of the script's session; look again where one shows no environment just now."""
     found: list[_Process] = []
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE)
-        found, unsure = _scan(trace, session)
+        found, unsure = _scan(script, session)
         if found or not unsure:
             break
     return found
 
 
-def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
-    """Look once. Returns what is left, and whether a process may be one of them that does not show what it is."""
+def _scan(script: ScriptProcess, session: int) -> tuple[list[_Process], bool]:
+    """Return what is left, and whether a process that shows no environment may belong to it."""
     every = list(_processes())
-    session = trace.pid or session
+    session = script.pid or session
     marked: list[_Process] = []
     unsure = False
     for process in every:
@@ -128,7 +128,7 @@ def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
             continue
         if not environment:
             unsure = True
-        elif f"{MARK}={trace.mark}".encode() in environment.split(b"\0"):
+        elif f"{MARK}={script.mark}".encode() in environment.split(b"\0"):
             marked.append(process)
     if not session:
         # The crash came before the number was noted, so the script had hardly begun: what began first is the script.
@@ -138,7 +138,7 @@ def _scan(trace: Trace, session: int) -> tuple[list[_Process], bool]:
         marked = [p for p in marked if p.session == session]
     leader = next((p for p in every if p.pid == session), None)
     ours = leader is not None and (
-        leader.started == trace.started if trace.pid else any(p.pid == session for p in marked)
+        leader.started == script.started if script.pid else any(p.pid == session for p in marked)
     )
     if ours:
         return [p for p in every if p.session == session and p.state not in "ZX"], False
@@ -154,8 +154,8 @@ def _signal_and_wait(processes: Iterable[_Process], number: int, timeout: float)
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 fd = os.pidfd_open(process.pid)
                 stack.callback(os.close, fd)
-                if start_of(process.pid) != process.started:
-                    continue  # it ended, and the number is somebody else's by now
+                if start_time_of(process.pid) != process.started:
+                    continue  # it ended, and the number is another process's by now
                 signal.pidfd_send_signal(fd, number)
                 poll.register(fd, select.POLLIN)
                 waiting.add(fd)
@@ -187,7 +187,7 @@ def _look_at(pid: int) -> _Process | None:
 
 
 def _environment(process: _Process) -> bytes | None:
-    """What a process was given as its environment; None where we may not know."""
+    """Return a process's environment; None where it may not be read."""
     try:
         return Path(f"/proc/{process.pid}/environ").read_bytes()
     except OSError:

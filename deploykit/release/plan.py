@@ -1,4 +1,4 @@
-"""What a deploy, a rollback, a clean-up and a start after a crash are going to do: decided here, done elsewhere.
+"""Plans of a deploy, a rollback, a clean-up and a start after a crash: decided here, carried out elsewhere.
 
 Pure: values in, values out; nothing here looks at the disk or the clock.
 """
@@ -25,7 +25,7 @@ _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 @attrs.frozen(kw_only=True, slots=True)
 class DeployPlan:
-    """One deploy.
+    """The plan of a deploy.
 
     Args:
         seq: the new release's number.
@@ -42,7 +42,7 @@ class DeployPlan:
 
 @attrs.frozen(kw_only=True, slots=True)
 class RollbackPlan:
-    """A way back, known before anything is touched.
+    """The plan of a rollback, made before anything is touched.
 
     Args:
         kind: `instant`: one rename. `rebuild`: it is not whole on disk and is written again from the mirror.
@@ -68,7 +68,7 @@ class PrunePlan:
 
 @attrs.frozen(kw_only=True, slots=True)
 class RecoveryPlan:
-    """How the operation a journal tells of comes to its end.
+    """How the operation that a journal names comes to its end.
 
     Args:
         kind: `discard` what was being written; `park` the whole, inactive release, so that its request can go on;
@@ -110,7 +110,7 @@ def plan_deploy(
 
 
 def last_good(state: SiteRecord, live: str) -> Release | None:
-    """The newest good release on disk that is not live: where a rollback would go."""
+    """Return the newest good release on disk that is not live: where a rollback would go."""
     return next((r for r in reversed(_good_before(state, live)) if r.present), None)
 
 
@@ -151,7 +151,7 @@ def plan_rollback(
 def _rollback_target(
     state: SiteRecord, live: str, to: str, ref: str, can_rebuild: bool, broken: Mapping[str, str]
 ) -> tuple[Release | None, str]:
-    """Return the release to go back to, or what stands against it."""
+    """Return the release to go back to, and the reason against it or an empty string."""
     if not to:
         good = _good_before(state, live, broken)
         if not good:
@@ -170,7 +170,7 @@ def _rollback_target(
 
 
 def _exactly(state: SiteRecord, ref: str, commit: str, broken: Mapping[str, str]) -> Release | None:
-    """Return the newest release of that ref and commit, rather one that is good, and rather one that is on disk."""
+    """Return the newest release of that ref and commit, a good one and one on disk first."""
 
     def suits(release: Release) -> tuple[bool, bool, int]:
         return release.status in _LIVABLE, release.present and release.name not in broken, release.seq
@@ -181,8 +181,7 @@ def _exactly(state: SiteRecord, ref: str, commit: str, broken: Mapping[str, str]
 def _good_before(state: SiteRecord, live: str, broken: Mapping[str, str] = _NOTHING) -> list[Release]:
     """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live.
 
-    A lost one that was made anew is left out where its successor is live or was gone back from: to make it once more
-    would lead nowhere.
+    A lost one that was made anew is left out where its successor is live or withdrawn: making it once more is in vain.
     """
     here = state.get(live)
     left = {(r.ref, r.commit): r.seq for r in state.releases if r.status == "withdrawn" or r.name == live}
@@ -214,8 +213,8 @@ def plan_prune(state: SiteRecord, live: str, *, now: BootTime, grace: float, kee
     beyond = [r for r in present if r.name not in kept]
     resting = [r for r in beyond if not r.rested(now, grace)]
     ready = [r for r in beyond if r not in resting]
-    wanted = (2 if resting else 1) if recycle else 0
-    return PrunePlan(remove=tuple(ready[wanted:]), spares=(*resting, *ready[:wanted]) if recycle else ())
+    kept_spares = (2 if resting else 1) if recycle else 0
+    return PrunePlan(remove=tuple(ready[kept_spares:]), spares=(*resting, *ready[:kept_spares]) if recycle else ())
 
 
 def plan_recovery(entry: JournalEntry, live: str, answers: Mapping[str, AtCrash]) -> RecoveryPlan:
@@ -257,7 +256,7 @@ def plan_resume(entry_steps: Mapping[str, str], cut_off: str, answers: Mapping[s
         cut_off: the step that did not.
 
     Returns:
-        the steps to run, or in words why a person must decide.
+        The steps to run, or the reason why a person must decide.
     """
     ended = {s for s, outcome in entry_steps.items() if outcome in ("done", "skipped")} | {"preflight"}
     if "finalize" not in ended:

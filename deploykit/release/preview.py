@@ -1,4 +1,4 @@
-"""What a deploy would do: the same checks and the same plan, and nothing is touched."""
+"""Preview a deploy: the same checks and the same plan, with nothing touched."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import attrs
 from deploykit.errors import TreeError
 from deploykit.names import ObjectId
 from deploykit.release import preflight
+from deploykit.release.environment import Environment
 from deploykit.release.model import STEPS, Release
 from deploykit.release.ondisk import damage, is_live
 from deploykit.release.plan import plan_deploy
-from deploykit.release.preflight import Allowances, Environment
+from deploykit.release.requests import Allowances
 from deploykit.release.site import Site, release_name
 from deploykit.release.source import TreeSource
 from deploykit.release.steps import tag_of
@@ -62,7 +63,7 @@ def preview(
     again: bool = False,
     activate: bool = True,
 ) -> Preview:
-    """Check and plan a deploy.
+    """Return what a deploy would do.
 
     Args:
         again: make a new release although this one is live, or prepared, already.
@@ -82,14 +83,14 @@ def preview(
     if not again and is_live(site, state, full, found.commit):
         return Preview(release=live, previous=live, commit=found.commit, tag=tag, nothing_to_do=True)
     preflight.check_not_older(source, here, found.commit, allow, site.settings)
-    ground, warning = preflight.look(source, found.tree, site, allow)
+    environment, warning = preflight.check_all(source, found.tree, site, allow)
     plan = plan_deploy(
         state,
         live,
         now=boot_time(),
         grace=site.settings.grace,
         recycle=site.settings.recycle,
-        scripts=ground.optional_steps(site.settings),
+        scripts=environment.optional_steps(site.settings),
         activate=activate,
     )
     name, build, steps = release_name(plan.seq, tag, found.commit), "fresh", plan.steps
@@ -99,13 +100,13 @@ def preview(
         steps = tuple(s for s in steps if s not in STEPS[: STEPS.index("activate")])
     elif plan.recycle is not None:
         build = plan.recycle.name
-    entries = [e for e in list_tree(source.store, found.tree, ground.rules) if e.mode != _SUBMODULE]
+    entries = [e for e in list_tree(source.store, found.tree, environment.rules) if e.mode != _SUBMODULE]
     added = [e.path for e in entries]
     changed: list[bytes] = []
     removed: list[bytes] = []
     if live and here is not None:
         try:
-            added, changed, removed = _differences(site, source, here, found.tree, entries, ground)
+            added, changed, removed = _differences(site, source, here, found.tree, entries, environment)
         except TreeError as error:
             warning = warning or f"all files count as added: {error.problem}"
     return Preview(
@@ -123,17 +124,17 @@ def preview(
 
 
 def _differences(
-    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[TreeEntry], ground: Environment
+    site: Site, source: TreeSource, live: Release, tree: ObjectId, entries: list[TreeEntry], environment: Environment
 ) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """What is added, changed and removed against the live release: by the trees, or by what was really written.
+    """Return what is added, changed and removed against the live release: by the trees, or by its manifest.
 
     Raises:
         TreeError: its manifest cannot be read.
     """
     manifest = site.manifest(live.name)
-    if manifest.fingerprint == ground.fingerprint:
+    if manifest.fingerprint == environment.fingerprint:
         with contextlib.suppress(TreeError):  # its tree is not in the mirror any more
-            diff = list_changes(source.store, ObjectId(live.tree), tree, ground.rules)
+            diff = list_changes(source.store, ObjectId(live.tree), tree, environment.rules)
             gone = [*diff.removed, *(d + b"/" for d in diff.removed_directories)]
             return [e.path for e in diff.added], [e.path for e in diff.changed], gone
     was = {os.fsencode(row.path): (row.mode, row.oid) for row in manifest.rows() if not row.ours}

@@ -21,13 +21,14 @@ import attrs
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
-from deploykit.release.deploy import Chosen, DeployRequest, Execution, refused
-from deploykit.release.finish import AFTER_SWITCH, Completion, ground_on_disk
-from deploykit.release.model import DeployResult, Release
+from deploykit.release.deploy import Deployer
+from deploykit.release.finish import AFTER_SWITCH, Finisher
+from deploykit.release.model import DeployResult, Release, refused
 from deploykit.release.ondisk import find_rollback
 from deploykit.release.plan import RollbackPlan, plan_rollback
-from deploykit.release.preflight import Allowances
 from deploykit.release.preview import Preview, preview
+from deploykit.release.requests import Allowances, DeployRequest, ReleaseRequest
+from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
@@ -70,36 +71,36 @@ class Runner:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def current(self) -> Release | None:
-        """The live release."""
+        """Return the live release, or None where none is."""
         return self.site.current()
 
     def releases(self) -> tuple[Release, ...]:
-        """All releases known, oldest first."""
+        """Return all releases known, oldest first."""
         return self.site.releases()
 
     def rollback_plan(
         self, to: str = "", *, ref: str = "", can_rebuild: bool = False, allow: Allowances | None = None
     ) -> RollbackPlan:
-        """Say in advance whether a rollback is instant, must rebuild, or is impossible; arguments as for `rollback`."""
+        """Return whether a rollback is instant, must rebuild, or is impossible; arguments as for `rollback`."""
         edits = allow is not None and allow.drift
         plan = find_rollback(self.site, self.site.state(), to, ref=ref, can_rebuild=can_rebuild, edits=edits)
         if plan.kind in ("instant", "impossible") and plan.target is not None and self.site.has(plan.target.name):
             try:
-                ground_on_disk(self.site, plan.target.name, AFTER_SWITCH)
+                environment_on_disk(self.site, plan.target.name, AFTER_SWITCH)
             except DeploykitError as error:
                 return RollbackPlan(kind="impossible", target=plan.target, why=str(error))
         return plan
 
-    def seen(self, result: DeployResult) -> DeployResult:
-        """Add to a result what is live now and what a rollback would go to, as the site itself has it."""
+    def with_site_state(self, result: DeployResult) -> DeployResult:
+        """Return a result with what is live now and what a rollback would go to, read from the site."""
         try:
             state, live = self.site.state(), self.site.resolved_name()
         except DeploykitError:
             return result
         linked = self.site.live_name()
-        previous = plan_rollback(_but_twins(state, linked), linked, can_rebuild=True).target
+        previous = plan_rollback(_without_twins(state, linked), linked, can_rebuild=True).target
         about, here = state.get(result.release), state.get(live) if live else None
-        known = here is not None or not live  # what is live without being on record is nothing we can name
+        known = here is not None or not live  # what is live without a record cannot be named
         return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
 
     def verify(self, release: str = "", *, paranoid: bool | None = None) -> Differences:
@@ -145,16 +146,16 @@ class Runner:
             LockBusy: another operation still ran after `lock_wait`.
             ReleaseError: the site's own records cannot be read.
         """
-        wanted = DeployRequest(
+        deploy_request = DeployRequest(
             phase="deploy",
             ref=str(ref),
             commit=str(commit),
-            request=request,
+            request_id=request,
             requested_by=requested_by,
             allow=allow or Allowances(),
             again=again,
         )
-        return self._make(source, wanted)
+        return self._make(source, deploy_request)
 
     def prepare(
         self,
@@ -167,16 +168,16 @@ class Runner:
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Do all of a deploy but the switch: the release is whole and waits for `activate`. See `deploy`."""
-        wanted = DeployRequest(
+        deploy_request = DeployRequest(
             phase="prepare",
             ref=str(ref),
             commit=str(commit),
-            request=request,
+            request_id=request,
             requested_by=requested_by,
             allow=allow or Allowances(),
             again=True,
         )
-        return self._make(source, wanted)
+        return self._make(source, deploy_request)
 
     def preview(
         self,
@@ -188,7 +189,7 @@ class Runner:
         again: bool = False,
         activate: bool = True,
     ) -> Preview:
-        """Say what a deploy would do, and touch nothing, not even a site that does not exist yet.
+        """Return what a deploy would do, and touch nothing, not even a site that does not exist yet.
 
         Args:
             again, activate: as `deploy(again=True)` and `prepare` would.
@@ -216,15 +217,15 @@ class Runner:
             ref: where given, `release` is a whole commit, and only a release of exactly that ref and commit will do.
             source: where to write it from should it not be whole on disk any more.
         """
-        chosen = Chosen(
-            text=release,
+        release_request = ReleaseRequest(
+            name=release,
             ref=str(ref),
             source=source,
-            request=request,
+            request_id=request,
             requested_by=requested_by,
             allow=allow or Allowances(),
         )
-        return self._locked(lambda work: work.activate(chosen), new=False)
+        return self._locked(lambda deployer: deployer.activate(release_request), new=False)
 
     def rollback(
         self,
@@ -244,15 +245,15 @@ class Runner:
             source: where to write a release from that is not whole on disk any more.
             allow: with `drift`, a release that was edited by hand will do as it is.
         """
-        chosen = Chosen(
-            text=to,
+        release_request = ReleaseRequest(
+            name=to,
             ref=str(ref),
             source=source,
-            request=request,
+            request_id=request,
             requested_by=requested_by,
             allow=allow or Allowances(),
         )
-        return self._locked(lambda work: work.rollback(chosen), new=False)
+        return self._locked(lambda deployer: deployer.rollback(release_request), new=False)
 
     def pin(self, release: str, *, pinned: bool = True) -> Release:
         """Keep a release whatever the keep-limit says, or stop doing so.
@@ -276,34 +277,34 @@ class Runner:
             return changed
 
     def recover(self) -> DeployResult | None:
-        """Bring to its end what a crash cut off; None where nothing was.
+        """End what a crash cut off; return its result, or None where there was nothing.
 
         Every operation does this first. A daemon calls it when it starts.
         """
         if not self.site.exists():
             return None
         with self.site.locked():
-            completion = self._completion()
+            finisher = self._finisher()
             try:
-                done = completion.recover()
-                completion.sweep(self.site.recorded())
+                done = finisher.recover()
+                finisher.sweep(self.site.recorded())
                 return done
             finally:
-                completion.journal.close()
+                finisher.journal.close()
 
     # -- inside the lock -------------------------------------------------------------------------------------------
 
-    def _make(self, source: TreeSource, wanted: DeployRequest) -> DeployResult:
+    def _make(self, source: TreeSource, request: DeployRequest) -> DeployResult:
         if not self.site.exists():
             try:  # not even the site's own directories are made for what will be refused
-                found = preflight.resolve_commit(source, wanted.ref, wanted.commit, wanted.allow)
-                preflight.look(source, found.tree, self.site, wanted.allow)
+                found = preflight.resolve_commit(source, request.ref, request.commit, request.allow)
+                preflight.check_all(source, found.tree, self.site, request.allow)
             except DeploykitError as error:
-                return self.seen(refused(error))
-        return self._locked(lambda work: work.make(source, wanted))
+                return self.with_site_state(refused(error))
+        return self._locked(lambda deployer: deployer.make(source, request))
 
-    def _locked(self, act: Callable[[Execution], DeployResult], *, new: bool = True) -> DeployResult:
-        """Do one operation; `new` where it may set up a site that is not there yet."""
+    def _locked(self, act: Callable[[Deployer], DeployResult], *, new: bool = True) -> DeployResult:
+        """Run one operation under the lock; `new` where it may set up a site that is not there yet."""
         with contextlib.ExitStack() as stack:
             try:
                 if not new:
@@ -311,22 +312,22 @@ class Runner:
                 self.site.set_up()
                 stack.enter_context(self.site.locked())
             except PreflightRefused as error:
-                return self.seen(refused(error))
-            completion = self._completion()
-            stack.callback(completion.journal.close)
+                return self.with_site_state(refused(error))
+            finisher = self._finisher()
+            stack.callback(finisher.journal.close)
             try:
-                completion.recover()
-                return self.seen(act(self._execution(completion)))
+                finisher.recover()
+                return self.with_site_state(act(self._deployer(finisher)))
             except OSError as error:
                 _log.error("%s: %s; ending it from the journal", self.site.path, error)
-                completion.journal.close()
-                return self.seen(self._after_error(completion, error))
+                finisher.journal.close()
+                return self.with_site_state(self._after_error(finisher, error))
 
     @staticmethod
-    def _after_error(completion: Completion, error: OSError) -> DeployResult:
-        """Neither step nor record could be written down. End it as after a crash; if not even that works, say so."""
+    def _after_error(finisher: Finisher, error: OSError) -> DeployResult:
+        """Return the result where neither step nor record could be written: ended as after a crash, or a failure."""
         try:
-            done = completion.recover()
+            done = finisher.recover()
         except OSError as again:
             error, done = again, None
         if done is not None:
@@ -337,15 +338,15 @@ class Runner:
         )
         return DeployResult(outcome="failure", detail=str(problem), error=problem)
 
-    def _completion(self) -> Completion:
-        return Completion(self.site, self._listeners, self._now)
+    def _finisher(self) -> Finisher:
+        return Finisher(self.site, self._listeners, self._now)
 
-    def _execution(self, completion: Completion) -> Execution:
-        return Execution(self.site, completion, self._listeners, self._progress, self._node, self._now)
+    def _deployer(self, finisher: Finisher) -> Deployer:
+        return Deployer(self.site, finisher, self._listeners, self._progress, self._node, self._now)
 
 
-def _but_twins(state: SiteRecord, live: str) -> SiteRecord:
-    """Leave out what has the ref and commit of the live release: a signed rollback to it would change nothing."""
+def _without_twins(state: SiteRecord, live: str) -> SiteRecord:
+    """Return the record without other releases of the live one's ref and commit: a rollback to them changes nothing."""
     here = state.get(live)
     if here is None:
         return state

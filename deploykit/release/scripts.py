@@ -1,11 +1,13 @@
 """Run one deploy script: by argv, in its own process group, with a clean environment, a time-out and a capped output.
 
-Rules: no shell. The environment is an allow-list, so neither `LD_PRELOAD` nor `GIT_DIR` of whoever started us reaches
-a script. Only what nobody but root and the user it runs as can change is run: owner and mode of the file, of every
-directory on the way to it and of the interpreter it names are checked on open descriptors (`system.ownership`).
-That it is still the same file is checked once more when it runs. When the script ends or its time is up, what it left
-in its process group is killed: a grandchild that holds on to stdout costs no time. A service that shall stay must leave
-the group (setsid, systemd).
+Rules:
+
+* No shell. The environment is an allow-list: neither `LD_PRELOAD` nor `GIT_DIR` of the caller reaches a script.
+* A script runs only if nobody but root and the user it runs as can change it.
+* For that, owner and mode of the file, of every directory above it and of its interpreter are checked on open
+  descriptors (`system.ownership`). When it runs, it is checked once more to be the same file.
+* When the script ends or its time is up, what is left in its process group is killed: a grandchild that holds stdout
+  open costs no time. A service that is to stay must leave the group (setsid, systemd).
 """
 
 from __future__ import annotations
@@ -58,9 +60,9 @@ class Script:
         environment: all of it.
         timeout: seconds.
         output_limit: bytes of output kept.
-        identity: who it runs as; None: as ourselves.
+        identity: who it runs as; None: the present user.
         trusted: the uids that may own it and the directories above it: root, and who it runs as.
-        umask: the script's; None leaves ours.
+        umask: the script's; None: this process's own.
     """
 
     step: str
@@ -76,7 +78,7 @@ class Script:
 
 
 def clean_environment(identity: Identity | None, extra: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a script: fixed PATH, locale and time zone, the user's own HOME, and `extra`."""
+    """Return the environment of a script: fixed PATH, locale and time zone, the user's own HOME, and `extra`."""
     environment = {"PATH": PATH, "LANG": "C.UTF-8"}
     for name in _INHERITED:
         value = os.environ.get(name, "")
@@ -98,7 +100,7 @@ def clean_environment(identity: Identity | None, extra: Mapping[str, str]) -> di
 def run_script(
     script: Script, on_output: OnOutput | None = None, on_start: Callable[[int], None] | None = None
 ) -> StepRecord:
-    """Run it to its end and return the record; a non-zero exit or a time-out is a `failed` record.
+    """Run a script to its end and return the record; a non-zero exit or a time-out is a `failed` record.
 
     Args:
         on_start: called with its process's number as soon as there is one.
@@ -113,9 +115,9 @@ def run_script(
         try:
             if on_start is not None:
                 on_start(process.pid)
-            run = _Run(script, process, on_output)
+            run = _RunningScript(script, process, on_output)
             _require_same(fd, script.path)
-            timed_out = run.to_the_end(started + script.timeout)
+            timed_out = run.wait(started + script.timeout)
         except BaseException:
             _kill_group(process.pid, signal.SIGKILL)
             process.wait()
@@ -228,7 +230,7 @@ def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int], owned
 
 
 def _start(script: Script) -> subprocess.Popen[bytes]:
-    who = script.identity if os.geteuid() == 0 else None  # without root it is who we are, and nothing can be set
+    who = script.identity if os.geteuid() == 0 else None  # without root it is the present user, and nothing can be set
     try:
         return subprocess.Popen(
             [str(script.path), *script.arguments],
@@ -251,14 +253,14 @@ def _start(script: Script) -> subprocess.Popen[bytes]:
 
 
 def _require_same(fd: int, path: Path) -> None:
-    """The program that was started must be the file that was checked."""
+    """Refuse a program that is not the file that was checked."""
     seen = os.fstat(fd)
     try:
         now = path.stat(follow_symlinks=False)
     except OSError:
         return  # a script may remove itself
     if (seen.st_dev, seen.st_ino) != (now.st_dev, now.st_ino):
-        raise ScriptFailed(f"{path} was swapped while it was started", "look who can write there")
+        raise ScriptFailed(f"{path} was swapped while it was started", "find out who can write there")
 
 
 class _Output:
@@ -289,7 +291,7 @@ class _Output:
         return f"{head}\n[... {lost} bytes left out ...]\n{tail.decode(errors='replace')}"
 
 
-class _Run:
+class _RunningScript:
     """A running script: its pipes and its end are waited for together."""
 
     def __init__(self, script: Script, process: subprocess.Popen[bytes], on_output: OnOutput | None) -> None:
@@ -300,7 +302,7 @@ class _Run:
         decoder = codecs.getincrementaldecoder("utf-8")
         self._decoders = {"stdout": decoder("replace"), "stderr": decoder("replace")}
 
-    def to_the_end(self, deadline: float) -> bool:
+    def wait(self, deadline: float) -> bool:
         """Read until the script has ended; return whether its time ran out."""
         timed_out = False
         pidfd = os.pidfd_open(self._process.pid)
@@ -334,7 +336,7 @@ class _Run:
         return timed_out
 
     def _drain(self, fd: int, name: str) -> None:
-        """Take what lies in a pipe, and wait for no more: a process that left the group may hold it open for ever."""
+        """Read what is in a pipe without waiting: a process that left the group may hold it open for ever."""
         for _ in range(64):
             if not self._read(fd, name):
                 return
@@ -347,10 +349,10 @@ class _Run:
         if not data:
             return False
         self.output.add(data)
-        self._tell(name, self._decoders[name].decode(data))
+        self._emit(name, self._decoders[name].decode(data))
         return True
 
-    def _tell(self, name: str, text: str) -> None:
+    def _emit(self, name: str, text: str) -> None:
         if self._on_output is None or not text:
             return
         try:

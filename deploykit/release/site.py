@@ -59,7 +59,7 @@ class Site:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def exists(self) -> bool:
-        """Tell whether a deploy ever set this site up. Where we may not look there may be one."""
+        """Return whether a deploy ever set this site up; also true where the directory may not be read."""
         for path in (self.state_file, self.journal_file):
             try:
                 path.lstat()
@@ -77,10 +77,10 @@ class Site:
             PreflightRefused: no deploy ever set one up here.
         """
         if not self.exists():
-            raise PreflightRefused(f"there is no site at {self.path}", "look at the path; a first deploy makes one")
+            raise PreflightRefused(f"there is no site at {self.path}", "check the path; the first deploy makes a site")
 
     def recorded(self) -> SiteRecord:
-        """Read the releases and operations as they were written down, whatever became of the directories since."""
+        """Read the releases and operations as recorded, without a look at the directories."""
         return load_state(self.state_file)
 
     def state(self) -> SiteRecord:
@@ -92,26 +92,26 @@ class Site:
         except FileNotFoundError:
             names = set()
         except OSError:
-            return recorded  # where we may not look, the record is all there is
+            return recorded  # the directory may not be read: the record is all there is
         return recorded.on_disk(names)
 
     def live_name(self) -> str:
-        """The directory name `current` points at, there or not; empty when it points nowhere of ours."""
+        """Return the release that `current` names, on disk or not; empty when it names none."""
         target = read_link(self.current_link)
         return self.name_of(target) if target is not None else ""
 
     def name_of(self, target: str) -> str:
-        """The release that a link of this site means; empty where that is none of ours."""
+        """Return the release that a link's target names; empty where it names none."""
         path = Path(os.path.normpath(self.path / target))
         return path.name if path.parent == self.releases_dir else ""
 
     def resolved_name(self) -> str:
-        """The directory name `current` leads to; empty when it leads nowhere, or nowhere of ours."""
+        """Return the release that `current` leads to; empty when it leads to none that is on disk."""
         name = self.live_name()
         return name if name and self.has(name) else ""
 
     def has(self, release: str) -> bool:
-        """Return whether a release's directory is on disk. Where we may not look, `current` is believed."""
+        """Return whether a release's directory is on disk. Also true where the directory may not be read."""
         try:
             return stat.S_ISDIR(self.release_path(release).stat().st_mode)
         except PermissionError:
@@ -120,36 +120,36 @@ class Site:
             return False
 
     def current(self) -> Release | None:
-        """The live release, or None where none is."""
+        """Return the live release, or None where none is."""
         name = self.resolved_name()
         return self.state().get(name) if name else None
 
     def releases(self) -> tuple[Release, ...]:
-        """All releases known, oldest first; those that are not on disk have `present` false."""
+        """Return all releases known, oldest first; those that are not on disk have `present` false."""
         return self.state().releases
 
     def history(self) -> tuple[Operation, ...]:
-        """The last operations, oldest first."""
+        """Return the last operations, oldest first."""
         return self.state().operations
 
     def steps(self, operation: Operation) -> tuple[StepRecord, ...]:
-        """What each step of an operation did and printed."""
+        """Return the record of each step of an operation, with its output."""
         return load_steps(self.history_file(operation.number))
 
     def history_file(self, number: int) -> Path:
-        """Where one operation's record lies."""
+        """Return the path of one operation's record."""
         return self.private / "history" / f"{number:06d}.json"
 
     def manifest_file(self, release: str) -> Path:
-        """Where a release's manifest lies: the tree as it was written."""
+        """Return the path of a release's manifest: the tree as it was written."""
         return self.private / "manifests" / f"{release}.manifest"
 
     def settled_file(self, release: str) -> Path:
-        """Where the second manifest lies: the release as the scripts left it."""
+        """Return the path of the second manifest: the release as the scripts left it."""
         return self.private / "manifests" / f"{release}.settled"
 
     def release_path(self, release: str) -> Path:
-        """A release's directory."""
+        """Return a release's directory."""
         return self.releases_dir / release
 
     def manifest(self, release: str) -> Manifest:
@@ -196,11 +196,10 @@ class Site:
             ) from error
 
     def check_place(self) -> None:
-        """Refuse a site whose directories others can change: they could swap one under us, and the journal, the state
-        and `current` with it. What is not there yet is no obstacle.
+        """Refuse a site whose directories others can change, and with them the journal, the state and `current`.
 
-        As root, nobody but root may be able to, the site's `owner` included: root would write and remove wherever the
-        owner's symlinks lead.
+        What is not there yet is fine. For root only root may be able to, not even the site's `owner`: root would write
+        and remove wherever the owner's symlinks lead.
 
         Raises:
             PreflightRefused: it cannot be safe; the remedy names the directory.
@@ -210,7 +209,7 @@ class Site:
                 self._check_directories()
             elif os.geteuid() == 0:
                 above = next(p for p in self.path.parents if p.exists())
-                check_owned(above, frozenset({0}), sticky=True)  # what is made there is ours
+                check_owned(above, frozenset({0}), sticky=True)  # what is made there is root's
         except OthersCanChange as found:
             raise PreflightRefused(
                 f"the site at {self.path} is not safe: others can change {found.place}: {found.why}", found.remedy
@@ -270,7 +269,7 @@ class Site:
 
 
 def _check_ours(directory: Path, seen: os.stat_result) -> None:
-    """Refuse a directory of somebody else, and one that everybody can write. Groups are the user's own business."""
+    """Refuse a directory of another user, and one that everybody can write; a group may write."""
     if seen.st_uid not in (0, os.geteuid()):
         why = f"it belongs to uid {seen.st_uid} ({user_name(seen.st_uid)})"
         raise OthersCanChange(str(directory), why, f"chown {user_name(os.geteuid())} {directory}")
@@ -279,7 +278,7 @@ def _check_ours(directory: Path, seen: os.stat_result) -> None:
 
 
 def release_name(seq: int, tag: str, commit: str) -> str:
-    """The directory name of a release: `00012-v1.4-0123456789ab`. Its number alone makes it unique.
+    """Return the directory name of a release: `00012-v1.4-0123456789ab`. Its number alone makes it unique.
 
     >>> release_name(12, "topic/x", "0123456789abcdef" + "0" * 24)
     '00012-topic%2Fx-0123456789ab'

@@ -1,7 +1,7 @@
-"""What a site knows of its releases: one small file, replaced whole.
+"""The record of a site's releases: one small file, replaced whole.
 
-`.deploykit/state.json` holds the releases and the last operations; what each step printed lies beside it in
-`.deploykit/history/NUMBER.json`. Both name their format version. A file of another version is refused, not guessed at.
+`.deploykit/state.json` holds the releases and the last operations; what each step printed is beside it in
+`.deploykit/history/NUMBER.json`. Both name their format version. A file of another version is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import attrs
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, Release, Status, StepRecord
 from deploykit.system.boottime import BootTime
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 FORMAT: Final = 1
 _KEPT_OPERATIONS: Final = 200
@@ -37,7 +37,7 @@ class SiteRecord:
         return next((r for r in self.releases if r.name == name), None)
 
     def find(self, text: str) -> Release | None:
-        """Return the newest release which that text means: its name, number, tag, or the start of its commit."""
+        """Return the newest release that a text means: its name, number, tag, or the start of its commit."""
         for release in reversed(self.releases):
             if text in (release.name, str(release.seq), release.tag, release.ref):
                 return release
@@ -96,7 +96,7 @@ class SiteRecord:
                 return attrs.evolve(release, left=0.0, left_boot="") if release.left_boot else release
             if not release.present or not (release.activated or release.name == tried):
                 return release
-            # A time that lies ahead was taken by another container's clock: it counts from now.
+            # A time in the future was taken by another container's clock: it counts from now.
             ahead = release.left_boot == now.boot and release.left > now.seconds
             if release.left_boot and not ahead:
                 return release
@@ -173,7 +173,7 @@ def _release(data: dict[str, Any]) -> Release:
 
 def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
     raw = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-    write_durably(path, raw, mode=0o640, durable=durable)
+    replace_file(path, raw, mode=0o640, durable=durable)
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError, ScriptFailed
+from deploykit.release.environment import Environment
 from deploykit.release.journal import Journal, JournalEntry
 from deploykit.release.model import SCRIPTS, Operation, StepRecord
-from deploykit.release.orphans import MARK, Trace, start_of
-from deploykit.release.preflight import Environment
+from deploykit.release.orphans import MARK, ScriptProcess, start_time_of
 from deploykit.release.scripts import OnOutput, Script, clean_environment, run_script
 from deploykit.release.site import Site
 from deploykit.system.boottime import boot_id
@@ -26,7 +26,7 @@ OnStep = Callable[[str, StepRecord | None], None]
 
 
 class StepFailed(Exception):
-    """Internal: a step failed; its record is among the steps."""
+    """A step failed; its record is among the steps. Never leaves this package."""
 
     def __init__(self, step: str, error: DeploykitError) -> None:
         super().__init__(step)
@@ -36,13 +36,13 @@ class StepFailed(Exception):
 
 @attrs.frozen(kw_only=True, slots=True)
 class Listeners:
-    """Who wants to know while it runs."""
+    """Callbacks for what happens while an operation runs."""
 
     output: OnOutput | None = None
     step: OnStep | None = None
 
-    def tell(self, step: str, record: StepRecord | None) -> None:
-        """Tell of a step. A listener that fails must not break a deploy."""
+    def emit(self, step: str, record: StepRecord | None) -> None:
+        """Report that a step began or ended. A listener that fails must not break a deploy."""
         if self.step is not None:
             try:
                 self.step(step, record)
@@ -59,29 +59,29 @@ class StepRunner:
     """
 
     def __init__(
-        self, site: Site, entry: JournalEntry, journal: Journal, ground: Environment, listeners: Listeners
+        self, site: Site, entry: JournalEntry, journal: Journal, environment: Environment, listeners: Listeners
     ) -> None:
         self.site = site
         self.entry = entry
         self.journal = journal
-        self.ground = ground
+        self.environment = environment
         self._listeners = listeners
         self.steps: list[StepRecord] = list(entry.steps)
         self.ran_scripts = any(s.name in SCRIPTS and s.outcome != "skipped" for s in self.steps)
 
     @property
     def operation(self) -> Operation:
-        """What is being done."""
+        """The operation under way."""
         return self.entry.operation
 
     def step(self, name: str, act: Callable[[], str | None], *, durable: bool = False) -> None:
-        """Run one step of ours. `act` returns a line for people, or None.
+        """Run one step that is not a script. `act` returns a line for people, or None.
 
         Raises:
             StepFailed: it failed.
         """
         self.journal.starts(name, durable=durable)
-        self._listeners.tell(name, None)
+        self._listeners.emit(name, None)
         started = time.monotonic()
         try:
             text = act() or ""
@@ -99,25 +99,25 @@ class StepRunner:
 
         Args:
             name: the release it is for.
-            rollback: it shall know that the site goes back.
+            rollback: the script is informed that the site goes back.
             previous: the release that was live before.
-            record_as: what the step is called in the record, where it is not `step`.
+            record_as: the step's name in the record, where it is not `step`.
 
         Raises:
             StepFailed: it ended with an error or ran out of time.
         """
         label = record_as or step
-        file = self.ground.scripts.get(step)
+        file = self.environment.scripts.get(step)
         if file is None:
             self.steps.append(StepRecord(name=label, outcome="skipped"))
             return
-        trace = Trace(mark=secrets.token_hex(16), boot=boot_id())
-        self.journal.starts(label, durable=True, trace=trace)
-        self._listeners.tell(label, None)
+        process = ScriptProcess(mark=secrets.token_hex(16), boot=boot_id())
+        self.journal.starts(label, durable=True, process=process)
+        self._listeners.emit(label, None)
         self.ran_scripts = True
-        script = self._script(step, file, name, rollback, previous, trace.mark)
+        script = self._script(step, file, name, rollback, previous, process.mark)
         try:
-            record = attrs.evolve(run_script(script, self._listeners.output, self._begun), name=label)
+            record = attrs.evolve(run_script(script, self._listeners.output, self._note_process), name=label)
         except ScriptFailed as error:
             record = StepRecord(name=label, outcome="failed", output=str(error))
             self._ended(record)
@@ -129,9 +129,9 @@ class StepRunner:
                 why = f"{label} ran longer than {script.timeout:g} s and was killed"
             raise StepFailed(label, ScriptFailed(why, "its output is in `deploykit release show`"))
 
-    def _begun(self, pid: int) -> None:
+    def _note_process(self, pid: int) -> None:
         try:
-            self.journal.runs(pid, start_of(pid))
+            self.journal.runs(pid, start_time_of(pid))
         except OSError as error:
             _log.warning("could not note the process of a script: %s", error)  # its mark is noted
 
@@ -165,11 +165,11 @@ class StepRunner:
             path=release / file,
             arguments=("-t", tag),
             directory=release,
-            environment=clean_environment(self.ground.identity, variables),
+            environment=clean_environment(self.environment.identity, variables),
             timeout=settings.timeouts.get(step, settings.script_timeout),
             output_limit=settings.output_limit,
-            identity=self.ground.identity,
-            trusted=self.ground.trusted,
+            identity=self.environment.identity,
+            trusted=self.environment.trusted,
             umask=settings.umask,
         )
 
@@ -179,16 +179,16 @@ class StepRunner:
 
     def _ended(self, record: StepRecord) -> None:
         self.steps.append(record)
-        self._listeners.tell(record.name, record)
+        self._listeners.emit(record.name, record)
         try:
             self.journal.ended(record)
         except OSError as error:
-            # A full disk: the step then counts as cut off should we crash now, which is the safe side.
+            # A full disk: the step then counts as cut off after a crash, which is the safe side.
             _log.warning("could not note the end of %s: %s", record.name, error)
 
 
 def tag_of(ref: str, commit: str) -> str:
-    """What people call a release: the tag or branch without its namespace, or the start of the commit."""
+    """Return what people call a release: the tag or branch without its namespace, or the start of the commit."""
     for prefix in ("refs/heads/", "refs/tags/"):
         if ref.startswith(prefix):
             return ref[len(prefix) :]
@@ -196,7 +196,7 @@ def tag_of(ref: str, commit: str) -> str:
 
 
 def timestamp(now: datetime | None = None) -> str:
-    """ISO 8601, UTC, whole seconds."""
+    """Return a time as ISO 8601, UTC, in whole seconds."""
     return (now or datetime.now(UTC)).isoformat(timespec="seconds")
 
 

@@ -1,34 +1,96 @@
-"""Stand-ins for tests of code that uses deploykit: for faults that a real broker will not show on demand.
+"""`FakeBus`: a stand-in for `deploykit.bus.Bus` in tests, without a network. The test plays the broker.
 
-`FakeBus` has the publishing half of `deploykit.bus.Bus`, without a network. What a broker would do is said by the test:
+What the code under test publishes is in `sent`; `deliver` hands a message to its handlers, in the calling thread:
 
+    >>> from deploykit.bus import Reject
     >>> from deploykit.wire.frame import Frame
     >>> bus = FakeBus()
     >>> bus.publish("/topic/a", Frame({}, b"one"))
     >>> [sent.destination for sent in bus.sent]
     ['/topic/a']
+    >>> _ = bus.subscribe("/queue/b", lambda delivery: Reject(f"no {delivery.body.decode()}"))
+    >>> bus.deliver("/queue/b", Frame({}, b"thanks"))
+    (Reject('no thanks'),)
+
+Rules:
+
+* Each method that `Bus` has too takes the same arguments.
+* `deliver` returns what the handler decided and does not act on it: no other attempt, no dead letter, no store of ids.
+  To test another attempt, deliver the message again with `attempt=2`.
+* An exception of a handler that is not a verdict leaves `deliver`. A `Bus` would count it as a failed attempt.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from time import monotonic
+from types import TracebackType
+from typing import Self, TypeVar, Unpack
 
 import attrs
 
-from deploykit.errors import BusClosed, BusError, PublishError, WindowFull
+from deploykit.bus.delivery import Delivery, Handler
+from deploykit.bus.events import BusState
+from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
+from deploykit.bus.ports import Ids
+from deploykit.bus.stomp.compile import OnFailure
+from deploykit.bus.verdicts import Ack, Verdict
+from deploykit.errors import BusClosed, BusError, PublishError, PublishManyFailed, UsageError, WindowFull
+from deploykit.messages.base import Message
+from deploykit.messages.destinations import check_destination
+from deploykit.messages.topics import TopicMap, topic_of
+from deploykit.wire.codec import ID_HEADER, encode
 from deploykit.wire.frame import Frame
+
+_M = TypeVar("_M", bound=Message)
 
 
 @attrs.frozen(slots=True)
 class Sent:
-    """One message that was handed to the bus, and the future its publisher holds."""
+    """One message that was handed to the bus, how, and the future its publisher holds."""
 
     destination: str
     frame: Frame
     future: Future[None] = attrs.field(repr=False, eq=False)
+    persistent: bool = attrs.field(default=True, kw_only=True)
+    ttl: float | None = attrs.field(default=None, kw_only=True)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Handled:
+    """One delivery to one handler, and the handler's verdict; None from a handler is `Ack`."""
+
+    subscription: FakeSubscription
+    delivery: Delivery
+    verdict: Verdict
+
+
+class FakeSubscription:
+    """A subscription of a `FakeBus`. `options` holds what `subscribe` was given; none of it has an effect."""
+
+    def __init__(self, bus: FakeBus, destination: str, handler: Handler, options: SubscribeOptions) -> None:
+        self.destination = destination
+        self.handler = handler
+        self.options = options
+        self._bus = bus
+
+    def __repr__(self) -> str:
+        return f"<FakeSubscription {self.destination} {'active' if self.active else 'not active'}>"
+
+    @property
+    def active(self) -> bool:
+        """Whether it takes messages: it was not ended, and the fake broker is there."""
+        return self._bus.takes_messages(self)
+
+    def wait_active(self, timeout: float) -> bool:
+        """Wait until it takes messages; see `Subscription.wait_active`."""
+        return self._bus.wait_connected(timeout) and self.active
+
+    def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
+        """End the subscription; see `Subscription.unsubscribe`."""
+        self._bus.subscriptions = tuple(one for one in self._bus.subscriptions if one is not self)
 
 
 class FakeBus:
@@ -46,19 +108,63 @@ class FakeBus:
     def __init__(self, answer: Callable[[Sent], object] = lambda _: None, *, window: int | None = None) -> None:
         self.answer = answer
         self.window = window
+        #: All messages handed over, in order, and those that wait for an answer.
         self.sent: list[Sent] = []
         self.waiting: list[Sent] = []
+        #: The subscriptions that were not ended.
+        self.subscriptions: tuple[FakeSubscription, ...] = ()
+        #: What `deliver` came to, in order.
+        self.handled: list[Handled] = []
         self._changed = threading.Condition()
         self._connected = True
         self._closed = False
+        self._deliveries = 0
 
-    # -- what `Bus` has ----------------------------------------------------------------------------------------------
+    # -- what `Bus` has: life ----------------------------------------------------------------------------------------
 
-    def publish_nowait(self, destination: str, frame: Frame) -> Future[None]:
-        """Take a message, or raise `WindowFull` at once; see `Bus.publish_nowait`."""
+    def start(self) -> Self:
+        """Do nothing: a fake bus works from the beginning; see `Bus.start`."""
+        self._check_open()
+        return self
+
+    def stop(self, timeout: float = 10.0) -> None:
+        """Close the bus, as `close` does; see `Bus.stop`."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def state(self) -> BusState:
+        """Whether the bus is closed, connected, or waiting for its broker; see `Bus.state`."""
         if self._closed:
-            raise BusClosed("the bus is closed")
-        sent = Sent(destination, frame, Future())
+            return BusState.CLOSED
+        return BusState.CONNECTED if self._connected else BusState.WAITING
+
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait for the fake broker, at most `timeout` seconds; return whether it is there. See `Bus.wait_connected`."""
+        with self._changed:
+            connected = self._changed.wait_for(lambda: self._connected or self._closed, timeout)
+        self._check_open()
+        return connected
+
+    # -- what `Bus` has: publishing ----------------------------------------------------------------------------------
+
+    def publish_nowait(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        timeout: float | None = None,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> Future[None]:
+        """Take a message, or raise `WindowFull` at once; see `Bus.publish_nowait`. `timeout` has no effect."""
+        self._check_open()
+        sent = Sent(destination, frame, Future(), persistent=persistent, ttl=ttl)
         with self._changed:
             if self.window is not None and len(self.waiting) >= self.window:
                 raise WindowFull(f"{len(self.waiting)} messages wait for an answer: no room, not sent")
@@ -73,7 +179,15 @@ class FakeBus:
             sent.future.set_result(None)
         return sent.future
 
-    def publish(self, destination: str, frame: Frame, *, timeout: float = 10.0) -> None:
+    def publish(
+        self,
+        destination: str,
+        frame: Frame,
+        *,
+        timeout: float = 10.0,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> None:
         """Take a message, waiting for room and for the answer; see `Bus.publish`."""
         end = monotonic() + timeout
         with self._changed:
@@ -81,19 +195,130 @@ class FakeBus:
                 lambda: self._closed or self.window is None or len(self.waiting) < self.window, timeout
             )
         try:
-            self.publish_nowait(destination, frame).result(max(0.0, end - monotonic()))
+            future = self.publish_nowait(destination, frame, persistent=persistent, ttl=ttl)
+            future.result(max(0.0, end - monotonic()))
         except TimeoutError:
             raise PublishError(f"no receipt for a message to {destination} in {timeout} s") from None
 
-    def wait_connected(self, timeout: float) -> bool:
-        """Tell whether the broker is there, waiting for it."""
-        with self._changed:
-            connected = self._changed.wait_for(lambda: self._connected or self._closed, timeout)
-        if self._closed:
-            raise BusClosed("the bus is closed")
-        return connected
+    def publish_many(
+        self, messages: Iterable[tuple[str, Frame]], *, timeout: float = 30.0, persistent: bool = True
+    ) -> int:
+        """Take messages one after the other, waiting for each answer; see `Bus.publish_many`."""
+        end = monotonic() + timeout
+        outcomes: list[BusError | None] = []
+        for destination, frame in messages:
+            try:
+                self.publish(destination, frame, timeout=max(0.0, end - monotonic()), persistent=persistent)
+            except PublishError as error:
+                outcomes.append(error)
+            else:
+                outcomes.append(None)
+        if any(outcomes):
+            raise PublishManyFailed("some messages are not confirmed", outcomes=tuple(outcomes))
+        return len(outcomes)
 
-    # -- what the test says ------------------------------------------------------------------------------------------
+    def send(
+        self,
+        message: Message,
+        *,
+        topics: TopicMap | None = None,
+        timeout: float = 10.0,
+        persistent: bool = True,
+        ttl: float | None = None,
+    ) -> None:
+        """Take a message for the topic it belongs to, waiting for the answer; see `Bus.send`."""
+        destination = topic_of(message, topics or TopicMap())
+        self.publish(destination, encode(message), timeout=timeout, persistent=persistent, ttl=ttl)
+
+    # -- what `Bus` has: subscribing ---------------------------------------------------------------------------------
+
+    def subscribe(
+        self,
+        destination: str,
+        handler: Handler,
+        *,
+        durable: str | None = None,
+        prefetch: int = 128,
+        on_failure: OnFailure = "dead-letter",
+        workers: int = 1,
+        max_attempts: int = 5,
+        selector: str | None = None,
+        ids: Ids | None = None,
+    ) -> FakeSubscription:
+        """Let `deliver` call `handler` for a destination; see `Bus.subscribe`. The options are kept, and do nothing."""
+        self._check_open()
+        check_destination(destination)
+        options = SubscribeOptions(
+            durable=durable,
+            prefetch=prefetch,
+            on_failure=on_failure,
+            workers=workers,
+            max_attempts=max_attempts,
+            selector=selector,
+            ids=ids,
+        )
+        subscription = FakeSubscription(self, destination, handler, options)
+        self.subscriptions += (subscription,)
+        return subscription
+
+    def listen(
+        self,
+        kinds: type[_M] | tuple[type[_M], ...],
+        handler: MessageHandler[_M],
+        *,
+        topics: TopicMap | None = None,
+        **options: Unpack[SubscribeOptions],
+    ) -> tuple[FakeSubscription, ...]:
+        """Let `deliver` call `handler(message, delivery)` for the topics of some classes; see `Bus.listen`."""
+        handle = decoding(kinds, handler)
+        return tuple(self.subscribe(name, handle, **options) for name in topics_of(kinds, topics or TopicMap()))
+
+    # -- the test as the broker --------------------------------------------------------------------------------------
+
+    def deliver(
+        self, destination: str, content: Frame | Message, *, attempt: int = 1, redelivered: bool = False
+    ) -> tuple[Verdict, ...]:
+        """Hand a message to the handlers of a destination, in this thread; return their verdicts.
+
+        A topic has all its handlers called; a queue one of them, in turn. `handled` records deliveries and verdicts.
+
+        Args:
+            destination: `/queue/NAME` or `/topic/NAME`, as it was subscribed.
+            content: the frame, or a message to encode.
+            attempt: which attempt the handler is to see, from 1.
+            redelivered: whether it is to see a message that was given out before.
+
+        Raises:
+            UsageError: there is no handler for the destination, or it returned something that is no verdict.
+            BusClosed: the bus was closed.
+        """
+        self._check_open()
+        frame = content if isinstance(content, Frame) else encode(content)
+        called = [one for one in self.subscriptions if one.destination == destination]
+        if not called:
+            known = ", ".join(sorted({one.destination for one in self.subscriptions})) or "none"
+            raise UsageError(f"no handler for {destination}", f"subscribed destinations: {known}")
+        if destination.startswith("/queue/"):
+            called = called[:1]
+            self.subscriptions = (*(one for one in self.subscriptions if one is not called[0]), called[0])
+        self._deliveries += 1
+        number = f"fake-{self._deliveries}"
+        delivery = Delivery(
+            destination=destination,
+            headers={**frame.headers, "destination": destination, "message-id": number},
+            body=frame.body,
+            message_id=number,
+            id=frame.headers.get(ID_HEADER, ""),
+            attempt=attempt,
+            redelivered=redelivered,
+            epoch=1,
+        )
+        verdicts = []
+        for subscription in called:
+            verdict = _verdict_of(subscription.handler, delivery)
+            self.handled.append(Handled(subscription=subscription, delivery=delivery, verdict=verdict))
+            verdicts.append(verdict)
+        return tuple(verdicts)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -122,7 +347,7 @@ class FakeBus:
             sent.future.set_exception(error)
 
     def respond(self, answer: Callable[[Sent], object]) -> None:
-        """Give every message that waits the answer of `answer`, in order; what comes later gets it too."""
+        """Answer every message that waits, in order, and every later one, with what `answer` returns."""
         self.answer = answer
         for sent in self._take(None):
             result = answer(sent)
@@ -139,19 +364,44 @@ class FakeBus:
         return taken
 
     def disconnect(self) -> None:
-        """The broker is away; what waits for a receipt goes on waiting."""
+        """Take the broker away; what waits for a receipt goes on waiting."""
         with self._changed:
             self._connected = False
 
     def connect(self) -> None:
-        """The broker is back."""
+        """Bring the broker back."""
         with self._changed:
             self._connected = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """The bus was stopped: what waits fails, and nothing more is taken."""
+        """Stop the bus: what waits fails, and nothing more is taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def takes_messages(self, subscription: FakeSubscription) -> bool:
+        """Return whether a subscription was not ended and the broker is there."""
+        return self._connected and not self._closed and subscription in self.subscriptions
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BusClosed("the bus is closed")
+
+
+def _verdict_of(handler: Handler, delivery: Delivery) -> Verdict:
+    try:
+        returned: object = handler(delivery)
+    except Verdict as raised:
+        return raised
+    if returned is None:
+        return Ack()
+    if not isinstance(returned, Verdict):
+        raise UsageError(
+            f"the handler of {delivery.destination} returned {type(returned).__name__}, which is no verdict",
+            "return Ack, Retry, Reject or None",
+        )
+    return returned

@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import hmac
-import math
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Self, TypeAlias
@@ -23,6 +22,7 @@ from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
 from deploykit.messages.site import named
 from deploykit.names import NodeName
+from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
 from deploykit.trust.signature import Signer
@@ -74,7 +74,7 @@ class Policy:
         Raises:
             SettingsError: all of them in `problems`.
         """
-        problems = [*_bad_times(trust), *_bad_grants(trust.grants, own_types)]
+        problems = [*below("trust", trust.problems()), *grant_problems(trust.grants, own_types)]
         if problems:
             head = problems[0] if len(problems) == 1 else f"{len(problems)} mistakes in trust"
             raise SettingsError(head, problems=tuple(problems))
@@ -225,13 +225,8 @@ def _since(now: datetime, then: datetime, message: Message) -> timedelta:
     return now - then
 
 
-def _bad_times(trust: TrustSettings) -> Iterator[str]:
-    for name, value, least in (("max_expiry", trust.max_expiry, 1.0), ("skew", trust.skew, 0.0)):
-        if not math.isfinite(value) or not least <= value <= 1e9:
-            yield f"trust.{name}: expected seconds, at least {least:g}, not {value!r}"
-
-
-def _bad_grants(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]]) -> Iterator[str]:
+def grant_problems(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]] = ()) -> Iterator[str]:
+    """Find grants that could never allow anything: no principal's name, unknown types, empty lists."""
     known = {name for kind in (*_all_types(Message), *own_types) for name in type_names(kind)}
     for at, grant in enumerate(grants):
         where = f"trust.grants[{at}]"
@@ -251,4 +246,4 @@ def _all_types(base: type[Message]) -> Iterator[type[Message]]:
         yield from _all_types(kind)
 
 
-__all__ = ["Policy", "Reply", "Request", "addressed_to", "type_names"]
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "grant_problems", "type_names"]

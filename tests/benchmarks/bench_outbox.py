@@ -117,7 +117,7 @@ def main() -> None:
         spent = time.process_time()
         spent_wall = time.perf_counter()
         for record in backlog.pending():
-            backlog.done(record)
+            backlog.ack(record)
         spent, spent_wall = time.process_time() - spent, time.perf_counter() - spent_wall
         each = 1e6 / options.backlog
         print(f"read and settle, each: {spent * each:.0f} us of CPU, {spent_wall * each:.0f} us by the clock")

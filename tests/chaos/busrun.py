@@ -38,7 +38,7 @@ from tests.chaos.schedule import Step, steps
 from tests.chaos.targets import Target
 from tests.chaos.writers import Writers, frame_of
 from tests.support.books import Diary
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 #: Quick to notice and patient with the message: a fault shows within seconds, and costs no message its time.
 _SETTINGS = BusSettings(
@@ -129,7 +129,7 @@ class BusRun:
         writers.stop()
         problems = [*writers.problems, *(line for driver in drivers for line in driver.problems)]
         with suppress(AssertionError):
-            eventually(lambda: accounts.under_way == 0, timeout=60)
+            wait_until(lambda: accounts.under_way == 0, timeout=60)
         if accounts.under_way:
             problems.append(f"{accounts.under_way} publishes came to no end in a minute")
         if not come_to_rest(accounts.backlog, options.settle):

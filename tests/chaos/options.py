@@ -11,7 +11,7 @@ from pathlib import Path
 import attrs
 
 from tests.chaos.accounts import Verdict
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 #: What a run can do without, where the rest is to be looked at alone.
 FEATURES = ("addresses", "handlers", "certificates", "stranger", "full-disk")
@@ -89,7 +89,7 @@ def grown(before: Use, messages: int) -> list[str]:
         return now.threads <= before.threads and now.files <= before.files + 2 and now.megabytes <= limit
 
     try:
-        eventually(fits, timeout=30)
+        wait_until(fits, timeout=30)
     except AssertionError:
         return [f"threads, files or memory grew: {before}, then {Use.now()} after {messages} messages"]
     return []

@@ -39,9 +39,9 @@ from tests.chaos.recorder import Recorder
 from tests.chaos.relayprocess import RelayProcess
 from tests.chaos.schedule import Step, steps
 from tests.chaos.targets import Target
-from tests.support.bus import eventually
 from tests.support.disks import full, small_disk
 from tests.support.relaybooks import NOWHERE
+from tests.support.wait import wait_until
 
 #: Numbers are enough for the kernel; nobody has these.
 _OWNER, _WRITERS, _STRANGER, _GROUP = 64111, (64112, 64113), 64114, 64210
@@ -248,7 +248,7 @@ class RelayRun:
     def _steal(self) -> None:
         """Take away a record that was confirmed to its writer."""
         self._relay.kill()
-        eventually(lambda: self._accounts.backlog() > 0 and self._waiting() > 1)
+        wait_until(lambda: self._accounts.backlog() > 0 and self._waiting() > 1)
         path = min(self._spool.glob("*.rec"))
         self._accounts.note("steal", path.name)
         path.unlink()
@@ -270,7 +270,7 @@ class RelayRun:
     def _check_spool(self) -> None:
         """See that nothing waits, and that the dead letters are what they should be."""
         try:
-            eventually(lambda: self._waiting() == 0, timeout=self._options.settle)
+            wait_until(lambda: self._waiting() == 0, timeout=self._options.settle)
         except AssertionError:
             self._problems.append(f"{self._waiting()} record files still wait; {self._relay.last_lines()}")
         dead: dict[str, str] = {}

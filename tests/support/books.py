@@ -27,7 +27,7 @@ from deploykit.outbox import Outbox, Outgoing
 from deploykit.outbox.relay import Relay
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 
 @attrs.frozen
@@ -139,8 +139,8 @@ class World:
                 self.acknowledged.add(identity)
         lost = "acknowledged minus received is not 0"
         try:
-            eventually(lambda: self.acknowledged <= {*self.handled, *self._refused()}, lost, timeout)
-            eventually(lambda: next(iter(self._outbox.pending()), None) is None, "the outbox is not empty", timeout)
+            wait_until(lambda: self.acknowledged <= {*self.handled, *self._refused()}, lost, timeout)
+            wait_until(lambda: next(iter(self._outbox.pending()), None) is None, "the outbox is not empty", timeout)
         except AssertionError as error:
             missing = sorted(self.acknowledged - {*self.handled, *self._refused()})
             waiting = sum(1 for _ in self._outbox.pending())

@@ -14,6 +14,7 @@ from deploykit.bus import Bus, Delivery, Verdict
 from deploykit.bus.events import Counters, Event
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
+from tests.support.wait import wait_until
 
 _E = TypeVar("_E", bound=Event)
 
@@ -24,15 +25,6 @@ FAST = BusSettings(heartbeat=1.0, backoff_initial=0.05, backoff_max=0.2, connect
 def fast(address: str, **changes: object) -> BusSettings:
     """FAST settings for an address."""
     return attrs.evolve(FAST, address=address, **changes)  # type: ignore[arg-type]
-
-
-def eventually(condition: Callable[[], object], what: str = "", timeout: float = 30.0) -> None:
-    """Wait until `condition()` is true; fail when it does not become so in time."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"did not come in {timeout:g} s: {what or condition}")
-        time.sleep(0.005)
 
 
 def in_time(limit: float, measure: Callable[[], float], tries: int = 5) -> None:
@@ -90,7 +82,7 @@ class Collector:
         return [delivery.body.decode() for delivery in self.deliveries]
 
     def wait(self, count: int, timeout: float = 30.0) -> list[Delivery]:
-        eventually(lambda: len(self) >= count, f"{count} deliveries, got {len(self)}", timeout)
+        wait_until(lambda: len(self) >= count, f"{count} deliveries, got {len(self)}", timeout)
         return self.deliveries
 
 
@@ -107,7 +99,7 @@ class Events:
         return [event for event in self.seen if isinstance(event, kind)]
 
     def wait(self, kind: type[_E], count: int = 1, timeout: float = 30.0) -> list[_E]:
-        eventually(lambda: len(self.of(kind)) >= count, f"{count} {kind.__name__}", timeout)
+        wait_until(lambda: len(self.of(kind)) >= count, f"{count} {kind.__name__}", timeout)
         return self.of(kind)
 
 
@@ -122,5 +114,6 @@ def running(settings: BusSettings, **keywords: object) -> Iterator[Bus]:
     with Bus(settings, **keywords) as bus:  # type: ignore[arg-type]
         assert bus.wait_connected(30)
         yield bus
-    mine = [bus._supervisor.thread, bus._pump._thread, *(t for s in bus._subscriptions for t in s._threads)]
+    workers = (thread for subscription in bus._services.subscriptions for thread in subscription._threads)
+    mine = [bus._supervisor.thread, bus._events._thread, *workers]
     assert [thread.name for thread in mine if thread is not None and thread.is_alive()] == []

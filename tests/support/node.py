@@ -33,7 +33,7 @@ from deploykit.trust.keyfiles import generate_key, load_allowed_signers, trust
 from deploykit.trust.signature import SigningKey, sign, verify
 from deploykit.wire import Frame, decode, encode
 from tests.brokers.server import BrokerServer
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 M = TypeVar("M", bound=Message)
 
@@ -127,7 +127,7 @@ class NodeAgent(Agent):
                 names = [str(repo) for repo in repos or self.settings.repositories]
                 return not any(n in schedule._running or schedule._when(n) <= time.monotonic() for n in names)
 
-        eventually(over, "the end of the first comparisons", 60)
+        wait_until(over, "the end of the first comparisons", 60)
 
 
 class Node:
@@ -258,3 +258,28 @@ class Node:
 
 
 __all__ = ["NODE", "SHOP", "Node", "NodeAgent", "Origin", "git"]
+
+
+def write_settings(node: Node, **changes: str) -> Path:
+    """Write the node's settings to a file; return its path."""
+    file = node.root / "deploykit.toml"
+    broker = node.settings.broker.address
+    file.write_text(
+        f'node = "{NODE}"\nstate = "{node.root}/state"\nsigning_key = "{node.root}/node.key"\n'
+        f'[broker]\naddress = "{broker}"\n[outbox]\npath = "{node.root}/spool"\n'
+        f'[trust]\nallowed_signers = "{node.signers}"\n'
+        'grants = [{ principal = "ops@example.org", types = ["deploy.requested"] }]\n'
+        f'[repositories.{SHOP}]\nurl = "{node.origin.path}"\n'
+        f'[sites.shop]\npath = "{node.site}"\nrepo = "{SHOP}"\n' + "".join(changes.values())
+    )
+    file.chmod(0o600)
+    return file
+
+
+def at_real_broker(node: Node, server: BrokerServer, **changes: object) -> Node:
+    """Return the node, moved to a real broker."""
+    node.bus.stop()
+    broker = attrs.evolve(node.settings.broker, address=server.address, backoff_max=0.5)
+    node.settings = attrs.evolve(node.settings, broker=broker, **changes)  # type: ignore[arg-type]
+    node.bus = Bus(broker, client_id="test-twins")
+    return node

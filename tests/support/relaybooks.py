@@ -15,7 +15,7 @@ from deploykit.outbox import Outbox, Outgoing
 from deploykit.outbox.relay import Relay
 from deploykit.settings import BusSettings
 from deploykit.wire.frame import Frame
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 #: No broker knows such a destination: what goes there becomes a dead letter.
 NOWHERE = "/nowhere/at-all"
@@ -133,9 +133,9 @@ class Books:
                     f"out of order on {queue}: {first_time} for {self.put[queue]}"
                 )
         # A consumer has a message before the relay has its receipt, and a record goes before the marks beside it.
-        eventually(lambda: next(self.outbox.pending(), None) is None, "the empty spool", timeout)
+        wait_until(lambda: next(self.outbox.pending(), None) is None, "the empty spool", timeout)
         with suppress(AssertionError):
-            eventually(lambda: not self._left(), timeout=timeout)
+            wait_until(lambda: not self._left(), timeout=timeout)
         assert self._left() == [], f"stuck in the spool: {self._left()}"
         assert {r.frame.body for r in self.outbox.dead()} == self.poison
         assert list(self.outbox.set_aside()) == []

@@ -13,6 +13,7 @@ from typing import Self
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
+from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
 from deploykit.daemons.agent import mirrors
 from deploykit.daemons.agent.deployer import Deployer
@@ -56,7 +57,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
     """
     settings = load()
     changed = threading.Event()
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
     before: Settings | None = None
     with lifecycle.signals(on_reload=changed.set) as stop:
         agent = Agent(settings)
@@ -72,9 +73,9 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 before = agent.settings
             if following is None:
                 return
-            old, agent = agent.settings, following
-            logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
-            lifecycle.say_read_again(old, agent.settings)
+            said, agent = agent.settings, following
+            logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
+            _log.info("%s", lifecycle.reload_line(said, agent.settings))
 
 
 def _serve(
@@ -97,7 +98,7 @@ def _serve(
                 lifecycle.notify(f"STATUS={status}")
             if changed.is_set():
                 changed.clear()
-                following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
+                following = lifecycle.try_reload(lambda: Agent(load()))  # beside the one at work
                 if following is not None:
                     lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     return following

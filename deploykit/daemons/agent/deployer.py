@@ -53,7 +53,7 @@ class Deployer:
             if result is None:
                 result = _failed(error, request)
                 with contextlib.suppress(Exception):  # what is live is reported where it can be read
-                    result = runner.seen(result) if runner is not None else result
+                    result = runner.with_site_state(result) if runner is not None else result
             else:  # the deploy has its result; this failed after it
                 _log.exception("after the deploy of %s", request.site)
         self._mirrors.reclone_if_damaged(site.repo, result.error)

@@ -31,11 +31,11 @@ from deploykit.errors import (
     TreeDamaged,
     UsageError,
 )
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.messages import Message, MirrorOutcome, MirrorUpdated, Notice, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.pool import Answer, MirrorPool
-from deploykit.mirror.schedule import Asked
+from deploykit.mirror.schedule import FetchRequest
 from deploykit.names import ObjectId, RefName, RepoName, path_component
 from deploykit.settings.node import Settings
 from deploykit.wire import decode
@@ -158,7 +158,9 @@ class MirrorHandler:
 
     # -- after a fetch, in a thread of the pool ------------------------------------------------------------------------
 
-    def _after_fetch(self, name: str, outcome: FetchResult | DeploykitError, asked: Sequence[Asked[Answer]]) -> None:
+    def _after_fetch(
+        self, name: str, outcome: FetchResult | DeploykitError, asked: Sequence[FetchRequest[Answer]]
+    ) -> None:
         """Update the checkouts, then report. There is one call at a time for a repository."""
         repo = RepoName(name)
         if isinstance(outcome, DeploykitError):
@@ -174,7 +176,7 @@ class MirrorHandler:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
         except Exception:  # noqa: BLE001 -- the refs did move, and that must be reported
             _log.exception("[%s] cannot update the checkouts", repo)
-        requests = [FetchAsked(each.told, each.reason) for each in asked]
+        requests = [FetchAsked(each.change, each.reason) for each in asked]
         found, reported = reports_after(outcome, requests, held, problems, self._reported.get(repo, {}))
         nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
         seconds = outcome.seconds if isinstance(outcome, FetchResult) else 0.0
@@ -240,5 +242,5 @@ def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, Object
 def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
     """Return the checkouts of a repository. Its address is checked too: what cannot work fails before anything runs."""
     chosen = settings.repositories[repo]
-    parse_address(chosen.url, allow_http=chosen.mirror.allow_http)
+    parse_origin_url(chosen.url, allow_http=chosen.mirror.allow_http)
     return tuple(Checkouts(each) for each in chosen.checkouts)

@@ -27,6 +27,7 @@ import attrs
 from deploykit._version import __version__
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.bus.events import BusState, Connected, Event
+from deploykit.bus.inspection import connection_of
 from deploykit.daemons.agent.twinfile import remove_twins, write_twins
 from deploykit.daemons.agent.twins import Twins
 from deploykit.errors import BusError, ClientIdInUse, DeploykitError
@@ -74,7 +75,7 @@ class Presence:
     def me(self) -> AgentInstance:
         """This agent, as others see it."""
         bus = self._connected_bus()
-        connection = bus.connection if bus is not None else None
+        connection = connection_of(bus) if bus is not None else None
         address = connection.local_address if connection is not None else ""
         host = " ".join(filter(None, (socket.gethostname(), address, f"pid {os.getpid()}")))
         return AgentInstance(instance=self._instance, host=host)

@@ -11,7 +11,7 @@ from typing import Final
 
 from deploykit.daemons.agent.twins import Twin
 from deploykit.messages import AgentInstance, one_line
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def write_twins(state: Path, twins: Sequence[Twin]) -> None:
         return
     entries = [{"instance": t.agent.instance, "host": t.agent.host, "seen": t.seen.isoformat()} for t in twins]
     try:
-        write_durably(state / _NAME, json.dumps({"format": _FORMAT, "twins": entries}).encode() + b"\n", durable=False)
+        replace_file(state / _NAME, json.dumps({"format": _FORMAT, "twins": entries}).encode() + b"\n", durable=False)
     except OSError as error:
         _log.debug("cannot write the list of other agents of this name: %s", error)
 

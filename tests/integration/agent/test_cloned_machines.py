@@ -23,10 +23,9 @@ from deploykit.settings import OutboxSettings
 from deploykit.trust.signature import sign
 from deploykit.wire import decode, encode
 from tests.brokers.server import BrokerServer
-from tests.integration.agent.test_deploys import write_settings
-from tests.support.bus import eventually
 from tests.support.cli import command, run
-from tests.support.node import NODE, Node, NodeAgent
+from tests.support.node import NODE, Node, NodeAgent, at_real_broker, write_settings
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ def instance(agent: NodeAgent) -> str:
 def know_each_other(*agents: NodeAgent) -> None:
     for agent in agents:
         others = {instance(other) for other in agents} - {instance(agent)}
-        eventually(lambda: {twin.instance for twin in agent._presence.twins} == others, "the twins", 60)  # noqa: B023 - at once
+        wait_until(lambda: {twin.instance for twin in agent._presence.twins} == others, "the twins", 60)  # noqa: B023 - at once
 
 
 def test_two_agents_of_one_name_name_each_other_everywhere(node: Node, caplog: pytest.LogCaptureFixture) -> None:
@@ -72,7 +71,7 @@ def test_two_agents_of_one_name_name_each_other_everywhere(node: Node, caplog: p
         for agent, other in ((first, second), (second, first)):
             assert any(instance(other) in line and "another agent" in line for line in agent.problems)
         for agent in (first, second):
-            eventually(lambda: f"web1: {instance(agent)} on" in caplog.text, "its line in the log", 60)  # noqa: B023 - at once
+            wait_until(lambda: f"web1: {instance(agent)} on" in caplog.text, "its line in the log", 60)  # noqa: B023 - at once
 
         first.ready()
         second.ready()
@@ -129,7 +128,7 @@ def test_an_agent_that_was_killed_and_started_anew_is_no_twin(node: Node) -> Non
         assert node.bus.subscribe(topic, hear).wait_active(60)
         for message in said:
             node.bus.publish(topic, sign(encode(message), node.keys["node"]))
-        eventually(lambda: len(heard) >= 10, "many announcements and answers", 60)
+        wait_until(lambda: len(heard) >= 10, "many announcements and answers", 60)
         assert second._presence.twins == ()
         assert second.problems == ()
 
@@ -151,17 +150,8 @@ def test_who_is_not_the_node_makes_no_twin(node: Node, key: str | None) -> None:
                 answered.append(message.id)
 
         assert node.bus.subscribe(topic, answer).wait_active(60)
-        eventually(lambda: len(answered) > 5, "answers", 60)
+        wait_until(lambda: len(answered) > 5, "answers", 60)
         assert agent._presence.twins == ()
-
-
-def real(node: Node, server: BrokerServer, **changes: object) -> Node:
-    """The node, at a real broker."""
-    node.bus.stop()
-    broker = attrs.evolve(node.settings.broker, address=server.address, backoff_max=0.5)
-    node.settings = attrs.evolve(node.settings, broker=broker, **changes)  # type: ignore[arg-type]
-    node.bus = Bus(broker, client_id="test-twins")
-    return node
 
 
 def test_on_real_brokers_each_names_the_other_though_only_one_may_have_the_client_id(
@@ -170,7 +160,7 @@ def test_on_real_brokers_each_names_the_other_though_only_one_may_have_the_clien
     server = new_real_broker()
     with ExitStack() as stack:
         stack.enter_context(server)
-        node = real(Node(tmp_path, deploykit_broker), server)
+        node = at_real_broker(Node(tmp_path, deploykit_broker), server)
         stack.enter_context(node)
         first = stack.enter_context(node.agent())
         assert first.wait_connected(60)
@@ -191,20 +181,20 @@ def test_where_the_broker_refuses_the_client_id_the_agent_says_whose_it_may_be_a
     new_activemq: Callable[..., BrokerServer],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with new_activemq() as server, real(Node(tmp_path, deploykit_broker), server) as node:
+    with new_activemq() as server, at_real_broker(Node(tmp_path, deploykit_broker), server) as node:
         # A connection of this node's before a crash: nobody answers over it.
         stale = Bus(node.settings.broker, client_id=f"deploykit-{NODE}").start()
         try:
             assert stale.wait_connected(60)
             with caplog.at_level(logging.WARNING, "deploykit.daemons.agent.presence"), node.agent() as agent:
-                eventually(lambda: agent.problems, "what the broker said", 60)
+                wait_until(lambda: agent.problems, "what the broker said", 60)
                 (problem,) = agent.problems
                 assert "another connection of node web1" in problem
                 assert agent._presence.twins == ()
                 stale.stop()
                 assert agent.wait_connected(60)
-                eventually(lambda: agent.problems == (), "the end of it", 60)
-                eventually(lambda: agent._presence._second_bus is None, "the end of the second connection", 60)
+                wait_until(lambda: agent.problems == (), "the end of it", 60)
+                wait_until(lambda: agent._presence._second_bus is None, "the end of the second connection", 60)
         finally:
             stale.stop()
 
@@ -235,7 +225,7 @@ def test_an_agent_that_reads_its_settings_again_keeps_its_state_directory(node: 
         process = subprocess.Popen(command("agent", "-c", str(file)), stdout=out, stderr=out)
     try:
         for count in (1, 2):
-            eventually(lambda: log.read_text().count("ready: agent") == count, "the agent", 60)  # noqa: B023 - at once
+            wait_until(lambda: log.read_text().count("ready: agent") == count, "the agent", 60)  # noqa: B023 - at once
             refused = run("agent", "-c", str(file))
             assert (refused.returncode, f"(pid {process.pid})" in refused.stderr) == (1, True)
             if count == 1:

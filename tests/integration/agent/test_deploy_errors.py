@@ -56,8 +56,8 @@ from deploykit.trust.keyfiles import generate_key, load_signing_key, load_truste
 from deploykit.trust.policy import Policy
 from deploykit.trust.signature import HEADER, sign, verify
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
-from tests.support.bus import eventually
 from tests.support.node import NODE, SHOP, Origin
+from tests.support.wait import wait_until
 
 SITE = SiteName("shop")
 ATTEMPTS = 5
@@ -346,7 +346,7 @@ def test_an_agent_that_ends_while_its_report_finds_no_room_leaves_it_to_the_next
     verdicts: list[Verdict] = []
     worker = threading.Thread(target=lambda: verdicts.append(world.deploying.handle(world.delivery())))
     worker.start()
-    eventually(lambda: full.calls > 3, "some tries", 60)
+    wait_until(lambda: full.calls > 3, "some tries", 60)
     world.deploying.finish()
     worker.join(60)
     assert [type(verdict) for verdict in verdicts] == [Retry]

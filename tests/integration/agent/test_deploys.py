@@ -21,8 +21,8 @@ from deploykit.settings import SiteSettings
 from deploykit.trust.keyfiles import trust
 from deploykit.trust.signature import body_digest, sign
 from deploykit.wire import encode
-from tests.support.bus import eventually
-from tests.support.node import NODE, SHOP, Node, NodeAgent, git
+from tests.support.node import NODE, Node, NodeAgent, git, write_settings
+from tests.support.wait import wait_until
 
 SCRIPTED = SiteSettings(required=("pre-deploy", "post-deploy"))
 
@@ -325,22 +325,6 @@ def test_a_command_sent_while_the_node_was_down_is_done_when_it_is_back(node: No
         assert node.report_on(request).outcome == "success"
 
 
-def write_settings(node: Node, **changes: str) -> Path:
-    """The node's settings as a file."""
-    file = node.root / "deploykit.toml"
-    broker = node.settings.broker.address
-    file.write_text(
-        f'node = "{NODE}"\nstate = "{node.root}/state"\nsigning_key = "{node.root}/node.key"\n'
-        f'[broker]\naddress = "{broker}"\n[outbox]\npath = "{node.root}/spool"\n'
-        f'[trust]\nallowed_signers = "{node.signers}"\n'
-        'grants = [{ principal = "ops@example.org", types = ["deploy.requested"] }]\n'
-        f'[repositories.{SHOP}]\nurl = "{node.origin.path}"\n'
-        f'[sites.shop]\npath = "{node.site}"\nrepo = "{SHOP}"\n' + "".join(changes.values())
-    )
-    file.chmod(0o600)
-    return file
-
-
 def test_hup_reads_the_settings_again_and_bad_ones_leave_the_old_in_place(node: Node) -> None:
     file = write_settings(node)
     log = node.root / "agent.log"
@@ -349,10 +333,10 @@ def test_hup_reads_the_settings_again_and_bad_ones_leave_the_old_in_place(node: 
             [sys.executable, "-P", "-m", "deploykit", "agent", "-c", str(file)], stdout=out, stderr=out
         )
     try:
-        eventually(lambda: log.read_text().count("ready: agent") == 1, "the agent", 60)
+        wait_until(lambda: log.read_text().count("ready: agent") == 1, "the agent", 60)
         file.write_text("node = [")
         process.send_signal(signal.SIGHUP)
-        eventually(lambda: "the old ones stay" in log.read_text(), "the answer to HUP", 60)
+        wait_until(lambda: "the old ones stay" in log.read_text(), "the answer to HUP", 60)
         assert log.read_text().count("ready: agent") == 1, "bad settings must not even interrupt the agent"
         request = node.request("v1", node.origin.push(tag="v1", files={"index.html": "one\n"}))
         node.send(request)
@@ -379,9 +363,9 @@ def test_a_report_said_while_the_broker_was_away_arrives_after(tmp_path: Path) -
         files = {"index.html": "one\n", "deploy/post-deploy": slow}
         request = node.request("v1", node.origin.push(tag="v1", files=files))
         node.send(request)
-        eventually((node.site / "current").exists, "the release", 60)
+        wait_until((node.site / "current").exists, "the release", 60)
         broker.stop()
         gate.touch()
-        eventually(lambda: node.waits(DeployReported), "the report in the spool", 60)
+        wait_until(lambda: node.waits(DeployReported), "the report in the spool", 60)
         broker.start()
         assert node.report_on(request).outcome == "success"

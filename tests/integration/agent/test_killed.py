@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.messages import DeployReported, DeployRequested
 from tests.support.cli import command
 from tests.support.node import NODE, SHOP, Node
+from tests.support.wait import wait_until
 
 
 class Process:
@@ -48,7 +49,7 @@ class Process:
         with self.log.open("ab") as log:
             self._running = subprocess.Popen(command("agent", "-c", str(self.config)), stdout=log, stderr=log)
         if ready:
-            wait_for(lambda: self.said("ready: agent") > before, "for the agent")
+            wait_until(lambda: self.said("ready: agent") > before, "for the agent")
         return self._running
 
     def said(self, text: str) -> int:
@@ -58,14 +59,6 @@ class Process:
         if self._running is not None and self._running.poll() is None:
             self._running.kill()
             assert self._running.wait(60) == -signal.SIGKILL
-
-
-def wait_for(condition: Callable[[], bool], what: str = "", timeout: float = 60) -> None:
-    """Wait until a condition holds."""
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain {what}"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -130,7 +123,7 @@ def test_an_agent_killed_while_a_script_runs_reports_once_when_it_is_back(
     files = {"index.html": "one\n", f"deploy/{script}": waits(node, script, code=code)}
     request = node.request("v1", node.origin.push(tag="v1", files=files))
     node.send(request)
-    wait_for(lambda: ran(node) == [script], "for the script")
+    wait_until(lambda: ran(node) == [script], "for the script")
     agent.kill()
     (node.root / "gate").touch()  # lets the script of the killed agent end, too
     agent.start()
@@ -148,11 +141,11 @@ def test_an_agent_killed_with_its_report_unsent_reports_once_when_both_are_back(
     agent.start()
     request = node.request("v1", node.origin.push(tag="v1", files=files))
     node.send(request)
-    wait_for(lambda: ran(node) == ["post-deploy"])
+    wait_until(lambda: ran(node) == ["post-deploy"])
     broker.stop()
     (node.root / "gate").touch()
     # Its mirror's report may be there long before: an agent killed then would run the script again, and rightly.
-    wait_for(lambda: node.waits(DeployReported), "for the report in the spool")
+    wait_until(lambda: node.waits(DeployReported), "for the report in the spool")
     agent.kill()
     broker.start()
     agent.start()
@@ -166,14 +159,14 @@ def test_term_in_the_middle_of_a_deploy_waits_for_its_end_and_its_report(node: N
     process = agent.start()
     request = node.request("v1", node.origin.push(tag="v1", files=files))
     node.send(request)
-    wait_for(lambda: ran(node) == ["post-deploy"])
+    wait_until(lambda: ran(node) == ["post-deploy"])
     process.send_signal(signal.SIGTERM)
-    wait_for(lambda: agent.said("waiting for 1 deploy") == 1)
+    wait_until(lambda: agent.said("waiting for 1 deploy") == 1)
     assert process.poll() is None
     (node.root / "gate").touch()
     assert process.wait(60) == 0
     # Out, and so on its way to us, or in the spool.
-    wait_for(lambda: node.count(DeployReported) > 0 or node.waits(DeployReported), "for the report")
+    wait_until(lambda: node.count(DeployReported) > 0 or node.waits(DeployReported), "for the report")
     agent.start()
     assert node.report_on(request, timeout=60).outcome == "success"
     assert ran(node) == ["post-deploy"]
@@ -185,15 +178,15 @@ def test_a_second_term_ends_at_once_and_the_next_start_goes_on(node: Node, agent
     process = agent.start()
     request = node.request("v1", node.origin.push(tag="v1", files=files))
     node.send(request)
-    wait_for(lambda: ran(node) == ["post-deploy"])
+    wait_until(lambda: ran(node) == ["post-deploy"])
     process.send_signal(signal.SIGTERM)
-    wait_for(lambda: agent.said("waiting for 1 deploy") == 1)
+    wait_until(lambda: agent.said("waiting for 1 deploy") == 1)
 
     def gone() -> bool:
         process.send_signal(signal.SIGTERM)
         return process.poll() is not None
 
-    wait_for(gone, "for the agent to end")
+    wait_until(gone, "for the agent to end")
     assert agent.said("Traceback") == 0
     (node.root / "gate").touch()
     agent.start()
@@ -205,9 +198,9 @@ def test_hup_in_a_burst_and_in_the_middle_of_a_deploy_loses_nothing(node: Node, 
     process = agent.start()
     request = node.request("v1", node.origin.push(tag="v1", files=files))
     node.send(request)
-    wait_for(lambda: ran(node) == ["post-deploy"])
+    wait_until(lambda: ran(node) == ["post-deploy"])
     process.send_signal(signal.SIGHUP)
-    wait_for(lambda: agent.said("waiting for 1 deploy") == 1)
+    wait_until(lambda: agent.said("waiting for 1 deploy") == 1)
     for _ in range(50):
         process.send_signal(signal.SIGHUP)
         time.sleep(0.002)
@@ -220,10 +213,10 @@ def test_hup_in_a_burst_and_in_the_middle_of_a_deploy_loses_nothing(node: Node, 
 
 def test_hup_with_a_key_that_is_not_there_leaves_the_agent_as_it_was(node: Node, agent: Process) -> None:
     process = agent.start()
-    wait_for(lambda: agent.said("ready: agent") == 1)
+    wait_until(lambda: agent.said("ready: agent") == 1)
     agent.write(key="no-such.key")
     process.send_signal(signal.SIGHUP)
-    wait_for(lambda: agent.said("the old ones stay") == 1)
+    wait_until(lambda: agent.said("the old ones stay") == 1)
     request = node.request("v1", node.origin.push(tag="v1"))
     node.send(request)
     assert node.report_on(request).outcome == "success"
@@ -237,11 +230,11 @@ def test_hup_with_a_wrong_password_goes_back_to_the_right_one(tmp_path: Path) ->
         agent = Process(node, address=plain, more='login = "ada"\npasscode = "right-pass"')
         try:
             process = agent.start()
-            wait_for(lambda: agent.said("ready: agent") == 1)
+            wait_until(lambda: agent.said("ready: agent") == 1)
             agent.write(address=plain, more='login = "ada"\npasscode = "wrong-pass"')
             process.send_signal(signal.SIGHUP)
-            wait_for(lambda: agent.said("the old ones are back") == 1)
-            wait_for(lambda: agent.said("ready: agent") == 2)
+            wait_until(lambda: agent.said("the old ones are back") == 1)
+            wait_until(lambda: agent.said("ready: agent") == 2)
             assert process.poll() is None
             assert "-pass" not in agent.log.read_text()
         finally:
@@ -252,7 +245,7 @@ def test_hup_with_a_wrong_password_goes_back_to_the_right_one(tmp_path: Path) ->
 def test_hup_corrects_a_broker_address_that_never_answered(node: Node, agent: Process) -> None:
     agent.write(address="stomp://127.0.0.1:9")
     process = agent.start(ready=False)
-    wait_for(lambda: agent.said("Connection refused") > 0)
+    wait_until(lambda: agent.said("Connection refused") > 0)
     agent.write()
     process.send_signal(signal.SIGHUP)
-    wait_for(lambda: agent.said("ready: agent") == 1)
+    wait_until(lambda: agent.said("ready: agent") == 1)

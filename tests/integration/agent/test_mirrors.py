@@ -23,6 +23,7 @@ from deploykit.settings import CheckoutSettings, MirrorSettings, RepositorySetti
 from deploykit.wire import encode
 from tests.support.node import NODE, SHOP, Node, NodeAgent, Origin, git
 from tests.support.origins import git_daemon
+from tests.support.wait import wait_until
 
 MAIN = RefName("refs/heads/main")
 
@@ -130,8 +131,8 @@ def test_what_cannot_be_checked_out_is_reported_once_and_what_is_mended_too(
         assert agent.wait_connected(60)
         report = node.wait(MirrorUpdated, lambda m: m.ref == MAIN)
         assert (report.outcome, report.new) == ("refused", first)
-        assert f"{where / 'main'} is not ours" in report.detail
-        until(lambda: len(fetches) >= 6)  # five more comparisons, of which none says it again
+        assert f"{where / 'main'} is not a checkout" in report.detail
+        wait_until(lambda: len(fetches) >= 6)  # five more comparisons, of which none says it again
         assert node.count(MirrorUpdated) == 1
         (where / "main").rmdir()
         report = node.wait(MirrorUpdated, lambda m: m.outcome == "unchanged")
@@ -164,7 +165,7 @@ def test_an_environment_that_a_crash_left_behind_is_made_at_the_next_start(node:
     node.origin.path.rename(away)  # nor is the origin there
     with node.agent() as agent:
         agent.ready()
-        until(lambda: where.exists() and environments(where) == {"main": "main"})
+        wait_until(lambda: where.exists() and environments(where) == {"main": "main"})
 
 
 def test_a_mirror_that_is_lost_while_the_origin_is_away_costs_no_environment(node: Node) -> None:
@@ -193,7 +194,7 @@ def test_a_damaged_mirror_is_cloned_anew_and_its_environments_follow(node: Node)
     pack.write_bytes(pack.read_bytes()[:12] + b"\xff" * (pack.stat().st_size - 12))
     with node.agent() as agent:
         agent.ready()
-        until(lambda: where.exists() and environments(where) == {"main": text})
+        wait_until(lambda: where.exists() and environments(where) == {"main": text})
     assert git("rev-parse", "main", cwd=node.root / "state" / "mirrors" / "shop.git") == first
     assert (node.root / "state" / "mirrors" / "shop.git.damaged").is_dir()
 
@@ -219,20 +220,12 @@ def test_a_deploy_that_finds_the_mirror_damaged_fails_and_the_next_one_finds_a_n
         report = node.report_on(failed)
         assert report.outcome != "success"
         assert blob in report.detail
-        until(path.with_name("shop.git.damaged").is_dir)
-        until(path.is_dir)
+        wait_until(path.with_name("shop.git.damaged").is_dir)
+        wait_until(path.is_dir)
         again = node.request("v1", commit)
         node.send(again)
         assert node.report_on(again).outcome == "success"
         assert (node.site / "current" / "index.html").read_text() == text
-
-
-def until(true: object, *, seconds: float = 60.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -282,10 +275,10 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
         monkeypatch.setattr(Mirror, "fetch", counted)
         ids = [first, *(node.origin.push() for _ in range(3))]
         told(node, MAIN, ids[1], old=ids[0])
-        until(lambda: len(fetches) == 1)
+        wait_until(lambda: len(fetches) == 1)
         sent = [told(node, MAIN, ids[3], old=ids[2]) for _ in range(9)]
         sent.append(told(node, "refs/tags/none", ZERO_ID, old=ids[1]))
-        until(lambda: waiting(agent) == 10)
+        wait_until(lambda: waiting(agent) == 10)
         gate.set()
         for message in sent:
             report = node.wait(MirrorUpdated, lambda m, wanted=message.id: m.correlation_id == wanted)  # type: ignore[misc]
@@ -337,10 +330,10 @@ def test_an_agent_of_five_hundred_mirrors_takes_little_memory_and_few_files(node
             argv = [sys.executable, "-P", "-m", "deploykit", "agent", "-c", str(file)]
             process = subprocess.Popen(argv, stdout=log, stderr=log)
         try:
-            until(lambda: node.count(MirrorUpdated) >= count, seconds=400)
+            wait_until(lambda: node.count(MirrorUpdated) >= count, timeout=400)
             assert len(list((node.root / "www").glob("r*/site.pp"))) == count
             proc = Path(f"/proc/{process.pid}")
-            until(lambda: len(list((proc / "fd").iterdir())) < 100)
+            wait_until(lambda: len(list((proc / "fd").iterdir())) < 100)
             status = (proc / "status").read_text().splitlines()
             kilobytes = int(next(line.split()[1] for line in status if line.startswith("VmRSS")))
             print(f"an agent of {count} mirrors: {kilobytes / 1024:.0f} MB resident")

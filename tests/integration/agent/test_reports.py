@@ -19,10 +19,10 @@ from deploykit.settings import OutboxSettings
 from deploykit.wire import decode
 from deploykit.wire.strictjson import MAX_BODY
 from tests.brokers.server import BrokerServer
-from tests.support.bus import eventually
 from tests.support.disks import small_disk
 from tests.support.needs import needs_root
 from tests.support.node import Node, git
+from tests.support.wait import wait_until
 
 SCRIPTS = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 #: What issue 11 pushes: a name of 1,406 characters, which git takes and no message may carry.
@@ -108,7 +108,7 @@ def test_one_over_long_ref_costs_no_other_ref_its_report(node: Node, caplog: pyt
         git("push", "origin", "main:refs/heads/innocent", f"main:refs/heads/{LONG}", cwd=node.origin.work)
         agent._mirrors.reconcile_soon()
         node.wait(MirrorUpdated, lambda m: (m.ref, m.outcome) == ("refs/heads/innocent", "updated"))
-        eventually(lambda: len(notices) == 1, "the line for people", 60)
+        wait_until(lambda: len(notices) == 1, "the line for people", 60)
         assert "shop" in notices[0].text
         assert "refs/heads/bbbb" in notices[0].text
         assert "1417 characters" in notices[0].text
@@ -160,11 +160,11 @@ def test_what_a_full_disk_kept_from_being_said_is_said_when_there_is_room(
             commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
             agent._mirrors.reconcile_soon()
             mirror = node.root / "state" / "mirrors" / "shop.git"
-            eventually(lambda: git("rev-parse", "refs/heads/main", cwd=mirror) == commit, "the fetch", 60)
+            wait_until(lambda: git("rev-parse", "refs/heads/main", cwd=mirror) == commit, "the fetch", 60)
             request = node.request("v1", commit)
             node.send(request)
-            eventually((node.site / "current" / "index.html").exists, "the release", 60)
-            eventually(lambda: agent._mirrors._pending.waiting >= 2, "the reports that wait", 60)
+            wait_until((node.site / "current" / "index.html").exists, "the release", 60)
+            wait_until(lambda: agent._mirrors._pending.waiting >= 2, "the reports that wait", 60)
             assert not any(m for m, _ in node.heard if getattr(m, "new", "") == commit)
             (disk / "full").unlink(missing_ok=True)
             for path in disk.glob("inode*"):

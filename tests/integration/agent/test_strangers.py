@@ -21,9 +21,8 @@ from deploykit.trust import keyfiles
 from deploykit.trust.signature import HEADER, sign
 from deploykit.wire import Frame, encode
 from tests.brokers.server import BrokerServer
-from tests.integration.agent.test_cloned_machines import real
-from tests.support.bus import eventually
-from tests.support.node import Node
+from tests.support.node import Node, at_real_broker
+from tests.support.wait import wait_until
 
 MANY = 500
 
@@ -117,14 +116,18 @@ def test_what_a_known_signer_sends_and_nobody_can_read_is_kept(node: Node) -> No
         agent.ready()
         frame = Frame({"content-type": "application/cloudevents+json"}, b"{")
         node.bus.publish(node.settings.topics.deploy, sign(frame, node.keys["operator"]))
-        eventually(lambda: dead, "the dead letter", 60)
+        wait_until(lambda: dead, "the dead letter", 60)
 
 
 def test_on_real_brokers_a_genuine_command_behind_a_flood_is_obeyed_at_once(
     tmp_path: Path, deploykit_broker: EmbeddedBroker, new_real_broker: Callable[..., BrokerServer]
 ) -> None:
     """2,000 took 6 s of fsyncs; the limit leaves room for a machine that does other work."""
-    with new_real_broker() as server, real(Node(tmp_path, deploykit_broker), server) as node, node.agent() as agent:
+    with (
+        new_real_broker() as server,
+        at_real_broker(Node(tmp_path, deploykit_broker), server) as node,
+        node.agent() as agent,
+    ):
         agent.ready()
         commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
         frames = [(node.settings.topics.deploy, encode(node.request("v1", commit))) for _ in range(2000)]

@@ -10,7 +10,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -26,15 +25,9 @@ from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.rawstomp import RawStomp, RawStompError
 from tests.brokers.reaper import marked_processes
 from tests.brokers.server import BrokerFailed, BrokerServer
+from tests.support.wait import wait_until
 
 _TOP = Path(__file__).parents[3]
-
-
-def _wait_for(condition: Callable[[], object], *, timeout: float, what: str) -> None:
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"not in {timeout} s: {what}"
-        time.sleep(0.02)
 
 
 def _is_loopback(host: str) -> bool:
@@ -244,8 +237,8 @@ def test_an_aborted_run_leaves_no_process_and_no_directory(
         assert Path(directory).exists()
         run.send_signal(number)
         run.wait(60)
-        _wait_for(lambda: marked_processes(mark) == [], timeout=60, what="processes ended")
-        _wait_for(lambda: not Path(directory).exists(), timeout=60, what="directory removed")
+        wait_until(lambda: marked_processes(mark) == [], timeout=60, what="processes ended")
+        wait_until(lambda: not Path(directory).exists(), timeout=60, what="directory removed")
 
 
 def test_the_watchman_ends_marked_processes_at_the_time_bound_though_the_run_still_lives() -> None:

@@ -13,8 +13,9 @@ import pytest
 
 from deploykit.broker.frames import VERSIONS
 from deploykit.broker.server import EmbeddedBroker
-from tests.support.bus import eventually, in_time
+from tests.support.bus import in_time
 from tests.support.raw_stomp import RawStomp
+from tests.support.wait import wait_until
 
 _every_version = pytest.mark.parametrize("version", VERSIONS)
 
@@ -87,7 +88,7 @@ def test_a_client_that_resets_while_it_is_let_go_delays_nobody(
     monkeypatch.setattr("asyncio.selector_events._SelectorSocketTransport.write_eof", reset)
     with _client(broker) as client:
         client.send("DISCONNECT", receipt="bye")
-        eventually(lambda: broker.stats().connections == 0)
+        wait_until(lambda: broker.stats().connections == 0)
     assert [record.message for record in caplog.records if record.name == "asyncio"] == []
 
 

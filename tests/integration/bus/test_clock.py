@@ -20,7 +20,7 @@ from deploykit.outbox.relay import Relay
 from deploykit.errors import PublishError
 from deploykit.outbox import Outbox
 from deploykit.broker.server import EmbeddedBroker
-from tests.support.bus import Collector, eventually, fast, quiet, running, text
+from tests.support.bus import Collector, fast, quiet, running, text
 
 handled = Collector(lambda delivery: Retry(0.1) if delivery.attempt == 1 else None)
 with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running(fast(broker.address)) as bus:
@@ -30,7 +30,7 @@ with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running
         bus.publish("/queue/q", text(f"direct {number}"), timeout=60)
         outbox.put("/queue/q", text(f"kept {number}"))
         assert Relay(outbox, bus).drain_once(60).complete
-        eventually(lambda: handled.bodies.count(f"kept {number}") == 2, "a second attempt", 60)
+        wait_until(lambda: handled.bodies.count(f"kept {number}") == 2, "a second attempt", 60)
         broker.faults.withhold_receipts()
         began = time.monotonic()
         try:

@@ -14,7 +14,8 @@ from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost
 from deploykit.errors import LoginRefused, PublishError
 from deploykit.system.hosts import look_up
 from tests.support.badservers import raw_server
-from tests.support.bus import Events, eventually, fast, in_time, running, text
+from tests.support.bus import Events, fast, in_time, running, text
+from tests.support.wait import wait_until
 
 
 def test_a_broker_that_comes_up_late_is_found(broker: EmbeddedBroker) -> None:
@@ -58,7 +59,7 @@ def test_service_is_back_within_a_second_of_the_port_opening(broker: EmbeddedBro
         def back() -> float:
             broker.kill()
             failures = bus.counters.connect_failures
-            eventually(lambda: bus.counters.connect_failures >= failures + 6)  # the back-off is at its ceiling
+            wait_until(lambda: bus.counters.connect_failures >= failures + 6)  # the back-off is at its ceiling
             broker.start()
             opened = time.monotonic()
             bus.publish("/queue/q", text("x"))
@@ -96,7 +97,7 @@ def test_a_login_that_was_good_once_is_tried_again_for_ever(broker: EmbeddedBrok
     with running(fast(broker.address)) as bus:
         broker._users = {"ada": "changed"}
         broker.restart()
-        eventually(lambda: isinstance(bus._supervisor.problem, LoginRefused))
+        wait_until(lambda: isinstance(bus._supervisor.problem, LoginRefused))
         with pytest.raises(PublishError, match="refused the login"):
             bus.publish("/queue/q", text("x"), timeout=0.3)
         broker._users = {"ada": "s3cret"}
@@ -106,5 +107,5 @@ def test_a_login_that_was_good_once_is_tried_again_for_ever(broker: EmbeddedBrok
 
 def test_a_port_that_speaks_something_else_gets_a_clear_line() -> None:
     with raw_server(b"SSH-2.0-OpenSSH_9.2\r\n") as port, Bus(fast(f"stomp://127.0.0.1:{port}")) as bus:
-        eventually(lambda: bus._supervisor.problem is not None)
+        wait_until(lambda: bus._supervisor.problem is not None)
         assert "not STOMP" in str(bus._supervisor.problem)

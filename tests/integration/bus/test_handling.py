@@ -15,7 +15,8 @@ from deploykit.bus.events import DeadLettered, Subscribed
 from deploykit.errors import ConnectError
 from deploykit.system.backoff import Backoff
 from tests.support.badservers import FloodServer, PoisonServer
-from tests.support.bus import Collector, Events, eventually, fast, running, text
+from tests.support.bus import Collector, Events, fast, running, text
+from tests.support.wait import wait_until
 
 
 def _after(event: threading.Event) -> None:
@@ -40,7 +41,7 @@ def test_a_poison_message_is_handled_exactly_so_often_and_then_a_dead_letter(bro
         assert "secret" not in letter.headers["dead-letter-reason"]
         assert letter.headers["subject"] == "s"
         assert letter.id == collector.deliveries[0].id
-        eventually(lambda: len(events.of(DeadLettered)) == 1)  # events are told on a thread of their own
+        wait_until(lambda: len(events.of(DeadLettered)) == 1)  # events are told on a thread of their own
     assert broker.peek("/queue/q") == ()
 
 
@@ -70,7 +71,7 @@ def test_verdicts_may_be_returned_or_raised(broker: EmbeddedBroker, verdict: Ack
         bus.subscribe("/queue/raised", raises, on_failure="drop")
         bus.publish("/queue/returned", text("x"))
         bus.publish("/queue/raised", text("x"))
-        eventually(lambda: bus.counters.acked == 2)
+        wait_until(lambda: bus.counters.acked == 2)
     assert len(broker.peek("/queue/returned")) == left
 
 
@@ -78,7 +79,7 @@ def test_a_reason_may_be_the_exception_itself(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", lambda _: Reject(ValueError("no such site")))  # type: ignore[arg-type]  # as handlers do
         bus.publish("/queue/q", text("x"))
-        eventually(lambda: bus.counters.acked == 1)
+        wait_until(lambda: bus.counters.acked == 1)
     (dead,) = broker.peek(bus.settings.dead_letter)
     assert dead.headers["dead-letter-reason"] == "no such site"
 
@@ -97,7 +98,7 @@ def test_a_handler_that_returns_nonsense_or_exits_does_not_end_its_worker(broker
         for body in ("exit", "nonsense", "good"):
             bus.publish("/queue/q", text(body))
         collector.wait(3)
-        eventually(lambda: bus.counters.acked == 3)
+        wait_until(lambda: bus.counters.acked == 3)
         assert bus.counters.dropped == 2
 
 
@@ -106,7 +107,7 @@ def test_requeue_gives_the_message_to_somebody_else_without_a_hot_loop(broker: E
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector, on_failure="requeue")
         bus.publish("/queue/q", text("x"))
-        eventually(lambda: len(collector) >= 2)
+        wait_until(lambda: len(collector) >= 2)
         began = time.monotonic()
         assert bus.counters.handed_back >= 1
         time.sleep(0.5)
@@ -123,9 +124,9 @@ def test_an_acknowledgement_goes_only_to_the_connection_that_delivered(broker: E
         bus.publish("/queue/q", text("x"))
         collector.wait(1)
         broker.faults.drop()
-        eventually(lambda: bus.counters.connects == 2)
+        wait_until(lambda: bus.counters.connects == 2)
         release.set()
-        eventually(lambda: bus.counters.acked == 1)
+        wait_until(lambda: bus.counters.acked == 1)
         assert bus.counters.stale_acks == 1
         assert bus.counters.duplicates == 1
         assert bus.counters.losses == 1
@@ -140,9 +141,9 @@ def test_a_lost_acknowledgement_is_made_good_without_handling_twice(broker: Embe
         broker.faults.lose_acks(5)
         for n in range(5):
             bus.publish("/queue/q", text(str(n)))
-        eventually(lambda: broker._fault_state.lose_acks == 0)
+        wait_until(lambda: broker._fault_state.lose_acks == 0)
         broker.faults.drop()
-        eventually(lambda: bus.counters.duplicates == 5)
+        wait_until(lambda: bus.counters.duplicates == 5)
         assert len(collector) == 5
     assert broker.peek("/queue/q") == ()
 
@@ -171,11 +172,11 @@ def test_a_flood_beyond_the_bound_stops_reading_and_nothing_is_lost() -> None:
     collector = Collector(lambda _: _after(hold))
     with FloodServer(5000) as server, Bus(fast(server.address)) as bus:
         bus.subscribe("/queue/q", collector)
-        eventually(lambda: bus.counters.received > 900)
+        wait_until(lambda: bus.counters.received > 900)
         time.sleep(0.3)
         assert bus.counters.received < 4000
         hold.set()
-        eventually(lambda: len(collector) == 5000)
+        wait_until(lambda: len(collector) == 5000)
         assert [int(body) for body in collector.bodies] == list(range(5000))
 
 
@@ -186,7 +187,7 @@ def test_what_ends_under_a_flood_does_not_wait_for_an_answer_behind_what_is_not_
     """More than fits between the broker and us: it reads our goodbye when we have read what it wrote before."""
     with FloodServer(3000, 8000) as server, Bus(fast(server.address, connect_timeout=20)) as bus:
         subscription = bus.subscribe("/queue/q", lambda _: time.sleep(0.001))
-        eventually(lambda: subscription.queued >= 1000)
+        wait_until(lambda: subscription.queued >= 1000)
         began = time.monotonic()
         end(bus, subscription)
         assert time.monotonic() - began < 10
@@ -217,7 +218,7 @@ def test_a_subscription_that_ends_connections_is_tried_alone() -> None:
         with Bus(fast(server.address), on_event=events) as bus:
             bad = bus.subscribe("/queue/forbidden", Collector())
             good = bus.subscribe("/queue/good", Collector())
-            eventually(lambda: good.active)
-            eventually(lambda: bad.problem is not None)
+            wait_until(lambda: good.active)
+            wait_until(lambda: bad.problem is not None)
             bus.publish("/queue/q", text("x"), timeout=30)
-            eventually(lambda: any(event.destination == "/queue/good" for event in events.of(Subscribed)))
+            wait_until(lambda: any(event.destination == "/queue/good" for event in events.of(Subscribed)))

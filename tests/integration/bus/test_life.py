@@ -16,7 +16,8 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, BusState, Delivery
 from deploykit.bus.events import Connected
 from deploykit.errors import BusClosed, UsageError
-from tests.support.bus import Collector, bus_threads, eventually, fast, running, text
+from tests.support.bus import Collector, bus_threads, fast, running, text
+from tests.support.wait import wait_until
 
 
 def test_stop_lets_the_running_handler_finish_and_hands_the_rest_back(broker: EmbeddedBroker) -> None:
@@ -24,7 +25,7 @@ def test_stop_lets_the_running_handler_finish_and_hands_the_rest_back(broker: Em
 
     def slow(_: Delivery) -> None:
         started.set()
-        eventually(lambda: bus.state is BusState.CLOSED)  # `stop` has begun
+        wait_until(lambda: bus.state is BusState.CLOSED)  # `stop` has begun
         time.sleep(0.2)
 
     collector = Collector(slow)
@@ -53,7 +54,7 @@ def test_stop_ends_in_time_whatever_the_broker_does(broker: EmbeddedBroker) -> N
     bus.stop(0.5)
     assert time.monotonic() - started < 9
     assert isinstance(future.exception(60), BusClosed)
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
     with pytest.raises(BusClosed):
         bus.publish("/queue/q", text("x"))
 
@@ -67,7 +68,7 @@ def test_stop_while_dialling_ends_at_once() -> None:
         started = time.monotonic()
         bus.stop()
         assert time.monotonic() - started < 30  # and not the hour that dialling may take
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
     assert bus.state is BusState.CLOSED
 
 
@@ -83,7 +84,7 @@ def test_stop_may_be_called_by_a_handler_and_twice(broker: EmbeddedBroker) -> No
     bus.publish("/queue/q", text("x"))
     assert done.wait(30)
     bus.stop()
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
     assert broker.peek("/queue/q") == ()  # its message was acknowledged all the same
 
 
@@ -124,7 +125,7 @@ def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBro
 def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         subscription = bus.subscribe("/queue/q", Collector())
-        with bus._lock, bus._ledger._lock, bus._supervisor._lock, bus._supervisor.changed:
+        with bus._lock, bus._services._lock, bus._unconfirmed._lock, bus._supervisor._lock, bus._supervisor.changed:
             pid = os.fork()
             if pid == 0:
                 code = 1
@@ -143,7 +144,7 @@ def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broke
             return bool(ended)
 
         try:
-            eventually(has_ended, "the child's end")
+            wait_until(has_ended, "the child's end")
         finally:
             if not ended:
                 os.kill(pid, signal.SIGKILL)
@@ -156,11 +157,11 @@ def test_a_handler_may_unsubscribe_and_its_message_is_acknowledged(broker: Embed
         collector = Collector(lambda _: subscription.unsubscribe())
         subscription = bus.subscribe("/queue/q", collector)
         bus.publish_many([("/queue/q", text("first")), ("/queue/q", text("second"))])
-        eventually(lambda: bus.counters.acked == 1)
-        eventually(lambda: broker.stats().subscriptions == 0)
-        eventually(lambda: [f.body for f in broker.peek("/queue/q")] == [b"second"])
+        wait_until(lambda: bus.counters.acked == 1)
+        wait_until(lambda: broker.stats().subscriptions == 0)
+        wait_until(lambda: [f.body for f in broker.peek("/queue/q")] == [b"second"])
     assert collector.bodies == ["first"]
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
 
 
 def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
@@ -168,7 +169,7 @@ def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
 
     def slow(_: Delivery) -> None:
         started.set()
-        eventually(lambda: bus._subscriptions[0].stopping)
+        wait_until(lambda: bus._services.subscriptions[0].stopping)
 
     with running(fast(broker.address)) as bus:
         subscription = bus.subscribe("/queue/q", slow)
@@ -193,7 +194,7 @@ def test_the_bus_leaves_no_descriptor_behind(broker: EmbeddedBroker) -> None:
         with running(fast(broker.address)) as bus:
             broker.faults.drop()
             bus.publish("/queue/q", text("x"))
-    eventually(lambda: descriptors() <= before)
+    wait_until(lambda: descriptors() <= before)
 
 
 def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) -> None:
@@ -212,7 +213,7 @@ def test_a_timeout_may_be_infinite_and_must_be_a_number(broker: EmbeddedBroker) 
             with pytest.raises(UsageError, match="not a number"):
                 call(float("nan"))
         bus.stop(forever)
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
 
 
 def test_an_unknown_way_to_fail_is_refused(broker: EmbeddedBroker) -> None:

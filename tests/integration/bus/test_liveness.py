@@ -9,8 +9,9 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Delivery
 from deploykit.bus.events import Connected, ConnectionLost
-from tests.support.bus import Events, eventually, fast, in_time, quiet, running, text
+from tests.support.bus import Events, fast, in_time, quiet, running, text
 from tests.support.faults import proxied, through
+from tests.support.wait import wait_until
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
@@ -87,6 +88,6 @@ def test_a_slow_handler_costs_nothing(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", slow)
         bus.publish("/queue/q", text("x"))
-        eventually(lambda: bus.counters.acked == 1)
+        wait_until(lambda: bus.counters.acked == 1)
         assert bus.counters.losses == 0
         assert bus.counters.stale_acks == 0

@@ -12,7 +12,8 @@ from deploykit.bus import Bus
 from deploykit.errors import PublishError, PublishRefused, WindowFull
 from deploykit.wire.frame import Frame
 from tests.support.badservers import PoisonServer, WordyServer
-from tests.support.bus import bus_threads, eventually, fast, running, text
+from tests.support.bus import bus_threads, fast, running, text
+from tests.support.wait import wait_until
 
 
 def frame(headers: object, body: object) -> Frame:
@@ -26,7 +27,7 @@ def test_a_broker_that_dies_between_send_and_receipt_gets_the_message_again_with
     with running(fast(broker.address)) as bus:
         broker.faults.withhold_receipts()
         futures = [bus.publish_nowait("/queue/q", text(str(n))) for n in range(20)]
-        eventually(lambda: len(broker.sent("/queue/q")) == 20)
+        wait_until(lambda: len(broker.sent("/queue/q")) == 20)
         assert not any(future.done() for future in futures)
         first = [f.headers["deploykit-id"] for f in broker.sent()]
         broker.kill()
@@ -43,7 +44,7 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(fast(broker.address)) as bus:
-        next_unsent, lost, written = bus._ledger.next_unsent, bus._ledger.connection_lost, threading.Event()
+        next_unsent, lost, written = bus._unconfirmed.next_unsent, bus._unconfirmed.connection_lost, threading.Event()
 
         def slowly() -> object:
             if threading.current_thread() is threading.main_thread():
@@ -55,8 +56,8 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
             lost(by_broker=by_broker)
             written.set()
 
-        monkeypatch.setattr(bus._ledger, "next_unsent", slowly)
-        monkeypatch.setattr(bus._ledger, "connection_lost", noticed)
+        monkeypatch.setattr(bus._unconfirmed, "next_unsent", slowly)
+        monkeypatch.setattr(bus._unconfirmed, "connection_lost", noticed)
         bus.publish("/queue/q", text("x"), timeout=10)
         assert written.is_set()
 
@@ -98,7 +99,7 @@ def test_a_peer_that_never_reads_costs_no_caller_more_than_its_deadline(broker: 
         started = time.monotonic()
         bus.stop(0.5)
         assert time.monotonic() - started < 9
-    eventually(lambda: bus_threads() == [])
+    wait_until(lambda: bus_threads() == [])
 
 
 def test_publishing_faster_than_the_broker_confirms_waits_for_room_not_past_the_deadline_or_not_at_all(

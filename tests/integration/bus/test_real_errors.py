@@ -12,7 +12,8 @@ from deploykit.bus.events import BrokerReportedError, PublishFailed, Subscriptio
 from deploykit.errors import DialectError, PublishRefused
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, Events, bus_threads, eventually, fast, running, text
+from tests.support.bus import Collector, Events, bus_threads, fast, running, text
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -37,10 +38,10 @@ def test_a_subscription_that_rabbitmq_ends_connections_for_costs_the_others_noth
         good = [bus.subscribe(f"/queue/good{number}", collector) for number in range(3)]
         for number in range(300):
             bus.publish(f"/queue/good{number % 3}", text(str(number)), timeout=60)
-        eventually(lambda: all(one.active for one in good))
-        eventually(lambda: len(set(collector.bodies)) == 300)
-        eventually(lambda: refused.losses >= 3)
-        eventually(lambda: all(one.active for one in good))
+        wait_until(lambda: all(one.active for one in good))
+        wait_until(lambda: len(set(collector.bodies)) == 300)
+        wait_until(lambda: refused.losses >= 3)
+        wait_until(lambda: all(one.active for one in good))
         assert not refused.active
         assert refused.problem is not None
     assert events.of(PublishFailed) == []
@@ -114,4 +115,4 @@ def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_on
         collector.wait(1)
         bus.subscribe(f"/queue/{unique_name}.third", Collector()).wait_active(30)
         assert events.of(SubscriptionRefused) == []
-        eventually(lambda: len(set(bus_threads()) - threads) == 2, "the slow handler's worker ends")
+        wait_until(lambda: len(set(bus_threads()) - threads) == 2, "the slow handler's worker ends")

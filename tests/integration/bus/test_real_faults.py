@@ -19,7 +19,8 @@ from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, Events, eventually, in_time, quiet, running, text
+from tests.support.bus import Collector, Events, in_time, quiet, running, text
+from tests.support.wait import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -88,16 +89,16 @@ def test_kill_9_in_mid_stream_loses_nothing_that_was_confirmed(new_real_broker: 
         with Publisher(producer, destination) as publisher:
             for _ in range(3):
                 enough = len(publisher.confirmed) + 100
-                eventually(partial(publisher.has_confirmed, enough), timeout=180)
-                eventually(lambda: consumer.state is BusState.CONNECTED, timeout=60)
+                wait_until(partial(publisher.has_confirmed, enough), timeout=180)
+                wait_until(lambda: consumer.state is BusState.CONNECTED, timeout=60)
                 broker.kill9()
                 time.sleep(0.3)
                 broker.start()
             enough = len(publisher.confirmed) + 100
-            eventually(lambda: len(publisher.confirmed) >= enough, timeout=180)
+            wait_until(lambda: len(publisher.confirmed) >= enough, timeout=180)
         assert publisher.failed == []
         expected = set(publisher.confirmed)
-        eventually(lambda: expected <= set(map(int, collector.bodies)), timeout=180)
+        wait_until(lambda: expected <= set(map(int, collector.bodies)), timeout=180)
         assert consumer.counters.losses >= 3
         seen = [int(body) for body in collector.bodies]
         assert len(seen) == len(set(seen)), "a redelivered message was handled twice"
@@ -125,7 +126,7 @@ def test_service_is_back_within_a_second_of_the_port_opening(new_real_broker: Ne
         def back() -> float:
             failures = bus.counters.connect_failures
             broker.stop()
-            eventually(lambda: bus.counters.connect_failures >= failures + 5)
+            wait_until(lambda: bus.counters.connect_failures >= failures + 5)
             broker.start()  # returns when a login was answered
             began = time.monotonic()
             bus.publish("/queue/q", text("x"))
@@ -171,7 +172,7 @@ def test_connect_without_an_answer_ends_in_time_and_the_next_broker_is_tried(new
                 mute.thaw()
                 other.kill()
                 bus.publish("/queue/q", text("to the first one again"), timeout=60)
-                eventually(lambda: any(event.dialect != "embedded" for event in events.of(Connected)))
+                wait_until(lambda: any(event.dialect != "embedded" for event in events.of(Connected)))
     finally:
         mute.thaw()
 
@@ -220,7 +221,7 @@ def test_a_bad_line_costs_time_and_nothing_else(real_broker: BrokerServer, uniqu
                     proxy.cut_after(count)
                     proxy.reset()
                     connects = bus.counters.connects
-                    eventually(lambda connects=connects: bus.counters.connects > connects)  # type: ignore[misc]
+                    wait_until(lambda connects=connects: bus.counters.connects > connects)  # type: ignore[misc]
                 proxy.clear()
             case "slices":
                 proxy.slices(7)
@@ -230,7 +231,7 @@ def test_a_bad_line_costs_time_and_nothing_else(real_broker: BrokerServer, uniqu
                 proxy.latency(0.05, jitter=0.03)
         for future in futures:
             future.result(60)
-        eventually(lambda: len({body.split()[0] for body in collector.bodies}) == 100, timeout=120)
+        wait_until(lambda: len({body.split()[0] for body in collector.bodies}) == 100, timeout=120)
         proxy.clear()
     numbers = [int(body.split()[0]) for body in collector.bodies]
     assert len(numbers) == len(set(numbers)), "a copy was handled twice"
@@ -258,7 +259,7 @@ def test_rabbitmqs_memory_alarm_is_an_error_in_time_and_no_loss(new_rabbitmq: Ca
         waiting = bus.publish_nowait("/queue/q", text("patient"), timeout=60)
         broker.set_memory_alarm(False)
         waiting.result(60)
-        eventually(lambda: "patient" in collector.bodies)
+        wait_until(lambda: "patient" in collector.bodies)
 
 
 @pytest.mark.rabbitmq
@@ -308,7 +309,7 @@ def test_a_slow_handler_costs_neither_the_connection_nor_a_copy(real_broker: Bro
     with running(settings(real_broker.address, client_id="")) as bus:
         bus.subscribe(f"/queue/{unique_name}", collector)
         bus.publish(f"/queue/{unique_name}", text("x"))
-        eventually(lambda: bus.counters.acked == 1)
+        wait_until(lambda: bus.counters.acked == 1)
         assert bus.counters.losses == 0
         assert len(collector) == 1
 

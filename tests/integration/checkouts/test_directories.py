@@ -8,7 +8,6 @@ import pwd
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from tests.support.killsweep import NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import needs_root
 from tests.support.origins import GitRepo, run_git
 from tests.support.strangers import NOBODY, as_nobody, common_directory
+from tests.support.wait import wait_until
 
 
 class Scene:
@@ -214,7 +214,7 @@ def test_what_is_not_ours_is_never_replaced_or_removed(what: str, tmp_path: Path
         precious.symlink_to("/etc")
     before = precious.lstat()
     result = scene.update()
-    assert "is not ours" in result.refused["refs/heads/main"] or "is a real" in result.refused["refs/heads/main"]
+    assert "is not a checkout" in result.refused["refs/heads/main"] or "is a real" in result.refused["refs/heads/main"]
     assert [change.ref for change in result.changed] == ["refs/heads/other"]
     scene.repo.git("update-ref", "-d", "refs/heads/main")
     scene.update()
@@ -494,9 +494,7 @@ def test_an_update_that_waits_for_another_says_so(tmp_path: Path, caplog: pytest
     with FileLock(lock):
         thread = threading.Thread(target=scene.update)
         thread.start()
-        deadline = time.monotonic() + 30
-        while not caplog.records and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: caplog.records, "that it says it waits")
         assert thread.is_alive()
     thread.join(30)
     assert [r.getMessage() for r in caplog.records] == [

@@ -92,7 +92,7 @@ def test_check_sees_every_kind_of_damage(repo: GitRepo, damage: str, tmp_path: P
         data = bytearray(index.read_bytes())
         data[-45] ^= 1
         index.write_bytes(data)
-        expected = "does not tell what is in its pack"
+        expected = "does not match its pack"
     elif damage == "ref":
         (path / "packed-refs").write_text(f"{'c' * 40} refs/heads/main\n")
         expected = "points to cccc"

@@ -14,9 +14,9 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.outbox import Outbox
-from tests.support.bus import eventually
 from tests.support.cli import command, run
 from tests.support.node import Node
+from tests.support.wait import wait_until
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ def test_status_tells_refs_and_the_live_release(node: Node) -> None:
         request = node.request("v1", node.origin.push(tag="v1"))
         node.send(request)
         report = node.report_on(request)
-        eventually(lambda: next(Outbox(node.root / "spool").pending(), None) is None, "the receipts", 60)
+        wait_until(lambda: next(Outbox(node.root / "spool").pending(), None) is None, "the receipts", 60)
     found = json.loads(run("status", "--json", "-c", str(settings_file(node))).stdout)
     assert found["sites"] == [{"site": "shop", "current": report.release, "path": str(node.site)}]
     assert found["mirrors"][0]["refs"] == 2
@@ -144,7 +144,7 @@ def test_ctrl_c_while_a_deploy_is_awaited_says_that_it_goes_on(node: Node) -> No
     words = ("deploy", "shop", "--ref", "v1", "--node", "web9", "-c", str(settings_file(node)))
     process = subprocess.Popen(command(*words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        eventually(lambda: heard, "the command", 60)
+        wait_until(lambda: heard, "the command", 60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=60)
     finally:
@@ -185,7 +185,7 @@ def test_a_demo_told_to_end_leaves_nothing_behind(tmp_path: Path, moment: str) -
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == []
     # What it has killed may be there for a moment more.
-    eventually(lambda: not any(_mentions(p, str(tmp_path)) for p in Path("/proc").glob("[0-9]*")), "its end", 60)
+    wait_until(lambda: not any(_mentions(p, str(tmp_path)) for p in Path("/proc").glob("[0-9]*")), "its end", 60)
 
 
 def _mentions(process: Path, text: str) -> bool:

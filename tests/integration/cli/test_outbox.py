@@ -49,7 +49,7 @@ def bury(outbox: Outbox, *texts: str) -> list[str]:
         outbox.put(TOPIC, Frame({"subject": f"subject of {text}"}, text.encode()))
     bus = FakeBus(lambda _: PublishRefused("the broker says no"))
     report = Relay(outbox, bus, max_attempts=1, pause=0.0).drain_once(10)
-    return [str(dead.id) for dead in report.buried]
+    return [str(dead.id) for dead in report.dead_letters]
 
 
 def cli(outbox: Outbox, *words: str) -> subprocess.CompletedProcess[str]:
@@ -187,7 +187,7 @@ def test_relay_once_without_a_broker_says_what_is_left_and_keeps_it(
     outbox.put(TOPIC, Frame({}, b"1"))
     done = run("relay", "--config", str(config), "--once", "--deadline", "0.5")
     assert done.returncode == 1
-    assert "0 sent, some are left: no broker can be reached" in done.stdout
+    assert "0 sent, some still wait: no broker can be reached" in done.stdout
     assert len(list(outbox.pending())) == 1
 
 

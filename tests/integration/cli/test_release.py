@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from deploykit.cli.release_output import Live
+from deploykit.cli.release_output import DeployDisplay
 from deploykit.release import StepRecord
 from tests.support.cli import command, run
 from tests.support.gitrepo import contents
@@ -115,7 +115,7 @@ def test_an_empty_site_directory_is_never_the_working_directory(shop: Shop, tmp_
     words = ("release", "deploy", "", "--mirror", str(shop.repo.path), "--ref", "v1")
     done = run(*words, cwd=tmp_path / "cwd")
     assert done.returncode == 2
-    assert "it is empty; write . for the working directory" in done.stderr
+    assert "the path is empty; write . for the working directory" in done.stderr
     assert list((tmp_path / "cwd").iterdir()) == []
     assert run(*words[:2], ".", *words[3:], cwd=tmp_path / "cwd").returncode == 0
     assert (tmp_path / "cwd" / "current").is_symlink()
@@ -209,7 +209,7 @@ def test_a_failing_script_ends_with_1_and_the_old_release(shop: Shop) -> None:
 
 def test_output_is_shown_by_lines_of_each_stream_and_never_piled_up() -> None:
     shown = io.StringIO()
-    live = Live(Console(file=shown, width=100_000))
+    live = DeployDisplay(Console(file=shown, width=100_000))
     live.output("pre-deploy", "stdout", "one ")
     live.output("pre-deploy", "stderr", "a warning\n")
     live.output("pre-deploy", "stdout", "line\n\x1b[2Jlast")

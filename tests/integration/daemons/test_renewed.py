@@ -20,8 +20,9 @@ from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost
 from deploykit.settings import BusSettings
 from tests.brokers.certs import Authority, Identity
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Events, eventually, fast, running, text
+from tests.support.bus import Events, fast, running, text
 from tests.support.cli import command
+from tests.support.wait import wait_until
 
 _PAST = dt.datetime(2026, 1, 1, 12, 0, tzinfo=dt.UTC)
 
@@ -74,7 +75,7 @@ def test_a_living_bus_takes_up_a_new_authority_and_its_connection_is_not_cut(
             broker._tls = server_context(new.server())
             broker.start()
             problem = events.wait(ConnectFailed)[-1].problem
-            eventually(lambda: "new CA" in events.of(ConnectFailed)[-1].problem)
+            wait_until(lambda: "new CA" in events.of(ConnectFailed)[-1].problem)
             problem = events.of(ConnectFailed)[-1].problem
             assert "CN=localhost of CN=new CA, valid until " in problem
             assert "ca.pem holds CN=old CA, valid until " in problem
@@ -140,7 +141,7 @@ def test_a_rabbitmq_with_a_certificate_of_a_new_authority_is_reached_without_a_r
         replace(broker.server_identity.cert_file, identity.cert_file)
         replace(broker.server_identity.key_file, identity.key_file)
         broker.start()
-        eventually(lambda: "CN=new CA" in str(bus.problem), timeout=60)
+        wait_until(lambda: "CN=new CA" in str(bus.problem), timeout=60)
         replace(ca, new.ca_file)
         events.wait(Connected, 2, timeout=60)
         bus.publish("/queue/q", text("x"))
@@ -174,7 +175,7 @@ def test_a_certificate_that_has_expired_is_named_with_its_end(tmp_path: Path) ->
         EmbeddedBroker(tls=server_context(expired)) as broker,
         Bus(fast(broker.address, tls_ca=authority.ca_file)) as bus,
     ):
-        eventually(lambda: bus.problem is not None)
+        wait_until(lambda: bus.problem is not None)
         problem = str(bus.problem)
     assert "its certificate is not accepted: certificate has expired" in problem
     assert "(CN=localhost of CN=old CA, expired 2026-01-01 12:00 UTC)" in problem
@@ -208,7 +209,7 @@ class Daemon:
     def wait(self, line: str, count: int = 1) -> None:
         process = self.process
         assert process is not None
-        eventually(
+        wait_until(
             lambda: self.said.read_text().count(line) >= count or process.poll() is not None, f"{count} {line}", 60
         )
         assert self.said.read_text().count(line) >= count, self.said.read_text()
@@ -231,7 +232,7 @@ def test_every_daemon_reads_its_settings_again_at_hup_and_bad_ones_change_nothin
     with EmbeddedBroker() as first, EmbeddedBroker(users={"ada": "canary"}) as second:
         daemon.settings(first.address)
         daemon.start()
-        eventually(lambda: first.stats().connections == 1, timeout=60)
+        wait_until(lambda: first.stats().connections == 1, timeout=60)
         daemon.file.write_text("nonsense")
         daemon.hup()
         daemon.wait("settings not reloaded, the old ones stay: ")
@@ -239,12 +240,12 @@ def test_every_daemon_reads_its_settings_again_at_hup_and_bad_ones_change_nothin
         daemon.settings(second.address)
         daemon.hup()
         daemon.wait("settings read again: broker.address\n")
-        eventually(lambda: (first.stats().connections, second.stats().connections) == (0, 1), timeout=60)
+        wait_until(lambda: (first.stats().connections, second.stats().connections) == (0, 1), timeout=60)
         daemon.settings(second.address.replace("canary", "wrong"))
         daemon.hup()
         daemon.wait("settings read again: broker.address\n", 2)
         daemon.wait("settings given up, the old ones are back: ")
-        eventually(lambda: second.stats().connections == 1, timeout=60)
+        wait_until(lambda: second.stats().connections == 1, timeout=60)
         daemon.hup()
         daemon.wait("settings read again: ", 4)
     assert "canary" not in daemon.said.read_text()
@@ -257,15 +258,15 @@ def test_the_embedded_broker_reads_its_passcode_again_at_hup(tmp_path: Path) -> 
         words = command("broker", "--port", "0", "--user", "ada", "--passcode-file", str(passcode))
         process = subprocess.Popen(words, stdout=out, stderr=out)
     try:
-        eventually(lambda: "ready: " in said.read_text(), timeout=60)
+        wait_until(lambda: "ready: " in said.read_text(), timeout=60)
         address = said.read_text().split()[1].replace("//", "//ada:{}@")
         with running(fast(address.format("before"))) as bus:
             passcode.write_text("")
             process.send_signal(signal.SIGHUP)
-            eventually(lambda: "settings not reloaded, the old ones stay: " in said.read_text())
+            wait_until(lambda: "settings not reloaded, the old ones stay: " in said.read_text())
             passcode.write_text("after\n")
             process.send_signal(signal.SIGHUP)
-            eventually(lambda: "settings read again: logins" in said.read_text())
+            wait_until(lambda: "settings read again: logins" in said.read_text())
             with running(fast(address.format("after"))):
                 bus.publish("/queue/q", text("who is connected stays"))
             assert bus.counters.losses == 0

@@ -22,7 +22,8 @@ from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from deploykit.wire.codec import ID_HEADER
 from tests.brokers.server import BrokerServer
-from tests.support.bus import eventually, fast, running, text
+from tests.support.bus import fast, running, text
+from tests.support.wait import wait_until
 
 PAGE = Path(__file__).parents[3] / "docs" / "bus.md"
 TOPIC = "/topic/deploykit.notice"
@@ -76,7 +77,7 @@ def test_it_survives_what_a_broker_does(tmp_path: Path) -> None:
         with daemon_running(tmp_path, broker.address) as lines, running(fast(broker.address)) as bus:
             broker.wait_for(lambda stats: stats.subscriptions >= 1, 60)
             notice(bus, 0)
-            eventually(lambda: lines() == printed(range(1)))
+            wait_until(lambda: lines() == printed(range(1)))
             faults: list[Callable[[], object]] = [
                 broker.restart,
                 broker.faults.drop,
@@ -92,14 +93,14 @@ def test_it_survives_what_a_broker_does(tmp_path: Path) -> None:
             for number, fault in enumerate(faults, 1):
                 fault()
                 notice(bus, number)
-            eventually(lambda: len(lines()) > len(faults), timeout=90)
+            wait_until(lambda: len(lines()) > len(faults), timeout=90)
             time.sleep(0.3)
             assert sorted(lines()) == sorted(printed(range(len(faults) + 1)))
         # While it is away its messages are kept, and it does not print twice what it has printed.
         with running(fast(broker.address)) as bus:
             notice(bus, 100)
         with daemon_running(tmp_path, broker.address) as lines:
-            eventually(lambda: "number 100" in lines(), timeout=60)
+            wait_until(lambda: "number 100" in lines(), timeout=60)
             assert len(lines()) == len(faults) + 2
         # One message, perhaps in two copies: the broker may have doubled this very SEND, or died before its receipt.
         assert len({dead.headers[ID_HEADER] for dead in broker.peek("/queue/deploykit.dead-letter")}) == 1
@@ -116,11 +117,11 @@ def test_it_notices_by_itself_that_nobody_is_at_the_other_end(tmp_path: Path) ->
     ):
         broker.wait_for(lambda stats: stats.subscriptions >= 1, 60)
         notice(bus, 0)
-        eventually(lambda: lines() == printed(range(1)))
+        wait_until(lambda: lines() == printed(range(1)))
         proxy.half_open("client")
         broker.wait_for(lambda stats: stats.subscriptions == 0, 60)
         notice(bus, 1)
-        eventually(lambda: lines() == printed(range(2)), timeout=60)
+        wait_until(lambda: lines() == printed(range(2)), timeout=60)
 
 
 @pytest.mark.slow
@@ -140,7 +141,7 @@ def test_it_survives_kill_9_of_a_real_broker(new_real_broker: Callable[..., Brok
             broker.start()
         notice(bus, 3)
         try:
-            eventually(lambda: set(printed(range(4))) <= set(lines()), timeout=60)
+            wait_until(lambda: set(printed(range(4))) <= set(lines()), timeout=60)
         except AssertionError as error:
             said = (tmp_path / "errors").read_text(encoding="utf-8")
             raise AssertionError(f"{error}; printed {lines()}; it said:\n{said}") from None

@@ -14,7 +14,8 @@ import pytest
 
 from deploykit import Bus, Frame, RefUpdated, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.broker.server import EmbeddedBroker
-from tests.support.bus import eventually, fast, running
+from tests.support.bus import fast, running
+from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "embedding.md").read_text(encoding="utf-8")
 DAEMONS = ["daemon", "asyncio daemon"]
@@ -62,11 +63,11 @@ def test_it_prints_each_push_once_over_a_restart_of_the_broker_and_ends_at_sigte
             with running(fast(broker.address)) as bus:
                 broker.wait_for(lambda stats: stats.subscriptions >= 1, 60)
                 push(bus, 0)
-                eventually(lambda: "b0" in output.read_text())
+                wait_until(lambda: "b0" in output.read_text())
                 broker.restart()
                 bus.publish("/topic/deploykit.source", Frame({"content-type": "application/json"}, b"no message"))
                 push(bus, 1)
-                eventually(lambda: "b1" in output.read_text(), timeout=60)
+                wait_until(lambda: "b1" in output.read_text(), timeout=60)
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(60) == 0, (tmp_path / "errors").read_text()
                 assert len(output.read_text().splitlines()) == 2

@@ -15,9 +15,9 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.wire import decode
-from tests.support.bus import eventually
 from tests.support.hookworld import OWNER, PUSHER, World, lines
 from tests.support.needs import missing, needs
+from tests.support.wait import wait_until
 
 SOURCE = "/topic/deploykit.source"
 
@@ -74,8 +74,8 @@ def test_a_push_wakes_the_relay_at_work(world: World) -> None:
         commit = world.commit(work)
         done = world.git("push", "origin", "main", cwd=work)
         assert lines(done) == ["deploykit: 1 event queued"]
-        eventually(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
-        eventually(lambda: not world.records(), "the empty spool", 60)
+        wait_until(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
+        wait_until(lambda: not world.records(), "the empty spool", 60)
 
 
 def test_without_a_relay_one_is_started_and_sends_what_waits(world: World) -> None:
@@ -85,8 +85,8 @@ def test_without_a_relay_one_is_started_and_sends_what_waits(world: World) -> No
         commit = world.commit(work)
         done = world.git("push", "origin", "main", cwd=work)
         assert lines(done) == ["deploykit: 1 event queued"]
-        eventually(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
-        eventually(lambda: not world.records(), "the empty spool", 60)
+        wait_until(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
+        wait_until(lambda: not world.records(), "the empty spool", 60)
 
 
 def test_a_push_while_the_broker_is_down_is_as_quick_and_its_event_arrives_after(world: World) -> None:
@@ -108,14 +108,14 @@ def test_a_push_while_the_broker_is_down_is_as_quick_and_its_event_arrives_after
         heard: list[str] = []  # by brokers that are dead now
         for _ in range(3):  # interleaved, so that other load weighs on both
             up += [push(), push()]
-            eventually(lambda: arrived(heard, broker) == pushed, "what was pushed while it was up", 60)
-            eventually(lambda: not world.records(), "the empty spool", 60)  # the relay has its receipts
+            wait_until(lambda: arrived(heard, broker) == pushed, "what was pushed while it was up", 60)
+            wait_until(lambda: not world.records(), "the empty spool", 60)  # the relay has its receipts
             heard[:] = arrived(heard, broker)
             broker.kill()
             down += [push(), push()]
             assert len(world.events()) == 2
             broker.restart()
-            eventually(lambda: arrived(heard, broker) == pushed, "what was pushed while it was down", 60)
+            wait_until(lambda: arrived(heard, broker) == pushed, "what was pushed while it was down", 60)
         # A hook that waited for a broker would do so each time; noise only adds. The benchmark measures it finely.
         assert min(down) < 1.5 * max(up) + 0.2
 
@@ -153,7 +153,7 @@ def test_the_relay_that_is_started_is_nobodys_child_and_holds_nothing_of_the_pus
         pids = _relays(world)
         try:
             (pid,) = pids
-            eventually(lambda: str(Path(f"/proc/{pid}/cwd").readlink()) == "/", "the relay to be on its way", 60)
+            wait_until(lambda: str(Path(f"/proc/{pid}/cwd").readlink()) == "/", "the relay to be on its way", 60)
             stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             assert int(stat[3]) == pid, "it is in somebody else's session"
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
@@ -186,7 +186,7 @@ def _relays(world: World) -> list[int]:
                     found.append(int(path.parent.name))
         return bool(found)
 
-    eventually(some, "a relay", 60)
+    wait_until(some, "a relay", 60)
     return found
 
 
@@ -194,7 +194,7 @@ def _end(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    eventually(lambda: not any(_runs(pid) for pid in pids), "the relays to end", 60)
+    wait_until(lambda: not any(_runs(pid) for pid in pids), "the relays to end", 60)
 
 
 def _runs(pid: int) -> bool:
@@ -225,7 +225,7 @@ def test_a_dead_relay_is_not_taken_for_a_living_one(world: World) -> None:
         work = world.clone(origin)
         commit = world.commit(work)
         assert lines(world.git("push", "origin", "main", cwd=work)) == ["deploykit: 1 event queued"]
-        eventually(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
+        wait_until(lambda: arrived([], broker) == [commit], "the event at the broker", 60)
 
 
 def test_nothing_on_a_pushs_path_waits_without_a_deadline(world: World) -> None:
@@ -286,8 +286,8 @@ def test_many_pushes_at_once_lose_nothing(world: World, many: int) -> None:
             hooked.stdin.close()
             running.append(hooked)
         assert {hooked.wait(60) for hooked in running} == {0}
-        eventually(lambda: len(set(_refs(broker))) == many + 1, "all of them at the broker", 120)
-        eventually(lambda: not world.records(), "the empty spool", 60)
+        wait_until(lambda: len(set(_refs(broker))) == many + 1, "all of them at the broker", 120)
+        wait_until(lambda: not world.records(), "the empty spool", 60)
 
 
 def _refs(broker: EmbeddedBroker) -> list[str]:

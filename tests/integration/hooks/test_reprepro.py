@@ -13,9 +13,9 @@ import pytest
 from deploykit.hooking.packages import event_id, inspect, is_package_name, parse_control
 from deploykit.messages import PackagePublished
 from deploykit.wire import decode
-from tests.support.bus import eventually
 from tests.support.hookworld import World, lines
 from tests.support.needs import needs
+from tests.support.wait import wait_until
 
 _DISTRIBUTIONS = """\
 Codename: {name}
@@ -249,7 +249,7 @@ def test_killed_between_two_steps_the_next_run_makes_it_whole(world: World, deat
     world.write(world.root / "bin" / "reprepro", f"#!/bin/sh\n{_DEATHS[death]}\ntouch {ended}\n", 0o755)
     assert repository.run(path=f"{world.root}/bin:/usr/bin:/bin").returncode == -9
     assert repository.files(repository.incoming) == [f"stable/{deb.name}"]
-    eventually(ended.exists, "reprepro to end", 60)  # it may not even have begun
+    wait_until(ended.exists, "reprepro to end", 60)  # it may not even have begun
     assert repository.run().returncode == 0
     assert repository.files(repository.incoming) == []
     assert repository.files(repository.archive) == [f"stable/{deb.name}"]

@@ -17,9 +17,9 @@ import attrs
 import pytest
 
 from tests.brokers.process import PortLease
-from tests.support.bus import eventually
 from tests.support.hookworld import GROUP, PUSHER, World, lines
 from tests.support.needs import missing, needs
+from tests.support.wait import wait_until
 
 #: Who sits at the other machine. ssh wants its user to have a name, and every system has this one.
 CLIENT = 65534
@@ -81,7 +81,7 @@ def ssh(world: World) -> Iterator[Ssh]:
     with (home / "log").open("wb") as log:
         server = subprocess.Popen([unshare, "--mount", "sh", "-c", script], stdout=log, stderr=log)
     try:
-        eventually(lambda: _answers(lease.port) or server.poll() is not None, "sshd", 60)
+        wait_until(lambda: _answers(lease.port) or server.poll() is not None, "sshd", 60)
         if server.poll() is not None:
             missing(f"the right to make a mount namespace ({(home / 'log').read_text().strip()})")
         yield Ssh(lease.port, home, user_home, server.pid)

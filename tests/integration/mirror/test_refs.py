@@ -75,7 +75,7 @@ def test_what_we_write_git_reads(repo: GitRepo, packed: bool) -> None:
 def test_all_changes_are_made_or_none(repo: GitRepo) -> None:
     before = repo.refs()
     old = ObjectId(repo.tip("main"))
-    with pytest.raises(LockBusy, match="changed by somebody else"):
+    with pytest.raises(LockBusy, match="changed by another process"):
         RefStore(repo.path).apply(
             [
                 RefChange(RefName("refs/heads/x"), ZERO_ID, old),

@@ -20,9 +20,9 @@ from deploykit.outbox import Outbox, Outgoing
 from deploykit.outbox.relay import Relay
 from deploykit.testing.fakes import FakeBus
 from deploykit.wire.frame import Frame
-from tests.support.bus import eventually
 from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Run, error_sweep, kill_sweep
 from tests.support.needs import missing, needs
+from tests.support.wait import wait_until
 
 TOPIC = "/topic/a"
 PUT = """
@@ -154,7 +154,7 @@ def test_a_file_system_without_inodes_is_a_clear_refusal(tmp_path: Path) -> None
             put_many_files()
         assert [r.frame.body for r in box.pending()] == queued
         for record in list(box.pending()):
-            box.done(record)
+            box.ack(record)
         box.put(TOPIC, Frame({}, b"after"))
 
 
@@ -244,14 +244,14 @@ def test_a_relay_without_an_inode_for_its_lock_keeps_others_out_and_hears_writer
             assert not box.relay_listens()
             for n in range(20):
                 (small / f"inode{n}").unlink()
-            eventually(box.relay_listens)
-            eventually((Path(box.path) / ".relay.lock").exists)
+            wait_until(box.relay_listens)
+            wait_until((Path(box.path) / ".relay.lock").exists)
             with pytest.raises(LockBusy):
                 Relay(Outbox(box.path), FakeBus()).drain_once(1)
             bus.respond(lambda _: None)
             bus.confirm()
             box.put(TOPIC, Frame({}, b"2"))
-            eventually(lambda: not list(box.pending()))
+            wait_until(lambda: not list(box.pending()))
         finally:
             stop.set()
             thread.join(30)

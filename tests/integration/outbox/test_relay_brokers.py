@@ -15,6 +15,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.wire.frame import Frame
 from tests.brokers.server import BrokerServer
 from tests.support.relaybooks import Books
+from tests.support.wait import wait_until
 
 
 @contextmanager
@@ -38,10 +39,7 @@ def daemon(books: Books) -> Iterator[Callable[[], None]]:
 
 
 def wait_empty(books: Books, timeout: float) -> None:
-    deadline = time.monotonic() + timeout
-    while next(books.outbox.pending(), None) is not None:
-        assert time.monotonic() < deadline, f"{sum(1 for _ in books.outbox.pending())} records are stuck"
-        time.sleep(0.05)
+    wait_until(lambda: next(books.outbox.pending(), None) is None, "an empty outbox", timeout)
 
 
 def test_a_relay_that_is_killed_again_and_again_loses_and_swaps_nothing(tmp_path: Path) -> None:

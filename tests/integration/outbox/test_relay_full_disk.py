@@ -21,9 +21,9 @@ from deploykit.settings import BusSettings
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
 from tests.brokers.server import BrokerServer
-from tests.support.bus import eventually
 from tests.support.disks import small_disk
 from tests.support.relaybooks import Books
+from tests.support.wait import wait_until
 
 A = "/topic/a"
 
@@ -160,11 +160,11 @@ def test_one_destination_that_waits_holds_up_no_other_on_a_full_disk(
     use_up(disk)
     bus = FakeBus(lambda sent: FakeBus.SILENCE if sent.destination != A else None)
     with running(Relay(outbox, bus, pause=0.01, pause_max=0.05, rescan=0.05)):
-        eventually(lambda: sum(sent.destination == A for sent in bus.sent) == 50, "everything for the other one")
-        eventually(lambda: len(bus.waiting) == 50)
+        wait_until(lambda: sum(sent.destination == A for sent in bus.sent) == 50, "everything for the other one")
+        wait_until(lambda: len(bus.waiting) == 50)
         bus.answer = lambda _: None
         bus.confirm()
-        eventually(lambda: not list(spool.glob("*.rec")), "the empty spool")
+        wait_until(lambda: not list(spool.glob("*.rec")), "the empty spool")
     assert len(bus.sent) == 100, "nothing is sent twice while the relay lives"
 
 
@@ -176,7 +176,7 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
     told: Callable[[], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
     outbox = Outbox(spool)
     outbox.put_many([Outgoing(A, Frame({"destination": "/elsewhere"}, b"never")), Outgoing(A, Frame({}, b"beside it"))])
     three(outbox, b"refused")
@@ -188,14 +188,14 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
 
     bus = FakeBus(answer)
     with running(Relay(outbox, bus, max_attempts=1, pause=0.01, pause_max=0.05, rescan=0.05)):
-        eventually(lambda: b"good 2" in bus.bodies, "what is behind it")
+        wait_until(lambda: b"good 2" in bus.bodies, "what is behind it")
         time.sleep(0.5)  # ten attempts
-        trouble = [line for line in told() if "cannot bury" in line]
+        trouble = [line for line in told() if "cannot write a dead letter" in line]
         assert len(trouble) == 1, trouble
         assert [body for body in bus.bodies if bus.bodies.count(body) > 1] == []
         for filler in disk.glob("filler*"):
             filler.unlink()
-        eventually(lambda: not list(spool.glob("*.rec")), "the empty spool")
+        wait_until(lambda: not list(spool.glob("*.rec")), "the empty spool")
     dead = list(outbox.dead())
     assert sorted(record.frame.body for record in dead) == [b"never", b"refused 0", b"refused 1", b"refused 2"]
     assert all(record.reason for record in dead)
@@ -204,8 +204,8 @@ def test_what_cannot_be_buried_on_a_full_disk_is_passed_over_until_it_can(
 def test_on_a_read_only_disk_each_record_is_sent_once_and_not_all_of_a_long_backlog(
     tmp_path: Path, told: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 100)
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 100)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
     with small_disk(tmp_path / "disk", "size=20m") as disk:
         outbox = Outbox(disk / "spool")
         for n in range(1000):
@@ -213,16 +213,16 @@ def test_on_a_read_only_disk_each_record_is_sent_once_and_not_all_of_a_long_back
         bus = FakeBus()
         bus.disconnect()
         with running(Relay(outbox, bus, pause=0.01, pause_max=0.05, rescan=0.05, window=8)):
-            eventually(outbox.relay_listens, "the relay")
+            wait_until(outbox.relay_listens, "the relay")
             subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
             bus.connect()
-            eventually(lambda: len(bus.sent) >= 100, "some")
+            wait_until(lambda: len(bus.sent) >= 100, "some")
             time.sleep(0.5)  # ten attempts
             assert len(bus.sent) <= 100 + 8, "every start of a relay sends these again"
             trouble = [line for line in told() if "ead-only" in line]
             assert len(trouble) == 1, trouble
             subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
-            eventually(lambda: not list((disk / "spool").glob("*.rec")), "the empty spool")
+            wait_until(lambda: not list((disk / "spool").glob("*.rec")), "the empty spool")
         assert bus.bodies == [b"%d" % n for n in range(1000)]
 
 
@@ -243,7 +243,7 @@ def test_a_writer_on_a_full_disk_is_told_so_while_the_relay_makes_room(disk: Pat
                 return False
             return True
 
-        eventually(queued, "room")
-        eventually(lambda: b"last" in bus.bodies, "the last one")
+        wait_until(queued, "room")
+        wait_until(lambda: b"last" in bus.bodies, "the last one")
     assert bus.bodies.count(b"last") == 1
     assert b"refused" not in bus.bodies

@@ -147,7 +147,7 @@ def test_a_user_drops_and_relays_its_own_records_only(spool: Path) -> None:
     code = """
     hers = next(r for r in Outbox(spool).pending(everyone=True) if r.frame.body == b"a1")
     try:
-        Outbox(spool).done(hers)
+        Outbox(spool).ack(hers)
     except OutboxError as error:
         print(error)
     """
@@ -158,7 +158,7 @@ def test_a_user_drops_and_relays_its_own_records_only(spool: Path) -> None:
 
 def test_a_users_relay_buries_its_own_and_the_daemon_can_queue_it_again(spool: Path) -> None:
     as_user(ALICE, "put('bad')", spool)
-    code = "report, _ = drain(FakeBus(lambda _: PublishRefused('no'))); print(len(report.buried))"
+    code = "report, _ = drain(FakeBus(lambda _: PublishRefused('no'))); print(len(report.dead_letters))"
     assert as_user(ALICE, code, spool) == "1"
     assert as_user(BOB, "print([attempt(lambda: os.unlink(f'{spool}/dead/{n}')) for n in os.listdir(spool + '/dead')])",
                    spool) == "['PermissionError']"  # fmt: skip
@@ -191,9 +191,9 @@ def test_the_daemon_goes_on_where_a_users_relay_was_cut_off_in_the_middle_of_a_p
     as_user(
         ALICE, "Outbox(spool).put_many(Outgoing('/topic/a', Frame({}, t)) for t in (b'1', b'2', b'3', b'4'))", spool
     )
-    as_user(ALICE, "box = Outbox(spool); box.done(next(box.pending()))", spool)
-    assert as_user(DAEMON, "box = Outbox(spool); box.done(next(box.pending())); print(*bodies())", spool) == "3 4"
-    assert as_user(ALICE, "box = Outbox(spool); box.done(next(box.pending())); print(*bodies())", spool) == "4"
+    as_user(ALICE, "box = Outbox(spool); box.ack(next(box.pending()))", spool)
+    assert as_user(DAEMON, "box = Outbox(spool); box.ack(next(box.pending())); print(*bodies())", spool) == "3 4"
+    assert as_user(ALICE, "box = Outbox(spool); box.ack(next(box.pending())); print(*bodies())", spool) == "4"
     assert as_user(DAEMON, "print(*drain()[1])", spool) == "4"
     assert list(spool.glob("[0-9]*")) == []
 
@@ -289,7 +289,7 @@ def test_a_member_in_the_place_of_another_members_lock_is_named_and_the_owners_r
     """
     said = as_user(ALICE, code, spool)
     assert said.startswith("OutboxError"), said
-    assert f".relay-{ALICE}.lock is somebody else's" in said
+    assert f".relay-{ALICE}.lock belongs to another user" in said
     as_user(BOB, "put('his'); drain()", spool)
     assert as_user(DAEMON, "print(*drain()[1])", spool) == "hers"
     as_user(ALICE, "put('again')", spool)
@@ -426,7 +426,7 @@ def test_what_root_puts_into_a_users_own_spool_can_be_sent_by_that_user(spool: P
     private = spool.parent / "private"
     as_user(DAEMON, "Outbox(spool, shared=False)", private)
     as_user(0, "Outbox(spool).put_many(Outgoing('/topic/a', Frame({}, t)) for t in (b'1', b'2'))", private)
-    as_user(0, "box = Outbox(spool); box.done(next(box.pending()))", private)
+    as_user(0, "box = Outbox(spool); box.ack(next(box.pending()))", private)
     assert as_user(DAEMON, "print(*drain()[1])", private) == "2"
 
 

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,19 +22,13 @@ from deploykit.errors import ReleaseError
 from deploykit.git.repository import Repository
 from deploykit.release import Runner, Site
 from deploykit.release.journal import read_journal
-from deploykit.release.orphans import MARK, Trace, end_leftover, start_of
+from deploykit.release.orphans import MARK, ScriptProcess, end_orphan, start_time_of
 from deploykit.settings import SiteSettings
 from deploykit.system.boottime import boot_id
 from tests.support.cli import command
 from tests.support.needs import in_ci, needs
 from tests.support.releasing import Shop, script
-
-
-def wait_for(condition: Callable[[], object], what: str, timeout: float = 60) -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"waited in vain for {what}"
-        time.sleep(0.01)
+from tests.support.wait import wait_until
 
 
 class Stage:
@@ -74,8 +68,8 @@ class Stage:
     def cut_off(self) -> int:
         """Deploy, kill the process in the middle of the script, and return the script's own process number."""
         with subprocess.Popen(self.argv(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as deploying:
-            wait_for(lambda: any(line.startswith("begun") for line in self.lines()), "the script")
-            wait_for(lambda: b'{"runs":' in self.shop.site.journal_file.read_bytes(), "the note of it")
+            wait_until(lambda: any(line.startswith("begun") for line in self.lines()), "the script")
+            wait_until(lambda: b'{"runs":' in self.shop.site.journal_file.read_bytes(), "the note of it")
             deploying.kill()
             assert deploying.wait() == -signal.SIGKILL
         pid = int(next(line for line in self.lines() if line.startswith("begun")).split()[1])
@@ -156,15 +150,15 @@ def test_a_script_that_is_deaf_to_term_is_killed_with_all_it_started(
     first = stage.cut_off()
     entry = read_journal(stage.shop.site.journal_file)
     assert entry is not None
-    assert entry.trace is not None
-    assert (entry.trace.pid, entry.trace.started) == (first, start_of(first))
+    assert entry.process is not None
+    assert (entry.process.pid, entry.process.started) == (first, start_time_of(first))
     started = time.monotonic()
     # The script, its deaf child and the sleeper; whether the short sleeps are counted is a matter of the moment.
-    assert end_leftover(entry.trace, "post-deploy", grace=0.3) >= 3
+    assert end_orphan(entry.process, "post-deploy", grace=0.3) >= 3
     assert time.monotonic() - started >= 0.3, "it was asked before it was killed"
     assert not alive(first)
     assert _lock_is_free(stage.base / "running")
-    assert end_leftover(entry.trace, "post-deploy") == 0
+    assert end_orphan(entry.process, "post-deploy") == 0
 
 
 def _lock_is_free(path: Path) -> bool:
@@ -176,7 +170,7 @@ def test_what_a_dead_script_left_in_its_session_is_ended(stage: Stage) -> None:
     stage.shop.commit({"a": b"2", "deploy/post-deploy": stage.waiting("(while :; do sleep 0.02; done) &")})
     first = stage.cut_off()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: not alive(first), "its end")
+    wait_until(lambda: not alive(first), "its end")
     assert not _lock_is_free(stage.base / "running")
     stage.recover()
     assert "overlap" not in stage.lines()
@@ -244,13 +238,13 @@ def test_a_number_that_was_given_out_again_is_not_killed() -> None:
     """Same number and session, started at another time, without the mark: somebody else's."""
     mark = "c" * 32
     with _somebody_else({MARK: "d" * 32}) as pid:
-        reused = Trace(mark=mark, boot=boot_id(), pid=pid, started=start_of(pid) - 1)
-        assert end_leftover(reused, "post-deploy") == 0
+        reused = ScriptProcess(mark=mark, boot=boot_id(), pid=pid, started=start_time_of(pid) - 1)
+        assert end_orphan(reused, "post-deploy") == 0
         assert alive(pid)
-        assert end_leftover(Trace(mark=mark, boot=boot_id()), "post-deploy") == 0
+        assert end_orphan(ScriptProcess(mark=mark, boot=boot_id()), "post-deploy") == 0
         assert alive(pid)
-        right = Trace(mark=mark, boot="another boot", pid=pid, started=start_of(pid))
-        assert end_leftover(right, "post-deploy") == 0, "the numbers of another boot mean nothing"
+        right = ScriptProcess(mark=mark, boot="another boot", pid=pid, started=start_time_of(pid))
+        assert end_orphan(right, "post-deploy") == 0, "the numbers of another boot mean nothing"
         assert alive(pid)
 
 
@@ -258,9 +252,9 @@ def test_what_cannot_be_ended_is_an_error_and_never_a_second_copy(monkeypatch: p
     mark = "e" * 32
     with _somebody_else({MARK: mark}) as pid:
         monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)  # as for a process stuck in the kernel
-        trace = Trace(mark=mark, boot=boot_id(), pid=pid, started=start_of(pid))
+        script = ScriptProcess(mark=mark, boot=boot_id(), pid=pid, started=start_time_of(pid))
         with pytest.raises(ReleaseError, match=f"still runs \\(process {pid}\\) and cannot be ended"):
-            end_leftover(trace, "post-deploy", grace=0.1, patience=0.2)
+            end_orphan(script, "post-deploy", grace=0.1, patience=0.2)
 
 
 def test_the_script_of_another_user_is_ended_too(tmp_path: Path) -> None:
@@ -286,7 +280,7 @@ def test_a_runner_that_is_killed_again_and_again_never_has_two_scripts(stage: St
     stage.shop.commit({"a": b"2", "deploy/post-deploy": stage.waiting()})
     for n in range(10):
         with subprocess.Popen(stage.argv(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as deploying:
-            wait_for(lambda n=n: len(stage.lines()) > n, "the script")  # type: ignore[misc]
+            wait_until(lambda n=n: len(stage.lines()) > n, "the script")  # type: ignore[misc]
             time.sleep(n * 0.003)
             deploying.kill()
     assert stage.again()["outcome"] == "success"
@@ -299,12 +293,12 @@ def test_a_line_of_the_journal_that_did_not_fit_leaves_no_half(tmp_path: Path) -
     """A full disk takes half a line: what is written when there is room again must not be read as its other half."""
     code = (
         "import resource, sys, pathlib\n"
-        "from deploykit.release.journal import Entry, Journal, read_journal\n"
+        "from deploykit.release.journal import Journal, JournalEntry, read_journal\n"
         "from deploykit.release.model import Operation\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "journal = Journal(path)\n"
-        "journal.begin(Entry(operation=Operation(number=1, phase='deploy', release='r'), seq=1, tree=''))\n"
+        "journal.begin(JournalEntry(operation=Operation(number=1, phase='deploy', release='r'), seq=1, tree=''))\n"
         "size = path.stat().st_size\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, resource.RLIM_INFINITY))\n"
         "try:\n    journal.starts('export')\nexcept OSError as error:\n    print('refused', error.errno)\n"

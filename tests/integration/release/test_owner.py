@@ -14,8 +14,7 @@ import pytest
 
 from deploykit.errors import PreflightRefused, ScriptFailed
 from deploykit.git.repository import Repository
-from deploykit.release import DeployResult, Runner
-from deploykit.release.preflight import Allowances
+from deploykit.release import Allowances, DeployResult, Runner
 from deploykit.release.scripts import open_checked
 from deploykit.settings import SiteSettings
 from deploykit.trees.files import open_directory, put_symlink

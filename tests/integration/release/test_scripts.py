@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 import tracemalloc
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from deploykit.settings import SiteSettings
 from deploykit.system.users import parse_identity
 from tests.support.needs import needs_root
 from tests.support.releasing import Shop, script
+from tests.support.wait import wait_until
 
 as_root = needs_root("to become another user")
 
@@ -61,14 +61,7 @@ def _running(marker: str) -> list[str]:
 
 
 def _gone(marker: str) -> None:
-    _wait(lambda: not _running(marker))
-
-
-def _wait(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not _running(marker))
 
 
 # -- time ------------------------------------------------------------------------------------------------------------
@@ -113,7 +106,7 @@ def test_threat_36_a_grandchild_in_a_session_of_its_own_costs_no_time(tmp_path: 
     record = run_script(_job(path, timeout=60))
     assert time.monotonic() - started < 50
     assert (record.outcome, record.output) == ("done", "started\n")
-    _wait(lambda: _running("sleep 4204"))
+    wait_until(lambda: _running("sleep 4204"))
     (line,) = _running("sleep 4204")
     os.kill(int(line.split()[0]), signal.SIGKILL)
     _gone("sleep 4204")

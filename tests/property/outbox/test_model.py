@@ -47,15 +47,15 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def done(self, data: st.DataObject) -> None:
         index, record, box = self.record(data)
-        box.done(record)
+        box.ack(record)
         del self.waiting[index]
-        box.done(record)
+        box.ack(record)
 
     @precondition(lambda self: self.waiting)
     @rule(data=st.data(), reason=st.text(max_size=30))
     def bury(self, data: st.DataObject, reason: str) -> None:
         index, record, box = self.record(data)
-        record_id = box.bury(record, reason)
+        record_id = box.dead_letter(record, reason)
         self.dead.append((record_id, self.waiting.pop(index)[1], " ".join(reason.split())))
 
     @precondition(lambda self: self.dead)
@@ -71,7 +71,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def drop_dead(self, data: st.DataObject) -> None:
         record_id, _, _ = self.dead.pop(data.draw(st.integers(0, len(self.dead) - 1)))
         box = data.draw(st.sampled_from(self.boxes), "box")
-        box.done(box.find(record_id))
+        box.ack(box.find(record_id))
 
     @invariant()
     def holds_what_it_should(self) -> None:

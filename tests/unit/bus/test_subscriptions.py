@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
+from deploykit.bus.ports import BrokerConnection
 from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec
 from deploykit.bus.stomp.connection import Connection
 from deploykit.bus.stomp.dialect import ACTIVEMQ, ARTEMIS, EMBEDDED, GENERIC, RABBITMQ, Dialect
@@ -47,11 +48,12 @@ class Own:
             threading.RLock(),
             client_id="",
             counters=Counters(),
-            tell=table.events.append,
+            emit=table.events.append,
             alone=subscription,
         )
+        self.delete_durable = self.roster.delete_durable
 
-    def news(self) -> None:
+    def notify_changed(self) -> None:
         """Nobody waits here."""
 
     def end(self, _: float) -> None:
@@ -72,7 +74,7 @@ class Table:
         self.events: list[Event] = []
         self.counters = Counters()
         self.roster = SubscriptionTable(
-            self, threading.RLock(), client_id=client_id, counters=self.counters, tell=self.events.append
+            self, threading.RLock(), client_id=client_id, counters=self.counters, emit=self.events.append
         )
 
     @property
@@ -89,17 +91,17 @@ class Table:
         assert self.wire is not None
         return self.wire.sent
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append(action)
 
     def reconnect(self, reason: str) -> None:
         self.renewals.append(reason)
 
-    def news(self) -> None:
+    def notify_changed(self) -> None:
         """Nobody waits here."""
 
-    def feed(self, subscription: Subscription, _: Connection) -> Any:
-        self.feeds.append(Own(subscription, self))
+    def open_dedicated(self, subscription: str, _: BrokerConnection) -> Any:
+        self.feeds.append(Own(self.roster.get(subscription), self))
         return self.feeds[-1]
 
     def add(self, destination: str, durable: str | None = None) -> Subscription:
@@ -431,7 +433,7 @@ def test_where_nothing_bounds_deliveries_each_subscription_has_a_connection_of_i
     assert wire.sent == []
     table.roster.remove(one, timeout=1)
     assert [feed.ended for feed in table.feeds[2:]] == ["in order", ""]
-    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[3]]
+    assert [cast("Any", feed) for feed in table.roster.dedicated] == [table.feeds[3]]
 
 
 def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
@@ -452,7 +454,7 @@ def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
     assert [what for what, _ in own.sent] == ["one", one.intent.id]
     assert feed.ended == "in order"
     assert table.sent == []
-    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[1]]
+    assert [cast("Any", feed) for feed in table.roster.dedicated] == [table.feeds[1]]
 
 
 def test_a_broker_that_sends_more_than_prefetch_allows_is_bounded_by_not_reading_another_connection() -> None:
@@ -490,5 +492,5 @@ def test_reading_stops_on_a_subscriptions_own_connection_alone_and_goes_on_at_ha
 def test_messages_that_wait_for_another_attempt_are_held_too() -> None:
     table = Table(Wire(GENERIC))
     one = table.add("/queue/one")
-    one._desk._delayed.update(dict.fromkeys(range(1001), cast("Any", None)))
+    one._settler._delayed.update(dict.fromkeys(range(1001), cast("Any", None)))
     assert one.held(1.0)

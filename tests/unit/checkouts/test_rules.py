@@ -39,12 +39,12 @@ def test_each_mode_puts_a_ref_where_the_original_did(mode: str, ref: str, where:
     settings = CheckoutSettings(mode=mode, target=Path("/srv/site"), branch="live" if mode == "branch" else "")  # type: ignore[arg-type]
     rule = rule_of(settings)
     plan = plan_checkouts(rule, refs("refs/heads/main", "refs/heads/live", ref), RefName("refs/heads/main"), {})
-    assert {str(rule.root / d): r for d, r in plan.wanted.items()}[where] == ref
+    assert {str(rule.root / d): r for d, r in plan.directories.items()}[where] == ref
 
 
 def test_mode_normal_has_no_directories() -> None:
     rule = rule_of(CheckoutSettings(mode="normal", target=Path("/srv/site")))
-    assert plan_checkouts(rule, refs("refs/heads/main"), None, {}).wanted == {}
+    assert plan_checkouts(rule, refs("refs/heads/main"), None, {}).directories == {}
 
 
 @pytest.mark.parametrize("target", ["relative", "/", "/srv/../etc", "/srv/{}"])
@@ -60,21 +60,21 @@ def test_mode_branch_needs_its_branch() -> None:
 
 def test_names_that_would_collide_are_refused_all_of_them() -> None:
     plan = plan_checkouts(PUPPET, refs("refs/heads/a/b", "refs/heads/a_b", "refs/heads/c"), None, {})
-    assert plan.wanted == {"c": "refs/heads/c"}
+    assert plan.directories == {"c": "refs/heads/c"}
     assert set(plan.refused) == {"refs/heads/a/b", "refs/heads/a_b"}
     assert "refs/heads/a_b" in plan.refused["refs/heads/a/b"]
 
 
 def test_who_has_the_directory_keeps_it_when_another_would_collide() -> None:
     plan = plan_checkouts(PUPPET, refs("refs/heads/A", "refs/heads/a"), None, {"a": "refs/heads/a"})
-    assert plan.wanted == {"a": "refs/heads/a"}
+    assert plan.directories == {"a": "refs/heads/a"}
     assert set(plan.refused) == {"refs/heads/A"}
     assert plan.removed == ()
 
 
 def test_a_collision_of_unknown_history_removes_nothing() -> None:
     plan = plan_checkouts(PUPPET, refs("refs/heads/A", "refs/heads/a"), None, {"a": ""})
-    assert plan.wanted == {}
+    assert plan.directories == {}
     assert plan.removed == ()
 
 
@@ -87,14 +87,14 @@ def test_directories_of_deleted_refs_go_where_the_rule_says_so() -> None:
 
 def test_only_refs_that_match_the_settings_get_a_directory() -> None:
     plan = plan_checkouts(PLAIN, refs("refs/heads/main", "refs/heads/wip-x"), None, {}, ("refs/heads/m*",))
-    assert plan.wanted == {"main": "refs/heads/main"}
+    assert plan.directories == {"main": "refs/heads/main"}
 
 
 @pytest.mark.parametrize("name", [".deploykit", ".", ".."])
 def test_our_own_names_and_special_ones_can_never_be_a_checkout(name: str) -> None:
     rule = CheckoutRule(patterns=("refs/heads/*",), root=ROOT, directory=name)
     plan = plan_checkouts(rule, refs("refs/heads/main"), None, {})
-    assert plan.wanted == {}
+    assert plan.directories == {}
     assert plan.refused
 
 
@@ -110,9 +110,9 @@ _branch = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]),
 def test_two_refs_never_share_a_directory_and_none_leaves_the_root(names: set[str], puppet: bool) -> None:
     rule = PUPPET if puppet else PLAIN
     plan = plan_checkouts(rule, {RefName(f"refs/heads/{n}"): A for n in names}, None, {})
-    assert len(set(plan.wanted.values())) == len(plan.wanted)
-    assert len(plan.wanted) + len(plan.refused) == len(names)
-    for directory in plan.wanted:
+    assert len(set(plan.directories.values())) == len(plan.directories)
+    assert len(plan.directories) + len(plan.refused) == len(names)
+    for directory in plan.directories:
         assert (ROOT / directory).parent == ROOT
         assert directory not in (".", "..")
         assert directory.isascii()

@@ -13,7 +13,7 @@ import pytest
 from deploykit.errors import HookError
 from deploykit.hooking import process
 from deploykit.hooking.process import NoAnswer, Program, child_environment, find_program, run_program
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 ENV = {"PATH": "/usr/bin:/bin"}
 
@@ -71,10 +71,10 @@ def test_the_children_of_a_program_end_with_it(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     script = f"sleep 600 & echo $! > {note}; wait"
     with sh(script) as program:
-        eventually(lambda: note.exists() and note.read_text().strip() != "", "the child's number", 60)
+        wait_until(lambda: note.exists() and note.read_text().strip() != "", "the child's number", 60)
         assert program._code is None
     child = int(note.read_text())
-    eventually(lambda: not _alive(child), "the child's end", 60)
+    wait_until(lambda: not _alive(child), "the child's end", 60)
 
 
 def _alive(pid: int) -> bool:

@@ -342,7 +342,7 @@ def test_what_is_no_id_store_is_refused_and_left_as_it_is(tmp_path: Path) -> Non
     (tmp_path / "directory").mkdir()
     for name, says in {
         "junk": "not a database",
-        "other": "database of something else",
+        "other": "database of another program",
         "newer": "format 99, newer than 1",
         "link": "not a plain file",
         "directory": "not a plain file",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploykit.mirror.model import RefChange
-from deploykit.mirror.schedule import Asked, Schedule, what_to_fetch
+from deploykit.mirror.schedule import FetchRequest, Schedule, what_to_fetch
 from deploykit.names import ZERO_ID, ObjectId, RefName
 
 A, B, C = (ObjectId(c * 40) for c in "abc")
@@ -19,11 +19,11 @@ def schedule(*, every: float = 300, longest: float = 100.0, **names: str) -> Sch
 
 def test_ten_requests_while_a_fetch_runs_are_one_more_fetch() -> None:
     plan = schedule(site="o")
-    plan.ask("site", Asked(None, "first"), 1)
+    plan.ask("site", FetchRequest(None, "first"), 1)
     started = plan.start(1)
     assert started is not None
     for n in range(10):
-        plan.ask("site", Asked(None, str(n)), 2)
+        plan.ask("site", FetchRequest(None, str(n)), 2)
     assert plan.start(3) is None
     plan.finished("site", ok=True, now=4)
     again = plan.start(4)
@@ -44,9 +44,9 @@ def test_a_mirror_is_compared_with_its_origin_now_and_then() -> None:
 def test_a_message_is_spread_by_chance() -> None:
     plan: Schedule[str] = Schedule(chance=lambda: 0.25)
     plan.add("site", origin="o", every=300, spread=20, now=0, at_once=False)
-    plan.ask("site", Asked(None, "x"), 100)
+    plan.ask("site", FetchRequest(None, "x"), 100)
     assert plan.wait(100) == 5
-    plan.ask("site", Asked(None, "y"), 103)
+    plan.ask("site", FetchRequest(None, "y"), 103)
     assert plan.wait(103) == 2, "a second message does not put the first one off"
 
 
@@ -70,16 +70,16 @@ def test_a_mirror_whose_fetch_fails_rests_for_longer_each_time() -> None:
 def test_an_origin_two_of_whose_mirrors_fail_rests_with_all_of_them() -> None:
     plan = schedule(one="down", two="down", three="down", other="up", every=1e9)
     for name in ("one", "two"):
-        plan.ask(name, Asked(None, "x"), 0)
+        plan.ask(name, FetchRequest(None, "x"), 0)
     plan.start(0)
     plan.start(0)
     plan.finished("one", ok=False, now=0)
-    plan.ask("three", Asked(None, "x"), 0)
-    assert plan.start(0) == ("three", [Asked(None, "x")]), "one repository that is gone says little of its origin"
+    plan.ask("three", FetchRequest(None, "x"), 0)
+    assert plan.start(0) == ("three", [FetchRequest(None, "x")]), "one repository gone says little of its origin"
     plan.finished("two", ok=False, now=0)
     plan.finished("three", ok=False, now=0)
-    plan.ask("other", Asked(None, "x"), 0)
-    assert plan.start(0) == ("other", [Asked(None, "x")])
+    plan.ask("other", FetchRequest(None, "x"), 0)
+    assert plan.start(0) == ("other", [FetchRequest(None, "x")])
     assert plan.start(0) is None
     taken = plan.start(4)
     assert taken is not None
@@ -91,33 +91,33 @@ def test_an_origin_two_of_whose_mirrors_fail_rests_with_all_of_them() -> None:
 def test_one_repository_that_is_gone_costs_the_others_of_its_origin_nothing() -> None:
     plan = schedule(gone="o", fine="o", every=1e9)
     for now in range(0, 600, 10):
-        plan.ask("gone", Asked(None, "x"), now)
+        plan.ask("gone", FetchRequest(None, "x"), now)
         while (taken := plan.start(now)) is not None:
             plan.finished(taken[0], ok=False, now=now)
-        plan.ask("fine", Asked(None, "x"), now)
-        assert plan.start(now) == ("fine", [Asked(None, "x")])
+        plan.ask("fine", FetchRequest(None, "x"), now)
+        assert plan.start(now) == ("fine", [FetchRequest(None, "x")])
         plan.finished("fine", ok=True, now=now)
 
 
 def test_a_fault_on_this_side_rests_no_origin() -> None:
     plan = schedule(one="o", two="o", three="o", every=1e9)
     for name in ("one", "two"):
-        plan.ask(name, Asked(None, "x"), 0)
+        plan.ask(name, FetchRequest(None, "x"), 0)
         plan.start(0)
         plan.finished(name, ok=False, here=True, now=0)
-    plan.ask("three", Asked(None, "x"), 0)
+    plan.ask("three", FetchRequest(None, "x"), 0)
     assert plan.start(0) is not None
 
 
 def test_who_is_asked_for_rests_no_longer_than_a_few_seconds() -> None:
     plan = schedule(one="o", every=1e9)
-    plan.ask("one", Asked(None, "x"), 0)
+    plan.ask("one", FetchRequest(None, "x"), 0)
     pauses_of(plan, 0, 1)
     now = sum(pauses_of(plan, 2, 8)) + 2
     plan.start(now)
     plan.finished("one", ok=False, now=now)
     assert plan.wait(now) == 100
-    plan.ask("one", Asked(None, "x"), now + 1)
+    plan.ask("one", FetchRequest(None, "x"), now + 1)
     assert plan.wait(now + 1) == 4
 
 
@@ -125,16 +125,16 @@ def test_an_origin_has_a_few_fetches_at_a_time_and_no_more() -> None:
     plan = schedule(other="up")
     for n in range(10):
         plan.add(f"m{n}", origin="stalled", every=300, spread=0, now=0, at_once=False)
-        plan.ask(f"m{n}", Asked(None, "x"), 0)
+        plan.ask(f"m{n}", FetchRequest(None, "x"), 0)
     started = [plan.start(0) for _ in range(5)]
     assert [taken is not None for taken in started] == [True] * 4 + [False]
-    plan.ask("other", Asked(None, "x"), 1)
-    assert plan.start(1) == ("other", [Asked(None, "x")])
+    plan.ask("other", FetchRequest(None, "x"), 1)
+    assert plan.start(1) == ("other", [FetchRequest(None, "x")])
 
 
 def test_a_mirror_that_is_removed_and_added_while_it_is_fetched_is_not_fetched_twice_at_once() -> None:
     plan = schedule(site="o")
-    plan.ask("site", Asked(None, "x"), 0)
+    plan.ask("site", FetchRequest(None, "x"), 0)
     plan.start(0)
     plan.remove("site")
     plan.add("site", origin="o", every=300, spread=0, now=0)
@@ -145,31 +145,31 @@ def test_a_mirror_that_is_removed_and_added_while_it_is_fetched_is_not_fetched_t
 
 def test_an_origin_that_is_back_is_asked_at_once_again() -> None:
     plan = schedule(one="o", two="o")
-    plan.ask("one", Asked(None, "x"), 0)
+    plan.ask("one", FetchRequest(None, "x"), 0)
     plan.start(0)
     plan.finished("one", ok=False, now=0)
     later = plan.wait(0) or 0
     assert plan.start(later) is not None
     plan.finished("one", ok=True, now=later)
-    plan.ask("two", Asked(None, "x"), later)
-    assert plan.start(later) == ("two", [Asked(None, "x")])
+    plan.ask("two", FetchRequest(None, "x"), later)
+    assert plan.start(later) == ("two", [FetchRequest(None, "x")])
 
 
 def test_two_fetches_of_one_mirror_never_run_together() -> None:
     plan = schedule(site="o")
-    plan.ask("site", Asked(None, "x"), 0)
+    plan.ask("site", FetchRequest(None, "x"), 0)
     assert plan.start(0) is not None
-    plan.ask("site", Asked(None, "y"), 0)
+    plan.ask("site", FetchRequest(None, "y"), 0)
     assert plan.start(10_000) is None
     assert plan.wait(10_000) is None
 
 
 def test_what_nobody_will_answer_is_told_when_a_mirror_is_removed() -> None:
     plan = schedule(site="o")
-    plan.ask("site", Asked(None, "x"), 0)
+    plan.ask("site", FetchRequest(None, "x"), 0)
     plan.start(0)
-    plan.ask("site", Asked(None, "y"), 0)
-    assert plan.remove("site") == [Asked(None, "y")]
+    plan.ask("site", FetchRequest(None, "y"), 0)
+    assert plan.remove("site") == [FetchRequest(None, "y")]
     plan.finished("site", ok=True, now=1)
 
 

@@ -138,7 +138,7 @@ def test_a_file_that_anybody_may_write_is_no_record(outbox: Outbox) -> None:
     outbox.put(A, frame())
     the_file(outbox).chmod(0o666)
     assert bodies(outbox) == []
-    assert "anybody may write" in next(outbox.set_aside()).reason
+    assert "writable by others" in next(outbox.set_aside()).reason
 
 
 def test_temporary_files_of_living_writers_are_left_alone_and_stale_ones_go(outbox: Outbox, spool: Path) -> None:

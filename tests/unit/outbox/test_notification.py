@@ -33,11 +33,11 @@ def test_the_first_wait_knows_of_what_was_put_before(outbox: Outbox) -> None:
 def test_wake_ends_a_wait_without_pretending_that_something_came(outbox: Outbox) -> None:
     try:
         outbox.wait(0)
-        outbox.wake()
+        outbox.interrupt()
         start = time.monotonic()
         assert not outbox.wait(30)
         assert time.monotonic() - start < 10
-        outbox.wake()
+        outbox.interrupt()
         outbox.put(A, frame())
         assert outbox.wait(30)
     finally:

@@ -13,7 +13,7 @@ def record(name: str, destination: str = "/topic/a") -> Record:
     return Record(id=RecordId(name), destination=destination, frame=Frame({}, b""), uid=0, queued=0.0)
 
 
-def lanes(max_attempts: int = 3) -> DestinationQueues:
+def queues(max_attempts: int = 3) -> DestinationQueues:
     return DestinationQueues(max_attempts=max_attempts, pause=1.0, pause_max=4.0)
 
 
@@ -21,16 +21,16 @@ R1, R2, R3 = record("1"), record("2"), record("3")
 OTHER = record("o", "/topic/b")
 
 
-def test_many_of_a_lane_may_be_in_flight() -> None:
-    it = lanes()
+def test_many_of_a_queue_may_be_in_flight() -> None:
+    it = queues()
     it.begin_pass()
     for one in (R1, R2, R3):
         assert it.may_send(one, 0.0)
         it.sent(one)
 
 
-def test_a_failure_holds_its_lane_and_no_other() -> None:
-    it = lanes()
+def test_a_failure_holds_its_queue_and_no_other() -> None:
+    it = queues()
     it.begin_pass()
     order = it.sent(R1)
     it.failed(R1, order, "x", 0.0, refused=False)
@@ -38,8 +38,8 @@ def test_a_failure_holds_its_lane_and_no_other() -> None:
     assert it.may_send(OTHER, 0.0)
 
 
-def test_a_lane_stays_closed_until_all_of_it_came_back() -> None:
-    it = lanes()
+def test_a_queue_stays_closed_until_all_of_it_came_back() -> None:
+    it = queues()
     it.begin_pass()
     first, second = it.sent(R1), it.sent(R2)
     it.failed(R1, first, "x", 0.0, refused=False)
@@ -50,8 +50,8 @@ def test_a_lane_stays_closed_until_all_of_it_came_back() -> None:
     assert it.may_send(R1, 99.0)
 
 
-def test_after_a_failure_one_goes_alone_and_opens_the_lane() -> None:
-    it = lanes()
+def test_after_a_failure_one_goes_alone_and_opens_the_queue() -> None:
+    it = queues()
     it.begin_pass()
     it.failed(R1, it.sent(R1), "x", 0.0, refused=False)
     it.begin_pass()
@@ -67,7 +67,7 @@ def test_after_a_failure_one_goes_alone_and_opens_the_lane() -> None:
 
 
 def test_pauses_grow_to_their_limit_and_are_forgotten_on_success() -> None:
-    it = lanes(max_attempts=99)
+    it = queues(max_attempts=99)
     now, pauses = 0.0, []
     for _ in range(5):
         it.begin_pass()
@@ -88,7 +88,7 @@ def test_pauses_grow_to_their_limit_and_are_forgotten_on_success() -> None:
 
 @pytest.mark.parametrize("attempts", [1, 2, 5])
 def test_a_refused_record_is_buried_after_exactly_so_many_attempts(attempts: int) -> None:
-    it = lanes(max_attempts=attempts)
+    it = queues(max_attempts=attempts)
     verdicts = []
     for _ in range(attempts):
         it.begin_pass()
@@ -100,15 +100,15 @@ def test_a_refused_record_is_buried_after_exactly_so_many_attempts(attempts: int
     assert it.may_send(R2, 0.0), "the next one need not wait for it"
 
 
-def test_attempts_are_counted_for_one_record_not_for_the_lane() -> None:
-    it = lanes(max_attempts=2)
+def test_attempts_are_counted_for_one_record_not_for_the_queue() -> None:
+    it = queues(max_attempts=2)
     for one in (R1, R2):
         it.begin_pass()
         assert it.failed(one, it.sent(one), "no", 0.0, refused=True) == []
 
 
-def test_a_refused_record_that_was_overtaken_is_buried_when_the_lane_is_quiet() -> None:
-    it = lanes()
+def test_a_refused_record_that_was_overtaken_is_buried_when_the_queue_is_quiet() -> None:
+    it = queues()
     it.begin_pass()
     orders = [it.sent(one) for one in (R1, R2, R3)]
     assert it.confirmed(R2, orders[1], 0.0) == []
@@ -118,7 +118,7 @@ def test_a_refused_record_that_was_overtaken_is_buried_when_the_lane_is_quiet() 
 
 
 def test_a_refused_record_that_nothing_overtook_is_tried_again() -> None:
-    it = lanes()
+    it = queues()
     it.begin_pass()
     orders = [it.sent(one) for one in (R1, R2)]
     it.confirmed(R1, orders[0], 0.0)
@@ -126,25 +126,25 @@ def test_a_refused_record_that_nothing_overtook_is_tried_again() -> None:
 
 
 def test_an_old_confirmation_overtakes_nothing_that_is_sent_after_it() -> None:
-    it = lanes()
+    it = queues()
     it.begin_pass()
     it.confirmed(R1, it.sent(R1), 0.0)
     assert it.failed(R2, it.sent(R2), "no", 0.0, refused=True) == []
 
 
 def test_a_record_of_unknown_fate_is_never_to_be_buried_even_when_overtaken() -> None:
-    it = lanes(max_attempts=1)
+    it = queues(max_attempts=1)
     it.begin_pass()
     orders = [it.sent(one) for one in (R1, R2)]
     it.failed(R1, orders[0], "no receipt", 0.0, refused=False)
     assert it.confirmed(R2, orders[1], 0.0) == []
 
 
-def test_lanes_that_have_nothing_to_remember_are_forgotten() -> None:
-    it = lanes()
+def test_queues_that_have_nothing_to_remember_are_forgotten() -> None:
+    it = queues()
     for n in range(1000):
         one = record(str(n), f"/topic/{n}")
         it.begin_pass()
         it.confirmed(one, it.sent(one), 0.0)
     it.begin_pass()
-    assert not it._lanes
+    assert not it._queues

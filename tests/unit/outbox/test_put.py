@@ -107,7 +107,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
 @pytest.mark.parametrize(
     ("destination", "sent", "says"),
     [
-        ("", frame(), "without a destination"),
+        ("", frame(), "has no destination"),
         ("/topic/a\nreceipt:1", frame(), "line end"),
         (A, frame(evil="x\r\ny"), "'evil'"),
         (A, frame(evil="x\0"), "'evil'"),
@@ -115,7 +115,7 @@ def test_a_directory_that_cannot_be_synced_is_no_success(
         (A, Frame({}, b"x" * (MAX_BODY + 1)), "too big"),
         (A, frame(huge="x" * 8193), "8192 bytes"),
         (A, frame(**{f"h{n}": "x" * 1000 for n in range(9)}), "8192 bytes"),
-        (A, Frame({"number": 1}, b""), "no text"),  # type: ignore[dict-item]
+        (A, Frame({"number": 1}, b""), "not text"),  # type: ignore[dict-item]
     ],
 )
 def test_what_could_never_be_sent_is_refused_where_it_is_made(
@@ -211,5 +211,5 @@ def test_a_push_does_not_pay_for_what_it_does_not_use(tmp_path: Path) -> None:
     ours = loaded - loaded_by(encode)
     assert ours == {
         *("errno", "zlib", "deploykit.outbox", "deploykit.outbox.format", "deploykit.outbox.keys"),
-        *("deploykit.outbox.directory", "deploykit.outbox.spool"),
+        *("deploykit.outbox.directory", "deploykit.outbox.notify", "deploykit.outbox.spool"),
     }

@@ -24,7 +24,7 @@ def test_a_drain_sends_all_in_order_and_empties_the_spool(outbox: Outbox) -> Non
     bus = FakeBus()
     report = Relay(outbox, bus).drain_once(5)
     assert bus.bodies == [b"1", b"2", b"3", b"4"]
-    assert (report.sent, report.complete, report.trouble, report.buried) == (4, True, "", ())
+    assert (report.sent, report.complete, report.problem, report.dead_letters) == (4, True, "", ())
     assert waiting(outbox) == []
 
 
@@ -47,7 +47,7 @@ def test_a_drain_ends_at_its_deadline_with_what_is_left_and_why(outbox: Outbox) 
     bus.disconnect()
     report = Relay(outbox, bus).drain_once(0.1)
     assert (report.sent, report.complete) == (0, False)
-    assert "broker" in report.trouble
+    assert "broker" in report.problem
     assert waiting(outbox) == [b"1"]
 
 
@@ -96,7 +96,7 @@ def test_a_drain_is_not_complete_while_a_file_cannot_be_read(outbox: Outbox, mon
         patch.setattr(os, "open", fail)
         report = quick(outbox, bus).drain_once(0.3)
     assert bus.bodies == [b"2"]
-    assert (report.complete, report.trouble) == (False, "1 files of the spool cannot be read")
+    assert (report.complete, report.problem) == (False, "1 files of the spool cannot be read")
     assert quick(outbox, bus).drain_once(5).complete
     assert bus.bodies == [b"2", b"1"]
 
@@ -105,16 +105,16 @@ def test_a_drain_is_not_complete_while_the_spool_refuses_to_forget(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.put_many([Outgoing(A, frame("1")), Outgoing(A, frame("2"))])
-    real_remove = Outbox.done
+    real_remove = Outbox.ack
 
     def marked_but_not_removed(self: Outbox, record: object) -> None:
         real_remove(self, record)  # type: ignore[arg-type]
         raise OutboxError("cannot remove a record: I/O error")
 
-    monkeypatch.setattr(Outbox, "done", marked_but_not_removed)
+    monkeypatch.setattr(Outbox, "ack", marked_but_not_removed)
     report = quick(outbox, FakeBus()).drain_once(0.3)
     assert not report.complete
-    assert "I/O error" in report.trouble
+    assert "I/O error" in report.problem
 
 
 def test_a_drain_on_a_closed_bus_says_so(outbox: Outbox) -> None:

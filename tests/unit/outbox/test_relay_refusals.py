@@ -13,7 +13,7 @@ import pytest
 from deploykit.errors import MessageError, OutboxError, PublishError, PublishRefused
 from deploykit.outbox import Outbox, Outgoing, Record, RecordId
 from deploykit.outbox.format import pack
-from deploykit.outbox.relay import Buried, Relay
+from deploykit.outbox.relay import DeadLetter, Relay
 from deploykit.testing.fakes import FakeBus, Sent
 from deploykit.wire.frame import Frame
 from tests.support.relaying import quick, refuse, running
@@ -31,15 +31,15 @@ def test_a_refused_record_is_buried_after_the_capped_attempts_and_the_rest_goes_
         attempts.append(sent)
         return PublishRefused("no such topic")
 
-    said: list[Buried] = []
-    report = quick(outbox, FakeBus(answer), max_attempts=3, on_buried=said.append).drain_once(10)
+    said: list[DeadLetter] = []
+    report = quick(outbox, FakeBus(answer), max_attempts=3, on_dead_letter=said.append).drain_once(10)
     assert len(attempts) == 3
     assert report.complete
     (dead,) = outbox.dead()
     assert "no such topic" in dead.reason
     assert "refused 3 times" in dead.reason
-    assert [b.id for b in report.buried] == [b.id for b in said] == [dead.id]
-    assert report.buried[0].destination == A
+    assert [b.id for b in report.dead_letters] == [b.id for b in said] == [dead.id]
+    assert report.dead_letters[0].destination == A
 
 
 def test_a_refused_record_that_others_overtook_is_a_gap_never_a_swap(outbox: Outbox) -> None:
@@ -53,6 +53,21 @@ def test_a_refused_record_that_others_overtook_is_a_gap_never_a_swap(outbox: Out
     assert accepted == [b"1", b"3", b"4"]
     assert bus.bodies.count(b"bad") == 1, "sent again it would come after 3 and 4"
     assert "later messages there were accepted" in next(outbox.dead()).reason
+
+
+def test_a_refused_record_that_was_overtaken_is_a_gap_though_the_last_outcome_is_unknown(outbox: Outbox) -> None:
+    put(outbox, "bad", "2", "3")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(3)
+        bad, second, third = bus.sent
+        bus.answer = lambda _: None
+        bad.future.set_exception(PublishRefused("no"))
+        second.future.set_result(None)
+        third.future.set_exception(PublishError("the connection was lost"))
+        wait_until(lambda: waiting(outbox) == [])
+    assert bus.bodies == [b"bad", b"2", b"3", b"3"]
+    assert [dead.frame.body for dead in outbox.dead()] == [b"bad"]
 
 
 def test_when_a_whole_destination_is_refused_only_its_first_record_uses_up_attempts(outbox: Outbox) -> None:
@@ -107,14 +122,14 @@ def test_a_record_of_unknown_fate_is_never_buried(outbox: Outbox) -> None:
         return PublishError("no receipt in time") if tries < 20 else None
 
     report = quick(outbox, FakeBus(answer), max_attempts=2).drain_once(20)
-    assert (report.sent, report.buried, report.complete) == (1, (), True)
+    assert (report.sent, report.dead_letters, report.complete) == (1, (), True)
 
 
 def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> None:
     put(outbox, "1", "bad", "3")
 
     class Strict(FakeBus):
-        def publish_nowait(self, destination: str, frame: Frame):  # type: ignore[no-untyped-def]
+        def publish_nowait(self, destination: str, frame: Frame, **options: object):  # type: ignore[no-untyped-def]
             if frame.body == b"bad":
                 raise MessageError("header x cannot be sent")
             return super().publish_nowait(destination, frame)
@@ -122,7 +137,7 @@ def test_what_the_bus_itself_will_not_take_is_buried_at_once(outbox: Outbox) -> 
     bus = Strict()
     report = quick(outbox, bus).drain_once(5)
     assert bus.bodies == [b"1", b"3"]
-    assert [b.reason for b in report.buried] == ["header x cannot be sent"]
+    assert [b.reason for b in report.dead_letters] == ["header x cannot be sent"]
 
 
 def test_a_record_is_sent_under_the_same_id_each_time(outbox: Outbox) -> None:
@@ -145,17 +160,17 @@ def test_what_the_spool_refuses_to_forget_is_not_sent_again_and_holds_nobody_up(
 ) -> None:
     put(outbox, "1", "2")
     bus = FakeBus()
-    working = Outbox.done
+    working = Outbox.ack
     broken = threading.Event()
     broken.set()
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
 
     def done(self: Outbox, record: Record) -> None:
         if broken.is_set() and record.frame.body in (b"1", b"2"):
             raise OutboxError("cannot remove a record: I/O error")
         working(self, record)
 
-    monkeypatch.setattr(Outbox, "done", done)
+    monkeypatch.setattr(Outbox, "ack", done)
     with running(quick(outbox, bus)):
         bus.wait_sent(2)
         for text in ("3", "4", "5"):  # each is a pass of its own, which meets the two again
@@ -173,17 +188,17 @@ def test_no_more_than_a_bounded_number_is_sent_that_cannot_be_removed(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox.put_many([Outgoing(A, frame(str(n))) for n in range(40)])
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 5)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 5)
 
     def read_only(*_: object) -> None:
         raise OutboxError("cannot remove a record: read-only file system")
 
     bus = FakeBus()
-    monkeypatch.setattr(Outbox, "done", read_only)
+    monkeypatch.setattr(Outbox, "ack", read_only)
     report = quick(outbox, bus, window=4).drain_once(0.5)
     assert 5 <= len(bus.sent) <= 5 + 4
     assert len(set(bus.bodies)) == len(bus.bodies)
-    assert (report.complete, report.trouble) == (False, "cannot remove a record: read-only file system")
+    assert (report.complete, report.problem) == (False, "cannot remove a record: read-only file system")
 
 
 def test_a_record_that_cannot_be_buried_yet_holds_nobody_up(
@@ -198,15 +213,15 @@ def test_a_record_that_cannot_be_buried_yet_holds_nobody_up(
     bus = FakeBus()
     full = threading.Event()
     full.set()
-    working = Outbox.bury
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.05)
+    working = Outbox.dead_letter
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.05)
 
     def bury(self: Outbox, record: Record, reason: str) -> RecordId:
         if full.is_set():
             raise OutboxError("cannot bury a record: no space left")
         return working(self, record, reason)
 
-    monkeypatch.setattr(Outbox, "bury", bury)
+    monkeypatch.setattr(Outbox, "dead_letter", bury)
     with running(quick(outbox, bus)):
         wait_until(lambda: waiting(outbox) == [b"never"])
         put(outbox, "3")
@@ -247,7 +262,7 @@ def test_what_no_broker_takes_is_buried_when_it_is_read_and_costs_its_destinatio
     # A pause would be met if the record was ever tried.
     report = Relay(outbox, bus, pause=60.0, pause_max=60.0).drain_once(30)
     assert bus.bodies == [b"good"]
-    assert [reason in buried.reason for buried in report.buried] == [True]
+    assert [reason in buried.reason for buried in report.dead_letters] == [True]
     assert report.complete
 
 
@@ -275,8 +290,8 @@ def test_what_is_confirmed_while_its_file_is_read_again_is_not_sent_again(
 def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and_each_trouble_is_said_once(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("deploykit.outbox.relay._MOST_OWED", 4)
-    monkeypatch.setattr("deploykit.outbox.relay._AGAIN", 0.4)
+    monkeypatch.setattr("deploykit.outbox.settled._MOST_OWED", 4)
+    monkeypatch.setattr("deploykit.outbox.settled._AGAIN", 0.4)
     put(outbox, *map(str, range(6)))
     tried: list[bytes] = []
 
@@ -284,7 +299,7 @@ def test_what_is_owed_is_tried_again_now_and_then_though_no_more_may_be_owed_and
         tried.append(record.frame.body)
         raise OutboxError(f"trouble {len(tried) % 2}")
 
-    monkeypatch.setattr(Outbox, "done", done)
+    monkeypatch.setattr(Outbox, "ack", done)
     report = quick(outbox, FakeBus()).drain_once(1.5)
     assert not report.complete
     assert 6 < len(tried) <= 6 + 4 * 6

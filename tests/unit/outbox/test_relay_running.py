@@ -60,7 +60,7 @@ def test_a_record_that_nobody_announced_is_found_by_the_rescan(outbox: Outbox, m
     bus = FakeBus()
     with running(Relay(outbox, bus, rescan=0.05)):
         wait_until(outbox.relay_listens)
-        monkeypatch.setattr("deploykit.outbox.spool.poke", lambda *_, **__: False)
+        monkeypatch.setattr("deploykit.outbox.spool.notify", lambda *_, **__: False)
         put(outbox, "1")
         wait_until(lambda: waiting(outbox) == [])
 

@@ -22,20 +22,20 @@ from tests.support.spools import A, bodies, frame, mode_of, packed, the_file
 def test_done_removes_one_record_of_a_push_and_another_process_sees_it(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(3))
     records = list(outbox.pending())
-    outbox.done(records[1])
+    outbox.ack(records[1])
     assert bodies(Outbox(outbox.path)) == ["0", "2"]
-    outbox.done(records[1])
-    outbox.done(records[2])
-    outbox.done(records[0])
+    outbox.ack(records[1])
+    outbox.ack(records[2])
+    outbox.ack(records[0])
     assert [p.name for p in spool.iterdir() if not p.name.startswith(".")] in (["dead", "bad"], ["bad", "dead"])
-    outbox.done(records[0])
+    outbox.ack(records[0])
 
 
 def test_marks_of_two_processes_add_up(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
     mine, theirs = list(outbox.pending()), list(Outbox(outbox.path).pending())
-    outbox.done(mine[0])
-    Outbox(outbox.path).done(theirs[1])
+    outbox.ack(mine[0])
+    Outbox(outbox.path).ack(theirs[1])
     assert list(spool.glob("[0-9]*")) == []
 
 
@@ -46,7 +46,7 @@ def test_settling_one_record_of_a_large_push_takes_no_more_steps_than_of_a_small
         box = Outbox(tmp_path / f"spool-{records}")
         box.put_many(Outgoing(A, frame()) for _ in range(records))
         *_, one, last = box.pending()
-        box.done(last)
+        box.ack(last)
         lines = 0
 
         def count(_frame: FrameType, event: str, _arg: object) -> Any:
@@ -57,7 +57,7 @@ def test_settling_one_record_of_a_large_push_takes_no_more_steps_than_of_a_small
         before = sys.gettrace()
         sys.settrace(count)
         try:
-            box.done(one)
+            box.ack(one)
         finally:
             sys.settrace(before)
         return lines
@@ -78,9 +78,9 @@ def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outb
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
     kept = the_file(outbox), the_file(outbox).read_bytes()
     first, second = outbox.pending()
-    outbox.done(first)
+    outbox.ack(first)
     marks = kept[0].with_suffix(".done")
-    outbox.done(second)
+    outbox.ack(second)
     kept[0].write_bytes(kept[1])
     marks.write_bytes(b"deploykit-done 1\nxx")
     assert list(outbox.pending()) == []
@@ -89,7 +89,7 @@ def test_a_push_whose_relay_was_cut_off_before_the_last_step_is_tidied_away(outb
 
 def test_marks_whose_file_is_gone_are_tidied_away(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n))) for n in range(2))
-    outbox.done(next(outbox.pending()))
+    outbox.ack(next(outbox.pending()))
     the_file(outbox).unlink()
     assert list(outbox.pending()) == []
     assert list(spool.glob("*.done")) == []
@@ -101,27 +101,27 @@ def test_damaged_marks_cost_a_second_delivery_never_a_record(outbox: Outbox, spo
     the_file(outbox).with_suffix(".done").write_bytes(content)
     assert bodies(outbox) == ["0", "1"]
     for record in list(outbox.pending()):
-        outbox.done(record)
+        outbox.ack(record)
     assert bodies(outbox) == []
 
 
 def test_a_dead_letter_keeps_its_id_and_contents_and_says_why(outbox: Outbox, spool: Path) -> None:
     outbox.put_many(Outgoing(A, frame(str(n), subject=f"line {n}")) for n in range(3))
     records = list(outbox.pending())
-    assert outbox.bury(records[1], "refused:\n no such topic") == records[1].id
+    assert outbox.dead_letter(records[1], "refused:\n no such topic") == records[1].id
     assert bodies(outbox) == ["0", "2"]
     (dead,) = outbox.dead()
     assert (dead.id, dead.state, dead.frame) == (records[1].id, "dead", records[1].frame)
     assert dead.reason == "refused: no such topic"
-    assert dead.buried.endswith("+00:00")
+    assert dead.dead_since.endswith("+00:00")
     assert mode_of(spool / "dead" / f"{dead.id}.rec") == 0o640
 
 
 def test_a_record_buried_twice_after_a_crash_is_one_dead_letter(outbox: Outbox) -> None:
     outbox.put(A, frame())
     (record,) = outbox.pending()
-    outbox.bury(record, "first time")
-    outbox.bury(record, "second time")
+    outbox.dead_letter(record, "first time")
+    outbox.dead_letter(record, "second time")
     assert [dead.reason for dead in outbox.dead()] == ["second time"]
 
 
@@ -137,8 +137,8 @@ def test_a_record_that_cannot_be_buried_still_waits(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "mkdir", full)
-        with pytest.raises(OutboxError, match="cannot bury"):
-            outbox.bury(record, "no way")
+        with pytest.raises(OutboxError, match="cannot write a dead letter"):
+            outbox.dead_letter(record, "no way")
     assert bodies(outbox) == ["x"]
 
 
@@ -160,7 +160,7 @@ def test_what_lies_where_a_folder_of_ours_belongs_is_cleared_away_and_never_foll
         case "fifo":
             os.mkfifo(spool / folder)
     (record,) = outbox.pending()
-    outbox.bury(record, "no such topic")
+    outbox.dead_letter(record, "no such topic")
     assert [dead.reason for dead in outbox.dead()] == ["no such topic"]
     assert [aside.name for aside in outbox.set_aside()] == ["not a record"]
     assert list(elsewhere.iterdir()) == []
@@ -172,7 +172,7 @@ def test_a_folder_of_the_owners_that_is_open_to_others_is_refused_and_left(outbo
     (record,) = outbox.pending()
     (spool / "dead").chmod(0o777)
     with pytest.raises(OutboxError, match="open to others"):
-        outbox.bury(record, "no way")
+        outbox.dead_letter(record, "no way")
     assert bodies(outbox) == ["x"]
 
 
@@ -182,7 +182,7 @@ def test_a_directory_in_the_place_of_a_dead_letter_does_not_keep_a_record_from_b
     outbox.put(A, frame())
     (record,) = outbox.pending()
     (spool / "dead" / f"{record.id}.rec" / "full").mkdir(parents=True)
-    outbox.bury(record, "no such topic")
+    outbox.dead_letter(record, "no such topic")
     assert [dead.reason for dead in outbox.dead()] == ["no such topic"]
     assert bodies(outbox) == []
 
@@ -192,7 +192,7 @@ def test_a_dead_letter_keeps_the_longest_headers_that_a_stranger_can_write(outbo
     (spool / f"{'0' * 20}-00000000.rec").write_bytes(packed(line.encode() + b"\nx\n"))
     (spool / f"{'0' * 20}-00000000.rec").chmod(0o640)
     (record,) = outbox.pending()
-    outbox.bury(record, "é" * 5000)
+    outbox.dead_letter(record, "é" * 5000)
     (dead,) = outbox.dead()
     assert dead.frame.headers == {"x": "é" * 60_000}
 
@@ -209,13 +209,13 @@ def test_names_of_any_length_and_bytes_are_set_aside_twice(outbox: Outbox, spool
 def test_a_dead_letter_queued_again_comes_last(outbox: Outbox) -> None:
     outbox.put(A, frame("1"))
     (record,) = outbox.pending()
-    outbox.bury(record, "no way")
+    outbox.dead_letter(record, "no way")
     outbox.put(A, frame("2"))
     new_id = outbox.retry(next(outbox.dead()))
     assert bodies(outbox) == ["2", "1"]
     assert [r.id for r in outbox.pending()][1] == new_id
     assert list(outbox.dead()) == []
-    with pytest.raises(OutboxError, match="waits to be sent already"):
+    with pytest.raises(OutboxError, match="still waiting to be sent"):
         outbox.retry(next(outbox.pending()))
 
 
@@ -256,14 +256,14 @@ def test_on_a_full_disk_marking_is_tried_again_now_and_then_and_the_marks_are_no
     monkeypatch.setattr(notes, "monotonic", lambda: now)
     records = list(box.pending())
     for record in records[:40]:
-        box.done(record)
+        box.ack(record)
     assert calls == {"mark": 1, "settled_of": 1}
     assert len(list(box.pending())) == 10
     assert len(list(Outbox(tmp_path / "spool").pending())) == 50
     full, now = False, now + 60
-    box.done(records[40])
+    box.ack(records[40])
     assert len(list(Outbox(tmp_path / "spool").pending())) == 9, "all that was noted is marked"
     full = True
     for record in records[41:]:
-        box.done(record)
+        box.ack(record)
     assert list((tmp_path / "spool").glob("*.rec")) == []

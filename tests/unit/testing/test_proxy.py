@@ -16,6 +16,7 @@ from deploykit.errors import UsageError
 from deploykit.testing.proxy import FaultProxy
 from deploykit.testing.proxy_link import slices
 from tests.support.bus import in_time
+from tests.support.wait import wait_until
 
 
 class _Echo:
@@ -113,14 +114,6 @@ def _trip(client: socket.socket, data: bytes = b"ping") -> float:
     return time.monotonic() - start
 
 
-def _until(condition: object, seconds: float = 60.0) -> None:
-    assert callable(condition)
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
-
-
 @pytest.fixture
 def client(proxy: FaultProxy) -> Iterator[socket.socket]:
     with _dial(proxy) as client:
@@ -136,8 +129,8 @@ def test_without_a_fault_everything_passes_and_ends_in_order(echo: _Echo, proxy:
         assert _exactly(client, len(data)) == data
         assert client.recv(1) == b"", "the end passes on as well"
         sender.join()
-    _until(lambda: echo.ends == ["end"])
-    _until(lambda: proxy.stats().open == 0)
+    wait_until(lambda: echo.ends == ["end"])
+    wait_until(lambda: proxy.stats().open == 0)
     stats = proxy.stats()
     assert (stats.accepted, stats.up, stats.down) == (1, len(data), len(data))
 
@@ -226,7 +219,7 @@ def test_a_cut_passes_exactly_so_many_bytes_and_resets(
     client.sendall(b"0123456789")
     received = _until_reset(client)
     if direction == "up":
-        _until(lambda: echo.ends == ["ConnectionResetError"])
+        wait_until(lambda: echo.ends == ["ConnectionResetError"])
         assert bytes(echo.got) == b"0123456789"[:count]
     else:
         assert received == b"0123456789"[:count]
@@ -246,20 +239,20 @@ def test_reset_is_seen_as_a_reset_on_both_sides(echo: _Echo, proxy: FaultProxy, 
     assert proxy.reset() == 1
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-    _until(lambda: echo.ends == ["ConnectionResetError"])
+    wait_until(lambda: echo.ends == ["ConnectionResetError"])
 
 
 def test_drop_is_seen_as_an_orderly_end(echo: _Echo, proxy: FaultProxy, client: socket.socket) -> None:
     assert proxy.drop() == 1
     assert client.recv(1) == b""
-    _until(lambda: echo.ends == ["end"])
+    wait_until(lambda: echo.ends == ["end"])
 
 
 def test_half_open_leaves_the_client_in_the_dark_while_new_connections_work(
     echo: _Echo, proxy: FaultProxy, client: socket.socket
 ) -> None:
     assert proxy.half_open() == 1
-    _until(lambda: echo.ends == ["ConnectionResetError"])
+    wait_until(lambda: echo.ends == ["ConnectionResetError"])
     client.sendall(b"into the void")
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):
@@ -267,7 +260,7 @@ def test_half_open_leaves_the_client_in_the_dark_while_new_connections_work(
     with _dial(proxy) as second:
         _trip(second)
     client.close()
-    _until(lambda: proxy.stats().open == 0)
+    wait_until(lambda: proxy.stats().open == 0)
 
 
 def test_half_open_the_other_way_leaves_the_broker_in_the_dark(

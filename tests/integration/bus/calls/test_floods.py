@@ -12,8 +12,9 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery, Reject
 from deploykit.bus.events import DeadLettered
 from deploykit.wire.frame import Frame
-from tests.support.bus import Collector, Events, bus_threads, eventually, fast, text
+from tests.support.bus import Collector, Events, bus_threads, fast, text
 from tests.support.busplaces import FLOOD, UNKNOWN, WAIT, Place
+from tests.support.wait import wait_until
 
 
 @pytest.mark.parametrize(("workers", "prefetch"), [(1, 1), (8, 128)])
@@ -30,7 +31,7 @@ def test_every_worker_publishes_each_message_it_gets(place: Place, workers: int,
             handled.add(delivery.body)
 
         bus.subscribe(place.flooded, handle, workers=workers, prefetch=prefetch)
-        eventually(lambda: len(handled) == FLOOD, f"{FLOOD} handled", timeout=120)
+        wait_until(lambda: len(handled) == FLOOD, f"{FLOOD} handled", timeout=120)
         assert bus.counters.publish_failed == 0
 
 
@@ -39,7 +40,7 @@ def test_dead_letters_are_copied_while_more_waits_than_may_be_here(place: Place)
     events = Events()
     with place.bus(events) as bus:
         bus.subscribe(place.flooded, lambda _: Reject("no"), workers=2)
-        eventually(lambda: bus.counters.dead_lettered >= FLOOD, timeout=60)
+        wait_until(lambda: bus.counters.dead_lettered >= FLOOD, timeout=60)
         assert bus.counters.publish_failed == 0
         events.wait(DeadLettered, FLOOD)
 
@@ -58,7 +59,7 @@ def test_a_queue_is_fed_by_its_own_handler(place: Place) -> None:
 
         bus.subscribe(place.flooded, handle, workers=4, prefetch=10)
         bus.publish(place.flooded, text("1"))
-        eventually(lambda: len(handled) == FLOOD, timeout=60)
+        wait_until(lambda: len(handled) == FLOOD, timeout=60)
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1", "1.2"])
@@ -81,8 +82,8 @@ def test_the_books_are_right_where_connections_are_lost_and_nothing_bounds_deliv
             for n, lose in enumerate((broker.faults.drop, broker.faults.half_open, broker.restart) * 3):
                 passed_on.wait(100 * (n + 1), 60)
                 lose()
-            eventually(lambda: {*passed_on.bodies} == {str(n) for n in range(FLOOD)}, timeout=120)
-            eventually(lambda: sum(broker.stats().queues.values()) == 0, timeout=60)
+            wait_until(lambda: {*passed_on.bodies} == {str(n) for n in range(FLOOD)}, timeout=120)
+            wait_until(lambda: sum(broker.stats().queues.values()) == 0, timeout=60)
             assert bus.counters.publish_failed == 0
             assert len(passed_on) == FLOOD
         assert bus_threads() == []
@@ -106,7 +107,7 @@ def test_what_waits_for_a_new_connection_goes_out_after_its_subscriptions(server
         for n in range(5):
             broker.faults.drop()
             bus.publish("/topic/t", text(str(n)), timeout=WAIT)
-            eventually(lambda n=n: str(n) in heard.bodies)  # type: ignore[misc]
+            wait_until(lambda n=n: str(n) in heard.bodies)  # type: ignore[misc]
 
 
 def test_a_moment_without_descriptors_ends_neither_the_bus_nor_a_subscription(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.errors import DeploykitError, PublishRefused, UsageError
-from tests.support.bus import Collector, eventually, fast, text
+from tests.support.bus import Collector, fast, text
 from tests.support.buscalls import (
     Scene,
     look,
@@ -25,6 +25,7 @@ from tests.support.buscalls import (
     wait_connected,
 )
 from tests.support.busplaces import WAIT, Place
+from tests.support.wait import wait_until
 
 #: What would wait, on the thread that everything waits for.
 REFUSED: Final = frozenset({publish, publish_to_where_it_comes_from, publish_many, wait_active, wait_connected})
@@ -96,7 +97,7 @@ def test_what_the_buss_own_thread_does_later_must_not_wait_for_it() -> None:
             except UsageError as error:
                 said.set_result(str(error))
 
-        bus.later(0.0, later)
+        bus._services.call_later(0.0, later)
         assert "publish()" in said.result(WAIT)
 
 
@@ -113,6 +114,6 @@ def test_there_is_no_room_for_a_callback_that_publishes_into_a_full_window() -> 
                 problems.append(str(error))
 
         bus.publish_nowait("/queue/q", text("x")).add_done_callback(more)
-        eventually(lambda: problems, timeout=WAIT / 2)
+        wait_until(lambda: problems, timeout=WAIT / 2)
         assert "no room" in str(problems[0])
         bus.publish("/queue/q", text("alive"), timeout=WAIT)

@@ -15,9 +15,10 @@ import pytest
 from deploykit.bus import Bus, Delivery, Subscription, Verdict
 from deploykit.bus.events import Event, Subscribed
 from deploykit.errors import BusClosed
-from tests.support.bus import Collector, eventually, text
+from tests.support.bus import Collector, text
 from tests.support.buscalls import CALLS, Scene, scene_at
 from tests.support.busplaces import FLOOD, WAIT, Place, full
+from tests.support.wait import wait_until
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -35,7 +36,7 @@ def test_a_handler_may_call_it_while_more_waits_than_may_be_here(place: Place, c
                 return
             began.set()
             try:
-                eventually(lambda: full(scene.bus, place) or scene.bus.counters.losses, timeout=WAIT)
+                wait_until(lambda: full(scene.bus, place) or scene.bus.counters.losses, timeout=WAIT)
                 call(scene)
             except BaseException as error:
                 done.set_exception(error)
@@ -44,7 +45,7 @@ def test_a_handler_may_call_it_while_more_waits_than_may_be_here(place: Place, c
 
         scene.own = scene.bus.subscribe(place.flooded, handle, prefetch=50)
         done.result(120)
-        eventually(lambda: len({body for body in collector.bodies if body != "again"}) == FLOOD, timeout=60)
+        wait_until(lambda: len({body for body in collector.bodies if body != "again"}) == FLOOD, timeout=60)
         if scene.bus.counters.losses == 0:
             assert [body for body in collector.bodies if body != "again"] == [str(n) for n in range(FLOOD)]
 
@@ -59,7 +60,7 @@ def test_a_callback_for_events_may_call_it(place: Place, call: Callable[[Scene],
     def on_event(event: Event) -> None:
         if isinstance(event, Subscribed) and event.destination == place.flooded and not done.done():
             try:
-                eventually(lambda: full(scenes[0].bus, place) or scenes[0].bus.counters.losses, timeout=WAIT)
+                wait_until(lambda: full(scenes[0].bus, place) or scenes[0].bus.counters.losses, timeout=WAIT)
                 call(scenes[0])
             except BaseException as error:
                 done.set_exception(error)
@@ -87,7 +88,7 @@ def test_two_handlers_that_end_each_others_subscription_both_end(place: Place) -
 
         subscriptions += [bus.subscribe(place.flooded, handle), bus.subscribe(place.other, handle)]
         bus.publish_many([(place.flooded, text("0")), (place.other, text("1"))])
-        eventually(lambda: not bus._subscriptions)
+        wait_until(lambda: not bus._services.subscriptions)
         assert bus.counters.acked == 2
 
 
@@ -101,7 +102,7 @@ def test_a_bus_may_be_stopped_while_more_waits_than_may_be_here(place: Place, wh
     began: list[float] = []
 
     def stop() -> None:
-        eventually(lambda: full(buses[0], place) or buses[0].counters.losses, timeout=WAIT)
+        wait_until(lambda: full(buses[0], place) or buses[0].counters.losses, timeout=WAIT)
         began.append(monotonic())
         buses[0].stop(timeout=WAIT)
         stopped.set()
@@ -123,14 +124,14 @@ def test_a_bus_may_be_stopped_while_more_waits_than_may_be_here(place: Place, wh
         bus.subscribe(place.flooded, handle)
         if where == "outside":
             stop()
-        eventually(lambda: stopped.is_set() and not bus._supervisor.thread.is_alive())
+        wait_until(lambda: stopped.is_set() and not bus._supervisor.thread.is_alive())
         assert monotonic() - began[0] < WAIT / 2  # the last answers were read, behind all that nobody wanted any more
         with pytest.raises(BusClosed):
             bus.publish(place.out, text("x"))
     with place.bus() as bus:
         bus.subscribe(place.flooded, rest)
         lost_once = {str(n) for n in range(FLOOD)} - {body.strip() for body in handled.bodies}
-        eventually(lambda: lost_once <= {body.strip() for body in rest.bodies}, timeout=60)
+        wait_until(lambda: lost_once <= {body.strip() for body in rest.bodies}, timeout=60)
 
 
 def _after(event: threading.Event) -> None:

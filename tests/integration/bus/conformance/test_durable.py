@@ -16,8 +16,9 @@ from deploykit.errors import DialectError
 from deploykit.settings import BusSettings
 from tests.brokers.certs import Authority
 from tests.brokers.server import BrokerServer
-from tests.support.bus import Collector, eventually, running, text
+from tests.support.bus import Collector, running, text
 from tests.support.conformance import VERSIONS, Place, acked
+from tests.support.wait import wait_until
 
 
 def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Place, unique_name: str) -> None:
@@ -28,7 +29,7 @@ def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Pl
         bus.subscribe(topic, first, durable=unique_name).wait_active(30)
         bus.publish(topic, text("present"))
         first.wait(1)
-        eventually(lambda: bus.counters.acked >= 1)
+        wait_until(lambda: bus.counters.acked >= 1)
     with running(place.bus(client_id="")) as bus:
         for number in range(20):
             bus.publish(topic, text(str(number)))
@@ -36,7 +37,7 @@ def test_a_durable_subscription_keeps_what_comes_while_nobody_is_there(place: Pl
         subscription = bus.subscribe(topic, second, durable=unique_name)
         second.wait(20)
         assert second.bodies == [str(number) for number in range(20)]
-        eventually(lambda: bus.counters.acked >= 20)
+        wait_until(lambda: bus.counters.acked >= 20)
         subscription.unsubscribe(forget=True)
         bus.publish(topic, text("to nobody"))
     with running(settings) as bus:
@@ -102,7 +103,7 @@ def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
                 subscription = bus.subscribe("/topic/kept", collector, durable=settings.client_id)
                 collector.wait(20)
                 assert collector.bodies == [str(number) for number in range(20)], settings.client_id
-                eventually(partial(acked, bus, 20))
+                wait_until(partial(acked, bus, 20))
                 subscription.unsubscribe(forget=True)
 
 
@@ -110,7 +111,7 @@ def test_one_durable_subscription_needs_no_client_id(place: Place, unique_name: 
     collector = Collector()
     with running(place.settings) as bus:
         subscription = bus.subscribe(f"/topic/{unique_name}", collector, durable=unique_name)
-        eventually(lambda: subscription.active)
+        wait_until(lambda: subscription.active)
         bus.publish(f"/topic/{unique_name}", text("x"))
         collector.wait(1)
         subscription.unsubscribe(forget=True)
@@ -121,7 +122,7 @@ def test_two_durable_subscriptions_without_a_client_id_are_refused_where_one_is_
 ) -> None:
     with running(place.settings) as bus:
         first = bus.subscribe(f"/topic/{unique_name}", Collector(), durable=f"{unique_name}-1")
-        eventually(lambda: first.active)
+        wait_until(lambda: first.active)
         if place.dialect.client_id:
             with pytest.raises(DialectError, match="client_id"):
                 bus.subscribe(f"/topic/{unique_name}", Collector(), durable=f"{unique_name}-2")

@@ -13,8 +13,9 @@ from deploykit.errors import ConnectError, LoginRefused, PublishError, SettingsE
 from deploykit.settings import BusSettings
 from tests.brokers.certs import Authority
 from tests.brokers.server import BrokerServer
-from tests.support.bus import eventually, running, text
+from tests.support.bus import running, text
 from tests.support.conformance import Place
+from tests.support.wait import wait_until
 
 
 def test_a_wrong_passcode_is_a_refused_login(place: Place) -> None:
@@ -31,7 +32,7 @@ def test_a_plain_and_a_tls_port_are_not_confused_in_silence(
     plain, tls, ca_file = addresses
     swapped = plain.replace("stomp://", "stomp+ssl://") if transport == "tls" else tls.replace("stomp+ssl", "stomp")
     with Bus(place.bus(address=swapped, tls_ca=ca_file, connect_timeout=2.0)) as bus:
-        eventually(lambda: "TLS" in str(bus._supervisor.problem))
+        wait_until(lambda: "TLS" in str(bus._supervisor.problem))
         with pytest.raises(PublishError):
             bus.publish("/queue/q", text("x"), timeout=1.0)
 
@@ -40,10 +41,10 @@ def test_a_certificate_of_a_stranger_is_refused(kind: str, addresses: tuple[str,
     stranger = Authority(tmp_path, name="stranger")
     settings = BusSettings(address=addresses[1], tls_ca=stranger.ca_file)
     with Bus(settings) as bus:
-        eventually(lambda: isinstance(bus._supervisor.problem, ConnectError))
+        wait_until(lambda: isinstance(bus._supervisor.problem, ConnectError))
         assert "certificate is not accepted" in str(bus._supervisor.problem)
     with Bus(attrs.evolve(settings, tls_ca=None)) as bus:
-        eventually(lambda: isinstance(bus._supervisor.problem, ConnectError))
+        wait_until(lambda: isinstance(bus._supervisor.problem, ConnectError))
     with running(attrs.evolve(settings, tls_ca=None, tls_verify=False)) as bus:
         bus.publish("/queue/q-tls", text("x"))
 
@@ -51,7 +52,7 @@ def test_a_certificate_of_a_stranger_is_refused(kind: str, addresses: tuple[str,
 def test_a_certificate_for_another_name_is_refused(kind: str, addresses: tuple[str, str, Path]) -> None:
     address = addresses[1].replace("127.0.0.1", "127.0.0.2")
     with Bus(BusSettings(address=address, tls_ca=addresses[2], connect_timeout=2.0)) as bus:
-        eventually(lambda: isinstance(bus._supervisor.problem, ConnectError))
+        wait_until(lambda: isinstance(bus._supervisor.problem, ConnectError))
 
 
 def test_a_file_that_is_no_certificate_is_said_before_anything_is_dialled(tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from deploykit.bus.events import Connected
 from deploykit.errors import DialectError
-from tests.support.bus import Collector, Events, eventually, running, text
+from tests.support.bus import Collector, Events, running, text
 from tests.support.conformance import Place
+from tests.support.wait import wait_until
 
 
 def test_the_version_offered_is_the_version_spoken_and_the_broker_is_recognised(place: Place) -> None:
@@ -60,7 +61,7 @@ def test_a_topic_reaches_every_subscriber_and_a_queue_one(place: Place, unique_n
         for number in range(10):
             one.publish(f"/topic/{unique_name}", text(f"topic {number}"))
             one.publish(f"/queue/{unique_name}", text(f"queue {number}"))
-        eventually(lambda: len(first) + len(second) == 30)
+        wait_until(lambda: len(first) + len(second) == 30)
     topic = [f"topic {number}" for number in range(10)]
     for collector in (first, second):
         assert [body for body in collector.bodies if body.startswith("topic")] == topic

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from deploykit.bus import Delivery, Reject, Retry
-from tests.support.bus import Collector, eventually, running, text
+from tests.support.bus import Collector, running, text
 from tests.support.conformance import Place
+from tests.support.wait import wait_until
 
 
 def test_an_unacknowledged_message_is_delivered_again_and_an_acknowledged_one_is_not(
@@ -55,5 +56,5 @@ def test_requeue_gives_the_message_back(place: Place, unique_name: str) -> None:
         bus.subscribe(f"/queue/{unique_name}", refusing, on_failure="requeue", max_attempts=1)
         bus.publish(f"/queue/{unique_name}", text("x"))
         refusing.wait(2)
-        eventually(lambda: bus.counters.acked >= 1)
+        wait_until(lambda: bus.counters.acked >= 1)
     assert refusing.bodies == ["x", "x"]

@@ -7,8 +7,9 @@ import time
 
 from deploykit.bus import Bus, Delivery
 from deploykit.bus.events import SubscriptionRefused
-from tests.support.bus import Collector, Events, eventually, quiet, running, text
+from tests.support.bus import Collector, Events, quiet, running, text
 from tests.support.conformance import Place
+from tests.support.wait import wait_until
 
 
 def test_subscriptions_that_end_while_messages_pour_in_lose_none_and_stop_nobody(
@@ -42,7 +43,7 @@ def test_subscriptions_that_end_while_messages_pour_in_lose_none_and_stop_nobody
                 pouring.set()
                 thread.join()
             bus.subscribe(queue, collector)
-            eventually(lambda: len(set(collector.bodies)) == sent, timeout=120)
+            wait_until(lambda: len(set(collector.bodies)) == sent, timeout=120)
     assert events.of(SubscriptionRefused) == []
 
 
@@ -56,7 +57,7 @@ def test_prefetch_bounds_what_is_here_and_not_settled(place: Place, unique_name:
         bus.publish_many((f"/queue/{unique_name}", text(str(n))) for n in range(50))
         collector = Collector(hold)
         bus.subscribe(f"/queue/{unique_name}", collector, prefetch=5)
-        eventually(lambda: bus.counters.received >= 5)
+        wait_until(lambda: bus.counters.received >= 5)
         time.sleep(0.3)
         assert bus.counters.received == 5
         release.set()
@@ -88,6 +89,6 @@ def test_ending_a_subscription_gives_the_rest_to_the_next_one(place: Place, uniq
         assert started.wait(30)
         subscription.unsubscribe()
         bus.subscribe(f"/queue/{unique_name}", second)
-        eventually(lambda: len(first) + len(second) >= 10)
+        wait_until(lambda: len(first) + len(second) >= 10)
         time.sleep(0.2)
     assert sorted(first.bodies + second.bodies, key=int) == [str(n) for n in range(10)]

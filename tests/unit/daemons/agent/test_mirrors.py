@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName
 from deploykit.settings import CheckoutSettings, RepositorySettings, Settings
 from deploykit.wire import encode
+from tests.support.wait import wait_until
 
 SHOP, BLOG = RepoName("shop"), RepoName("blog")
 MAIN = RefName("refs/heads/main")
@@ -85,21 +85,13 @@ def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[M
     made = MirrorHandler(settings, reporter)
     made.start()
     try:
-        until(lambda: len(reporter.said) == 2)
+        wait_until(lambda: len(reporter.said) == 2)
         origins.fetches.clear()
         reporter.said.clear()
         yield made
     finally:
         origins.gate.set()
         made.stop()
-
-
-def until(true: object, *, seconds: float = 60.0) -> None:
-    """Wait for a condition."""
-    end = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not come true"
-        time.sleep(0.005)
 
 
 def push(repo: RepoName = SHOP, *, ref: str = MAIN, attempt: int = 1) -> Delivery:
@@ -145,7 +137,7 @@ def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(
     assert isinstance(node.handle(push()), Ack)
     assert reporter.said == []
     origins.gate.set()
-    until(lambda: len(reporter.said) == 1)
+    wait_until(lambda: len(reporter.said) == 1)
 
 
 def test_messages_that_wait_leave_room_for_others(
@@ -156,7 +148,7 @@ def test_messages_that_wait_leave_room_for_others(
     origins.gate.clear()
     with ThreadPoolExecutor(mirrors.WORKERS) as workers:
         verdicts = [workers.submit(node.handle, push(ref=f"refs/heads/b{n}")) for n in range(mirrors.WORKERS)]
-        until(lambda: sum(verdict.done() for verdict in verdicts) == mirrors.WORKERS - mirrors._SEATS)
+        wait_until(lambda: sum(verdict.done() for verdict in verdicts) == mirrors.WORKERS - mirrors._SEATS)
         assert isinstance(workers.submit(node.handle, push(BLOG)).result(60), Ack)
         origins.gate.set()
 
@@ -168,12 +160,12 @@ def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_ev
     monkeypatch.setattr(mirrors, "_MOST_WAITING", 50)
     origins.gate.clear()
     node.handle(push())
-    until(lambda: len(origins.fetches) == 1)
+    wait_until(lambda: len(origins.fetches) == 1)
     for _ in range(500):
         assert isinstance(node.handle(push()), Ack)
     assert node._pool.waiting(SHOP) == 51
     origins.gate.set()
-    until(lambda: len(reporter.said) >= 51)
+    wait_until(lambda: len(reporter.said) >= 51)
     assert origins.fetches == [("shop", RefChange(MAIN, ZERO_ID, A)), ("shop", None)]
 
 
@@ -185,10 +177,10 @@ def test_an_agent_that_ends_hands_back_what_was_not_begun(
     verdicts: list[Verdict] = []
     first = threading.Thread(target=lambda: verdicts.append(node.handle(push())))
     first.start()
-    until(lambda: len(origins.fetches) == 1)
+    wait_until(lambda: len(origins.fetches) == 1)
     second = threading.Thread(target=lambda: verdicts.append(node.handle(push(ref="refs/heads/x"))))
     second.start()
-    until(lambda: node._seats._value == mirrors._SEATS - 2)
+    wait_until(lambda: node._seats._value == mirrors._SEATS - 2)
     node.stop()
     second.join(60)
     assert [type(verdict) for verdict in verdicts] == [Retry]
@@ -220,7 +212,7 @@ def test_a_report_that_finds_no_room_is_said_when_there_is_room(
     assert isinstance(node.handle(push()), Ack)
     assert node._pending.waiting == 1
     reporter.full = False
-    until(lambda: [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)])
+    wait_until(lambda: [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)])
 
 
 #: Every call on the way from a message to its report that may fail: where it stands.
@@ -259,7 +251,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
     monkeypatch.setattr(Mirror, "refs", {MAIN: A})
     node.start()
     try:
-        until(lambda: len(reporter.said) == 1)
+        wait_until(lambda: len(reporter.said) == 1)
         reporter.said.clear()
         if call == "refs of a checkout":  # it is asked for where an update failed
             failing(monkeypatch, Checkouts, "update", RuntimeError("broken"), times)
@@ -272,7 +264,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
             if isinstance(verdict, Ack):
                 break
         assert isinstance(verdict, Ack)
-        until(lambda: any(line.ref == MAIN for line in reporter.said))
+        wait_until(lambda: any(line.ref == MAIN for line in reporter.said))
         assert len(calls) >= 1
         if call in ("update", "refs of a checkout", "reclone"):
             assert reporter.said[0].outcome == "failed", "the directory is not right"
@@ -289,7 +281,7 @@ def test_a_mirror_that_cannot_be_read_after_its_fetch_costs_no_report_of_what_mo
 
     monkeypatch.setattr(Mirror, "refs", property(unreadable))
     node.reconcile_soon()
-    until(
+    wait_until(
         lambda: sorted((line.repo, line.ref, line.new) for line in reporter.said) == [(BLOG, MAIN, A), (SHOP, MAIN, A)]
     )
 
@@ -351,7 +343,7 @@ def test_whatever_a_checkout_runs_into_the_fetch_is_reported(
     node.start()
     try:
         assert node.sync(SHOP) is True
-        until(lambda: reporter.said)
+        wait_until(lambda: reporter.said)
         (line,) = reporter.said
         assert (line.ref, line.new, line.outcome) == (MAIN, A, "failed")
         assert says in line.detail
@@ -362,7 +354,7 @@ def test_whatever_a_checkout_runs_into_the_fetch_is_reported(
 
 def test_after_a_reconnect_every_origin_is_asked(node: MirrorHandler, origins: Origins) -> None:
     node.reconcile_soon()
-    until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])
+    wait_until(lambda: sorted(origins.fetches) == [("blog", None), ("shop", None)])
 
 
 @pytest.mark.parametrize(

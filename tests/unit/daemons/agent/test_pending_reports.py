@@ -12,7 +12,7 @@ from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import MessageError, OutboxError
 from deploykit.messages import Message, Notice
-from tests.support.bus import eventually
+from tests.support.wait import wait_until
 
 
 class Spool(Reporter):
@@ -56,7 +56,7 @@ def test_what_finds_no_room_comes_in_order_when_there_is_room(spool: Spool, pend
     pending.add(notices(3, 6))
     assert (spool.said, pending.waiting) == ([], 6)
     spool.error = None
-    eventually(lambda: pending.waiting == 0, "room", 60)
+    wait_until(lambda: pending.waiting == 0, "room", 60)
     pending.add(notices(6, 7))
     assert spool.said == [str(n) for n in range(7)]
 
@@ -79,7 +79,7 @@ def test_what_fails_once_in_an_unforeseen_way_costs_no_report(
     pending.add(notices(0, 1))
     assert pending.waiting == 1
     spool.error = None
-    eventually(lambda: spool.said == ["0"], "the second try", 60)
+    wait_until(lambda: spool.said == ["0"], "the second try", 60)
 
 
 def test_what_always_fails_in_an_unforeseen_way_holds_nothing_up_for_ever(
@@ -87,7 +87,7 @@ def test_what_always_fails_in_an_unforeseen_way_holds_nothing_up_for_ever(
 ) -> None:
     spool.bad = {"1": RuntimeError("a bug")}
     pending.add(notices(0, 3))
-    eventually(lambda: pending.waiting == 0, "the end of the tries", 60)
+    wait_until(lambda: pending.waiting == 0, "the end of the tries", 60)
     assert spool.said == ["0", "2"]
 
 
@@ -107,7 +107,7 @@ def test_so_many_wait_and_no_more(spool: Spool, pending: PendingReports, monkeyp
     pending.add(notices(25, 30))
     spool.error = None
     pending.add([])
-    eventually(lambda: pending.waiting == 0, "room", 60)
+    wait_until(lambda: pending.waiting == 0, "room", 60)
     assert spool.said == [str(n) for n in range(20, 30)]
 
 
