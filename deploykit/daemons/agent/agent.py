@@ -164,7 +164,7 @@ class Agent:
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
-        self._wanted = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
+        self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
         # Daemon threads: they may be cut off at any instant, and must not keep a process alive that should end.
         self._threads = [
             threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
@@ -191,7 +191,7 @@ class Agent:
             _log.error("%s", problem)
         self._mirrors.start()
         self._bus.start()
-        for topic, name, handler, workers in self._wanted:
+        for topic, name, handler, workers in self._handlers:
             self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
         self._presence.listen(self._bus)
         for thread in self._threads:

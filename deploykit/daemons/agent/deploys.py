@@ -27,7 +27,7 @@ from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import Deployer
 from deploykit.daemons.agent.reports import Reporter
-from deploykit.daemons.service.throttle import KeyedLogThrottle, LogThrottle
+from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -118,8 +118,8 @@ class DeployHandler:
         self._at_work: set[tuple[str, str]] = set()
         self._unverified = LogThrottle()
         self._delayed = LogThrottle()
-        self._unreadable = KeyedLogThrottle()
-        self._repeated = KeyedLogThrottle(_REPEAT_AFTER)
+        self._unreadable = KeyedThrottle()
+        self._repeated = KeyedThrottle(_REPEAT_AFTER)
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
@@ -149,7 +149,7 @@ class DeployHandler:
 
     def log_unverified(self) -> None:
         """Log what was refused since the last line about it, if that is some time ago: nothing more may ever come."""
-        count, why = self._unverified.rest(time.monotonic())
+        count, why = self._unverified.flush(time.monotonic())
         if count:
             _log.warning("refused %d more messages without a trusted signature; the last one: %s", count, why)
 

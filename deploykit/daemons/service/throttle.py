@@ -31,7 +31,7 @@ class LogThrottle:
             self._last = why
             return self._take(now)
 
-    def rest(self, now: float = float("inf")) -> tuple[int, str]:
+    def flush(self, now: float = float("inf")) -> tuple[int, str]:
         """Return how many events no line has counted yet, if a line is due, else 0; and the last event's reason."""
         with self._lock:
             return (self._take(now) if self._count else 0), self._last
@@ -44,7 +44,7 @@ class LogThrottle:
         return count
 
 
-class KeyedLogThrottle:
+class KeyedThrottle:
     """Limits events of many kinds, each kind by its key. Use it from any thread.
 
     Args:
