@@ -1,8 +1,10 @@
 """Pytest fixtures with real brokers. `tests/conftest.py` lists this module in `pytest_plugins`.
 
 `rabbitmq`, `activemq` and `real_broker` (once with each) are shared by the whole session: use destinations with names
-of your own (`unique_name`), and never stop them. A test that stops, kills, freezes or alarms a broker makes its own
-with `new_rabbitmq`, `new_activemq` or `new_real_broker` (once with each). Under pytest-xdist each worker has its own.
+of your own (`unique_name`), and never stop them. A test that stops, kills or freezes a broker asks for
+`breakable_broker` (once with each): one for all tests of a module, started again and thawed before each, names of your
+own again. A test that alarms one, or needs other settings or an empty one, makes its own with `new_rabbitmq`,
+`new_activemq` or `new_real_broker` (once with each). Under pytest-xdist each worker has its own of all these.
 """
 
 from __future__ import annotations
@@ -79,6 +81,32 @@ def new_real_broker(request: pytest.FixtureRequest) -> Callable[..., BrokerServe
     """Make private brokers of each kind in turn, not started yet."""
     make: Callable[..., BrokerServer] = request.getfixturevalue(f"new_{request.param}")
     return make
+
+
+@pytest.fixture(
+    scope="module",
+    params=[  # one worker gets all tests with one of these, else each worker would start its own
+        pytest.param("rabbitmq", marks=[pytest.mark.rabbitmq, pytest.mark.xdist_group("breakable-rabbitmq")]),
+        pytest.param("activemq", marks=[pytest.mark.activemq, pytest.mark.xdist_group("breakable-activemq")]),
+    ],
+)
+def breakable_broker_of_module(request: pytest.FixtureRequest) -> Iterator[BrokerServer]:
+    """Each real broker in turn, for a module; tests ask for `breakable_broker`."""
+    if request.param == "rabbitmq":
+        rabbitmq_module.check_installed()
+        with RabbitMQ() as rabbitmq:
+            yield rabbitmq
+    else:
+        activemq_module.check_installed()
+        with ActiveMQ() as activemq:
+            yield activemq
+
+
+@pytest.fixture
+def breakable_broker(breakable_broker_of_module: BrokerServer) -> BrokerServer:
+    """Each real broker in turn, running, which a test may stop, kill and freeze."""
+    breakable_broker_of_module.thaw()
+    return breakable_broker_of_module.start()
 
 
 @pytest.fixture

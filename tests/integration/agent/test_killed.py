@@ -108,7 +108,6 @@ def only_report_on(node: Node, request: DeployRequested) -> DeployReported:
     ("script", "code", "outcome"),
     [
         ("pre-deploy", 0, "success"),
-        ("pre-link", 0, "success"),
         ("post-deploy", 0, "success"),
         ("post-deploy", 3, "rolled-back"),
     ],

@@ -99,15 +99,25 @@ def test_client_certificate_logs_in_without_passcode_and_is_demanded(
 # --- life of the process
 
 
-def test_confirmed_messages_survive_kill_9_and_restart(
+def test_what_was_confirmed_survives_kill_9_and_an_orderly_restart(
     new_real_broker: Callable[..., BrokerServer], unique_name: str
 ) -> None:
+    """Messages in a queue, and what a durable subscription to a topic is owed."""
     broker = new_real_broker().start()
+    queue, topic = f"/queue/{unique_name}", f"/topic/{unique_name}"
     bodies = [b"%d" % number for number in range(20)]
     port, tls_port, first_pid = broker.port, broker.tls_port, broker.pid
+    as_rabbit = {"durable": "true", "auto-delete": "false", "x-queue-name": unique_name}
+    as_activemq = {"activemq.subscriptionName": unique_name}
+    durable = as_rabbit if broker.kind == "rabbitmq" else as_activemq
+    with broker.connect(client_id=unique_name) as subscriber:
+        subscriber.subscribe(topic, receipt="subscribed", **durable)
+        subscriber.expect("RECEIPT")
+    broker.sync_declared()
     raw = broker.connect()
     for body in bodies:
-        raw.publish(f"/queue/{unique_name}", body)
+        raw.publish(queue, body)
+    raw.publish(topic, b"while away")
     broker.kill9()
     with pytest.raises((RawStompError, OSError)):
         raw.read()
@@ -118,40 +128,14 @@ def test_confirmed_messages_survive_kill_9_and_restart(
     assert (broker.port, broker.tls_port) == (port, tls_port)
     assert broker.pid != first_pid
     with broker.connect() as again:
-        assert _consume(again, f"/queue/{unique_name}", len(bodies)) == bodies
-
-
-def test_durable_topic_subscription_survives_kill_9(
-    new_real_broker: Callable[..., BrokerServer], unique_name: str
-) -> None:
-    broker = new_real_broker().start()
-    topic = f"/topic/{unique_name}"
-    as_rabbit = {"durable": "true", "auto-delete": "false", "x-queue-name": unique_name}
-    as_activemq = {"activemq.subscriptionName": unique_name}
-    subscription = as_rabbit if broker.kind == "rabbitmq" else as_activemq
-    with broker.connect(client_id=unique_name) as raw:
-        raw.subscribe(topic, receipt="subscribed", **subscription)
-        raw.expect("RECEIPT")
-    with broker.connect() as raw:
-        raw.publish(topic, b"while away")
-    broker.kill9()
-    broker.start()
-
-    def subscribe_again() -> bytes:
-        with broker.connect(client_id=unique_name) as raw:
-            raw.subscribe(topic, **subscription)
-            return raw.expect("MESSAGE").body
-
-    assert subscribe_again() == b"while away"
-
-
-def test_messages_survive_an_orderly_restart(new_real_broker: Callable[..., BrokerServer], unique_name: str) -> None:
-    broker = new_real_broker().start()
-    with broker.connect() as raw:
-        raw.publish(f"/queue/{unique_name}", b"kept")
+        assert _consume(again, queue, len(bodies)) == bodies
+        again.publish(queue, b"kept")
+    with broker.connect(client_id=unique_name) as subscriber:
+        subscriber.subscribe(topic, **durable)
+        assert subscriber.expect("MESSAGE").body == b"while away"
     broker.restart()
-    with broker.connect() as raw:
-        assert _consume(raw, f"/queue/{unique_name}", 1) == [b"kept"]
+    with broker.connect() as last:
+        assert _consume(last, queue, 1) == [b"kept"]
 
 
 def test_two_instances_share_nothing(new_real_broker: Callable[..., BrokerServer], unique_name: str) -> None:
@@ -212,8 +196,15 @@ def test_it_listens_on_loopback_only_and_leaves_nothing_behind(new_real_broker: 
         broker.start()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
-@pytest.mark.parametrize("kind", ["rabbitmq", "activemq"])
+@pytest.mark.parametrize(  # what ends them is the same for both: each signal once, each broker once without a goodbye
+    ("kind", "number"),
+    [
+        ("rabbitmq", signal.SIGKILL),
+        ("activemq", signal.SIGKILL),
+        ("activemq", signal.SIGINT),
+        ("activemq", signal.SIGTERM),
+    ],
+)
 def test_an_aborted_run_leaves_no_process_and_no_directory(
     request: pytest.FixtureRequest, kind: str, number: signal.Signals
 ) -> None:

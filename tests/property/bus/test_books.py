@@ -1,8 +1,8 @@
 """Any schedule of sends, kills, lost acks, duplicates, reordering, restarts: nothing acknowledged is lost, nothing is
 handled twice. The embedded broker stands for the faults; the real ones for the truth (fewer schedules, real kill -9).
 
-`DEPLOYKIT_SCHEDULES` sets how many schedules are generated for the embedded broker (default 200), and half as many for
-each real one.
+`DEPLOYKIT_SCHEDULES` sets how many schedules are generated for the embedded broker (default 200), and a quarter
+as many for each real one: a broker's start takes longer than all the rest of a schedule.
 """
 
 from __future__ import annotations
@@ -166,7 +166,7 @@ def test_no_schedule_with_a_real_broker_and_real_kill_9_does_either(
     )
     quick = BusSettings(heartbeat=2.0, backoff_initial=0.05, backoff_max=0.3, connect_timeout=5.0, publish_timeout=60.0)
     kills = 0
-    for number in range(SCHEDULES // 2):
+    for number in range(SCHEDULES // 4):
         directory = tmp_path / str(number)
         directory.mkdir()
         world = World(control, directory, f"books-{number}-{dice.randrange(10**9)}", settings=quick)
@@ -198,4 +198,4 @@ def test_no_schedule_with_a_real_broker_and_real_kill_9_does_either(
             if broker.pid is None:
                 broker.start()
             world.close()
-    assert kills == SCHEDULES // 2 > 0
+    assert kills == SCHEDULES // 4 > 0

@@ -65,12 +65,12 @@ def test_prefetch_bounds_what_is_here_and_not_settled(place: Place, unique_name:
 
 
 def test_an_idle_connection_lives_and_a_round_trip_leaves_nothing_behind(place: Place) -> None:
-    with running(place.bus(heartbeat=1.0)) as bus:
+    with running(place.bus(heartbeat=0.5)) as bus:
         connection = bus._supervisor.connection
         assert connection is not None
         for number in range(3):
             connection.round_trip(f"test-{number}")
-        quiet(bus.counters, 4.5)
+        quiet(bus.counters, 2.3)
         assert bus.counters.errors_received == 0
         assert bus.counters.beats_sent > 3
 
