@@ -1,4 +1,4 @@
-"""The certificates of a bus: the TLS context that is made of them, made anew when a file has changed, and their names.
+"""The certificates of a bus: the TLS context, made again when a file has changed, and the names in certificates.
 
 Rules: files are looked at when a connection is about to be made, never in between, and a connection that stands is not
 touched; certificates that cannot be used replace nothing, for a renewal may be half done; no private key is ever shown.
@@ -26,14 +26,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_NAMED: Final = 3
 _MOST_BYTES: Final = 1 << 20
-#: How brokers say, over TLS, that they do not like our certificate, or want one.
+#: TLS alerts by which brokers refuse our certificate, or ask for one.
 _REFUSED: Final = re.compile(r"alert.*(certificate|unknown ca|access denied|handshake failure)")
 
 Stamp = tuple[int, ...] | None
 
 
 def tls_context(settings: BusSettings) -> ssl.SSLContext:
-    """Make the TLS context of these settings.
+    """Return a TLS context for these settings.
 
     Raises:
         SettingsError: a certificate or key file cannot be read or does not fit.
@@ -97,7 +97,7 @@ class Certificates:
         self._settings = settings
         self._stamps = self._look()
         self._context = tls_context(settings)
-        self._said = ""
+        self._logged = ""
 
     def context(self) -> ssl.SSLContext:
         """Return the context for the next connection, made anew if a file has changed. The old one stays on error."""
@@ -111,12 +111,12 @@ class Certificates:
             return self._context
         changed = [str(path) for path, stamp in stamps.items() if stamp != self._stamps.get(path)]
         logger.info("certificates read again: %s", ", ".join(changed))
-        self._context, self._stamps, self._said = context, stamps, ""
+        self._context, self._stamps, self._logged = context, stamps, ""
         return context
 
     def _complain(self, problem: str) -> None:
-        if problem != self._said:  # once, and not at each attempt
-            self._said = problem
+        if problem != self._logged:  # once, and not at each attempt
+            self._logged = problem
             logger.error("certificates not read again, the old ones stay: %s", problem)
 
     def not_accepted(self, der: bytes | None) -> str:
@@ -147,7 +147,7 @@ def described(der: bytes) -> str:
 
     try:
         return _described(x509.load_der_x509_certificate(der))
-    except Exception:  # noqa: BLE001 -- hostile bytes; the names are only for show, and the problem is told without
+    except Exception:  # noqa: BLE001 -- hostile bytes; the names are only for show
         return "which cannot be read"
 
 

@@ -78,7 +78,7 @@ class SendEncoder:
         )
 
     def _check(self, entry: PendingPublish) -> None:
-        """Refuse headers at which this broker would end the connection, or say nothing that names the message."""
+        """Refuse headers at which this broker would end the connection, or send an ERROR that names no message."""
         headers = entry.frame.headers
         wrong = sorted(self._dialect.reserved.intersection(headers))
         wrong += [

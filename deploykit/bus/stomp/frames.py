@@ -206,10 +206,10 @@ class FrameReader:
 
     def _parse(self, data: bytes, receipts: list[bytes], frames: list[Received]) -> int:
         """Take out whole frames; return where the rest begins, with `_need` and `_scan` set for it."""
-        position, end, told = 0, len(data), False
+        position, end, error = 0, len(data), False
         scan, self._scan, self._need = self._scan, 0, 0
         while position < end:
-            if data[position] == 82 and not told:  # "R"
+            if data[position] == 82 and not error:  # "R"
                 match = _RECEIPT.match(data, position)
                 if match is not None:
                     receipts.append(match[1])
@@ -222,7 +222,7 @@ class FrameReader:
             scan = 0
             if not step:
                 return position
-            told = told or (bool(frames) and frames[-1].command == "ERROR")
+            error = error or (bool(frames) and frames[-1].command == "ERROR")
             position = step
         return position
 

@@ -1,4 +1,4 @@
-"""What is said before a connection works: CONNECT, and what its answer agrees on. Pure: frames in, values out.
+"""CONNECT, and what its answer agrees on. Pure: frames in, values out.
 
 Rules: credentials go into CONNECT and nowhere else; what a broker says is shown as one printable line without them; a
 version that was not offered is no agreement.
