@@ -1,7 +1,10 @@
 """The certificates of a bus: the TLS context, made again when a file has changed, and the names in certificates.
 
-Rules: files are looked at when a connection is about to be made, never in between, and a connection that stands is not
-touched; certificates that cannot be used replace nothing, for a renewal may be half done; no private key is ever shown.
+Rules:
+
+* files are looked at before each connection, and a connection that is up is not touched;
+* certificates that cannot be used replace nothing, for a renewal may be half done;
+* no private key is ever shown.
 """
 
 from __future__ import annotations
@@ -100,27 +103,27 @@ class Certificates:
         self._logged = ""
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for the next connection, made anew if a file has changed. The old one stays on error."""
+        """Return the context for the next connection, made again if a file has changed. The old one stays on error."""
         stamps = self._look()  # before the files are read: what changes in between shows the next time
         if stamps == self._stamps:
             return self._context
         try:
             context = tls_context(self._settings)
         except SettingsError as error:
-            self._complain(str(error))
+            self._log_problem(str(error))
             return self._context
         changed = [str(path) for path, stamp in stamps.items() if stamp != self._stamps.get(path)]
         logger.info("certificates read again: %s", ", ".join(changed))
         self._context, self._stamps, self._logged = context, stamps, ""
         return context
 
-    def _complain(self, problem: str) -> None:
+    def _log_problem(self, problem: str) -> None:
         if problem != self._logged:  # once, and not at each attempt
             self._logged = problem
             logger.error("certificates not read again, the old ones stay: %s", problem)
 
     def not_accepted(self, der: bytes | None) -> str:
-        """Return what is known of a broker's certificate that did not pass: whose it is, and what we trust."""
+        """Return the names in a broker's certificate that did not pass, and what we trust."""
         theirs = f" ({described(der)})" if der else ""
         trusted = self._settings.tls_ca
         return f"{theirs}; tls_ca {trusted} holds {_described_file(trusted)}" if trusted is not None else theirs

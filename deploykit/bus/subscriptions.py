@@ -7,7 +7,7 @@ Rules:
   so that the others live;
 * an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
   that it ends the connection for. What is confirmed after one counts when the connection has outlived it: `suspects`;
-* what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
+* the client id that durable subscriptions need on ActiveMQ: see `clientid`;
 * where the broker does not bound what it delivers, each subscription has a `DedicatedConnection`: there
   reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
 * everything that touches the table holds the supervisor's lock.

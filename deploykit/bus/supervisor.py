@@ -2,7 +2,7 @@
 
 Rules:
 
-* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss,
+* each attempt has a connection of its own; the broker list is walked from the one after the last loss,
   and each one's addresses as `connect` has it (see `brokerlist`);
 * after a whole list failed there is a pause, growing with jitter; a broker that accepts us and drops us at
   once counts as failed too;

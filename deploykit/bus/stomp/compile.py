@@ -1,4 +1,4 @@
-"""What is wanted of a broker, and how that is compiled for the one we talk to: pure, by the table in `dialect`.
+"""Destinations, messages and subscriptions as the present broker wants them. Pure, by the table in `dialect`.
 
 Rules:
 
@@ -42,7 +42,7 @@ def keeps_messages(spec: SubscriptionSpec) -> bool:
 
 
 def compile_destination(dialect: Dialect, destination: str) -> str:
-    """Write a destination as the broker wants it.
+    """Return a destination as the broker wants it.
 
     Raises:
         DialectError: it would be refused there, or mean something else.
@@ -106,7 +106,7 @@ def compile_send(
 
 @attrs.frozen(kw_only=True, slots=True)
 class SubscriptionSpec:
-    """What a subscription is to be, whatever the broker."""
+    """What a caller asks of a subscription, whatever the broker."""
 
     destination: str
     id: str
@@ -159,7 +159,7 @@ def compile_subscription(dialect: Dialect, spec: SubscriptionSpec) -> CompiledSu
 
 
 def settlement(dialect: Dialect, spec: SubscriptionSpec) -> Settlement:
-    """How a message that failed for good is settled on this broker.
+    """Return how a message that failed for good is settled on this broker.
 
     Raises:
         DialectError: `requeue` cannot be done there without losing or multiplying messages.
@@ -178,7 +178,7 @@ def settlement(dialect: Dialect, spec: SubscriptionSpec) -> Settlement:
 
 
 def durable_end(dialect: Dialect, spec: SubscriptionSpec, *, version: str, client_id: str) -> dict[str, str]:
-    """Headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
+    """Return headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
 
     Raises:
         DialectError: it would not be found there.
@@ -195,7 +195,7 @@ def durable_end(dialect: Dialect, spec: SubscriptionSpec, *, version: str, clien
 
 
 def crossed_the_end(dialect: Dialect, body: bytes) -> str | None:
-    """The id of the subscription whose UNSUBSCRIBE something crossed, if an ERROR of this body says that."""
+    """Return the id of the ended subscription that an ERROR with this body is about; None: it is about none."""
     text = body.decode("utf-8", "replace")
     for beginning in dialect.ended:
         if text.startswith(beginning):

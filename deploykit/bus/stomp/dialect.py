@@ -119,7 +119,7 @@ RABBITMQ: Final = Dialect(
     notes=(
         "Under a memory or disk alarm it stops reading and heart-beats go on: a publish fails at its deadline.",
         "What is not settled when a subscription ends stays with the connection, which is then made anew; what crosses "
-        "the UNSUBSCRIBE too, and is told of by an ERROR.",
+        "the UNSUBSCRIBE too, and is reported by an ERROR.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
         "A durable subscription is on disk a moment after it was confirmed. If the broker is killed in that moment, "
