@@ -25,7 +25,16 @@ from deploykit.bus.certificates import Certificates, tls_reason
 from deploykit.bus.poller import READ, WRITE, Poller
 from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings.address import Broker
-from deploykit.system.hosts import MOST_ADDRESSES, STAGGER, HostAddress, LookUp, Race, Turns, literal, told
+from deploykit.system.hosts import (
+    MOST_ADDRESSES,
+    STAGGER,
+    AddressOrder,
+    ConnectionRace,
+    HostAddress,
+    NameLookup,
+    describe_problems,
+    literal,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +58,8 @@ class Connector:
         self._broker = broker
         self._certificates = certificates
         self._poller = poller
-        self._turns = Turns()
-        self._search: LookUp | None = None
+        self._order = AddressOrder()
+        self._search: NameLookup | None = None
         self._used: HostAddress | None = None
         #: Which addresses failed before one accepted us at the last attempt, and how; empty when none.
         self.passed_over = ""
@@ -69,10 +78,10 @@ class Connector:
             Interrupted: the bus is being closed.
         """
         deadline = monotonic() + seconds
-        addresses = self._turns.order(self._addresses(deadline))[:MOST_ADDRESSES]
+        addresses = self._order.order(self._addresses(deadline))[:MOST_ADDRESSES]
         context = self._certificates.context() if self._certificates else None
         failed: dict[HostAddress, ConnectError] = {}
-        with Race(addresses, deadline - monotonic()) as race:
+        with ConnectionRace(addresses, deadline - monotonic()) as race:
             while (found := self._next_connected(race, deadline)) is not None:
                 address, sock = found
                 left = deadline - monotonic()
@@ -84,26 +93,26 @@ class Connector:
                 else:
                     self._take_note(race, failed, least=STAGGER)
                     for other in failed:
-                        self._turns.failed(other)
+                        self._order.failed(other)
                     self._used = address
-                    self.passed_over = told(self._reasons(failed))
+                    self.passed_over = describe_problems(self._reasons(failed))
                     if failed:
                         logger.info("%s: reached at %s, after %s", self._broker, address, self.passed_over)
                     return taken
             self._take_note(race, failed)
-            for address in race.unasked():
+            for address in race.not_begun():
                 failed[address] = ConnectError("no time was left for it")
-        self._turns.all_failed(addresses)
+        self._order.all_failed(addresses)
         raise self._problem(failed)
 
     def begin_like(self, other: Connector) -> None:
         """Begin with the address that `other` is connected to, and know the ones that failed it."""
-        self._turns = other._turns.copy()
+        self._order = other._order.copy()
 
     def ended(self, *, at_once: bool) -> None:
         """Take note of the end of a connection: an address that dropped us at once is not tried first."""
         if self._used is not None:
-            (self._turns.dropped if at_once else self._turns.worked)(self._used)
+            (self._order.dropped if at_once else self._order.worked)(self._used)
 
     # -- the addresses -----------------------------------------------------------------------------------------
 
@@ -113,7 +122,7 @@ class Connector:
         if own is not None:
             return [own]
         # A look-up that hangs is waited for again; no second one is begun beside it.
-        search = self._search = self._search or LookUp(broker.host, broker.port, poller.wake)
+        search = self._search = self._search or NameLookup(broker.host, broker.port, poller.wake)
         while not search.done.is_set():
             poller.poll_once(None, 0, min(deadline, monotonic() + 0.25), search.done.is_set)
             poller.check()
@@ -128,7 +137,7 @@ class Connector:
             raise ConnectError(f"{broker}: the name has no address", "check the host name")
         return found
 
-    def _next_connected(self, race: Race, deadline: float) -> tuple[HostAddress, socket.socket] | None:
+    def _next_connected(self, race: ConnectionRace, deadline: float) -> tuple[HostAddress, socket.socket] | None:
         poller, fd = self._poller, race.fileno()
         try:
             while race.left:
@@ -144,7 +153,7 @@ class Connector:
         finally:
             poller.forget(fd)
 
-    def _take_note(self, race: Race, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
+    def _take_note(self, race: ConnectionRace, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
         """Add to `failed` what became of those that never were connected.
 
         Args:
@@ -176,7 +185,7 @@ class Connector:
         # The login is refused where every address refuses it; the client id is in use where any says so.
         every = isinstance(nearest, ClientIdInUse) or all(isinstance(error, LoginRefused) for error in errors)
         kind = type(nearest) if every else ConnectError
-        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else told(reasons)
+        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else describe_problems(reasons)
         return kind(f"{self._broker}: {only}", nearest.remedy)
 
     # -- TLS ---------------------------------------------------------------------------------------------------
@@ -226,7 +235,7 @@ class Connector:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         deadline = min(deadline, monotonic() + _ASK_AGAIN)
-        with contextlib.suppress(OSError, ConnectError), Race([address], deadline - monotonic()) as race:
+        with contextlib.suppress(OSError, ConnectError), ConnectionRace([address], deadline - monotonic()) as race:
             found = self._next_connected(race, deadline)
             if found is not None:
                 with self._handshake(found[1], context, deadline) as tls:

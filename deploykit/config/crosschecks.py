@@ -76,12 +76,12 @@ def _repositories(repositories: Mapping[RepoName, RepositorySettings]) -> Iterat
     """Find origins that are not allowed, and directories that cannot be, or that two checkouts would write to."""
     if not repositories:
         return
-    from deploykit.git.transport.address import parse_address
+    from deploykit.git.transport.address import parse_origin_url
     from deploykit.mirror.refplan import matches_nothing
 
     for name, repository in repositories.items():
         try:
-            parse_address(repository.url, allow_http=repository.mirror.allow_http)
+            parse_origin_url(repository.url, allow_http=repository.mirror.allow_http)
         except DeploykitError as error:
             yield f"repositories.{name}.url: {error}"
         for key, patterns in (("refs", repository.mirror.refs), ("signed", repository.mirror.signed)):

@@ -14,7 +14,7 @@ BIG: Final = 1 << 20
 
 
 class BigBlob:
-    """A blob too large to hold: inflated and hashed piece by piece as it streams by."""
+    """Inflates and hashes a blob piece by piece as it streams by."""
 
     def __init__(self, hash_kind: HashKind, size: int, offset: int, crc: int) -> None:
         self._inflater = zlib.decompressobj()
@@ -26,7 +26,7 @@ class BigBlob:
         self.oid = b""
 
     def feed(self, data: bytes, pos: int) -> tuple[int, bool]:
-        """Take `data` from `pos`; return where it stopped, and whether the blob is whole."""
+        """Take `data` from `pos`; return the position after, and whether the blob is whole."""
         piece = data[pos:] if pos else data
         todo = piece
         try:

@@ -126,7 +126,7 @@ def commit_of(store: BaseObjectStore, oid: bytes) -> Commit:
             return None
         except OSError:
             raise
-        except Exception as error:  # whatever dulwich runs into in a damaged object
+        except Exception as error:  # dulwich fails in many ways on a damaged object
             raise _damaged(raw.hex(), error) from error
         return found.type_num, found.as_raw_string()
 

@@ -25,7 +25,7 @@ _LARGE: Final = 1 << 31
 
 
 class IndexReader:
-    """A pack's index, version 2: sorted names and where each object lies.
+    """A version 2 index, mapped: sorted ids and where each object lies.
 
     Raises:
         ValueError: it is of another version, or cut short.
@@ -48,7 +48,7 @@ class IndexReader:
             raise ValueError("the index is cut short")
 
     def object_offset(self, raw: bytes) -> int:
-        """Return where the object of that name (raw) lies.
+        """Return where the object with that binary id lies.
 
         Raises:
             KeyError: it is not in this pack.
@@ -77,16 +77,16 @@ class IndexReader:
         return int.from_bytes(data[at : at + 8], "big")
 
     def let_go(self) -> None:
-        """Let the kernel take back what the map holds of memory."""
+        """Let the kernel take back the memory of the map."""
         self._data.madvise(mmap.MADV_DONTNEED)
 
     def close(self) -> None:
-        """Give back the map."""
+        """Unmap the file."""
         self._data.close()
 
 
 def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 2 pack index, but for its own checksum at the end.
+    """Yield a version 2 index without the checksum of its own at the end.
 
     Raises:
         PackError: an object is in the pack twice.
@@ -113,7 +113,7 @@ def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: 
 
 
 def index_v1(ids: list[bytes], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 1 pack index, as old gits wrote it, but for its own checksum at the end."""
+    """Yield a version 1 index, as old gits wrote it, without the checksum of its own at the end."""
     yield _fan_out(ids)
     for at in sorted(range(len(ids)), key=ids.__getitem__):
         yield (offsets[at] & 0xFFFFFFFF).to_bytes(4, "big") + ids[at]

@@ -1,8 +1,10 @@
 """One pack of a git object store: where an object lies, how large it would be, and its bytes.
 
-Rules: nothing is inflated beyond the size its header gives; a stream that holds more or less than that is damaged. The
-map of the file stays readable after a repack unlinks it. Objects are looked up in our own map of the index, which costs
-a fifth of the general way; an index of another version than 2 goes that way.
+Rules:
+
+* Nothing is inflated beyond the size in its header; a stream that holds more or less than that is damaged.
+* The map of the file stays readable after a repack unlinks it.
+* Objects are looked up in our own map of the index, at a fifth of dulwich's cost; dulwich reads indexes of version 1.
 """
 
 from __future__ import annotations
@@ -60,16 +62,16 @@ class PackFile:
         return self.index.object_offset(raw)  # type: ignore[arg-type]  # dulwich takes a binary id too
 
     def inflate(self, pos: int, size: int) -> bytes:
-        """Inflate exactly `size` bytes; a stream that holds more or less is damaged.
+        """Return the `size` bytes that the stream at `pos` holds.
 
         Raises:
-            zlib.error: it is.
+            zlib.error: it holds more or less, or is damaged.
         """
         if size <= SMALL:
             try:
                 out = zlib.decompress(self.view[pos : pos + size + (size >> 8) + 64], bufsize=size + 1)
             except zlib.error:
-                pass  # damaged, or longer than any packer would make it: the long way tells
+                pass  # damaged, or longer than any packer would make it: the loop below finds out
             else:
                 if len(out) == size:
                     return out
@@ -94,7 +96,11 @@ class PackFile:
         return b"".join(parts)
 
     def pieces(self, pos: int, size: int) -> Iterator[bytes]:
-        """Inflate `size` bytes in pieces."""
+        """Yield the `size` bytes that the stream at `pos` holds, in pieces.
+
+        Raises:
+            zlib.error: it holds more or less, or is damaged.
+        """
         stream = zlib.decompressobj()
         got = 0
         while not stream.eof:
@@ -115,18 +121,18 @@ class PackFile:
             raise zlib.error("the stored size and the stream do not agree")
 
     def delta_head(self, pos: int) -> bytes:
-        """Inflate the first bytes of a delta: enough for the sizes it begins with."""
+        """Return the first bytes of a delta: enough for the sizes it begins with."""
         stream = zlib.decompressobj()
         head = b""
         while len(head) < _SIZES and not stream.eof and pos < len(self.view):
-            head += stream.decompress(self.view[pos : pos + 256])  # so little in cannot make much out
+            head += stream.decompress(self.view[pos : pos + 256])  # 256 bytes cannot inflate to much
             pos += 256
         return head
 
     def let_go(self) -> None:
-        """Let the kernel take back what the maps hold of memory; it is read again where it is needed again.
+        """Let the kernel take back the memory of the maps; it is read again where needed.
 
-        Each look into a large pack maps its neighbourhood too, so that a tree of small files would map all of it.
+        Each read from a large pack maps the pages around it too, so a tree of small files would map all of it.
         """
         if len(self.data) > _LARGE_PACK:
             self.data.madvise(mmap.MADV_DONTNEED)
@@ -134,10 +140,10 @@ class PackFile:
                 self.index.let_go()
 
     def close(self) -> None:
-        """Give back the maps."""
+        """Unmap the files."""
         if isinstance(self.index, IndexReader):
             self.index.close()
-        # A traceback may still hold a slice of the map; it then goes when the traceback does.
+        # A traceback may still hold a slice of the map, which is then unmapped with it.
         with contextlib.suppress(BufferError):
             self.view.release()
             self.data.close()

@@ -1,9 +1,12 @@
-"""Read a pack as it comes: name every object, and collect what each of them points to.
+"""Scan a pack as it comes: compute every object's id, and collect what each of them points to.
 
-Rules: one pass, and each object inflated once where memory allows; nothing in the pack is believed: sizes are capped
-before they are allocated, every byte is hashed, every link (commit to tree and parents, tree to entries, tag to target)
-is noted, so that the caller can refuse a pack that does not hold together. Memory does not grow with the pack's bytes,
-only (by about 130 bytes each) with its objects.
+Rules:
+
+* One pass, and each object is inflated once where memory allows.
+* Nothing in the pack is believed: sizes are capped before anything is allocated, every byte is hashed.
+* Every link is collected (commit to tree and parents, tree to entries, tag to target), so that the caller can refuse a
+  pack from which something is missing.
+* Memory does not grow with the pack's bytes, only with its objects, by about 130 bytes each.
 
 Git writes a delta after its base and keeps families of deltas together, so almost every delta finds its base in a
 small cache and is resolved on the spot; the others wait for `finish`, which walks them family by family.
@@ -35,7 +38,7 @@ _MAX_DEPTH: Final = 10_000
 
 @attrs.frozen(kw_only=True, slots=True)
 class ScanLimits:
-    """What one object may cost.
+    """How large one object may be.
 
     Args:
         object_bytes: the largest object that has to be in memory whole (a delta, its base, its result).
@@ -60,7 +63,7 @@ class PackScanner:
     Args:
         hash_kind: the repository's object format.
         fd: the file that holds every byte before it is fed; read again where a base has left the cache.
-        external: finds the base of a delta that is not in the pack (a thin pack), or None.
+        external: returns the base of a delta that is not in the pack (a thin pack), or None.
         limits: see `ScanLimits`.
         tick: called often; it may raise to stop (deadline), or report progress.
 
@@ -153,7 +156,7 @@ class PackScanner:
         self.checksum = self._rest
 
     def _scan(self, data: bytes, pos: int) -> int:
-        """Read the whole objects in `data` from `pos`; return where the first incomplete one starts."""
+        """Scan the whole objects in `data` from `pos`; return where the first incomplete one starts."""
         view = memoryview(data)
         end = len(data)
         at, total = self._rest_at, self.total
@@ -191,7 +194,7 @@ class PackScanner:
         return pos
 
     def _inflate(self, view: memoryview, pos: int, size: int, kind: int, offset: int) -> tuple[bytes | None, int]:
-        """Inflate one object of `size` bytes; (None, 0) when `view` does not hold all of it yet."""
+        """Return an object of `size` bytes and the position after; (None, 0) while `view` does not hold all of it."""
         limits = self._limits
         if size > limits.object_bytes or (size > limits.meta_bytes and kind in (COMMIT, TREE, TAG)):
             raise _too_large(f"the object at {offset} is too large: {size} bytes", size, limits)
@@ -235,7 +238,7 @@ class PackScanner:
             self._waiting_ref.setdefault(base, []).append(index)
 
     def _find_base(self, oid: bytes) -> Found | None:
-        """A base named by id: outside the pack, or (None) perhaps in it: then it waits."""
+        """Return a base named by id; None where it may still come in this pack."""
         found = self._cache.get(oid)
         if found is None and not self._links.holds(oid):
             found = self._external(oid)
@@ -259,7 +262,7 @@ class PackScanner:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> None:
-        """Resolve what is left.
+        """Resolve the deltas that wait for a base.
 
         Raises:
             PackError: the pack is cut off, or a delta has no base.
@@ -293,10 +296,10 @@ class PackScanner:
         return self._waiting.pop(offset, []) + self._waiting_ref.pop(oid, [])
 
     def _resolve_family(self, offset: int) -> None:
-        """Resolve all that waits for the object at `offset`, and what waits for those, deepest first.
+        """Resolve the deltas that wait for the object at `offset`, and those that wait for them, deepest first.
 
-        The data of an ancestor is shared by the children that wait for it; past the cache's size it is dropped and
-        made again when its turn comes, so a hostile family cannot fill the memory.
+        Children share the data of their base. Past the cache's size it is dropped and built again for each, so a
+        hostile family cannot fill the memory.
         """
         index = self._index_at(offset)
         pinned = 0
@@ -324,7 +327,7 @@ class PackScanner:
             self._tick()
 
     def _load(self, offset: int) -> Found:
-        """The object at `offset`, made from its whole chain if need be."""
+        """Return the object at `offset`, built from its whole chain where it is not cached."""
         deltas: list[tuple[int, bytes]] = []
         held = 0
         at: int | bytes = offset
@@ -357,7 +360,7 @@ class PackScanner:
         return found
 
     def _read_at(self, offset: int) -> tuple[int, int | bytes | None, bytes]:
-        """Read one object of the file again: kind, base, and its (delta) bytes."""
+        """Read one object of the file again. Return its kind, its base, and its (delta) bytes."""
         head = os.pread(self._fd, 4096, offset)
         kind, size, base, pos = read_header(head, 0, offset, self._hash.size)
         if size > self._limits.object_bytes:

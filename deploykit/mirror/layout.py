@@ -41,7 +41,7 @@ class MirrorState:
     """The content of `deploykit.json`."""
 
     origin: str = ""
-    dialect: OriginProfile | None = None
+    profile: OriginProfile | None = None
 
 
 def origin_digest(url: str) -> str:
@@ -124,14 +124,15 @@ def read_state(path: Path) -> MirrorState:
         if data["format"] != _FORMAT:
             return MirrorState()
         profile = data.get("dialect")
-        return MirrorState(origin=str(data["origin"]), dialect=OriginProfile(**profile) if profile else None)
+        return MirrorState(origin=str(data["origin"]), profile=OriginProfile(**profile) if profile else None)
     except (OSError, ValueError, TypeError, KeyError):
         return MirrorState()
 
 
 def write_state(path: Path, state: MirrorState) -> None:
     """Write the state file. Losing it costs one round trip, so a full disk is no error here."""
-    document = {"format": _FORMAT, **attrs.asdict(state)}
+    profile = attrs.asdict(state.profile) if state.profile is not None else None
+    document = {"format": _FORMAT, "origin": state.origin, "dialect": profile}
     with contextlib.suppress(OSError):
         replace_file(path / _STATE, [json.dumps(document).encode(), b"\n"], sync_parent=False)
 

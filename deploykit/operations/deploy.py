@@ -16,7 +16,7 @@ from deploykit.bus import Bus
 from deploykit.bus.events import ConnectFailed, Event
 from deploykit.errors import ConnectError, PolicyRefused, UsageError
 from deploykit.fleet import Answer, Coordinator
-from deploykit.git.transport.lookup import look_up
+from deploykit.git.transport.lookup import resolve_at_origin
 from deploykit.messages import DeployPhase, DeployRequested, utc_now
 from deploykit.names import (
     ObjectId,
@@ -156,7 +156,7 @@ def resolve_ref(
     if commit is not None and name.startswith("refs/"):
         return parse_ref_name(name), parse_object_id(commit)
     origin = settings.repositories[_repository_of(settings, site, repo)]
-    ref, found = look_up(origin.url, name, origin.mirror)
+    ref, found = resolve_at_origin(origin.url, name, origin.mirror)
     if commit is not None and parse_object_id(commit) != found:
         raise PolicyRefused(f"{name} is {found} at the origin, not {commit}", "leave --commit out, or fetch and look")
     return ref, found

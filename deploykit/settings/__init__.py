@@ -2,7 +2,7 @@
 
 Rules:
 * Defaults are what a careful operator would choose. Times are seconds, sizes are bytes.
-* Each family says what is wrong with it: `problems()`, lines of `field: expected …, not …`. Whoever uses a family asks.
+* Each family checks itself: `problems()` returns lines of `field: expected …, not …`. Bus, config and hooks call it.
 * A family is loaded on first use: a hook loads none but its own (`settings.hooks`, the one that reads its files).
 """
 

@@ -40,8 +40,8 @@ class HookSettings:
         relay: settings file of the relay that is started when none is running; empty starts none.
         topics: where messages go.
         notices: also publish one line for people about each event, on the notice topic.
-        legacy: write the original's text bodies, to the original's topics unless `topics` says otherwise.
-        strict: end with an error when not everything could be queued. (git and svn keep the push all the same.)
+        legacy: write the original's text bodies, to the original's topics where `topics` is not set.
+        strict: end with an error when not everything could be queued; git and svn accept the push nevertheless.
         timeout: seconds that git or svnlook may take.
         signing_key: private key that build results are signed with.
         python: used by a script that was copied by hand; known here only so that it is no unknown setting.

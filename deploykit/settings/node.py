@@ -1,4 +1,4 @@
-"""Everything one `deploykit.toml` says."""
+"""Everything in one `deploykit.toml`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deploykit.settings.trust import TrustSettings
 
 @attrs.frozen(kw_only=True, slots=True)
 class Settings:
-    """Everything one `deploykit.toml` says.
+    """Everything in one `deploykit.toml`.
 
     Args:
         reconcile_every: seconds between two comparisons of a mirror with its origin, at most.

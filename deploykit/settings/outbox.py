@@ -18,9 +18,9 @@ class OutboxSettings:
         create: make it when it is missing, mode 3770.
         group: the group of its writers, when it is made; the group of the process that makes it when empty.
         window: most records on their way to the broker at a time.
-        max_attempts: a record the broker refused so often becomes a dead letter.
-        pause_max: the longest pause between two attempts.
-        rescan: how often the spool is looked at although no writer announced anything.
+        max_attempts: a record that the broker refused so often becomes a dead letter.
+        pause_max: the longest pause between two attempts, in seconds.
+        rescan: seconds between two looks at the spool when no writer announces a record.
     """
 
     path: Path = Path("/var/spool/deploykit")

@@ -32,22 +32,22 @@ class SiteSettings(TreeSettings):
     Args:
         keep: how many good releases stay; the live one, the last good one and pinned ones always do.
         recycle: keep one release beyond that and turn it into the next one: a deploy then costs what changed.
-        grace: seconds for which a release that was live is neither recycled nor removed, whatever `keep` says: whoever
-            opened it before the switch reads on undisturbed. Deploys that follow each other faster leave more behind.
-        paranoid: read every file of a release that is recycled or verified, not only what `lstat` says.
+        grace: seconds for which a release that was live is neither recycled nor removed, whatever `keep` says:
+            processes that opened it before the switch still read it. Faster deploys leave more releases behind.
+        paranoid: read every file of a release that is recycled or verified, and do not rely on `lstat` alone.
         shared: what lives in `shared/` and is linked into every release; `uploads/` is a directory and is made when
             missing, `config.php` a file that must be there or is taken from the first release.
         subdirectory: only this directory of the repository, as the release's root.
         state_files: write `TAG` and `.deploykit/REVISION` into the release, unless the tree has files of that name.
         export_attributes: honour `export-ignore` and `export-subst` as `git archive` does.
         max_depth, max_file_bytes: further limits of a tree.
-        lock_wait: how long to wait while another deploy runs; 0 refuses at once.
+        lock_wait: seconds to wait while another deploy runs; 0 refuses at once.
         scripts: where the deploy scripts are: a directory of the tree, or an absolute one outside it; "" for none.
         required: scripts that must be there; without one of them nothing is touched.
         script_timeout: for each script; its whole process group is killed after it.
         timeouts: for single scripts, by name.
-        at_crash: what becomes of a script that a crash cut off, by name: run it `again` (the default), `skip` it, or
-            `stop` and leave the decision to a person.
+        at_crash: what to do about a script that a crash interrupted, by name: run it `again` (the default), `skip` it,
+            or `stop` and leave the decision to a person.
         output_limit: bytes of a script's output that are kept: half from its start, half from its end.
         environment: further variables for the scripts. Never printed or recorded.
         run_as: `user` or `user:group` the scripts run as, or `owner`: who `owner` names; needs root. A script runs only
@@ -56,7 +56,7 @@ class SiteSettings(TreeSettings):
         health_timeout: for all attempts together.
         drift: when files of the live release were edited by hand: `warn`, `refuse` to deploy over it, or `ignore`.
         drift_ignore: patterns of paths that may change (`cache/*`).
-        older: `refuse` to deploy a commit that the live one already contains, unless told; or `allow`.
+        older: `refuse` to deploy a commit that the live one already contains, unless the deploy allows it; or `allow`.
     """
 
     keep: int = attrs.field(default=5, validator=attrs.validators.ge(1))

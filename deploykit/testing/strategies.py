@@ -1,6 +1,6 @@
 """Hypothesis strategies for names and messages: for the tests of programs that use deploykit, and for our own.
 
-Rules: what a strategy draws, the library accepts; the text in it is as nasty as text may be. Needs the extra `testing`.
+Rules: the library accepts what a strategy draws; texts are often hostile. Needs the extra `testing`.
 
 >>> from hypothesis import given
 >>> from deploykit.testing.strategies import messages
@@ -25,7 +25,7 @@ from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordTyp
 
 M = TypeVar("M", bound=Message)
 
-#: Texts that have broken programs before: terminals, shells, STOMP frames, paths, formats, halves of characters' names.
+#: Texts that have broken programs before: terminals, shells, STOMP frames, paths, formats, combined characters.
 NAUGHTY: Final = (
     "",
     " ",
@@ -59,7 +59,7 @@ NAUGHTY: Final = (
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Any text that UTF-8 can hold, nasty ones often."""
+    """Any text that UTF-8 can hold, often one of `NAUGHTY`."""
     return st.text(max_size=60) | st.sampled_from(NAUGHTY)
 
 
@@ -71,7 +71,7 @@ def object_ids() -> st.SearchStrategy[names.ObjectId]:
 
 
 def ref_names() -> st.SearchStrategy[names.RefName]:
-    """Full names of branches and tags, with everything in them that git allows."""
+    """Full names of branches and tags, with all characters that git allows."""
     part = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=12)
     usual = st.sampled_from(("main", "topic/x", "-x", "a%2Fb", "release/1.0", "ß", "é", "@", "a@b", "$(id)"))
     tails = usual | st.lists(part, min_size=1, max_size=3).map("/".join)
@@ -105,7 +105,7 @@ def moments() -> st.SearchStrategy[datetime]:
 
 
 def json_values() -> st.SearchStrategy[Any]:
-    """What a field we do not know may hold."""
+    """JSON values, as an unknown field may hold them."""
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
     return st.recursive(
         leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(texts(), v, max_size=3), max_leaves=8
@@ -113,7 +113,7 @@ def json_values() -> st.SearchStrategy[Any]:
 
 
 def extensions() -> st.SearchStrategy[Mapping[str, object]]:
-    """CloudEvents attributes that are none of ours."""
+    """CloudEvents attributes that deploykit does not define."""
     printable = texts().filter(str.isprintable)
     values = st.booleans() | st.integers(-(2**31), 2**31 - 1) | printable
     keys = st.from_regex(r"\A[a-z0-9]{1,20}\Z").filter(lambda k: k not in _OWN)
@@ -132,7 +132,7 @@ def records(cls: type[M]) -> st.SearchStrategy[M]:
 
 
 def unknowns() -> st.SearchStrategy[Unknown]:
-    """Events of types nobody here knows."""
+    """Events of unknown types."""
     return st.builds(
         Unknown,
         type=identifiers().filter(lambda t: t not in BY_TYPE),

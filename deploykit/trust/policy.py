@@ -1,9 +1,12 @@
-"""May they? The second question after a signature: type and site, audience, and time. Pure: `now` is an argument.
+"""What a signer may do: message type and site, audience, and time. Pure: `now` is an argument.
 
-Rules: what no grant allows is refused. A decision rests only on what the signature covers, so pass the message that
-was decoded from the very body that was verified. A receiver never trusts a sender's clock or generosity: an expiry
-further ahead than its own cap is refused, not shortened, because its id would have to be remembered as long as the
-sender likes. Both edges of every time limit still count as inside.
+Rules:
+
+* What no grant allows is refused.
+* A decision rests only on what the signature covers: the message decoded from the very body that was verified.
+* An expiry further ahead than the receiver's own cap is refused, not shortened: its id would have to be remembered for
+  as long as the sender likes.
+* Both edges of every time limit count as inside.
 """
 
 from __future__ import annotations
@@ -31,7 +34,7 @@ _NO_PATTERN = frozenset('*?!,"')
 
 
 def type_names(kind: type[Message]) -> tuple[str, ...]:
-    """How a grant may name a message type: `deploykit.deploy.requested.v1`, `deploy.requested` or `DeployRequested`."""
+    """Return the names of a message type in grants: its wire type, `deploy.requested`, and `DeployRequested`."""
     full = kind.TYPE
     if not full:  # a base class, or Unknown: what we do not understand cannot be granted
         return ()
@@ -40,7 +43,7 @@ def type_names(kind: type[Message]) -> tuple[str, ...]:
 
 
 def addressed_to(message: Message, node: NodeName) -> bool:
-    """Tell whether a message that names an audience names this node; one that names none is for everybody."""
+    """Return whether a message is for this node: its audience names the node, or it has no audience."""
     audience = getattr(message, "audience", None)
     return audience is None or node in audience
 
@@ -62,14 +65,14 @@ class Policy:
 
     @classmethod
     def from_settings(cls, trust: TrustSettings, *, own_types: Iterable[type[Message]] = ()) -> Self:
-        """Check the settings and make a policy of them.
+        """Return the policy that checked settings describe.
 
         Args:
             trust: the `[trust]` table.
             own_types: message classes of an embedding program that grants may name too.
 
         Raises:
-            SettingsError: with every mistake in `problems`.
+            SettingsError: all of them in `problems`.
         """
         problems = [*below("trust", trust.problems()), *grant_problems(trust.grants, own_types)]
         if problems:
@@ -87,9 +90,9 @@ class Policy:
         return self.max_expiry + 2 * self.skew
 
     def replayable_until(self, message: Message, now: datetime) -> datetime:
-        """Until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
+        """Return until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
 
-        Never later than `now` + `remember_for`, whatever the message claims: what says more is refused by `authorize`.
+        Never later than `now` + `remember_for`: `authorize` refuses a message with a later expiry.
         """
         expires = getattr(message, "expires", None)
         if expires is None:
@@ -107,7 +110,7 @@ class Policy:
 
         Raises:
             NotAddressed: for other nodes; ignore it.
-            PolicyRefused: the signer may not, or too late, too early, too far ahead.
+            PolicyRefused: no grant allows it; or it is too late, too early, or expires too far ahead.
         """
         if isinstance(message, DeployReported | NodeDescribed):
             raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
@@ -125,19 +128,19 @@ class Policy:
                 return grant
         where = f" for site {site}" if site else ""
         raise PolicyRefused(
-            # It becomes an answer that everybody hears: no principals of the trusted lines in it.
+            # Every subscriber reads this answer: it must not name principals of the trusted lines.
             f"key {signer.fingerprint} may not send {_called(message)}{where}",
             "grant it in [[trust.grants]], if that is meant",
         )
 
     def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
-        """Believe a node's reply to our own request, or say why not.
+        """Accept a node's reply to our own request.
 
         The age of a reply is not limited: the request is still waited for, and a report may have sat in an outbox.
 
         Raises:
-            PolicyRefused: for another request, from a node that was not asked, signed by somebody who may not speak
-                for that node, or success with something that was not asked for.
+            PolicyRefused: to another request; of a node that was not asked; signed by a key that may not speak for that
+                node; or success with something that was not asked for.
         """
         if not _same(reply.request or "", request.id):
             raise PolicyRefused(f"{_called(reply)} answers another request than {request.id}")
@@ -158,7 +161,7 @@ class Policy:
             )
 
     def may_speak_for(self, signer: Signer, node: NodeName, message: Message) -> bool:
-        """Tell whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
+        """Return whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
         if signer.is_principal(node):
             return True
         names, site = type_names(type(message)), str(getattr(message, "site", ""))
@@ -170,7 +173,7 @@ class Policy:
             for grant in self.grants
         )
 
-    # Differences are compared, never sums: an expiry in the year 9999 plus a skew is no datetime any more.
+    # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
 
     def _check_not_ahead(self, message: Message, now: datetime) -> None:
         if _since(now, message.time, message) < -self.skew:
@@ -212,7 +215,7 @@ def _called(message: Message) -> str:
 
 
 def _same(left: str, right: str) -> bool:
-    """Compare ids without telling by the time it takes how much of a guess was right."""
+    """Return whether two ids are equal, in a time that shows nothing about how much of a guess is right."""
     return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
 
 

@@ -377,7 +377,7 @@ class Connection:
         self._verbs.disconnect(receipt)
 
     def tls_info(self) -> tuple[str, float | None] | None:
-        """Return the TLS version and days until the broker's certificate ends (None: not verified); None without TLS."""
+        """Return the TLS version and days until the certificate ends (None: not verified); None without TLS."""
         sock = self._sock
         if not isinstance(sock, ssl.SSLSocket):
             return None

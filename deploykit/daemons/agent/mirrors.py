@@ -31,7 +31,7 @@ from deploykit.errors import (
     TreeDamaged,
     UsageError,
 )
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.messages import Message, MirrorOutcome, MirrorUpdated, Notice, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.pool import Answer, MirrorPool
@@ -242,5 +242,5 @@ def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, Object
 def _checkouts_of(settings: Settings, repo: RepoName) -> tuple[Checkouts, ...]:
     """Return the checkouts of a repository. Its address is checked too: what cannot work fails before anything runs."""
     chosen = settings.repositories[repo]
-    parse_address(chosen.url, allow_http=chosen.mirror.allow_http)
+    parse_origin_url(chosen.url, allow_http=chosen.mirror.allow_http)
     return tuple(Checkouts(each) for each in chosen.checkouts)
