@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from time import monotonic
 from types import TracebackType
-from typing import Self, TypeVar, Unpack
+from typing import Self, Unpack
 
 import attrs
 
@@ -31,7 +31,7 @@ from deploykit.bus.delivery import Handler
 from deploykit.bus.events import BusState, Closed, Counters, Event
 from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
-from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
+from deploykit.bus.listening import MessageHandler, MessageT, SubscribeOptions, decoding, topics_of
 from deploykit.bus.ports import Ids
 from deploykit.bus.publishing import Publisher
 from deploykit.bus.receipt import GRACE, check_may_wait
@@ -50,11 +50,9 @@ from deploykit.wire.frame import Frame
 
 logger = logging.getLogger(__name__)
 
-_M = TypeVar("_M", bound=Message)
-
 
 class Bus:
-    """A connection to a list of brokers that looks after itself.
+    """A connection to a list of brokers that repairs itself.
 
     Args:
         settings: where to connect, and how; an address alone stands for `BusSettings(address=...)`.
@@ -138,9 +136,9 @@ class Bus:
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
+        """End the bus within `timeout` seconds: let running handlers finish, and wait for the last receipts.
 
-        What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
+        What is not finished by then is handed back: unacknowledged messages are delivered to another subscriber, and
         futures of unconfirmed messages raise `BusClosed`. Idempotent. A handler may call it; then it returns at once,
         and the bus ends when the handler has returned.
         """
@@ -186,12 +184,12 @@ class Bus:
 
     @property
     def state(self) -> BusState:
-        """Where the bus stands at the moment."""
+        """The present state."""
         return BusState.CLOSED if self._stopped else self._supervisor.state
 
     @property
     def problem(self) -> BusError | None:
-        """The last thing that kept us from being connected; None while we are."""
+        """The last problem that kept us from being connected; None while we are."""
         return self._supervisor.problem
 
     def wait_connected(self, timeout: float) -> bool:
@@ -232,7 +230,7 @@ class Bus:
             frame: headers and body. An id is put into the header `deploykit-id` unless there is one.
             timeout: seconds; also while there is no connection.
             persistent: the broker keeps it over a restart.
-            ttl: seconds after which nobody wants it any more.
+            ttl: seconds after which the broker may drop it; None: never.
 
         Raises:
             WindowFull: too many messages waited for receipts all the time; it was not sent.
@@ -253,9 +251,7 @@ class Bus:
         persistent: bool = True,
         ttl: float | None = None,
     ) -> None:
-        """Send a message to the topic it belongs to, and return when the broker has confirmed it.
-
-        It is not signed. To sign it, publish `sign(encode(message), key)` to `topic_of(message, topics)`.
+        """Send a message to the topic it belongs to, unsigned, and return when the broker has confirmed it.
 
         Args:
             message: any message of `deploykit.messages`.
@@ -280,8 +276,8 @@ class Bus:
     ) -> Future[None]:
         """Send a message without waiting; the future ends when the broker has confirmed it.
 
-        The call never blocks, connected or not. `settings.window` messages may be on their way at once. A callback of
-        the future runs on the bus's own thread: be quick. Calls that would wait for an answer raise `UsageError` there.
+        The call never blocks, connected or not. A callback of the future runs on the bus's own thread: be quick. Calls
+        that would wait for an answer raise `UsageError` there.
 
         Args:
             destination, frame, persistent, ttl: as for `publish`.
@@ -291,7 +287,7 @@ class Bus:
             A future that ends with the receipt, or raises what `publish` raises.
 
         Raises:
-            WindowFull: there is no room; it was not sent. `publish` waits for room.
+            WindowFull: `settings.window` messages wait for receipts; it was not sent. `publish` waits for room.
             PublishRefused: this bus refused this very message.
             BusClosed: the bus was stopped.
         """
@@ -326,22 +322,22 @@ class Bus:
         selector: str | None = None,
         ids: Ids | None = None,
     ) -> Subscription:
-        """Hand every message of a destination to `handler`, in worker threads; over all reconnects.
+        """Hand every message of a destination to `handler`, in worker threads, over all reconnects.
 
         Args:
-            handler: takes a `Delivery`; returns or raises a verdict (`Ack`, `Retry`, `Reject`), None is `Ack`. What
-                else it raises is a failed attempt.
-            durable: name under which a topic's messages are kept while we are away.
+            handler: takes a `Delivery`; returns or raises a verdict (`Ack`, `Retry`, `Reject`), None is `Ack`. Any
+                other exception is a failed attempt.
+            durable: name under which the broker keeps a topic's messages while we are away.
             prefetch: most messages here that are not settled.
             on_failure: what becomes of a message that was rejected, or failed `max_attempts` times.
             workers: threads. With one, messages are handled in order.
-            max_attempts: how often the handler is asked about one message.
+            max_attempts: how often one message is handed to the handler.
             selector: the broker's filter expression, where it has any.
             ids: the store of handled ids for this subscription; default: the bus's.
 
         Raises:
             DialectError: the broker we are connected to cannot do this without losing messages. While there is no
-                connection, `Subscription.wait_active` and the event `SubscriptionRefused` say so later.
+                connection, `Subscription.wait_active` and the event `SubscriptionRefused` report it later.
             UsageError: an argument makes no sense.
         """
         self._check_usable()
@@ -357,13 +353,13 @@ class Bus:
 
     def listen(
         self,
-        kinds: type[_M] | tuple[type[_M], ...],
-        handler: MessageHandler[_M],
+        kinds: type[MessageT] | tuple[type[MessageT], ...],
+        handler: MessageHandler[MessageT],
         *,
         topics: TopicMap | None = None,
         **options: Unpack[SubscribeOptions],
     ) -> tuple[Subscription, ...]:
-        """Hand every message of some classes to `handler(message, delivery)`, in worker threads; over all reconnects.
+        """Hand every message of some classes to `handler(message, delivery)`, in worker threads, over all reconnects.
 
         Each delivery is decoded once. What is no message is rejected (`on_failure` decides), and the handler does not
         see it. A message of another class is acknowledged: name all classes you want from a queue in one call.
@@ -389,8 +385,6 @@ class Bus:
                 undo.callback(made[-1].unsubscribe)
             undo.pop_all()
         return tuple(made)
-
-    # -- whose bus this is -------------------------------------------------------------------------------------
 
     def _check_process(self) -> None:
         """Refuse to work in a process that did not start this bus; while it is being stopped, handlers go on."""

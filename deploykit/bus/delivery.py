@@ -62,7 +62,7 @@ class Item:
         self.key: tuple[str, int] | None = None
         #: The final verdict, once there is one; then only the settling is tried again.
         self.decided: Verdict | None = None
-        #: It is ours in the store of ids, and has to be marked done there.
+        #: We have claimed its id, and must mark it done.
         self.claimed = False
-        #: It was given back to the broker, so it will come again and is not finished.
+        #: It was given back to the broker: it comes again, and is not finished.
         self.gone_back = False

@@ -28,13 +28,13 @@ class EventDispatcher:
 
     def __init__(self, on_event: Callable[[Event], object] | None, counters: Counters) -> None:
         self.wanted = on_event is not None
-        self._on_event = on_event or _nobody
+        self._on_event = on_event or _ignore
         self._counters = counters
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, if anybody listens."""
+        """Start the thread, if there is a callback."""
         if self.wanted:
             self._thread = threading.Thread(target=self._run, name="deploykit-bus-events", daemon=True)
             self._thread.start()
@@ -71,5 +71,5 @@ class EventDispatcher:
                 logger.exception("on_event failed for %s", type(event).__name__)
 
 
-def _nobody(_: Event) -> None:
-    """Take an event that nobody wants."""
+def _ignore(_: Event) -> None:
+    """Ignore an event."""

@@ -29,7 +29,6 @@ class IncomingFrames:
     Args:
         unconfirmed, subscriptions: who waits.
         present: returns the present connection.
-        may_send: returns whether messages may go out already.
         emit: takes events.
     """
 
@@ -39,10 +38,10 @@ class IncomingFrames:
         subscriptions: SubscriptionTable,
         *,
         present: Callable[[], BrokerConnection | None],
-        may_send: Callable[[], bool],
         emit: Callable[[Event], None],
     ) -> None:
-        self.may_send = may_send
+        #: Monotonic time from which messages go out although not every subscription is confirmed.
+        self.send_from = 0.0
         #: Whether the broker has confirmed our DISCONNECT.
         self.goodbye = False
         self._unconfirmed = unconfirmed
@@ -51,6 +50,10 @@ class IncomingFrames:
         self._emit = emit
         self._error = ""
         self._error_at = 0.0
+
+    def may_send(self) -> bool:
+        """Return whether messages may go out already: what was subscribed to before comes first."""
+        return monotonic() >= self.send_from or self._subscriptions.settled
 
     def recent_error(self, now: float) -> str:
         """Return the last ERROR that named nothing, if it came a short while ago; else nothing."""

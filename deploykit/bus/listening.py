@@ -20,10 +20,10 @@ from deploykit.errors import MessageError, UsageError
 from deploykit.messages.base import Message
 from deploykit.messages.topics import TopicMap, topics_of_class
 
-_M = TypeVar("_M", bound=Message)
+MessageT = TypeVar("MessageT", bound=Message)
 
 #: Takes a message and the delivery it came in; returns or raises a verdict, None is `Ack`.
-MessageHandler = Callable[[_M, Delivery], Verdict | None]
+MessageHandler = Callable[[MessageT, Delivery], Verdict | None]
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -56,7 +56,7 @@ def topics_of(
     return found
 
 
-def decoding(kinds: type[_M] | tuple[type[_M], ...], handler: MessageHandler[_M]) -> Handler:
+def decoding(kinds: type[MessageT] | tuple[type[MessageT], ...], handler: MessageHandler[MessageT]) -> Handler:
     """Return a handler of deliveries that gives `handler` the messages of some classes."""
 
     def handle(delivery: Delivery) -> Verdict | None:

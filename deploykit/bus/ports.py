@@ -37,7 +37,7 @@ class Ids(Protocol):
         """Mark an id as handled to the end."""
 
     def locked(self, key: str, id: str, *, timeout: float = 0.0) -> AbstractContextManager[None]:
-        """Keep others from handling an id meanwhile; `LockBusy` where somebody does."""
+        """Keep others from handling an id meanwhile; `LockBusy` where one is at it."""
 
 
 # -- connections ---------------------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ class BusServices:
             if self._closed:
                 raise BusClosed("the bus was stopped", "make a new one")
             for other in self.subscriptions:
-                if spec.durable and other.intent.durable == spec.durable and other.destination != spec.destination:
+                if spec.durable and other.spec.durable == spec.durable and other.destination != spec.destination:
                     raise UsageError(
                         f"durable={spec.durable!r} is the name of the subscription to {other.destination}",
                         "ActiveMQ would forget that one's messages; use another name",
@@ -101,11 +101,11 @@ class BusServices:
     def end_subscription(self, subscription: str, *, forget: bool) -> None:
         """End the subscription of this id, at the broker too."""
         self._check_process()
-        ended = next((one for one in list(self.subscriptions) if one.intent.id == subscription), None)
+        ended = next((one for one in list(self.subscriptions) if one.spec.id == subscription), None)
         if ended is None:
             return
         table, timeout = self._supervisor.subscriptions, self.settings.connect_timeout
-        if forget and ended.intent.durable is not None:
+        if forget and ended.spec.durable is not None:
             table.forget(ended, timeout=timeout)
         else:
             table.remove(ended, timeout=timeout)

@@ -1,4 +1,4 @@
-"""Subscriptions: a queue between the connection and the handlers, and the threads that work it off.
+"""A subscription: a queue between the connection and the handlers, and the threads that work it off.
 
 Rules:
 
@@ -53,28 +53,26 @@ def check_options(spec: SubscriptionSpec, *, workers: int, max_attempts: int) ->
 class Subscription:
     """A subscription of a bus; made by `Bus.subscribe`. It survives reconnects.
 
-    `active` tells whether the broker has confirmed it on the present connection.
+    `active`: the broker has confirmed it on the present connection.
     """
 
     def __init__(
         self,
         services: SubscriptionServices,
-        intent: SubscriptionSpec,
+        spec: SubscriptionSpec,
         handler: Handler,
         *,
         workers: int,
         max_attempts: int,
         ids: Ids | None,
     ) -> None:
-        self.intent = intent
+        self.spec = spec
         self.problem: BusError | None = None
         self.refusals = 0
         self.losses = 0
         self._services = services
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._settler = Settler(
-            services, intent, handler, max_attempts=max_attempts, ids=ids, again_in_line=self._queue.put
-        )
+        self._settler = Settler(services, spec, handler, max_attempts=max_attempts, ids=ids, requeue=self._queue.put)
         self._stopping = False
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
@@ -82,17 +80,17 @@ class Subscription:
         self._left: list[Item] = []
         self._untaken = 0  # came on this connection after `stop`
         self._threads = [
-            threading.Thread(target=self._work, name=f"deploykit-bus-{intent.id}-{n}", daemon=True)
+            threading.Thread(target=self._work, name=f"deploykit-bus-{spec.id}-{n}", daemon=True)
             for n in range(1, workers + 1)
         ]
 
     def __repr__(self) -> str:
-        return f"<Subscription {self.intent.destination} {'active' if self.active else 'not active'}>"
+        return f"<Subscription {self.spec.destination} {'active' if self.active else 'not active'}>"
 
     @property
     def destination(self) -> str:
         """The destination as it was asked for."""
-        return self.intent.destination
+        return self.spec.destination
 
     @property
     def active(self) -> bool:
@@ -119,10 +117,10 @@ class Subscription:
 
         The bound is above `prefetch`, so that a broker that keeps to that never reaches it.
         """
-        return self._queue.qsize() + self._settler.waiting > share * max(1000, 2 * self.intent.prefetch)
+        return self._queue.qsize() + self._settler.waiting > share * max(1000, 2 * self.spec.prefetch)
 
     def wait_active(self, timeout: float) -> bool:
-        """Wait until the broker has confirmed the subscription.
+        """Return whether the broker has confirmed the subscription, waiting for that.
 
         Raises:
             BusError: it was refused, and why.
@@ -154,21 +152,21 @@ class Subscription:
         self.stop()
         if self._services.in_callback:
             # What the handler has in hand can be acknowledged only after it has returned.
-            name = f"deploykit-bus-{self.intent.id}-end"
+            name = f"deploykit-bus-{self.spec.id}-end"
             threading.Thread(target=self._end_later, args=(forget, timeout), name=name, daemon=False).start()
             return
         self.join(monotonic() + timeout)
-        self._services.end_subscription(self.intent.id, forget=forget)
+        self._services.end_subscription(self.spec.id, forget=forget)
 
     def _end_later(self, forget: bool, timeout: float) -> None:
         self.join(monotonic() + timeout)
         try:
-            self._services.end_subscription(self.intent.id, forget=forget)
+            self._services.end_subscription(self.spec.id, forget=forget)
         except BusError as error:
             logger.warning("the end of the subscription to %s: %s", self.destination, error)
 
     def forget_unsettled(self, timeout: float = 1.0) -> None:
-        """Forget messages that wait for another attempt (wait for there to be one): somebody else has settled them."""
+        """Forget messages that wait for another attempt, waiting for the first: they were settled elsewhere."""
         end = monotonic() + timeout
         while not self._settler.waiting and monotonic() < end:
             sleep(0.005)
@@ -181,7 +179,7 @@ class Subscription:
         left = [item for item in (*self._left, *self._empty(), *self._settler.take_waiting()) if item.connection.up]
         self._left.clear()
         self._services.counters.handed_back += len(left)
-        # What a handler that was not waited for has in hand is unsettled, whether it has an id or not.
+        # What a handler still works on is unsettled, whether it has an id or not.
         in_hand = max(self._settler.in_work, sum(thread.is_alive() for thread in self._threads))
         return len(left) + self._untaken + in_hand
 
@@ -204,24 +202,24 @@ class Subscription:
             thread.start()
 
     def compiled_for(self, compiled: CompiledSubscription) -> None:
-        """A new connection: this is how the subscription is written there."""
+        """Take note of how the subscription is written on the new connection."""
         self._settler.compiled = compiled
 
     def confirmed(self, epoch: int) -> None:
-        """The broker confirmed it on this connection."""
+        """Take note that the broker confirmed it on this connection."""
         with self._changed:
             self._active, self.problem, self.refusals, self.losses = epoch, None, 0, 0
             self._changed.notify_all()
 
     def refused(self, problem: BusError) -> None:
-        """It does not work on this connection."""
+        """Take note of why it does not work on this connection."""
         with self._changed:
             self._active, self.problem = 0, problem
             self.refusals += 1
             self._changed.notify_all()
 
     def connection_lost(self) -> None:
-        """Forget what waits: nobody could acknowledge it any more, and the broker will deliver it again."""
+        """Forget what waits: it cannot be acknowledged any more, and the broker will deliver it again."""
         self._active = self._untaken = 0
         lost = [*self._left, *self._settler.take_waiting(), *self._empty()]
         self._left.clear()
@@ -252,7 +250,7 @@ class Subscription:
             self._queue.put(None)
 
     def join(self, deadline: float) -> bool:
-        """Wait for the workers until a monotonic time; tell whether all have ended."""
+        """Return whether all workers have ended, waiting for them until a monotonic time."""
         for thread in self._threads:
             if thread is not threading.current_thread() and thread.ident is not None:
                 thread.join(max(0.0, deadline - monotonic()))

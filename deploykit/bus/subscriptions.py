@@ -7,7 +7,7 @@ Rules:
   so that the others live;
 * an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
   that it ends the connection for. What is confirmed after one counts when the connection has outlived it: `suspects`;
-* what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
+* the client id that durable subscriptions need on ActiveMQ: see `clientid`;
 * where the broker does not bound what it delivers, each subscription has a `DedicatedConnection`: there
   reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
 * everything that touches the table holds the supervisor's lock.
@@ -19,8 +19,8 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
 from random import random
 from time import monotonic, sleep
@@ -40,6 +40,7 @@ from deploykit.bus.stomp.compile import (
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.suspects import Blame, SubscriptionSuspects, is_suspect
+from deploykit.bus.unsubscribes import Unsubscribes
 from deploykit.errors import BusError, ConnectError, DialectError
 from deploykit.system.backoff import Backoff
 
@@ -75,13 +76,12 @@ class SubscriptionTable:
         self._own_client_id = client_id
         self._counters = counters
         self._emit = emit
-        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.intent.id: alone}
+        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.spec.id: alone}
         self._alone = alone is not None
         self._dedicated: dict[str, DedicatedConnection] = {}  # subscription id -> its own connection
         self._prefetch_broken = False
         self._suspects: SubscriptionSuspects[Subscription] = SubscriptionSuspects()
-        self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
-        self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
+        self._unsubscribes = Unsubscribes()
         self._receipts = itertools.count(1)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -95,10 +95,10 @@ class SubscriptionTable:
         with self._lock:
             connection = self._control.connection
             if connection is not None and connection.up:
-                compiled = compile_subscription(connection.dialect, subscription.intent)
+                compiled = compile_subscription(connection.dialect, subscription.spec)
                 if not self._needs_dedicated(compiled):
-                    self._check_client_id(connection, subscription.intent)
-            self._subscriptions[subscription.intent.id] = subscription
+                    self._check_client_id(connection, subscription.spec)
+            self._subscriptions[subscription.spec.id] = subscription
             subscription.start()
             if connection is not None and connection.up:
                 self._subscribe(connection, subscription)
@@ -109,51 +109,51 @@ class SubscriptionTable:
 
     def remove(self, subscription: Subscription, *, timeout: float) -> None:
         """Take a subscription out, at the broker too; what it holds goes back."""
-        intent = subscription.intent
+        spec = subscription.spec
         with self._lock:
-            if self._subscriptions.pop(intent.id, None) is None:
+            if self._subscriptions.pop(spec.id, None) is None:
                 return
-            own = self._dedicated.pop(intent.id, None)
+            own = self._dedicated.pop(spec.id, None)
             connection = self._control.connection if own is None else None
             if own is None:
                 if connection is None or not connection.up:
                     return
                 if not subscription.active and not self._suspects.waits(subscription):
                     return  # the broker does not know it
-                self._over[intent.id] = keeps_messages(intent)
-                receipt, done = self._unsubscribe(connection, intent, {})
+                receipt, done = self._unsubscribes.send(connection, spec, {}, goes_back=keeps_messages(spec))
         if connection is None:
             subscription.leave()
             if own is not None:
-                own.end(monotonic() + timeout)  # and with the connection everything goes back that is not settled
+                own.end(monotonic() + timeout)  # what is not settled goes back with the connection
             return
         with contextlib.suppress(BusError, FutureTimeout, CancelledError):
             done.result(timeout)
-        self._ended.pop(receipt, None)
-        if (left := subscription.leave()) and keeps_messages(intent):  # else there is nobody to have them
+        self._unsubscribes.forget(receipt)
+        if (left := subscription.leave()) and keeps_messages(spec):  # else no one else is to have them
             self._give_back(connection, left)
 
     def forget(self, subscription: Subscription, *, timeout: float) -> None:
         """Take a durable subscription out, and have the broker delete it with the messages it holds.
 
-        It stays in the table until the broker has said so: where the connection is lost meanwhile, the next is asked.
+        It stays in the table until the broker has confirmed that; where the connection is lost meanwhile, the next is
+        used.
 
         Raises:
-            ConnectError: no broker did it in time, or it said no. It may be asked again.
+            ConnectError: no broker did it in time, or it refused. Try it again.
             DialectError: this broker cannot.
         """
         deadline = monotonic() + timeout
-        intent = subscription.intent
+        spec = subscription.spec
         try:
-            while self._subscriptions.get(intent.id) is subscription:
+            while self._subscriptions.get(spec.id) is subscription:
                 left = max(0.0, deadline - monotonic())
                 if not subscription.wait_active(left) or not left:
                     raise ConnectError("not connected to a broker that confirms it")
-                own = self._dedicated.get(intent.id)
-                if (self if own is None else own).delete_durable(intent.id, left):
+                own = self._dedicated.get(spec.id)
+                if (self if own is None else own).delete_durable(spec.id, left):
                     with self._lock:
-                        self._subscriptions.pop(intent.id, None)
-                        own = self._dedicated.pop(intent.id, None)
+                        self._subscriptions.pop(spec.id, None)
+                        own = self._dedicated.pop(spec.id, None)
                     subscription.leave()  # the broker has deleted what it held
                     if own is not None:
                         own.end(deadline)
@@ -172,14 +172,13 @@ class SubscriptionTable:
         with self._lock:
             if (known := self._subscriptions.get(subscription)) is None:
                 return True
-            intent = known.intent
+            spec = known.spec
             connection = self._control.connection
             if connection is not None and connection.up:
                 headers = durable_end(
-                    connection.dialect, intent, version=connection.version, client_id=connection.client_id
+                    connection.dialect, spec, version=connection.version, client_id=connection.client_id
                 )
-                self._over[intent.id] = False
-                receipt, done = self._unsubscribe(connection, intent, headers)
+                receipt, done = self._unsubscribes.send(connection, spec, headers, goes_back=False)
         if connection is None or not connection.up:
             sleep(0.01)
             return False
@@ -188,36 +187,24 @@ class SubscriptionTable:
         except CancelledError:
             return False
         finally:
-            self._ended.pop(receipt, None)
+            self._unsubscribes.forget(receipt)
         return True
 
-    def _unsubscribe(
-        self, connection: BrokerConnection, intent: SubscriptionSpec, headers: Mapping[str, str]
-    ) -> tuple[str, Future[None]]:
-        done: Future[None] = Future()
-        connection.resume()  # what still comes is not kept
-        receipt = f"end-{next(self._receipts)}"
-        self._ended[receipt] = done
-        if headers and connection.dialect.durable_end_after:
-            connection.unsubscribe(intent.id, {}, f"{receipt}-first")
-        connection.unsubscribe(intent.id, headers, receipt)
-        return receipt, done
-
     def _give_back(self, connection: BrokerConnection, count: int) -> None:
-        """Let the broker have messages back that some give to nobody else while the connection lives."""
+        """Return messages that some brokers give to no one else while the connection lives."""
         if not connection.dialect.gives_back_on_unsubscribe and connection is self._control.connection:
             self._control.reconnect(f"given up, so that {count} unsettled messages of an ended subscription go back")
 
     def _crossed(self, subscription: str, connection: BrokerConnection) -> None:
-        """Something of a subscription that is not here (any more) crossed our UNSUBSCRIBE on the way."""
-        if self._over.get(subscription, True):
+        """Handle what arrived for a subscription that we already ended."""
+        if self._unsubscribes.goes_back(subscription):
             self._counters.handed_back += 1
             self._give_back(connection, 1)
 
     @property
     def settled(self) -> bool:
-        """Whether the broker has confirmed every subscription or said no to it."""
-        # Without the lock: who asks holds another one, which those who hold this one may want.
+        """Whether the broker has confirmed or refused every subscription."""
+        # Without the lock: the caller holds another one, which a thread that holds this one may wait for.
         return all(one.active or one.problem is not None for one in list(self._subscriptions.values()))
 
     @property
@@ -226,25 +213,25 @@ class SubscriptionTable:
         return list(self._dedicated.values())
 
     def _needs_dedicated(self, compiled: CompiledSubscription) -> bool:
-        """Return whether a subscription needs a connection of its own: nothing but not reading bounds what comes."""
+        """Return whether a subscription needs a connection of its own: the broker does not bound what it delivers."""
         return not self._alone and (self._prefetch_broken or not compiled.prefetched)
 
     def client_id(self) -> str:
-        """The client id for the next CONNECT; may be empty."""
+        """Return the client id for the next CONNECT; may be empty."""
         return choose_client_id(self._own_client_id, self._durable_names(), alone=self._alone)
 
     def _durable_names(self) -> set[str]:
         with self._lock:
-            return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
+            return {one.spec.durable for one in self._subscriptions.values() if one.spec.durable}
 
-    def _check_client_id(self, connection: BrokerConnection, intent: SubscriptionSpec) -> bool:
+    def _check_client_id(self, connection: BrokerConnection, spec: SubscriptionSpec) -> bool:
         """Return whether this connection has the client id that a subscription needs; if not, a new one is asked for.
 
         Raises:
             DialectError: there is none, and none can be chosen.
         """
         durable = self._durable_names()
-        if has_client_id(connection.dialect, intent, self._own_client_id, durable, connected_as=connection.client_id):
+        if has_client_id(connection.dialect, spec, self._own_client_id, durable, connected_as=connection.client_id):
             return True
         self._control.reconnect("to give the broker our client id")
         return False
@@ -252,18 +239,16 @@ class SubscriptionTable:
     # -- connections come and go, under the lock -----------------------------------------------------------------
 
     def begin(self, connection: BrokerConnection) -> None:
-        """A new connection: subscribe to everything."""
+        """Subscribe to everything on a new connection."""
         self._suspects.begin()
-        self._over.clear()
+        self._unsubscribes.begin()
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
     def lost(self, *, by_broker: bool) -> bool:
         """Take note that the connection is over; return whether that counts against subscriptions alone."""
         blame = self._suspects.ended(monotonic(), by_broker=by_broker)
-        for receipt in list(self._ended):
-            if (ended := self._ended.pop(receipt, None)) is not None:
-                ended.cancel()
+        self._unsubscribes.cancel()
         for own in self.dedicated:
             own.cut()
         self._dedicated.clear()
@@ -287,7 +272,7 @@ class SubscriptionTable:
 
     def _open_dedicated(self, connection: BrokerConnection, subscription: Subscription) -> None:
         try:
-            self._dedicated[subscription.intent.id] = self._control.open_dedicated(subscription.intent.id, connection)
+            self._dedicated[subscription.spec.id] = self._control.open_dedicated(subscription.spec.id, connection)
         except (OSError, RuntimeError) as error:  # no descriptor or thread left
             self._refused(
                 subscription, BusError(f"{subscription.destination}: {error}", "it is tried again (ulimit -n, -u)")
@@ -296,11 +281,11 @@ class SubscriptionTable:
 
     def _subscribe_now(self, connection: BrokerConnection, subscription: Subscription) -> None:
         try:
-            compiled = compile_subscription(connection.dialect, subscription.intent)
+            compiled = compile_subscription(connection.dialect, subscription.spec)
             if self._needs_dedicated(compiled):
                 self._open_dedicated(connection, subscription)
                 return
-            if not self._check_client_id(connection, subscription.intent):
+            if not self._check_client_id(connection, subscription.spec):
                 # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.
                 return
         except DialectError as error:
@@ -320,7 +305,7 @@ class SubscriptionTable:
     def _try_again(self, connection: BrokerConnection, subscription: Subscription, seconds: float) -> None:
         def again() -> None:
             with self._lock:
-                if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
+                if connection.up and self._subscriptions.get(subscription.spec.id) is subscription:
                     if self._suspects and is_suspect(subscription):
                         self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
                     else:
@@ -331,17 +316,14 @@ class SubscriptionTable:
     # -- what a connection hands on, the supervisor's thread -----------------------------------------------------
 
     def on_receipt(self, receipt: str, connection: BrokerConnection) -> bool:
-        """A receipt; tell whether it was for a subscription."""
+        """Take a receipt; return whether it was for a subscription."""
         if self._suspects.waits_for(receipt):
             if (doubt := self._suspects.doubt(monotonic())) > 0:
                 self._control.call_later(doubt, lambda: self._confirm(receipt, connection))
             else:
                 self._confirm(receipt, connection)
             return True
-        if (ended := self._ended.pop(receipt, None)) is not None:
-            ended.set_result(None)
-            return True
-        return False
+        return self._unsubscribes.confirmed(receipt)
 
     def _confirm(self, receipt: str, connection: BrokerConnection) -> None:
         with self._lock:
@@ -353,7 +335,7 @@ class SubscriptionTable:
         self._control.notify_changed()
 
     def on_message(self, frame: Received, connection: BrokerConnection) -> None:
-        """A MESSAGE: put it into its subscription's queue."""
+        """Put a MESSAGE into its subscription's queue."""
         subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
         if subscription is None:
             subscription = self._by_destination(frame)
@@ -370,16 +352,16 @@ class SubscriptionTable:
                 self._overfull(subscription, connection)
 
     def _overfull(self, subscription: Subscription, connection: BrokerConnection) -> None:
-        """Bound what is in memory: read nothing for a while, on a connection on which nobody waits for an answer."""
+        """Bound what is in memory: stop reading, on a connection on which no answers are waited for."""
         if self._alone:
             connection.paused = True
-            subscription.catch_up(connection)  # the workers may have done it all meanwhile
+            subscription.catch_up(connection)  # the workers may have finished meanwhile
         elif not self._prefetch_broken:
             self._prefetch_broken = True
             self._control.reconnect(f"the broker sends more for {subscription.destination} than prefetch allows")
 
     def _by_destination(self, frame: Received) -> Subscription | None:
-        """STOMP 1.0 brokers need not name the subscription."""
+        """Return the subscription to where a message came from: STOMP 1.0 brokers need not name it."""
         destination = frame.headers.get("destination")
         if "subscription" in frame.headers:
             return None
@@ -387,7 +369,7 @@ class SubscriptionTable:
             return next((s for s in self._subscriptions.values() if s.destination == destination), None)
 
     def on_error(self, frame: Received, shown: str, connection: BrokerConnection, *, alone: bool) -> bool:
-        """An ERROR; tell whether it was about a subscription.
+        """Take an ERROR; return whether it was about a subscription.
 
         Args:
             alone: nothing but subscriptions waits for an answer, so an ERROR that names nothing is about one of them.
@@ -409,7 +391,4 @@ class SubscriptionTable:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
             self._try_again(connection, subscription, _RESUBSCRIBE.pause(subscription.refusals, random()))  # noqa: S311
             return True
-        if (ended := self._ended.pop(receipt, None)) is not None:
-            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
-            return True
-        return False
+        return self._unsubscribes.refused(receipt, ConnectError(f"{connection.broker}: {shown}"))

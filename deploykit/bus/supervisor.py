@@ -1,8 +1,8 @@
-"""The one thread of a bus that talks to brokers: connects, serves, loses, waits, and begins again.
+"""The one thread of a bus that talks to brokers: it connects, serves, waits, and begins again.
 
 Rules:
 
-* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss,
+* each attempt has a connection of its own; the broker list is walked from the one after the last loss,
   and each one's addresses as `connect` has it (see `brokerlist`);
 * after a whole list failed there is a pause, growing with jitter; a broker that accepts us and drops us at
   once counts as failed too;
@@ -41,7 +41,7 @@ from deploykit.bus.events import (
 from deploykit.bus.incoming import GOODBYE, PROOF, IncomingFrames
 from deploykit.bus.poller import Interrupted, Poller
 from deploykit.bus.ports import BrokerConnection, DedicatedConnection
-from deploykit.bus.receipt import answers_here
+from deploykit.bus.receipt import GRACE, answers_here
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.subscriptions import SubscriptionTable
 from deploykit.bus.timers import Timers
@@ -57,8 +57,6 @@ logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
-#: Those who wait for the end of the thread wait so many seconds longer than it was given.
-_GRACE: Final = 1.0
 #: Seconds that messages wait for subscriptions that are connecting, each over its own connection.
 _DEDICATED_FIRST: Final = 2.0
 _NO_ROOM: Final = "this process may open no more descriptors or threads (ulimit -n, -u)"
@@ -89,9 +87,9 @@ class Supervisor:
         self.poller = Poller(self._housekeeping)
         self.state = BusState.CONNECTING
         self.connection: Connection | None = None
-        #: The last thing that went wrong, for whoever waits.
+        #: The last problem, for those who wait.
         self.problem: BusError | None = None
-        #: The broker refused our login everywhere, and has never taken us.
+        #: Every broker refused our login, and none ever accepted it.
         self.hopeless: LoginRefused | None = None
         self.changed = threading.Condition()
         self.address = address
@@ -107,15 +105,12 @@ class Supervisor:
         self.subscriptions = SubscriptionTable(
             self, self._lock, client_id=settings.client_id, counters=counters, emit=emit, alone=alone
         )
-        self._incoming = IncomingFrames(
-            unconfirmed, self.subscriptions, present=lambda: self.connection, may_send=self.may_send, emit=emit
-        )
+        self._incoming = IncomingFrames(unconfirmed, self.subscriptions, present=lambda: self.connection, emit=emit)
         self._timers = Timers()
         self._drain_until: float | None = None
-        self._recycle = ""
+        self._reconnect_reason = ""
         self._goodbye_sent = False
-        self._send_from = 0.0
-        name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.intent.id}-feed"
+        name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.spec.id}-feed"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -126,7 +121,7 @@ class Supervisor:
         self.poller.wake()
 
     def flush_now(self) -> None:
-        """Get what waits on its way, for a caller who is about to wait for it."""
+        """Write what waits, for a caller who is about to wait for its receipt."""
         connection = self.connection
         if connection is not None and connection.up:
             connection.flush_now()
@@ -136,11 +131,11 @@ class Supervisor:
     def reconnect(self, reason: str) -> None:
         """Give the present connection up, and make a new one; not while the bus is being closed."""
         if self._drain_until is None:
-            self._recycle = reason
+            self._reconnect_reason = reason
             self.poller.wake()
 
     def notify_changed(self) -> None:
-        """Wake whoever waits for a change."""
+        """Wake those who wait for a change."""
         with self.changed:
             self.changed.notify_all()
 
@@ -168,17 +163,13 @@ class Supervisor:
         )
         child._epochs = self._epochs
         child._brokers.begin_like(self._brokers, connection.broker)
-        self._send_from = monotonic() + _DEDICATED_FIRST
+        self._incoming.send_from = monotonic() + _DEDICATED_FIRST
         child.thread.start()
         return child
 
-    def may_send(self) -> bool:
-        """Whether messages may go out already: what was subscribed to before comes first."""
-        return monotonic() >= self._send_from or self.subscriptions.settled
-
     @property
     def ready(self) -> bool:
-        """Whether there is a connection, and the broker has confirmed every subscription or said no to it."""
+        """Whether there is a connection, and the broker has confirmed or refused every subscription."""
         return self.state is BusState.CONNECTED and self.subscriptions.settled
 
     def drain(self, until: float) -> None:
@@ -196,7 +187,7 @@ class Supervisor:
         """Send what is left, say goodbye, and wait for the end; not past a monotonic time."""
         self.drain(until)
         if self.thread is not threading.current_thread():
-            self.thread.join(max(0.0, until - monotonic()) + _GRACE)
+            self.thread.join(max(0.0, until - monotonic()) + GRACE)
         for dedicated in self.subscriptions.dedicated:
             dedicated.end(until)
         self.poller.stop()
@@ -254,7 +245,7 @@ class Supervisor:
         finally:
             self._set_state(BusState.CLOSED)
             for dedicated in self.subscriptions.dedicated:
-                dedicated.drain(self._drain_until or 0.0)  # those that were made while we were told to end
+                dedicated.drain(self._drain_until or 0.0)  # those that were made meanwhile
             if self.connection is not None:
                 self.connection.close()
             self.poller.close()
@@ -269,7 +260,7 @@ class Supervisor:
             raise Interrupted
 
     def _try_each(self) -> float:
-        """Try every broker once; serve the first that takes us. Return how long that lasted, 0.0: none did."""
+        """Try every broker once; serve the first that accepts us. Return for how many seconds; 0.0: none did."""
         refusals = []
         for broker in self._brokers:
             self._set_state(BusState.CONNECTING)
@@ -277,7 +268,7 @@ class Supervisor:
             try:
                 connection = self._brokers.open(broker)
             except (ConnectError, OSError, RuntimeError) as problem:
-                # Without descriptors or threads nothing can be opened now: as good as a broker that is away.
+                # Without descriptors or threads nothing can be opened now: the same as a broker that is away.
                 error = problem if isinstance(problem, ConnectError) else ConnectError(f"{broker}: {problem}", _NO_ROOM)
                 self._counters.connect_failures += 1
                 self.problem = error
@@ -318,7 +309,7 @@ class Supervisor:
 
         born = monotonic()
         self._counters.connects += 1
-        self._recycle = ""
+        self._reconnect_reason = ""
         self.problem = self.hopeless = None
         with self._lock:
             self.subscriptions.begin(connection)
@@ -344,7 +335,7 @@ class Supervisor:
         try:
             self._serve_until_lost(connection)
         except wire.ConnectionBroken as lost:
-            self._lost(connection, lost.reason, by_broker=lost.by_broker)
+            self._connection_lost(connection, lost.reason, by_broker=lost.by_broker)
         finally:
             connection.close()
             self.connection = None
@@ -359,8 +350,8 @@ class Supervisor:
                 connection.round_trip(PROOF)
             connection.step(monotonic() + 1.0)
             now = monotonic()
-            if self._recycle:
-                raise ConnectionBroken(self._recycle)
+            if self._reconnect_reason:
+                raise ConnectionBroken(self._reconnect_reason)
             if self._counters.published != confirmed or not len(self._unconfirmed):
                 confirmed, progress = self._counters.published, now
             elif now - progress > self._settings.stall_timeout:
@@ -377,10 +368,10 @@ class Supervisor:
             connection.disconnect(GOODBYE)
         return False
 
-    def _lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
+    def _connection_lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
         connection.give_up()
         if self._goodbye_sent:
-            raise Interrupted  # the broker took its leave without the receipt
+            raise Interrupted  # the broker ended the connection without the receipt
         self._counters.losses += 1
         problem = ConnectError(f"{connection.broker}: connection lost: {reason}", "it is being made anew")
         self.problem = problem

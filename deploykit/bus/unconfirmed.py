@@ -1,4 +1,4 @@
-"""The receipt table: every message on its way to a broker, from the call until the receipt, over all reconnects.
+"""Every message on its way to a broker, from the call until the receipt, over all reconnects.
 
 Rules:
 
@@ -79,7 +79,7 @@ class UnconfirmedPublishes:
         in_flight: most of them that are written and have no receipt.
         window_bytes: most bytes at a time, bodies and an allowance for headers.
         counters: where to count.
-        on_settled: called for each message that leaves, with its error or None; None when nobody wants to know.
+        on_settled: called for each message that leaves, with its error or None; None: no one wants to know.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class UnconfirmedPublishes:
             while unsent and not self._full:
                 entry = unsent[0]
                 if entry.seq not in self._pending:
-                    unsent.popleft()  # its time was over before it was written
+                    unsent.popleft()  # it was overdue before it was written
                     continue
                 if self._suspects.careful:
                     if not self._suspects.proved or next(iter(self._pending.values())) is not entry:
@@ -250,14 +250,14 @@ class UnconfirmedPublishes:
             self._fail([entry], lambda _: error)
 
     def refuse_receipt(self, receipt: str, error: BusError) -> bool:
-        """Settle the message of this receipt id with an error; tell whether there was one."""
+        """Settle the message of this receipt id with an error; return whether there was one."""
         entry = self._pending.get(int(receipt)) if receipt.isascii() and receipt.isdigit() else None
         if entry is not None:
             self.refuse(entry, error)
         return entry is not None
 
-    def expire(self, now: float, say: Callable[[PendingPublish], str]) -> float:
-        """Settle what is overdue, with `say(entry)` as the reason; return when to call again."""
+    def expire(self, now: float, reason: Callable[[PendingPublish], str]) -> float:
+        """Settle what is overdue, with `reason(entry)` in the error; return when to call again."""
         if now < self._next_deadline:
             return self._next_deadline
         with self._lock:
@@ -268,7 +268,7 @@ class UnconfirmedPublishes:
         self._fail(
             overdue,
             lambda entry: PublishError(
-                f"no receipt for message {entry.id} to {entry.destination} in time: {say(entry)}",
+                f"no receipt for message {entry.id} to {entry.destination} in time: {reason(entry)}",
                 "it may or may not have arrived: keep it and send it again",
             ),
         )

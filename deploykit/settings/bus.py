@@ -42,7 +42,8 @@ class BusSettings:
         publish_timeout: until a message must be confirmed, where the caller does not say.
         backoff_initial, backoff_max: ceiling of the first and of every pause between two rounds of attempts.
         stall_timeout: the connection is given up when receipts are owed and none came for so long.
-        window, window_bytes: most messages that may wait for their receipts; a publish beyond that waits.
+        window, window_bytes: most messages that may wait for their receipts; beyond that `publish` waits,
+            and `publish_nowait` raises `WindowFull`.
         in_flight: most messages that are written to the broker and not yet confirmed.
         max_frame: largest body that is accepted; a larger one goes to the dead letters unread.
         dead_letter: destination of messages that were given up.

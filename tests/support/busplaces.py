@@ -67,4 +67,4 @@ def full(bus: Bus, place: Place) -> bool:
     subscription = next(one for one in list(bus._services.subscriptions) if one.destination == place.flooded)
     feeds = bus._supervisor.subscriptions.dedicated
     paused = any(feed.connection is not None and feed.connection.paused for feed in feeds)  # type: ignore[attr-defined]
-    return paused if feeds else subscription.queued >= subscription.intent.prefetch // 2
+    return paused if feeds else subscription.queued >= subscription.spec.prefetch // 2

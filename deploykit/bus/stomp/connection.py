@@ -66,7 +66,7 @@ class ConnectionBroken(Exception):
 
 
 class Connection:
-    """One attempt. `open` it, `step` it until `ConnectionBroken`, `close` it; all on the supervisor's thread.
+    """One attempt: `open`, then `step` until `ConnectionBroken`, then `close`; all on the supervisor's thread.
 
     Args:
         broker: the one that `sock` is connected to.
@@ -201,7 +201,7 @@ class Connection:
         return bool(self._outgoing) or (self._unconfirmed.has_unsent and self._sink.may_send())
 
     def _watch(self, now: float) -> float:
-        """Keep the heart-beats; return when to look again."""
+        """Send and check heart-beats; return when to look again."""
         if self.paused:
             self._heard = now  # we do not listen, so we cannot judge
         decision = heartbeat.decide(self.beats, now, sent=self._sent, heard=self._heard, probed=self._probed)
@@ -227,7 +227,7 @@ class Connection:
             self._write_some()
 
     def flush_now(self) -> None:
-        """Write from another thread than the supervisor's, to spare a caller who waits the way through it.
+        """Write from another thread than the supervisor's, so that a caller who waits is served sooner.
 
         OpenSSL does not take two threads at once, so over TLS the supervisor is woken instead; and so it is when it has
         a whole burst to write anyway.
@@ -282,7 +282,7 @@ class Connection:
 
     @property
     def local_address(self) -> str:
-        """Our own end's address, as the broker sees it where nothing translates it; empty once it is closed."""
+        """The address of our own end, as the broker sees it where nothing translates it; empty once it is closed."""
         sock = self._sock
         try:
             return str(sock.getsockname()[0]) if sock is not None else ""
@@ -377,7 +377,7 @@ class Connection:
         self._verbs.disconnect(receipt)
 
     def tls_info(self) -> tuple[str, float | None] | None:
-        """TLS version and days until the broker's certificate ends (None: not verified); None on a plain connection."""
+        """Return the TLS version and days until the certificate ends (None: not verified); None without TLS."""
         sock = self._sock
         if not isinstance(sock, ssl.SSLSocket):
             return None
@@ -387,12 +387,12 @@ class Connection:
         return sock.version() or "TLS", days
 
     def give_up(self) -> None:
-        """Write no message any more: when this returns, no thread is about to."""
+        """Stop writing messages: when this returns, no thread writes one."""
         with self._writing:
             self.up = False
 
     def close(self) -> None:
-        """Close the socket. Idempotent; says nothing to the broker."""
+        """Close the socket without DISCONNECT. Idempotent."""
         self.up = False
         sock, self._sock = self._sock, None
         if sock is not None:

@@ -1,4 +1,4 @@
-"""A message on its way as the bytes of one SEND, for one broker: pure but for what it remembers.
+"""From a pending message to the bytes of one SEND, for one broker. Pure but for a cache.
 
 Thousands of messages go to a few destinations, so the part of the head that depends on the destination alone is
 compiled once.
@@ -78,7 +78,7 @@ class SendEncoder:
         )
 
     def _check(self, entry: PendingPublish) -> None:
-        """Refuse headers at which this broker would end the connection, or say nothing that names the message."""
+        """Refuse headers at which this broker would end the connection, or send an ERROR that names no message."""
         headers = entry.frame.headers
         wrong = sorted(self._dialect.reserved.intersection(headers))
         wrong += [

@@ -175,7 +175,7 @@ def test_a_subscription_that_the_broker_ends_makes_the_connection_new() -> None:
     table = Table(Wire())
     one = table.add("/queue/one")
     assert table.roster.on_error(
-        Received("ERROR", {"subscription": one.intent.id}), "queue deleted", table.present, alone=False
+        Received("ERROR", {"subscription": one.spec.id}), "queue deleted", table.present, alone=False
     )
     assert "queue deleted" in table.renewals[0]
 
@@ -254,7 +254,7 @@ def test_an_error_that_names_an_ended_subscription_is_not_about_the_one_that_wai
     one = table.add("/queue/one")
     table.roster.on_receipt(table.sent[0][1], table.present)
     two = table.add("/queue/two")
-    error = Received("ERROR", {"subscription": one.intent.id})
+    error = Received("ERROR", {"subscription": one.spec.id})
     assert table.roster.on_error(error, "queue deleted", table.present, alone=True)
     assert two.problem is None
     assert "queue deleted" in table.renewals[0]
@@ -311,7 +311,7 @@ def test_forgetting_a_durable_subscription_without_a_connection_is_no_success() 
     Answering(table)
     table.roster.begin(table.present)
     table.roster.forget(one, timeout=5)  # it was no use; this time it is
-    assert [what for what, _ in table.sent] == ["/topic/a", one.intent.id]
+    assert [what for what, _ in table.sent] == ["/topic/a", one.spec.id]
 
 
 class Answering(Wire):
@@ -384,7 +384,7 @@ def test_an_error_about_a_message_that_crossed_blames_no_subscription_that_waits
     table.roster.remove(old, timeout=5)
     table.wire = Wire()  # from here on it confirms nothing
     new = table.add("/queue/new")
-    crossed_as_error(table)(old.intent.id)
+    crossed_as_error(table)(old.spec.id)
     assert new.problem is None
     assert len(table.renewals) == 1
 
@@ -406,7 +406,7 @@ def test_forgetting_outlives_the_connection_it_began_on() -> None:
     one = table.add("/topic/two", durable="two")
     one.stop()
     table.roster.forget(one, timeout=20)
-    assert [what for what, _ in table.sent] == ["/topic/two", one.intent.id]
+    assert [what for what, _ in table.sent] == ["/topic/two", one.spec.id]
 
 
 def test_a_broker_that_does_not_answer_unsubscribe_costs_no_more_than_the_time() -> None:
@@ -451,7 +451,7 @@ def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
     assert (one.active, two.active) == (True, False)
     one.stop()
     table.roster.forget(one, timeout=20)
-    assert [what for what, _ in own.sent] == ["one", one.intent.id]
+    assert [what for what, _ in own.sent] == ["one", one.spec.id]
     assert feed.ended == "in order"
     assert table.sent == []
     assert [cast("Any", feed) for feed in table.roster.dedicated] == [table.feeds[1]]
@@ -461,7 +461,7 @@ def test_a_broker_that_sends_more_than_prefetch_allows_is_bounded_by_not_reading
     """Or whoever publishes waited for a receipt behind what is not read."""
     table = Table(Wire(EMBEDDED))
     one = table.add("/queue/one")
-    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    frame = Received("MESSAGE", {"subscription": one.spec.id}, b"")
     for _ in range(1001):
         table.roster.on_message(frame, table.present)
     assert not table.present.paused
@@ -474,7 +474,7 @@ def test_reading_stops_on_a_subscriptions_own_connection_alone_and_goes_on_at_ha
     table, own = Table(Wire(GENERIC)), Wire(GENERIC)
     one = table.add("/queue/one")
     roster, line = table.feeds[0].roster, cast("Connection", own)
-    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    frame = Received("MESSAGE", {"subscription": one.spec.id}, b"")
     paused = []
     for _ in range(1001):
         paused.append(own.paused)
