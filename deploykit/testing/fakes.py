@@ -76,13 +76,10 @@ class FakeSubscription:
         self.options = options
         self._bus = bus
 
-    def __repr__(self) -> str:
-        return f"<FakeSubscription {self.destination} {'active' if self.active else 'not active'}>"
-
     @property
     def active(self) -> bool:
         """Whether it takes messages: it was not ended, and the fake broker is there."""
-        return self._bus.takes_messages(self)
+        return self in self._bus.subscriptions and self._bus.state is BusState.CONNECTED
 
     def wait_active(self, timeout: float) -> bool:
         """Wait until it takes messages; see `Subscription.wait_active`."""
@@ -380,12 +377,6 @@ class FakeBus:
             self._closed = True
             self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))
-
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def takes_messages(self, subscription: FakeSubscription) -> bool:
-        """Return whether a subscription was not ended and the broker is there."""
-        return self._connected and not self._closed and subscription in self.subscriptions
 
     def _check_open(self) -> None:
         if self._closed:
