@@ -26,7 +26,7 @@ import attrs
 
 from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
 from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
-from deploykit.checkouts.state import HeldRef, read_state, write_state
+from deploykit.checkouts.state import CheckedOutRef, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
     MirrorCorrupt,
@@ -136,7 +136,7 @@ class Checkouts:
             self._save(state)
         for directory, ref in plan.directories.items():
             try:
-                if state.get(directory) == HeldRef(ref, refs[ref]) and self._live(directory) is not None:
+                if state.get(directory) == CheckedOutRef(ref, refs[ref]) and self._live(directory) is not None:
                     continue
                 change = self._show(source, directory, ref)
             except (TreeDamaged, MirrorError) as error:
@@ -149,7 +149,7 @@ class Checkouts:
             except OSError as error:
                 failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
                 continue
-            state[directory] = HeldRef(ref, refs[ref])
+            state[directory] = CheckedOutRef(ref, refs[ref])
             self._save(state)
             if change is not None:
                 changed.append(change)
@@ -282,7 +282,7 @@ class Checkouts:
             return []
         return sorted(entry.name for entry in os.scandir(self._ours) if entry.is_dir(follow_symlinks=False))
 
-    def _save(self, state: Mapping[str, HeldRef]) -> None:
+    def _save(self, state: Mapping[str, CheckedOutRef]) -> None:
         write_state(self._ours, self._options.fingerprint, state, durable=self.settings.durable)
 
     def _check_place(self) -> None:

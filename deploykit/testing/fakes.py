@@ -267,8 +267,9 @@ class FakeBus:
         **options: Unpack[SubscribeOptions],
     ) -> tuple[FakeSubscription, ...]:
         """Let `deliver` call `handler(message, delivery)` for the topics of some classes; see `Bus.listen`."""
+        destinations = topics_of(kinds, topics or TopicMap(), durable=options.get("durable"))
         handle = decoding(kinds, handler)
-        return tuple(self.subscribe(name, handle, **options) for name in topics_of(kinds, topics or TopicMap()))
+        return tuple(self.subscribe(name, handle, **options) for name in destinations)
 
     # -- the test as the broker --------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
-from deploykit.daemons.agent.deployer import Deployer
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
@@ -36,7 +36,7 @@ def main() -> None:
     assert settings.signing_key is not None
     reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
     ids = IdStore(settings.state / "ids.sqlite")
-    deployer = Deployer(settings, MirrorHandler(settings, reporter))
+    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter))
     trust = Trust.from_settings(settings.trust, settings.node)
     deploys = DeployHandler(settings.node, deployer, reporter, ids, trust)
     for site in settings.sites.values():

@@ -16,7 +16,7 @@ from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
 from deploykit.daemons.agent import mirrors
-from deploykit.daemons.agent.deployer import Deployer
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
@@ -159,7 +159,7 @@ class Agent:
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deployer = Deployer(settings, self._mirrors)
+        deployer = SiteDeployer(settings, self._mirrors)
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)

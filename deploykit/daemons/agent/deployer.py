@@ -24,7 +24,7 @@ from deploykit.trust.signature import Signer
 _log = logging.getLogger(__name__)
 
 
-class Deployer:
+class SiteDeployer:
     """Deploys to the sites of one node.
 
     Args:

@@ -25,7 +25,7 @@ import attrs
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
-from deploykit.daemons.agent.deployer import Deployer
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
@@ -99,7 +99,7 @@ class DeployHandler:
     def __init__(
         self,
         node: NodeName,
-        deployer: Deployer,
+        deployer: SiteDeployer,
         reporter: Reporter,
         ids: IdStore,
         trust: Trust,

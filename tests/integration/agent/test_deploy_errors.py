@@ -20,7 +20,7 @@ import pytest
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deployer, deploys, reports
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
-from deploykit.daemons.agent.deployer import Deployer
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
@@ -126,7 +126,7 @@ class World:
 
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
-        return DeployHandler(NODE, Deployer(self.settings, self.mirroring), self._reporter, self.ids, trust)
+        return DeployHandler(NODE, SiteDeployer(self.settings, self.mirroring), self._reporter, self.ids, trust)
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)

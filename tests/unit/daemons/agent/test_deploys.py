@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent.deployer import Deployer
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import KeyFileError
@@ -32,7 +32,7 @@ GRANT = GrantSettings(principal="ops", types=("deploy.requested",), sites=("shop
 SETTINGS = TrustSettings(grants=(GRANT,), max_expiry=CAP.total_seconds(), skew=SKEW.total_seconds())
 
 
-class FakeDeployer(Deployer):
+class FakeDeployer(SiteDeployer):
     """Notes what it is asked for; may be held up."""
 
     def __init__(self) -> None:
