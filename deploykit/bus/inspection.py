@@ -1,4 +1,4 @@
-"""What a bus does not show by itself: its connection, for `deploykit doctor`; and a refused login, for `deploykit.aio`."""
+"""What a bus does not show by itself: its connection (`deploykit doctor`), and a refused login (`deploykit.aio`)."""
 
 from __future__ import annotations
 
