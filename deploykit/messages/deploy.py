@@ -65,7 +65,7 @@ class DeployReported(Message):
 
     Args:
         request: that message's id.
-        answers: names the very copy that is answered, body and signature (`wire.signature.copy_digest`): whoever
+        answers: names the very copy that is answered, body and signature (`trust.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
         release, ref, commit: what is live when the operation has ended, read from the site; never copied from the
             request. Empty and None where nothing is live.
