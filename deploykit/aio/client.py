@@ -42,8 +42,7 @@ class AsyncBus:
         client_id: for `settings.client_id`, where that is empty.
 
     Raises:
-        AddressError: the address is not understood.
-        SettingsError: another setting is wrong.
+        SettingsError: a setting is wrong, the address included; all problems are in `problems`.
     """
 
     def __init__(

@@ -33,7 +33,7 @@ from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
 from deploykit.bus.listening import MessageHandler, MessageT, SubscribeOptions, decoding, topics_of
 from deploykit.bus.ports import Ids
-from deploykit.bus.publishing import PublishQueue
+from deploykit.bus.publishing import BusPublisher
 from deploykit.bus.receipt import GRACE, check_may_wait
 from deploykit.bus.services import BusServices
 from deploykit.bus.stomp.compile import OnFailure, SubscriptionSpec
@@ -99,7 +99,7 @@ class Bus:
             counters=self.counters,
             emit=self._events.emit,
         )
-        self._publisher = PublishQueue(self._unconfirmed, self._supervisor, self._check_process)
+        self._publisher = BusPublisher(self._unconfirmed, self._supervisor, self._check_process)
         self._services = BusServices(
             settings,
             self.counters,

@@ -25,7 +25,7 @@ from deploykit.wire.codec import ID_HEADER
 from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 
-class PublishQueue:
+class BusPublisher:
     """The publishing half of a bus; `Bus` documents what its methods do.
 
     Args:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from deploykit.bus.delivery import Handler
 from deploykit.bus.events import Counters, Event
 from deploykit.bus.ports import Ids
-from deploykit.bus.publishing import PublishQueue
+from deploykit.bus.publishing import BusPublisher
 from deploykit.bus.receipt import must_not_wait
 from deploykit.bus.stomp.compile import SubscriptionSpec
 from deploykit.bus.stomp.dialect import Dialect
@@ -33,7 +33,7 @@ class BusServices:
         settings: BusSettings,
         counters: Counters,
         supervisor: Supervisor,
-        publisher: PublishQueue,
+        publisher: BusPublisher,
         *,
         emit: Callable[[Event], None],
         check_process: Callable[[], None],
