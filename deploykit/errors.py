@@ -39,7 +39,7 @@ class InvalidName(DeploykitError, ValueError):
 
 
 class SettingsError(DeploykitError):
-    """The settings are wrong. All mistakes are in `problems`, each with its path; correct the file and start again."""
+    """The settings are wrong. `problems` has everything that is wrong, with its path; correct the file, start again."""
 
     exit_code = 2
 
@@ -49,7 +49,7 @@ class SettingsError(DeploykitError):
 
 
 class UsageError(DeploykitError):
-    """The command or call was given something it cannot work with. Correct the call; all mistakes are in `problems`."""
+    """The command or call was given something it cannot work with. Correct what is in `problems`."""
 
     exit_code = 2
 
@@ -64,7 +64,7 @@ class UsageError(DeploykitError):
 class MessageError(DeploykitError):
     """Bytes are not a message we accept. Never retry: reject (dead-letter) them, they will not get better.
 
-    `problems` holds every mistake found, each with its path inside the message.
+    `problems` has everything that is wrong, each with its path inside the message.
     """
 
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
@@ -91,7 +91,7 @@ class NotAddressed(PolicyRefused):
 class KeyFileError(DeploykitError):
     """A key or allowed_signers file cannot be used. Correct the file (format, passphrase, file mode).
 
-    `problems` holds every mistake found, each with its line.
+    `problems` has everything that is wrong, each with its line.
     """
 
     exit_code = 2
@@ -113,7 +113,7 @@ class IdStoreError(DeploykitError):
 
 
 class IdForgotten(IdStoreError):
-    """An id is so old that it cannot be told from a replay any more. Refuse its message; trying again does not help."""
+    """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
 
 
 # -- bus -------------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ class LockBusy(DeploykitError):
 
 
 class TreeError(DeploykitError):
-    """A git tree holds what must not or cannot be written out. The target was not touched; fix the repository."""
+    """A git tree holds entries that must not or cannot be written. The target was not touched; fix the repository."""
 
 
 class TreeDamaged(TreeError):
@@ -236,7 +236,7 @@ class TreeDamaged(TreeError):
 
 
 class CheckoutError(DeploykitError):
-    """A directory of a ref cannot be brought up to date; it shows what it showed. Free the disk or mend the mirror."""
+    """A directory of a ref cannot be updated; it keeps its old content. Free the disk or repair the mirror."""
 
 
 class ReleaseError(DeploykitError):
@@ -259,7 +259,7 @@ class InstallError(DeploykitError):
 
 
 class HookError(DeploykitError):
-    """A hook could not learn what happened, or tell it. The push or commit stands; correct what the text names."""
+    """A hook could not find out what happened, or queue it. The push or commit stands; correct what the text names."""
 
 
 class DemoFailed(DeploykitError):

@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from deploykit.errors import IdForgotten, IdStoreError, LockBusy, UsageError
+from deploykit.system.durable import sync_directory
 
 _log = logging.getLogger(__name__)
 
@@ -288,7 +289,7 @@ class IdStore:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             except FileExistsError:
                 return
-            _sync_directory(self.path.parent)
+            sync_directory(self.path.parent)
             return
         mode = stat.S_IMODE(found.st_mode)
         if not stat.S_ISREG(found.st_mode):
@@ -334,14 +335,6 @@ def _prepare_once(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA synchronous = FULL")
     if version < _VERSION:
         db.executescript(_SCHEMA)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _lock_byte(fd: int, place: int, deadline: float, id: str) -> None:

@@ -1,7 +1,9 @@
 """Names that come from outside: parsed once here, trusted by their type after.
 
-Rules: every name is bounded, printable and free of control characters before it gets its type. What git allows as
-a ref is not what is safe as a directory: `path_component` is the separate, injective way from the one to the other.
+Rules:
+
+* Every name is bounded, printable and free of control characters before it gets its type.
+* A ref that git allows is not always safe as a directory name: `path_component` maps any text to one, injectively.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _REF_REFUSED = re.compile(r"\.\.|@\{|//|[\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]|/\
 
 
 def _shown(text: object) -> str:
-    """The offending text for an error line: escaped and short."""
+    """Return the offending text for an error line, escaped and short."""
     return ascii(text) if len(str(text)) <= 80 else ascii(str(text)[:77]) + "..."
 
 
@@ -46,7 +48,7 @@ _ID_LENGTHS: Final = frozenset({40, 64})
 
 
 def parse_object_id(text: object) -> ObjectId:
-    """Accept 40 (SHA-1) or 64 (SHA-256) lower-case hex digits.
+    """Return 40 (SHA-1) or 64 (SHA-256) lower-case hex digits as an object id.
 
     Raises:
         InvalidName: anything else.
@@ -57,24 +59,24 @@ def parse_object_id(text: object) -> ObjectId:
 
 
 def all_object_ids(many: Sequence[str]) -> bool:
-    """Tell whether all of these are object ids; for long lists, where one look at all is cheaper than one at each.
+    """Return whether all are object ids; for long lists, where one check of all is cheaper than one of each.
 
     Raises:
-        TypeError: one is not even text.
+        TypeError: one of them is not text.
     """
     other = "".join(many).encode("utf-8", "replace").translate(None, b"0123456789abcdef")
     return not other and _ID_LENGTHS.issuperset(map(len, many))
 
 
 def is_zero(oid: ObjectId) -> bool:
-    """Tell whether `oid` says "no object"."""
+    """Return whether `oid` is all zeros: "no object"."""
     return oid in _ZEROS
 
 
 def parse_ref_name(text: object) -> RefName:
-    """Accept a full ref name (`refs/heads/main`): below `refs/`, at most 1024 characters, and acceptable to git.
+    """Return a full ref name (`refs/heads/main`): below `refs/`, at most 1024 characters, and acceptable to git.
 
-    What git accepts is no directory name (`refs/heads/-x`, `refs/heads/a%2Fb`): see `path_component`.
+    Such a name is not safe as a directory (`refs/heads/-x`, `refs/heads/a%2Fb`): see `path_component`.
 
     Raises:
         InvalidName: not below `refs/`, or git would refuse it.
@@ -87,7 +89,7 @@ def parse_ref_name(text: object) -> RefName:
 
 
 def short_ref(ref: RefName) -> str:
-    """Drop the namespace a person would not say: `refs/tags/v1` -> `v1`.
+    """Return a ref name without `refs/heads/` or `refs/tags/`.
 
     >>> short_ref(RefName("refs/heads/topic/x"))
     'topic/x'
@@ -99,7 +101,7 @@ def short_ref(ref: RefName) -> str:
 
 
 def parse_repo_name(text: object) -> RepoName:
-    """Accept `name` or `group/name`: letters, digits, `_ . + -`, no part that starts with a dot or a dash.
+    """Return a repository name, `name` or `group/name`: letters, digits, `_ . + -`, no leading dot or dash in a part.
 
     Raises:
         InvalidName: absolute, empty, too long, or a part is not acceptable.
@@ -110,7 +112,7 @@ def parse_repo_name(text: object) -> RepoName:
 
 
 def parse_node_name(text: object) -> NodeName:
-    """Accept a host-like name: letters, digits, `_ . -`.
+    """Return a node's name: letters, digits, `_ . -`.
 
     Raises:
         InvalidName: anything else.
@@ -121,7 +123,7 @@ def parse_node_name(text: object) -> NodeName:
 
 
 def parse_site_name(text: object) -> SiteName:
-    """Accept a site's name: letters, digits, `_ . -`.
+    """Return a site's name: letters, digits, `_ . -`.
 
     Raises:
         InvalidName: anything else.
@@ -132,12 +134,12 @@ def parse_site_name(text: object) -> SiteName:
 
 
 _COMPONENT_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-@")
-#: File systems end at 255 bytes; what is made of a component (a suffix, a temporary name) needs room, too.
+#: File systems allow 255 bytes; a suffix or a temporary name made of a component needs room, too.
 _MAX_COMPONENT = 200
 
 
 def path_component(text: str) -> str:
-    """Turn any text into one safe directory name, injectively: two texts never share a name.
+    """Return a safe directory name for any text, injectively: two texts never share a name.
 
     Every byte of its UTF-8 outside `A-Za-z0-9._+-@` becomes `%XX`, and so does a leading `.` or `-`; nothing becomes
     `%`. A name that would be longer than 200 bytes ends in `~` and a SHA-256 of the text instead. The result is ASCII,

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 from deploykit.aio.subscription import AsyncSubscription, EventLoop
 from deploykit.bus.client import Bus
-from deploykit.bus.delivery import Delivery, Ids
+from deploykit.bus.delivery import Delivery
 from deploykit.bus.events import BusState, Event
+from deploykit.bus.inspection import refused_login
 from deploykit.bus.listening import SubscribeOptions
+from deploykit.bus.ports import Ids
 from deploykit.bus.verdicts import Verdict
 from deploykit.errors import BusClosed, PublishError, UsageError, WindowFull
 from deploykit.messages.base import Message
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 _M = TypeVar("_M", bound=Message)
 
-#: Seconds after which a publisher looks again for room that somebody else's receipt made.
+#: Seconds after which a publisher looks again, for room that another's receipt made or for a refused login.
 _LOOK: Final = 0.1
 
 
@@ -40,8 +42,7 @@ class AsyncBus:
         client_id: for `settings.client_id`, where that is empty.
 
     Raises:
-        AddressError: the address is not understood.
-        SettingsError: another setting is wrong.
+        SettingsError: a setting is wrong, the address included; all problems are in `problems`.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class AsyncBus:
         Raises:
             PublishError: not confirmed in time; it may or may not have arrived. Send it again, with the same id.
             PublishRefused: the broker or this bus refused this very message.
+            LoginRefused: every broker refused the login, and none ever accepted it.
             BusClosed: the bus was stopped.
         """
         loop = self._running().loop
@@ -131,7 +133,15 @@ class AsyncBus:
                 f"not sent to {destination}: no room in {timeout:g} s, too many messages wait for their receipts",
                 "send it again later, or raise the window of the bus settings",
             ) from None
-        await asyncio.wrap_future(receipt)
+        await self._confirmed(asyncio.wrap_future(receipt))
+
+    async def _confirmed(self, receipt: asyncio.Future[None]) -> None:
+        """Wait for a receipt; not for brokers that all refused the login."""
+        while not receipt.done() and self._bus.state is not BusState.CONNECTED:
+            if (refused := refused_login(self._bus)) is not None:
+                raise refused
+            await asyncio.wait({receipt}, timeout=_LOOK)
+        await receipt
 
     async def send(self, message: Message, *, topics: TopicMap | None = None, timeout: float = 10.0) -> None:
         """Encode a message, find its topic, and publish it there.

@@ -1,12 +1,12 @@
-"""One TCP connection of the embedded broker: bytes to frames to the core, and the core's output back to the socket.
+"""One TCP connection of the embedded broker: bytes to frames for the core, and the core's output to the socket.
 
 Rules kept here:
 
-* Reading stops for as long as any reason to stop holds: no room in a queue, too much output waiting, a fault.
-  Heart-beats go on meanwhile, and the peer's silence is not held against it.
-* Output is written by `flush`, which the engine calls after what it stands for is on the disk.
-* After ERROR or DISCONNECT the sending side is shut and what still comes is thrown away for a moment, so that the peer
-  gets to read the ERROR instead of a reset.
+* Reading stops while there is a reason: no room in a queue, too much output waiting, a fault. Heart-beats go on
+  meanwhile, and the peer's silence does not close the connection.
+* Output is written by `flush`, which the engine calls when the changes it confirms are on the disk.
+* After ERROR or DISCONNECT the sending side is shut, and input is discarded for a moment: a reset would keep the peer
+  from reading the ERROR.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from deploykit.errors import FrameError
 _log = logging.getLogger(__name__)
 
 _CHUNK: Final = 64 * 1024
-_LINGER: Final = 1.0  # seconds in which a peer that was refused may read why
-_SILENCE: Final = 3  # a peer is given up after this many of its own heart-beats
+_LINGER: Final = 1.0  # seconds a refused peer has to read the ERROR
+_SILENCE: Final = 3  # heart-beats a peer may miss before its connection is closed
 
 
 class ConnectionServices(Protocol):
@@ -75,7 +75,7 @@ class ConnectionServices(Protocol):
 
 
 class ClientConnection(asyncio.BufferedProtocol):
-    """A client's connection. Everything runs in the broker's loop."""
+    """A client's connection. All methods run in the broker's loop."""
 
     def __init__(self, broker: ConnectionServices, limits: FrameLimits) -> None:
         self._broker = broker
@@ -96,7 +96,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- the transport's calls ---------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; the engine may turn the connection away."""
+        """Register with the broker, which may turn the connection away."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=self._broker.limits.high_water)
         if not self._broker.accept(self):
@@ -106,14 +106,14 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.obey_faults()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give back what was under way."""
+        """Cancel the timers, and let the broker forget the connection."""
         for timer in self._timers.values():
             timer.cancel()
         self._transport = None
         self._broker.gone(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Offer where the next bytes go; a small place when slow reads are asked for.
+        """Return where the next bytes go; a small buffer while reads are slowed down.
 
         A view, because asyncio's TLS slices what it gets (`buf[offset:]`) and would read into a copy of a bytearray.
         """
@@ -121,7 +121,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         return memoryview(self._chunk)[: _CHUNK if rate is None else max(1, min(_CHUNK, rate // 20))]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take the bytes that came."""
+        """Parse the bytes that came."""
         self._last_read = self._loop.time()
         if self._ending:
             return
@@ -133,7 +133,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         self.process()
 
     def eof_received(self) -> bool:
-        """Let the answers to what was sent go out before closing."""
+        """Keep the connection open until the answers to what was sent are written."""
         if self._ending or self._transport is None or self._transport.get_extra_info("sslcontext") is not None:
             return False
         self._peer_done = True
@@ -142,18 +142,18 @@ class ClientConnection(asyncio.BufferedProtocol):
         return True
 
     def pause_writing(self) -> None:
-        """Tell the core that this client takes no more for now."""
+        """Mark the session as taking no more output for now."""
         self.session.writable = False
 
     def resume_writing(self) -> None:
-        """Go on where the client had left off."""
+        """Continue with the output that waits for this client."""
         self.session.writable = True
         self._broker.output_drained(self)
 
     # -- frames in ---------------------------------------------------------------------------------------------
 
     def process(self) -> None:
-        """Hand whole frames to the core until there are no more, or a reason to stop."""
+        """Hand whole frames to the core until there are no more, or reading must stop."""
         broker, session = self._broker, self.session
         try:
             while not session.closing and not (self._paused - {"rate"}):
@@ -196,7 +196,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- frames out --------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what the core has for this client; end the connection when the core has ended the session."""
+        """Write the core's output for this client; end the connection when the core has ended the session."""
         session, transport = self.session, self._transport
         output, session.output = session.output, []
         session.unflushed = 0
@@ -220,7 +220,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         try:
             transport.write_eof()
             transport.resume_reading()
-        except OSError:  # the peer has reset the connection this very moment; the others still wait for their turn
+        except OSError:  # the peer reset the connection meanwhile; the other connections still have to be flushed
             transport.abort()
 
     def _write(self, data: bytes) -> None:
@@ -256,7 +256,7 @@ class ClientConnection(asyncio.BufferedProtocol):
     # -- pausing and faults ------------------------------------------------------------------------------------
 
     def obey_faults(self) -> None:
-        """Stop or go on reading as the fault switches say now."""
+        """Pause or resume reading, as the fault switches are now."""
         faults = self._broker.faults
         if faults.read_rate is None:
             self._paused.discard("rate")
@@ -285,12 +285,12 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._write(data)
 
     def close(self) -> None:
-        """Close when the output written so far is gone."""
+        """Close when the output written so far is sent."""
         if self._transport is not None:
             self._transport.close()
 
     def cut(self, *, reset: bool) -> None:
-        """Close at once, unsent output lost; with `reset` the peer gets an RST instead of an orderly end."""
+        """Close at once and drop unsent output; with `reset` by RST instead of FIN."""
         if self._transport is None:
             return
         if reset:

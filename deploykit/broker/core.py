@@ -2,14 +2,14 @@
 
 Rules kept here:
 
-* `handle` takes one frame and says whether it was taken; a frame that finds its queue full is offered again later, and
-  nothing further of that session is read meanwhile (the broker's back-pressure).
+* `handle` returns whether it took a frame. A frame whose queue is full is offered again later, and nothing more of
+  that session is read meanwhile (back-pressure).
 * Every frame with a `receipt` header is answered by RECEIPT once it has its effect, or by ERROR with `receipt-id`.
 * After ERROR the connection is closed, on every version (1.2, "ERROR").
 * Selectors, unknown ack modes and contradictory durable headers are refused: ignoring them would lose messages.
 * No text made here holds a passcode.
 
-What the dialect adds to the specification stands in `broker_headers` and `broker_routing`.
+What the dialect adds to the specification is listed in `headers` and `routing`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from deploykit.broker.state import BrokerLimits, BrokerSubscription, Session, Tr
 
 
 class BrokerCore:
-    """Sessions and what their frames do. `lost` sessions give back what they had not acknowledged."""
+    """The sessions, and the effect of their frames."""
 
     def __init__(
         self, *, router: Router, users: Mapping[str, str] | None, limits: BrokerLimits, faults: FaultState, server: str
@@ -59,14 +59,14 @@ class BrokerCore:
         }
 
     def open_session(self) -> Session:
-        """A connection was made."""
+        """Return a session for a new connection."""
         self._numbers += 1
         session = Session(number=self._numbers, high_water=self._limits.high_water)
         self.sessions[session.number] = session
         return session
 
     def lost(self, session: Session, now: float) -> None:
-        """The connection is gone: give back what was under way. Calling it again does nothing."""
+        """End the session of a lost connection: what it had not acknowledged goes back. A second call does nothing."""
         if self.sessions.pop(session.number, None) is None:
             return
         session.closing = True
@@ -87,10 +87,10 @@ class BrokerCore:
         session.send(error_frame(refused, frame))
 
     def handle(self, session: Session, frame: StompFrame, now: float) -> bool:
-        """Take one frame; False when there is no room for it yet (offer it again later).
+        """Take one frame; return False when there is no room for it yet (offer it again later).
 
         Args:
-            session: whose frame it is.
+            session: the session it came from.
             frame: the frame.
             now: seconds since the epoch, for expiry.
         """
@@ -99,7 +99,7 @@ class BrokerCore:
         planned = self._faults.take_error(frame.command)
         try:
             if planned is not None:
-                self._show_planned(session, planned.message, close=planned.close, frame=frame)
+                self._send_planned(session, planned.message, close=planned.close, frame=frame)
                 return True
             if not self._has_room(session, frame):
                 return False
@@ -116,8 +116,8 @@ class BrokerCore:
             self.lost(session, now)
         return True
 
-    def _show_planned(self, session: Session, message: str, *, close: bool, frame: StompFrame) -> None:
-        refused = RefusedError(message, "a fault switch of the embedded broker asked for this")
+    def _send_planned(self, session: Session, message: str, *, close: bool, frame: StompFrame) -> None:
+        refused = RefusedError(message, "planned by a fault switch of the embedded broker")
         if close:
             raise refused
         self.report(session, refused, frame)
@@ -129,7 +129,7 @@ class BrokerCore:
                 self.refuse(session, RefusedError("slow consumer", "a topic subscription fell too far behind"), now)
 
     def _apply(self, session: Session, frame: StompFrame, now: float) -> bool:
-        """Do what the frame says; False when it gets no receipt."""
+        """Apply a frame; return False when it gets no receipt."""
         if frame.command in ("CONNECT", "STOMP"):
             self._connect(session, frame)
             return False
@@ -167,7 +167,7 @@ class BrokerCore:
         session.send(StompFrame(command="CONNECTED", headers=headers))
 
     def replace_users(self, users: Mapping[str, str] | None) -> None:
-        """Ask for these logins from now on."""
+        """Accept these logins from now on."""
         self._users = users
 
     def _may_log_in(self, headers: Mapping[str, str]) -> bool:
@@ -196,7 +196,7 @@ class BrokerCore:
         if key in session.subscriptions:
             raise RefusedError("duplicate subscription id", subscription=identity)
         if "selector" in headers:
-            raise RefusedError("selectors are not supported", "take the selector header away and filter in the client")
+            raise RefusedError("selectors are not supported", "remove the selector header and filter in the client")
         ack, prefetch = ack_mode(headers), prefetch_of(headers)
         if len(session.subscriptions) >= self._limits.max_subscriptions:
             raise RefusedError("too many subscriptions")
@@ -226,7 +226,7 @@ class BrokerCore:
     # -- acknowledging -----------------------------------------------------------------------------------------
 
     def _target(self, session: Session, frame: StompFrame) -> tuple[BrokerSubscription, str] | None:
-        """Return which delivery an ACK or NACK means; None when its subscription was ended meanwhile."""
+        """Return which delivery an ACK or NACK is for; None when its subscription was ended meanwhile."""
         headers = frame.headers
         name = "id" if session.version == "1.2" else "message-id"
         key = headers.get(name)
@@ -245,7 +245,7 @@ class BrokerCore:
             return subscription, key
         if key in session.late:
             return None
-        raise RefusedError("unknown message", f"{frame.command} names a message that is not under way here")
+        raise RefusedError("unknown message", f"{frame.command} names a message not delivered on this connection")
 
     def _ack(self, session: Session, frame: StompFrame, now: float) -> bool:
         if self._faults.take_lost_ack():
@@ -300,7 +300,7 @@ class BrokerCore:
         del session.transactions[frame.headers["transaction"]]
 
     def _in_transaction(self, session: Session, frame: StompFrame) -> bool:
-        """Keep the frame for COMMIT when it belongs to a transaction; tell whether it does."""
+        """Keep the frame for COMMIT when it belongs to a transaction; return whether it does."""
         if "transaction" not in frame.headers:
             return False
         transaction = self._transaction(session, frame)
@@ -313,7 +313,7 @@ class BrokerCore:
 
     def _commit(self, session: Session, frame: StompFrame, now: float) -> None:
         held = self._transaction(session, frame)
-        for one in held.frames:  # whole or not at all: what cannot be settled any more refuses the commit
+        for one in held.frames:  # all or nothing: a message that cannot be settled any more refuses the commit
             if one.command != "SEND":
                 self._target(session, one)
         del session.transactions[frame.headers["transaction"]]

@@ -108,7 +108,7 @@ class Engine:
 
     def output_drained(self, connection: ClientConnection) -> None:
         """Give out what waits for a client that takes output again."""
-        self.router.wake(connection.session, self.now())
+        self.router.output_drained(connection.session, self.now())
         self.schedule()
 
     def park(self, connection: ClientConnection) -> None:

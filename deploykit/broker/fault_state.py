@@ -1,6 +1,6 @@
-"""Which faults the embedded broker shows at the moment: plain state that the broker's own loop reads.
+"""The faults that are switched on in the embedded broker: plain state that the broker's loop reads.
 
-Tests set it through `deploykit.broker.faults.FaultSwitches`, which speaks to a running broker from any thread.
+Tests set it through `deploykit.broker.faults.FaultSwitches`, from any thread.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class FaultState:
         return None
 
     def take_lost_ack(self) -> bool:
-        """Whether this ACK or NACK is to be overlooked."""
+        """Return whether to ignore this ACK or NACK, and count it."""
         if self.lose_acks <= 0:
             return False
         self.lose_acks -= 1
         return True
 
     def take_duplicate(self) -> bool:
-        """Whether this SEND is to be stored twice."""
+        """Return whether to store this SEND twice, and count it."""
         if self.duplicate_sends <= 0:
             return False
         self.duplicate_sends -= 1

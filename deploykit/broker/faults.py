@@ -1,7 +1,7 @@
 """Fault switches of a running embedded broker: what networks and brokers do to clients, on request.
 
 Every method may be called from any thread while the broker runs, and has its effect when it returns. `clear` ends all
-lasting faults. What a switch imitates is said where it stands.
+lasting faults. Each method's docstring names what it imitates.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class FaultSwitches:
     # -- the whole broker --------------------------------------------------------------------------------------
 
     def freeze(self, on: bool = True) -> None:
-        """Neither read, nor write, nor beat, as a stopped process or a stuck machine; connections stay open."""
+        """Stop reading, writing and heart-beats, like a stopped process; connections stay open."""
         self._set(frozen=on)
 
     def stop_reading(self, on: bool = True) -> None:
-        """Read nothing more while heart-beats go on, as RabbitMQ under a memory alarm: receipts do not come."""
+        """Stop reading while heart-beats go on, like RabbitMQ under a memory alarm: receipts do not come."""
         self._set(stop_reading=on)
 
     def slow_reads(self, bytes_per_second: int | None) -> None:
@@ -44,7 +44,7 @@ class FaultSwitches:
         self._set(read_rate=None if bytes_per_second is None else max(1, bytes_per_second))
 
     def heartbeats_off(self, on: bool = True) -> None:
-        """Promise heart-beats and send none."""
+        """Agree on heart-beats and send none."""
         self._set(heartbeats_off=on)
 
     def refuse_heartbeats(self, on: bool = True) -> None:
@@ -67,23 +67,23 @@ class FaultSwitches:
     # -- frames ------------------------------------------------------------------------------------------------
 
     def withhold_receipts(self, on: bool = True) -> None:
-        """Do what frames say and never send the RECEIPT."""
+        """Apply frames and never send their RECEIPT."""
         self._set(withhold_receipts=on)
 
     def error_next(self, command: str, message: str = "planned", *, close: bool = True) -> None:
-        """Answer the next frame of this command with ERROR instead of doing it.
+        """Answer the next frame of this command with ERROR instead of applying it.
 
         Args:
             command: such as "SEND"; any client's frame counts.
             message: the ERROR's `message` header.
-            close: whether the connection is closed after, as STOMP says; RabbitMQ and ActiveMQ often leave it open.
+            close: whether to close the connection then, as STOMP requires; RabbitMQ and ActiveMQ often leave it open.
         """
         self._apply(
             lambda state: state.planned_errors.append(PlannedError(command=command, message=message, close=close))
         )
 
     def lose_acks(self, count: int) -> None:
-        """Overlook the next `count` ACK and NACK frames: their messages stay under way until the connection ends."""
+        """Ignore the next `count` ACK and NACK frames: their messages stay unacknowledged until the connection ends."""
         self._set(lose_acks=count)
 
     def duplicate_sends(self, count: int) -> None:
@@ -91,16 +91,16 @@ class FaultSwitches:
         self._set(duplicate_sends=count)
 
     def shuffle_deliveries(self, seed: int | None) -> None:
-        """Give waiting messages out in any order; None ends it."""
+        """Deliver waiting messages in random order; None ends it."""
         self._set(shuffle=None if seed is None else random.Random(seed))  # noqa: S311  not for secrets
 
-    # -- connections there are now -------------------------------------------------------------------------------
+    # -- open connections now ------------------------------------------------------------------------------------
 
     def drop(self, *, reset: bool = False) -> int:
-        """Close every connection at once, unsent output lost; return how many.
+        """Close every connection at once and drop unsent output; return how many.
 
         Args:
-            reset: end them by RST, as a crashed host's kernel does, instead of FIN.
+            reset: by RST, like the kernel of a crashed host, instead of FIN.
         """
 
         def act(engine: Engine) -> int:
@@ -111,9 +111,9 @@ class FaultSwitches:
         return self._on_engine(act)
 
     def half_open(self) -> int:
-        """Forget every client and leave its TCP connection open: nothing is read or sent on it again; return how many.
+        """Forget every client and leave its TCP connection open; return how many.
 
-        What was under way goes back to the queues. New connections work.
+        Nothing is read or sent on it again. Unacknowledged messages go back to the queues. New connections work.
         """
 
         def act(engine: Engine) -> int:
@@ -126,7 +126,7 @@ class FaultSwitches:
         return self._on_engine(act)
 
     def send_error(self, message: str = "planned", *, close: bool = True) -> int:
-        """Send an ERROR that answers nothing to every client; return to how many."""
+        """Send every client an ERROR that answers no frame; return how many clients."""
 
         def act(engine: Engine) -> int:
             connections = [connection for connection in engine.connections if connection.session.connected]
@@ -139,19 +139,19 @@ class FaultSwitches:
 
     @staticmethod
     def _send_error(engine: Engine, session: Session, message: str, *, close: bool) -> None:
-        refused = RefusedError(message, "a fault switch of the embedded broker asked for this")
+        refused = RefusedError(message, "planned by a fault switch of the embedded broker")
         if close:
             engine.core.refuse(session, refused, engine.now())
         else:
             engine.core.report(session, refused)
 
     def garble(self, data: bytes | None = None) -> int:
-        """Send bytes that are not STOMP (random ones unless given) to every client; return to how many."""
+        """Send every client bytes that are not STOMP (random unless given); return how many clients."""
         noise = data if data is not None else b"\xff\xfe" + os.urandom(254) + b"\n\n\0"
         return self._inject(noise)
 
     def oversize(self, size: int = 16 * 1024 * 1024) -> int:
-        """Send every client a frame of `size` bytes of body that is never ended; return to how many."""
+        """Send every client a frame with `size` bytes of body that never ends; return how many clients."""
         return self._inject(b"MESSAGE\ndestination:/topic/oversized\nmessage-id:oversized\n\n" + b"x" * size)
 
     def _inject(self, data: bytes) -> int:

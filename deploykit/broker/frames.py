@@ -7,8 +7,8 @@ Rules kept here:
 * Escaping follows the version: 1.0 has none, 1.1 knows ``\\n \\c \\\\``, 1.2 adds ``\\r``; all else is an error.
   CONNECT and CONNECTED are never escaped (1.2, "Value Encoding").
 * The first of repeated headers wins (1.2, "Repeated Header Entries").
-* A carriage return before a line feed is taken as part of the line end on every version.
-* The parser gives one frame at a time, because the first frame decides how the second is read.
+* A carriage return before a line feed is part of the line end on every version.
+* The parser returns one frame at a time, because the first frame decides how the second is read.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _ESCAPE_PAIR = re.compile(r"\\(?:.|$)", re.DOTALL)
 
 @frozen(kw_only=True)
 class FrameLimits:
-    """How large a frame may be. Sizes in bytes, as they come over the wire."""
+    """How large a frame may be. Sizes in bytes on the wire."""
 
     max_headers: int = 100
     max_header_line: int = 10 * 1024
@@ -52,7 +52,7 @@ class FrameLimits:
     max_body: int = 4 * 1024 * 1024
 
     def before_login(self) -> FrameLimits:
-        """Return what a peer may send before it has shown who it is: a small head and no more than 4 KiB of body."""
+        """Return the limits before login: a small head and at most 4 KiB of body."""
         return evolve(self, max_head=min(self.max_head, 16 * 1024), max_body=min(self.max_body, 4 * 1024))
 
 
@@ -66,10 +66,10 @@ class StompFrame:
 
 
 def encode_frame(frame: StompFrame, version: str) -> bytes:
-    """Return the bytes of `frame` as `version` writes them; `content-length` is added when there is a body.
+    """Return the bytes of `frame` on `version`; `content-length` is added when there is a body.
 
     Where a version cannot write a character in a header (a line break on 1.0, a carriage return on 1.1) a space takes
-    its place, so that a header never becomes two.
+    its place, so that one header never becomes two.
     """
     plain = frame.command in _NOT_ESCAPED
     table = _ESCAPES["1.0" if plain else version]
@@ -92,8 +92,8 @@ def _escape(text: str, table: Mapping[str, str]) -> str:
 class FrameParser:
     """Turns a stream of bytes into frames, holding no more than the limits allow.
 
-    `feed` takes bytes, `next_frame` gives the next whole frame or None. `version` and `limits` may be changed between
-    two frames (a login does so). After a `FrameError` the stream has no more meaning: close the connection.
+    `feed` takes bytes, `next_frame` returns the next whole frame or None. `version` and `limits` may change between
+    two frames (a login does that). After a `FrameError` the stream cannot be parsed any more: close the connection.
     """
 
     def __init__(self, limits: FrameLimits | None = None, version: str = "1.0") -> None:
@@ -106,11 +106,11 @@ class FrameParser:
 
     @property
     def buffered(self) -> int:
-        """Bytes held that are not yet part of a frame given out."""
+        """Bytes held that are not part of a returned frame."""
         return len(self._buffer) - self._start
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes as they came."""
+        """Add received bytes."""
         self._buffer += data
 
     def next_frame(self) -> StompFrame | None:
@@ -203,7 +203,7 @@ def _unescape(text: str, table: Mapping[str, str]) -> str:
         try:
             return table[match[0]]
         except KeyError:
-            raise FrameError("a header holds an escape that this version does not know") from None
+            raise FrameError("a header has an escape that this version does not have") from None
 
     return _ESCAPE_PAIR.sub(one, text)
 

@@ -1,14 +1,14 @@
-"""What the headers of the embedded broker's frames mean. Pure: headers in, values out, `RefusedError` for the rest.
+"""The meaning of the headers of the embedded broker's frames. Pure: headers in, values out, or `RefusedError`.
 
 Headers of the embedded dialect beyond the STOMP specification:
 
 * SUBSCRIBE to a topic with `durable:true` and `x-queue-name` (else `id`) is a durable subscription of that name, as on
   RabbitMQ; `auto-delete:true` with it is refused. `activemq.subscriptionName`, with `client-id` on CONNECT, means the
-  same. UNSUBSCRIBE with either header gives the durable subscription up, with what it holds.
-* SUBSCRIBE with `prefetch-count`: the most messages under way to this subscription; without it, or with 0, no bound.
+  same. UNSUBSCRIBE with either header deletes the durable subscription, with the messages it holds.
+* SUBSCRIBE with `prefetch-count`: most unacknowledged messages of this subscription; without it, or with 0, no bound.
 * SEND with `persistent:true`: kept in the data directory. With `expires` (milliseconds since the epoch) or `expiration`
   (milliseconds from now): dropped after that; 0 is never.
-* NACK with `requeue:true`: back to its place; without it dead-lettered, with `reason`. NACK is taken on 1.0 as well.
+* NACK with `requeue:true`: back to its place; without it dead-lettered, with `reason`. NACK works on 1.0 as well.
 * MESSAGE has `redelivered:true` and `delivery-count` from the second delivery on.
 """
 
@@ -36,7 +36,7 @@ _OURS: Final = frozenset(
     }
 )
 _ACK_MODES: Final = frozenset({"auto", "client", "client-individual"})
-#: The shortest heart-beat kept, in milliseconds.
+#: The shortest heart-beat agreed on, in milliseconds.
 MIN_BEAT: Final = 50
 
 
@@ -49,7 +49,7 @@ def ack_mode(headers: Mapping[str, str]) -> str:
 
 
 def heart_beats(headers: Mapping[str, str]) -> tuple[int, int]:
-    """Return (ours, theirs) in milliseconds: the client's own wishes, no shorter than MIN_BEAT."""
+    """Return (ours, theirs) in milliseconds: what the client asked for, but at least MIN_BEAT."""
     theirs, comma, ours = headers.get("heart-beat", "0,0").partition(",")
     if not (comma and _is_number(theirs, 9) and _is_number(ours, 9)):
         raise RefusedError("bad heart-beat", "heart-beat is two numbers of milliseconds with a comma between")
@@ -104,7 +104,7 @@ def durable_name(session: Session, headers: Mapping[str, str], destination: str)
 
 
 def prefetch_of(headers: Mapping[str, str]) -> int | None:
-    """Return how many messages may be under way to a subscription; None is no bound."""
+    """Return how many unacknowledged messages a subscription may have; None is no bound."""
     text = headers.get("prefetch-count")
     if text is None:
         return None

@@ -1,16 +1,16 @@
 """Where messages go in the embedded broker: queues, topics, durable subscriptions, dead letters, expiry. No I/O.
 
-The embedded dialect, as far as messages are concerned:
+The rules for messages in the embedded dialect:
 
 * `/queue/NAME`: each message goes to one of the competing subscriptions. `/topic/NAME`: to each subscription there is.
 * A topic subscription with a durable name is a queue of its own, known by that name and its topic; several connections
-  may subscribe to it and then compete. It is filled while nobody is connected.
+  may subscribe to it and then compete. It is filled also while no client is connected.
 * A rejected message (NACK) goes to `/queue/DLQ.NAME` with `original-destination`, `dead-letter-reason` and
   `dead-letter-deliveries`; with `requeue:true` it goes back to its place. A rejected dead letter is dropped, and a dead
   letter queue that is full drops its oldest.
 * `persistent:true` on SEND makes a message outlive the process (with a data directory); anything else is in memory.
 * An expired message is dropped.
-* A non-durable topic subscription that falls behind by a whole queue's bound is ended: it would lose messages.
+* A non-durable topic subscription whose queue is full is ended with ERROR: it would lose messages.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def dead_letter_queue(destination: str) -> str:
 
 
 class Router:
-    """All queues, and the ways between them. `journal` holds what must be on disk before any output is sent."""
+    """All queues, and what moves between them. `journal` holds what must be on disk before any output is sent."""
 
     def __init__(
         self, *, limits: BrokerLimits, faults: FaultState, keep: bool, epoch: str, first_seq: int, record: int
@@ -88,7 +88,7 @@ class Router:
     # -- restoring ---------------------------------------------------------------------------------------------
 
     def restore(self, bindings: Iterable[tuple[str, str]], entries: Iterable[tuple[str, QueueEntry]]) -> None:
-        """Take back what the data directory kept."""
+        """Restore what the data directory kept."""
         for name, destination in bindings:
             self._bind(name, destination)
         for key, entry in entries:
@@ -99,14 +99,14 @@ class Router:
     # -- publishing --------------------------------------------------------------------------------------------
 
     def has_room(self, destination: str) -> bool:
-        """Whether a message for `destination` can be taken now. Live topic subscriptions never hold a publisher up."""
+        """Return whether there is room for a message. Topic subscriptions that are not durable never make it wait."""
         if destination.startswith(QUEUE):
             queue = self.queues.get(destination)
             return queue is None or not queue.full
         return not any(queue.durable and queue.full for queue in self.topics.get(destination, {}).values())
 
     def publish(self, message: StoredMessage, now: float) -> None:
-        """Put the message into each queue it belongs to, and give it out where somebody waits."""
+        """Put the message into each queue it belongs to, and deliver it where a client can take it."""
         self.counters["published"] += 1
         self.recorded.append(message)
         copies = 2 if self.faults.take_duplicate() else 1
@@ -131,7 +131,7 @@ class Router:
             self.journal.append(Add(queue=queue.key, entry=entry))
 
     def admit(self, key: str) -> None:
-        """Refuse a queue that would be one too many; topics need none."""
+        """Refuse a new queue when there are too many; topics need none."""
         if key not in self.queues and not key.startswith(TOPIC) and len(self.queues) >= self.limits.max_queues:
             raise RefusedError("too many destinations", f"this broker keeps at most {self.limits.max_queues}")
 
@@ -149,7 +149,7 @@ class Router:
     # -- subscribing -------------------------------------------------------------------------------------------
 
     def queue_for(self, destination: str, *, durable: str, private: str) -> Queue:
-        """Return the queue a new subscription consumes, made if need be. `private` names a topic subscription's own."""
+        """Return the queue of a new subscription, made if missing; `private` is its key where it is not shared."""
         if destination.startswith(QUEUE):
             self.admit(destination)
             return self.queues.get(destination) or self._queue(destination)
@@ -166,7 +166,7 @@ class Router:
         return queue
 
     def end_subscription(self, subscription: BrokerSubscription, now: float) -> None:
-        """Take a subscription away; what it had not settled goes to the others, or waits."""
+        """Remove a subscription; its unacknowledged messages go to the others, or wait."""
         queue = subscription.queue
         if subscription in queue.consumers:
             queue.consumers.remove(subscription)
@@ -180,7 +180,7 @@ class Router:
         self._forget_if_idle(queue)
 
     def delete_durable(self, queue: Queue, now: float) -> list[BrokerSubscription]:
-        """Give up a durable subscription and its messages; return the subscriptions that consumed it elsewhere."""
+        """Delete a durable subscription and its messages; return the other subscriptions that consumed it."""
         others = list(queue.consumers)
         queue.consumers.clear()
         self.queues.pop(queue.key, None)
@@ -201,10 +201,10 @@ class Router:
         if not bound:
             self.topics.pop(queue.destination, None)
 
-    # -- giving out --------------------------------------------------------------------------------------------
+    # -- delivering --------------------------------------------------------------------------------------------
 
     def dispatch(self, queue: Queue, now: float) -> None:
-        """Give out what waits, in turn, as far as the subscriptions can take it."""
+        """Deliver what waits, to each subscription in turn, as far as they can take it."""
         while queue.has_ready:
             consumer = queue.next_consumer()
             if consumer is None:
@@ -218,8 +218,8 @@ class Router:
             else:
                 self._deliver(consumer, entry)
 
-    def wake(self, session: Session, now: float) -> None:
-        """Give out what waits for a session that can take output again."""
+    def output_drained(self, session: Session, now: float) -> None:
+        """Deliver what waits for a session that can take output again."""
         for subscription in list(session.subscriptions.values()):
             self.dispatch(subscription.queue, now)
 
@@ -250,7 +250,7 @@ class Router:
     # -- settling ----------------------------------------------------------------------------------------------
 
     def settle(self, queue: Queue, entry: QueueEntry) -> None:
-        """Be done with a message."""
+        """Remove a message that is finished."""
         queue.settle(entry)
         if entry.stored:
             self.journal.append(Remove(seq=entry.seq))
@@ -258,7 +258,7 @@ class Router:
             self._forget_if_idle(queue)
 
     def dead_letter(self, queue: Queue, entry: QueueEntry, reason: str, now: float) -> None:
-        """Move a message to its dead letter queue, or drop it when it lies in one already."""
+        """Move a message to its dead letter queue, or drop it when it is in one already."""
         message = entry.message
         self.settle(queue, entry)
         if message.destination.startswith(DEAD_LETTERS):
@@ -285,7 +285,7 @@ class Router:
         self.dispatch(target, now)
 
     def expire(self, now: float) -> None:
-        """Drop the messages whose time is over at `now` (seconds since the epoch)."""
+        """Drop the messages that have expired at `now` (seconds since the epoch)."""
         for queue in [
             *self.queues.values(),
             *(q for bound in self.topics.values() for q in bound.values() if not q.kept),
@@ -295,6 +295,6 @@ class Router:
                 self.settle(queue, entry)
 
     def take_journal(self) -> list[JournalEntry]:
-        """Return, and forget, what has to be on disk before any output is sent."""
+        """Return and clear what has to be on disk before any output is sent."""
         journal, self.journal = self.journal, []
         return journal

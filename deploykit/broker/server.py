@@ -1,15 +1,16 @@
-"""A STOMP broker inside this process: for tests, the demo and trying things out. Not for production.
+"""A STOMP broker inside this process: for tests, the demo and trials. Not for production.
 
-It speaks STOMP 1.0, 1.1 and 1.2 to any client, on loopback unless told otherwise; one thread, one asyncio loop, nothing
-beyond the standard library. What its dialect adds to the specification stands in `broker_headers` and `broker_routing`.
+It serves STOMP 1.0, 1.1 and 1.2 to any client, by default on loopback only, with one thread and one asyncio loop. What
+its dialect adds to the specification is listed in `headers` and `routing`.
 
 Rules kept here:
 
-* Bounded: frames (`FrameLimits`), queues, connections, output (`BrokerLimits`). A publisher whose queue is full is not
-  read from until there is room (heart-beats go on, receipts wait), so publish to a queue and consume it on two
-  connections.
-* Without a data directory everything is forgotten at `stop`. With one, durable subscriptions and persistent messages
-  outlive even a SIGKILL: they are on the disk before their receipt is sent.
+* Bounded: frames (`FrameLimits`), queues, connections, output (`BrokerLimits`).
+* A publisher whose queue is full is not read from until there is room: heart-beats go on, receipts wait. So publish to
+  a queue and consume it on two connections.
+* Without a data directory everything is forgotten at `stop`.
+* With one, durable subscriptions and persistent messages survive SIGKILL: they are on the disk before their receipt is
+  sent.
 * A passcode is in no repr, error or log line.
 
 >>> with EmbeddedBroker() as broker:
@@ -47,14 +48,14 @@ __all__ = ["BrokerLimits", "BrokerStats", "EmbeddedBroker", "FaultSwitches", "Fr
 
 _T = TypeVar("_T")
 
-_PATIENCE = 10.0  # seconds in which the broker's thread must answer
+_PATIENCE = 10.0  # seconds to wait for the broker's thread
 
 
 @frozen(kw_only=True)
 class BrokerStats:
     """What a broker holds and has done.
 
-    `queues` counts the messages held (waiting or under way) per queue, `durable` per (name, topic). `counters` knows
+    `queues` counts the messages held (waiting or unacknowledged) per queue, `durable` per (name, topic). `counters` has
     published, unrouted, delivered, acked, requeued, dead-lettered, dropped and expired.
     """
 
@@ -70,15 +71,15 @@ class EmbeddedBroker:
 
     Args:
         host: address to listen on; one that is not loopback needs `allow_remote`.
-        port: 0 picks a free one, which a later `start` of the same object uses again and nobody else is given.
-        users: login -> passcode; None lets everybody in.
+        port: 0 picks a free one, which is reserved for later starts of the same object.
+        users: login -> passcode; None accepts every login.
         data: directory in which durable subscriptions and persistent messages outlive the process.
         tls: a server context; the port then speaks TLS only.
-        limits: how much it takes on.
+        limits: how many connections, queues and messages it holds.
         frame_limits: how large a frame may be.
         record: how many of the last published messages `sent` remembers.
-        server: what it calls itself in CONNECTED. Under another name than its own a client of this library takes it for
-            another broker: with an unknown one, it knows no header that bounds deliveries, and sends none.
+        server: the `server` header of CONNECTED. A `Bus` recognises the dialect by it; for an unknown name it sends no
+            header that bounds deliveries.
         allow_remote: listen on `host` even if others can reach it.
 
     Raises:
@@ -131,7 +132,7 @@ class EmbeddedBroker:
 
         Raises:
             UsageError: the port is in use, the address is not ours, or the data directory cannot be used.
-            BrokerError: the data directory took no more.
+            BrokerError: the data directory cannot be written.
         """
         store = None if self._data is None else BrokerStore(self._data)
         try:
@@ -177,7 +178,7 @@ class EmbeddedBroker:
         self._post(lambda engine: engine.finish())
 
     def replace_users(self, users: Mapping[str, str] | None) -> None:
-        """Ask for these logins from now on (login -> passcode; None lets everybody in). Who is connected stays."""
+        """Accept these logins from now on (login -> passcode; None: every login). Connected clients stay."""
         self._users = known = None if users is None else dict(users)
         self._post(lambda engine: engine.core.replace_users(known))
 
@@ -210,11 +211,11 @@ class EmbeddedBroker:
         return self
 
     def stop(self) -> None:
-        """Stop in order: what was taken is written, connections are closed. Does nothing when stopped."""
+        """Stop: write what was taken and close the connections. Does nothing when stopped."""
         self._end(lambda engine: engine.finish())
 
     def kill(self) -> None:
-        """Stop as SIGKILL would: nothing more is written to disk or sockets, connections are reset."""
+        """Stop like SIGKILL: write nothing more to disk or sockets, and reset the connections."""
 
         def act(engine: Engine) -> None:
             self._killed = True
@@ -246,7 +247,7 @@ class EmbeddedBroker:
     ) -> None:
         self.stop()
 
-    # -- looking in --------------------------------------------------------------------------------------------
+    # -- inspection --------------------------------------------------------------------------------------------
 
     @property
     def running(self) -> bool:
@@ -255,12 +256,12 @@ class EmbeddedBroker:
 
     @property
     def port(self) -> int:
-        """The port it listens on; before the first start, the one asked for."""
+        """The port it listens on; before the first start, the one that was given."""
         return self._port
 
     @property
     def address(self) -> str:
-        """How a client of this library reaches it, with the first user's login and passcode."""
+        """The address for a `Bus`, with the first user's login and passcode."""
         return self.address_for(next(iter(self._users), "")) if self._users else self.address_for("")
 
     def address_for(self, login: str) -> str:
@@ -276,7 +277,7 @@ class EmbeddedBroker:
         return self._call(_stats)
 
     def peek(self, destination: str) -> tuple[StompFrame, ...]:
-        """Return the messages waiting in a `/queue/…`, in order, without taking them."""
+        """Return the messages waiting in a `/queue/…`, in order, without removing them."""
 
         def act(engine: Engine) -> tuple[StompFrame, ...]:
             queue = engine.router.queues.get(destination)
@@ -285,12 +286,12 @@ class EmbeddedBroker:
         return self._call(act)
 
     def sent(self, destination: str | None = None) -> tuple[StompFrame, ...]:
-        """Return the last messages published (as many as `record` says), oldest first."""
+        """Return the last published messages, at most `record`, oldest first."""
         recorded = self._call(lambda engine: tuple(engine.router.recorded))
         return tuple(_as_frame(one) for one in recorded if destination in (None, one.destination))
 
     def wait_for(self, condition: Callable[[BrokerStats], bool], timeout: float = 10.0) -> BrokerStats:
-        """Wait until `condition` holds; return what it held for.
+        """Wait until `condition` holds; return the stats it held for.
 
         Raises:
             BrokerError: it did not within `timeout` seconds.
@@ -301,7 +302,7 @@ class EmbeddedBroker:
             if condition(stats):
                 return stats
             if time.monotonic() >= deadline:
-                raise BrokerError(f"the broker did not come to what was waited for in {timeout:g} s: {stats}")
+                raise BrokerError(f"the broker did not reach the expected state in {timeout:g} s: {stats}")
             time.sleep(0.005)
 
     # -- into the loop -----------------------------------------------------------------------------------------
@@ -309,7 +310,7 @@ class EmbeddedBroker:
     def _post(self, action: Callable[[Engine], object]) -> None:
         engine, loop = self._engine, self._loop
         if engine is not None and loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop was closed in between: there is nothing left to ask
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
                 loop.call_soon_threadsafe(action, engine)
 
     def _call(self, action: Callable[[Engine], _T]) -> _T:
@@ -329,7 +330,7 @@ class EmbeddedBroker:
 
         self._post(act)
         if not done.wait(_PATIENCE) or not results:
-            raise BrokerError("the embedded broker does not answer", "it was stopped meanwhile, or its loop is blocked")
+            raise BrokerError("the embedded broker does not answer: it was stopped meanwhile, or its loop is blocked")
         return results[0]
 
     def _run_for_faults(self, action: Callable[[Engine | None], None]) -> None:

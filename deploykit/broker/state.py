@@ -1,10 +1,11 @@
-"""What the embedded broker remembers: messages, queues, subscriptions, sessions, and what must reach the disk. No I/O.
+"""The state of the embedded broker: messages, queues, subscriptions, sessions, and changes for the disk. No I/O.
 
 Rules kept here:
 
-* A queue gives its messages in the order they came, and a message that comes back takes its old place.
-* A message is held until it is settled (acknowledged, dead-lettered, expired); `Queue.full` counts those under way too.
-* A change that must survive the process is a `JournalEntry`; the shell writes it before anything the core said is sent.
+* A queue delivers its messages in the order they came, and a message that comes back takes its old place.
+* A message is held until it is settled (acknowledged, dead-lettered, expired); `Queue.full` counts unacknowledged ones
+  too.
+* A change that must survive the process is a `JournalEntry`; the shell writes it before it sends the core's output.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deploykit.broker.frames import StompFrame
 
 @frozen(kw_only=True)
 class BrokerLimits:
-    """How much the embedded broker takes on. Counts, or bytes; `login_timeout` in seconds."""
+    """How much the embedded broker holds. Counts, or bytes; `login_timeout` in seconds."""
 
     max_connections: int = 512
     login_timeout: float = 10.0
@@ -31,7 +32,7 @@ class BrokerLimits:
     max_queue_bytes: int = 256 * 1024 * 1024
     max_transaction_frames: int = 10_000
     max_transaction_bytes: int = 16 * 1024 * 1024
-    #: Output held for one client beyond what its socket takes; over it the broker reads no more from that client.
+    #: Output held for one client beyond what its socket takes; above it the broker stops reading from that client.
     max_output: int = 8 * 1024 * 1024
     #: A subscription gets no further message while this much output waits for its client.
     high_water: int = 256 * 1024
@@ -49,17 +50,17 @@ class StoredMessage:
 
     @property
     def size(self) -> int:
-        """Bytes this message stands for in a queue's bound."""
+        """Bytes this message counts for in a queue's bound."""
         return len(self.body) + 256
 
     def expired(self, now: float) -> bool:
-        """Whether its time is over at `now` (seconds since the epoch)."""
+        """Return whether it has expired at `now` (seconds since the epoch)."""
         return self.expires is not None and self.expires <= now
 
 
 @define(kw_only=True, eq=False)
 class QueueEntry:
-    """A message in one queue. `settled` entries may still lie in a heap and are skipped there."""
+    """A message in one queue. `settled` entries may still be in a heap and are skipped there."""
 
     seq: int
     message: StoredMessage
@@ -70,7 +71,7 @@ class QueueEntry:
 
 @frozen(kw_only=True)
 class Add:
-    """The message came to the queue."""
+    """A message was added to a queue."""
 
     queue: str
     entry: QueueEntry
@@ -78,14 +79,14 @@ class Add:
 
 @frozen(kw_only=True)
 class Remove:
-    """The message left its queue."""
+    """A message left its queue."""
 
     seq: int
 
 
 @frozen(kw_only=True)
 class Count:
-    """The message was given out once more."""
+    """A message was delivered once more."""
 
     seq: int
     deliveries: int
@@ -101,7 +102,7 @@ class Bind:
 
 @frozen(kw_only=True)
 class Unbind:
-    """A durable subscription and all it held were given up."""
+    """A durable subscription and its messages were deleted."""
 
     name: str
     destination: str
@@ -114,7 +115,7 @@ JournalEntry = Add | Remove | Count | Bind | Unbind
 class BrokerSubscription:
     """One SUBSCRIBE of one session.
 
-    `unacked` holds what was given out, oldest first, under what its ACK will say: the `ack` header on 1.2, else the
+    `unacked` holds what was delivered, oldest first, by the key its ACK will have: the `ack` header on 1.2, else the
     `message-id`.
     """
 
@@ -128,7 +129,7 @@ class BrokerSubscription:
 
     @property
     def ready(self) -> bool:
-        """Whether one more message may be given to this client now."""
+        """Whether one more message may be delivered to this client now."""
         session = self.session
         if session.closing or not session.writable or session.unflushed >= session.high_water:
             return False
@@ -156,7 +157,7 @@ class Session:
     writable: bool = True
     client_id: str = ""
     login: str = ""
-    #: Milliseconds between beats: those we send, those we want. 0 is none.
+    #: Milliseconds between heart-beats: those of the broker, those of the client. 0 is none.
     beat_out: int = 0
     beat_in: int = 0
     output: list[StompFrame] = field(factory=list)
@@ -164,7 +165,7 @@ class Session:
     subscriptions: dict[str, BrokerSubscription] = field(factory=dict)
     transactions: dict[str, Transaction] = field(factory=dict)
     by_ack: dict[str, BrokerSubscription] = field(factory=dict)
-    #: Acknowledgements that may still come for a subscription that was ended; they are taken and mean nothing.
+    #: Acknowledgements that may still come for a subscription that was ended; they are ignored.
     late: deque[str] = field(factory=lambda: deque(maxlen=10_000))
     deliveries: int = 0
 
@@ -175,7 +176,7 @@ class Session:
 
 
 class Queue:
-    """Messages waiting or under way: a `/queue/…`, a durable subscription, or one topic subscription's own."""
+    """Messages waiting or unacknowledged: of a `/queue/…`, a durable subscription, or one topic subscription."""
 
     def __init__(
         self, *, key: str, destination: str, limits: BrokerLimits, durable: str = "", kept: bool = True
@@ -207,14 +208,14 @@ class Queue:
         return bool(self._ready)
 
     def add(self, entry: QueueEntry) -> None:
-        """Hold a new message."""
+        """Add a new message."""
         self.count += 1
         self.size += entry.message.size
         self.expiring += entry.message.expires is not None
         heapq.heappush(self._ready, (entry.seq, entry))
 
     def give_back(self, entry: QueueEntry) -> None:
-        """Put a message that was given out back in its place."""
+        """Put a delivered message back in its place."""
         heapq.heappush(self._ready, (entry.seq, entry))
 
     def take(self, shuffle: random.Random | None = None) -> QueueEntry | None:
@@ -233,7 +234,7 @@ class Queue:
         return None
 
     def settle(self, entry: QueueEntry) -> None:
-        """Forget a message for good."""
+        """Remove a message for good."""
         entry.settled = True
         self.count -= 1
         self.size -= entry.message.size
@@ -243,13 +244,13 @@ class Queue:
             heapq.heapify(self._ready)
 
     def expired(self, now: float) -> list[QueueEntry]:
-        """The waiting messages whose time is over at `now` (seconds since the epoch)."""
+        """Return the waiting messages that have expired at `now` (seconds since the epoch)."""
         if not self.expiring:
             return []
         return [entry for _, entry in self._ready if not entry.settled and entry.message.expired(now)]
 
     def next_consumer(self) -> BrokerSubscription | None:
-        """Return whose turn it is among the subscriptions that can take a message, or None."""
+        """Return the next subscription in turn that can take a message, or None."""
         for _ in range(len(self.consumers)):
             consumer = self.consumers[0]
             self.consumers.rotate(-1)
@@ -258,5 +259,5 @@ class Queue:
         return None
 
     def waiting(self) -> Iterator[QueueEntry]:
-        """The messages not given out, in order."""
+        """Yield the messages that are not delivered, in order."""
         return (entry for _, entry in sorted(self._ready, key=lambda item: item[0]) if not entry.settled)

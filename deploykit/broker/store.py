@@ -1,9 +1,9 @@
-"""What the embedded broker keeps on disk: one SQLite file in the data directory.
+"""The embedded broker's storage: one SQLite file in the data directory.
 
 Rules kept here:
 
-* New messages and durable subscriptions are on the disk (fsync) when `write` returns; that a message was given out or
-  settled survives the process but may be forgotten by a power cut, and then the message is given out again.
+* New messages and durable subscriptions are on the disk (fsync) when `write` returns.
+* Deliveries and settlements survive the process, but a power cut may lose them; then the message is delivered again.
 * One process at a time: the file stays locked while it is open. The file is for its owner alone (0600).
 * `meta.format` names the version of this format.
 """
@@ -24,8 +24,8 @@ from deploykit.errors import BrokerError, UsageError
 
 FORMAT: Final = 1
 _FILE: Final = "broker.sqlite3"
-_LOCK_WAIT: Final = 2.0  # seconds; a killed broker's lock is gone at once, one that is being stopped takes a moment
-_BOOT_SHIFT: Final = 40  # each start numbers its messages after all those of the start before
+_LOCK_WAIT: Final = 2.0  # seconds; a killed broker's lock is gone at once, a stopping broker takes a moment
+_BOOT_SHIFT: Final = 40  # each start numbers its messages after those of the previous start
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS binding (
@@ -38,7 +38,7 @@ CREATE INDEX IF NOT EXISTS entry_queue ON entry (queue);
 
 
 class BrokerStore:
-    """The open data directory. Use it in the thread that opened it.
+    """The open data directory. Use it only in the thread that opened it.
 
     Args:
         directory: made when missing.
@@ -87,7 +87,7 @@ class BrokerStore:
             )
         boot = int(meta.get("boot", "0")) + 1
         meta["boot"] = str(boot)
-        #: Part of every message-id, so that ids of two brokers never meet.
+        #: Part of every message-id, so that two brokers never use the same id.
         self.epoch = meta.setdefault("epoch", secrets.token_hex(4))
         self.first_seq = boot << _BOOT_SHIFT
         db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", meta.items())
@@ -112,11 +112,11 @@ class BrokerStore:
         """Make the changes durable, all or none.
 
         Raises:
-            BrokerError: the disk did not take them.
+            BrokerError: the disk failed.
         """
         removed = {change.seq for change in journal if isinstance(change, Remove)}
         fresh = {change.entry.seq for change in journal if isinstance(change, Add)}
-        passing = removed & fresh  # came and went within this step: never on the disk
+        passing = removed & fresh  # added and removed within this step: never on the disk
         changes = [change for change in journal if _seq(change) not in passing]
         if not changes:
             return
@@ -134,7 +134,8 @@ class BrokerStore:
                 raise
         except sqlite3.Error as error:
             raise BrokerError(
-                f"the broker's data directory {self.directory} took no more: {error}", "free the disk, start it again"
+                f"cannot write to the broker's data directory {self.directory}: {error}",
+                "free the disk, start it again",
             ) from error
 
     def _apply(self, change: JournalEntry) -> None:
@@ -158,7 +159,7 @@ class BrokerStore:
                 db.execute("DELETE FROM entry WHERE queue = ?", (durable_key(name, destination),))
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Close the database, which unlocks the directory."""
         self._db.close()
 
 

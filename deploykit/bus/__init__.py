@@ -6,8 +6,9 @@ Loading this package does not load stomp.py; starting a `Bus` does.
 from __future__ import annotations
 
 from deploykit.bus.client import Bus
-from deploykit.bus.delivery import Delivery, Handler, Ids
+from deploykit.bus.delivery import Delivery, Handler
 from deploykit.bus.events import BusState, Counters, Event
+from deploykit.bus.ports import Ids
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 

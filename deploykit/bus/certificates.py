@@ -1,13 +1,17 @@
-"""The certificates of a bus: the TLS context that is made of them, made anew when a file has changed, and their names.
+"""The certificates of a bus: the TLS context, made again when a file has changed, and the names in certificates.
 
-Rules: files are looked at when a connection is about to be made, never in between, and a connection that stands is not
-touched; certificates that cannot be used replace nothing, for a renewal may be half done; no private key is ever shown.
+Rules:
+
+* files are looked at before each connection, and a connection that is up is not touched;
+* certificates that cannot be used replace nothing, for a renewal may be half done;
+* no private key is ever shown.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -25,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 _MOST_NAMED: Final = 3
 _MOST_BYTES: Final = 1 << 20
-#: How brokers say, over TLS, that they do not like our certificate, or want one.
+#: TLS alerts by which brokers refuse our certificate, or ask for one.
 _REFUSED: Final = re.compile(r"alert.*(certificate|unknown ca|access denied|handshake failure)")
 
 Stamp = tuple[int, ...] | None
 
 
 def tls_context(settings: BusSettings) -> ssl.SSLContext:
-    """Make the TLS context of these settings.
+    """Return a TLS context for these settings.
 
     Raises:
         SettingsError: a certificate or key file cannot be read or does not fit.
@@ -64,10 +68,23 @@ def tls_context(settings: BusSettings) -> ssl.SSLContext:
 
 
 def tls_reason(error: OSError) -> str:
-    """Say what went wrong, without the OpenSSL source line."""
+    """Return what went wrong, without the OpenSSL source line."""
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
     return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def unread_alert(sock: socket.socket, error: OSError) -> OSError:
+    """Return the TLS alert that the broker sent before it hung up, where one is unread; else `error`."""
+    if isinstance(sock, ssl.SSLSocket):
+        try:
+            sock.recv(1)
+        except ssl.SSLError as alert:
+            if "ALERT" in (alert.reason or ""):
+                return alert
+        except OSError:
+            pass
+    return error
 
 
 class Certificates:
@@ -83,30 +100,30 @@ class Certificates:
         self._settings = settings
         self._stamps = self._look()
         self._context = tls_context(settings)
-        self._said = ""
+        self._logged = ""
 
     def context(self) -> ssl.SSLContext:
-        """Return the context for the next connection, made anew if a file has changed. The old one stays on error."""
+        """Return the context for the next connection, made again if a file has changed. The old one stays on error."""
         stamps = self._look()  # before the files are read: what changes in between shows the next time
         if stamps == self._stamps:
             return self._context
         try:
             context = tls_context(self._settings)
         except SettingsError as error:
-            self._complain(str(error))
+            self._log_problem(str(error))
             return self._context
         changed = [str(path) for path, stamp in stamps.items() if stamp != self._stamps.get(path)]
         logger.info("certificates read again: %s", ", ".join(changed))
-        self._context, self._stamps, self._said = context, stamps, ""
+        self._context, self._stamps, self._logged = context, stamps, ""
         return context
 
-    def _complain(self, problem: str) -> None:
-        if problem != self._said:  # once, and not at each attempt
-            self._said = problem
+    def _log_problem(self, problem: str) -> None:
+        if problem != self._logged:  # once, and not at each attempt
+            self._logged = problem
             logger.error("certificates not read again, the old ones stay: %s", problem)
 
     def not_accepted(self, der: bytes | None) -> str:
-        """Return what is known of a broker's certificate that did not pass: whose it is, and what we trust."""
+        """Return the names in a broker's certificate that did not pass, and what we trust."""
         theirs = f" ({described(der)})" if der else ""
         trusted = self._settings.tls_ca
         return f"{theirs}; tls_ca {trusted} holds {_described_file(trusted)}" if trusted is not None else theirs
@@ -133,7 +150,7 @@ def described(der: bytes) -> str:
 
     try:
         return _described(x509.load_der_x509_certificate(der))
-    except Exception:  # noqa: BLE001 -- hostile bytes; the names are only for show, and the problem is told without
+    except Exception:  # noqa: BLE001 -- hostile bytes; the names are only for show
         return "which cannot be read"
 
 

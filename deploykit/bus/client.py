@@ -16,60 +16,43 @@ import contextlib
 import itertools
 import logging
 import os
-import re
-import secrets
 import threading
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from time import monotonic, time
+from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack, get_args
+from typing import Self, Unpack
 
 import attrs
 
 from deploykit.bus.certificates import Certificates
 from deploykit.bus.checks import check_settings, in_bounds
-from deploykit.bus.delivery import Handler, Ids
-from deploykit.bus.events import BusState, Closed, Counters, Event, Published, PublishFailed
+from deploykit.bus.delivery import Handler
+from deploykit.bus.events import BusState, Closed, Counters, Event
 from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
-from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
-from deploykit.bus.receipt import Batch, Receipt, check_may_wait, must_not_wait
+from deploykit.bus.listening import MessageHandler, MessageT, SubscribeOptions, decoding, topics_of
+from deploykit.bus.ports import Ids
+from deploykit.bus.publishing import BusPublisher
+from deploykit.bus.receipt import GRACE, check_may_wait
+from deploykit.bus.services import BusServices
 from deploykit.bus.stomp.compile import OnFailure, SubscriptionSpec
 from deploykit.bus.subscription import Subscription
 from deploykit.bus.supervisor import Supervisor
-from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
-from deploykit.errors import (
-    BusClosed,
-    BusError,
-    DialectError,
-    PublishError,
-    PublishManyFailed,
-    PublishRefused,
-    UsageError,
-)
+from deploykit.bus.unconfirmed import UnconfirmedPublishes
+from deploykit.errors import BusClosed, BusError
 from deploykit.messages.base import Message
-from deploykit.messages.destinations import check_destination
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.settings.address import parse_address
 from deploykit.settings.bus import BusSettings
-from deploykit.wire.codec import ID_HEADER, encode
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
-
-if TYPE_CHECKING:
-    from deploykit.bus.stomp.connection import Connection
+from deploykit.wire.codec import encode
+from deploykit.wire.frame import Frame
 
 logger = logging.getLogger(__name__)
 
-_M = TypeVar("_M", bound=Message)
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\Z")
-#: A caller waits so much longer than the message's deadline, for the supervisor to say why.
-_GRACE: Final = 1.0
-
 
 class Bus:
-    """A connection to a list of brokers that looks after itself.
+    """A connection to a list of brokers that repairs itself.
 
     Args:
         settings: where to connect, and how; an address alone stands for `BusSettings(address=...)`.
@@ -78,8 +61,7 @@ class Bus:
         client_id: for `settings.client_id`, where that is empty.
 
     Raises:
-        AddressError: the address is not understood.
-        SettingsError: another setting is wrong.
+        SettingsError: a setting is wrong, the address included; all problems are in `problems`.
     """
 
     def __init__(
@@ -94,36 +76,42 @@ class Bus:
             settings = BusSettings(address=settings)
         if client_id and not settings.client_id:
             settings = attrs.evolve(settings, client_id=client_id)
-        address = parse_address(settings.address)
         check_settings(settings)
+        address = parse_address(settings.address)
         for warning in address.warnings:
             logger.warning("%s", warning)
         self.settings = settings
         self.counters = Counters()
         self._ids = ids
-        self._pump = EventDispatcher(on_event, self.counters)
-        self._ledger = UnconfirmedPublishes(
+        self._events = EventDispatcher(on_event, self.counters)
+        self._unconfirmed = UnconfirmedPublishes(
             window=settings.window,
             in_flight=min(settings.in_flight, settings.window),
             window_bytes=settings.window_bytes,
             counters=self.counters,
-            on_settled=self._settled if self._pump.wanted else None,
+            on_settled=self._events.emit_settled if self._events.wanted else None,
         )
         self._supervisor = Supervisor(
             settings,
             address,
             Certificates(settings) if address.tls else None,
-            ledger=self._ledger,
+            unconfirmed=self._unconfirmed,
             counters=self.counters,
-            tell=self._pump.tell,
+            emit=self._events.emit,
+        )
+        self._publisher = BusPublisher(self._unconfirmed, self._supervisor, self._check_process)
+        self._services = BusServices(
+            settings,
+            self.counters,
+            self._supervisor,
+            self._publisher,
+            emit=self._events.emit,
+            check_process=self._check_process,
         )
         self._pid = 0
         self._lock = threading.Lock()
         self._stopped = False
-        self._subscriptions: list[Subscription] = []
-        self._prefix = secrets.token_hex(8)
         self._numbers = itertools.count(1)
-        self._destinations: set[str] = set()
 
     def __repr__(self) -> str:
         return f"<Bus {self._supervisor.address} {self.state.value}>"
@@ -141,16 +129,16 @@ class Bus:
                 raise BusClosed("this bus was stopped", "make a new one")
             if self._pid == 0:
                 self._pid = os.getpid()
-                self._pump.start()
+                self._events.start()
                 self._supervisor.thread.start()
                 if self.settings.keepalive:
-                    Keeper(self, self._take).begin()
+                    Keeper(self._services).begin()
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
-        """End: let running handlers finish, get the last receipts, say goodbye; not longer than `timeout` seconds.
+        """End the bus within `timeout` seconds: let running handlers finish, and wait for the last receipts.
 
-        What is not finished by then is handed back: unacknowledged messages are delivered to somebody else, and
+        What is not finished by then is handed back: unacknowledged messages are delivered to another subscriber, and
         futures of unconfirmed messages raise `BusClosed`. Idempotent. A handler may call it; then it returns at once,
         and the bus ends when the handler has returned.
         """
@@ -164,7 +152,8 @@ class Bus:
             if self._stopped:
                 return
             self._stopped = True
-        if self.works_here:
+        self._services.close()
+        if self._services.in_callback:
             # What the handler has in hand can be acknowledged only after it has returned.
             threading.Thread(target=self._end, args=(timeout,), name="deploykit-bus-stop", daemon=False).start()
         else:
@@ -173,19 +162,19 @@ class Bus:
     def _end(self, timeout: float) -> None:
         closed = BusClosed("the bus was stopped", "the message may or may not have arrived: keep it and send it again")
         if self._pid == 0:
-            self._ledger.close(closed)
+            self._unconfirmed.close(closed)
             self._supervisor.abandon()
             return
         deadline = monotonic() + timeout
-        for subscription in self._subscriptions:
+        for subscription in self._services.subscriptions:
             subscription.stop()
-        for subscription in self._subscriptions:
+        for subscription in self._services.subscriptions:
             if not subscription.join(deadline):
                 logger.warning("a handler of %s did not finish in time", subscription.destination)
         self._supervisor.end(deadline)
-        self._ledger.close(closed)
-        self._pump.tell(Closed())
-        self._pump.stop(_GRACE)
+        self._unconfirmed.close(closed)
+        self._events.emit(Closed())
+        self._events.stop(GRACE)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -195,28 +184,22 @@ class Bus:
 
     @property
     def state(self) -> BusState:
-        """Where the bus stands at the moment."""
+        """The present state."""
         return BusState.CLOSED if self._stopped else self._supervisor.state
 
     @property
-    def connection(self) -> Connection | None:
-        """The present connection, for looking at; None while there is none."""
-        connection = self._supervisor.connection
-        return connection if connection is not None and connection.up else None
-
-    @property
     def problem(self) -> BusError | None:
-        """The last thing that kept us from being connected; None while we are."""
+        """The last problem that kept us from being connected; None while we are."""
         return self._supervisor.problem
 
     def wait_connected(self, timeout: float) -> bool:
-        """Wait until there is a connection and the broker has answered every subscription; tell whether it is so.
+        """Return whether there is a connection and the broker has answered every subscription, waiting for both.
 
         Raises:
             LoginRefused: every broker refused the login, and none ever took it.
             BusClosed: the bus was stopped.
         """
-        self._check_process()
+        self._check_usable()
         check_may_wait("wait_connected()")
         supervisor = self._supervisor
         with supervisor.changed:
@@ -247,7 +230,7 @@ class Bus:
             frame: headers and body. An id is put into the header `deploykit-id` unless there is one.
             timeout: seconds; also while there is no connection.
             persistent: the broker keeps it over a restart.
-            ttl: seconds after which nobody wants it any more.
+            ttl: seconds after which the broker may drop it; None: never.
 
         Raises:
             WindowFull: too many messages waited for receipts all the time; it was not sent.
@@ -257,22 +240,7 @@ class Bus:
             BusClosed: the bus was stopped.
         """
         timeout = in_bounds(timeout)
-        check_may_wait("publish()")
-        batch = Batch()
-        self._take(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl, done=batch.expect(), wait=True)
-        supervisor = self._supervisor
-        supervisor.flush_now()
-        if supervisor.state is not BusState.CONNECTED:
-            with supervisor.changed:
-                supervisor.changed.wait_for(
-                    lambda: supervisor.state in (BusState.CONNECTED, BusState.CLOSED) or supervisor.hopeless, timeout
-                )
-            if supervisor.hopeless is not None:
-                raise supervisor.hopeless
-        if not batch.wait(timeout + _GRACE):
-            raise _held_up(destination)
-        if batch.outcomes[0] is not None:
-            raise batch.outcomes[0]
+        self._publisher.publish(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl)
 
     def send(
         self,
@@ -283,9 +251,7 @@ class Bus:
         persistent: bool = True,
         ttl: float | None = None,
     ) -> None:
-        """Send a message to the topic it belongs to, and return when the broker has confirmed it.
-
-        It is not signed. To sign it, publish `sign(encode(message), key)` to `topic_of(message, topics)`.
+        """Send a message to the topic it belongs to, unsigned, and return when the broker has confirmed it.
 
         Args:
             message: any message of `deploykit.messages`.
@@ -310,8 +276,8 @@ class Bus:
     ) -> Future[None]:
         """Send a message without waiting; the future ends when the broker has confirmed it.
 
-        The call never blocks, connected or not. `settings.window` messages may be on their way at once. A callback of
-        the future runs on the bus's own thread: be quick. Calls that would wait for an answer raise `UsageError` there.
+        The call never blocks, connected or not. A callback of the future runs on the bus's own thread: be quick. Calls
+        that would wait for an answer raise `UsageError` there.
 
         Args:
             destination, frame, persistent, ttl: as for `publish`.
@@ -321,53 +287,12 @@ class Bus:
             A future that ends with the receipt, or raises what `publish` raises.
 
         Raises:
-            WindowFull: there is no room; it was not sent. `publish` waits for room.
+            WindowFull: `settings.window` messages wait for receipts; it was not sent. `publish` waits for room.
             PublishRefused: this bus refused this very message.
             BusClosed: the bus was stopped.
         """
-        receipt = Receipt()
-        self._take(
-            destination,
-            frame,
-            timeout=self.settings.publish_timeout if timeout is None else in_bounds(timeout),
-            persistent=persistent,
-            ttl=ttl,
-            done=receipt.settle,
-        )
-        self._supervisor.waiter.wake()
-        return receipt
-
-    def _take(
-        self,
-        destination: str,
-        frame: Frame,
-        *,
-        timeout: float,
-        persistent: bool,
-        ttl: float | None,
-        done: Callable[[BusError | None], None],
-        wait: bool = False,
-    ) -> None:
-        """Check a message and put it into the line; with `wait`, wait for room until its time is over."""
-        if self._pid != os.getpid():
-            self._check_process()
-        headers = frame.headers
-        if not OF_THE_CONNECTION.isdisjoint(headers) or "" in headers:
-            _refuse_headers(frame)
-        if destination not in self._destinations:
-            self._learn(destination)
-        identity = headers.get(ID_HEADER) or f"{self._prefix}-{next(self._numbers)}"
-        deadline = monotonic() + timeout
-        self._ledger.add(
-            destination,
-            frame,
-            id=identity,
-            persistent=persistent,
-            expires=None if ttl is None else time() + ttl,
-            deadline=deadline,
-            done=done,
-            wait_until=deadline if wait else 0.0,
-        )
+        timeout = self.settings.publish_timeout if timeout is None else in_bounds(timeout)
+        return self._publisher.publish_nowait(destination, frame, timeout=timeout, persistent=persistent, ttl=ttl)
 
     def publish_many(
         self, messages: Iterable[tuple[str, Frame]], *, timeout: float = 30.0, persistent: bool = True
@@ -380,51 +305,7 @@ class Bus:
             PublishManyFailed: some were not confirmed; its `outcomes` say which. Those that are None arrived. Of an
                 iterator that was not read to its end, what it still holds was not sent, and has no outcome.
         """
-        deadline = monotonic() + in_bounds(timeout)
-        check_may_wait("publish_many()")
-        batch = Batch()
-        wake = self._supervisor.waiter.wake
-        for destination, frame in messages:
-            done = batch.expect()
-            left = deadline - monotonic()
-            if left <= 0:
-                late = PublishError("not sent: the time for all of them was over", "keep it and send it again")
-                done(late)
-                for _ in range(len(messages) - len(batch.outcomes) if isinstance(messages, Sized) else 0):
-                    batch.expect()(late)
-                break
-            try:
-                self._take(destination, frame, timeout=left, persistent=persistent, ttl=None, done=done, wait=True)
-            except (PublishError, DialectError) as error:
-                done(error)
-            wake()
-        if not batch.wait(deadline - monotonic() + _GRACE):
-            raise _held_up("a list of destinations")
-        failed = [outcome for outcome in batch.outcomes if outcome is not None]
-        if failed:
-            raise PublishManyFailed(
-                f"{len(failed)} of {len(batch.outcomes)} messages are not confirmed, the first: {failed[0].problem}",
-                "keep those and send them again",
-                outcomes=tuple(batch.outcomes),
-            )
-        return len(batch.outcomes)
-
-    def _learn(self, destination: str) -> None:
-        """Check a destination once, and remember it.
-
-        Raises:
-            DialectError: no broker would take it.
-        """
-        check_destination(destination)
-        if len(self._destinations) > 1000:
-            self._destinations.clear()
-        self._destinations.add(destination)
-
-    def _settled(self, entry: PendingPublish, error: BusError | None) -> None:
-        if error is None:
-            self._pump.tell(Published(destination=entry.destination, id=entry.id))
-        else:
-            self._pump.tell(PublishFailed(destination=entry.destination, id=entry.id, problem=str(error)))
+        return self._publisher.publish_many(messages, timeout=in_bounds(timeout), persistent=persistent)
 
     # -- subscribing -------------------------------------------------------------------------------------------
 
@@ -441,39 +322,26 @@ class Bus:
         selector: str | None = None,
         ids: Ids | None = None,
     ) -> Subscription:
-        """Hand every message of a destination to `handler`, in worker threads; over all reconnects.
+        """Hand every message of a destination to `handler`, in worker threads, over all reconnects.
 
         Args:
-            handler: takes a `Delivery`; returns or raises a verdict (`Ack`, `Retry`, `Reject`), None is `Ack`. What
-                else it raises is a failed attempt.
-            durable: name under which a topic's messages are kept while we are away.
+            handler: takes a `Delivery`; returns or raises a verdict (`Ack`, `Retry`, `Reject`), None is `Ack`. Any
+                other exception is a failed attempt.
+            durable: name under which the broker keeps a topic's messages while we are away.
             prefetch: most messages here that are not settled.
             on_failure: what becomes of a message that was rejected, or failed `max_attempts` times.
             workers: threads. With one, messages are handled in order.
-            max_attempts: how often the handler is asked about one message.
+            max_attempts: how often one message is handed to the handler.
             selector: the broker's filter expression, where it has any.
             ids: the store of handled ids for this subscription; default: the bus's.
 
         Raises:
             DialectError: the broker we are connected to cannot do this without losing messages. While there is no
-                connection, `Subscription.wait_active` and the event `SubscriptionRefused` say so later.
+                connection, `Subscription.wait_active` and the event `SubscriptionRefused` report it later.
             UsageError: an argument makes no sense.
         """
-        self._check_process()
-        if durable is not None and not _NAME.match(durable):
-            raise UsageError(f"durable={durable[:40]!r} is no name", "letters, digits, . _ -, at most 100")
-        if not 1 <= prefetch <= 65535 or not 1 <= workers <= 1000 or not 1 <= max_attempts <= 1_000_000:
-            raise UsageError("prefetch, workers or max_attempts is out of range", "1 and up")
-        if on_failure not in get_args(OnFailure):
-            raise UsageError(f"on_failure={on_failure!a} is not known", f"one of {', '.join(get_args(OnFailure))}")
-        check_destination(destination)
-        for other in self._subscriptions:
-            if durable is not None and other.intent.durable == durable and other.destination != destination:
-                raise UsageError(
-                    f"durable={durable!r} is the name of the subscription to {other.destination}",
-                    "ActiveMQ would forget that one's messages; use another name",
-                )
-        intent = SubscriptionSpec(
+        self._check_usable()
+        spec = SubscriptionSpec(
             destination=destination,
             id=f"deploykit-{next(self._numbers)}",
             durable=durable,
@@ -481,30 +349,17 @@ class Bus:
             on_failure=on_failure,
             selector=selector,
         )
-        subscription = Subscription(
-            self, intent, handler, workers=workers, max_attempts=max_attempts, ids=ids or self._ids
-        )
-        with self._lock:
-            if self._stopped:
-                raise BusClosed("the bus was stopped", "make a new one")
-            self._subscriptions.append(subscription)
-        try:
-            self._supervisor.roster.add(subscription)
-        except BusError:
-            with self._lock:
-                self._subscriptions.remove(subscription)
-            raise
-        return subscription
+        return self._services.subscribe(spec, handler, workers=workers, max_attempts=max_attempts, ids=ids or self._ids)
 
     def listen(
         self,
-        kinds: type[_M] | tuple[type[_M], ...],
-        handler: MessageHandler[_M],
+        kinds: type[MessageT] | tuple[type[MessageT], ...],
+        handler: MessageHandler[MessageT],
         *,
         topics: TopicMap | None = None,
         **options: Unpack[SubscribeOptions],
     ) -> tuple[Subscription, ...]:
-        """Hand every message of some classes to `handler(message, delivery)`, in worker threads; over all reconnects.
+        """Hand every message of some classes to `handler(message, delivery)`, in worker threads, over all reconnects.
 
         Each delivery is decoded once. What is no message is rejected (`on_failure` decides), and the handler does not
         see it. A message of another class is acknowledged: name all classes you want from a queue in one call.
@@ -521,12 +376,7 @@ class Bus:
         Raises:
             DialectError, UsageError: as for `subscribe`; or `durable` was given and the classes have several topics.
         """
-        destinations = topics_of(kinds, topics or TopicMap())
-        if options.get("durable") is not None and len(destinations) > 1:
-            raise UsageError(
-                f"durable={options['durable']!r} for messages of {len(destinations)} topics",
-                "call listen() for each topic, with a durable name of its own",
-            )
+        destinations = topics_of(kinds, topics or TopicMap(), durable=options.get("durable"))
         handle = decoding(kinds, handler)
         made = []
         with contextlib.ExitStack() as undo:
@@ -536,58 +386,15 @@ class Bus:
             undo.pop_all()
         return tuple(made)
 
-    # -- what subscriptions need of us -------------------------------------------------------------------------
-
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
-        """Run `action` on the bus's own thread after a while."""
-        self._supervisor.later(seconds, action)
-
-    def dead_letter(self, frame: Frame) -> None:
-        """Publish to `settings.dead_letter`."""
-        self.publish(self.settings.dead_letter, frame, timeout=self.settings.publish_timeout)
-
-    def send_again(self, destination: str, frame: Frame) -> None:
-        """Publish to where it came from."""
-        self.publish(destination, frame, timeout=self.settings.publish_timeout)
-
-    def tell(self, event: Event) -> None:
-        """Hand an event to the embedding program."""
-        self._pump.tell(event)
-
-    @property
-    def works_here(self) -> bool:
-        """Whether the calling thread is a worker of any subscription, or calls back with the outcome of a message."""
-        return must_not_wait() or any(subscription.works_here for subscription in list(self._subscriptions))
-
-    def end_subscription(self, subscription: Subscription, *, forget: bool) -> None:
-        """End a subscription at the broker."""
-        if self._pid != os.getpid():
-            self._check_process()
-        roster, timeout = self._supervisor.roster, self.settings.connect_timeout
-        if forget and subscription.intent.durable is not None:
-            roster.forget(subscription, timeout=timeout)
-        else:
-            roster.remove(subscription, timeout=timeout)
-        with self._lock:
-            if subscription in self._subscriptions:
-                self._subscriptions.remove(subscription)
-
     def _check_process(self) -> None:
+        """Refuse to work in a process that did not start this bus; while it is being stopped, handlers go on."""
+        if self._pid != os.getpid():
+            self._check_usable()
+
+    def _check_usable(self) -> None:
         if self._stopped:
             raise BusClosed("the bus was stopped", "make a new one")
         if self._pid == 0:
             raise BusClosed("the bus was not started", "use `with Bus(...) as bus:` or call start()")
         if self._pid != os.getpid():
             raise BusClosed("this bus belongs to the process that was forked", "make one in the child")
-
-
-def _refuse_headers(frame: Frame) -> None:
-    names = ", ".join(sorted(repr(name) for name in OF_THE_CONNECTION.intersection(frame.headers))) or "an empty name"
-    raise PublishRefused(f"headers that belong to the connection: {names}", "use other names")
-
-
-def _held_up(destination: str) -> PublishError:
-    return PublishError(
-        f"no receipt for a message to {destination} in time: the bus's own thread is held up",
-        "it may or may not have arrived: keep it and send it again",
-    )

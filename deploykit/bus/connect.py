@@ -1,11 +1,13 @@
-"""From a broker's name to a connection that the broker has taken, within one deadline.
+"""From a broker's name to a connection that is logged in, within one deadline.
 
-Rules: nothing here can hang: name look-up, connect, TLS handshake and log-in share the deadline and end at once when
-the bus is closed. A name's addresses share it too (see `hosts`): who does not answer the SYN holds the next one up for
-a moment only, and who answers it and is silent then has half of what is left, at least a second, so that the others
-have their turn; whatever an address did wrong, the next attempt begins with another. Certificates are verified against
-the host name unless the settings say otherwise in so many words. The socket that comes out is non-blocking; it notices
-a dead peer by TCP means too.
+Rules:
+
+* nothing here can hang: name look-up, connect, TLS and log-in share the deadline, and end when the bus is closed;
+* a name's addresses share it too (see `hosts`): one that does not answer the SYN delays the next for a moment only;
+* one that accepts and then is silent has half of what is left, at least a second, so that the others have their turn;
+* the next attempt begins with another address than the one that failed;
+* certificates are verified against the host name unless `tls_verify` is off;
+* the socket that comes out is non-blocking, and notices a dead peer by TCP keepalive too.
 """
 
 from __future__ import annotations
@@ -23,15 +25,24 @@ from deploykit.bus.certificates import Certificates, tls_reason
 from deploykit.bus.poller import READ, WRITE, Poller
 from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings.address import Broker
-from deploykit.system.hosts import MOST_ADDRESSES, STAGGER, HostAddress, LookUp, Race, Turns, literal, told
+from deploykit.system.hosts import (
+    MOST_ADDRESSES,
+    STAGGER,
+    AddressOrder,
+    ConnectionRace,
+    HostAddress,
+    NameLookup,
+    describe_problems,
+    literal,
+)
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The least that an address which accepted us gets for TLS and log-in, seconds.
+#: Seconds that an address that accepted has for TLS and log-in, at least.
 _LEAST_SHARE: Final = 1.0
-#: The most that is spent on learning what a certificate that did not pass says, seconds.
+#: Seconds for fetching a certificate that did not pass, to show its names, at most.
 _ASK_AGAIN: Final = 2.0
 _NETWORK: Final = "check host, port and firewall"
 
@@ -43,14 +54,14 @@ class Connector:
         certificates: for TLS; None for a plain broker.
     """
 
-    def __init__(self, broker: Broker, certificates: Certificates | None, waiter: Poller) -> None:
+    def __init__(self, broker: Broker, certificates: Certificates | None, poller: Poller) -> None:
         self._broker = broker
         self._certificates = certificates
-        self._waiter = waiter
-        self._turns = Turns()
-        self._search: LookUp | None = None
+        self._poller = poller
+        self._order = AddressOrder()
+        self._search: NameLookup | None = None
         self._used: HostAddress | None = None
-        #: Which addresses failed before one took us at the last attempt, and what each did; empty when none.
+        #: Which addresses failed before one accepted us at the last attempt, and how; empty when none.
         self.passed_over = ""
 
     def reach(self, seconds: float, greet: Callable[[socket.socket, float], T]) -> T:
@@ -62,15 +73,15 @@ class Connector:
                 it may take; raises `ConnectError`.
 
         Raises:
-            ConnectError: no address took us (`LoginRefused`: every one refused the login). The text names the broker,
+            ConnectError: no address accepted us (`LoginRefused`: all refused the login). The text names the broker,
                 what each address did, and the way out.
             Interrupted: the bus is being closed.
         """
         deadline = monotonic() + seconds
-        addresses = self._turns.order(self._addresses(deadline))[:MOST_ADDRESSES]
+        addresses = self._order.order(self._addresses(deadline))[:MOST_ADDRESSES]
         context = self._certificates.context() if self._certificates else None
         failed: dict[HostAddress, ConnectError] = {}
-        with Race(addresses, deadline - monotonic()) as race:
+        with ConnectionRace(addresses, deadline - monotonic()) as race:
             while (found := self._next_connected(race, deadline)) is not None:
                 address, sock = found
                 left = deadline - monotonic()
@@ -82,39 +93,39 @@ class Connector:
                 else:
                     self._take_note(race, failed, least=STAGGER)
                     for other in failed:
-                        self._turns.failed(other)
+                        self._order.failed(other)
                     self._used = address
-                    self.passed_over = told(self._reasons(failed))
+                    self.passed_over = describe_problems(self._reasons(failed))
                     if failed:
                         logger.info("%s: reached at %s, after %s", self._broker, address, self.passed_over)
                     return taken
             self._take_note(race, failed)
-            for address in race.unasked():
+            for address in race.not_begun():
                 failed[address] = ConnectError("no time was left for it")
-        self._turns.all_failed(addresses)
+        self._order.all_failed(addresses)
         raise self._problem(failed)
 
     def begin_like(self, other: Connector) -> None:
         """Begin with the address that `other` is connected to, and know the ones that failed it."""
-        self._turns = other._turns.copy()
+        self._order = other._order.copy()
 
     def ended(self, *, at_once: bool) -> None:
-        """Take note of a connection that has ended: an address that took us and dropped us at once is not the first."""
+        """Take note of the end of a connection: an address that dropped us at once is not tried first."""
         if self._used is not None:
-            (self._turns.dropped if at_once else self._turns.worked)(self._used)
+            (self._order.dropped if at_once else self._order.worked)(self._used)
 
     # -- the addresses -----------------------------------------------------------------------------------------
 
     def _addresses(self, deadline: float) -> list[HostAddress]:
-        broker, waiter = self._broker, self._waiter
+        broker, poller = self._broker, self._poller
         own = literal(broker.host, broker.port)
         if own is not None:
             return [own]
-        # One that hangs is waited for again, and no second one is begun beside it.
-        search = self._search = self._search or LookUp(broker.host, broker.port, waiter.wake)
+        # A look-up that hangs is waited for again; no second one is begun beside it.
+        search = self._search = self._search or NameLookup(broker.host, broker.port, poller.wake)
         while not search.done.is_set():
-            waiter.poll_once(None, 0, min(deadline, monotonic() + 0.25), search.done.is_set)
-            waiter.check()
+            poller.poll_once(None, 0, min(deadline, monotonic() + 0.25), search.done.is_set)
+            poller.check()
             if monotonic() >= deadline and not search.done.is_set():
                 raise ConnectError(f"{broker}: looking up its name took too long", "check the name server")
         self._search = None
@@ -126,8 +137,8 @@ class Connector:
             raise ConnectError(f"{broker}: the name has no address", "check the host name")
         return found
 
-    def _next_connected(self, race: Race, deadline: float) -> tuple[HostAddress, socket.socket] | None:
-        waiter, fd = self._waiter, race.fileno()
+    def _next_connected(self, race: ConnectionRace, deadline: float) -> tuple[HostAddress, socket.socket] | None:
+        poller, fd = self._poller, race.fileno()
         try:
             while race.left:
                 now = monotonic()
@@ -137,16 +148,16 @@ class Connector:
                     return found
                 if now >= deadline or not race.left:
                     break
-                waiter.wait_for(fd, READ, min(race.due, deadline))
+                poller.wait_for(fd, READ, min(race.due, deadline))
             return None
         finally:
-            waiter.forget(fd)
+            poller.forget(fd)
 
-    def _take_note(self, race: Race, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
+    def _take_note(self, race: ConnectionRace, failed: dict[HostAddress, ConnectError], *, least: float = 0.0) -> None:
         """Add to `failed` what became of those that never were connected.
 
         Args:
-            least: who was asked less long ago, in seconds, did not have its chance.
+            least: seconds without an answer; an address that was tried later than that did not have its chance.
         """
         for address, error in race.problems.items():
             refused = error.errno == errno.ECONNREFUSED
@@ -163,18 +174,18 @@ class Connector:
         return {address: error.problem.removeprefix(f"{self._broker}: ") for address, error in failed.items()}
 
     def _explained(self, error: ConnectError) -> ConnectError:
-        """Name our certificate where a broker said over TLS that it is the obstacle: a log-in may end by that, too."""
+        """Add what is wrong with our certificate where a TLS alert says that it is the obstacle, at log-in too."""
         known = self._certificates.not_taken(error.problem) if self._certificates else ""
         return ConnectError(f"{error.problem}{known}", "renew tls_cert and tls_key, or set them") if known else error
 
     def _problem(self, failed: dict[HostAddress, ConnectError]) -> ConnectError:
         reasons, errors = self._reasons(failed), list(failed.values())
-        # Who answered at all is nearer to the truth: what was found last comes before what never was connected.
+        # An address that answered tells more than one that was never connected.
         nearest = next((error for error in errors if isinstance(error, ClientIdInUse | LoginRefused)), errors[0])
-        # A login is refused where every address refuses it; whose client id is taken is so at any.
+        # The login is refused where every address refuses it; the client id is in use where any says so.
         every = isinstance(nearest, ClientIdInUse) or all(isinstance(error, LoginRefused) for error in errors)
         kind = type(nearest) if every else ConnectError
-        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else told(reasons)
+        only = next(iter(reasons.values())) if literal(self._broker.host, 0) else describe_problems(reasons)
         return kind(f"{self._broker}: {only}", nearest.remedy)
 
     # -- TLS ---------------------------------------------------------------------------------------------------
@@ -198,7 +209,7 @@ class Connector:
             ) from None
 
     def _handshake(self, raw: socket.socket, context: ssl.SSLContext, deadline: float) -> ssl.SSLSocket:
-        sock, waiter = raw, self._waiter
+        sock, poller = raw, self._poller
         try:
             sock = tls = context.wrap_socket(raw, server_hostname=self._broker.host, do_handshake_on_connect=False)
             while True:
@@ -210,24 +221,24 @@ class Connector:
                     mask = WRITE
                 else:
                     return tls
-                if not waiter.wait_for(tls.fileno(), mask, deadline):
+                if not poller.wait_for(tls.fileno(), mask, deadline):
                     raise ConnectError("no TLS handshake in time", "is this the broker's TLS port?")
         except BaseException:
             if sock.fileno() >= 0:
-                waiter.forget(sock.fileno())
+                poller.forget(sock.fileno())
             sock.close()
             raise
 
     def _certificate_at(self, address: HostAddress, deadline: float) -> bytes | None:
-        """Ask once more, without trust and without saying anything, for the certificate that did not pass."""
+        """Return the certificate that did not pass, fetched once more without trust; nothing is sent."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         deadline = min(deadline, monotonic() + _ASK_AGAIN)
-        with contextlib.suppress(OSError, ConnectError), Race([address], deadline - monotonic()) as race:
+        with contextlib.suppress(OSError, ConnectError), ConnectionRace([address], deadline - monotonic()) as race:
             found = self._next_connected(race, deadline)
             if found is not None:
                 with self._handshake(found[1], context, deadline) as tls:
-                    self._waiter.forget(tls.fileno())
+                    self._poller.forget(tls.fileno())
                     return tls.getpeercert(binary_form=True)
         return None

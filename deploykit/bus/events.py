@@ -1,4 +1,4 @@
-"""What the bus tells the program that embeds it: typed events, and counters.
+"""What the bus reports to the program that embeds it: typed events, and counters.
 
 Events are handed to the `on_event` callback in order, on a thread of their own: a slow or failing callback costs
 neither the connection nor a message. No event carries a passcode or a body.
@@ -42,7 +42,7 @@ class ConnectFailed(Event):
 
 @attrs.frozen(kw_only=True, slots=True)
 class Connected(Event):
-    """The broker took us. `server` is what it calls itself, `beats` says how liveness is watched."""
+    """A broker accepted us. `server` is its own name for itself, `beats` how liveness is watched."""
 
     broker: str
     server: str
@@ -54,7 +54,7 @@ class Connected(Event):
 
 @attrs.frozen(kw_only=True, slots=True)
 class ConnectionLost(Event):
-    """A connection that stood is gone. Nothing that was not confirmed is forgotten."""
+    """The connection is gone. What was not confirmed is sent again on the next one."""
 
     broker: str
     reason: str
@@ -95,7 +95,7 @@ class Published(Event):
 
 @attrs.frozen(kw_only=True, slots=True)
 class PublishFailed(Event):
-    """A message was not confirmed in time, or refused. The caller got the error too."""
+    """A message was not confirmed in time, or refused. The caller has the error too."""
 
     destination: str
     id: str
@@ -122,7 +122,7 @@ class Dropped(Event):
 
 @attrs.frozen(kw_only=True, slots=True)
 class BrokerReportedError(Event):
-    """The broker sent an ERROR that belongs to nothing we can name."""
+    """The broker sent an ERROR that we cannot attribute to a message or subscription."""
 
     broker: str
     problem: str

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from deploykit.bus.events import Counters, Event
+from deploykit.bus.events import Counters, Event, Published, PublishFailed
+from deploykit.bus.unconfirmed import PendingPublish
+from deploykit.errors import BusError
 
 logger = logging.getLogger(__name__)
 
@@ -26,18 +28,18 @@ class EventDispatcher:
 
     def __init__(self, on_event: Callable[[Event], object] | None, counters: Counters) -> None:
         self.wanted = on_event is not None
-        self._on_event = on_event or _nobody
+        self._on_event = on_event or _ignore
         self._counters = counters
         self._queue: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start the thread, if anybody listens."""
+        """Start the thread, if there is a callback."""
         if self.wanted:
             self._thread = threading.Thread(target=self._run, name="deploykit-bus-events", daemon=True)
             self._thread.start()
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         """Queue an event. Any thread."""
         if not self.wanted:
             return
@@ -45,6 +47,13 @@ class EventDispatcher:
             self._counters.events_dropped += 1
             return
         self._queue.put(event)
+
+    def emit_settled(self, message: PendingPublish, error: BusError | None) -> None:
+        """Queue what became of a message that was published."""
+        if error is None:
+            self.emit(Published(destination=message.destination, id=message.id))
+        else:
+            self.emit(PublishFailed(destination=message.destination, id=message.id, problem=str(error)))
 
     def stop(self, timeout: float) -> None:
         """Let the thread end after the events that wait; leave a callback that hangs behind."""
@@ -62,5 +71,5 @@ class EventDispatcher:
                 logger.exception("on_event failed for %s", type(event).__name__)
 
 
-def _nobody(_: Event) -> None:
-    """Take an event that nobody wants."""
+def _ignore(_: Event) -> None:
+    """Ignore an event."""

@@ -12,17 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypedDict, TypeVar
 
-from deploykit.bus.delivery import Delivery, Handler, Ids
+from deploykit.bus.delivery import Delivery, Handler
+from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
 from deploykit.bus.verdicts import Reject, Verdict
-from deploykit.errors import MessageError
+from deploykit.errors import MessageError, UsageError
 from deploykit.messages.base import Message
 from deploykit.messages.topics import TopicMap, topics_of_class
 
-_M = TypeVar("_M", bound=Message)
+MessageT = TypeVar("MessageT", bound=Message)
 
 #: Takes a message and the delivery it came in; returns or raises a verdict, None is `Ack`.
-MessageHandler = Callable[[_M, Delivery], Verdict | None]
+MessageHandler = Callable[[MessageT, Delivery], Verdict | None]
 
 
 class SubscribeOptions(TypedDict, total=False):
@@ -37,13 +38,25 @@ class SubscribeOptions(TypedDict, total=False):
     ids: Ids | None
 
 
-def topics_of(kinds: type[Message] | tuple[type[Message], ...], topics: TopicMap) -> tuple[str, ...]:
-    """Return the destinations of all messages of some classes, each once."""
+def topics_of(
+    kinds: type[Message] | tuple[type[Message], ...], topics: TopicMap, *, durable: str | None = None
+) -> tuple[str, ...]:
+    """Return the destinations of all messages of some classes, each once.
+
+    Raises:
+        UsageError: `durable` is given, and there are several.
+    """
     classes = kinds if isinstance(kinds, tuple) else (kinds,)
-    return tuple(dict.fromkeys(name for kind in classes for name in topics_of_class(kind, topics)))
+    found = tuple(dict.fromkeys(name for kind in classes for name in topics_of_class(kind, topics)))
+    if durable is not None and len(found) > 1:
+        raise UsageError(
+            f"durable={durable!r} for messages of {len(found)} topics",
+            "call listen() for each topic, with a durable name of its own",
+        )
+    return found
 
 
-def decoding(kinds: type[_M] | tuple[type[_M], ...], handler: MessageHandler[_M]) -> Handler:
+def decoding(kinds: type[MessageT] | tuple[type[MessageT], ...], handler: MessageHandler[MessageT]) -> Handler:
     """Return a handler of deliveries that gives `handler` the messages of some classes."""
 
     def handle(delivery: Delivery) -> Verdict | None:

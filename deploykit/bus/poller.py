@@ -1,8 +1,10 @@
 """The one place where the supervisor thread waits: a socket, a wake-up from another thread, a time, or the end.
 
-Rules: a wait never outlives its time; while it waits, `housekeeping` is called when it asks to be, so that deadlines of
-callers pass on time even in the middle of dialling; other threads wake it with one small write, and only when it
-sleeps.
+Rules:
+
+* a wait never outlives its time;
+* while it waits, `housekeeping` is called when that is due: deadlines of callers pass on time, also while connecting;
+* other threads wake it with one small write, and only when it sleeps.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ class Interrupted(Exception):
 
 
 class Poller:
-    """Poll with a wake-up.
+    """Waits for one socket with poll(2), and for a wake-up.
 
     Args:
         housekeeping: takes the time (monotonic), does what is due, returns when it wants to be called again.
@@ -46,7 +48,7 @@ class Poller:
         """Let the wait end now. Any thread; free when the supervisor does not sleep."""
         if self._asleep:
             self._asleep = False
-            # A full pipe means that a wake-up is already on its way; a closed one, that nobody waits any more.
+            # A full pipe means that a wake-up is already on its way; a closed one, that no one waits any more.
             with contextlib.suppress(OSError):
                 self._theirs.send(b"\x00")
 
@@ -85,7 +87,7 @@ class Poller:
         return found
 
     def wait_for(self, fd: int | None, mask: int, until: float) -> bool:
-        """Wait for the socket or the time; tell whether the socket is ready.
+        """Return whether the socket is ready, waiting for it until a time.
 
         Raises:
             Interrupted: the bus is being closed.

@@ -5,19 +5,23 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Final
 
 from deploykit.errors import BusError, UsageError
 
+#: A caller waits so many seconds longer than the time given, for the supervisor to end first and give the reason.
+GRACE: Final = 1.0
+
 
 class Receipt(Future[None]):
-    """The future of a message: ends with the broker's confirmation. It cannot be called back."""
+    """The future of a message: it ends with the broker's confirmation, and cannot be cancelled."""
 
     def cancel(self) -> bool:
-        """Return False: what was taken is on its way."""
+        """Return False: the message is on its way."""
         return False
 
     def settle(self, error: BusError | None) -> None:
-        """End it, and call its callbacks."""
+        """End the future, and call its callbacks."""
         before, _thread.answers = must_not_wait(), True
         try:
             if error is None:
@@ -68,10 +72,10 @@ class Batch:
         self._settled = threading.Lock()  # held until the last one is settled
         self._settled.acquire()
         self._lock = threading.Lock()
-        self._open = 1  # one for the maker, who has not named all of them yet
+        self._open = 1  # one for the maker, until all are named
 
     def expect(self) -> Callable[[BusError | None], None]:
-        """Name one more message; return what is to be called with its outcome."""
+        """Return what is to be called with the outcome of one more message."""
         index = len(self.outcomes)
         self.outcomes.append(None)
         with self._lock:
@@ -85,7 +89,7 @@ class Batch:
         return settle
 
     def wait(self, timeout: float) -> bool:
-        """All messages are named: wait until the last is settled; tell whether it is."""
+        """Return whether every message is settled, waiting for the last. No more may be named after."""
         self._one_less()
         return self._settled.acquire(timeout=max(0.0, timeout))
 

@@ -1,4 +1,4 @@
-"""One message's way through a handler and out again: attempts, duplicates, verdicts, dead letters.
+"""From a delivery to its acknowledgement: attempts, duplicates, verdicts, dead letters.
 
 Rules:
 
@@ -16,29 +16,32 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from random import uniform
+from random import random
 from typing import Final
 
-from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Host, Ids, Item
+from deploykit.bus.delivery import KEEPALIVE_HEADER, Delivery, Handler, Item
 from deploykit.bus.events import DeadLettered, Dropped
+from deploykit.bus.ports import Ids, SettlementServices
 from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec, read_destination
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
 from deploykit.errors import BusError, DeploykitError, IdStoreError, LockBusy
 from deploykit.ids import Claim
+from deploykit.system.backoff import Backoff
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import OF_THE_CONNECTION, Frame
+from deploykit.wire.frame import CONNECTION_HEADERS, Frame
 
 logger = logging.getLogger(__name__)
 
-#: The longest a message is kept here between two attempts. RabbitMQ ends consumers that sit on one for 30 minutes.
+#: Seconds between two attempts, at most. RabbitMQ ends consumers that keep a message for 30 minutes.
 MAX_PAUSE: Final = 900.0
 _REMEMBERED: Final = 10_000
 _SETTLE_AGAIN: Final = 2.0
 _GIVE_BACK_AFTER: Final = 1.0
 _NEXT_TURN: Final = 0.25
+_BACKOFF: Final = Backoff(initial=1.0, maximum=60.0, low=0.5)
 #: Headers of a delivery that its dead-letter copy must not carry: they belong to the delivery or to another time.
-_OF_DELIVERY: Final = OF_THE_CONNECTION | {
+_OF_DELIVERY: Final = CONNECTION_HEADERS | {
     "redelivered",
     "delivery-count",
     "timestamp",
@@ -54,35 +57,35 @@ _OF_DELIVERY: Final = OF_THE_CONNECTION | {
 
 
 class Settler:
-    """Where the workers of one subscription settle messages. Any worker thread; `forget` also the supervisor's.
+    """Settles the messages of one subscription. Any worker thread; `forget` also the supervisor's.
 
     Args:
-        host: the bus.
-        intent: what was subscribed.
+        services: what settling takes from the bus.
+        spec: what was subscribed.
         handler: the user's.
         max_attempts: how often it is asked about one message.
         ids: the store of handled ids, if any.
-        again_in_line: puts a message back into the workers' queue.
+        requeue: puts a message back into the workers' queue.
     """
 
     def __init__(
         self,
-        host: Host,
-        intent: SubscriptionSpec,
+        services: SettlementServices,
+        spec: SubscriptionSpec,
         handler: Handler,
         *,
         max_attempts: int,
         ids: Ids | None,
-        again_in_line: Callable[[Item], None],
+        requeue: Callable[[Item], None],
     ) -> None:
         #: How the subscription is written on the present connection.
         self.compiled: CompiledSubscription | None = None
-        self._host = host
-        self._intent = intent
+        self._services = services
+        self._spec = spec
         self._handler = handler
         self._max_attempts = max_attempts
         self._ids = ids
-        self._again_in_line = again_in_line
+        self._requeue = requeue
         self._lock = threading.Lock()
         self._attempts: dict[tuple[str, int], int] = {}
         self._working: dict[tuple[str, int], list[Item]] = {}
@@ -108,11 +111,11 @@ class Settler:
         return taken
 
     def forget(self, item: Item) -> None:
-        """Leave a message unsettled: it cannot be acknowledged any more, or somebody else has done it."""
+        """Leave a message unsettled: it cannot be acknowledged any more, or was settled elsewhere."""
         self._release(item, finished=False)
 
     def handle(self, item: Item) -> None:
-        """Bring one message as far as it gets now: settled, or waiting for another attempt."""
+        """Handle one message: settle it, or let it wait for another attempt."""
         if item.decided is None:
             if KEEPALIVE_HEADER in item.frame.headers:
                 self._acknowledge(item)
@@ -130,10 +133,10 @@ class Settler:
             with self._ids.locked(self._namespace, item.key[0]):
                 self._advance(item)
         except LockBusy:
-            self._again(item, _NEXT_TURN, count=False)
+            self._retry(item, _NEXT_TURN, count=False)
         except IdStoreError as error:
-            logger.error("a message from %s waits: %s", self._intent.destination, error)  # noqa: TRY400 - no bug
-            self._again(item, _pause(item.attempt + 2), count=False)
+            logger.error("a message from %s waits: %s", self._spec.destination, error)  # noqa: TRY400 - no bug
+            self._retry(item, _pause(item.attempt + 2), count=False)
 
     def _advance(self, item: Item) -> None:
         if item.decided is None:
@@ -142,7 +145,7 @@ class Settler:
             self._settle(item, item.decided)
 
     def _begin(self, item: Item) -> bool:
-        """Recognise duplicates; tell whether the item is to be handled."""
+        """Return whether the message is to be handled; a duplicate is acknowledged, or waits for the first copy."""
         frame = item.frame
         item.attempt = 1
         identity = frame.headers.get(ID_HEADER)
@@ -153,7 +156,7 @@ class Settler:
             if key in self._recent:
                 known = True
             elif key in self._working:
-                self._working[key].append(item)  # whoever works on it will settle this copy too
+                self._working[key].append(item)  # its worker will settle this copy too
                 return False
             else:
                 known = False
@@ -165,13 +168,13 @@ class Settler:
         return True
 
     def _attempt(self, item: Item) -> Verdict | None:
-        """Let the handler speak. Return its final word, or None: it will be asked again."""
+        """Call the handler; return the final verdict, or None: there will be another attempt."""
         if item.attempt > self._max_attempts:
             return Reject(f"gave up after {item.attempt - 1} attempts")
         claimed = self._claim(item)
         if claimed is not None:
             if isinstance(claimed, Retry):
-                self._again(item, claimed.after, count=False)
+                self._retry(item, claimed.after, count=False)
                 return None
             return claimed
         if item.key is not None:
@@ -179,74 +182,74 @@ class Settler:
                 self._attempts[item.key] = item.attempt
                 if len(self._attempts) > _REMEMBERED:
                     del self._attempts[next(iter(self._attempts))]
-        verdict, why = self._ask(self._delivery(item))
+        verdict, why = self._call_handler(self._delivery(item))
         if not isinstance(verdict, Retry):
             return verdict
         if item.attempt >= self._max_attempts:
             return Reject(f"gave up after {item.attempt} attempts: {why}")
-        self._again(item, verdict.after, count=True)
+        self._retry(item, verdict.after, count=True)
         return None
 
-    def _ask(self, delivery: Delivery) -> tuple[Verdict, str]:
+    def _call_handler(self, delivery: Delivery) -> tuple[Verdict, str]:
         try:
-            said: object = self._handler(delivery)
+            verdict: object = self._handler(delivery)
         except Verdict as raised:
-            said = raised
+            verdict = raised
         except DeploykitError as error:
-            logger.warning("the handler of %s failed: %s", self._intent.destination, error)
+            logger.warning("the handler of %s failed: %s", self._spec.destination, error)
             return Retry(_pause(delivery.attempt)), f"{type(error).__name__}: {error}"
         except BaseException as error:
             # Its text may hold anything; the log of the embedding program gets the traceback, the broker the type.
-            logger.exception("the handler of %s failed", self._intent.destination)
+            logger.exception("the handler of %s failed", self._spec.destination)
             return Retry(_pause(delivery.attempt)), f"handler raised {type(error).__name__}"
-        if said is None:
+        if verdict is None:
             return _ACK, ""
-        if not isinstance(said, Verdict):
-            logger.error("the handler of %s returned no verdict but %s", self._intent.destination, type(said).__name__)
-            return Retry(_pause(delivery.attempt)), f"handler returned {type(said).__name__}"
-        return said, "handler asked for another attempt"
+        if not isinstance(verdict, Verdict):
+            logger.error("the handler of %s returned no verdict but %s", self._spec.destination, type(verdict).__name__)
+            return Retry(_pause(delivery.attempt)), f"handler returned {type(verdict).__name__}"
+        return verdict, "handler asked for another attempt"
 
     def _claim(self, item: Item) -> Verdict | None:
-        """Ask the store of ids. None: act."""
+        """Claim the id of a message; return None to go on, else the verdict that follows from the claim."""
         if self._ids is None or item.key is None:
             return None
         digest = hashlib.sha256(item.frame.body).digest()
         try:
             claim = self._ids.claim(self._namespace, item.key[0], digest, datetime.now(UTC))
         except IdStoreError as error:
-            logger.error("a message from %s waits: %s", self._intent.destination, error)  # noqa: TRY400 - no bug
+            logger.error("a message from %s waits: %s", self._spec.destination, error)  # noqa: TRY400 - no bug
             return Retry(_pause(item.attempt + 2))
         if claim is Claim.CONFLICT:
             return Reject("its id was used before for a message with other bytes")
         if claim is Claim.DONE:
-            self._host.counters.duplicates += 1
+            self._services.counters.duplicates += 1
             return _ACK
         item.claimed = True
         return None
 
     @property
     def _namespace(self) -> str:
-        return f"bus {self._intent.durable or self._intent.destination}"
+        return f"bus {self._spec.durable or self._spec.destination}"
 
-    def _again(self, item: Item, after: float, *, count: bool) -> None:
-        self._host.counters.retried += 1
+    def _retry(self, item: Item, after: float, *, count: bool) -> None:
+        self._services.counters.retried += 1
         if count:
             item.attempt += 1
-        self._later(item, min(after, MAX_PAUSE))
+        self._delay(item, min(after, MAX_PAUSE))
 
-    def _later(self, item: Item, seconds: float) -> None:
+    def _delay(self, item: Item, seconds: float) -> None:
         def put() -> None:
             if self._delayed.pop(id(item), None) is not None:
-                self._again_in_line(item)
+                self._requeue(item)
 
         self._delayed[id(item)] = item
-        self._host.later(seconds, put)
+        self._services.call_later(seconds, put)
 
     def _delivery(self, item: Item) -> Delivery:
         frame, connection = item.frame, item.connection
         headers = frame.headers
         return Delivery(
-            destination=read_destination(connection.dialect, headers.get("destination", self._intent.destination)),
+            destination=read_destination(connection.dialect, headers.get("destination", self._spec.destination)),
             headers=headers,
             body=frame.body,
             message_id=headers.get("message-id", ""),
@@ -263,14 +266,14 @@ class Settler:
             if self._ids is not None and item.claimed and item.key is not None and not item.gone_back:
                 self._ids.done(self._namespace, item.key[0], b"", datetime.now(UTC))
         except (BusError, IdStoreError) as error:
-            logger.warning("a message from %s is not settled yet: %s", self._intent.destination, error)
-            self._later(item, _SETTLE_AGAIN)
+            logger.warning("a message from %s is not settled yet: %s", self._spec.destination, error)
+            self._delay(item, _SETTLE_AGAIN)
             return
         self._acknowledge(item)
         self._release(item, finished=not item.gone_back)
 
     def _acknowledge(self, item: Item, *, duplicate: bool = False) -> None:
-        counters = self._host.counters
+        counters = self._services.counters
         if duplicate:
             counters.duplicates += 1
         if item.connection.up:
@@ -280,7 +283,7 @@ class Settler:
             counters.stale_acks += 1
 
     def _release(self, item: Item, *, finished: bool) -> None:
-        """The work on an id ended: remember it if it was finished, and settle the copies that came meanwhile."""
+        """End the work on an id: remember it if it was finished, and settle the copies that came meanwhile."""
         key = item.key
         if key is None:
             return
@@ -296,22 +299,22 @@ class Settler:
             if finished:
                 self._acknowledge(copy, duplicate=True)
             elif copy.connection.up:
-                copy.attempt = 0  # it takes the place of the one that was lost with its connection
-                self._again_in_line(copy)
+                copy.attempt = 0  # it replaces the one that was lost with its connection
+                self._requeue(copy)
 
     def _give_up(self, item: Item, reason: str) -> bool:
-        """Do what `on_failure` means on the broker that delivered; tell whether an acknowledgement is to follow."""
+        """Do what `on_failure` asks for on the broker that delivered; return whether to acknowledge now."""
         compiled = self.compiled
         how = compiled.on_failure if compiled is not None else "dead-letter"
         destination = read_destination(
-            item.connection.dialect, item.frame.headers.get("destination", self._intent.destination)
+            item.connection.dialect, item.frame.headers.get("destination", self._spec.destination)
         )
         identity = item.frame.headers.get(ID_HEADER, "")
-        counters = self._host.counters
+        counters = self._services.counters
         if how in ("nack", "republish") and not item.gone_back:
             # Not at once, or a message that fails at once would go round and round as fast as it can.
             item.gone_back = True
-            self._later(item, _GIVE_BACK_AFTER)
+            self._delay(item, _GIVE_BACK_AFTER)
             return False
         if how == "nack":
             item.connection.nack(item.frame.headers, item.connection.dialect.nack_headers)
@@ -319,33 +322,33 @@ class Settler:
             self._release(item, finished=False)
             return False
         if how == "republish":
-            self._host.send_again(destination, _copy(item.frame, {}))
+            self._services.publish_again(destination, _copy(item.frame, {}))
             counters.handed_back += 1
         elif how == "ack":
             counters.dropped += 1
             logger.warning("dropped a message from %s: %s", destination, reason)
-            self._host.tell(Dropped(destination=destination, id=identity, reason=reason))
+            self._services.emit(Dropped(destination=destination, id=identity, reason=reason))
         else:
             more = {
                 "original-destination": destination,
                 "dead-letter-reason": _header_text(reason[:1000]),
                 "dead-letter-attempts": str(max(1, item.attempt)),
             }
-            if self._intent.durable:
-                more["dead-letter-subscription"] = self._intent.durable
-            self._host.dead_letter(_copy(item.frame, more))
+            if self._spec.durable:
+                more["dead-letter-subscription"] = self._spec.durable
+            self._services.publish_dead_letter(_copy(item.frame, more))
             counters.dead_lettered += 1
             logger.warning("put a message from %s into the dead letters: %s", destination, reason)
-            self._host.tell(DeadLettered(destination=destination, id=identity, reason=reason))
+            self._services.emit(DeadLettered(destination=destination, id=identity, reason=reason))
         return True
 
     def _too_large(self, item: Item) -> None:
-        """Nobody saw the body. Leave it with the broker where that works, else only its headers can be kept."""
-        self._host.counters.oversized += 1
+        """Give up a message whose body was not read: leave it with the broker if that works, else keep its headers."""
+        self._services.counters.oversized += 1
         reason = f"its body of {item.frame.oversized} bytes is over the limit"
         keeps = item.connection.dialect.nack_keeps
         if keeps is not None:
-            logger.warning("refused a message from %s: %s", self._intent.destination, reason)
+            logger.warning("refused a message from %s: %s", self._spec.destination, reason)
             item.connection.nack(item.frame.headers, keeps)
             return
         item.decided = Reject(reason)
@@ -356,8 +359,8 @@ _ACK: Final = Ack()
 
 
 def _pause(attempt: int) -> float:
-    """Seconds before a failed handler is asked again: growing, with jitter."""
-    return float(uniform(0.5, 1.0) * min(60.0, 2.0 ** (attempt - 1)))  # noqa: S311 - not a secret
+    """Return the seconds before a failed handler is called again."""
+    return _BACKOFF.pause(attempt, random())  # noqa: S311 - not a secret
 
 
 def _copy(frame: Received, more: Mapping[str, str]) -> Frame:
@@ -370,5 +373,5 @@ def _copy(frame: Received, more: Mapping[str, str]) -> Frame:
 
 
 def _header_text(text: str) -> str:
-    """A value that every version carries."""
+    """Return a value that every STOMP version can carry."""
     return "".join(character if character.isprintable() else " " for character in text)

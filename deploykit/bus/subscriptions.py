@@ -6,9 +6,9 @@ Rules:
 * one that is refused is tried again after a growing pause; one that seems to end connections is tried later and alone,
   so that the others live;
 * an ERROR that names nothing may be the broker's last word on this connection: RabbitMQ confirms the very subscription
-  that it ends the connection for. What is confirmed after one counts when the connection has outlived it;
-* what a durable subscription needs of the connection itself (ActiveMQ's client id) is seen to here;
-* where the broker does not bound what it delivers, each subscription has a connection of its own, a `Feed`: there
+  that it ends the connection for. What is confirmed after one counts when the connection has outlived it: `suspects`;
+* the client id that durable subscriptions need on ActiveMQ: see `clientid`;
+* where the broker does not bound what it delivers, each subscription has a `DedicatedConnection`: there
   reading may pause, and receipts of messages and of other subscriptions do not wait behind the deliveries;
 * everything that touches the table holds the supervisor's lock.
 """
@@ -19,37 +19,33 @@ import contextlib
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeout
+from random import random
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from deploykit.bus.clientid import choose_client_id, has_client_id
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
-from deploykit.bus.ports import Feed, Line
+from deploykit.bus.ports import BrokerConnection, ConnectionControl, DedicatedConnection
 from deploykit.bus.stomp.compile import (
     CompiledSubscription,
     SubscriptionSpec,
     compile_subscription,
     crossed_the_end,
     durable_end,
-    is_topic,
     keeps_messages,
 )
+from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
+from deploykit.bus.suspects import Blame, SubscriptionSuspects, is_suspect
+from deploykit.bus.unsubscribes import Unsubscribes
 from deploykit.errors import BusError, ConnectError, DialectError
 from deploykit.system.backoff import Backoff
 
-if TYPE_CHECKING:
-    from deploykit.bus.stomp.connection import Connection
-    from deploykit.bus.stomp.frames import Received
-
 logger = logging.getLogger(__name__)
 
-#: So many connections ended by the broker before a subscription was confirmed: it waits and is tried alone.
-_SUSPECT_AFTER: Final = 2
-#: A connection that lives so much longer than an ERROR that names nothing was not ended for it, in seconds.
-_OUTLIVED: Final = 1.0
 _RESUBSCRIBE: Final = Backoff(initial=0.5, maximum=60.0, minimum=0.2)
 
 
@@ -57,38 +53,35 @@ class SubscriptionTable:
     """The subscriptions of a bus.
 
     Args:
-        line: the supervisor.
+        control: the supervisor.
         lock: the supervisor's.
         client_id: from the settings; may be empty.
         counters: where to count.
-        tell: takes events.
+        emit: takes events.
         alone: the one subscription of a connection that has nothing else to do; None: any number, see `Bus.subscribe`.
     """
 
     def __init__(
         self,
-        line: Line,
+        control: ConnectionControl,
         lock: threading.RLock,
         *,
         client_id: str,
         counters: Counters,
-        tell: Callable[[Event], None],
+        emit: Callable[[Event], None],
         alone: Subscription | None = None,
     ) -> None:
-        self._line = line
+        self._control = control
         self._lock = lock
         self._own_client_id = client_id
         self._counters = counters
-        self._tell = tell
-        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.intent.id: alone}
+        self._emit = emit
+        self._subscriptions: dict[str, Subscription] = {} if alone is None else {alone.spec.id: alone}
         self._alone = alone is not None
-        self._feeds: dict[str, Feed] = {}  # subscription id -> its own connection
+        self._dedicated: dict[str, DedicatedConnection] = {}  # subscription id -> its own connection
         self._prefetch_broken = False
-        self._unconfirmed: dict[str, Subscription] = {}  # receipt -> subscription, on this connection
-        self._ended: dict[str, Future[None]] = {}  # receipt -> whoever waits; cancelled with the connection
-        self._over: dict[str, bool] = {}  # ended on this connection -> whether what still comes for it must go back
-        self._accused: set[Subscription] = set()  # refused by an ERROR that names nothing, on this connection
-        self._doubtful_until = 0.0
+        self._suspects: SubscriptionSuspects[Subscription] = SubscriptionSuspects()
+        self._unsubscribes = Unsubscribes()
         self._receipts = itertools.count(1)
 
     # -- any thread --------------------------------------------------------------------------------------------
@@ -100,83 +93,92 @@ class SubscriptionTable:
             DialectError: the broker we are connected to cannot do what it asks for.
         """
         with self._lock:
-            connection = self._line.connection
+            connection = self._control.connection
             if connection is not None and connection.up:
-                compiled = compile_subscription(connection.dialect, subscription.intent)
-                if not self._needs_feed(compiled):
-                    self._check_client_id(connection, subscription.intent)
-            self._subscriptions[subscription.intent.id] = subscription
+                compiled = compile_subscription(connection.dialect, subscription.spec)
+                if not self._needs_dedicated(compiled):
+                    self._check_client_id(connection, subscription.spec)
+            self._subscriptions[subscription.spec.id] = subscription
             subscription.start()
             if connection is not None and connection.up:
                 self._subscribe(connection, subscription)
 
+    def get(self, subscription: str) -> Subscription:
+        """Return the subscription of this id."""
+        return self._subscriptions[subscription]
+
     def remove(self, subscription: Subscription, *, timeout: float) -> None:
         """Take a subscription out, at the broker too; what it holds goes back."""
-        intent = subscription.intent
+        spec = subscription.spec
         with self._lock:
-            if self._subscriptions.pop(intent.id, None) is None:
+            if self._subscriptions.pop(spec.id, None) is None:
                 return
-            feed = self._feeds.pop(intent.id, None)
-            connection = self._line.connection if feed is None else None
-            if feed is None:
+            own = self._dedicated.pop(spec.id, None)
+            connection = self._control.connection if own is None else None
+            if own is None:
                 if connection is None or not connection.up:
                     return
-                if not subscription.active and subscription not in self._unconfirmed.values():
+                if not subscription.active and not self._suspects.waits(subscription):
                     return  # the broker does not know it
-                self._over[intent.id] = keeps_messages(intent)
-                receipt, done = self._unsubscribe(connection, intent, {})
+                receipt, done = self._unsubscribes.send(connection, spec, {}, goes_back=keeps_messages(spec))
         if connection is None:
             subscription.leave()
-            if feed is not None:
-                feed.end(monotonic() + timeout)  # and with the connection everything goes back that is not settled
+            if own is not None:
+                own.end(monotonic() + timeout)  # what is not settled goes back with the connection
             return
         with contextlib.suppress(BusError, FutureTimeout, CancelledError):
             done.result(timeout)
-        self._ended.pop(receipt, None)
-        if (left := subscription.leave()) and keeps_messages(intent):  # else there is nobody to have them
+        self._unsubscribes.forget(receipt)
+        if (left := subscription.leave()) and keeps_messages(spec):  # else no one else is to have them
             self._give_back(connection, left)
 
     def forget(self, subscription: Subscription, *, timeout: float) -> None:
         """Take a durable subscription out, and have the broker delete it with the messages it holds.
 
-        It stays in the table until the broker has said so: where the connection is lost meanwhile, the next is asked.
+        It stays in the table until the broker has confirmed that; where the connection is lost meanwhile, the next is
+        used.
 
         Raises:
-            ConnectError: no broker did it in time, or it said no. It may be asked again.
+            ConnectError: no broker did it in time, or it refused. Try it again.
             DialectError: this broker cannot.
         """
         deadline = monotonic() + timeout
-        intent = subscription.intent
+        spec = subscription.spec
         try:
-            while self._subscriptions.get(intent.id) is subscription:
+            while self._subscriptions.get(spec.id) is subscription:
                 left = max(0.0, deadline - monotonic())
                 if not subscription.wait_active(left) or not left:
                     raise ConnectError("not connected to a broker that confirms it")
-                feed = self._feeds.get(intent.id)
-                if (self if feed is None else feed.roster)._forget_now(subscription, left):
+                own = self._dedicated.get(spec.id)
+                if (self if own is None else own).delete_durable(spec.id, left):
                     with self._lock:
-                        self._subscriptions.pop(intent.id, None)
-                        feed = self._feeds.pop(intent.id, None)
+                        self._subscriptions.pop(spec.id, None)
+                        own = self._dedicated.pop(spec.id, None)
                     subscription.leave()  # the broker has deleted what it held
-                    if feed is not None:
-                        feed.end(deadline)
+                    if own is not None:
+                        own.end(deadline)
         except DialectError:
             raise
         except (BusError, FutureTimeout) as error:
             shown = error if isinstance(error, BusError) else "no answer from the broker in time"
             raise ConnectError(f"the durable subscription was not deleted: {shown}", "try it again") from None
 
-    def _forget_now(self, subscription: Subscription, timeout: float) -> bool:
-        """Ask the broker of the present connection to delete it; tell whether the connection outlived the answer."""
-        intent = subscription.intent
+    def delete_durable(self, subscription: str, timeout: float) -> bool:
+        """Ask the broker of the present connection to delete a durable subscription.
+
+        Returns:
+            Whether the connection outlived the answer.
+        """
         with self._lock:
-            connection = self._line.connection
+            if (known := self._subscriptions.get(subscription)) is None:
+                return True
+            spec = known.spec
+            connection = self._control.connection
             if connection is not None and connection.up:
                 headers = durable_end(
-                    connection.dialect, intent, version=connection.version, client_id=connection.client_id
+                    connection.dialect, spec, version=connection.version, client_id=connection.client_id
                 )
-                self._over[intent.id] = False
-                receipt, done = self._unsubscribe(connection, intent, headers)
+                receipt, done = self._unsubscribes.send(connection, spec, headers, goes_back=False)
         if connection is None or not connection.up:
             sleep(0.01)
             return False
@@ -185,110 +187,78 @@ class SubscriptionTable:
         except CancelledError:
             return False
         finally:
-            self._ended.pop(receipt, None)
+            self._unsubscribes.forget(receipt)
         return True
 
-    def _unsubscribe(
-        self, connection: Connection, intent: SubscriptionSpec, headers: Mapping[str, str]
-    ) -> tuple[str, Future[None]]:
-        done: Future[None] = Future()
-        connection.resume()  # what still comes is not kept
-        receipt = f"end-{next(self._receipts)}"
-        self._ended[receipt] = done
-        if headers and connection.dialect.durable_end_after:
-            connection.unsubscribe(intent.id, {}, f"{receipt}-first")
-        connection.unsubscribe(intent.id, headers, receipt)
-        return receipt, done
+    def _give_back(self, connection: BrokerConnection, count: int) -> None:
+        """Return messages that some brokers give to no one else while the connection lives."""
+        if not connection.dialect.gives_back_on_unsubscribe and connection is self._control.connection:
+            self._control.reconnect(f"given up, so that {count} unsettled messages of an ended subscription go back")
 
-    def _give_back(self, connection: Connection, count: int) -> None:
-        """Let the broker have messages back that some give to nobody else while the connection lives."""
-        if not connection.dialect.gives_back_on_unsubscribe and connection is self._line.connection:
-            self._line.reconnect(f"given up, so that {count} unsettled messages of an ended subscription go back")
-
-    def _crossed(self, subscription: str, connection: Connection) -> None:
-        """Something of a subscription that is not here (any more) crossed our UNSUBSCRIBE on the way."""
-        if self._over.get(subscription, True):
+    def _crossed(self, subscription: str, connection: BrokerConnection) -> None:
+        """Handle what arrived for a subscription that we already ended."""
+        if self._unsubscribes.goes_back(subscription):
             self._counters.handed_back += 1
             self._give_back(connection, 1)
 
     @property
     def settled(self) -> bool:
-        """Whether the broker has confirmed every subscription or said no to it."""
-        # Without the lock: who asks holds another one, which those who hold this one may want.
+        """Whether the broker has confirmed or refused every subscription."""
+        # Without the lock: the caller holds another one, which a thread that holds this one may wait for.
         return all(one.active or one.problem is not None for one in list(self._subscriptions.values()))
 
     @property
-    def feeds(self) -> list[Feed]:
+    def dedicated(self) -> list[DedicatedConnection]:
         """The connections of subscriptions that have their own."""
-        return list(self._feeds.values())
+        return list(self._dedicated.values())
 
-    def _needs_feed(self, compiled: CompiledSubscription) -> bool:
-        """Return whether a subscription needs a connection of its own: nothing but not reading bounds what comes."""
+    def _needs_dedicated(self, compiled: CompiledSubscription) -> bool:
+        """Return whether a subscription needs a connection of its own: the broker does not bound what it delivers."""
         return not self._alone and (self._prefetch_broken or not compiled.prefetched)
 
     def client_id(self) -> str:
-        """The client id for the next CONNECT; may be empty."""
-        names = self._durable_names()
-        if self._own_client_id:
-            # A subscription's own connection says it only where that needs it: some brokers take one of each name.
-            return self._own_client_id if names or not self._alone else ""
-        # With exactly one durable subscription its own name is as good; with more, the owner has to choose.
-        return names.pop() if len(names) == 1 else ""
+        """Return the client id for the next CONNECT; may be empty."""
+        return choose_client_id(self._own_client_id, self._durable_names(), alone=self._alone)
 
     def _durable_names(self) -> set[str]:
         with self._lock:
-            return {one.intent.durable for one in self._subscriptions.values() if one.intent.durable}
+            return {one.spec.durable for one in self._subscriptions.values() if one.spec.durable}
 
-    def _check_client_id(self, connection: Connection, intent: SubscriptionSpec) -> bool:
-        """See to the client-id that durable subscriptions need on some brokers; tell whether this connection said it.
+    def _check_client_id(self, connection: BrokerConnection, spec: SubscriptionSpec) -> bool:
+        """Return whether this connection has the client id that a subscription needs; if not, a new one is asked for.
 
         Raises:
             DialectError: there is none, and none can be chosen.
         """
-        if intent.durable is None or not connection.dialect.client_id or not is_topic(intent.destination):
+        durable = self._durable_names()
+        if has_client_id(connection.dialect, spec, self._own_client_id, durable, connected_as=connection.client_id):
             return True
-        if self._own_client_id:
-            return True
-        if len(self._durable_names() | {intent.durable}) > 1:
-            raise DialectError(
-                f"{connection.dialect.title} keeps durable subscriptions by client id, and there is none",
-                "set client_id to a name that no other connection uses",
-            )
-        if connection.client_id != intent.durable:
-            self._line.reconnect("to tell the broker our client id")
-            return False
-        return True
+        self._control.reconnect("to give the broker our client id")
+        return False
 
     # -- connections come and go, under the lock -----------------------------------------------------------------
 
-    def begin(self, connection: Connection) -> None:
-        """A new connection: subscribe to everything."""
-        self._unconfirmed.clear()
-        self._accused.clear()
-        self._doubtful_until = 0.0
-        self._over.clear()
+    def begin(self, connection: BrokerConnection) -> None:
+        """Subscribe to everything on a new connection."""
+        self._suspects.begin()
+        self._unsubscribes.begin()
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
     def lost(self, *, by_broker: bool) -> bool:
-        """The connection is gone; tell whether that seems to be a subscription's doing."""
-        suspects = {*self._unconfirmed.values(), *self._accused} if by_broker else set()
-        for subscription in suspects:
-            subscription.losses += 1
-        self._unconfirmed.clear()
-        for receipt in list(self._ended):
-            if (ended := self._ended.pop(receipt, None)) is not None:
-                ended.cancel()
-        for feed in self.feeds:
-            feed.cut()
-        self._feeds.clear()
+        """Take note that the connection is over; return whether that counts against subscriptions alone."""
+        blame = self._suspects.ended(monotonic(), by_broker=by_broker)
+        self._unsubscribes.cancel()
+        for own in self.dedicated:
+            own.cut()
+        self._dedicated.clear()
         for subscription in self._subscriptions.values():
             subscription.connection_lost()
-        return bool(suspects) and monotonic() < self._doubtful_until
+        return blame is Blame.SUBSCRIPTIONS
 
-    def _subscribe(self, connection: Connection, subscription: Subscription) -> None:
-        if subscription.losses >= _SUSPECT_AFTER:
-            seconds = _RESUBSCRIBE.pause(subscription.losses)
+    def _subscribe(self, connection: BrokerConnection, subscription: Subscription) -> None:
+        if is_suspect(subscription):
+            seconds = _RESUBSCRIBE.pause(subscription.losses, random())  # noqa: S311 - no secret
             self._refused(
                 subscription,
                 ConnectError(
@@ -300,22 +270,22 @@ class SubscriptionTable:
             return
         self._subscribe_now(connection, subscription)
 
-    def _begin_feed(self, connection: Connection, subscription: Subscription) -> None:
+    def _open_dedicated(self, connection: BrokerConnection, subscription: Subscription) -> None:
         try:
-            self._feeds[subscription.intent.id] = self._line.feed(subscription, connection)
+            self._dedicated[subscription.spec.id] = self._control.open_dedicated(subscription.spec.id, connection)
         except (OSError, RuntimeError) as error:  # no descriptor or thread left
             self._refused(
                 subscription, BusError(f"{subscription.destination}: {error}", "it is tried again (ulimit -n, -u)")
             )
             self._try_again(connection, subscription, 1.0)
 
-    def _subscribe_now(self, connection: Connection, subscription: Subscription) -> None:
+    def _subscribe_now(self, connection: BrokerConnection, subscription: Subscription) -> None:
         try:
-            compiled = compile_subscription(connection.dialect, subscription.intent)
-            if self._needs_feed(compiled):
-                self._begin_feed(connection, subscription)
+            compiled = compile_subscription(connection.dialect, subscription.spec)
+            if self._needs_dedicated(compiled):
+                self._open_dedicated(connection, subscription)
                 return
-            if not self._check_client_id(connection, subscription.intent):
+            if not self._check_client_id(connection, subscription.spec):
                 # Not on this connection: ActiveMQ would keep messages for ever for a client whose id it made up.
                 return
         except DialectError as error:
@@ -323,53 +293,49 @@ class SubscriptionTable:
             return
         receipt = f"sub-{next(self._receipts)}"
         subscription.compiled_for(compiled)
-        self._unconfirmed[receipt] = subscription
+        self._suspects.asked(receipt, subscription)
         connection.subscribe(compiled, receipt)
 
     def _refused(self, subscription: Subscription, problem: BusError) -> None:
         logger.warning("subscription to %s refused: %s", subscription.destination, problem)
         subscription.refused(problem)
-        self._tell(SubscriptionRefused(destination=subscription.destination, problem=str(problem)))
-        self._line.news()
+        self._emit(SubscriptionRefused(destination=subscription.destination, problem=str(problem)))
+        self._control.notify_changed()
 
-    def _try_again(self, connection: Connection, subscription: Subscription, seconds: float) -> None:
+    def _try_again(self, connection: BrokerConnection, subscription: Subscription, seconds: float) -> None:
         def again() -> None:
             with self._lock:
-                if connection.up and self._subscriptions.get(subscription.intent.id) is subscription:
-                    if self._unconfirmed and subscription.losses >= _SUSPECT_AFTER:
+                if connection.up and self._subscriptions.get(subscription.spec.id) is subscription:
+                    if self._suspects and is_suspect(subscription):
                         self._try_again(connection, subscription, 0.5)  # alone, or others would be suspected
                     else:
                         self._subscribe_now(connection, subscription)
 
-        self._line.later(seconds, again)
+        self._control.call_later(seconds, again)
 
     # -- what a connection hands on, the supervisor's thread -----------------------------------------------------
 
-    def on_receipt(self, receipt: str, connection: Connection) -> bool:
-        """A receipt; tell whether it was for a subscription."""
-        if receipt in self._unconfirmed:
-            if (doubt := self._doubtful_until - monotonic()) > 0:
-                self._line.later(doubt, lambda: self._confirm(receipt, connection))
+    def on_receipt(self, receipt: str, connection: BrokerConnection) -> bool:
+        """Take a receipt; return whether it was for a subscription."""
+        if self._suspects.waits_for(receipt):
+            if (doubt := self._suspects.doubt(monotonic())) > 0:
+                self._control.call_later(doubt, lambda: self._confirm(receipt, connection))
             else:
                 self._confirm(receipt, connection)
             return True
-        if (ended := self._ended.pop(receipt, None)) is not None:
-            ended.set_result(None)
-            return True
-        return False
+        return self._unsubscribes.confirmed(receipt)
 
-    def _confirm(self, receipt: str, connection: Connection) -> None:
+    def _confirm(self, receipt: str, connection: BrokerConnection) -> None:
         with self._lock:
-            subscription = self._unconfirmed.pop(receipt, None) if connection.up else None
+            subscription = self._suspects.confirmed(receipt) if connection.up else None
             if subscription is None:
                 return
-            self._accused.discard(subscription)
             subscription.confirmed(connection.epoch)
-        self._tell(Subscribed(destination=subscription.destination, epoch=connection.epoch))
-        self._line.news()
+        self._emit(Subscribed(destination=subscription.destination, epoch=connection.epoch))
+        self._control.notify_changed()
 
-    def on_message(self, frame: Received, connection: Connection) -> None:
-        """A MESSAGE: put it into its subscription's queue."""
+    def on_message(self, frame: Received, connection: BrokerConnection) -> None:
+        """Put a MESSAGE into its subscription's queue."""
         subscription = self._subscriptions.get(frame.headers.get("subscription", ""))
         if subscription is None:
             subscription = self._by_destination(frame)
@@ -385,25 +351,25 @@ class SubscriptionTable:
             if subscription.held(1.0):
                 self._overfull(subscription, connection)
 
-    def _overfull(self, subscription: Subscription, connection: Connection) -> None:
-        """Bound what is in memory: read nothing for a while, on a connection on which nobody waits for an answer."""
+    def _overfull(self, subscription: Subscription, connection: BrokerConnection) -> None:
+        """Bound what is in memory: stop reading, on a connection on which no answers are waited for."""
         if self._alone:
             connection.paused = True
-            subscription.catch_up(connection)  # the workers may have done it all meanwhile
+            subscription.catch_up(connection)  # the workers may have finished meanwhile
         elif not self._prefetch_broken:
             self._prefetch_broken = True
-            self._line.reconnect(f"the broker sends more for {subscription.destination} than prefetch allows")
+            self._control.reconnect(f"the broker sends more for {subscription.destination} than prefetch allows")
 
     def _by_destination(self, frame: Received) -> Subscription | None:
-        """STOMP 1.0 brokers need not name the subscription."""
+        """Return the subscription to where a message came from: STOMP 1.0 brokers need not name it."""
         destination = frame.headers.get("destination")
         if "subscription" in frame.headers:
             return None
         with self._lock:
             return next((s for s in self._subscriptions.values() if s.destination == destination), None)
 
-    def on_error(self, frame: Received, shown: str, connection: Connection, *, alone: bool) -> bool:
-        """An ERROR; tell whether it was about a subscription.
+    def on_error(self, frame: Received, shown: str, connection: BrokerConnection, *, alone: bool) -> bool:
+        """Take an ERROR; return whether it was about a subscription.
 
         Args:
             alone: nothing but subscriptions waits for an answer, so an ERROR that names nothing is about one of them.
@@ -413,23 +379,16 @@ class SubscriptionTable:
             self._crossed(crossed, connection)
             return True
         with self._lock:
-            subscription = self._unconfirmed.pop(receipt, None)
-            if not receipt and "subscription" not in frame.headers and self._unconfirmed:
-                if monotonic() >= self._doubtful_until:
-                    self._doubtful_until = monotonic() + _OUTLIVED
-                if len(self._unconfirmed) == 1 and alone:
-                    _, subscription = self._unconfirmed.popitem()
-                    self._accused.add(subscription)
+            subscription = self._suspects.refused(receipt)
+            if not receipt and "subscription" not in frame.headers:
+                subscription = self._suspects.unnamed_error(monotonic(), alone=alone)
             if subscription is None and not receipt and frame.headers.get("subscription") in self._subscriptions:
                 # Its queue was deleted. RabbitMQ would not make it again on this connection, neither for us nor for
                 # what we publish there, and confirm what goes nowhere: everything begins anew.
-                self._line.reconnect(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
+                self._control.reconnect(f"the broker ended the subscription {frame.headers['subscription']}: {shown}")
                 return True
         if subscription is not None:
             self._refused(subscription, ConnectError(f"{connection.broker}: {shown}", "look at the broker's log"))
-            self._try_again(connection, subscription, max(0.2, _RESUBSCRIBE.pause(subscription.refusals)))
+            self._try_again(connection, subscription, _RESUBSCRIBE.pause(subscription.refusals, random()))  # noqa: S311
             return True
-        if (ended := self._ended.pop(receipt, None)) is not None:
-            ended.set_exception(ConnectError(f"{connection.broker}: {shown}"))
-            return True
-        return False
+        return self._unsubscribes.refused(receipt, ConnectError(f"{connection.broker}: {shown}"))

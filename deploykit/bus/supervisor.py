@@ -1,31 +1,30 @@
-"""The one thread of a bus that talks to brokers: connects, serves, loses, waits, and begins again.
+"""The one thread of a bus that talks to brokers: it connects, serves, waits, and begins again.
 
 Rules:
 
-* a connection is made for one attempt and thrown away; the broker list is walked from the one after the last loss,
-  and each one's addresses as `dial` has it;
-* after a whole list failed there is a pause, growing with jitter; a broker that takes us and drops us at once counts
-  as failed too;
-* on a new connection the subscriptions (see `roster`) come first, then the messages that have no receipt yet, in order.
+* each attempt has a connection of its own; the broker list is walked from the one after the last loss,
+  and each one's addresses as `connect` has it (see `brokerlist`);
+* after a whole list failed there is a pause, growing with jitter; a broker that accepts us and drops us at
+  once counts as failed too;
+* on a new connection the subscriptions (see `subscriptions`) come first, then the messages that have no receipt yet,
+  in order.
 """
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import logging
-import random
 import socket
 import threading
 from collections.abc import Callable
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 import attrs
+from tenacity import RetryCallState, Retrying, retry_if_result
 
+from deploykit.bus.brokerlist import BrokerList
 from deploykit.bus.certificates import Certificates
-from deploykit.bus.connect import Connector
 from deploykit.bus.events import (
     BrokerReportedError,
     BusState,
@@ -39,33 +38,28 @@ from deploykit.bus.events import (
     Subscribed,
     SubscriptionRefused,
 )
+from deploykit.bus.incoming import GOODBYE, PROOF, IncomingFrames
 from deploykit.bus.poller import Interrupted, Poller
-from deploykit.bus.receipt import answers_here
-from deploykit.bus.stomp.handshake import credentials
+from deploykit.bus.ports import BrokerConnection, DedicatedConnection
+from deploykit.bus.receipt import GRACE, answers_here
+from deploykit.bus.subscription import Subscription
 from deploykit.bus.subscriptions import SubscriptionTable
+from deploykit.bus.timers import Timers
 from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
-from deploykit.errors import BusError, ConnectError, LoginRefused, PublishRefused
+from deploykit.errors import BusError, ConnectError, LoginRefused
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
-from deploykit.system.backoff import Backoff
 
 if TYPE_CHECKING:
-    from deploykit.bus.ports import Feed
     from deploykit.bus.stomp.connection import Connection
-    from deploykit.bus.stomp.frames import Received
-    from deploykit.bus.subscription import Subscription
 
 logger = logging.getLogger(__name__)
 
 #: A connection that lived shorter counts as a failed attempt.
 _TOO_SHORT: Final = 2.0
-#: Whoever waits for the end of the thread waits so much longer than it was given, in seconds.
-_GRACE: Final = 1.0
-#: So long messages wait for subscriptions that are connecting, each over its own way, in seconds.
-_FEEDS_FIRST: Final = 2.0
+#: Seconds that messages wait for subscriptions that are connecting, each over its own connection.
+_DEDICATED_FIRST: Final = 2.0
 _NO_ROOM: Final = "this process may open no more descriptors or threads (ulimit -n, -u)"
-_BYE: Final = b"bye"
-_PROOF: Final = "proof"
 
 
 class Supervisor:
@@ -73,9 +67,9 @@ class Supervisor:
 
     Args:
         settings, address, certificates: where to connect, and how.
-        ledger: the messages on their way.
+        unconfirmed: the messages on their way.
         counters: where to count.
-        tell: takes events.
+        emit: takes events.
         alone: the subscription whose own connection this is; None: everything of a bus.
     """
 
@@ -85,157 +79,145 @@ class Supervisor:
         address: Address,
         certificates: Certificates | None,
         *,
-        ledger: UnconfirmedPublishes,
+        unconfirmed: UnconfirmedPublishes,
         counters: Counters,
-        tell: Callable[[Event], None],
+        emit: Callable[[Event], None],
         alone: Subscription | None = None,
     ) -> None:
-        self.waiter = Poller(self._housekeeping)
+        self.poller = Poller(self._housekeeping)
         self.state = BusState.CONNECTING
         self.connection: Connection | None = None
-        #: The last thing that went wrong, for whoever waits.
+        #: The last problem, for those who wait.
         self.problem: BusError | None = None
-        #: The broker refused our login everywhere, and has never taken us.
+        #: Every broker refused our login, and none ever accepted it.
         self.hopeless: LoginRefused | None = None
         self.changed = threading.Condition()
         self.address = address
         self._alone = alone is not None
         self._settings = settings
         self._certificates = certificates
-        self._ledger = ledger
+        self._unconfirmed = unconfirmed
         self._counters = counters
-        self._tell = tell
-        self._brokers = list(address.brokers)
-        if address.randomize is not False:
-            random.shuffle(self._brokers)
-        self._diallers = {broker: Connector(broker, certificates, self.waiter) for broker in self._brokers}
-        self._backoff = Backoff(
-            initial=settings.backoff_initial if address.backoff_initial is None else address.backoff_initial,
-            maximum=settings.backoff_max if address.backoff_max is None else address.backoff_max,
-            multiplier=address.backoff_multiplier or 2.0,
-        )
-        self._connect_timeout = address.connect_timeout or settings.connect_timeout
+        self._emit = emit
+        self._brokers = BrokerList(settings, address, certificates, self.poller, self._new_connection)
         self._epochs = itertools.count(1)
         self._lock = threading.RLock()
-        self.roster = SubscriptionTable(
-            self, self._lock, client_id=settings.client_id, counters=counters, tell=tell, alone=alone
+        self.subscriptions = SubscriptionTable(
+            self, self._lock, client_id=settings.client_id, counters=counters, emit=emit, alone=alone
         )
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_numbers = itertools.count()
+        self._incoming = IncomingFrames(unconfirmed, self.subscriptions, present=lambda: self.connection, emit=emit)
+        self._timers = Timers()
         self._drain_until: float | None = None
-        self._recycle = ""
-        self._said = ""
-        self._said_at = 0.0
-        self._bye_sent = self._bye_seen = False
-        self._send_from = 0.0
-        name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.intent.id}-feed"
+        self._reconnect_reason = ""
+        self._goodbye_sent = False
+        name = "deploykit-bus" if alone is None else f"deploykit-bus-{alone.spec.id}-feed"
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     # -- any thread --------------------------------------------------------------------------------------------
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
         """Run `action` on the supervisor thread after a while. It must be quick."""
-        with self._lock:
-            heapq.heappush(self._timers, (monotonic() + seconds, next(self._timer_numbers), action))
-        self.waiter.wake()
+        self._timers.call_later(seconds, action)
+        self.poller.wake()
 
     def flush_now(self) -> None:
-        """Get what waits on its way, for a caller who is about to wait for it."""
+        """Write what waits, for a caller who is about to wait for its receipt."""
         connection = self.connection
         if connection is not None and connection.up:
             connection.flush_now()
         else:
-            self.waiter.wake()
+            self.poller.wake()
 
     def reconnect(self, reason: str) -> None:
         """Give the present connection up, and make a new one; not while the bus is being closed."""
         if self._drain_until is None:
-            self._recycle = reason
-            self.waiter.wake()
+            self._reconnect_reason = reason
+            self.poller.wake()
 
-    def news(self) -> None:
-        """Wake whoever waits for a change."""
+    def notify_changed(self) -> None:
+        """Wake those who wait for a change."""
         with self.changed:
             self.changed.notify_all()
 
-    def feed(self, subscription: Subscription, connection: Connection) -> Feed:
-        """Begin to connect to the same broker once more, for this subscription alone: see `feeds`."""
+    def open_dedicated(self, subscription: str, connection: BrokerConnection) -> DedicatedConnection:
+        """Begin to connect to the same broker once more, for the subscription of this id alone."""
+        alone = self.subscriptions.get(subscription)
 
-        def tell(event: Event) -> None:
+        def emit(event: Event) -> None:
             if isinstance(event, ConnectFailed):
-                subscription.refused(ConnectError(event.problem))
-                event = SubscriptionRefused(destination=subscription.destination, problem=event.problem)
+                alone.refused(ConnectError(event.problem))
+                event = SubscriptionRefused(destination=alone.destination, problem=event.problem)
             if isinstance(event, Subscribed | SubscriptionRefused | BrokerReportedError):
-                self._tell(event)
-                self.news()
-                self.waiter.wake()
+                self._emit(event)
+                self.notify_changed()
+                self.poller.wake()
 
         child = Supervisor(
             self._settings,
             attrs.evolve(self.address, brokers=(connection.broker,)),
             self._certificates,
-            ledger=UnconfirmedPublishes(window=1, in_flight=1, window_bytes=1, counters=self._counters),
+            unconfirmed=UnconfirmedPublishes(window=1, in_flight=1, window_bytes=1, counters=self._counters),
             counters=self._counters,
-            tell=tell,
-            alone=subscription,
+            emit=emit,
+            alone=alone,
         )
         child._epochs = self._epochs
-        child._diallers[connection.broker].begin_like(self._diallers[connection.broker])
-        self._send_from = monotonic() + _FEEDS_FIRST
+        child._brokers.begin_like(self._brokers, connection.broker)
+        self._incoming.send_from = monotonic() + _DEDICATED_FIRST
         child.thread.start()
         return child
 
-    def may_send(self) -> bool:
-        """Whether messages may go out already: what was subscribed to before comes first."""
-        return monotonic() >= self._send_from or self.roster.settled
-
     @property
     def ready(self) -> bool:
-        """Whether there is a connection, and the broker has confirmed every subscription or said no to it."""
-        return self.state is BusState.CONNECTED and self.roster.settled
+        """Whether there is a connection, and the broker has confirmed or refused every subscription."""
+        return self.state is BusState.CONNECTED and self.subscriptions.settled
 
     def drain(self, until: float) -> None:
         """Send what is left, say goodbye, and end; not past a monotonic time."""
-        for feed in self.roster.feeds:
-            feed.drain(until)
+        for dedicated in self.subscriptions.dedicated:
+            dedicated.drain(until)
         self._drain_until = until
         if (connection := self.connection) is not None:
             connection.resume()  # the last receipt comes behind what was not read
-        self.waiter.wake()
+        self.poller.wake()
         if self.state is not BusState.CONNECTED:
-            self.waiter.stop()
+            self.poller.stop()
 
     def end(self, until: float) -> None:
         """Send what is left, say goodbye, and wait for the end; not past a monotonic time."""
         self.drain(until)
         if self.thread is not threading.current_thread():
-            self.thread.join(max(0.0, until - monotonic()) + _GRACE)
-        for feed in self.roster.feeds:
-            feed.end(until)
-        self.waiter.stop()
+            self.thread.join(max(0.0, until - monotonic()) + GRACE)
+        for dedicated in self.subscriptions.dedicated:
+            dedicated.end(until)
+        self.poller.stop()
+
+    def delete_durable(self, subscription: str, timeout: float) -> bool:
+        """Have the broker delete the durable subscription; return whether the connection outlived the answer."""
+        return self.subscriptions.delete_durable(subscription, timeout)
 
     def cut(self) -> None:
         """End at once, without a word to the broker."""
         if (connection := self.connection) is not None:
             connection.give_up()
         with self._lock:
-            self.roster.lost(by_broker=False)
+            self.subscriptions.lost(by_broker=False)
         self.drain(0.0)
 
     def abandon(self) -> None:
         """Free what this process holds, without a word to the broker: never started, or a forked child's copy."""
-        for feed in self.roster.feeds:
-            feed.abandon()
+        for dedicated in self.subscriptions.dedicated:
+            dedicated.abandon()
         if self.connection is not None:
             self.connection.close()
-        self.waiter.close()
+        self.poller.close()
 
     def why_unconfirmed(self, entry: PendingPublish) -> str:
-        """Say what stands between a message and its receipt."""
+        """Return what stands between a message and its receipt."""
         if self.state is not BusState.CONNECTED:
             return f"not connected: {self.problem}" if self.problem else "not connected yet"
-        if self._said and self._said_at > monotonic() - 60:
-            return f"the broker said: {self._said}"
+        if error := self._incoming.recent_error(monotonic()):
+            return f"the broker reported: {error}"
         if not entry.sent:
             return "the broker does not read (a memory or disk alarm?)"
         return "the broker took it and sends no receipt (a memory or disk alarm?)"
@@ -243,16 +225,18 @@ class Supervisor:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        rounds = 0
         if not self._alone:
             answers_here()
+        # One call of it makes rounds until a connection was worth something; the next call counts from 1 again.
+        rounds = Retrying(
+            retry=retry_if_result(lambda lived: lived < _TOO_SHORT),
+            wait=lambda state: self._brokers.pause(state.attempt_number),
+            before_sleep=self._announce_pause,
+            sleep=self._pause,
+        )
         try:
-            while not self.waiter.stopping and self._drain_until is None:
-                lived = self._try_each()
-                rounds = 0 if lived >= _TOO_SHORT else rounds + 1
-                if lived and not rounds:
-                    continue
-                self._pause(rounds)
+            while not self.poller.stopping and self._drain_until is None:
+                rounds(self._try_each)
         except Interrupted:
             pass
         except Exception:
@@ -260,39 +244,41 @@ class Supervisor:
             raise
         finally:
             self._set_state(BusState.CLOSED)
-            for feed in self.roster.feeds:
-                feed.drain(self._drain_until or 0.0)  # those that were made while we were told to end
+            for dedicated in self.subscriptions.dedicated:
+                dedicated.drain(self._drain_until or 0.0)  # those that were made meanwhile
             if self.connection is not None:
                 self.connection.close()
-            self.waiter.close()
+            self.poller.close()
 
-    def _pause(self, rounds: int) -> None:
-        seconds = self._backoff.pause(rounds)
+    def _announce_pause(self, state: RetryCallState) -> None:
         self._set_state(BusState.WAITING)
-        self._tell(RetryIn(seconds=seconds, round=rounds))
-        self.waiter.wait_for(None, 0, monotonic() + seconds)
+        self._emit(RetryIn(seconds=state.upcoming_sleep, round=state.attempt_number))
+
+    def _pause(self, seconds: float) -> None:
+        self.poller.wait_for(None, 0, monotonic() + seconds)
+        if self._drain_until is not None:
+            raise Interrupted
 
     def _try_each(self) -> float:
-        """Try every broker once; serve the first that takes us. Return how long that lasted, 0.0: none did."""
+        """Try every broker once; serve the first that accepts us. Return for how many seconds; 0.0: none did."""
         refusals = []
-        for broker in list(self._brokers):
+        for broker in self._brokers:
             self._set_state(BusState.CONNECTING)
-            self._tell(Connecting(broker=str(broker)))
+            self._emit(Connecting(broker=str(broker)))
             try:
-                connection = self._open(broker)
+                connection = self._brokers.open(broker)
             except (ConnectError, OSError, RuntimeError) as problem:
-                # Without descriptors or threads nothing can be opened now: as good as a broker that is away.
+                # Without descriptors or threads nothing can be opened now: the same as a broker that is away.
                 error = problem if isinstance(problem, ConnectError) else ConnectError(f"{broker}: {problem}", _NO_ROOM)
                 self._counters.connect_failures += 1
                 self.problem = error
                 refusals.append(isinstance(error, LoginRefused))
                 logger.info("%s", error)
-                self._tell(ConnectFailed(broker=str(broker), problem=str(error)))
+                self._emit(ConnectFailed(broker=str(broker), problem=str(error)))
                 continue
-            # Next time, begin after the one that may just have died.
-            self._brokers.append(self._brokers.pop(self._brokers.index(broker)))
+            self._brokers.connected(broker)
             lived = self._serve(connection)
-            self._diallers[broker].ended(at_once=lived < _TOO_SHORT)
+            self._brokers.ended(broker, at_once=lived < _TOO_SHORT)
             return lived
         if all(refusals) and not self._counters.connects and isinstance(self.problem, LoginRefused):
             with self.changed:
@@ -300,43 +286,21 @@ class Supervisor:
                 self.changed.notify_all()
         return 0.0
 
-    def _open(self, broker: Broker) -> Connection:
-        """Open a connection; where a backslash in the credentials may have been the obstacle, try it the other way."""
-        dialler, greeted = self._diallers[broker], False
-
-        def greet(sock: socket.socket, deadline: float, *, escape_login: bool = True) -> Connection:
-            nonlocal greeted
-            greeted = True
-            connection = self._new_connection(broker, sock, escape_login=escape_login)
-            try:
-                connection.open(deadline)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-
-        try:
-            connection = dialler.reach(self._connect_timeout, greet)
-        except ConnectError:
-            if not greeted or "\\" not in "".join(credentials(broker, self._settings)):
-                raise
-            connection = dialler.reach(self._connect_timeout, partial(greet, escape_login=False))
-        connection.passed_over = dialler.passed_over
-        return connection
-
-    def _new_connection(self, broker: Broker, sock: socket.socket, *, escape_login: bool) -> Connection:
+    def _new_connection(
+        self, broker: Broker, settings: BusSettings, sock: socket.socket, *, escape_login: bool
+    ) -> Connection:
         from deploykit.bus.stomp.connection import Connection  # here, because stomp.py takes 80 ms to load
 
         return Connection(
             broker,
-            self._settings,
+            settings,
             sock,
             epoch=next(self._epochs),
-            waiter=self.waiter,
-            ledger=self._ledger,
+            poller=self.poller,
+            unconfirmed=self._unconfirmed,
             counters=self._counters,
-            sink=self,
-            client_id=self.roster.client_id(),
+            sink=self._incoming,
+            client_id=self.subscriptions.client_id(),
             escape_login=escape_login,
         )
 
@@ -345,10 +309,10 @@ class Supervisor:
 
         born = monotonic()
         self._counters.connects += 1
-        self._recycle = ""
+        self._reconnect_reason = ""
         self.problem = self.hopeless = None
         with self._lock:
-            self.roster.begin(connection)
+            self.subscriptions.begin(connection)
             self.connection = connection  # from here on other threads write to it: subscriptions are before messages
         self._set_state(BusState.CONNECTED)
         logger.info(
@@ -358,7 +322,7 @@ class Supervisor:
             connection.version,
             connection.beats,
         )
-        self._tell(
+        self._emit(
             Connected(
                 broker=str(connection.broker),
                 server=connection.server,
@@ -369,55 +333,55 @@ class Supervisor:
             )
         )
         try:
-            self._turn_until_lost(connection)
+            self._serve_until_lost(connection)
         except wire.ConnectionBroken as lost:
-            self._lost(connection, lost.reason, by_broker=lost.by_broker)
+            self._connection_lost(connection, lost.reason, by_broker=lost.by_broker)
         finally:
             connection.close()
             self.connection = None
         return max(monotonic() - born, 0.001)
 
-    def _turn_until_lost(self, connection: Connection) -> None:
+    def _serve_until_lost(self, connection: Connection) -> None:
         from deploykit.bus.stomp.connection import ConnectionBroken
 
         confirmed, progress = self._counters.published, monotonic()
         while True:
-            if self._ledger.needs_proof():
-                connection.round_trip(_PROOF)
+            if self._unconfirmed.needs_proof():
+                connection.round_trip(PROOF)
             connection.step(monotonic() + 1.0)
             now = monotonic()
-            if self._recycle:
-                raise ConnectionBroken(self._recycle)
-            if self._counters.published != confirmed or not len(self._ledger):
+            if self._reconnect_reason:
+                raise ConnectionBroken(self._reconnect_reason)
+            if self._counters.published != confirmed or not len(self._unconfirmed):
                 confirmed, progress = self._counters.published, now
             elif now - progress > self._settings.stall_timeout:
                 raise ConnectionBroken(f"no receipt for {now - progress:.0f} s")
-            if self._drain_until is not None and self._said_goodbye(connection, now, self._drain_until):
-                self.waiter.stop()
+            if self._drain_until is not None and self._is_drained(connection, now, self._drain_until):
+                self.poller.stop()
                 raise Interrupted
 
-    def _said_goodbye(self, connection: Connection, now: float, until: float) -> bool:
-        if now >= until or self._bye_seen:
+    def _is_drained(self, connection: Connection, now: float, until: float) -> bool:
+        if now >= until or self._incoming.goodbye:
             return True
-        if not self._bye_sent and not len(self._ledger):
-            self._bye_sent = True
-            connection.disconnect(_BYE.decode())
+        if not self._goodbye_sent and not len(self._unconfirmed):
+            self._goodbye_sent = True
+            connection.disconnect(GOODBYE)
         return False
 
-    def _lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
+    def _connection_lost(self, connection: Connection, reason: str, *, by_broker: bool) -> None:
         connection.give_up()
-        if self._bye_sent:
-            raise Interrupted  # the broker took its leave without the receipt
+        if self._goodbye_sent:
+            raise Interrupted  # the broker ended the connection without the receipt
         self._counters.losses += 1
         problem = ConnectError(f"{connection.broker}: connection lost: {reason}", "it is being made anew")
         self.problem = problem
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            by_subscription = self.roster.lost(by_broker=by_broker)
-        self._ledger.connection_lost(by_broker=by_broker and not by_subscription)
+            by_subscription = self.subscriptions.lost(by_broker=by_broker)
+        self._unconfirmed.connection_lost(by_broker=by_broker and not by_subscription)
         self._set_state(BusState.CONNECTING)
-        self._tell(ConnectionLost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
+        self._emit(ConnectionLost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
         if self._drain_until is not None:
             raise Interrupted
 
@@ -428,42 +392,6 @@ class Supervisor:
 
     def _housekeeping(self, now: float) -> float:
         """Fire timers and overdue messages; return when to be called again."""
-        while self._timers and self._timers[0][0] <= now:
-            with self._lock:
-                _, _, action = heapq.heappop(self._timers)
-            action()
-        due = self._ledger.expire(now, self.why_unconfirmed)
-        return min(due, self._timers[0][0]) if self._timers else due
-
-    # -- what a connection hands on ----------------------------------------------------------------------------
-
-    def on_receipts(self, receipts: list[bytes]) -> None:
-        """Receipts of everything but messages."""
-        connection = self.connection
-        for receipt in receipts:
-            if receipt == _BYE:
-                self._bye_seen = True
-            elif receipt == _PROOF.encode():
-                self._ledger.proved()
-            elif connection is not None:
-                self.roster.on_receipt(receipt.decode("ascii", "replace"), connection)
-
-    def on_message(self, frame: Received) -> None:
-        """A MESSAGE."""
-        if self.connection is not None:
-            self.roster.on_message(frame, self.connection)
-
-    def on_error(self, frame: Received, shown: str) -> None:
-        """An ERROR: find whom it concerns."""
-        connection = self.connection
-        if connection is None:
-            return
-        if self.roster.on_error(frame, shown, connection, alone=not len(self._ledger)):
-            return
-        receipt = frame.headers.get("receipt-id", "")
-        problem = PublishRefused(f"{connection.broker} refused the message: {shown}", "look at the broker's log")
-        if receipt and self._ledger.refuse_receipt(receipt, problem):
-            return
-        self._said, self._said_at = shown, monotonic()
-        logger.warning("%s: ERROR: %s", connection.broker, shown)
-        self._tell(BrokerReportedError(broker=str(connection.broker), problem=shown))
+        self._timers.run_due(now)
+        due = self._unconfirmed.expire(now, self.why_unconfirmed)
+        return min(due, self._timers.next_due)

@@ -1,4 +1,4 @@
-"""The receipt table: every message on its way to a broker, from the call until the receipt, over all reconnects.
+"""Every message on its way to a broker, from the call until the receipt, over all reconnects.
 
 Rules:
 
@@ -9,11 +9,7 @@ Rules:
 * the table is bounded: when it is full, `add` raises `WindowFull`, at once or when the time to wait for room is over;
 * of these only `in_flight` are written and unconfirmed at a time, and a burst is written when half of them came back:
   RabbitMQ's own work per message grows with that number (44 microseconds at 256, 60 at 1000, 80 without a bound);
-* what was out when connections were ended is sent one by one, on connections that have just proved to work, so that
-  neither does a message that kills them take the others with it nor is a bad line blamed on it; after `SUSPECT_LIMIT`
-  connections it is given up;
-* where the next one to the same destination ends a connection too, it is the destination: a queue that is full, on
-  which RabbitMQ hangs up for every message. What goes there fails at once for a while, and the others go on.
+* what was out when the broker ended a connection may be to blame for it: `suspects` decides who is.
 """
 
 from __future__ import annotations
@@ -21,21 +17,14 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import monotonic
-from typing import Final
 
 from deploykit.bus.events import Counters
 from deploykit.bus.receipt import must_not_wait
+from deploykit.bus.suspects import Evidence, MessageSuspects
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused, WindowFull
 from deploykit.wire.frame import Frame
-
-#: So many connections ended by the broker with the same message first in line: it is sent alone from then on.
-SUSPECT_AFTER: Final = 2
-#: And after so many it is given up.
-SUSPECT_LIMIT: Final = 5
-#: The longest time that nothing is sent to a destination over which the broker ends connections, in seconds.
-SHUT: Final = 30.0
 
 
 class PendingPublish:
@@ -90,7 +79,7 @@ class UnconfirmedPublishes:
         in_flight: most of them that are written and have no receipt.
         window_bytes: most bytes at a time, bodies and an allowance for headers.
         counters: where to count.
-        on_settled: called for each message that leaves, with its error or None; None when nobody wants to know.
+        on_settled: called for each message that leaves, with its error or None; None: no one wants to know.
     """
 
     def __init__(
@@ -117,11 +106,7 @@ class UnconfirmedPublishes:
         self._unsent: deque[PendingPublish] = deque()
         self._size = 0
         self._next_deadline = float("inf")
-        self._careful = False
-        self._careful_to = 0  # the last of the messages that were out when a connection was ended
-        self._proved = self._asked = False
-        #: Destination of a message that was given up -> connections ended since, and until when it is shut.
-        self._bad: dict[str, tuple[int, float]] = {}
+        self._suspects = MessageSuspects()
         self._closed: BusError | None = None
 
     def __len__(self) -> int:
@@ -132,7 +117,7 @@ class UnconfirmedPublishes:
         """Whether `next_unsent` may have something to give now."""
         if not self._unsent or self._full:
             return False
-        return not self._careful or (self._proved and not self._out)
+        return not self._suspects.careful or (self._suspects.proved and not self._out)
 
     @property
     def in_flight(self) -> int:
@@ -142,14 +127,11 @@ class UnconfirmedPublishes:
     @property
     def careful(self) -> bool:
         """Whether messages are sent one at a time, because one of them seems to end connections."""
-        return self._careful
+        return self._suspects.careful
 
     def needs_proof(self) -> bool:
-        """Tell, once a connection, that it has to prove that it works before anything is sent."""
-        if not self._careful or self._proved or self._asked:
-            return False
-        self._asked = True
-        return True
+        """Return, once a connection, whether it has to prove that it works before anything is sent."""
+        return self._suspects.needs_proof()
 
     # -- any thread --------------------------------------------------------------------------------------------
 
@@ -182,10 +164,8 @@ class UnconfirmedPublishes:
         with self._lock:
             if self._closed is not None:
                 raise self._closed
-            if destination in self._bad:
-                if monotonic() < self._bad[destination][1]:
-                    raise _shut(destination)
-                self._careful = True
+            if destination in self._suspects.blamed and not self._suspects.is_open(destination, monotonic()):
+                raise _shut(destination)
             if len(self._pending) >= self._window or self._size >= self._window_bytes:
                 self._wait_for_room(0.0 if must_not_wait() else wait_until)
             seq = next(self._numbers)
@@ -221,10 +201,12 @@ class UnconfirmedPublishes:
             while unsent and not self._full:
                 entry = unsent[0]
                 if entry.seq not in self._pending:
-                    unsent.popleft()  # its time was over before it was written
+                    unsent.popleft()  # it was overdue before it was written
                     continue
-                if self._careful and (not self._proved or self._one_is_out(entry)):
-                    return None
+                if self._suspects.careful:
+                    if not self._suspects.proved or next(iter(self._pending.values())) is not entry:
+                        return None  # not yet, or one is out already
+                    self._suspects.look(entry, self._pending.values())
                 unsent.popleft()
                 if entry.sent:
                     self._counters.resent += 1
@@ -234,18 +216,9 @@ class UnconfirmedPublishes:
                 return entry
             return None
 
-    def _one_is_out(self, following: PendingPublish) -> bool:
-        """Whether a message is out unconfirmed, in careful mode; it ends when no suspect is left before `following`."""
-        if next(iter(self._pending.values())) is not following:
-            return True
-        self._careful = following.seq <= self._careful_to or any(
-            entry.losses or entry.destination in self._bad for entry in self._pending.values()
-        )
-        return False
-
     def proved(self) -> None:
         """The present connection has answered: what ends it from now on may be a message's doing."""
-        self._proved = True
+        self._suspects.see(Evidence.ANSWERED)
 
     def confirm(self, receipts: Iterable[bytes]) -> list[bytes]:
         """Settle what the broker confirmed; return the receipt ids that are not ours, for others to look at."""
@@ -262,9 +235,7 @@ class UnconfirmedPublishes:
                 settled.append(entry)
         if settled:
             self._counters.published += len(settled)
-            if self._bad:
-                for entry in settled:
-                    self._bad.pop(entry.destination, None)
+            self._suspects.confirmed(settled)
             self._give_room(settled)
             for entry in settled:
                 entry.done(None)
@@ -279,14 +250,14 @@ class UnconfirmedPublishes:
             self._fail([entry], lambda _: error)
 
     def refuse_receipt(self, receipt: str, error: BusError) -> bool:
-        """Settle the message of this receipt id with an error; tell whether there was one."""
+        """Settle the message of this receipt id with an error; return whether there was one."""
         entry = self._pending.get(int(receipt)) if receipt.isascii() and receipt.isdigit() else None
         if entry is not None:
             self.refuse(entry, error)
         return entry is not None
 
-    def expire(self, now: float, say: Callable[[PendingPublish], str]) -> float:
-        """Settle what is overdue, with `say(entry)` as the reason; return when to call again."""
+    def expire(self, now: float, reason: Callable[[PendingPublish], str]) -> float:
+        """Settle what is overdue, with `reason(entry)` in the error; return when to call again."""
         if now < self._next_deadline:
             return self._next_deadline
         with self._lock:
@@ -297,7 +268,7 @@ class UnconfirmedPublishes:
         self._fail(
             overdue,
             lambda entry: PublishError(
-                f"no receipt for message {entry.id} to {entry.destination} in time: {say(entry)}",
+                f"no receipt for message {entry.id} to {entry.destination} in time: {reason(entry)}",
                 "it may or may not have arrived: keep it and send it again",
             ),
         )
@@ -307,48 +278,26 @@ class UnconfirmedPublishes:
         """Note that a connection ended, and get ready to send everything again.
 
         Args:
-            by_broker: it was the broker that ended a connection that worked; then the first message is under suspicion.
+            by_broker: the broker ended a connection that worked, and not because of a subscription.
         """
         with self._lock:
-            given_up, held = self._blame() if by_broker else ([], [])
+            outcome = self._suspects.ended(self._pending.values(), monotonic(), blame=by_broker)
             for entry in self._pending.values():
                 entry.out = False
-            for entry in (*given_up, *held):
+            for entry in (*outcome.given_up, *outcome.held):
                 del self._pending[entry.seq]
             self._unsent = deque(self._pending.values())
             self._out = 0
-            self._full = self._proved = self._asked = False
-        self._fail(held, lambda entry: _shut(entry.destination))
-        if given_up:
-            self._fail(
-                given_up,
-                lambda entry: PublishRefused(
-                    f"the broker ended {entry.losses} connections when message {entry.id} to {entry.destination} "
-                    f"was sent ({len(entry.frame.body)} bytes)",
-                    "look at its size and headers, and at the broker's log; sending it again will not help",
-                ),
-            )
-
-    def _blame(self) -> tuple[list[PendingPublish], list[PendingPublish]]:
-        """The broker ended a connection: suspect the first message that was out. Return what is given up: the message
-        itself, and what is not tried because it goes to the same destination."""
-        first = next(iter(self._pending.values()), None)
-        if first is None or not first.out:
-            return [], []
-        alone = self._careful and self._proved and self._out == 1
-        first.losses = max(first.losses, SUSPECT_AFTER if alone else 0) + 1
-        if first.losses >= SUSPECT_AFTER:
-            self._careful = True
-            self._careful_to = max(self._careful_to, *(entry.seq for entry in self._pending.values() if entry.out))
-        where = first.destination
-        if alone and where in self._bad:
-            ends = self._bad[where][0] + 1
-            self._bad[where] = (ends, monotonic() + min(SHUT, 2.0 ** min(ends - 1, 30)))
-            return [first], [one for one in self._pending.values() if one.destination == where and one is not first]
-        if first.losses < SUSPECT_LIMIT:
-            return [], []
-        self._bad[where] = (0, 0.0)
-        return [first], []
+            self._full = False
+        self._fail(outcome.held, lambda entry: _shut(entry.destination))
+        self._fail(
+            outcome.given_up,
+            lambda entry: PublishRefused(
+                f"the broker ended {entry.losses} connections when message {entry.id} to {entry.destination} "
+                f"was sent ({len(entry.frame.body)} bytes)",
+                "look at its size and headers, and at the broker's log; sending it again will not help",
+            ),
+        )
 
     def close(self, error: BusClosed) -> None:
         """Settle everything with `error`, and refuse what comes after."""
@@ -360,7 +309,7 @@ class UnconfirmedPublishes:
             self._room.notify_all()
         self._fail(left, lambda _: error)
 
-    def _fail(self, entries: list[PendingPublish], error: Callable[[PendingPublish], BusError]) -> None:
+    def _fail(self, entries: Sequence[PendingPublish], error: Callable[[PendingPublish], BusError]) -> None:
         if not entries:
             return
         self._counters.publish_failed += len(entries)
@@ -371,7 +320,7 @@ class UnconfirmedPublishes:
             if self._on_settled is not None:
                 self._on_settled(entry, problem)
 
-    def _give_room(self, entries: list[PendingPublish]) -> None:
+    def _give_room(self, entries: Sequence[PendingPublish]) -> None:
         size = out = 0
         for entry in entries:
             size += entry.size

@@ -1,4 +1,4 @@
-"""What a handler says about a delivery: return one of these, or raise it.
+"""How a handler answers a delivery: it returns one of these, or raises it.
 
 `None` is `Ack()`. Any other exception counts as a failed attempt: it is tried again after a pause, and when the
 attempts are used up, the subscription's `on_failure` decides.
@@ -12,11 +12,11 @@ class Verdict(Exception):
 
 
 class Ack(Verdict):
-    """Done. The broker may forget the message."""
+    """The message is handled. The broker may forget it."""
 
 
 class Retry(Verdict):
-    """Not now: hand it to the handler again `after` seconds. Counts as an attempt."""
+    """Try again: hand it to the handler after `after` seconds more. It counts as an attempt."""
 
     def __init__(self, after: float = 1.0) -> None:
         if not 0 <= after < float("inf"):
@@ -26,7 +26,7 @@ class Retry(Verdict):
 
 
 class Reject(Verdict):
-    """Never: it will not get better. `on_failure` decides at once; `reason` goes with the dead letter."""
+    """Give up: another attempt would not help. `on_failure` decides at once; `reason` goes with the dead letter."""
 
     def __init__(self, reason: str) -> None:
         reason = str(reason)  # handlers give the exception itself

@@ -26,7 +26,7 @@ import attrs
 
 from deploykit.checkouts.model import CheckoutChange, CheckoutResult, CheckoutSource
 from deploykit.checkouts.rules import OURS, plan_checkouts, rule_of
-from deploykit.checkouts.state import HeldRef, read_state, write_state
+from deploykit.checkouts.state import CheckedOutRef, read_state, write_state
 from deploykit.errors import (
     CheckoutError,
     MirrorCorrupt,
@@ -46,7 +46,6 @@ from deploykit.trees import (
     Differences,
     Manifest,
     ObjectStore,
-    TreeRules,
     WriteOptions,
     compare,
     patch_tree,
@@ -56,6 +55,7 @@ from deploykit.trees import (
     write_tree,
 )
 from deploykit.trees.files import Owner, open_directory, process_umask, remove_tree
+from deploykit.trees.rules import rules_of
 
 if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings
@@ -72,14 +72,7 @@ class Checkouts:
         self.settings = settings
         self.rule = rule_of(settings)
         self._ours = self.rule.root / OURS / path_component(f"{settings.mode}-{settings.target.name}")
-        self._rules = TreeRules(
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            symlinks=settings.symlinks,
-            submodules=settings.submodules,
-            raw_attributes=settings.raw_attributes,
-            umask=settings.umask,
-        )
+        self._rules = rules_of(settings)
         owner = _owner(settings.owner)
         umask = settings.umask if settings.umask is not None else process_umask()
         self._options = WriteOptions(
@@ -143,7 +136,7 @@ class Checkouts:
             self._save(state)
         for directory, ref in plan.directories.items():
             try:
-                if state.get(directory) == HeldRef(ref, refs[ref]) and self._live(directory) is not None:
+                if state.get(directory) == CheckedOutRef(ref, refs[ref]) and self._live(directory) is not None:
                     continue
                 change = self._show(source, directory, ref)
             except (TreeDamaged, MirrorError) as error:
@@ -156,7 +149,7 @@ class Checkouts:
             except OSError as error:
                 failed[ref] = f"cannot write {self.rule.root / directory}: {error.strerror}"
                 continue
-            state[directory] = HeldRef(ref, refs[ref])
+            state[directory] = CheckedOutRef(ref, refs[ref])
             self._save(state)
             if change is not None:
                 changed.append(change)
@@ -289,7 +282,7 @@ class Checkouts:
             return []
         return sorted(entry.name for entry in os.scandir(self._ours) if entry.is_dir(follow_symlinks=False))
 
-    def _save(self, state: Mapping[str, HeldRef]) -> None:
+    def _save(self, state: Mapping[str, CheckedOutRef]) -> None:
         write_state(self._ours, self._options.fingerprint, state, durable=self.settings.durable)
 
     def _check_place(self) -> None:

@@ -11,7 +11,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import UsageError
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 _log = logging.getLogger(__name__)
 
@@ -20,14 +20,14 @@ _NAME: Final = "state.json"
 
 
 @attrs.define(slots=True)
-class HeldRef:
+class CheckedOutRef:
     """The ref and the object that a directory was made from; empty where that is not known."""
 
     ref: str = ""
     object_id: str = ""
 
 
-def read_state(home: Path, fingerprint: str) -> dict[str, HeldRef]:
+def read_state(home: Path, fingerprint: str) -> dict[str, CheckedOutRef]:
     """Return what each directory was made from; empty where there is no state, or it is damaged.
 
     Args:
@@ -43,7 +43,8 @@ def read_state(home: Path, fingerprint: str) -> dict[str, HeldRef]:
             raise UsageError(f"{home} is of format {data['format']!r}", "use the version that wrote it")
         same = data.get("fingerprint") == fingerprint
         return {
-            str(d): HeldRef(str(h["ref"]), str(h["object_id"]) if same else "") for d, h in data["directories"].items()
+            str(d): CheckedOutRef(str(h["ref"]), str(h["object_id"]) if same else "")
+            for d, h in data["directories"].items()
         }
     except FileNotFoundError:
         return {}
@@ -52,8 +53,8 @@ def read_state(home: Path, fingerprint: str) -> dict[str, HeldRef]:
         return {}
 
 
-def write_state(home: Path, fingerprint: str, state: Mapping[str, HeldRef], *, durable: bool) -> None:
+def write_state(home: Path, fingerprint: str, state: Mapping[str, CheckedOutRef], *, durable: bool) -> None:
     """Replace the state file."""
     directories = {d: attrs.asdict(h) for d, h in sorted(state.items())}
     data = {"format": _FORMAT, "fingerprint": fingerprint, "directories": directories}
-    write_durably(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)
+    replace_file(home / _NAME, json.dumps(data).encode() + b"\n", durable=durable)

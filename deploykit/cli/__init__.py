@@ -1,6 +1,6 @@
 """The `deploykit` command: parse, call, print; no logic.
 
-Sub-commands are modules of this package, each loaded when it is asked for, so `deploykit --help` stays quick.
+Sub-commands are modules of this package, each loaded on use, so `deploykit --help` stays quick.
 Exit code 0 done, 1 failed, 2 wrong usage or settings, 3 refused by policy. An error is one line, never a traceback.
 """
 
@@ -20,25 +20,25 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "Show one push become a release, with real processes, in a temporary directory."),
     "broker": ("broker", "broker", "Run the embedded broker in the foreground (not for production)."),
     "agent": ("agent", "agent", "Run the node's daemon: mirrors, releases, reports."),
-    "relay": ("relay", "relay", "Send what the outbox holds, now and as it comes."),
+    "relay": ("relay", "relay", "Send the messages in the outbox, those that wait and those that come."),
     "publish": ("publish", "publish", "Queue or send one message."),
-    "watch": ("watch", "watch", "Print the human line of each message as it passes."),
+    "watch": ("watch", "watch", "Print one line for each message as it passes."),
     "deploy": ("deploy", "deploy", "Ask a node to put a tag live, and wait for its report."),
-    "status": ("status", "status", "Tell what this node holds: mirrors, sites, queued messages."),
-    "keys": ("keys", "keys", "Make signing keys and say whom to trust."),
-    "outbox": ("outbox", "outbox", "Look at queued and dead messages."),
+    "status": ("status", "status", "Show this node's mirrors, sites and queued messages."),
+    "keys": ("keys", "keys", "Make signing keys and choose which to trust."),
+    "outbox": ("outbox", "outbox", "Show, retry and remove queued messages and dead letters."),
     "mirror": ("mirror", "mirror", "Sync, show and check git mirrors."),
     "release": ("release", "release", "Deploy, roll back, list and verify a site's releases."),
     "message": ("message", "message", "Encode, decode, sign and verify messages."),
     "keepalive": ("keepalive", "keepalive", "Keep firewalls quiet: an empty message to listed destinations."),
-    "doctor": ("doctor", "doctor", "Say what each broker is, and whether it does what we need."),
+    "doctor": ("doctor", "doctor", "Check each broker: which product it is, and whether it does what we need."),
     "hooks": ("hooks", "hooks", "Install, check and remove the hook scripts."),
     "config": ("config", "config", "Check and show the settings."),
 }
 
 
 class _LazyGroup(click.Group):
-    """A group whose commands are imported when they are used."""
+    """A group whose commands are imported on use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -70,7 +70,7 @@ def group() -> None:
 
 
 def report(error: DeploykitError) -> None:
-    """Print an error the way every command does: one line, and one more for each further mistake found."""
+    """Print an error as every command does: one line, and one more for each further problem."""
     print_error(str(error))
     if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
         for problem in error.problems if error.problems != (error.problem,) else ():

@@ -13,7 +13,7 @@ from deploykit.cli.options import config_option
 @config_option
 @click.option("--forget", is_flag=True, help="Drop this node's durable subscriptions at the broker, and end.")
 def agent(config: Path | None, forget: bool) -> None:
-    """Run the node's daemon: keep mirrors, make releases, report. TERM ends it, HUP reads the settings again.
+    """Run the node's daemon: update mirrors, make releases, report. TERM ends it, HUP reads the settings again.
 
     \b
     Example:

@@ -13,7 +13,7 @@ from deploykit.cli.options import json_option, print_json
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=61613, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--data", type=click.Path(path_type=Path, file_okay=False), help="Keep queues here over a restart.")
-@click.option("--user", help="The login to ask for; without it anybody may connect.")
+@click.option("--user", help="The login that clients need; without it anybody may connect.")
 @click.option("--passcode-file", type=click.Path(path_type=Path, dir_okay=False, exists=True), help="Its passcode.")
 @json_option
 def broker(

@@ -25,28 +25,28 @@ def config() -> None:
 @config.command()
 @config_option
 def check(config: Path | None) -> None:
-    """Read the settings, look at every file they name, and name every mistake. Ends with 2 when there is one.
+    """Read the settings, check every file they name, and print every problem. Ends with 2 when there is one.
 
-    Run it as the user of the daemons: what that user may read and write is part of it. Warns, and ends with 0, where
-    the settings are right and no deploy could come of them, or more could than is wanted.
+    Run it as the user of the daemons: what that user may read and write is checked too. Warns, and ends with 0, where
+    the settings are right but no deploy could be accepted, or more than is meant.
 
     \b
     Example:
       deploykit config check -c deploykit.toml
     """
     from deploykit.cli import print_error
-    from deploykit.daemons.agent.trustcheck import doubts
+    from deploykit.daemons.agent.trustcheck import trust_problems
     from deploykit.errors import SettingsError
     from deploykit.messages import utc_now
-    from deploykit.operations.filecheck import file_mistakes
+    from deploykit.operations.filecheck import file_problems
 
     settings = load(config)
-    problems = file_mistakes(settings)
+    problems = file_problems(settings)
     if problems:
-        head = problems[0] if len(problems) == 1 else f"what the settings name has {len(problems)} mistakes"
+        head = problems[0] if len(problems) == 1 else f"what the settings name has {len(problems)} problems"
         raise SettingsError(head, problems=problems)
-    for doubt in doubts(settings, utc_now()):
-        print_error(f"warning: {doubt}")
+    for problem in trust_problems(settings, utc_now()):
+        print_error(f"warning: {problem}")
     for warning in warnings(settings):
         print_error(f"warning: {warning}")
     click.echo(
@@ -77,11 +77,11 @@ def show(config: Path | None, as_json: bool) -> None:
 
 
 def _shown(value: object) -> object:
-    """A value without the credentials that any address may hold."""
+    """Return a value without the credentials that any address may hold."""
     if not isinstance(value, str) or "://" not in value:
         return value
     shown = re.sub(r"(://)[^\s,()]*@", r"\1***@", value)
-    # What is left is a passcode that is not encoded as it should be, or something harmless: hide more than need be.
+    # An @ that is left may follow a passcode that is not encoded as it should be: hide everything before it.
     return re.sub(r"://.*@", "://***@", value, flags=re.DOTALL) if re.search(r"(?<!\*{3})@", shown) else shown
 
 

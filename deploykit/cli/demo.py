@@ -1,4 +1,4 @@
-"""`deploykit demo`."""
+"""`deploykit demo`: one push, end to end, in a temporary directory."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("site")
 @click.option("--ref", required=True, help="The tag or branch to put live, e.g. v1.2 or refs/heads/main.")
-@click.option("--node", required=True, help="The node that is to do it.")
+@click.option("--node", required=True, help="The node that is to deploy.")
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
@@ -47,32 +46,25 @@ def deploy(
       deploykit deploy shop --ref v1.2 --node web1
     """
     from deploykit.cli import print_error
-    from deploykit.fleet import Coordinator
-    from deploykit.operations.deploy import believed, bus_of, look_up, request_for, signing_key
+    from deploykit.operations import deploy as operation
 
     settings = load(config)
-    signer = signing_key(settings, key)
-    trusted, policy = believed(settings)
-    full_ref, object_id = look_up(settings, site, ref, commit=commit, repo=repo)
-    # A command outlives the asker's patience no longer than nodes accept; who waits longer waits for its report.
-    life = timedelta(seconds=min(timeout, settings.trust.max_expiry))
-    request = request_for(site, full_ref, object_id, nodes=[node], expires_in=life)
-    with bus_of(settings) as bus:
-        coordinator = Coordinator(bus, settings.topics, signer, trusted, policy)
+    command = operation.prepare(settings, site, ref, node=node, timeout=timeout, commit=commit, repo=repo, key=key)
+    with operation.connected_bus(settings) as bus:
         try:
-            (answer,) = coordinator.ask(request, timeout=timeout)
+            answer = command.ask(bus, timeout=timeout)
         except KeyboardInterrupt:
-            print_error(f"{node} goes on with it all the same; `deploykit watch` shows its report")
+            print_error(f"{node} goes on with the deploy; `deploykit watch` shows its report")
             raise
-    ctx.exit(_show(request, answer, as_json=as_json))
+    code = operation.exit_code(answer)
+    _print_answer(command.request, answer, as_json=as_json, failed=code != 0)
+    ctx.exit(code)
 
 
-def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
-    """Print what the node said and return the exit code it means."""
+def _print_answer(request: DeployRequested, answer: Answer, *, as_json: bool, failed: bool) -> None:
     import attrs
 
     report = answer.report
-    code = 1 if report is None else {"success": 0, "refused": 3}.get(report.outcome, 1)
     if as_json:
         print_json(
             {
@@ -83,7 +75,7 @@ def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
                 "doubts": list(answer.doubts),
             }
         )
-        return code
+        return
     for step in report.steps if report else ():
         click.echo(f"  {step.outcome:>7}  {step.name} ({step.seconds:.2f} s)")
         for line in step.output.splitlines():
@@ -97,18 +89,17 @@ def _show(request: DeployRequested, answer: Answer, *, as_json: bool) -> int:
             f"deploykit: {answer.node} did not answer in time (is its agent running, is its name right?)", err=True
         )
     else:
-        click.echo(_visible(report.summary), err=code != 0)
-    return code
+        click.echo(_visible(report.summary), err=failed)
 
 
 def _twins(report: DeployReported) -> list[str]:
-    """Say that several agents answer under the node's name, and which; nothing where there is only one."""
+    """Return lines about the agents that answer under the node's name; none where there is only one."""
     if not report.twins:
         return []
-    one = f"{report.instance} on {report.host}"
+    reporting = f"{report.instance} on {report.host}"
     return [
-        f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {one}",
-        *(f"node {report.node}: another one: {twin}; it may show something else" for twin in report.twins),
+        f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {reporting}",
+        *(f"node {report.node}: another agent: {twin}; its sites may differ" for twin in report.twins),
     ]
 
 

@@ -1,12 +1,16 @@
-"""`deploykit doctor`: what each broker is, and whether it does what we need."""
+"""`deploykit doctor`: check what each broker is, and whether it does what deploykit needs."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from deploykit.cli.options import config_option, json_option, load, print_json
+
+if TYPE_CHECKING:
+    from deploykit.operations.findings import Finding
 
 
 @click.command()
@@ -14,7 +18,7 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Examine each configured broker: one line for each finding, with a way out for each failure.
+    """Check each configured broker: one line for each finding, with a way out for each failure.
 
     Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription. Nothing is left
     behind at the broker. Ends with 1 if something failed.
@@ -24,15 +28,14 @@ def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
       deploykit doctor
       deploykit doctor --config ./deploykit.toml --json
     """
-    import attrs
+    from deploykit.operations.doctor import examine
 
-    from deploykit.operations.doctor import BrokerFinding, examine
+    findings = examine(load(config).broker, _print_json if as_json else click.echo)
+    ctx.exit(1 if any(finding.failed for finding in findings) else 0)
 
-    def show(finding: BrokerFinding) -> None:
-        if as_json:
-            print_json(attrs.asdict(finding))
-        else:
-            click.echo(str(finding))
 
-    findings = examine(load(config).broker, show)
-    ctx.exit(1 if any(finding.ok is False for finding in findings) else 0)
+def _print_json(finding: Finding) -> None:
+    ok = True if finding.verdict == "ok" else False if finding.failed else None
+    print_json(
+        {"broker": finding.broker, "check": finding.check, "ok": ok, "seen": finding.text, "fix": finding.remedy}
+    )

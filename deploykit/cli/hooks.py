@@ -19,7 +19,7 @@ _KINDS = ("git", "svn", "gitolite", "jenkins", "debian")
 
 
 def _kind_option(function: F) -> F:
-    text = "What PATHS are; git, svn and gitolite are found out."
+    text = "What PATHS are; git, svn and gitolite are recognised."
     option: Callable[[F], F] = click.option("--kind", type=click.Choice(_KINDS), help=text)
     return option(function)
 
@@ -46,7 +46,7 @@ def hooks() -> None:
 def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: bool) -> None:
     """Install the hook for what is at PATHS: a repository, gitolite's home, or the directory for a program.
 
-    It gets the interpreter of this installation. Installing again changes nothing but an old script.
+    It uses the interpreter of this installation. Installing again replaces an old script and changes nothing else.
 
     \b
     Example:
@@ -71,9 +71,9 @@ def install(paths: tuple[Path, ...], kind: str | None, chain: bool, as_json: boo
 )
 @json_option
 def check(path: Path, kind: str | None, config: Path | None, timeout: float, as_json: bool) -> None:
-    """Say what the hook at PATH would publish, and whether script, settings, spool and broker are fine.
+    """Show what the hook at PATH would publish, and whether script, settings, spool and broker are right.
 
-    Nothing is queued or changed. Ends with 1 if something is wrong.
+    Nothing is queued or changed. Ends with 1 if there is an error.
 
     \b
     Example:
@@ -84,16 +84,15 @@ def check(path: Path, kind: str | None, config: Path | None, timeout: float, as_
     from deploykit.operations import hookcheck
     from deploykit.settings.hooks import SYSTEM_FILE
 
-    wrong = False
+    failed = False
     file = str((config or Path(SYSTEM_FILE)).absolute())
-    found = hookcheck.check(path, kind, config=file, timeout=timeout)  # type: ignore[arg-type]  # click checked it
-    for finding in found:
-        wrong |= finding.verdict == "wrong"
+    for finding in hookcheck.check(path, kind, config=file, timeout=timeout):  # type: ignore[arg-type]  # click checked
+        failed |= finding.failed
         if as_json:
-            print_json({"subject": finding.subject, "verdict": finding.verdict, "text": finding.text})
+            print_json({"subject": finding.check, "verdict": finding.verdict, "text": finding.text})
         else:
-            click.echo(f"{finding.verdict:5} {finding.subject}: {finding.text}")
-    if wrong:
+            click.echo(finding)
+    if failed:
         raise click.exceptions.Exit(1)
 
 
@@ -114,7 +113,7 @@ def uninstall(paths: tuple[Path, ...], kind: str | None, as_json: bool) -> None:
 
 
 def _each(paths: tuple[Path, ...], act: Callable[[Path], InstallResult], as_json: bool) -> None:
-    """Act on every path; one where it cannot be done is named, and stops no other."""
+    """Act on every path; an error at one is printed, and stops no other."""
     from deploykit.cli import report
 
     codes = set()
@@ -131,8 +130,7 @@ def _each(paths: tuple[Path, ...], act: Callable[[Path], InstallResult], as_json
 def _show(done: InstallResult, as_json: bool) -> None:
     if as_json:
         kept = str(done.kept) if done.kept else None
-        told = {"path": str(done.path), "kind": done.kind, "change": done.change, "kept": kept, "note": done.note}
-        print_json(told)
+        print_json({"path": str(done.path), "kind": done.kind, "change": done.change, "kept": kept, "note": done.note})
         return
     click.echo(f"{done.change} ({done.kind}): {done.path}")
     if done.kept:

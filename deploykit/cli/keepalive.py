@@ -1,4 +1,4 @@
-"""`deploykit keepalive`: an empty message to listed destinations, so that nothing on the way falls asleep."""
+"""`deploykit keepalive`: an empty message to listed destinations, so that no firewall closes an idle connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploykit.cli.options import Seconds, config_option, load
 
 @click.command()
 @click.argument("destinations", nargs=-1)
-@click.option("--once", is_flag=True, help="Send one to each and end (for cron), instead of going on.")
+@click.option("--once", is_flag=True, help="Send one to each destination and end (for cron).")
 @click.option("--every", type=Seconds(1), help="Seconds between two rounds; default from the settings.")
 @config_option
 @click.pass_context
@@ -20,9 +20,7 @@ def keepalive(
 ) -> None:
     """Send an empty line to DESTINATIONS, or to those listed as broker.keepalive in the settings.
 
-    It goes on until TERM; HUP reads the settings again.
-
-    Every daemon with broker.keepalive in its settings does the same while it runs.
+    It runs until TERM; HUP reads the settings again. Every daemon with broker.keepalive in its settings does the same.
 
     \b
     Examples:
@@ -35,10 +33,10 @@ def keepalive(
     if not once:
         daemon.run(lambda: load(config), destinations=destinations, every=every)
         return
-    told = daemon.once(load(config), destinations=destinations, every=every)
-    for destination, problem in told.items():
+    problems = daemon.once(load(config), destinations=destinations, every=every)
+    for destination, problem in problems.items():
         if problem:
             print_error(f"{destination}: {problem}")
         else:
             click.echo(f"sent: {destination}")
-    ctx.exit(1 if any(told.values()) else 0)
+    ctx.exit(1 if any(problems.values()) else 0)

@@ -1,4 +1,4 @@
-"""`deploykit keys`: make signing keys, look at them, and say whom to trust."""
+"""`deploykit keys`: make signing keys, show them, and trust those of others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def passphrase_of(file: Path | None, *, ask: bool = False, confirm: bool = False) -> str | None:
-    """Take a passphrase from a file's first line or from the terminal; never from an argument, which `ps` shows."""
+    """Return a passphrase from a file's first line or from the terminal; never from an argument, which `ps` shows."""
     if file is not None:
         from deploykit.trust.keyfiles import load_passphrase
 
@@ -28,7 +28,7 @@ def passphrase_of(file: Path | None, *, ask: bool = False, confirm: bool = False
 
 @click.group()
 def keys() -> None:
-    """Make signing keys and say whom to trust. Keys are ordinary OpenSSH Ed25519 keys.
+    """Make signing keys, and trust those of others. Keys are ordinary OpenSSH Ed25519 keys.
 
     \b
     Example:
@@ -68,11 +68,11 @@ def generate(path: Path, principal: str | None, ask: bool, passphrase_file: Path
 
 
 def _user_at_host() -> str:
-    """Name who runs us; a container's user need not have a name."""
+    """Return USER@HOST of this process; a container's user need not have a name."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (KeyError, OSError):
-        raise UsageError(f"user {os.getuid()} has no name here", "say whose key it is: --principal NAME") from None
+        raise UsageError(f"user {os.getuid()} has no name here", "give the key's principal: --principal NAME") from None
 
 
 @keys.command()
@@ -113,7 +113,7 @@ def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> 
 def trust(principal: str, pubkey: str, file: Path, as_json: bool) -> None:
     """Let PUBKEY (a .pub file, or the line itself in quotes) sign messages as PRINCIPAL.
 
-    What PRINCIPAL may then send is for [[trust.grants]] in the settings. Doing it twice adds one line.
+    [[trust.grants]] in the settings decide what PRINCIPAL may then send. A second time adds nothing.
 
     \b
     Example:
@@ -136,5 +136,5 @@ def trust(principal: str, pubkey: str, file: Path, as_json: bool) -> None:
             }
         )
         return
-    did = "trusts now" if added else "trusted already"
-    click.echo(f"{file} {did}: {principal} {fingerprint(blob)}")
+    change = "trusts now" if added else "trusted already"
+    click.echo(f"{file} {change}: {principal} {fingerprint(blob)}")

@@ -33,7 +33,7 @@ message.add_command(verify)
 @click.argument("type_name", metavar="TYPE")
 @click.argument("words", metavar="[FIELD=VALUE]...", nargs=-1)
 @click.option("--data", type=click.File("rb"), help="The fields as a JSON object; FIELD=VALUE wins. - is stdin.")
-@click.option("--source", default="operator", show_default=True, help="Who says it.")
+@click.option("--source", default="operator", show_default=True, help="The publisher, as in `git/HOST`.")
 @click.option("--id", "message_id", default="", help="The message's id; a fresh one when absent.")
 @click.option("--correlation-id", default="", help="The thread it belongs to.")
 @click.option("--legacy", is_flag=True, help="Write the original's text format.")
@@ -64,11 +64,11 @@ def encode(
     """
     from deploykit.messages import utc_now
     from deploykit.wire import codec
-    from deploykit.wire.from_words import make
+    from deploykit.wire.from_words import message_from_words
     from deploykit.wire.schema import wire_class
 
     try:
-        made = make(
+        made = message_from_words(
             wire_class(type_name),
             words,
             now=utc_now(),
@@ -78,7 +78,7 @@ def encode(
             correlation_id=correlation_id,
         )
         frame = codec.encode(made, legacy=legacy)
-    except MessageError as error:  # the bytes came from nobody else: they were asked for like this
+    except MessageError as error:  # the caller's own words are wrong, not bytes from outside
         raise UsageError(error.problem, error.remedy, problems=error.problems) from error
     if as_json:
         print_json({"headers": dict(frame.headers), "body": frame.body.decode()})
@@ -90,11 +90,11 @@ def encode(
 
 @message.command()
 @click.argument("body", type=click.File("rb"), default="-")
-@click.option("-H", "--header", "given", multiple=True, metavar="NAME:VALUE", help="A header it came with; repeat.")
-@click.option("-d", "--destination", default="", help="Where it came from: helps with the original's messages.")
+@click.option("-H", "--header", "given", multiple=True, metavar="NAME:VALUE", help="A header of the message; repeat.")
+@click.option("-d", "--destination", default="", help="Where it was sent to; the original's messages need it.")
 @json_option
 def decode(*, body: BinaryIO, given: tuple[str, ...], destination: str, as_json: bool) -> None:
-    """Read the body of a message and print what it says. Secrets are not shown.
+    """Read the body of a message and print its fields. Secrets are not shown.
 
     Without a content-type header, a body that begins with { is taken for the native form, any other for the
     original's text.

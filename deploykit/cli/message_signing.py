@@ -1,4 +1,4 @@
-"""`deploykit message sign` and `message verify`: signatures over bodies in files, to be tried beside ssh-keygen.
+"""`deploykit message sign` and `message verify`: signatures over bodies in files, compatible with ssh-keygen.
 
 The group `message` registers `sign` and `verify` from here.
 """
@@ -54,8 +54,8 @@ def sign(*, body: BinaryIO, key: Path, ask: bool, passphrase_file: Path | None, 
 @click.command()
 @click.argument("body", type=_BODY, default="-")
 @click.option("-s", "--signature", required=True, help="The header's value, or a file that holds it or ssh-keygen's.")
-@click.option("-f", "--allowed-signers", type=_FILE, required=True, help="Whom to believe.")
-@click.option("--revoked", type=_FILE, help="Public keys that count for nothing, one a line.")
+@click.option("-f", "--allowed-signers", type=_FILE, required=True, help="The keys to trust.")
+@click.option("--revoked", type=_FILE, help="Public keys that are no longer accepted, one a line.")
 @click.option("-I", "--principal", help="Succeed only for a key that may sign as this name.")
 @json_option
 def verify(
@@ -67,7 +67,7 @@ def verify(
     principal: str | None,
     as_json: bool,
 ) -> None:
-    """Tell who signed the bytes of BODY. Ends with 3 when nobody whom FILE allows.
+    """Print who signed the bytes of BODY. Ends with 3 when the signer is not in FILE, or may not sign as PRINCIPAL.
 
     \b
     Example:
@@ -98,7 +98,7 @@ def _read(body: BinaryIO) -> bytes:
 
 
 def _signature_blob(given: str) -> bytes:
-    """Find the signature in what was given: a header's value or whole line, or a file with one of these or armored."""
+    """Return the signature in a header's value, a header's line, or a file with one of these or an armored one."""
     from deploykit.trust.signature import HEADER
     from deploykit.trust.sshsig import dearmor, decode_header
 

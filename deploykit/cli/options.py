@@ -23,7 +23,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Seconds(click.types.FloatParamType):
-    """A number of seconds, up to 31 years. Neither `nan` nor `inf`: nothing would ever be over."""
+    """A number of seconds, up to 31 years. Neither `nan` nor `inf`: such a wait would never end."""
 
     name = "seconds"
 
@@ -31,7 +31,7 @@ class Seconds(click.types.FloatParamType):
         self._least = least
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it; fail where it is none."""
+        """Return the number; fail where the text is none."""
         seconds = float(super().convert(value, param, ctx))
         if not self._least <= seconds <= 1e9:
             self.fail(f"{value!r} is not a number of seconds from {self._least:g} up.", param, ctx)
@@ -39,13 +39,13 @@ class Seconds(click.types.FloatParamType):
 
 
 class Directory(click.Path):
-    """A directory. An empty word, as from a shell variable that is not set, would mean the working directory."""
+    """A directory, not empty: the empty text of an unset shell variable would mean the working directory."""
 
     def convert(
         self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
     ) -> str | bytes | os.PathLike[str]:
         if not os.fspath(value):
-            self.fail("it is empty; write . for the working directory", param, ctx)
+            self.fail("the path is empty; write . for the working directory", param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -66,14 +66,14 @@ def json_option(function: F) -> F:
 
 
 def load(config: Path | None) -> Settings:
-    """Read the settings a command was given."""
+    """Return the settings that a command was given with `--config`, or the default file's."""
     from deploykit.config import load_settings
 
     return load_settings(config)
 
 
 def to_json(value: object) -> str:
-    """Write one JSON document on one line. What a terminal would obey or hide is escaped."""
+    """Return one JSON document on one line. Characters that a terminal would obey or hide are escaped."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return _UNSEEN.sub(lambda hit: f"\\u{ord(hit[0]):04x}", text)
 

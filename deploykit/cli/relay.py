@@ -1,4 +1,4 @@
-"""`deploykit relay`: send what the outbox holds."""
+"""`deploykit relay`: send the messages in the outbox."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 @click.option(
     "--spool",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Another spool than the settings name; it must exist.",
+    help="This spool instead of the settings' one; it must exist.",
 )
-@click.option("--once", is_flag=True, help="Send what waits, then end; 1 if something is left or became a dead letter.")
+@click.option(
+    "--once", is_flag=True, help="Send what waits, then end; with 1 if messages are left or became dead letters."
+)
 @click.option(
     "--deadline",
     default=60.0,
@@ -34,10 +36,9 @@ if TYPE_CHECKING:
 def relay(
     config: Path | None, spool: Path | None, once: bool, deadline: float, background: bool, as_json: bool
 ) -> None:
-    """Send what the outbox holds, as it comes. One relay for each spool and user; TERM ends it, HUP reads the settings
-    again.
+    """Send the messages in the outbox, those that wait and those that come, until TERM. HUP reads the settings again.
 
-    Run by the spool's owner it sends every user's records, run by another user its own.
+    One relay for each spool and user: the spool owner's sends everybody's messages, another user's only their own.
 
     \b
     Example:
@@ -72,7 +73,7 @@ def relay(
             }
         )
     else:
-        left = "" if report.complete else ", some are left"
+        left = "" if report.complete else ", some still wait"
         click.echo(f"{report.sent} sent{left}" + (f": {report.problem}" if report.problem else ""))
         for dead in report.dead_letters:
             click.echo(f"dead letter {dead.id} for {dead.destination}: {dead.reason}", err=True)

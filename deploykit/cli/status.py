@@ -15,7 +15,7 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @json_option
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Tell what this node holds: mirrors, what is live on each site, messages waiting. Asks no broker and no origin.
+    """Show what this node holds: mirrors, what is live on each site, messages waiting. Contacts no broker or origin.
     Ends with 1 when some of it cannot be read, or when another agent answers under this node's name.
 
     \b
@@ -23,27 +23,26 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
       deploykit status --config /etc/deploykit/deploykit.toml
     """
     from deploykit.messages import one_line
-    from deploykit.operations.status import describe
+    from deploykit.operations.status import describe, exit_code
 
-    found = describe(load(config))
-    entries = [*found["mirrors"], *found["sites"], *found["outbox"]]
-    code = 1 if found["twins"] or any("problem" in entry for entry in entries) else 0
+    node = describe(load(config))
+    code = exit_code(node)
     if as_json:
-        print_json(found)
+        print_json(node)
         ctx.exit(code)
-    click.echo(f"node {found['node']}")
-    for mirror in found["mirrors"]:
-        _line("mirror", mirror, f"{mirror['repo']}  {mirror['refs']} refs")
-    for site in found["sites"]:
-        _line("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}")
-    for outbox in found["outbox"]:
-        _line("outbox", outbox, f"{outbox['waiting']} waiting")
-    for twin in found["twins"]:
+    click.echo(f"node {node['node']}")
+    for mirror in node["mirrors"]:
+        _print_entry("mirror", mirror, f"{mirror['repo']}  {mirror['refs']} refs")
+    for site in node["sites"]:
+        _print_entry("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}")
+    for outbox in node["outbox"]:
+        _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
+    for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
-    for warning in found["warnings"]:
+    for warning in node["warnings"]:
         click.echo(f"  warning {one_line(warning)}")
     ctx.exit(code)
 
 
-def _line(kind: str, entry: Mapping[str, object], text: str) -> None:
+def _print_entry(kind: str, entry: Mapping[str, object], text: str) -> None:
     click.echo(f"  {kind:<7} {entry.get('problem', text)}  {entry['path']}")

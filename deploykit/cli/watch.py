@@ -1,4 +1,4 @@
-"""`deploykit watch`: tail the bus."""
+"""`deploykit watch`: print each message on the bus as it passes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from deploykit.cli.options import config_option, json_option, load
 @click.command()
 @click.option("-d", "--destination", "destinations", multiple=True, help="Instead of all topics in the settings.")
 @click.option("-n", "--count", type=click.IntRange(min=1), help="End after so many messages.")
-@click.option("--durable", metavar="NAME", help="Let the broker keep what comes while nobody watches as NAME.")
-@click.option("--forget", is_flag=True, help="With --durable: drop that at the broker, and end.")
+@click.option("--durable", metavar="NAME", help="The broker keeps messages for NAME while nobody watches.")
+@click.option("--forget", is_flag=True, help="With --durable: remove NAME at the broker, and end.")
 @config_option
 @json_option
 def watch(
@@ -24,8 +24,7 @@ def watch(
     config: Path | None,
     as_json: bool,
 ) -> None:
-    """Print each message as it passes: its human line, or with --json the message itself. HUP reads the
-    settings again.
+    """Print one line for each message as it passes, or with --json the message itself. HUP reads the settings again.
 
     \b
     Examples:
@@ -49,5 +48,5 @@ def watch(
         as_json=as_json,
         show=click.echo,
         on_ready=lambda: click.echo('{"ready": true}' if as_json else "ready: watching"),
-        on_trouble=print_error,
+        on_notice=print_error,
     )

@@ -22,12 +22,12 @@ def run(
     load_users: Callable[[], Mapping[str, str] | None],
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve until TERM. HUP reads the logins again; while those are bad, the old ones stay in force.
+    """Serve until TERM. HUP reads the logins again; wrong ones change nothing.
 
     Args:
         host, port: where to listen; port 0 takes a free one.
         data: directory that keeps queues and durable subscriptions over a restart.
-        load_users: reads the logins: login -> passcode; None lets anybody in.
+        load_users: returns the passcode of each login; None lets anybody in.
         on_ready: called with the address, without credentials, once it listens.
 
     Raises:
@@ -41,10 +41,10 @@ def run(
         EmbeddedBroker(host=host, port=port, users=users, data=data) as broker,
     ):
         on_ready(f"stomp://{host}:{broker.port}")
-        while broker.running and not stop.wait(0.5):  # a broker whose disk failed ends; leaving the block raises why
+        while broker.running and not stop.wait(0.5):  # a disk failure ends it; leaving the block raises that error
             if changed.is_set():
                 changed.clear()
-                following = lifecycle.read_again(lambda: (load_users(),))
+                following = lifecycle.try_reload(lambda: (load_users(),))
                 if following is not None:
                     (known,) = following
                     logs.set_up(LogSettings(), secrets=[*(users or {}).values(), *(known or {}).values()])

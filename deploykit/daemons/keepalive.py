@@ -1,41 +1,54 @@
-"""`deploykit keepalive`: an empty line to listed destinations, once or for ever."""
+"""`deploykit keepalive`: an empty line to listed destinations, once or until TERM."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+from time import monotonic, sleep
+from typing import Final
 
 import attrs
 
-from deploykit.bus import Bus, keepalive
+from deploykit.bus import Bus
+from deploykit.bus.checks import FOREVER
+from deploykit.bus.keepalive import KEEPALIVE
+from deploykit.bus.passcode import secrets_of
 from deploykit.daemons.service import lifecycle, logs
-from deploykit.errors import UsageError
+from deploykit.errors import BusError, DialectError, UsageError, WindowFull
 from deploykit.settings.node import Settings
+
+logger = logging.getLogger(__name__)
+
+#: How soon a stop is noticed.
+_SLICE: Final = 0.2
 
 
 def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: float | None) -> None:
-    """Send keepalives until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
+    """Send keepalives until TERM. HUP reads the settings again; wrong ones change nothing.
 
     Args:
-        load: reads the settings.
+        load: returns the settings.
         destinations: instead of those that the settings list.
-        every: seconds between two rounds, instead of what the settings say.
+        every: seconds between two rounds, instead of the settings' value.
 
     Raises:
         SettingsError: the first settings are wrong.
-        UsageError: they list no destinations either.
-        LoginRefused: no broker takes us.
+        UsageError: no destinations, here or in the settings.
+        LoginRefused: the broker refuses the login.
     """
 
-    def work(keeping: _Keeping, end: threading.Event) -> None:
-        with keeping.bus as bus:
-            bus.wait_connected(keeping.patience)  # a refused login ends it here
-            keepalive.run(bus, keeping.destinations, every=keeping.every, stop=end)
+    def work(sender: _Sender, end: threading.Event) -> None:
+        with sender.bus as bus:
+            bus.wait_connected(sender.patience)  # a refused login is raised here
+            keep_alive(bus, sender.destinations, every=sender.every, stop=end)
 
-    def make(settings: Settings) -> _Keeping:
-        return _Keeping(settings, destinations, every)
+    def make(settings: Settings) -> _Sender:
+        return _Sender(settings, destinations, every)
 
-    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=[s.broker.passcode]))
+    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=secrets_of(s.broker)))
 
 
 def once(settings: Settings, *, destinations: Sequence[str], every: float | None) -> dict[str, str]:
@@ -43,18 +56,18 @@ def once(settings: Settings, *, destinations: Sequence[str], every: float | None
 
     Raises:
         UsageError: no destinations, here or in the settings.
-        LoginRefused: no broker takes us.
+        LoginRefused: the broker refuses the login.
     """
-    keeping = _Keeping(settings, destinations, every)
-    with keeping.bus as bus:
-        bus.wait_connected(keeping.patience)
-        limit, ttl = settings.broker.connect_timeout, 2 * keeping.every
-        problems = keepalive.send_once(bus, keeping.destinations, timeout=limit, ttl=ttl)
-    return {name: problems.get(name, "") for name in keeping.destinations}
+    sender = _Sender(settings, destinations, every)
+    with sender.bus as bus:
+        bus.wait_connected(sender.patience)
+        limit, ttl = settings.broker.connect_timeout, 2 * sender.every
+        problems = send_once(bus, sender.destinations, timeout=limit, ttl=ttl)
+    return {name: problems.get(name, "") for name in sender.destinations}
 
 
-class _Keeping:
-    """What is to be sent by some settings, and a bus for it, not started."""
+class _Sender:
+    """Destinations and interval by the settings, and a bus that is not started."""
 
     def __init__(self, settings: Settings, destinations: Sequence[str], every: float | None) -> None:
         self.destinations = tuple(destinations) or settings.broker.keepalive
@@ -63,3 +76,66 @@ class _Keeping:
         self.every = every or settings.broker.keepalive_every
         self.patience = min(1.0, settings.broker.connect_timeout)
         self.bus = Bus(attrs.evolve(settings.broker, keepalive=()))
+
+
+def send_once(
+    bus: Bus,
+    destinations: tuple[str, ...],
+    *,
+    timeout: float = 10.0,
+    ttl: float = 120.0,
+    stop: threading.Event | None = None,
+) -> dict[str, str]:
+    """Send one keepalive to each destination; return the problem of each that did not work, by destination.
+
+    Args:
+        bus: a started bus.
+        destinations: topics and queues.
+        timeout: seconds until all must be confirmed.
+        ttl: seconds after which the broker may forget the message, where it can.
+        stop: once it is set, nothing is waited for any more.
+    """
+    stop = stop or threading.Event()
+    problems: dict[str, str] = {}
+    deadline = monotonic() + timeout
+    for lifetime in (ttl, None):
+        left = [name for name in destinations if lifetime is not None or name in problems]
+        futures: dict[str, Future[None]] = {}
+        for name in left:
+            problems.pop(name, None)
+            try:
+                futures[name] = _publish(bus, name, timeout=timeout, ttl=lifetime, deadline=deadline, stop=stop)
+            except BusError as error:
+                problems[name] = str(error)
+        without_ttl = False
+        for name, future in futures.items():
+            while not (future.done() or stop.is_set()):
+                wait_for([future], timeout=_SLICE)
+            problem = future.exception() if future.done() else None
+            if problem is not None:
+                problems[name] = str(problem)
+                without_ttl |= isinstance(problem, DialectError)
+        if not without_ttl:
+            break
+    return problems
+
+
+def keep_alive(bus: Bus, destinations: tuple[str, ...], *, every: float, stop: threading.Event) -> None:
+    """Send keepalives until `stop` is set; what fails is logged, and tried again the next time."""
+    while not stop.is_set():
+        for name, problem in send_once(bus, destinations, timeout=min(every, 30.0), ttl=2 * every, stop=stop).items():
+            logger.warning("keepalive to %s: %s", name, problem)
+        stop.wait(min(every, FOREVER))
+
+
+def _publish(
+    bus: Bus, destination: str, *, timeout: float, ttl: float | None, deadline: float, stop: threading.Event
+) -> Future[None]:
+    """Publish one keepalive as soon as there is room, until a monotonic time."""
+    while True:
+        try:
+            return bus.publish_nowait(destination, KEEPALIVE, timeout=timeout, persistent=False, ttl=ttl)
+        except WindowFull:
+            if monotonic() >= deadline or stop.is_set():
+                raise
+            sleep(_SLICE)

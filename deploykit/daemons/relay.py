@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 
 from deploykit.bus import Bus
+from deploykit.bus.passcode import secrets_of
 from deploykit.daemons.service import lifecycle, logs
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
@@ -78,7 +79,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
 
 def _set_up_logs(settings: Settings) -> None:
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
 
 
 class _RelayRun:

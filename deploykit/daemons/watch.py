@@ -1,7 +1,7 @@
-"""Tail the bus: each message as it passes, for people or for scripts.
+"""Print each message on the bus as it passes, for people or for scripts.
 
-A hook sends the human line of an event beside it, as a notice for chat. Whoever watches both sees such a pair once: the
-event, which says more; the notice only where its event does not come.
+A hook sends with each event the same line as a notice for chat. Of such a pair only the event is shown, which holds
+more; the notice is shown where its event does not come.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ def run(
     as_json: bool,
     show: Callable[[str], None],
     on_ready: Callable[[], None],
-    on_trouble: Callable[[str], None] = lambda _: None,
+    on_notice: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Show messages until TERM, or until `count` were shown. HUP reads the settings again; bad ones change nothing.
+    """Show messages until TERM, or until `count` were shown. HUP reads the settings again; wrong ones change nothing.
 
     Args:
-        load: reads the settings.
+        load: returns the settings.
         destinations: instead of every topic in the settings.
-        durable: a name under which the broker keeps what comes while nobody watches; None keeps nothing.
-        show: takes one line.
+        durable: a name under which the broker keeps messages while nobody watches; None keeps none.
+        show: prints one line.
         on_ready: called once the broker answered.
-        on_trouble: takes a line when the broker cannot be reached, when it is back, and what HUP brought.
+        on_notice: prints a line when the connection is lost or back, and when HUP has read the settings.
 
     Raises:
         SettingsError: the first settings are wrong.
-        LoginRefused: no broker takes us.
+        LoginRefused: the broker refuses the login.
         BusError: the broker refuses every destination.
-        OSError: what `show` raised: nobody reads any more.
+        OSError: `show` raised it: its reader is gone.
     """
     changed = threading.Condition()
     shown = 0
@@ -65,8 +65,8 @@ def run(
             message, line = None, _unreadable(delivery, error, as_json=as_json)
         with changed:
             if broken or shown == count:
-                return Retry(after=60.0)  # not ours to take: the broker keeps it for the next watcher
-            match pairs.place(message, delivery.attempt, same_text=not as_json):
+                return Retry(after=60.0)  # the broker keeps it for the next watcher
+            match pairs.decide(message, delivery.attempt, same_text=not as_json):
                 case "wait":
                     return Retry(after=_ITS_EVENT)
                 case "skip":
@@ -74,7 +74,7 @@ def run(
             if line:
                 try:
                     show(line)
-                except OSError as error:  # nobody reads on: `deploykit watch | head`
+                except OSError as error:  # the reader is gone: `deploykit watch | head`
                     broken.append(error)
                     changed.notify()
                     return Retry(after=60.0)
@@ -93,7 +93,7 @@ def run(
                 pass
             problems = [one.problem for one in subscriptions if one.problem is not None]
             if problems and len(problems) == len(subscriptions):
-                raise problems[0]  # nothing would ever come
+                raise problems[0]  # no message would ever come
             if not end.is_set():
                 on_ready()
             with changed:
@@ -101,35 +101,35 @@ def run(
                     changed.wait(0.2)
 
     def make(settings: Settings) -> tuple[Settings, Bus]:
-        return settings, _bus(settings, durable, _Troubles(on_trouble))
+        return settings, _bus(settings, durable, _ConnectionNotices(on_notice))
 
-    lifecycle.serve(load, make, work, tell=on_trouble, complain=on_trouble)
+    lifecycle.serve(load, make, work, on_reloaded=on_notice, on_problem=on_notice)
     if broken:
         raise broken[0]
 
 
-class _Troubles:
-    """Tells a person at the terminal why nothing comes: once for each time the line is down, not for each attempt."""
+class _ConnectionNotices:
+    """Prints why no messages come: once for each lost connection, not for each attempt to connect."""
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, notify: Callable[[str], None]) -> None:
+        self._notify = notify
         self._down = False
 
     def __call__(self, event: Event) -> None:
         match event:
             case Connected():
                 if self._down:
-                    self._tell("connected")
+                    self._notify("connected")
                 self._down = False
             case SubscriptionRefused(destination=destination, problem=problem):
-                self._tell(f"nothing comes from {destination}: {problem}")
+                self._notify(f"no messages from {destination}: {problem}")
             case ConnectFailed(problem=problem) | ConnectionLost(reason=problem) if not self._down:
                 self._down = True
-                self._tell(f"waiting for a broker: {problem}")
+                self._notify(f"waiting for a broker: {problem}")
 
 
 def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> None:
-    """Drop durable subscriptions made by `run` at the broker."""
+    """Remove the durable subscriptions that `run` made at the broker."""
     with _bus(settings, durable) as bus:
         bus.wait_connected(settings.broker.connect_timeout)
         for destination, name in _named(destinations or settings.topics.destinations, durable):
@@ -143,38 +143,38 @@ def _bus(settings: Settings, durable: str | None, on_event: Callable[[Event], No
 
 
 def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, str | None]]:
-    """Each destination with the name of its durable subscription."""
+    """Return each destination with the name of its durable subscription."""
     return [(each, f"{durable}-{each.rpartition('/')[2]}" if durable else None) for each in destinations]
 
 
 class _Pairs:
-    """Tells which notice says only what its event says. Used under a lock.
+    """Finds the notice that belongs to an event. Used under a lock.
 
     Args:
-        events_come: events are watched too, so that a notice may have to wait for its own.
+        events_come: events are watched too, so that a notice waits for its own.
     """
 
     def __init__(self, *, events_come: bool) -> None:
         self._events_come = events_come
-        self._open: dict[tuple[str, str], bool] = {}  # what was said -> by a notice (and not by the event)
+        self._open: dict[tuple[str, str], bool] = {}  # (correlation id, line) -> shown as a notice (not as the event)
 
-    def place(self, message: Message | None, attempt: int, *, same_text: bool) -> Literal["show", "wait", "skip"]:
-        """Say what to do with a message.
+    def decide(self, message: Message | None, attempt: int, *, same_text: bool) -> Literal["show", "wait", "skip"]:
+        """Return what to do with a message.
 
         Args:
-            attempt: how often this message was looked at, with this time.
-            same_text: an event is shown as the line that its notice is, so either of them will do.
+            attempt: how often this message was delivered, this time included.
+            same_text: an event is shown by the same line as its notice, so one of the two is enough.
         """
         if message is None:
             return "show"
-        said = message.correlation_id, message.summary
+        key = message.correlation_id, message.summary
         by_notice = isinstance(message, Notice)
-        if self._open.get(said, by_notice) is not by_notice and (by_notice or same_text):
-            del self._open[said]
+        if self._open.get(key, by_notice) is not by_notice and (by_notice or same_text):
+            del self._open[key]
             return "skip"
         if by_notice and attempt == 1 and self._events_come:
             return "wait"
-        self._open[said] = by_notice
+        self._open[key] = by_notice
         if len(self._open) > _REMEMBERED:
             del self._open[next(iter(self._open))]
         return "show"

@@ -1,4 +1,4 @@
-"""How the demo checks a claim: with git and the file system alone."""
+"""The checks of the demo's claims: with git and the file system alone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from deploykit.demo.stage import Stage
 
-#: What a release may hold beside the tree it was made from.
+#: Files of a release beside the tree it was made from.
 _OURS = ("TAG", ".deploykit/")
 
 
 def refs_of(stage: Stage, repository: Path) -> dict[str, str]:
-    """Every head and tag of a repository, as git tells them."""
+    """Return every branch and tag of a repository with its object id, as git lists them."""
     listed = stage.git(
         f"--git-dir={repository}", "for-each-ref", "--format=%(refname) %(objectname)", "refs/heads", "refs/tags"
     )
@@ -19,12 +19,12 @@ def refs_of(stage: Stage, repository: Path) -> dict[str, str]:
 
 
 def refs_or_none(stage: Stage, repository: Path) -> dict[str, str] | None:
-    """The refs of a repository that may not be there yet."""
+    """Return the refs of a repository, None if it does not exist yet."""
     return refs_of(stage, repository) if (repository / "HEAD").exists() else None
 
 
 def holds(stage: Stage, repository: Path, ref: str, commit: str) -> bool:
-    """Tell whether a repository exists and its ref stands at `commit`, its objects there."""
+    """Return whether a repository exists and its ref names `commit`, with its objects."""
     if not (repository / "HEAD").exists():
         return False
     done = stage.run("git", f"--git-dir={repository}", "rev-parse", "--quiet", "--verify", f"{ref}^{{commit}}")
@@ -32,7 +32,7 @@ def holds(stage: Stage, repository: Path, ref: str, commit: str) -> bool:
 
 
 def tree_differences(stage: Stage, origin: Path, commit: str, directory: Path) -> list[str]:
-    """Compare a directory with a commit, by git: one line a file that differs, is missing or is too many."""
+    """Return git's comparison of a directory with a commit: a line for each file that differs, lacks or is too many."""
     index = stage.root / "check.index"
     index.unlink(missing_ok=True)
     base = ("git", f"--git-dir={origin}", f"--work-tree={directory}", "-c", "core.bare=false")

@@ -1,4 +1,4 @@
-"""Set the demo up, play it, clean up."""
+"""Set the demo up, run it, clean up."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from deploykit.settings.address import Broker, parse_address
 
 
 def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) -> bool:
-    """Play the demo and tell whether every claim held.
+    """Run the demo and return whether every claim held.
 
     Args:
         broker: address of a real broker; None starts the embedded one.
         repo: a git repository to start from; None makes a small one.
-        keep: leave the directory behind, and say where it is.
-        as_json: tell it in JSON lines.
+        keep: leave the directory behind, and print its path.
+        as_json: print JSON lines.
 
     Raises:
         UsageError: the broker's address or the repository is not usable.
-        DemoFailed: an act could not go on.
+        DemoFailed: a step could not be completed.
     """
     chosen = _one_plain_broker(broker) if broker is not None else None
     timeline: Timeline = JsonTimeline() if as_json else ConsoleTimeline(Console(soft_wrap=True))
-    with _ended_well(), Stage(keep=keep) as stage:
+    with _clean_end(), Stage(keep=keep) as stage:
         if repo is not None and stage.run("git", "-C", str(repo), "rev-parse", "--verify", "HEAD").code != 0:
             raise UsageError(f"not a git repository with a commit: {repo}", "give --repo a clone")
         if keep:
@@ -41,10 +41,10 @@ def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) ->
 
 
 @contextmanager
-def _ended_well() -> Iterator[None]:
-    """Let TERM, and a terminal that goes away, clean up as Ctrl-C does: nothing of ours may run on.
+def _clean_end() -> Iterator[None]:
+    """Clean up on TERM and HUP as on Ctrl-C: no process of ours may go on.
 
-    The cleaning up itself is bounded, and not interrupted by an impatient second signal.
+    The cleaning up takes a bounded time, and a second signal does not interrupt it.
     """
     ends = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -65,6 +65,6 @@ def _one_plain_broker(text: str) -> Broker:
     brokers = parse_address(text).brokers
     if len(brokers) != 1 or brokers[0].tls:
         raise UsageError(
-            "the demo takes one broker without TLS: it cuts the line to it on the way", "stomp://HOST:PORT"
+            "the demo takes one broker without TLS: it cuts the connection on the way", "stomp://HOST:PORT"
         )
     return brokers[0]

@@ -1,7 +1,7 @@
-"""Where the demo plays: a temporary directory, processes with a log file each, and a way to end them all by pid.
+"""The demo's surroundings: a temporary directory, processes with a log file each, and a way to end them all by pid.
 
-Rule: whoever ends the demo, at whatever instant, no process and no file of it stays. A process that an interrupt kept
-us from noting, and one that another process started, is known by its environment, which names the directory.
+Rule: whenever the demo ends, no process and no file of it stays. Processes that an interrupt kept us from recording,
+and those that another process started, are found by their environment, which names the directory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Stage:
         self.logs = self.root / "logs"
         self.logs.mkdir()
         (self.root / "home").mkdir()
-        # Nothing of the caller's own git settings, and nothing that could point git at another repository.
+        # None of the caller's own git settings, and nothing that could point git at another repository.
         self._env = {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.root / "home"),
@@ -71,7 +71,7 @@ class Stage:
             shutil.rmtree(self.root, ignore_errors=True)
 
     def _end_strays(self) -> None:
-        """SIGKILL, and wait for, what still runs with our directory in its environment."""
+        """Send SIGKILL to every process that has our directory in its environment, and wait for their end."""
         mark = f"HOME={self.root / 'home'}".encode()
         end = time.monotonic() + _STOP_SECONDS
         while strays := [pid for pid in _processes() if mark in _environment(pid)]:
@@ -84,13 +84,13 @@ class Stage:
 
     @staticmethod
     def command(*words: str) -> list[str]:
-        """The `deploykit` command of the environment this demo runs in, wherever PATH points."""
+        """Return the `deploykit` command of the environment this demo runs in, wherever PATH points."""
         return [sys.executable, "-P", "-m", "deploykit", *words]
 
     def run(
         self, *argv: str, cwd: Path | None = None, env: Mapping[str, str] | None = None, timeout: float = 300.0
     ) -> Finished:
-        """Run a command to its end; its exit code is the caller's to judge."""
+        """Run a command to its end and return the result, whatever its exit code."""
         began = time.monotonic()
         try:
             done = subprocess.run(
@@ -112,15 +112,19 @@ class Stage:
         )
 
     def must(self, *argv: str, cwd: Path | None = None, timeout: float = 300.0) -> Finished:
-        """Run a command that has to succeed."""
+        """Run a command that has to succeed, and return the result.
+
+        Raises:
+            DemoFailed: it failed, or did not end within `timeout` seconds.
+        """
         done = self.run(*argv, cwd=cwd, timeout=timeout)
         if done.code != 0:
-            said = (done.errors or done.output).strip().splitlines()
-            raise DemoFailed(f"{' '.join(argv[:4])} … ended with {done.code}: {said[-1] if said else 'no output'}")
+            lines = (done.errors or done.output).strip().splitlines()
+            raise DemoFailed(f"{' '.join(argv[:4])} … ended with {done.code}: {lines[-1] if lines else 'no output'}")
         return done
 
     def git(self, *argv: str, cwd: Path | None = None) -> str:
-        """Run git, which has to succeed, and return what it printed, stripped."""
+        """Run git, which has to succeed, and return its stripped output."""
         return self.must("git", *argv, cwd=cwd).output.strip()
 
     def start(self, name: str, *argv: str) -> None:
@@ -136,20 +140,20 @@ class Stage:
                 start_new_session=True,
             )
 
-    def said(self, name: str) -> str:
-        """What a process printed to standard output so far."""
+    def output_of(self, name: str) -> str:
+        """Return what a process has printed to standard output so far."""
         with contextlib.suppress(FileNotFoundError):
             return (self.logs / f"{name}.out").read_text(errors="replace")
         return ""
 
     def kill(self, name: str) -> None:
-        """SIGKILL: as a power cut would."""
+        """End a process by SIGKILL, as a power cut would."""
         process = self._running.pop(name)
         process.send_signal(signal.SIGKILL)
         process.wait(_STOP_SECONDS)
 
     def stop(self, name: str) -> int:
-        """SIGTERM, then wait for the exit code; SIGKILL when it does not come."""
+        """Send SIGTERM and return the exit code; send SIGKILL if the process does not end in time."""
         process = self._running.pop(name)
         process.terminate()
         try:
@@ -159,10 +163,10 @@ class Stage:
             return process.wait(_STOP_SECONDS)
 
     def wait(self, check: Callable[[], bool], what: str, *, timeout: float = 30.0) -> float:
-        """Wait until `check()` holds, and return the seconds it took.
+        """Wait until `check()` is true, and return the seconds it took.
 
         Raises:
-            DemoFailed: it does not within `timeout`, or a process of ours ended; the text names the last log line.
+            DemoFailed: it was not within `timeout` seconds, or a process of ours ended; the text has its last log line.
         """
         began = time.monotonic()
         while not check():
@@ -171,13 +175,13 @@ class Stage:
                     raise DemoFailed(f"{name} ended with {process.returncode}: {self._last_line(name)}")
             if time.monotonic() - began > timeout:
                 where = f"see the logs in {self.logs}" if self._keep else "run it with --keep and read its logs"
-                raise DemoFailed(f"waited {timeout:.0f} s in vain for: {what}", where)
+                raise DemoFailed(f"timed out after {timeout:.0f} s, waiting for {what}", where)
             time.sleep(0.01)
         return time.monotonic() - began
 
     def _last_line(self, name: str) -> str:
         lines = (self.logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "no output"
 
 
 def _processes() -> list[int]:
@@ -185,7 +189,7 @@ def _processes() -> list[int]:
 
 
 def _environment(pid: int) -> list[bytes]:
-    """A process's environment; empty for one that has ended, or is somebody else's."""
+    """Return a process's environment; empty for one that has ended, or belongs to another user."""
     try:
         return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:

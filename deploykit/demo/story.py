@@ -1,4 +1,4 @@
-"""The demo's acts: broker, origin, node, push, deploy, and the plug pulled in the middle."""
+"""The demo's steps: broker, origin, node, push, deploy, and a broker that is killed in the middle."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from deploykit.testing.proxy import FaultProxy
 
 _TAG = "deploykit-demo-1"
 _BROKER_SECONDS = 10.0
-#: How much longer one of two pushes may take because this machine is busy. A hook that waited for a broker would take
-#: the 10 s in which a message must be confirmed.
+#: Seconds that one of two pushes may take longer because this machine is busy. A hook that waited for a broker would
+#: take the 10 s in which a message must be confirmed.
 _NOISE = 5.0
 _SCRIPT = """#!/bin/sh
 # Runs for {name}: gets "-t TAG" and DEPLOYKIT_* variables.
@@ -29,7 +29,7 @@ echo "hello from {name}"
 """
 
 
-#: A repository of the user's may hold what a site's settings would have to allow.
+#: Release settings for a repository of the user: it may hold entries that a site refuses by default.
 _LENIENT = (
     ', submodules = "skip", symlinks = "any", raw_attributes = ["filter", "eol", "ident", "working-tree-encoding"]'
 )
@@ -39,15 +39,15 @@ class Story:
     """One run of the demo.
 
     Args:
-        stage: where it plays.
-        timeline: how it is told.
+        stage: the directory and processes it uses.
+        timeline: where it prints.
         broker: a real broker to use; None starts the embedded one.
         repo: a real repository to start from; None makes a small one. It is cloned, never written to.
     """
 
     def __init__(self, stage: Stage, timeline: Timeline, *, broker: Broker | None, repo: Path | None) -> None:
         self._stage = stage
-        self._tell = timeline
+        self._timeline = timeline
         self._broker = broker
         self._repo = repo
         self._line: FaultProxy | None = None
@@ -61,51 +61,51 @@ class Story:
         self._trace = root / "scripts.trace"
 
     def play(self) -> bool:
-        """Play all acts in order and tell whether every claim held."""
-        acts: tuple[Callable[[], None], ...] = (
+        """Run all steps in order and return whether every claim held."""
+        steps: tuple[Callable[[], None], ...] = (
             self._set_up_broker,
             self._set_up_origin,
             self._set_up_node,
             self._push,
             self._refuse_a_stranger,
             self._deploy,
-            self._pull_the_plug,
-            self._bring_it_back,
-            self._curtain,
+            self._stop_broker,
+            self._restart_broker,
+            self._end,
         )
         try:
-            for act in acts:
-                act()
+            for step in steps:
+                step()
         finally:
             if self._line is not None:
                 self._line.stop()
-        self._tell.end(self._claims, self._figures)
+        self._timeline.end(self._claims, self._figures)
         return all(claim.held for claim in self._claims)
 
     def _claim(self, name: str, held: bool, shown: str, seconds: float | None = None) -> None:
         claim = CheckedClaim(name=name, held=held, shown=shown, seconds=seconds)
         self._claims.append(claim)
-        self._tell.claim(claim)
+        self._timeline.claim(claim)
 
-    # -- acts ----------------------------------------------------------------------------------------------------------
+    # -- steps ---------------------------------------------------------------------------------------------------------
 
     def _set_up_broker(self) -> None:
         if self._broker is None:
             self._write_private("passcode", "demo-passcode\n")
             self._port = _free_port()
             took = self._start_broker()
-            self._tell.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
+            self._timeline.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
             return
-        self._call_on(self._broker)
+        self._check_login(self._broker)
         self._write_private("passcode", self._broker.passcode + "\n")
         self._line = FaultProxy(self._broker.port, self._broker.host)
         self._line.start()
         self._port = self._line.port
-        self._tell.event("broker", f"{self._broker.host}:{self._broker.port}, through a line of ours that can be cut")
+        self._timeline.event("broker", f"{self._broker.host}:{self._broker.port}, through a proxy that can be cut")
 
     @staticmethod
-    def _call_on(broker: Broker) -> None:
-        """Find out first whether the broker is there and takes us: nothing of the demo makes sense without."""
+    def _check_login(broker: Broker) -> None:
+        """Log in once, so that a wrong address or passcode ends the demo before its first step."""
         settings = BusSettings(address=str(broker), login=broker.login, passcode=broker.passcode, backoff_max=0.5)
         with Bus(settings) as bus:
             if not bus.wait_connected(_BROKER_SECONDS):
@@ -138,7 +138,7 @@ class Story:
         (self._origin / "deploykit.toml").write_text(f'repo = "shop"\nspool = "{spool}"\n{self._topics()}')
         self._stage.must(*self._stage.command("hooks", "install", str(self._origin)))
         self._stage.start("relay", *self._stage.command("relay", "--config", str(self._hub_config)))
-        self._tell.event("hook", f"installed in {self._origin}; a relay sends what it queues")
+        self._timeline.event("hook", f"installed in {self._origin}; a relay sends what it queues")
 
     def _set_up_node(self) -> None:
         stage = self._stage
@@ -146,12 +146,12 @@ class Story:
         for who in ("operator", "node", "stranger"):
             stage.must(*command("keys", "generate", str(stage.root / f"{who}.key")))
         signers = stage.root / "allowed_signers"
-        # A node reports under its own name; what an operator may ask for is granted in the node's settings.
+        # A node reports under its own name; the node's settings grant what an operator may ask for.
         for principal, who in (("operator@demo", "operator"), ("node", "node")):
             public = str(stage.root / f"{who}.key.pub")
             stage.must(*command("keys", "trust", principal, public, "--file", str(signers)))
         self._write_config(self._node_config, stage.root / "spool-node", node=True)
-        self._tell.text(f"the node's settings, {self._node_config}:", self._node_config.read_text())
+        self._timeline.text(f"the node's settings, {self._node_config}:", self._node_config.read_text())
         stage.start("watch", *command("watch", "--json", *self._watch_options()))
         stage.start("agent", *command("agent", "--config", str(self._node_config)))
         took = stage.wait(
@@ -160,7 +160,8 @@ class Story:
             timeout=600,
         )
         stage.wait(
-            lambda: "ready" in stage.said("agent") and "ready" in stage.said("watch"), "agent and watch to start"
+            lambda: "ready" in stage.output_of("agent") and "ready" in stage.output_of("watch"),
+            "agent and watch to start",
         )
         count = len(refs_of(stage, self._origin))
         if self._repo is not None:
@@ -172,7 +173,7 @@ class Story:
         commit = self._commit("A second version", tag=_TAG)
         done, branch = self._git_push("--tags")
         self._figures["git push, broker up"] = done.seconds
-        self._tell.event("developer", f"git push {branch} {_TAG}: {self._hook_line(done)}")
+        self._timeline.event("developer", f"git push {branch} {_TAG}: {self._hook_line(done)}")
         self._claim("a push with the hook succeeds", done.code == 0, f"exit code {done.code}", done.seconds)
         took = self._stage.wait(
             lambda: refs_or_none(self._stage, self._mirror) == refs_of(self._stage, self._origin),
@@ -184,7 +185,7 @@ class Story:
 
     def _refuse_a_stranger(self) -> None:
         done = self._ask_deploy("--key", str(self._stage.root / "stranger.key"))
-        self._tell.event("operator", f"a stranger's deploy: {_last(done.errors)}")
+        self._timeline.event("operator", f"a stranger's deploy: {_last(done.errors)}")
         held = done.code == 3 and not (self._site / "current").exists()
         self._claim("a command with a strange key is refused", held, f"exit code {done.code}, the site untouched")
 
@@ -192,7 +193,7 @@ class Story:
         commit = self._commit_of(_TAG)
         done = self._ask_deploy()
         self._figures["deploy: asked -> reported"] = done.seconds
-        self._tell.event("operator", f"deploykit deploy shop --ref {_TAG}: {_last(done.output or done.errors)}")
+        self._timeline.event("operator", f"deploykit deploy shop --ref {_TAG}: {_last(done.output or done.errors)}")
         self._claim("the node reports success", done.code == 0, f"exit code {done.code}", done.seconds)
         current = self._site / "current"
         if current.exists():
@@ -200,35 +201,35 @@ class Story:
         else:
             wrong = ["there is no release"]
         self._claim("the release is the tag's tree", not wrong, "; ".join(wrong[:3]) or "git finds no difference")
-        said = self._trace.read_text().splitlines() if self._trace.exists() else []
-        ran = [line.split(" ")[0] for line in said if f"-t {_TAG} " in line and f"commit={commit}" in line]
+        lines = self._trace.read_text().splitlines() if self._trace.exists() else []
+        ran = [line.split(" ")[0] for line in lines if f"-t {_TAG} " in line and f"commit={commit}" in line]
         self._claim("scripts ran before and after", ran == ["pre-deploy", "post-deploy"], ", ".join(ran) or "none ran")
 
-    def _pull_the_plug(self) -> None:
+    def _stop_broker(self) -> None:
         if self._line is None:
             self._stage.kill("broker")
         else:
             self._line.stop()
-        self._tell.event("broker", "killed" if self._line is None else "the line to it is cut")
+        self._timeline.event("broker", "killed" if self._line is None else "the connection to it is cut")
         self._down_commit = self._commit("Pushed while the broker is dead")
         done, branch = self._git_push()
         self._figures["git push, broker dead"] = done.seconds
-        self._tell.event("developer", f"git push {branch}: {self._hook_line(done)}")
+        self._timeline.event("developer", f"git push {branch}: {self._hook_line(done)}")
         # Both pushes do the same git work.
         quick = done.code == 0 and done.seconds < self._figures["git push, broker up"] + _NOISE
         self._claim("a push without a broker returns at once", quick, f"exit code {done.code}", done.seconds)
         kept = sum(1 for p in (self._stage.root / "spool-hub").rglob("*") if p.is_file() and self._holds_event(p))
         self._claim("its event waits on disk", kept > 0, f"{kept} record in the spool names it")
-        heard = self._down_commit in self._stage.said("watch")
-        self._claim("nobody has heard of it yet", not heard, "watch is silent")
+        heard = self._down_commit in self._stage.output_of("watch")
+        self._claim("no subscriber has it yet", not heard, "watch printed nothing")
 
-    def _bring_it_back(self) -> None:
+    def _restart_broker(self) -> None:
         if self._line is None:
             self._start_broker()
         else:
             self._line.start()
-        self._tell.event("broker", "back")
-        took = self._stage.wait(lambda: self._down_commit in self._stage.said("watch"), "the kept event to arrive")
+        self._timeline.event("broker", "back")
+        took = self._stage.wait(lambda: self._down_commit in self._stage.output_of("watch"), "the kept event to arrive")
         self._figures["broker back -> event arrives"] = took
         self._claim("the event arrives by itself", True, "watch printed it", took)
         took = self._stage.wait(
@@ -236,10 +237,10 @@ class Story:
         )
         self._claim("and the mirror follows", True, f"git finds {self._down_commit[:12]} in it", took)
 
-    def _curtain(self) -> None:
+    def _end(self) -> None:
         codes = {name: self._stage.stop(name) for name in ("agent", "watch", "relay")}
-        self._claim("every daemon ends well on TERM", not any(codes.values()), f"exit codes {codes}")
-        if self._broker is not None:  # nothing is left behind on a broker that is somebody's
+        self._claim("every daemon ends with 0 on TERM", not any(codes.values()), f"exit codes {codes}")
+        if self._broker is not None:  # a real broker belongs to somebody: leave nothing behind
             command = self._stage.command
             self._stage.must(*command("agent", "--config", str(self._node_config), "--forget"))
             self._stage.must(*command("watch", "--forget", *self._watch_options()))
@@ -266,8 +267,8 @@ class Story:
 
     @staticmethod
     def _hook_line(done: Finished) -> str:
-        said = [line for line in done.errors.splitlines() if "deploykit:" in line]
-        return said[-1].removeprefix("remote:").strip() if said else "the hook said nothing"
+        lines = [line for line in done.errors.splitlines() if "deploykit:" in line]
+        return lines[-1].removeprefix("remote:").strip() if lines else "the hook printed nothing"
 
     def _ask_deploy(self, *options: str) -> Finished:
         return self._stage.run(
@@ -291,13 +292,13 @@ class Story:
             (directory / name).chmod(0o755)
 
     def _watch_options(self) -> list[str]:
-        # Durable, so that it matters not who is back first when the broker returns: the watcher or the relay.
+        # Durable, so that it does not matter which is back first when the broker returns: watch or relay.
         return ["--durable", self._stage.root.name, "--config", str(self._hub_config)]
 
     def _topics(self) -> str:
         if self._broker is None:
             return ""
-        # Names of its own on a broker that is somebody's: the demo disturbs nobody there.
+        # Topics of its own on a real broker: the demo disturbs no other user.
         unique = self._stage.root.name
         names = ("source", "mirror", "deploy", "report", "notice")
         return "[topics]\n" + "".join(f'{name} = "/topic/{unique}.{name}"\n' for name in names)
@@ -336,7 +337,7 @@ url = "{self._origin}"
 
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
+    return lines[-1].strip() if lines else "no output"
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""What the demo shows, as it happens: a line an event for people, a JSON object a line for scripts."""
+"""The demo's output as it happens: one line for each event, for people, or as a JSON object for scripts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = {"developer": "cyan", "hook": "yellow", "broker": "magenta", "node": 
 
 @attrs.frozen(kw_only=True)
 class CheckedClaim:
-    """Something the demo says, whether it held, and what shows it."""
+    """A claim of the demo, whether it held, and the evidence."""
 
     name: str
     held: bool
@@ -26,7 +26,7 @@ class CheckedClaim:
 
 
 class Timeline(Protocol):
-    """How a story is told."""
+    """Where a story prints its events, claims and figures."""
 
     def event(self, actor: str, text: str) -> None: ...
     def claim(self, claim: CheckedClaim) -> None: ...
@@ -35,19 +35,19 @@ class Timeline(Protocol):
 
 
 class ConsoleTimeline:
-    """For people."""
+    """Lines and colours for people."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
 
     def event(self, actor: str, text: str) -> None:
-        """Draw one line: when, who, what."""
+        """Print one line: when, who, what."""
         colour = _COLOURS.get(actor, "white")
         self._console.print(f"[dim]{self._now()}[/] [{colour}]{actor:>9}[/] │ {escape(text)}", highlight=False)
 
     def claim(self, claim: CheckedClaim) -> None:
-        """Draw a checked claim."""
+        """Print a checked claim."""
         mark = "[green]✓[/]" if claim.held else "[red]✗[/]"
         took = f" [dim]({claim.seconds:.2f} s)[/]" if claim.seconds is not None else ""
         self._console.print(
@@ -55,12 +55,12 @@ class ConsoleTimeline:
         )
 
     def text(self, title: str, body: str) -> None:
-        """Show a file the demo wrote."""
+        """Print a file the demo wrote."""
         self._console.print(f"[dim]{self._now()}[/] {'':>9} │ {escape(title)}", highlight=False)
         self._console.print(Syntax(body.strip(), "toml", background_color="default", word_wrap=True))
 
     def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None:
-        """Draw what took how long, and the verdict."""
+        """Print how long each step took, and the verdict."""
         table = Table(title="What took how long", title_justify="left", show_header=False, box=None)
         longest = max(figures.values(), default=1.0) or 1.0
         for name, seconds in figures.items():
@@ -77,7 +77,7 @@ class ConsoleTimeline:
 
 
 class JsonTimeline:
-    """For scripts: `{"event": …}`, `{"claim": …}`, `{"text": …}` and at last `{"ok": …}`."""
+    """JSON lines for scripts: `{"event": …}`, `{"claim": …}`, `{"text": …}` and at last `{"ok": …}`."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()

@@ -1,4 +1,4 @@
-"""Asking nodes to do something, and believing what they answer."""
+"""Send commands to nodes, and collect the answers that can be believed."""
 
 from deploykit.fleet.coordinator import Answer, Coordinator
 

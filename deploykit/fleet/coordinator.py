@@ -1,13 +1,15 @@
 """Send a signed deploy command and collect the nodes' signed reports.
 
-Rules: the report topic is subscribed before the command goes out, so no answer can be missed; an answer counts only
-when the node it speaks for signed it and it fits this very request.
+Rules:
+
+* The report topic is subscribed before the command goes out, so no report can be missed.
+* A report counts only if a key that may speak for its node signed it, and if it fits this very request.
+* After some silence the command is sent again: a report may have been lost. Nodes answer a repeated command again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
 import queue
 import time
@@ -21,9 +23,9 @@ from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFu
 from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
-from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.policy import Policy
-from deploykit.trust.signature import SigningKey, copy_digest, sign, verify
+from deploykit.system.backoff import Backoff
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import SigningKey, sign
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.codec import ID_HEADER
 
@@ -32,13 +34,19 @@ _log = logging.getLogger(__name__)
 #: Seconds of silence after which a command is sent again, with the same id and bytes; doubled each time.
 _ASK_AGAIN = 10.0
 
-#: Most doubts about one node's reports that are kept, each once.
+#: Most reasons against one node's reports that are kept, each once.
 _DOUBTS = 10
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Answer:
-    """One node's answer: its report, or None when none came in time. `doubts` tells of reports not believed."""
+    """One node's answer.
+
+    Args:
+        node: who answers.
+        report: what it reported; None if no report came in time.
+        doubts: why other reports in its name were not believed, each reason once.
+    """
 
     node: NodeName
     report: DeployReported | None = None
@@ -52,8 +60,7 @@ class Coordinator:
         bus: started.
         topics: where commands and reports go.
         key: signs the commands.
-        trusted: whose reports to believe.
-        policy: who may speak for which node.
+        trust: judges the reports.
         now: the wall clock, aware UTC.
     """
 
@@ -62,28 +69,27 @@ class Coordinator:
         bus: Bus,
         topics: TopicMap,
         key: SigningKey,
-        trusted: AllowedSigners,
-        policy: Policy,
+        trust: Trust,
         *,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._bus = bus
         self._topics = topics
         self._key = key
-        self._trusted = trusted
-        self._policy = policy
+        self._trust = trust
         self._now = now
 
     def ask(self, request: DeployRequested, *, timeout: float, connect_timeout: float = 30.0) -> Iterator[Answer]:
         """Send `request` and yield an answer for each node of its audience, as they come.
 
         Args:
-            timeout: seconds to wait for all of them; a node that stays silent is answered for with no report.
-            connect_timeout: how much of that may pass until a broker is there to be asked through.
+            request: the command.
+            timeout: seconds to wait for all nodes. A node that stays silent gets an answer without a report.
+            connect_timeout: seconds of these to wait for a broker.
 
         Raises:
-            ConnectError: no broker was there; nobody was asked.
-            BusError: the command could not be sent; nobody was asked.
+            ConnectError: no broker is connected; the command was not sent.
+            BusError: the command was not sent, or the broker did not confirm it.
         """
         deadline = time.monotonic() + timeout
         arrived: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -95,28 +101,28 @@ class Coordinator:
         subscription = self._bus.subscribe(self._topics.report, keep)
         try:
             if not subscription.wait_active(min(timeout, connect_timeout)):
-                raise ConnectError("nobody was asked: no broker answered in time", "look at it, and ask again")
+                raise ConnectError("no broker reachable in time: the command was not sent", "try again")
             frame = sign(encode(request), self._key)
             self._bus.publish(self._topics.deploy, frame, timeout=max(0.1, deadline - time.monotonic()))
             yield from self._collect(request, frame, arrived, deadline)
         finally:
             subscription.unsubscribe()
 
-    def _ask_again(self, frame: Frame, times: int) -> None:
-        """Send the command once more: a node that is done answers again, one that is at work or new to it goes on."""
-        headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus takes it for a copy
-        with contextlib.suppress(WindowFull):  # the next silence asks again
+    def _send_again(self, frame: Frame, times: int) -> None:
+        """Send the command once more. A node that is done answers again; one at work, or new to it, goes on."""
+        headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus drops it as a copy
+        with contextlib.suppress(WindowFull):  # the next silence sends it again
             self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
 
     def _collect(
         self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float
     ) -> Iterator[Answer]:
-        """Yield believed answers. A report is lost when the broker restarts under us, so silence is asked again."""
-        asked = 1
-        patience = _ASK_AGAIN
-        quiet_until = time.monotonic() + patience
-        missing = dict.fromkeys(request.audience, ())
-        doubts: dict[NodeName, tuple[str, ...]] = dict(missing)
+        """Yield believed answers. A broker that restarts may lose a report: after silence the command goes again."""
+        sent = 1
+        backoff = Backoff(initial=_ASK_AGAIN, maximum=float("inf"))
+        quiet_until = time.monotonic() + backoff.pause(sent)
+        missing = dict.fromkeys(request.audience)
+        doubts: dict[NodeName, tuple[str, ...]] = dict.fromkeys(request.audience, ())
         while missing:
             now = time.monotonic()
             if now >= deadline:
@@ -125,18 +131,18 @@ class Coordinator:
                 delivery = arrived.get(timeout=max(0.0, min(deadline, quiet_until) - now))
             except queue.Empty:
                 if time.monotonic() < deadline:
-                    self._ask_again(frame, asked)
-                    asked, patience = asked + 1, patience * 2
-                    quiet_until = time.monotonic() + patience
+                    self._send_again(frame, sent)
+                    sent += 1
+                    quiet_until = time.monotonic() + backoff.pause(sent)
                 continue
             report = self._report_in(delivery, request)
             if report is None or report.node not in missing:
                 continue
-            doubt = self._doubt(delivery, report, request, frame)
+            doubt = self._doubt(delivery, request, frame)
             if doubt:
                 known = doubts[report.node]
-                if doubt not in known and len(known) < _DOUBTS:  # anybody can send any number of them
-                    _log.warning("not believed: %s: %s", report.summary, doubt)
+                if doubt not in known and len(known) < _DOUBTS:  # anybody can send any number of reports
+                    _log.warning("report not believed: %s: %s", report.summary, doubt)
                     doubts[report.node] += (doubt,)
                 continue
             del missing[report.node]
@@ -145,6 +151,7 @@ class Coordinator:
             yield Answer(node=node, doubts=doubts[node])
 
     def _report_in(self, delivery: Delivery, request: DeployRequested) -> DeployReported | None:
+        """Return what claims to be a report on our request; None for anything else. Nothing is verified here."""
         try:
             message = decode(delivery.headers, delivery.body, delivery.destination)
         except MessageError as error:
@@ -152,14 +159,13 @@ class Coordinator:
             return None
         return message if isinstance(message, DeployReported) and message.request == request.id else None
 
-    def _doubt(self, delivery: Delivery, report: DeployReported, request: DeployRequested, asked: Frame) -> str:
-        """Why a report is not believed; empty when it is."""
+    def _doubt(self, delivery: Delivery, request: DeployRequested, sent: Frame) -> str:
+        """Return why a report is not believed; empty when it is."""
         now = self._now()
         try:
-            signer = verify(Frame(delivery.headers, delivery.body), self._trusted, now)
-            self._policy.authorize_reply(report, signer, request=request, now=now)
+            self._trust.check(Frame(delivery.headers, delivery.body), now, destination=delivery.destination).believe(
+                request, now, sent=sent
+            )
         except (MessageError, PolicyRefused) as error:
             return str(error)
-        if not hmac.compare_digest(report.answers.encode(), copy_digest(asked).encode()):
-            return f"{report.node} answers another copy of this request: somebody sends under its id"
         return ""

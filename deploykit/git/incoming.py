@@ -1,20 +1,18 @@
-"""Take a pack in: into quarantine as it comes, completed and indexed there, installed only when it holds together.
+"""Receive a pack into quarantine; complete, check and index it there; install it only when it is whole.
 
-Rules: what is in quarantine is invisible to every reader; pack and index are fsynced before their names appear; the
-pack's name appears before the index's, which is what readers go by; whatever fails leaves the store as it was.
+Rules:
+
+* No reader sees what is in quarantine.
+* Pack and index are fsynced before their names appear. The index's name appears last: readers look for indexes.
+* A failure leaves the store as it was.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 import zlib
-from array import array
 from binascii import crc32
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from itertools import accumulate, pairwise
-from operator import itemgetter
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -22,21 +20,19 @@ from typing import Final
 import attrs
 
 from deploykit.errors import MirrorError, PackError
-from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, Found, HashKind
+from deploykit.git.packindex import index_v2
 from deploykit.git.packscanner import PackScanner, ScanLimits
 from deploykit.system.durable import sync_directory, write_all
 
 _NONE: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 _READ: Final = 1 << 20
 _SPACE_CHECK: Final = 32 << 20
-#: What an index of version 2 begins with; version 1 has no such beginning.
-INDEX_MAGIC: Final = b"\xfftOc\x00\x00\x00\x02"
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class TakenPack:
-    """What came: how much, its annotated tags with their targets, and its commits."""
+class ReceivedPack:
+    """A pack that was installed: objects and bytes, its annotated tags with their targets, its commits."""
 
     objects: int = 0
     received: int = 0
@@ -45,16 +41,16 @@ class TakenPack:
 
 
 class IncomingPack:
-    """A pack on its way in. Use it as a context manager: leaving it without `install` leaves nothing behind.
+    """A pack on its way into the store. A context manager: leaving it before `finish` removes what came.
 
     Args:
         objects: the mirror's `objects` directory.
-        quarantine: a directory on the same file system, ours alone (the mirror's lock is held).
+        quarantine: a directory on the same file system, used by nobody else (the caller holds the mirror's lock).
         hash_kind: the repository's object format.
-        find: reads an object of the store, or None.
-        holds: tells whether the store has an object.
-        limits: what one object may cost.
-        max_bytes: what the whole pack may be.
+        find: returns an object of the store, or None.
+        holds: returns whether the store has an object.
+        limits: sizes of one object.
+        max_bytes: of the whole pack.
         tick: called as bytes and objects come; it may raise.
         room: called now and then as the file grows; raises when the disk is nearly full.
     """
@@ -105,8 +101,8 @@ class IncomingPack:
         write_all(self._fd, data)
         self.scanner.feed(data)
 
-    def finish(self, wants: Iterable[bytes]) -> TakenPack:
-        """Resolve, check that nothing is missing, complete, index, and move the pack into the store.
+    def finish(self, wants: Iterable[bytes]) -> ReceivedPack:
+        """Resolve, check and complete the pack, index it, and move it into the store.
 
         Raises:
             PackError: the pack is damaged, incomplete, or points to what is neither in it nor held.
@@ -115,19 +111,19 @@ class IncomingPack:
         scanner.finish()
         self._check_links(wants)
         if scanner.total == 0:
-            return TakenPack(received=self.received)
+            return ReceivedPack(received=self.received)
         checksum = self._complete()
         commits = scanner.known.pop(COMMIT)
         scanner.known.clear()
         self._write_index(checksum)
         self._install(checksum.hex())
-        return TakenPack(objects=scanner.total, received=self.received, tags=scanner.tags, commits=commits)
+        return ReceivedPack(objects=scanner.total, received=self.received, tags=scanner.tags, commits=commits)
 
     def _check_links(self, wants: Iterable[bytes]) -> None:
-        """Every id the pack needs is in it, or held already: then what is wanted is whole, down to the last blob.
+        """Check that every id the pack needs is in it or in the store.
 
         The store never holds an object without all that it points to (each pack was checked like this on its way in),
-        so "held" needs no further walk.
+        so what it holds needs no further walk.
         """
         scanner = self.scanner
         for kind in (COMMIT, TREE, BLOB, TAG):
@@ -186,52 +182,6 @@ class IncomingPack:
         self._pack.rename(packs / f"pack-{name}.pack")
         self._index.rename(packs / f"pack-{name}.idx")
         sync_directory(packs)
-
-
-def index_v2(ids: list[bytes], crcs: array[int], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 2 pack index, but for its own checksum at the end.
-
-    Raises:
-        PackError: an object is in the pack twice.
-    """
-    order = sorted(range(len(ids)), key=ids.__getitem__)
-    names = b"".join(map(ids.__getitem__, order))
-    if any(ids[a] == ids[b] for a, b in pairwise(order)):
-        raise PackError("the origin sent an object twice in one pack")
-    yield INDEX_MAGIC
-    yield _fan_out(ids)
-    yield names
-    yield _big_endian(array("I", map(crcs.__getitem__, order)))
-    large = array("Q")
-    small = array("I")
-    for at in map(offsets.__getitem__, order):
-        if at < 1 << 31:
-            small.append(at)
-        else:
-            small.append(1 << 31 | len(large))
-            large.append(at)
-    yield _big_endian(small)
-    yield _big_endian(large)
-    yield checksum
-
-
-def index_v1(ids: list[bytes], offsets: array[int], checksum: bytes) -> Iterator[bytes]:
-    """A version 1 pack index, as old gits wrote it, but for its own checksum at the end."""
-    yield _fan_out(ids)
-    for at in sorted(range(len(ids)), key=ids.__getitem__):
-        yield (offsets[at] & 0xFFFFFFFF).to_bytes(4, "big") + ids[at]
-    yield checksum
-
-
-def _fan_out(ids: list[bytes]) -> bytes:
-    counts = Counter(map(itemgetter(0), ids))
-    return _big_endian(array("I", accumulate(counts[n] for n in range(256))))
-
-
-def _big_endian(values: array[int]) -> bytes:
-    if sys.byteorder == "little":
-        values.byteswap()
-    return values.tobytes()
 
 
 def _object_head(kind: int, size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""The two hashes git names objects with, and the four kinds of object.
+"""The two hashes git names objects with, and the kinds of object.
 
 Rules: binary ids inside this package, `ObjectId` (hex) at its edge. SHA-1 here is git's naming scheme, not a defence.
 """
@@ -25,6 +25,9 @@ REF_DELTA: Final = 7
 KIND_NAMES: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
 KIND_CODES: Final = {name: code for code, name in KIND_NAMES.items()}
 
+#: An object as it was read: its kind and its bytes.
+Found = tuple[int, bytes]
+
 
 @attrs.frozen(slots=True)
 class HashKind:
@@ -42,13 +45,26 @@ class HashKind:
 
 SHA1: Final = HashKind("sha1", partial(hashlib.sha1, usedforsecurity=False), 20)
 SHA256: Final = HashKind("sha256", hashlib.sha256, 32)
+_BY_NAME: Final[dict[str, HashKind]] = {kind.name: kind for kind in (SHA1, SHA256)}
+_BY_SIZE: Final = {kind.size: kind for kind in (SHA1, SHA256)}
 
 
 def hash_named(name: str) -> HashKind | None:
-    """`sha1` or `sha256`; None for a format we do not know."""
-    return {"sha1": SHA1, "sha256": SHA256}.get(name)
+    """Return the object format `sha1` or `sha256`; None for another name."""
+    return _BY_NAME.get(name)
 
 
-def hash_of_length(hex_digits: int) -> HashKind | None:
-    """The format whose ids have so many hex digits."""
-    return {40: SHA1, 64: SHA256}.get(hex_digits)
+def hash_of_size(size: int) -> HashKind:
+    """Return the object format whose ids have `size` bytes.
+
+    Raises:
+        KeyError: there is none.
+    """
+    return _BY_SIZE[size]
+
+
+def blob_id(content: bytes, oid_length: int) -> bytes:
+    """Return the binary id that `content` has as a blob, where ids have `oid_length` bytes."""
+    digest = _BY_SIZE[oid_length].new(b"blob %d\0" % len(content))
+    digest.update(content)
+    return digest.digest()

@@ -1,20 +1,19 @@
-"""Read trees and blobs out of a git object store: by the size they would have, before they have it.
+"""Read trees and blobs out of a git object store, within a limit on their size.
 
-Rules kept here:
+Rules:
 
 * Nothing is expanded before its size is known and allowed. A delta of a few bytes can describe gigabytes, and so can
-  each base it stands on; the whole chain is measured first.
+  each of its bases: the whole chain is measured first.
 * What is returned hashes to the id that was asked for. A damaged pack ends in an error that names the object, never
   in a wrong file.
-* A large blob that is stored whole is handed out in pieces; memory stays flat.
+* A large blob that is stored whole is returned in pieces, so that memory stays flat.
 
-Packs are read by `packs`, because that costs a third of the general path. Objects that are not in a pack (loose ones,
-stores in memory) go the general way.
+`packreader` reads packs, at a third of dulwich's cost. dulwich reads objects that are not in a pack (loose ones, stores
+in memory).
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from binascii import unhexlify
@@ -26,31 +25,25 @@ from dulwich.errors import ApplyDeltaError, ChecksumMismatch, FileFormatExceptio
 from dulwich.pack import PackFileDisappeared, apply_delta
 
 from deploykit.errors import TreeDamaged, TreeError
-from deploykit.git.packreader import PIECE, SMALL, PackFile, result_size
+from deploykit.git.objectformat import BLOB, KIND_NAMES, OFS_DELTA, REF_DELTA, hash_of_size
+from deploykit.git.packformat import base_distance, delta_result_size, object_head
+from deploykit.git.packreader import PIECE, SMALL, PackFile
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
     from dulwich.objects import ObjectID
 
-COMMIT: Final = 1
-TREE: Final = 2
-BLOB: Final = 3
-TAG: Final = 4
-_OFS_DELTA: Final = 6
-_REF_DELTA: Final = 7
-_KINDS: Final = {COMMIT: b"commit", TREE: b"tree", BLOB: b"blob", TAG: b"tag"}
-
 #: Deltas on deltas: git itself writes at most 4,095, and 50 by default.
 _MAX_CHAIN: Final = 4096
 #: Bytes of whole delta bases kept for the next object that stands on them.
 _BASE_CACHE: Final = 16 * 1024 * 1024
-#: So many look-ups between two times that the maps of the packs give back what they hold of memory.
+#: Look-ups after which the maps of the packs give back their memory.
 _BREATH: Final = 1024
-#: Bytes of small deltas of one chain that are kept from their measuring to their use.
+#: Bytes of small deltas of one chain that are kept between measuring and applying them.
 _KEPT_DELTAS: Final = 1024 * 1024
 
 
-#: What dulwich and zlib raise on bytes that are not what they were.
+#: What dulwich and zlib raise on damaged bytes.
 _DAMAGE: Final = (
     *(zlib.error, ValueError, IndexError, AssertionError),
     *(NotGitRepository, FileFormatException, ChecksumMismatch, ApplyDeltaError),
@@ -58,7 +51,7 @@ _DAMAGE: Final = (
 
 
 class _Refused(Exception):
-    """Internal: an object is larger than allowed."""
+    """An object is larger than allowed: internal to this module."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -66,7 +59,7 @@ class _Refused(Exception):
 
 
 class ObjectReader:
-    """Reads objects from one store. Not for two threads at once: make one reader per thread.
+    """Reads objects from one store. Make one reader per thread.
 
     Args:
         store: a dulwich object store.
@@ -82,7 +75,7 @@ class ObjectReader:
         self._found = 0
         self.oid_length: int = store.object_format.oid_length
         # Copied for each object: a new one looks the algorithm up, which costs more than to hash a page.
-        self._empty = (hashlib.sha1 if self.oid_length == 20 else hashlib.sha256)(usedforsecurity=False)
+        self._empty = hash_of_size(self.oid_length).new(b"")
 
     def __enter__(self) -> ObjectReader:
         return self
@@ -91,7 +84,7 @@ class ObjectReader:
         self.close()
 
     def close(self) -> None:
-        """Give back the maps of the packs."""
+        """Unmap the packs."""
         packs, self._packs = self._packs or [], None
         self._bases.clear()
         self._bases_size = 0
@@ -113,20 +106,22 @@ class ObjectReader:
     def _checked(self, oid: bytes, raw: bytes, kind: int, place: tuple[PackFile, int] | None) -> bytes:
         found, content = self._guarded(oid, place)
         if kind != found:
-            want, have = _KINDS[kind].decode(), _KINDS.get(found, b"unknown").decode()
+            want, have = KIND_NAMES[kind].decode(), KIND_NAMES.get(found, b"unknown").decode()
             raise TreeError(f"object {oid.decode()} is a {have} where a {want} must stand", "check the repository")
         digest = self._empty.copy()
-        digest.update(b"%s %d\0" % (_KINDS[kind], len(content)))
+        digest.update(b"%s %d\0" % (KIND_NAMES[kind], len(content)))
         digest.update(content)
         if digest.digest() != raw:
             raise _damaged(oid, "its content does not hash to its name")
         return content
 
     def blob(self, oid: bytes) -> tuple[bytes | Iterator[bytes], bytes]:
-        """Return a blob whole, or in pieces when it is large and stored so that pieces are possible; and its raw id.
+        """Return a blob and its binary id: bytes, or an iterator of pieces where it is large and stored whole.
 
-        The pieces are checked while they are handed out: the last step of the iteration raises when they do not
-        hash to `oid`, so nothing may be used before the iterator has ended.
+        The last step of the iteration raises when the pieces do not hash to `oid`: use nothing before it has ended.
+
+        Raises:
+            TreeError: missing, damaged, of another kind, or larger than allowed.
         """
         try:
             raw = unhexlify(oid)
@@ -134,9 +129,12 @@ class ObjectReader:
             raise _damaged(oid, str(error)) from error
         place = self._find(raw)
         if place is not None:
-            # Most files are stored whole: this way is theirs alone, and what a fresh export of thousands costs.
+            # Most files are stored whole. This path is for them alone: it is what a fresh export of thousands costs.
             pack, offset = place
-            found, size, pos = pack.header(offset)
+            try:
+                found, size, pos = object_head(pack.data, offset)
+            except (IndexError, ValueError) as error:
+                raise _damaged(oid, str(error)) from error
             if found == BLOB and size <= self._max:
                 if size >= 2 * PIECE:
                     return self._pieces(oid, pack, pos, size), raw
@@ -197,7 +195,7 @@ class ObjectReader:
                 try:
                     found.append(PackFile(pack, self.oid_length))
                 except (OSError, ValueError, PackFileDisappeared):
-                    continue  # repacked away under us: what it held is in another pack, or goes the general way
+                    continue  # a repack removed it: its objects are in another pack, or dulwich finds them
             stores.extend(getattr(store, "alternates", ()))
         return found
 
@@ -214,13 +212,13 @@ class ObjectReader:
                 offset = pack.find(raw)
             except KeyError:
                 continue
-            if at:  # neighbours live together: ask this pack first next time
+            if at:  # related objects lie in one pack: try this one first next time
                 packs.insert(0, packs.pop(at))
             return pack, offset
         return None
 
     def _from_pack(self, pack: PackFile, offset: int) -> tuple[int, bytes]:
-        """Measure the whole delta chain, then build the object from its base up."""
+        """Return the object at `offset`: measure its whole delta chain, then build it from the base up."""
         # pack, offset, bytes of the delta, position of its stream, and the delta itself where it is small
         chain: list[tuple[PackFile, int, int, int, bytes | None]] = []
         held = 0
@@ -230,10 +228,10 @@ class ObjectReader:
                 self._bases.move_to_end((id(pack), offset))
                 kind, content = cached
                 break
-            kind, size, pos = pack.header(offset)
+            kind, size, pos = object_head(pack.data, offset)
             if size > self._max:
                 raise _Refused(size)
-            if kind in _KINDS:
+            if kind in KIND_NAMES:
                 content = pack.inflate(pos, size)
                 if chain:
                     self._keep(pack, offset, kind, content)
@@ -241,7 +239,7 @@ class ObjectReader:
             base, pos = self._base(pack, offset, kind, pos)
             delta = pack.inflate(pos, size) if size <= SMALL and held < _KEPT_DELTAS else None
             held += size if delta is not None else 0
-            makes = result_size(delta if delta is not None else pack.delta_head(pos))
+            makes = delta_result_size(delta if delta is not None else pack.delta_head(pos))
             if makes > self._max:
                 raise _Refused(makes)
             chain.append((pack, offset, size, pos, delta))
@@ -258,13 +256,13 @@ class ObjectReader:
         return kind, content
 
     def _base(self, pack: PackFile, offset: int, kind: int, pos: int) -> tuple[tuple[PackFile | bytes, int], int]:
-        """Find what a delta stands on: a place in a pack, or the name of an object elsewhere."""
-        if kind == _OFS_DELTA:
-            distance, pos = pack.base_offset(pos)
+        """Return the base of a delta, a place in a pack or the id of an object elsewhere, and the position after."""
+        if kind == OFS_DELTA:
+            distance, pos = base_distance(pack.data, pos)
             if not 0 < distance <= offset:
                 raise ValueError("a delta points outside its pack")
             return (pack, offset - distance), pos
-        if kind != _REF_DELTA:
+        if kind != REF_DELTA:
             raise ValueError(f"unknown object kind {kind}")
         name = bytes(pack.view[pos : pos + self.oid_length])
         place = self._find(name)
@@ -290,7 +288,7 @@ class ObjectReader:
             raise KeyError(oid) from error
 
     def _measure_loose(self, oid: bytes) -> None:
-        """A loose object says its size in its first bytes; look there before anything is expanded."""
+        """Read the size of a loose object from its first bytes, and refuse it before anything is expanded."""
         path = getattr(self.store, "path", None)
         if path is None:
             return
@@ -310,11 +308,3 @@ class ObjectReader:
 
 def _damaged(oid: bytes, why: str) -> TreeDamaged:
     return TreeDamaged(f"object {oid.decode()} is damaged: {why}", "run `deploykit mirror check`, it clones anew")
-
-
-def blob_id(content: bytes, oid_length: int) -> bytes:
-    """Return the raw git id that `content` has as a blob."""
-    new = hashlib.sha1 if oid_length == 20 else hashlib.sha256
-    digest = new(b"blob %d\0" % len(content), usedforsecurity=False)
-    digest.update(content)
-    return digest.digest()

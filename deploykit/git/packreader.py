@@ -1,8 +1,10 @@
 """One pack of a git object store: where an object lies, how large it would be, and its bytes.
 
-Rules: nothing is inflated beyond the size its header gives; a stream that holds more or less than that is damaged. The
-map of the file stays readable after a repack unlinks it. Objects are looked up in our own map of the index, which costs
-a fifth of the general way; an index of another version than 2 goes that way.
+Rules:
+
+* Nothing is inflated beyond the size in its header; a stream that holds more or less than that is damaged.
+* The map of the file stays readable after a repack unlinks it.
+* Objects are looked up in our own map of the index, at a fifth of dulwich's cost; dulwich reads indexes of version 1.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from deploykit.git.packindex import IndexReader
 
 if TYPE_CHECKING:
     from dulwich.pack import Pack, PackIndex
@@ -26,73 +29,7 @@ SMALL: Final = 16 * 1024
 #: A blob at least this large is handed out in pieces of this size.
 PIECE: Final = 1024 * 1024
 
-_MAGIC: Final = b"\xfftOc\x00\x00\x00\x02"
-_FAN: Final = 8
-_NAMES: Final = 8 + 256 * 4
-_BLOCK: Final = 128
-_LARGE: Final = 1 << 31
 _LARGE_PACK: Final = 16 * 1024 * 1024
-
-
-class Index:
-    """A pack's index, version 2: sorted names and where each object lies.
-
-    Raises:
-        ValueError: it is of another version, or cut short.
-    """
-
-    def __init__(self, path: Path, oid_length: int) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._data = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(fd)
-        self._width = oid_length
-        if self._data[:_FAN] != _MAGIC or len(self._data) < _NAMES:
-            raise ValueError("not an index of version 2")
-        self._fan = [0, *struct.unpack(">256I", self._data[_FAN:_NAMES])]
-        count = self._fan[-1]
-        self._offsets = _NAMES + count * (oid_length + 4)
-        self._large = self._offsets + count * 4
-        if sorted(self._fan) != self._fan or len(self._data) < self._large + 2 * oid_length:
-            raise ValueError("the index is cut short")
-
-    def object_offset(self, raw: bytes) -> int:
-        """Return where the object of that name (raw) lies.
-
-        Raises:
-            KeyError: it is not in this pack.
-        """
-        data, width = self._data, self._width
-        low, high = self._fan[raw[0]], self._fan[raw[0] + 1]
-        while high - low > _BLOCK:
-            middle = (low + high) // 2
-            at = _NAMES + middle * width
-            if data[at : at + width] <= raw:
-                low = middle
-            else:
-                high = middle
-        at = data[_NAMES + low * width : _NAMES + high * width].find(raw)
-        if at % width and at > 0:  # across two names
-            block = data[_NAMES + low * width : _NAMES + high * width]
-            while at % width and at > 0:
-                at = block.find(raw, at + 1)
-        if at < 0:
-            raise KeyError(raw)
-        at = self._offsets + (low + at // width) * 4
-        offset = int.from_bytes(data[at : at + 4], "big")
-        if offset < _LARGE:
-            return offset
-        at = self._large + (offset - _LARGE) * 8
-        return int.from_bytes(data[at : at + 8], "big")
-
-    def let_go(self) -> None:
-        """Let the kernel take back what the map holds of memory."""
-        self._data.madvise(mmap.MADV_DONTNEED)
-
-    def close(self) -> None:
-        """Give back the map."""
-        self._data.close()
 
 
 class PackFile:
@@ -104,9 +41,9 @@ class PackFile:
 
     def __init__(self, pack: Pack, oid_length: int) -> None:
         path = Path(os.fspath(pack.data.path))
-        self.index: Index | PackIndex
+        self.index: IndexReader | PackIndex
         try:
-            self.index = Index(path.with_suffix(".idx"), oid_length)
+            self.index = IndexReader(path.with_suffix(".idx"), oid_length)
         except (OSError, ValueError):
             self.index = pack.index
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -124,44 +61,17 @@ class PackFile:
         """
         return self.index.object_offset(raw)  # type: ignore[arg-type]  # dulwich takes a binary id too
 
-    def header(self, pos: int) -> tuple[int, int, int]:
-        """Return (kind, size, position after the header)."""
-        data = self.data
-        byte = data[pos]
-        kind = (byte >> 4) & 7
-        size = byte & 15
-        shift = 4
-        pos += 1
-        while byte & 0x80:
-            byte = data[pos]
-            size |= (byte & 0x7F) << shift
-            shift += 7
-            pos += 1
-        return kind, size, pos
-
-    def base_offset(self, pos: int) -> tuple[int, int]:
-        """Return (distance back to the base, position after it) of an offset delta."""
-        data = self.data
-        byte = data[pos]
-        distance = byte & 0x7F
-        pos += 1
-        while byte & 0x80:
-            byte = data[pos]
-            distance = ((distance + 1) << 7) | (byte & 0x7F)
-            pos += 1
-        return distance, pos
-
     def inflate(self, pos: int, size: int) -> bytes:
-        """Inflate exactly `size` bytes; a stream that holds more or less is damaged.
+        """Return the `size` bytes that the stream at `pos` holds.
 
         Raises:
-            zlib.error: it is.
+            zlib.error: it holds more or less, or is damaged.
         """
         if size <= SMALL:
             try:
                 out = zlib.decompress(self.view[pos : pos + size + (size >> 8) + 64], bufsize=size + 1)
             except zlib.error:
-                pass  # damaged, or longer than any packer would make it: the long way tells
+                pass  # damaged, or longer than any packer would make it: the loop below finds out
             else:
                 if len(out) == size:
                     return out
@@ -186,7 +96,11 @@ class PackFile:
         return b"".join(parts)
 
     def pieces(self, pos: int, size: int) -> Iterator[bytes]:
-        """Inflate `size` bytes in pieces."""
+        """Yield the `size` bytes that the stream at `pos` holds, in pieces.
+
+        Raises:
+            zlib.error: it holds more or less, or is damaged.
+        """
         stream = zlib.decompressobj()
         got = 0
         while not stream.eof:
@@ -207,49 +121,29 @@ class PackFile:
             raise zlib.error("the stored size and the stream do not agree")
 
     def delta_head(self, pos: int) -> bytes:
-        """Inflate the first bytes of a delta: enough for the sizes it begins with."""
+        """Return the first bytes of a delta: enough for the sizes it begins with."""
         stream = zlib.decompressobj()
         head = b""
         while len(head) < _SIZES and not stream.eof and pos < len(self.view):
-            head += stream.decompress(self.view[pos : pos + 256])  # so little in cannot make much out
+            head += stream.decompress(self.view[pos : pos + 256])  # 256 bytes cannot inflate to much
             pos += 256
         return head
 
     def let_go(self) -> None:
-        """Let the kernel take back what the maps hold of memory; it is read again where it is needed again.
+        """Let the kernel take back the memory of the maps; it is read again where needed.
 
-        Each look into a large pack maps its neighbourhood too, so that a tree of small files would map all of it.
+        Each read from a large pack maps the pages around it too, so a tree of small files would map all of it.
         """
         if len(self.data) > _LARGE_PACK:
             self.data.madvise(mmap.MADV_DONTNEED)
-            if isinstance(self.index, Index):
+            if isinstance(self.index, IndexReader):
                 self.index.let_go()
 
     def close(self) -> None:
-        """Give back the maps."""
-        if isinstance(self.index, Index):
+        """Unmap the files."""
+        if isinstance(self.index, IndexReader):
             self.index.close()
-        # A traceback may still hold a slice of the map; it then goes when the traceback does.
+        # A traceback may still hold a slice of the map, which is then unmapped with it.
         with contextlib.suppress(BufferError):
             self.view.release()
             self.data.close()
-
-
-def result_size(delta: bytes) -> int:
-    """Return the size of what a delta makes, from its first bytes: after the size of what it stands on.
-
-    Raises:
-        IndexError: it is too short to say.
-    """
-    at = 0
-    result = 0
-    for _ in range(2):
-        result = shift = 0
-        while True:
-            byte = delta[at]
-            at += 1
-            result |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-    return result

@@ -1,9 +1,12 @@
-"""Read a pack as it comes: name every object, and collect what each of them points to.
+"""Scan a pack as it comes: compute every object's id, and collect what each of them points to.
 
-Rules: one pass, and each object inflated once where memory allows; nothing in the pack is believed: sizes are capped
-before they are allocated, every byte is hashed, every link (commit to tree and parents, tree to entries, tag to target)
-is noted, so that the caller can refuse a pack that does not hold together. Memory does not grow with the pack's bytes,
-only (by about 130 bytes each) with its objects.
+Rules:
+
+* One pass, and each object is inflated once where memory allows.
+* Nothing in the pack is believed: sizes are capped before anything is allocated, every byte is hashed.
+* Every link is collected (commit to tree and parents, tree to entries, tag to target), so that the caller can refuse a
+  pack from which something is missing.
+* Memory does not grow with the pack's bytes, only with its objects, by about 130 bytes each.
 
 Git writes a delta after its base and keeps families of deltas together, so almost every delta finds its base in a
 small cache and is resolved on the spot; the others wait for `finish`, which walks them family by family.
@@ -12,13 +15,11 @@ small cache and is resolved on the spot; the others wait for `finish`, which wal
 from __future__ import annotations
 
 import os
-import re
 import zlib
 from array import array
 from binascii import crc32
 from bisect import bisect_left
 from collections.abc import Callable
-from itertools import filterfalse
 from typing import Final
 
 import attrs
@@ -26,19 +27,18 @@ from dulwich.errors import ApplyDeltaError
 from dulwich.pack import apply_delta
 
 from deploykit.errors import PackError
-from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, HashKind
-from deploykit.git.packformat import BIG, BigBlob, Cache, Found, commit_links, delta_result_size, read_header, tag_link
+from deploykit.git.bigblob import BIG, BigBlob
+from deploykit.git.objectcache import ObjectCache
+from deploykit.git.objectformat import BLOB, COMMIT, KIND_NAMES, TAG, TREE, Found, HashKind
+from deploykit.git.objectlinks import ObjectLinks
+from deploykit.git.packformat import delta_result_size, read_header
 
-_RECENT_ENTRIES: Final = 10_000
-_KIND_BITS: Final = 0o170000
-_DIRECTORY: Final = 0o040000
-_GITLINK: Final = 0o160000
 _MAX_DEPTH: Final = 10_000
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class ScanLimits:
-    """What one object may cost.
+    """How large one object may be.
 
     Args:
         object_bytes: the largest object that has to be in memory whole (a delta, its base, its result).
@@ -63,7 +63,7 @@ class PackScanner:
     Args:
         hash_kind: the repository's object format.
         fd: the file that holds every byte before it is fed; read again where a base has left the cache.
-        external: finds the base of a delta that is not in the pack (a thin pack), or None.
+        external: returns the base of a delta that is not in the pack (a thin pack), or None.
         limits: see `ScanLimits`.
         tick: called often; it may raise to stop (deadline), or report progress.
 
@@ -91,9 +91,9 @@ class PackScanner:
         self._rest_at = 0  # offset in the pack of the first byte of _rest
         self._need = 12
         self._big: BigBlob | None = None
-        self._recent: set[bytes] = set()
-        self._find_entries = re.compile(rb"[0-7]++ [^\0]++\0.{%d}" % hash_kind.size, re.DOTALL).findall
-        self._cache = Cache(self._limits.cache_bytes)
+        self._links = ObjectLinks(hash_kind)
+        self._note = self._links.note
+        self._cache = ObjectCache(self._limits.cache_bytes)
         self._waiting: dict[int, list[int]] = {}
         self._waiting_ref: dict[bytes, list[int]] = {}
         self.total = -1
@@ -101,10 +101,10 @@ class PackScanner:
         self.offsets = array("Q")
         self.crcs = array("I")
         self.ids: list[bytes] = []
-        self.known: dict[int, set[bytes]] = {kind: set() for kind in KIND_NAMES}
-        self.missing: dict[int, set[bytes]] = {kind: set() for kind in KIND_NAMES}
+        self.known = self._links.known
+        self.missing = self._links.missing
+        self.tags = self._links.tags
         self.external_bases: set[bytes] = set()
-        self.tags: dict[bytes, bytes] = {}
 
     @property
     def done(self) -> int:
@@ -156,7 +156,7 @@ class PackScanner:
         self.checksum = self._rest
 
     def _scan(self, data: bytes, pos: int) -> int:
-        """Read the whole objects in `data` from `pos`; return where the first incomplete one starts."""
+        """Scan the whole objects in `data` from `pos`; return where the first incomplete one starts."""
         view = memoryview(data)
         end = len(data)
         at, total = self._rest_at, self.total
@@ -194,7 +194,7 @@ class PackScanner:
         return pos
 
     def _inflate(self, view: memoryview, pos: int, size: int, kind: int, offset: int) -> tuple[bytes | None, int]:
-        """Inflate one object of `size` bytes; (None, 0) when `view` does not hold all of it yet."""
+        """Return an object of `size` bytes and the position after; (None, 0) while `view` does not hold all of it."""
         limits = self._limits
         if size > limits.object_bytes or (size > limits.meta_bytes and kind in (COMMIT, TREE, TAG)):
             raise _too_large(f"the object at {offset} is too large: {size} bytes", size, limits)
@@ -224,59 +224,10 @@ class PackScanner:
             self.missing[BLOB].discard(big.oid)
         return pos
 
-    # -- names and links ---------------------------------------------------------------------------------------------
-
     def _name(self, kind: int, plain: bytes) -> bytes:
         oid = self._hash.new(b"%b %d\0%b" % (KIND_NAMES[kind], len(plain), plain)).digest()
-        self.note(kind, plain, oid)
+        self._note(kind, plain, oid)
         return oid
-
-    def note(self, kind: int, plain: bytes, oid: bytes) -> None:
-        """Note an object, and what it points to.
-
-        Raises:
-            PackError: it is malformed.
-        """
-        self.known[kind].add(oid)
-        self.missing[kind].discard(oid)
-        if kind == TREE:
-            entries = self._find_entries(plain)
-            if b"".join(entries) != plain:
-                raise PackError(f"tree {oid.hex()} is malformed")
-            recent = self._recent
-            fresh = list(filterfalse(recent.__contains__, entries))
-            if len(recent) > _RECENT_ENTRIES:
-                recent.clear()
-            recent.update(fresh)
-            self._link_entries(fresh)
-        elif kind == COMMIT:
-            for target_kind, target in commit_links(plain, self._hash.hex_size, oid):
-                self._link(target_kind, target)
-        elif kind == TAG:
-            target_kind, target = tag_link(plain, self._hash.hex_size, oid)
-            self.tags[oid] = target
-            self._link(target_kind, target)
-
-    def _link_entries(self, entries: list[bytes]) -> None:
-        size = self._hash.size
-        trees, blobs = self.known[TREE], self.known[BLOB]
-        no_tree, no_blob = self.missing[TREE], self.missing[BLOB]
-        for entry in entries:
-            oid = entry[-size:]
-            if entry.startswith(b"100"):
-                if oid not in blobs:
-                    no_blob.add(oid)
-                continue
-            kind = int(entry[: entry.index(b" ")], 8) & _KIND_BITS
-            if kind == _DIRECTORY:
-                if oid not in trees:
-                    no_tree.add(oid)
-            elif kind != _GITLINK and oid not in blobs:
-                no_blob.add(oid)
-
-    def _link(self, kind: int, oid: bytes) -> None:
-        if oid not in self.known[kind]:
-            self.missing[kind].add(oid)
 
     # -- deltas ------------------------------------------------------------------------------------------------------
 
@@ -287,9 +238,9 @@ class PackScanner:
             self._waiting_ref.setdefault(base, []).append(index)
 
     def _find_base(self, oid: bytes) -> Found | None:
-        """A base named by id: outside the pack, or (None) perhaps in it: then it waits."""
+        """Return a base named by id; None where it may still come in this pack."""
         found = self._cache.get(oid)
-        if found is None and not any(oid in ids for ids in self.known.values()):
+        if found is None and not self._links.holds(oid):
             found = self._external(oid)
             if found is not None:
                 self.external_bases.add(oid)
@@ -297,8 +248,11 @@ class PackScanner:
         return found
 
     def _apply(self, base: Found, delta: bytes, offset: int) -> bytes:
-        size = delta_result_size(delta)
         limits = self._limits
+        try:
+            size = delta_result_size(delta)
+        except IndexError:
+            raise PackError(f"the delta at {offset} is cut off") from None
         if size > limits.object_bytes or (size > limits.meta_bytes and base[0] != BLOB):
             raise _too_large(f"the delta at {offset} makes an object of {size} bytes", size, limits)
         try:
@@ -308,7 +262,7 @@ class PackScanner:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> None:
-        """Resolve what is left.
+        """Resolve the deltas that wait for a base.
 
         Raises:
             PackError: the pack is cut off, or a delta has no base.
@@ -318,7 +272,7 @@ class PackScanner:
             self.feed(b"")
         if not self.checksum:
             raise PackError("the pack is cut off", "fetch again")
-        self._recent.clear()
+        self._links.forget_recent()
         while self._waiting or self._waiting_ref:
             ready = [offset for offset in sorted(self._waiting) if self.ids[self._index_at(offset)]]
             if self._waiting_ref:
@@ -342,10 +296,10 @@ class PackScanner:
         return self._waiting.pop(offset, []) + self._waiting_ref.pop(oid, [])
 
     def _resolve_family(self, offset: int) -> None:
-        """Resolve all that waits for the object at `offset`, and what waits for those, deepest first.
+        """Resolve the deltas that wait for the object at `offset`, and those that wait for them, deepest first.
 
-        The data of an ancestor is shared by the children that wait for it; past the cache's size it is dropped and
-        made again when its turn comes, so a hostile family cannot fill the memory.
+        Children share the data of their base. Past the cache's size it is dropped and built again for each, so a
+        hostile family cannot fill the memory.
         """
         index = self._index_at(offset)
         pinned = 0
@@ -373,7 +327,7 @@ class PackScanner:
             self._tick()
 
     def _load(self, offset: int) -> Found:
-        """The object at `offset`, made from its whole chain if need be."""
+        """Return the object at `offset`, built from its whole chain where it is not cached."""
         deltas: list[tuple[int, bytes]] = []
         held = 0
         at: int | bytes = offset
@@ -406,7 +360,7 @@ class PackScanner:
         return found
 
     def _read_at(self, offset: int) -> tuple[int, int | bytes | None, bytes]:
-        """Read one object of the file again: kind, base, and its (delta) bytes."""
+        """Read one object of the file again. Return its kind, its base, and its (delta) bytes."""
         head = os.pread(self._fd, 4096, offset)
         kind, size, base, pos = read_header(head, 0, offset, self._hash.size)
         if size > self._limits.object_bytes:
@@ -420,21 +374,3 @@ class PackScanner:
         if plain is None:
             raise PackError(f"the object at {offset} changed while it was read")
         return kind, base, plain
-
-
-def note_object(
-    kind: int,
-    plain: bytes,
-    oid: bytes,
-    hash_kind: HashKind,
-    known: dict[int, set[bytes]],
-    missing: dict[int, set[bytes]],
-) -> None:
-    """Note one whole object and what it points to, as the scanner does.
-
-    Raises:
-        PackError: it is malformed.
-    """
-    scanner = PackScanner(hash_kind, -1)
-    scanner.known, scanner.missing = known, missing
-    scanner.note(kind, plain, oid)

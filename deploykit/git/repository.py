@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 
 import attrs
 from dulwich.errors import NotGitRepository
-from dulwich.objects import Commit
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
 from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound, UsageError
-from deploykit.git.commitwalk import commit_of
+from deploykit.git.commits import commit_of
 from deploykit.names import ObjectId, parse_object_id
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True, slots=True)
 class ResolvedName:
-    """What a name stands for. `ref` is empty when a bare commit id was asked for."""
+    """What a name stands for. `ref` is empty where the name was a commit id."""
 
     ref: str
     object_id: ObjectId
@@ -31,7 +30,7 @@ class ResolvedName:
 
 
 class Repository:
-    """Reads trees from a repository, bare or not. Only reads."""
+    """A repository, bare or not, that is only read."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -40,7 +39,7 @@ class Repository:
             raise UsageError(f"{path} is not a git repository", "give a mirror, or any clone") from error
         except OSError:
             raise
-        except Exception as error:  # whatever dulwich runs into in a config that is damaged, or of a future git
+        except Exception as error:  # dulwich fails in many ways on a config that is damaged, or of a future git
             raise UsageError(f"{path} cannot be read as a git repository: {error}", "see `git fsck` there") from error
 
     def __enter__(self) -> Repository:
@@ -50,7 +49,7 @@ class Repository:
         self.close()
 
     def close(self) -> None:
-        """Let go of its files."""
+        """Close its files."""
         self._repo.close()
 
     @property
@@ -59,10 +58,10 @@ class Repository:
         return self._repo.object_store
 
     def resolve(self, name: str) -> ResolvedName:
-        """Look up a full ref name, the name of a tag or branch (tags first), or a commit id.
+        """Resolve a full ref name, the name of a tag or branch (tags first), or a commit id.
 
         Raises:
-            RefNotFound: there is no such thing here.
+            RefNotFound: there is none here.
         """
         if any("\ud800" <= c <= "\udfff" for c in name):
             raise RefNotFound(f"the name {name!a} is not UTF-8", "give the commit's id")
@@ -80,18 +79,18 @@ class Repository:
         return self._found("", commit.encode())
 
     def _ref(self, ref: str) -> bytes | None:
-        """What a ref holds. Not what dulwich says it is peeled to: of a tag that moved, that may be the old commit."""
+        """Return the id a ref holds. Not the peeled id of dulwich: of a tag that moved, it may be the old commit."""
         try:
             return self._repo.refs[Ref(ref.encode())]
         except KeyError:
             return None
         except OSError:
             raise
-        except Exception as error:  # whatever dulwich runs into in a damaged file
+        except Exception as error:  # dulwich fails in many ways on a damaged file
             raise MirrorCorrupt(f"the refs of {self._repo.path} cannot be read: {error}", "see `git fsck`") from error
 
     def _found(self, ref: str, oid: bytes) -> ResolvedName:
-        commit: Commit = commit_of(self._repo.object_store, oid)
+        commit = commit_of(self._repo.object_store, oid)
         return ResolvedName(
             ref=ref,
             object_id=ObjectId(oid.decode()),

@@ -1,7 +1,10 @@
-"""The mirror's objects, read through dulwich: short-lived, so that an idle mirror holds no file and no memory.
+"""The objects of a repository, read through dulwich. Short-lived: an idle mirror holds no file and no memory.
 
-Rules: a store belongs to one thread (dulwich's caches have no lock); damage is reported as `MirrorCorrupt`, never as
-an error of the layer below; packs that upkeep removes meanwhile are looked for again by dulwich itself.
+Rules:
+
+* A store belongs to one thread: dulwich's caches have no lock.
+* Damage is reported as `MirrorCorrupt`, never as an error of dulwich.
+* dulwich itself looks again for packs that upkeep removes meanwhile.
 """
 
 from __future__ import annotations
@@ -17,8 +20,7 @@ from dulwich.object_store import DiskObjectStore
 from dulwich.objects import RawObjectID
 
 from deploykit.errors import MirrorCorrupt
-from deploykit.git.objectformat import HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import Found, HashKind
 
 
 class ObjectStore:
@@ -44,12 +46,12 @@ class ObjectStore:
             self.store.close()
 
     def reopen(self, hash_kind: HashKind) -> None:
-        """Go on with another object format (the store is still empty)."""
+        """Open the store again with another object format, while it is still empty."""
         self.close()
         self._open(hash_kind)
 
     def holds(self, oid: bytes) -> bool:
-        """Tell whether the object is there (binary id)."""
+        """Return whether the object (binary id) is there."""
         try:
             return self.store.contains_packed(RawObjectID(oid)) or self._is_loose(oid)
         except OSError:
@@ -58,7 +60,7 @@ class ObjectStore:
             raise self._damaged(oid, exc) from exc
 
     def find(self, oid: bytes) -> Found | None:
-        """Read an object: its kind and its bytes; None when it is not there."""
+        """Return the kind and the bytes of an object (binary id); None when it is not there."""
         try:
             return self.store.get_raw(RawObjectID(oid))
         except KeyError:
@@ -75,14 +77,14 @@ class ObjectStore:
     def _damaged(self, oid: bytes, exc: Exception) -> MirrorCorrupt:
         # What dulwich raises on damage is whatever its parsers run into; its frames hold on to the mapped file.
         traceback.clear_frames(exc.__traceback__)
-        said = f"{type(exc).__name__}: {exc}"[:200]
+        reason = f"{type(exc).__name__}: {exc}"[:200]
         return MirrorCorrupt(
-            f"object {oid.hex()} in {self._path} is damaged ({said})", "run `deploykit mirror check --repair`"
+            f"object {oid.hex()} in {self._path} is damaged ({reason})", "run `deploykit mirror check --repair`"
         )
 
 
 class StorePerThread:
-    """One dulwich store for each thread that asks. What is still open when this goes is closed with it."""
+    """One store for each thread. Those still open when this is collected are closed with it."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -91,7 +93,7 @@ class StorePerThread:
         weakref.finalize(self, _close_all, self._open)
 
     def get(self, hash_kind: HashKind) -> ObjectStore:
-        """This thread's store."""
+        """Return this thread's store."""
         with self._lock:
             mine = self._open.get(threading.get_ident())
             if mine is None or mine.hash_kind is not hash_kind:
@@ -106,7 +108,7 @@ class StorePerThread:
             mine.close()
 
     def close(self) -> None:
-        """Close all of them. Other threads must not be reading any more."""
+        """Close all stores. No other thread may still read."""
         with self._lock:
             _close_all(self._open)
 

@@ -1,9 +1,9 @@
-"""What the hook scripts run. Each script is one small file in somebody's repository; all it knows is `run`.
+"""What the hook scripts run. Each script is one small file in a repository, and calls `run` alone.
 
 Rules:
 
-* A hook never fails a push, whatever is wrong with us or our settings: it prints one line and ends with 0. Only
-  `strict = true` makes trouble an error.
+* A hook never fails a push, whatever is wrong with us or our settings: it prints one line and ends with 0. Only with
+  `strict = true` it ends with an error.
 * One line on standard error, control characters made visible, no traceback.
 * Nothing is imported that a push does not use: an interpreter start is what a hook costs at least, and each module
   comes on top.
@@ -16,14 +16,15 @@ import os
 from collections.abc import Callable, Sequence
 
 from deploykit.errors import DeploykitError
+from deploykit.hooking.console import print_line
 
-__all__ = ["KINDS", "run", "say"]
+__all__ = ["KINDS", "run"]
 
 KINDS = ("git", "svn", "jenkins", "debian")
 
 
 def run(kind: str, argv: Sequence[str] = (), stdin: bytes = b"") -> int:
-    """Do what a hook script does, and return its exit code. Never raises.
+    """Run the hook of one kind and return its exit code. Never raises.
 
     Args:
         kind: one of `KINDS`.
@@ -35,14 +36,14 @@ def run(kind: str, argv: Sequence[str] = (), stdin: bytes = b"") -> int:
         _open_standard()
         return _act(kind)(argv, stdin, strict)
     except DeploykitError as error:
-        return trouble(str(error), strict=strict[0], code=error.exit_code)
+        return _failure(str(error), strict=strict[0], code=error.exit_code)
     except (ImportError, SyntaxError) as error:
         where = __file__.rpartition("/deploykit/")[0]
-        return trouble(f"deploykit is not whole in {where} ({error}): install it there again", strict=strict[0])
+        return _failure(f"incomplete installation in {where} ({error}): install it there again", strict=strict[0])
     except KeyboardInterrupt:
-        return trouble("interrupted", strict=strict[0])
+        return _failure("interrupted", strict=strict[0])
     except Exception as error:  # noqa: BLE001 - whatever is wrong with us must not break a push
-        return trouble(f"{type(error).__name__}: {error}", strict=strict[0])
+        return _failure(f"{type(error).__name__}: {error}", strict=strict[0])
 
 
 def _act(kind: str) -> Callable[[Sequence[str], bytes, list[bool]], int]:
@@ -66,7 +67,7 @@ def _act(kind: str) -> Callable[[Sequence[str], bytes, list[bool]], int]:
 
 
 def _open_standard() -> None:
-    """Open what is closed of the standard descriptors: what we open ourselves must not be taken for one of them."""
+    """Open the standard descriptors that are closed: else a file of ours would get the number of one of them."""
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -74,16 +75,7 @@ def _open_standard() -> None:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
-def trouble(text: str, *, strict: bool, code: int = 1) -> int:
-    """Say that nothing was queued and why; return the exit code."""
-    say(f"nothing queued: {text}")
+def _failure(text: str, *, strict: bool, code: int = 1) -> int:
+    """Print that nothing was queued, and why; return the exit code."""
+    print_line(f"nothing queued: {text}")
     return code if strict else 0
-
-
-def say(text: str) -> None:
-    """Print one line to the person who pushes. Nobody to read it is no trouble."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
-    try:
-        os.write(2, f"deploykit: {line}\n".encode("utf-8", "replace"))
-    except OSError:
-        return

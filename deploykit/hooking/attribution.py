@@ -1,8 +1,11 @@
-"""Which commits a push brought to each of its refs. Pure: what git lists in, answers out.
+"""Which commits a push brought to each of its refs. Pure: git's listings in, new commits out.
 
-Meant by it: for a ref that moved, what is reachable from where it is and not from where it was (`git rev-list
-OLD..NEW`); for one that was created, what no ref of the repository held before the push. Both exact, for any number of
-refs at once: each listed commit carries a bit for every ref that reaches it, and bits are added up by whole numbers.
+Rules:
+
+* New for a ref that moved: what is reachable from its new commit and not from its old one (`git rev-list OLD..NEW`).
+* New for a ref that was created: what no ref of the repository held before the push.
+* Both are exact, for any number of refs at once. Each listed commit carries a bit for every ref that reaches it, and
+  the bits are counted with whole-number arithmetic.
 """
 
 from __future__ import annotations
@@ -10,36 +13,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from deploykit.messages.source import COMMITS_TOLD
+from deploykit.messages.source import MAX_COMMITS
 
 
 class NewCommits(NamedTuple):
-    """What one ref was brought.
+    """The commits that a push brought to one ref.
 
-    `told` are the newest, at most as many as asked for; `total` is the number of all. `borders` are the commits just
-    outside: parents of those it was brought, or its own tip if that was there before.
+    Args:
+        total: the number of all.
+        newest: the newest of them, at most as many as asked for.
+        borders: the commits just outside: parents of the new ones, or the ref's own tip if nothing is new.
     """
 
     total: int
-    told: tuple[str, ...]
+    newest: tuple[str, ...]
     borders: frozenset[str]
 
 
 def attribute(
-    listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str], most: int = COMMITS_TOLD
+    listing: Iterable[tuple[str, Sequence[str]]], tips: Sequence[str], most: int = MAX_COMMITS
 ) -> list[NewCommits]:
-    """Give each tip its commits.
+    """Return the new commits of each tip.
 
     Args:
         listing: commits as (id, parents), no parent before all of its children (`git rev-list --date-order`).
         tips: a commit for each ref; they may repeat.
-        most: how many commits to tell of each, at least one.
+        most: how many of the newest commits to return for each tip, at least one.
     """
     reached: dict[str, int] = {}  # commit -> bits of the tips that reach it; what remains at the end is outside
-    for place, tip in enumerate(tips):
-        reached[tip] = reached.get(tip, 0) | 1 << place
+    for index, tip in enumerate(tips):
+        reached[tip] = reached.get(tip, 0) | 1 << index
     planes: list[int] = []  # a counter for each tip, bit by bit: planes[k] holds bit k of all of them
-    told: list[list[str]] = [[] for _ in tips]
+    newest: list[list[str]] = [[] for _ in tips]
     wanting = (1 << len(tips)) - 1
     for oid, parents in listing:
         mask = reached.pop(oid, 0)
@@ -56,9 +61,9 @@ def attribute(
         hit = mask & wanting
         while hit:
             low = hit & -hit
-            place = low.bit_length() - 1
-            told[place].append(oid)
-            if len(told[place]) == most:
+            index = low.bit_length() - 1
+            newest[index].append(oid)
+            if len(newest[index]) == most:
                 wanting ^= low
             hit ^= low
     borders: list[list[str]] = [[] for _ in tips]
@@ -69,12 +74,14 @@ def attribute(
             borders[low.bit_length() - 1].append(oid)
             mask ^= low
     return [
-        NewCommits(sum((plane >> i & 1) << k for k, plane in enumerate(planes)), tuple(told[i]), frozenset(borders[i]))
+        NewCommits(
+            sum((plane >> i & 1) << k for k, plane in enumerate(planes)), tuple(newest[i]), frozenset(borders[i])
+        )
         for i in range(len(tips))
     ]
 
 
 def parse_listing(raw: bytes) -> list[tuple[str, list[str]]]:
-    """Read what `git rev-list --parents` prints."""
+    """Parse what `git rev-list --parents` prints: commits as (id, parents)."""
     lines = raw.decode("ascii", "replace").splitlines()
     return [(words[0], words[1:]) for words in map(str.split, lines) if words]

@@ -13,17 +13,17 @@ _BYTES = 4 * COMMIT_TEXT
 
 
 class Parsed(NamedTuple):
-    """What a hook needs of a commit. `parents` are in git's order."""
+    """A parsed commit: its parents in git's order, and what messages carry of it."""
 
     parents: tuple[str, ...]
     commit: Commit
 
 
 def parse_commit(oid: str, raw: bytes) -> Parsed:
-    """Read a commit as git stores it (gitformat: header lines, an empty line, the message).
+    """Parse a commit as git stores it (gitformat: header lines, an empty line, the message).
 
-    A text is decoded by the commit's own `encoding` header, else as UTF-8, else as Latin-1: git does not check what a
-    client calls it, and a wrong letter is better than a lost line.
+    A text is decoded by the commit's own `encoding` header, else as UTF-8, else as Latin-1: git does not check the
+    header, and a wrong letter is better than a lost line.
     """
     head, _, body = raw.partition(b"\n\n")
     parents: list[str] = []
@@ -54,7 +54,7 @@ _NO_TEXT = frozenset({"idna", "punycode", "unicode_escape", "raw_unicode_escape"
 
 
 def _text(raw: bytes, codec: str) -> str:
-    # A text cut by us may end inside of a character, one in UTF-16 often ends in half a line end.
+    # A text that we cut may end inside a character; one in UTF-16 often ends in half a line end.
     ragged = len(raw) > _BYTES or codec.startswith(_WIDE)
     raw = raw[:_BYTES]
     for name in (codec, "utf-8"):
@@ -75,9 +75,9 @@ def _clean(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
-def _time(said: bytes) -> str:
-    """Write git's `SECONDS +HHMM` as it prints it itself (ISO 8601, strict)."""
-    seconds, _, offset = said.decode("ascii", "replace").partition(" ")
+def _time(raw: bytes) -> str:
+    """Return git's `SECONDS +HHMM` as git prints it (ISO 8601, strict)."""
+    seconds, _, offset = raw.decode("ascii", "replace").partition(" ")
     try:
         sign = -1 if offset.startswith("-") else 1
         zone = timezone(sign * timedelta(hours=int(offset[1:3]), minutes=int(offset[3:5])))

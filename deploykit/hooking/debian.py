@@ -1,9 +1,12 @@
 """New packages into a Debian repository: incoming/DISTRIBUTION/*.deb -> reprepro -> event -> archive/DISTRIBUTION/.
 
-Rules: a step that was cut off is done again, and does no harm then: reprepro skips what it has, the event keeps its
-id, the move to the archive comes last and ends the matter. One run at a time, by flock. A package that fails stays
-where it is, is named, and stops no other. What is told is in the repository: reprepro ends well, too, where it has a
-newer one and keeps that.
+Rules:
+
+* A step that was cut off is done again without harm: reprepro skips what it has, the event keeps its id, and the move
+  to the archive comes last.
+* One run at a time, by flock.
+* A package that fails stays where it is, is named, and stops no other.
+* An event is queued only for a package that the repository lists: reprepro also ends with 0 where it keeps a newer one.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from deploykit.errors import DeploykitError, HookError, LockBusy
-from deploykit.hooking import say
+from deploykit.hooking.console import print_line
 from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
 from deploykit.hooking.origin import host_source
@@ -35,7 +38,7 @@ from deploykit.settings.hooks import HookSettings, load_hook_settings
 from deploykit.system.lock import FileLock
 
 _USAGE: Final = "reprepro-incoming [--config FILE]"
-#: reprepro waits for its own lock, signs, and may be asked for a key's passphrase by nobody.
+#: reprepro waits for its own lock, and signs; where a key needs a passphrase, it would wait for ever.
 _REPREPRO_TIME: Final = 600.0
 _DETAIL: Final = 2000
 _LOCK: Final = ".deploykit.lock"
@@ -49,17 +52,10 @@ class Upload(NamedTuple):
     path: str
 
 
-class Refused(NamedTuple):
-    """A file that was left where it is, and why."""
-
-    upload: Upload
-    why: str
-
-
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """Take in what is there; see `deploykit.hooking.run`."""
+    """Take in the packages that wait and return the exit code; see `deploykit.hooking.run`."""
     if "--help" in argv or "-h" in argv:
-        say(f"usage: {_USAGE}")
+        print_line(f"usage: {_USAGE}")
         return 0
     words = parse_words(argv, _USAGE)
     settings = load_hook_settings("", system_file=words.config)
@@ -73,7 +69,7 @@ def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
         try:
             stack.enter_context(FileLock(f"{settings.incoming}/{_LOCK}"))
         except LockBusy:
-            return 0  # the other run takes in what is there
+            return 0  # another run is at work, and takes in what waits
         except OSError as error:
             raise HookError(f"cannot lock {settings.incoming}: {error.strerror}", "it is `incoming`") from error
         return _take_all(settings)
@@ -83,15 +79,15 @@ def _take_all(settings: HookSettings) -> int:
     """Take in every package that waits; return the exit code."""
     refused = 0
     for upload in uploads(settings.incoming):
-        why = _take(upload, settings, os.environ)
-        if why:
+        reason = _take(upload, settings, os.environ)
+        if reason:
             refused += 1
-            say(f"{upload.distribution}/{upload.file} stays in incoming: {why}")
+            print_line(f"{upload.distribution}/{upload.file} stays in incoming: {reason}")
     return 1 if refused and settings.strict else 0
 
 
 def uploads(incoming: str) -> Iterator[Upload]:
-    """List the packages that wait, by distribution and name.
+    """Yield the packages that wait, by distribution and name.
 
     Raises:
         HookError: the directory cannot be read.
@@ -108,7 +104,7 @@ def uploads(incoming: str) -> Iterator[Upload]:
 
 
 def _take(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) -> str:
-    """Take in one package; return why not, or nothing."""
+    """Take in one package; return why it was refused, or nothing."""
     if not is_package_name(upload.file):
         return "that is no name for a package"
     try:
@@ -135,7 +131,7 @@ def _take(upload: Upload, settings: HookSettings, environ: Mapping[str, str]) ->
         return str(error)
     except OSError as error:
         return error.strerror or str(error)
-    say(f"{upload.distribution}/{upload.file}: {queued}")
+    print_line(f"{upload.distribution}/{upload.file}: {queued}")
     return ""
 
 
@@ -150,14 +146,14 @@ def _control(upload: Upload, settings: HookSettings, environ: Mapping[str, str])
 
 
 def _include(upload: Upload, control: Control, settings: HookSettings, environ: Mapping[str, str]) -> str:
-    """Let reprepro take the package in, and see that it has it. What it has already, it skips."""
+    """Run reprepro, check that it lists the package, and return what it printed. It skips what it has already."""
     try:
         raw = _reprepro(("includedeb", upload.distribution, upload.path), settings, environ)
     except HookError as error:
         lock = f"{settings.reprepro}/db/lockfile"
         if "lockfile" not in error.problem:
             raise
-        # Left behind by one that was killed; it says nothing of whom, so whether that is so is for a person to see.
+        # Left by a reprepro that was killed, or held by one at work: the file names no process, so a person decides.
         raise HookError(f"reprepro is locked by {lock}", f"if no reprepro is at work, remove {lock}") from error
     held = _held(control, upload.distribution, settings, environ)
     if control.version not in held:
@@ -167,8 +163,10 @@ def _include(upload: Upload, control: Control, settings: HookSettings, environ: 
 
 
 def _held(control: Control, distribution: str, settings: HookSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Ask which versions of a package a distribution has; one built for another architecture is marked so, for the
-    same version `all` and `amd64` are two packages, and reprepro keeps the first of them."""
+    """Return the versions of a package that a distribution has, those for another architecture marked.
+
+    Of one version, `all` and `amd64` are two packages, and reprepro keeps the first of them.
+    """
     which = () if control.architecture == "all" else ("--architecture", control.architecture)
     words = (*which, "--list-format", "${version} ${architecture}\\n", "list", distribution, control.name)
     listed = _reprepro(words, settings, environ).decode("utf-8", "replace").splitlines()

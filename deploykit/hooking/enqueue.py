@@ -1,8 +1,10 @@
-"""From messages to the disk, and on: one durable write, then the relay is woken, or one is started.
+"""Put messages into the spool by one durable write, then wake the relay, or start one.
 
-Rules: what is on the disk is safe; whatever goes wrong after that is told, never raised. A relay is started as the
-user who pushes, detached, with the settings file that the hook's settings name; it ends when the spool is empty, and
-gives way to pushes meanwhile.
+Rules:
+
+* What is on the disk is safe; whatever fails after that becomes a note, never an error.
+* A relay is started as the user who pushes, detached, with the settings file that the hook's settings name. It ends
+  when the spool is empty, and gives way to pushes meanwhile.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from deploykit.wire.frame import Frame
 
 
 class Queued(NamedTuple):
-    """What came of it: how many events are in which spool, and what a person should know besides."""
+    """How many events are in which spool (empty: the usual one), and notes for a person."""
 
     events: int
     spool: str
@@ -31,12 +33,12 @@ class Queued(NamedTuple):
 
     def __str__(self) -> str:
         where = f" in {self.spool}" if self.spool else ""
-        said = f"{self.events} event{'' if self.events == 1 else 's'} queued{where}"
-        return "; ".join((said, *self.notes))
+        line = f"{self.events} event{'' if self.events == 1 else 's'} queued{where}"
+        return "; ".join((line, *self.notes))
 
 
 def frames_of(message: Message, settings: HookSettings) -> tuple[Frame, ...]:
-    """Write one message in the form that the settings ask for."""
+    """Return one message encoded in the form that the settings ask for."""
     if settings.legacy:
         from deploykit.wire.legacy import legacy_frames
 
@@ -52,12 +54,12 @@ def enqueue(
     sign: bool = False,
     notes: Sequence[str] = (),
 ) -> Queued:
-    """Put all messages, and the human line of each, into the spool in one durable step; see that they get on their way.
+    """Put all messages, and the human line of each, into the spool in one durable step; wake or start a relay.
 
     Raises:
         OutboxError: nothing was queued.
-        MessageError: one of them cannot be written.
-        KeyFileError: the signing key cannot be used.
+        MessageError: a message cannot be encoded; nothing was queued.
+        KeyFileError: the signing key cannot be used; nothing was queued.
     """
     key = _signing_key(settings) if sign and settings.signing_key else None
     items: list[Outgoing] = []
@@ -74,9 +76,9 @@ def enqueue(
         return Queued(0, "", tuple(notes))
     outbox = Outbox(path, shared=shared)
     outbox.put_many(items)
-    more = _send(outbox, settings, environ)
-    told = path if more or not settings.spool else ""
-    return Queued(count, told, (*notes, *more))
+    more = _start_sending(outbox, settings, environ)
+    shown = path if more or not settings.spool else ""
+    return Queued(count, shown, (*notes, *more))
 
 
 def _signing_key(settings: HookSettings) -> Callable[[Frame], Frame]:
@@ -89,8 +91,8 @@ def _signing_key(settings: HookSettings) -> Callable[[Frame], Frame]:
     return lambda frame: sign(frame, key)
 
 
-def _send(outbox: Outbox, settings: HookSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Wake the relay, or start one; return what a person should know."""
+def _start_sending(outbox: Outbox, settings: HookSettings, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Start a relay where none is at work; return notes for a person."""
     if outbox.relay_listens():
         return ()
     if not settings.relay:

@@ -1,7 +1,10 @@
 """git's post-receive: the lines `OLD NEW REF` of one push to messages, all refs in one go.
 
-Rules: ids and names come from git and are parsed; commit data is read by two git processes at most for a push of any
-size, one for most (see `repository`); what cannot be learnt in time is left out, and the event is queued all the same.
+Rules:
+
+* Ids and names come from git and are parsed.
+* Commit data is read by two git processes at most for a push of any size, one for most (see `repository`).
+* What git does not answer in time is left out; the event is queued all the same.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from deploykit.errors import HookError, InvalidName
-from deploykit.hooking import say
+from deploykit.hooking.console import print_line
 from deploykit.hooking.enqueue import Queued, enqueue
 from deploykit.hooking.origin import host_source, pusher, repository_name
 from deploykit.hooking.repository import Change, PushedRepository, RefHistory
@@ -23,7 +26,7 @@ from deploykit.settings.hooks import HookSettings, load_hook_settings
 
 
 class Push(NamedTuple):
-    """What the lines said: the changes to tell of, how many refs the settings leave out, and what was no good."""
+    """The parsed lines: changes to report, how many refs the settings leave out, and why other lines were refused."""
 
     changes: tuple[Change, ...]
     left_out: int
@@ -31,21 +34,21 @@ class Push(NamedTuple):
 
 
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """Tell of one push; see `deploykit.hooking.run`."""
+    """Queue the events of one push and return the exit code; see `deploykit.hooking.run`."""
     environ = os.environ
     git_dir = os.path.realpath(environ.get("GIT_DIR") or ".")
     repository = PushedRepository(git_dir, environ)
     settings = load_hook_settings(git_dir, config=repository.config())
     strict[0] = settings.strict
     queued, push = announce(repository, settings, stdin, environ)
-    say(str(queued))
+    print_line(str(queued))
     return 1 if settings.strict and push.refused else 0
 
 
 def announce(
     repository: PushedRepository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
 ) -> tuple[Queued, Push]:
-    """Queue the events of one push."""
+    """Queue the events of one push; return what was queued, and the parsed lines."""
     messages, push, notes = messages_of(repository, settings, lines, environ)
     return enqueue(messages, settings, environ, notes=notes), push
 
@@ -53,10 +56,10 @@ def announce(
 def messages_of(
     repository: PushedRepository, settings: HookSettings, lines: bytes, environ: Mapping[str, str]
 ) -> tuple[list[RefUpdated], Push, tuple[str, ...]]:
-    """Make the events of one push, with what a person should know besides.
+    """Return the events of one push, the parsed lines, and notes for the person who pushes.
 
     Raises:
-        InvalidName: the repository's name.
+        HookError: the repository's name is not acceptable.
     """
     push = parse_push(lines, settings.refs, within=namespace(environ))
     notes: list[str] = []
@@ -70,28 +73,27 @@ def messages_of(
         return [], push, tuple(notes)
     name = repository_name(repository.path, settings, environ)
     try:
-        stories = repository.stories(push.changes, deadline=monotonic() + settings.timeout)
+        histories = repository.histories(push.changes, deadline=monotonic() + settings.timeout)
     except (HookError, OSError) as error:
-        stories = [RefHistory() for _ in push.changes]
+        histories = [RefHistory() for _ in push.changes]
         notes.append(f"without their commits: {error}")
-    told = zip(push.changes, stories, strict=True)
-    return _messages(name, told, pusher(environ), legacy=settings.legacy), push, tuple(notes)
+    pairs = zip(push.changes, histories, strict=True)
+    return _messages(name, pairs, pusher(environ), legacy=settings.legacy), push, tuple(notes)
 
 
 def namespace(environ: Mapping[str, str]) -> str:
-    """Return what git leaves out of the refs it names to the hook, in a push to a part of a repository
-    (gitnamespaces(7)); else nothing."""
+    """Return the prefix that git leaves out of the ref names in a push to a namespace (gitnamespaces(7)), or ""."""
     parts = environ.get("GIT_NAMESPACE", "").split("/")
     return "".join(f"refs/namespaces/{part}/" for part in parts if part)
 
 
 def parse_push(lines: bytes, refs: Sequence[str], *, within: str = "") -> Push:
-    """Read what git writes to the hook: `OLD NEW REF`, a line for each ref.
+    """Parse what git writes to the hook: `OLD NEW REF`, a line for each ref.
 
     Args:
         lines: as they came; a ref may hold any bytes.
-        refs: patterns of those to tell of.
-        within: where in the repository the refs are; see `namespace`.
+        refs: patterns of the refs to report.
+        within: the prefix of the refs; see `namespace`.
     """
     changes: list[Change] = []
     refused: list[str] = []
@@ -114,9 +116,9 @@ def parse_push(lines: bytes, refs: Sequence[str], *, within: str = "") -> Push:
 
 
 def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
-    """Tell whether a ref is to be told of."""
+    """Return whether a ref matches one of the patterns."""
     for pattern in patterns:
-        if pattern.endswith("/*") and "*" not in pattern[:-1]:  # a prefix: the usual case, and quick to see
+        if pattern.endswith("/*") and "*" not in pattern[:-1]:  # a prefix: the usual case, and quick to check
             if ref.startswith(pattern[:-1]):
                 return True
         else:
@@ -127,13 +129,15 @@ def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
     return False
 
 
-#: Characters of commit messages in one event of the original's form, whose JSON makes twelve bytes of an emoji; there
-#: is room beside them for 50 titles and authors of nothing else.
+#: Characters of all commit messages in one event of the original's form. Its JSON takes twelve bytes for an emoji;
+#: this leaves room for 50 titles and authors made of nothing else.
 _LEGACY_TEXT = 60_000
 
 
-def _messages(repo: RepoName, told: Iterable[tuple[Change, RefHistory]], who: str, *, legacy: bool) -> list[RefUpdated]:
-    """All refs of a push share its id as their thread; the first event is the push's own."""
+def _messages(
+    repo: RepoName, pairs: Iterable[tuple[Change, RefHistory]], who: str, *, legacy: bool
+) -> list[RefUpdated]:
+    """Return one event for each ref; all have the first one's id as correlation id."""
     thread = new_id()
     source, now = host_source("git"), utc_now()
     return [
@@ -146,12 +150,12 @@ def _messages(repo: RepoName, told: Iterable[tuple[Change, RefHistory]], who: st
             ref=change.ref,
             old=change.old,
             new=change.new,
-            forced=story.forced,
+            forced=history.forced,
             pusher=who,
-            commits=_fitting(story.commits) if legacy else story.commits,
-            commit_count=story.total,
+            commits=_fitting(history.commits) if legacy else history.commits,
+            commit_count=history.total,
         )
-        for number, (change, story) in enumerate(told)
+        for number, (change, history) in enumerate(pairs)
     ]
 
 

@@ -1,12 +1,12 @@
-"""Put hook scripts into repositories, and take them out again. What was there before is kept.
+"""Install hook scripts and remove them again. What was there before is kept.
 
 Rules:
 
-* The script gets the interpreter of this installation, and where its libraries are: it finds deploykit in a virtual
-  environment that is on nobody's PATH, in the environment git gives it, or none. If that environment is gone one day,
-  the script still starts, with the `python3` on PATH, and says what to do.
+* The script gets the interpreter of this installation and the directories of its libraries. So it finds deploykit in a
+  virtual environment that is on nobody's PATH, whatever environment git gives it.
+* If that interpreter is gone one day, the script still starts, with the `python3` on PATH, and prints what to do.
 * Installing twice changes nothing. A hook that is not ours stays, or moves to `<hook>.d/10-kept` when asked to chain;
-  uninstalling puts it back. A hook that runs a `<hook>.d` itself (Gitea's, Forgejo's, GitLab's) gets ours in there.
+  uninstalling puts it back.
 * A script is whole or not there: temporary name, fsync, rename, fsync of the directory.
 """
 
@@ -25,34 +25,22 @@ import attr
 import attrs
 
 import deploykit
-from deploykit.errors import InstallError, UsageError
+from deploykit.errors import InstallError
+from deploykit.hooking.places import ENTRY, find_place
+from deploykit.hooking.scripts import Kind, hooks_dir, is_ours, read_script, script_of
+from deploykit.system.durable import sync_directory
 
-Kind = Literal["git", "svn", "gitolite", "jenkins", "debian"]
-KINDS: Final[tuple[Kind, ...]] = ("git", "svn", "gitolite", "jenkins", "debian")
-
-#: Which script each kind is, and the marker in its first lines that says that a file is ours.
-_SCRIPTS: Final[dict[Kind, str]] = {
-    "git": "git/post-receive",
-    "gitolite": "git/post-receive",
-    "svn": "svn/post-commit",
-    "jenkins": "jenkins/jenkins-notify",
-    "debian": "debian/reprepro-incoming",
-}
-_MARKER: Final = "# deploykit hook: "
 _KEPT: Final = "10-kept"
-_ENTRY: Final = "50-deploykit"
-#: How hooks of others name the directory of hooks they run: by its name, or made of their own (Gitea, Forgejo).
-_OTHERS_DIRECTORY: Final = r"""(?:\bpost-receive|\$\{?\w+\}?|\$\(basename[^)]*\))["']?\.d\b"""
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class InstallResult:
-    """What was done, or not, at one place.
+    """What an installation or removal did at one place.
 
     Args:
         path: the script.
-        change: what became of it.
-        kept: where somebody else's hook is now; None if there was none.
+        change: what was done to it.
+        kept: where the hook that was there before is now; None if there was none.
         note: what a person should know or do next; may be empty.
     """
 
@@ -63,156 +51,8 @@ class InstallResult:
     note: str = ""
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class HookPlace:
-    """Where a hook of some kind goes.
-
-    Args:
-        script: the file it is.
-        chains: whether a `<hook>.d` beside it is run.
-        base: the directory whose `deploykit.toml` counts.
-        note: what to do after installing.
-    """
-
-    script: Path
-    kind: Kind
-    chains: bool
-    base: Path
-    note: str = ""
-
-    @property
-    def directory(self) -> Path:
-        """The directory of chained hooks."""
-        return self.script.with_name(f"{self.script.name}.d")
-
-
-def hooks_dir() -> Path:
-    """Where the hook scripts are: beside the code in a wheel, at the top of the tree in an editable install.
-
-    Raises:
-        InstallError: this installation has none.
-    """
-    package = Path(deploykit.__file__).resolve().parent
-    for candidate in (package / "_hooks", package.parent / "hooks"):
-        if (candidate / "git" / "post-receive").is_file():
-            return candidate
-    raise InstallError(f"no hook scripts beside {package}", "install deploykit from its wheel")
-
-
-# -- places ------------------------------------------------------------------------------------------------------------
-
-
-def find_place(path: Path, kind: Kind | None = None) -> HookPlace:
-    """Find out where in (or at) `path` the hook goes.
-
-    Args:
-        kind: of what is there; found out when None.
-
-    Raises:
-        UsageError: there is no such thing.
-        InstallError: hooks go somewhere else there.
-    """
-    path = Path(os.path.abspath(path))
-    kind = kind or _kind_of(path)
-    match kind:
-        case "git":
-            return _git_place(path)
-        case "gitolite":
-            return _gitolite_place(path)
-        case "svn":
-            if not (path / "format").is_file() or not (path / "db").is_dir():
-                raise UsageError(f"not a Subversion repository: {path}", "give the directory that svnadmin made")
-            return HookPlace(script=path / "hooks" / "post-commit", kind=kind, chains=True, base=path)
-        case "jenkins" | "debian":
-            name = _SCRIPTS[kind].rpartition("/")[2]
-            script = path / name if path.is_dir() else path
-            if not script.parent.is_dir():
-                raise UsageError(f"no such directory: {script.parent}", "give the directory the program goes to")
-            return HookPlace(script=script, kind=kind, chains=False, base=script.parent)
-
-
-def _kind_of(path: Path) -> Kind:
-    if (path / "format").is_file() and (path / "db").is_dir():
-        return "svn"
-    if (path / ".gitolite").is_dir() or path.name == ".gitolite":
-        return "gitolite"
-    return "git"
-
-
-def _git_place(path: Path) -> HookPlace:
-    git_dir = path / ".git" if (path / ".git").is_dir() else path
-    if not (git_dir / "HEAD").is_file() or not (git_dir / "objects").is_dir():
-        raise UsageError(f"not a git repository: {path}", "give the bare repository that is pushed to")
-    if (git_dir / "custom_hooks").is_dir():
-        script = git_dir / "custom_hooks" / "post-receive.d" / _ENTRY
-        return HookPlace(script=script, kind="git", chains=False, base=git_dir)
-    hooks = _hooks_of(git_dir)
-    script = hooks / "post-receive"
-    if not is_ours(script) and _runs_a_directory(script):
-        return HookPlace(script=hooks / "post-receive.d" / _ENTRY, kind="git", chains=False, base=git_dir)
-    return HookPlace(script=script, kind="git", chains=True, base=git_dir)
-
-
-def _hooks_of(git_dir: Path) -> Path:
-    """The directory git takes the hooks from.
-
-    Raises:
-        InstallError: it is shared with other repositories.
-    """
-    env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", "/"), "GIT_DIR": str(git_dir)}
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "--git-path", "hooks"],
-            cwd=git_dir,
-            env=env,
-            capture_output=True,
-            check=False,
-        )
-    except OSError as error:
-        raise InstallError(f"cannot run git: {error.strerror}", "apt-get install git") from error
-    if done.returncode != 0:
-        raise InstallError(f"git does not take {git_dir}: {os.fsdecode(done.stderr).strip()}")
-    hooks = git_dir / os.fsdecode(done.stdout).rstrip("\n")  # the bytes of a path need not be UTF-8
-    if not hooks.resolve().is_relative_to(git_dir.resolve()):
-        raise InstallError(
-            f"git takes the hooks of {git_dir} from {hooks}, which other repositories may use too",
-            "unset core.hooksPath there, or copy the script into that directory yourself",
-        )
-    return hooks
-
-
-def _runs_a_directory(script: Path) -> bool:
-    """Tell whether somebody else's hook runs the hooks in `<hook>.d`, as Gitea's and Forgejo's do."""
-    if not script.with_name(f"{script.name}.d").is_dir():
-        return False
-    try:
-        text = script.read_text(errors="replace")
-    except OSError:
-        return False
-    return re.search(_OTHERS_DIRECTORY, text) is not None and os.access(script, os.X_OK)
-
-
-def _would_run_itself(script: Path) -> bool:
-    """Tell whether somebody else's hook names the directory that `chain` would move it to."""
-    lines = (_read(script) or "").split("\n")
-    named = re.compile(rf"""\b{re.escape(script.name)}["']?\.d\b""").search
-    return any(named(line) for line in lines if not line.lstrip().startswith("#"))
-
-
-def _gitolite_place(path: Path) -> HookPlace:
-    base = path if path.name == ".gitolite" else path / ".gitolite"
-    if not base.is_dir():
-        raise UsageError(f"no gitolite in {path}", "give the home directory of the user that gitolite runs as")
-    script = base / "hooks" / "common" / "post-receive"
-    note = "now run `gitolite setup --hooks-only` as gitolite's user: it links the hook into every repository"
-    return HookPlace(script=script, kind="gitolite", chains=True, base=base, note=note)
-
-
-# -- installing --------------------------------------------------------------------------------------------------------
-
-
 def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> InstallResult:
-    """Install the hook for what is at `path`, with the interpreter that runs this.
+    """Install the hook for what is at `path`, with the interpreter of this process.
 
     Args:
         chain: move a hook that is there already to `<hook>.d/10-kept`, where ours runs it first.
@@ -224,7 +64,7 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Ins
     place = find_place(path, kind)
     script, kept = place.script, None
     text = script_text(place.kind)
-    there = _read(script)
+    there = read_script(script)
     if there is not None and not is_ours(script):
         if not (chain and place.chains):
             remedy = "use --chain: it is kept, and run first" if place.chains else "remove it, or choose another place"
@@ -232,10 +72,10 @@ def install(path: Path, kind: Kind | None = None, *, chain: bool = False) -> Ins
         kept = place.directory / _KEPT
         if _would_run_itself(script):
             raise InstallError(
-                f"{script} runs what is in {place.directory}, it seems: kept in there it would run itself",
+                f"{script} seems to run the hooks in {place.directory}: kept in there it would run itself",
                 "make that directory and install again: ours goes in there"
                 if place.kind == "git"
-                else f"copy {hooks_dir() / _SCRIPTS[place.kind]} into that directory yourself, as {_ENTRY}",
+                else f"copy {hooks_dir() / script_of(place.kind).file} into that directory yourself, as {ENTRY}",
             )
         if os.path.lexists(kept):
             raise InstallError(f"{kept} is there already, and {script} is somebody else's", "rename one of the two")
@@ -288,21 +128,22 @@ def uninstall(path: Path, kind: Kind | None = None) -> InstallResult:
                 note = f"nothing runs {', '.join(others)} in {place.directory} any more"
             else:
                 place.directory.rmdir()
-        _sync(script.parent)
+        sync_directory(script.parent)
     except OSError as error:
         raise InstallError(f"cannot remove {script}: {error.strerror}", "run this as its owner") from error
     return InstallResult(path=script, kind=place.kind, change="removed", kept=script if back else None, note=note)
 
 
-def is_ours(script: Path) -> bool:
-    """Tell whether a file is a hook script of ours, of any version."""
-    text = _read(script)
-    return text is not None and any(line.startswith(_MARKER) for line in text.split("\n", 16)[:16])
+def _would_run_itself(script: Path) -> bool:
+    """Return whether a hook that is not ours names the directory that `chain` would move it to."""
+    lines = (read_script(script) or "").split("\n")
+    named = re.compile(rf"""\b{re.escape(script.name)}["']?\.d\b""").search
+    return any(named(line) for line in lines if not line.lstrip().startswith("#"))
 
 
 def script_text(kind: Kind) -> str:
     """Return the script of a kind with the interpreter of this installation in it."""
-    source = (hooks_dir() / _SCRIPTS[kind]).read_text(encoding="utf-8")
+    source = (hooks_dir() / script_of(kind).file).read_text(encoding="utf-8")
     library = list(
         dict.fromkeys(str(Path(m.__file__).resolve().parent.parent) for m in (deploykit, attr) if m.__file__)
     )
@@ -315,9 +156,9 @@ def script_text(kind: Kind) -> str:
 
 
 def _first_lines(python: str, flags: str) -> str:
-    """What makes the kernel run the script: by way of sh, so that an interpreter that is gone is told of in one line.
+    """Return the lines that start the script through sh, which prints one line if the interpreter is gone.
 
-    It also lets the interpreter's path be of any length and hold blanks, which a plain `#!` does not.
+    The interpreter's path may then be of any length and hold blanks, which a plain `#!` does not allow.
     """
     gone = f"deploykit: nothing queued: {python} is gone; run `deploykit hooks install` again"
     # To Python all of it between the first and the last line is one text and means nothing.
@@ -337,15 +178,17 @@ def _quoted(text: str) -> str:
 
 
 def _starts(flags: list[str], library: list[str]) -> bool:
-    """Try whether a hook would start so: without `site`, which costs a third of an interpreter start."""
+    """Return whether a hook starts with these flags; without `site` it saves a third of an interpreter start."""
     code = f"import sys; sys.path.extend({library!r}); import deploykit.hooking.git, deploykit.wire.codec"
     done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, env={}, check=False)
     return done.returncode == 0
 
 
 def _make_directory(path: Path) -> None:
-    """Make a directory of hooks like the one it is in: whoever runs those must be able to run these, whatever our
-    umask is, and whoever owns those may take these away again."""
+    """Make a directory with owner and mode of the one it is in, whatever our umask is.
+
+    Whoever runs the hooks there must be able to run these, and whoever owns those may remove these.
+    """
     if path.is_dir():
         return
     _make_directory(path.parent)
@@ -361,7 +204,7 @@ def _make_directory(path: Path) -> None:
 
 
 def _unreachable(script: Path) -> str:
-    """Say so if others than this user run the script and cannot reach its interpreter."""
+    """Return a warning if the script's owner cannot reach its interpreter, else nothing."""
     python = Path(sys.executable)
     owner = script.parent.stat().st_uid
     if owner in (os.geteuid(), 0):
@@ -369,21 +212,14 @@ def _unreachable(script: Path) -> str:
     for place in (*reversed(python.parents), python.resolve(), *python.resolve().parents):
         found = place.stat()
         if not found.st_mode & (stat.S_IXUSR if found.st_uid == owner else stat.S_IXGRP | stat.S_IXOTH):
-            return f"mind: uid {owner} may not enter or run {place}; install deploykit elsewhere, in /opt/deploykit say"
+            return (
+                f"uid {owner} may not enter or run {place}: install deploykit elsewhere, for example in /opt/deploykit"
+            )
     return ""
 
 
-def _read(script: Path) -> str | None:
-    try:
-        return script.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return "" if script.is_symlink() else None
-    except OSError as error:
-        raise InstallError(f"cannot read {script}: {error.strerror}") from error
-
-
 def _write(script: Path, text: str) -> None:
-    # A name nobody can guess, never one that is there: whoever owns the directory could lay a link for root.
+    # A name nobody can guess, and never an existing one: the owner of the directory could place a link for root.
     temporary = script.with_name(f".{script.name}.{secrets.token_hex(8)}")
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -394,12 +230,4 @@ def _write(script: Path, text: str) -> None:
         temporary.replace(script)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(script.parent)
-
-
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_directory(script.parent)

@@ -1,11 +1,13 @@
 """A Jenkins build to a message, from the variables that Jenkins gives it (its own, the git plugin's, multibranch's).
 
-A build that deploykit asked for carries `DEPLOYKIT_CORRELATION_ID` as a parameter, and may carry `DEPLOYKIT_REPO`,
-`DEPLOYKIT_REF` and `DEPLOYKIT_PROJECT`: they win over what Jenkins says, which has its own names for things. Parameters
-are set by whoever may start the build; nothing is done with them but to tell them on, each parsed as what it must be.
-Which commit was built, though, is for Jenkins to say (`GIT_COMMIT`): the branch may have moved since it was asked for,
-and a result that opens a gate must not be had for a commit that was never built. `DEPLOYKIT_COMMIT` counts only where
-Jenkins says nothing, and never in a signed result.
+Rules:
+
+* A build that deploykit asked for carries `DEPLOYKIT_CORRELATION_ID` as a parameter, and may carry `DEPLOYKIT_REPO`,
+  `DEPLOYKIT_REF` and `DEPLOYKIT_PROJECT`. They win over Jenkins' own variables, which name things differently.
+* Whoever may start the build sets its parameters. They are only passed on, each parsed as what it must be.
+* The commit is what Jenkins reports (`GIT_COMMIT`): the branch may have moved since the build was asked for, and a
+  result that opens a gate must be of the commit that was built.
+* `DEPLOYKIT_COMMIT` counts only where Jenkins reports no commit, and never in a signed result.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, cast, get_args
 
 from deploykit.errors import HookError, InvalidName, MessageError
-from deploykit.hooking import say
+from deploykit.hooking.console import print_line
 from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.options import parse_words
 from deploykit.hooking.origin import host_source
@@ -29,33 +31,33 @@ T = TypeVar("T")
 
 _USAGE: Final = "jenkins-notify [--config FILE] begin|success|failure|unstable|aborted"
 _SVN_LAYOUT: Final = ("trunk", "branches", "tags")
-#: What else people and Jenkins call it: the original helper's options, and `currentBuild.currentResult`.
+#: Other words for an outcome: the original helper's options, and those of `currentBuild.currentResult`.
 _ALSO: Final = {"-b": "begin", "-p": "success", "-c": "failure", "not_built": "aborted"}
 
 
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """Tell of one build; see `deploykit.hooking.run`."""
+    """Queue the event of one build and return the exit code; see `deploykit.hooking.run`."""
     if "--help" in argv or "-h" in argv:
-        say(f"usage: {_USAGE}")
+        print_line(f"usage: {_USAGE}")
         return 0
     words = parse_words(argv, _USAGE)
     settings = load_hook_settings("", system_file=words.config)
     strict[0] = settings.strict
     if len(words.rest) != 1:
-        raise HookError("what became of the build is not said", f"usage: {_USAGE}")
+        raise HookError("expected one word: begin, or how the build ended", f"usage: {_USAGE}")
     message = message_of(words.rest[0], settings, os.environ)
-    say(str(enqueue([message], settings, os.environ, sign=isinstance(message, BuildFinished))))
+    print_line(str(enqueue([message], settings, os.environ, sign=isinstance(message, BuildFinished))))
     return 0
 
 
 def message_of(word: str, settings: HookSettings, environ: Mapping[str, str]) -> BuildStarted | BuildFinished:
-    """Make the event of one build.
+    """Return the event of one build.
 
     Raises:
         HookError: no such outcome, or this is not a Jenkins build.
     """
-    said = _ALSO.get(word.lower(), word.lower())
-    if said != "begin" and said not in get_args(BuildOutcome):
+    outcome = _ALSO.get(word.lower(), word.lower())
+    if outcome != "begin" and outcome not in get_args(BuildOutcome):
         raise HookError(f"no such outcome: {word!a}", f"usage: {_USAGE}")
     job = one_line(environ.get("JOB_NAME", ""))
     if not job:
@@ -74,17 +76,19 @@ def message_of(word: str, settings: HookSettings, environ: Mapping[str, str]) ->
         "commit": commit_of(environ, signed=bool(settings.signing_key)),
         "project": one_line(environ.get("DEPLOYKIT_PROJECT", "")),
     }
-    if said == "begin":
+    if outcome == "begin":
         return BuildStarted(**common)  # type: ignore[arg-type]  # each is of its field's type
-    return BuildFinished(outcome=cast(BuildOutcome, said), **common)  # type: ignore[arg-type]  # likewise
+    return BuildFinished(outcome=cast(BuildOutcome, outcome), **common)  # type: ignore[arg-type]  # likewise
 
 
 def repo_of(settings: HookSettings, environ: Mapping[str, str]) -> RepoName | None:
-    """Which repository was built: as told by us, by the settings, by its URL, or by the original's way to name a
-    remote after its repository (`GIT_BRANCH=shop/main`)."""
-    told = _parsed(parse_repo_name, environ.get("DEPLOYKIT_REPO", ""))
-    if told or settings.repo:
-        return told or settings.repo
+    """Return the repository that was built: from our parameter, the settings, the remote's name, or the URL.
+
+    The original named a remote after its repository (`GIT_BRANCH=shop/main`).
+    """
+    requested = _parsed(parse_repo_name, environ.get("DEPLOYKIT_REPO", ""))
+    if requested or settings.repo:
+        return requested or settings.repo
     remote, slash, _ = environ.get("GIT_BRANCH", "").partition("/")
     if slash and not environ.get("BRANCH_NAME") and remote not in ("origin", "refs", "remotes", "tags"):
         return _parsed(parse_repo_name, remote)
@@ -98,10 +102,10 @@ def repo_of(settings: HookSettings, environ: Mapping[str, str]) -> RepoName | No
 
 
 def ref_of(environ: Mapping[str, str]) -> RefName | None:
-    """Which ref was built: as told by us, by a multibranch job, or by the git plugin."""
-    told = _parsed(parse_ref_name, environ.get("DEPLOYKIT_REF", ""))
-    if told:
-        return told
+    """Return the ref that was built: from our parameter, a multibranch job, or the git plugin."""
+    requested = _parsed(parse_ref_name, environ.get("DEPLOYKIT_REF", ""))
+    if requested:
+        return requested
     if environ.get("TAG_NAME"):
         return _parsed(parse_ref_name, f"refs/tags/{environ['TAG_NAME']}")
     if environ.get("BRANCH_NAME") and not environ.get("CHANGE_ID"):
@@ -117,7 +121,7 @@ def ref_of(environ: Mapping[str, str]) -> RefName | None:
 
 
 def commit_of(environ: Mapping[str, str], *, signed: bool = False) -> ObjectId | None:
-    """Which commit was built: as Jenkins says; what was asked for is only a guess at it, which is not signed."""
+    """Return the commit that Jenkins built; else, unless the message will be signed, the one that was asked for."""
     built = _parsed(parse_object_id, environ.get("GIT_COMMIT", "").lower())
     return built or (None if signed else _parsed(parse_object_id, environ.get("DEPLOYKIT_COMMIT", "").lower()))
 
@@ -126,4 +130,4 @@ def _parsed(parse: Callable[[object], T], text: str) -> T | None:
     try:
         return parse(text) if text else None
     except (InvalidName, MessageError):
-        return None  # Jenkins' own variables may hold anything; the event is true without it
+        return None  # Jenkins' own variables may hold anything; the event is sent without this one

@@ -1,4 +1,4 @@
-"""The few options of the hooks that people call themselves. No argparse: it is as dear as the rest of the script."""
+"""The few options of the hooks that people call themselves. No argparse: it takes as long as the rest of the script."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from deploykit.settings.hooks import SYSTEM_FILE
 
 
 class Words(NamedTuple):
-    """What was said: the settings file, and the other words."""
+    """The parsed arguments: the settings file, and the other words."""
 
     config: str
     rest: tuple[str, ...]
 
 
 def parse_words(argv: Sequence[str], usage: str) -> Words:
-    """Take `--config FILE` out of the arguments.
+    """Parse `--config FILE` and the other words.
 
     Raises:
-        HookError: an option without its value, or there is no such file: going on without what was asked for would
-            queue elsewhere, and unsigned.
+        HookError: the option has no value, or the file does not exist. (With other settings than those asked for, the
+            event would go elsewhere, and unsigned.)
     """
     given = False
     config, rest = SYSTEM_FILE, list[str]()
@@ -37,5 +37,5 @@ def parse_words(argv: Sequence[str], usage: str) -> Words:
     if not config.startswith("/"):
         raise HookError("--config needs an absolute path", f"usage: {usage}")
     if given and not os.path.exists(config):
-        raise HookError(f"there is no {config}", "correct --config")
+        raise HookError(f"no such file: {config}", "correct --config")
     return Words(config, tuple(rest))

@@ -1,4 +1,6 @@
-"""Where a hook runs and for whom: the repository's name, the pusher, the source of its messages. Pure but for `uname`.
+"""Where a hook runs and for whom: the repository's name, the pusher, the source of its messages.
+
+Pure but for `uname` and the user database.
 
 The variables are those that gitolite, Gitea and Forgejo, GitLab and a web server set for the hooks they run.
 """
@@ -18,11 +20,12 @@ _SOURCE_SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01
 
 
 def repository_name(path: str, settings: HookSettings, environ: Mapping[str, str]) -> RepoName:
-    """Name a repository: as the settings say, else relative to their `root`, else as the forge calls it, else its
-    directory's name. `.git` is dropped at the end, directories in between are kept.
+    """Return a repository's name: from the settings, relative to their `root`, from the forge, or of its directory.
+
+    `.git` is dropped at the end, directories in between are kept.
 
     Raises:
-        HookError: that is no name messages can carry.
+        HookError: the name is not one that messages can carry.
     """
     if settings.repo is not None:
         return settings.repo
@@ -39,18 +42,18 @@ def _name(path: str, root: str, environ: Mapping[str, str]) -> str:
         return path[len(root) + 1 :]
     if environ.get("GITEA_REPO_USER_NAME") and environ.get("GITEA_REPO_NAME"):
         return f"{environ['GITEA_REPO_USER_NAME']}/{environ['GITEA_REPO_NAME']}".removesuffix(".git")
-    told = environ.get("GL_PROJECT_PATH") or environ.get("GL_REPO")
-    return told.removesuffix(".git") if told else path.rpartition("/")[2]
+    name = environ.get("GL_PROJECT_PATH") or environ.get("GL_REPO")
+    return name.removesuffix(".git") if name else path.rpartition("/")[2]
 
 
 def pusher(environ: Mapping[str, str]) -> str:
-    """Name who pushed: as the forge says, else the user this runs as, whom sshd let in."""
-    told = next((environ[name] for name in _PUSHERS if environ.get(name)), "")
-    return one_line(told.encode("utf-8", "replace").decode(), 255) or user()
+    """Return who pushed: the forge's name for them, else the user of this process, whom sshd let in."""
+    name = next((environ[variable] for variable in _PUSHERS if environ.get(variable)), "")
+    return one_line(name.encode("utf-8", "replace").decode(), 255) or user()
 
 
 def user() -> str:
-    """Name the user this process runs as: by the system's list, for a variable could say anything."""
+    """Return the user this process runs as, from the system's list: an environment variable could hold anything."""
     import pwd
 
     try:
@@ -60,6 +63,6 @@ def user() -> str:
 
 
 def host_source(kind: str) -> str:
-    """Say who speaks: `git/HOST`, in characters that a URI reference allows."""
+    """Return the source of our messages, `git/HOST`, in characters that a URI reference allows."""
     host = "".join(c if c in _SOURCE_SAFE else "-" for c in os.uname().nodename)
     return f"{kind}/{host[:200]}" if host else kind

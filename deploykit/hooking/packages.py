@@ -1,7 +1,7 @@
-"""What a Debian binary package says of itself, and what a directory of them is. Pure but for reading the file.
+"""Debian binary packages: whether a file is complete, what its control file holds. Pure but for reading the file.
 
-A `.deb` is an `ar` archive (deb(5)): a magic line, then members, each with a header of 60 bytes that tells its size.
-So a file that is still being copied can be told from a whole one without waiting.
+A `.deb` is an `ar` archive (deb(5)): a magic line, then members, each with a header of 60 bytes that holds its size.
+So a file that is still being copied is recognized without waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DISTRIBUTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*\Z").match
 
 
 class Control(NamedTuple):
-    """Three fields of the control file."""
+    """The three fields of the control file that we use."""
 
     name: str
     version: str
@@ -30,20 +30,20 @@ class Control(NamedTuple):
 
 
 def is_package_name(name: str) -> bool:
-    """Tell whether a file may be a package by its name."""
+    """Return whether a file's name is that of a package."""
     return len(name) <= 255 and _FILE(name) is not None
 
 
 def is_distribution_name(name: str) -> bool:
-    """Tell whether a directory may be a distribution by its name."""
+    """Return whether a directory's name is that of a distribution."""
     return len(name) <= 255 and _DISTRIBUTION(name) is not None
 
 
 def inspect(path: str) -> str:
-    """Return the SHA-256 of a whole package; empty if it is not all there yet.
+    """Return the SHA-256 of a whole package; "" if the file is incomplete.
 
     Raises:
-        OSError: it cannot be read; a link or anything else that is no plain file cannot.
+        OSError: it cannot be read, or is a link or no plain file.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(fd, "rb") as file:
@@ -72,8 +72,11 @@ def _whole(fd: int, size: int) -> bool:
 
 
 def parse_control(text: str) -> Control | None:
-    """Read `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them; None if one is missing, too long, or
-    what Debian's policy (5.6) does not allow: they go to other programs and into messages."""
+    """Parse `Package`, `Version` and `Architecture` as `dpkg-deb -f` prints them.
+
+    Returns None if one is missing, too long, or not allowed by Debian's policy (5.6): they go to other programs and
+    into messages.
+    """
     fields = dict(line.partition(": ")[::2] for line in text.splitlines())
     found = Control(*(fields.get(name, "").strip() for name in ("Package", "Version", "Architecture")))
     if max(map(len, found)) > 255:  # cut, it would be the name of something else
@@ -82,6 +85,6 @@ def parse_control(text: str) -> Control | None:
 
 
 def event_id(distribution: str, digest: str) -> str:
-    """The id of the event that a package is in a distribution: told twice, it is the same event."""
+    """Return the id of the event that a package is in a distribution: always the same for the same two."""
     made = hashlib.sha256(f"{distribution}\n{digest}".encode()).hexdigest()
     return f"{made[:8]}-{made[8:12]}-{made[12:16]}-{made[16:20]}-{made[20:32]}"

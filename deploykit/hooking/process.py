@@ -1,8 +1,12 @@
-"""Start programs from a hook: what they see of our environment is an allow-list, and none outlives its deadline.
+"""Start programs from a hook: they get an allow-list of our environment, and none outlives its deadline.
 
-Rules: nothing here waits without a deadline, whatever a program does: reads nothing, prints nothing, closes its output
-and goes on. It has a process group of its own, which is killed whole. By `posix_spawn` and pipes, because `subprocess`
-costs every push a third of an interpreter start. Linux only, as the rest of the outbox is.
+Rules:
+
+* Nothing here waits without a deadline, even if a program reads nothing, prints nothing, or closes its output and goes
+  on.
+* Each program has a process group of its own, which is killed whole.
+* `posix_spawn` and pipes start it: `subprocess` would cost every push a third of an interpreter start.
+* Linux only, as the outbox is.
 """
 
 from __future__ import annotations
@@ -15,22 +19,22 @@ from time import monotonic, sleep
 
 from deploykit.errors import HookError
 
-#: All that a program we start sees of our environment. No GIT_*, no LD_*, no PYTHON*: whoever can set a variable of
-#: the hook must not thereby choose a library, a repository or a command.
+#: The variables of our environment that a program gets. No GIT_*, no LD_*, no PYTHON*: whoever can set a variable of
+#: the hook must not be able to choose a library, a repository or a command with it.
 KEPT = ("HOME", "PATH", "TMPDIR", "USER", "LOGNAME")
 
-#: Where programs are looked for if the environment does not say: Subversion gives its hooks none.
+#: Where programs are searched if the environment has no PATH: Subversion gives its hooks none.
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 _SIGPIPE, _SIGKILL = 13, 9
 _CHUNK = 1 << 18
 _MAX_OBJECT = 1 << 16
-#: How long a killed program may take to be gone; one that hangs in the kernel is left there.
+#: Seconds that a killed program may take to end; one that hangs in the kernel is left there.
 _DYING = 1.0
 
 
 class NoAnswer(HookError):
-    """A program is not there, or took too long. What it would have said is missing; everything else is known."""
+    """A program is not installed, or took too long. Go on without its output."""
 
 
 def child_environment(environ: Mapping[str, str], extra: dict[str, str]) -> dict[str, str]:
@@ -54,7 +58,7 @@ def find_program(name: str, env: Mapping[str, str]) -> str:
 
 
 class Program:
-    """A program at work, its output on a pipe (a context manager: leaving it ends the program).
+    """A running program, its output on a pipe (a context manager: leaving it ends the program).
 
     Args:
         argv: the program's name, looked up on `env["PATH"]`, and its arguments.
@@ -73,7 +77,7 @@ class Program:
         self.name = f"{argv[0]} {argv[1]}" if len(argv) > 1 else argv[0]
         self._deadline = deadline
         self._buffer = b""
-        self._at = 0  # where in the buffer what was not looked at yet begins
+        self._at = 0  # where the unread part of the buffer begins
         self._code: int | None = None
         self._in = -1
         self._unsent = memoryview(b"")
@@ -127,7 +131,7 @@ class Program:
             self._code = -_SIGKILL
 
     def _ends_by(self, instant: float) -> bool:
-        """Wait for its end until then, and tell whether it came."""
+        """Wait for the program's end, at most until `instant`; return whether it has ended."""
         pause = 0.0
         while self._code is None:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
@@ -145,7 +149,7 @@ class Program:
         return NoAnswer(f"{self.name} took too long", "raise `timeout` in the hook's settings")
 
     def _more(self) -> bytes:
-        """Read what comes next, handing over meanwhile what it takes; empty at the end."""
+        """Return the next block of output, b"" at its end; meanwhile write as much input as the program takes."""
         while True:
             ready = dict(self._poll.poll(max(0.0, self._deadline - monotonic()) * 1000))
             if not ready:
@@ -156,18 +160,18 @@ class Program:
                 return os.read(self._out, _CHUNK)
 
     def _feed(self) -> None:
-        """Hand over as much of what is to be said as the pipe takes now."""
+        """Write as much of the unsent input as the pipe takes now."""
         try:
             self._unsent = self._unsent[os.write(self._in, self._unsent) :]
         except BlockingIOError:
             return
         except BrokenPipeError:
-            self._unsent = self._unsent[:0]  # it reads no more: the end of its output tells the rest
+            self._unsent = self._unsent[:0]  # it reads no more; its output and exit code show why
         if not self._unsent:
             self._poll.unregister(self._in)
 
     def output(self, limit: int) -> bytes:
-        """Read all it prints and wait for its end.
+        """Return all that the program prints, and wait for its end.
 
         Raises:
             HookError: it failed, took too long, or printed more than `limit` bytes.
@@ -185,23 +189,24 @@ class Program:
         if not self._ends_by(self._deadline):
             raise self._late()
         if self._code != 0:
-            raise HookError(f"{self.name} failed ({self._code}): {self._said()}")
+            raise HookError(f"{self.name} failed ({self._code}): {self._first_error_line()}")
 
-    def _said(self) -> str:
+    def _first_error_line(self) -> str:
         text = os.pread(self._err, 4096, 0).decode("utf-8", "replace").strip()
         return text.splitlines()[0] if text else "it gave no reason"
 
-    # -- a conversation: requests in lines, answers as `git cat-file --batch` gives them -------------------------------
+    # -- requests in lines, answers as `git cat-file --batch` gives them -----------------------------------------------
 
     def ask(self, requests: Sequence[str]) -> list[tuple[str, str, bytes]]:
-        """Ask `git cat-file --batch` for objects; return (id, type, the first 64 KiB) each, type "" if missing.
+        """Return (id, type, the first 64 KiB) of each object, as `git cat-file --batch` answers; type "" if missing.
 
         Raises:
-            HookError: it ended, or took too long.
+            HookError: the program ended, or took too long.
         """
         if not requests:
             return []
-        # All is offered at once and taken as it is read: whatever the pipes hold, neither waits for the other.
+        # All requests are offered at once and written while answers are read: whatever the pipes hold, neither side
+        # waits for the other.
         self._unsent = memoryview("".join(f"{request}\n" for request in requests).encode())
         self._poll.register(self._in, select.POLLOUT)
         return [self._answer() for _ in requests]
@@ -219,12 +224,12 @@ class Program:
         block = self._more()
         if not block:
             self._end()
-            raise HookError(f"{self.name} ended too early: {self._said()}")
+            raise HookError(f"{self.name} ended too early: {self._first_error_line()}")
         self._buffer = self._buffer[self._at :] + block
         self._at = 0
 
     def _take(self, size: int) -> bytes:
-        """Take an object and the newline behind it off the stream; keep the start of it, in bounded memory."""
+        """Read an object and the newline behind it from the stream; return its first 64 KiB, in bounded memory."""
         kept = b""
         left = size + 1
         while (have := len(self._buffer) - self._at) < left:
@@ -246,7 +251,7 @@ def run_program(
     stdin: bytes = b"",
     limit: int = 256 << 20,
 ) -> bytes:
-    """Run a program to its end and return what it printed.
+    """Run a program to its end and return its output.
 
     Raises:
         HookError: it is missing, failed, took too long, or printed more than `limit` bytes.
@@ -256,13 +261,13 @@ def run_program(
 
 
 def spawn_detached(argv: Sequence[str], env: Mapping[str, str]) -> None:
-    """Start a program that nobody waits for: own session, nothing inherited, so that a pusher's ssh closes at once.
+    """Start a program and do not wait for it: own session, nothing inherited, so that a pusher's ssh closes at once.
 
     Raises:
         OSError: it cannot be started.
     """
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in (0, 1, 2)]
-    # git and sshd hand down descriptors that are not closed on exec; one of them left open holds the connection.
+    # git and sshd pass on descriptors that are not closed on exec; one left open would hold the pusher's connection.
     inherited = sorted(int(fd) for fd in os.listdir("/proc/self/fd") if int(fd) > 2)
     actions = [*null, *((os.POSIX_SPAWN_CLOSE, fd) for fd in inherited)]
     os.posix_spawn(argv[0], list(argv), env, file_actions=actions, setsid=True, setsigdef=[_SIGPIPE])

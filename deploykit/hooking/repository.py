@@ -1,15 +1,16 @@
 """A git repository as its hook sees it: which commits a push brought, read with the `git` that runs the hook.
 
-How little it asks for: one `git cat-file --batch` answers for the tips, for commits that lie in a line between old and
-new, and for all that is told of. Only what that cannot settle (merges, long or rewritten history, new refs) is listed,
-by one `git rev-list` for all refs of a kind. A ref whose history touches other old commits than its own gets a listing
-of its own.
+Rules, for few processes and little reading:
+
+* One `git cat-file --batch` reads the tips, the commits in a straight line between old and new, and all that the
+  messages list.
+* Other refs (merges, long or rewritten history, new refs) are listed by one `git rev-list` for all refs of a kind.
+* A ref whose history touches old commits of other refs gets a listing of its own.
 """
 
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from time import monotonic
 from typing import NamedTuple
@@ -18,16 +19,16 @@ from deploykit.errors import HookError
 from deploykit.hooking.attribution import NewCommits, attribute, parse_listing
 from deploykit.hooking.commits import Parsed, parse_commit
 from deploykit.hooking.process import Program, child_environment, run_program
-from deploykit.messages.source import COMMITS_TOLD, Commit
+from deploykit.messages.source import MAX_COMMITS, Commit
 from deploykit.names import ObjectId, RefName, is_zero
 from deploykit.settings.hooks import read_plain
 
-#: Commits looked at in search of straight lines; with more, one listing is quicker.
-_LOOK_AT_MOST = 4 * COMMITS_TOLD
-#: Commits told of in one push: of more than 2,000 refs each tells fewer, so that a mirrored repository fits the spool.
-_TOLD_IN_ALL = 2000 * COMMITS_TOLD
-#: Refs times commits that are told apart, some seconds of work: beyond it a push goes without its commits.
-_TELL_APART = 1 << 33
+#: Commits read in search of straight lines; with more, one listing is quicker.
+_MAX_READ = 4 * MAX_COMMITS
+#: Commits listed for one push: with more than 2,000 refs each gets fewer, so that a mirrored repository fits the spool.
+_MAX_LISTED = 2000 * MAX_COMMITS
+#: Refs times commits to attribute, some seconds of work: beyond it a push goes without its commits.
+_MAX_PRODUCT = 1 << 33
 _MAX_CONFIG = 1 << 22
 _CONFIG_PLACES = (
     "/etc/gitconfig",
@@ -47,7 +48,7 @@ class Change(NamedTuple):
 
 
 class RefHistory(NamedTuple):
-    """What a push brought to one ref."""
+    """What a push brought to one ref: how many commits, the newest of them, and whether older ones were dropped."""
 
     total: int = 0
     commits: tuple[Commit, ...] = ()
@@ -55,9 +56,9 @@ class RefHistory(NamedTuple):
 
 
 class _Move(NamedTuple):
-    """A ref that has commits: between which two, and whether there was one before."""
+    """A ref that points to a commit: its position in the push, and the commits it moved between."""
 
-    place: int
+    position: int
     tip: str
     base: str  # empty: created
 
@@ -67,78 +68,79 @@ class PushedRepository:
 
     Args:
         path: its git directory, absolute.
-        environ: of the hook.
+        environ: the hook's environment.
     """
 
     def __init__(self, path: str, environ: Mapping[str, str]) -> None:
         self.path = path
-        self._most = COMMITS_TOLD
+        self._most = MAX_COMMITS
         # Replace refs and grafts would show another history than the one that was pushed.
-        told = {"GIT_DIR": path, "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
-        told["GIT_NO_LAZY_FETCH"] = "1"  # what is not here is not fetched from elsewhere meanwhile
-        self._env = child_environment(environ, told)
+        env = {"GIT_DIR": path, "GIT_NO_REPLACE_OBJECTS": "1", "GIT_OPTIONAL_LOCKS": "0"}
+        env["GIT_NO_LAZY_FETCH"] = "1"  # a missing object is not fetched from elsewhere while a push waits
+        self._env = child_environment(environ, env)
 
     def config(self) -> list[tuple[str, str]]:
-        """Read git config's `deploykit.*`, without their prefix. git is asked only where a file mentions any."""
+        """Return git config's `deploykit.*`, without that prefix. git runs only if a configuration file mentions us."""
         home = self._env.get("HOME", "")
         if not any(_mentions(place.format(home=home, git=self.path)) for place in _CONFIG_PLACES):
             return []
-        # All of it: asked for the keys of ours alone, git fails where there are none.
+        # Everything: asked for our keys alone, git fails where there are none.
         raw = run_program(("git", "config", "--null", "--list"), env=self._env, deadline=monotonic() + 10)
         entries = (entry.partition("\n") for entry in raw.decode("utf-8", "surrogateescape").split("\0"))
         ours = ((key.removeprefix("deploykit."), v, found) for key, found, v in entries if key.startswith("deploykit."))
         return [(key, value if found else "true") for key, value, found in ours]
 
-    def stories(self, changes: Sequence[Change], *, deadline: float) -> list[RefHistory]:
-        """Tell what each change brought.
+    def histories(self, changes: Sequence[Change], *, deadline: float) -> list[RefHistory]:
+        """Return what each change brought.
 
         Raises:
             HookError: git cannot be run, failed, or the deadline passed.
         """
-        stories = [RefHistory()] * len(changes)
-        there = [place for place, change in enumerate(changes) if not is_zero(change.new)]
-        if not there:
-            return stories
+        histories = [RefHistory()] * len(changes)
+        kept = [index for index, change in enumerate(changes) if not is_zero(change.new)]
+        if not kept:
+            return histories
         with Program(("git", "cat-file", "--batch"), env=self._env, deadline=deadline) as batch:
             reader = _Reader(batch)
-            moves = _moves(reader, changes, there)
-            for place in {*there}.difference(move.place for move in moves):
-                # To a blob or a tree there is no straight way from anything.
-                stories[place] = RefHistory(forced=not is_zero(changes[place].old))
-            self._most = max(1, min(COMMITS_TOLD, _TOLD_IN_ALL // len(there)))
-            brought, forced = self._brought(reader, moves, changes, deadline)
-            reader.read(oid for one in brought.values() for oid in one.told[: self._most])
-            for place, one in brought.items():
-                commits = tuple(reader.known[oid].commit for oid in one.told[: self._most] if oid in reader.known)
-                stories[place] = RefHistory(one.total, commits, place in forced)
-        return stories
+            moves = _moves(reader, changes, kept)
+            for index in {*kept}.difference(move.position for move in moves):
+                # A blob or a tree does not follow from anything.
+                histories[index] = RefHistory(forced=not is_zero(changes[index].old))
+            self._most = max(1, min(MAX_COMMITS, _MAX_LISTED // len(kept)))
+            brought, forced = self._attribute_moves(reader, moves, changes, deadline)
+            reader.read(oid for new in brought.values() for oid in new.newest[: self._most])
+            for index, new in brought.items():
+                commits = tuple(reader.known[oid].commit for oid in new.newest[: self._most] if oid in reader.known)
+                histories[index] = RefHistory(new.total, commits, index in forced)
+        return histories
 
-    def _brought(
+    def _attribute_moves(
         self, reader: _Reader, moves: Sequence[_Move], changes: Sequence[Change], deadline: float
     ) -> tuple[dict[int, NewCommits], set[int]]:
+        """Return the new commits by the index of their change, and the indexes of those that dropped commits."""
         found: dict[int, NewCommits] = {}
         created = [move for move in moves if not move.base]
         left = _straight(reader, [move for move in moves if move.base], found)
         if len(left) > 1:
             listing = self._list([m.tip for m in left], [m.base for m in left], deadline)
-            for move, one in zip(left, self._attribute(listing, [m.tip for m in left]), strict=True):
-                if one.borders <= {move.base}:
-                    found[move.place] = one
+            for move, new in zip(left, self._attribute(listing, [m.tip for m in left]), strict=True):
+                if new.borders <= {move.base}:
+                    found[move.position] = new
         for move in left:
-            if move.place not in found:
+            if move.position not in found:
                 listing = self._list([move.tip], [move.base], deadline)
-                (found[move.place],) = self._attribute(listing, [move.tip])
+                (found[move.position],) = self._attribute(listing, [move.tip])
         # Old is behind new exactly if it is a parent of something that only new reaches.
-        forced = {m.place for m in moves if m.base and m.base != m.tip and m.base not in found[m.place].borders}
+        forced = {m.position for m in moves if m.base and m.base != m.tip and m.base not in found[m.position].borders}
         if created:
             tips = [move.tip for move in created]
             listing = self._list(tips, self._before(changes, deadline), deadline)
-            found |= {move.place: one for move, one in zip(created, self._attribute(listing, tips), strict=True)}
+            found |= {move.position: new for move, new in zip(created, self._attribute(listing, tips), strict=True)}
         return found, forced
 
     def _attribute(self, listing: Sequence[tuple[str, list[str]]], tips: Sequence[str]) -> list[NewCommits]:
-        if len(listing) * len(tips) > _TELL_APART:
-            raise HookError(f"{len(tips)} refs with {len(listing)} commits are too many to tell apart")
+        if len(listing) * len(tips) > _MAX_PRODUCT:
+            raise HookError(f"{len(tips)} refs with {len(listing)} commits are too many to attribute")
         return attribute(listing, tips, self._most)
 
     def _list(self, tips: Iterable[str], without: Iterable[str], deadline: float) -> list[tuple[str, list[str]]]:
@@ -155,7 +157,7 @@ class PushedRepository:
         return parse_listing(raw)
 
     def _before(self, changes: Sequence[Change], deadline: float) -> list[str]:
-        """What the refs held before the push: those that it did not touch, and the old ends of those it did."""
+        """Return what the refs held before the push: those it did not touch, and the old ends of those it did."""
         raw = run_program(
             ("git", "for-each-ref", "--format=%(objectname) %(refname)"), env=self._env, deadline=deadline
         )
@@ -190,18 +192,18 @@ class _Reader:
                 self.known[oid] = parse_commit(oid, raw)
 
 
-def _moves(reader: _Reader, changes: Sequence[Change], there: Sequence[int]) -> list[_Move]:
-    """Find the commits that the refs went between. A ref to something else than a commit has none."""
+def _moves(reader: _Reader, changes: Sequence[Change], kept: Sequence[int]) -> list[_Move]:
+    """Return the commits that the refs moved between. A ref to something else than a commit has none."""
     # The old end of a branch is a commit; only a tag's may be an object that points to one.
     old_tags = [c.old for c in changes if not is_zero(c.old) and not is_zero(c.new) and _may_be_tag(c.ref)]
-    commits = reader.tips([*(changes[place].new for place in there), *old_tags])
+    commits = reader.tips([*(changes[index].new for index in kept), *old_tags])
     moves = []
-    for place in there:
-        change = changes[place]
+    for index in kept:
+        change = changes[index]
         tip = commits.get(change.new)
         if tip is not None:
             old = "" if is_zero(change.old) else str(change.old)
-            moves.append(_Move(place, tip, commits.get(old, old)))
+            moves.append(_Move(index, tip, commits.get(old, old)))
     return moves
 
 
@@ -210,28 +212,28 @@ def _may_be_tag(ref: RefName) -> bool:
 
 
 def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, NewCommits]) -> list[_Move]:
-    """Settle the moves along a line of single parents, the usual case; return the others."""
+    """Add to `found` the moves along a line of single parents, the usual case; return the other moves."""
     lines: dict[_Move, list[str]] = {}
     for move in moves:
         if move.tip == move.base:
-            found[move.place] = NewCommits(0, (), frozenset())
+            found[move.position] = NewCommits(0, (), frozenset())
         else:
             lines[move] = [move.tip]
     left: list[_Move] = []
-    looked = 0
+    read = 0
     while lines:
         ends = {line[-1] for line in lines.values()}
-        looked += len(ends - reader.known.keys())
-        if looked > _LOOK_AT_MOST:
+        read += len(ends - reader.known.keys())
+        if read > _MAX_READ:
             return left + list(lines)
         reader.read(ends)
         for move, line in list(lines.items()):
             commit = reader.known.get(line[-1])
-            if commit is None or len(commit.parents) != 1 or len(line) > COMMITS_TOLD:
+            if commit is None or len(commit.parents) != 1 or len(line) > MAX_COMMITS:
                 left.append(move)
                 del lines[move]
             elif commit.parents[0] == move.base:
-                found[move.place] = NewCommits(len(line), tuple(line[:COMMITS_TOLD]), frozenset({move.base}))
+                found[move.position] = NewCommits(len(line), tuple(line[:MAX_COMMITS]), frozenset({move.base}))
                 del lines[move]
             else:
                 line.append(commit.parents[0])
@@ -239,14 +241,9 @@ def _straight(reader: _Reader, moves: Sequence[_Move], found: dict[int, NewCommi
 
 
 def _mentions(path: str) -> bool:
-    """Tell whether a configuration file may hold a setting of ours, itself or by an include."""
+    """Return whether a configuration file may hold a setting of ours, itself or by an include."""
     try:
         text = read_plain(path, _MAX_CONFIG).lower()
     except OSError as error:
-        return error.errno == errno.EFBIG  # git is asked
+        return error.errno == errno.EFBIG  # too long to search: git reads it
     return b"deploykit" in text or b"[include" in text
-
-
-def is_there(path: str) -> bool:
-    """Tell whether `path` is a git directory."""
-    return os.path.isfile(f"{path}/HEAD") and os.path.isdir(f"{path}/objects")

@@ -1,9 +1,11 @@
 """Subversion's post-commit (REPO REV TXN) to a message: one revision, and all the projects it touches.
 
-Rules: Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
-What a commit changed is asked of svnlook alone, by revision number; a path becomes an argument only where a directory
-came or went as a whole and svnlook has to say what is in it. Where svnlook is missing, fails or takes too long, the
-event goes without what it would have said.
+Rules:
+
+* Subversion runs hooks in an empty environment, where svnlook would escape anything but ASCII: it gets C.UTF-8.
+* svnlook alone is asked what a commit changed, by revision number. A path becomes an argument only where a whole
+  directory was copied or deleted, to list what is in it.
+* Where svnlook is missing, fails or takes too long, the event is queued without its answer.
 """
 
 from __future__ import annotations
@@ -17,22 +19,22 @@ from time import monotonic
 from typing import NamedTuple
 
 from deploykit.errors import HookError
-from deploykit.hooking import say
+from deploykit.hooking.console import print_line
 from deploykit.hooking.enqueue import enqueue
 from deploykit.hooking.origin import host_source, repository_name
 from deploykit.hooking.process import NoAnswer, Program, child_environment, run_program
 from deploykit.messages.base import new_id
-from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT, RevisionCommitted, svn_projects
+from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, MAX_DIRS, NAME_TEXT, RevisionCommitted, svn_projects
 from deploykit.settings.hooks import HookSettings, load_hook_settings, read_plain
 
-#: How many projects one event names, and in how many characters: with all else that it tells, they fit a message.
+#: How many projects one event names, and in how many characters: with its other fields, they fit a message.
 _PROJECTS, _PROJECT_TEXT = 1000, 100_000
-#: How many directories are looked into for projects that came or went with them.
+#: How many copied or deleted directories are searched for projects.
 _LOOKED_INTO = 100
 
 
 class Info(NamedTuple):
-    """What `svnlook info` says."""
+    """The parsed output of `svnlook info`."""
 
     author: str = ""
     committed: datetime | None = None
@@ -40,35 +42,35 @@ class Info(NamedTuple):
 
 
 def main(argv: Sequence[str], stdin: bytes, strict: list[bool]) -> int:
-    """Tell of one revision; see `deploykit.hooking.run`."""
+    """Queue the event of one revision and return the exit code; see `deploykit.hooking.run`."""
     if len(argv) < 2 or not argv[1].isdecimal() or not argv[1].isascii():
         raise HookError("Subversion gives a repository and a revision", "is this script its hooks/post-commit?")
     path, revision = os.path.realpath(argv[0]), int(argv[1])
     settings = load_hook_settings(path)
     strict[0] = settings.strict
     message, notes = message_of(path, revision, settings, os.environ)
-    say(str(enqueue([message], settings, os.environ, notes=notes)))
+    print_line(str(enqueue([message], settings, os.environ, notes=notes)))
     return 0
 
 
 def message_of(
     path: str, revision: int, settings: HookSettings, environ: Mapping[str, str]
 ) -> tuple[RevisionCommitted, tuple[str, ...]]:
-    """Make the event of one revision, with what a person should know besides.
+    """Return the event of one revision, and notes for a person.
 
     Raises:
         HookError: there is no such revision.
     """
-    info, dirs, changed = "", "", ""
+    info_text, dirs, changed = "", "", ""
     notes: tuple[str, ...] = ()
     deadline = monotonic() + settings.timeout
     try:
-        info, dirs, changed = _look(path, revision, deadline, environ)
+        info_text, dirs, changed = _look(path, revision, deadline, environ)
     except HookError as error:
         if not isinstance(error, NoAnswer) and not _is_there(path, revision):
             raise
         notes = (f"without author, log and directories: {error}",)
-    told = parse_info(info)
+    info = parse_info(info_text)
     listed = [line for line in dirs.split("\n") if line]
     layout = {*settings.trunk, *settings.branches, *settings.tags}
     touched = changed_dirs(changed)
@@ -84,10 +86,10 @@ def message_of(
         source=host_source("svn"),
         repo=repository_name(path, settings, environ),
         revision=revision,
-        author=told.author[:NAME_TEXT],
-        committed=told.committed,
-        log=told.log[:COMMIT_TEXT],
-        dirs=tuple([line for line in listed if len(line) <= DIR_TEXT][:DIRS_TOLD]),
+        author=info.author[:NAME_TEXT],
+        committed=info.committed,
+        log=info.log[:COMMIT_TEXT],
+        dirs=tuple([line for line in listed if len(line) <= DIR_TEXT][:MAX_DIRS]),
         dir_count=len(listed),
         projects=fitting(svn_projects(touched, layout)),
     )
@@ -95,8 +97,10 @@ def message_of(
 
 
 def _is_there(path: str, revision: int) -> bool:
-    """Tell by the repository's own book whether it has a revision: the `svnlook` on PATH may be of another Subversion
-    than the one that runs the hook, and fail at its format."""
+    """Return whether `db/current` of the repository includes a revision.
+
+    The `svnlook` on PATH may be of another Subversion than the one that runs the hook, and fail at its format.
+    """
     try:
         return revision <= int(read_plain(f"{path}/db/current", 100).split()[0])
     except (OSError, ValueError, IndexError):
@@ -104,16 +108,16 @@ def _is_there(path: str, revision: int) -> bool:
 
 
 def _look(path: str, revision: int, deadline: float, environ: Mapping[str, str]) -> tuple[str, str, str]:
-    """Ask for what `svnlook` calls info, dirs-changed and changed: all three at once."""
+    """Return the output of `svnlook` info, dirs-changed and changed; all three run at once."""
     env = child_environment(environ, {})
     with ExitStack() as stack:
-        asked = [
+        programs = [
             stack.enter_context(
                 Program(("svnlook", *what, "-r", str(revision), path), env=env, deadline=deadline, stdin=b"")
             )
             for what in (("info",), ("dirs-changed",), ("changed", "--copy-info"))
         ]
-        info, dirs, changed = (one.output(256 << 20).decode("utf-8", "replace") for one in asked)
+        info, dirs, changed = (each.output(256 << 20).decode("utf-8", "replace") for each in programs)
     return info, dirs, changed
 
 
@@ -125,10 +129,10 @@ def _inside(
     deadline: float,
     environ: Mapping[str, str],
 ) -> Iterator[str]:
-    """Find the directories of the layout inside directories that came or went as a whole; see `whole_dirs`.
+    """Yield the directories of the layout inside directories that were copied or deleted; see `whole_dirs`.
 
     Raises:
-        HookError: svnlook did not say, or there is too much to look into.
+        HookError: svnlook failed, or there are too many directories to search.
     """
     env = child_environment(environ, {})
     queued = deque(whole)
@@ -148,9 +152,9 @@ def _inside(
 
 
 def whole_dirs(changed: str, layout: Container[str]) -> list[tuple[str, bool]]:
-    """Read `svnlook changed --copy-info` for directories that were copied or deleted (True): what is in them is untold.
+    """Return the directories that `svnlook changed --copy-info` lists as copied, or deleted (True), without content.
 
-    Those inside a project need no look.
+    Those inside a project are left out.
 
     >>> whole_dirs("A   web/\\nD   old/\\nA + new/\\n    (from web/:r7)\\nA + lib/trunk/x/\\n", {"trunk"})
     [('old/', True), ('new/', False)]
@@ -164,7 +168,7 @@ def whole_dirs(changed: str, layout: Container[str]) -> list[tuple[str, bool]]:
 
 
 def fitting(projects: Sequence[str]) -> tuple[str, ...]:
-    """Take as many projects as one message can name. A directory's name may be of any length."""
+    """Return as many of the projects as one message can name. A directory's name may be of any length."""
     kept = list[str]()
     left = _PROJECT_TEXT
     for project in projects:
@@ -175,23 +179,23 @@ def fitting(projects: Sequence[str]) -> tuple[str, ...]:
 
 
 def changed_dirs(changed: str) -> list[str]:
-    """Read `svnlook changed --copy-info`: the directories themselves, and those that files are in.
+    """Return the directories in `svnlook changed --copy-info`, and those of the files in it.
 
-    Not from `dirs-changed`: where a whole project is added, deleted or copied, that names only what is above it.
+    `dirs-changed` would not do: where a whole project is added, deleted or copied, it names only the directory above.
     """
     paths = (line[4:] for line in changed.split("\n") if len(line) > 4 and line[0] != " ")
     return list(dict.fromkeys(path if path.endswith("/") else path.rpartition("/")[0] + "/" for path in paths))
 
 
 def parse_info(text: str) -> Info:
-    """Read `svnlook info`: author, date, length of the log, the log."""
+    """Parse `svnlook info`: author, date, length of the log, the log."""
     author, _, rest = text.partition("\n")
     date, _, rest = rest.partition("\n")
     return Info(author.strip(), parse_date(date), rest.partition("\n")[2].strip("\n"))
 
 
 def parse_date(text: str) -> datetime | None:
-    """Read `2012-04-19 10:00:00 +0100 (Thu, 19 Apr 2012)`; a revision may have none."""
+    """Parse `2012-04-19 10:00:00 +0100 (Thu, 19 Apr 2012)`; return None where a revision has no date."""
     try:
         return datetime.strptime(text.partition(" (")[0], "%Y-%m-%d %H:%M:%S %z").astimezone(UTC)
     except (ValueError, OverflowError):

@@ -1,6 +1,6 @@
 """The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format.
 
-A subject is loaded when it is first asked for: making its classes takes time, and a push uses two of the fourteen.
+A subject is loaded on first use: making its classes takes time, and a push uses two of the fourteen.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from deploykit.messages.package import PackagePublished
     from deploykit.messages.site import SiteRelease
     from deploykit.messages.source import (
-        COMMITS_TOLD,
-        DIRS_TOLD,
+        MAX_COMMITS,
+        MAX_DIRS,
         Commit,
         RefChangeKind,
         RefUpdated,
         RevisionCommitted,
+        bounded_commits,
         svn_projects,
-        told,
     )
     from deploykit.messages.unknown import Unknown
 
@@ -52,9 +52,9 @@ __all__ = [
     "BuildOutcome",
     "BuildRequested",
     "BuildStarted",
-    "COMMITS_TOLD",
+    "MAX_COMMITS",
     "Commit",
-    "DIRS_TOLD",
+    "MAX_DIRS",
     "DeployOutcome",
     "DeployPhase",
     "DeployReported",
@@ -78,7 +78,7 @@ __all__ = [
     "new_id",
     "one_line",
     "svn_projects",
-    "told",
+    "bounded_commits",
     "utc_now",
 ]
 
@@ -107,14 +107,14 @@ _LAZY: Final = {
     "SiteState": "node",
     "Notice": "notice",
     "PackagePublished": "package",
-    "COMMITS_TOLD": "source",
-    "DIRS_TOLD": "source",
+    "MAX_COMMITS": "source",
+    "MAX_DIRS": "source",
     "Commit": "source",
     "RefChangeKind": "source",
     "RefUpdated": "source",
     "RevisionCommitted": "source",
     "svn_projects": "source",
-    "told": "source",
+    "bounded_commits": "source",
     "Unknown": "unknown",
 }
 _WITH_TYPE: Final = (

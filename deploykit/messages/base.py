@@ -31,17 +31,17 @@ Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
 
 
 def new_id() -> str:
-    """Make a fresh message id (a random UUID)."""
+    """Return a new message id (a random UUID)."""
     return str(uuid.uuid4())
 
 
 def utc_now() -> datetime:
-    """Tell the time, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """Make any text safe for a log, a terminal or a chat: one line, no control characters, bounded."""
+    """Return a text made safe for a log, a terminal or a chat: one line, no control characters, bounded."""
     shown = text[: 4 * limit]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else " " for c in shown)
@@ -51,18 +51,18 @@ def one_line(text: str, limit: int = 300) -> str:
 
 
 def unknown_fields() -> Mapping[str, object]:
-    """Define an attribute for what we do not know. Not shown: nobody has told us that it is no secret."""
+    """Define an attribute for unknown fields. It is not in `repr`: any of them may be a secret."""
     made: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False, repr=False)
     return made
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Message:
-    """The envelope: CloudEvents' `id`, `source`, `time`, and the thread from push to deploy.
+    """The envelope: CloudEvents' `id`, `source`, `time`, and the correlation id from push to deploy.
 
     Args:
         id: unique per message of a source; a redelivery keeps it.
-        source: who says it: a node name or a hook, e.g. `git/host`.
+        source: who sends it: a node name or a hook, e.g. `git/host`.
         time: when, aware, in UTC.
         correlation_id: the same from a push to its builds and deploys; the push's own id at the start.
         extra: fields of the message that this version does not know, kept for the next reader.
@@ -81,5 +81,5 @@ class Message:
 
     @property
     def summary(self) -> str:
-        """One human line."""
+        """One line for people."""
         raise NotImplementedError(type(self).__name__)

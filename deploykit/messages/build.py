@@ -1,4 +1,4 @@
-"""What the build server was asked for, began, and ended with."""
+"""Builds: requested, started, finished."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BuildOutcome = Literal["success", "failure", "unstable", "aborted"]
 
 @attrs.frozen(kw_only=True, slots=True)
 class Build(Message):
-    """What the three have in common. `repo`, `ref` and `commit` are None where the build server did not tell them.
+    """What all build messages hold. `repo`, `ref` and `commit` are None where the build server does not report them.
 
     Args:
         job: the job's name as the build server knows it.
@@ -31,7 +31,7 @@ class Build(Message):
     commit: ObjectId | None = None
     project: str = ""
 
-    def _told(self, verb: str) -> str:
+    def _line(self, verb: str) -> str:
         number = f" {self.number}" if self.number else ""
         where = f" [{self.repo}]" if self.repo else ""
         what = "".join((f" {short_ref(self.ref)}" if self.ref else "", f" {self.commit[:12]}" if self.commit else ""))
@@ -41,13 +41,13 @@ class Build(Message):
 
 @attrs.frozen(kw_only=True, slots=True)
 class BuildRequested(Build):
-    """A build was asked for; the build server took the request, no number is known yet."""
+    """A build was requested; the build server accepted the request, and gave no number yet."""
 
     TYPE: ClassVar[str] = "deploykit.build.requested.v1"
 
     @property
     def summary(self) -> str:
-        return self._told("build requested")
+        return self._line("build requested")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -58,7 +58,7 @@ class BuildStarted(Build):
 
     @property
     def summary(self) -> str:
-        return self._told("build started")
+        return self._line("build started")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -72,4 +72,4 @@ class BuildFinished(Build):
 
     @property
     def summary(self) -> str:
-        return self._told(f"build {self.outcome}")
+        return self._line(f"build {self.outcome}")

@@ -65,17 +65,17 @@ class DeployReported(Message):
 
     Args:
         request: that message's id.
-        answers: names the very copy that is answered, body and signature (`wire.signature.copy_digest`): whoever
+        answers: names the very copy that is answered, body and signature (`trust.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
         release, ref, commit: what is live when the operation has ended, read from the site; never copied from the
             request. Empty and None where nothing is live.
-        live_known: the site was read. Where it is false (a refusal before the node looked, records that cannot be
-            read), `release`, `ref`, `commit` and `previous` are empty and say nothing.
-        target: the release the operation made, prepared, put live or took back; None where it came to none.
+        live_known: the site was read. Where it is false (refused before the node read it, unreadable records),
+            `release`, `ref`, `commit` and `previous` are empty and mean nothing.
+        target: the release the operation made, prepared, put live or took back; None where there was none.
         previous: the last good release before the live one, on disk or not: what a rollback would name. None where
             there is none.
-        instance, host: which run of an agent did it, see `AgentInstance`.
-        twins: other agents that answer under this node's name: what is reported is true of one machine only.
+        instance, host: the agent that did it, see `AgentInstance`.
+        twins: other agents that answer under this node's name: the report is true of one machine only.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
@@ -101,7 +101,7 @@ class DeployReported(Message):
 
     @property
     def achieved(self) -> tuple[RefName | None, ObjectId | None]:
-        """The ref and commit that a success speaks of: of what was prepared, or of what is live."""
+        """The ref and commit that a success reports: of the prepared release, or of the live one."""
         if self.phase == "prepare":
             return (self.target.ref, self.target.commit) if self.target is not None else (None, None)
         return self.ref, self.commit

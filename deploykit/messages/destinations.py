@@ -1,4 +1,4 @@
-"""What a STOMP destination may look like, whatever the broker."""
+"""Which STOMP destinations are acceptable for every broker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node's mirror did."""
+"""Reports of a node's mirrors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discovery: which nodes are there, and what they hold."""
+"""Discovery: which nodes exist, and what they hold."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ NodeDetail = Literal["facts", "sites", "refs"]
 
 @attrs.frozen(kw_only=True, slots=True)
 class NodeQueried(Message):
-    """A question to nodes: who is there?
+    """A question to nodes: which of them run, and what do they hold?
 
     Args:
         audience: the nodes that should answer; None asks all.
-        details: what to tell beyond the name.
-        repo: tell only of this repository's refs.
-        refs_limit: how many refs of a repository to tell, newest first.
-        expires: nobody answers after it.
+        details: what to describe beyond the name.
+        repo: list only this repository's refs.
+        refs_limit: how many refs of a repository to list, newest first.
+        expires: no node answers after it.
     """
 
     TYPE: ClassVar[str] = "deploykit.node.queried.v1"
@@ -95,7 +95,7 @@ class NodeDescribed(Message):
         version: of deploykit there.
         facts: flat names and values, by which selectors choose nodes.
         classes: what configuration management says the node is.
-        refs: newest first; `refs_count` tells how many there are where not all are told.
+        refs: newest first; `refs_count` is the true number where not all are listed.
     """
 
     TYPE: ClassVar[str] = "deploykit.node.described.v1"

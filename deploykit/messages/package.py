@@ -11,11 +11,11 @@ from deploykit.messages.base import Message, one_line
 
 @attrs.frozen(kw_only=True, slots=True)
 class PackagePublished(Message):
-    """A package is in the repository now. It names what is new; no one installs from it.
+    """A package is in the repository now. The message names it; no node installs from the message.
 
     Args:
         name, version, architecture: as in the package's control file; `version` with its epoch, where known.
-        distribution: the suite it went to; empty where it was not told.
+        distribution: the suite it went to; empty where unknown.
         file: the file's name, without a directory.
         detail: what the repository tool printed, cut.
     """

@@ -29,7 +29,7 @@ class SiteRelease:
 
 
 def named(ref: RefName | None, commit: ObjectId | None, release: str = "") -> str:
-    """Name a release for people: `v1.2 0123456789ab`; by its directory where nothing better is known.
+    """Return a release's name for people: `v1.2 0123456789ab`; its directory's name where ref and commit are unknown.
 
     >>> named(RefName("refs/tags/v1"), ObjectId("ab" * 20))
     'v1 abababababab'

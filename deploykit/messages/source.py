@@ -14,21 +14,21 @@ from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
 
 RefChangeKind = Literal["created", "moved", "forced", "deleted"]
 
-#: A push tells at most this many commits, newest first; `commit_count` tells the true number.
-COMMITS_TOLD: Final = 50
-#: At most so many characters of a commit's message are told. With `COMMITS_TOLD`, even the worst text fits a message.
+#: A push lists at most this many commits, newest first; `commit_count` is the true number.
+MAX_COMMITS: Final = 50
+#: Characters of a commit's message that are kept. With `MAX_COMMITS`, even the worst text fits a message.
 COMMIT_TEXT: Final = 2000
-#: At most so many characters of a name or a date.
+#: Characters of a name or a date that are kept.
 NAME_TEXT: Final = 200
-#: A revision tells at most this many changed directories.
-DIRS_TOLD: Final = 200
-#: A longer directory is not told.
+#: A revision lists at most this many changed directories.
+MAX_DIRS: Final = 200
+#: Characters of the longest directory that is listed.
 DIR_TEXT: Final = 500
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Commit:
-    """One commit as a person would tell of it. `time` is the author's, as git prints it (ISO 8601, strict)."""
+    """One commit as people read it. `time` is the author's, as git prints it (ISO 8601, strict)."""
 
     id: ObjectId
     author: str
@@ -37,11 +37,11 @@ class Commit:
     extra: Mapping[str, object] = unknown_fields()
 
 
-def told(commits: Iterable[Commit]) -> tuple[Commit, ...]:
-    """Take what a message may carry of a push: the first `COMMITS_TOLD`, their texts cut so that they fit."""
+def bounded_commits(commits: Iterable[Commit]) -> tuple[Commit, ...]:
+    """Return what a message may carry of a push: the first `MAX_COMMITS`, their texts cut so that they fit."""
     return tuple(
         attrs.evolve(c, message=c.message[:COMMIT_TEXT], author=c.author[:NAME_TEXT], time=c.time[:NAME_TEXT])
-        for c in islice(commits, COMMITS_TOLD)
+        for c in islice(commits, MAX_COMMITS)
     )
 
 
@@ -50,7 +50,7 @@ class RefUpdated(Message):
     """A git ref was created, moved, forced or deleted.
 
     It names what to look at, never where to fetch from: a node asks the origin in its own settings.
-    `commits` holds up to 50, newest first (see `told`); `commit_count` is the true number.
+    `commits` holds up to 50, newest first (see `bounded_commits`); `commit_count` is the true number.
     """
 
     TYPE: ClassVar[str] = "deploykit.source.ref-updated.v1"
@@ -90,7 +90,7 @@ class RevisionCommitted(Message):
     Args:
         committed: when, as the repository says.
         log: the log message, at most `COMMIT_TEXT` characters of it.
-        dirs: the changed directories, each with a `/` at its end; at most `DIRS_TOLD`, `dir_count` is the true number.
+        dirs: the changed directories, each with a `/` at its end; at most `MAX_DIRS`, `dir_count` is the true number.
         projects: every project the revision touches: the path before `trunk`, `tags` or `branches`.
     """
 
@@ -118,7 +118,7 @@ _LAYOUT = frozenset({"trunk", "tags", "branches"})
 
 
 def svn_projects(dirs: Iterable[str], layout: Container[str] = _LAYOUT) -> tuple[str, ...]:
-    """Name the projects that changed directories belong to, each once, in the order they come.
+    """Return the projects that changed directories belong to, each once, in their order.
 
     A project is the last part of the path before the first `trunk`, `tags` or `branches`. A directory outside that
     layout, or a repository that is one project, names none. `layout` holds other names where a repository uses some.
@@ -129,7 +129,7 @@ def svn_projects(dirs: Iterable[str], layout: Container[str] = _LAYOUT) -> tuple
     found: dict[str, None] = {}
     for directory in dirs:
         parts = directory.strip("/").split("/")
-        place = next((i for i, part in enumerate(parts) if part in layout), 0)
-        if place and parts[place - 1]:
-            found[parts[place - 1]] = None
+        index = next((i for i, part in enumerate(parts) if part in layout), 0)
+        if index and parts[index - 1]:
+            found[parts[index - 1]] = None
     return tuple(found)

@@ -14,6 +14,8 @@ import attrs
 from deploykit.messages.base import Message
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+#: Topics that may be empty: then `build` is meant.
+_MAY_BE_EMPTY: Final = ("build_success", "build_failure")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -44,18 +46,30 @@ class TopicMap:
     notices: Mapping[str, str] = _NOTHING
 
     def of_node(self, node: str) -> str:
-        """Return the topic of one node, where agents of that name hear each other: nobody else listens there."""
+        """Return the topic of one node, to which only agents of that name subscribe."""
         return f"{self.node}.{node}"
 
     @property
     def destinations(self) -> tuple[str, ...]:
-        """Every destination, each once: what to subscribe to in order to see everything."""
+        """Every destination once: subscribe to all of them to see every message."""
         named = [getattr(self, field.name) for field in attrs.fields(type(self)) if field.name != "notices"]
         return tuple(dict.fromkeys(name for name in (*named, *self.notices.values()) if name))
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well. Also for values that are not text."""
+        named = {field.name: getattr(self, field.name) for field in attrs.fields(TopicMap) if field.name != "notices"}
+        named |= {f"notices.{kind}": destination for kind, destination in self.notices.items()}
+        return tuple(
+            f"{name}: expected a destination, e.g. /topic/deploykit.source"
+            for name, destination in named.items()
+            if not isinstance(destination, str)
+            or not destination.isprintable()
+            or not (destination or name in _MAY_BE_EMPTY)
+        )
 
-#: The usual maps: our own names, and those of the original's fleet. Begun builds were lost there, on a topic without a
-#: name; they go where its older helper sent them.
+
+#: The usual maps: our own names, and those of the original's fleet. There, started builds were lost on a topic without
+#: a name; here they go where its older helper sent them.
 PRESETS: Mapping[str, TopicMap] = MappingProxyType(
     {
         "deploykit": TopicMap(),
@@ -88,17 +102,17 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
 
 
 def with_preset(table: Mapping[str, object]) -> dict[str, object]:
-    """Fill a `[topics]` table from the preset it names (`preset = "future"`); what it says itself wins.
+    """Return a `[topics]` table with the preset it names (`preset = "future"`) under its own entries.
 
     Raises:
         ValueError: there is no such preset.
     """
-    said = dict(table)
-    name = said.pop("preset", "deploykit")
+    own = dict(table)
+    name = own.pop("preset", "deploykit")
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset: expected one of {', '.join(PRESETS)}")
     base = PRESETS[name]
-    return {field.name: getattr(base, field.name) for field in attrs.fields(TopicMap)} | said
+    return {field.name: getattr(base, field.name) for field in attrs.fields(TopicMap)} | own
 
 
 # By wire type, not by class: a push imports only the classes it uses.
@@ -140,7 +154,7 @@ def topics_of_class(kind: type[Message], topics: TopicMap) -> tuple[str, ...]:
 
 
 def topic_of(message: Message, topics: TopicMap) -> str:
-    """Return the destination for a message; what has no topic of its own goes where people read.
+    """Return the destination for a message; one without a topic of its own goes to the notices.
 
     >>> from deploykit.messages import Notice
     >>> topic_of(Notice(text="hello", source="git/host"), PRESETS["future"])

@@ -1,4 +1,4 @@
-"""An event of a type this version does not know: kept whole, so that it can be shown, counted and passed on."""
+"""An event of a type this version does not know, kept whole: it can be shown, counted and forwarded."""
 
 from __future__ import annotations
 

@@ -20,9 +20,10 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, MirrorCorrupt, PackError
-from deploykit.git.incoming import INDEX_MAGIC, index_v1, index_v2
 from deploykit.git.objectformat import COMMIT, KIND_CODES, KIND_NAMES, TAG, HashKind
-from deploykit.git.packscanner import PackScanner, ScanLimits, note_object
+from deploykit.git.objectlinks import ObjectLinks
+from deploykit.git.packindex import INDEX_MAGIC, index_v1, index_v2
+from deploykit.git.packscanner import PackScanner, ScanLimits
 from deploykit.mirror import layout
 from deploykit.mirror.refstore import RefStore
 from deploykit.system.durable import sync_directory
@@ -110,7 +111,7 @@ class _Check:
             plain = zlib.decompress(path.read_bytes())
             head, _, body = plain.partition(b"\0")
             oid = hash_kind.new(plain).digest()
-            note_object(KIND_CODES[head.split(b" ")[0]], body, oid, hash_kind, self.known, self.missing)
+            ObjectLinks(hash_kind, self.known, self.missing).note(KIND_CODES[head.split(b" ")[0]], body, oid)
         except (KeyError, zlib.error, PackError):
             oid = b""
         if oid.hex() != path.parent.name + path.name:

@@ -3,7 +3,7 @@
     list refs -> plan (deletions first) -> offer what we hold -> pack into quarantine -> check its links -> judge by the
     policies, now that history can be read -> refs, all in one durable step
 
-Rules: nothing is visible before the last step; only what the origin stated in this very conversation is done.
+Rules: nothing is visible before the last step; only what the origin stated in this very session is done.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Final, Literal
 
 from deploykit.errors import InvalidName, MirrorCorrupt, OriginError
 from deploykit.git.commits import History
-from deploykit.git.incoming import IncomingPack, TakenPack
+from deploykit.git.incoming import IncomingPack, ReceivedPack
 from deploykit.git.objectformat import COMMIT, HashKind
 from deploykit.git.packscanner import PackScanner, ScanLimits
 from deploykit.git.store import ObjectStore
-from deploykit.git.transport.address import parse_address
-from deploykit.git.transport.protocol import Ahead, Conversation, Listing, OriginProfile, VersionMismatch
+from deploykit.git.transport.address import parse_origin_url
+from deploykit.git.transport.protocol import EarlyRequest, OriginProfile, OriginSession, RefListing, VersionMismatch
 from deploykit.git.transport.remote import open_link
 from deploykit.mirror import checking, layout, negotiation
 from deploykit.mirror.model import FetchResult, Progress, ProgressFn, RefChange, Refusal
@@ -53,7 +53,7 @@ class Fetch:
     ) -> None:
         self._path = path
         self._origin = layout.origin_digest(url)
-        self._address = parse_address(url, allow_http=settings.allow_http)
+        self._address = parse_origin_url(url, allow_http=settings.allow_http)
         self._settings = settings
         self._refs = refs
         self._limit = limit
@@ -67,21 +67,21 @@ class Fetch:
         """Fetch, move the refs, and return what was done."""
         self._room()
         state = layout.read_state(self._path)
-        dialect = state.dialect if state.origin == self._origin else None
+        profile = state.profile if state.origin == self._origin else None
         if not state.origin:
             self._adopt()
         matcher = ref_matcher(self._settings.refs)
         held = {ref: oid for ref, oid in self._refs.read().items() if matcher.match(ref)}
         with ObjectStore(self._path, layout.read_format(self._path)) as objects:
             try:
-                listing, plan, taken = self._converse(objects, held, dialect, expected, allow_mass_deletion)
+                listing, plan, taken = self._converse(objects, held, profile, expected, allow_mass_deletion)
             except VersionMismatch as exc:
                 _log.debug("%s: asking %s first: %s", self._path.name, self._address.shown, exc)
                 listing, plan, taken = self._converse(objects, held, None, expected, allow_mass_deletion)
             changes, refused = self._settle(objects, plan, taken)
         self._follow_head(listing)
-        if listing.dialect != state.dialect or state.origin != self._origin:
-            layout.write_state(self._path, layout.MirrorState(origin=self._origin, dialect=listing.dialect))
+        if listing.profile != state.profile or state.origin != self._origin:
+            layout.write_state(self._path, layout.MirrorState(origin=self._origin, profile=listing.profile))
         shown = dict(listing.refs)
         before = held.get(expected.ref) if expected else None
         return FetchResult(
@@ -108,19 +108,19 @@ class Fetch:
         self,
         objects: ObjectStore,
         held: Mapping[RefName, ObjectId],
-        dialect: OriginProfile | None,
+        profile: OriginProfile | None,
         expected: RefChange | None,
         allow_mass_deletion: bool,
-    ) -> tuple[Listing, RefPlan, TakenPack]:
+    ) -> tuple[RefListing, RefPlan, ReceivedPack]:
         settings = self._settings
         only = expected.ref if expected is not None else None
-        ahead = self._ask_ahead(objects, held, expected) if dialect is not None else None
+        early = self._early_request(objects, held, expected) if profile is not None else None
         prefixes = ("HEAD", *(common_prefixes(settings.refs) if only is None else (only,)))
-        conversation = Conversation(
-            open_link(self._address, settings, self._limit), prefixes=prefixes, dialect=dialect, ahead=ahead
+        session = OriginSession(
+            open_link(self._address, settings, self._limit), prefixes=prefixes, profile=profile, early=early
         )
         try:
-            listing = conversation.list()
+            listing = session.list()
             self._report("listing")
             self._adopt_format(objects, listing.hash_kind)
             origin, bad = read_advertised(listing.refs, settings.refs if only is None else (only,))
@@ -133,20 +133,20 @@ class Fetch:
             )
             wants = negotiation.wants(plan, lambda oid: objects.holds(bytes.fromhex(oid)))
             if not wants:
-                return listing, plan, TakenPack()
+                return listing, plan, ReceivedPack()
             offered = negotiation.haves(plan, held, first=(expected.old,) if expected else ())
-            return listing, plan, self._take(conversation, objects, wants, offered)
+            return listing, plan, self._take(session, objects, wants, offered)
         finally:
-            conversation.close()
+            session.close()
 
-    def _ask_ahead(
+    def _early_request(
         self, objects: ObjectStore, held: Mapping[RefName, ObjectId], expected: RefChange | None
-    ) -> Ahead | None:
+    ) -> EarlyRequest | None:
         """Return what to ask for together with the list of refs that will confirm a message, or None."""
         if expected is None or is_zero(expected.new) or objects.holds(bytes.fromhex(expected.new)):
             return None
         plan = RefPlan(updates=(expected,))
-        return Ahead(expected.new, negotiation.haves(plan, held, first=_known(held, expected)))
+        return EarlyRequest(expected.new, negotiation.haves(plan, held, first=_known(held, expected)))
 
     def _adopt_format(self, objects: ObjectStore, theirs: HashKind) -> None:
         if theirs is objects.hash_kind:
@@ -160,8 +160,8 @@ class Fetch:
         objects.reopen(theirs)
 
     def _take(
-        self, conversation: Conversation, objects: ObjectStore, wants: Sequence[ObjectId], haves: Sequence[ObjectId]
-    ) -> TakenPack:
+        self, session: OriginSession, objects: ObjectStore, wants: Sequence[ObjectId], haves: Sequence[ObjectId]
+    ) -> ReceivedPack:
         settings = self._settings
         incoming = IncomingPack(
             self._path / "objects",
@@ -177,15 +177,15 @@ class Fetch:
         with incoming:
             self._incoming = incoming
             self._phase = "receiving"
-            conversation.fetch(wants, haves, incoming.feed)
-            conversation.close()
+            session.fetch(wants, haves, incoming.feed)
+            session.close()
             self._report("resolving")
             return incoming.finish([bytes.fromhex(oid) for oid in wants])
 
     # -- on our side -------------------------------------------------------------------------------------------------
 
     def _settle(
-        self, objects: ObjectStore, plan: RefPlan, taken: TakenPack
+        self, objects: ObjectStore, plan: RefPlan, taken: ReceivedPack
     ) -> tuple[tuple[RefChange, ...], tuple[Refusal, ...]]:
         """Judge the planned changes, and make those that are allowed."""
         history = History(objects.find, objects.hash_kind.size, self._tick)
@@ -211,7 +211,7 @@ class Fetch:
         self._refs.apply(changes, peel)
         return changes, refused
 
-    def _follow_head(self, listing: Listing) -> None:
+    def _follow_head(self, listing: RefListing) -> None:
         if listing.head is None or not listing.head.startswith("refs/heads/"):
             return
         try:

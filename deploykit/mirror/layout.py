@@ -41,7 +41,7 @@ class MirrorState:
     """The content of `deploykit.json`."""
 
     origin: str = ""
-    dialect: OriginProfile | None = None
+    profile: OriginProfile | None = None
 
 
 def origin_digest(url: str) -> str:
@@ -67,9 +67,9 @@ def create(path: Path, url: str, hash_kind: HashKind = SHA1) -> None:
         for name in ("objects/pack", "objects/info", "refs/heads", "refs/tags", "quarantine"):
             (fresh / name).mkdir(parents=True)
         (fresh / "quarantine").chmod(0o700)
-        replace_file(fresh / "HEAD", [b"ref: refs/heads/main\n"], sync_parent=False)
-        replace_file(fresh / "config", [_config(hash_kind)], sync_parent=False)
-        replace_file(fresh / "description", [b"A mirror kept by deploykit. Do not push here.\n"], sync_parent=False)
+        replace_file(fresh / "HEAD", b"ref: refs/heads/main\n", sync_parent=False)
+        replace_file(fresh / "config", _config(hash_kind), sync_parent=False)
+        replace_file(fresh / "description", b"A mirror kept by deploykit. Do not push here.\n", sync_parent=False)
         write_state(fresh, MirrorState(origin=origin_digest(url)))
         (fresh / _LOCK).touch(mode=0o600)
         for directory in (*fresh.rglob("*/"), fresh):
@@ -98,7 +98,7 @@ def _config(hash_kind: HashKind) -> bytes:
 
 def set_format(path: Path, hash_kind: HashKind) -> None:
     """Give a mirror that holds nothing yet another object format."""
-    replace_file(path / "config", [_config(hash_kind)])
+    replace_file(path / "config", _config(hash_kind))
 
 
 def read_format(path: Path) -> HashKind:
@@ -124,14 +124,15 @@ def read_state(path: Path) -> MirrorState:
         if data["format"] != _FORMAT:
             return MirrorState()
         profile = data.get("dialect")
-        return MirrorState(origin=str(data["origin"]), dialect=OriginProfile(**profile) if profile else None)
+        return MirrorState(origin=str(data["origin"]), profile=OriginProfile(**profile) if profile else None)
     except (OSError, ValueError, TypeError, KeyError):
         return MirrorState()
 
 
 def write_state(path: Path, state: MirrorState) -> None:
     """Write the state file. Losing it costs one round trip, so a full disk is no error here."""
-    document = {"format": _FORMAT, **attrs.asdict(state)}
+    profile = attrs.asdict(state.profile) if state.profile is not None else None
+    document = {"format": _FORMAT, "origin": state.origin, "dialect": profile}
     with contextlib.suppress(OSError):
         replace_file(path / _STATE, [json.dumps(document).encode(), b"\n"], sync_parent=False)
 

@@ -19,9 +19,9 @@ from dulwich.object_store import DiskObjectStore
 from deploykit.errors import InvalidName, RefNotFound
 from deploykit.git.commits import History
 from deploykit.git.objectformat import COMMIT, KIND_NAMES, TREE
-from deploykit.git.packformat import commit_links
+from deploykit.git.objectlinks import commit_links
 from deploykit.git.store import ObjectStore, StorePerThread
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import checking, layout, upkeep
 from deploykit.mirror.checking import CheckReport
 from deploykit.mirror.fetching import Fetch
@@ -53,7 +53,7 @@ class Mirror:
             MirrorError: the directory cannot be made.
         """
         settings = settings or MirrorSettings()
-        parse_address(url, allow_http=settings.allow_http)
+        parse_origin_url(url, allow_http=settings.allow_http)
         where = Path(path).absolute()
         try:
             if not layout.is_repository(where):

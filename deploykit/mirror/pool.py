@@ -26,7 +26,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, LockBusy, MirrorCorrupt, MirrorError, OriginError, UsageError
-from deploykit.git.transport.address import parse_address
+from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import upkeep
 from deploykit.mirror.mirror import Mirror
 from deploykit.mirror.model import FetchResult, RefChange
@@ -88,7 +88,7 @@ class MirrorPool:
 
     def add(self, name: str, mirror: Mirror, *, at_once: bool = True) -> None:
         """Keep a mirror up to date from now on; `at_once`: compare it with its origin right away."""
-        address = parse_address(mirror.url, allow_http=mirror.settings.allow_http)
+        address = parse_origin_url(mirror.url, allow_http=mirror.settings.allow_http)
         with self._wake:
             self._mirrors[name] = mirror
             self._schedule.add(

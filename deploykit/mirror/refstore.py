@@ -58,7 +58,7 @@ class RefStore:
     def set_head(self, ref: RefName) -> None:
         """Point HEAD to a branch, which need not be there yet."""
         if self.head != ref:
-            replace_file(self._path / "HEAD", [f"ref: {ref}\n".encode("utf-8", "surrogateescape")])
+            replace_file(self._path / "HEAD", f"ref: {ref}\n".encode("utf-8", "surrogateescape"))
 
     def apply(self, changes: Iterable[RefChange], peel: Callable[[ObjectId], ObjectId | None]) -> None:
         """Make all changes, or none.
@@ -103,7 +103,7 @@ class RefStore:
         kept = {ref: oid for ref, oid in peeled.items() if loose.get(ref, packed.get(ref)) == packed.get(ref)}
         # Without `fully-peeled` git looks for itself what a tag stands for; the next change of the ref adds it again.
         lines = "".join(_lines({**packed, **loose}, kept)).replace(_HEADER, "# pack-refs with: sorted \n", 1)
-        replace_file(self._packed, [lines.encode("utf-8", "surrogateescape")])
+        replace_file(self._packed, lines.encode("utf-8", "surrogateescape"))
         self._drop_loose(loose)
 
     # -- files -------------------------------------------------------------------------------------------------------

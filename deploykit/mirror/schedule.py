@@ -19,12 +19,13 @@ import attrs
 
 from deploykit.mirror.model import RefChange
 from deploykit.names import ObjectId, RefName, is_zero
+from deploykit.system.backoff import Backoff
 
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 2.0
-#: The longest pause of a mirror that is requested: a push came from its origin, or a deploy waits.
-_ASKED_PAUSE: Final = 5.0
+#: Who is asked for (a push came from there, a deploy waits) is left alone no longer than this.
+_ASKED: Final = Backoff(initial=5.0, maximum=5.0, low=0.5, high=1.5)
 
 
 def what_to_fetch(requested: Sequence[RefChange | None], held: Mapping[RefName, ObjectId]) -> RefChange | None:
@@ -70,14 +71,13 @@ class _Rest:
     failed: float = 0.0
     until: float = 0.0
 
-    def begin(self, now: float, longest: float, chance: float) -> None:
+    def begin(self, now: float, backoff: Backoff, chance: float) -> None:
         self.failures += 1
         self.failed = now
-        pause = min(_FIRST_PAUSE * 2 ** min(self.failures - 1, 20), longest)
-        self.until = max(self.until, now + pause * (0.5 + chance))
+        self.until = max(self.until, now + backoff.pause(self.failures, chance))
 
     def shorten(self, chance: float) -> None:
-        self.until = min(self.until, self.failed + _ASKED_PAUSE * (0.5 + chance))
+        self.until = min(self.until, self.failed + _ASKED.pause(1, chance))
 
 
 @attrs.define(slots=True)
@@ -108,7 +108,7 @@ class Schedule(Generic[T]):
 
     def __init__(self, *, chance: Callable[[], float], longest_pause: float = 300.0, per_origin: int = 4) -> None:
         self._chance = chance
-        self._longest_pause = longest_pause
+        self._backoff = Backoff(initial=_FIRST_PAUSE, maximum=longest_pause, low=0.5, high=1.5)
         self._per_origin = per_origin
         self._entries: dict[str, _Entry[T]] = {}
         self._running: dict[str, str] = {}
@@ -175,14 +175,14 @@ class Schedule(Generic[T]):
         elif not here:
             origin.failing.add(name)
             if len(origin.failing) > 1:
-                origin.rest.begin(now, self._longest_pause, self._chance())
+                origin.rest.begin(now, self._backoff, self._chance())
         entry = self._entries.get(name)
         if entry is None:
             return
         if ok:
             entry.rest = _Rest()
         else:
-            entry.rest.begin(now, self._longest_pause, self._chance())
+            entry.rest.begin(now, self._backoff, self._chance())
         if entry.waiting or not ok:
             entry.due = min(entry.due, now)
 

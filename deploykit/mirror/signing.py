@@ -18,10 +18,9 @@ from typing import Final
 import attrs
 
 from deploykit.errors import OriginError
-from deploykit.git.objectformat import COMMIT, TAG, HashKind
-from deploykit.git.packformat import Found
+from deploykit.git.objectformat import COMMIT, TAG, Found, HashKind
 from deploykit.git.transport.pktline import printable
-from deploykit.git.transport.remote import judge_ssh_signature
+from deploykit.git.transport.remote import ssh_signature_problem
 from deploykit.mirror.refplan import ref_matcher
 from deploykit.names import ObjectId
 from deploykit.settings.mirror import MirrorSettings
@@ -118,7 +117,7 @@ def _verdict(signed: SignedPayload | None, signers: Path) -> str:
         return "a signature is required, and it has none (by an SSH key)"
     when = datetime.fromtimestamp(min(signed.when, _LAST_SECOND), UTC).strftime("%Y%m%d%H%M%SZ")
     try:
-        problem = judge_ssh_signature(signed.payload, signed.signature, signers, when)
+        problem = ssh_signature_problem(signed.payload, signed.signature, signers, when)
     except OriginError as exc:
         return f"its signature cannot be judged: {exc.problem}"
     return f"its signature is not good: {problem}" if problem else ""

@@ -1,1 +1,1 @@
-"""What a command does, for the command line and for whoever embeds deploykit."""
+"""What each command does, for the command line, the web and programs that embed deploykit."""

@@ -1,4 +1,4 @@
-"""What a person's command needs before it can ask nodes: a key, whom to believe, and the commit a name stands for."""
+"""Ask one node to deploy: the key that signs, whose reports count, the commit a name stands for, the signed command."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
+
 from deploykit.bus import Bus
 from deploykit.bus.events import ConnectFailed, Event
 from deploykit.errors import ConnectError, PolicyRefused, UsageError
-from deploykit.git.transport.lookup import look_up as origin_look_up
+from deploykit.fleet import Answer, Coordinator
+from deploykit.git.transport.lookup import resolve_at_origin
 from deploykit.messages import DeployPhase, DeployRequested, utc_now
 from deploykit.names import (
     ObjectId,
@@ -26,14 +29,76 @@ from deploykit.names import (
     parse_site_name,
 )
 from deploykit.settings.node import Settings
-from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key, load_trusted
-from deploykit.trust.policy import Policy
 from deploykit.trust.signature import SigningKey
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class DeployCommand:
+    """A deploy command for one node, and what is needed to send it and to judge the answer."""
+
+    settings: Settings
+    request: DeployRequested
+    key: SigningKey
+    trust: Trust
+
+    def ask(self, bus: Bus, *, timeout: float) -> Answer:
+        """Send the command and wait for the node's report.
+
+        Args:
+            bus: connected.
+            timeout: seconds to wait.
+        """
+        coordinator = Coordinator(bus, self.settings.topics, self.key, self.trust)
+        (answer,) = coordinator.ask(self.request, timeout=timeout)
+        return answer
+
+
+def prepare(
+    settings: Settings,
+    site: str,
+    ref: str,
+    *,
+    node: str,
+    timeout: float,
+    commit: str | None = None,
+    repo: str | None = None,
+    key: Path | None = None,
+) -> DeployCommand:
+    """Return the command that puts a ref of a site live on a node. Nothing is sent; the origin may be contacted.
+
+    Args:
+        settings: of the machine that asks.
+        site: the site's name.
+        ref: a tag or branch, short or in full.
+        node: the node that is to deploy.
+        timeout: seconds that the report is waited for; the command expires then, or as late as nodes accept.
+        commit: what the ref must stand for; looked up at the origin when None.
+        repo: where to look it up; found by the site when None.
+        key: signs the command; the settings' key when None.
+
+    Raises:
+        PolicyRefused: there is no key, no report could be believed, or the ref stands for another commit.
+        KeyFileError: a key file cannot be used.
+        UsageError: the settings do not show which repository the site is made from.
+        RefNotFound: the origin has no such ref.
+    """
+    signer = signing_key(settings, key)
+    trust = load_report_trust(settings)
+    full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
+    expires_in = timedelta(seconds=min(timeout, settings.trust.max_expiry))
+    request = new_request(site, full_ref, object_id, nodes=[node], expires_in=expires_in)
+    return DeployCommand(settings=settings, request=request, key=signer, trust=trust)
+
+
+def exit_code(answer: Answer) -> int:
+    """Return 0 where the node reports success, 3 where it refused, 1 where it failed or did not answer."""
+    return 1 if answer.report is None else {"success": 0, "refused": 3}.get(answer.report.outcome, 1)
+
+
 def signing_key(settings: Settings, path: Path | None) -> SigningKey:
-    """Read the key that signs commands: `path`, or the settings'.
+    """Return the key that signs commands: the one at `path`, or the settings'.
 
     Raises:
         PolicyRefused: there is none; an unsigned command is never sent.
@@ -45,50 +110,53 @@ def signing_key(settings: Settings, path: Path | None) -> SigningKey:
     return load_signing_key(chosen)
 
 
-def believed(settings: Settings) -> tuple[AllowedSigners, Policy]:
-    """Read whose reports to believe: allowed signers and policy.
+def load_report_trust(settings: Settings) -> Trust:
+    """Return whose reports are believed: the allowed signers as they are now, and the policy.
 
     Raises:
         PolicyRefused: the settings name no allowed_signers, so that no report could be believed.
+        KeyFileError: they cannot be read.
     """
     if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
-    return load_trusted(settings.trust), Policy.from_settings(settings.trust)
+    trusted = load_trusted(settings.trust)
+    return Trust.from_settings(settings.trust, settings.node, trusted=lambda: trusted)
 
 
 @contextmanager
-def bus_of(settings: Settings) -> Iterator[Bus]:
+def connected_bus(settings: Settings) -> Iterator[Bus]:
     """Yield a bus that is connected.
 
     Raises:
-        LoginRefused: no broker takes us.
-        ConnectError: none can be reached within `broker.connect_timeout`; the text says why.
+        LoginRefused: every broker refused the login.
+        ConnectError: no broker can be reached within `broker.connect_timeout`; the text says why.
     """
-    why = ["no answer"]
+    problems = ["no answer"]
 
     def note(event: Event) -> None:
         if isinstance(event, ConnectFailed):
-            why.append(event.problem)
+            problems.append(event.problem)
 
     with Bus(settings.broker, on_event=note) as bus:
         if not bus.wait_connected(settings.broker.connect_timeout):
-            raise ConnectError(f"nobody was asked: {why[-1]}")
+            raise ConnectError(f"no broker reachable: {problems[-1]}")
         yield bus
 
 
-def look_up(
+def resolve_ref(
     settings: Settings, site: str, name: str, *, commit: str | None, repo: str | None
 ) -> tuple[RefName, ObjectId]:
-    """Tell the full ref and the commit to ask for: as given, or as the site's origin shows them now.
+    """Return the full ref and the commit to ask for: as given, or as the site's origin shows them now.
 
     Raises:
-        UsageError: the settings do not tell which repository the site is made from.
+        PolicyRefused: the ref does not stand for `commit` at the origin.
+        UsageError: the settings do not show which repository the site is made from.
         RefNotFound: the origin has no such ref.
     """
     if commit is not None and name.startswith("refs/"):
         return parse_ref_name(name), parse_object_id(commit)
     origin = settings.repositories[_repository_of(settings, site, repo)]
-    ref, found = origin_look_up(origin.url, name, origin.mirror)
+    ref, found = resolve_at_origin(origin.url, name, origin.mirror)
     if commit is not None and parse_object_id(commit) != found:
         raise PolicyRefused(f"{name} is {found} at the origin, not {commit}", "leave --commit out, or fetch and look")
     return ref, found
@@ -109,7 +177,7 @@ def _repository_of(settings: Settings, site: str, repo: str | None) -> RepoName:
     return name
 
 
-def request_for(
+def new_request(
     site: str,
     ref: RefName,
     commit: ObjectId,
@@ -118,7 +186,7 @@ def request_for(
     expires_in: timedelta,
     phase: DeployPhase = "deploy",
 ) -> DeployRequested:
-    """Make the command, in the name of whoever runs it."""
+    """Return the command, in the name of the user that runs this process."""
     now = utc_now()
     return DeployRequested(
         source=f"operator/{socket.gethostname()}",

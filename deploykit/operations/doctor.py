@@ -1,8 +1,9 @@
-"""What a broker really is and does: one finding a line, a way out for each failure.
+"""Check what a broker is and does: one finding for each check, a way out for each failure.
 
-Everything is tried for real, on destinations of its own below `deploykit.doctor.`, and nothing is left behind: topics
-only, a durable subscription that is deleted again. A broker whose user may not use those names fails the checks that
-need them, and the finding says so.
+Rules:
+* Everything is tried for real, on destinations of its own below `deploykit.doctor.`.
+* Nothing is left behind: topics only, and a durable subscription that is deleted again.
+* Where the broker's user may not use those names, the checks that need them fail, and the finding says so.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ import attrs
 
 from deploykit.bus.client import Bus
 from deploykit.bus.delivery import Delivery
+from deploykit.bus.inspection import connection_of
 from deploykit.bus.stomp.connection import Connection
 from deploykit.bus.stomp.dialect import GENERIC
-from deploykit.bus.verdicts import Retry, Verdict
+from deploykit.bus.verdicts import Retry
+from deploykit.bus.verdicts import Verdict as Settlement
 from deploykit.errors import BusError, ConnectError, DialectError, SettingsError
+from deploykit.operations.findings import Finding, Verdict
 from deploykit.settings.address import Broker, parse_address
 from deploykit.settings.bus import BusSettings
 from deploykit.wire.frame import Frame
@@ -31,71 +35,57 @@ from deploykit.wire.frame import Frame
 _PATIENCE: Final = 5.0
 _RECEIPTS: Final = 20
 _SLOW: Final = 0.5
+_EXPIRES_SOON: Final = 14  # days
 _PERMISSIONS: Final = "let this user use destinations that begin with deploykit.doctor., or read the broker's log"
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class BrokerFinding:
-    """One line: what was looked at, whether it is well (None: not tried), what was seen, and the way out."""
-
-    broker: str
-    check: str
-    ok: bool | None
-    seen: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        mark = {True: "ok", False: "FAIL", None: "--"}[self.ok]
-        return f"{mark:<4} {self.broker}  {self.check}: {self.seen}{f'. {self.fix}' if self.fix else ''}"
-
-
 class _Failed(Exception):
-    """A check failed; the rest of this broker's checks that need it are not tried."""
+    """A check failed; further checks that need the same connection are not tried."""
 
-    def __init__(self, seen: str, fix: str) -> None:
-        super().__init__(seen)
-        self.seen = seen
-        self.fix = fix
+    def __init__(self, text: str, remedy: str) -> None:
+        super().__init__(text)
+        self.text = text
+        self.remedy = remedy
 
 
-def examine(
-    settings: BusSettings, tell: Callable[[BrokerFinding], object] = lambda _: None
-) -> tuple[BrokerFinding, ...]:
-    """Examine each broker of the address, one after the other.
+def examine(settings: BusSettings, on_finding: Callable[[Finding], object] = lambda _: None) -> tuple[Finding, ...]:
+    """Check each broker of the address, one after the other, and return all findings.
 
     Args:
         settings: as for `Bus`.
-        tell: called with each finding as it is made.
+        on_finding: called with each finding as it is made.
 
     Raises:
         AddressError, SettingsError: nothing can be tried with these settings.
     """
     address = parse_address(settings.address)
-    findings: list[BrokerFinding] = []
+    findings: list[Finding] = []
 
-    def found(finding: BrokerFinding) -> None:
+    def add(finding: Finding) -> None:
         findings.append(finding)
-        tell(finding)
+        on_finding(finding)
 
     for warning in address.warnings:
-        found(BrokerFinding(broker="settings", check="address", ok=None, seen=warning, fix="remove the option"))
+        add(Finding(broker="settings", check="address", verdict="warning", text=warning, remedy="remove the option"))
     for broker in address.brokers:
-        _Examination(broker, settings, found).run()
+        _BrokerCheck(broker, settings, add).run()
     return tuple(findings)
 
 
-class _Examination:
+class _BrokerCheck:
     """The checks of one broker."""
 
-    def __init__(self, broker: Broker, settings: BusSettings, found: Callable[[BrokerFinding], None]) -> None:
+    def __init__(self, broker: Broker, settings: BusSettings, add: Callable[[Finding], None]) -> None:
         self._broker = broker
-        self._found = found
+        self._add_finding = add
         self._name = f"deploykit.doctor.{secrets.token_hex(6)}"
+        own = bool(broker.login or broker.passcode)  # credentials in the address
         self._settings = attrs.evolve(
             settings,
             address=str(broker),
             login=broker.login or settings.login,
-            passcode=broker.passcode if broker.login else broker.passcode or settings.passcode,
+            passcode=broker.passcode if own else settings.passcode,
+            passcode_file=None if own else settings.passcode_file,
             client_id=self._name,  # the daemon's own may be in use
             # Short, so that a beat can be waited for; some brokers count in whole seconds.
             heartbeat=min(settings.heartbeat, 2.0) if settings.heartbeat else 0.0,
@@ -108,34 +98,32 @@ class _Examination:
         try:
             with self._bus() as bus:
                 connection = self._connected(bus)
-                self._say(
-                    "answers", True, f"{connection.server or 'a broker without a name'}, {self._dialect(connection)}"
-                )
+                server = connection.server or "a broker without a name"
+                self._add("answers", "ok", f"{server}, {self._dialect(connection)}")
                 if connection.passed_over:
-                    self._say("addresses", None, connection.passed_over, "its other addresses are used instead")
-                self._say("version", True, f"STOMP {connection.version}")
+                    self._add("addresses", "warning", connection.passed_over, "its other addresses are used instead")
+                self._add("version", "ok", f"STOMP {connection.version}")
                 self._tls(connection)
-                login = self._settings.login
-                self._say("login", True, "accepted" if login else "accepted, without a login")
+                self._add("login", "ok", "accepted" if self._settings.login else "accepted, without a login")
                 self._check("receipts", self._receipts, bus)
                 self._check("heart-beat", self._heart_beat, bus)
                 self._check("NACK", self._nack, bus)
             self._check("durable subscription", self._durable, None)
         except _Failed as failed:
-            self._say("answers", False, failed.seen, failed.fix)
+            self._add("answers", "error", failed.text, failed.remedy)
 
-    def _say(self, check: str, ok: bool | None, seen: str, fix: str = "") -> None:
-        self._found(BrokerFinding(broker=str(self._broker), check=check, ok=ok, seen=seen, fix=fix))
+    def _add(self, check: str, verdict: Verdict, text: str, remedy: str = "") -> None:
+        self._add_finding(Finding(broker=str(self._broker), check=check, verdict=verdict, text=text, remedy=remedy))
 
     def _check(self, name: str, check: Callable[[Bus | None], str], bus: Bus | None) -> None:
         try:
-            self._say(name, True, check(bus))
+            self._add(name, "ok", check(bus))
         except _Failed as failed:
-            self._say(name, False, failed.seen, failed.fix)
-        except DialectError as error:
-            self._say(name, None, error.problem, error.remedy)
+            self._add(name, "error", failed.text, failed.remedy)
+        except DialectError as error:  # this broker cannot do it, and so it is not used there
+            self._add(name, "note", error.problem, error.remedy)
         except BusError as error:
-            self._say(name, False, error.problem, error.remedy or _PERMISSIONS)
+            self._add(name, "error", error.problem, error.remedy or _PERMISSIONS)
 
     @contextmanager
     def _bus(self) -> Iterator[Bus]:
@@ -156,33 +144,35 @@ class _Examination:
                     raise _Failed(problem.problem.removeprefix(f"{self._broker}: "), problem.remedy)
         except BusError as error:
             raise _Failed(error.problem.removeprefix(f"{self._broker}: "), error.remedy) from None
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
-            raise _Failed("it took us and dropped us at once", "look at the broker's log")
+            raise _Failed("the broker closed the connection at once", "look at the broker's log")
         return connection
 
     def _dialect(self, connection: Connection) -> str:
         if connection.dialect is GENERIC:
-            return "which deploykit does not know: only what STOMP promises is used"
+            return "a broker that deploykit does not know: only what the STOMP specification promises is used"
         verified = connection.dialect.verified
         return f"known as {connection.dialect.title}, {f'verified on {verified}' if verified else 'not verified'}"
 
     def _tls(self, connection: Connection) -> None:
-        seen = connection.tls_info()
-        if seen is None:
+        session = connection.tls_info()
+        if session is None:
             remote = self._broker.host not in ("localhost", "::1") and not self._broker.host.startswith("127.")
-            fix = "passcode and messages can be read on the way; use stomp+ssl://" if remote else ""
-            self._say("TLS", False if remote else None, "plain", fix)
+            if remote:
+                self._add("TLS", "error", "plain", "passcode and messages can be read on the way; use stomp+ssl://")
+            else:
+                self._add("TLS", "note", "plain")
             return
-        protocol, days = seen
+        protocol, days = session
         if not self._settings.tls_verify:
-            self._say(
-                "TLS", False, f"{protocol}, the certificate is not verified", "set tls_verify, and tls_ca if need be"
-            )
-        elif days is not None and days < 14:
-            self._say("TLS", None, f"{protocol}, verified; the certificate ends in {days:.0f} days", "renew it in time")
+            text = f"{protocol}, the certificate is not verified"
+            self._add("TLS", "error", text, "set tls_verify, and tls_ca if need be")
+        elif days is not None and days < _EXPIRES_SOON:
+            text = f"{protocol}, verified; the certificate expires in {days:.0f} days"
+            self._add("TLS", "warning", text, "renew it in time")
         else:
-            self._say("TLS", True, f"{protocol}, verified" + (f", {days:.0f} days left" if days is not None else ""))
+            self._add("TLS", "ok", f"{protocol}, verified" + (f", {days:.0f} days left" if days is not None else ""))
 
     # -- checks ------------------------------------------------------------------------------------------------
 
@@ -194,42 +184,42 @@ class _Examination:
             bus.publish(f"/topic/{self._name}", Frame({}, b"doctor"), timeout=_PATIENCE, persistent=False)
             times.append(monotonic() - began)
         median = statistics.median(times)
-        seen = f"{median * 1000:.1f} ms, the slowest {max(times) * 1000:.1f} ms"
+        text = f"{median * 1000:.1f} ms, the slowest {max(times) * 1000:.1f} ms"
         if median > _SLOW:
-            raise _Failed(seen, "the broker or the way to it is overloaded")
-        return seen
+            raise _Failed(text, "the broker or the way to it is overloaded")
+        return text
 
     def _heart_beat(self, bus: Bus | None) -> str:
         assert bus is not None  # noqa: S101 - `run` gives it
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
             raise _Failed("the connection was lost", "look at the broker's log")
         beats = connection.beats
         if not beats.expect:
-            raise _Failed("off", "set heartbeat, or a firewall's silence goes unnoticed")
+            raise _Failed("off", "set heartbeat, or a connection that a firewall dropped goes unnoticed")
         if not beats.native_expect:
-            return f"{beats}: the broker grants none, so it is asked for receipts instead"
+            return f"{beats}: the broker grants none, so receipts are requested instead"
         sleep(0.1)
         before, began = bus.counters.bytes_received, monotonic()
         while bus.counters.bytes_received == before:
-            if monotonic() - began > beats.limit or bus.connection is not connection:
+            if monotonic() - began > beats.limit or connection_of(bus) is not connection:
                 raise _Failed(
-                    f"promised ({beats}), none came in {beats.limit:.1f} s", "is there a proxy that swallows them?"
+                    f"promised ({beats}), none came in {beats.limit:.1f} s", "look for a proxy that drops them"
                 )
             sleep(0.02)
         return f"{beats}; one came after {monotonic() - began:.1f} s"
 
     def _nack(self, bus: Bus | None) -> str:
         assert bus is not None  # noqa: S101 - `run` gives it
-        connection = bus.connection
+        connection = connection_of(bus)
         if connection is None:
             raise _Failed("the connection was lost", "look at the broker's log")
         expected = connection.dialect.nack
         if expected in ("unknown", "loses"):
-            return f"not tried: {expected} there, so it is never sent; dead letters are copies"
+            return f"not tried: {expected} on this broker, so it is never sent; dead letters are copies"
         came: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
 
-        def hold(delivery: Delivery) -> Verdict:
+        def hold(delivery: Delivery) -> Settlement:
             came.put(delivery)
             return Retry(_PATIENCE * 4)
 
@@ -244,11 +234,11 @@ class _Examination:
         except queue.Empty:
             if expected == "gives back":
                 raise _Failed("the message did not come back", "report this broker and its version") from None
-            return "the message does not come back; so dead letters are copies, and it is not used to requeue"
+            return "the message does not come back: dead letters are copies, and NACK is not used to requeue"
         finally:
             subscription.unsubscribe()
         if expected != "gives back":
-            raise _Failed("the message came back, which is not expected of it", "report this broker and its version")
+            raise _Failed("the message came back, which is not expected here", "report this broker and its version")
         return "the message comes back"
 
     def _durable(self, _: Bus | None) -> str:
@@ -265,8 +255,9 @@ class _Examination:
             try:
                 came.get(timeout=_PATIENCE)
             except queue.Empty:
-                raise _Failed("what was sent while we were away did not come", "look at the broker's log") from None
+                raise _Failed("what was sent while disconnected did not arrive", "look at the broker's log") from None
             finally:
                 with contextlib.suppress(DialectError):
                     subscription.unsubscribe(forget=True)
-        return f"kept what came while we were away, {(monotonic() - began) * 1000:.0f} ms after coming back"
+        milliseconds = (monotonic() - began) * 1000
+        return f"kept what was sent while disconnected; delivered {milliseconds:.0f} ms after reconnecting"

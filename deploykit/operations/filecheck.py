@@ -1,8 +1,9 @@
-"""Look at every file, directory, user and program that a setting names, as whoever uses it later will.
+"""Check every file, directory, user and program that a setting names, as the code that uses it later does.
 
-Rules: one table has a look for each setting, and the walk over the settings finds them all, so that none is left out (a
-test holds the table against the classes). What is loaded later is loaded here by the same function. A directory that
-is made when it is needed may be missing. Nothing is changed, and no broker and no origin is asked.
+Rules:
+* One table has a check for each setting; a test compares the table with the classes, so that none is left out.
+* What is loaded later is loaded here by the same function. A directory that is made when it is needed may be missing.
+* Nothing is changed, and no broker and no origin is contacted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeAlias
 import attrs
 
 from deploykit.bus.certificates import tls_context
+from deploykit.bus.passcode import read_passcode
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, KeyFileError
 from deploykit.git.transport.http import read_credentials, tls_context_of
@@ -30,15 +32,15 @@ from deploykit.system.users import AS_OWNER, find_group, parse_identity
 from deploykit.trust.keyfiles import load_allowed_signers, load_revoked_keys, load_signing_key
 
 #: Takes a setting's value and the settings it stands in; raises for what is wrong.
-Look: TypeAlias = Callable[[Any, Any], object]
+FileCheck: TypeAlias = Callable[[Any, Any], object]
 
 
 class _Wrong(Exception):
-    """What a look of ours found."""
+    """What one of the checks below found."""
 
 
-def file_mistakes(settings: Settings) -> tuple[str, ...]:
-    """List what is wrong with what the settings name, each with the setting's path."""
+def file_problems(settings: Settings) -> tuple[str, ...]:
+    """Return what is wrong with what the settings name, each line with the setting's path."""
     return tuple(_walk(settings, ""))
 
 
@@ -53,16 +55,17 @@ def _walk(value: object, path: str) -> Iterator[str]:
     elif attrs.has(kind):
         for field in attrs.fields(kind):
             here, item = f"{path}.{field.name}".lstrip("."), getattr(value, field.name)
-            look = LOOKS.get((kind, field.name))
-            if look is None:
+            check = FILE_CHECKS.get((kind, field.name))
+            if check is None:
                 yield from _walk(item, here)
             elif item:
-                yield from (f"{here}: {problem}" for problem in _problems(look, item, value))
+                problems = (text.removeprefix(f"{field.name}: ") for text in _problems(check, item, value))
+                yield from (f"{here}: {problem}" for problem in problems)
 
 
-def _problems(look: Look, item: object, settings: object) -> tuple[str, ...]:
+def _problems(check: FileCheck, item: object, settings: object) -> tuple[str, ...]:
     try:
-        look(item, settings)
+        check(item, settings)
     except KeyFileError as error:
         return error.problems if len(error.problems) > 1 else (str(error),)
     except (DeploykitError, _Wrong) as error:
@@ -72,11 +75,11 @@ def _problems(look: Look, item: object, settings: object) -> tuple[str, ...]:
     return ()
 
 
-# -- looks -------------------------------------------------------------------------------------------------------------
+# -- checks ------------------------------------------------------------------------------------------------------------
 
 
 def _text(path: Path) -> str:
-    """Read a file of settings' kind: regular, in UTF-8, and not without a line that says something."""
+    """Return the text of a regular file in UTF-8 that has a line besides comments."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise _Wrong(f"{path} is not a regular file")
     try:
@@ -84,12 +87,12 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         raise _Wrong(f"{path} is not text in UTF-8") from None
     if not any(line.strip() and not line.lstrip().startswith("#") for line in text.splitlines()):
-        raise _Wrong(f"{path} holds nothing")
+        raise _Wrong(f"{path} is empty, but for comments")
     return text
 
 
 def _directory(path: Path, *, missing: bool = True) -> None:
-    """Look at a directory that is written to; where it may be missing, at what it would be made in."""
+    """Check a directory that is written to; where it may be missing, the directory it would be made in."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -97,10 +100,10 @@ def _directory(path: Path, *, missing: bool = True) -> None:
             raise
         above = next(parent for parent in path.absolute().parents if parent.exists())
         if not above.is_dir():
-            raise _Wrong(f"{path} cannot be made: {above} is no directory") from None
+            raise _Wrong(f"{path} cannot be made: {above} is not a directory") from None
         return
     if not stat.S_ISDIR(found.st_mode):
-        raise _Wrong(f"{path} is no directory")
+        raise _Wrong(f"{path} is not a directory")
     if not os.access(path, os.W_OK | os.X_OK):
         raise _Wrong(f"{path} is not writable for user {os.geteuid()}")
 
@@ -131,33 +134,34 @@ def _program(command: tuple[str, ...]) -> None:
 
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
-        raise _Wrong(f"{place} is no directory")
+        raise _Wrong(f"{place} is not a directory")
 
 
 def _checkout(target: Path) -> None:
     _directory(target.parent)
 
 
-def _tls(**without: None) -> Look:
-    """Load the certificates as the bus does, but for the settings that have a look of their own."""
+def _tls(**without: None) -> FileCheck:
+    """Return a check that loads the certificates as the bus does, without the settings that have their own check."""
     return lambda _, settings: tls_context(attrs.evolve(settings, tls_verify=True, **without))
 
 
-def _ignoring_settings(look: Callable[[Any], object]) -> Look:
-    return lambda item, _: look(item)
+def _ignoring_settings(check: Callable[[Any], object]) -> FileCheck:
+    return lambda item, _: check(item)
 
 
-def _user(setting: str) -> Look:
+def _user(setting: str) -> FileCheck:
     return lambda item, _: parse_identity(item, setting)
 
 
 def _run_as(user: str, _: SiteSettings) -> None:
-    if user != AS_OWNER:  # the owner has a look of its own
+    if user != AS_OWNER:  # the owner has its own check
         parse_identity(user, "run_as")
 
 
-#: Class and field -> its look. Every field that holds a path has one.
-LOOKS: Final[Mapping[tuple[type, str], Look]] = {
+#: Class and field -> its check. Every field that holds a path has one.
+FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
+    (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),
     (BusSettings, "tls_key"): _ignoring_settings(_text),

@@ -1,4 +1,4 @@
-"""One message from a person's hand onto the bus."""
+"""Publish one message: a line of text for people, or a whole message as bytes."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from deploykit.wire import Frame, decode, encode
 
 
 def frame_of_text(settings: Settings, text: str) -> tuple[Message, Frame]:
-    """Make a notice of a line of text.
+    """Return a notice of a line of text, and its frame.
 
     Raises:
-        UsageError: there is no text, or it is none.
+        UsageError: the text is empty, or not UTF-8.
     """
     if not text.strip():
-        raise UsageError("there is nothing to say", 'e.g. deploykit publish "freeze until Monday"')
+        raise UsageError("the text is empty", 'e.g. deploykit publish "freeze until Monday"')
     if any("\ud800" <= c <= "\udfff" for c in text):
         raise UsageError("the text is not UTF-8", "type it in a UTF-8 terminal")
     message = Notice(source=f"operator/{settings.node or socket.gethostname()}", text=text)
@@ -32,10 +32,10 @@ def frame_of_text(settings: Settings, text: str) -> tuple[Message, Frame]:
 
 
 def frame_of_bytes(body: bytes) -> tuple[Message, Frame]:
-    """Check a whole message and keep its bytes as they are: a signature over them stays good.
+    """Return a whole message and its frame. Its bytes stay as they are, so that a signature over them stays good.
 
     Raises:
-        MessageError: it is none.
+        MessageError: the bytes are not a message.
     """
     message = decode({"content-type": "application/cloudevents+json"}, body)
     if message is None:
@@ -49,13 +49,14 @@ def send(
     """Queue the frame, or send it at once, and return where it goes.
 
     Raises:
-        UsageError: `destination` is none.
-        OutboxError, BusError: it was not queued, or the broker did not confirm it.
+        UsageError: `destination` is not a destination.
+        OutboxError: the frame was not queued.
+        BusError: the broker did not confirm it.
     """
     target = destination or topic_of(message, settings.topics)
     if not _is_destination(target):
-        # A relay would find out much later, and make a dead letter of it.
-        raise UsageError(f"{one_line(target)} is no destination", "e.g. /topic/NAME or /queue/NAME")
+        # A relay would find that much later, and the message would become a dead letter.
+        raise UsageError(f"{one_line(target)} is not a destination", "e.g. /topic/NAME or /queue/NAME")
     if key is not None:
         frame = sign(frame, load_signing_key(key))
     if now:

@@ -1,4 +1,4 @@
-"""What a node holds, read from its disk alone."""
+"""Describe what a node holds, read from its disk alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TypedDict
 
 from deploykit.daemons.agent.mirrors import mirror_path
-from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import read_twins
 from deploykit.errors import DeploykitError
 from deploykit.messages import one_line, utc_now
@@ -20,8 +20,8 @@ from deploykit.settings.node import Settings
 Entry = dict[str, object]
 
 
-class Description(TypedDict):
-    """What `describe` returns; every list holds one flat mapping an entry."""
+class NodeStatus(TypedDict):
+    """What `describe` returns; every list holds one flat mapping for each entry."""
 
     node: str
     mirrors: list[Entry]
@@ -31,11 +31,11 @@ class Description(TypedDict):
     warnings: list[str]
 
 
-def describe(settings: Settings) -> Description:
-    """Read mirrors, sites and outbox of this node. What cannot be read has a `problem`; the rest is told as it is.
+def describe(settings: Settings) -> NodeStatus:
+    """Return mirrors, sites and outbox of this node; an entry that cannot be read has a `problem`.
 
-    `twins` are other agents that answer under this node's name, as its agent heard them; `warnings` say why no command
-    for its sites could be obeyed.
+    `twins` are other agents that answer under this node's name, as its agent heard them. `warnings` are reasons why no
+    command for its sites could be obeyed.
     """
     now = utc_now()
     return {
@@ -51,8 +51,14 @@ def describe(settings: Settings) -> Description:
             }
             for twin in read_twins(settings.state, now)
         ],
-        "warnings": list(doubts(settings, now)),
+        "warnings": list(trust_problems(settings, now)),
     }
+
+
+def exit_code(status: NodeStatus) -> int:
+    """Return 1 where an entry cannot be read or another agent uses this node's name, else 0."""
+    entries = [*status["mirrors"], *status["sites"], *status["outbox"]]
+    return 1 if status["twins"] or any("problem" in entry for entry in entries) else 0
 
 
 def _mirror(settings: Settings, repo: RepoName) -> Entry:
@@ -73,7 +79,7 @@ def _site(settings: Settings, name: SiteName) -> Entry:
         current = Runner(found, node=settings.node).current()
         entry["current"] = current.name if current else None
         if (linked := found.live_name()) and not found.has(linked):
-            entry["problem"] = one_line(f"current points at {linked}, which is not there: nothing is live")
+            entry["problem"] = one_line(f"current points at {linked}, which does not exist: nothing is live")
     return entry
 
 

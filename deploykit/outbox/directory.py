@@ -113,6 +113,7 @@ class Spool:
                     os.fchmod(fd, 0o640)
                 elif os.geteuid() == 0:
                     os.fchown(fd, self.owner, self.gid)
+                # Not system/durable: a push would load one more module for a few lines, and this works by descriptors.
                 view = memoryview(data)
                 while view:
                     view = view[os.write(fd, view) :]

@@ -17,6 +17,7 @@ from __future__ import annotations
 import attrs
 
 from deploykit.outbox import Record
+from deploykit.system.backoff import Backoff
 
 
 @attrs.define(slots=True)
@@ -63,8 +64,7 @@ class DestinationQueues:
 
     def __init__(self, *, max_attempts: int, pause: float, pause_max: float) -> None:
         self._max_attempts = max_attempts
-        self._pause = pause
-        self._pause_max = pause_max
+        self._backoff = Backoff(initial=pause, maximum=pause_max)
         self._queues: dict[str, _Queue] = {}
         self._pass = 0
 
@@ -138,7 +138,7 @@ class DestinationQueues:
         head = left[0]
         if not head.refused:
             queue.unsure += 1
-            queue.not_before = now + self._after(queue.unsure)
+            queue.not_before = now + self._backoff.pause(queue.unsure)
             return dead
         queue.attempts = queue.attempts + 1 if queue.head == head.record.id else 1
         queue.head = head.record.id
@@ -146,8 +146,5 @@ class DestinationQueues:
             dead.append(Undeliverable(head.record, f"{head.reason}; refused {queue.attempts} times"))
             queue.attempts, queue.head, queue.not_before = 0, "", now
         else:
-            queue.not_before = now + self._after(queue.attempts)
+            queue.not_before = now + self._backoff.pause(queue.attempts)
         return dead
-
-    def _after(self, attempts: int) -> float:
-        return min(self._pause_max, self._pause * 2.0 ** min(attempts - 1, 30))

@@ -359,7 +359,7 @@ class Relay:
             case PublishRefused():
                 self._make_dead_letters(self._queues.failed(record, flight.order, str(error), now, refused=True))
             case _:
-                self._queues.failed(record, flight.order, str(error), now, refused=False)
+                self._make_dead_letters(self._queues.failed(record, flight.order, str(error), now, refused=False))
                 if isinstance(error, BusClosed):
                     self._closed = error
         self._settled.tally.problem = str(error)

@@ -9,7 +9,7 @@ from deploykit.errors import DialectError
 from deploykit.messages.destinations import check_destination
 from deploykit.outbox.record import Record
 from deploykit.wire.codec import ID_HEADER
-from deploykit.wire.frame import MAX_HEADER_COUNT, MAX_HEADERS, OF_THE_CONNECTION, Frame, headers_size
+from deploykit.wire.frame import CONNECTION_HEADERS, MAX_HEADER_COUNT, MAX_HEADERS, Frame, headers_size
 
 
 def frame_to_send(record: Record) -> Frame:
@@ -22,7 +22,7 @@ def frame_to_send(record: Record) -> Frame:
 def why_unsendable(record: Record) -> str:
     """Return why no broker would take a record; empty when one may."""
     headers = record.frame.headers
-    own = sorted(OF_THE_CONNECTION.intersection(headers))
+    own = sorted(CONNECTION_HEADERS.intersection(headers))
     if own or "" in headers:
         return f"headers that belong to the connection: {', '.join(own) or 'one without a name'}"
     if headers_size(headers) > MAX_HEADERS or len(headers) > MAX_HEADER_COUNT:

@@ -13,16 +13,16 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, ReleaseError
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment
 from deploykit.release.model import Release
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
 from deploykit.system.durable import sync_filesystem
-from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, settle, write_tree
-from deploykit.trees.files import Directories, open_directory, put_file, put_symlink, remove_tree
-from deploykit.trees.manifest import MODE, OURS, WIDTH, Rows
+from deploykit.trees import CannotPatch, Manifest, WriteOptions, patch_tree, retake_manifest, write_tree
+from deploykit.trees.files import OpenDirectories, open_directory, put_file, put_symlink, remove_tree
+from deploykit.trees.manifest import MODE, OURS, WIDTH, ManifestRows
 from deploykit.trees.writer import Progress, next_tick, this_tick
 
 _log = logging.getLogger(__name__)
@@ -133,12 +133,12 @@ def link_shared(site: Site, name: str, manifest: Manifest, environment: Environm
         return manifest
     hidden = tuple(p + "/" for p in paths)
     drop = {at for at, p in enumerate(manifest.paths) if p in paths or p.startswith(hidden)}
-    rows = Rows.without(manifest, drop)
+    rows = ManifestRows.without(manifest, drop)
     rows.directories = {d for d in rows.directories if d not in paths and not d.startswith(hidden)}
     release = open_directory(site.release_path(name))
     shared = open_directory(site.shared_dir)
     try:
-        with Directories(release) as inside, Directories(shared) as outside:
+        with OpenDirectories(release) as inside, OpenDirectories(shared) as outside:
             for text in site.settings.shared:
                 path = text.rstrip("/")
                 parent, _, last = path.rpartition("/")
@@ -169,7 +169,7 @@ def _seed(text: str, name: str, at: int, there: int, environment: Environment) -
         except FileNotFoundError:
             if not text.endswith("/"):
                 raise ReleaseError(f"the shared file {text} is missing", "create it in shared/") from None
-            with Directories(there) as made:
+            with OpenDirectories(there) as made:
                 made.open(name, create=True, umask=environment.rules.umask, owner=environment.owner)
     remove_tree(name, at)
 
@@ -181,12 +181,12 @@ def finalize(site: Site, name: str, manifest: Manifest, environment: Environment
     """
     ours = {manifest.paths[at]: at for at, mode in enumerate(manifest.numbers[MODE::WIDTH]) if mode > OURS}
     files = {"TAG": f"Tag: {tag}\n", REVISION: f"{commit}\n"}
-    rows = Rows.without(manifest, {ours[p] for p in files if p in ours})
+    rows = ManifestRows.without(manifest, {ours[p] for p in files if p in ours})
     if site.settings.state_files:
         tracked = set(manifest.paths).difference(ours)
         release = open_directory(site.release_path(name))
         try:
-            with Directories(release) as inside:
+            with OpenDirectories(release) as inside:
                 for path, text in files.items():
                     parent, _, last = path.rpartition("/")
                     if path in tracked or parent in tracked or path in manifest.directories:
@@ -221,7 +221,7 @@ def barrier(site: Site, fd: int) -> None:
 def settle_release(site: Site, name: str) -> None:
     """Note how the scripts left the release, so that a later edit by hand is not taken for their work."""
     try:
-        settle(site.manifest(name), site.release_path(name), next_tick()).save(
+        retake_manifest(site.manifest(name), site.release_path(name), next_tick()).save(
             site.settled_file(name), durable=site.settings.durable
         )
     except (OSError, DeploykitError, RecursionError) as error:  # too deep: scripts may make what they like

@@ -10,6 +10,7 @@ from deploykit.settings.site import SiteSettings
 from deploykit.system.users import Identity, identity_of, owner_of, trusted_users
 from deploykit.trees import TreeRules
 from deploykit.trees.files import process_umask
+from deploykit.trees.rules import rules_of as tree_rules_of
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -34,16 +35,11 @@ class Environment:
 
 def rules_of(settings: SiteSettings) -> TreeRules:
     """Return the part of a site's settings that says how a tree is written."""
-    return TreeRules(
-        max_entries=settings.max_entries,
+    return attrs.evolve(
+        tree_rules_of(settings),
         max_depth=settings.max_depth,
-        max_bytes=settings.max_bytes,
         max_file_bytes=settings.max_file_bytes,
-        symlinks=settings.symlinks,
-        submodules=settings.submodules,
-        raw_attributes=settings.raw_attributes,
         export_attributes=settings.export_attributes,
-        umask=settings.umask,
         subdirectory=settings.subdirectory,
     )
 

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from deploykit.errors import ReleaseError
+from deploykit.settings.site import is_web_address
 from deploykit.system import hosts
 
 _PAUSE: Final = 0.5
@@ -33,7 +34,7 @@ def check_health(
         ReleaseError: it did not answer with 2xx in time.
     """
     shown = _USER.sub("", url)
-    if not is_address(url):
+    if not is_web_address(url):
         raise ReleaseError(f"health_url {shown!a} is not an http or https address", "correct the site's settings")
     deadline = clock() + timeout
     attempts = 0
@@ -47,15 +48,6 @@ def check_health(
                 f"{shown} did not become healthy within {timeout:g} s: {answer}", "look at the site's own log"
             )
         sleep(_PAUSE)
-
-
-def is_address(url: str) -> bool:
-    """Return whether a text is an http or https address."""
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # the port, or the brackets
-        return False
 
 
 def _ask(url: str, timeout: float) -> str:

@@ -17,7 +17,7 @@ import attrs
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, StepRecord
 from deploykit.release.orphans import ScriptProcess
-from deploykit.system.durable import write_all, write_durably
+from deploykit.system.durable import replace_file, write_all
 
 FORMAT: Final = 1
 
@@ -78,7 +78,7 @@ class Journal:
     def begin(self, entry: JournalEntry) -> None:
         """Write the journal's first lines: from here on the next start notices a crash."""
         head = attrs.asdict(entry, filter=lambda a, _: a.name not in ("started", "steps", "undoing", "process"))
-        write_durably(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
+        replace_file(self._path, _line({"format": FORMAT, **head}), mode=0o640, durable=self._durable)
         self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         for step in entry.steps:
             self.ended(step)

@@ -11,6 +11,7 @@ from typing import Literal
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
 
 Phase = Literal["deploy", "prepare", "activate", "rollback"]
@@ -33,7 +34,6 @@ STEPS = (
     "health-check",
     "health-url",
 )
-SCRIPTS = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 
 
 @attrs.frozen(kw_only=True, slots=True)

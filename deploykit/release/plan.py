@@ -181,7 +181,7 @@ def _exactly(state: SiteRecord, ref: str, commit: str, broken: Mapping[str, str]
 def _good_before(state: SiteRecord, live: str, broken: Mapping[str, str] = _NOTHING) -> list[Release]:
     """Return the good releases before the live one, oldest first, on disk or not; all of them where none is live.
 
-    A lost one that was made anew is left out where its successor is live or withdrawn: making it once more is in vain.
+    A lost one that was made anew is left out where its successor is live or withdrawn: making it again would not help.
     """
     here = state.get(live)
     left = {(r.ref, r.commit): r.seq for r in state.releases if r.status == "withdrawn" or r.name == live}

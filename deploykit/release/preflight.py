@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, InvalidName, PolicyRefused, PreflightRefused, TreeError
-from deploykit.git.commitwalk import is_ancestor
+from deploykit.git.commits import is_ancestor
 from deploykit.names import ObjectId, parse_object_id
 from deploykit.release.environment import Environment, environment_of
 from deploykit.release.model import Release

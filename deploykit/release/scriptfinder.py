@@ -12,7 +12,8 @@ from typing import Final
 import attrs
 
 from deploykit.errors import DeploykitError, PreflightRefused
-from deploykit.git.objectreader import BLOB, ObjectReader
+from deploykit.git.objectformat import BLOB
+from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId
 from deploykit.release.environment import Environment, environment_of, umask_of
 from deploykit.release.model import SCRIPTS

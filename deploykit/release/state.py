@@ -16,7 +16,7 @@ import attrs
 from deploykit.errors import ReleaseError
 from deploykit.release.model import Operation, Release, Status, StepRecord
 from deploykit.system.boottime import BootTime
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 FORMAT: Final = 1
 _KEPT_OPERATIONS: Final = 200
@@ -173,7 +173,7 @@ def _release(data: dict[str, Any]) -> Release:
 
 def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
     raw = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-    write_durably(path, raw, mode=0o640, durable=durable)
+    replace_file(path, raw, mode=0o640, durable=durable)
 
 
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:

@@ -1,6 +1,9 @@
-"""The settings of every part, as values: one file a family. Reads no file and no environment: `config` does that.
+"""The settings of every part, as values: one file a family. `config` reads them from a file; here no file is read.
 
-Defaults are what a careful operator would choose. Times are seconds, sizes are bytes. A family is loaded on first use.
+Rules:
+* Defaults are what a careful operator would choose. Times are seconds, sizes are bytes.
+* Each family checks itself: `problems()` returns lines of `field: expected …, not …`. Bus, config and hooks call it.
+* A family is loaded on first use: a hook loads none but its own (`settings.hooks`, the one that reads its files).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from deploykit.settings.node import Settings
     from deploykit.settings.outbox import OutboxSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
+    from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
@@ -28,6 +32,7 @@ _LAZY = {
     "RepositorySettings": "mirror",
     "Settings": "node",
     "SiteSettings": "site",
+    "TreeSettings": "tree",
     "TrustSettings": "trust",
 }
 
@@ -42,6 +47,7 @@ __all__ = [
     "RepositorySettings",
     "Settings",
     "SiteSettings",
+    "TreeSettings",
     "TrustSettings",
 ]
 

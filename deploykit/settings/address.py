@@ -1,12 +1,12 @@
-"""Broker addresses: text -> values, pure.
+"""Parse broker addresses, pure.
 
 Accepted: `stomp://[login:passcode@]host[:port]`, `stomp+ssl://…`, `failover:(a,b)?options`, and the form that the
 original's Ruby gem used, `failover://(a,b)?options`. Rules:
 
-* option names are read whatever their case; an unknown one becomes a warning, never silence (the gem ignored six
-  options of the original's own settings because of their case);
-* a list that mixes TLS and plain brokers is refused: a failover must not turn encryption off;
-* logins and passcodes never show in `repr`, in an error, or in `str(broker)`.
+* The case of option names does not matter. An unknown option becomes a warning: the gem silently ignored six options
+  of the original's own settings because of their case.
+* A list that mixes TLS and plain brokers is refused: a failover must not turn encryption off.
+* Logins and passcodes never show in `repr`, in an error, or in `str(broker)`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 @attrs.frozen(kw_only=True, slots=True)
 class Broker:
-    """One broker: where it is and who we are there. `str()` shows no credentials."""
+    """Host and port of one broker, and our credentials there. `str()` shows no credentials."""
 
     host: str
     port: int = DEFAULT_PORT
@@ -58,9 +58,9 @@ class Broker:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Address:
-    """A parsed address: brokers in the order written, the options that were given, warnings about the rest.
+    """A parsed address: brokers in the order written, options, and warnings about options without effect.
 
-    Options are None where the address says nothing; times are seconds.
+    An option that the address does not have is None; times are seconds.
     """
 
     brokers: tuple[Broker, ...]
@@ -73,7 +73,7 @@ class Address:
 
     @property
     def tls(self) -> bool:
-        """Tell whether the brokers are reached over TLS (all of them, or none)."""
+        """Whether the brokers are reached over TLS: all of them are, or none is."""
         return self.brokers[0].tls
 
     def __str__(self) -> str:
@@ -88,8 +88,8 @@ def parse_address(text: str) -> Address:
     (['stomp+ssl://a:61614', 'stomp+ssl://b:7000'], False)
 
     Raises:
-        AddressError: a part is not understood, or TLS and plain brokers are mixed. The text names the part by its
-            place in the list, never by its content, which may hold a passcode.
+        AddressError: a part is not understood, or TLS and plain brokers are mixed. The text has the part's place in
+            the list, never its content, which may hold a passcode.
     """
     if not text.strip():
         raise AddressError("the broker address is empty", "write stomp://host:port")
@@ -122,7 +122,7 @@ def _broker(part: str, where: str) -> Broker:
     scheme, separator, rest = part.partition("://")
     tls = _SCHEMES.get(scheme.lower())
     if not separator or tls is None:
-        # The scheme is shown only when it is nothing but a scheme: "user:pw@host" must not be.
+        # Shown only where it can be nothing but a scheme: "user:pw@host" must not be shown.
         shown = f" ({scheme!r} is not a scheme)" if separator and re.fullmatch(r"[A-Za-z0-9+.-]{1,20}", scheme) else ""
         raise AddressError(f"{where} is not understood{shown}", "write stomp://host:port or stomp+ssl://host:port")
     userinfo, at, hostport = rest.rpartition("@")
@@ -187,7 +187,7 @@ _DECLINED: Final[Mapping[str, str]] = {
 
 def _options(query: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     if "@" in query:
-        # A passcode with a question mark in it: nothing of it may be shown, and the host before it is not the broker's.
+        # A passcode with a question mark in it: it must not be shown, and what stands before it is not the host.
         raise AddressError("there is an @ after the address's ?", "write ? in a login or passcode as %3F")
     found: dict[str, Any] = {}
     warnings = []

@@ -1,4 +1,4 @@
-"""Addresses without the credentials in them: what a repr may show."""
+"""Hide the credentials in addresses, for `repr`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 
 def hide_credentials(address: str) -> str:
-    """Show an address, or a list of them, without what stands before an `@`, however broken it is."""
+    """Return the `repr` of an address, or of a list, without what stands before an `@`. It may be malformed."""
     first, *parts = address.split("://")
     if not parts:
         return repr(re.sub(r"^[^@]*:.*@", "***@", address))

@@ -1,8 +1,11 @@
-"""What a hook is told: small TOML files, git's own configuration, or nothing at all. It is on the path of a push.
+"""The settings of a hook: from small TOML files, from git's own configuration, or defaults. On the path of a push.
 
-Places, the later one wins key by key: `/etc/deploykit/hooks.toml`, `deploykit.toml` in the repository (beside its
-`hooks` directory), git config `deploykit.*`. A hook works with none: it queues in the default spool, to the default
-topics. Every mistake is told at once, each with its place and what was expected.
+Rules:
+* Places, the later one wins key by key: `/etc/deploykit/hooks.toml`, `deploykit.toml` in the repository (beside its
+  `hooks` directory), git config `deploykit.*`.
+* A hook works with none: it queues in the default spool, to the default topics.
+* All problems are reported at once, each with its place and what was expected.
+* It reads its files itself, and loads nothing that `config` needs for its own.
 """
 
 from __future__ import annotations
@@ -32,16 +35,16 @@ class HookSettings:
     Args:
         repo: the repository's name in messages; made from its place when None.
         root: the directory that repository names are relative to.
-        refs: patterns of the refs that are told of; `*` also crosses `/`.
+        refs: patterns of the refs that are announced; `*` also crosses `/`.
         spool: where messages wait for the relay. None: the system's where we may write, else one of the user's own.
-        relay: settings file of the relay that is started when none is at work; empty starts none.
+        relay: settings file of the relay that is started when none is running; empty starts none.
         topics: where messages go.
-        notices: say each event in one line for people too, on the notice topic.
-        legacy: write the original's text bodies, to the original's topics unless `topics` says otherwise.
-        strict: end with an error when not everything could be queued. (git and svn keep the push all the same.)
+        notices: also publish one line for people about each event, on the notice topic.
+        legacy: write the original's text bodies, to the original's topics where `topics` is not set.
+        strict: end with an error when not everything could be queued; git and svn accept the push nevertheless.
         timeout: seconds that git or svnlook may take.
         signing_key: private key that build results are signed with.
-        python: used by a script that was copied by hand; here only so that it is no mistake.
+        python: used by a script that was copied by hand; known here only so that it is no unknown setting.
         trunk, branches, tags: SVN: the directories that mark a project.
         incoming, archive, reprepro: Debian: where packages come in, where they go, and the repository's base.
         files: the files this was read from.
@@ -67,6 +70,17 @@ class HookSettings:
     reprepro: str = ""
     files: tuple[str, ...] = ()
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        found = [
+            f"{name}: expected an absolute path, not {value!a}"
+            for name in _PATHS
+            if (value := getattr(self, name)) and not (value.startswith("/") and "\0" not in value)
+        ]
+        if not 0 < self.timeout < _HOUR:
+            found.append(f"timeout: expected a number of seconds above 0 and below {_HOUR}, not {self.timeout:g}")
+        return (*found, *(f"topics.{problem}" for problem in self.topics.problems()))
+
 
 def load_hook_settings(
     directory: str, *, config: Iterable[tuple[str, str]] = (), system_file: str = SYSTEM_FILE
@@ -79,23 +93,23 @@ def load_hook_settings(
         system_file: read first.
 
     Raises:
-        SettingsError: a file cannot be read, or there are mistakes; all of them are in `problems`.
+        SettingsError: a file cannot be read, or is wrong; all problems are in `problems`.
     """
-    said: dict[str, object] = {}
+    values: dict[str, object] = {}
     problems: list[str] = []
     files = []
     for path in (system_file, f"{directory}/{REPOSITORY_FILE}" if directory else ""):
         table = _read(path) if path else None
         if table is not None:
             files.append(path)
-            _merge(said, table, path, problems)
-    _merge(said, _of_git(config), "git config deploykit", problems)
+            _merge(values, table, path, problems)
+    _merge(values, _of_git(config), "git config deploykit", problems)
     if problems:
-        head = problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more mistakes"
+        head = problems[0] if len(problems) == 1 else f"{problems[0]}, and {len(problems) - 1} more problems"
         raise SettingsError(head, "try `deploykit hooks check`", problems=tuple(problems))
-    if said.get("legacy"):
-        said.setdefault("topics", PRESETS["future"])
-    return HookSettings(**said, files=tuple(files))  # type: ignore[arg-type]  # each was checked by its own rule
+    if values.get("legacy"):
+        values.setdefault("topics", PRESETS["future"])
+    return HookSettings(**values, files=tuple(files))  # type: ignore[arg-type]  # each was converted by its own rule
 
 
 def default_spool(environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -118,7 +132,7 @@ def _home() -> str:
         return "/nonexistent"
 
 
-#: More is no settings file of anybody's.
+#: No settings file is longer.
 _MAX_FILE: Final = 1 << 20
 
 
@@ -184,36 +198,48 @@ def _of_git(config: Iterable[tuple[str, str]]) -> dict[str, object]:
     return table | ({"topics": topics} if topics else {})
 
 
-def _merge(said: dict[str, object], table: Mapping[str, object], place: str, problems: list[str]) -> None:
+def _merge(values: dict[str, object], table: Mapping[str, object], place: str, problems: list[str]) -> None:
+    """Convert and check what one place holds; add it to `values`, and what is wrong with it to `problems`."""
+    found: dict[str, Any] = {}
     for key, value in table.items():
         if key not in _RULES:
             problems.append(f"{place}: {key}: unknown setting (known: {', '.join(_RULES)})")
             continue
-        expected, check = _RULES[key]
+        expected, convert = _RULES[key]
         try:
-            said[key] = check(value)
+            found[key] = convert(value)
         except DeploykitError as error:
             problems.append(f"{place}: {key}: {error}")
-        except (ValueError, TypeError) as error:
-            problems.append(f"{place}: {key}: {str(error) or f'expected {expected}'}")
+        except _WrongTopics as error:
+            problems.append(f"{place}: {key}.{error}")
+        except (ValueError, TypeError):
+            problems.append(f"{place}: {key}: expected {expected}")
+    problems += (f"{place}: {problem}" for problem in HookSettings(**found).problems())
+    values |= found
 
 
-# -- rules: what each setting is, in words and as a function that returns it or raises --------------------------------
+# -- rules: the kind of each setting, in words and as a function that converts to it or raises -------------------------
 
-_FLAG, _LIST, _SECONDS = "true or false", "a list of texts", "a number of seconds"
+_FLAG, _LIST, _SECONDS, _ABSOLUTE = "true or false", "a list of texts", "a number of seconds", "an absolute path"
 _WORDS: Final = {"true": True, "yes": True, "on": True, "1": True, "": True} | dict.fromkeys(
     ("false", "no", "off", "0"), False
 )
+_PATHS: Final = ("root", "spool", "relay", "signing_key", "python", "incoming", "archive", "reprepro")
+_HOUR: Final = 3600
 
 
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/") or "\0" in value:
-        raise ValueError
+class _WrongTopics(ValueError):
+    """A topic that is not known, or not of the right kind; the text begins with its name."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise TypeError
     return value
 
 
-def _path_or_none(value: object) -> str:
-    return "" if value == "" else _path(value)
+def _text_or_empty(value: object) -> str:
+    return "" if value == "" else _text(value)
 
 
 def _flag(value: object) -> bool:
@@ -223,8 +249,8 @@ def _flag(value: object) -> bool:
 
 
 def _seconds(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 3600:
-        raise ValueError
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError
     return float(value)
 
 
@@ -240,35 +266,33 @@ def _topics(value: object) -> TopicMap:
     known = {field.name for field in attrs.fields(TopicMap)} | {"preset"}
     for name, topic in value.items():
         if name not in known:
-            raise ValueError(f"{name}: unknown topic (known: {', '.join(sorted(known))})")
+            raise _WrongTopics(f"{name}: unknown topic (known: {', '.join(sorted(known))})")
         if name == "notices" and not isinstance(topic, dict):
-            raise TypeError("notices: expected a table")
-        told = {f"notices.{kind}": each for kind, each in topic.items()} if name == "notices" else {name: topic}
-        for where, each in told.items():
-            may_be_empty = where in ("build_success", "build_failure")  # then `build` is meant
-            if not isinstance(each, str) or not each.isprintable() or not (each or may_be_empty):
-                raise ValueError(f"{where}: expected a destination, e.g. /topic/deploykit.source")
-    filled: dict[str, Any] = with_preset(value)
+            raise _WrongTopics("notices: expected a table")
+    try:
+        filled: dict[str, Any] = with_preset(value)
+    except ValueError as error:
+        raise _WrongTopics(str(error)) from None
     return TopicMap(**filled)
 
 
 _RULES: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
     "repo": ("a repository name", parse_repo_name),
-    "root": ("an absolute path", _path),
+    "root": (_ABSOLUTE, _text),
     "refs": (_LIST, _texts),
-    "spool": ("an absolute path", _path),
-    "relay": ("an absolute path, or nothing", _path_or_none),
+    "spool": (_ABSOLUTE, _text),
+    "relay": ("an absolute path, or nothing", _text_or_empty),
     "topics": ("a table", _topics),
     "notices": (_FLAG, _flag),
     "legacy": (_FLAG, _flag),
     "strict": (_FLAG, _flag),
     "timeout": (_SECONDS, _seconds),
-    "signing_key": ("an absolute path", _path),
-    "python": ("an absolute path", _path),
+    "signing_key": (_ABSOLUTE, _text),
+    "python": (_ABSOLUTE, _text),
     "trunk": (_LIST, _texts),
     "branches": (_LIST, _texts),
     "tags": (_LIST, _texts),
-    "incoming": ("an absolute path", _path),
-    "archive": ("an absolute path", _path),
-    "reprepro": ("an absolute path", _path),
+    "incoming": (_ABSOLUTE, _text),
+    "archive": (_ABSOLUTE, _text),
+    "reprepro": (_ABSOLUTE, _text),
 }

@@ -1,25 +1,28 @@
-"""Mirrors of repositories, and the refs of them that are kept as directories."""
+"""Mirrors of repositories, and which of their refs are kept as directories."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import attrs
 
 from deploykit.settings.credentials import hide_credentials
+from deploykit.settings.problems import below
+from deploykit.settings.tree import TreeSettings
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class MirrorSettings:
-    """One repository's mirror: what it holds, how the origin is reached, what it may do to us.
+    """One repository's mirror: what it holds, how the origin is reached, and what the origin may change or send.
 
     Args:
         refs: patterns of the refs to mirror; `*` also crosses `/`.
-        deadline: for a whole fetch, in seconds; it ends then, whatever the origin does.
-        connect_timeout: for reaching the origin, its name included.
-        stall_timeout: the longest wait for a single byte.
-        allow_http: also `http://` addresses: everything goes in clear, passwords too.
+        deadline: seconds for a whole fetch; it ends then, whatever the origin does.
+        connect_timeout: seconds for reaching the origin, name lookup included.
+        stall_timeout: seconds that the origin may send nothing.
+        allow_http: also `http://` addresses: nothing is encrypted, passwords neither.
         ssh_key: the private key for `ssh://`; ssh's own choice when absent.
         ssh_known_hosts: the origin's host key must be in this file; ssh's own files when absent.
         ca_file: certificates to trust for `https://`; the system's when absent.
@@ -27,12 +30,13 @@ class MirrorSettings:
         credential_helper: a program and its arguments that speaks git's credential protocol.
         non_fast_forward: `refuse` leaves a ref alone that was rewritten, and a tag that moved.
         never_older: leave a ref alone that would go back to a commit it had before, or to an older one.
-        max_delete_percent: refuse to delete more of the refs than this in one fetch (from 4 refs on), unless told.
+        max_delete_percent: refuse to delete more of the refs than this in one fetch, unless the caller allows it; for
+            mirrors of 4 refs and more.
         signed: patterns of refs that move only to what is signed by a key in `allowed_signers`.
         allowed_signers: OpenSSH's file of that name.
         max_pack_bytes, max_object_bytes, max_listing_bytes: what an origin may send at most.
-        min_free_bytes, min_free_inodes: do not start, and stop, when the disk has less.
-        repack_after: packs to let pile up before upkeep makes one of them (by the git program); 0 never does.
+        min_free_bytes, min_free_inodes: a fetch does not start, and stops, when the disk has less.
+        repack_after: number of packs from which upkeep joins them (with the git program); 0: never.
     """
 
     refs: tuple[str, ...] = ("refs/heads/*", "refs/tags/*")
@@ -57,10 +61,16 @@ class MirrorSettings:
     min_free_inodes: int = 200
     repack_after: int = 50
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        if self.signed and self.allowed_signers is None:
+            return ("signed: needs allowed_signers, or each of these refs is refused",)
+        return ()
+
 
 @attrs.frozen(kw_only=True, slots=True)
-class CheckoutSettings:
-    """Refs of a mirror kept as directories.
+class CheckoutSettings(TreeSettings):
+    """Refs of a mirror kept as directories; how their files are written is in `TreeSettings`.
 
     Args:
         mode: `normal` none; `trusting` the default branch in `target`; `branch` the one named in `branch` in `target`;
@@ -71,9 +81,6 @@ class CheckoutSettings:
         refs: only refs that match one of these patterns; all that the mode takes when empty.
         remove: whether the directory of a deleted ref goes; by default so in the modes with many directories.
         grace: seconds a replaced copy is left untouched for readers that still have it open.
-        symlinks, submodules, raw_attributes, max_entries, max_bytes, umask: as for a site's releases.
-        owner: `user` or `user:group` for everything written; needs root.
-        durable: nothing is reported done that a power cut could take away.
     """
 
     mode: Literal["normal", "trusting", "branch", "puppetmaster", "tags", "atomic"]
@@ -82,14 +89,6 @@ class CheckoutSettings:
     refs: tuple[str, ...] = ()
     remove: bool | None = None
     grace: float = 10.0
-    symlinks: Literal["inside", "any", "refuse"] = "inside"
-    submodules: Literal["refuse", "skip"] = "refuse"
-    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
-    max_entries: int = 250_000
-    max_bytes: int = 8 << 30
-    umask: int | None = None
-    owner: str = ""
-    durable: bool = True
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -99,3 +98,12 @@ class RepositorySettings:
     url: str = attrs.field(repr=hide_credentials)
     mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
     checkouts: tuple[CheckoutSettings, ...] = ()
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well. The URL is checked by `git.transport`."""
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from below("mirror", self.mirror.problems())
+        for at, checkout in enumerate(self.checkouts):
+            yield from below(f"checkouts[{at}]", checkout.problems())

@@ -1,8 +1,8 @@
-"""Everything one `deploykit.toml` says."""
+"""Everything in one `deploykit.toml`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import attrs
@@ -13,18 +13,19 @@ from deploykit.settings.bus import BusSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.outbox import OutboxSettings
+from deploykit.settings.problems import below, too_small
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.settings.trust import TrustSettings
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Settings:
-    """Everything one `deploykit.toml` says.
+    """Everything in one `deploykit.toml`.
 
     Args:
-        reconcile_every: a mirror is compared with its origin at least so often.
-        fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that hear the same
-            message do not come in the same instant; 0 for a few nodes that should be quick.
+        reconcile_every: seconds between two comparisons of a mirror with its origin, at most.
+        fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that receive the
+            same message do not fetch in the same instant; 0 for a few nodes that should be quick.
     """
 
     node: NodeName
@@ -39,3 +40,21 @@ class Settings:
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, each line with its full path; empty when all is well.
+
+        What needs other rooms to check (origins, grants, targets) is found by `config`.
+        """
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        yield from too_small(self, {"reconcile_every": 1})
+        yield from below("broker", self.broker.problems())
+        yield from below("topics", self.topics.problems())
+        yield from below("outbox", self.outbox.problems())
+        yield from below("trust", self.trust.problems())
+        for repo, repository in self.repositories.items():
+            yield from below(f"repositories.{repo}", repository.problems())
+        for name, site in self.sites.items():
+            yield from below(f"sites.{name}", site.problems())

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import attrs
 
 from deploykit.names import RepoName
 from deploykit.settings.credentials import hide_credentials
+from deploykit.settings.problems import below
+from deploykit.settings.tree import TreeSettings
+from deploykit.system.users import AS_OWNER
 
+#: The steps of a deploy that run a script of that name when there is one, in their order.
+SCRIPTS: Final = ("pre-deploy", "pre-link", "post-deploy", "health-check")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NO_TIMES: Mapping[str, float] = MappingProxyType({})
 _NO_ANSWERS: Mapping[str, Literal["again", "skip", "stop"]] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class SiteSettings:
-    """One site's releases. The defaults suit a directory that is set up on its first deploy and has no scripts.
+class SiteSettings(TreeSettings):
+    """One site's releases; how their files are written is in `TreeSettings`.
+
+    The defaults suit a directory that is set up on its first deploy and has no scripts.
 
     Args:
         keep: how many good releases stay; the live one, the last good one and pinned ones always do.
         recycle: keep one release beyond that and turn it into the next one: a deploy then costs what changed.
-        grace: seconds for which a release that was live is neither recycled nor removed, whatever `keep` says: whoever
-            opened it before the switch reads on undisturbed. Deploys that follow each other faster leave more behind.
-        paranoid: read every file of a release that is recycled or verified, not only what `lstat` says.
+        grace: seconds for which a release that was live is neither recycled nor removed, whatever `keep` says:
+            processes that opened it before the switch still read it. Faster deploys leave more releases behind.
+        paranoid: read every file of a release that is recycled or verified, and do not rely on `lstat` alone.
         shared: what lives in `shared/` and is linked into every release; `uploads/` is a directory and is made when
             missing, `config.php` a file that must be there or is taken from the first release.
         subdirectory: only this directory of the repository, as the release's root.
         state_files: write `TAG` and `.deploykit/REVISION` into the release, unless the tree has files of that name.
-        symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows none.
-        submodules: `refuse`, or `skip`: an empty directory in its place.
-        raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored.
         export_attributes: honour `export-ignore` and `export-subst` as `git archive` does.
-        max_entries, max_depth, max_bytes, max_file_bytes: what a tree may hold at most.
-        umask: bits taken from the modes of what is written; the process's own when absent.
-        owner: `user` or `user:group` for everything written; needs root.
-        durable: nothing is reported done that a power cut could take away.
-        lock_wait: how long to wait while another deploy runs; 0 refuses at once.
+        max_depth, max_file_bytes: further limits of a tree.
+        lock_wait: seconds to wait while another deploy runs; 0 refuses at once.
         scripts: where the deploy scripts are: a directory of the tree, or an absolute one outside it; "" for none.
         required: scripts that must be there; without one of them nothing is touched.
         script_timeout: for each script; its whole process group is killed after it.
         timeouts: for single scripts, by name.
-        at_crash: what becomes of a script that a crash cut off, by name: run it `again` (the default), `skip` it, or
-            `stop` and leave the decision to a person.
+        at_crash: what to do about a script that a crash interrupted, by name: run it `again` (the default), `skip` it,
+            or `stop` and leave the decision to a person.
         output_limit: bytes of a script's output that are kept: half from its start, half from its end.
         environment: further variables for the scripts. Never printed or recorded.
         run_as: `user` or `user:group` the scripts run as, or `owner`: who `owner` names; needs root. A script runs only
@@ -54,7 +56,7 @@ class SiteSettings:
         health_timeout: for all attempts together.
         drift: when files of the live release were edited by hand: `warn`, `refuse` to deploy over it, or `ignore`.
         drift_ignore: patterns of paths that may change (`cache/*`).
-        older: `refuse` to deploy a commit that the live one already contains, unless told; or `allow`.
+        older: `refuse` to deploy a commit that the live one already contains, unless the deploy allows it; or `allow`.
     """
 
     keep: int = attrs.field(default=5, validator=attrs.validators.ge(1))
@@ -64,17 +66,9 @@ class SiteSettings:
     shared: tuple[str, ...] = ()
     subdirectory: str = ""
     state_files: bool = True
-    symlinks: Literal["inside", "any", "refuse"] = "inside"
-    submodules: Literal["refuse", "skip"] = "refuse"
-    raw_attributes: tuple[Literal["filter", "eol", "ident", "working-tree-encoding"], ...] = ()
     export_attributes: bool = False
-    max_entries: int = 250_000
     max_depth: int = 64
-    max_bytes: int = 8 * 1024**3
     max_file_bytes: int = 1024**3
-    umask: int | None = None
-    owner: str = ""
-    durable: bool = True
     lock_wait: float = 600.0
     scripts: str = "deploy"
     required: tuple[str, ...] = ()
@@ -90,6 +84,23 @@ class SiteSettings:
     drift_ignore: tuple[str, ...] = ()
     older: Literal["refuse", "allow"] = "refuse"
 
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each and none with a value of `environment`; empty when all is well."""
+        return (*super().problems(), *self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        for key, steps in (("required", self.required), ("timeouts", self.timeouts), ("at_crash", self.at_crash)):
+            for step in steps:
+                if step not in SCRIPTS:
+                    yield f"{key}: expected some of {', '.join(SCRIPTS)}, not {step!a}"
+        if self.health_url and not is_web_address(self.health_url):
+            yield "health_url: expected an http or https address"
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                yield f"environment: {name!a} cannot be a variable"
+        if self.run_as == AS_OWNER and not self.owner:
+            yield f'run_as: "{AS_OWNER}" needs an owner (write a user of that name as a number)'
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class NodeSiteSettings:
@@ -98,3 +109,21 @@ class NodeSiteSettings:
     path: Path
     repo: RepoName
     release: SiteSettings = attrs.field(factory=SiteSettings)
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        found = () if self.path.is_absolute() else (f"path: expected an absolute path, not {str(self.path)!r}",)
+        return (*found, *below("release", self.release.problems()))
+
+
+def is_web_address(url: str) -> bool:
+    """Return whether a URL has scheme http or https, a host, and no impossible port.
+
+    >>> is_web_address("https://shop.example.org/health"), is_web_address("shop.example.org")
+    (True, False)
+    """
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port, or the brackets
+        return False

@@ -1,37 +1,52 @@
-"""How long to pause after a whole broker list failed: pure but for the dice, which are tenacity's.
+"""The pause before the next attempt: grows with each failure, spread by chance. Pure.
 
-Full jitter (a random time up to an exponentially growing ceiling) spreads a thousand nodes whose broker restarted.
-A small floor keeps a broker that refuses at once from being hammered.
+Rules:
+
+* The ceiling grows by a factor from `initial` to `maximum`.
+* A pause is a part of the ceiling between `low` and `high`. Full jitter (0 to 1) spreads a thousand nodes whose broker
+  restarted; equal bounds leave nothing to chance.
+* A floor keeps a peer that refuses at once from being hammered.
 """
 
 from __future__ import annotations
 
 import attrs
-from tenacity import RetryCallState, Retrying
-from tenacity.wait import wait_base, wait_random_exponential
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Backoff:
-    """The pause before each round of attempts.
+    """How long to pause before each attempt.
 
     Args:
         initial: ceiling of the first pause, seconds.
-        maximum: ceiling of all of them, seconds.
-        multiplier: growth of the ceiling from round to round.
-        minimum: floor of all of them, seconds.
+        maximum: ceiling of every pause, seconds.
+        multiplier: growth of the ceiling from one attempt to the next.
+        minimum: floor of every pause, seconds.
+        low, high: the smallest and the largest part of the ceiling.
     """
 
-    initial: float = 0.1
-    maximum: float = 30.0
+    initial: float
+    maximum: float
     multiplier: float = 2.0
-    minimum: float = 0.02
+    minimum: float = 0.0
+    low: float = 0.0
+    high: float = 1.0
 
-    def pause(self, rounds_failed: int) -> float:
-        """Seconds to wait after `rounds_failed` rounds (1 or more) without a connection."""
-        state = RetryCallState(Retrying(), None, (), {})
-        state.attempt_number = max(1, rounds_failed)
-        return min(self.maximum, max(self.minimum, float(self._strategy()(state))))
+    def pause(self, attempt: int, chance: float = 1.0) -> float:
+        """Return the seconds to wait after `attempt` failures.
 
-    def _strategy(self) -> wait_base:
-        return wait_random_exponential(multiplier=self.initial, max=self.maximum, exp_base=self.multiplier)
+        >>> [Backoff(initial=0.5, maximum=3.0).pause(failures) for failures in (1, 2, 3, 4)]
+        [0.5, 1.0, 2.0, 3.0]
+
+        Args:
+            attempt: failures so far, 1 or more.
+            chance: from 0 to 1, where between `low` and `high` the pause lies.
+        """
+        part = self.low + (self.high - self.low) * chance
+        return max(min(self.minimum, self.maximum), self._ceiling(attempt) * part)
+
+    def _ceiling(self, attempt: int) -> float:
+        try:
+            return min(self.maximum, self.initial * self.multiplier ** max(0, attempt - 1))
+        except OverflowError:
+            return self.maximum

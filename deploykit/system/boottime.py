@@ -1,4 +1,4 @@
-"""Time that cannot be set: which boot of the machine this is, and how long it has lasted."""
+"""A clock that cannot be set: the boot of the machine, and the seconds since it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import attrs
 
 @attrs.frozen(kw_only=True, slots=True)
 class BootTime:
-    """An instant that can be compared with another of the same boot: the machine's sleep counts, set clocks do not."""
+    """An instant, comparable with others of the same boot. Sleep of the machine counts, changes of its clock do not."""
 
     boot: str
     seconds: float
 
 
 def boot_id() -> str:
-    """Return the id of this boot of the machine, which no other boot has."""
+    """Return the random id of the machine's current boot; "unknown" where the kernel has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -25,5 +25,5 @@ def boot_id() -> str:
 
 
 def boot_time() -> BootTime:
-    """Return the current boot id and the seconds since boot."""
+    """Return the current boot id and the seconds since that boot."""
     return BootTime(boot=boot_id(), seconds=round(time.clock_gettime(time.CLOCK_BOOTTIME), 3))

@@ -1,6 +1,6 @@
-"""One deadline for a whole fetch: every wait on the other side asks it how long it may take.
+"""One deadline for a whole fetch, which bounds every wait on the other side.
 
-Rules: monotonic time; a wait is bounded by what is left of the whole, and by the longest silence that is borne.
+Rules: monotonic time; a wait ends when the whole time is over, or after the longest silence that is accepted.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from deploykit.errors import DeadlineExceeded
 
 
 class Deadline:
-    """Seconds for everything, and seconds of silence at most.
+    """The end of the whole, and the longest silence.
 
     Args:
-        seconds: from now on, for the whole.
+        seconds: for the whole, from now on.
         stall: the longest wait for a single byte.
         what: names the work in the error.
     """
@@ -26,7 +26,7 @@ class Deadline:
         self._end = time.monotonic() + seconds
 
     def left(self) -> float:
-        """Seconds until the end.
+        """Return the seconds until the end.
 
         Raises:
             DeadlineExceeded: none are left.
@@ -37,11 +37,11 @@ class Deadline:
         return left
 
     def wait(self) -> float:
-        """How long the next wait may be."""
+        """Return how long the next wait may be, seconds."""
         return min(self.left(), self.stall)
 
     def passed(self) -> DeadlineExceeded:
-        """The error for a wait that was too long."""
+        """Return the error for a wait that was too long."""
         if self._end - time.monotonic() <= 0:
             return DeadlineExceeded(f"{self._what} took longer than {self.seconds:g} s", "try again, or raise deadline")
         return DeadlineExceeded(f"{self._what}: no byte came for {self.stall:g} s", "try again, or raise stall_timeout")

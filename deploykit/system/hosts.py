@@ -1,8 +1,11 @@
-"""A host name's addresses, and which of them answers first.
+"""A host name's addresses, and which of them answers first (RFC 8305, "Happy Eyeballs").
 
-Rules (RFC 8305, "Happy Eyeballs"): the families alternate; an address that does not answer holds the next one up for a
-quarter of a second, not for the whole time; an address that failed is the last one at the next attempt. A look-up has
-a thread of its own, because `getaddrinfo` knows no deadline. Only `connect` and `look_up` block, and both end in time.
+Rules:
+
+* Address families alternate. An address that does not answer delays the next one by a quarter of a second only.
+* An address that failed comes last at the next attempt.
+* A look-up has a thread of its own, because `getaddrinfo` has no deadline.
+* Only `connect` and `look_up` block, and both end in time.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from typing import Any, Final, Self
 
 import attrs
 
-#: Seconds until the next address is tried beside the one that has not answered (RFC 8305, "Connection Attempt Delay").
+#: Seconds until the next address is tried beside one that has not answered (RFC 8305, "Connection Attempt Delay").
 STAGGER: Final = 0.25
-#: A name with more addresses has the rest of them tried at the next attempt.
+#: Most addresses of a name in one attempt; the others follow at the next.
 MOST_ADDRESSES: Final = 8
 _IN_PROGRESS: Final = {0, errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN}
 
@@ -50,31 +53,31 @@ def literal(host: str, port: int) -> HostAddress | None:
 
 
 def alternate(addresses: Iterable[HostAddress]) -> list[HostAddress]:
-    """Return each address once, the families by turns, beginning with the first one's.
+    """Return each address once, families alternating, beginning with the first address's.
 
     >>> four, six = (lambda n: HostAddress(2, (f"10.0.0.{n}", 1))), (lambda n: HostAddress(10, (f"::{n}", 1)))
     >>> [str(a) for a in alternate([six(1), six(2), six(1), six(3), four(1)])]
     ['[::1]', '10.0.0.1', '[::2]', '[::3]']
     """
-    lines: dict[int, deque[HostAddress]] = {}
+    families: dict[int, deque[HostAddress]] = {}
     for address in dict.fromkeys(addresses):
-        lines.setdefault(address.family, deque()).append(address)
+        families.setdefault(address.family, deque()).append(address)
     order: list[HostAddress] = []
-    while any(lines.values()):
-        order += [line.popleft() for line in lines.values() if line]
+    while any(families.values()):
+        order += [family.popleft() for family in families.values() if family]
     return order
 
 
-def told(problems: Mapping[HostAddress, str]) -> str:
-    """Return one line that says which address did what."""
+def describe_problems(problems: Mapping[HostAddress, str]) -> str:
+    """Return one line that names the problem of each address."""
     return "; ".join(f"{address}: {problem}" for address, problem in problems.items())
 
 
-class LookUp:
+class NameLookup:
     """A name look-up that runs in a thread of its own, which may be left behind.
 
     Args:
-        on_done: called on that thread when the answer is there.
+        on_done: called on that thread when the look-up has ended.
     """
 
     def __init__(self, host: str, port: int, on_done: Callable[[], None] = lambda: None) -> None:
@@ -85,7 +88,7 @@ class LookUp:
         threading.Thread(target=self._run, args=(host, port), name="deploykit-resolver", daemon=True).start()
 
     def result(self) -> list[HostAddress]:
-        """Return what was found, the families by turns.
+        """Return the addresses, families alternating.
 
         Raises:
             OSError: the name has no address, or the resolver failed.
@@ -105,58 +108,58 @@ class LookUp:
             self._on_done()
 
 
-class Turns:
+class AddressOrder:
     """Remembers which addresses of a name failed, so that the next attempt begins with another. Pure."""
 
     def __init__(self) -> None:
         self._failed: list[HostAddress] = []
         self._first: HostAddress | None = None
 
-    def copy(self) -> Turns:
-        """Return one that remembers the same."""
-        same = Turns()
+    def copy(self) -> AddressOrder:
+        """Return another with the same failures."""
+        same = AddressOrder()
         same._failed = list(self._failed)
         return same
 
     def order(self, addresses: Sequence[HostAddress]) -> list[HostAddress]:
-        """Return the addresses as they are to be tried: those without a failure first. Forget those that are gone."""
+        """Return the addresses in the order to try them, those without a failure first; forget any others."""
         self._failed = [address for address in self._failed if address in addresses]
         order = [address for address in addresses if address not in self._failed] + self._failed
         self._first = order[0] if order else None
         return order
 
     def failed(self, address: HostAddress) -> None:
-        """Put an address to the end of the line."""
+        """Put an address last."""
         self.worked(address)
         self._failed.append(address)
 
     def dropped(self, address: HostAddress) -> None:
-        """Let those without a failure go before this one, which took us and dropped us; the second time, all others."""
+        """Put an address that accepted and then dropped us behind those without a failure; the second time, last."""
         if address in self._failed:
             self.failed(address)
         else:
             self._failed.insert(0, address)
 
     def worked(self, address: HostAddress) -> None:
-        """Give an address its place back."""
+        """Forget the failure of an address."""
         if address in self._failed:
             self._failed.remove(address)
 
     def all_failed(self, tried: Sequence[HostAddress]) -> None:
-        """Let those not tried yet be the first at the next attempt; else the next one, for the first has most time."""
+        """Put addresses that were not tried first; else the second of `tried`, since the first has the most time."""
         for address in (*tried[1:], *tried[:1]):
             self.failed(address)
 
 
-class Race:
+class ConnectionRace:
     """TCP connections to several addresses, each begun a moment after the one before; a context manager.
 
-    It never blocks: call `advance` when `fileno()` is readable, or when `due` has come. Connections that are still
-    being made are closed at the end.
+    It never blocks: call `advance` when `fileno()` is readable, or at `due`. Leaving the context closes connections
+    that are not made yet.
 
     Args:
         addresses: in the order in which to begin.
-        seconds: how long it is given; where that is little, the addresses follow each other faster.
+        seconds: for all of them; where that is little, the addresses follow each other faster.
     """
 
     def __init__(self, addresses: Sequence[HostAddress], seconds: float) -> None:
@@ -165,7 +168,7 @@ class Race:
         self._stagger = min(STAGGER, max(0.0, seconds) / (len(addresses) + 1))
         self._next = 0.0
         self._epoll = select.epoll()
-        #: What became of the addresses that were refused.
+        #: The error of each address that refused.
         self.problems: dict[HostAddress, OSError] = {}
 
     def __enter__(self) -> Self:
@@ -177,7 +180,7 @@ class Race:
         self._epoll.close()
 
     def fileno(self) -> int:
-        """Return what becomes readable when there is something to advance."""
+        """Return the descriptor that is readable when `advance` has something to do."""
         return self._epoll.fileno()
 
     @property
@@ -187,11 +190,11 @@ class Race:
 
     @property
     def due(self) -> float:
-        """When to advance although nothing is readable, monotonic time."""
+        """When to call `advance` although nothing is readable, monotonic time."""
         return self._next if self._waiting else float("inf")
 
     def advance(self, now: float) -> tuple[HostAddress, socket.socket] | None:
-        """Begin what is due; return the next connection that was made, or None. It is the caller's, non-blocking."""
+        """Begin what is due. Return the next connection that was made (non-blocking, the caller closes it), or None."""
         for fd, _ in self._epoll.poll(0):
             address, sock, _ = self._pending.pop(fd)
             self._epoll.unregister(fd)
@@ -205,15 +208,15 @@ class Race:
         return None
 
     def wait(self, seconds: float) -> None:
-        """Wait until there is something to advance, or for so long."""
+        """Wait until `advance` has something to do, at most `seconds`."""
         self._epoll.poll(max(0.0, seconds), 1)
 
     def unanswered(self, now: float) -> dict[HostAddress, float]:
-        """Return the addresses that were asked and have not answered, with the seconds they had."""
+        """Return the addresses that have not answered yet, with the seconds since each was begun."""
         return {address: now - begun for address, _, begun in self._pending.values()}
 
-    def unasked(self) -> list[HostAddress]:
-        """Return the addresses whose turn has not come."""
+    def not_begun(self) -> list[HostAddress]:
+        """Return the addresses that were not begun yet."""
         return list(self._waiting)
 
     def _begin(self, address: HostAddress, now: float) -> None:
@@ -240,7 +243,7 @@ class Race:
 
 
 def look_up(host: str, port: int, timeout: float) -> list[HostAddress]:
-    """Return a host's addresses, the families by turns; one that is an address already is not looked up.
+    """Return a host's addresses, families alternating; a host that is an address is not looked up.
 
     Raises:
         TimeoutError: the resolver does not answer.
@@ -249,7 +252,7 @@ def look_up(host: str, port: int, timeout: float) -> list[HostAddress]:
     own = literal(host, port)
     if own is not None:
         return [own]
-    search = LookUp(host, port)
+    search = NameLookup(host, port)
     if not search.done.wait(max(0.0, timeout)):
         raise TimeoutError(errno.ETIMEDOUT, "the resolver does not answer")
     return search.result()
@@ -260,11 +263,11 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
 
     Raises:
         TimeoutError: none answered in time.
-        OSError: all of them refused. `strerror` says which address did what.
+        OSError: all of them refused. `strerror` names the problem of each.
     """
     end = monotonic() + timeout
     addresses = look_up(host, port, timeout)[:MOST_ADDRESSES]
-    with Race(addresses, end - monotonic()) as race:
+    with ConnectionRace(addresses, end - monotonic()) as race:
         while race.left:
             now = monotonic()
             found = race.advance(now)
@@ -276,7 +279,7 @@ def connect(host: str, port: int, timeout: float) -> socket.socket:
             race.wait(min(race.due, end) - now)
         late = {address: f"no answer in {seconds:.1f} s" for address, seconds in race.unanswered(monotonic()).items()}
         reasons = late | {address: error.strerror or str(error) for address, error in race.problems.items()}
-    reason = told(reasons) if len(reasons) > 1 else next(iter(reasons.values()), "no address")
+    reason = describe_problems(reasons) if len(reasons) > 1 else next(iter(reasons.values()), "no address")
     if late or not race.problems:
         raise TimeoutError(errno.ETIMEDOUT, reason)
     raise OSError(next(reversed(race.problems.values())).errno or errno.EIO, reason)

@@ -1,4 +1,4 @@
-"""Where the servers of `deploykit.testing` may listen, what to say when they cannot, and ports that stay theirs."""
+"""Addresses a server may listen on, errors where it cannot, and ports that are held for it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def require_loopback(host: str) -> None:
 
 
 def port_error(host: str, port: int, error: OSError) -> UsageError:
-    """Return what to tell about a port that cannot be opened."""
+    """Return the error for a port that cannot be opened."""
     if error.errno == errno.EADDRINUSE:
         return UsageError(
             f"port {port} on {host} is in use", "stop what uses it, or choose another port; 0 picks a free one"
@@ -44,8 +44,8 @@ def port_error(host: str, port: int, error: OSError) -> UsageError:
 def hold_port(host: str, owner: object) -> int:
     """Take a free port of an address and keep it while `owner` lives; return it, or 0 where `host` is a name.
 
-    It is bound and never listened on, so connections to it are refused, the owner's own server may listen there as
-    often as it likes, and the kernel gives it to nobody else in between.
+    The port is bound and never listened on: connections to it are refused, the owner's own server may listen on it any
+    number of times, and the kernel gives it to no other program.
 
     Raises:
         OSError: the address is not one of this machine's.

@@ -31,9 +31,10 @@ from typing import Self, TypeVar, Unpack
 
 import attrs
 
-from deploykit.bus.delivery import Delivery, Handler, Ids
+from deploykit.bus.delivery import Delivery, Handler
 from deploykit.bus.events import BusState
 from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
+from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
 from deploykit.bus.verdicts import Ack, Verdict
 from deploykit.errors import BusClosed, BusError, PublishError, PublishManyFailed, UsageError, WindowFull
@@ -75,13 +76,10 @@ class FakeSubscription:
         self.options = options
         self._bus = bus
 
-    def __repr__(self) -> str:
-        return f"<FakeSubscription {self.destination} {'active' if self.active else 'not active'}>"
-
     @property
     def active(self) -> bool:
         """Whether it takes messages: it was not ended, and the fake broker is there."""
-        return self._bus.takes_messages(self)
+        return self in self._bus.subscriptions and self._bus.state is BusState.CONNECTED
 
     def wait_active(self, timeout: float) -> bool:
         """Wait until it takes messages; see `Subscription.wait_active`."""
@@ -269,8 +267,9 @@ class FakeBus:
         **options: Unpack[SubscribeOptions],
     ) -> tuple[FakeSubscription, ...]:
         """Let `deliver` call `handler(message, delivery)` for the topics of some classes; see `Bus.listen`."""
+        destinations = topics_of(kinds, topics or TopicMap(), durable=options.get("durable"))
         handle = decoding(kinds, handler)
-        return tuple(self.subscribe(name, handle, **options) for name in topics_of(kinds, topics or TopicMap()))
+        return tuple(self.subscribe(name, handle, **options) for name in destinations)
 
     # -- the test as the broker --------------------------------------------------------------------------------------
 
@@ -379,12 +378,6 @@ class FakeBus:
             self._closed = True
             self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))
-
-    # -- inside ------------------------------------------------------------------------------------------------------
-
-    def takes_messages(self, subscription: FakeSubscription) -> bool:
-        """Return whether a subscription was not ended and the broker is there."""
-        return self._connected and not self._closed and subscription in self.subscriptions
 
     def _check_open(self) -> None:
         if self._closed:

@@ -1,4 +1,4 @@
-"""An asyncio loop in a thread of its own, for the test servers that other threads steer."""
+"""An asyncio loop in a thread of its own, for test servers that other threads control."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from deploykit.errors import BrokerError, UsageError
 
 _T = TypeVar("_T")
 
-_PATIENCE = 10.0  # seconds in which the loop must answer
+_PATIENCE = 10.0  # seconds to wait for the loop
 
 
 class LoopThread:
@@ -59,7 +59,7 @@ class LoopThread:
         return self.run(body())
 
     def stop(self) -> None:
-        """Cancel what runs and end the thread."""
+        """Cancel all tasks and end the thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_PATIENCE)

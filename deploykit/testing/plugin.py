@@ -1,4 +1,4 @@
-"""The pytest plugin that deploykit's users get: the embedded broker, and a proxy before it that fails on request.
+"""The pytest plugin of deploykit: fixtures for the embedded broker, and for a fault proxy before it.
 
 pytest imports this file in every run of every project that has deploykit installed, so it imports nothing but pytest;
 a server is loaded when a fixture asks for it.
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 def deploykit_broker() -> Iterator[EmbeddedBroker]:
     """A STOMP broker on a free loopback port, fresh for each test; login `guest`, passcode `guest`.
 
-    `address` is for a `Bus`; `sent()` tells what was published, `peek()` what waits in a queue, `wait_for()` waits for
-    either; `faults` holds the fault switches.
+    `address` is for a `Bus`; `sent()` returns what was published, `peek()` what waits in a queue. `wait_for()` waits
+    for a condition; `faults` has the fault switches.
     """
     from deploykit.broker.server import EmbeddedBroker
 

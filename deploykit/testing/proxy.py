@@ -1,8 +1,7 @@
 """A TCP proxy that misbehaves on request: put it between a client and any broker, real or embedded.
 
-What it can do, to each direction or both, while connections are open: delay, limit the rate, slice into small pieces,
-hold everything back (a black hole that closes again), forget idle connections as firewalls do, cut after so many bytes,
-reset, leave half open, refuse.
+In each direction or both, while connections are open, it can delay, limit the rate, slice into small pieces, hold all
+back (a black hole), forget idle connections like a firewall, cut after so many bytes, reset, leave half open, refuse.
 
 >>> from deploykit.broker.server import EmbeddedBroker
 >>> with EmbeddedBroker() as broker, FaultProxy(broker.port) as proxy:
@@ -30,13 +29,13 @@ __all__ = ["Direction", "FaultProxy", "ProxyStats", "Which"]
 
 Which = Literal["up", "down", "both"]
 
-_DIAL_TIMEOUT = 10.0  # seconds
-_IDLE_LOOK = 0.02  # seconds between two looks for idle connections
+_CONNECT_TIMEOUT = 10.0  # seconds
+_IDLE_LOOK = 0.02  # seconds between two searches for idle connections
 
 
 @frozen(kw_only=True)
 class ProxyStats:
-    """What passed: connections taken since the start, those open now, bytes handed on in each direction."""
+    """Connections accepted since the start, those open now, bytes passed on in each direction."""
 
     accepted: int
     open: int
@@ -51,7 +50,7 @@ class FaultProxy:
         target_port: where the broker listens.
         target_host: on which host.
         host: address to listen on; one that is not loopback needs `allow_remote`.
-        port: 0 picks a free one, which nobody else is given while it is closed.
+        port: 0 picks a free one, which stays reserved while it is closed.
         allow_remote: listen on `host` even if others can reach it.
 
     Raises:
@@ -88,7 +87,7 @@ class FaultProxy:
         """Listen; the port stays the same over stop and start.
 
         Raises:
-            UsageError: the port cannot be had, or the proxy runs already.
+            UsageError: the port cannot be opened, or the proxy runs already.
         """
         if self._thread is not None:
             raise UsageError("this proxy runs already")
@@ -119,12 +118,12 @@ class FaultProxy:
 
     @property
     def port(self) -> int:
-        """The port it listens on; before the first start, the one asked for."""
+        """The port it listens on; before the first start, the one that was given."""
         return self._port
 
     @property
     def address(self) -> str:
-        """How a client of this library reaches it, without a login: `address_for` adds one."""
+        """The address for a `Bus`, without a login: `address_for` adds one."""
         return self.address_for("")
 
     def address_for(self, user: str, scheme: str = "stomp") -> str:
@@ -133,7 +132,7 @@ class FaultProxy:
         return f"{scheme}://{user}{'@' if user else ''}{host}:{self._port}"
 
     def stats(self) -> ProxyStats:
-        """Return what passed so far."""
+        """Return the counts so far."""
         return ProxyStats(
             accepted=self._accepted, open=len(self._links), up=self._bytes["up"], down=self._bytes["down"]
         )
@@ -141,33 +140,33 @@ class FaultProxy:
     # -- lasting conditions ------------------------------------------------------------------------------------
 
     def latency(self, seconds: float, *, jitter: float = 0.0, direction: Which = "both") -> None:
-        """Let every byte take `seconds`, give or take `jitter`; order is kept. 0 ends it."""
+        """Delay every byte by `seconds`, plus or minus `jitter`; order is kept. 0 ends it."""
         self._set(direction, latency=seconds, jitter=jitter)
 
     def bandwidth(self, bytes_per_second: int | None, *, direction: Which = "both") -> None:
-        """Let no more pass on each connection; None ends it."""
+        """Limit the rate of each connection; None ends it."""
         self._set(direction, bytes_per_second=None if bytes_per_second is None else max(1, bytes_per_second))
 
     def slices(self, size: int | None, *, pause: float = 0.0, direction: Which = "both") -> None:
-        """Hand on pieces of at most `size` bytes, `pause` seconds apart; None ends it."""
+        """Pass on pieces of at most `size` bytes, `pause` seconds apart; None ends it."""
         self._set(direction, slice_size=None if size is None else max(1, size), slice_pause=pause)
 
     def black_hole(self, on: bool = True, *, direction: Which = "both") -> None:
-        """Let nothing pass and tell nobody; what is under way arrives when it ends."""
+        """Hold everything back without closing a connection; held bytes arrive when it ends."""
         self._set(direction, hole=on)
 
     def forget_idle(self, seconds: float | None) -> None:
-        """Let nothing pass any more on a connection that was silent for so long, as firewalls do; None ends it."""
+        """Block a connection for good once it was silent for so long, like a firewall; None ends it."""
         self._on_loop(lambda: setattr(self, "_idle", seconds))
 
     def refuse(self, on: bool = True) -> None:
-        """Close the port (open it again with False); connections there are stay."""
+        """Close the port (open it again with False); open connections stay."""
         if self._thread is None:
             raise _stopped()
         self._thread.run(self._close_port() if on else self._listen())
 
     def clear(self) -> None:
-        """End every lasting condition and open the port if it is closed."""
+        """End every lasting condition, and open the port if it is closed."""
         fresh = Conditions()
         self._set("both", **{name: getattr(fresh, name) for name in Conditions.__slots__ if not name.startswith("__")})
         self.forget_idle(None)
@@ -176,25 +175,25 @@ class FaultProxy:
             self.refuse(False)
 
     def retarget(self, port: int, host: str | None = None) -> None:
-        """Send new connections elsewhere."""
+        """Connect new connections to another port."""
         self._target = (host or self._target[0], port)
 
-    # -- connections there are now -------------------------------------------------------------------------------
+    # -- open connections now ------------------------------------------------------------------------------------
 
     def reset(self) -> int:
         """Reset every connection on both sides; return how many."""
         return self._each(lambda link: link.close(reset=True))
 
     def drop(self) -> int:
-        """Close every connection on both sides in order; return how many."""
+        """Close every connection on both sides by FIN; return how many."""
         return self._each(lambda link: link.close(reset=False))
 
     def half_open(self, alive: SideName = "client") -> int:
-        """Take one side of every connection away; the side that stays `alive` hears nothing of it. Return how many."""
+        """Close one side of every connection; the side that stays `alive` gets no FIN or RST. Return how many."""
         return self._each(lambda link: link.make_half_open(alive))
 
     def cut_after(self, count: int, *, direction: Direction = "up", now: bool = False) -> None:
-        """Reset the next connection (or, with `now`, those there are) after `count` bytes in this direction."""
+        """Reset the next connection (or, with `now`, all open ones) after `count` bytes in this direction."""
         if now:
             self._each(lambda link: link.cut_after(count, direction))
         else:
@@ -241,7 +240,7 @@ class FaultProxy:
         client = Side(reader=reader, writer=writer)
         self._accepted += 1
         try:
-            async with asyncio.timeout(_DIAL_TIMEOUT):
+            async with asyncio.timeout(_CONNECT_TIMEOUT):
                 out_reader, out_writer = await asyncio.open_connection(*self._target)
         except OSError:  # a TimeoutError is one
             client.end(reset=True)

@@ -2,9 +2,9 @@
 
 Rules kept here:
 
-* A pump reads no more than it may hold (`_HELD`), so a slow or blocked side pushes back on the other as TCP does.
-* A connection in a black hole loses nothing: what is under way arrives when the hole closes, as TCP sends it again.
-* A half-open connection is dead for one side only: the other side's bytes are read and thrown away, and nothing comes.
+* A pump reads no more than it may hold (`_HELD`), so a slow or blocked side slows the other, as with TCP.
+* A connection in a black hole loses nothing: held bytes arrive when the hole closes, as TCP sends them again.
+* A half-open connection is closed for one side only: the bytes of the other are read and discarded, and it gets none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _HELD: Final = 1024 * 1024
 
 @define(kw_only=True, eq=False)
 class Conditions:
-    """What one direction of every connection is like at the moment."""
+    """The conditions of one direction of every connection."""
 
     latency: float = 0.0
     jitter: float = 0.0
@@ -66,7 +66,7 @@ class Side:
     writer: asyncio.StreamWriter
 
     def end(self, *, reset: bool) -> None:
-        """Close: in order, what was written still goes out; or by RST, at once."""
+        """Close by FIN, after what was written is sent; or by RST, at once."""
         transport = self.writer.transport
         if not reset:
             transport.close()
@@ -92,7 +92,7 @@ class _Pump:
 
 
 class ProxyLink:
-    """A client's connection and the one to the broker that belongs to it."""
+    """A client's connection, and the proxy's own to the broker for it."""
 
     def __init__(
         self,
@@ -112,11 +112,11 @@ class ProxyLink:
         self._random = random.Random()  # noqa: S311  jitter is no secret
         self._over: asyncio.Future[bool] = self._loop.create_future()
         self._alive: Side | None = None
-        #: A firewall forgot this connection: nothing passes any more.
+        #: Whether a firewall forgot this connection: nothing passes any more.
         self.blocked = False
         self.last_bytes = self._loop.time()
         for side in (client, broker):
-            side.writer.transport.set_write_buffer_limits(high=0)  # `drain` then means: handed to the kernel
+            side.writer.transport.set_write_buffer_limits(high=0)  # `drain` then waits for the kernel
 
     async def serve(self) -> None:
         """Pump until both directions have ended, or the link is closed."""
@@ -139,7 +139,7 @@ class ProxyLink:
                 side.end(reset=reset)
 
     async def changed(self) -> None:
-        """Look at the conditions again."""
+        """Let the pumps read the conditions again."""
         async with self._changed:
             self._changed.notify_all()
 
@@ -151,13 +151,13 @@ class ProxyLink:
             self.close(reset=True)
 
     def make_half_open(self, alive: SideName) -> None:
-        """Take the other side away without telling the one that stays `alive`."""
+        """Close the other side; the one that stays `alive` gets no FIN or RST."""
         if self._alive is None:
             self._alive = self._sides[alive]
             self._sides["broker" if alive == "client" else "client"].end(reset=True)
 
     def close(self, *, reset: bool) -> None:
-        """Close both sides, by RST if asked."""
+        """Close both sides, by FIN or by RST."""
         if not self._over.done():
             self._over.set_result(reset)
 
@@ -172,7 +172,7 @@ class ProxyLink:
             except OSError:
                 await self._until(lambda: not self._stopped(pump))
                 if self._alive not in (None, pump.source):
-                    return  # the side that was taken away: the other must not be told
+                    return  # the side that was closed: the other must not notice
                 raise
             if self._alive is not None:
                 if not data and pump.source is self._alive:

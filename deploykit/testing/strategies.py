@@ -1,6 +1,6 @@
 """Hypothesis strategies for names and messages: for the tests of programs that use deploykit, and for our own.
 
-Rules: what a strategy draws, the library accepts; the text in it is as nasty as text may be. Needs the extra `testing`.
+Rules: the library accepts what a strategy draws; texts are often hostile. Needs the extra `testing`.
 
 >>> from hypothesis import given
 >>> from deploykit.testing.strategies import messages
@@ -21,11 +21,11 @@ from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
 from deploykit.messages.base import Count, Identifier, PasswordHash, Reference, Seconds, UserName
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 
 M = TypeVar("M", bound=Message)
 
-#: Texts that have broken programs before: terminals, shells, STOMP frames, paths, formats, halves of characters' names.
+#: Texts that have broken programs before: terminals, shells, STOMP frames, paths, formats, combined characters.
 NAUGHTY: Final = (
     "",
     " ",
@@ -59,7 +59,7 @@ NAUGHTY: Final = (
 
 
 def texts() -> st.SearchStrategy[str]:
-    """Any text that UTF-8 can hold, nasty ones often."""
+    """Any text that UTF-8 can hold, often one of `NAUGHTY`."""
     return st.text(max_size=60) | st.sampled_from(NAUGHTY)
 
 
@@ -71,7 +71,7 @@ def object_ids() -> st.SearchStrategy[names.ObjectId]:
 
 
 def ref_names() -> st.SearchStrategy[names.RefName]:
-    """Full names of branches and tags, with everything in them that git allows."""
+    """Full names of branches and tags, with all characters that git allows."""
     part = st.text(st.characters(codec="utf-8", exclude_characters="/"), min_size=1, max_size=12)
     usual = st.sampled_from(("main", "topic/x", "-x", "a%2Fb", "release/1.0", "ß", "é", "@", "a@b", "$(id)"))
     tails = usual | st.lists(part, min_size=1, max_size=3).map("/".join)
@@ -105,7 +105,7 @@ def moments() -> st.SearchStrategy[datetime]:
 
 
 def json_values() -> st.SearchStrategy[Any]:
-    """What a field we do not know may hold."""
+    """JSON values, as an unknown field may hold them."""
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts()
     return st.recursive(
         leaves, lambda v: st.lists(v, max_size=3) | st.dictionaries(texts(), v, max_size=3), max_leaves=8
@@ -113,7 +113,7 @@ def json_values() -> st.SearchStrategy[Any]:
 
 
 def extensions() -> st.SearchStrategy[Mapping[str, object]]:
-    """CloudEvents attributes that are none of ours."""
+    """CloudEvents attributes that deploykit does not define."""
     printable = texts().filter(str.isprintable)
     values = st.booleans() | st.integers(-(2**31), 2**31 - 1) | printable
     keys = st.from_regex(r"\A[a-z0-9]{1,20}\Z").filter(lambda k: k not in _OWN)
@@ -132,7 +132,7 @@ def records(cls: type[M]) -> st.SearchStrategy[M]:
 
 
 def unknowns() -> st.SearchStrategy[Unknown]:
-    """Events of types nobody here knows."""
+    """Events of unknown types."""
     return st.builds(
         Unknown,
         type=identifiers().filter(lambda t: t not in BY_TYPE),
@@ -147,7 +147,7 @@ def messages() -> st.SearchStrategy[Message]:
     return st.one_of(*(records(cls) for cls in BY_TYPE.values()), unknowns())
 
 
-# -- by shape ----------------------------------------------------------------------------------------------------------
+# -- by type -----------------------------------------------------------------------------------------------------------
 
 
 def _envelope() -> dict[str, st.SearchStrategy[Any]]:
@@ -162,20 +162,20 @@ def _envelope() -> dict[str, st.SearchStrategy[Any]]:
 
 @field_types.per_class
 def _arguments(cls: type) -> dict[str, st.SearchStrategy[Any]]:
-    known = {field.name: _shape(field.shape) for field in field_types.fields(cls)}
+    known = {field.name: _by_type(field.type) for field in field_types.fields(cls)}
     taken = frozenset(known) | field_types.never_written(cls)
     extra = st.dictionaries(texts().filter(lambda k: k not in taken), json_values(), max_size=2)
     return {**known, "extra": st.just({}) | extra}
 
 
-def _shape(shape: Shape) -> st.SearchStrategy[Any]:
-    match shape:
+def _by_type(kind: FieldType) -> st.SearchStrategy[Any]:
+    match kind:
         case Leaf():
-            return _leaf(shape)
+            return _leaf(kind)
         case ListOf(item=item):
-            return st.lists(_shape(item), max_size=4).map(tuple)
+            return st.lists(_by_type(item), max_size=4).map(tuple)
         case Maybe(item=item):
-            return st.none() | _shape(item)
+            return st.none() | _by_type(item)
         case RecordType(cls=cls):
             return st.builds(cls, **_arguments(cls))
 
@@ -184,7 +184,7 @@ def _leaf(leaf: Leaf) -> st.SearchStrategy[Any]:
     if "enum" in leaf.schema:
         return st.sampled_from(cast("list[str]", leaf.schema["enum"]))
     for hint, strategy in _BY_HINT.items():
-        if field_types.shape_of(hint) is leaf:
+        if field_types.field_type(hint) is leaf:
             return cast("st.SearchStrategy[Any]", strategy())
     raise TypeError(f"no strategy for {leaf.expected}")
 

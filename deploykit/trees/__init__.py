@@ -1,7 +1,7 @@
 """A git tree as files on disk: validated, written once, provable by its manifest, activated by a rename.
 
-`write_tree` makes a new directory, `patch_tree` turns one we wrote into another tree, `compare` proves either by its
-`Manifest`, and `swap_symlink` puts it live. Nothing here knows of sites, releases or branches.
+`write_tree` makes a new directory, `patch_tree` turns one we wrote into another tree, `compare` checks either against
+its `Manifest`, and `swap_symlink` activates it. Nothing here knows of sites, releases or branches.
 """
 
 from typing import TYPE_CHECKING
@@ -10,9 +10,9 @@ from deploykit.trees.activate import check_link, read_link, remove_symlink, swap
 from deploykit.trees.diff import TreeDiff, list_changes
 from deploykit.trees.entries import TreeEntry, list_directory, list_tree, walk_tree
 from deploykit.trees.manifest import Manifest
-from deploykit.trees.patch import CannotPatch, Patched, patch_tree
+from deploykit.trees.patch import CannotPatch, PatchResult, patch_tree
 from deploykit.trees.rules import TreeRules
-from deploykit.trees.verify import Differences, compare, settle
+from deploykit.trees.verify import Differences, compare, retake_manifest
 from deploykit.trees.writer import WriteOptions, write_tree
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ else:
 __all__ = [
     "CannotPatch",
     "Differences",
-    "TreeEntry",
     "Manifest",
     "ObjectStore",
-    "Patched",
+    "PatchResult",
     "TreeDiff",
+    "TreeEntry",
     "TreeRules",
     "WriteOptions",
     "check_link",
@@ -38,7 +38,7 @@ __all__ = [
     "patch_tree",
     "read_link",
     "remove_symlink",
-    "settle",
+    "retake_manifest",
     "swap_symlink",
     "walk_tree",
     "write_tree",

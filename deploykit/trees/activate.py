@@ -1,7 +1,7 @@
-"""Make a name point at another directory, in one step that no reader can catch half done.
+"""Make a name point at another directory, in one atomic step.
 
-A symlink is replaced by a rename, which the kernel does at once: a reader gets the old target or the new one. What is
-in the way and is not a symlink is never removed; the caller is told.
+A symlink is replaced by a rename: a reader gets the old target or the new one. A file or directory in its place is
+never removed, but refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from deploykit.system.durable import sync_directory
 
 
 def check_link(link: Path) -> None:
-    """Refuse a link name which is taken by something that is not a symlink.
+    """Refuse a link name that is a directory or file.
 
     Raises:
         PreflightRefused: a real directory or file has that name.
@@ -33,7 +33,7 @@ def check_link(link: Path) -> None:
 
 
 def swap_symlink(link: Path, target: str, *, durable: bool = True) -> None:
-    """Let `link` point at `target` (as written, usually relative): before the call the old one, after it the new one.
+    """Make `link` point at `target` (as written, usually relative), atomically.
 
     Raises:
         PreflightRefused: `link` is a real directory or file.
@@ -49,7 +49,7 @@ def swap_symlink(link: Path, target: str, *, durable: bool = True) -> None:
 
 
 def remove_symlink(link: Path, *, durable: bool = True) -> None:
-    """Remove `link`, only if it is a symlink; what is not there is fine."""
+    """Remove `link`, only if it is a symlink; a missing one is fine."""
     check_link(link)
     link.unlink(missing_ok=True)
     if durable:

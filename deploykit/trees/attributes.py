@@ -1,8 +1,11 @@
-"""What `.gitattributes` say about the files of a tree, as far as it changes what git would write.
+"""The `.gitattributes` of a tree, as far as they change what git would write.
 
-Read from the tree itself, as `git archive` does. Order of precedence is git's: a deeper file before a higher one, a
-later line before an earlier, the first decision about an attribute stands; macros (`[attr]name`) only count in the
-root. A pattern that could take exponential time to match is refused.
+Rules:
+
+* They are read from the tree itself, as `git archive` does.
+* Precedence is git's: a deeper file before a higher one, a later line before an earlier one.
+* Macros (`[attr]name`) count only in the root.
+* A pattern that could take exponential time to match is refused.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class _Rule:
         return (directory or not self.directories_only) and self._pattern.match(path)
 
 
-class Attributes:
+class TreeAttributes:
     """The attributes of one tree.
 
     Args:
@@ -57,8 +60,8 @@ class Attributes:
             if len(content) <= _MAX_FILE:
                 self._rules[directory] = self._parse(directory, content)
 
-    def matter(self, *, export: bool) -> bool:
-        """Tell whether any of the attributes we act on is assigned anywhere."""
+    def are_relevant(self, *, export: bool) -> bool:
+        """Return whether any attribute that this package acts on is assigned anywhere."""
         relevant = _RELEVANT | _EXPORT if export else _RELEVANT
         rules = (rule.assignments for rules in self._rules.values() for rule in rules)
         return any(name in relevant for given in (*rules, *self._macros.values()) for name, _ in given)
@@ -106,7 +109,7 @@ class Attributes:
 
 
 def _bases(path: bytes) -> Iterable[bytes]:
-    """The directories whose `.gitattributes` speak about a path, deepest first."""
+    """Yield the directories whose `.gitattributes` apply to a path, deepest first."""
     base = path
     while base:
         base = base.rpartition(b"/")[0]
@@ -136,7 +139,7 @@ def _split(line: bytes) -> tuple[bytes, bytes]:
             byte = _ESCAPES.get(byte, byte)
         out += byte
         at += 1
-    return line.split()[0], b" ".join(line.split()[1:])  # no closing quote: taken as it stands
+    return line.split()[0], b" ".join(line.split()[1:])  # no closing quote: taken literally
 
 
 def _assignment(word: bytes) -> tuple[bytes, Value]:
@@ -149,7 +152,7 @@ def _assignment(word: bytes) -> tuple[bytes, Value]:
 
 
 def conversions(attributes: dict[bytes, Value]) -> frozenset[str]:
-    """Name what these attributes may make git write differently from what is stored.
+    """Return the conversions that these attributes may make git apply to the stored bytes.
 
     >>> sorted(conversions({b"filter": b"lfs", b"text": True, b"eol": b"crlf"}))
     ['eol', 'filter']
@@ -168,7 +171,7 @@ def conversions(attributes: dict[bytes, Value]) -> frozenset[str]:
 
 
 def would_change(conversion: str, content: bytes, *, automatic: bool) -> bool:
-    """Tell whether a conversion would change this very content; in doubt, yes.
+    """Return whether a conversion would change this content; in doubt, True.
 
     Args:
         automatic: `text=auto`: git looks at the content before it touches line ends.

@@ -1,8 +1,10 @@
-"""What is written for a file of a tree: what is stored, or, by setting, what `git archive` would make of it.
+"""The bytes to write for a file of a tree: as stored, or, by setting, as `git archive` would write them.
 
-What git would convert on a checkout (filters, line ends, `$Id$`, encodings) is refused by name, unless the settings
-say that the stored bytes are wanted. A pointer file of Git LFS is known by its content too: its attributes may lie
-outside the tree.
+Rules:
+
+* A file that git would convert on a checkout (filters, line ends, `$Id$`, encodings) is refused by name, unless the
+  settings ask for the stored bytes.
+* A pointer file of Git LFS is recognised by its content too: its attributes may lie outside the tree.
 """
 
 from __future__ import annotations
@@ -11,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import BLOB, ObjectReader, blob_id
-from deploykit.trees.attributes import Attributes, conversions, would_change
+from deploykit.git.objectformat import BLOB, blob_id
+from deploykit.git.objectreader import ObjectReader
+from deploykit.trees.attributes import TreeAttributes, conversions, would_change
 from deploykit.trees.entries import EXECUTABLE, FILE, TreeDirectory, TreeEntry, TreeWalk
 from deploykit.trees.names import shown
 from deploykit.trees.rules import TreeRules
@@ -24,25 +27,25 @@ _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _LFS_MAX: Final = 1024
 
 
-def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntry]) -> Attributes:
+def attributes_of(reader: ObjectReader, walk: TreeWalk, paths: Iterable[TreeEntry]) -> TreeAttributes:
     """Read the `.gitattributes` among `paths`, and those above the walk's root."""
     files = [
-        (walk.above(entry.path).rpartition(b"/")[0], reader.read(entry.oid, BLOB))
+        (walk.full_path(entry.path).rpartition(b"/")[0], reader.read(entry.oid, BLOB))
         for entry in paths
         if entry.path.endswith(b".gitattributes")
         and entry.path.rpartition(b"/")[2] == b".gitattributes"
         and entry.mode in (FILE, EXECUTABLE)
     ]
     files += [(path, reader.read(oid, BLOB)) for path, oid in walk.attributes_above]
-    return Attributes(files)
+    return TreeAttributes(files)
 
 
-class Contents:
-    """Turns entries into bytes.
+class FileContents:
+    """The contents of the files of one tree.
 
     Args:
-        attributes: the tree's.
-        above: the way from the repository's root to the root written here, for attributes speak of whole paths.
+        attributes: of the tree.
+        walk: the walk that made the entries; attributes apply to paths from the repository's own root.
         substitution: for `export-subst`.
     """
 
@@ -50,21 +53,21 @@ class Contents:
         self,
         reader: ObjectReader,
         rules: TreeRules,
-        attributes: Attributes,
+        attributes: TreeAttributes,
         walk: TreeWalk,
         substitution: Substitution | None = None,
     ) -> None:
         self._reader = reader
         self._rules = rules
         self._attributes = attributes
-        self._matter = attributes.matter(export=rules.export_attributes)
+        self._relevant = attributes.are_relevant(export=rules.export_attributes)
         self._walk = walk
         self._substitution = substitution
         self._total = 0
 
-    def kept(self, directories: list[TreeDirectory]) -> list[TreeDirectory]:
-        """Leave out what has `export-ignore`, where the rules honour it. A directory left empty stays, as in git."""
-        if not self._rules.export_attributes or not self._matter:
+    def without_ignored(self, directories: list[TreeDirectory]) -> list[TreeDirectory]:
+        """Return the directories without `export-ignore` entries, if the rules honour it. Empty ones stay."""
+        if not self._rules.export_attributes or not self._relevant:
             return directories
         ignored: set[bytes] = set()
         kept: list[TreeDirectory] = []
@@ -78,16 +81,16 @@ class Contents:
         return kept
 
     def _ignores(self, path: bytes, *, directory: bool) -> bool:
-        return self._attributes.of(self._walk.above(path), directory=directory).get(b"export-ignore") is True
+        return self._attributes.of(self._walk.full_path(path), directory=directory).get(b"export-ignore") is True
 
     def of(self, entry: TreeEntry) -> tuple[bytes | Iterator[bytes], bytes]:
-        """Return what to write for a file, and the raw git id of that.
+        """Return the content to write for a file, and its binary git id.
 
         Raises:
             TreeError: git would write something else than is stored, or the sum of all files passes the cap.
         """
         content, oid = self._reader.blob(entry.oid)
-        if self._matter:
+        if self._relevant:
             content, oid = self._attributed(entry, content, oid)
         if not isinstance(content, bytes):
             return self._counted(content), oid
@@ -102,12 +105,12 @@ class Contents:
     def _attributed(
         self, entry: TreeEntry, content: bytes | Iterator[bytes], oid: bytes
     ) -> tuple[bytes | Iterator[bytes], bytes]:
-        found = self._attributes.of(self._walk.above(entry.path))
+        found = self._attributes.of(self._walk.full_path(entry.path))
         for conversion in sorted(conversions(found) - set(self._rules.raw_attributes)):
             automatic = found.get(b"text") == b"auto"
             if not isinstance(content, bytes) or would_change(conversion, content, automatic=automatic):
                 raise TreeError(
-                    f"git would write {shown(entry.path)} otherwise than it is stored (attribute {conversion})",
+                    f"git would write {shown(entry.path)} other than it is stored (attribute {conversion})",
                     f'list "{conversion}" in raw_attributes to write it as it is stored',
                 )
         if self._substitution is not None and found.get(b"export-subst") is True:

@@ -1,4 +1,4 @@
-"""What one tree has that another has not: only the parts that differ are read, and they are checked on the way."""
+"""The difference between two trees: only the parts that differ are read, and they are checked on the way."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 @attrs.frozen(kw_only=True, slots=True)
 class TreeDiff:
-    """The way from one tree to another.
+    """The changes from one tree to another.
 
     Args:
-        removed: files and links that go, or give way to a directory.
-        removed_directories: directories that go with all they hold, or give way to a file.
-        changed: files and links that stay by name, with their new content or mode.
+        removed: files and links that are gone, or replaced by a directory.
+        removed_directories: directories that are gone with all they hold, or replaced by a file.
+        changed: files and links with new content or mode.
         added: new files and links.
         added_directories: new directories, parents first.
         attributes_above: `.gitattributes` above the subdirectory that is written changed.
@@ -38,7 +38,7 @@ class TreeDiff:
 
     @property
     def attributes(self) -> bool:
-        """Whether attributes changed, so that even files which did not may be written otherwise."""
+        """Whether attributes changed, so that unchanged files too may be written differently."""
         names = (*(e.path for e in (*self.changed, *self.added)), *self.removed)
         return self.attributes_above or any(n.rpartition(b"/")[2] == b".gitattributes" for n in names)
 
@@ -56,10 +56,10 @@ class _Collected:
 
 
 def diff_trees(walk: TreeWalk, old: ObjectId, new: ObjectId) -> TreeDiff:
-    """Compare two trees.
+    """Return the changes from `old` to `new`.
 
     Raises:
-        TreeError: what is new breaks a rule, or an object of either is missing.
+        TreeError: a new entry breaks a rule, or an object of either is missing.
     """
     found = _Collected()
     before = walk.root(old)
@@ -112,6 +112,6 @@ def _add_directory(directory: TreeDirectory, found: _Collected) -> None:
 
 
 def list_changes(store: BaseObjectStore, old: ObjectId, new: ObjectId, rules: TreeRules) -> TreeDiff:
-    """Compare two trees of a store: see `diff_trees`."""
+    """Return the changes between two trees of a store: see `diff_trees`."""
     with ObjectReader(store, max_bytes=rules.max_file_bytes) as reader:
         return diff_trees(TreeWalk(reader, rules), old, new)

@@ -1,8 +1,11 @@
 """A git tree as a list of files: validated whole, before one byte is written.
 
-Rules: every name passes `names.refusal`; no two entries of a directory share a name; modes are git's own (the rest is
-refused, setuid and other odd bits are dropped); entries, depth and path length are capped while the tree is walked, so
-that a tree bomb ends at the cap; a submodule is refused or left out by the rules, never entered.
+Rules:
+
+* Every name passes `names.name_problem`; no two entries of a directory share a name.
+* Modes are git's own; others are refused, and setuid and other odd bits are dropped.
+* Entries, depth and path length are capped while the tree is walked, so that a tree bomb ends at the cap.
+* A submodule is refused or left out, as the settings ask, never entered.
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ from dulwich.errors import ObjectFormatException
 from dulwich.objects import parse_tree
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import TREE, ObjectReader
-from deploykit.trees.names import PLAIN, refusal, shown
+from deploykit.git.objectformat import TREE
+from deploykit.git.objectreader import ObjectReader
+from deploykit.trees.names import PLAIN, name_problem, shown
 from deploykit.trees.rules import TreeRules
 
 if TYPE_CHECKING:
@@ -57,7 +61,7 @@ class TreeDirectory(NamedTuple):
 
 
 class TreeWalk:
-    """Walks trees of one store under one set of rules: counts entries, and parses a tree that stands twice once."""
+    """Walks trees of one store under one set of rules. Counts entries; parses each tree once."""
 
     def __init__(self, reader: ObjectReader, rules: TreeRules) -> None:
         self._reader = reader
@@ -79,7 +83,8 @@ class TreeWalk:
             rows: list[tuple[bytes, int, bytes]] = list(parse_tree(raw, self._reader.oid_length, strict=False))
         except (ObjectFormatException, ValueError) as error:
             raise TreeError(
-                f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}", "check the repository"
+                f"tree {oid.decode()} ({shown(path) or 'the root'}) is malformed: {error}",
+                "check the repository",
             ) from error
         self._charge(len(rows), path)
         plain = PLAIN.match
@@ -137,7 +142,7 @@ class TreeWalk:
             raise TreeError(f"{shown(full)} is a symlink, and the settings allow none", 'set symlinks = "inside"')
 
     def root(self, tree: ObjectId) -> bytes:
-        """Return the tree the rules make the root: `tree` itself, or its subdirectory."""
+        """Return the id of the root that the rules choose: `tree` itself, or its subdirectory."""
         root = tree.encode()
         here = b""
         self.attributes_above = []
@@ -156,13 +161,13 @@ class TreeWalk:
         self._prefix = here + b"/" if here else b""
         return root
 
-    def above(self, path: bytes) -> bytes:
-        """Return a path of the walk as seen from the repository's own root."""
+    def full_path(self, path: bytes) -> bytes:
+        """Return a path of the walk relative to the repository's own root."""
         return self._prefix + path
 
 
 def _mode(name: bytes, mode: int, path: bytes) -> int:
-    why = refusal(name)
+    why = name_problem(name)
     full = path + b"/" + name if path else name
     if why is not None:
         raise TreeError(f"refused the file name {shown(full)}: {why}", "remove it from the repository")
@@ -194,7 +199,7 @@ def list_tree(store: BaseObjectStore, tree: ObjectId, rules: TreeRules | None = 
 
 
 def list_directory(store: BaseObjectStore, tree: ObjectId, path: str, rules: TreeRules) -> tuple[TreeEntry, ...]:
-    """Return what lies directly in one directory of `tree`, directories included; empty where there is none."""
+    """Return the entries directly in one directory of `tree`, directories included; empty where there is none."""
     with ObjectReader(store, max_bytes=_MAX_TREE_BYTES) as reader:
         walk = TreeWalk(reader, rules)
         here, at = walk.root(tree), b""

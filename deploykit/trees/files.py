@@ -1,8 +1,10 @@
-"""Files and directories through descriptors: no path is walked twice, no symlink is ever walked through.
+"""Create, read and remove files by descriptors of their directories, without following symlinks.
 
-Every call names one component below an open directory. A directory that somebody swaps for a symlink meanwhile is an
-error (ELOOP, ENOTDIR), not a way out of the tree. A file gets its mode when it is created and is never wider than
-that; `umask` takes bits off on top of the process's own.
+Rules:
+
+* Every call names one component below an open directory.
+* A directory that somebody swaps for a symlink meanwhile is an error (ELOOP, ENOTDIR), not a way out of the tree.
+* A file gets its mode when it is created, and never more; `umask` takes bits off besides the process's own.
 """
 
 from __future__ import annotations
@@ -37,15 +39,15 @@ def make_directory(name: str, dir_fd: int, *, umask: int | None, owner: Owner | 
     os.mkdir(name, 0o777 & ~(umask or 0), dir_fd=dir_fd)
     fd = open_directory(name, dir_fd)
     try:
-        settle(fd, 0o777, umask, owner)
+        set_owner_and_mode(fd, 0o777, umask, owner)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def settle(fd: int, mode: int, umask: int | None, owner: Owner | None) -> None:
-    """Give an open file the wanted owner, and the mode where the process's own umask took too much."""
+def set_owner_and_mode(fd: int, mode: int, umask: int | None, owner: Owner | None) -> None:
+    """Set the owner of an open file, and its mode where the process's own umask took too much."""
     if owner is not None:
         os.fchown(fd, *owner)
     if umask is not None:
@@ -55,7 +57,7 @@ def settle(fd: int, mode: int, umask: int | None, owner: Owner | None) -> None:
 
 
 def process_umask() -> int:
-    """The umask, read without changing it (os.umask would, for all threads)."""
+    """Return the umask without changing it (os.umask would, for all threads)."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("Umask:"):
@@ -83,7 +85,7 @@ def put_file(
             for piece in content:
                 write_all(fd, piece)
         if owner is not None or umask is not None:
-            settle(fd, mode, umask, owner)
+            set_owner_and_mode(fd, mode, umask, owner)
         return os.fstat(fd)
     finally:
         os.close(fd)
@@ -94,7 +96,7 @@ def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -
     os.symlink(os.fsdecode(target), name, dir_fd=dir_fd)
     if owner is None:
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-    # The directory is the owner's already, who may have put another file under the name meanwhile: that is not given.
+    # The owner has the directory already, and may have put another file under the name: that is not chowned.
     fd = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
     try:
         if not stat.S_ISLNK(os.fstat(fd).st_mode):
@@ -106,7 +108,7 @@ def put_symlink(name: str, dir_fd: int, target: bytes, *, owner: Owner | None) -
 
 
 def read_file(name: str, dir_fd: int) -> bytes:
-    """Read a regular file whole; anything else (a link, a pipe, a device) is an error."""
+    """Return the content of a regular file; anything else (a link, a pipe, a device) is an error."""
     fd = os.open(name, _READ, dir_fd=dir_fd)
     try:
         seen = os.fstat(fd)
@@ -121,10 +123,10 @@ def read_file(name: str, dir_fd: int) -> bytes:
 
 
 def remove_tree(name: str, dir_fd: int) -> None:
-    """Remove a directory and all below it, never through a symlink; what is not there is fine.
+    """Remove a directory and all below it, never through a symlink; a missing one is fine.
 
-    However deep it is: whoever may write there must not be able to make it more than we can remove. What lies deeper
-    than `_DEEP` is moved up beside `name` first, under a name of ours, and removed from there.
+    Any depth is removed, so that nobody who may write there can make a tree that we cannot. Directories deeper than
+    `_DEEP` are moved up beside `name` first, under a random name, and removed from there.
     """
     waiting = [name]
     while waiting:
@@ -158,16 +160,16 @@ def _remove(name: str, dir_fd: int, top: int, waiting: list[str], depth: int) ->
     os.rmdir(name, dir_fd=dir_fd)
 
 
-class Directories:
-    """Opens directories below a root by their relative path, component by component, keeping the last ones open.
+class OpenDirectories:
+    """Opens directories below a root by their relative paths, component by component, and keeps the last ones open.
 
-    Neighbours in a tree share most of their path, so a short stack of open descriptors serves nearly every call.
+    Neighbours in a tree share most of their path, so a short stack of descriptors serves nearly every call.
     """
 
     def __init__(self, root_fd: int) -> None:
         self._stack: list[tuple[str, int]] = [("", root_fd)]
 
-    def __enter__(self) -> Directories:
+    def __enter__(self) -> OpenDirectories:
         return self
 
     def __exit__(self, *_: object) -> None:

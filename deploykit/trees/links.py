@@ -1,6 +1,6 @@
-"""Where the symlinks of a tree really lead: decided from the tree alone, as the kernel would walk it.
+"""Where the symlinks of a tree lead, computed from the tree alone as the kernel would follow them.
 
-Taking `..` off the text is not enough: `a/b -> ..` is harmless alone, and a second link that passes through it may
+Counting `..` in a target is not enough: `a/b -> ..` is harmless alone, and a second link that passes through it may
 leave the tree. So each target is walked part by part, through the tree's other links.
 """
 
@@ -15,13 +15,13 @@ _MAX_HOPS: Final = 40
 
 
 def leaves_tree(path: bytes, links: Mapping[bytes, bytes], outside: frozenset[bytes] = frozenset()) -> bool:
-    """Tell whether following the link at `path` can leave the tree.
+    """Return whether following the link at `path` can leave the tree.
 
     Args:
         path: the link, relative to the tree's root.
         links: every link of the tree: path -> target.
-        outside: paths which will be links to elsewhere (shared directories): passing through is fine, but a `..`
-            behind one of them would start from there.
+        outside: paths that will be links to shared directories: passing through is fine, but a `..` after one of
+            them would start from there.
 
     >>> leaves_tree(b"a/x", {b"a/x": b"../b"}), leaves_tree(b"a/x", {b"a/x": b"../../b"})
     (False, True)

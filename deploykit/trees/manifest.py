@@ -1,8 +1,8 @@
-"""What was written into a directory, so that it can be proved later: the manifest.
+"""The manifest: what was written into a directory, to be checked later.
 
-One row per file or link: path, mode, the git id of what was *written*, and what `lstat` said right after (mode,
-size, mtime, ctime, inode). A row whose `lstat` still says the same is proved without reading the file; a row that
-differs is read and hashed.
+One row per file or link: path, mode, the git id of the bytes *written*, and the result of `lstat` right after (mode,
+size, mtime, ctime, inode). A row with the same `lstat` is unchanged and its file is not read; any other file is read
+and hashed.
 
 The file is a JSON line that names the format version and the counts, then the columns one after the other, and it
 ends in a digest of all of it: 5,000 rows load in about a millisecond, and a torn file is noticed.
@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 import attrs
 
 from deploykit.errors import TreeError
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 FORMAT: Final = 1
 _MAGIC: Final = b"deploykit-manifest "
@@ -30,12 +30,12 @@ WIDTH: Final = 6
 MODE, PERM, SIZE, MTIME, CTIME, INODE = range(WIDTH)
 #: Set in the MODE column for what deploykit added to the tree (TAG, links to shared directories).
 OURS: Final = 1 << 24
-#: Inode numbers are kept in a signed column; the bit that is lost tells no two files apart.
+#: Inode numbers are kept in a signed column; no two files differ in the lost bit alone.
 INODE_MASK: Final = (1 << 63) - 1
 
 
-class Row(NamedTuple):
-    """One file or link as it was written. `ours` marks what deploykit added to the tree (TAG, links to shared)."""
+class ManifestRow(NamedTuple):
+    """One file or link as it was written. `ours` marks one that deploykit added to the tree (TAG, links to shared)."""
 
     path: str
     mode: int
@@ -56,8 +56,8 @@ class Manifest:
         tree: the git tree it was written from (hex).
         fingerprint: the rules it was written by; a tree written by other rules cannot be patched.
         device: the file system it was written on.
-        taken_ns: the file system's clock when the last row was known. A row changed at or after it may look the same
-            to `lstat` and is always read.
+        taken_ns: the file system's clock after the last row was written. A file changed at or after it may look the
+            same to `lstat`, and is always read.
         directories: every directory, relative; the root is not among them.
         paths: relative, as `os.fsdecode` gives them.
         numbers: WIDTH numbers per row.
@@ -82,11 +82,11 @@ class Manifest:
         """The sum of all sizes."""
         return sum(self.numbers[SIZE::WIDTH])
 
-    def row(self, at: int) -> Row:
+    def row(self, at: int) -> ManifestRow:
         """Return row `at`."""
         n = self.numbers[at * WIDTH : at * WIDTH + WIDTH]
         oid = self.oids[at * self.oid_length : (at + 1) * self.oid_length].hex()
-        return Row(
+        return ManifestRow(
             self.paths[at],
             n[MODE] & ~OURS,
             n[PERM],
@@ -98,16 +98,16 @@ class Manifest:
             oid,
         )
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[ManifestRow]:
         """Yield every row."""
         return map(self.row, range(len(self.paths)))
 
     def save(self, path: Path, *, durable: bool = True) -> None:
-        """Write the manifest whole or not at all."""
-        write_durably(path, self.to_bytes(), mode=0o640, durable=durable)
+        """Replace the file `path` by this manifest, whole or not at all."""
+        replace_file(path, self.to_bytes(), mode=0o640, durable=durable)
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
+        """Return the content of the manifest's file."""
         names = os.fsencode("\0".join(self.paths))
         directories = os.fsencode("\0".join(sorted(self.directories)))
         head = {
@@ -135,7 +135,7 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read a manifest back.
+        """Return the manifest in the file `path`.
 
         Raises:
             TreeError: missing, torn, or of a format this version does not know.
@@ -189,8 +189,8 @@ _ORDER: Final = array("H", [1]).tobytes().hex()
 _WAY_OUT: Final = "deploy once more: a release without a usable manifest is written afresh"
 
 
-class Rows:
-    """Rows being collected, column by column: what a writer fills and a manifest is made from."""
+class ManifestRows:
+    """Rows being collected, column by column, to make a manifest from."""
 
     def __init__(self, oid_length: int) -> None:
         self.oid_length = oid_length
@@ -210,8 +210,8 @@ class Rows:
         self.oids += oid
 
     @classmethod
-    def without(cls, manifest: Manifest, drop: set[int]) -> Rows:
-        """Copy a manifest's rows but those at `drop`."""
+    def without(cls, manifest: Manifest, drop: set[int]) -> ManifestRows:
+        """Return a copy of a manifest's rows without those at `drop`."""
         rows = cls(manifest.oid_length)
         rows.directories = set(manifest.directories)
         size = manifest.oid_length
@@ -224,7 +224,7 @@ class Rows:
         return rows
 
     def finish(self, *, tree: str, fingerprint: str, device: int, taken_ns: int) -> Manifest:
-        """Make the manifest."""
+        """Return the manifest of the rows collected."""
         return Manifest(
             tree=tree,
             fingerprint=fingerprint,

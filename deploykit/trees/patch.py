@@ -1,9 +1,11 @@
 """Turn a directory we wrote into another tree: only what differs is written.
 
-The directory is compared with its manifest first. What is proved stays; what was edited, added, lost or given away
-meanwhile is brought back or removed, so that the result is the same as a fresh export, byte for byte, mode for mode and
-owner for owner. No file is ever written in place: a changed one is a new file under the old name, for a reader may
-still hold the old one open.
+Rules:
+
+* The directory is compared with its manifest first; only unchanged files stay as they are.
+* Files that were edited, added, removed or chowned meanwhile are restored or removed. The result equals a fresh export:
+  bytes, modes and owners.
+* No file is written in place: a reader may still have the old one open.
 """
 
 from __future__ import annotations
@@ -17,12 +19,13 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
+from deploykit.git.objectformat import TREE
 from deploykit.git.objectreader import ObjectReader
 from deploykit.names import ObjectId
 from deploykit.trees.diff import TreeDiff, diff_trees
 from deploykit.trees.entries import GITLINK, SYMLINK, TreeEntry, TreeWalk
-from deploykit.trees.files import Directories, make_directory, open_directory, remove_tree
-from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, Rows
+from deploykit.trees.files import OpenDirectories, make_directory, open_directory, remove_tree
+from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, OURS, SIZE, WIDTH, Manifest, ManifestRows
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.verify import Differences, compare
 from deploykit.trees.writer import EntryWriter, WriteOptions, check_links, contents_of, next_tick
@@ -38,7 +41,7 @@ def _alike(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_mode, one.st_uid, one.st_gid) == (other.st_mode, other.st_uid, other.st_gid)
 
 
-def _named_so(path: str) -> bool:
+def _is_attributes_file(path: str) -> bool:
     return path.rpartition("/")[2] == _ATTRIBUTES
 
 
@@ -47,8 +50,8 @@ class CannotPatch(Exception):
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class Patched:
-    """What a patch did: files written, files removed, files that had to be brought back, and the new manifest."""
+class PatchResult:
+    """The result of a patch: the new manifest, and how many files were written, removed and repaired."""
 
     manifest: Manifest = attrs.field(repr=False)
     written: int
@@ -65,10 +68,10 @@ def patch_tree(
     options: WriteOptions | None = None,
     *,
     paranoid: bool = False,
-) -> Patched:
+) -> PatchResult:
     """Turn `target`, written earlier with `manifest`, into `tree`.
 
-    Not made durable here: call `sync_filesystem`, or activate through something that does.
+    Not durable yet: call `sync_filesystem` before it is activated.
 
     Args:
         paranoid: read every file that stays, instead of trusting `lstat`.
@@ -88,7 +91,7 @@ def patch_tree(
         if manifest.oid_length != reader.oid_length:
             raise CannotPatch("it was written from a repository of another kind")
         try:
-            reader.read(manifest.tree.encode(), 2)
+            reader.read(manifest.tree.encode(), TREE)
         except TreeError as error:
             raise CannotPatch(f"its own tree is not in the store: {error.problem}") from error
         walk = TreeWalk(reader, rules)
@@ -107,11 +110,11 @@ def patch_tree(
 
 
 def _new_directory(beside: Path, rules: TreeRules, options: WriteOptions) -> os.stat_result:
-    """What a directory looks like that is made here now: it has the mode and the owners of a fresh export."""
+    """Return the `fstat` of a directory made here now: the mode and the owners of a fresh export."""
     name = f".{beside.name}.like"
     parent = open_directory(beside.parent)
     try:
-        remove_tree(name, parent)  # cut off before
+        remove_tree(name, parent)  # left by an interrupted run
         fd = make_directory(name, parent, umask=rules.umask, owner=options.owner)
         try:
             return os.fstat(fd)
@@ -142,7 +145,7 @@ class _Patch:
         self._diff = diff
         self._at = {path: at for at, path in enumerate(manifest.paths)}
 
-    def run(self, found: Differences, tree: str, like: os.stat_result) -> Patched:
+    def run(self, found: Differences, tree: str, like: os.stat_result) -> PatchResult:
         diff = self._diff
         ours_is = (like.st_uid, like.st_gid, 1)
         given_away = [self._old.paths[at] for at, s in found.touched if (s.st_uid, s.st_gid, s.st_nlink) != ours_is]
@@ -168,8 +171,8 @@ class _Patch:
         drop = {self._at[p] for p in {*gone, *ours, *write, *found.modified, *found.missing} if p in self._at}
         if below:
             drop |= {at for p, at in self._at.items() if p.startswith(below)}
-        rows = Rows.without(self._old, drop)
-        with Directories(self._root) as opened:
+        rows = ManifestRows.without(self._old, drop)
+        with OpenDirectories(self._root) as opened:
             for path in sorted(unlink):
                 where, _, name = path.rpartition("/")
                 with contextlib.suppress(FileNotFoundError):
@@ -182,9 +185,9 @@ class _Patch:
             d for d in rows.directories if d not in gone_directories and not (below and d.startswith(below))
         } - gone
         self._adopt(rows, found)
-        self._settle_directories(found, rows.directories, like)
+        self._restore_directories(found, rows.directories, like)
         lost = rows.directories.difference(path for path, _ in found.directories)
-        attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _named_so(p)]
+        attributes = [self._entry(p) for p in self._old.paths if p.endswith(_ATTRIBUTES) and _is_attributes_file(p)]
         contents = contents_of(self._reader, self._walk, self._rules, self._options, attributes)
         writer = EntryWriter(contents, self._root, self._rules, self._options, links, rows)
         writer.make_directories([*sorted(lost), *(os.fsdecode(d) for d in diff.added_directories)])
@@ -196,11 +199,11 @@ class _Patch:
             device=self._old.device,
             taken_ns=next_tick() if self._options.tick else 0,
         )
-        return Patched(manifest=done, written=len(write), removed=len(gone), repaired=len(repair))
+        return PatchResult(manifest=done, written=len(write), removed=len(gone), repaired=len(repair))
 
-    def _settle_directories(self, found: Differences, staying: set[str], like: os.stat_result) -> None:
-        """Give the directories that stay the mode and owner they would be made with."""
-        with Directories(self._root) as opened:
+    def _restore_directories(self, found: Differences, staying: set[str], like: os.stat_result) -> None:
+        """Set the mode and owner of the directories that stay to those of new ones."""
+        with OpenDirectories(self._root) as opened:
             for path, seen in found.directories:
                 if (path and path not in staying) or _alike(seen, like):
                     continue
@@ -213,8 +216,8 @@ class _Patch:
         row = self._old.row(self._at[path])
         return TreeEntry(os.fsencode(path), row.mode, row.oid.encode())
 
-    def _adopt(self, rows: Rows, found: Differences) -> None:
-        """Rows that were proved by reading are known by their new `lstat` from now on."""
+    def _adopt(self, rows: ManifestRows, found: Differences) -> None:
+        """Take over the new `lstat` of rows whose files were read and found unchanged."""
         if not found.touched:
             return
         place = {path: at for at, path in enumerate(rows.paths)}
@@ -227,7 +230,7 @@ class _Patch:
             rows.numbers[at * WIDTH + INODE] = seen.st_ino & INODE_MASK
 
     def _check_links(self, write: dict[str, TreeEntry]) -> dict[bytes, bytes]:
-        """Apply the symlink policy to the tree as it will be: one new link can turn an old one into a way out."""
+        """Apply the symlink policy to the tree as it will be: a new link can make an old one leave the tree."""
         if SYMLINK in set(self._old.numbers[MODE::WIDTH]):
             old = [r for r in self._old.rows() if r.mode == SYMLINK and not r.ours and r.path not in write]
         else:
@@ -242,7 +245,7 @@ class _Patch:
         fresh = [e for e in write.values() if e.mode == SYMLINK]
         return check_links(self._reader, [*kept, *fresh], self._rules, self._options.outside)
 
-    def _check_caps(self, rows: Rows) -> None:
+    def _check_caps(self, rows: ManifestRows) -> None:
         total = sum(rows.numbers[SIZE::WIDTH])
         if total > self._rules.max_bytes or len(rows.paths) + len(rows.directories) > self._rules.max_entries:
             raise TreeError(

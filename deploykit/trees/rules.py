@@ -1,6 +1,6 @@
-"""How a tree may be written: the limits and policies, as one value.
+"""Limits and policies for writing a tree, as one value.
 
-Defaults refuse what cannot be written as git would write it. Sizes are bytes.
+The defaults refuse every file that git would write differently. Sizes are bytes.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from typing import Final, Literal
 
 import attrs
 
+from deploykit.settings.tree import TreeSettings
+
 SymlinkPolicy = Literal["inside", "any", "refuse"]
 SubmodulePolicy = Literal["refuse", "skip"]
 
-#: Attributes that make git write something else than what is stored. We write what is stored, or refuse.
+#: Attributes that make git write other bytes than are stored. The stored bytes are written, or the file is refused.
 CONVERTING: Final = ("filter", "eol", "ident", "working-tree-encoding")
 
 
@@ -28,7 +30,7 @@ class TreeRules:
         symlinks: `inside` refuses a link that leaves the tree, `any` writes it, `refuse` allows no link at all.
         submodules: `refuse`, or `skip`: an empty directory stands there, as after git's own checkout.
         raw_attributes: which of `filter`, `eol`, `ident`, `working-tree-encoding` may be ignored: files are then
-            written as stored (for LFS: the pointer). A file that wants one not listed here is a refusal.
+            written as stored (for LFS: the pointer). A file that has one not listed here is refused.
         export_attributes: honour `export-ignore` and `export-subst`, as `git archive` does and a checkout does not.
         umask: bits taken from the modes; None takes the process's own.
         subdirectory: only this directory of the tree, as the root.
@@ -44,3 +46,15 @@ class TreeRules:
     export_attributes: bool = False
     umask: int | None = None
     subdirectory: str = ""
+
+
+def rules_of(settings: TreeSettings) -> TreeRules:
+    """Return the rules that every tree's settings hold; a site adds its own."""
+    return TreeRules(
+        max_entries=settings.max_entries,
+        max_bytes=settings.max_bytes,
+        symlinks=settings.symlinks,
+        submodules=settings.submodules,
+        raw_attributes=settings.raw_attributes,
+        umask=settings.umask,
+    )

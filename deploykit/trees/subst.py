@@ -1,7 +1,7 @@
-"""`export-subst`: `$Format:...$` in a file becomes something about the commit, as `git archive` writes it.
+"""`export-subst`: expand `$Format:...$` in a file as `git archive` does.
 
-Placeholders that say something about the commit itself are known. Those that need refs, notes or other commits are
-refused by name: a file must not be written with something else than git would write.
+Placeholders for the commit itself are supported. Those that need refs, notes or other commits are refused by name: a
+file must not differ from what git would write.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from dulwich.objects import Commit
 
 from deploykit.errors import TreeError
-from deploykit.git.commitwalk import commit_of
+from deploykit.git.commits import commit_of
 
 if TYPE_CHECKING:
     from dulwich.object_store import BaseObjectStore
@@ -43,10 +43,10 @@ class Substitution:
         }
 
     def expand(self, content: bytes) -> bytes:
-        """Replace every format in a file.
+        """Return `content` with every format expanded.
 
         Raises:
-            TreeError: a placeholder that is not known here.
+            TreeError: a placeholder that is not supported.
         """
         return _FORMAT.sub(lambda found: _PLACEHOLDER.sub(self._one, found[1]), content)
 
@@ -78,7 +78,7 @@ class Substitution:
         zone = commit.author_timezone if author else commit.commit_timezone
         name, _, rest = who.partition(b"<")
         email = rest.partition(b">")[0]
-        said: dict[bytes, bytes] = {
+        values: dict[bytes, bytes] = {
             b"n": name.strip(),
             b"e": email,
             b"l": email.partition(b"@")[0],
@@ -90,10 +90,10 @@ class Substitution:
             b"s": _local(when, zone).strftime("%Y-%m-%d").encode(),
         }
         # N, E, L would look into a .mailmap, which a bare mirror does not have.
-        return said[what[1:].lower() if what[1:] in (b"N", b"E", b"L") else what[1:]]
+        return values[what[1:].lower() if what[1:] in (b"N", b"E", b"L") else what[1:]]
 
     def _short(self, oid: bytes) -> bytes:
-        """The shortest unambiguous beginning, at least as long as git would take."""
+        """Return the shortest unambiguous prefix, at least as long as git would take."""
         for length in range(self._abbrev, len(oid)):
             fitting = set()
             for other in self._store.iter_prefix(oid[:length]):
@@ -106,13 +106,13 @@ class Substitution:
 
 
 def _default_abbrev(store: BaseObjectStore) -> int:
-    """git's own guess: enough hex digits that a collision among this many objects is unlikely."""
+    """Return git's own default length: a collision among this many objects is unlikely."""
     count = sum(len(pack.index) for pack in store.packs)
     return max(_MIN_ABBREV, (count.bit_length() + 1) // 2)
 
 
 def _subject(message: bytes) -> bytes:
-    """The first paragraph on one line."""
+    """Return the first paragraph on one line."""
     paragraph = re.split(rb"\n[ \t]*\n", message.lstrip(b"\n"), maxsplit=1)[0]
     return b" ".join(line.rstrip() for line in paragraph.strip(b"\n").split(b"\n"))
 

@@ -1,8 +1,7 @@
-"""Is a directory still what its manifest says? One `lstat` per file; only what looks different is read.
+"""Compare a directory with its manifest: one `lstat` per file, and only files that look different are read.
 
-A row is proved when mode, size, mtime, ctime and inode are as they were, and its ctime lies before the instant the
-manifest was taken. Anything else is read and hashed, so a backup that was put back or a `touch` is no difference, and
-an edit that restored the old mtime is one.
+A file is unchanged when mode, size, mtime, ctime and inode are, and its ctime lies before the manifest was taken. Any
+other file is read and hashed: a restored backup or a `touch` is no difference, an edit with the old mtime is one.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from typing import Final
 
 import attrs
 
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.trees.files import open_directory, read_file
-from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, Rows
+from deploykit.trees.manifest import CTIME, INODE, INODE_MASK, MODE, MTIME, PERM, SIZE, WIDTH, Manifest, ManifestRows
 
-#: What a row holds, in its order. An inode with the bit that no column has room for is no match, and is read.
+#: The columns of a row, in its order. An inode number above the column's range does not match, so the file is read.
 _NOW: Final = attrgetter("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
 _SECOND: Final = 1_000_000_000
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Differences:
-    """What a directory holds otherwise than its manifest says. Paths are relative.
+    """How a directory differs from its manifest. Paths are relative.
 
     Args:
         modified: content, mode or kind changed.
-        missing: rows that are gone.
-        added: files and links that no row knows.
-        added_directories: directories that no row needs; what lies in them is not listed.
-        touched: rows that were proved by reading, with what `lstat` says now (index, stat).
-        directories: those of the manifest that are there, with what `fstat` says now; the root's path is empty.
+        missing: files and links that are gone.
+        added: files and links without a row.
+        added_directories: directories that no row needs; their content is not listed.
+        touched: rows whose files were read and are unchanged, with their new `lstat` (index, stat).
+        directories: those of the manifest that are there, with their `fstat`; the root's path is empty.
     """
 
     modified: tuple[str, ...] = ()
@@ -49,7 +48,7 @@ class Differences:
         return bool(self.modified or self.missing or self.added or self.added_directories)
 
     def lines(self) -> list[str]:
-        """One line for each difference, sorted by path."""
+        """Return one line for each difference, sorted by path."""
         found = [(p, "modified") for p in self.modified]
         found += [(p, "missing") for p in self.missing]
         found += [(p, "added") for p in self.added]
@@ -58,7 +57,7 @@ class Differences:
 
 
 def compare(manifest: Manifest, root: Path | int, *, paranoid: bool = False) -> Differences:
-    """Compare the directory `root` (a path, or a descriptor) with its manifest.
+    """Return how the directory `root` (a path or a descriptor) differs from its manifest.
 
     Args:
         paranoid: read and hash every file.
@@ -128,7 +127,7 @@ class _Scan:
                 os.close(child)
 
     def _look(self, path: str, name: str, seen: os.stat_result, fd: int) -> None:
-        """Something about a row's `lstat` is not as it was: let the content decide."""
+        """Compare the content of a file whose `lstat` differs from its row."""
         at = self._index[path]
         row = at * WIDTH
         numbers = self._manifest.numbers
@@ -137,7 +136,7 @@ class _Scan:
             return
         size = self._manifest.oid_length
         wanted = self._manifest.oids[at * size : (at + 1) * size]
-        if not any(wanted):  # never hashed: `lstat` is all there is to go by
+        if not any(wanted):  # never hashed: only `lstat` can be compared
             same = numbers[row + MTIME] == seen.st_mtime_ns and numbers[row + INODE] == seen.st_ino & INODE_MASK
             if not same:
                 self._modified.append(path)
@@ -158,7 +157,7 @@ class _Scan:
         return {path: at for at, path in enumerate(self._manifest.paths)}
 
     def result(self) -> Differences:
-        """What was found."""
+        """Return the differences found."""
         return Differences(
             modified=tuple(self._modified),
             missing=tuple(self._left),
@@ -169,10 +168,10 @@ class _Scan:
         )
 
 
-def settle(manifest: Manifest, root: Path, taken_ns: int) -> Manifest:
-    """Take a second manifest of a directory whose scripts have run: every file as it is now, known content or not.
+def retake_manifest(manifest: Manifest, root: Path, taken_ns: int) -> Manifest:
+    """Return a new manifest of a directory in which scripts have run: every file as it is now.
 
-    Rows that are as they were keep their id; what scripts changed or added is known by its `lstat` alone.
+    Unchanged rows keep their id. Files that scripts changed or added have no id, only their `lstat`.
     """
     fd = open_directory(root)
     try:
@@ -180,7 +179,7 @@ def settle(manifest: Manifest, root: Path, taken_ns: int) -> Manifest:
         drop = {at for at, _ in found.touched}
         paths = {path: at for at, path in enumerate(manifest.paths)}
         drop |= {paths[p] for p in (*found.modified, *found.missing)}
-        rows = Rows.without(manifest, drop)
+        rows = ManifestRows.without(manifest, drop)
         size = manifest.oid_length
         for at, seen in found.touched:
             mode = manifest.numbers[at * WIDTH + MODE]
@@ -196,7 +195,7 @@ def settle(manifest: Manifest, root: Path, taken_ns: int) -> Manifest:
     return rows.finish(tree=manifest.tree, fingerprint=manifest.fingerprint, device=manifest.device, taken_ns=taken_ns)
 
 
-def _add_all(rows: Rows, path: str, fd: int, unknown: bytes) -> None:
+def _add_all(rows: ManifestRows, path: str, fd: int, unknown: bytes) -> None:
     rows.directories.add(path)
     child = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
     try:

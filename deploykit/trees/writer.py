@@ -1,8 +1,11 @@
 """A git tree written as files, once, into a directory that did not exist before.
 
-Rules: the list is validated whole before the first write (`entries`); every file is created, never overwritten, by
-descriptors that follow no symlink (`files`), with its final mode; when `write_tree` returns with `durable`, a power
-cut cannot take a byte of it away. On any error the caller removes the target: nothing outside it was touched.
+Rules:
+
+* The list is validated whole before the first write (`entries`).
+* Every file is created with its final mode, never overwritten, by descriptors that follow no symlink (`files`).
+* When `write_tree` returns with `durable`, all of it survives a power cut.
+* On any error the caller removes the target: nothing outside it was touched.
 """
 
 from __future__ import annotations
@@ -17,13 +20,14 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from deploykit.errors import TreeError
-from deploykit.git.objectreader import BLOB, ObjectReader
+from deploykit.git.objectformat import BLOB
+from deploykit.git.objectreader import ObjectReader
 from deploykit.system.durable import sync_directory, sync_filesystem
-from deploykit.trees.content import Contents, attributes_of
+from deploykit.trees.content import FileContents, attributes_of
 from deploykit.trees.entries import EXECUTABLE, FILE, SYMLINK, TreeDirectory, TreeEntry, TreeWalk
-from deploykit.trees.files import Directories, Owner, make_directory, open_directory, put_file, put_symlink
+from deploykit.trees.files import OpenDirectories, Owner, make_directory, open_directory, put_file, put_symlink
 from deploykit.trees.links import leaves_tree
-from deploykit.trees.manifest import Manifest, Rows
+from deploykit.trees.manifest import Manifest, ManifestRows
 from deploykit.trees.names import shown
 from deploykit.trees.rules import TreeRules
 from deploykit.trees.subst import Substitution
@@ -45,16 +49,16 @@ Progress = Callable[[int, int], None]
 
 @attrs.frozen(kw_only=True, slots=True)
 class WriteOptions:
-    """How to write, beyond what the tree may hold.
+    """How to write a tree, besides its rules.
 
     Args:
-        durable: return only when a power cut cannot take it away again.
+        durable: return only when all of it survives a power cut.
         owner: (uid, gid) for everything written; None leaves the process's own.
         outside: paths that will become links to shared directories.
-        fingerprint: kept in the manifest; a tree is only patched under the same one.
-        commit: what `export-subst` speaks of.
-        tick: wait for the file system's clock to move on, so that the manifest proves all rows by `lstat`; without it
-            every row will be read. Only a caller that goes on writing and makes the manifest anew does without.
+        fingerprint: of the rules, kept in the manifest; a tree is patched only under the same one.
+        commit: the one that `export-subst` describes.
+        tick: wait for the file system's clock to move on, so that `lstat` alone can prove every row; without, every
+            file will be read. Only a caller that goes on writing and retakes the manifest leaves it out.
         progress: called with (files done, files in all) now and then.
     """
 
@@ -77,7 +81,7 @@ def write_tree(
     """Write `tree` into the new directory `target` and return its manifest.
 
     Raises:
-        TreeError: the tree holds what must not be written, or an object is missing or damaged.
+        TreeError: an entry must not be written, or an object is missing or damaged.
         OSError: the file system refused (no space, no inodes, read-only, an I/O error).
     """
     rules = rules or TreeRules()
@@ -86,13 +90,13 @@ def write_tree(
         walk = TreeWalk(reader, rules)
         directories = list(walk.walk(walk.root(tree), b"", 0))
         contents = contents_of(reader, walk, rules, options, [e for d in directories for e in d.entries])
-        directories = contents.kept(directories)
+        directories = contents.without_ignored(directories)
         links = check_links(reader, (e for d in directories for e in d.entries), rules, options.outside)
         parent = open_directory(target.parent)
         try:
             root = make_directory(target.name, parent, umask=rules.umask, owner=options.owner)
             try:
-                rows = Rows(reader.oid_length)
+                rows = ManifestRows(reader.oid_length)
                 EntryWriter(contents, root, rules, options, links, rows).write_directories(directories)
                 if options.durable:
                     sync_filesystem(root)
@@ -111,18 +115,22 @@ def write_tree(
 
 def contents_of(
     reader: ObjectReader, walk: TreeWalk, rules: TreeRules, options: WriteOptions, entries: list[TreeEntry]
-) -> Contents:
-    """Read the attributes of a tree and prepare to write its files by them."""
+) -> FileContents:
+    """Return the contents of a tree's files, by its attributes."""
     substitution = None
     if rules.export_attributes and options.commit:
         substitution = Substitution(reader.store, options.commit)
-    return Contents(reader, rules, attributes_of(reader, walk, entries), walk, substitution)
+    return FileContents(reader, rules, attributes_of(reader, walk, entries), walk, substitution)
 
 
 def check_links(
     reader: ObjectReader, entries: Iterable[TreeEntry], rules: TreeRules, outside: frozenset[bytes]
 ) -> dict[bytes, bytes]:
-    """Read every link's target and apply the symlink policy."""
+    """Return every link's target, after applying the symlink policy.
+
+    Raises:
+        TreeError: a link without a target, or one that leaves the tree.
+    """
     links: dict[bytes, bytes] = {}
     for entry in entries:
         if entry.mode != SYMLINK:
@@ -146,12 +154,12 @@ class EntryWriter:
 
     def __init__(
         self,
-        contents: Contents,
+        contents: FileContents,
         root: int,
         rules: TreeRules,
         options: WriteOptions,
         links: dict[bytes, bytes],
-        rows: Rows,
+        rows: ManifestRows,
     ) -> None:
         self._contents = contents
         self._root = root
@@ -161,8 +169,8 @@ class EntryWriter:
         self._rows = rows
 
     def make_directories(self, paths: Iterable[str]) -> None:
-        """Make the directories that are missing, parents first."""
-        with Directories(self._root) as opened:
+        """Make directories, parents first."""
+        with OpenDirectories(self._root) as opened:
             for path in paths:
                 opened.open(path, create=True, umask=self._rules.umask, owner=self._options.owner)
                 self._rows.directories.add(path)
@@ -171,7 +179,7 @@ class EntryWriter:
         """Write whole directories, parents first."""
         total = sum(len(d.entries) for d in directories)
         done = 0
-        with Directories(self._root) as opened:
+        with OpenDirectories(self._root) as opened:
             for directory in directories:
                 where = os.fsdecode(directory.path)
                 fd = opened.open(where, create=True, umask=self._rules.umask, owner=self._options.owner)
@@ -183,14 +191,14 @@ class EntryWriter:
                     self._options.progress(done, total)
 
     def write(self, entries: Iterable[TreeEntry]) -> None:
-        """Write single entries into directories that are there."""
-        with Directories(self._root) as opened:
+        """Write single entries into directories that exist."""
+        with OpenDirectories(self._root) as opened:
             for entry in entries:
                 where = os.fsdecode(entry.path.rpartition(b"/")[0])
                 self._write((entry,), where, opened.open(where))
 
     def _write(self, entries: Iterable[TreeEntry], where: str, fd: int) -> None:
-        """Write what lies directly in one open directory. A fresh export spends its time here."""
+        """Write the entries directly in one open directory. A fresh export spends its time here."""
         umask, owner = self._rules.umask, self._options.owner
         content_of, add, decode = self._contents.of, self._rows.add, bytes.decode
         start = len(where) + 1 if where else 0
@@ -220,7 +228,7 @@ class EntryWriter:
 def next_tick() -> int:
     """Wait until the clock that stamps files moves on (at most a few milliseconds), and return it.
 
-    Whatever is changed after this gets a later stamp than everything written before, so `lstat` cannot miss it.
+    A later change gets a later stamp than everything written before, so `lstat` cannot miss it.
     """
     start = this_tick()
     while (now := this_tick()) <= start:
@@ -229,5 +237,5 @@ def next_tick() -> int:
 
 
 def this_tick() -> int:
-    """Return the clock that stamps files. What was written at this tick cannot be proved by `lstat`, and is read."""
+    """Return the clock that stamps files, in nanoseconds. `lstat` cannot prove a file written at this tick."""
     return time.clock_gettime_ns(getattr(time, "CLOCK_REALTIME_COARSE", time.CLOCK_REALTIME))

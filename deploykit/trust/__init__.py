@@ -1,1 +1,1 @@
-"""Whom to believe: SSH signatures, who may sign, what they may ask for, and the key files."""
+"""Signatures and authorization: SSH signatures, allowed signers, the policy of grants, and the key files."""

@@ -1,9 +1,11 @@
 """Whose signatures count: an ordinary OpenSSH `allowed_signers` file, and a list of revoked keys. Pure: text in.
 
-Grammar: ssh-keygen(1), ALLOWED SIGNERS. Rules: what we accept, ssh-keygen accepts with the same meaning. A mistake
-anywhere refuses the whole file, all mistakes at once with their line numbers: a key that silently does not count is a
-bad surprise during an incident, and a revocation that silently does not count is worse. Lines with other key
-types are no mistake (people keep one file for git too): they count for nothing and are listed in `unused`.
+Grammar: ssh-keygen(1), ALLOWED SIGNERS. Rules:
+
+* What we accept, ssh-keygen accepts with the same meaning.
+* A line that cannot be read refuses the whole file, with every such line by its number. A key that is silently ignored
+  is a bad surprise during an incident; a revocation that is silently ignored is worse.
+* Lines with other key types are accepted and ignored, so that one file can serve git too. `unused` lists them.
 """
 
 from __future__ import annotations
@@ -29,12 +31,12 @@ _TIME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d)?)?(Z|UTC)?\
 _KEY_TYPES: Final = ("ssh-", "sk-ssh-", "ecdsa-", "sk-ecdsa-")
 
 
-class _Mistake(ValueError):
+class _LineError(ValueError):
     """One line cannot be read; collected with its number."""
 
 
 def matches(patterns: Iterable[str], text: str) -> bool:
-    """Match a pattern list as ssh_config(5) does: `*` and `?`, and a `!pattern` that matches overrules all others.
+    """Return whether a pattern list matches, as in ssh_config(5): a `!pattern` that matches overrules all others.
 
     >>> matches(["*@example.com", "!guest@example.com"], "ann@example.com")
     True
@@ -52,7 +54,7 @@ def matches(patterns: Iterable[str], text: str) -> bool:
 
 
 def _glob(pattern: str, text: str) -> bool:
-    """Match `*` and `?` with one point of return, so time is bounded by len(pattern) x len(text)."""
+    """Return whether a `*` and `?` pattern matches, in time bounded by len(pattern) x len(text)."""
     p = t = mark = 0
     star = -1
     while t < len(text):
@@ -75,11 +77,11 @@ class AllowedSigner:
     """One line: this key may sign as these principals, for these purposes, in this time.
 
     Args:
-        principals: patterns; who may be meant by this key.
+        principals: patterns of the names this key may sign as.
         key: the public key blob.
         namespaces: patterns; None means any purpose.
         valid_after, valid_before: both ends still count, as in ssh-keygen.
-        line: where in the file, from 1.
+        line: its number in the file, from 1.
     """
 
     principals: tuple[str, ...]
@@ -91,7 +93,7 @@ class AllowedSigner:
     line: int = 0
 
     def objection(self, namespace: str, now: datetime) -> str:
-        """Say why this line does not count for `namespace` at `now`; empty when it does."""
+        """Return why this line does not count for `namespace` at `now`; empty when it does."""
         if self.namespaces is not None and not matches(self.namespaces, namespace):
             return f"line {self.line} does not allow the key for namespace {namespace!r}"
         if self.valid_after is not None and now < self.valid_after:
@@ -108,7 +110,7 @@ class AllowedSigners:
     Args:
         signers: the lines that count, in order.
         revoked: blobs of keys that count for nothing, whatever `signers` says.
-        unused: what was read and does not count (other key types), as `line N: why`.
+        unused: lines that were read and ignored (other key types), as `line N: why`.
     """
 
     signers: tuple[AllowedSigner, ...] = ()
@@ -126,7 +128,7 @@ class AllowedSigners:
                 all the year round, which surprises people: write the Z.
 
         Raises:
-            KeyFileError: with every mistake in `problems`.
+            KeyFileError: with every line that cannot be read in `problems`.
         """
         problems: list[str] = []
         unused: list[str] = []
@@ -140,11 +142,11 @@ class AllowedSigners:
         return cls(signers=tuple(signers), revoked=gone, unused=tuple(unused))
 
     def lines_for(self, key: bytes) -> tuple[AllowedSigner, ...]:
-        """Every line that names this key."""
+        """Return every line that names this key."""
         return tuple(signer for signer in self.signers if hmac.compare_digest(signer.key, key))
 
     def is_revoked(self, key: bytes) -> bool:
-        """Tell whether this key was taken back."""
+        """Return whether this key was revoked."""
         return any(hmac.compare_digest(gone, key) for gone in self.revoked)
 
 
@@ -152,7 +154,7 @@ class AllowedSigners:
 
 
 def _lines(text: str, what: str, problems: list[str]) -> Iterator[tuple[int, str]]:
-    """Number the lines that say something. Only a newline ends a line: U+2028 must not start a new entry."""
+    """Yield lines that are neither blank nor comments, with their numbers. U+2028 must not start a new entry."""
     if len(text) > MAX_TEXT:
         problems.append(f"{what} is longer than {MAX_TEXT} characters")
         return
@@ -160,7 +162,7 @@ def _lines(text: str, what: str, problems: list[str]) -> Iterator[tuple[int, str
         line = raw.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
-        if line.startswith("\ufeff"):  # ssh-keygen takes it for a part of the first name, which then nobody has
+        if line.startswith("\ufeff"):  # ssh-keygen takes it for a part of the first name
             problems.append(f"line {number}: begins with a byte order mark")
         elif len(line) > _MAX_LINE:
             problems.append(f"line {number}: longer than {_MAX_LINE} characters")
@@ -174,7 +176,7 @@ def _parse_lines(text: str, zone: tzinfo | None, problems: list[str], unused: li
     for number, line in _lines(text, "the allowed_signers file", problems):
         try:
             signer = _parse_line(line, number, zone)
-        except (_Mistake, KeyFileError) as error:
+        except (_LineError, KeyFileError) as error:
             problems.append(f"line {number}: {error.problem if isinstance(error, KeyFileError) else error}")
             continue
         if key_type(signer.key) == KEY_TYPE:
@@ -191,15 +193,15 @@ def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
     kind, _, rest = rest.replace("\t", " ").partition(" ")
     encoded, _, comment = rest.lstrip(" ").partition(" ")
     if not kind.startswith(_KEY_TYPES) or not encoded:
-        raise _Mistake("no public key where one should be")
+        raise _LineError("no public key where one should be")
     blob = decode_key_text(encoded)
     if key_type(blob) != kind:
-        raise _Mistake(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
+        raise _LineError(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
     if kind == KEY_TYPE:
         raw_key(blob)
     after, before = (_parse_time(options, name, zone) for name in ("valid-after", "valid-before"))
     if after is not None and before is not None and before <= after:
-        raise _Mistake("valid-before is not later than valid-after")
+        raise _LineError("valid-before is not later than valid-after")
     namespaces = options.get("namespaces")
     return AllowedSigner(
         principals=tuple(principals.split(",")),
@@ -213,18 +215,18 @@ def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
 
 
 def _take_principals(line: str) -> tuple[str, str]:
-    """Split off the first field, which may stand in double quotes."""
+    """Return the first field, which may stand in double quotes, and the rest."""
     if line.startswith('"'):
         principals, quote, rest = line[1:].partition('"')
         if not quote or rest[:1] not in ("", *_BLANK):
-            raise _Mistake("the quotes around the principals are not closed")
+            raise _LineError("the quotes around the principals are not closed")
     else:
         end = next((at for at, c in enumerate(line) if c in _BLANK), len(line))
         principals, rest = line[:end], line[end:]
         if '"' in principals:
-            raise _Mistake("a quote inside the principals (quote the whole field, or none of it)")
+            raise _LineError("a quote inside the principals (quote the whole field, or none of it)")
     if not all(principal.lstrip("!") for principal in principals.split(",")):
-        raise _Mistake("an empty principal")
+        raise _LineError("an empty principal")
     return principals, rest.lstrip(_BLANK)
 
 
@@ -237,18 +239,18 @@ def _take_options(text: str) -> tuple[dict[str, str], str]:
         name = name_match.group().lower() if name_match else ""
         at += len(name)
         if name == "cert-authority":
-            raise _Mistake("cert-authority is not supported (list each key itself)")
+            raise _LineError("cert-authority is not supported (list each key itself)")
         if name not in ("namespaces", "valid-after", "valid-before"):
-            raise _Mistake(f"neither a public key nor a known option: {text[at - len(name) :][:40]!a}")
+            raise _LineError(f"neither a public key nor a known option: {text[at - len(name) :][:40]!a}")
         if name in found:
-            raise _Mistake(f"{name} is given twice")
+            raise _LineError(f"{name} is given twice")
         if text[at : at + 2] != '="':
-            raise _Mistake(f'{name} needs a value in double quotes: {name}="…"')
+            raise _LineError(f'{name} needs a value in double quotes: {name}="…"')
         found[name], at = _take_quoted(text, at + 2, name)
         if at >= len(text) or text[at] in _BLANK:
             return found, text[at:].lstrip(_BLANK)
         if text[at] != ",":
-            raise _Mistake(f"{name} is followed by neither a comma nor a blank")
+            raise _LineError(f"{name} is followed by neither a comma nor a blank")
         at += 1
 
 
@@ -263,29 +265,29 @@ def _take_quoted(text: str, at: int, name: str) -> tuple[str, int]:
         else:
             out.append(text[at])
             at += 1
-    raise _Mistake(f"the quotes around the value of {name} are not closed")
+    raise _LineError(f"the quotes around the value of {name} are not closed")
 
 
 def _parse_time(options: dict[str, str], name: str, zone: tzinfo | None) -> datetime | None:
-    """Read YYYYMMDD or YYYYMMDDHHMM[SS], with a Z for UTC."""
+    """Return the instant of an option: YYYYMMDD or YYYYMMDDHHMM[SS], with a Z for UTC."""
     text = options.get(name)
     if text is None:
         return None
     found = _TIME.match(text)
     if not found:
-        raise _Mistake(f"{name} is not a time: {text[:40]!a} (expected YYYYMMDD[HHMM[SS]][Z])")
+        raise _LineError(f"{name} is not a time: {text[:40]!a} (expected YYYYMMDD[HHMM[SS]][Z])")
     numbers = [int(part or 0) for part in found.groups()[:6]]
     try:
         instant = _instant(numbers, UTC if found.group(7) else zone)
     except (ValueError, OverflowError, OSError):
-        raise _Mistake(f"{name} is not a time on any calendar: {text[:40]!a}") from None
+        raise _LineError(f"{name} is not a time on any calendar: {text[:40]!a}") from None
     if instant.timestamp() <= 0:  # the first second itself means "no time" to ssh-keygen
-        raise _Mistake(f"{name} lies before 1970")
+        raise _LineError(f"{name} lies before 1970")
     return instant
 
 
 def _instant(numbers: list[int], zone: tzinfo | None) -> datetime:
-    """Take a local time the way ssh-keygen does: as standard time, in summer too (its mktime gets tm_isdst = 0)."""
+    """Return the instant of a local time as ssh-keygen does: standard time in summer too (mktime with tm_isdst = 0)."""
     year, month, day, hour, minute, second = numbers
     there = datetime(year, month, day, hour, minute, second, tzinfo=zone or UTC)
     if zone is None:
@@ -294,7 +296,7 @@ def _instant(numbers: list[int], zone: tzinfo | None) -> datetime:
 
 
 def _parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
-    """Read public keys, one a line; keys of other types are kept, for they can be revoked too."""
+    """Yield public keys, one a line. Keys of other types are kept: they can be revoked too."""
     for number, line in _lines(text, "the list of revoked keys", problems):
         kind, _, rest = line.replace("\t", " ").partition(" ")
         encoded = rest.lstrip(" ").partition(" ")[0]

@@ -1,9 +1,11 @@
-"""Key files on disk: read them with their modes checked, make new ones, add trust. The shell around `wire.signature`.
+"""Key files on disk: read them with their modes checked, make new ones, add trust. The shell around `trust.signature`.
 
-Rules: a private key that others can read is refused (0600, or 0640 with a group this process is in); a file that
-says whom to trust and that others can write is refused. Modes are read from the open descriptor, so a swap between
-check and read gains nothing. Writing is durable (temporary name, fsync, link or rename, fsync of the directory),
-and no key is ever overwritten.
+Rules:
+
+* A private key that others can read is refused: its mode is 0600, or 0640 with a group this process is in.
+* A file of trusted keys that others can write is refused.
+* Modes are read from the open descriptor, so a swap between check and read gains nothing.
+* Writing is durable: temporary name, fsync, link or rename, fsync of the directory. No key is ever overwritten.
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ from deploykit.trust.sshsig import NAMESPACE, fingerprint, parse_public_line, pu
 _log = logging.getLogger(__name__)
 
 _MAX_KEY: Final = 1 << 16
-#: Of a file: its times, where it is, size, mode and owner.
+#: One state of the trusted files: times, device, inode, size, mode and owner of each.
 _Seen: TypeAlias = tuple[tuple[int, ...], ...]
-_TICK: Final = 2_000_000_000  # ns
+#: Nanoseconds within which a file may change twice under one time stamp.
+_TICK: Final = 2_000_000_000
 _NOT_IN_PRINCIPAL: Final = frozenset(' \t"\\*?!,#')
 
 
@@ -38,11 +41,11 @@ _NOT_IN_PRINCIPAL: Final = frozenset(' \t"\\*?!,#')
 
 
 def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> SigningKey:
-    """Read a private key file.
+    """Return the key of a private key file.
 
     Args:
         path: an OpenSSH Ed25519 private key.
-        passphrase: of the key, where it has one.
+        passphrase: of the key, if it has one.
 
     Raises:
         KeyFileError: unreadable, readable by others, or not such a key.
@@ -59,10 +62,10 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
 
 
 def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedSigners:
-    """Read an `allowed_signers` file and, where given, the list of revoked keys.
+    """Return the allowed signers of an `allowed_signers` file and, where given, a list of revoked keys.
 
     Raises:
-        KeyFileError: unreadable, writable by others, or with mistakes (all in `problems`).
+        KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
     text = _read_trusted(path, "allowed_signers file")
     gone = "" if revoked is None else _read_trusted(revoked, "list of revoked keys")
@@ -73,7 +76,7 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
 
 
 def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
-    """Read a list of revoked keys alone: their blobs.
+    """Return the key blobs of a list of revoked keys.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.
@@ -82,7 +85,7 @@ def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
 
 
 def load_trusted(trust: TrustSettings) -> AllowedSigners:
-    """Read whom the settings say to believe: allowed signers and revoked keys. Without a file: nobody.
+    """Return the allowed signers that the settings name. Without a file no key is allowed.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.
@@ -96,9 +99,9 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
 
 
 class TrustReader:
-    """Reads whom the settings say to believe, again whenever a file has changed: a key taken out counts at once.
+    """Returns the allowed signers, read again whenever a file has changed: a removed key stops counting at once.
 
-    Call it for each message; that costs some looks at the files. Use it from any thread.
+    Call it for each message: that costs two calls of stat(2). Use it from any thread.
     """
 
     def __init__(self, trust: TrustSettings) -> None:
@@ -106,12 +109,12 @@ class TrustReader:
         self._read: tuple[_Seen, AllowedSigners] | None = None
 
     def __call__(self) -> AllowedSigners:
-        """Return whom to believe now.
+        """Return the allowed signers as they are now.
 
         Raises:
-            KeyFileError: see `load_allowed_signers`. Nobody is to be believed then.
+            KeyFileError: see `load_allowed_signers`. Believe no message then.
         """
-        seen = self._look()
+        seen = self._state()
         if self._read is not None and seen is not None and self._read[0] == seen:
             return self._read[1]
         signers = load_trusted(self._trust)
@@ -120,8 +123,8 @@ class TrustReader:
             self._read = seen, signers
         return signers
 
-    def _look(self) -> _Seen | None:
-        """Return what tells one state of the files from another; None where one cannot be looked at."""
+    def _state(self) -> _Seen | None:
+        """Return the present state of the files; None where stat(2) fails for one."""
         found = []
         for path in (self._trust.allowed_signers, self._trust.revoked_keys):
             if path is None:
@@ -135,7 +138,7 @@ class TrustReader:
 
 
 def load_public_key(path: Path) -> tuple[bytes, str]:
-    """Read a public key file (`.pub`): the key blob and the comment.
+    """Return the key blob and the comment of a public key file (`.pub`).
 
     Raises:
         KeyFileError: unreadable, or not one Ed25519 public key line.
@@ -152,7 +155,7 @@ def load_public_key(path: Path) -> tuple[bytes, str]:
 
 
 def is_private_key(path: Path) -> bool:
-    """Tell whether a file looks like a private key (of any kind), by its first line.
+    """Return whether a file looks like a private key of any kind, by its first line.
 
     Raises:
         KeyFileError: unreadable.
@@ -162,7 +165,7 @@ def is_private_key(path: Path) -> bool:
 
 
 def load_passphrase(path: Path) -> str:
-    """Read the first line of a file that holds a passphrase; the file must be as secret as a key.
+    """Return the first line of a passphrase file, which must be as secret as a key.
 
     Raises:
         KeyFileError: unreadable, readable by others, or empty.
@@ -184,7 +187,7 @@ def _read_trusted(path: Path, what: str) -> str:
 @contextlib.contextmanager
 def _opened(path: Path, what: str) -> Iterator[int]:
     try:
-        # Non-blocking, so that a FIFO in the file's place is refused and does not hang the daemon.
+        # Non-blocking: a FIFO in the file's place must not hang the daemon.
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         raise KeyFileError(f"cannot read {what} {path}: {error.strerror}") from error
@@ -252,7 +255,7 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
     key = SigningKey.generate()
     try:
         with _directory(path.parent) as directory:
-            # The public half first: what is cut off in between can be done again after `rm`, no secret is lost.
+            # The public half first: after a crash in between, `rm` it and try again; no secret is lost.
             _write_new(
                 directory, f"{path.name}.pub", f"{key.public_openssh} {comment}".rstrip().encode() + b"\n", 0o644
             )
@@ -279,7 +282,7 @@ def check_principal(principal: str) -> None:
 
 
 def trusted_line(principal: str, key: bytes, comment: str = "") -> str:
-    """Write the `allowed_signers` line that lets a key sign messages as `principal`.
+    """Return the `allowed_signers` line that lets a key sign messages as `principal`.
 
     Raises:
         KeyFileError: see `check_principal`.
@@ -298,7 +301,7 @@ def trust(file: Path, principal: str, key: bytes, comment: str = "") -> bool:
         Whether a line was added.
 
     Raises:
-        KeyFileError: the file has mistakes, is writable by others, or cannot be written; it is as it was.
+        KeyFileError: the file cannot be parsed, is writable by others, or cannot be written. It is unchanged.
     """
     line = trusted_line(principal, key, comment)
     target = Path(os.path.realpath(file))  # a symbolic link stays one
@@ -343,7 +346,7 @@ def _directory(path: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _temporary(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> Iterator[str]:
-    """A finished, synced file under a name of its own, removed in the end if it still has that name."""
+    """Yield the name of a finished, synced temporary file; remove it in the end if it still has that name."""
     temporary = f".{name}.{secrets.token_hex(8)}"
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
     try:
@@ -364,7 +367,7 @@ def _temporary(directory: int, name: str, data: bytes, mode: int, owner: tuple[i
 
 
 def _write_new(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
-    """Put a new file in place whole. A link fails where a rename would overwrite."""
+    """Create a whole new file. A link fails where a rename would overwrite."""
     with _temporary(directory, name, data, mode, None) as temporary:
         os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
     os.fsync(directory)

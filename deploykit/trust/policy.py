@@ -1,15 +1,17 @@
-"""May they? The second question after a signature: type and site, audience, and time. Pure: `now` is an argument.
+"""What a signer may do: message type and site, audience, and time. Pure: `now` is an argument.
 
-Rules: what no grant allows is refused. A decision rests only on what the signature covers, so pass the message that
-was decoded from the very body that was verified. A receiver never trusts a sender's clock or generosity: an expiry
-further ahead than its own cap is refused, not shortened, because its id would have to be remembered as long as the
-sender likes. Both edges of every time limit still count as inside.
+Rules:
+
+* What no grant allows is refused.
+* A decision rests only on what the signature covers: the message decoded from the very body that was verified.
+* An expiry further ahead than the receiver's own cap is refused, not shortened: its id would have to be remembered for
+  as long as the sender likes.
+* Both edges of every time limit count as inside.
 """
 
 from __future__ import annotations
 
 import hmac
-import math
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 from typing import Self, TypeAlias
@@ -20,6 +22,7 @@ from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
 from deploykit.messages.site import named
 from deploykit.names import NodeName
+from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
 from deploykit.trust.signature import Signer
@@ -31,7 +34,7 @@ _NO_PATTERN = frozenset('*?!,"')
 
 
 def type_names(kind: type[Message]) -> tuple[str, ...]:
-    """How a grant may name a message type: `deploykit.deploy.requested.v1`, `deploy.requested` or `DeployRequested`."""
+    """Return the names of a message type in grants: its wire type, `deploy.requested`, and `DeployRequested`."""
     full = kind.TYPE
     if not full:  # a base class, or Unknown: what we do not understand cannot be granted
         return ()
@@ -40,7 +43,7 @@ def type_names(kind: type[Message]) -> tuple[str, ...]:
 
 
 def addressed_to(message: Message, node: NodeName) -> bool:
-    """Tell whether a message that names an audience names this node; one that names none is for everybody."""
+    """Return whether a message is for this node: its audience names the node, or it has no audience."""
     audience = getattr(message, "audience", None)
     return audience is None or node in audience
 
@@ -62,16 +65,16 @@ class Policy:
 
     @classmethod
     def from_settings(cls, trust: TrustSettings, *, own_types: Iterable[type[Message]] = ()) -> Self:
-        """Check the settings and make a policy of them.
+        """Return the policy that checked settings describe.
 
         Args:
             trust: the `[trust]` table.
             own_types: message classes of an embedding program that grants may name too.
 
         Raises:
-            SettingsError: with every mistake in `problems`.
+            SettingsError: all of them in `problems`.
         """
-        problems = [*_bad_times(trust), *_bad_grants(trust.grants, own_types)]
+        problems = [*below("trust", trust.problems()), *grant_problems(trust.grants, own_types)]
         if problems:
             head = problems[0] if len(problems) == 1 else f"{len(problems)} mistakes in trust"
             raise SettingsError(head, problems=tuple(problems))
@@ -87,17 +90,17 @@ class Policy:
         return self.max_expiry + 2 * self.skew
 
     def replayable_until(self, message: Message, now: datetime) -> datetime:
-        """Until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
+        """Return until when a replay of this message could pass: `keep_until` of `ids.IdStore.claim`.
 
-        Never later than `now` + `remember_for`, whatever the message claims: what says more is refused by `authorize`.
+        Never later than `now` + `remember_for`: `authorize` refuses a message with a later expiry.
         """
         expires = getattr(message, "expires", None)
         if expires is None:
             return now + self.remember_for
         return now + min(self.skew - _since(now, expires, message), self.remember_for)
 
-    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> None:
-        """Let a signed message pass, or say why not.
+    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> GrantSettings:
+        """Return the grant that lets a signed message pass.
 
         Args:
             message: decoded from the body that `verify` accepted.
@@ -107,7 +110,7 @@ class Policy:
 
         Raises:
             NotAddressed: for other nodes; ignore it.
-            PolicyRefused: the signer may not, or too late, too early, too far ahead.
+            PolicyRefused: no grant allows it; or it is too late, too early, or expires too far ahead.
         """
         if isinstance(message, DeployReported | NodeDescribed):
             raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
@@ -122,22 +125,22 @@ class Policy:
                 and matches(grant.sites, site)
                 and signer.is_principal(grant.principal)
             ):
-                return
+                return grant
         where = f" for site {site}" if site else ""
         raise PolicyRefused(
-            # It becomes an answer that everybody hears: no principals of the trusted lines in it.
+            # Every subscriber reads this answer: it must not name principals of the trusted lines.
             f"key {signer.fingerprint} may not send {_called(message)}{where}",
             "grant it in [[trust.grants]], if that is meant",
         )
 
     def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
-        """Believe a node's reply to our own request, or say why not.
+        """Accept a node's reply to our own request.
 
         The age of a reply is not limited: the request is still waited for, and a report may have sat in an outbox.
 
         Raises:
-            PolicyRefused: for another request, from a node that was not asked, signed by somebody who may not speak
-                for that node, or success with something that was not asked for.
+            PolicyRefused: to another request; of a node that was not asked; signed by a key that may not speak for that
+                node; or success with something that was not asked for.
         """
         if not _same(reply.request or "", request.id):
             raise PolicyRefused(f"{_called(reply)} answers another request than {request.id}")
@@ -158,7 +161,7 @@ class Policy:
             )
 
     def may_speak_for(self, signer: Signer, node: NodeName, message: Message) -> bool:
-        """Tell whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
+        """Return whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
         if signer.is_principal(node):
             return True
         names, site = type_names(type(message)), str(getattr(message, "site", ""))
@@ -170,7 +173,7 @@ class Policy:
             for grant in self.grants
         )
 
-    # Differences are compared, never sums: an expiry in the year 9999 plus a skew is no datetime any more.
+    # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
 
     def _check_not_ahead(self, message: Message, now: datetime) -> None:
         if _since(now, message.time, message) < -self.skew:
@@ -212,7 +215,7 @@ def _called(message: Message) -> str:
 
 
 def _same(left: str, right: str) -> bool:
-    """Compare ids without telling by the time it takes how much of a guess was right."""
+    """Return whether two ids are equal, in a time that shows nothing about how much of a guess is right."""
     return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
 
 
@@ -222,13 +225,8 @@ def _since(now: datetime, then: datetime, message: Message) -> timedelta:
     return now - then
 
 
-def _bad_times(trust: TrustSettings) -> Iterator[str]:
-    for name, value, least in (("max_expiry", trust.max_expiry, 1.0), ("skew", trust.skew, 0.0)):
-        if not math.isfinite(value) or not least <= value <= 1e9:
-            yield f"trust.{name}: expected seconds, at least {least:g}, not {value!r}"
-
-
-def _bad_grants(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]]) -> Iterator[str]:
+def grant_problems(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]] = ()) -> Iterator[str]:
+    """Find grants that could never allow anything: no principal's name, unknown types, empty lists."""
     known = {name for kind in (*_all_types(Message), *own_types) for name in type_names(kind)}
     for at, grant in enumerate(grants):
         where = f"trust.grants[{at}]"
@@ -248,4 +246,4 @@ def _all_types(base: type[Message]) -> Iterator[type[Message]]:
         yield from _all_types(kind)
 
 
-__all__ = ["Policy", "Reply", "Request", "addressed_to", "type_names"]
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "grant_problems", "type_names"]

@@ -1,8 +1,12 @@
-"""Sign a frame, and tell who signed one: SSHSIG with Ed25519 over the exact body bytes, in one header.
+"""Sign a frame, and verify who signed one: SSHSIG with Ed25519 over the exact body bytes, in one header.
 
-Rules: the signature covers the body alone, so whatever a decision rests on (type, audience, expiry, id) must stand in
-the body; headers can be changed by anybody on the way. Verification answers *who*; *may they* is `policy`'s. Pure:
-bytes and `now` come as arguments. Loads `cryptography`, so nothing on a push's path imports this module.
+Rules:
+
+* The signature covers the body alone. What a decision rests on (type, audience, expiry, id) must stand in the body:
+  headers can be changed on the way.
+* Verification answers who signed; `policy` answers what they may do.
+* Pure: bytes and `now` come as arguments.
+* This module loads `cryptography`, so nothing on a push's path imports it.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ _MAX_KEY_FILE: Final = 1 << 16
 
 
 class SigningKey:
-    """An Ed25519 private key. Nothing it shows or is converted to holds the secret, except `to_openssh`."""
+    """An Ed25519 private key. Only `to_openssh` returns the secret; `repr` and the other properties do not."""
 
     __slots__ = ("_blob", "_key")
 
@@ -50,12 +54,12 @@ class SigningKey:
 
     @classmethod
     def generate(cls) -> SigningKey:
-        """Make a new key."""
+        """Return a new random key."""
         return cls(Ed25519PrivateKey.generate())
 
     @classmethod
     def from_openssh(cls, data: bytes, passphrase: str | bytes | None = None) -> SigningKey:
-        """Read an OpenSSH private key file's bytes.
+        """Return the key in an OpenSSH private key file's bytes.
 
         Args:
             data: what `ssh-keygen -t ed25519` or `deploykit keys generate` wrote.
@@ -67,7 +71,7 @@ class SigningKey:
         if len(data) > _MAX_KEY_FILE:
             raise KeyFileError("the private key is too long to be one")
         secret = passphrase.encode() if isinstance(passphrase, str) else passphrase
-        # The chain of causes is cut in each case: cryptography's texts may name parts of the input.
+        # Each error drops its cause: the texts of cryptography may quote parts of the input.
         try:
             key = serialization.load_ssh_private_key(data, secret or None)
         except TypeError:
@@ -88,7 +92,7 @@ class SigningKey:
         return cls(key)
 
     def to_openssh(self, passphrase: str | bytes | None = None) -> bytes:
-        """Write the private key in OpenSSH's format. The result is the secret itself: file mode 0600.
+        """Return the private key in OpenSSH's format. It is the secret itself: file mode 0600.
 
         Raises:
             KeyFileError: a passphrase was given, but bcrypt is missing.
@@ -111,11 +115,11 @@ class SigningKey:
 
     @property
     def fingerprint(self) -> str:
-        """The public key, named as `ssh-keygen -l` does, by its SHA-256."""
+        """The public key's SHA-256 name, as `ssh-keygen -l` prints it."""
         return fingerprint(self._blob)
 
     def sign_body(self, body: bytes) -> bytes:
-        """Sign bytes; return the SSHSIG blob."""
+        """Return the SSHSIG blob of a signature over the bytes."""
         return encode_blob(self._blob, self._key.sign(signed_bytes(body)))
 
     def __repr__(self) -> str:
@@ -135,18 +139,18 @@ def _has_bcrypt() -> bool:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Signer:
-    """Who signed: a key, and what the trusted lines say it may be called.
+    """Who signed: a key, and the principals it may sign as.
 
     Args:
         fingerprint: of the key, `SHA256:…`.
-        principals: one pattern list for each line that counts, as written there.
+        principals: the pattern list of each allowed_signers line that counts.
     """
 
     fingerprint: str
     principals: tuple[tuple[str, ...], ...]
 
     def is_principal(self, name: str) -> bool:
-        """Tell whether a line that counts lets this key sign as `name`."""
+        """Return whether a line that counts lets this key sign as `name`."""
         return any(matches(patterns, name) for patterns in self.principals)
 
     def __str__(self) -> str:
@@ -159,12 +163,12 @@ def sign(frame: Frame, key: SigningKey) -> Frame:
 
 
 def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signer:
-    """Tell who signed the frame's body.
+    """Return who signed the frame's body.
 
     Args:
         frame: as it was received; the body byte for byte.
-        allowed: whom to believe.
-        now: aware; keys can be valid for a time only.
+        allowed: the keys that count.
+        now: aware; keys may be valid for a limited time.
 
     Raises:
         SignatureError: unsigned, malformed, not by an allowed key, revoked or expired, or not for this body.
@@ -176,7 +180,7 @@ def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signer:
 
 
 def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime) -> Signer:
-    """Do what `verify` does, for a signature that came by another way than a header (a file of `ssh-keygen`)."""
+    """Return who signed a body, for a signature that does not come in a header (a file of `ssh-keygen`)."""
     if now.tzinfo is None:
         raise UsageError("`now` has no time zone", "use deploykit.messages.utc_now()")
     parts = decode_blob(blob)
@@ -202,15 +206,15 @@ def _joined(texts: Iterable[str]) -> str:
 
 
 def body_digest(body: bytes) -> bytes:
-    """Name a body by its content (SHA-256): the `digest` that `ids.IdStore.claim` compares.
+    """Return a body's SHA-256: the `digest` that `ids.IdStore.claim` compares.
 
-    The same id with another digest is another message under a stolen id. Headers are left out: brokers add to them.
+    The same id with another digest is another message under a stolen id. Headers do not count: brokers add to them.
     """
     return hashlib.sha256(body).digest()
 
 
 def copy_digest(frame: Frame) -> str:
-    """Name one signed copy of a message (SHA-256 over body and signature, hex): `DeployReported.answers`."""
+    """Return the name of one signed copy of a message (hex SHA-256 of body and signature): `DeployReported.answers`."""
     return hashlib.sha256(
         frame.body + b"\n" + frame.headers.get(HEADER, "").encode("utf-8", "surrogatepass")
     ).hexdigest()

@@ -1,9 +1,11 @@
 """The bytes of OpenSSH keys and signatures (RFC 4251 strings, RFC 8709, OpenSSH's PROTOCOL.sshsig). No cryptography.
 
-Rules: Ed25519 and SHA-512 only, one namespace, so a signature has exactly one acceptable form: a field that is
-empty, longer, in another order or followed by anything is refused, and so is base64 that is not canonical. Where
-ssh-keygen is laxer (it ignores `reserved`), we are not: no bit of a signature may change and leave it valid.
-Every input is bounded before it is looked at.
+Rules:
+
+* Ed25519 and SHA-512 only, and one namespace: a signature has exactly one acceptable form.
+* A field that is empty, longer, in another order or followed by anything is refused. So is non-canonical base64.
+* No bit of a signature may change and leave it valid. `reserved` must be empty, though ssh-keygen ignores it.
+* Every input is bounded before it is parsed.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ _SMALL_ORDER: Final = frozenset(
 
 
 class _Malformed(ValueError):
-    """Bytes that are not the structure they should be; turned into a public error by each entry below."""
+    """Bytes have not the expected structure. Each public function below raises its own error instead."""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -55,7 +57,7 @@ class SignatureParts:
     """A decoded signature.
 
     Args:
-        key: the public key blob it claims to be from; as yet only a claim.
+        key: the public key blob it claims to be from; not verified yet.
         signature: the raw 64 bytes.
     """
 
@@ -98,7 +100,7 @@ def _shown(data: bytes) -> str:
 
 
 def _base64(text: str) -> bytes:
-    """Decode base64 that is exactly what an encoder writes: no blank, no stray bits in the last character."""
+    """Return decoded base64 that is exactly what an encoder writes: no blanks, no stray bits in the last character."""
     try:
         data = base64.b64decode(text.encode("ascii"), validate=True)
     except (UnicodeEncodeError, binascii.Error) as error:
@@ -112,12 +114,12 @@ def _base64(text: str) -> bytes:
 
 
 def key_blob(raw: bytes) -> bytes:
-    """Wrap the 32 bytes of an Ed25519 public key (RFC 8709, section 4)."""
+    """Return the blob of an Ed25519 public key's 32 bytes (RFC 8709, section 4)."""
     return _string(KEY_TYPE.encode()) + _string(raw)
 
 
 def raw_key(blob: bytes) -> bytes:
-    """Unwrap an Ed25519 public key blob.
+    """Return the 32 bytes in an Ed25519 public key blob.
 
     Raises:
         KeyFileError: another type, not exactly that structure, or a point of small order.
@@ -143,7 +145,7 @@ def _raw_key(blob: bytes) -> bytes:
 
 
 def key_type(blob: bytes) -> str:
-    """Tell the type a public key blob names; empty when it names none."""
+    """Return the type that a public key blob names; empty when it names none."""
     try:
         return _Reader(blob).string("type").decode("ascii")
     except (_Malformed, UnicodeDecodeError):
@@ -151,7 +153,7 @@ def key_type(blob: bytes) -> str:
 
 
 def decode_key_text(text: str) -> bytes:
-    """Decode the base64 field of a public key line; the structure inside is not looked at.
+    """Return the decoded base64 field of a public key line. The structure inside is not checked.
 
     Raises:
         KeyFileError: not canonical base64, or too long.
@@ -165,12 +167,12 @@ def decode_key_text(text: str) -> bytes:
 
 
 def public_line(blob: bytes, comment: str = "") -> str:
-    """Write a public key the way OpenSSH does: type, base64, comment."""
+    """Return a public key as OpenSSH writes it: type, base64, comment."""
     return " ".join(part for part in (key_type(blob), base64.b64encode(blob).decode("ascii"), comment) if part)
 
 
 def parse_public_line(line: str) -> tuple[bytes, str]:
-    """Read one line of a `.pub` file: the key blob and the comment.
+    """Return the key blob and the comment of one line of a `.pub` file.
 
     Raises:
         KeyFileError: not an Ed25519 public key line.
@@ -188,7 +190,7 @@ def parse_public_line(line: str) -> tuple[bytes, str]:
 
 
 def fingerprint(blob: bytes) -> str:
-    """Name a key the way OpenSSH does: `SHA256:` and the unpadded base64 of its digest."""
+    """Return a key's name as OpenSSH prints it: `SHA256:` and the unpadded base64 of its digest."""
     return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
 
 
@@ -196,7 +198,7 @@ def fingerprint(blob: bytes) -> str:
 
 
 def signed_bytes(body: bytes) -> bytes:
-    """What the key really signs: the purpose, the hash's name, and the hash of the body."""
+    """Return the bytes that the key signs: namespace, hash name, and the hash of the body."""
     return b"".join(
         (
             _MAGIC,
@@ -209,7 +211,7 @@ def signed_bytes(body: bytes) -> bytes:
 
 
 def encode_blob(key: bytes, signature: bytes) -> bytes:
-    """Put a public key blob and a raw signature into one SSHSIG blob."""
+    """Return the SSHSIG blob of a public key blob and a raw signature."""
     return b"".join(
         (
             _MAGIC,
@@ -224,7 +226,7 @@ def encode_blob(key: bytes, signature: bytes) -> bytes:
 
 
 def decode_blob(blob: bytes) -> SignatureParts:
-    """Take an SSHSIG blob apart, accepting the one form that `encode_blob` writes.
+    """Return the parts of an SSHSIG blob, in the one form that `encode_blob` writes.
 
     Raises:
         SignatureError: anything else; the text names the first field that is wrong.
@@ -264,12 +266,12 @@ def _decode_blob(blob: bytes) -> SignatureParts:
 
 
 def encode_header(blob: bytes) -> str:
-    """Write a blob as a STOMP header's value: base64 on one line."""
+    """Return a blob as a STOMP header's value: base64 on one line."""
     return base64.b64encode(blob).decode("ascii")
 
 
 def decode_header(value: str) -> bytes:
-    """Read a header's value.
+    """Return the blob in a header's value.
 
     Raises:
         SignatureError: not canonical base64, or too long.
@@ -283,17 +285,17 @@ def decode_header(value: str) -> bytes:
 
 
 def armor(blob: bytes) -> str:
-    """Write a blob as the file that `ssh-keygen -Y sign` writes and `-Y verify -s` reads."""
+    """Return a blob as the text that `ssh-keygen -Y sign` writes and `-Y verify -s` reads."""
     text = encode_header(blob)
     lines = [text[at : at + 70] for at in range(0, len(text), 70)]
     return "\n".join((_ARMOR_BEGIN, *lines, _ARMOR_END)) + "\n"
 
 
 def dearmor(text: str) -> bytes:
-    """Read a signature file of `ssh-keygen -Y sign`.
+    """Return the blob in a signature file of `ssh-keygen -Y sign`.
 
     Raises:
-        SignatureError: no such file, or too long.
+        SignatureError: not such a file, or too long.
     """
     if len(text) > 4 * _MAX_BLOB:
         raise SignatureError("the signature file is too long to be one")

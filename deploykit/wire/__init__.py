@@ -1,7 +1,7 @@
 """Bytes <-> messages. Pure: no I/O, no clock of its own, nothing of brokers.
 
-`encode` and `decode` are the one way out and in (`encode_fitted` for what may be cut); `signature` and `policy` say
-whom to believe.
+`encode` and `decode` are the one way out and in (`encode_fitted` for what may be cut). Whom to believe is decided in
+`deploykit.trust`.
 """
 
 from deploykit.wire.codec import CONTENT_TYPE, decode, encode, encode_fitted

@@ -1,6 +1,6 @@
-"""Many flat records at once, one field of all of them at a time: a push is mostly one list of commits.
+"""Many flat records decoded at once, one field of all records at a time: a push is mostly one list of commits.
 
-Checked and made by columns, twenty commits cost half of what they cost record by record; nothing is checked less.
+Twenty commits cost half of what they cost record by record, with the same checks.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any, TypeAlias
 import attrs
 
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, RecordType, Shape
+from deploykit.wire.field_types import FieldType, Leaf, RecordType
 
-Reader: TypeAlias = Callable[[list[Any]], tuple[Any, ...] | None]
+BatchReader: TypeAlias = Callable[[list[Any]], tuple[Any, ...] | None]
 
 
-def reader(shape: Shape) -> Reader | None:
-    """Make a reader for records of a class whose fields all stand for themselves; None for any other shape.
+def batch_reader(kind: FieldType) -> BatchReader | None:
+    """Return a reader for records of a class whose JSON values need no conversion; None for any other type.
 
-    The reader in turn returns None unless every record has just the known fields and all of them are good. Then the
-    way record by record is taken: it knows what to do with unknown fields, and what to say of mistakes.
+    The reader returns None unless every record has just the known fields, all valid. Read them one by one then: that
+    way handles unknown fields, and explains problems.
     """
-    if not isinstance(shape, RecordType):
+    if not isinstance(kind, RecordType):
         return None
-    fields = field_types.fields(shape.cls)
-    checks = [f.shape.all_good for f in fields if isinstance(f.shape, Leaf) and f.shape.all_good is not None]
-    make = _maker(shape.cls, [f.name for f in fields])
+    fields = field_types.fields(kind.cls)
+    checks = [f.type.all_valid for f in fields if isinstance(f.type, Leaf) and f.type.all_valid is not None]
+    make = _maker(kind.cls, [f.name for f in fields])
     if make is None or len(fields) < 2 or len(checks) < len(fields):
         return None
     only = {len(fields)}
@@ -41,8 +41,8 @@ def reader(shape: Shape) -> Reader | None:
             columns = list(zip(*map(values, records), strict=True))
             if set(map(len, records)) != only:
                 return None
-            for all_good, column in zip(checks, columns, strict=True):
-                if not all_good(column):
+            for all_valid, column in zip(checks, columns, strict=True):
+                if not all_valid(column):
                     return None
         except (KeyError, TypeError):  # a field is missing, or a record or a value is of another type
             return None
@@ -52,7 +52,7 @@ def reader(shape: Shape) -> Reader | None:
 
 
 def _maker(cls: type, names: list[str]) -> Callable[[int, list[tuple[Any, ...]]], tuple[Any, ...]] | None:
-    """Make what the `__init__` of a frozen slotted class makes, for many at once; None if its `__init__` does more."""
+    """Return a function that makes many instances of a frozen slotted class; None if its `__init__` does more."""
     attributes = attrs.fields(cls)
     slots = {a.name: getattr(cls, a.name, None) for a in attributes}
     rest = {a.name: a.default for a in attributes if a.name not in names}
@@ -63,15 +63,15 @@ def _maker(cls: type, names: list[str]) -> Callable[[int, list[tuple[Any, ...]]]
         or any(default is attrs.NOTHING or isinstance(default, attrs.Factory) for default in rest.values())  # type: ignore[arg-type]
     ):
         return None
-    told = [slots[name].__set__ for name in names]  # type: ignore[union-attr]
-    same = [(slots[name].__set__, default) for name, default in rest.items()]  # type: ignore[union-attr]
+    setters = [slots[name].__set__ for name in names]  # type: ignore[union-attr]
+    defaults = [(slots[name].__set__, default) for name, default in rest.items()]  # type: ignore[union-attr]
 
     def make(count: int, columns: list[tuple[Any, ...]]) -> tuple[Any, ...]:
         made: tuple[Any, ...] = tuple(map(object.__new__, repeat(cls, count)))
-        for put, column in zip(told, columns, strict=True):
-            _run(map(put, made, column))
-        for put, default in same:
-            _run(map(put, made, repeat(default)))
+        for set_field, column in zip(setters, columns, strict=True):
+            _run(map(set_field, made, column))
+        for set_field, default in defaults:
+            _run(map(set_field, made, repeat(default)))
         return made
 
     return make

@@ -1,12 +1,13 @@
-"""Bytes <-> messages: CloudEvents 1.0, structured JSON, one event per frame. Pure; the way in and out for everybody.
+"""Bytes <-> messages: CloudEvents 1.0, structured JSON, one event per frame. Pure.
 
 Rules:
-* The body is the message; headers are copies for people and brokers. Only `content-type` is read on the way in.
-* Whatever bytes come, `decode` returns a message or raises `MessageError`, in time and memory bounded by the caps.
-* What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts, short of the limit on size.
-* cattrs is loaded by the first `decode` of a native body, never by `encode`: a push pays only for what it uses.
 
-`docs/wire-format.md` is the contract this keeps, for writers of other clients.
+* The body is the message; headers are copies for people and brokers. Only `content-type` is read on the way in.
+* For any bytes, `decode` returns a message or raises `MessageError`, in bounded time and memory.
+* What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts, short of the limit on size.
+* The first `decode` of a native body loads cattrs, `encode` never does: a push loads only what it uses.
+
+`docs/wire-format.md` is the contract, for writers of other clients.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message, utc_now
 from deploykit.wire import encoder, envelope
-from deploykit.wire.frame import Frame, quoted, sendable, spoken
+from deploykit.wire.frame import Frame, header_text, quoted, sendable
 from deploykit.wire.strictjson import MAX_BODY, parse
 
 if TYPE_CHECKING:
@@ -34,14 +35,14 @@ _DATA = f'"datacontenttype":"{envelope.JSON}","data":'
 
 
 def encode(message: Message, *, legacy: bool = False) -> Frame:
-    """Write a message as the headers and body of one SEND.
+    """Return a message as the headers and body of one SEND.
 
     Args:
         message: any message of `deploykit.messages`.
         legacy: write the original's text format instead, for daemons that were not replaced yet.
 
     Raises:
-        MessageError: a field holds what no reader would accept (all of them are in `problems`), the body is over the
+        MessageError: a field holds what no reader would accept (`problems` has all of them), the body is over the
             limit, or the original has no form for such a message.
     """
     if legacy:
@@ -51,7 +52,7 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
     try:
         wire_type = message.TYPE or _unknown(message).type
         body = _event_text(message, wire_type).encode()
-        subject = spoken(message.summary) or wire_type
+        subject = header_text(message.summary) or wire_type
     except (DeploykitError, TypeError, ValueError, AttributeError):
         raise _refusal(message) from None
     if len(body) > MAX_BODY:
@@ -69,13 +70,13 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
 
 
 def encode_fitted(message: Message) -> Frame:
-    """Write a message as `encode` does, cut where it would be over the limit on size; see `deploykit.wire.fitting`.
+    """Return a message as `encode` does, cut where it would be over the limit on size; see `deploykit.wire.fitting`.
 
-    For what a program says of what it saw, however long that is. What a person or a command says is not cut: there
-    `encode` refuses.
+    For reports of a program, which may be of any length. Messages of a person and commands are not cut: use `encode`,
+    which refuses.
 
     Raises:
-        MessageError: a field holds what no reader would accept, or what cannot be cut is over the limit.
+        MessageError: a field holds what no reader would accept, or the parts that cannot be cut are over the limit.
     """
     try:
         return encode(message)
@@ -112,45 +113,45 @@ def _unknown(message: Message) -> Unknown:
 
 @cache
 def _by_type() -> Mapping[str, type[Message]]:
-    """Every class, loaded when the first body is read: a push writes, and uses two."""
+    """Return every message class by wire type; loaded when the first body is read, as a push uses two of them."""
     from deploykit.messages import BY_TYPE
 
     return BY_TYPE
 
 
 def _refusal(message: object) -> MessageError:
-    """Say everything that is wrong with a message that could not be written."""
+    """Return the error for a message that could not be encoded, with all its problems."""
     from deploykit.messages.unknown import Unknown
 
     name = type(message).__name__
     if isinstance(message, Unknown):
-        found = envelope.mistakes(message) + envelope.unknown_mistakes(message)
+        found = envelope.problems_of(message) + envelope.unknown_problems(message)
         if not found and message.type in _by_type():
             found.append(f"type: {message.type} has a class of its own")
     elif isinstance(message, Message) and message.TYPE:
-        found = envelope.mistakes(message) + encoder.mistakes(message)
+        found = envelope.problems_of(message) + encoder.problems_of(message)
     else:
         return MessageError(f"a {name} is not a message that can be sent", "see deploykit.messages")
     found = found or ["a text holds half of a surrogate pair"]
-    return MessageError(f"{name} cannot be sent: {found[0]}", envelope.more(found), problems=tuple(found))
+    return MessageError(f"{name} cannot be sent: {found[0]}", envelope.and_more(found), problems=tuple(found))
 
 
 def decode(
     headers: Mapping[str, str], body: bytes, destination: str = "", *, received: datetime | None = None
 ) -> Message | None:
-    """Read the message of one MESSAGE frame: native, or the original's text by its shape.
+    """Return the message of one MESSAGE frame, native or in the original's text format.
 
     Args:
         headers: as they came; only `content-type` matters for a native body.
         body: the exact bytes.
-        destination: where it came from; tells legacy messages apart, and names their source.
-        received: when it came; now, if not given. Stands in where the sender told no time.
+        destination: where it came from; helps to recognize legacy messages, and names their source.
+        received: the time of a message that holds none; default now.
 
     Returns:
-        The message; `Unknown` for a CloudEvent of another type; None for a keepalive, which means nothing.
+        The message; `Unknown` for a CloudEvent of another type; None for a keepalive.
 
     Raises:
-        MessageError: the bytes are no message we accept. Reject them; all mistakes are in `problems`.
+        MessageError: the bytes are no message we accept. Reject them; `problems` has everything that is wrong.
     """
     kind = headers.get("content-type", "")
     if kind == CONTENT_TYPE or _media_type(kind) == CONTENT_TYPE:
@@ -163,7 +164,7 @@ def decode(
 
 
 def _media_type(header: str) -> str:
-    """The media type alone, if its charset is one we read; STOMP bodies of ours are UTF-8."""
+    """Return the media type of a content type; another text if its charset is not UTF-8 or ASCII."""
     media, _, parameters = header.partition(";")
     for parameter in parameters.split(";"):
         name, _, value = parameter.partition("=")
@@ -187,7 +188,7 @@ def _decode_native(body: bytes, received: datetime | None) -> Message:
 
 @cache
 def _read_event() -> Callable[[type[Message], dict[str, Any]], Message]:
-    """The reader, and with it cattrs: loaded when the first native body comes in."""
+    """Return the decoder of native bodies; the first call loads it, and cattrs with it."""
     from deploykit.wire.decoder import read_event
 
     return read_event

@@ -1,7 +1,7 @@
 """JSON values to messages, through cattrs converters made once. Loaded by the first decode only.
 
-Two converters with the same hooks: a quick one, which stops at the first mistake, and one that explains. The second
-runs only over what the first refused, so that good messages do not pay for the telling of bad ones.
+Two converters with the same hooks: a quick one, which stops at the first problem, and one that collects them all. The
+second runs only over what the first refused, so that valid messages do not pay for explanations.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cattrs.gen import make_dict_structure_fn, override
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import Message
 from deploykit.wire import batch, field_types
-from deploykit.wire.envelope import OWN, extension_mistakes, extensions_of, is_json_media, more
+from deploykit.wire.envelope import OWN, and_more, extension_problems, extensions_of, is_json_media
 from deploykit.wire.field_types import CARRIED, ENVELOPE, Leaf, ListOf
-from deploykit.wire.strictjson import MAX_ITEMS, tame
+from deploykit.wire.strictjson import MAX_ITEMS, within_limits
 
 M = TypeVar("M", bound=Message)
 S = TypeVar("S", Leaf, ListOf)
@@ -35,17 +35,19 @@ _EXTRA, _EXTENSIONS = (_MARK + name for name in CARRIED)
 
 
 def read_event(cls: type[M], event: dict[str, Any]) -> M:
-    """Read a parsed CloudEvent of the type that `cls` stands for.
+    """Return the message that a parsed CloudEvent of the type of `cls` holds.
 
     Raises:
-        MessageError: it is not one; all mistakes are in `problems`, each with its path.
+        MessageError: it is no such message; `problems` has everything that is wrong, each with its path.
     """
     data = event.get("data")
     if data.__class__ is not dict or "data_base64" in event or not is_json_media(event.get("datacontenttype")):
         raise MessageError(f"{cls.TYPE}: data: expected a JSON object", "datacontenttype says JSON, or nothing")
     known, never, quick = _reader(cls)
     if never and not never.isdisjoint(data):
-        raise MessageError(f"{cls.TYPE}: {', '.join(sorted(never))}: never on this wire", "the sender must not tell it")
+        raise MessageError(
+            f"{cls.TYPE}: {', '.join(sorted(never))}: never on this wire", "the sender must leave it out"
+        )
     flat = {
         **data,
         _ID: event.get("id"),
@@ -65,7 +67,7 @@ def read_event(cls: type[M], event: dict[str, Any]) -> M:
 
 @field_types.per_class
 def _reader(cls: type) -> tuple[frozenset[str], frozenset[str], _Hook]:
-    """The names of the fields of `data`, those that must not be there, and the quick converter's function."""
+    """Return the names of the fields of `data`, those that must not be there, and the quick converter's function."""
     known = frozenset(f.name for f in field_types.fields(cls))
     return known, field_types.never_written(cls), _converter(detailed=False).get_structure_hook(cls)
 
@@ -74,14 +76,14 @@ def _explained(cls: type, flat: dict[str, Any]) -> MessageError:
     try:
         _converter(detailed=True).structure(flat, cls)
     except BaseValidationError as e:
-        found = _told(e, "", frozenset(ENVELOPE + CARRIED))
+        found = _problem_lines(e, "", frozenset(ENVELOPE + CARRIED))
     else:
         found = ["not acceptable"]
-    return MessageError(f"{cls.__name__}: {found[0]}", more(found), problems=tuple(found))
+    return MessageError(f"{cls.__name__}: {found[0]}", and_more(found), problems=tuple(found))
 
 
-def _told(error: BaseException, path: str, envelope: frozenset[str] = frozenset()) -> list[str]:
-    """Flatten what cattrs collected to lines "path: what was expected"; values are never shown."""
+def _problem_lines(error: BaseException, path: str, envelope: frozenset[str] = frozenset()) -> list[str]:
+    """Return what cattrs collected as lines "path: what was expected", without values."""
     match error:
         case ClassValidationError():
             with_notes, others = error.group_exceptions()
@@ -89,12 +91,12 @@ def _told(error: BaseException, path: str, envelope: frozenset[str] = frozenset(
             for e, note in with_notes:
                 prefix = "" if not envelope or note.name in envelope else "data."
                 name = "correlationid" if envelope and note.name == "correlation_id" else note.name
-                found += _told(e, f"{path}{prefix}{name}" if not path else f"{path}.{name}")
-            return found + [line for e in others for line in _told(e, path)]
+                found += _problem_lines(e, f"{path}{prefix}{name}" if not path else f"{path}.{name}")
+            return found + [line for e in others for line in _problem_lines(e, path)]
         case IterableValidationError():
             pairs, others = error.group_exceptions()
-            return [line for e, note in pairs for line in _told(e, f"{path}[{note.index}]")] + [
-                line for e in others for line in _told(e, path)
+            return [line for e, note in pairs for line in _problem_lines(e, f"{path}[{note.index}]")] + [
+                line for e in others for line in _problem_lines(e, path)
             ]
         case KeyError():
             return [f"{path}: is missing"]
@@ -111,13 +113,13 @@ def _told(error: BaseException, path: str, envelope: frozenset[str] = frozenset(
 def _converter(*, detailed: bool) -> cattrs.Converter:
     converter = cattrs.Converter(detailed_validation=detailed)
     for hint in (str, int, bool, datetime):  # cattrs would convert these (5 -> "5"), and asks no factory about them
-        converter.register_structure_hook(hint, _leaf_hook(cast(Leaf, field_types.shape_of(hint)), detailed=detailed))
+        converter.register_structure_hook(hint, _leaf_hook(cast(Leaf, field_types.field_type(hint)), detailed=detailed))
     converter.register_structure_hook_factory(
-        lambda hint: _shape(hint, Leaf) is not None,
-        lambda hint: _leaf_hook(cast(Leaf, field_types.shape_of(hint)), detailed=detailed),
+        lambda hint: _type_if(hint, Leaf) is not None,
+        lambda hint: _leaf_hook(cast(Leaf, field_types.field_type(hint)), detailed=detailed),
     )
     converter.register_structure_hook_factory(
-        lambda hint: _shape(hint, ListOf) is not None,
+        lambda hint: _type_if(hint, ListOf) is not None,
         lambda hint: _list_hook(get_args(hint)[0], converter),
     )
     converter.register_structure_hook_factory(
@@ -126,12 +128,12 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     return converter
 
 
-def _shape(hint: object, kind: type[S]) -> S | None:
+def _type_if(hint: object, wanted: type[S]) -> S | None:
     try:
-        shape = field_types.shape_of(hint)
+        found = field_types.field_type(hint)
     except TypeError:
         return None
-    return shape if isinstance(shape, kind) else None
+    return found if isinstance(found, wanted) else None
 
 
 def _leaf_hook(leaf: Leaf, *, detailed: bool) -> _Hook:
@@ -151,7 +153,7 @@ def _leaf_hook(leaf: Leaf, *, detailed: bool) -> _Hook:
 
 def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
     item = converter.get_structure_hook(hint)
-    by_columns = batch.reader(field_types.shape_of(hint))
+    read_batch = batch.batch_reader(field_types.field_type(hint))
 
     def bounded(values: Any) -> None:
         if values.__class__ is not list or len(values) > MAX_ITEMS:
@@ -159,7 +161,7 @@ def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
 
     def quick(values: Any, _hint: Any) -> Any:
         bounded(values)
-        made = by_columns(values) if by_columns and values else None
+        made = read_batch(values) if read_batch and values else None
         return tuple([item(value, None) for value in values]) if made is None else made
 
     def explaining(values: Any, hint: Any) -> Any:
@@ -212,13 +214,13 @@ def _thread(value: Any, _hint: Any) -> str:
 
 
 def _extra(value: Any, _hint: Any) -> Any:
-    if not tame(value):
+    if not within_limits(value):
         raise MessageError("unknown fields are over the limits on depth or length")
     return value
 
 
 def _extensions(value: Any, _hint: Any) -> Any:
-    found = extension_mistakes(value)
+    found = extension_problems(value)
     if found:
         raise MessageError(found[0])
     return value

@@ -1,7 +1,7 @@
 """Messages to JSON text, by a writer made once per class. On the push's path: no cattrs, no dicts in between.
 
-Rule: what is written, a reader accepts: every value passes the same check that reading applies. A message that fails
-one is refused with all its mistakes, each with its path.
+Rule: every value passes the same check that the decoder applies, so a reader accepts what is written. A message that
+fails a check is refused with all its problems, each with its path.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any, Final, TypeAlias
 
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
-from deploykit.wire.strictjson import MAX_ITEMS, dump, tame
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
+from deploykit.wire.strictjson import MAX_ITEMS, dump, within_limits
 
-One: TypeAlias = Callable[[Any], str]
-Many: TypeAlias = Callable[[Sequence[Any]], Iterable[str]]
+Writer: TypeAlias = Callable[[Any], str]
+BatchWriter: TypeAlias = Callable[[Sequence[Any]], Iterable[str]]
 
 _EXTRA = attrgetter("extra")
 
 
 @field_types.per_class
-def record_writer(cls: type[Any]) -> One:
-    """Make the function that writes the fields of a record of this class, and its `extra`, as one JSON object.
+def record_writer(cls: type[Any]) -> Writer:
+    """Return the function that writes a record of this class, with its `extra`, as one JSON object.
 
-    It raises whatever its checks raise; `mistakes` tells the same with paths.
+    It raises whatever its checks raise; `problems_of` returns the same with paths.
     """
     known = field_types.fields(cls)
-    # Joined, not formatted: a join sizes its result once, and that of a push is long.
-    bare = [_bare(f.shape) for f in known]
+    # Joined, not formatted: a join allocates its result once, and that of a push is long.
+    bare = [_bare(f.type) for f in known]
     before = [
         _before(f.name, first=not i)[i > 0 and bare[i - 1] is not None][bare[i] is not None]
         for i, f in enumerate(known)
     ]
     end = "}" if bare[-1] is None else '"}'
-    writers = tuple(check or _one(f.shape) for check, f in zip(bare, known, strict=True))
+    writers = tuple(check or _writer(f.type) for check, f in zip(bare, known, strict=True))
     values = attrgetter(*(f.name for f in known))
     single = len(known) == 1
     never = field_types.never_written(cls)
@@ -47,23 +47,22 @@ def record_writer(cls: type[Any]) -> One:
     def write(record: Any) -> str:
         if record.__class__ is not cls or (never and any(getattr(record, name) for name in never)):
             raise MessageError(f"not a {cls.__name__} to be written")
-        told = map(call, writers, (values(record),) if single else values(record))
-        said = "".join(chain(chain.from_iterable(zip(before, told, strict=True)), (end,)))
-        return _with_extra(said, record.extra, names) if record.extra else said
+        written = map(call, writers, (values(record),) if single else values(record))
+        text = "".join(chain(chain.from_iterable(zip(before, written, strict=True)), (end,)))
+        return _with_extra(text, record.extra, names) if record.extra else text
 
     return write
 
 
 @field_types.per_class
-def records_writer(cls: type) -> Many:
-    """Make the function that writes many records of one class.
+def records_writer(cls: type) -> BatchWriter:
+    """Return the function that writes many records of one class.
 
-    It goes by columns, one field of all the records at a time: a push is mostly one list of commits, and this halves
-    its cost.
+    It writes one field of all records at a time: a push is mostly one list of commits, and this halves its cost.
     """
     known = field_types.fields(cls)
     names = frozenset(f.name for f in known)
-    columns = [(attrgetter(f.name), _column(f.shape), _before(f.name, first=not i)) for i, f in enumerate(known)]
+    columns = [(attrgetter(f.name), _column(f.type), _before(f.name, first=not i)) for i, f in enumerate(known)]
 
     def write(records: Sequence[Any]) -> Iterable[str]:
         if not records:
@@ -74,8 +73,8 @@ def records_writer(cls: type) -> Many:
         bare = False
         for get, write_all, before in columns:
             closes = bare
-            said, bare = write_all(list(map(get, records)))
-            pieces += (repeat(before[closes][bare]), said)
+            written, bare = write_all(list(map(get, records)))
+            pieces += (repeat(before[closes][bare]), written)
         made = map("".join, zip(*pieces, repeat('"}' if bare else "}"), strict=False))
         if any(map(_EXTRA, records)):
             return [_with_extra(s, r.extra, names) for s, r in zip(made, records, strict=True)]
@@ -85,33 +84,33 @@ def records_writer(cls: type) -> Many:
 
 
 def _before(name: str, *, first: bool) -> tuple[tuple[str, str], tuple[str, str]]:
-    """Write what stands before a value: by whether the one before it is bare, then by whether it is itself."""
-    said = f"{'{' if first else ','}{quote(name)}:"
-    return (said, f'{said}"'), (f'"{said}', f'"{said}"')
+    """Return what stands before a value: by whether the previous value is bare, then by whether this one is."""
+    key = f"{'{' if first else ','}{quote(name)}:"
+    return (key, f'{key}"'), (f'"{key}', f'"{key}"')
 
 
-def _bare(shape: Shape) -> One | None:
-    """Find the check of a value that is the same in JSON but for the quotes around it."""
-    return shape.check if isinstance(shape, Leaf) and shape.plain else None
+def _bare(kind: FieldType) -> Writer | None:
+    """Return the check of a value that JSON writes as it is, between quotes; None for other types."""
+    return kind.check if isinstance(kind, Leaf) and kind.bare else None
 
 
-def _column(shape: Shape) -> Callable[[Sequence[Any]], tuple[Iterable[str], bool]]:
-    """Make the function that writes many values of one shape, and tells whether they are bare: still without quotes.
+def _column(kind: FieldType) -> Callable[[Sequence[Any]], tuple[Iterable[str], bool]]:
+    """Return the function that writes many values of one type; it also returns whether they lack their quotes.
 
-    Texts that JSON writes as they are need one look at all of them, not a call for each.
+    Texts that JSON writes as they are need one check of all of them, not a call for each.
     """
-    if isinstance(shape, Leaf) and shape.check is field_types.text:
+    if isinstance(kind, Leaf) and kind.check is field_types.text:
         return _texts
-    if isinstance(shape, Leaf) and shape.all_good is not None and shape.plain:
-        all_good = shape.all_good
+    if isinstance(kind, Leaf) and kind.all_valid is not None and kind.bare:
+        all_valid = kind.all_valid
 
         def same(values: Sequence[Any]) -> tuple[Iterable[str], bool]:
-            if not all_good(values):
-                raise MessageError(f"expected {shape.expected}")
+            if not all_valid(values):
+                raise MessageError(f"expected {kind.expected}")
             return values, True
 
         return same
-    many = _many(shape)
+    many = _batch_writer(kind)
     return lambda values: (many(values), False)
 
 
@@ -121,98 +120,98 @@ _AS_THEY_ARE: Final = bytes(b for b in range(0x20, 0x100) if b not in b'"\\')
 
 def _texts(values: Sequence[Any]) -> tuple[Iterable[str], bool]:
     together = "".join(values)  # refuses anything but texts
-    # The usual reasons for quoting first: they are found sooner.
+    # The usual reasons for escaping first: they are found sooner.
     if "\n" in together or '"' in together or together.encode().translate(None, _AS_THEY_ARE):
         return map(quote, values), False
     return values, True
 
 
-def _with_extra(said: str, extra: object, names: frozenset[str]) -> str:
+def _with_extra(text: str, extra: object, names: frozenset[str]) -> str:
     if not extra:
-        return said
-    if not isinstance(extra, Mapping) or not names.isdisjoint(extra) or not tame(dict(extra)):
+        return text
+    if not isinstance(extra, Mapping) or not names.isdisjoint(extra) or not within_limits(dict(extra)):
         raise MessageError("extra")
-    return f"{said[:-1]}{',' if names else ''}{dump(dict(extra))[1:]}"
+    return f"{text[:-1]}{',' if names else ''}{dump(dict(extra))[1:]}"
 
 
-def _one(shape: Shape) -> One:
-    match shape:
+def _writer(kind: FieldType) -> Writer:
+    match kind:
         case Leaf():
-            return _leaf_writer(shape)
+            return _leaf_writer(kind)
         case ListOf(item=item):
-            many = _many(item)
+            many = _batch_writer(item)
             return lambda values: _list(many, values)
         case Maybe(item=item):
-            inner = _one(item)
+            inner = _writer(item)
             return lambda value: "null" if value is None else inner(value)
         case RecordType(cls=cls):
             return record_writer(cls)
 
 
-def _many(shape: Shape) -> Many:
-    if isinstance(shape, RecordType):
-        return records_writer(shape.cls)
-    one = _one(shape)
+def _batch_writer(kind: FieldType) -> BatchWriter:
+    if isinstance(kind, RecordType):
+        return records_writer(kind.cls)
+    one = _writer(kind)
     return lambda values: map(one, values)
 
 
-def _list(many: Many, values: object) -> str:
+def _list(many: BatchWriter, values: object) -> str:
     if not isinstance(values, tuple | list) or len(values) > MAX_ITEMS:
         raise MessageError("not a list in bounds")
     return f"[{','.join(many(values))}]"
 
 
-def _leaf_writer(leaf: Leaf) -> One:
+def _leaf_writer(leaf: Leaf) -> Writer:
     check = leaf.check
     if check is field_types.text:
         return quote  # refuses anything but a text by itself
-    if check is field_types.moment:
-        return lambda value: quote(field_types.moment_text(value))
+    if check is field_types.parse_time:
+        return lambda value: quote(field_types.format_time(value))
     if leaf.schema.get("type") == "string" or "enum" in leaf.schema:
         return lambda value: quote(check(value))
     if leaf.schema.get("type") == "object":
         return lambda value: dump(dict(check(value)))
     if leaf.schema.get("type") == "boolean":
         return lambda value: "true" if check(value) else "false"
-    plain = float.__repr__ if leaf.schema.get("type") == "number" else int.__repr__
-    return lambda value: plain(check(value))  # the checks let no NaN and no infinity pass
+    write = float.__repr__ if leaf.schema.get("type") == "number" else int.__repr__
+    return lambda value: write(check(value))  # the checks let no NaN and no infinity pass
 
 
-def mistakes(record: Any, path: str = "") -> list[str]:
-    """List what is wrong with a record that could not be written, each with its path; never a value."""
+def problems_of(record: Any, path: str = "") -> list[str]:
+    """Return what is wrong with a record that could not be written, each with its path, never with a value."""
     found: list[str] = []
     for field in field_types.fields(record.__class__):
-        found += _mistakes(field.shape, getattr(record, field.name), path + field.name)
+        found += _value_problems(field.type, getattr(record, field.name), path + field.name)
     never = field_types.never_written(record.__class__)
-    found += [f"{path}{name}: is never written to this wire" for name in sorted(never) if getattr(record, name)]
+    found += [f"{path}{name}: is never written to the wire" for name in sorted(never) if getattr(record, name)]
     extra = getattr(record, "extra", {})
     if not isinstance(extra, Mapping):
         return [*found, f"{path}extra: expected a map"]
     names = never.union(f.name for f in field_types.fields(record.__class__))
     found += [f"{path}extra: {k} is a field of its own" for k in sorted(names.intersection(extra))]
-    if not tame(dict(extra)):
+    if not within_limits(dict(extra)):
         found.append(f"{path}extra: expected JSON values within the limits on depth and length")
     return found
 
 
-def _mistakes(shape: Shape, value: object, path: str) -> list[str]:
-    match shape:
+def _value_problems(kind: FieldType, value: object, path: str) -> list[str]:
+    match kind:
         case Leaf():
-            return [] if _passes(shape, value) else [f"{path}: expected {shape.expected}"]
+            return [] if _passes(kind, value) else [f"{path}: expected {kind.expected}"]
         case ListOf(item=item):
             if not isinstance(value, tuple | list) or len(value) > MAX_ITEMS:
                 return [f"{path}: expected a list of at most {MAX_ITEMS}"]
-            return [m for i, v in enumerate(value) for m in _mistakes(item, v, f"{path}[{i}]")]
+            return [line for i, v in enumerate(value) for line in _value_problems(item, v, f"{path}[{i}]")]
         case Maybe(item=item):
-            return [] if value is None else _mistakes(item, value, path)
+            return [] if value is None else _value_problems(item, value, path)
         case RecordType(cls=cls):
-            return mistakes(value, f"{path}.") if isinstance(value, cls) else [f"{path}: expected a {cls.__name__}"]
+            return problems_of(value, f"{path}.") if isinstance(value, cls) else [f"{path}: expected a {cls.__name__}"]
 
 
 def _passes(leaf: Leaf, value: object) -> bool:
     try:
-        if leaf.check is field_types.moment:
-            return isinstance(value, datetime) and bool(field_types.moment_text(value))
+        if leaf.check is field_types.parse_time:
+            return isinstance(value, datetime) and bool(field_types.format_time(value))
         _leaf_writer(leaf)(value).encode()
     except (DeploykitError, TypeError, ValueError, RecursionError):
         return False

@@ -1,6 +1,6 @@
-"""The outside of a message: CloudEvents 1.0 attributes, checked and written; and bodies of types we do not know.
+"""The envelope of a message: CloudEvents 1.0 attributes, checked and written; and events of types we do not know.
 
-Rule: what this version does not know is kept, but only what CloudEvents allows: names of lower-case letters and digits,
+Rule: unknown attributes are kept, but only those that CloudEvents allows: names of lower-case letters and digits,
 values that are texts without control characters, booleans or 32-bit integers.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages.base import Message
 from deploykit.wire import field_types
-from deploykit.wire.strictjson import dump, tame
+from deploykit.wire.strictjson import dump, within_limits
 
 if TYPE_CHECKING:
     from deploykit.messages.unknown import Unknown
@@ -36,26 +36,26 @@ _JSON_MEDIA = re.compile(r"\s*[a-z]+/(?:json|[a-z0-9.-]+\+json)\s*(?:;|\Z)", re.
 
 
 def attributes_text(message: Message, wire_type: str) -> str:
-    """Write the attributes of a message, without the braces around the event; ends with a comma.
+    """Return the attributes of a message as JSON, without the braces around the event, with a comma at the end.
 
     Raises:
-        DeploykitError, TypeError: one of them is not acceptable; `mistakes` says which.
+        DeploykitError, TypeError: an attribute is not acceptable; `problems_of` names it.
     """
     own_id, thread, more = quote(field_types.identifier(message.id)), "", ""
     if message.correlation_id:
         same = message.correlation_id == message.id
         thread = f'"correlationid":{own_id if same else quote(field_types.identifier(message.correlation_id))},'
     if message.extensions:
-        if extension_mistakes(message.extensions):
+        if extension_problems(message.extensions):
             raise MessageError("extensions")
         more = dump(dict(message.extensions))[1:-1] + ","
     return (
         f'"specversion":"1.0","id":{own_id},"source":"{_source_text(message.source)}","type":{_type_text(wire_type)},'
-        f'"time":"{field_types.moment_text(message.time)}",{thread}{more}'
+        f'"time":"{field_types.format_time(message.time)}",{thread}{more}'
     )
 
 
-# A program says the same of itself each time.
+# A program sends the same source each time.
 _source_text = lru_cache(maxsize=64)(field_types.reference)
 
 
@@ -64,8 +64,8 @@ def _type_text(wire_type: str) -> str:
     return quote(field_types.identifier(wire_type))
 
 
-def extension_mistakes(extensions: object) -> list[str]:
-    """List the extensions that CloudEvents would not allow."""
+def extension_problems(extensions: object) -> list[str]:
+    """Return a line for each extension that CloudEvents does not allow."""
     if not isinstance(extensions, Mapping):
         return ["extensions: expected a map"]
     return [
@@ -78,23 +78,23 @@ def extension_mistakes(extensions: object) -> list[str]:
 def _extension_value(name: str, value: object) -> bool:
     if isinstance(value, str):
         return len(value) <= 8192 and not _CONTROL(value) and not (value == "" and name in _NEVER_EMPTY)
-    if name in _NEVER_EMPTY:  # these two are of CloudEvents itself, and texts
+    if name in _NEVER_EMPTY:  # CloudEvents itself defines these two, as texts
         return False
     return isinstance(value, bool) or (isinstance(value, int) and -(2**31) <= value < 2**31)
 
 
-def mistakes(message: Message) -> list[str]:
-    """List what is wrong with a message's envelope."""
+def problems_of(message: Message) -> list[str]:
+    """Return what is wrong with a message's envelope."""
     found = []
     for name, check in (
         ("id", field_types.identifier),
         ("source", field_types.reference),
-        ("time", field_types.moment_text),
+        ("time", field_types.format_time),
     ):
-        found += _trouble(name, check, getattr(message, name))
+        found += _check(name, check, getattr(message, name))
     if message.correlation_id:
-        found += _trouble("correlation_id", field_types.identifier, message.correlation_id)
-    return found + extension_mistakes(message.extensions)
+        found += _check("correlation_id", field_types.identifier, message.correlation_id)
+    return found + extension_problems(message.extensions)
 
 
 _EXPECTED: Final = {
@@ -108,7 +108,7 @@ _EXPECTED: Final = {
 }
 
 
-def _trouble(name: str, check: Callable[..., object], value: object, shown: str = "") -> list[str]:
+def _check(name: str, check: Callable[..., object], value: object, shown: str = "") -> list[str]:
     try:
         check(value)
     except (DeploykitError, TypeError, ValueError):
@@ -120,10 +120,10 @@ def _trouble(name: str, check: Callable[..., object], value: object, shown: str 
 
 
 def unknown_text(message: Unknown) -> str:
-    """Write what follows the attributes of an event of a type we do not know.
+    """Return what follows the attributes of an event of a type we do not know, as JSON.
 
     Raises:
-        MessageError: it cannot be written; `unknown_mistakes` says why.
+        MessageError: it cannot be written; `unknown_problems` returns why.
     """
     kind = f'"datacontenttype":{quote(_media(message.content_type))},' if message.content_type else ""
     return kind + _unknown_data_text(message.data)
@@ -132,7 +132,7 @@ def unknown_text(message: Unknown) -> str:
 def _unknown_data_text(data: object) -> str:
     if isinstance(data, bytes):
         return f'"data_base64":"{base64.b64encode(data).decode()}"'
-    if not tame(data):
+    if not within_limits(data):
         raise MessageError("data")
     return f'"data":{dump(data)}'
 
@@ -143,34 +143,34 @@ def _media(value: object) -> str:
     return value
 
 
-def unknown_mistakes(message: Unknown) -> list[str]:
-    """List what is wrong with an event of a type we do not know, beyond its envelope."""
-    found = _trouble("type", field_types.identifier, message.type) + _trouble("data", _unknown_data_text, message.data)
-    return found + (_trouble("content_type", _media, message.content_type) if message.content_type else [])
+def unknown_problems(message: Unknown) -> list[str]:
+    """Return what is wrong with an event of a type we do not know, beyond its envelope."""
+    found = _check("type", field_types.identifier, message.type) + _check("data", _unknown_data_text, message.data)
+    return found + (_check("content_type", _media, message.content_type) if message.content_type else [])
 
 
 def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
-    """Read an event of a type we do not know. CloudEvents lets `time` be absent: then it is when we received it.
+    """Return an event of a type we do not know; without a `time`, which CloudEvents allows, that of its receipt.
 
     Raises:
-        MessageError: it is not a CloudEvent within the limits; all mistakes are in `problems`.
+        MessageError: it is not a CloudEvent within the limits; `problems` has everything that is wrong.
     """
     found: list[str] = []
 
     def take(name: str, check: Callable[[object], object], attribute: str = "") -> object:
         value = event.get(attribute or name)
-        found.extend(_trouble(name, check, value, attribute))
+        found.extend(_check(name, check, value, attribute))
         return None if found else check(value)
 
     data = event.get("data")
     if event.get("data_base64") is not None:
         found += ["data: given twice"] if data is not None else []
         data = _bytes(event["data_base64"], found)
-    said = {
+    fields = {
         "type": take("type", field_types.identifier),
         "id": take("id", field_types.identifier),
         "source": take("source", field_types.reference),
-        "time": take("time", field_types.moment) if event.get("time") is not None else received,
+        "time": take("time", field_types.parse_time) if event.get("time") is not None else received,
         "correlation_id": take("correlation_id", field_types.identifier, "correlationid")
         if event.get("correlationid") is not None
         else "",
@@ -179,35 +179,35 @@ def unknown(event: Mapping[str, object], received: datetime) -> Unknown:
         else "",
     }
     extensions = extensions_of(event)
-    found += extension_mistakes(extensions)
+    found += extension_problems(extensions)
     if not found and not isinstance(data, bytes):
-        found += _trouble("data", _unknown_data_text, data)
+        found += _check("data", _unknown_data_text, data)
     if found:
-        raise MessageError(f"not a CloudEvent we accept: {found[0]}", more(found), problems=tuple(found))
+        raise MessageError(f"not a CloudEvent we accept: {found[0]}", and_more(found), problems=tuple(found))
     from deploykit.messages.unknown import Unknown
 
-    return Unknown(data=data, extensions=extensions, **said)  # type: ignore[arg-type]  # checked one by one above
+    return Unknown(data=data, extensions=extensions, **fields)  # type: ignore[arg-type]  # checked one by one above
 
 
 def _bytes(value: object, found: list[str]) -> bytes:
     try:
-        return base64.b64decode(value, validate=True)  # type: ignore[arg-type]  # a TypeError is an answer, too
+        return base64.b64decode(value, validate=True)  # type: ignore[arg-type]  # a TypeError is caught, too
     except (TypeError, ValueError, binascii.Error):
         found.append("data_base64: expected base64")
         return b""
 
 
 def extensions_of(event: Mapping[str, object]) -> dict[str, object]:
-    """Take the members we do not know; null means absent (CloudEvents JSON format, 2.2)."""
+    """Return the members we do not know; null means absent (CloudEvents JSON format, 2.2)."""
     return {k: v for k, v in event.items() if k not in OWN and v is not None}
 
 
 def is_json_media(value: object) -> bool:
-    """Tell whether a `datacontenttype` says JSON, or says nothing."""
+    """Return whether a `datacontenttype` is JSON, or absent."""
     return value is None or (isinstance(value, str) and _JSON_MEDIA(value) is not None)
 
 
-def more(found: list[str]) -> str:
-    """The way out for a list of mistakes: how many more there are."""
+def and_more(found: list[str]) -> str:
+    """Return how many problems there are beyond the first, in words; "" if there is no other."""
     rest = len(found) - 1
     return f"and {rest} more mistake{'s' if rest > 1 else ''}" if rest else ""

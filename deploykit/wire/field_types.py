@@ -1,7 +1,7 @@
 """What a field may hold, read from the type hints of the message classes: one description, three users.
 
-`writing` makes an encoder from it, `reading` a cattrs converter, `schema` a JSON Schema; so the three cannot disagree.
-A leaf's `check` is total: it returns a good value (parsed, where the wire says it differently) and raises for others.
+`encoder` makes writers from it, `decoder` a cattrs converter, `schema` a JSON Schema; so the three cannot disagree.
+A leaf's `check` returns every valid value (parsed, where the wire has another form) and raises for all others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
-from deploykit.wire.strictjson import MAX_ITEMS, tame
+from deploykit.wire.strictjson import MAX_ITEMS, within_limits
 
 T = TypeVar("T")
 
@@ -50,24 +50,24 @@ class Leaf:
     expected: str
     check: Callable[[Any], Any]
     schema: Mapping[str, object]
-    #: Tells in one call whether many values are all good as they are (or raises TypeError); where there is such a way.
-    all_good: Callable[[Sequence[Any]], bool] | None = None
-    #: A good value is a text that JSON has no need to escape.
-    plain: bool = False
+    #: Returns whether many values are all valid as they are, or raises TypeError; None where no such check exists.
+    all_valid: Callable[[Sequence[Any]], bool] | None = None
+    #: A valid value is a text that JSON has no need to escape.
+    bare: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class ListOf:
-    """A list of one shape, at most `MAX_ITEMS` long; a tuple in Python."""
+    """A list of one type, at most `MAX_ITEMS` long; a tuple in Python."""
 
-    item: Shape
+    item: FieldType
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Maybe:
-    """A shape, or null."""
+    """A value of one type, or null."""
 
-    item: Shape
+    item: FieldType
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -77,49 +77,49 @@ class RecordType:
     cls: type
 
 
-Shape: TypeAlias = Leaf | ListOf | Maybe | RecordType
+FieldType: TypeAlias = Leaf | ListOf | Maybe | RecordType
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class Field:
-    """One field of a record: its name on the wire and in Python, its shape, and whether it must be there."""
+    """One field of a record: its name on the wire and in Python, its type, and whether it must be present."""
 
     name: str
-    shape: Shape
+    type: FieldType
     required: bool
 
 
-#: Fields that the envelope or the codec fills, not the record's own part of the wire.
+#: Fields that stand outside of a record's own part of the wire: in the envelope, or wherever unknown fields stand.
 ENVELOPE: Final = ("id", "source", "time", "correlation_id")
 CARRIED: Final = ("extra", "extensions")
 
 
 def per_class(make: Callable[[type], T]) -> Callable[[type], T]:
-    """Remember what was made for a class; `functools.cache` with types that a checker can follow."""
+    """Cache a function of a class; `functools.cache` with types that a checker can follow."""
     return cast("Callable[[type], T]", cache(make))
 
 
 @per_class
 def fields(cls: type) -> tuple[Field, ...]:
-    """List the fields of a message or nested class that stand in its `data`, in the order of their definition."""
+    """Return the fields of a message or nested class that stand in its `data`, in the order of their definition."""
     attrs.resolve_types(cls)
     elsewhere = ENVELOPE + CARRIED if issubclass(cls, Message) else CARRIED
     return tuple(
-        Field(name=a.name, shape=shape_of(a.type), required=a.default is attrs.NOTHING)
+        Field(name=a.name, type=field_type(a.type), required=a.default is attrs.NOTHING)
         for a in attrs.fields(cls)
         if a.name not in elsewhere and not _never(a)
     )
 
 
-def envelope_shape(name: str) -> Shape:
-    """Tell the shape of an attribute of the envelope."""
+def envelope_type(name: str) -> FieldType:
+    """Return the type of an attribute of the envelope."""
     attrs.resolve_types(Message)
-    return shape_of(getattr(attrs.fields(Message), name).type)
+    return field_type(getattr(attrs.fields(Message), name).type)
 
 
 @per_class
 def never_written(cls: type) -> frozenset[str]:
-    """Name the fields of a class that have no place on the native wire."""
+    """Return the names of the fields that never stand on the native wire."""
     return frozenset(a.name for a in attrs.fields(cls) if _never(a))
 
 
@@ -128,20 +128,20 @@ def _never(attribute: attrs.Attribute[object]) -> bool:
 
 
 @cache
-def shape_of(hint: object) -> Shape:
-    """Read one type hint.
+def field_type(hint: object) -> FieldType:
+    """Return the type that a type hint describes.
 
     Raises:
-        TypeError: a message class has a field that has no form on the wire; a mistake in deploykit.
+        TypeError: a message class has a field that has no form on the wire; a bug in deploykit.
     """
     leaf = _LEAVES.get(hint)
     if leaf is not None:
         return leaf
     origin, args = get_origin(hint), get_args(hint)
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
-        return ListOf(item=shape_of(args[0]))
+        return ListOf(item=field_type(args[0]))
     if origin in (Union, types.UnionType) and len(args) == 2 and type(None) in args:
-        return Maybe(item=shape_of(next(a for a in args if a is not type(None))))
+        return Maybe(item=field_type(next(a for a in args if a is not type(None))))
     if origin is Literal:
         return _choice(args)
     if isinstance(hint, type) and attrs.has(hint):
@@ -165,31 +165,31 @@ _HASH = re.compile(rf"{_HASH_PATTERN}\Z")
 
 
 def text(value: object) -> str:
-    """Accept any text."""
+    """Return any text."""
     if not isinstance(value, str):
         raise MessageError("not a text")
     return value
 
 
 def identifier(value: object) -> str:
-    """Accept 1 to 255 printable characters."""
+    """Return 1 to 255 printable characters."""
     if not isinstance(value, str) or not 0 < len(value) <= 255 or not value.isprintable():
         raise MessageError("not an identifier")
     return value
 
 
 def reference(value: object) -> str:
-    """Accept a URI reference."""
+    """Return a URI reference."""
     if not isinstance(value, str) or len(value) > 255 or not _REFERENCE(value):
         raise MessageError("not a URI reference")
     return value
 
 
-def moment(value: object) -> datetime:
-    """Read an RFC 3339 time; anything finer than a microsecond is dropped, a leap second is the instant after it.
+def parse_time(value: object) -> datetime:
+    """Return an RFC 3339 time in UTC, cut to microseconds; a leap second is the instant after it.
 
     Raises:
-        MessageError: it is not one, or has no offset.
+        MessageError: it is not such a time, or has no offset.
     """
     if not isinstance(value, str) or not _RFC3339(value):
         raise MessageError("not a time")
@@ -203,7 +203,7 @@ def moment(value: object) -> datetime:
 
 
 def _after_leap_second(text: str) -> datetime:
-    """Read a time in the 61st second of a minute: there is one only at the end of a month, in UTC (RFC 3339, 5.7)."""
+    """Return the instant after a 61st second, which exists only at the end of a month in UTC (RFC 3339, 5.7)."""
     before = datetime.fromisoformat(f"{text[:17]}59{text[19:]}".upper()).astimezone(UTC)
     after = before.replace(microsecond=0) + timedelta(seconds=1)
     if (after.day, after.hour, after.minute) != (1, 0, 0):
@@ -211,8 +211,8 @@ def _after_leap_second(text: str) -> datetime:
     return after
 
 
-def moment_text(value: object) -> str:
-    """Write an aware time in UTC.
+def format_time(value: object) -> str:
+    """Return an aware time as RFC 3339 text in UTC.
 
     Raises:
         MessageError: it is naive, or not a time.
@@ -220,14 +220,14 @@ def moment_text(value: object) -> str:
     if not isinstance(value, datetime) or value.tzinfo is None:
         raise MessageError("not an aware time")
     try:
-        said = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
+        written = (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat()
     except OverflowError:
         raise MessageError("not a time in UTC") from None
-    return said[:-6] + "Z"
+    return written[:-6] + "Z"
 
 
 def user_name(value: object) -> str:
-    """Accept a user name that is safe in every password file."""
+    """Return a user name that is safe in every password file."""
     return _matching(_USER, value)
 
 
@@ -262,7 +262,7 @@ def _seconds(value: object) -> float:
 
 
 def _facts(value: object) -> Mapping[str, object]:
-    if not isinstance(value, Mapping) or not tame(dict(value)):
+    if not isinstance(value, Mapping) or not within_limits(dict(value)):
         raise MessageError("not a bounded map")
     return value
 
@@ -281,7 +281,7 @@ def _choice(choices: tuple[object, ...]) -> Leaf:
 _LEAVES: Final[dict[object, Leaf]] = {
     # Joining refuses anything but texts, at the speed of C.
     str: Leaf(
-        expected="a text", check=text, schema={"type": "string"}, all_good=lambda many: "".join(many) is not None
+        expected="a text", check=text, schema={"type": "string"}, all_valid=lambda many: "".join(many) is not None
     ),
     bool: Leaf(expected="true or false", check=_flag, schema={"type": "boolean"}),
     int: Leaf(
@@ -301,7 +301,7 @@ _LEAVES: Final[dict[object, Leaf]] = {
     ),
     datetime: Leaf(
         expected="a time with an offset (RFC 3339)",
-        check=moment,
+        check=parse_time,
         schema={"type": "string", "format": "date-time"},
     ),
     Identifier: Leaf(
@@ -328,8 +328,8 @@ _LEAVES: Final[dict[object, Leaf]] = {
         expected="40 or 64 lower-case hex digits",
         check=parse_object_id,
         schema={"type": "string", "pattern": f"^{OBJECT_ID_PATTERN}$"},
-        all_good=all_object_ids,
-        plain=True,
+        all_valid=all_object_ids,
+        bare=True,
     ),
     RefName: Leaf(
         expected="a full ref name, refs/heads/NAME or refs/tags/NAME",
@@ -340,19 +340,19 @@ _LEAVES: Final[dict[object, Leaf]] = {
         expected="a repository name",
         check=parse_repo_name,
         schema={"type": "string", "pattern": f"^{REPO_PATTERN}$", "maxLength": MAX_NAME},
-        plain=True,
+        bare=True,
     ),
     NodeName: Leaf(
         expected="a node name",
         check=parse_node_name,
         schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": MAX_NAME},
-        plain=True,
+        bare=True,
     ),
     SiteName: Leaf(
         expected="a site name",
         check=parse_site_name,
         schema={"type": "string", "pattern": f"^{NODE_PATTERN}$", "maxLength": MAX_NAME},
-        plain=True,
+        bare=True,
     ),
     Mapping[str, object]: Leaf(
         expected=f"a map of at most {MAX_ITEMS} entries",

@@ -1,12 +1,12 @@
-"""Messages cut to what one body may hold: a report of any length arrives, and says how much of it is missing. Pure.
+"""Messages cut to what one body may hold: a report of any length arrives, and shows how much of it is missing. Pure.
 
 Rules:
 
-* The encoded size decides, as measured: a control character costs six bytes, an emoji four.
-* All texts of a message share the room: a text shorter than the share stays whole, a longer one is cut to it. Of a cut
-  text the end is worth more than the beginning, and a mark stands for what is missing.
-* A list is shortened only where all its texts together find no room. Commits lose the last, steps the first.
-* Only free texts, and lists of texts or records, are cut: nothing a machine acts on becomes another value.
+* The measured size of the encoded form decides: a control character takes six bytes, an emoji four.
+* All texts of a message share the room: a text shorter than the share stays whole, a longer one is cut to it.
+* A cut text keeps more of its end than of its beginning, and a mark between them gives the number of lost characters.
+* A list is shortened only where its shortest texts do not fit. Commits lose the last, steps the first.
+* Only free texts, and lists of texts or records, are cut: no value that a machine acts on changes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import attrs
 
 from deploykit.messages.base import Message
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 from deploykit.wire.strictjson import MAX_BODY, MAX_ITEMS
 
 M = TypeVar("M", bound=Message)
@@ -28,16 +28,16 @@ LEAST: Final = 256
 
 
 def fitted(message: M, size: Callable[[M], int], limit: int = MAX_BODY) -> M:
-    """Return `message`, cut so far that it fits; the same one for the same message.
+    """Return `message`, cut so far that it fits; always the same result for the same message.
 
     Args:
-        size: measures its encoded form, in bytes.
-        limit: the size that it may have.
+        size: returns the bytes of a message's encoded form.
+        limit: the bytes that it may have.
 
-    What cannot be cut may still be too large: then the result has no lists and short texts only.
+    The parts that cannot be cut may still be too large: then the result has no lists, and short texts only.
 
     Raises:
-        DeploykitError, TypeError, ValueError: whatever `size` raises, of a message that cannot be written at all.
+        DeploykitError, TypeError, ValueError: whatever `size` raises for a message that cannot be written at all.
     """
     keep = _most(MAX_ITEMS, 0, lambda many: size(_cut(message, LEAST, many)) <= limit)
     share = _most(MAX_BODY, LEAST, lambda room: size(_cut(message, room, keep)) <= limit)
@@ -54,7 +54,7 @@ def shortened(text: str, room: int) -> str:
     if len(text) <= room:
         return text
     gap = "\n" if "\n" in text else " "
-    # The mark is as long as if all were left out: so its own length does not change what it says.
+    # The mark is sized as if all were left out: so its own length does not change the number in it.
     kept = max(0, room - len(_mark(len(text), gap)))
     head = kept // 4
     tail = kept - head
@@ -66,7 +66,7 @@ def _mark(lost: int, gap: str) -> str:
 
 
 def _most(most: int, least: int, fits: Callable[[int], bool]) -> int:
-    """Find the largest number from `least` to `most` that fits; `least` where none does."""
+    """Return the largest number from `least` to `most` that fits; `least` where none does."""
     if most <= least or fits(most):
         return max(most, least)
     low, high = least, most  # `high` does not fit
@@ -80,7 +80,7 @@ def _cut(record: Any, room: int, keep: int) -> Any:
     changed: dict[str, object] = {}
     for attribute, field in _own_fields(record.__class__):
         value = getattr(record, field.name)
-        cut = _cut_value(field.shape, value, room, keep, last=attribute.metadata.get("keeps") == "last")
+        cut = _cut_value(field.type, value, room, keep, last=attribute.metadata.get("keeps") == "last")
         if cut is not value:
             changed[field.name] = cut
     return attrs.evolve(record, **changed) if changed else record
@@ -91,9 +91,9 @@ def _own_fields(cls: type) -> list[tuple[attrs.Attribute[object], field_types.Fi
     return [(by_name[field.name], field) for field in field_types.fields(cls)]
 
 
-def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = False) -> Any:
-    match shape:
-        case Leaf() if _is_free(shape) and isinstance(value, str):
+def _cut_value(kind: FieldType, value: Any, room: int, keep: int, *, last: bool = False) -> Any:
+    match kind:
+        case Leaf() if _is_free(kind) and isinstance(value, str):
             return _sendable(shortened(value, room))
         case Maybe(item=item) if value is not None:
             return _cut_value(item, value, room, keep)
@@ -105,12 +105,12 @@ def _cut_value(shape: Shape, value: Any, room: int, keep: int, *, last: bool = F
     return value
 
 
-def _is_free(shape: Shape) -> bool:
-    return isinstance(shape, Leaf) and shape.check is field_types.text
+def _is_free(kind: FieldType) -> bool:
+    return isinstance(kind, Leaf) and kind.check is field_types.text
 
 
 def _sendable(text: str) -> str:
-    """Replace halves of surrogate pairs, which names of files that are no UTF-8 hold: no body can carry them."""
+    """Return a text with halves of surrogate pairs (from file names that are not UTF-8) replaced: JSON has none."""
     try:
         text.encode()
     except UnicodeEncodeError:

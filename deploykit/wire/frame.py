@@ -1,8 +1,10 @@
 """What goes over a STOMP connection: headers and a body. Bytes only, no meaning.
 
-Rule: a frame that `sendable` let through is safe on every STOMP version. STOMP 1.0 has no escaping, and brokers
-disagree on when they undo it, so what would need escaping (CR, LF, NUL, colon, backslash) is refused on the way out.
-What comes in is taken as it is: a header of a received frame is a hint, the body counts.
+Rules:
+
+* A frame that `sendable` returns is safe on every STOMP version. STOMP 1.0 has no escaping, and brokers disagree on
+  when they undo it. So a header that would need it (CR, LF, NUL, colon, backslash) is refused on the way out.
+* What comes in is taken as it is: headers of a received frame are hints, the body counts.
 """
 
 from __future__ import annotations
@@ -16,8 +18,9 @@ import attrs
 
 from deploykit.errors import MessageError
 
-#: Headers of a SEND that belong to the bus or to the connection; a frame that brings them is refused.
-OF_THE_CONNECTION: Final = frozenset(
+#: Headers that the bus or the STOMP connection sets itself. The bus refuses any frame that brings one, and drops them
+#: from a received frame that it sends on.
+CONNECTION_HEADERS: Final = frozenset(
     {
         "destination",
         "receipt",
@@ -36,37 +39,22 @@ OF_THE_CONNECTION: Final = frozenset(
         "receipt-id",
     }
 )
-#: Headers that belong to STOMP, to a broker, or to the bus client. A frame that sets one would change how it is
-#: delivered, be refused (RabbitMQ: `message-id`, `user-id`) or have it silently replaced.
-RESERVED: Final = frozenset(
-    {
-        "accept-version",
-        "ack",
-        "content-length",
-        "destination",
-        "heart-beat",
-        "host",
-        "id",
-        "login",
-        "message-id",
-        "passcode",
-        "receipt",
-        "receipt-id",
-        "redelivered",
-        "selector",
-        "server",
-        "session",
-        "subscription",
-        "timestamp",
-        "transaction",
-        "user-id",
-        "version",
-    }
-)
+#: Headers that our own frames never set: those above, and those that a broker sets or checks. A broker would refuse the
+#: frame (RabbitMQ: `user-id`), replace the value, or deliver it otherwise. The bus itself lets the latter pass: it also
+#: sends frames that others made.
+RESERVED_HEADERS: Final = CONNECTION_HEADERS | {
+    "redelivered",
+    "selector",
+    "server",
+    "session",
+    "timestamp",
+    "user-id",
+    "version",
+}
 
 #: Bytes of all header lines together. ActiveMQ closes a connection at a header line of 10 KiB.
 MAX_HEADERS: Final = 8 * 1024
-#: Newer versions of RabbitMQ close a connection without a word at 100 headers; a bus adds a few.
+#: Newer versions of RabbitMQ close a connection without an ERROR at 100 headers; a bus adds a few.
 MAX_HEADER_COUNT: Final = 90
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z").match
@@ -89,13 +77,13 @@ def sendable(frame: Frame) -> Frame:
         MessageError: a header's name or value could break out of its line, is reserved, or is too long.
     """
     headers = frame.headers
-    if not _may_all_be_named(tuple(headers)) or not _safe(headers.values()) or headers_size(headers) > MAX_HEADERS:
+    if not _all_sendable_names(tuple(headers)) or not _safe(headers.values()) or headers_size(headers) > MAX_HEADERS:
         raise _refusal(headers)
     return frame
 
 
 def headers_size(headers: Mapping[str, str]) -> int:
-    """Return how many bytes the lines of all headers take, each with its colon and line end.
+    """Return the bytes of all header lines, each with its colon and line end.
 
     >>> headers_size({"subject": "h\N{LATIN SMALL LETTER E WITH ACUTE}"})
     12
@@ -113,8 +101,8 @@ def _safe(values: Iterable[str]) -> bool:
 
 
 def _unsafe(text: str) -> bool:
-    """Tell whether a text could end its header line, or be read as an escape; or is none that can be sent at all."""
-    # Five looks for one character each cost less than one for any of five.
+    """Return whether a value could end its header line, be read as an escape, or not be encoded at all."""
+    # Five searches for one character each cost less than one for any of five.
     if "\n" in text or ":" in text or "\\" in text or "\r" in text or "\x00" in text:
         return True
     return not text.isascii() and _SURROGATE(text) is not None
@@ -122,8 +110,8 @@ def _unsafe(text: str) -> bool:
 
 def _refusal(headers: Mapping[str, object]) -> MessageError:
     for name, value in headers.items():
-        if not _may_be_named(name):
-            if str(name).lower() in RESERVED:
+        if not _is_sendable_name(name):
+            if str(name).lower() in RESERVED_HEADERS:
                 return MessageError(f"header {name} is reserved", "STOMP, the broker or the bus client sets it")
             return MessageError(f"header {ascii(name)[:80]} cannot be sent", "names are letters, digits, . _ and -")
         if not isinstance(value, str):
@@ -134,19 +122,19 @@ def _refusal(headers: Mapping[str, object]) -> MessageError:
 
 
 @lru_cache(maxsize=64)
-def _may_all_be_named(names: tuple[str, ...]) -> bool:
-    """Judge the names of all headers; senders use a few sets of them, again and again."""
-    return all(map(_may_be_named, names))
+def _all_sendable_names(names: tuple[str, ...]) -> bool:
+    """Return whether all header names may be sent; cached, as senders use a few sets of names again and again."""
+    return all(map(_is_sendable_name, names))
 
 
-def _may_be_named(name: object) -> bool:
-    return isinstance(name, str) and _NAME(name) is not None and name.lower() not in RESERVED
+def _is_sendable_name(name: object) -> bool:
+    return isinstance(name, str) and _NAME(name) is not None and name.lower() not in RESERVED_HEADERS
 
 
-def spoken(text: str) -> str:
-    """Make a human line fit for a header value: no colon, no backslash; the sense survives.
+def header_text(text: str) -> str:
+    """Return a human line as a header value: colons and backslashes replaced, still readable.
 
-    >>> spoken("[app] main moved: Fix: 10:30 is not a time")
+    >>> header_text("[app] main moved: Fix: 10:30 is not a time")
     '[app] main moved - Fix - 10.30 is not a time'
     """
     if ":" in text:
@@ -155,7 +143,7 @@ def spoken(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Make an id fit for a header value, injectively: anything but plain ASCII becomes `%XX`.
+    """Return an id as a header value, injectively: anything but plain ASCII becomes `%XX`.
 
     >>> quoted("urn:uuid:42"), quoted("a%b")
     ('urn%3Auuid%3A42', 'a%25b')

@@ -1,4 +1,4 @@
-"""A message as plain JSON values, for `--json`, a console or a log: everything but what must not be shown."""
+"""A message as plain JSON values without its secrets, for `--json`, a console or a log."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, Final
 
 import attrs
 
-from deploykit.messages import Message, Unknown
-from deploykit.wire.field_types import moment_text, never_written
+from deploykit.messages.base import Message
+from deploykit.wire.field_types import format_time, never_written
 
 #: Fields that are never shown, although some of them stand on the wire.
 _SECRET: Final = frozenset({"password_hash", "password"})
 
 
 def redact(message: Message) -> dict[str, object]:
-    """Show a message: `type`, then its fields by their names; times as on the wire, secrets as `***`.
+    """Return a message as JSON values: `type`, `summary`, its fields; times as on the wire, secrets as `***`.
 
     >>> from deploykit.messages import Notice
     >>> redact(Notice(text="hello"))["type"]
     'deploykit.notice.v1'
     """
-    wire_type = message.type if isinstance(message, Unknown) else message.TYPE
+    wire_type = message.TYPE or getattr(message, "type", "")  # an `Unknown` has its own; a push need not load it
     shown = {"type": wire_type, "summary": message.summary, **_fields(message)}
     return {k: v for k, v in shown.items() if k not in ("extra", "extensions") or v}
 
@@ -38,7 +38,7 @@ def _fields(record: Any) -> dict[str, object]:
 
 def _value(value: object) -> object:
     if isinstance(value, datetime):
-        return moment_text(value)
+        return format_time(value)
     if isinstance(value, bytes):
         return f"{len(value)} bytes"
     if isinstance(value, Mapping):

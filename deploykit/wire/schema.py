@@ -1,6 +1,6 @@
-"""JSON Schemas of the native wire, made from the message classes; and the judgement whether a change keeps old readers.
+"""JSON Schemas of the native wire, made from the message classes; and whether a change keeps old readers.
 
-Rule: within `…v1` a schema only ever gains optional fields. Everything else makes a frame that some reader in a mixed
+Rule: within `…v1` a schema only ever gains optional fields. Any other change makes frames that some reader in a mixed
 fleet refuses, and needs a new type (`…v2`) beside the old one.
 """
 
@@ -15,20 +15,20 @@ from typing import Any, Final
 from deploykit.errors import UsageError
 from deploykit.messages import BY_TYPE, Message
 from deploykit.wire import field_types
-from deploykit.wire.field_types import Leaf, ListOf, Maybe, RecordType, Shape
+from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 from deploykit.wire.strictjson import MAX_ITEMS
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
 def wire_class(name: str) -> type[Message]:
-    """Find a message class by its wire type, a shorter form of it, or its Python name.
+    """Return a message class by its wire type, a shorter form of it, or its Python name.
 
     >>> wire_class("notice") is wire_class("deploykit.notice.v1") is wire_class("Notice")
     True
 
     Raises:
-        UsageError: there is none; the text names those there are.
+        UsageError: there is no such class; the text names all.
     """
     for wire_type, cls in BY_TYPE.items():
         if name in (wire_type, wire_type.removeprefix("deploykit.").rpartition(".v")[0], cls.__name__):
@@ -37,7 +37,7 @@ def wire_class(name: str) -> type[Message]:
 
 
 def schema(cls: type[Message]) -> dict[str, Any]:
-    """Describe the whole body of a message: the CloudEvent with its `data`."""
+    """Return the JSON Schema of a message's whole body: the CloudEvent with its `data`."""
     nested: dict[str, Any] = {}
     data = _record(cls, nested)
     made = {
@@ -68,17 +68,17 @@ def schema(cls: type[Message]) -> dict[str, Any]:
 
 
 def _attribute(name: str, description: str) -> dict[str, Any]:
-    """Describe an attribute of the envelope as the class says it."""
-    return {**_shape(field_types.envelope_shape(name), {}), "description": description}
+    """Return the schema of an attribute of the envelope, with its description."""
+    return {**_type_schema(field_types.envelope_type(name), {}), "description": description}
 
 
 def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
-    told = _descriptions(cls)
+    descriptions = _descriptions(cls)
     properties: dict[str, Any] = {}
     for field in field_types.fields(cls):
-        properties[field.name] = _shape(field.shape, nested)
-        if field.name in told:
-            properties[field.name] = {**properties[field.name], "description": told[field.name]}
+        properties[field.name] = _type_schema(field.type, nested)
+        if field.name in descriptions:
+            properties[field.name] = {**properties[field.name], "description": descriptions[field.name]}
     properties |= dict.fromkeys(sorted(field_types.never_written(cls)), False)
     return {
         "type": "object",
@@ -88,14 +88,14 @@ def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shape(shape: Shape, nested: dict[str, Any]) -> dict[str, Any]:
-    match shape:
+def _type_schema(kind: FieldType, nested: dict[str, Any]) -> dict[str, Any]:
+    match kind:
         case Leaf(schema=leaf):
             return dict(leaf)
         case ListOf(item=item):
-            return {"type": "array", "items": _shape(item, nested), "maxItems": MAX_ITEMS}
+            return {"type": "array", "items": _type_schema(item, nested), "maxItems": MAX_ITEMS}
         case Maybe(item=item):
-            return {"anyOf": [_shape(item, nested), {"type": "null"}]}
+            return {"anyOf": [_type_schema(item, nested), {"type": "null"}]}
         case RecordType(cls=cls):
             if cls.__name__ not in nested:
                 nested[cls.__name__] = {"description": _first_line(cls), **_record(cls, nested)}
@@ -110,7 +110,7 @@ _ARGUMENT = re.compile(r"^    ([a-z_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
 
 
 def _descriptions(cls: type) -> dict[str, str]:
-    """Take what the class's docstring says of each field."""
+    """Return the description of each field in the class's docstring."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         for hit in _ARGUMENT.finditer((inspect.getdoc(base) or "").partition("Args:\n")[2]):
@@ -122,20 +122,20 @@ def _descriptions(cls: type) -> dict[str, str]:
 
 
 def schema_text(cls: type[Message]) -> str:
-    """Write a schema as the committed files hold it."""
+    """Return a schema as the committed files hold it."""
     return json.dumps(schema(cls), indent=2, ensure_ascii=False) + "\n"
 
 
 def file_name(cls: type[Message]) -> str:
-    """Name the file that holds a schema."""
+    """Return the name of the file that holds a schema."""
     return f"{cls.TYPE}.json"
 
 
 def updates(committed: Mapping[str, str]) -> dict[str, str]:
-    """Tell which schema files to write, by name, when these texts are there.
+    """Return the schema files to write, by name, in a directory that holds the `committed` ones.
 
     Raises:
-        UsageError: a text that is there says what its readers could not go on with, or is no JSON: write none.
+        UsageError: readers of a committed schema could not read the new messages, or it is not JSON: write none.
     """
     found = [
         f"{cls.TYPE}: {problem}"
@@ -145,7 +145,7 @@ def updates(committed: Mapping[str, str]) -> dict[str, str]:
     ]
     if found:
         raise UsageError(
-            f"older readers could not take this: {'; '.join(found[:5])}", "make a new type (v2) beside the old one"
+            f"older readers could not read this: {'; '.join(found[:5])}", "make a new type (v2) beside the old one"
         )
     texts = {file_name(cls): schema_text(cls) for cls in BY_TYPE.values()}
     return {name: text for name, text in texts.items() if committed.get(name) != text}
@@ -155,7 +155,7 @@ def _committed(name: str, texts: Mapping[str, str]) -> object:
     try:
         found: object = json.loads(texts[name])
     except (ValueError, RecursionError):
-        raise UsageError(f"{name} is not JSON, so nobody can tell what its readers rely on", "restore it") from None
+        raise UsageError(f"{name} is not JSON, so it cannot be compared", "restore it") from None
     return found
 
 
@@ -165,10 +165,10 @@ _ONLY_FOR_PEOPLE: Final = frozenset({"$schema", "$id", "title", "description"})
 
 
 def incompatibilities(old: object, new: object, path: str = "") -> list[str]:
-    """List the changes from `old` to `new` that a mixed fleet could not take, each with its path.
+    """Return the changes from `old` to `new` that a mixed fleet could not handle, each with its path.
 
-    A reader of either age must take what a writer of either age writes. So a new schema may have new optional
-    properties, and new `$defs` for them; nothing else may change but words for people.
+    Old and new readers must accept what old and new writers write. So a new schema may have new optional properties,
+    and new `$defs` for them; nothing else may change but texts for people.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return list(_differences(old, new, path))
@@ -183,7 +183,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str) -> I
         if key == "required" and not path.endswith("/properties"):
             gone, come = set(old.get(key, ())) - set(new.get(key, ())), set(new.get(key, ())) - set(old.get(key, ()))
             yield from (f"{path}: {name} was required, newer writers may leave it out" for name in sorted(gone))
-            yield from (f"{path}: {name} is required now, older writers do not tell it" for name in sorted(come))
+            yield from (f"{path}: {name} is required now, older writers leave it out" for name in sorted(come))
         elif key not in new:
             yield f"{here}: is gone"
         elif key not in old:

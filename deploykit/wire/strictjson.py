@@ -1,8 +1,10 @@
 """JSON as messages use it: UTF-8, bounded, and with one meaning only.
 
-Refused: a body over the cap, nesting over the cap (before the parser sees it: its recursion must not depend on a
-stranger's bytes), NaN and infinities in any spelling, integers that are infinite to a reader with doubles, a key given
-twice, halves of surrogate pairs, UTF-16, a BOM.
+Refused:
+
+* a body over the cap, or nesting over the cap (before the parser runs: a stranger must not drive its recursion),
+* NaN and infinities in any spelling, and integers that are infinite to a reader with doubles,
+* a key given twice, halves of surrogate pairs, UTF-16, a BOM.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ MAX_BODY: Final = 1024 * 1024
 MAX_DEPTH: Final = 64
 #: Longest list and largest object.
 MAX_ITEMS: Final = 1000
-#: No integer has more digits: a double still holds it, and reading it takes no time whatever Python's own limit is.
+#: Digits of the longest integer: a double still holds it, and reading it is quick whatever Python's own limit is.
 MAX_DIGITS: Final = 300
 
 _HUGE: Final = 10**MAX_DIGITS
@@ -65,17 +67,17 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 
 
 def parse(body: bytes) -> object:
-    """Read one JSON value.
+    """Return one JSON value.
 
     Raises:
-        MessageError: the bytes are not JSON by the rules above. The text never shows them.
+        MessageError: the bytes are not JSON by the rules above. The error never shows them.
     """
     if len(body) > MAX_BODY:
         raise MessageError(f"body of {len(body)} bytes is over the limit of {MAX_BODY}")
-    # (Measured: to strip all other bytes takes less time than to count two, and the regular expression for surrogates
-    # less than to look for `\\u` first, where many lines end in `\\n`.)
-    # Each level opens with one of two bytes, so few of them cannot nest deep: then the parser's recursion is harmless,
-    # and depth is for `tame` to judge, which looks at whatever has no class to judge it.
+    # (Measured: stripping all other bytes takes less time than counting two. The regular expression for surrogates
+    # takes less than a search for `\\u` first, where many lines end in `\\n`.)
+    # Each level opens with one of two bytes, so few of them cannot nest deep: the parser's recursion is then harmless.
+    # `within_limits` checks the depth of values that have no class.
     if len(body.translate(None, _NOT_OPENERS)) > _FEW and _too_deep(body):
         raise MessageError(f"body is nested deeper than {MAX_DEPTH} levels")
     try:
@@ -96,7 +98,7 @@ def parse(body: bytes) -> object:
 
 
 def _too_deep(body: bytes) -> bool:
-    """Measure the nesting of brackets outside texts, exactly, up to the first byte that is not JSON."""
+    """Return whether brackets outside texts nest too deep, up to the first byte that is not JSON."""
     bare = body.replace(rb"\\", b"").replace(rb"\"", b"").translate(None, _NOT_STRUCTURE)
     depth = 0
     for bracket in b"".join(bare.split(b'"')[::2]):
@@ -110,10 +112,10 @@ def _too_deep(body: bytes) -> bool:
 
 
 def dump(value: object) -> str:
-    """Write one JSON value, compactly.
+    """Return one JSON value as compact text.
 
     Raises:
-        MessageError: it holds what JSON cannot say (NaN, bytes, a loop).
+        MessageError: it holds what JSON cannot express (NaN, bytes, a loop).
     """
     try:
         return _encode(value)
@@ -123,14 +125,14 @@ def dump(value: object) -> str:
         ) from None
 
 
-def tame(value: object, depth: int = MAX_DEPTH - 4) -> bool:
-    """Tell whether a value of unknown meaning keeps the caps on lists, maps, numbers and depth, and has text keys."""
+def within_limits(value: object, depth: int = MAX_DEPTH - 4) -> bool:
+    """Return whether a value of unknown meaning keeps the caps on lists, maps, numbers and depth, and has text keys."""
     if isinstance(value, dict):
         if depth == 0 or len(value) > MAX_ITEMS:
             return False
-        return all(isinstance(k, str) and tame(v, depth - 1) for k, v in value.items())
+        return all(isinstance(k, str) and within_limits(v, depth - 1) for k, v in value.items())
     if isinstance(value, list | tuple):
-        return depth > 0 and len(value) <= MAX_ITEMS and all(tame(v, depth - 1) for v in value)
+        return depth > 0 and len(value) <= MAX_ITEMS and all(within_limits(v, depth - 1) for v in value)
     if isinstance(value, int):
         return -_HUGE < value < _HUGE
     return value is None or isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))

@@ -114,5 +114,6 @@ def running(settings: BusSettings, **keywords: object) -> Iterator[Bus]:
     with Bus(settings, **keywords) as bus:  # type: ignore[arg-type]
         assert bus.wait_connected(30)
         yield bus
-    mine = [bus._supervisor.thread, bus._pump._thread, *(t for s in bus._subscriptions for t in s._threads)]
+    workers = (thread for subscription in bus._services.subscriptions for thread in subscription._threads)
+    mine = [bus._supervisor.thread, bus._events._thread, *workers]
     assert [thread.name for thread in mine if thread is not None and thread.is_alive()] == []

@@ -10,6 +10,7 @@ import attrs
 
 from deploykit.bus import Bus, Subscription
 from deploykit.bus.events import Event
+from deploykit.bus.inspection import connection_of
 from deploykit.errors import WindowFull
 from tests.support.bus import Collector, text
 from tests.support.busplaces import WAIT, Place
@@ -71,19 +72,19 @@ def wait_connected(scene: Scene) -> None:
 def end_another_subscription(scene: Scene) -> None:
     assert scene.other is not None
     scene.other.unsubscribe(timeout=WAIT)
-    wait_until(lambda: scene.other not in scene.bus._subscriptions)
+    wait_until(lambda: scene.other not in scene.bus._services.subscriptions)
 
 
 def forget_a_durable_subscription(scene: Scene) -> None:
     if scene.durable is not None:
         scene.durable.unsubscribe(forget=True, timeout=WAIT)
-        wait_until(lambda: scene.durable not in scene.bus._subscriptions)
+        wait_until(lambda: scene.durable not in scene.bus._services.subscriptions)
 
 
 def look(scene: Scene) -> None:
     """Everything that only looks."""
-    scene.bus.later(0.0, lambda: None)
-    wait_until(lambda: scene.bus.connection is not None and scene.bus.problem is None)
+    scene.bus._services.call_later(0.0, lambda: None)
+    wait_until(lambda: connection_of(scene.bus) is not None and scene.bus.problem is None)
     assert scene.bus.state.value == "connected"
     assert repr(scene.bus)
     assert scene.other is not None

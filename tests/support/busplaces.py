@@ -65,7 +65,7 @@ class Place:
 
 def full(bus: Bus, place: Place) -> bool:
     """Whether as much is in memory as may be: by prefetch, or because nothing more is read."""
-    subscription = next(one for one in list(bus._subscriptions) if one.destination == place.flooded)
-    feeds = bus._supervisor.roster.feeds
+    subscription = next(one for one in list(bus._services.subscriptions) if one.destination == place.flooded)
+    feeds = bus._supervisor.subscriptions.dedicated
     paused = any(feed.connection is not None and feed.connection.paused for feed in feeds)  # type: ignore[attr-defined]
-    return paused if feeds else subscription.queued >= subscription.intent.prefetch // 2
+    return paused if feeds else subscription.queued >= subscription.spec.prefetch // 2

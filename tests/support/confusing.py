@@ -25,6 +25,7 @@ CONFUSING = [
     b".gi\xe2\x80\x8dt",
     b".git\xe2\x80\x8c",
     b"\xef\xbb\xbf.git",
+    b"\xef\xbb\xbf..",
     b".G\xe2\x80\x8cIT",
     b"",
     b"a/b",

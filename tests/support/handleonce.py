@@ -16,6 +16,7 @@ from pathlib import Path
 
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
@@ -23,7 +24,8 @@ from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError
 from deploykit.ids import IdStore
 from deploykit.release import Runner, Site
-from deploykit.trust.keyfiles import load_signing_key, load_trusted
+from deploykit.trust.check import Trust
+from deploykit.trust.keyfiles import load_signing_key
 
 
 def main() -> None:
@@ -34,8 +36,9 @@ def main() -> None:
     assert settings.signing_key is not None
     reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
     ids = IdStore(settings.state / "ids.sqlite")
-    mirroring = MirrorHandler(settings, reporter)
-    deploying = DeployHandler(settings, mirroring, reporter, ids, lambda: load_trusted(settings.trust))
+    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter))
+    trust = Trust.from_settings(settings.trust, settings.node)
+    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust)
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()
@@ -51,7 +54,7 @@ def main() -> None:
         redelivered=False,
         epoch=1,
     )
-    print(type(deploying.handle(delivery)).__name__)
+    print(type(deploys.handle(delivery)).__name__)
     ids.close()
 
 

@@ -27,7 +27,7 @@ from typing import Any
 import attrs
 
 import deploykit
-from deploykit.hooking import installer
+from deploykit.hooking import scripts
 from deploykit.messages import Message, Notice
 from deploykit.outbox import Outbox, Record
 from deploykit.wire import decode
@@ -51,7 +51,7 @@ def make_venv(where: Path) -> Path:
     ignore = shutil.ignore_patterns("__pycache__", ".mypy_cache")
     shutil.copytree(Path(deploykit.__file__).parent, library / "deploykit", ignore=ignore)
     if not (library / "deploykit" / "_hooks").is_dir():
-        shutil.copytree(installer.hooks_dir(), library / "deploykit" / "_hooks", ignore=ignore)
+        shutil.copytree(scripts.hooks_dir(), library / "deploykit" / "_hooks", ignore=ignore)
     compileall.compile_dir(library, quiet=2, workers=1)
     for path in (where, *where.rglob("*")):
         if not path.is_symlink():

@@ -119,7 +119,7 @@ class NodeAgent(Agent):
         """
         assert self.wait_connected(60)
         assert self._was_connected.wait(60)
-        pool = self._mirroring._pool
+        pool = self._mirrors._pool
 
         def over() -> bool:
             with pool._wake:

@@ -24,6 +24,7 @@ import attrs
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed
+from deploykit.bus.inspection import connection_of
 from deploykit.operations.doctor import examine
 from deploykit.settings import BusSettings
 from tests.brokers.activemq import ActiveMQ
@@ -96,8 +97,9 @@ def _main(kind: str, fault: str, transport: str, timeout: str) -> None:
             for count in (1, 2):
                 events.wait(Connected, count, timeout=60)
                 bus.publish("/queue/q", text("x"))
-                assert bus.connection is not None
-                passed_over.append(bus.connection.passed_over)
+                connection = connection_of(bus)
+                assert connection is not None
+                passed_over.append(connection.passed_over)
                 if count == 1:
                     bus._supervisor.reconnect("a trial")
         told = [str(finding) for finding in examine(settings)]

@@ -1,8 +1,8 @@
-"""What is wanted of a broker, and how that is compiled for the one we talk to: pure, by the table in `dialect`.
+"""Destinations, messages and subscriptions as the present broker wants them. Pure, by the table in `dialect`.
 
 Rules:
 
-* an intent that the broker would not honour, so that messages would be lost, is refused (`DialectError`);
+* what the broker would not honour, so that messages would be lost, is refused (`DialectError`);
 * NACK is used only where it provably gives the message back; a dead letter is a copy that we send, confirmed, before
   the original is acknowledged, because NACK drops (RabbitMQ), hides (ActiveMQ) or loses (Artemis) the message.
 """
@@ -32,17 +32,17 @@ _END_OF_ID: Final = re.compile("['\"]|@@")
 
 
 def is_topic(destination: str) -> bool:
-    """Tell whether every subscriber gets its own copy there."""
+    """Return whether every subscriber gets its own copy there."""
     return destination.startswith(("/topic/", "/exchange/", "/temp-topic/"))
 
 
-def keeps_messages(intent: SubscriptionSpec) -> bool:
-    """Tell whether messages wait at the broker while nobody is subscribed."""
-    return intent.durable is not None or not is_topic(intent.destination)
+def keeps_messages(spec: SubscriptionSpec) -> bool:
+    """Return whether messages wait at the broker while there is no subscriber."""
+    return spec.durable is not None or not is_topic(spec.destination)
 
 
 def compile_destination(dialect: Dialect, destination: str) -> str:
-    """Write a destination as the broker wants it.
+    """Return a destination as the broker wants it.
 
     Raises:
         DialectError: it would be refused there, or mean something else.
@@ -83,7 +83,7 @@ def compile_send(
     """Return the headers of a SEND for this broker: destination, persistence, expiry.
 
     Args:
-        ttl: seconds after which nobody wants the message any more; None, or more than `MAX_TTL`: never.
+        ttl: seconds after which the broker may drop the message; None, or more than `MAX_TTL`: never.
         now: seconds since the epoch.
 
     Raises:
@@ -106,7 +106,7 @@ def compile_send(
 
 @attrs.frozen(kw_only=True, slots=True)
 class SubscriptionSpec:
-    """What a subscription is to be, whatever the broker."""
+    """What a caller asks of a subscription, whatever the broker."""
 
     destination: str
     id: str
@@ -125,81 +125,81 @@ class CompiledSubscription:
     prefetched: bool
 
 
-def compile_subscription(dialect: Dialect, intent: SubscriptionSpec) -> CompiledSubscription:
-    """Compile an intent.
+def compile_subscription(dialect: Dialect, spec: SubscriptionSpec) -> CompiledSubscription:
+    """Return a subscription as its SUBSCRIBE is written for a broker.
 
     Raises:
         DialectError: the broker would lose messages, or ignore a wish without a word.
     """
-    destination = intent.destination
-    headers = {"destination": compile_destination(dialect, destination), "id": intent.id, "ack": "client-individual"}
+    destination = spec.destination
+    headers = {"destination": compile_destination(dialect, destination), "id": spec.id, "ack": "client-individual"}
     if dialect.typed:
         headers[dialect.typed[0][1]] = dialect.typed[1][is_topic(destination)]
-    if intent.durable is not None and is_topic(destination):
+    if spec.durable is not None and is_topic(destination):
         if dialect.durable is None:
             raise DialectError(
                 f"{dialect.title} has no durable subscriptions that we know",
                 "subscribe to a queue, or use RabbitMQ or ActiveMQ",
             )
-        headers.update(_named(dialect.durable, intent.durable, destination))
-    if intent.selector is not None:
+        headers.update(_named(dialect.durable, spec.durable, destination))
+    if spec.selector is not None:
         if not dialect.selectors:
             raise DialectError(f"{dialect.title} ignores selectors", "filter in the handler")
-        if not intent.selector.isprintable():  # a NUL or, on 1.0, a line end would end the header
-            raise DialectError(f"not an acceptable selector: {intent.selector[:80]!a}", "one line, printable")
-        headers["selector"] = intent.selector
+        if not spec.selector.isprintable():  # a NUL or, on 1.0, a line end would end the header
+            raise DialectError(f"not an acceptable selector: {spec.selector[:80]!a}", "one line, printable")
+        headers["selector"] = spec.selector
     if dialect.prefetch:
-        headers[dialect.prefetch] = str(intent.prefetch)
+        headers[dialect.prefetch] = str(spec.prefetch)
     if dialect.window:
         # Artemis, "Flow Control" in the chapter on STOMP: with 0 the next message comes when the last is settled.
-        headers[dialect.window] = str(intent.prefetch * WINDOW if intent.prefetch > 1 else 0)
+        headers[dialect.window] = str(spec.prefetch * WINDOW if spec.prefetch > 1 else 0)
     return CompiledSubscription(
-        headers=headers, on_failure=settlement(dialect, intent), prefetched=bool(dialect.prefetch)
+        headers=headers, on_failure=settlement(dialect, spec), prefetched=bool(dialect.prefetch)
     )
 
 
-def settlement(dialect: Dialect, intent: SubscriptionSpec) -> Settlement:
-    """How a message that failed for good is settled on this broker.
+def settlement(dialect: Dialect, spec: SubscriptionSpec) -> Settlement:
+    """Return how a message that failed for good is settled on this broker.
 
     Raises:
         DialectError: `requeue` cannot be done there without losing or multiplying messages.
     """
-    if intent.on_failure == "drop":
+    if spec.on_failure == "drop":
         return "ack"
-    if intent.on_failure == "dead-letter":
+    if spec.on_failure == "dead-letter":
         return "dead-letter"
     if dialect.nack == "gives back":
         return "nack"
-    if not is_topic(intent.destination):
+    if not is_topic(spec.destination):
         return "republish"
     raise DialectError(
         f'{dialect.title} cannot take a topic message back (on_failure="requeue")', 'use "dead-letter" or "drop"'
     )
 
 
-def durable_end(dialect: Dialect, intent: SubscriptionSpec, *, version: str, client_id: str) -> dict[str, str]:
-    """Headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
+def durable_end(dialect: Dialect, spec: SubscriptionSpec, *, version: str, client_id: str) -> dict[str, str]:
+    """Return headers of the UNSUBSCRIBE that deletes a durable subscription with all it holds.
 
     Raises:
         DialectError: it would not be found there.
     """
-    if intent.durable is None or not is_topic(intent.destination):
+    if spec.durable is None or not is_topic(spec.destination):
         return {}
-    if dialect is ACTIVEMQ and version == "1.0" and client_id != intent.durable:
+    if dialect is ACTIVEMQ and version == "1.0" and client_id != spec.durable:
         # Its STOMP 1.0 code looks for the subscription under its own name as client id (ProtocolConverter.java).
         raise DialectError(
             f"{dialect.title} cannot delete this durable subscription over STOMP 1.0",
             "use 1.1 or 1.2, or a client_id that is the subscription's name",
         )
-    return _named(dialect.durable_end, intent.durable, intent.destination)
+    return _named(dialect.durable_end, spec.durable, spec.destination)
 
 
 def crossed_the_end(dialect: Dialect, body: bytes) -> str | None:
-    """The id of the subscription whose UNSUBSCRIBE something crossed, if an ERROR of this body says that."""
-    told = body.decode("utf-8", "replace")
+    """Return the id of the ended subscription that an ERROR with this body is about; None: it is about none."""
+    text = body.decode("utf-8", "replace")
     for beginning in dialect.ended:
-        if told.startswith(beginning):
-            return _END_OF_ID.split(told[len(beginning) :], maxsplit=1)[0]
+        if text.startswith(beginning):
+            return _END_OF_ID.split(text[len(beginning) :], maxsplit=1)[0]
     return None
 
 

@@ -1,12 +1,10 @@
-"""One connection to one broker: the only module that knows stomp.py.
+"""One connection to one broker: bytes in and out of one socket.
 
 A `Connection` is made for one attempt and never used again; its `epoch` tells an acknowledgement which connection it
-belongs to. What we take from stomp.py is its protocol layer: `Protocol10`, `Protocol11` and `Protocol12` know which
-headers each verb wants on each version. Its transport we replace, for what it does is measured in facts that this
-module has to exclude: it hangs in connect and in send, drops the connection when a listener raises, is silent when a
-TLS peer goes away, and buffers without bound. So:
+belongs to. It replaces the transport of stomp.py, which was measured to hang in connect and in send, to drop the
+connection when a listener raises, to be silent when a TLS peer goes away, and to buffer without bound. So:
 
-* one thread, the supervisor's, reads and writes; other threads only append to `outgoing` and wake it;
+* one thread, the supervisor's, reads and writes; other threads only queue frames and wake it;
 * the socket never blocks; every wait has an end;
 * what is ready is written in one system call;
 * liveness is judged by our own monotonic clock, and only after what had arrived was read.
@@ -15,18 +13,19 @@ TLS peer goes away, and buffers without bound. So:
 from __future__ import annotations
 
 import logging
-import os
 import socket
 import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
+from deploykit.bus.certificates import unread_alert
 from deploykit.bus.events import Counters
 from deploykit.bus.poller import READ, WRITE, Poller
+from deploykit.bus.ports import FrameSink
 from deploykit.bus.stomp import heartbeat
 from deploykit.bus.stomp.compile import CompiledSubscription
 from deploykit.bus.stomp.dialect import GENERIC, Dialect
@@ -37,28 +36,17 @@ from deploykit.bus.stomp.frames import (
     FrameReader,
     ProtocolError,
     Received,
-    escape,
     escaping,
 )
 from deploykit.bus.stomp.handshake import agree, clean, connect_headers, redacted
+from deploykit.bus.stomp.verbs import Verbs
 from deploykit.bus.unconfirmed import UnconfirmedPublishes
-from deploykit.errors import BusError, ConnectError, PublishRefused
+from deploykit.errors import BusError, ConnectError
 from deploykit.settings.address import Broker
 from deploykit.settings.bus import BusSettings
 
-if not (_scan_was_off := "STOMP_SKIP_HOSTNAME_SCAN" in os.environ):
-    os.environ["STOMP_SKIP_HOSTNAME_SCAN"] = "1"  # else stomp.py asks the name server while it is imported
-try:
-    from stomp.protocol import Protocol10, Protocol11, Protocol12
-    from stomp.utils import Frame as StompFrame
-    from stomp.utils import convert_frame
-finally:
-    if not _scan_was_off:
-        del os.environ["STOMP_SKIP_HOSTNAME_SCAN"]
-
 logger = logging.getLogger(__name__)
 
-_PROTOCOLS: Final = {"1.0": Protocol10, "1.1": Protocol11, "1.2": Protocol12}
 _CHUNK: Final = 64 * 1024
 _BATCH: Final = 128 * 1024
 #: With so many receipts under way, wait a moment before looking for them: brokers write each by itself, and taking
@@ -77,45 +65,15 @@ class ConnectionBroken(Exception):
         self.by_broker = by_broker
 
 
-class Sink(Protocol):
-    """Where a connection puts what comes in. Called on the supervisor's thread; must be quick and never raise."""
-
-    def on_receipts(self, receipts: list[bytes]) -> None:
-        """Receipts that belong to no message."""
-
-    def on_message(self, frame: Received) -> None:
-        """A MESSAGE."""
-
-    def on_error(self, frame: Received, shown: str) -> None:
-        """An ERROR; `shown` is what may be logged of it."""
-
-    def may_send(self) -> bool:
-        """Whether messages may go out already: what was subscribed to before comes first."""
-
-
-class _Pipe:
-    """What stomp.py's protocol classes take for their transport: it turns a frame into bytes and keeps them."""
-
-    def __init__(self, out: Callable[[bytes], None]) -> None:
-        self._out = out
-
-    def set_listener(self, name: str, listener: object) -> None:
-        """Protocol classes register themselves for heart-beats, which are ours."""
-
-    def transmit(self, frame: StompFrame) -> None:
-        """Encode a frame that the protocol class has escaped."""
-        self._out(b"".join(convert_frame(frame)))
-
-
 class Connection:
-    """One attempt. `open` it, `step` it until `ConnectionBroken`, `close` it; all on the supervisor's thread.
+    """One attempt: `open`, then `step` until `ConnectionBroken`, then `close`; all on the supervisor's thread.
 
     Args:
         broker: the one that `sock` is connected to.
         settings: the bus's.
         sock: connected and non-blocking, after the TLS handshake if there is one.
         epoch: number of this connection.
-        waiter, ledger, counters, sink: the supervisor's.
+        poller, unconfirmed, counters, sink: the supervisor's.
         client_id: for CONNECT; may be empty.
         escape_login: double the backslashes in login and passcode.
     """
@@ -127,10 +85,10 @@ class Connection:
         sock: socket.socket,
         *,
         epoch: int,
-        waiter: Poller,
-        ledger: UnconfirmedPublishes,
+        poller: Poller,
+        unconfirmed: UnconfirmedPublishes,
         counters: Counters,
-        sink: Sink,
+        sink: FrameSink,
         client_id: str = "",
         escape_login: bool = True,
     ) -> None:
@@ -145,14 +103,13 @@ class Connection:
         #: Which of the broker's addresses failed before this one took us, and what each did; empty when none.
         self.passed_over = ""
         self._escape_login = escape_login
-        #: Frames other than SEND, encoded. Any thread may append; then it calls `waiter.wake()`.
-        self.outgoing: deque[bytes] = deque()
+        self._outgoing: deque[bytes] = deque()  # frames other than SEND, encoded
         #: While set, nothing is read: the handlers do not keep up. Only on a subscription's own connection.
         self.paused = False
         self._settings = settings
         self._tls = isinstance(sock, ssl.SSLSocket)
-        self._waiter = waiter
-        self._ledger = ledger
+        self._poller = poller
+        self._unconfirmed = unconfirmed
         self._counters = counters
         self._sink = sink
         self._sock: socket.socket | None = sock
@@ -166,7 +123,7 @@ class Connection:
         self._writer = SendEncoder(self.dialect, self._rule)
         self._sent = self._heard = self._moved = monotonic()
         self._probed = 0.0
-        self._verbs = Protocol10(_Pipe(self.outgoing.append))
+        self._verbs = Verbs("1.0", self._rule, self._queue)
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -192,16 +149,15 @@ class Connection:
         self.up = True
 
     def _write_connect(self) -> None:
-        self._verbs.send_frame(
-            "CONNECT",
-            connect_headers(self.broker, self._settings, client_id=self.client_id, escape_login=self._escape_login),
+        self._verbs.connect(
+            connect_headers(self.broker, self._settings, client_id=self.client_id, escape_login=self._escape_login)
         )
 
     def _await_answer(self, deadline: float) -> Received:
         while True:
             self._flush()
             mask = READ | (WRITE if len(self._unwritten) else 0)
-            if not self._waiter.wait_for(self._fd, mask, deadline):
+            if not self._poller.wait_for(self._fd, mask, deadline):
                 raise ConnectError(
                     f"{self.broker}: connected, but no answer to CONNECT in time", "is the broker frozen or overloaded?"
                 )
@@ -218,7 +174,7 @@ class Connection:
         self._reader.unescape = agreed.rule.into
         self._reader.max_body = self._settings.max_frame
         self._reader.max_headers = MAX_MESSAGE_HEADERS
-        self._verbs = _PROTOCOLS[agreed.version](_Pipe(self.outgoing.append))
+        self._verbs = Verbs(agreed.version, agreed.rule, self._queue)
 
     # -- serving -----------------------------------------------------------------------------------------------
 
@@ -229,23 +185,23 @@ class Connection:
             ConnectionBroken: the connection is over.
         """
         self._flush()
-        if self._ledger.in_flight >= _MANY:
+        if self._unconfirmed.in_flight >= _MANY:
             time.sleep(_GATHER)
         now = monotonic()
         due = self._watch(now)
         mask = (0 if self.paused else READ) | (WRITE if len(self._unwritten) else 0)
         if self._more_to_read and not self.paused:
             due = now
-        if self._waiter.poll_once(self._fd, mask, min(until, due), self._has_work) & ~WRITE or self._more_to_read:
+        if self._poller.poll_once(self._fd, mask, min(until, due), self._has_work) & ~WRITE or self._more_to_read:
             self._read()
 
     def _has_work(self) -> bool:
         if len(self._unwritten):
             return False
-        return bool(self.outgoing) or (self._ledger.has_unsent and self._sink.may_send())
+        return bool(self._outgoing) or (self._unconfirmed.has_unsent and self._sink.may_send())
 
     def _watch(self, now: float) -> float:
-        """Keep the heart-beats; return when to look again."""
+        """Send and check heart-beats; return when to look again."""
         if self.paused:
             self._heard = now  # we do not listen, so we cannot judge
         decision = heartbeat.decide(self.beats, now, sent=self._sent, heard=self._heard, probed=self._probed)
@@ -254,7 +210,7 @@ class Connection:
                 return now
             raise ConnectionBroken(f"nothing heard for {now - self._heard:.1f} s")
         if decision.beat and not len(self._unwritten):
-            self.outgoing.append(b"\n")
+            self._outgoing.append(b"\n")
             self._counters.beats_sent += 1
             self._sent = now
         if decision.probe:
@@ -271,20 +227,20 @@ class Connection:
             self._write_some()
 
     def flush_now(self) -> None:
-        """Write from another thread than the supervisor's, to spare a caller who waits the way through it.
+        """Write from another thread than the supervisor's, so that a caller who waits is served sooner.
 
         OpenSSL does not take two threads at once, so over TLS the supervisor is woken instead; and so it is when it has
         a whole burst to write anyway.
         """
-        if self._tls or self._ledger.in_flight >= _MANY or not self._writing.acquire(blocking=False):
-            self._waiter.wake()
+        if self._tls or self._unconfirmed.in_flight >= _MANY or not self._writing.acquire(blocking=False):
+            self._poller.wake()
             return
         try:
             self._write_some()
-            if len(self._unwritten) or self._ledger.careful:
-                self._waiter.wake()
+            if len(self._unwritten) or self._unconfirmed.careful:
+                self._poller.wake()
         except ConnectionBroken:
-            self._waiter.wake()  # the supervisor will see it too
+            self._poller.wake()  # the supervisor will see it too
         finally:
             self._writing.release()
 
@@ -301,39 +257,24 @@ class Connection:
             except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError as error:
-                raise ConnectionBroken(self._why_not_written(error), by_broker=self.up) from None
+                shown = error if self.up else unread_alert(sock, error)
+                raise ConnectionBroken(f"writing failed: {clean(str(shown), 100)}", by_broker=self.up) from None
             self._unwritten = self._unwritten[count:]
             self._counters.bytes_sent += count
             self._sent = monotonic()
 
-    def _why_not_written(self, error: OSError) -> str:
-        """Return why writing failed. While TLS begins, what the broker said before it hung up is still unread."""
-        if not self.up and isinstance(self._sock, ssl.SSLSocket):
-            try:
-                self._sock.recv(1)
-            except ssl.SSLError as said:
-                if "ALERT" in (said.reason or ""):
-                    error = said
-            except OSError:
-                pass
-        return f"writing failed: {clean(str(error), 100)}"
-
     def _next_batch(self) -> bytes:
-        pieces, size, outgoing = [], 0, self.outgoing
+        pieces, size, outgoing = [], 0, self._outgoing
         while outgoing:
             piece = outgoing.popleft()
             pieces.append(piece)
             size += len(piece)
         if self.up and self._sink.may_send():
-            while size < _BATCH and (entry := self._ledger.next_unsent()) is not None:
+            while size < _BATCH and (entry := self._unconfirmed.next_unsent()) is not None:
                 try:
                     piece = self._writer.send(entry)
                 except BusError as error:
-                    self._ledger.refuse(entry, error)
-                    continue
-                except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-                    # Half a surrogate pair, a number where text belongs: it must not end the thread that all share.
-                    self._ledger.refuse(entry, _unwritable(entry.id, error))
+                    self._unconfirmed.refuse(entry, error)
                     continue
                 pieces.append(piece)
                 size += len(piece)
@@ -341,7 +282,7 @@ class Connection:
 
     @property
     def local_address(self) -> str:
-        """Our own end's address, as the broker sees it where nothing translates it; empty once it is closed."""
+        """The address of our own end, as the broker sees it where nothing translates it; empty once it is closed."""
         sock = self._sock
         try:
             return str(sock.getsockname()[0]) if sock is not None else ""
@@ -376,7 +317,7 @@ class Connection:
         return self._read_last
 
     def _take_receipts(self, receipts: list[bytes]) -> None:
-        others = self._ledger.confirm(receipts)
+        others = self._unconfirmed.confirm(receipts)
         if others:
             self._sink.on_receipts(others)
 
@@ -399,62 +340,44 @@ class Connection:
         self._more_to_read = isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
         return self._reader.feed(data)
 
-    # -- verbs, any thread -------------------------------------------------------------------------------------
+    # -- any thread --------------------------------------------------------------------------------------------
+
+    def _queue(self, frame: bytes) -> None:
+        self._outgoing.append(frame)
+        self._poller.wake()
 
     def resume(self) -> None:
         """Read on, if reading was paused."""
         if self.paused:
             self.paused = False
-            self._waiter.wake()
+            self._poller.wake()
 
     def ack(self, delivered: Mapping[str, str]) -> None:
         """Acknowledge the message that came over this connection with these headers."""
-        self.outgoing.append(self._settling("ACK", delivered, {}))
-        self._waiter.wake()
+        self._verbs.ack(delivered)
 
     def nack(self, delivered: Mapping[str, str], headers: Mapping[str, str]) -> None:
         """Refuse the message that came over this connection; `headers` say what the broker is to do with it."""
-        self.outgoing.append(self._settling("NACK", delivered, headers))
-        self._waiter.wake()
-
-    def _settling(self, command: str, delivered: Mapping[str, str], more: Mapping[str, str]) -> bytes:
-        rule = self._rule
-        if self.version == "1.2":
-            head = f"id:{escape(delivered.get('ack', ''), rule)}\n"
-        else:
-            head = f"message-id:{escape(delivered.get('message-id', ''), rule)}\n"
-            if self.version == "1.1":
-                head += f"subscription:{escape(delivered.get('subscription', ''), rule)}\n"
-        for key, value in more.items():
-            head += f"{key}:{escape(value, rule)}\n"
-        return f"{command}\n{head}\n\x00".encode()
+        self._verbs.nack(delivered, headers)
 
     def subscribe(self, compiled: CompiledSubscription, receipt: str) -> None:
         """Send SUBSCRIBE."""
-        headers = dict(compiled.headers)
-        self._verbs.subscribe(
-            headers.pop("destination"), headers.pop("id"), headers.pop("ack"), headers={**headers, "receipt": receipt}
-        )
-        self._waiter.wake()
+        self._verbs.subscribe(compiled, receipt)
 
     def unsubscribe(self, subscription: str, headers: Mapping[str, str], receipt: str) -> None:
         """Send UNSUBSCRIBE."""
-        self._verbs.unsubscribe(id=subscription, headers={**headers, "receipt": receipt})
-        self._waiter.wake()
+        self._verbs.unsubscribe(subscription, headers, receipt)
 
     def round_trip(self, receipt: str) -> None:
-        """Make the broker say something: begin a transaction and abort it, with a receipt. Leaves nothing behind."""
-        self._verbs.begin(transaction=receipt)
-        self._verbs.abort(transaction=receipt, headers={"receipt": receipt})
-        self._waiter.wake()
+        """Make the broker answer: begin a transaction and abort it, with a receipt. Leaves nothing behind."""
+        self._verbs.round_trip(receipt)
 
     def disconnect(self, receipt: str) -> None:
         """Send DISCONNECT; its receipt says that all before it has arrived."""
-        self._verbs.send_frame("DISCONNECT", {"receipt": receipt})
-        self._waiter.wake()
+        self._verbs.disconnect(receipt)
 
     def tls_info(self) -> tuple[str, float | None] | None:
-        """TLS version and days until the broker's certificate ends (None: not verified); None on a plain connection."""
+        """Return the TLS version and days until the certificate ends (None: not verified); None without TLS."""
         sock = self._sock
         if not isinstance(sock, ssl.SSLSocket):
             return None
@@ -464,21 +387,14 @@ class Connection:
         return sock.version() or "TLS", days
 
     def give_up(self) -> None:
-        """Write no message any more: when this returns, no thread is about to."""
+        """Stop writing messages: when this returns, no thread writes one."""
         with self._writing:
             self.up = False
 
     def close(self) -> None:
-        """Close the socket. Idempotent; says nothing to the broker."""
+        """Close the socket without DISCONNECT. Idempotent."""
         self.up = False
         sock, self._sock = self._sock, None
         if sock is not None:
-            self._waiter.forget(self._fd)
+            self._poller.forget(self._fd)
             sock.close()
-
-
-def _unwritable(id: str, error: Exception) -> PublishRefused:
-    return PublishRefused(
-        f"message {id!a} cannot be written: {type(error).__name__}",
-        "headers are text that UTF-8 can hold, the body is bytes, the ttl a number of seconds",
-    )

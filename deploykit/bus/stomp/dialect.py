@@ -1,6 +1,6 @@
 """What brokers do differently, as data.
 
-`DIALECTS` is the only place where a broker's ways are written down; `intent` compiles by it, docs/brokers.md's table is
+`DIALECTS` is the only place where a broker's ways are written down; `compile` reads it, docs/brokers.md's table is
 made from it, and a test keeps the two equal. A broker we do not know (`generic`) gets the smallest promise: queues,
 topics, acknowledgements.
 
@@ -119,7 +119,7 @@ RABBITMQ: Final = Dialect(
     notes=(
         "Under a memory or disk alarm it stops reading and heart-beats go on: a publish fails at its deadline.",
         "What is not settled when a subscription ends stays with the connection, which is then made anew; what crosses "
-        "the UNSUBSCRIBE too, and is told of by an ERROR.",
+        "the UNSUBSCRIBE too, and is reported by an ERROR.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
         "A durable subscription is on disk a moment after it was confirmed. If the broker is killed in that moment, "
@@ -210,10 +210,10 @@ NUMERIC: Final = MappingProxyType(
 
 
 def recognise(server: str | None) -> Dialect:
-    """Tell the dialect from the `server` header of CONNECTED.
+    """Return the dialect for the `server` header of CONNECTED.
 
     >>> recognise("ActiveMQ-Artemis/2.31.2 ActiveMQ Artemis Messaging Engine").name, recognise(None).name
     ('artemis', 'generic')
     """
-    said = (server or "").lower()
-    return next((dialect for dialect in DIALECTS if said.startswith(dialect.servers)), GENERIC)
+    name = (server or "").lower()
+    return next((dialect for dialect in DIALECTS if name.startswith(dialect.servers)), GENERIC)

@@ -1,4 +1,4 @@
-"""A message on its way as the bytes of one SEND, for one broker: pure but for what it remembers.
+"""From a pending message to the bytes of one SEND, for one broker. Pure but for a cache.
 
 Thousands of messages go to a few destinations, so the part of the head that depends on the destination alone is
 compiled once.
@@ -36,12 +36,22 @@ class SendEncoder:
         self._checked = dialect.reserved.union(self._numeric, {"reply-to"} if dialect.reply_to else ())
 
     def send(self, entry: PendingPublish) -> bytes:
-        """Write one SEND, its receipt asked for.
+        """Return the bytes of one SEND that asks for a receipt.
 
         Raises:
             PublishRefused: a header cannot go over this connection (`Unsendable`: over none to such a broker).
             DialectError: the broker would do something else.
         """
+        try:
+            return self._encode(entry)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            # Half a surrogate pair, a number where text belongs: it must not end the thread that all share.
+            raise PublishRefused(
+                f"message {entry.id!a} cannot be written: {type(error).__name__}",
+                "headers are text that UTF-8 can hold, the body is bytes, the ttl a number of seconds",
+            ) from None
+
+    def _encode(self, entry: PendingPublish) -> bytes:
         if entry.expires is None:
             key = (entry.destination, entry.persistent)
             head = self._heads.get(key)
@@ -68,7 +78,7 @@ class SendEncoder:
         )
 
     def _check(self, entry: PendingPublish) -> None:
-        """Refuse headers at which this broker would end the connection, or say nothing that names the message."""
+        """Refuse headers at which this broker would end the connection, or send an ERROR that names no message."""
         headers = entry.frame.headers
         wrong = sorted(self._dialect.reserved.intersection(headers))
         wrong += [

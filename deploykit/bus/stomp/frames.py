@@ -37,7 +37,7 @@ _UNESCAPE: Final = {"n": "\n", "c": ":", "\\": "\\", "r": "\r"}
 
 
 class ProtocolError(Exception):
-    """What came in is not STOMP, or breaks our bounds. The connection cannot go on."""
+    """The bytes are not STOMP, or over our bounds. The connection cannot go on."""
 
 
 class HeaderRefused(ValueError):
@@ -68,7 +68,7 @@ class Escaping:
 
 
 def escaping(version: str, *, always_in: bool = False, always_out: bool = False) -> Escaping:
-    """The rule of a version, and of brokers that do not keep to it on 1.0.
+    """Return the rule of a version, and of brokers that do not keep to it on 1.0.
 
     Args:
         version: "1.0", "1.1" or "1.2".
@@ -81,7 +81,7 @@ def escaping(version: str, *, always_in: bool = False, always_out: bool = False)
 
 
 def encode_frame(command: str, headers: Mapping[str, str], body: bytes, rule: Escaping) -> bytes:
-    """Encode one frame.
+    """Return the bytes of one frame.
 
     Raises:
         HeaderRefused: a header holds NUL, or a line break or a colon in its name that this version cannot carry.
@@ -102,7 +102,7 @@ def _escaped(headers: Mapping[str, str], rule: Escaping) -> dict[str, str]:
 
 
 def escape(text: str, rule: Escaping, *, name: bool = False) -> str:
-    """Escape a header's value (or name) for the wire.
+    """Return a header's value (or name) escaped for the wire.
 
     Raises:
         HeaderRefused: this version has no way to write it.
@@ -126,7 +126,7 @@ def _unescape(text: str) -> str:
 
 
 def parse_head(head: bytes, *, unescape: bool) -> tuple[str, dict[str, str]]:
-    """Take command and headers apart. CONNECTED is never escaped (STOMP 1.2, "Value Encoding").
+    """Return command and headers. CONNECTED is never escaped (STOMP 1.2, "Value Encoding").
 
     A line without a colon is left out: ActiveMQ gives a line break that somebody escaped to subscribers on STOMP 1.0 as
     it is, and a stranger's header must not cost the connection.
@@ -145,7 +145,7 @@ def parse_head(head: bytes, *, unescape: bool) -> tuple[str, dict[str, str]]:
 
 
 class FrameReader:
-    """Incremental reader of a broker's bytes. Feed it; it never keeps more than one frame within bounds.
+    """Incremental reader of a broker's bytes. It keeps at most one frame, within bounds.
 
     Args:
         max_body: bytes; a longer announced body is thrown away, see the module.
@@ -170,7 +170,7 @@ class FrameReader:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> tuple[list[bytes], list[Received]]:
-        """Take bytes in; give out receipt ids and other frames, each in order.
+        """Take bytes; return receipt ids and other frames, each in order.
 
         Receipts are apart because nothing depends on their order relative to messages, and they are many. Those that
         follow an ERROR stay behind it among the frames: there they may mean less.
@@ -206,10 +206,10 @@ class FrameReader:
 
     def _parse(self, data: bytes, receipts: list[bytes], frames: list[Received]) -> int:
         """Take out whole frames; return where the rest begins, with `_need` and `_scan` set for it."""
-        position, end, told = 0, len(data), False
+        position, end, error = 0, len(data), False
         scan, self._scan, self._need = self._scan, 0, 0
         while position < end:
-            if data[position] == 82 and not told:  # "R"
+            if data[position] == 82 and not error:  # "R"
                 match = _RECEIPT.match(data, position)
                 if match is not None:
                     receipts.append(match[1])
@@ -222,7 +222,7 @@ class FrameReader:
             scan = 0
             if not step:
                 return position
-            told = told or (bool(frames) and frames[-1].command == "ERROR")
+            error = error or (bool(frames) and frames[-1].command == "ERROR")
             position = step
         return position
 

@@ -1,7 +1,10 @@
-"""What is said before a connection works: CONNECT, and what its answer agrees on. Pure: frames in, values out.
+"""CONNECT, and what its answer agrees on. Pure: frames in, values out.
 
-Rules: credentials go into CONNECT and nowhere else; what a broker says is shown as one printable line without them; a
-version that was not offered is no agreement.
+Rules:
+
+* credentials go into CONNECT and nowhere else;
+* a broker's text is shown as one printable line without them;
+* a version that was not offered is refused.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _LOGIN_WORDS: Final = re.compile(
 
 @attrs.frozen(kw_only=True, slots=True)
 class Agreement:
-    """What both sides keep to from CONNECTED on."""
+    """What both sides keep to after CONNECTED."""
 
     version: str
     server: str
@@ -60,7 +63,7 @@ def connect_headers(broker: Broker, settings: BusSettings, *, client_id: str, es
 
 
 def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
-    """Read the answer to CONNECT.
+    """Return what the answer to CONNECT agrees on.
 
     Raises:
         LoginRefused: the login was refused.
@@ -78,7 +81,7 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
     always_out, always_in = dialect.escapes_always
     return Agreement(
         version=version,
-        server=clean(_blotted(answer.headers.get("server", ""), broker, settings, least=4), 80),
+        server=clean(_without_passcodes(answer.headers.get("server", ""), broker, settings, least=4), 80),
         dialect=dialect,
         rule=escaping(version, always_in=always_in, always_out=always_out),
         beats=heartbeat.negotiate(settings.heartbeat, answer.headers.get("heart-beat"), gap=dialect.beat_gap),
@@ -99,16 +102,16 @@ def _refusal(answer: Received, broker: Broker, settings: BusSettings) -> Connect
 
 
 def redacted(frame: Received, broker: Broker, settings: BusSettings) -> str:
-    """What may be shown of an ERROR: its message header or first line, without our credentials."""
+    """Return what may be shown of an ERROR: its message header or first line, without our credentials."""
     text = frame.headers.get("message") or frame.body[:4096].decode("utf-8", "replace").partition("\n")[0]
-    return clean(_blotted(text, broker, settings), 200) or "no reason given"
+    return clean(_without_passcodes(text, broker, settings), 200) or "no reason given"
 
 
-def _blotted(text: str, broker: Broker, settings: BusSettings, *, least: int = 1) -> str:
-    """Take our passcodes out, as they are and as CONNECT may have escaped them; before anything is cut off.
+def _without_passcodes(text: str, broker: Broker, settings: BusSettings, *, least: int = 1) -> str:
+    """Return the text without our passcodes, plain or as CONNECT may have escaped them.
 
     Args:
-        least: shorter ones stay: in what is an ordinary word a hole would tell more than it hides.
+        least: shorter passcodes stay: blotting out part of an ordinary word would show more than it hides.
     """
     for secret in (broker.passcode, settings.passcode):
         if len(secret) >= least:
@@ -117,5 +120,5 @@ def _blotted(text: str, broker: Broker, settings: BusSettings, *, least: int = 1
 
 
 def clean(text: str, limit: int) -> str:
-    """One printable line of at most `limit` characters."""
+    """Return one printable line of at most `limit` characters."""
     return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()

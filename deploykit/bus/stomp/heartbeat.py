@@ -1,12 +1,13 @@
-"""Is the other end still there? Pure: times in, decisions out. All times are monotonic seconds.
+"""Whether the other end is still there. Pure: times in, decisions out. All times are monotonic seconds.
 
-Native heart-beats are used where the CONNECTED frame grants them, on any version. Where it does not (STOMP 1.0 brokers,
-brokers that answer 0), they are emulated: we send a bare EOL, which every broker takes, so that no firewall
-sees an idle connection; and after a silence we ask for a receipt (BEGIN + ABORT, which leaves nothing behind),
-so that the broker has to say something. Either way a silence longer than `SILENCE` intervals means: gone.
+Rules:
 
-We ask the broker to beat twice in our interval, because some look only once per interval whether they have said
-something in the last one: ActiveMQ's first beat after a frame comes after two of its intervals (seen on 5.17).
+* native heart-beats are used where the CONNECTED frame grants them, on any version;
+* elsewhere they are emulated: a bare EOL, which every broker accepts, so that no firewall sees an idle connection;
+* there, after a silence, BEGIN and ABORT ask for a receipt and leave nothing behind;
+* a silence longer than `SILENCE` intervals means that the connection is gone;
+* the broker is asked to beat twice in our interval. Some look only once per interval whether they have sent something:
+  ActiveMQ's first beat after a frame comes after two of its intervals (seen on 5.17).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PROBE_SHARE: Final = 0.75
 
 @attrs.frozen(kw_only=True, slots=True)
 class HeartbeatMonitor:
-    """What was agreed. Intervals in seconds; 0 turns that direction off.
+    """The agreed heart-beats. Intervals in seconds; 0 turns that direction off.
 
     Args:
         send: the broker may count on a byte from us in this time.
@@ -49,7 +50,7 @@ class HeartbeatMonitor:
 
 
 def offer(heartbeat: float) -> str:
-    """The `heart-beat` header of our CONNECT: what we send, and how often we want to hear.
+    """Return the `heart-beat` header of our CONNECT: what we send, and what we ask for.
 
     >>> offer(10.0)
     '10000,5000'
@@ -59,7 +60,7 @@ def offer(heartbeat: float) -> str:
 
 
 def negotiate(heartbeat: float, answer: str | None, *, gap: float = 2.0) -> HeartbeatMonitor:
-    """Agree on intervals from what we asked for and the broker's `heart-beat` header (None when it sent none).
+    """Return the agreed intervals from what we asked for and the broker's `heart-beat` header (None when it sent none).
 
     A header that is not two numbers counts as "no heart-beats": we emulate.
 
@@ -93,7 +94,7 @@ def _pair(answer: str | None) -> tuple[int, int]:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Decision:
-    """What to do now, and when to ask again (`due`, monotonic; infinity when never)."""
+    """What to do now, and when to decide again (`due`, monotonic; infinity: never)."""
 
     beat: bool = False
     probe: bool = False
@@ -102,7 +103,7 @@ class Decision:
 
 
 def decide(beats: HeartbeatMonitor, now: float, *, sent: float, heard: float, probed: float) -> Decision:
-    """Decide from the times of the last byte out, the last byte in, and the last probe (0.0: none)."""
+    """Return what to do, from the times of the last byte out, the last byte in, and the last probe (0.0: none)."""
     due = float("inf")
     beat = probe = False
     if beats.send:

@@ -1,4 +1,4 @@
-"""The node's daemon: wires bus, outbox, mirrors and releases together, and holds them through TERM and HUP."""
+"""The node's daemon: connects bus, outbox, mirrors and releases, and keeps them running through TERM and HUP."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import Self
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
+from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
 from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.statelock import StateLock
-from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle, logs
@@ -31,7 +33,8 @@ from deploykit.messages import one_line, utc_now
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
-from deploykit.trust.keyfiles import TrustReader, load_signing_key
+from deploykit.trust.check import Trust
+from deploykit.trust.keyfiles import load_signing_key
 
 _log = logging.getLogger(__name__)
 
@@ -48,16 +51,16 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
     Raises:
         SettingsError: the first settings are wrong.
-        LoginRefused: no broker takes us by them.
-        LockBusy: another agent is at work on the state directory.
+        LoginRefused: no broker accepts the credentials.
+        LockBusy: another agent uses the state directory.
         DeploykitError: outbox, ids or a key cannot be opened.
     """
     settings = load()
     changed = threading.Event()
-    logs.set_up(settings.log, secrets=[settings.broker.passcode])
+    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
     before: Settings | None = None
     with lifecycle.signals(on_reload=changed.set) as stop:
-        agent = Agent(settings)
+        agent, kept = Agent(settings), lifecycle.keep_passcode(settings)
         while True:
             try:
                 following = _serve(agent, load, stop, changed, on_ready)
@@ -67,12 +70,12 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
                 _log.error("settings given up, the old ones are back: %s", error)
                 following, before = Agent(before), None
             else:
-                before = agent.settings
+                before = kept
             if following is None:
                 return
-            said, agent = agent.settings, following
-            logs.set_up(agent.settings.log, secrets=[agent.settings.broker.passcode])
-            lifecycle.say_read_again(said, agent.settings)
+            agent, previous, kept = following, kept, lifecycle.keep_passcode(following.settings)
+            logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
+            _log.info("%s", lifecycle.reload_line(previous, kept))
 
 
 def _serve(
@@ -82,20 +85,20 @@ def _serve(
     changed: threading.Event,
     on_ready: Callable[[str], None],
 ) -> Agent | None:
-    """Run one agent until `stop` (None), or until `changed` brought settings that stand (the agent of those)."""
-    said = False
+    """Run one agent until `stop`: return None; or until `changed` brought good settings: return their agent."""
+    connected = False
     with agent:
-        status = _status(agent, connected=said)
+        status = _status(agent, connected=connected)
         lifecycle.notify(f"READY=1\nSTATUS={status}")
-        while not stop.wait(0.0 if not said else 0.2):
-            if not said and agent.wait_connected(0.2):
-                said = True
+        while not stop.wait(0.0 if not connected else 0.2):
+            if not connected and agent.wait_connected(0.2):
+                connected = True
                 on_ready(agent.settings.node)
-            if status != (status := _status(agent, connected=said)):
+            if status != (status := _status(agent, connected=connected)):
                 lifecycle.notify(f"STATUS={status}")
             if changed.is_set():
                 changed.clear()
-                following = lifecycle.read_again(lambda: Agent(load()))  # beside the one at work
+                following = lifecycle.try_reload(lambda: Agent(load()))  # beside the one at work
                 if following is not None:
                     lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
                     return following
@@ -104,15 +107,15 @@ def _serve(
 
 
 def _status(agent: Agent, *, connected: bool) -> str:
-    """Return a line for the service manager: where the agent stands, and what a person should know first."""
+    """Return a line for the service manager: whether the agent is connected, and its problems."""
     return one_line("; ".join(("connected" if connected else "waiting for a broker", *agent.problems)))
 
 
 def forget(settings: Settings) -> None:
-    """Drop this node's durable subscriptions at the broker: it will not come back, and nothing is kept for it.
+    """Delete this node's durable subscriptions at the broker, for a node that will not come back.
 
     Raises:
-        LockBusy: its agent is at work here, and would lose commands.
+        LockBusy: its agent runs here, and would lose commands.
     """
     with ExitStack() as held:
         if settings.state.is_dir():
@@ -126,7 +129,7 @@ def forget(settings: Settings) -> None:
 
 
 def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Topic and durable name of each: a message that came while the node was down still reaches it."""
+    """Return topic and durable name of each: messages that came while the node was down still reach it."""
     topics = settings.topics
     return (
         (topics.source, f"deploykit-{settings.node}-source"),
@@ -142,7 +145,7 @@ class Agent:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._doubts: tuple[str, ...] = ()
+        self._trust_problems: tuple[str, ...] = ()
         self._stop = threading.Event()
         self._recovered = threading.Event()
         for warning in warnings(settings, user_name(os.geteuid())):
@@ -151,17 +154,18 @@ class Agent:
         outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)
         self._lock = StateLock(settings.state)
-        trusted = TrustReader(settings.trust)
-        self._presence = Presence(settings, key, trusted)
+        trust = Trust.from_settings(settings.trust, settings.node)
+        self._presence = Presence(settings, key, trust)
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
-        self._mirroring = MirrorHandler(settings, reporter)
+        self._mirrors = MirrorHandler(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        self._deploying = DeployHandler(settings, self._mirroring, reporter, self._ids, trusted)
+        deployer = SiteDeployer(settings, self._mirrors)
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
-        handlers = ((self._mirroring.handle, mirrors.WORKERS), (self._deploying.handle, 4))
-        self._wanted = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
-        # Daemon threads: what they do may be cut off at any instant, and must not keep a process that was told to end.
+        handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
+        self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
+        # Daemon threads: they may be cut off at any instant, and must not keep a process alive that should end.
         self._threads = [
             threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
             for name, target, args in (
@@ -173,7 +177,7 @@ class Agent:
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
-            for release in (self._ids.close, self._mirroring.stop, partial(self._bus.stop, 0)):
+            for release in (self._ids.close, self._mirrors.stop, partial(self._bus.stop, 0)):
                 undo.callback(release)
             undo.enter_context(self._lock)
             self._start()
@@ -182,12 +186,12 @@ class Agent:
 
     def _start(self) -> None:
         remove_twins(self.settings.state)
-        self._doubts = doubts(self.settings, utc_now())
-        for doubt in self._doubts:
-            _log.error("%s", doubt)
-        self._mirroring.start()
+        self._trust_problems = trust_problems(self.settings, utc_now())
+        for problem in self._trust_problems:
+            _log.error("%s", problem)
+        self._mirrors.start()
         self._bus.start()
-        for topic, name, handler, workers in self._wanted:
+        for topic, name, handler, workers in self._handlers:
             self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
         self._presence.listen(self._bus)
         for thread in self._threads:
@@ -203,8 +207,8 @@ class Agent:
         self._stop.set()
         self._presence.wake()
         self._recovered.wait()
-        self._deploying.finish()
-        self._mirroring.stop()
+        self._deploys.finish()
+        self._mirrors.stop()
         end = time.monotonic() + _STOP_SECONDS
         self._bus.stop(_STOP_SECONDS)
         for thread in self._threads:
@@ -213,19 +217,19 @@ class Agent:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What a person should know of this agent: why it obeys nobody, and others that answer under its name."""
-        return (*self._doubts, *self._presence.problems)
+        """What a person should know: why the agent can obey no command, and other agents under its name."""
+        return (*self._trust_problems, *self._presence.problems)
 
     def wait_connected(self, timeout: float) -> bool:
-        """Wait until the broker answered and knows our subscriptions; tell whether it is so.
+        """Wait until the bus is connected and subscribed; return whether it is.
 
         Raises:
-            LoginRefused: no broker takes us.
+            LoginRefused: no broker accepts the credentials.
         """
         return self._bus.wait_connected(timeout)
 
     def _look_after(self) -> None:
-        """Finish what a crash cut off; then log what was refused, and forget old ids once a day."""
+        """Finish what a crash cut off; then log refused messages, and prune old ids once a day."""
         try:
             self._recover()
         finally:
@@ -237,30 +241,30 @@ class Agent:
                 try:
                     self._ids.prune(utc_now())
                 except IdStoreError as error:
-                    _log.warning("old ids are still kept: %s", error)
+                    _log.warning("cannot prune old ids: %s", error)
             self._stop.wait(INTERVAL)
-            self._deploying.log_strangers()
+            self._deploys.log_unverified()
 
     def _recover(self) -> None:
-        """Bring to an end what a crash cut off. A site that cannot be recovered is for a person, not for the others."""
+        """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
         for name, site in self.settings.sites.items():
             if self._stop.is_set():
                 return
             try:
                 result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
             except DeploykitError as error:
-                _log.error("site %s: cannot finish what was cut off: %s", name, error)
+                _log.error("site %s: cannot finish an interrupted deploy: %s", name, error)
             except Exception:  # noqa: BLE001 -- a bug in one site's recovery must not cost the others theirs
-                _log.exception("site %s: cannot finish what was cut off", name)
+                _log.exception("site %s: cannot finish an interrupted deploy", name)
             else:
                 if result is not None:
-                    _log.info("site %s: finished what was cut off: %s %s", name, result.outcome, result.detail)
+                    _log.info("site %s: finished an interrupted deploy: %s %s", name, result.outcome, result.detail)
 
     def _on_event(self, event: Event) -> None:
         match event:
             case Connected():
                 # Messages may have been missed while there was no connection.
-                self._mirroring.reconcile_soon()
+                self._mirrors.reconcile_soon()
                 self._presence.on_connected()
             case ConnectFailed():
                 self._presence.on_refused(self._bus.problem)

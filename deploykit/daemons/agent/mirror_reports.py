@@ -1,7 +1,11 @@
-"""What is said of a mirror after a fetch. Pure: what came of it goes in, lines to report come out.
+"""What a node reports about a mirror after a fetch. Pure: the fetch's outcome goes in, reports come out.
 
-Rules: every message that asked is answered once, under its own correlation id, with what the mirror holds and never
-with what the message claims; what nobody asked about is said when it moved; what goes on being wrong is said once.
+Rules:
+
+* Each message that asked for the fetch is answered once, under its own correlation id.
+* An answer names what the mirror holds, never what the message claims.
+* A ref that nobody asked about is reported when it moved.
+* A problem that lasts is reported once.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from deploykit.names import ObjectId, RefName, is_zero
 
 
 @attrs.frozen(slots=True)
-class Trouble:
+class RefProblem:
     """Why a ref is not where it should be: in the mirror, or in a directory."""
 
     outcome: MirrorOutcome
@@ -26,16 +30,16 @@ class Trouble:
 
 
 @attrs.frozen(slots=True)
-class Told:
-    """One request: what its message claimed (None: nothing), and the correlation id to answer under."""
+class FetchAsked:
+    """One request for a fetch: the change its message claims, if any, and the correlation id to answer under."""
 
     claim: RefChange | None
     reason: str
 
 
 @attrs.frozen(slots=True)
-class LogLine:
-    """One report: a ref, what it was and is, and how it went."""
+class RefReport:
+    """One report: a ref, its old and new object id, and the outcome."""
 
     ref: RefName
     old: ObjectId
@@ -45,56 +49,56 @@ class LogLine:
     reason: str = ""
 
 
-#: Troubles that were said, each with the id that had it.
-Said = Mapping[RefName, tuple[Trouble, ObjectId]]
+#: The problems that were reported, each with the object id its ref had.
+Reported = Mapping[RefName, tuple[RefProblem, ObjectId]]
 
 
-def lines_of(
+def reports_after(
     outcome: FetchResult | DeploykitError,
-    asked: Sequence[Told],
+    asked: Sequence[FetchAsked],
     held: Mapping[RefName, ObjectId],
-    troubles: Mapping[RefName, Trouble],
-    said: Said,
-) -> tuple[list[LogLine], Said]:
+    problems: Mapping[RefName, RefProblem],
+    reported: Reported,
+) -> tuple[list[RefReport], Reported]:
     """Decide what to report.
 
     Args:
         outcome: of the fetch.
         asked: the requests that it answers.
         held: the mirror's refs now.
-        troubles: refs whose directory does not show what the mirror holds.
-        said: what the last call returned.
+        problems: refs whose directory does not show what the mirror holds.
+        reported: what the last call returned.
 
     Returns:
-        The lines, and the troubles that count as said from now on.
+        The reports, and the problems that count as reported once these are queued.
     """
     changes: dict[RefName, RefChange] = {}
-    now = dict(troubles)
+    now = dict(problems)
     if isinstance(outcome, FetchResult):
         changes = {change.ref: change for change in outcome.changes}
         for refusal in outcome.refused:
             if refusal.ref is not None:  # see `left_out` for the others
                 here = _of(refusal.ref, held)
                 changes[refusal.ref] = RefChange(refusal.ref, refusal.old or here, refusal.new or here)
-                now[refusal.ref] = Trouble("refused", refusal.reason)
-    lines: list[LogLine] = []
-    for told in asked:
-        if told.claim is not None:
-            lines += _answer(told.claim, outcome, changes, held, now, told.reason)
-    done = {line.ref for line in lines}
+                now[refusal.ref] = RefProblem("refused", refusal.reason)
+    reports: list[RefReport] = []
+    for each in asked:
+        if each.claim is not None:
+            reports += _answer(each.claim, outcome, changes, held, now, each.reason)
+    done = {report.ref for report in reports}
     reason = asked[0].reason if asked else ""
     for ref, change in changes.items():
-        if ref not in done and (ref not in now or said.get(ref) != (now[ref], change.new)):
-            lines.append(_line(ref, change.old, change.new, now.get(ref), reason))
+        if ref not in done and (ref not in now or reported.get(ref) != (now[ref], change.new)):
+            reports.append(_report(ref, change.old, change.new, now.get(ref), reason))
     done |= changes.keys()
     for ref in now.keys() - done:
-        if said.get(ref) != (now[ref], _of(ref, held)):
-            lines.append(_line(ref, _of(ref, held), _of(ref, held), now[ref], reason))
-    for ref in sorted(said.keys() - now.keys() - done):
+        if reported.get(ref) != (now[ref], _of(ref, held)):
+            reports.append(_report(ref, _of(ref, held), _of(ref, held), now[ref], reason))
+    for ref in sorted(reported.keys() - now.keys() - done):
         if ref in held:
-            lines.append(LogLine(ref, held[ref], held[ref], "unchanged", "what was wrong is right again", reason))
-    saying = {ref: (trouble, changes[ref].new if ref in changes else _of(ref, held)) for ref, trouble in now.items()}
-    return lines, saying
+            reports.append(RefReport(ref, held[ref], held[ref], "unchanged", "the problem is gone", reason))
+    counted = {ref: (problem, changes[ref].new if ref in changes else _of(ref, held)) for ref, problem in now.items()}
+    return reports, counted
 
 
 def _answer(
@@ -102,45 +106,47 @@ def _answer(
     outcome: FetchResult | DeploykitError,
     changes: Mapping[RefName, RefChange],
     held: Mapping[RefName, ObjectId],
-    troubles: Mapping[RefName, Trouble],
+    problems: Mapping[RefName, RefProblem],
     reason: str,
-) -> list[LogLine]:
+) -> list[RefReport]:
     ref = claim.ref
     if isinstance(outcome, DeploykitError):
-        here = held.get(ref) or zero_like(claim.new)  # what the message claims nobody has seen
-        return [LogLine(ref, here, here, "failed", one_line(str(outcome)), reason)]
+        here = held.get(ref) or zero_like(claim.new)  # what the message claims is not verified
+        return [RefReport(ref, here, here, "failed", one_line(str(outcome)), reason)]
     if ref in changes:
-        return [_line(ref, changes[ref].old, changes[ref].new, troubles.get(ref), reason)]
+        return [_report(ref, changes[ref].old, changes[ref].new, problems.get(ref), reason)]
     if held.get(ref) == (None if is_zero(claim.new) else claim.new):
-        trouble = troubles.get(ref, Trouble("unchanged", ""))
-        return [_line(ref, claim.old, claim.new, trouble, reason)]
-    return []  # neither here nor at the origin: there is nothing to say of it
+        if ref in problems:
+            return [_report(ref, claim.old, claim.new, problems[ref], reason)]
+        return [RefReport(ref, claim.old, claim.new, "unchanged", "", reason)]
+    return []  # neither here nor at the origin: nothing to report
 
 
-def _line(ref: RefName, old: ObjectId, new: ObjectId, trouble: Trouble | None, reason: str) -> LogLine:
-    trouble = trouble or Trouble("updated", "")
-    return LogLine(ref, old, new, trouble.outcome, one_line(trouble.detail), reason)
+def _report(ref: RefName, old: ObjectId, new: ObjectId, problem: RefProblem | None, reason: str) -> RefReport:
+    if problem is None:
+        return RefReport(ref, old, new, "updated", "", reason)
+    return RefReport(ref, old, new, problem.outcome, one_line(problem.detail), reason)
 
 
 def _of(ref: RefName, held: Mapping[RefName, ObjectId]) -> ObjectId:
     return held.get(ref) or zero_like(next(iter(held.values()), ObjectId("")))
 
 
-def left_out(outcome: FetchResult | DeploykitError, said: frozenset[str]) -> tuple[str, frozenset[str]]:
-    """Word the refs of the origin that no message may name. Their names are made for people here, and stay that.
+def left_out(outcome: FetchResult | DeploykitError, reported: frozenset[str]) -> tuple[str, frozenset[str]]:
+    """Return one line about the origin's refs whose names no message may hold. It is for people and never parsed.
 
     Args:
         outcome: of the fetch.
-        said: what the last call returned.
+        reported: what the last call returned.
 
     Returns:
-        One line, empty where all of it was said before; and what counts as said from now on.
+        The line, empty where all of it was reported before; and what counts as reported from now on.
     """
     if isinstance(outcome, DeploykitError) or outcome.confirmed is not None:  # it did not look at every ref
-        return "", said
+        return "", reported
     found = frozenset(refusal.shown for refusal in outcome.refused if refusal.ref is None)
-    if found <= said:
+    if found <= reported:
         return "", found
-    first, *more = sorted(found - said)
+    first, *more = sorted(found - reported)
     others = f" and {len(more)} more" if more else ""
     return f"left out, not acceptable as the name of a ref: {first}{others}", found

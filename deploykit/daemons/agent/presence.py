@@ -1,9 +1,13 @@
 """An agent's presence: it announces itself on its node's own topic, and finds other agents that use the same name.
 
-A machine that was cloned has the same key, node name and state. On RabbitMQ both agents then share the node's queues:
-each command reaches one of them, by turns. ActiveMQ refuses the second one's connection for its client_id. So the
-node's own topic, which only agents of that name hear, is heard without a durable subscription, and an agent that the
-broker refuses for its client_id speaks there over a second connection without one. `twins` has the rules.
+A machine that was cloned has the same key, node name and state.
+
+* On RabbitMQ both agents share the node's queues: each command reaches one of them, in turn. So the node's own topic,
+  which only agents of that name use, is subscribed without a durable name.
+* ActiveMQ refuses the second agent's connection for its client_id. That agent uses the topic over a second connection
+  without a client_id.
+
+`twins` has the rules.
 """
 
 from __future__ import annotations
@@ -16,7 +20,6 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -24,21 +27,23 @@ import attrs
 from deploykit._version import __version__
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.bus.events import BusState, Connected, Event
+from deploykit.bus.inspection import connection_of
 from deploykit.daemons.agent.twinfile import remove_twins, write_twins
 from deploykit.daemons.agent.twins import Twins
-from deploykit.errors import BusError, ClientIdInUse, DeploykitError, MessageError
-from deploykit.messages import AgentInstance, DeployReported, NodeDescribed, utc_now
+from deploykit.errors import BusError, ClientIdInUse, DeploykitError
+from deploykit.messages import AgentInstance, DeployReported, Message, NodeDescribed, utc_now
 from deploykit.settings.node import Settings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.signature import HEADER, SigningKey, sign, verify
-from deploykit.wire import Frame, decode, encode
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import SigningKey, sign
+from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
 
-#: Seconds between two announcements; and while another agent of our name is there.
+#: Seconds between two announcements, and the same while another agent uses our name.
 EVERY: Final = 120.0
 EVERY_WITH_TWIN: Final = 30.0
-#: Least seconds between two announcements that instances we do not know make us send.
+#: Least seconds between two announcements that unknown instances make us send.
 _AT_LEAST: Final = 1.0
 
 
@@ -47,15 +52,15 @@ class Presence:
 
     Args:
         settings: node, topics, broker and state directory.
-        key: the node's own; without one nothing is announced, for nobody would believe it.
-        trusted: returns the current allowed signers.
+        key: the node's own; without one nothing is announced: no agent would believe it.
+        trust: judges the messages that our own key did not sign.
     """
 
-    def __init__(self, settings: Settings, key: SigningKey | None, trusted: Callable[[], AllowedSigners]) -> None:
+    def __init__(self, settings: Settings, key: SigningKey | None, trust: Trust) -> None:
         self._settings = settings
         self._key = key
-        self._own = AllowedSigners.parse(f"{settings.node} {key.public_openssh}") if key else AllowedSigners()
-        self._trusted = trusted
+        own = AllowedSigners.parse(f"{settings.node} {key.public_openssh}") if key else AllowedSigners()
+        self._trusts = (Trust(lambda: own, trust.policy, settings.node), trust)
         self._topic = settings.topics.of_node(settings.node)
         self._instance = secrets.token_hex(8)  # never stored: what is stored is cloned
         self._twins = Twins(self._instance)
@@ -64,13 +69,13 @@ class Presence:
         self._soon = False
         self._refused = ""
         self._bus: Bus | None = None
-        self._aside: Bus | None = None
+        self._second_bus: Bus | None = None
 
     @property
     def me(self) -> AgentInstance:
-        """This agent, as others shall see it."""
-        bus = self._speaking()
-        connection = bus.connection if bus is not None else None
+        """This agent, as others see it."""
+        bus = self._connected_bus()
+        connection = connection_of(bus) if bus is not None else None
         address = connection.local_address if connection is not None else ""
         host = " ".join(filter(None, (socket.gethostname(), address, f"pid {os.getpid()}")))
         return AgentInstance(instance=self._instance, host=host)
@@ -83,17 +88,17 @@ class Presence:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What a person must know: other agents of this name, and a connection that holds our client_id."""
+        """What a person must know: other agents of this name, or a connection that holds our client_id."""
         found = [f"another agent answers under the name {self._settings.node}: {twin}" for twin in self.twins]
         return tuple(found) or ((self._refused,) if self._refused else ())
 
     def stamp(self, report: DeployReported) -> DeployReported:
-        """Return the report with this agent's instance, and the others of its name."""
+        """Return the report with this agent's instance and the other agents of its name."""
         me = self.me
         return attrs.evolve(report, instance=me.instance, host=me.host, twins=self.twins)
 
     def listen(self, bus: Bus) -> None:
-        """Hear the node's own topic over the agent's bus."""
+        """Subscribe to the node's own topic on the agent's bus."""
         self._bus = bus
         self._subscribe(bus)
 
@@ -103,7 +108,7 @@ class Presence:
         self._announce_soon()
 
     def on_refused(self, problem: BusError | None) -> None:
-        """Say whose connection may be in the way, when the broker refused ours for its client_id."""
+        """Log which connection may be in the way, where the broker refused ours for its client_id."""
         if not isinstance(problem, ClientIdInUse) or self._refused:
             return
         self._refused = (
@@ -117,7 +122,7 @@ class Presence:
         """Announce this agent now and then, until `stop` is set and `wake` was called."""
         last, pause = float("-inf"), 0.0
         while self._key is not None and not stop.is_set():
-            self._keep_aside()
+            self._update_second_bus()
             if time.monotonic() >= last + (_AT_LEAST if self._soon else pause):
                 self._soon = False
                 last = time.monotonic()
@@ -127,23 +132,23 @@ class Presence:
             at = last + (_AT_LEAST if self._soon else pause)
             self._wake.wait(min(EVERY, max(0.0, at - time.monotonic())))
             self._wake.clear()
-        self._end_aside()
+        self._close_second_bus()
         remove_twins(self._settings.state)
 
     def _pause(self) -> float:
         every = EVERY_WITH_TWIN if self.twins else EVERY
-        return every * random.uniform(0.9, 1.1)  # noqa: S311 - not a secret: many agents shall not speak at once
+        return every * random.uniform(0.9, 1.1)  # noqa: S311 - no secret: it spreads the announcements of many agents
 
     def wake(self) -> None:
         """Have `run` look at `stop`."""
         self._wake.set()
 
-    # -- speaking ------------------------------------------------------------------------------------------------------
+    # -- sending ------------------------------------------------------------------------------------------------------
 
-    def _speaking(self) -> Bus | None:
-        """Return the bus that is connected: the agent's, or else the one without client_id."""
+    def _connected_bus(self) -> Bus | None:
+        """Return the bus that is connected: the agent's, or the second one without client_id."""
         return next(
-            (bus for bus in (self._bus, self._aside) if bus is not None and bus.state is BusState.CONNECTED), None
+            (bus for bus in (self._bus, self._second_bus) if bus is not None and bus.state is BusState.CONNECTED), None
         )
 
     def _announce_soon(self) -> None:
@@ -151,10 +156,10 @@ class Presence:
         self._wake.set()
 
     def _announce(self) -> bool:
-        """Announce ourselves; return whether there was a connection to do it over."""
+        """Announce ourselves; return whether there was a connection."""
         message = self._described(None)
         with self._lock:
-            if self._speaking() is None:
+            if self._connected_bus() is None:
                 return False
             gone = self._twins.announced(message.id)
         for twin in gone:
@@ -171,43 +176,36 @@ class Presence:
         )
 
     def _send(self, message: NodeDescribed) -> None:
-        bus = self._speaking()
+        bus = self._connected_bus()
         if bus is None or self._key is None:
             return
         with contextlib.suppress(BusError):  # the next one comes soon
             bus.publish_nowait(self._topic, sign(encode(message), self._key), timeout=10, persistent=False)
 
-    # -- hearing -------------------------------------------------------------------------------------------------------
+    # -- receiving -----------------------------------------------------------------------------------------------------
 
     def _subscribe(self, bus: Bus) -> None:
         if self._key is not None:
-            bus.subscribe(self._topic, self._hear, prefetch=16, on_failure="drop")
+            bus.subscribe(self._topic, self._receive, prefetch=16, on_failure="drop")
 
-    def _hear(self, delivery: Delivery) -> Verdict:
+    def _receive(self, delivery: Delivery) -> Verdict:
         frame = Frame(delivery.headers, delivery.body)
-        if HEADER not in frame.headers or not self._is_ours(frame):
-            return Ack()
-        try:
-            message = decode(delivery.headers, delivery.body, delivery.destination)
-        except MessageError:
-            return Ack()
+        message = self._ours(frame, delivery.destination)
         if isinstance(message, NodeDescribed) and message.node == self._settings.node:
-            self._judge(message)
+            self._note(message)
         return Ack()
 
-    def _is_ours(self, frame: Frame) -> bool:
-        """Return whether our own key signed it, or another one that may sign as this node."""
+    def _ours(self, frame: Frame, destination: str) -> Message | None:
+        """Return the message if our own key signed it, or another one that may sign as this node."""
         now = utc_now()
-        try:
-            verify(frame, self._own, now)
-        except MessageError:
-            try:
-                return verify(frame, self._trusted(), now).is_principal(self._settings.node)
-            except (DeploykitError, OSError):
-                return False
-        return True
+        for trust in self._trusts:
+            with contextlib.suppress(DeploykitError):
+                verified = trust.check(frame, now, destination=destination)
+                if verified.signer.is_principal(self._settings.node):
+                    return verified.message
+        return None
 
-    def _judge(self, message: NodeDescribed) -> None:
+    def _note(self, message: NodeDescribed) -> None:
         with self._lock:
             heard = self._twins.heard(message, time.monotonic(), utc_now())
         if heard in ("answer", "stranger"):
@@ -221,26 +219,26 @@ class Presence:
                 _log.error("%s; this one is %s. Stop one, or give it a name and a key of its own", problem, self.me)
 
     def _write(self) -> None:
-        """Write down the twins, for `deploykit status`."""
+        """Write the twins to the state directory, for `deploykit status`."""
         with self._lock:
             write_twins(self._settings.state, self._twins.known)
 
     # -- a second connection, without client_id ------------------------------------------------------------------------
 
-    def _keep_aside(self) -> None:
+    def _update_second_bus(self) -> None:
         if not self._refused:
-            self._end_aside()
-        elif self._aside is None:
+            self._close_second_bus()
+        elif self._second_bus is None:
             settings = attrs.evolve(self._settings.broker, client_id="", keepalive=())
-            self._aside = Bus(settings, on_event=self._on_event_aside)
-            self._aside.start()
-            self._subscribe(self._aside)
+            self._second_bus = Bus(settings, on_event=self._on_second_bus_event)
+            self._second_bus.start()
+            self._subscribe(self._second_bus)
 
-    def _end_aside(self) -> None:
-        aside, self._aside = self._aside, None
-        if aside is not None:
-            aside.stop(1.0)
+    def _close_second_bus(self) -> None:
+        bus, self._second_bus = self._second_bus, None
+        if bus is not None:
+            bus.stop(1.0)
 
-    def _on_event_aside(self, event: Event) -> None:
+    def _on_second_bus_event(self, event: Event) -> None:
         if isinstance(event, Connected):
             self._announce_soon()

@@ -1,4 +1,4 @@
-"""What a node says: into its outbox first, so that a broker that is away loses nothing."""
+"""A node's messages go into its outbox first, so that a broker that is away loses none."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Reporter:
     Args:
         outbox: where they wait for the relay.
         topics: where each kind goes.
-        key: the node's own key; without one, replies go out unsigned and their readers will not trust them.
-        stamp: puts into a deploy's report which agent made it.
+        key: the node's own key; without one, replies go out unsigned and no asker believes them.
+        stamp: adds to a deploy's report which agent made it.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Reporter:
         self._key = key
         self._stamp = stamp
 
-    def say(self, *messages: Message) -> tuple[Frame, ...]:
-        """Queue `messages`, all or none, and return their frames. What is too long for a message is cut.
+    def report(self, *messages: Message) -> tuple[Frame, ...]:
+        """Queue `messages`, all or none, and return their frames. Texts and lists too long for a message are cut.
 
         Raises:
             OutboxError: the spool cannot take them; nothing was queued.
@@ -53,14 +53,18 @@ class Reporter:
             _log.info("%s", message.summary)
         return tuple(each.frame for each in outgoing)
 
-    def say_again(self, body: bytes) -> None:
-        """Queue a message said before, from its body: the same id and bytes, signed anew.
+    def report_again(self, body: bytes) -> None:
+        """Queue an earlier message again, from its body: the same id and bytes, signed anew.
 
-        It travels under a transport id of its own, or a bus that has seen the first would take it for a copy.
+        It travels under a new transport id: a bus that has seen the first would drop it as a duplicate.
+
+        Raises:
+            OutboxError: the spool cannot take it; nothing was queued.
+            MessageError: the body is damaged.
         """
         message = decode({"content-type": CONTENT_TYPE}, body)
         if message is None:
-            raise MessageError("a stored reply is empty")
+            raise MessageError("a stored report is empty")
         headers = {**encode_fitted(message).headers, ID_HEADER: f"{message.id}/{new_id()}"}
         # Signed as it is stored: this version might write the same message in other bytes.
         self._outbox.put_many([self._signed(message, Frame(headers, body))])

@@ -1,4 +1,4 @@
-"""Why an agent could obey nobody, or would not be believed: found before anybody waits for a deploy in vain."""
+"""The reasons why an agent could obey no command, or why its reports would not be believed, before a deploy fails."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from deploykit.trust.policy import type_names
 from deploykit.trust.sshsig import NAMESPACE
 
 
-def doubts(settings: Settings, now: datetime) -> tuple[str, ...]:
-    """List what stands between this node's sites and any command for them; empty for a node without sites.
+def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Return why this node can obey no command for its sites; empty for a node without sites.
 
-    Each is one line that says what to do.
+    Each problem is one line that says what to do.
     """
     if not settings.sites:
         return ()
     found = []
     if settings.signing_key is None:
-        found.append("no signing_key is set: nobody can believe this node's reports (see `deploykit keys generate`)")
+        found.append("no signing_key is set: no asker can believe this node's reports (see `deploykit keys generate`)")
     if settings.trust.allowed_signers is None:
         return (*found, "no trust.allowed_signers is set: no command is obeyed (see `deploykit keys trust`)")
     try:
@@ -38,7 +38,7 @@ def doubts(settings: Settings, now: datetime) -> tuple[str, ...]:
 def unreachable(
     trust: TrustSettings, signers: AllowedSigners, sites: tuple[SiteName, ...], now: datetime
 ) -> Iterator[str]:
-    """Yield a line for each group of sites that no grant and key together let anybody deploy. Pure."""
+    """Yield a line where sites have no grant with a usable key that allows deploying them. Pure."""
     names = type_names(DeployRequested)
     grants = [grant for grant in trust.grants if any(name in grant.types for name in names)]
     if not grants:
@@ -52,4 +52,4 @@ def unreachable(
         return
     lost = [site for site in sites if not any(matches(grant.sites, site) for grant in useful)]
     if lost:
-        yield f"nobody who has a key may deploy {', '.join(lost)}: correct `sites` in [[trust.grants]]"
+        yield f"no trusted key may deploy {', '.join(lost)}: correct `sites` in [[trust.grants]]"

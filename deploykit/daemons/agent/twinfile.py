@@ -1,4 +1,4 @@
-"""What an agent knows of others of its name, in its state directory: `deploykit status` reads it and asks no broker."""
+"""The other agents of a node's name, in a file of the state directory: `deploykit status` reads it without a broker."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Final
 
 from deploykit.daemons.agent.twins import Twin
 from deploykit.messages import AgentInstance, one_line
-from deploykit.system.durable import write_durably
+from deploykit.system.durable import replace_file
 
 _log = logging.getLogger(__name__)
 
 _NAME: Final = "twins.json"
 _FORMAT: Final = 1
-#: A living agent renews it more often: what is older was left by one that was killed.
+#: A running agent rewrites the file more often: an older one was left by an agent that was killed.
 _STALE: Final = timedelta(minutes=5)
 
 
 def write_twins(state: Path, twins: Sequence[Twin]) -> None:
-    """Write the twins down, or remove the file where there are none."""
+    """Write the file, or remove it where there are no twins."""
     if not twins:
         remove_twins(state)
         return
     entries = [{"instance": t.agent.instance, "host": t.agent.host, "seen": t.seen.isoformat()} for t in twins]
     try:
-        write_durably(state / _NAME, json.dumps({"format": _FORMAT, "twins": entries}).encode() + b"\n", durable=False)
+        replace_file(state / _NAME, json.dumps({"format": _FORMAT, "twins": entries}).encode() + b"\n", durable=False)
     except OSError as error:
-        _log.debug("cannot note the other agents of this name: %s", error)
+        _log.debug("cannot write the list of other agents of this name: %s", error)
 
 
 def remove_twins(state: Path) -> None:
-    """Forget them."""
+    """Remove the file."""
     try:
         (state / _NAME).unlink(missing_ok=True)
     except OSError as error:
-        _log.debug("cannot remove the note of other agents: %s", error)
+        _log.debug("cannot remove the list of other agents of this name: %s", error)
 
 
 def read_twins(state: Path, now: datetime) -> tuple[Twin, ...]:
-    """Return the twins that the agent of this state directory heard lately; none where nothing can be read."""
+    """Return the twins that the agent of this state directory knows; none where the file cannot be read."""
     try:
         data = json.loads((state / _NAME).read_bytes())
         if data["format"] != _FORMAT:

@@ -1,10 +1,13 @@
-"""Which other agents live under our node's name. Pure: ids, messages and times come as arguments.
+"""Which other agents run under our node's name. Pure: ids, messages and times come as arguments.
 
-    we announce ourselves -> a twin hears it and answers, naming our announcement's id -> we know that it lives
+    we announce ourselves -> a twin answers, with our announcement's id -> we know that it runs
 
-Rules: only an answer to one of our own last announcements counts. So neither a replay nor what an earlier run of this
-agent sent makes a twin, and no clocks are compared. A twin that leaves some announcements in a row unanswered is gone.
-The caller passes on only what the node's own key signed.
+Rules:
+
+* Only an answer to one of our own last announcements counts. So neither a replay nor an earlier run of this agent makes
+  a twin, and no clocks are compared.
+* A twin that leaves some announcements in a row unanswered is gone.
+* The caller passes on only what the node's own key signed.
 """
 
 from __future__ import annotations
@@ -22,8 +25,9 @@ Heard = Literal["nothing", "stranger", "answer", "twin", "again"]
 #: Announcements whose answers count, and how many of them a twin may leave unanswered.
 _LAST: Final = 4
 _UNANSWERED: Final = 3
-#: Most answers in one second: whoever plays old announcements back to us gets no more.
+#: Most answers in one second: replayed announcements get no more.
 _ANSWERS: Final = 10
+#: Most twins that are kept.
 _MOST: Final = 5
 
 
@@ -37,10 +41,10 @@ class Twin:
 
 
 class Twins:
-    """The books of one agent. Not thread-safe.
+    """The twins that one agent knows. Not thread-safe.
 
     Args:
-        instance: our own.
+        instance: this agent's own id.
     """
 
     def __init__(self, instance: str) -> None:
@@ -52,11 +56,11 @@ class Twins:
 
     @property
     def known(self) -> tuple[Twin, ...]:
-        """Those that are alive as far as we know."""
+        """The twins that answered lately."""
         return tuple(self._twins.values())
 
     def announced(self, announcement: str) -> tuple[Twin, ...]:
-        """Note the id of an announcement that is sent now; return the twins that are given up for gone."""
+        """Note the id of an announcement that is sent now; return the twins that count as gone."""
         for twin in self._twins.values():
             twin.unanswered += 1
         gone = tuple(twin for twin in self._twins.values() if twin.unanswered > _UNANSWERED)
@@ -73,8 +77,8 @@ class Twins:
             clock: the wall clock, for people.
 
         Returns:
-            `stranger`: answer it, and announce ourselves, for we do not know that instance to be alive;
-            `answer`: answer it; `twin`: it is proven to be alive, which is new; `again`: which was known.
+            `stranger`: an unknown instance announced itself: answer it, and announce ourselves;
+            `answer`: a known one did: answer it; `twin`: a new twin is proven; `again`: a known twin answered.
         """
         if not message.instance or message.instance == self._instance:
             return "nothing"

@@ -1,6 +1,6 @@
-"""Start, reload and stop a daemon: TERM and INT end it well, HUP reads the settings again (bad ones: the old stay).
+"""Start, reload and stop a daemon: TERM and INT end it cleanly, HUP reads the settings again (wrong ones: no change).
 
-`serve` is the whole life of a daemon that has settings; `signals`, `read_again` and `say_read_again` are its parts.
+`serve` is the whole life of a daemon that has settings; `signals`, `try_reload` and `reload_line` are its parts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 
 import attrs
 
+from deploykit.bus.passcode import with_passcode
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -26,9 +27,10 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-_AGAIN = 0.5
+#: Seconds after the first TERM or INT within which another one is the same request.
+_SAME_REQUEST = 0.5
 #: What signals ask of `serve`.
-_AGAIN_PLEASE: Final = object()
+_RELOAD: Final = object()
 _END: Final = object()
 
 
@@ -42,20 +44,20 @@ def signals(
         on_reload: called in the signal handler.
         on_end: called in the signal handler, once the event is set.
 
-    A second TERM or INT, half a second later or more, raises `KeyboardInterrupt`.
+    A second TERM or INT, more than half a second later, raises `KeyboardInterrupt`.
     """
     stop = threading.Event()
-    told = 0.0
+    requested = 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal told
+        nonlocal requested
         now = time.monotonic()
         if stop.is_set():
-            # timeout(1) signals its child and then its group: that is still one wish.
-            if now - told > _AGAIN:
-                raise KeyboardInterrupt  # whoever asks again does not want to wait
+            # timeout(1) signals its child and then its group: that is one request.
+            if now - requested > _SAME_REQUEST:
+                raise KeyboardInterrupt  # a second request: do not wait
             return
-        told = now
+        requested = now
         _log.info("got %s: ending", signal.Signals(number).name)
         stop.set()
         on_end()
@@ -79,27 +81,29 @@ def serve(
     work: Callable[[T, threading.Event], None],
     *,
     set_up: Callable[[Settings], None] = lambda _: None,
-    tell: Callable[[str], None] = _log.info,
-    complain: Callable[[str], None] = _log.error,
+    on_reloaded: Callable[[str], None] = _log.info,
+    on_problem: Callable[[str], None] = _log.error,
 ) -> None:
-    """Make a daemon of the settings and let it work until TERM; HUP makes the next one of the settings as they are.
+    """Run a daemon made of the settings until TERM; HUP reads the settings again and replaces it by a new one.
 
-    Settings that are not right never interrupt the one at work; where nobody takes the next one, the old are back.
+    Wrong settings never interrupt the running daemon. Where the new one finds a lock taken, or its login refused, the
+    old settings are back in force.
 
     Args:
-        load: reads the settings.
-        make: makes what works by them, without starting it: the one before may still be at work.
-        work: lets it work until the event is set, and ends it.
-        set_up: called with the settings that are in force from now on, before anything is made of the first ones.
-        tell: takes the line that says that the settings were read again.
-        complain: takes a line for each mistake in them.
+        load: returns the settings.
+        make: makes a daemon of them without starting it: the previous one may still run.
+        work: runs a daemon until the event is set, and ends it.
+        set_up: called with the settings that are in force from now on, before the first daemon is made.
+        on_reloaded: called with a line once the settings were read again.
+        on_problem: called with a line for each problem in them.
 
     Raises:
-        DeploykitError: the first settings are wrong, or what `make` or `work` raised.
+        DeploykitError: the first settings are wrong, or `make` or `work` raised it.
     """
-    wishes: queue.SimpleQueue[object] = queue.SimpleQueue()  # a signal handler may put into it, whatever is locked
-    with signals(on_reload=lambda: wishes.put(_AGAIN_PLEASE), on_end=lambda: wishes.put(_END)):
+    requests: queue.SimpleQueue[object] = queue.SimpleQueue()  # a signal handler may put into it, whatever is locked
+    with signals(on_reload=lambda: requests.put(_RELOAD), on_end=lambda: requests.put(_END)):
         settings = load()
+        kept = keep_passcode(settings)
         before: Settings | None = None
         set_up(settings)
         daemon = make(settings)
@@ -109,82 +113,91 @@ def serve(
             return loaded, make(loaded)
 
         while True:
-            follower = _Follower(wishes, another, complain)
-            follower.start()
+            reloader = _Reloader(requests, another, on_problem)
+            reloader.start()
             try:
-                work(daemon, follower.done)
+                work(daemon, reloader.done)
             except (LockBusy, LoginRefused) as error:
                 if before is None:
                     raise
-                complain(f"settings given up, the old ones are back: {error}")
-                follower.made, before = (before, make(before)), None
+                on_problem(f"settings given up, the old ones are back: {error}")
+                reloader.made, before = (before, make(before)), None
             else:
-                before = settings
+                before = kept
             finally:
-                follower.finish()
-            following = follower.made
+                reloader.finish()
+            following = reloader.made
             if following is None:
                 return
-            said = settings
+            previous = kept
             settings, daemon = following
+            kept = keep_passcode(settings)
             set_up(settings)
-            say_read_again(said, settings, tell)
+            on_reloaded(reload_line(previous, kept))
 
 
-class _Follower(threading.Thread, Generic[T]):
-    """Waits for HUP beside a daemon at work, and makes the next one; `done` is set when this one is to end."""
+class _Reloader(threading.Thread, Generic[T]):
+    """Waits for HUP while a daemon runs, and makes the next one; sets `done` when the running one is to end."""
 
     def __init__(
-        self, wishes: queue.SimpleQueue[object], make: Callable[[], T], complain: Callable[[str], None]
+        self, requests: queue.SimpleQueue[object], make: Callable[[], T], on_problem: Callable[[str], None]
     ) -> None:
-        super().__init__(name="deploykit-follower", daemon=True)
+        super().__init__(name="deploykit-reloader", daemon=True)
         self.done = threading.Event()
         self.made: T | None = None
-        self._wishes = wishes
+        self._requests = requests
         self._make = make
-        self._complain = complain
+        self._on_problem = on_problem
 
     def run(self) -> None:
-        """Make one after the other until one is right, or the wish is to end."""
+        """Make a daemon for each HUP until one can be made, or a request to end comes."""
         try:
-            while self.made is None and (wish := self._wishes.get()) is not _END:
-                if wish is self:
+            while self.made is None and (request := self._requests.get()) is not _END:
+                if request is self:
                     return
-                if wish is _AGAIN_PLEASE:
-                    self.made = read_again(self._make, self._complain)
+                if request is _RELOAD:
+                    self.made = try_reload(self._make, self._on_problem)
             if self.made is not None:
                 notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
         finally:
             self.done.set()
 
     def finish(self) -> None:
-        """End: nobody waits for a next one any more. What it left unread is for the one after it."""
-        self._wishes.put(self)
+        """End the thread. Requests that it left unread are for the next one."""
+        self._requests.put(self)
         self.join()
 
 
-def read_again(make: Callable[[], T], complain: Callable[[str], None] = _log.error) -> T | None:
-    """Return what `make` makes of the settings as they are now; None when they are not right, and say why not."""
+def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.error) -> T | None:
+    """Return what `make` makes of the current settings; None if they are wrong, with a line for each problem."""
     try:
         return make()
     except DeploykitError as error:
         problems = error.problems if isinstance(error, SettingsError | KeyFileError) else (str(error),)
     except OSError as error:
         problems = (str(error),)
-    except Exception as error:  # noqa: BLE001 - the daemon at work goes on, and still hears HUP and TERM
+    except Exception as error:  # noqa: BLE001 - the running daemon goes on, and still handles HUP and TERM
         problems = (f"{type(error).__name__}: {error}",)
     for problem in problems:
-        complain(f"settings not reloaded, the old ones stay: {problem}")
+        on_problem(f"settings not reloaded, the old ones stay: {problem}")
     return None
 
 
-def say_read_again(before: Settings, after: Settings, tell: Callable[[str], None] = _log.info) -> None:
-    """Say that the settings were read again, and which of them differ; never what they hold."""
-    tell(f"settings read again: {', '.join(differing(before, after)) or 'nothing is different'}")
+def keep_passcode(settings: Settings) -> Settings:
+    """Return the settings with the passcode that is in its file now: they stay in force where a reload fails."""
+    try:
+        return attrs.evolve(settings, broker=with_passcode(settings.broker))
+    except SettingsError:  # it was readable when the settings were loaded
+        return settings
+
+
+def reload_line(before: Settings, after: Settings) -> str:
+    """Return the line that the settings were read again, with the names of those that differ, never the values."""
+    return f"settings read again: {', '.join(differing(before, after)) or 'nothing is different'}"
 
 
 def differing(before: object, after: object, name: str = "") -> list[str]:
-    """Return the names of the settings that differ, with dots; of a table of tables the table's name."""
+    """Return the dotted names of the settings that differ; of a table of tables only the table's name."""
     if before == after:
         return []
     kind = type(before)
@@ -198,7 +211,7 @@ def differing(before: object, after: object, name: str = "") -> list[str]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd `READY=1` and the like, where it asked for it (sd_notify(3)); elsewhere nothing happens."""
+    """Send systemd `READY=1` and the like, if it set NOTIFY_SOCKET (sd_notify(3)); else do nothing."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return

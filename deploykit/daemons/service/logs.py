@@ -1,7 +1,10 @@
 """How daemons log: one event, one line, to standard error. Console lines for people, JSON lines for machines.
 
-Rules: control characters are made visible (a log line can never be forged), a traceback stays inside its line, and
-whatever is registered as a secret is blotted out, should it ever get into a text.
+Rules:
+
+* Control characters are made visible: no text can forge a log line.
+* A traceback stays inside its line.
+* A registered secret is replaced by asterisks, should it ever get into a line.
 """
 
 from __future__ import annotations
@@ -17,12 +20,12 @@ from deploykit.settings.log import LogSettings
 
 
 def escape(text: str) -> str:
-    """Make control and other unprintable characters visible, so that one event stays one line."""
+    """Return a text with control and other unprintable characters made visible, so that one event stays one line."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-class _BlottingHandler(logging.StreamHandler[TextIO]):
-    """Blots registered secrets out of the finished line, its traceback included."""
+class _RedactingHandler(logging.StreamHandler[TextIO]):
+    """Replaces registered secrets in the finished line, its traceback included."""
 
     def __init__(self, stream: TextIO, secrets: Iterable[str]) -> None:
         super().__init__(stream)
@@ -48,7 +51,7 @@ class ConsoleFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: `time`, `level`, `logger`, `message`, and `exception` where there is one."""
+    """One JSON object for each line: `time`, `level`, `logger`, `message`, and `exception` where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -69,9 +72,9 @@ def _when(record: logging.LogRecord) -> str:
 def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
     """Send deploykit's logs to standard error (or `stream`). For daemons only: a library stays silent.
 
-    Calling it again replaces what an earlier call set up.
+    A second call replaces the set-up of the first.
     """
-    handler = _BlottingHandler(stream or sys.stderr, secrets)
+    handler = _RedactingHandler(stream or sys.stderr, secrets)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else ConsoleFormatter())
     logger = logging.getLogger("deploykit")
     logger.handlers[:] = [handler]

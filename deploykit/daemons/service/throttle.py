@@ -1,4 +1,4 @@
-"""What may come in any number gets one line in the log an interval, with its count. Pure but for a lock."""
+"""Limit log lines and answers about events that may come in any number: one an interval. Pure but for a lock."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import threading
 from collections.abc import Hashable
 from typing import Final
 
-#: Seconds between two lines, and between two answers to those whom nobody vouches for.
+#: Seconds between two log lines, and between two answers to unverified messages.
 INTERVAL: Final = 60.0
 
 
 class LogThrottle:
-    """Counts events of one kind. Use it from any thread.
+    """Counts events of one kind, and says when a log line about them is due. Use it from any thread.
 
     Args:
-        interval: seconds, in which at most one event is due.
+        interval: least seconds between two lines.
     """
 
     def __init__(self, interval: float = INTERVAL) -> None:
@@ -25,14 +25,14 @@ class LogThrottle:
         self._last = ""
 
     def add(self, why: str, now: float) -> int:
-        """Count one; return how many there were since a line was due, when one is due again, else 0."""
+        """Count one event; return how many came since the last line if a line is due, else 0."""
         with self._lock:
             self._count += 1
             self._last = why
             return self._take(now)
 
-    def rest(self, now: float = float("inf")) -> tuple[int, str]:
-        """Return how many were counted and never returned, and the last one's reason, when a line is due; else 0."""
+    def flush(self, now: float = float("inf")) -> tuple[int, str]:
+        """Return how many events no line has counted yet, if a line is due, else 0; and the last event's reason."""
         with self._lock:
             return (self._take(now) if self._count else 0), self._last
 
@@ -44,11 +44,11 @@ class LogThrottle:
         return count
 
 
-class KeyedLogThrottle:
-    """Says of each of many things whether it is due again. Use it from any thread.
+class KeyedThrottle:
+    """Limits events of many kinds, each kind by its key. Use it from any thread.
 
     Args:
-        interval: seconds, in which each is due at most once. What was not due for so long is forgotten.
+        interval: least seconds between two events of a key. A key is forgotten after that.
     """
 
     def __init__(self, interval: float = INTERVAL) -> None:
@@ -56,12 +56,12 @@ class KeyedLogThrottle:
         self._lock = threading.Lock()
         self._until: dict[Hashable, float] = {}
 
-    def due(self, what: Hashable, now: float) -> bool:
-        """Return whether `what` is due; then it is not again for an interval."""
+    def due(self, key: Hashable, now: float) -> bool:
+        """Return whether an event of this key is due. If so, the next one is due after an interval."""
         with self._lock:
             while self._until and next(iter(self._until.values())) <= now:  # in the order in which they end
                 del self._until[next(iter(self._until))]
-            if what in self._until:
+            if key in self._until:
                 return False
-            self._until[what] = now + self._interval
+            self._until[key] = now + self._interval
             return True

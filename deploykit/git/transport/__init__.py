@@ -1,1 +1,1 @@
-"""The ways to an origin: addresses, packet lines, the protocol, and TCP, processes and HTTP to carry it."""
+"""How to reach an origin: its URL, packet lines, the protocol, and TCP, processes and HTTP to carry it."""

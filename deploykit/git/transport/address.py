@@ -1,7 +1,10 @@
-"""An origin's address: which ones are allowed, and their parts. Pure.
+"""The URL of an origin: which ones are allowed, and their parts. Pure.
 
-Rules: https, ssh, git and file, nothing else (http where a setting says so); no remote helpers (`ext::`); nothing that
-a program could take for an option; no password in an address: it would end up in settings, process lists and logs.
+Rules:
+
+* https, ssh, git and file, nothing else; http where a setting allows it. No remote helpers (`ext::`).
+* Nothing that a program could take for an option.
+* No password: it would end up in settings, process lists and logs.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ _CREDENTIALS: Final = re.compile(r"(?<=://)[^/@]*@")
 
 @attrs.frozen(kw_only=True, slots=True)
 class OriginUrl:
-    """A checked address. `path` is what the server is asked for; `port` is None for the scheme's own."""
+    """A checked URL. `path` is what is requested from the server; `port` is None for the scheme's default."""
 
     scheme: Scheme
     path: str
@@ -35,7 +38,7 @@ class OriginUrl:
 
     @property
     def shown(self) -> str:
-        """The address for a log line: no user, no password."""
+        """The URL for a log line: no user, no password."""
         if self.scheme == "file":
             return self.path
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -43,24 +46,24 @@ class OriginUrl:
         return f"{self.scheme}://{host}{port}/{self.path.lstrip('/')}"
 
 
-def shown_url(url: str) -> str:
-    """Any text that should be an address, for an error line: credentials cut out, control characters escaped."""
+def redacted_url(url: str) -> str:
+    """Return any text that should be a URL for an error line: without credentials, control characters escaped."""
     return ascii(_CREDENTIALS.sub("", url[:300]))[1:-1]
 
 
-def parse_address(url: str, *, allow_http: bool = False) -> OriginUrl:
-    """Take an address apart, or refuse it.
+def parse_origin_url(url: str, *, allow_http: bool = False) -> OriginUrl:
+    """Return the parts of a URL, a path, or an address as scp takes it.
 
-    >>> parse_address("git@example.net:site.git").shown
+    >>> parse_origin_url("git@example.net:site.git").shown
     'ssh://example.net/site.git'
 
     Raises:
         UsageError: the scheme is not allowed, or a part could be mistaken for something else.
     """
     if not url or not url.isprintable() or url.startswith("-"):
-        raise UsageError(f"not an origin's address: {shown_url(url)!r}", "use https, ssh, git, file or a path")
+        raise UsageError(f"not an origin's address: {redacted_url(url)!r}", "use https, ssh, git, file or a path")
     if re.match(r"[A-Za-z0-9+.-]*::", url):
-        raise UsageError(f"remote helpers are not allowed: {shown_url(url)}", "use https, ssh, git or file")
+        raise UsageError(f"remote helpers are not allowed: {redacted_url(url)}", "use https, ssh, git or file")
     if "://" in url:
         return _from_url(url, allow_http=allow_http)
     scp = None if url.startswith(("/", ".", "~")) else _SCP_LIKE.match(url)
@@ -72,7 +75,7 @@ def parse_address(url: str, *, allow_http: bool = False) -> OriginUrl:
 
 
 def _from_url(url: str, *, allow_http: bool) -> OriginUrl:
-    shown = shown_url(url)
+    shown = redacted_url(url)
     try:
         parts = urlsplit(url)
         port, host = parts.port, parts.hostname or ""
@@ -105,6 +108,6 @@ def _from_url(url: str, *, allow_http: bool) -> OriginUrl:
 
 def _check_host(host: str, user: str, url: str) -> None:
     if not _HOST.match(host):
-        raise UsageError(f"not a host name: {host!a} in {shown_url(url)}")
+        raise UsageError(f"not a host name: {host!a} in {redacted_url(url)}")
     if user and not _USER.match(user):
-        raise UsageError(f"not a user name in {shown_url(url)}", "letters, digits, _ . + - @ only")
+        raise UsageError(f"not a user name in {redacted_url(url)}", "letters, digits, _ . + - @ only")

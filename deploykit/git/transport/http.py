@@ -1,7 +1,10 @@
-"""Smart HTTP: the same conversation, each request an exchange of its own.
+"""Smart HTTP: the same session, each request an exchange of its own.
 
-Rules: TLS is verified; a redirect is followed for the first question only, never from https to http, and never takes a
-password along to another host; the hard deadline shuts the socket from a timer, so that no drip of bytes outlives it.
+Rules:
+
+* TLS is verified.
+* A redirect is followed for the first request only, never from https to http, and no password goes to another host.
+* A timer shuts the socket at the deadline, so that no drip of bytes outlives it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from deploykit._version import __version__
 from deploykit.errors import OriginError, SettingsError, UsageError
-from deploykit.git.transport.address import OriginUrl, parse_address, shown_url
+from deploykit.git.transport.address import OriginUrl, parse_origin_url, redacted_url
 from deploykit.git.transport.pktline import PacketReader
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system import hosts
@@ -34,7 +37,7 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 _MAX_REDIRECTS: Final = 5
 _AGENT: Final = f"git/2.0 (deploykit {__version__})"
 
-AskHelper = Callable[[Sequence[str], str, float], str]
+RunHelper = Callable[[Sequence[str], str, float], str]
 
 
 class HttpLink:
@@ -43,12 +46,12 @@ class HttpLink:
     stateless = True
 
     def __init__(
-        self, address: OriginUrl, settings: MirrorSettings, deadline: Deadline, *, ask_helper: AskHelper
+        self, address: OriginUrl, settings: MirrorSettings, deadline: Deadline, *, run_helper: RunHelper
     ) -> None:
         self._base = address
         self._settings = settings
         self._deadline = deadline
-        self._ask_helper = ask_helper
+        self._run_helper = run_helper
         self._connection: http.client.HTTPConnection | None = None
         self._response: http.client.HTTPResponse | None = None
         self._watch: threading.Timer | None = None
@@ -56,10 +59,10 @@ class HttpLink:
         self._logins: dict[str, str] = {}
         self.redirected = False
 
-    # -- the conversation --------------------------------------------------------------------------------------------
+    # -- the session -------------------------------------------------------------------------------------------------
 
-    def start(self, ahead: bytes) -> PacketReader:
-        """Ask what is there."""
+    def open(self, early: bytes) -> PacketReader:
+        """Request the list of refs; `early` is not sent."""
         for _ in range(_MAX_REDIRECTS):
             response = self._exchange("GET", self._base.path.rstrip("/") + _SERVICE, None, version=2)
             if response.status not in _REDIRECTS:
@@ -76,13 +79,13 @@ class HttpLink:
             reader.unread(first)
         return reader
 
-    def ask(self, body: bytes, *, version: int) -> PacketReader:
-        """Send one request."""
+    def request(self, body: bytes, *, version: int) -> PacketReader:
+        """Send one request and return a reader of its answer."""
         response = self._exchange("POST", self._base.path.rstrip("/") + "/git-upload-pack", body, version=version)
         return self._accept(response, "application/x-git-upload-pack-result")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._ended = True
         if self._watch is not None:
             self._watch.cancel()
@@ -149,7 +152,7 @@ class HttpLink:
         return connection
 
     def _cut(self) -> None:
-        """The deadline came: end the connection under whoever waits on it."""
+        """Shut the connection at the deadline, under whatever waits on it."""
         sock = self._connection.sock if self._connection is not None else None
         if sock is not None:
             with contextlib.suppress(OSError):
@@ -172,9 +175,9 @@ class HttpLink:
             raise OriginError(f"{shown} {reason} (HTTP {response.status})", remedy)
         if response.status != 200:
             raise OriginError(f"{shown} answers HTTP {response.status}", "check the address")
-        told = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
-        if told != kind:
-            raise OriginError(f"{shown} is not a smart git server: it sent {told[:60]!a}", "check the address")
+        sent = (response.getheader("Content-Type") or "").partition(";")[0].strip().lower()
+        if sent != kind:
+            raise OriginError(f"{shown} is not a smart git server: it sent {sent[:60]!a}", "check the address")
         return PacketReader(self._receive, limit=self._settings.max_listing_bytes)
 
     def _receive(self) -> bytes:
@@ -204,11 +207,11 @@ class HttpLink:
         here = f"{base.scheme}://{host}{f':{base.port}' if base.port else ''}{base.path.rstrip('/')}{_SERVICE}"
         there = urljoin(here, location)
         if not there.endswith(_SERVICE):
-            raise OriginError(f"{base.shown} redirects to {shown_url(there)}", "use that address, if it is right")
+            raise OriginError(f"{base.shown} redirects to {redacted_url(there)}", "use that address, if it is right")
         try:
-            new = parse_address(there[: -len(_SERVICE)], allow_http=base.scheme == "http")
+            new = parse_origin_url(there[: -len(_SERVICE)], allow_http=base.scheme == "http")
         except UsageError as exc:
-            raise OriginError(f"{base.shown} redirects to where we do not go: {exc.problem}") from exc
+            raise OriginError(f"{base.shown} redirects to an address that is not allowed: {exc.problem}") from exc
         if new.scheme not in ("https", "http"):
             raise OriginError(f"{base.shown} redirects to another scheme: {new.shown}")
         self._base = new
@@ -218,7 +221,7 @@ class HttpLink:
     # -- logins ------------------------------------------------------------------------------------------------------
 
     def _login(self) -> str:
-        """The Authorization header for the host we talk to, or nothing."""
+        """Return the Authorization header for the present host; empty where there is none."""
         base = self._base
         key = f"{base.scheme}://{base.host}:{base.port}"
         if key not in self._logins:
@@ -232,9 +235,9 @@ class HttpLink:
         host = f"{base.host}:{base.port}" if base.port else base.host
         question = f"protocol={base.scheme}\nhost={host}\n"
         question += f"username={base.user}\n\n" if base.user else "\n"
-        answer = self._ask_helper(self._settings.credential_helper, question, min(30.0, self._deadline.left()))
-        told = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
-        return f"{told['username']}:{told['password']}" if {"username", "password"} <= told.keys() else ""
+        answer = self._run_helper(self._settings.credential_helper, question, min(30.0, self._deadline.left()))
+        found = dict(line.split("=", 1) for line in answer.splitlines() if "=" in line)
+        return f"{found['username']}:{found['password']}" if {"username", "password"} <= found.keys() else ""
 
 
 def read_credentials(path: Path) -> list[str]:
@@ -263,17 +266,17 @@ def _from_file(base: OriginUrl, settings: MirrorSettings) -> str:
             same = (parts.scheme, parts.hostname, parts.port) == (base.scheme, base.host.lower(), base.port)
         except ValueError:
             continue
-        path_told = parts.path.strip("/")
+        path = parts.path.strip("/")
         if not same or parts.username is None or (base.user and unquote(parts.username) != base.user):
             continue
-        if path_told and path_told != base.path.strip("/"):
+        if path and path != base.path.strip("/"):
             continue
         return f"{unquote(parts.username)}:{unquote(parts.password or '')}"
     return ""
 
 
 def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:
-    """Make the TLS context for an origin.
+    """Return the TLS context for an origin.
 
     Raises:
         SettingsError: `ca_file` cannot be used.
@@ -287,8 +290,8 @@ def tls_context_of(settings: MirrorSettings) -> ssl.SSLContext:
 
 
 def _proxy_for(host: str) -> SplitResult | None:
-    told = getproxies().get("https")
-    return urlsplit(told) if told and not proxy_bypass(host) else None
+    proxy = getproxies().get("https")
+    return urlsplit(proxy) if proxy and not proxy_bypass(host) else None
 
 
 def _proxy_login(user: str | None, password: str | None) -> dict[str, str]:

@@ -1,17 +1,17 @@
-"""Ask an origin what a name stands for, without a mirror."""
+"""Resolve a name at an origin, without a mirror."""
 
 from __future__ import annotations
 
 from deploykit.errors import RefNotFound
-from deploykit.git.transport.address import parse_address
-from deploykit.git.transport.protocol import Conversation
+from deploykit.git.transport.address import parse_origin_url
+from deploykit.git.transport.protocol import OriginSession
 from deploykit.git.transport.remote import open_link
 from deploykit.names import ObjectId, RefName, parse_object_id, parse_ref_name
 from deploykit.settings.mirror import MirrorSettings
 from deploykit.system.deadline import Deadline
 
 
-def look_up(url: str, name: str, settings: MirrorSettings | None = None) -> tuple[RefName, ObjectId]:
+def resolve_at_origin(url: str, name: str, settings: MirrorSettings | None = None) -> tuple[RefName, ObjectId]:
     """Return the full ref and the commit that a tag, a branch or a full ref stands for at the origin now.
 
     An annotated tag is peeled to what it tags. A tag goes before a branch of the same name.
@@ -24,13 +24,13 @@ def look_up(url: str, name: str, settings: MirrorSettings | None = None) -> tupl
     settings = settings or MirrorSettings()
     candidates = [name] if name.startswith("refs/") else [f"refs/tags/{name}", f"refs/heads/{name}"]
     wanted = [parse_ref_name(candidate) for candidate in candidates]
-    address = parse_address(url, allow_http=settings.allow_http)
-    limit = Deadline(settings.deadline, stall=settings.stall_timeout, what=f"asking {address.shown}")
-    conversation = Conversation(open_link(address, settings, limit), prefixes=wanted, peel=True)
+    address = parse_origin_url(url, allow_http=settings.allow_http)
+    limit = Deadline(settings.deadline, stall=settings.stall_timeout, what=f"listing {address.shown}")
+    session = OriginSession(open_link(address, settings, limit), prefixes=wanted, peel=True)
     try:
-        listing = conversation.list()
+        listing = session.list()
     finally:
-        conversation.close()
+        session.close()
     refs = dict(listing.refs)
     for ref in wanted:
         found = listing.peeled.get(ref) or refs.get(ref)

@@ -1,7 +1,7 @@
 """Git's packet lines: four hex digits of length, then the bytes.
 
-Rules: pure, over any source of bytes; a packet is bounded by its format (65,520 bytes), a conversation by `limit`; text
-from the other side is made printable before it gets into an error.
+Rules: pure, over any source of bytes; a packet is bounded by its format (65,520 bytes), a session by `limit`; text from
+the other side is made printable before it gets into an error.
 """
 
 from __future__ import annotations
@@ -15,12 +15,9 @@ FLUSH: Final = b"0000"
 DELIM: Final = b"0001"
 _MAX_PACKET: Final = 65520
 
-#: Special packets, told from data by identity.
-END: Final = None
-
 
 def packet(payload: bytes) -> bytes:
-    """Wrap one payload.
+    """Return one payload as a packet.
 
     >>> packet(b"done\\n")
     b'0009done\\n'
@@ -29,13 +26,13 @@ def packet(payload: bytes) -> bytes:
 
 
 def request(command: bytes, capabilities: Iterable[bytes], arguments: Iterable[bytes]) -> bytes:
-    """A protocol version 2 command: its name, what we can, and its arguments."""
+    """Return a protocol version 2 command: its name, our capabilities, and its arguments."""
     head = packet(b"command=%b\n" % command) + b"".join(packet(c + b"\n") for c in capabilities)
     return head + DELIM + b"".join(packet(a + b"\n") for a in arguments) + FLUSH
 
 
 def printable(text: bytes, limit: int = 300) -> str:
-    """Words of the other side, safe for a log: one line, no control characters, bounded."""
+    """Return text of the other side as it is safe in a log: one line, no control characters, bounded."""
     shown = " ".join(
         "".join(c if c.isprintable() else " " for c in text[: 4 * limit].decode("utf-8", "replace")).split()
     )
@@ -46,8 +43,8 @@ class PacketReader:
     """Packets out of a source of bytes.
 
     Args:
-        receive: gives some bytes, at least one; `b""` only at the end. It keeps the deadline.
-        limit: bytes to accept before the pack; raised as `OriginError`.
+        receive: returns at least one byte, or `b""` at the end. It keeps the deadline.
+        limit: bytes to accept before the pack; more raise `OriginError`.
     """
 
     def __init__(self, receive: Callable[[], bytes], *, limit: int) -> None:
@@ -58,7 +55,7 @@ class PacketReader:
         self._pushed: list[bytes | None] = []
 
     def _fill(self, count: int) -> None:
-        """Have `count` bytes at hand."""
+        """Receive until `count` bytes are buffered."""
         if len(self._data) - self._pos >= count:
             return
         parts = [self._data[self._pos :]]
@@ -74,22 +71,22 @@ class PacketReader:
 
     @property
     def buffered(self) -> int:
-        """How many bytes are at hand without waiting."""
+        """How many bytes can be read without waiting."""
         return len(self._data) - self._pos
 
     def at_end(self) -> bool:
-        """Tell whether the other side has closed, with nothing left to read."""
+        """Return whether the other side has closed, with nothing left to read."""
         if self.buffered or self._pushed:
             return False
         self._data, self._pos = self._receive(), 0
         return not self._data
 
     def unread(self, payload: bytes | None) -> None:
-        """Give a packet back, to be read again."""
+        """Put a packet back, to be read again."""
         self._pushed.append(payload)
 
     def read(self) -> bytes | None:
-        """The next payload; None for a flush, a delimiter or a response end.
+        """Return the next payload; None for a flush, a delimiter or a response end.
 
         Raises:
             OriginError: not a packet, the end, too much, or the origin's own error packet.
@@ -120,7 +117,7 @@ class PacketReader:
         return payload
 
     def lines(self) -> Iterator[bytes]:
-        """Payloads up to the next flush or delimiter, without their line ends."""
+        """Yield payloads up to the next flush or delimiter, without their line ends."""
         while (payload := self.read()) is not None:
             yield payload[:-1] if payload.endswith(b"\n") else payload
 
@@ -128,7 +125,7 @@ class PacketReader:
         """Pass a side-band pack to `sink`, in pieces as large as have come.
 
         Raises:
-            OriginError: the origin says that it failed, or breaks off.
+            OriginError: the origin reports a failure, or breaks off.
         """
         parts: list[bytes] = []
         held = 0
@@ -154,7 +151,7 @@ class PacketReader:
             sink(b"".join(parts))
 
     def raw(self, sink: Callable[[bytes], None]) -> None:
-        """Pass all that comes to `sink`: a pack from a server without side bands."""
+        """Pass all bytes to `sink`: a pack from a server without side bands."""
         if self.buffered:
             sink(self._data[self._pos :])
             self._data, self._pos = b"", 0

@@ -1,8 +1,11 @@
-"""One conversation with an origin: list refs, say what we want and have, take the pack. Protocol versions 2 and 0.
+"""One session with an origin: list its refs, negotiate, receive the pack. Protocol versions 2 and 0.
 
-Rules: no I/O here but through a `OriginLink`; a ref id is believed only as far as the origin itself said it in this
-conversation; where version 2 is known to be spoken, questions do not wait for answers: the list of the one ref a
-message named and the pack for it come back on one round trip.
+Rules:
+
+* All I/O goes through an `OriginLink`.
+* A ref id counts only if the origin itself sent it in this session.
+* Where the origin is known to speak version 2, requests do not wait for answers: the list of the one ref that a
+  message named, and the pack for it, take one round trip.
 """
 
 from __future__ import annotations
@@ -18,35 +21,35 @@ from deploykit.git.objectformat import SHA1, HashKind, hash_named
 from deploykit.git.transport.pktline import FLUSH, PacketReader, packet, printable, request
 
 _AGENT: Final = b"agent=deploykit/" + __version__.encode()
-#: v0 capabilities we use when the server has them.
+#: Version 0 capabilities that are used where the server has them.
 _V0_WISHES: Final = (b"multi_ack_detailed", b"no-done", b"side-band-64k", b"thin-pack", b"ofs-delta", b"no-progress")
 
 
 class VersionMismatch(OriginError):
-    """The origin does not speak the version that was taken for granted. Converse again, asking first."""
+    """The origin does not speak as its profile says. Open another session without a profile."""
 
 
 class OriginLink(Protocol):
-    """A way to an origin's upload-pack."""
+    """A connection to an origin's upload-pack."""
 
     #: True where each request is an exchange of its own (HTTP).
     stateless: bool
-    #: True when the origin sent us to another address: then the first question cannot be left out next time.
+    #: True when the origin redirected: then the greeting cannot be left out next time.
     redirected: bool
 
-    def start(self, ahead: bytes) -> PacketReader:
-        """Connect and read the greeting; `ahead` is sent along without waiting for it."""
+    def open(self, early: bytes) -> PacketReader:
+        """Connect, send `early` without waiting for the greeting, and return a reader at the greeting."""
 
-    def ask(self, body: bytes, *, version: int) -> PacketReader:
-        """Send a request and read its answer."""
+    def request(self, body: bytes, *, version: int) -> PacketReader:
+        """Send a request and return a reader of its answer."""
 
     def close(self) -> None:
-        """End it, whatever state it is in."""
+        """Disconnect, in any state."""
 
 
 @attrs.frozen(slots=True)
 class OriginProfile:
-    """What an origin spoke last time: enough to talk version 2 to it without asking first."""
+    """What an origin spoke last time: enough to speak version 2 without waiting for its greeting."""
 
     hash_name: str
     tells_format: bool
@@ -54,40 +57,40 @@ class OriginProfile:
 
 
 @attrs.define(slots=True)
-class Listing:
-    """What an origin told of itself.
+class RefListing:
+    """The refs an origin listed, and how it speaks.
 
     Args:
         refs: names and hex ids as they came, in order.
-        head: where HEAD points, also while that branch is not yet born; None when not told.
-        dialect: how to talk to it next time; None when it has to be asked first.
-        peeled: what annotated tags stand for, as far as the origin told.
+        head: the branch HEAD points to, even one without a commit; None where the origin did not send it.
+        profile: how to speak to it next time; None where its greeting has to be read first.
+        peeled: what annotated tags stand for, where the origin sent it.
     """
 
     refs: list[tuple[str, str]]
     head: str | None
     hash_kind: HashKind
-    dialect: OriginProfile | None
+    profile: OriginProfile | None
     peeled: dict[str, str] = attrs.field(factory=dict)
 
 
 @attrs.frozen(slots=True)
-class Ahead:
-    """What to ask for before the list has come: the id a message named, and what we have."""
+class EarlyRequest:
+    """A fetch to send before the list has come: the id a message named, and the tips we have."""
 
     want: str
     haves: Sequence[str]
 
 
-class Conversation:
+class OriginSession:
     """Lists refs, then fetches at most once.
 
     Args:
-        link: a fresh one.
-        prefixes: what the list shall hold (a server of version 0 sends all it has).
-        dialect: what this origin spoke last time: saves a round trip.
-        ahead: ask for this before the list has come, where the dialect is known and the link can.
-        peel: also ask what annotated tags stand for.
+        link: one that is not open yet.
+        prefixes: of the refs to list (a server of version 0 sends all it has).
+        profile: what this origin spoke last time; saves a round trip.
+        early: a fetch to send before the list has come; needs a profile and a link that is not stateless.
+        peel: also request what annotated tags stand for.
     """
 
     def __init__(
@@ -95,57 +98,57 @@ class Conversation:
         link: OriginLink,
         *,
         prefixes: Sequence[str],
-        dialect: OriginProfile | None = None,
-        ahead: Ahead | None = None,
+        profile: OriginProfile | None = None,
+        early: EarlyRequest | None = None,
         peel: bool = False,
     ) -> None:
         self._link = link
         self._peel = peel
         self._prefixes = prefixes
-        self._dialect = dialect
-        self._ahead = ahead if dialect is not None and not link.stateless else None
+        self._profile = profile
+        self._early = early if profile is not None and not link.stateless else None
         self._reader: PacketReader | None = None
         self._capabilities: dict[bytes, bytes] = {}
         self._hash = SHA1
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._link.close()
 
     # -- list --------------------------------------------------------------------------------------------------------
 
-    def list(self) -> Listing:
-        """Ask for the refs.
+    def list(self) -> RefListing:
+        """Return the refs of the origin.
 
         Raises:
-            OriginError: it cannot, or does not speak git.
-            VersionMismatch: what it spoke last time is not understood now.
+            OriginError: it cannot list them, or does not speak git.
+            VersionMismatch: it does not speak as its profile says.
         """
-        if self._dialect is not None:
-            return self._list_unasked(self._dialect)
-        reader = self._link.start(b"")
-        self._dialect = self._greeting(reader)
-        if self._dialect is None:
+        if self._profile is not None:
+            return self._list_by_profile(self._profile)
+        reader = self._link.open(b"")
+        self._profile = self._greeting(reader)
+        if self._profile is None:
             return self._list_v0(reader)
-        listing = self._read_refs(self._link.ask(self._ls_refs(self._dialect), version=2), self._dialect)
-        return attrs.evolve(listing, dialect=None) if self._link.redirected else listing
+        listing = self._read_refs(self._link.request(self._ls_refs(self._profile), version=2), self._profile)
+        return attrs.evolve(listing, profile=None) if self._link.redirected else listing
 
-    def _list_unasked(self, dialect: OriginProfile) -> Listing:
-        body = self._ls_refs(dialect)
+    def _list_by_profile(self, profile: OriginProfile) -> RefListing:
+        body = self._ls_refs(profile)
         if self._link.stateless:
             try:
-                return self._read_refs(self._link.ask(body, version=2), dialect)
+                return self._read_refs(self._link.request(body, version=2), profile)
             except DeadlineExceeded:
                 raise
             except OriginError as exc:
                 raise VersionMismatch(exc.problem) from exc
-        if self._ahead is not None:
-            body += self._fetch_command(dialect, [self._ahead.want], self._ahead.haves)
-        reader = self._reader = self._link.start(body)
+        if self._early is not None:
+            body += self._fetch_command(profile, [self._early.want], self._early.haves)
+        reader = self._reader = self._link.open(body)
         try:
-            if self._greeting(reader) != dialect:
-                raise VersionMismatch("the origin speaks another dialect now")
-            return self._read_refs(reader, dialect)
+            if self._greeting(reader) != profile:
+                raise VersionMismatch("the origin speaks another version or format now")
+            return self._read_refs(reader, profile)
         except DeadlineExceeded:
             raise
         except OriginError as exc:
@@ -160,23 +163,23 @@ class Conversation:
         if first.strip() == b"version 1":  # version 0 behind this one line
             return None
         if first.strip() != b"version 2":
-            raise OriginError("the origin speaks a git protocol we do not know")
-        told: dict[bytes, bytes] = {}
+            raise OriginError("the origin speaks an unknown version of the git protocol")
+        capabilities: dict[bytes, bytes] = {}
         for line in reader.lines():
             key, _, value = line.partition(b"=")
-            told[key] = value
+            capabilities[key] = value
         return OriginProfile(
-            _known_format(told.get(b"object-format")).name,
-            tells_format=b"object-format" in told,
-            tells_unborn=b"unborn" in told.get(b"ls-refs", b"").split(),
+            _known_format(capabilities.get(b"object-format")).name,
+            tells_format=b"object-format" in capabilities,
+            tells_unborn=b"unborn" in capabilities.get(b"ls-refs", b"").split(),
         )
 
-    def _ls_refs(self, dialect: OriginProfile) -> bytes:
-        wishes = [b"symrefs"] + [b"unborn"] * dialect.tells_unborn + [b"peel"] * self._peel
+    def _ls_refs(self, profile: OriginProfile) -> bytes:
+        wishes = [b"symrefs"] + [b"unborn"] * profile.tells_unborn + [b"peel"] * self._peel
         prefixes = [b"ref-prefix " + p.encode("utf-8", "surrogateescape") for p in self._prefixes]
-        return request(b"ls-refs", _common(dialect), [*wishes, *prefixes])
+        return request(b"ls-refs", _common(profile), [*wishes, *prefixes])
 
-    def _read_refs(self, reader: PacketReader, dialect: OriginProfile) -> Listing:
+    def _read_refs(self, reader: PacketReader, profile: OriginProfile) -> RefListing:
         refs: list[tuple[str, str]] = []
         peeled: dict[str, str] = {}
         head: str | None = None
@@ -191,21 +194,21 @@ class Conversation:
                 refs.append((name, oid))
                 if more and more[0].startswith("peeled:"):
                     peeled[name] = more[0][7:]
-        return Listing(refs, head, _known_format(dialect.hash_name.encode()), dialect, peeled)
+        return RefListing(refs, head, _known_format(profile.hash_name.encode()), profile, peeled)
 
-    def _list_v0(self, reader: PacketReader) -> Listing:
+    def _list_v0(self, reader: PacketReader) -> RefListing:
         refs: list[tuple[str, str]] = []
         peeled: dict[str, str] = {}
         head: str | None = None
         for n, line in enumerate(reader.lines()):
-            told, _, words = line.partition(b"\0")
+            entry, _, words = line.partition(b"\0")
             if n == 0:
                 for word in words.split():
                     key, _, value = word.partition(b"=")
                     if key == b"symref" and value.startswith(b"HEAD:"):
                         head = value[5:].decode("utf-8", "surrogateescape")
                     self._capabilities[key] = value
-            oid, _, name = told.decode("utf-8", "surrogateescape").partition(" ")
+            oid, _, name = entry.decode("utf-8", "surrogateescape").partition(" ")
             if oid == "shallow":
                 raise OriginError("the origin is itself a shallow clone: it cannot give whole history", "unshallow it")
             if name.endswith("^{}"):
@@ -213,26 +216,26 @@ class Conversation:
             elif name != "HEAD":
                 refs.append((name, oid))
         self._hash = _known_format(self._capabilities.get(b"object-format"))
-        return Listing(refs, head, self._hash, None, peeled)
+        return RefListing(refs, head, self._hash, None, peeled)
 
     # -- fetch -------------------------------------------------------------------------------------------------------
 
     def fetch(self, wants: Sequence[str], haves: Sequence[str], sink: Callable[[bytes], None]) -> None:
-        """Take the pack that leads from `haves` to `wants`.
+        """Receive the pack that leads from `haves` to `wants`.
 
         Raises:
             OriginError: the origin refuses or breaks off.
-            VersionMismatch: something else was asked for ahead; converse again.
+            VersionMismatch: the early request was for something else; open another session.
         """
-        if self._dialect is None:
+        if self._profile is None:
             self._fetch_v0(wants, haves, sink)
             return
-        if self._ahead is not None:
-            if list(wants) != [self._ahead.want] or self._reader is None:
+        if self._early is not None:
+            if list(wants) != [self._early.want] or self._reader is None:
                 raise VersionMismatch("the origin shows another id than the message named")
             reader = self._reader
         else:
-            reader = self._link.ask(self._fetch_command(self._dialect, wants, haves), version=2)
+            reader = self._link.request(self._fetch_command(self._profile, wants, haves), version=2)
         while (section := reader.read()) is not None:
             name = section.strip()
             if name == b"packfile":
@@ -245,11 +248,11 @@ class Conversation:
         raise OriginError("the origin sent no pack")
 
     @staticmethod
-    def _fetch_command(dialect: OriginProfile, wants: Iterable[str], haves: Iterable[str]) -> bytes:
+    def _fetch_command(profile: OriginProfile, wants: Iterable[str], haves: Iterable[str]) -> bytes:
         arguments = [b"thin-pack", b"ofs-delta", b"no-progress"]
         arguments += [b"want " + w.encode() for w in wants]
         arguments += [b"have " + h.encode() for h in haves]
-        return request(b"fetch", _common(dialect), [*arguments, b"done"])
+        return request(b"fetch", _common(profile), [*arguments, b"done"])
 
     def _fetch_v0(self, wants: Sequence[str], haves: Sequence[str], sink: Callable[[bytes], None]) -> None:
         words: list[bytes] = [w for w in _V0_WISHES if w in self._capabilities]
@@ -261,7 +264,7 @@ class Conversation:
         lines[0] += b" " + b" ".join(words)
         body = b"".join(packet(line + b"\n") for line in lines) + FLUSH
         body += b"".join(packet(b"have %b\n" % h.encode()) for h in haves) + packet(b"done\n")
-        reader = self._link.ask(body, version=0)
+        reader = self._link.request(body, version=0)
         while True:
             line = (reader.read() or b"").strip()
             if line.startswith(b"shallow "):
@@ -276,14 +279,14 @@ class Conversation:
             reader.raw(sink)
 
 
-def _common(dialect: OriginProfile) -> list[bytes]:
-    told = [b"object-format=" + dialect.hash_name.encode()] if dialect.tells_format else []
-    return [_AGENT, *told]
+def _common(profile: OriginProfile) -> list[bytes]:
+    chosen = [b"object-format=" + profile.hash_name.encode()] if profile.tells_format else []
+    return [_AGENT, *chosen]
 
 
 def _known_format(name: bytes | None) -> HashKind:
     text = (name or b"sha1").decode("ascii", "replace")
     found = hash_named(text)
     if found is None:
-        raise OriginError(f"the origin's object format {text[:20]!a} is not known here")
+        raise OriginError(f"the origin's object format {text[:20]!a} is not supported")
     return found

@@ -1,8 +1,10 @@
-"""The ways to an origin: a TCP connection, a process (ssh, or git on a local repository), HTTP.
+"""Connections to an origin: TCP, a process (ssh, or git on a local repository), HTTP.
 
-Rules: each way ends at the deadline whatever the other side does: sockets have time-outs, processes talk over a
-socket and are killed with their group; credentials stay in files and helpers, never in a command line or an error; the
-environment handed to a process is an allow-list.
+Rules:
+
+* Every connection ends at the deadline: sockets have time-outs, processes are killed with their group.
+* Credentials stay in files and helpers, never in a command line or an error.
+* A process gets an allow-list of our environment.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _STDERR_KEPT: Final = 4096
 
 
 def open_link(address: OriginUrl, settings: MirrorSettings, deadline: Deadline) -> OriginLink:
-    """The way to `address`. Nothing is connected yet."""
+    """Return a link to `address` that is not connected yet."""
     match address.scheme:
         case "git":
             return SocketLink(address, settings, deadline)
@@ -44,11 +46,11 @@ def open_link(address: OriginUrl, settings: MirrorSettings, deadline: Deadline) 
         case _:
             from deploykit.git.transport.http import HttpLink
 
-            return HttpLink(address, settings, deadline, ask_helper=ask_credential_helper)
+            return HttpLink(address, settings, deadline, run_helper=run_credential_helper)
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What a program we start may see of our environment."""
+    """Return the part of our environment that a program we start gets."""
     kept = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     return {"PATH": os.defpath, **kept, "LC_ALL": "C.UTF-8", **(extra or {})}
 
@@ -66,18 +68,18 @@ class SocketLink:
         self._socket: socket.socket | None = None
         self._reader = PacketReader(self._receive, limit=settings.max_listing_bytes)
 
-    def start(self, ahead: bytes) -> PacketReader:
-        """Connect and ask for the repository."""
+    def open(self, early: bytes) -> PacketReader:
+        """Connect and request the repository."""
         address = self._address
         self._socket = connect(address.host, address.port or _GIT_PORT, self._settings, self._deadline)
         path = address.path[1:] if address.path.startswith("/~") else address.path
         host = f"{address.host}:{address.port}" if address.port else address.host
         hello = b"git-upload-pack %b\0host=%b\0\0version=2\0" % (path.encode(), host.encode("idna"))
-        self._send(packet(hello) + ahead)
+        self._send(packet(hello) + early)
         return self._reader
 
-    def ask(self, body: bytes, *, version: int) -> PacketReader:
-        """Go on in the same conversation."""
+    def request(self, body: bytes, *, version: int) -> PacketReader:
+        """Send the next request on the same connection."""
         self._send(body)
         return self._reader
 
@@ -102,7 +104,7 @@ class SocketLink:
             raise _broken(self._address.shown, exc) from exc
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._socket is not None:
             self._socket.close()
 
@@ -123,7 +125,7 @@ class ProcessLink:
         self._poll = select.poll()
         self._reader = PacketReader(self._receive, limit=settings.max_listing_bytes)
 
-    def start(self, ahead: bytes) -> PacketReader:
+    def open(self, early: bytes) -> PacketReader:
         """Start the program."""
         ours, theirs = socket.socketpair()
         self._socket = ours
@@ -144,12 +146,12 @@ class ProcessLink:
         if self._process.stderr is not None:
             os.set_blocking(self._process.stderr.fileno(), False)
             self._poll.register(self._process.stderr, select.POLLIN)
-        if ahead:
-            self._send(ahead)
+        if early:
+            self._send(early)
         return self._reader
 
-    def ask(self, body: bytes, *, version: int) -> PacketReader:
-        """Go on in the same conversation."""
+    def request(self, body: bytes, *, version: int) -> PacketReader:
+        """Send the next request on the same connection."""
         self._send(body)
         return self._reader
 
@@ -183,16 +185,16 @@ class ProcessLink:
 
     def _take_errors(self, fd: int) -> None:
         try:
-            said = os.read(fd, 65536)
+            text = os.read(fd, 65536)
         except BlockingIOError:
             return
-        if not said:
+        if not text:
             with contextlib.suppress(KeyError):
                 self._poll.unregister(fd)
-        self._errors = (self._errors + said)[-_STDERR_KEPT:]
+        self._errors = (self._errors + text)[-_STDERR_KEPT:]
 
     def _failed(self) -> OriginError:
-        """The program ended too early: what it said on standard error is the reason."""
+        """Return the error for a program that ended too early, with what it wrote to standard error."""
         process = self._process
         if process is not None and process.stderr is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -200,11 +202,11 @@ class ProcessLink:
             if not process.stderr.closed:
                 self._take_errors(process.stderr.fileno())
         lines = [line for line in self._errors.splitlines() if line.strip()]
-        said = printable(b" / ".join(lines[-4:])) or "no reason given"
-        return OriginError(f"{self._argv[0]} could not fetch from {self._shown}: {said}")
+        reason = printable(b" / ".join(lines[-4:])) or "no reason given"
+        return OriginError(f"{self._argv[0]} could not fetch from {self._shown}: {reason}")
 
     def close(self) -> None:
-        """End the program and all it started."""
+        """Kill the program and all it started."""
         if self._socket is not None:
             self._socket.close()
         if self._process is not None:
@@ -222,7 +224,7 @@ def _connected(sock: socket.socket | None) -> socket.socket:
 
 
 def connect(host: str, port: int, settings: MirrorSettings, deadline: Deadline) -> socket.socket:
-    """Open a TCP connection to the first of the host's addresses that answers; they share the time.
+    """Return a TCP connection to the first of the host's addresses that answers; they share the time.
 
     Raises:
         OriginError: no address answers.
@@ -267,8 +269,8 @@ def _ssh_command(address: OriginUrl, settings: MirrorSettings) -> list[str]:
     return [*argv, "--", address.host, f"git-upload-pack {quoted}"]
 
 
-def ask_credential_helper(argv: Sequence[str], question: str, limit: float) -> str:
-    """Run a git credential helper's `get`.
+def run_credential_helper(argv: Sequence[str], question: str, limit: float) -> str:
+    """Return what a git credential helper's `get` prints.
 
     Raises:
         OriginError: it cannot be run, fails, or takes too long.
@@ -287,8 +289,8 @@ def ask_credential_helper(argv: Sequence[str], question: str, limit: float) -> s
     return done.stdout.decode("utf-8", "replace")
 
 
-def judge_ssh_signature(payload: bytes, signature: bytes, allowed_signers: Path, when: str) -> str:
-    """Let ssh-keygen judge a git signature. Returns why it is not good; empty when it is.
+def ssh_signature_problem(payload: bytes, signature: bytes, allowed_signers: Path, when: str) -> str:
+    """Return why ssh-keygen refuses a git signature; empty when it is good.
 
     Args:
         when: the time of signing, as ssh-keygen's `verify-time`.

@@ -2,10 +2,10 @@
 
 Rules:
 
-* Only the first lines of a body say what it is about; the rest is other people's text (commit messages, logs, tool
-  output) and can change nothing of it. A name given twice up there is refused, not chosen from.
-* What is other people's text can at worst be left out. It cannot make an event unreadable: a push that nobody hears
-  of is a deploy that does not happen.
+* Only the first lines of a body describe the event. The rest is other people's text (commit messages, logs, tool
+  output) and can change nothing of it. A key given twice in the first lines is refused.
+* Other people's text can at worst be left out. It cannot make an event unreadable: a push without an event is a deploy
+  that does not happen.
 * A password is in the message alone: not in an error, not in `repr`.
 """
 
@@ -41,13 +41,13 @@ _DETAIL = 4000
 
 
 def decode_legacy(headers: Mapping[str, str], body: bytes, destination: str, received: datetime) -> Message | None:
-    """Read a text body of the original's.
+    """Return the message of a text body of the original's.
 
     Args:
-        headers: `subject` tells human lines and builds; `message-id`, `timestamp`, `correlation-id` the envelope.
+        headers: `subject` marks human lines and builds; `message-id`, `timestamp`, `correlation-id` fill the envelope.
         body: the text.
         destination: part of the message's `source`.
-        received: the message's time, where the broker gave it none.
+        received: the message's time, where the broker gave none.
 
     Returns:
         The message, or None for a keepalive.
@@ -76,7 +76,7 @@ def decode_legacy(headers: Mapping[str, str], body: bytes, destination: str, rec
 
 
 def _envelope(headers: Mapping[str, str], body: bytes, destination: str, received: datetime) -> dict[str, Any]:
-    """Make up what a legacy message does not say of itself. The same delivery makes the same id again."""
+    """Return the envelope of a legacy message, which has none; the same delivery gets the same id again."""
     broker_id, stamp = headers.get("message-id", ""), headers.get("timestamp", "")
     name = "\0".join((broker_id, destination, headers.get("subject", ""))).encode("utf-8", "surrogatepass")
     digest = hashlib.sha256(name + bytes(1) + body)
@@ -92,9 +92,9 @@ def _envelope(headers: Mapping[str, str], body: bytes, destination: str, receive
 
 
 def _source(destination: str) -> str:
-    """Name the source after the destination, whatever that holds: as a URI reference of bounded length."""
+    """Return a source named after the destination, as a URI reference of bounded length."""
     path = quote(destination, safe="/", errors="replace") if destination.startswith("/") else ""
-    return re.sub(r"%[0-9A-F]?\Z", "", f"legacy{path}"[:200])  # cut inside no escape
+    return re.sub(r"%[0-9A-F]?\Z", "", f"legacy{path}"[:200])  # never cut inside an escape
 
 
 _KEYS: Final = frozenset(
@@ -103,7 +103,7 @@ _KEYS: Final = frozenset(
 
 
 def _head(text: str) -> tuple[dict[str, str], str]:
-    """Split off the first lines that are `key: value` with a key we know; at most eight."""
+    """Return the first lines that are `key: value` with a known key, at most eight, and the rest of the text."""
     head: dict[str, str] = {}
     while len(head) < 8:
         line, _, rest = text.partition("\n")
@@ -125,7 +125,7 @@ _JOB_SUBJECT = re.compile(r"(?:Begin|Complete|Fail) job ([0-9]{0,15}) - \[")
 
 
 def _job(subject: str) -> tuple[str, str, str, str]:
-    """Take number, job, branch and commit from `Fail job 7 - [JOB] BRANCH COMMIT`; empty where they are not there."""
+    """Return number, job, branch and commit from `Fail job 7 - [JOB] BRANCH COMMIT`; empty where they are missing."""
     start = _JOB_SUBJECT.match(subject)
     if not start:
         return "", "", "", ""
@@ -142,7 +142,7 @@ def _build(head: Mapping[str, str], _rest: str, subject: str, envelope: dict[str
     number, job, branch, commit = _job(subject)
     number = number or "".join(re.findall(r"/([0-9]{1,12})/?\Z", head.get("URL", "")))
     repo = or_else(parse_repo_name, head["Repo"], None)
-    said = {
+    fields = {
         "job": one_line(job or head["Repo"]) or "unnamed",
         "number": int(number or 0),
         "url": one_line(head.get("URL", ""), 2000),
@@ -152,12 +152,12 @@ def _build(head: Mapping[str, str], _rest: str, subject: str, envelope: dict[str
         **envelope,
     }
     if status == "Start job":
-        return BuildStarted(**said)
-    return BuildFinished(outcome="success" if status == "Success" else "failure", **said)
+        return BuildStarted(**fields)
+    return BuildFinished(outcome="success" if status == "Success" else "failure", **fields)
 
 
 def _branch(text: str) -> RefName | None:
-    """Read what the git plugin calls a branch: `main`, `tags/v1`, or a full name; no branch at all is `detached`."""
+    """Return the ref of what the git plugin calls a branch: `main`, `tags/v1`, a full name; None for `detached`."""
     if text in ("detached", "HEAD"):
         return None
     start = "" if text.startswith("refs/") else "refs/" if text.startswith("tags/") else "refs/heads/"

@@ -35,7 +35,7 @@ from deploykit.messages import (
 )
 from deploykit.names import RefName, is_zero, short_ref
 from deploykit.wire import encoder, envelope
-from deploykit.wire.frame import Frame, quoted, sendable, spoken
+from deploykit.wire.frame import Frame, header_text, quoted, sendable
 from deploykit.wire.legacy.decoder import HUMAN_SUBJECT
 from deploykit.wire.strictjson import MAX_BODY
 
@@ -47,9 +47,9 @@ _READ_KEYS: Final = frozenset(
 
 
 def encode_legacy(message: Message) -> Frame:
-    """Write a message as the original's publisher would.
+    """Return a message as the original's publisher would write it.
 
-    A revision that touches several SVN projects names them all; a reader of the original's acts on one only:
+    A revision that touches several SVN projects names them all, but a reader of the original's acts on one only:
     `legacy_frames` writes one frame for each.
 
     Raises:
@@ -65,7 +65,7 @@ def encode_legacy(message: Message) -> Frame:
             subject, body = _build(message)
         case PackagePublished():
             file = _file(message.file) or _file(f"{message.name}_{message.version}_{message.architecture}.deb")
-            subject = spoken(one_line(f"Package update [{file}]"))
+            subject = header_text(one_line(f"Package update [{file}]"))
             body = f"package: {file}\n{_quiet(message.detail)}\n"
         case AccessGrantRequested():
             subject, body = _access(message)
@@ -79,7 +79,7 @@ def encode_legacy(message: Message) -> Frame:
 
 
 def legacy_frames(message: Message) -> tuple[Frame, ...]:
-    """Write a message as as many frames as the original's readers need to act on all of it: one per SVN project."""
+    """Return the frames that the original's readers need to act on all of a message: one per SVN project."""
     if not isinstance(message, RevisionCommitted) or len(message.projects) < 2:
         return (encode_legacy(message),)
     _checked(message)
@@ -88,15 +88,15 @@ def legacy_frames(message: Message) -> tuple[Frame, ...]:
 
 
 def _checked(message: Message) -> None:
-    """Hold a message to the same rules as the native form: names in it become lines and header values."""
+    """Refuse a message that breaks the rules of the native form: names in it become lines and header values."""
     if type(message) not in BY_TYPE.values():
         raise MessageError(f"the original has no message like {type(message).__name__}", "send the native form")
-    found = envelope.mistakes(message) + encoder.mistakes(message)
+    found = envelope.problems_of(message) + encoder.problems_of(message)
     if isinstance(message, AccessGrantRequested):
-        found = [m for m in found if not m.startswith("password:")]
+        found = [line for line in found if not line.startswith("password:")]
     if found:
         raise MessageError(
-            f"{type(message).__name__} cannot be sent: {found[0]}", envelope.more(found), problems=tuple(found)
+            f"{type(message).__name__} cannot be sent: {found[0]}", envelope.and_more(found), problems=tuple(found)
         )
 
 
@@ -111,7 +111,7 @@ def _frame(message: Message, subject: str, body: str) -> Frame:
 
 
 def _quiet(text: str) -> str:
-    """Take from each line of other people's text the colon that would make a reader's key of its first word."""
+    """Return other people's text without the colons that would make a key of a line's first word."""
     return "\n".join(_quiet_line(line) for line in text.splitlines())
 
 
@@ -150,7 +150,7 @@ def _push(message: RefUpdated) -> str:
 
 
 def _payload(message: RefUpdated) -> str:
-    """The push as GitLab and GitHub tell it, as far as both agree, in ASCII."""
+    """Return the push as the webhooks of GitLab and GitHub describe it, as far as both agree, in ASCII."""
     deleted = is_zero(message.new)
     return json.dumps(
         {
@@ -184,11 +184,11 @@ def _commit(commit: Commit) -> dict[str, object]:
 
 def _revision(message: RevisionCommitted, projects: tuple[str, ...]) -> str:
     date = f"{message.committed:%Y-%m-%d %H:%M:%S +0000 (%a, %d %b %Y)}" if message.committed else ""
-    told = "".join(f"Project: {one_line(p)}\n" for p in projects) or "Project: \n"
+    named = "".join(f"Project: {one_line(p)}\n" for p in projects) or "Project: \n"
     dirs = "\n".join(_quiet_line(d.replace("\n", " ")) for d in message.dirs)
     return (
         f"repo: {message.repo}\nrevname: {message.revision}\n Author: {one_line(message.author)}\n"
-        f"Date: {date}\n{told}\nDirs:\n{dirs}\n\n{_quiet(message.log)}\n\n"
+        f"Date: {date}\n{named}\nDirs:\n{dirs}\n\n{_quiet(message.log)}\n\n"
     )
 
 
@@ -197,18 +197,18 @@ def _revision(message: RevisionCommitted, projects: tuple[str, ...]) -> str:
 
 def _build(message: Build) -> tuple[str, str]:
     if message.repo is None:
-        raise MessageError("repo: the original's readers need it", "tell which repository was built")
+        raise MessageError("repo: the original's readers need it", "name the repository that was built")
     verb, status = "Begin", "Start job"
     if isinstance(message, BuildFinished):
         verb, status = ("Complete", "Success") if message.outcome == "success" else ("Fail", "Cake")
     branch = f"{message.repo}/{_branch(message.ref)}" if message.ref else ""
-    job = spoken(one_line(message.job))
+    job = header_text(one_line(message.job))
     subject = f"{verb} job {message.number or ''} - [{job}] {branch} {message.commit or ''}"
     return subject, f"Repo: {message.repo}\nURL: {one_line(message.url, 2000)}\nStatus: {status}\n"
 
 
 def _branch(ref: RefName) -> str:
-    """Call a ref what the git plugin calls it: `main`, `tags/v1`; in full where that would be read as another one."""
+    """Return the git plugin's name of a ref, `main` or `tags/v1`; in full where that would name another ref."""
     name = short_ref(ref)
     if ref.startswith("refs/tags/"):
         return f"tags/{name}"

@@ -1,4 +1,4 @@
-"""The original's text bodies of pushes and revisions to messages; a part of `legacy_read`, whose rules hold here."""
+"""The original's text bodies of pushes and revisions to messages; a part of `decoder`, whose rules hold here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import attrs
 
 from deploykit.errors import DeploykitError, MessageError
-from deploykit.messages import COMMITS_TOLD, DIRS_TOLD, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
+from deploykit.messages import MAX_COMMITS, MAX_DIRS, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, NAME_TEXT
 from deploykit.names import is_zero, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.wire.field_types import MAX_COUNT
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def named(parse_name: Callable[[object], T], head: Mapping[str, str], key: str) -> T:
-    """Parse the name that a key of the first lines holds; the error names the key and never shows the value."""
+    """Return the parsed name that a key of the first lines holds; the error names the key, never the value."""
     value = head.get(key, "")
     try:
         if "\ufffd" in value:
@@ -31,7 +31,7 @@ def named(parse_name: Callable[[object], T], head: Mapping[str, str], key: str) 
 
 
 def or_else(check: Callable[[object], T], value: object, otherwise: T) -> T:
-    """Take a value that is good, or do without."""
+    """Return the checked value, or `otherwise` if it is not acceptable."""
     try:
         return check(value)
     except DeploykitError:
@@ -42,7 +42,7 @@ def or_else(check: Callable[[object], T], value: object, otherwise: T) -> T:
 
 
 def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
-    """Read what a git hook or a webhook said."""
+    """Return the message of a git hook or a webhook."""
     new = named(parse_object_id, head, "newrev")
     message = RefUpdated(
         repo=named(parse_repo_name, head, "repo"),
@@ -55,11 +55,11 @@ def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dic
     if payload is not None:
         return _with_payload(message, payload)
     commits = () if is_zero(new) else _commits(rest)
-    return attrs.evolve(message, commits=commits[:COMMITS_TOLD], commit_count=len(commits))
+    return attrs.evolve(message, commits=commits[:MAX_COMMITS], commit_count=len(commits))
 
 
 def _payload(rest: str, head: Mapping[str, str]) -> dict[str, Any] | None:
-    """The webhook's own JSON, where it is there, sound, and of the same push: else somebody's text looks like it."""
+    """Return the webhook's own JSON if it is valid and of the same push; any other is a text that looks like it."""
     start = rest.rfind("\nJSON:")
     start = start + 1 if start >= 0 else 0 if rest.startswith("JSON:") else -1
     if start < 0:
@@ -79,7 +79,7 @@ def _payload(rest: str, head: Mapping[str, str]) -> dict[str, Any] | None:
 
 def _with_payload(message: RefUpdated, payload: dict[str, Any]) -> RefUpdated:
     listed = payload.get("commits")
-    commits = [_commit(c) for c in listed[-COMMITS_TOLD:]] if isinstance(listed, list) else []
+    commits = [_commit(c) for c in listed[-MAX_COMMITS:]] if isinstance(listed, list) else []
     total = payload.get("total_commits_count")
     pusher = payload.get("pusher")
     who = (
@@ -99,17 +99,17 @@ def _with_payload(message: RefUpdated, payload: dict[str, Any]) -> RefUpdated:
     )
 
 
-def _commit(said: object) -> Commit | None:
-    if not isinstance(said, dict):
+def _commit(entry: object) -> Commit | None:
+    if not isinstance(entry, dict):
         return None
-    author = said.get("author")
+    author = entry.get("author")
     name, mail = (_text(author.get(k) if isinstance(author, dict) else "")[:NAME_TEXT] for k in ("name", "email"))
     try:
         return Commit(
-            id=parse_object_id(said.get("id")),
+            id=parse_object_id(entry.get("id")),
             author=f"{name} <{mail}>" if name and mail else name or mail,
-            time=_text(said.get("timestamp")),
-            message=_text(said.get("message")).rstrip("\n"),
+            time=_text(entry.get("timestamp")),
+            message=_text(entry.get("message")).rstrip("\n"),
         )
     except DeploykitError:
         return None
@@ -127,26 +127,26 @@ _WEB_COMMIT = re.compile(
 
 
 def _commits(rest: str) -> tuple[Commit, ...]:
-    """Read the commits that stand in the text; webhooks tell the oldest first, we the newest."""
+    """Return the commits in the text, newest first; webhooks list the oldest first."""
     hook = _HOOK_COMMIT.match(rest)
     starts = [hook] if hook else list(_WEB_COMMIT.finditer(rest))
     ends = [s.start() for s in starts[1:]] + [len(rest)]
-    made = [_told(s, rest[s.end() : end]) for s, end in zip(starts, ends, strict=False)]
+    made = [_text_commit(s, rest[s.end() : end]) for s, end in zip(starts, ends, strict=False)]
     return tuple(c for c in reversed(made) if c is not None)
 
 
-def _told(start: re.Match[str], message: str) -> Commit | None:
+def _text_commit(start: re.Match[str], message: str) -> Commit | None:
     try:
         commit = parse_object_id(start[1])
     except DeploykitError:
         return None
-    author, time = ((said or "").strip()[:NAME_TEXT] for said in start.groups()[1:])
+    author, time = ((group or "").strip()[:NAME_TEXT] for group in start.groups()[1:])
     return Commit(id=commit, author=author, time=time, message=message.strip("\n")[:COMMIT_TEXT])
 
 
 # -- SVN ---------------------------------------------------------------------------------------------------------------
 
-#: Where the directories begin, and where they end: at once, in a revision that changed none.
+#: Where the directories begin and where they end; a revision that changed none has an empty list.
 _SVN_DIRS = re.compile(r"^Dirs:[ \t]*\n", re.MULTILINE)
 _SVN_BLANK = re.compile(r"^[ \t]*\n", re.MULTILINE)
 _SVN_ESCAPE = re.compile(r"\{U\+([0-9A-F]{4,6})\}")
@@ -156,24 +156,24 @@ _SVN_DATE = re.compile(
 
 
 def revision_committed(head: Mapping[str, str], rest: str, _subject: str, envelope: dict[str, Any]) -> Message:
-    """Read what an SVN hook said."""
+    """Return the message of an SVN hook."""
     about, tail = [*_SVN_DIRS.split(rest, 1), ""][:2]
     listed, log = [*_SVN_BLANK.split(tail, 1), ""][:2]
     dirs = [_unescaped(line) for line in listed.split("\n") if line.strip()]
-    said: dict[str, list[str]] = {"Author": [], "Date": [], "Project": []}
+    values: dict[str, list[str]] = {"Author": [], "Date": [], "Project": []}
     for line in about.split("\n", 2000)[:2000]:
         key, colon, value = line.strip().partition(":")
-        if colon and key in said:
-            said[key].append(_unescaped(value.strip()))
+        if colon and key in values:
+            values[key].append(_unescaped(value.strip()))
     return RevisionCommitted(
         repo=named(parse_repo_name, head, "repo"),
         revision=named(_revision, head, "revname"),
-        author="".join(said["Author"][:1])[:NAME_TEXT],
-        committed=_svn_date("".join(said["Date"][:1])),
+        author="".join(values["Author"][:1])[:NAME_TEXT],
+        committed=_svn_date("".join(values["Date"][:1])),
         log=_unescaped(log).strip("\n")[:COMMIT_TEXT],
-        dirs=tuple(d for d in dirs[:DIRS_TOLD] if len(d) <= DIR_TEXT),
+        dirs=tuple(d for d in dirs[:MAX_DIRS] if len(d) <= DIR_TEXT),
         dir_count=len(dirs),
-        projects=tuple(p for p in _projects(dirs, said["Project"])[:DIRS_TOLD] if len(p) <= NAME_TEXT),
+        projects=tuple(p for p in _projects(dirs, values["Project"])[:MAX_DIRS] if len(p) <= NAME_TEXT),
         **envelope,
     )
 
@@ -184,18 +184,18 @@ def _revision(text: object) -> int:
     return int(text.removeprefix("r"))
 
 
-def _projects(dirs: list[str], told: list[str]) -> tuple[str, ...]:
-    """Every project: as the directories show, and those told besides that are not the original's wrong guesses.
+def _projects(dirs: list[str], listed: list[str]) -> tuple[str, ...]:
+    """Return the projects that the directories show, and the listed ones but for the original's wrong guesses.
 
     It took the last part of a path without `/trunk` for the project: the tag, or `tags` itself.
     """
     derived = svn_projects(dirs)
     guesses = {d.strip("/").rpartition("/")[2] for d in dirs} | {"tags", "branches", "trunk", ""} if derived else {""}
-    return tuple(dict.fromkeys((*derived, *(p for p in told if p not in guesses))))
+    return tuple(dict.fromkeys((*derived, *(p for p in listed if p not in guesses))))
 
 
 def _unescaped(text: str) -> str:
-    """Undo what svnlook does to anything but ASCII in an empty locale: `{U+00DF}`."""
+    """Return a text without svnlook's escapes for non-ASCII characters in an empty locale: `{U+00DF}`."""
 
     def char(hit: re.Match[str]) -> str:
         code = int(hit[1], 16)
@@ -205,7 +205,7 @@ def _unescaped(text: str) -> str:
 
 
 def _svn_date(text: str) -> datetime | None:
-    """`2012-04-19 10:00:00 +0100 (Thu, 19 Apr 2012)` from svnlook, `2012-04-19T09:00:00.000000Z` from svn --xml."""
+    """Parse `2012-04-19 10:00:00 +0100 (Thu, 19 Apr 2012)` (svnlook) or `2012-04-19T09:00:00.000000Z` (svn --xml)."""
     found = _SVN_DATE.match(text)
     if not found:
         return None

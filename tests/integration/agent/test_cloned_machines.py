@@ -15,13 +15,13 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus
+from deploykit.bus import Bus, Delivery
 from deploykit.daemons.agent import presence
 from deploykit.errors import LockBusy
 from deploykit.messages import NodeDescribed, utc_now
 from deploykit.settings import OutboxSettings
 from deploykit.trust.signature import sign
-from deploykit.wire import encode
+from deploykit.wire import decode, encode
 from tests.brokers.server import BrokerServer
 from tests.support.cli import command, run
 from tests.support.node import NODE, Node, NodeAgent, at_real_broker, write_settings
@@ -141,8 +141,8 @@ def test_who_is_not_the_node_makes_no_twin(node: Node, key: str | None) -> None:
         topic = node.settings.topics.of_node(NODE)
         answered: list[str] = []
 
-        def answer(delivery: object) -> None:
-            message = presence.decode(delivery.headers, delivery.body, topic)  # type: ignore[attr-defined]
+        def answer(delivery: Delivery) -> None:
+            message = decode(delivery.headers, delivery.body, topic)
             if isinstance(message, NodeDescribed) and message.instance == instance(agent):
                 forged = NodeDescribed(node=NODE, instance="forged", request=message.id)
                 frame = encode(forged)
@@ -194,7 +194,7 @@ def test_where_the_broker_refuses_the_client_id_the_agent_says_whose_it_may_be_a
                 stale.stop()
                 assert agent.wait_connected(60)
                 wait_until(lambda: agent.problems == (), "the end of it", 60)
-                wait_until(lambda: agent._presence._aside is None, "the end of the second connection", 60)
+                wait_until(lambda: agent._presence._second_bus is None, "the end of the second connection", 60)
         finally:
             stale.stop()
 

@@ -18,7 +18,9 @@ import attrs
 import pytest
 
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent import deploys, reports
+from deploykit.daemons.agent import deployer, deploys, reports
+from deploykit.daemons.agent.deploy_reports import DeployReportMaker
+from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
@@ -48,6 +50,8 @@ from deploykit.settings import (
     SiteSettings,
     TrustSettings,
 )
+from deploykit.trust import check as checks
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import generate_key, load_signing_key, load_trusted, trust
 from deploykit.trust.policy import Policy
 from deploykit.trust.signature import HEADER, sign, verify
@@ -121,7 +125,8 @@ class World:
         self.request = self.command()
 
     def handler(self) -> DeployHandler:
-        return DeployHandler(self.settings, self.mirroring, self._reporter, self.ids, self.trusted)
+        trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
+        return DeployHandler(NODE, SiteDeployer(self.settings, self.mirroring), self._reporter, self.ids, trust)
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
@@ -195,8 +200,8 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Origin, ObjectId]:
 
 @pytest.fixture
 def world(tmp_path: Path, pushed: tuple[Origin, ObjectId], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(deploys, "_AGAIN", 0.001)
-    monkeypatch.setattr(deploys, "_SAID_AGAIN", 0.0)
+    monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.001)
+    monkeypatch.setattr(deploys, "_REPEAT_AFTER", 0.0)
     made = World(tmp_path, *pushed)
     made.mirroring.start()
     try:
@@ -208,27 +213,27 @@ def world(tmp_path: Path, pushed: tuple[Origin, ObjectId], monkeypatch: pytest.M
 
 #: Every call the handler makes: where it stands, and whether the handler acts before (then the deploy did happen).
 BEFORE: dict[str, tuple[Any, str]] = {
-    "decode": (deploys, "decode"),
-    "addressed": (deploys, "addressed_to"),
-    "trusted signers": (deploys, "verify"),
+    "decode": (checks, "decode"),
+    "addressed": (checks, "addressed_to"),
+    "trusted signers": (checks, "verify"),
     "authorize": (Policy, "authorize"),
     "replayable": (Policy, "replayable_until"),
-    "digest": (deploys, "body_digest"),
+    "digest": (checks, "body_digest"),
     "claimed_at": (IdStore, "claimed_at"),
     "claim": (IdStore, "claim"),
-    "one line": (deploys, "one_line"),
+    "one line": (deployer, "one_line"),
     "mirror": (MirrorHandler, "mirror"),
     "resolve": (Mirror, "resolve"),
     "sync": (MirrorHandler, "sync"),
-    "site": (deploys, "Site"),
-    "runner": (deploys, "Runner"),
+    "site": (deployer, "Site"),
+    "runner": (deployer, "Runner"),
     "deploy": (Runner, "deploy"),
 }
 AROUND: dict[str, tuple[Any, str]] = {
     "mirror close": (Mirror, "__exit__"),
-    "renew": (MirrorPool, "renew"),
-    "reply": (deploys, "copy_digest"),
-    "steps": (DeployHandler, "_reply_with"),
+    "renew": (MirrorPool, "reclone"),
+    "reply": (checks, "copy_digest"),
+    "steps": (DeployReportMaker, "with_steps"),
     "encode": (reports, "encode_fitted"),
     "sign": (reports, "sign"),
     "topic": (reports, "topic_of"),
@@ -274,7 +279,7 @@ def test_every_call_of_the_handler_may_fail_and_one_true_report_comes(
     fault = Fault(owner, name, ERRORS[kind], times, after=call == "mirror close").plan(monkeypatch)
     verdict = handled(world)
     monkeypatch.undo()
-    monkeypatch.setattr(deploys, "_AGAIN", 0.001)
+    monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.001)
     assert fault.calls > 0, "it is called"
     report = check(world, verdict)
     if call in AROUND and call != "renew":
@@ -324,12 +329,12 @@ def test_a_report_that_is_said_is_not_said_again_because_its_id_cannot_be_writte
 
 def test_a_report_that_cannot_be_written_is_told_in_one_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a future version puts into it that its own encoder refuses."""
-    real = deploys.DeployHandler._reply_with
+    real = DeployReportMaker.with_steps
 
-    def wrong(self: DeployHandler, request: DeployRequested, frame: Frame, result: DeployResult) -> DeployReported:
-        return attrs.evolve(real(self, request, frame, result), commit=ObjectId(""))
+    def wrong(self: DeployReportMaker, request: DeployRequested, copy: str, result: DeployResult) -> DeployReported:
+        return attrs.evolve(real(self, request, copy, result), commit=ObjectId(""))
 
-    monkeypatch.setattr(DeployHandler, "_reply_with", wrong)
+    monkeypatch.setattr(DeployReportMaker, "with_steps", wrong)
     report = check(world, handled(world))
     assert (report.outcome, report.commit) == ("success", world.commit)
 
@@ -388,7 +393,7 @@ def test_a_damaged_mirror_is_cloned_anew_and_the_report_tells_of_the_damage(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Fault(Mirror, "resolve", MirrorCorrupt("objects are missing"), 1).plan(monkeypatch)
-    renewed = Fault(MirrorPool, "renew", RuntimeError(), 0).plan(monkeypatch)
+    renewed = Fault(MirrorPool, "reclone", RuntimeError(), 0).plan(monkeypatch)
     Fault(Runner, "deploy", MirrorCorrupt("objects are missing"), 1).plan(monkeypatch)
     assert check(world, handled(world)).outcome == "failure"
     assert renewed.calls == 1
@@ -408,9 +413,9 @@ def test_a_genuine_command_waits_while_signatures_cannot_be_checked_and_is_obeye
     world: World, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strangers have spent the answer of the minute: it would never hear of it."""
-    world.deploying._strangers.add("a stranger's message", time.monotonic())
+    world.deploying._unverified.add("a stranger's message", time.monotonic())
     if how == "a signature":
-        Fault(deploys, "verify", OSError(errno.EMFILE, "Too many open files"), 2).plan(monkeypatch)
+        Fault(checks, "verify", OSError(errno.EMFILE, "Too many open files"), 2).plan(monkeypatch)
         verdict = handled(world)
     else:
         signers = world.settings.trust.allowed_signers
@@ -427,12 +432,13 @@ def test_what_nobody_vouches_for_is_read_only_where_it_may_be_answered(
 ) -> None:
     """A body of 1 MiB can cost a third of a second to read."""
     reads = Fault(deploys, "decode", RuntimeError(), 0).plan(monkeypatch)
+    checked = Fault(checks, "decode", RuntimeError(), 0).plan(monkeypatch)
     good = world.delivery()
     unsigned = {name: value for name, value in good.headers.items() if name != HEADER}
     for number in range(50):
         headers = unsigned if number % 2 else {**good.headers, HEADER: "U1NI"}
         assert isinstance(world.deploying.handle(attrs.evolve(good, headers=headers)), Ack)
-    assert reads.calls == 1
+    assert (reads.calls, checked.calls) == (1, 0)
     assert [report.outcome for report in world.reports()] == ["refused"]
 
 
@@ -463,12 +469,12 @@ def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
 ) -> None:
     """Anybody can send copies of a command, and a report can be large."""
     monkeypatch.undo()
-    assert coordinator._ASK_AGAIN > deploys._SAID_AGAIN > 0
+    assert coordinator._ASK_AGAIN > deploys._REPEAT_AFTER > 0
     world.deploying = world.handler()
     for _ in range(20):
         assert isinstance(handled(world), Ack)
     assert len(world.reports()) == 2
-    world.deploying._said_again._until.clear()  # the interval is over
+    world.deploying._repeated._until.clear()  # the interval is over
     assert isinstance(handled(world), Ack)
     assert len(world.reports()) == 3
 

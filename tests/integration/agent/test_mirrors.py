@@ -288,7 +288,7 @@ def test_ten_messages_during_a_fetch_are_one_more_fetch_and_ten_reports(
 
 def waiting(agent: NodeAgent) -> int:
     """How many requests wait for the next fetch of the shop."""
-    return agent._mirroring._pool.waiting(SHOP)
+    return agent._mirrors._pool.waiting(SHOP)
 
 
 def test_mirrors_of_many_repositories_are_made_at_once(node: Node) -> None:

@@ -106,7 +106,7 @@ def test_one_over_long_ref_costs_no_other_ref_its_report(node: Node, caplog: pyt
         agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
         git("push", "origin", "main:refs/heads/innocent", f"main:refs/heads/{LONG}", cwd=node.origin.work)
-        agent._mirroring.reconcile_soon()
+        agent._mirrors.reconcile_soon()
         node.wait(MirrorUpdated, lambda m: (m.ref, m.outcome) == ("refs/heads/innocent", "updated"))
         wait_until(lambda: len(notices) == 1, "the line for people", 60)
         assert "shop" in notices[0].text
@@ -116,7 +116,7 @@ def test_one_over_long_ref_costs_no_other_ref_its_report(node: Node, caplog: pyt
         # It goes on being wrong, is not said again, and what comes after is reported.
         for name in ("second", "third"):
             git("push", "origin", f"main:refs/heads/{name}", cwd=node.origin.work)
-            agent._mirroring.reconcile_soon()
+            agent._mirrors.reconcile_soon()
             node.wait(MirrorUpdated, lambda m, ref=f"refs/heads/{name}": m.ref == ref)  # type: ignore[misc]
         assert len(notices) == 1
     with node._changed:
@@ -131,11 +131,11 @@ def test_a_name_that_begins_like_the_refused_one_is_its_own(node: Node) -> None:
     with node.agent() as agent:
         agent.ready()
         git("push", "origin", f"main:{begins}", cwd=node.origin.work)
-        agent._mirroring.reconcile_soon()
+        agent._mirrors.reconcile_soon()
         node.wait(MirrorUpdated, lambda m: m.ref == begins)
         git("push", "origin", f":{begins}", cwd=node.origin.work)
         git("push", "origin", f"main:refs/heads/{LONG}", cwd=node.origin.work)
-        agent._mirroring.reconcile_soon()
+        agent._mirrors.reconcile_soon()
         node.wait(MirrorUpdated, lambda m: m.ref == begins and not m.new.strip("0"))
 
 
@@ -148,8 +148,8 @@ def test_what_a_full_disk_kept_from_being_said_is_said_when_there_is_room(
     tmp_path: Path, deploykit_broker: EmbeddedBroker, options: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Mirrors and deploys alike: the spool is full from the push on until well after the fetch and the deploy."""
-    monkeypatch.setattr("deploykit.daemons.agent.owed._AGAIN", 0.1)
-    monkeypatch.setattr("deploykit.daemons.agent.deploys._AGAIN", 0.1)
+    monkeypatch.setattr("deploykit.daemons.agent.pending_reports._RETRY_AFTER", 0.1)
+    monkeypatch.setattr("deploykit.daemons.agent.deploys._RETRY_AFTER", 0.1)
     with small_disk(tmp_path / "small", options) as disk, Node(tmp_path / "node", deploykit_broker) as node:
         node.settings = attrs.evolve(node.settings, outbox=OutboxSettings(path=disk / "spool"))
         first = node.origin.push()
@@ -158,13 +158,13 @@ def test_what_a_full_disk_kept_from_being_said_is_said_when_there_is_room(
             node.wait(MirrorUpdated, lambda m: m.new == first)
             fill(disk)
             commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
-            agent._mirroring.reconcile_soon()
+            agent._mirrors.reconcile_soon()
             mirror = node.root / "state" / "mirrors" / "shop.git"
             wait_until(lambda: git("rev-parse", "refs/heads/main", cwd=mirror) == commit, "the fetch", 60)
             request = node.request("v1", commit)
             node.send(request)
             wait_until((node.site / "current" / "index.html").exists, "the release", 60)
-            wait_until(lambda: agent._mirroring._owed.waiting >= 2, "the reports that wait", 60)
+            wait_until(lambda: agent._mirrors._pending.waiting >= 2, "the reports that wait", 60)
             assert not any(m for m, _ in node.heard if getattr(m, "new", "") == commit)
             (disk / "full").unlink(missing_ok=True)
             for path in disk.glob("inode*"):

@@ -86,7 +86,7 @@ def test_a_rollback_asks_nobody_for_what_is_on_disk_and_makes_the_rest_anew(
         assert says(anew) == ("success", "00004", commits[0])
         assert live(node) == "1"
         shutil.rmtree(node.origin.path)
-        monkeypatch.setattr(agent._mirroring, "mirror", None)  # neither to be opened nor to be waited for
+        monkeypatch.setattr(agent._mirrors, "mirror", None)  # neither to be opened nor to be waited for
         assert says(ask(node, "v2", commits[1], "rollback")) == ("success", "00002", commits[1])
         assert live(node) == "2"
 
@@ -162,7 +162,7 @@ def test_what_was_made_by_hand_from_a_bare_commit_is_reported_without_a_ref(node
         agent.ready()
         v1, v2 = history(node, 2)
         assert ask(node, "v1", v1).outcome == "success"
-        with agent._mirroring.mirror(SHOP) as mirror:
+        with agent._mirrors.mirror(SHOP) as mirror:
             assert Runner(Site(node.site)).deploy(mirror, v2, v2).check().live is not None
         report = ask(node, "v1", v1)
         assert (says(report), report.ref) == (("refused", "00002", v2), None)

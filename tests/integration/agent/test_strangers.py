@@ -64,8 +64,8 @@ def test_a_flood_by_strangers_is_one_answer_and_one_line_and_delays_nobody(
         lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("refused")]
         assert len(lines) == 1
         caplog.clear()
-        agent._deploying._strangers._next = 0.0  # the interval is over
-        agent._deploying.log_strangers()
+        agent._deploys._unverified._next = 0.0  # the interval is over
+        agent._deploys.log_unverified()
         assert [str(MANY + MANY // 2 - 1) in record.getMessage() for record in caplog.records] == [True]
     answers = [message for message, _ in node.heard if isinstance(message, DeployReported)]
     assert [answer.outcome for answer in answers if answer.request != genuine.id] == ["refused"]
@@ -77,7 +77,7 @@ def test_a_flood_by_strangers_is_one_answer_and_one_line_and_delays_nobody(
 def test_whoever_is_not_verified_learns_nothing(
     node: Node, how: str | None, trust: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(deploys, "_AGAIN", 0.05)  # a signed one waits for the files to be mended
+    monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.05)  # a signed one waits for the files to be mended
     node.keys["other"] = keyfiles.generate_key(node.root / "other.key")
     keyfiles.trust(node.signers, "a-secret-principal", node.keys["other"].public_blob)
     commit = node.origin.push(tag="v1", files={"index.html": "one\n"})

@@ -17,6 +17,7 @@ from deploykit import (
     Connected,
     Event,
     Frame,
+    LoginRefused,
     Notice,
     PublishError,
     PublishRefused,
@@ -255,6 +256,15 @@ def test_what_a_broker_refuses_is_raised_where_it_was_published(broker: Embedded
             with pytest.raises(UsageError):
                 async with bus.subscribe("/topic/a", prefetch=0):
                     pass
+
+    run(main)
+
+
+def test_a_login_that_every_broker_refuses_is_raised_at_once(broker: EmbeddedBroker) -> None:
+    async def main() -> None:
+        async with AsyncBus(fast(broker.address.replace("s3cret", "wrong"))) as bus:
+            with pytest.raises(LoginRefused):
+                await bus.publish("/topic/a", numbered(0), timeout=3600)
 
     run(main)
 

@@ -21,6 +21,7 @@ from deploykit.errors import PublishError
 from deploykit.outbox import Outbox
 from deploykit.broker.server import EmbeddedBroker
 from tests.support.bus import Collector, fast, quiet, running, text
+from tests.support.wait import wait_until
 
 handled = Collector(lambda delivery: Retry(0.1) if delivery.attempt == 1 else None)
 with tempfile.TemporaryDirectory() as place, EmbeddedBroker() as broker, running(fast(broker.address)) as bus:

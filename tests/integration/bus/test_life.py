@@ -125,7 +125,7 @@ def test_a_forked_child_cannot_disturb_the_bus_of_its_parent(broker: EmbeddedBro
 def test_a_forked_child_waits_for_no_lock_that_a_thread_of_its_parent_held(broker: EmbeddedBroker) -> None:
     with running(fast(broker.address)) as bus:
         subscription = bus.subscribe("/queue/q", Collector())
-        with bus._lock, bus._ledger._lock, bus._supervisor._lock, bus._supervisor.changed:
+        with bus._lock, bus._services._lock, bus._unconfirmed._lock, bus._supervisor._lock, bus._supervisor.changed:
             pid = os.fork()
             if pid == 0:
                 code = 1
@@ -169,7 +169,7 @@ def test_unsubscribe_hands_back_what_waits(broker: EmbeddedBroker) -> None:
 
     def slow(_: Delivery) -> None:
         started.set()
-        wait_until(lambda: bus._subscriptions[0].stopping)
+        wait_until(lambda: bus._services.subscriptions[0].stopping)
 
     with running(fast(broker.address)) as bus:
         subscription = bus.subscribe("/queue/q", slow)

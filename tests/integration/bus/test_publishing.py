@@ -44,7 +44,7 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with running(fast(broker.address)) as bus:
-        next_unsent, lost, written = bus._ledger.next_unsent, bus._ledger.connection_lost, threading.Event()
+        next_unsent, lost, written = bus._unconfirmed.next_unsent, bus._unconfirmed.connection_lost, threading.Event()
 
         def slowly() -> object:
             if threading.current_thread() is threading.main_thread():
@@ -56,8 +56,8 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
             lost(by_broker=by_broker)
             written.set()
 
-        monkeypatch.setattr(bus._ledger, "next_unsent", slowly)
-        monkeypatch.setattr(bus._ledger, "connection_lost", noticed)
+        monkeypatch.setattr(bus._unconfirmed, "next_unsent", slowly)
+        monkeypatch.setattr(bus._unconfirmed, "connection_lost", noticed)
         bus.publish("/queue/q", text("x"), timeout=10)
         assert written.is_set()
 

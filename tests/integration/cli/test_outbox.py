@@ -145,8 +145,8 @@ def test_drop_takes_one_record_out_of_a_push(outbox: Outbox) -> None:
     ("words", "code", "says"),
     [
         (["show", "nothing-like-it"], 1, "no record 'nothing-like-it'"),
-        (["retry"], 2, "say which messages"),
-        (["retry", "WAITING"], 1, "waits to be sent already"),
+        (["retry"], 2, "no messages named"),
+        (["retry", "WAITING"], 1, "still waiting to be sent"),
         (["drop", "WAITING", "nothing-like-it"], 1, "no record"),
         (["show", "0"], 1, "more than one"),
     ],
@@ -187,7 +187,7 @@ def test_relay_once_without_a_broker_says_what_is_left_and_keeps_it(
     outbox.put(TOPIC, Frame({}, b"1"))
     done = run("relay", "--config", str(config), "--once", "--deadline", "0.5")
     assert done.returncode == 1
-    assert "0 sent, some are left: no broker can be reached" in done.stdout
+    assert "0 sent, some still wait: no broker reachable" in done.stdout
     assert len(list(outbox.pending())) == 1
 
 

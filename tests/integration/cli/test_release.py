@@ -115,7 +115,7 @@ def test_an_empty_site_directory_is_never_the_working_directory(shop: Shop, tmp_
     words = ("release", "deploy", "", "--mirror", str(shop.repo.path), "--ref", "v1")
     done = run(*words, cwd=tmp_path / "cwd")
     assert done.returncode == 2
-    assert "it is empty; write . for the working directory" in done.stderr
+    assert "the path is empty; write . for the working directory" in done.stderr
     assert list((tmp_path / "cwd").iterdir()) == []
     assert run(*words[:2], ".", *words[3:], cwd=tmp_path / "cwd").returncode == 0
     assert (tmp_path / "cwd" / "current").is_symlink()

@@ -51,7 +51,7 @@ def test_an_unknown_setting_is_named_with_the_one_that_was_meant(tmp_path: Path)
 def test_every_mistake_of_a_settings_file_gets_a_line(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     file.write_text('colour = 1\n[broker]\nheartbeat = "x"\n')
-    refused(run("agent", "-c", str(file)), 2, "has 2 mistakes", "colour", "broker.heartbeat", lines=3)
+    refused(run("agent", "-c", str(file)), 2, "has 2 problems", "colour", "broker.heartbeat", lines=3)
 
 
 @pytest.mark.parametrize(

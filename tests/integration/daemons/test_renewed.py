@@ -41,7 +41,7 @@ def replace(target: Path, source: Path) -> None:
 
 
 @pytest.fixture(params=["replaced", "..data"])
-def reconnect(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], Path]:
+def renew(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], Path]:
     """Make `live/ca.pem` hold what a file holds: replaced, or behind a symbolic link as Kubernetes has it."""
     live, numbers = tmp_path / "live", iter(range(100))
     live.mkdir()
@@ -249,6 +249,27 @@ def test_every_daemon_reads_its_settings_again_at_hup_and_bad_ones_change_nothin
         daemon.hup()
         daemon.wait("settings read again: ", 4)
     assert "canary" not in daemon.said.read_text()
+
+
+@pytest.mark.parametrize("word", ["agent", "relay"])
+def test_a_new_passcode_in_the_file_that_no_broker_accepts_changes_nothing_at_hup(tmp_path: Path, word: str) -> None:
+    secret = tmp_path / "passcode"
+    secret.write_text("canary\n")
+    secret.chmod(0o600)
+    one = Daemon(tmp_path, (word,), tmp_path / "said")
+    with EmbeddedBroker(users={"ada": "canary"}) as broker:
+        one.settings(f'stomp://127.0.0.1:{broker.port}"\nlogin = "ada"\npasscode_file = "{secret}')
+        one.start()
+        wait_until(lambda: broker.stats().connections == 1, timeout=60)
+        secret.write_text("wrong\n")
+        one.hup()
+        one.wait("settings read again: broker.passcode\n")
+        one.wait("settings given up, the old ones are back: ")
+        wait_until(lambda: broker.stats().connections == 1, timeout=60)
+        assert one.process is not None
+        one.process.send_signal(signal.SIGTERM)
+        assert one.process.wait(60) == 0
+    assert "canary" not in one.said.read_text()
 
 
 def test_the_embedded_broker_reads_its_passcode_again_at_hup(tmp_path: Path) -> None:

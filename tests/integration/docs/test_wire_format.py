@@ -14,7 +14,7 @@ import pytest
 from deploykit.messages import BY_TYPE, Commit, HeldRef, Message, SiteRelease, SiteState, StepReport
 from deploykit.wire import strictjson
 from deploykit.wire.field_types import MAX_COUNT, fields
-from deploykit.wire.frame import MAX_HEADERS, RESERVED
+from deploykit.wire.frame import MAX_HEADERS, RESERVED_HEADERS
 from tests.support.needs import needs
 
 PAGE = (Path(__file__).parents[3] / "docs" / "wire-format.md").read_text(encoding="utf-8")
@@ -78,7 +78,7 @@ def test_every_part_of_a_message_stands_in_a_table_with_every_field(cls: type, t
 def test_every_choice_is_named() -> None:
     for cls in [*BY_TYPE.values(), StepReport]:
         for field in fields(cls):
-            choices = getattr(field.shape, "schema", {}).get("enum", ())
+            choices = getattr(field.type, "schema", {}).get("enum", ())
             assert [c for c in choices if f"`{c}`" not in PAGE] == []
 
 
@@ -90,7 +90,7 @@ def test_the_limits_on_the_page_are_ours() -> None:
     assert f"longer than {MAX_HEADERS} bytes" in PAGE
     assert MAX_COUNT == 2**53 - 1
     for name in re.findall(r"`([a-z-]+)`", next(line for line in PAGE.splitlines() if "belong to STOMP" in line)):
-        assert name in RESERVED
+        assert name in RESERVED_HEADERS
 
 
 def test_a_message_has_no_field_that_the_page_hides() -> None:

@@ -14,8 +14,7 @@ from deploykit.bus import Delivery
 from deploykit.fleet import Answer, Coordinator, coordinator
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId, RefName
-from deploykit.trust.keyfiles import load_trusted
-from deploykit.trust.policy import Policy
+from deploykit.trust.check import Trust
 from deploykit.trust.signature import copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from tests.support.node import NODE, Node
@@ -31,8 +30,8 @@ def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Iterator[Node]:
 
 def asking(node: Node) -> Coordinator:
     settings = node.settings
-    trusted, policy = load_trusted(settings.trust), Policy.from_settings(settings.trust)
-    return Coordinator(node.bus, settings.topics, node.keys["operator"], trusted, policy)
+    trust = Trust.from_settings(settings.trust, settings.node)
+    return Coordinator(node.bus, settings.topics, node.keys["operator"], trust)
 
 
 def answered_by(node: Node, *replies: tuple[str | None, dict[str, Any]]) -> None:

@@ -23,10 +23,10 @@ def test_check_says_what_would_be_published_and_changes_nothing(world: World) ->
     world.empty_spool()
     before = sorted(p.name for p in world.spool.iterdir())
     found = {f["subject"]: f for f in told_by(world.deploykit("hooks", "check", "--json", origin))}
-    assert found["script"]["verdict"] == "fine"
+    assert found["script"]["verdict"] == "ok"
     assert "[shop] main created" in found["event"]["text"]
     assert "/topic/deploykit.source" in found["event"]["text"]
-    assert found["spool"]["verdict"] == "fine"
+    assert found["spool"]["verdict"] == "ok"
     assert sorted(p.name for p in world.spool.iterdir()) == before
 
 
@@ -47,7 +47,7 @@ def test_check_finds_what_is_wrong_and_ends_with_one(world: World, spoil: str, s
             world.settle(origin, 'relay = "/nonexistent.toml"\n')
     done = world.deploykit("hooks", "check", "--json", origin)
     assert done.returncode == 1
-    assert subject in {f["subject"] for f in told_by(done) if f["verdict"] == "wrong"}
+    assert subject in {f["subject"] for f in told_by(done) if f["verdict"] == "error"}
 
 
 def verdicts(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
@@ -62,10 +62,10 @@ def test_check_tells_of_a_revision_a_build_and_a_package(world: World) -> None:
     world.settle(web, "legacy = true\n")
     world.deploykit("hooks", "install", web)
     found = verdicts(world.deploykit("hooks", "check", "--json", web))
-    assert found["event"] == ("mind", "nothing was committed yet that could be told of")
+    assert found["event"] == ("note", "nothing was committed yet: no event to show")
     world.run(needs("svn", package="subversion"), "mkdir", "-q", "-m", "x", f"file://{web}/trunk", env={"HOME": "/x"})
     found = verdicts(world.deploykit("hooks", "check", "--json", web))
-    assert found["event"][0] == "fine"
+    assert found["event"][0] == "ok"
     assert "-> /topic/future.git.commits (the original's form" in found["event"][1]
 
     settings = world.write(world.root / "hooks.toml", f'spool = "{world.spool}"\nrelay = ""\n')
@@ -75,19 +75,19 @@ def test_check_tells_of_a_revision_a_build_and_a_package(world: World) -> None:
     done = world.deploykit("hooks", "check", "--json", "--kind", "jenkins", "--config", settings, place)
     told = [f["text"] for f in told_by(done) if f["subject"] == "event"]
     assert [text.partition(" -> ")[2].partition(" ")[0] for text in told] == ["/topic/deploykit.build"] * 2
-    assert ("settings", ("fine", str(settings))) in verdicts(done).items()
+    assert ("settings", ("ok", str(settings))) in verdicts(done).items()
 
     arguments = ("hooks", "check", "--json", "--kind", "debian", "--config", settings, place)
     found = verdicts(world.deploykit(*arguments))
-    assert [found[n] for n in ("incoming", "archive", "reprepro")] == [("wrong", "not set in the settings")] * 3
+    assert [found[n] for n in ("incoming", "archive", "reprepro")] == [("error", "not set in the settings")] * 3
     paths = {name: world.directory(name) for name in ("incoming", "archive", "reprepro")}
     text = "".join(f'{name} = "{path}"\n' for name, path in paths.items())
     world.write(settings, f'spool = "{world.spool}"\nrelay = ""\n{text}')
     paths["archive"].rmdir()
     found = verdicts(world.deploykit(*arguments))
-    assert found["archive"] == ("wrong", f"there is no directory {paths['archive']}")
-    assert "conf/distributions is not there" in found["reprepro"][1]
-    assert found["event"] == ("mind", "no package waits that could be told of")
+    assert found["archive"] == ("error", f"there is no directory {paths['archive']}")
+    assert "conf/distributions is missing" in found["reprepro"][1]
+    assert found["event"] == ("note", "no package is waiting: no event to show")
     world.directory("incoming/stable")
     world.write(paths["incoming"] / "stable" / "hello_1.0-1_all.deb", "not looked into")
     found = verdicts(world.deploykit(*arguments))
@@ -102,17 +102,17 @@ def test_check_says_whether_the_broker_answers_and_a_relay_is_at_work(world: Wor
         world.settle(origin, f'relay = "{relay}"\n')
         done = world.deploykit("hooks", "check", "--json", "--timeout", "60", origin)
         found = verdicts(done)
-        assert found["broker"] == ("fine", "answers")
-        assert found["spool"] == ("fine", f"{world.spool}, mode 3770")
+        assert found["broker"] == ("ok", "answers")
+        assert found["spool"] == ("ok", f"{world.spool}, mode 3770")
         assert "relay" not in found  # none is at work, and none is needed: it could be started
         outbox = Outbox(world.spool)
         outbox.wait(0)
         try:
-            assert verdicts(world.deploykit("hooks", "check", "--json", origin))["relay"] == ("fine", "at work")
+            assert verdicts(world.deploykit("hooks", "check", "--json", origin))["relay"] == ("ok", "running")
         finally:
             outbox.close()
     found = verdicts(world.deploykit("hooks", "check", "--json", "--timeout", "0.3", origin))
-    assert found["broker"][0] == "mind"
+    assert found["broker"][0] == "warning"
     assert "events wait in the spool" in found["broker"][1]
 
 
@@ -121,7 +121,7 @@ def test_check_finds_a_script_whose_environment_is_gone(world: World) -> None:
     script = origin / "hooks" / "post-receive"
     world.write(script, script.read_text().replace(str(world.python), "/gone/python"), 0o755)
     verdict, text = verdicts(world.deploykit("hooks", "check", "--json", origin))["script"]
-    assert verdict == "wrong"
+    assert verdict == "error"
     assert "does not start" in text
     assert "/gone/python" in text
 

@@ -164,7 +164,7 @@ def test_a_library_that_is_broken_is_one_line(world: World) -> None:
     script = origin / "hooks" / "post-receive"
     world.write(script, script.read_text().replace(str(world.python.parent.parent), str(copy)), 0o755)
     (library,) = copy.glob("lib/*/site-packages")
-    spoilt = f"nothing queued: deploykit is not whole in {library} ("
+    spoilt = f"nothing queued: incomplete installation in {library} ("
     (library / "attr").rename(library / "attr-gone")
     line = pushed(world, work)
     assert spoilt in line

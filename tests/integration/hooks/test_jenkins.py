@@ -232,9 +232,9 @@ def test_legacy_bodies_are_the_originals(world: World, notify: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "env", "says"),
     [
-        ((), FREESTYLE, "what became of the build is not said"),
+        ((), FREESTYLE, "expected one word: begin, or how the build ended"),
         (("nonsense",), FREESTYLE, "no such outcome: 'nonsense'"),
-        (("success", "failure"), FREESTYLE, "what became of the build is not said"),
+        (("success", "failure"), FREESTYLE, "expected one word: begin, or how the build ended"),
         (("success",), {}, "JOB_NAME is not set (run this from a Jenkins build)"),
     ],
 )
@@ -249,7 +249,7 @@ def test_wrong_use_is_one_line_and_fails_no_build(
 def test_settings_that_are_named_and_not_there_are_told_and_not_done_without(world: World, notify: Path) -> None:
     (world.root / "hooks.toml").unlink()
     (line,) = run(world, notify, "success", env=FREESTYLE | {"HOME": str(world.root)})
-    assert f"nothing queued: there is no {world.root}/hooks.toml" in line
+    assert f"nothing queued: no such file: {world.root}/hooks.toml" in line
     done = world.deploykit("hooks", "check", "--kind", "jenkins", "--config", world.root / "hooks.toml", notify)
     assert (done.returncode, f"'{world.root}/hooks.toml' does not exist" in done.stderr) == (2, True)
 

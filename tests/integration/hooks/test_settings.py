@@ -45,11 +45,11 @@ def test_without_settings_or_home_it_says_what_it_cannot_do(world: World) -> Non
         ('spool = "relative"', "spool: expected an absolute path"),
         ("strict = 7", "strict: expected true or false"),
         ('repo = "../x"', "repo: not a repository name"),
-        ('topics = { sourc = "/topic/x" }', "topics: sourc: unknown topic"),
-        ('topics = { preset = "nope" }', "topics: preset"),
+        ('topics = { sourc = "/topic/x" }', "topics.sourc: unknown topic"),
+        ('topics = { preset = "nope" }', "topics.preset"),
         ("timeout = -1", "timeout: expected a number of seconds"),
         ('refs = "refs/heads/*"', "refs: expected a list of texts"),
-        ("a = 1\nb = 2", "and 1 more mistakes"),
+        ("a = 1\nb = 2", "and 1 more problems"),
     ],
 )
 def test_broken_settings_are_named_with_file_and_key(world: World, text: str, says: str) -> None:

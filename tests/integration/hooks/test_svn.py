@@ -12,7 +12,7 @@ import pytest
 
 from deploykit.hooking.svn import changed_dirs, fitting, parse_date, parse_info
 from deploykit.messages import RevisionCommitted
-from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, DIRS_TOLD, NAME_TEXT
+from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, MAX_DIRS, NAME_TEXT
 from deploykit.names import RepoName
 from deploykit.wire import decode, encode
 from tests.support.hookworld import World, lines
@@ -313,7 +313,7 @@ def test_directories_are_read_from_what_changed() -> None:
 @pytest.mark.parametrize("length", [1, 190, 5000, 200_000])
 def test_projects_and_directories_of_the_longest_names_fit_a_message(length: int) -> None:
     projects = tuple(f"{number:03}{'🎉' * length}" for number in range(999))
-    dirs = tuple("🎉" * (DIR_TEXT - 1) + "/" for _ in range(DIRS_TOLD))
+    dirs = tuple("🎉" * (DIR_TEXT - 1) + "/" for _ in range(MAX_DIRS))
     event = RevisionCommitted(
         repo=RepoName("web"), revision=1, author="🎉" * NAME_TEXT, log="\x01" * COMMIT_TEXT, dirs=dirs, dir_count=999,
         projects=fitting((*projects, "web")),

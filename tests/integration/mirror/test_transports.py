@@ -192,7 +192,7 @@ class TestHttps:
         assert mirror.fetch().changes == ()
 
     def test_a_redirect_to_clear_text_is_refused(self, server: Server, tmp_path: Path) -> None:
-        with pytest.raises(OriginError, match="redirects to where we do not go"):
+        with pytest.raises(OriginError, match="redirects to an address that is not allowed"):
             Mirror.open(tmp_path / "m.git", server.url("evil/site.git"), https_settings(server)).fetch()
 
     def test_a_web_server_that_is_no_git_server_is_told_from_one(self, server: Server, tmp_path: Path) -> None:

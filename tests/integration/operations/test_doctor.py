@@ -14,9 +14,11 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus, keepalive
+from deploykit.bus import Bus
+from deploykit.daemons.keepalive import keep_alive, send_once
 from deploykit.errors import PublishError, SettingsError
-from deploykit.operations.doctor import BrokerFinding, examine
+from deploykit.operations.doctor import examine
+from deploykit.operations.findings import Finding
 from deploykit.settings import BusSettings
 from deploykit.testing.proxy import FaultProxy
 from tests.brokers.server import BrokerServer
@@ -31,12 +33,12 @@ def broker() -> Iterator[EmbeddedBroker]:
         yield embedded
 
 
-def by_check(findings: tuple[BrokerFinding, ...]) -> dict[str, BrokerFinding]:
+def by_check(findings: tuple[Finding, ...]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
 
 
 def test_a_sound_broker_passes_every_check_and_nothing_is_left(broker: EmbeddedBroker) -> None:
-    told: list[BrokerFinding] = []
+    told: list[Finding] = []
     findings = examine(fast(broker.address), told.append)
     assert tuple(told) == findings
     assert [finding.check for finding in findings] == [
@@ -49,8 +51,8 @@ def test_a_sound_broker_passes_every_check_and_nothing_is_left(broker: EmbeddedB
         "NACK",
         "durable subscription",
     ]
-    assert all(finding.ok is not False for finding in findings)
-    assert "deploykit-embedded" in findings[0].seen
+    assert not any(finding.failed for finding in findings)
+    assert "deploykit-embedded" in findings[0].text
     broker.wait_for(lambda stats: stats.connections == 0)
     assert dict(broker.stats().durable) == {}
     assert dict(broker.stats().queues) == {}
@@ -62,10 +64,10 @@ def test_each_real_broker_passes(real_broker: BrokerServer) -> None:
         BusSettings(address=real_broker.tls_address, tls_ca=real_broker.ca_file),
     ):
         findings = by_check(examine(settings))
-        assert [finding for finding in findings.values() if finding.ok is False] == []
-        assert "one came after" in findings["heart-beat"].seen
+        assert [finding for finding in findings.values() if finding.failed] == []
+        assert "one came after" in findings["heart-beat"].text
         expected = "comes back" if real_broker.kind == "rabbitmq" else "does not come back"
-        assert expected in findings["NACK"].seen
+        assert expected in findings["NACK"].text
 
 
 @pytest.mark.parametrize(
@@ -84,16 +86,16 @@ def test_every_failure_comes_with_a_way_out(
     if "address" in change:
         change = {**change, "address": str(change["address"]).format(port=broker.port)}
     finding = by_check(examine(attrs.evolve(base, **change)))[check]  # type: ignore[arg-type]
-    assert finding.ok is False
-    assert seen in finding.seen
-    assert fix in finding.fix
+    assert finding.failed
+    assert seen in finding.text
+    assert fix in finding.remedy
     assert "canary" not in str(finding)
 
 
 def test_a_broker_that_promises_beats_and_sends_none_is_found_out(broker: EmbeddedBroker) -> None:
     broker.faults.heartbeats_off()
     finding = by_check(examine(fast(broker.address, heartbeat=1.0)))["heart-beat"]
-    assert finding.ok is False
+    assert finding.failed
 
 
 def test_a_slow_line_is_found_out(broker: EmbeddedBroker) -> None:
@@ -101,8 +103,8 @@ def test_a_slow_line_is_found_out(broker: EmbeddedBroker) -> None:
         proxy.latency(0.3)
         address = proxy.address_for("ada:s3cret")
         finding = by_check(examine(fast(address, heartbeat=10.0, connect_timeout=5.0)))["receipts"]
-    assert finding.ok is False
-    assert "overloaded" in finding.fix
+    assert finding.failed
+    assert "overloaded" in finding.remedy
 
 
 def test_each_broker_of_a_list_is_examined(broker: EmbeddedBroker) -> None:
@@ -131,7 +133,7 @@ def test_the_command_prints_a_line_each_and_its_exit_code_says_it(broker: Embedd
     broker.stop()
     down = run("doctor", "--config", str(file), cwd=tmp_path)
     assert down.returncode == 1
-    assert "FAIL" in down.stdout
+    assert down.stdout.startswith("error ")
     assert "s3cret" not in done.stdout + as_json.stdout + down.stdout + down.stderr
 
 
@@ -233,7 +235,7 @@ def test_nothing_is_waited_for_once_a_keepalive_is_stopped(broker: EmbeddedBroke
     stop.set()
     with Bus(fast(broker.address)) as bus:
         began = time.monotonic()
-        keepalive.send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
+        send_once(bus, ("/topic/a",), timeout=3600, stop=stop)
         assert time.monotonic() - began < 600
 
 
@@ -241,7 +243,7 @@ def test_handlers_never_see_a_keepalive(broker: EmbeddedBroker) -> None:
     collector = Collector()
     with running(fast(broker.address)) as bus:
         bus.subscribe("/queue/q", collector)
-        assert keepalive.send_once(bus, ("/queue/q",)) == {}
+        assert send_once(bus, ("/queue/q",)) == {}
         bus.publish("/queue/q", text("real"))
         collector.wait(1)
         assert collector.bodies == ["real"]
@@ -252,7 +254,7 @@ def test_the_loop_ends_when_it_is_told_and_survives_the_broker(broker: EmbeddedB
     stop = threading.Event()
     with running(fast(broker.address)) as bus:
         arguments = {"every": 0.1, "stop": stop}
-        thread = threading.Thread(target=keepalive.run, args=(bus, ("/topic/a",)), kwargs=arguments)
+        thread = threading.Thread(target=keep_alive, args=(bus, ("/topic/a",)), kwargs=arguments)
         thread.start()
         wait_until(lambda: len(broker.sent("/topic/a")) >= 2)
         broker.restart()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.hooking import installer
+from deploykit.hooking import scripts
 from tests.support.needs import missing
 
 ROOT = Path(__file__).parents[3]
@@ -48,7 +48,7 @@ def test_the_wheel_carries_types_and_no_tests(wheel: Path) -> None:
 
 
 def test_the_hooks_are_found_where_deploykit_is_installed() -> None:
-    assert os.access(installer.hooks_dir() / "git" / "post-receive", os.X_OK)
+    assert os.access(scripts.hooks_dir() / "git" / "post-receive", os.X_OK)
 
 
 def test_ci_runs_the_test_line_of_the_readme() -> None:

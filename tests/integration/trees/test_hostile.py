@@ -13,7 +13,7 @@ from deploykit.errors import TreeError
 from deploykit.git.repository import Repository
 from deploykit.names import ObjectId
 from deploykit.trees import Manifest, TreeRules, WriteOptions, compare, list_tree, patch_tree, write_tree
-from deploykit.trees.files import Directories, open_directory, put_file
+from deploykit.trees.files import OpenDirectories, open_directory, put_file
 from tests.support.confusing import CONFUSING
 from tests.support.gitrepo import DIRECTORY, EXECUTABLE, FILE, GITLINK, SYMLINK, GitRepo, contents
 
@@ -117,7 +117,7 @@ def test_threat_13_no_directory_is_opened_and_no_file_written_through_a_link(tar
     (target / "file").symlink_to("../precious")
     fd = open_directory(target)
     try:
-        with Directories(fd) as opened, pytest.raises(OSError, match=r"Not a directory|symbolic links"):
+        with OpenDirectories(fd) as opened, pytest.raises(OSError, match=r"Not a directory|symbolic links"):
             opened.open("up", create=True)
         with pytest.raises(FileExistsError):
             put_file("file", fd, b"overwritten", mode=0o666, umask=None, owner=None)

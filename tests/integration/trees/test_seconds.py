@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from deploykit.git.objectreader import blob_id
+from deploykit.git.objectformat import blob_id
 from deploykit.trees import compare
-from deploykit.trees.manifest import Rows
+from deploykit.trees.manifest import ManifestRows
 from deploykit.trees.writer import next_tick
 from tests.support.disks import whole_second_disk
 
@@ -18,7 +18,7 @@ def test_an_edit_within_the_second_of_the_manifest_is_found(tmp_path: Path) -> N
         for _ in range(1000):  # nearly always the first: a few milliseconds seldom reach into the next second
             file.write_text("before")
             seen = file.lstat()
-            rows = Rows(20)
+            rows = ManifestRows(20)
             rows.add("a", 0o100644, seen, blob_id(b"before", 20))
             manifest = rows.finish(tree="1" * 40, fingerprint="", device=seen.st_dev, taken_ns=next_tick())
             file.write_text("edited")

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deploykit.errors import PackError
-from deploykit.git.incoming import IncomingPack, index_v2
+from deploykit.git.incoming import IncomingPack
 from deploykit.git.objectformat import SHA1, SHA256, HashKind
+from deploykit.git.packindex import index_v2
 from deploykit.git.packscanner import PackScanner, ScanLimits
 from tests.support.origins import GitRepo, git_env, run_git
 
@@ -166,6 +167,25 @@ def entry(kind: int, size: int, body: bytes, base: bytes = b"") -> bytes:
 def sealed(*entries: bytes) -> bytes:
     body = b"PACK\0\0\0\2" + len(entries).to_bytes(4, "big") + b"".join(entries)
     return body + hashlib.sha1(body).digest()
+
+
+@pytest.mark.parametrize(
+    ("head", "says"),
+    [(b"\xb0" + b"\x80" * 100_000, "impossible size"), (b"\x60" + b"\xff" * 100_000, "base outside the pack")],
+)
+def test_a_number_without_an_end_is_refused_at_once(head: bytes, says: str) -> None:
+    """It is neither kept until more bytes come nor read again with each of them."""
+    with tempfile.TemporaryFile() as file:
+        scanner = PackScanner(SHA1, file.fileno(), limits=SMALL)
+        with pytest.raises(PackError, match=says):
+            scanner.feed(b"PACK\0\0\0\2\0\0\0\1" + head)
+
+
+@pytest.mark.parametrize("delta", [b"", b"\x85", b"\x05\x8a"])
+def test_a_delta_without_its_sizes_is_refused(delta: bytes) -> None:
+    pack = sealed(entry(3, 5, b"12345"), entry(6, len(delta), delta, bytes([14])))
+    with pytest.raises(PackError, match="cut off"):
+        scan(pack)
 
 
 def test_offsets_above_two_gigabytes_go_to_the_large_table() -> None:

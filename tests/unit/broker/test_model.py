@@ -73,7 +73,7 @@ class _Client:
     def read(self) -> list[StompFrame]:
         frames, self.session.output = self.session.output, []
         self.session.unflushed = 0
-        self.core.router.wake(self.session, 0.0)
+        self.core.router.output_drained(self.session, 0.0)
         messages = [frame for frame in frames if frame.command == "MESSAGE"]
         assert not [frame for frame in frames if frame.command == "ERROR"], frames
         self.held += messages

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from deploykit.bus.stomp.heartbeat import SILENCE, HeartbeatMonitor, decide, negotiate, offer
-from deploykit.system.backoff import Backoff
 
 
 @pytest.mark.parametrize(
@@ -75,18 +74,3 @@ def test_the_next_look_is_never_later_than_what_comes_next() -> None:
     decision = decide(beats, 1.0, sent=0.0, heard=0.0, probed=0.0)
     assert decision.due == 5.0
     assert decide(beats, 8.0, sent=8.0, heard=0.0, probed=7.5).due == min(13.0, 10.0 * SILENCE)
-
-
-def test_pauses_grow_with_jitter_to_the_ceiling_and_keep_to_the_floor() -> None:
-    backoff = Backoff(initial=0.1, maximum=0.5, minimum=0.02)
-    first = [backoff.pause(1) for _ in range(200)]
-    late = [backoff.pause(50) for _ in range(200)]
-    assert max(first) <= 0.1
-    assert max(late) <= 0.5
-    assert max(late) > 0.3
-    assert min(first + late) >= 0.02
-    assert len(set(late)) > 100
-
-
-def test_a_thousand_failed_rounds_do_not_overflow() -> None:
-    assert Backoff().pause(100_000) <= 30

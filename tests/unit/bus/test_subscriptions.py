@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from deploykit.bus.events import Counters, Event, Subscribed, SubscriptionRefused
+from deploykit.bus.ports import BrokerConnection
 from deploykit.bus.stomp.compile import CompiledSubscription, SubscriptionSpec
 from deploykit.bus.stomp.connection import Connection
 from deploykit.bus.stomp.dialect import ACTIVEMQ, ARTEMIS, EMBEDDED, GENERIC, RABBITMQ, Dialect
@@ -47,11 +48,12 @@ class Own:
             threading.RLock(),
             client_id="",
             counters=Counters(),
-            tell=table.events.append,
+            emit=table.events.append,
             alone=subscription,
         )
+        self.delete_durable = self.roster.delete_durable
 
-    def news(self) -> None:
+    def notify_changed(self) -> None:
         """Nobody waits here."""
 
     def end(self, _: float) -> None:
@@ -72,7 +74,7 @@ class Table:
         self.events: list[Event] = []
         self.counters = Counters()
         self.roster = SubscriptionTable(
-            self, threading.RLock(), client_id=client_id, counters=self.counters, tell=self.events.append
+            self, threading.RLock(), client_id=client_id, counters=self.counters, emit=self.events.append
         )
 
     @property
@@ -89,17 +91,17 @@ class Table:
         assert self.wire is not None
         return self.wire.sent
 
-    def later(self, seconds: float, action: Callable[[], None]) -> None:
+    def call_later(self, seconds: float, action: Callable[[], None]) -> None:
         self.timers.append(action)
 
     def reconnect(self, reason: str) -> None:
         self.renewals.append(reason)
 
-    def news(self) -> None:
+    def notify_changed(self) -> None:
         """Nobody waits here."""
 
-    def feed(self, subscription: Subscription, _: Connection) -> Any:
-        self.feeds.append(Own(subscription, self))
+    def open_dedicated(self, subscription: str, _: BrokerConnection) -> Any:
+        self.feeds.append(Own(self.roster.get(subscription), self))
         return self.feeds[-1]
 
     def add(self, destination: str, durable: str | None = None) -> Subscription:
@@ -173,7 +175,7 @@ def test_a_subscription_that_the_broker_ends_makes_the_connection_new() -> None:
     table = Table(Wire())
     one = table.add("/queue/one")
     assert table.roster.on_error(
-        Received("ERROR", {"subscription": one.intent.id}), "queue deleted", table.present, alone=False
+        Received("ERROR", {"subscription": one.spec.id}), "queue deleted", table.present, alone=False
     )
     assert "queue deleted" in table.renewals[0]
 
@@ -252,7 +254,7 @@ def test_an_error_that_names_an_ended_subscription_is_not_about_the_one_that_wai
     one = table.add("/queue/one")
     table.roster.on_receipt(table.sent[0][1], table.present)
     two = table.add("/queue/two")
-    error = Received("ERROR", {"subscription": one.intent.id})
+    error = Received("ERROR", {"subscription": one.spec.id})
     assert table.roster.on_error(error, "queue deleted", table.present, alone=True)
     assert two.problem is None
     assert "queue deleted" in table.renewals[0]
@@ -309,7 +311,7 @@ def test_forgetting_a_durable_subscription_without_a_connection_is_no_success() 
     Answering(table)
     table.roster.begin(table.present)
     table.roster.forget(one, timeout=5)  # it was no use; this time it is
-    assert [what for what, _ in table.sent] == ["/topic/a", one.intent.id]
+    assert [what for what, _ in table.sent] == ["/topic/a", one.spec.id]
 
 
 class Answering(Wire):
@@ -382,7 +384,7 @@ def test_an_error_about_a_message_that_crossed_blames_no_subscription_that_waits
     table.roster.remove(old, timeout=5)
     table.wire = Wire()  # from here on it confirms nothing
     new = table.add("/queue/new")
-    crossed_as_error(table)(old.intent.id)
+    crossed_as_error(table)(old.spec.id)
     assert new.problem is None
     assert len(table.renewals) == 1
 
@@ -404,7 +406,7 @@ def test_forgetting_outlives_the_connection_it_began_on() -> None:
     one = table.add("/topic/two", durable="two")
     one.stop()
     table.roster.forget(one, timeout=20)
-    assert [what for what, _ in table.sent] == ["/topic/two", one.intent.id]
+    assert [what for what, _ in table.sent] == ["/topic/two", one.spec.id]
 
 
 def test_a_broker_that_does_not_answer_unsubscribe_costs_no_more_than_the_time() -> None:
@@ -431,7 +433,7 @@ def test_where_nothing_bounds_deliveries_each_subscription_has_a_connection_of_i
     assert wire.sent == []
     table.roster.remove(one, timeout=1)
     assert [feed.ended for feed in table.feeds[2:]] == ["in order", ""]
-    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[3]]
+    assert [cast("Any", feed) for feed in table.roster.dedicated] == [table.feeds[3]]
 
 
 def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
@@ -449,17 +451,17 @@ def test_a_durable_subscription_is_forgotten_over_its_own_connection() -> None:
     assert (one.active, two.active) == (True, False)
     one.stop()
     table.roster.forget(one, timeout=20)
-    assert [what for what, _ in own.sent] == ["one", one.intent.id]
+    assert [what for what, _ in own.sent] == ["one", one.spec.id]
     assert feed.ended == "in order"
     assert table.sent == []
-    assert [cast("Any", feed) for feed in table.roster.feeds] == [table.feeds[1]]
+    assert [cast("Any", feed) for feed in table.roster.dedicated] == [table.feeds[1]]
 
 
 def test_a_broker_that_sends_more_than_prefetch_allows_is_bounded_by_not_reading_another_connection() -> None:
     """Or whoever publishes waited for a receipt behind what is not read."""
     table = Table(Wire(EMBEDDED))
     one = table.add("/queue/one")
-    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    frame = Received("MESSAGE", {"subscription": one.spec.id}, b"")
     for _ in range(1001):
         table.roster.on_message(frame, table.present)
     assert not table.present.paused
@@ -472,7 +474,7 @@ def test_reading_stops_on_a_subscriptions_own_connection_alone_and_goes_on_at_ha
     table, own = Table(Wire(GENERIC)), Wire(GENERIC)
     one = table.add("/queue/one")
     roster, line = table.feeds[0].roster, cast("Connection", own)
-    frame = Received("MESSAGE", {"subscription": one.intent.id}, b"")
+    frame = Received("MESSAGE", {"subscription": one.spec.id}, b"")
     paused = []
     for _ in range(1001):
         paused.append(own.paused)
@@ -490,5 +492,5 @@ def test_reading_stops_on_a_subscriptions_own_connection_alone_and_goes_on_at_ha
 def test_messages_that_wait_for_another_attempt_are_held_too() -> None:
     table = Table(Wire(GENERIC))
     one = table.add("/queue/one")
-    one._desk._delayed.update(dict.fromkeys(range(1001), cast("Any", None)))
+    one._settler._delayed.update(dict.fromkeys(range(1001), cast("Any", None)))
     assert one.held(1.0)

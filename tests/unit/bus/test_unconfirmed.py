@@ -9,7 +9,8 @@ import pytest
 
 from deploykit.bus.events import Counters
 from deploykit.bus.receipt import Batch, answers_here
-from deploykit.bus.unconfirmed import SHUT, SUSPECT_LIMIT, PendingPublish, UnconfirmedPublishes
+from deploykit.bus.suspects import SHUT, MessageState
+from deploykit.bus.unconfirmed import PendingPublish, UnconfirmedPublishes
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused
 from deploykit.wire.frame import Frame
 
@@ -170,7 +171,7 @@ def test_a_suspect_is_sent_alone_and_given_up_after_so_many_connections() -> Non
     for name in ("poison", "b", "c"):
         book.add(name, to=f"/queue/{name}")
     sizes = []
-    for _ in range(SUSPECT_LIMIT):
+    for _ in range(MessageState.GIVEN_UP):
         if book.ledger.careful:
             assert book.write() == [], "not before the connection has proved to work"
             assert (book.ledger.needs_proof(), book.ledger.needs_proof()) == (True, False)
@@ -216,7 +217,7 @@ def test_a_destination_over_which_every_connection_ends_is_shut_for_a_while(monk
     for n in range(50):
         book.add(f"full-{n}", to="/queue/full")
         book.add(f"free-{n}", to="/queue/free")
-    for _ in range(SUSPECT_LIMIT + 1):
+    for _ in range(MessageState.GIVEN_UP + 1):
         kill()
     assert isinstance(book.outcomes["full-0"], PublishRefused)
     assert isinstance(book.outcomes["full-1"], PublishRefused)
@@ -246,7 +247,7 @@ def test_an_innocent_first_message_is_cleared_and_the_next_one_suspected() -> No
     book = Book()
     for name in ("innocent", "poison", "c"):
         book.add(name)
-    for _ in range(SUSPECT_LIMIT * 3):
+    for _ in range(MessageState.GIVEN_UP * 3):
         book.ledger.proved()
         written = book.write()
         while written and written[-1].id != "poison" and "poison" not in names(written):
@@ -262,7 +263,7 @@ def test_an_innocent_first_message_is_cleared_and_the_next_one_suspected() -> No
 def test_losses_of_the_network_raise_no_suspicion() -> None:
     book = Book()
     book.add("a")
-    for _ in range(SUSPECT_LIMIT * 3):
+    for _ in range(MessageState.GIVEN_UP * 3):
         assert names(book.write()) == ["a"]
         book.ledger.connection_lost(by_broker=False)
     assert not book.ledger.careful
@@ -271,7 +272,7 @@ def test_losses_of_the_network_raise_no_suspicion() -> None:
 def test_a_bad_line_that_ends_every_connection_before_its_proof_is_no_messages_fault() -> None:
     book = Book()
     book.add("a")
-    for _ in range(SUSPECT_LIMIT * 3):
+    for _ in range(MessageState.GIVEN_UP * 3):
         book.write()
         book.ledger.connection_lost(by_broker=True)
     assert book.ledger.careful

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploykit.bus.passcode import read_passcode
 from deploykit.config import load_settings, load_site_settings, parse_settings
 from deploykit.config.crosschecks import warnings
 from deploykit.errors import SettingsError
@@ -235,7 +236,9 @@ def test_a_passcode_file_must_be_private_and_is_never_shown(tmp_path: Path) -> N
     assert "0604" in line
     assert "canary" not in line
     secret.chmod(0o600)
-    assert parse_settings(raw).broker.passcode == "canary-9"
+    settings = parse_settings(raw)
+    assert read_passcode(settings.broker) == "canary-9"
+    assert "canary" not in repr(settings)
 
 
 def test_a_missing_file_names_it_and_the_way_out(tmp_path: Path) -> None:
@@ -392,3 +395,42 @@ def test_scripts_that_run_as_an_owner_need_one() -> None:
     site = b'[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { run_as = "owner" }\n'
     with pytest.raises(SettingsError, match=r'sites\.shop\.release\.run_as: "owner" needs an owner'):
         parse_settings(b'[repositories.shop]\nurl = "https://git.example.org/x"\n' + site)
+
+
+def test_a_list_with_a_wrong_item_does_not_renumber_the_others() -> None:
+    found = problems(
+        b'[[trust.grants]]\nprincipal = "ops"\n[[trust.grants]]\nprincipal = "ops"\ntypes = ["deploy.requested"]\n'
+        b'[broker]\nversions = [1.2]\n[repositories.r]\nurl = "u"\n'
+        b'checkouts = [{ mode = "tags" }, { mode = "tags", target = "relative" }]\n'
+    )
+    assert sorted(line.partition(": ")[0] for line in found) == [
+        "broker.versions[0]",
+        "repositories.r.checkouts[0].target",
+        "trust.grants[0].types",
+    ]
+
+
+def test_a_wrong_name_is_found_with_what_is_wrong_below_it() -> None:
+    found = problems(b'[repositories."../x"]\nurl = 7\n[repositories.y]\nurl = "--upload-pack=x"\n')
+    assert [line.partition(": ")[0] for line in found] == [
+        "repositories.../x",
+        "repositories.../x.url",
+        "repositories.y.url",
+    ]
+
+
+def test_a_passcode_and_its_file_exclude_each_other(tmp_path: Path) -> None:
+    secret = tmp_path / "passcode"
+    secret.write_text("canary\n")
+    secret.chmod(0o600)
+    (line,) = problems(f'[broker]\npasscode = "canary"\npasscode_file = "{secret}"\n'.encode())
+    assert "broker.passcode, passcode_file: give one of them, not both" in line
+    assert "canary" not in line
+
+
+def test_a_file_of_release_settings_alone_is_told_of_all_problems(tmp_path: Path) -> None:
+    file = tmp_path / "site.toml"
+    file.write_text('umask = 99999\nrequired = ["nothing"]\nkept = 3\n')
+    with pytest.raises(SettingsError) as caught:
+        load_site_settings(file, tmp_path)
+    assert [line.partition(": ")[0] for line in caught.value.problems] == ["kept", "umask", "required"]

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from deploykit.git.objectreader import BLOB, ObjectReader
-from deploykit.git.packreader import SMALL, Index, PackFile, result_size
+from deploykit.git.objectformat import BLOB
+from deploykit.git.objectreader import ObjectReader
+from deploykit.git.packformat import base_distance, delta_result_size, object_head
+from deploykit.git.packindex import IndexReader
+from deploykit.git.packreader import SMALL, PackFile
 from deploykit.git.repository import Repository
 from tests.support.gitrepo import GitRepo
 
@@ -43,7 +46,7 @@ def test_every_name_is_found_where_it_lies_and_no_other(tmp_path: Path, width: i
     offsets = [rng.randrange(1 << 31) for _ in names]
     path = tmp_path / "pack-x.idx"
     path.write_bytes(_index(names, offsets, width))
-    index = Index(path, width)
+    index = IndexReader(path, width)
     for name, offset in rng.sample(list(zip(names, offsets, strict=True)), min(2000, len(names))):
         assert index.object_offset(name) == offset
         near = bytes([*name[:-1], name[-1] ^ 1])
@@ -64,9 +67,9 @@ def test_a_name_that_stands_across_two_others_is_not_found(tmp_path: Path) -> No
     path.write_bytes(_index([one, two], [1, 2]))
     assert across[0] == 7
     with pytest.raises(KeyError):
-        Index(path, 20).object_offset(across)
+        IndexReader(path, 20).object_offset(across)
     path.write_bytes(_index([one, two, across], [1, 2, 3]))
-    assert [Index(path, 20).object_offset(n) for n in (one, two, across)] == [1, 2, 3]
+    assert [IndexReader(path, 20).object_offset(n) for n in (one, two, across)] == [1, 2, 3]
 
 
 def test_offsets_beyond_two_gigabytes(tmp_path: Path) -> None:
@@ -74,7 +77,7 @@ def test_offsets_beyond_two_gigabytes(tmp_path: Path) -> None:
     offsets = [12, (1 << 31) - 1, 1 << 31, (1 << 33) + 7, 99]
     path = tmp_path / "pack-x.idx"
     path.write_bytes(_index(names, offsets))
-    index = Index(path, 20)
+    index = IndexReader(path, 20)
     assert [index.object_offset(n) for n in names] == offsets
 
 
@@ -94,7 +97,7 @@ def test_an_index_that_is_none_is_refused(tmp_path: Path, damage: object) -> Non
     raw = _index([bytes([n]) * 20 for n in range(5)], [12, 13, 14, 15, 16])
     path.write_bytes(damage(raw))  # type: ignore[operator]
     with pytest.raises(ValueError, match="index"):
-        Index(path, 20)
+        IndexReader(path, 20)
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -150,7 +153,19 @@ def test_a_small_stream_in_many_blocks_is_read_the_long_way(tmp_path: Path) -> N
     assert pack.inflate(0, 1000) == b"x" * 1000
 
 
+@pytest.mark.parametrize("number", [b"\xb0" + b"\x80" * 50, b"\xb0\x80"])
+def test_a_size_without_an_end_is_damage(number: bytes) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        object_head(number, 0)
+
+
+@pytest.mark.parametrize("number", [b"\xff" * 50, b"\xff\xff"])
+def test_a_distance_without_an_end_is_damage(number: bytes) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        base_distance(number, 0)
+
+
 def test_a_delta_that_is_too_short_to_say_what_it_makes_is_damaged() -> None:
-    assert result_size(b"\x05\x8a\x01rest") == 138
+    assert delta_result_size(b"\x05\x8a\x01rest") == 138
     with pytest.raises(IndexError):
-        result_size(b"\x85")
+        delta_result_size(b"\x85")

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploykit.hooking import say
 from deploykit.hooking.attribution import attribute, parse_listing
 from deploykit.hooking.commits import parse_commit
+from deploykit.hooking.console import print_line
 from deploykit.hooking.git import parse_push, wanted
 from deploykit.hooking.process import child_environment
-from deploykit.messages.source import COMMIT_TEXT, COMMITS_TOLD, NAME_TEXT
+from deploykit.messages.source import COMMIT_TEXT, MAX_COMMITS, NAME_TEXT
 from deploykit.names import RefName
 
 ID = "a" * 40
@@ -50,14 +50,14 @@ def test_each_tip_is_brought_what_it_reaches(graph: tuple[list[tuple[str, list[s
         assert brought.total == len(reached)
         assert brought.borders == borders
         in_order = [oid for oid, _ in listing if oid in reached]
-        assert list(brought.told) == in_order[:COMMITS_TOLD]
+        assert list(brought.newest) == in_order[:MAX_COMMITS]
 
 
 def test_no_more_than_fifty_are_told_of_each_and_all_counted() -> None:
     listing = [(f"c{n}", [f"c{n + 1}"]) for n in range(1000)]
     one, other = attribute(listing, ["c0", "c990"])
-    assert (one.total, len(one.told), one.told[0]) == (1000, 50, "c0")
-    assert (other.total, other.told[0], set(other.borders)) == (10, "c990", {"c1000"})
+    assert (one.total, len(one.newest), one.newest[0]) == (1000, 50, "c0")
+    assert (other.total, other.newest[0], set(other.borders)) == (10, "c990", {"c1000"})
 
 
 def test_a_listing_is_read_line_by_line() -> None:
@@ -99,7 +99,7 @@ def test_only_ids_are_taken_for_parents() -> None:
 
 def test_what_is_said_is_one_line_that_moves_no_cursor(capfd: pytest.CaptureFixture[str]) -> None:
     """Threat 23: an error may quote anything, and the pusher's terminal gets none of it as it is."""
-    say("a\nb\x1b[2J\x07\r\u2028c \udcff ü")
+    print_line("a\nb\x1b[2J\x07\r\u2028c \udcff ü")
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert said.rstrip("\n").isprintable()

@@ -6,13 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deploykit.errors import InstallError, UsageError
 from deploykit.hooking import installer
+from deploykit.hooking.scripts import Kind, is_ours
 from tests.support.needs import missing, needs
 
 
@@ -90,14 +90,14 @@ def test_somebody_elses_hook_is_refused_unless_chained_and_comes_back(origin: Pa
     assert snapshot(origin) == before
     done = installer.install(origin, chain=True)
     assert done.kept == origin / "hooks" / "post-receive.d" / "10-kept"
-    assert installer.is_ours(script)
+    assert is_ours(script)
     back = installer.uninstall(origin)
     assert (back.change, back.kept) == ("removed", script)
     assert snapshot(origin) == before
 
 
 @pytest.mark.parametrize("kind", ["git", "gitolite", "svn"])
-def test_a_hook_that_would_run_itself_once_it_is_kept_stays_where_it_is(tmp_path: Path, kind: installer.Kind) -> None:
+def test_a_hook_that_would_run_itself_once_it_is_kept_stays_where_it_is(tmp_path: Path, kind: Kind) -> None:
     hooks = {"git": "hooks", "gitolite": ".gitolite/hooks/common", "svn": "hooks"}[kind]
     name = "post-commit" if kind == "svn" else "post-receive"
     (tmp_path / hooks).mkdir(parents=True)
@@ -186,13 +186,13 @@ def test_a_hooks_directory_of_the_repositorys_own_is_used(origin: Path) -> None:
     ("kind", "says"),
     [(None, "not a git"), ("git", "not a git"), ("svn", "not a Subversion"), ("gitolite", "no gitolite")],
 )
-def test_what_is_no_repository_is_named(tmp_path: Path, kind: installer.Kind | None, says: str) -> None:
+def test_what_is_no_repository_is_named(tmp_path: Path, kind: Kind | None, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         installer.install(tmp_path, kind)
 
 
 @pytest.mark.parametrize("kind", ["jenkins", "debian"])
-def test_programs_go_into_a_directory_and_never_over_another_file(tmp_path: Path, kind: installer.Kind) -> None:
+def test_programs_go_into_a_directory_and_never_over_another_file(tmp_path: Path, kind: Kind) -> None:
     done = installer.install(tmp_path, kind)
     assert done.path.parent == tmp_path
     assert installer.install(tmp_path, kind).change == "unchanged"
@@ -234,27 +234,6 @@ def test_an_interpreter_that_no_first_line_can_name_is_started_by_sh(tmp_path: P
     script.chmod(0o755)
     done = subprocess.run([script, "a b", "$x"], capture_output=True, text=True, check=True, env={})
     assert done.stdout.strip() == f"{python} ['a b', '$x'] 1"
-
-
-def scripts() -> Iterator[Path]:
-    """All hook scripts as they are shipped."""
-    return (installer.hooks_dir() / name for name in dict.fromkeys(installer._SCRIPTS.values()))
-
-
-def test_all_scripts_have_the_same_body() -> None:
-    """They are single files, so what they share is in each; here it cannot drift apart."""
-    bodies = set()
-    for script in scripts():
-        _, _, body = script.read_text().partition("\nimport os\n")
-        bodies.add(re.sub(r'^KIND = "\w+"$', "", body, count=1, flags=re.MULTILINE))
-    assert len(bodies) == 1
-
-
-def test_every_script_says_what_it_is_and_can_be_told_from_others() -> None:
-    for script in scripts():
-        assert installer.is_ours(script)
-        assert os.access(script, os.X_OK)
-        assert script.read_text().startswith("#!/usr/bin/env python3\n# deploykit hook: ")
 
 
 def test_every_path_that_is_written_into_a_script_is_there(origin: Path) -> None:

@@ -36,7 +36,7 @@ def test_an_annotated_tag_stands_for_the_commit_it_names(origin: Origin) -> None
     git("tag", "--annotate", "--message", "one", "v1", cwd=origin.work)
     git("push", "--quiet", "origin", "v1", cwd=origin.work)
     assert git("rev-parse", "v1", cwd=origin.work) != commit
-    assert deploy.look_up(knowing(origin, "shop"), "shop", "v1", commit=None, repo=None) == (
+    assert deploy.resolve_ref(knowing(origin, "shop"), "shop", "v1", commit=None, repo=None) == (
         RefName("refs/tags/v1"),
         commit,
     )
@@ -45,7 +45,7 @@ def test_an_annotated_tag_stands_for_the_commit_it_names(origin: Origin) -> None
 @pytest.mark.parametrize("name", ["main", "refs/heads/main"])
 def test_a_branch_stands_for_its_tip(origin: Origin, name: str) -> None:
     commit = origin.push()
-    found = deploy.look_up(knowing(origin, "shop"), "shop", name, commit=None, repo=None)
+    found = deploy.resolve_ref(knowing(origin, "shop"), "shop", name, commit=None, repo=None)
     assert found == (RefName("refs/heads/main"), commit)
 
 
@@ -53,7 +53,7 @@ def test_a_branch_stands_for_its_tip(origin: Origin, name: str) -> None:
 def test_a_name_the_origin_does_not_have_is_named(origin: Origin, name: str) -> None:
     origin.push()
     with pytest.raises((RefNotFound, InvalidName)) as caught:
-        deploy.look_up(knowing(origin, "shop"), "shop", name, commit=None, repo=None)
+        deploy.resolve_ref(knowing(origin, "shop"), "shop", name, commit=None, repo=None)
     assert name in str(caught.value)
 
 
@@ -61,24 +61,24 @@ def test_threat_16_a_commit_that_the_name_no_longer_stands_for_is_refused(origin
     decided = origin.push(tag="v1")
     origin.push(tag="v1")
     with pytest.raises(PolicyRefused, match=decided):
-        deploy.look_up(knowing(origin, "shop"), "shop", "v1", commit=decided, repo=None)
+        deploy.resolve_ref(knowing(origin, "shop"), "shop", "v1", commit=decided, repo=None)
 
 
 def test_a_full_ref_and_a_commit_need_no_origin(origin: Origin) -> None:
     commit = "ab" * 20
-    found = deploy.look_up(knowing(origin), "shop", "refs/tags/v1", commit=commit, repo=None)
+    found = deploy.resolve_ref(knowing(origin), "shop", "refs/tags/v1", commit=commit, repo=None)
     assert found == (RefName("refs/tags/v1"), ObjectId(commit))
 
 
 def test_with_several_repositories_the_site_or_the_asker_says_which(origin: Origin) -> None:
     commit = origin.push(tag="v1")
     several = knowing(origin, "shop", "blog", sites=(("www", "shop"),))
-    assert deploy.look_up(several, "www", "v1", commit=None, repo=None)[1] == commit
-    assert deploy.look_up(several, "elsewhere", "v1", commit=None, repo="shop")[1] == commit
+    assert deploy.resolve_ref(several, "www", "v1", commit=None, repo=None)[1] == commit
+    assert deploy.resolve_ref(several, "elsewhere", "v1", commit=None, repo="shop")[1] == commit
     with pytest.raises(UsageError, match="--repo"):
-        deploy.look_up(several, "elsewhere", "v1", commit=None, repo=None)
+        deploy.resolve_ref(several, "elsewhere", "v1", commit=None, repo=None)
     with pytest.raises(UsageError, match="known: shop, blog"):
-        deploy.look_up(several, "www", "v1", commit=None, repo="nope")
+        deploy.resolve_ref(several, "www", "v1", commit=None, repo="nope")
 
 
 def test_no_key_means_no_command_and_no_signers_no_belief(origin: Origin) -> None:
@@ -86,11 +86,11 @@ def test_no_key_means_no_command_and_no_signers_no_belief(origin: Origin) -> Non
     with pytest.raises(PolicyRefused, match="unsigned"):
         deploy.signing_key(settings, None)
     with pytest.raises(PolicyRefused, match="allowed_signers"):
-        deploy.believed(attrs.evolve(settings, trust=TrustSettings()))
+        deploy.load_report_trust(attrs.evolve(settings, trust=TrustSettings()))
 
 
 def test_a_command_says_who_asks_and_when_it_ends() -> None:
-    made = deploy.request_for(
+    made = deploy.new_request(
         "shop", RefName("refs/tags/v1"), ObjectId("ab" * 20), nodes=["web1"], expires_in=timedelta(seconds=60)
     )
     assert made.expires - made.time == timedelta(seconds=60)

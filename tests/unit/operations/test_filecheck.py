@@ -11,7 +11,7 @@ import pytest
 
 from deploykit.config import load_settings
 from deploykit.errors import SettingsError
-from deploykit.operations.filecheck import LOOKS, file_mistakes
+from deploykit.operations.filecheck import FILE_CHECKS, file_problems
 from deploykit.settings import Settings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
@@ -40,11 +40,11 @@ def test_every_setting_that_holds_a_path_is_looked_at() -> None:
         if holds_path(hint)
     }
     assert len(named) >= 14
-    assert named - LOOKS.keys() == set()
+    assert named - FILE_CHECKS.keys() == set()
 
 
 def test_every_look_is_at_a_setting_there_is() -> None:
-    assert [key for key in LOOKS if key[1] not in attrs.fields_dict(key[0])] == []
+    assert [key for key in FILE_CHECKS if key[1] not in attrs.fields_dict(key[0])] == []
 
 
 FILE = """
@@ -117,7 +117,7 @@ def test_settings_that_name_what_is_right_pass_and_nothing_is_made(file: Path) -
 
 def named(file: Path, setting: str) -> list[str]:
     """What is said of one setting."""
-    return [mistake for mistake in file_mistakes(load_settings(file)) if mistake.startswith(f"{setting}: ")]
+    return [problem for problem in file_problems(load_settings(file)) if problem.startswith(f"{setting}: ")]
 
 
 def gone(path: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_user_or_program_that_is_not_there_is_said(file: Path, old: str, new: 
 
 def test_scripts_that_run_as_the_owner_name_no_user_of_that_name(file: Path) -> None:
     file.write_text(file.read_text().replace('run_as = "root"', 'run_as = "owner"'))
-    assert file_mistakes(load_settings(file)) == ()
+    assert file_problems(load_settings(file)) == ()
 
 
 def test_a_key_of_another_certificate_is_said(file: Path, authority: Authority) -> None:

@@ -40,7 +40,7 @@ def test_nothing_to_say_is_wrong_usage(settings: Settings, text: str) -> None:
 )
 def test_what_is_no_destination_is_refused_before_it_is_queued(settings: Settings, destination: str) -> None:
     message, frame = publish.frame_of_text(settings, "x")
-    with pytest.raises(UsageError, match="no destination"):
+    with pytest.raises(UsageError, match="not a destination"):
         publish.send(settings, message, frame, destination=destination, now=False, key=None)
     assert not settings.outbox.path.exists()
 

@@ -55,6 +55,21 @@ def test_a_refused_record_that_others_overtook_is_a_gap_never_a_swap(outbox: Out
     assert "later messages there were accepted" in next(outbox.dead()).reason
 
 
+def test_a_refused_record_that_was_overtaken_is_a_gap_though_the_last_outcome_is_unknown(outbox: Outbox) -> None:
+    put(outbox, "bad", "2", "3")
+    bus = FakeBus(lambda _: FakeBus.SILENCE)
+    with running(quick(outbox, bus)):
+        bus.wait_sent(3)
+        bad, second, third = bus.sent
+        bus.answer = lambda _: None
+        bad.future.set_exception(PublishRefused("no"))
+        second.future.set_result(None)
+        third.future.set_exception(PublishError("the connection was lost"))
+        wait_until(lambda: waiting(outbox) == [])
+    assert bus.bodies == [b"bad", b"2", b"3", b"3"]
+    assert [dead.frame.body for dead in outbox.dead()] == [b"bad"]
+
+
 def test_when_a_whole_destination_is_refused_only_its_first_record_uses_up_attempts(outbox: Outbox) -> None:
     put(outbox, "1", "2", "3")
     seen = 0

@@ -87,9 +87,7 @@ def test_a_destination_that_nothing_can_be_sent_to_is_a_mistake(system: Path, ta
     system.write_text(f'[topics]\nbuild_success = ""\n{table}\n')
     with pytest.raises(SettingsError) as caught:
         load(system)
-    assert caught.value.problems == (
-        f"{system}: topics: {where}: expected a destination, e.g. /topic/deploykit.source",
-    )
+    assert caught.value.problems == (f"{system}: topics.{where}: expected a destination, e.g. /topic/deploykit.source",)
 
 
 def test_legacy_goes_to_the_originals_topics_unless_others_are_named(system: Path) -> None:

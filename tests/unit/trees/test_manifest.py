@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from deploykit.errors import TreeError
-from deploykit.trees.manifest import Manifest, Rows
+from deploykit.trees.manifest import Manifest, ManifestRows
 
 
 def _manifest(*names: str) -> Manifest:
-    rows = Rows(20)
+    rows = ManifestRows(20)
     seen = os.lstat(__file__)
     for name in names:
         rows.add(name, 0o100644, seen, bytes(range(20)), ours=name == "TAG")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deploykit.trees.names import refusal, shown
+from deploykit.trees.names import name_problem, shown
 from tests.support.confusing import CONFUSING
 
 ODD_BUT_FINE = [
@@ -29,6 +29,7 @@ ODD_BUT_FINE = [
     b"$(id)",
     b"a\nb",
     "\u202eevil".encode(),
+    "\ufeff".encode(),
     "é".encode(),
     b"x" * 255,
 ]
@@ -36,12 +37,12 @@ ODD_BUT_FINE = [
 
 @pytest.mark.parametrize("name", CONFUSING, ids=ascii)
 def test_threat_14_a_name_that_is_dot_git_anywhere_is_refused(name: bytes) -> None:
-    assert refusal(name)
+    assert name_problem(name)
 
 
 @pytest.mark.parametrize("name", ODD_BUT_FINE, ids=ascii)
 def test_an_odd_name_that_is_nothing_else_is_allowed(name: bytes) -> None:
-    assert refusal(name) is None
+    assert name_problem(name) is None
 
 
 def test_a_name_in_an_error_line_cannot_speak_to_the_terminal() -> None:

@@ -23,7 +23,7 @@ from deploykit.messages import (
     NodeDescribed,
     Notice,
     Unknown,
-    told,
+    bounded_commits,
 )
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.wire import Frame, decode, encode, redact, sendable
@@ -139,7 +139,7 @@ def test_a_message_over_the_limit_is_refused() -> None:
 
 def test_what_a_hook_may_tell_of_a_push_fits_in_a_message() -> None:
     commit = Commit(id=NEW, author="\x01" * 9000, time="\x01" * 9000, message="\x01" * 9000)
-    commits = told([commit] * 80)
+    commits = bounded_commits([commit] * 80)
     assert len(commits) == 50
     for legacy in (False, True):
         frame = encode(push(commits=commits, commit_count=80), legacy=legacy)
@@ -159,7 +159,7 @@ def test_an_unknown_event_cannot_pass_for_one_of_ours() -> None:
 
 def test_a_password_in_clear_is_never_written_to_the_native_wire() -> None:
     grant = AccessGrantRequested(site=SiteName("s"), user="jane", password="c4nary")
-    with pytest.raises(MessageError, match="password: is never written to this wire") as caught:
+    with pytest.raises(MessageError, match="password: is never written to the wire") as caught:
         encode(grant)
     assert "c4nary" not in repr(caught.value)
     assert "c4nary" not in repr(grant)

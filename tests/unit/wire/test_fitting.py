@@ -161,7 +161,7 @@ def test_no_message_with_hostile_texts_and_lists_of_any_length_is_too_long_to_be
 
 def nested(cls: type) -> st.SearchStrategy[Any]:
     """Records of a class that stands inside messages."""
-    return strategies._shape(field_types.shape_of(cls))
+    return strategies._by_type(field_types.field_type(cls))
 
 
 def lengthened(record: Any) -> Any:

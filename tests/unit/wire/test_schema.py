@@ -152,7 +152,7 @@ def test_the_judgement_works_on_real_classes_and_agrees_with_the_reader() -> Non
     old, body = schema(Notice), encode(Notice(text="x")).body
     assert incompatibilities(old, schema(OptionalMore)) == []
     assert incompatibilities(old, schema(RequiredMore)) == [
-        "/properties/data: urgency is required now, older writers do not tell it"
+        "/properties/data: urgency is required now, older writers leave it out"
     ]
     newer = encode(OptionalMore(text="x", urgency=3))
     assert decode(newer.headers, newer.body).extra == {"urgency": 3}  # type: ignore[union-attr]

@@ -227,7 +227,7 @@ def test_threat_33_the_parser_alone_refuses_it_before_any_class_looks_at_it(body
 def test_threat_33_depth_without_its_limits_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strictjson, "_too_deep", lambda _body: False)
     assert not gets_through(DEEP)  # the second line of defence
-    monkeypatch.setattr(strictjson.tame, "__defaults__", (10_000,))
+    monkeypatch.setattr(strictjson.within_limits, "__defaults__", (10_000,))
     assert gets_through(DEEP)
 
 
@@ -243,13 +243,15 @@ def test_threat_33_a_bomb_never_reaches_the_parser(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("body", "also"), [(TWICE, ""), (NAN, "tame"), (INFINITE, "tame")], ids=["twice", "nan", "infinite"]
+    ("body", "also"),
+    [(TWICE, ""), (NAN, "within_limits"), (INFINITE, "within_limits")],
+    ids=["twice", "nan", "infinite"],
 )
 def test_threat_33_a_lax_parser_would_let_it_through(body: bytes, also: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strictjson, "_decode", json.loads)
     if also:
         assert not gets_through(body)  # the second line of defence
-        monkeypatch.setattr("deploykit.wire.decoder.tame", lambda _value: True)
+        monkeypatch.setattr("deploykit.wire.decoder.within_limits", lambda _value: True)
     assert gets_through(body)
 
 

@@ -97,7 +97,7 @@ def test_what_the_buss_own_thread_does_later_must_not_wait_for_it() -> None:
             except UsageError as error:
                 said.set_result(str(error))
 
-        bus.later(0.0, later)
+        bus._services.call_later(0.0, later)
         assert "publish()" in said.result(WAIT)
 
 

@@ -88,7 +88,7 @@ def test_two_handlers_that_end_each_others_subscription_both_end(place: Place) -
 
         subscriptions += [bus.subscribe(place.flooded, handle), bus.subscribe(place.other, handle)]
         bus.publish_many([(place.flooded, text("0")), (place.other, text("1"))])
-        wait_until(lambda: not bus._subscriptions)
+        wait_until(lambda: not bus._services.subscriptions)
         assert bus.counters.acked == 2
 
 

@@ -37,7 +37,7 @@ class FakeReporter(Reporter):
         self.full = False
         self.asked = 0
 
-    def say(self, *messages: Message) -> tuple[Any, ...]:
+    def report(self, *messages: Message) -> tuple[Any, ...]:
         self.asked += 1
         if self.full:
             raise OutboxError("no space left on device")
@@ -207,10 +207,10 @@ def test_a_report_that_finds_no_room_costs_the_report_and_nothing_else(
 def test_a_report_that_finds_no_room_is_said_when_there_is_room(
     node: MirrorHandler, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node._owed, "_again", 0.01)
+    monkeypatch.setattr(node._pending, "_retry_after", 0.01)
     reporter.full = True
     assert isinstance(node.handle(push()), Ack)
-    assert node._owed.waiting == 1
+    assert node._pending.waiting == 1
     reporter.full = False
     wait_until(lambda: [(line.repo, line.ref, line.new) for line in reporter.said] == [(SHOP, MAIN, A)])
 
@@ -224,7 +224,7 @@ CALLS: dict[str, tuple[Any, str]] = {
     "fetch": (Mirror, "fetch"),
     "update": (Checkouts, "update"),
     "refs of a checkout": (Checkouts, "refs"),
-    "say": (FakeReporter, "say"),
+    "report": (FakeReporter, "report"),
 }
 
 
@@ -245,7 +245,7 @@ def test_whatever_fails_on_the_way_each_message_is_reported_and_none_is_a_dead_l
     node = MirrorHandler(
         Settings(node=NodeName("web1"), state=tmp_path, repositories=repositories, fetch_spread=0.0), reporter
     )
-    monkeypatch.setattr(node._owed, "_again", 0.01)
+    monkeypatch.setattr(node._pending, "_retry_after", 0.01)
     monkeypatch.setattr(Checkouts, "update", lambda *_: CheckoutResult())
     monkeypatch.setattr(Checkouts, "refs", lambda *_: (MAIN,))
     monkeypatch.setattr(Mirror, "refs", {MAIN: A})

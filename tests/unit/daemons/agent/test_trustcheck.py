@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons.agent.trustcheck import doubts
+from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
 from tests.support.keys import fixed_key
@@ -38,11 +38,11 @@ LINE = f"ops {fixed_key(1).public_openssh}\n"
 
 
 def test_a_node_that_somebody_may_deploy_to_has_no_doubts(tmp_path: Path) -> None:
-    assert doubts(node(tmp_path, LINE, GRANT), NOW) == ()
+    assert trust_problems(node(tmp_path, LINE, GRANT), NOW) == ()
 
 
 def test_a_node_without_sites_obeys_nobody_and_that_is_right(tmp_path: Path) -> None:
-    assert doubts(node(tmp_path, None, sites={}, signing_key=None), NOW) == ()
+    assert trust_problems(node(tmp_path, None, sites={}, signing_key=None), NOW) == ()
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_node_without_sites_obeys_nobody_and_that_is_right(tmp_path: Path) -> 
 def test_what_makes_a_node_obey_nobody_is_named(
     tmp_path: Path, signers: str | None, grants: tuple[GrantSettings, ...], changes: dict[str, Any], says: str
 ) -> None:
-    (found,) = doubts(node(tmp_path, signers, *grants, **changes), NOW)
+    (found,) = trust_problems(node(tmp_path, signers, *grants, **changes), NOW)
     assert re.search(says, found), found
 
 
@@ -74,4 +74,4 @@ def test_a_revoked_key_is_nobodys(tmp_path: Path) -> None:
     revoked.chmod(0o644)
     settings = node(tmp_path, LINE, GRANT)
     settings = attrs.evolve(settings, trust=attrs.evolve(settings.trust, revoked_keys=revoked))
-    assert ["may sign as ops" in doubt for doubt in doubts(settings, NOW)] == [True]
+    assert ["may sign as ops" in problem for problem in trust_problems(settings, NOW)] == [True]

@@ -100,5 +100,5 @@ def test_a_mistake_of_ours_in_reading_the_settings_again_leaves_the_old_ones() -
     def broken() -> int:
         raise ValueError("unheard of")
 
-    assert lifecycle.read_again(broken, said.append) is None
+    assert lifecycle.try_reload(broken, said.append) is None
     assert said == ["settings not reloaded, the old ones stay: ValueError: unheard of"]

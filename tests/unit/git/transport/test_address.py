@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploykit.errors import UsageError
-from deploykit.git.transport.address import OriginUrl, parse_address, shown_url
+from deploykit.git.transport.address import OriginUrl, parse_origin_url, redacted_url
 
 
 @pytest.mark.parametrize(
@@ -35,24 +35,24 @@ from deploykit.git.transport.address import OriginUrl, parse_address, shown_url
     ],
 )
 def test_addresses_git_knows_are_taken_apart_as_git_does(url: str, address: OriginUrl) -> None:
-    assert parse_address(url) == address
+    assert parse_origin_url(url) == address
 
 
 def test_http_needs_a_setting() -> None:
     with pytest.raises(UsageError, match="in clear"):
-        parse_address("http://example.net/x")
-    assert parse_address("http://example.net/x", allow_http=True).scheme == "http"
+        parse_origin_url("http://example.net/x")
+    assert parse_origin_url("http://example.net/x", allow_http=True).scheme == "http"
 
 
 def test_an_address_is_shown_without_its_user() -> None:
-    assert parse_address("https://me@example.net/x").shown == "https://example.net/x"
-    assert "secret" not in shown_url("https://me:secret@example.net/x")
+    assert parse_origin_url("https://me@example.net/x").shown == "https://example.net/x"
+    assert "secret" not in redacted_url("https://me:secret@example.net/x")
 
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_or_a_clear_refusal(text: str) -> None:
     try:
-        address = parse_address(text)
+        address = parse_origin_url(text)
     except UsageError as error:
         said = str(error)
     else:
@@ -66,7 +66,7 @@ def test_any_text_is_an_address_or_a_clear_refusal(text: str) -> None:
 @given(st.sampled_from(["ssh://", "https://", "git://", "file://"]), st.text(max_size=40))
 def test_nothing_in_an_address_can_become_an_option(scheme: str, rest: str) -> None:
     try:
-        address = parse_address(scheme + rest)
+        address = parse_origin_url(scheme + rest)
     except UsageError:
         return
     assert not address.host.startswith("-")

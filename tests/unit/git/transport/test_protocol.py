@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploykit.errors import OriginError
 from deploykit.git.objectformat import SHA256
 from deploykit.git.transport.pktline import PacketReader, packet, printable
-from deploykit.git.transport.protocol import Ahead, Conversation, OriginProfile, VersionMismatch
+from deploykit.git.transport.protocol import EarlyRequest, OriginProfile, OriginSession, VersionMismatch
 
 A, B = "a" * 40, "b" * 40
 DIALECT = OriginProfile("sha1", tells_format=True, tells_unborn=True)
@@ -38,11 +38,11 @@ class FakeLink:
         self.started: list[bytes] = []
         self.asked: list[bytes] = []
 
-    def start(self, ahead: bytes) -> PacketReader:
+    def open(self, ahead: bytes) -> PacketReader:
         self.started.append(ahead)
         return self.reader
 
-    def ask(self, body: bytes, *, version: int) -> PacketReader:
+    def request(self, body: bytes, *, version: int) -> PacketReader:
         self.asked.append(body)
         return self.reader
 
@@ -50,7 +50,7 @@ class FakeLink:
         """Nothing is open."""
 
 
-def taken(conversation: Conversation) -> bytes:
+def taken(conversation: OriginSession) -> bytes:
     got: list[bytes] = []
     conversation.fetch([B], [A], got.append)
     return b"".join(got)
@@ -59,11 +59,11 @@ def taken(conversation: Conversation) -> bytes:
 @given(st.integers(1, 30))
 def test_version_2_is_read_in_any_pieces(step: int) -> None:
     link = FakeLink(HELLO + REFS + PACK, step=step)
-    conversation = Conversation(link, prefixes=["HEAD", "refs/heads/"])
+    conversation = OriginSession(link, prefixes=["HEAD", "refs/heads/"])
     listing = conversation.list()
     assert listing.refs == [("refs/heads/main", A)]
     assert listing.head == "refs/heads/main"
-    assert listing.dialect == DIALECT
+    assert listing.profile == DIALECT
     assert taken(conversation) == b"PACKrest"
     assert b"want " + B.encode() in link.asked[1]
     assert b"have " + A.encode() in link.asked[1]
@@ -71,7 +71,7 @@ def test_version_2_is_read_in_any_pieces(step: int) -> None:
 
 def test_a_known_dialect_saves_the_first_question_over_http() -> None:
     link = FakeLink(REFS + PACK, stateless=True)
-    conversation = Conversation(link, prefixes=["HEAD"], dialect=DIALECT, ahead=Ahead(B, [A]))
+    conversation = OriginSession(link, prefixes=["HEAD"], profile=DIALECT, early=EarlyRequest(B, [A]))
     assert conversation.list().refs == [("refs/heads/main", A)]
     assert link.started == []
     assert len(link.asked) == 1
@@ -80,7 +80,7 @@ def test_a_known_dialect_saves_the_first_question_over_http() -> None:
 
 def test_a_known_dialect_asks_for_everything_at_once_on_a_connection() -> None:
     link = FakeLink(HELLO + REFS + PACK)
-    conversation = Conversation(link, prefixes=["HEAD"], dialect=DIALECT, ahead=Ahead(B, [A]))
+    conversation = OriginSession(link, prefixes=["HEAD"], profile=DIALECT, early=EarlyRequest(B, [A]))
     conversation.list()
     assert taken(conversation) == b"PACKrest"
     assert link.asked == []
@@ -90,7 +90,7 @@ def test_a_known_dialect_asks_for_everything_at_once_on_a_connection() -> None:
 
 def test_what_was_asked_ahead_is_dropped_when_the_origin_shows_something_else() -> None:
     link = FakeLink(HELLO + REFS + PACK)
-    conversation = Conversation(link, prefixes=["HEAD"], dialect=DIALECT, ahead=Ahead(B, [A]))
+    conversation = OriginSession(link, prefixes=["HEAD"], profile=DIALECT, early=EarlyRequest(B, [A]))
     conversation.list()
     with pytest.raises(VersionMismatch):
         conversation.fetch([A], [], lambda _: None)
@@ -106,14 +106,14 @@ def test_what_was_asked_ahead_is_dropped_when_the_origin_shows_something_else() 
     ],
 )
 def test_an_origin_that_speaks_differently_now_is_asked_again(answer: bytes) -> None:
-    conversation = Conversation(FakeLink(answer), prefixes=["HEAD"], dialect=DIALECT)
+    conversation = OriginSession(FakeLink(answer), prefixes=["HEAD"], profile=DIALECT)
     with pytest.raises(VersionMismatch):
         conversation.list()
 
 
 def test_a_redirected_origin_is_asked_first_every_time() -> None:
     link = FakeLink(HELLO + REFS, stateless=True, redirected=True)
-    assert Conversation(link, prefixes=["HEAD"]).list().dialect is None
+    assert OriginSession(link, prefixes=["HEAD"]).list().profile is None
 
 
 def v0(*lines: bytes) -> bytes:
@@ -131,12 +131,12 @@ def test_version_0_is_spoken_with_old_servers(first: bytes) -> None:
     )  # fmt: skip
     acks = packet(f"ACK {A} common\n".encode()) + packet(f"ACK {A} ready\n".encode()) + packet(f"ACK {A}\n".encode())
     link = FakeLink(first + listing + acks + packet(b"\1PACK") + b"0000")
-    conversation = Conversation(link, prefixes=["HEAD"])
+    conversation = OriginSession(link, prefixes=["HEAD"])
     told = conversation.list()
     assert told.refs == [("refs/heads/main", A), ("refs/tags/v1", B)]
     assert told.peeled == {"refs/tags/v1": A}
     assert told.head == "refs/heads/main"
-    assert told.dialect is None
+    assert told.profile is None
     assert taken(conversation) == b"PACK"
     assert link.asked[0].count(b"want") == 1
     assert b"thin-pack" in link.asked[0]
@@ -145,7 +145,7 @@ def test_version_0_is_spoken_with_old_servers(first: bytes) -> None:
 
 def test_a_server_without_side_bands_sends_the_pack_bare() -> None:
     link = FakeLink(v0(f"{A} refs/heads/main\0ofs-delta\n".encode()) + packet(b"NAK\n") + b"PACKbare")
-    conversation = Conversation(link, prefixes=["HEAD"])
+    conversation = OriginSession(link, prefixes=["HEAD"])
     conversation.list()
     assert taken(conversation) == b"PACKbare"
 
@@ -154,18 +154,20 @@ def test_a_server_without_side_bands_sends_the_pack_bare() -> None:
     "listing", [v0(), v0(b"0" * 40 + b" capabilities^{}\0" + CAPS + b"\n")], ids=["nothing", "capabilities"]
 )
 def test_an_empty_repository_of_version_0_has_no_refs(listing: bytes) -> None:
-    told = Conversation(FakeLink(listing), prefixes=["HEAD"]).list()
+    told = OriginSession(FakeLink(listing), prefixes=["HEAD"]).list()
     assert [name for name, _ in told.refs if name.startswith("refs/")] == []
 
 
 def test_an_unborn_branch_is_told_and_is_no_ref() -> None:
-    told = Conversation(FakeLink(HELLO + v0(b"unborn HEAD symref-target:refs/heads/trunk\n")), prefixes=["HEAD"]).list()
+    told = OriginSession(
+        FakeLink(HELLO + v0(b"unborn HEAD symref-target:refs/heads/trunk\n")), prefixes=["HEAD"]
+    ).list()
     assert told.refs == []
     assert told.head == "refs/heads/trunk"
 
 
 def test_sha256_is_known_by_its_name_and_another_is_refused() -> None:
-    told = Conversation(
+    told = OriginSession(
         FakeLink(
             HELLO.replace(b"0018", b"001a").replace(packet(b"object-format=sha1\n"), packet(b"object-format=sha256\n"))
             + v0()
@@ -175,13 +177,13 @@ def test_sha256_is_known_by_its_name_and_another_is_refused() -> None:
     assert told.hash_kind is SHA256
     strange = HELLO.replace(b"format=sha1", b"format=md51")
     with pytest.raises(OriginError, match="md51"):
-        Conversation(FakeLink(strange + v0()), prefixes=["HEAD"]).list()
+        OriginSession(FakeLink(strange + v0()), prefixes=["HEAD"]).list()
 
 
 @pytest.mark.parametrize("section", [b"shallow-info\n", b"acknowledgments\n"])
 def test_sections_before_the_pack(section: bytes) -> None:
     link = FakeLink(HELLO + REFS + packet(section) + packet(b"x\n") + b"0001" + PACK)
-    conversation = Conversation(link, prefixes=["HEAD"])
+    conversation = OriginSession(link, prefixes=["HEAD"])
     conversation.list()
     if section.startswith(b"shallow"):
         with pytest.raises(OriginError, match="shallow"):
@@ -199,14 +201,14 @@ def test_sections_before_the_pack(section: bytes) -> None:
     ],
 )
 def test_a_pack_that_fails_says_why(answer: bytes, match: str) -> None:
-    conversation = Conversation(FakeLink(HELLO + REFS + packet(b"packfile\n") + answer), prefixes=["HEAD"])
+    conversation = OriginSession(FakeLink(HELLO + REFS + packet(b"packfile\n") + answer), prefixes=["HEAD"])
     conversation.list()
     with pytest.raises(OriginError, match=match):
         taken(conversation)
 
 
 def test_no_pack_where_one_was_asked_for_is_an_error() -> None:
-    conversation = Conversation(FakeLink(HELLO + REFS + b"0000"), prefixes=["HEAD"])
+    conversation = OriginSession(FakeLink(HELLO + REFS + b"0000"), prefixes=["HEAD"])
     conversation.list()
     with pytest.raises(OriginError, match="no pack"):
         taken(conversation)

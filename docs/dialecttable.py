@@ -1,4 +1,4 @@
-"""The table of docs/brokers.md, made from the dialects."""
+"""The table of docs/brokers.md, made from the dialects: `python docs/dialecttable.py` prints it."""
 
 from __future__ import annotations
 
@@ -56,3 +56,7 @@ def _requeue(dialect: Dialect, destination: str) -> str:
     except DialectError:
         return "refused"
     return {"nack": "NACK", "republish": "sent again, then ACK"}.get(how, how)
+
+
+if __name__ == "__main__":
+    print(markdown_table(), end="")

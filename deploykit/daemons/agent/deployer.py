@@ -1,0 +1,103 @@
+"""Carries out an authorized deploy command: the site's runner, with the mirror where the site needs one.
+
+Rules:
+
+* Exactly the command's ref and commit are deployed, whatever the ref names by now.
+* The site decides whether it needs the mirror. A rollback or an activation is tried without one first.
+* `deploy` always returns a result, whatever fails here: the asker gets one final report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.errors import DeploykitError, MirrorError
+from deploykit.messages import DeployOutcome, DeployRequested, one_line
+from deploykit.mirror import Mirror
+from deploykit.names import RepoName
+from deploykit.release import DeployResult, Runner, Site
+from deploykit.settings.node import Settings
+from deploykit.trust.signature import Signer
+
+_log = logging.getLogger(__name__)
+
+
+class SiteDeployer:
+    """Deploys to the sites of one node.
+
+    Args:
+        settings: the sites.
+        mirrors: where the trees come from.
+    """
+
+    def __init__(self, settings: Settings, mirrors: MirrorHandler) -> None:
+        self._settings = settings
+        self._mirrors = mirrors
+
+    def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
+        """Carry out a command and return its result."""
+        site = self._settings.sites.get(request.site)
+        if site is None:
+            return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
+        named = one_line(request.requested_by)
+        requested_by = f"{named}, signed {signer}" if named else str(signer)
+        runner: Runner | None = None
+        result: DeployResult | None = None
+        try:
+            runner = Runner(Site(site.path, site.release), node=self._settings.node)
+            with contextlib.ExitStack() as stack:
+                result = self._run(stack, runner, site.repo, request, requested_by)
+        except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
+            if result is None:
+                result = _failed(error, request)
+                with contextlib.suppress(Exception):  # what is live is reported where it can be read
+                    result = runner.with_site_state(result) if runner is not None else result
+            else:  # the deploy has its result; this failed after it
+                _log.exception("after the deploy of %s", request.site)
+        self._mirrors.reclone_if_damaged(site.repo, result.error)
+        return result
+
+    def _run(
+        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, requested_by: str
+    ) -> DeployResult:
+        """Run the command's phase. What the site refuses without a mirror, untouched, is tried again with one.
+
+        Args:
+            stack: closes the mirror.
+            runner: of the site.
+            repo: the site's repository.
+            request: the command.
+            requested_by: for the site's records.
+        """
+        ref, commit, phase = request.ref, request.commit, request.phase
+        if phase in ("activate", "rollback"):
+            put_live = runner.activate if phase == "activate" else runner.rollback
+            result = put_live(commit, ref=ref, request=request.id, requested_by=requested_by)
+            if result.outcome != "refused":
+                return result
+        mirror = stack.enter_context(self._mirrors.mirror(repo))
+        self._make_current(mirror, repo, request)
+        if phase in ("activate", "rollback"):
+            return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=requested_by)
+        make = runner.deploy if phase == "deploy" else runner.prepare
+        return make(mirror, ref, commit, request=request.id, requested_by=requested_by)
+
+    def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
+        """Fetch unless the mirror holds the requested commit under its ref."""
+        try:
+            if mirror.resolve(request.ref).commit == request.commit:
+                return
+        except MirrorError:
+            _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
+        self._mirrors.sync(repo, correlation_id=request.correlation_id)
+
+
+def _failed(error: Exception, request: DeployRequested) -> DeployResult:
+    """Return what an error from a deploy, or on the way to it, means for the asker."""
+    if isinstance(error, DeploykitError):
+        outcome: DeployOutcome = "refused" if error.exit_code == 3 else "failure"
+        return DeployResult(outcome=outcome, detail=str(error), error=error)
+    _log.error("deploy of %s failed: this is a bug, or a broken disk", request.site, exc_info=error)
+    return DeployResult(outcome="failure", detail=f"{type(error).__name__}; see the log of the agent")

@@ -1,0 +1,185 @@
+"""The one call that judges a signed message: who signed it, and what follows from that.
+
+    frame                    -> `Trust.check`        signature, message, audience -> `Verified`
+    `Verified` at an instant -> `Verified.authorize` grant and times              -> `Authorized`
+    `Verified` as a reply    -> `Verified.believe`   node, request, outcome
+
+Rules:
+
+* An unsigned frame costs nothing: no file is read. A body is decoded only after its signature proved good.
+* The message is decoded here, from the very bytes that were verified.
+* While the trusted files cannot be read, nothing is decided: `KeyFileError`. The message waits for another attempt.
+* Ids come later: a message that is refused never claims one, so nobody can spend the id of a genuine request.
+* A caller that resumes a request passes the instant of its first claim. The request was in time when it first came.
+
+The steps are two because the first tells whose id a message has, and only then the caller can look up when it was
+claimed. What `check` returns holds all that the second step needs: it reads no file, no clock and no network.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from datetime import datetime
+from typing import Self
+
+import attrs
+
+from deploykit.errors import KeyFileError, NotAddressed, PolicyRefused, SignatureError, UsageError
+from deploykit.messages import DeployReported, Message, NodeDescribed
+from deploykit.names import NodeName
+from deploykit.settings.trust import GrantSettings, TrustSettings
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.keyfiles import TrustReader
+from deploykit.trust.policy import Policy, Request, addressed_to
+from deploykit.trust.signature import HEADER, Signer, body_digest, copy_digest, verify
+from deploykit.wire import Frame, decode
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Authorized:
+    """What a signer may do with one message.
+
+    Args:
+        grant: the grant that allows it.
+        keep_until: how long its id must be remembered, so that no replay passes: for `ids.IdStore.claim`.
+    """
+
+    grant: GrantSettings
+    keep_until: datetime
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Verified:
+    """A message for this node with a good signature. Made by `Trust.check`; its methods are pure.
+
+    Args:
+        message: decoded from the verified body; None for a keepalive.
+        signer: the key, and its principals.
+        frame: as it was received.
+        node: who we are.
+        policy: decides what the signer may do.
+    """
+
+    message: Message | None
+    signer: Signer
+    frame: Frame = attrs.field(repr=False)
+    node: NodeName
+    policy: Policy = attrs.field(repr=False)
+
+    @property
+    def key(self) -> str:
+        """The signer's fingerprint: ids are claimed for each key alone."""
+        return self.signer.fingerprint
+
+    @property
+    def digest(self) -> bytes:
+        """The body's name: an id that comes again with another digest is another message."""
+        return body_digest(self.frame.body)
+
+    @property
+    def copy(self) -> str:
+        """The name of this signed copy, for `DeployReported.answers`."""
+        return copy_digest(self.frame)
+
+    def authorize(self, now: datetime, *, claimed_at: datetime | None = None) -> Authorized:
+        """Return by which grant the signer may have this message acted on.
+
+        Args:
+            now: aware.
+            claimed_at: when the message's id was first claimed, if ever. The times are judged by that instant.
+
+        Raises:
+            PolicyRefused: no grant allows it, or it is too late, too early, or expires too far ahead.
+        """
+        if self.message is None:
+            raise PolicyRefused("a keepalive asks for nothing")
+        grant = self.policy.authorize(self.message, self.signer, self.node, claimed_at or now)
+        return Authorized(grant=grant, keep_until=self.policy.replayable_until(self.message, now))
+
+    def believe(self, request: Request, now: datetime, *, sent: Frame | None = None) -> None:
+        """Accept this message as a node's reply to our request.
+
+        Args:
+            request: what was asked.
+            now: aware.
+            sent: the signed request as it went out. A report that answers another copy is refused.
+
+        Raises:
+            PolicyRefused: no reply; to another request or copy; of a node that was not asked; signed by a key that may
+                not speak for that node; or success with something that was not asked for.
+        """
+        reply = self.message
+        if not isinstance(reply, DeployReported | NodeDescribed):
+            raise PolicyRefused(f"a {type(reply).__name__} is no reply")
+        self.policy.authorize_reply(reply, self.signer, request=request, now=now)
+        if isinstance(reply, DeployReported) and sent is not None and not _same(reply.answers, copy_digest(sent)):
+            raise PolicyRefused(f"{reply.node} answers another copy of this request: somebody sends under its id")
+
+
+class Trust:
+    """Whom one node believes, and what it lets them do. Use it from any thread.
+
+    Args:
+        trusted: returns the current allowed signers.
+        policy: grants and time limits.
+        node: who we are: messages for others are not addressed to us.
+    """
+
+    def __init__(self, trusted: Callable[[], AllowedSigners], policy: Policy, node: NodeName) -> None:
+        self._trusted = trusted
+        self.policy = policy
+        self.node = node
+
+    @classmethod
+    def from_settings(
+        cls, trust: TrustSettings, node: NodeName, *, trusted: Callable[[], AllowedSigners] | None = None
+    ) -> Self:
+        """Make it from the `[trust]` table.
+
+        Args:
+            trust: the settings.
+            node: who we are.
+            trusted: returns the allowed signers; by default the files are read, again whenever one has changed.
+
+        Raises:
+            SettingsError: grants or times are wrong.
+        """
+        return cls(trusted or TrustReader(trust), Policy.from_settings(trust), node)
+
+    def check(self, frame: Frame, now: datetime, *, destination: str = "") -> Verified:
+        """Return who signed a frame, and its message.
+
+        Args:
+            frame: as it was received; the body byte for byte.
+            now: aware.
+            destination: where it came from; it tells messages of the original's format apart.
+
+        Raises:
+            SignatureError: unsigned, malformed, not by an allowed key, revoked or expired, or not for this body.
+            KeyFileError: whom to believe cannot be found out now. Try again later.
+            MessageError: a good signature over what is no message.
+            NotAddressed: for other nodes; ignore it.
+        """
+        signer = self._signer_of(frame, now)
+        message = decode(frame.headers, frame.body, destination)
+        if message is not None and not addressed_to(message, self.node):
+            raise NotAddressed(f"a {type(message).__name__} is not for {self.node}")
+        return Verified(message=message, signer=signer, frame=frame, node=self.node, policy=self.policy)
+
+    def _signer_of(self, frame: Frame, now: datetime) -> Signer:
+        if HEADER not in frame.headers:
+            raise SignatureError("the message is not signed", f"sign it: header {HEADER}")
+        try:
+            return verify(frame, self._trusted(), now)
+        except (SignatureError, KeyFileError, UsageError):
+            raise
+        except Exception as error:  # out of files or memory, or a bug: that says nothing about the signature
+            raise KeyFileError(f"signatures cannot be checked: {type(error).__name__}: {error}") from error
+
+
+def _same(left: str, right: str) -> bool:
+    return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
+
+
+__all__ = ["Authorized", "Trust", "Verified"]
