@@ -10,16 +10,12 @@
 from __future__ import annotations
 
 import random
-import secrets
-import threading
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import attrs
@@ -33,7 +29,7 @@ from tests.chaos.accounts import Accounts
 from tests.chaos.driver import Driver
 from tests.chaos.network import FAULTS, Network, several_addresses
 from tests.chaos.options import Options, Outcome, Use, come_to_rest, grown
-from tests.chaos.recorder import Recorder
+from tests.chaos.run import ChaosRun, new_name
 from tests.chaos.schedule import Step, steps
 from tests.chaos.targets import Target
 from tests.chaos.writers import Writers, frame_of
@@ -71,22 +67,16 @@ class _Ids(Diary):
         self._accounts.done(id)
 
 
-class BusRun:
+class BusRun(ChaosRun):
     """One run, as a context manager; `run` does it all."""
 
     def __init__(self, target: Target, options: Options, accounts: Accounts, directory: Path) -> None:
-        self._target = target
-        self._options = options
-        self._accounts = accounts
-        self._directory = directory
-        self._stack = ExitStack()
-        name = f"chaos-{secrets.token_hex(4)}"
-        self._name = name
+        name = new_name()
+        victim = "topic-observer" if target.durable else "observer"
+        super().__init__(target, options, accounts, directory, name=name, victim=victim)
         self._queue = f"/queue/{name}"
         self._shared = f"/topic/{name}" if target.durable else f"/queue/{name}-work"
         self._answers = f"/queue/{name}-answers"
-        self._over = threading.Event()
-        self._recorder = Recorder(accounts, options.sabotage, victim="topic-observer" if target.durable else "observer")
 
     def __enter__(self) -> Self:
         several = "addresses" in self._options.features
@@ -97,9 +87,6 @@ class BusRun:
         self._way_in = self._stack.enter_context(Network(self._target, several=several))
         self._ids = self._stack.enter_context(IdStore(self._directory / "ids.sqlite"))
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._stack.close()
 
     def run(self, scenario: str) -> Outcome:
         """Send and break for the time of the options, heal, wait, and compare the books."""
@@ -119,12 +106,7 @@ class BusRun:
         before = Use.now()
         drivers = self._drivers()
         writers.start()
-        for driver in drivers:
-            driver.start()
-        time.sleep(options.seconds)
-        self._over.set()
-        for driver in drivers:
-            driver.stop()
+        self._shoot(drivers)
         self._heal()
         writers.stop()
         problems = [*writers.problems, *(line for driver in drivers for line in driver.problems)]
@@ -225,7 +207,7 @@ class BusRun:
     def _drivers(self) -> list[Driver]:
         seed = self._options.seed
         deeds: dict[str, Callable[[Step], object]] = {
-            "kill-broker": self._kill,
+            "kill-broker": self._kill_broker,
             "freeze-broker": self._freeze,
             "restart-worker": self._restart_worker,
             "restart-publisher": self._restart_publisher,
@@ -244,13 +226,6 @@ class BusRun:
         network = self._way_in if int(step.chance * 1000) % 2 else self._way_out
         network.apply(step, self._over)
 
-    def _kill(self, step: Step) -> None:
-        begin = time.monotonic()
-        self._target.kill()
-        self._accounts.kills.append((begin, time.monotonic()))
-        self._over.wait(step.seconds)
-        self._target.start()
-
     def _freeze(self, step: Step) -> None:
         self._target.freeze(True)
         self._over.wait(step.seconds)
@@ -267,9 +242,7 @@ class BusRun:
     def _renew(self, step: Step) -> None:
         """Give the broker and the clients certificates of another authority, in either order."""
         assert self._files is not None
-        begin = time.monotonic()
-        self._target.kill()
-        self._accounts.kills.append((begin, time.monotonic()))
+        self._note_kill()
         self._files.renew_broker()
         if step.chance < 0.5:
             self._files.renew_clients()

@@ -19,9 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from deploykit.bus import Bus, Delivery
@@ -35,8 +33,8 @@ from tests.chaos.driver import Driver
 from tests.chaos.member import Member
 from tests.chaos.network import FAULTS, Network
 from tests.chaos.options import Options, Outcome, come_to_rest
-from tests.chaos.recorder import Recorder
 from tests.chaos.relayprocess import RelayProcess
+from tests.chaos.run import ChaosRun, new_name
 from tests.chaos.schedule import Step, steps
 from tests.chaos.targets import Target
 from tests.support.disks import full, small_disk
@@ -53,19 +51,13 @@ _SENT_WITHIN = 20.0
 _COMPLAINTS, _COMPLAINTS_A_SECOND = 5, 0.5
 
 
-class RelayRun:
+class RelayRun(ChaosRun):
     """One run, as a context manager; `run` does it all."""
 
     def __init__(self, target: Target, options: Options, accounts: Accounts, directory: Path) -> None:
-        self._target = target
-        self._options = options
-        self._accounts = accounts
-        self._directory = directory
-        self._stack = ExitStack()
-        name = f"chaos-{secrets.token_hex(4)}"
+        name = new_name()
+        super().__init__(target, options, accounts, directory, name=name, victim="observer-0")
         self._queues = [f"/queue/{name}-a", f"/queue/{name}-b"]
-        self._recorder = Recorder(accounts, options.sabotage, victim="observer-0")
-        self._over = threading.Event()
         self._calm = threading.Lock()
         self._writing = threading.Event()
         self._writing.set()
@@ -98,9 +90,6 @@ class RelayRun:
         )
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._stack.close()
-
     def run(self, scenario: str) -> Outcome:
         """Put and break for the time of the options, heal, wait, and compare the books."""
         options, accounts = self._options, self._accounts
@@ -122,12 +111,7 @@ class RelayRun:
             thread.start()
         if options.sabotage == "steal":
             self._steal()
-        for driver in drivers:
-            driver.start()
-        time.sleep(options.seconds)
-        self._over.set()
-        for driver in drivers:
-            driver.stop()
+        self._shoot(drivers)
         for thread in writers:
             thread.join()
         self._heal()
@@ -210,13 +194,6 @@ class RelayRun:
         self._over.wait(step.seconds * 0.3)
         self._relay.start()
         self._over.wait(step.seconds)
-
-    def _kill_broker(self, step: Step) -> None:
-        begin = time.monotonic()
-        self._target.kill()
-        self._accounts.kills.append((begin, time.monotonic()))
-        self._over.wait(step.seconds)
-        self._target.start()
 
     def _strange(self, step: Step) -> None:
         self._stranger.ask({"rubbish": int(step.chance * 10**9)})

@@ -34,6 +34,7 @@ class Place:
     settings: BusSettings
     name: str
     durable: bool
+    real: bool = False
 
     @property
     def flooded(self) -> str:

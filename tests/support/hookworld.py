@@ -47,7 +47,7 @@ def make_venv(where: Path) -> Path:
             if ".." not in file.parts:
                 target = library / file
                 target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(str(file.locate()), target)
+                shutil.copy2(str(file.locate()), target)  # with its time: what is compiled already stays so
     ignore = shutil.ignore_patterns("__pycache__", ".mypy_cache")
     shutil.copytree(Path(deploykit.__file__).parent, library / "deploykit", ignore=ignore)
     if not (library / "deploykit" / "_hooks").is_dir():
@@ -81,6 +81,10 @@ def _closure(name: str, seen: frozenset[str] = frozenset()) -> set[str]:
         except metadata.PackageNotFoundError:
             continue  # for another platform
     return found
+
+
+#: What `deploykit hooks install` of an interpreter wrote.
+_INSTALLED: dict[Path, str] = {}
 
 
 @attrs.frozen(kw_only=True)
@@ -174,9 +178,21 @@ class World:
         self.git("config", "receive.denyDeleteCurrent", "ignore", cwd=path)
         self.settle(path, settings)
         if install:
-            done = self.deploykit("hooks", "install", path)
-            assert done.returncode == 0, done.stderr
+            self._install(path)
         return path
+
+    def _install(self, origin: Path) -> None:
+        """Install the hook into a new repository: by the command once, after that by what the command wrote.
+
+        The script is the same in each new repository; `test_installation.py` and `test_check.py` try the command.
+        """
+        script = origin / "hooks" / "post-receive"
+        if self.python in _INSTALLED:
+            self.write(script, _INSTALLED[self.python], 0o755)
+            return
+        done = self.deploykit("hooks", "install", origin)
+        assert done.returncode == 0, done.stderr
+        _INSTALLED[self.python] = script.read_text()
 
     def settle(self, directory: Path, settings: str | None = None) -> None:
         """Write a repository's settings: the spool, no relay, and what is given."""

@@ -107,7 +107,7 @@ def test_what_was_confirmed_survives_kill_9_and_an_orderly_restart(
     queue, topic = f"/queue/{unique_name}", f"/topic/{unique_name}"
     bodies = [b"%d" % number for number in range(20)]
     port, tls_port, first_pid = broker.port, broker.tls_port, broker.pid
-    as_rabbit = {"durable": "true", "auto-delete": "false", "x-queue-name": unique_name}
+    as_rabbit = {"durable": "true", "auto-delete": "false", "x-queue-name": f"{unique_name}-durable"}
     as_activemq = {"activemq.subscriptionName": unique_name}
     durable = as_rabbit if broker.kind == "rabbitmq" else as_activemq
     with broker.connect(client_id=unique_name) as subscriber:
@@ -204,6 +204,7 @@ def test_it_listens_on_loopback_only_and_leaves_nothing_behind(new_real_broker: 
         ("activemq", signal.SIGINT),
         ("activemq", signal.SIGTERM),
     ],
+    ids=["rabbitmq-SIGKILL", "activemq-SIGKILL", "activemq-SIGINT", "activemq-SIGTERM"],
 )
 def test_an_aborted_run_leaves_no_process_and_no_directory(
     request: pytest.FixtureRequest, kind: str, number: signal.Signals

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploykit.messages.source import COMMIT_TEXT, NAME_TEXT
-from tests.support.gitpush import import_commits, push
+from tests.support.gitpush import import_commits, push, rev_list
 from tests.support.hookworld import World
 
 
@@ -82,10 +82,14 @@ def test_fifty_commits_are_told_and_all_are_counted(world: World) -> None:
     work = world.clone(world.origin())
     world.commit(work)
     push(world, work, "main")
-    made = [world.commit(work, f"number {n}") for n in range(60)]
+    head = "commit refs/heads/main\ncommitter A <a@b>"
+    made = [f"{head} {2000000000 + n} +0000\ndata 3\nn{n:02}\n" for n in range(60)]
+    made[0] += "from refs/heads/main^0\n"
+    import_commits(world, work, "".join(made))
     (event,) = push(world, work, "main")
     assert event.commit_count == 60
-    assert [c.id for c in event.commits] == made[:-51:-1]
+    assert [c.message for c in event.commits] == [f"n{n:02}" for n in range(59, 9, -1)]
+    assert [c.id for c in event.commits] == rev_list(world, work, "main")[:50]
 
 
 def test_a_push_of_ten_thousand_commits(world: World) -> None:

@@ -314,13 +314,14 @@ def test_the_jenkinsfile_calls_the_script_by_words_it_knows(world: World, notify
     parameters = re.findall(r"name: '(\w+)'", text)
     ours = {"DEPLOYKIT_CORRELATION_ID", "DEPLOYKIT_REPO", "DEPLOYKIT_REF", "DEPLOYKIT_COMMIT"}
     assert set(parameters) == ours
-    for result in ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED", "NOT_BUILT"):
-        for step in steps:
-            command = step.replace("${currentBuild.currentResult}", result)
-            script = command.replace("/usr/local/bin/jenkins-notify", f"{notify} --config {world.root}/hooks.toml")
-            done = execute_shell(world, script)
-            assert (done.returncode, "nothing queued" in done.stderr) == (0, False), done.stderr
-    assert len(world.events()) == 10
+    words = ("SUCCESS", "UNSTABLE", "FAILURE", "ABORTED", "NOT_BUILT")
+    commands = {step.replace("${currentBuild.currentResult}", word) for step in steps for word in words}
+    assert len(commands) == 6, "one step has the word, the other is the same whatever it is"
+    for command in commands:
+        script = command.replace("/usr/local/bin/jenkins-notify", f"{notify} --config {world.root}/hooks.toml")
+        done = execute_shell(world, script)
+        assert (done.returncode, "nothing queued" in done.stderr) == (0, False), done.stderr
+    assert len(world.events()) == 6
 
 
 def test_parameters_that_a_build_by_hand_leaves_empty_are_not_there(world: World, notify: Path) -> None:

@@ -19,6 +19,7 @@ from deploykit.names import ObjectId, RefName
 from deploykit.settings import MirrorSettings
 from tests.support import gitserver as gs
 from tests.support.gitserver import BLOB, COMMIT, TREE, FakeGitServer
+from tests.support.killsweep import sample_size
 from tests.support.origins import GitRepo, git_daemon, run_git
 from tests.support.wait import wait_until
 
@@ -365,17 +366,19 @@ print(next(line.split()[1] for line in status if line.startswith("VmRSS")), len(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_five_hundred_idle_mirrors_take_little_memory_and_few_files(tmp_path: Path) -> None:
+def test_hundreds_of_idle_mirrors_take_little_memory_and_few_files(tmp_path: Path) -> None:
+    """Five hundred in `nox -s sweep`; in CI, fewer, but more than the files that may be open."""
+    count = 500 if sample_size() is None else 150
     repo = GitRepo.make(tmp_path / "served" / "o.git")
     for n in range(5):
         repo.commit({f"file{n}": os.urandom(3000)})
     for n in range(200):
         repo.git("update-ref", f"refs/tags/v{n}", "main")
     with git_daemon(tmp_path / "served") as server:
-        argv = [sys.executable, "-c", _IDLE, str(tmp_path / "mirrors"), server.url("o.git"), "500"]
+        argv = [sys.executable, "-c", _IDLE, str(tmp_path / "mirrors"), server.url("o.git"), str(count)]
         done = subprocess.run(argv, capture_output=True, text=True, timeout=550)
     assert done.returncode == 0, done.stderr
     kilobytes, files = map(int, done.stdout.split())
-    print(f"500 mirrors idle: {kilobytes / 1024:.0f} MB resident, {files} open files")
+    print(f"{count} mirrors idle: {kilobytes / 1024:.0f} MB resident, {files} open files")
     assert kilobytes < 80 * 1024
     assert files < 100

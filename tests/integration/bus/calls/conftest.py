@@ -27,7 +27,7 @@ def place(request: pytest.FixtureRequest, unique_name: str) -> Iterator[Place]:
     if kind in ("rabbitmq", "activemq"):
         broker: BrokerServer = request.getfixturevalue(kind)
         settings = fast(broker.address, client_id=f"client-{unique_name}", **changes)
-        yield Place(settings=settings, name=unique_name, durable=True)
+        yield Place(settings=settings, name=unique_name, durable=True, real=True)
         return
     named = {"unknown": UNKNOWN, "breaks-prefetch": BREAKS_PREFETCH, "embedded": "deploykit"}
     with EmbeddedBroker(server=named[kind]) as embedded:
