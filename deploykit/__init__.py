@@ -134,6 +134,7 @@ if TYPE_CHECKING:
         TrustSettings,
     )
     from deploykit.trust.allowed_signers import AllowedSigners
+    from deploykit.trust.check import Authorized, Trust, Verified
     from deploykit.trust.keyfiles import load_allowed_signers, load_signing_key
     from deploykit.trust.policy import Policy
     from deploykit.trust.signature import Signer, SigningKey, sign, verify
@@ -161,6 +162,7 @@ _MODULES = {
     "deploykit.trust.allowed_signers": "AllowedSigners",
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
+    "deploykit.trust.check": "Trust Verified Authorized",
     "deploykit.ids": "IdStore Claim",
     "deploykit.outbox": "Outbox",
     "deploykit.mirror": "Mirror FetchResult RefChange",
@@ -199,6 +201,7 @@ __all__ = [
     "AllowedSigners",
     "load_signing_key", "load_allowed_signers",
     "Policy",
+    "Trust", "Verified", "Authorized",
     "IdStore", "Claim",
     "Outbox",
     "Mirror", "FetchResult", "RefChange",

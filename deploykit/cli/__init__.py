@@ -13,6 +13,7 @@ import sys
 import click
 
 from deploykit._version import __version__
+from deploykit.cli.visible import visible
 from deploykit.errors import DeploykitError, KeyFileError, MessageError, SettingsError, UsageError
 
 #: Command -> (module below deploykit.cli, attribute, one line for `--help`). Order is the order of the help page.
@@ -74,16 +75,12 @@ def report(error: DeploykitError) -> None:
     print_error(str(error))
     if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
         for problem in error.problems if error.problems != (error.problem,) else ():
-            click.echo(f"  {_visible(problem)}", err=True)
+            click.echo(f"  {visible(problem)}", err=True)
 
 
 def print_error(line: str) -> None:
     """Print one line to standard error, control characters made visible."""
-    click.echo(f"deploykit: {_visible(line)}", err=True)
-
-
-def _visible(line: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+    click.echo(f"deploykit: {visible(line)}", err=True)
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
+from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.fleet import Answer
@@ -79,17 +80,17 @@ def _print_answer(request: DeployRequested, answer: Answer, *, as_json: bool, fa
     for step in report.steps if report else ():
         click.echo(f"  {step.outcome:>7}  {step.name} ({step.seconds:.2f} s)")
         for line in step.output.splitlines():
-            click.echo(f"           {_visible(line)}")
+            click.echo(f"           {visible(line)}")
     for line in _twins(report) if report else ():
-        click.echo(f"deploykit: {_visible(line)}", err=True)
+        click.echo(f"deploykit: {visible(line)}", err=True)
     for doubt in answer.doubts:
-        click.echo(f"deploykit: a report was not believed: {_visible(doubt)}", err=True)
+        click.echo(f"deploykit: a report was not believed: {visible(doubt)}", err=True)
     if report is None:
         click.echo(
             f"deploykit: {answer.node} did not answer in time (is its agent running, is its name right?)", err=True
         )
     else:
-        click.echo(_visible(report.summary), err=failed)
+        click.echo(visible(report.summary), err=failed)
 
 
 def _twins(report: DeployReported) -> list[str]:
@@ -101,7 +102,3 @@ def _twins(report: DeployReported) -> list[str]:
         f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {reporting}",
         *(f"node {report.node}: another agent: {twin}; its sites may differ" for twin in report.twins),
     ]
-
-
-def _visible(text: str) -> str:
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)

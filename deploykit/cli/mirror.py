@@ -13,6 +13,7 @@ import attrs
 import click
 
 from deploykit.cli.options import Directory, Seconds, config_option, json_option, load, print_json
+from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.mirror import FetchResult, Progress
@@ -36,11 +37,6 @@ def mirror() -> None:
       deploykit mirror sync https://git.example.net/site.git /srv/mirrors/site.git
       deploykit mirror check /srv/mirrors/site.git
     """
-
-
-def _shown(path: Path) -> str:
-    """Return a path as text, with control characters escaped."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(path))
 
 
 def origin_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -149,9 +145,9 @@ def list_mirrors(directory: Path | None, config: Path | None, as_json: bool) -> 
         return
     for each in found:
         size = f"{each.packs} packs, {each.bytes / 1e6:.1f} MB"
-        click.echo(f"{_shown(each.path)}  {each.refs} refs, {size}, head {each.head}")
+        click.echo(f"{visible(each.path)}  {each.refs} refs, {size}, head {each.head}")
     if not found:
-        click.echo(f"no mirrors in {_shown(where)}")
+        click.echo(f"no mirrors in {visible(where)}")
 
 
 @mirror.command()
@@ -172,7 +168,7 @@ def show(path: Path, as_json: bool) -> None:
         print_json({**attrs.asdict(info), "refs": refs})
         return
     size = f"{info.packs} packs, {info.bytes / 1e6:.1f} MB"
-    click.echo(f"{_shown(info.path)}: {size}, {info.format}, head {info.head}")
+    click.echo(f"{visible(info.path)}: {size}, {info.format}, head {info.head}")
     for ref, oid in refs.items():
         click.echo(one_line(f"{oid} {ref}", limit=2000))
 
@@ -203,9 +199,9 @@ def check(path: Path, url: str | None, settings: MirrorSettings, as_json: bool) 
         for problem in report.problems:
             click.echo(problem, err=True)
         state = "sound" if report.sound else "damaged"
-        click.echo(f"{_shown(path)}: {state}; {report.objects} objects, {report.refs} refs in {report.seconds:.1f} s")
+        click.echo(f"{visible(path)}: {state}; {report.objects} objects, {report.refs} refs in {report.seconds:.1f} s")
         if aside is not None:
-            click.echo(f"cloned anew; the damaged one is {_shown(aside)}")
+            click.echo(f"cloned anew; the damaged one is {visible(aside)}")
     return 0 if report.sound or aside is not None else 1
 
 

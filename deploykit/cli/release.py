@@ -11,6 +11,7 @@ import attrs
 import click
 
 from deploykit.cli.options import Directory, F, json_option, print_json
+from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
@@ -192,7 +193,9 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
         ],
     )
     if linked and not live:
-        click.echo(f"warning: current points at {_clean(linked)}, which is not there: nothing is live", err=True)
+        click.echo(
+            f"warning: current points at {visible(linked, tabs=True)}, which is not there: nothing is live", err=True
+        )
 
 
 @release.command()
@@ -220,17 +223,17 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
         history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
         print_json(attrs.asdict(found) | {"current": found.name == site.resolved_name(), "operations": history})
         return
-    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {_status(found)} {_clean(found.detail)}".rstrip())
+    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {_status(found)} {visible(found.detail)}".rstrip())
     for operation, steps in done:
         by = f" by {operation.requested_by}" if operation.requested_by else ""
         click.echo(
-            f"\n{operation.phase} {operation.started}{by}: {operation.outcome} {_clean(operation.detail)}".rstrip()
+            f"\n{operation.phase} {operation.started}{by}: {operation.outcome} {visible(operation.detail)}".rstrip()
         )
         for step in steps:
             code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
             click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")
             for line in step.output.splitlines():
-                click.echo(f"      {_clean(line)}")
+                click.echo(f"      {visible(line, tabs=True)}")
 
 
 @release.command()
@@ -258,7 +261,7 @@ def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as
         )
     else:
         for line in lines:
-            click.echo(_clean(line))
+            click.echo(visible(line, tabs=True))
         count = "1 difference" if len(lines) == 1 else f"{len(lines)} differences"
         click.echo(count if lines else "as deployed")
     if lines:
@@ -332,7 +335,7 @@ def _end(result: DeployResult, as_json: bool) -> None:
             }
         )
     else:
-        detail = f": {_clean(result.detail)}" if result.detail else ""
+        detail = f": {visible(result.detail, tabs=True)}" if result.detail else ""
         click.echo(f"{result.outcome} {result.release}{detail}".replace(" :", ":"), err=result.outcome != "success")
     if result.outcome != "success":
         raise SystemExit(result.exit_code)
@@ -355,10 +358,10 @@ def _show_preview(found: Preview, as_json: bool) -> None:
     click.echo(f"steps: {', '.join(found.steps)}")
     for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
         for path in paths:
-            click.echo(f"  {sign} {_clean(path)}")
+            click.echo(f"  {sign} {visible(path, tabs=True)}")
     click.echo(f"{len(found.added)} added, {len(found.changed)} changed, {len(found.removed)} removed")
     if found.warning:
-        click.echo(f"warning: {_clean(found.warning)}", err=True)
+        click.echo(f"warning: {visible(found.warning, tabs=True)}", err=True)
 
 
 def _status(found: Release) -> str:
@@ -369,15 +372,10 @@ def _status(found: Release) -> str:
     return ", ".join(marks)
 
 
-def _clean(text: str) -> str:
-    """Return text from scripts or file names with control characters escaped."""
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
-
-
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     if not rows:
         click.echo("no releases yet")
         return
     widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
     for row in [head, *rows]:
-        click.echo("  ".join(_clean(c).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+        click.echo("  ".join(visible(c, tabs=True).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from deploykit.cli.visible import visible
+
 if TYPE_CHECKING:
     from deploykit.release import StepRecord
 
@@ -58,7 +60,7 @@ class DeployDisplay:
         if record.exit_code is not None:
             text += Text(f" exit {record.exit_code}")
         elif record.output:
-            text += Text(f" {_clean(record.output)}")
+            text += Text(f" {visible(record.output, tabs=True)}")
         self._console.print(text)
 
     def output(self, step: str, stream: str, text: str) -> None:
@@ -86,8 +88,4 @@ class DeployDisplay:
                 self._begun[stream] = ""
 
     def _print(self, line: str, stream: str) -> None:
-        self._console.print(Text(f"    {_clean(line)}", style="yellow" if stream == "stderr" else ""))
-
-
-def _clean(text: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else f"\\x{ord(c):02x}" for c in text)
+        self._console.print(Text(f"    {visible(line, tabs=True)}", style="yellow" if stream == "stderr" else ""))

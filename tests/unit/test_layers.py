@@ -46,7 +46,6 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "daemons": (10, None),
     "operations": (11, None),
     "demo": (12, None),
-    "web": (12, None),
     "cli": (13, None),
     "__main__": (14, None),
 }

@@ -44,6 +44,7 @@ class PendingReports:
         self._lock = threading.Lock()
         self._flushing = threading.Lock()
         self._waiting: list[Message] = []
+        self._given_up = 0
         self._timer: threading.Timer | None = None
         self._stopped = False
         self._tries = 0
@@ -61,6 +62,7 @@ class PendingReports:
             lost = len(self._waiting) - _MOST
             if lost > 0:
                 del self._waiting[:lost]
+                self._given_up += lost
                 _log.error("gave up the %d oldest reports: more than %d wait for room", lost, _MOST)
         self._flush()
 
@@ -80,7 +82,11 @@ class PendingReports:
 
     def _flush_in_batches(self) -> None:
         size = _BATCH
-        while batch := self._waiting[:size]:
+        while True:
+            with self._lock:
+                batch, given_up = self._waiting[:size], self._given_up
+            if not batch:
+                return
             try:
                 self._reporter.report(*batch)
             except OutboxError as error:
@@ -98,7 +104,8 @@ class PendingReports:
             self._tries = 0
             self._logged = ""
             with self._lock:
-                del self._waiting[: len(batch)]
+                gone = self._given_up - given_up  # the oldest, and so of this batch, while it was queued
+                del self._waiting[: max(0, len(batch) - gone)]
             size = min(_BATCH, 2 * size)
 
     def _retry_later(self, why: str) -> None:

@@ -31,7 +31,7 @@ from deploykit.messages import (
 )
 from deploykit.names import RefName, parse_object_id, parse_ref_name, parse_repo_name, parse_site_name
 from deploykit.wire import field_types
-from deploykit.wire.legacy.source import named, or_else, ref_updated, revision_committed
+from deploykit.wire.legacy.pushes import named, or_else, ref_updated, revision_committed
 from deploykit.wire.strictjson import MAX_BODY
 
 T = TypeVar("T")

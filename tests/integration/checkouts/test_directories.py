@@ -486,8 +486,6 @@ def test_a_file_system_that_ignores_case_loses_no_directory_and_mixes_no_two(tmp
 
 def test_an_update_that_waits_for_another_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scene = Scene(tmp_path, "tags")
-    scene.repo.commit({"a": b"1"})
-    scene.repo.git("tag", "v1")
     scene.update()
     caplog.set_level(logging.INFO, "deploykit.system.lock")
     (lock,) = scene.target.glob(".deploykit/*/lock")

@@ -131,3 +131,21 @@ def test_many_threads_lose_and_repeat_nothing(spool: Spool, pending: PendingRepo
     for thread in threads:
         thread.join(60)
     assert sorted(map(int, spool.said)) == list(range(800))
+
+
+def test_what_is_given_up_while_a_batch_is_queued_costs_no_other_report(
+    spool: Spool, pending: PendingReports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MOST", 10)
+    queue, more = spool.report, iter([notices(10, 15)])
+
+    def meanwhile(*messages: Message) -> tuple[Any, ...]:
+        for batch in more:
+            threading.Thread(target=pending.add, args=(batch,)).start()
+            wait_until(lambda: pending.waiting == 10 and pending._given_up == 5, "the five that were given up")
+        return queue(*messages)
+
+    monkeypatch.setattr(spool, "report", meanwhile)
+    pending.add(notices(0, 10))
+    wait_until(lambda: pending.waiting == 0, "the end of the queue", 60)
+    assert spool.said == [str(n) for n in range(15)]
