@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, TypeVar, Unpack
 
 from deploykit.aio.subscription import AsyncSubscription, EventLoop
+from deploykit.aio.threads import in_thread
 from deploykit.bus.client import Bus
 from deploykit.bus.delivery import Delivery
 from deploykit.bus.events import BusState, Event
@@ -67,7 +69,7 @@ class AsyncBus:
 
     async def __aenter__(self) -> Self:
         self._loop = EventLoop(asyncio.get_running_loop())
-        await asyncio.to_thread(self._bus.start)
+        await in_thread(self._bus.start)
         return self
 
     async def __aexit__(
@@ -80,8 +82,7 @@ class AsyncBus:
         subscriptions = list(self._loop.subscriptions) if self._loop is not None else []
         for subscription in subscriptions:
             subscription.give_back()
-        # Not cancelled half done: the bus would go on in its thread, and nobody would know when it has ended.
-        await asyncio.shield(asyncio.to_thread(self._bus.stop, timeout))
+        await in_thread(partial(self._bus.stop, timeout))
         if self._loop is not None:
             self._loop.ended = True
         for subscription in subscriptions:
@@ -99,7 +100,13 @@ class AsyncBus:
             LoginRefused: every broker refused the login, and none ever took it.
             BusClosed: the bus was stopped.
         """
-        return await asyncio.to_thread(self._bus.wait_connected, timeout)
+        loop = self._running().loop
+        end = loop.time() + timeout
+        while not self._bus.wait_connected(0.0):
+            if loop.time() >= end:
+                return False
+            await asyncio.sleep(_LOOK)
+        return True
 
     # -- publishing --------------------------------------------------------------------------------------------
 
@@ -137,6 +144,7 @@ class AsyncBus:
 
     async def _confirmed(self, receipt: asyncio.Future[None]) -> None:
         """Wait for a receipt; not for brokers that all refused the login."""
+        receipt.add_done_callback(_look_at_outcome)
         while not receipt.done() and self._bus.state is not BusState.CONNECTED:
             if (refused := refused_login(self._bus)) is not None:
                 raise refused
@@ -255,3 +263,9 @@ class AsyncBus:
     def _forward(self, event: Event) -> None:
         if self._on_event is not None and self._loop is not None:
             self._loop.call(self._on_event, event)
+
+
+def _look_at_outcome(receipt: asyncio.Future[None]) -> None:
+    """Take note of how a message ended although its publisher left: asyncio would log an error for it."""
+    if not receipt.cancelled():
+        receipt.exception()

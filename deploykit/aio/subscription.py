@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
+from deploykit.aio.threads import in_thread
 from deploykit.bus.delivery import Delivery
 from deploykit.bus.verdicts import Ack, Reject, Retry, Verdict
-from deploykit.errors import BusClosed
+from deploykit.errors import BusClosed, DeploykitError
 
 if TYPE_CHECKING:
     from deploykit.bus.subscription import Subscription
@@ -56,6 +59,7 @@ class AsyncSubscription(Generic[_T]):
         self._title = title
         self._begin = begin
         self._begun: Sequence[Subscription] = ()
+        self._starting: asyncio.Future[Sequence[Subscription]] | None = None
         self._arrived: asyncio.Queue[_Arrived[_T] | None] = asyncio.Queue()
         self._in_hand: _Arrived[_T] | None = None
         self._lock = threading.Lock()
@@ -73,16 +77,23 @@ class AsyncSubscription(Generic[_T]):
             UsageError: an option makes no sense.
             BusClosed: the bus or this subscription was stopped.
         """
-        if not self._begun:
+        if self._starting is None:
             if self._giving_back:
                 raise BusClosed("the subscription was ended", "make a new one")
             self._loop.subscriptions.add(self)
-            try:
-                self._begun = await asyncio.to_thread(self._begin, self._hand_over)
-            except BaseException:
-                self._loop.subscriptions.discard(self)
-                raise
+            self._starting = asyncio.ensure_future(in_thread(lambda: self._begin(self._hand_over)))
+            self._starting.add_done_callback(self._started)
+        await asyncio.shield(self._starting)
         return self
+
+    def _started(self, starting: asyncio.Future[Sequence[Subscription]]) -> None:
+        """Take over what was begun; whoever waited for it may be cancelled, or have ended it meanwhile."""
+        if starting.cancelled() or starting.exception() is not None:
+            self._loop.subscriptions.discard(self)
+            return
+        self._begun = starting.result()
+        if self._giving_back:
+            self._stop_workers()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -135,9 +146,12 @@ class AsyncSubscription(Generic[_T]):
     async def stop(self, timeout: float = 10.0) -> None:
         """End the subscription at the broker and every iteration; what is not settled goes back. Idempotent."""
         self.give_back()
+        if self._starting is not None:
+            with contextlib.suppress(DeploykitError):  # whoever started it gets it
+                await asyncio.shield(self._starting)
         begun, self._begun = self._begun, ()
         for subscription in begun if not self._loop.ended else ():
-            await asyncio.shield(asyncio.to_thread(subscription.unsubscribe, timeout=timeout))
+            await in_thread(partial(subscription.unsubscribe, timeout=timeout))
         self.end()
 
     def _hand_over(self, item: _T, delivery: Delivery) -> Verdict:
@@ -166,9 +180,15 @@ class AsyncSubscription(Generic[_T]):
             self._giving_back = True
             unsettled = [verdict for verdict in self._unsettled if but is None or verdict is not but.verdict]
         self._in_hand = but
+        self._stop_workers()
         for verdict in unsettled:
             if not verdict.done():
                 verdict.set_result(Retry())
+
+    def _stop_workers(self) -> None:
+        """Let the bus hand nothing over any more: what comes is left for the broker, and counts no attempt."""
+        for subscription in self._begun:
+            subscription.stop()
 
     def end(self) -> None:
         """End every iteration, now and later; what nobody took was given back already."""

@@ -5,8 +5,10 @@ A file is read again at each connect, so that a passcode that was changed there 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -55,9 +57,25 @@ def with_passcode(settings: BusSettings) -> BusSettings:
     return attrs.evolve(settings, passcode=read_passcode(settings), passcode_file=None)
 
 
-def secrets_of(settings: BusSettings) -> tuple[str, ...]:
-    """Return what no log line may show. A passcode file that cannot be read adds nothing."""
-    try:
-        return (read_passcode(settings),)
-    except SettingsError:
-        return ()
+def secrets_of(settings: BusSettings) -> Callable[[], tuple[str, ...]]:
+    """Return what tells, at any time, which passcodes no log line may show: all that were in force since this call.
+
+    A passcode file is read again when it has changed; one that cannot be read adds nothing.
+    """
+    known = dict.fromkeys(filter(None, [settings.passcode]))
+    path = settings.passcode_file
+    if path is None:
+        return lambda: tuple(known)
+    seen: tuple[int, ...] = ()
+
+    def secrets() -> tuple[str, ...]:
+        nonlocal seen
+        with contextlib.suppress(OSError, SettingsError):
+            found = path.stat()
+            now = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode)
+            if now != seen:
+                known[read_passcode(settings)] = None
+                seen = now
+        return tuple(known)
+
+    return secrets

@@ -131,7 +131,8 @@ class UnconfirmedPublishes:
 
     def needs_proof(self) -> bool:
         """Return, once a connection, whether it has to prove that it works before anything is sent."""
-        return self._suspects.needs_proof()
+        with self._lock:
+            return self._suspects.needs_proof()
 
     # -- any thread --------------------------------------------------------------------------------------------
 
@@ -218,7 +219,8 @@ class UnconfirmedPublishes:
 
     def proved(self) -> None:
         """The present connection has answered: what ends it from now on may be a message's doing."""
-        self._suspects.see(Evidence.ANSWERED)
+        with self._lock:  # callers see suspicions meanwhile
+            self._suspects.see(Evidence.ANSWERED)
 
     def confirm(self, receipts: Iterable[bytes]) -> list[bytes]:
         """Settle what the broker confirmed; return the receipt ids that are not ours, for others to look at."""

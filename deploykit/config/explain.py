@@ -20,6 +20,7 @@ from deploykit.config.convert import WrongKind
 from deploykit.errors import DeploykitError
 
 T = TypeVar("T")
+Place = tuple[str | int, ...]
 
 _TOO_SMALL: Final = re.compile(r"'(\w+)' must be >= (\S+):").match  # the text of attrs' validator `ge`
 _MOST_ROUNDS: Final = 20
@@ -71,10 +72,10 @@ def _unknown(path: str, key: str, cls: type | None) -> str:
 # -- the rest ---------------------------------------------------------------------------------------------------------
 
 
-def without(error: BaseValidationError, data: dict[str, Any], convert: Callable[[dict[str, Any]], T]) -> T | None:
+def without(
+    error: BaseValidationError, data: dict[str, Any], convert: Callable[[dict[str, Any]], T]
+) -> tuple[T | None, Callable[[str], str]]:
     """Take out of `data` what is wrong by itself and convert the rest, so that it can be checked as a whole.
-
-    A list with an item that must go goes as a whole: the numbers of its other items would shift.
 
     Args:
         error: what the conversion of `data` raised.
@@ -82,21 +83,32 @@ def without(error: BaseValidationError, data: dict[str, Any], convert: Callable[
         convert: converts it again.
 
     Returns:
-        What could be read; None when that is nothing.
+        What could be read, None when that is nothing; and a function that gives the items of lists in a line
+        `path: problem` the numbers they had before others were taken out.
     """
+    numbers: dict[str, list[int]] = {}
+
+    def as_before(line: str) -> str:
+        for path in sorted(numbers, key=len, reverse=True):
+            found = re.match(re.escape(path) + r"\[(\d+)\]", line)
+            if found:
+                line = f"{path}[{numbers[path][int(found[1])]}]{line[found.end() :]}"
+        return line
+
     for _ in range(_MOST_ROUNDS):  # leaving a value out can make its table one that lacks it
-        removed = set[tuple[str | int, ...]]()
-        for place in _places(error, ()):
+        places = list(_places(error, ()))
+        removed = set[Place]()
+        for place in reversed(places):  # of a list the last first: the others keep their places
             if not any(place[:length] in removed for length in range(1, len(place) + 1)):
-                removed.add(_remove(data, place))
+                removed.add(_remove(data, place, numbers))
         try:
-            return convert(data)
+            return convert(data), as_before
         except BaseValidationError as again:
             error = again
-    return None
+    return None, as_before
 
 
-def _places(error: BaseException, path: tuple[str | int, ...]) -> Iterator[tuple[str | int, ...]]:
+def _places(error: BaseException, path: Place) -> Iterator[Place]:
     if isinstance(error, ForbiddenExtraKeysError):
         yield from ((*path, key) for key in sorted(error.extra_fields))
     elif isinstance(error, BaseExceptionGroup):
@@ -107,7 +119,7 @@ def _places(error: BaseException, path: tuple[str | int, ...]) -> Iterator[tuple
         yield path
 
 
-def _remove(data: dict[str, Any], place: tuple[str | int, ...]) -> tuple[str | int, ...]:
+def _remove(data: dict[str, Any], place: Place, numbers: dict[str, list[int]]) -> Place:
     """Remove what is at a place; where nothing is, what lacks it. Return the place that was removed."""
     for length in range(len(place), 0, -1):
         holder: Any = data
@@ -116,7 +128,20 @@ def _remove(data: dict[str, Any], place: tuple[str | int, ...]) -> tuple[str | i
                 holder = holder[step]
         except (KeyError, IndexError, TypeError):
             continue
-        if isinstance(holder, dict) and place[length - 1] in holder:
-            del holder[place[length - 1]]
-            return place[:length]
+        last = place[length - 1]
+        if isinstance(holder, dict) and last in holder:
+            del holder[last]
+        elif isinstance(holder, list) and isinstance(last, int) and last < len(holder):
+            left = numbers.setdefault(_shown(place[: length - 1]), list(range(len(holder))))
+            del holder[last], left[last]
+            if not holder:  # an empty list would be wrong in its own way
+                _remove(data, place[: length - 1], {})
+        else:
+            continue
+        return place[:length]
     return ()
+
+
+def _shown(place: Place) -> str:
+    """Return a place as lines show it: `trust.grants[0].types`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")

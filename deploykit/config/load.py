@@ -12,7 +12,7 @@ import os
 import socket
 import stat
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,15 +77,16 @@ def parse_settings(
     repositories = tuple(named) if isinstance(named, dict) else ()
     settings: Settings | None
     readable: Settings | None
+    as_before: Callable[[str], str] = str
     try:
         readable = settings = to_settings(data)
     except BaseValidationError as error:
         problems += explain(error, Settings)
-        settings, readable = None, without(error, data, to_settings)
+        settings, (readable, as_before) = None, without(error, data, to_settings)
     if readable is not None:
-        problems += readable.problems()
-        problems += _passcode_problems(readable.broker)
-        problems += cross_problems(readable, repositories=repositories)
+        more = [*readable.problems(), *_passcode_problems(readable.broker)]
+        more += cross_problems(readable, repositories=repositories)
+        problems += map(as_before, more)
     if problems or settings is None:
         raise _refusal(where, problems)
     return settings
@@ -148,8 +149,9 @@ def _parse_site_settings(data: dict[str, Any], where: str) -> SiteSettings:
         settings = to_site_settings(data)
     except BaseValidationError as error:
         problems = explain(error, SiteSettings)
-        readable = without(error, data, to_site_settings)
-        raise _refusal(where, [*problems, *(readable.problems() if readable is not None else ())]) from None
+        readable, as_before = without(error, data, to_site_settings)
+        problems += map(as_before, readable.problems() if readable is not None else ())
+        raise _refusal(where, problems) from None
     if wrong := settings.problems():
         raise _refusal(where, wrong)
     return settings

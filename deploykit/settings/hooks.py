@@ -212,7 +212,7 @@ def _merge(values: dict[str, object], table: Mapping[str, object], place: str, p
             problems.append(f"{place}: {key}: {error}")
         except _WrongTopics as error:
             problems.append(f"{place}: {key}.{error}")
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             problems.append(f"{place}: {key}: expected {expected}")
     problems += (f"{place}: {problem}" for problem in HookSettings(**found).problems())
     values |= found

@@ -187,12 +187,10 @@ class FakeBus:
     ) -> None:
         """Take a message, waiting for room and for the answer; see `Bus.publish`."""
         end = monotonic() + timeout
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or self.window is None or len(self.waiting) < self.window, timeout
-            )
-        try:
+        with self._changed:  # kept until it is sent: no other thread takes the room
+            self._changed.wait_for(self._has_room, timeout)
             future = self.publish_nowait(destination, frame, persistent=persistent, ttl=ttl)
+        try:
             future.result(max(0.0, end - monotonic()))
         except TimeoutError:
             raise PublishError(f"no receipt for a message to {destination} in {timeout} s") from None
@@ -378,6 +376,9 @@ class FakeBus:
             self._closed = True
             self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))
+
+    def _has_room(self) -> bool:
+        return self._closed or self.window is None or len(self.waiting) < self.window
 
     def _check_open(self) -> None:
         if self._closed:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -27,14 +27,19 @@ def escape(text: str) -> str:
 class _RedactingHandler(logging.StreamHandler[TextIO]):
     """Replaces registered secrets in the finished line, its traceback included."""
 
-    def __init__(self, stream: TextIO, secrets: Iterable[str]) -> None:
+    def __init__(self, stream: TextIO, secrets: Callable[[], Iterable[str]]) -> None:
         super().__init__(stream)
-        forms = {form for s in secrets if len(s) >= 4 for form in (s, escape(s), json.dumps(s)[1:-1])}
-        self._secrets = sorted(forms, key=len, reverse=True)
+        self._ask = secrets
+        self._asked: tuple[str, ...] = ()
+        self._forms: list[str] = []
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
-        for secret in self._secrets:
+        if (secrets := tuple(self._ask())) != self._asked:
+            self._asked = secrets
+            forms = {form for s in secrets if len(s) >= 4 for form in (s, escape(s), json.dumps(s)[1:-1])}
+            self._forms = sorted(forms, key=len, reverse=True)
+        for secret in self._forms:
             line = line.replace(secret, "******")
         return line
 
@@ -69,12 +74,20 @@ def _when(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def set_up(settings: LogSettings, *, secrets: Iterable[str] = (), stream: TextIO | None = None) -> None:
+def set_up(
+    settings: LogSettings, *, secrets: Callable[[], Iterable[str]] | Iterable[str] = (), stream: TextIO | None = None
+) -> None:
     """Send deploykit's logs to standard error (or `stream`). For daemons only: a library stays silent.
 
     A second call replaces the set-up of the first.
+
+    Args:
+        settings: level and format.
+        secrets: what no line may show, or what returns it, called for each line: a passcode may change meanwhile.
+        stream: where the lines go.
     """
-    handler = _RedactingHandler(stream or sys.stderr, secrets)
+    ask = secrets if callable(secrets) else lambda known=tuple(secrets): known
+    handler = _RedactingHandler(stream or sys.stderr, ask)
     handler.setFormatter(JsonFormatter() if settings.format == "json" else ConsoleFormatter())
     logger = logging.getLogger("deploykit")
     logger.handlers[:] = [handler]

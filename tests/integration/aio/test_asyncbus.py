@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
 import pytest
@@ -297,3 +300,93 @@ def test_it_says_how_it_is_to_be_started(broker: EmbeddedBroker) -> None:
     run(start)
     with pytest.raises(UsageError, match="another event loop"):
         run(publish)
+
+
+def test_what_comes_after_close_is_left_for_the_broker_and_counts_no_attempt(broker: EmbeddedBroker) -> None:
+    async def main() -> None:
+        async with AsyncBus(fast(broker.address)) as bus:
+            await bus.publish("/queue/work", numbered(0))
+            async with bus.subscribe("/queue/work", workers=2, max_attempts=1, prefetch=8) as deliveries:
+                assert (await anext(deliveries)).body == b"0"
+                deliveries.close()
+                for number in (1, 2, 3):
+                    await bus.publish("/queue/work", numbered(number))
+                await asyncio.sleep(1.5)  # longer than a given-back delivery would pause
+                with pytest.raises(StopAsyncIteration):
+                    await anext(deliveries)
+
+    run(main)
+    assert broker.peek("/queue/deploykit.dead-letter") == ()
+    assert [frame.body for frame in broker.peek("/queue/work")] == [b"1", b"2", b"3"]
+
+
+def test_waits_that_were_given_up_hold_up_nothing() -> None:
+    async def main() -> None:
+        started = monotonic()
+        async with AsyncBus(BusSettings(address="stomp://127.0.0.1:9", backoff_max=0.2)) as bus:
+            for _ in range(40):  # more than an executor has threads
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(bus.wait_connected(3600), 0.01)
+        assert monotonic() - started < 60
+
+    run(main)
+
+
+def test_a_full_executor_of_the_program_holds_up_nothing(broker: EmbeddedBroker) -> None:
+    async def main() -> None:
+        release = threading.Event()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        busy = asyncio.get_running_loop().run_in_executor(None, release.wait, 100)
+        async with AsyncBus(fast(broker.address)) as bus:
+            await bus.publish("/queue/work", numbered(0))
+            async with bus.subscribe("/queue/work") as deliveries:
+                assert (await anext(deliveries)).body == b"0"
+        release.set()
+        await busy
+
+    run(main)
+
+
+def test_two_tasks_share_one_subscription_and_a_cancelled_start_leaves_none(broker: EmbeddedBroker) -> None:
+    seen: list[bytes] = []
+
+    async def main() -> None:
+        async with AsyncBus(fast(broker.address)) as bus:
+            for number in range(20):
+                await bus.publish("/queue/work", numbered(number))
+            deliveries = bus.subscribe("/queue/work")
+
+            async def take() -> None:
+                async for delivery in deliveries:
+                    seen.append(delivery.body)  # noqa: PERF401 -- one at a time
+
+            tasks = [asyncio.create_task(take()) for _ in range(2)]
+            while len(seen) < 20:
+                await asyncio.sleep(0.01)
+            assert len(bus._bus._services.subscriptions) == 1
+            await deliveries.stop()
+            await asyncio.gather(*tasks)
+            assert bus._bus._services.subscriptions == []
+
+            cancelled = bus.subscribe("/queue/work")
+            starting = asyncio.create_task(cancelled.start())
+            await asyncio.sleep(0)
+            starting.cancel()
+            await cancelled.stop()
+            assert bus._bus._services.subscriptions == []
+
+    run(main)
+    assert sorted(seen) == sorted(b"%d" % n for n in range(20))
+
+
+def test_a_publisher_that_left_causes_no_error_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with AsyncBus(BusSettings(address="stomp://127.0.0.1:9")) as bus:
+            publishing = asyncio.create_task(bus.publish("/topic/a", numbered(0), timeout=30))
+            await asyncio.sleep(0.1)
+            publishing.cancel()
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        run(main)
+        gc.collect()
+    assert [record.getMessage() for record in caplog.records if record.name == "asyncio"] == []

@@ -27,7 +27,7 @@ def test_the_passcode_is_the_files_one_line_as_it_is_now(file: Path) -> None:
     file.write_text("canary-2")
     file.chmod(0o640)
     assert read_passcode(settings) == "canary-2"
-    assert secrets_of(settings) == ("canary-2",)
+    assert secrets_of(settings)() == ("canary-2",)
     assert "canary" not in repr(settings)
 
 
@@ -61,4 +61,16 @@ def test_a_file_that_cannot_be_used_is_refused_without_its_content(
             use(settings)
         assert "canary" not in str(caught.value)
         assert caught.value.__cause__ is None
-    assert secrets_of(settings) == ()
+    assert secrets_of(settings)() == ()
+
+
+def test_a_passcode_that_was_changed_is_a_secret_and_the_old_one_stays_one(tmp_path: Path) -> None:
+    file = tmp_path / "passcode"
+    file.write_text("canary-1\n")
+    file.chmod(0o600)
+    secrets = secrets_of(BusSettings(passcode_file=file))
+    assert secrets() == ("canary-1",)
+    file.write_text("canary-22\n")
+    assert secrets() == ("canary-1", "canary-22")
+    file.unlink()
+    assert secrets() == ("canary-1", "canary-22")

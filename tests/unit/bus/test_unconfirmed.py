@@ -301,3 +301,19 @@ def test_a_batch_gives_up_in_time() -> None:
     batch = Batch()
     batch.expect()
     assert not batch.wait(0.05)
+
+
+@pytest.mark.parametrize("call", ["proved", "needs_proof"])
+def test_what_the_bus_sees_waits_for_what_a_caller_is_noting(call: str) -> None:
+    """Both change how messages are sent; one that read before the other wrote would undo it."""
+    book = Book()
+    done = threading.Event()
+
+    def see() -> None:
+        getattr(book.ledger, call)()
+        done.set()
+
+    with book.ledger._lock:
+        threading.Thread(target=see, daemon=True).start()
+        assert not done.wait(0.1)
+    assert done.wait(60)

@@ -406,7 +406,22 @@ def test_a_list_with_a_wrong_item_does_not_renumber_the_others() -> None:
     assert sorted(line.partition(": ")[0] for line in found) == [
         "broker.versions[0]",
         "repositories.r.checkouts[0].target",
+        "repositories.r.checkouts[1]",
         "trust.grants[0].types",
+    ]
+
+
+def test_wrong_items_at_several_places_of_a_list_leave_the_others_checked_under_their_numbers() -> None:
+    found = problems(
+        b'[repositories.r]\nurl = "https://git.example.org/x"\n'
+        b'checkouts = [{ mode = "branch", target = "/a" }, { mode = 7, target = "/b" }, '
+        b'{ mode = "tags", target = "relative" }, { mode = "nonsense", target = "/c" }]\n'
+    )
+    assert sorted(line.partition(": ")[0] for line in found) == [
+        "repositories.r.checkouts[0]",
+        "repositories.r.checkouts[1].mode",
+        "repositories.r.checkouts[2]",
+        "repositories.r.checkouts[3].mode",
     ]
 
 

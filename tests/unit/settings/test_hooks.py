@@ -90,6 +90,16 @@ def test_a_destination_that_nothing_can_be_sent_to_is_a_mistake(system: Path, ta
     assert caught.value.problems == (f"{system}: topics.{where}: expected a destination, e.g. /topic/deploykit.source",)
 
 
+def test_a_number_without_an_end_is_a_problem_like_any_other(system: Path) -> None:
+    system.write_text(f"spool = 7\ntimeout = {'9' * 400}\n")
+    with pytest.raises(SettingsError) as caught:
+        load(system)
+    assert [problem.removeprefix(f"{system}: ").partition(":")[0] for problem in caught.value.problems] == [
+        "spool",
+        "timeout",
+    ]
+
+
 def test_legacy_goes_to_the_originals_topics_unless_others_are_named(system: Path) -> None:
     system.write_text("legacy = true\n")
     assert load(system).topics == PRESETS["future"]

@@ -51,6 +51,14 @@ def test_a_registered_secret_is_blotted_out(form: str) -> None:
     assert "******" in out.getvalue()
 
 
+def test_a_secret_that_came_later_is_blotted_out() -> None:
+    out, secrets = io.StringIO(), ["canary-77"]
+    logs.set_up(LogSettings(), secrets=lambda: secrets, stream=out)
+    secrets.append("canary-88")
+    logging.getLogger("deploykit.x").warning("login with canary-88 failed, canary-77 was the old one")
+    assert "canary" not in out.getvalue()
+
+
 def test_a_secret_in_a_traceback_is_blotted_out() -> None:
     out = io.StringIO()
     logs.set_up(LogSettings(), secrets=["canary-77"], stream=out)
