@@ -41,38 +41,47 @@ def signals(
     """Yield an event that TERM or INT sets; HUP calls `on_reload`. For the main thread of a process of ours.
 
     Args:
-        on_reload: called in the signal handler.
-        on_end: called in the signal handler, once the event is set.
+        on_reload: called for each HUP, in a thread of its own.
+        on_end: called in that thread, once the event is set.
 
-    A second TERM or INT, more than half a second later, raises `KeyboardInterrupt`.
+    A second TERM or INT, more than half a second later, raises `KeyboardInterrupt` in the main thread.
+
+    A handler runs in the middle of anything, another handler included, so it takes no lock: it puts the signal into a
+    queue that allows that, and a thread acts on it. An event that a handler sets itself deadlocks in a burst of HUPs.
     """
     stop = threading.Event()
+    received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     requested = 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
         nonlocal requested
         now = time.monotonic()
-        if stop.is_set():
-            # timeout(1) signals its child and then its group: that is one request.
-            if now - requested > _SAME_REQUEST:
-                raise KeyboardInterrupt  # a second request: do not wait
-            return
-        requested = now
-        _log.info("got %s: ending", signal.Signals(number).name)
-        stop.set()
-        on_end()
+        if not requested:
+            requested = now
+            received.put(number)
+        elif now - requested > _SAME_REQUEST:  # timeout(1) signals its child and then its group: that is one request
+            raise KeyboardInterrupt  # a second request: do not wait
 
-    def reload(_number: int, _frame: FrameType | None) -> None:
-        if on_reload is not None:
-            on_reload()
+    def act() -> None:
+        while (number := received.get()) is not None:
+            if number != signal.SIGHUP:
+                _log.info("got %s: ending", signal.Signals(number).name)
+                stop.set()
+                on_end()
+            elif on_reload is not None:
+                on_reload()
 
+    thread = threading.Thread(target=act, name="deploykit-signals", daemon=True)
+    thread.start()
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
-    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, reload)
+    before[signal.SIGHUP] = signal.signal(signal.SIGHUP, lambda number, _: received.put(number))
     try:
         yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        received.put(None)
+        thread.join()
 
 
 def serve(
@@ -100,7 +109,7 @@ def serve(
     Raises:
         DeploykitError: the first settings are wrong, or `make` or `work` raised it.
     """
-    requests: queue.SimpleQueue[object] = queue.SimpleQueue()  # a signal handler may put into it, whatever is locked
+    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
     with signals(on_reload=lambda: requests.put(_RELOAD), on_end=lambda: requests.put(_END)):
         settings = load()
         kept = keep_passcode(settings)
