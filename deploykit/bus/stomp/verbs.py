@@ -79,8 +79,10 @@ class Verbs:
             head = f"id:{escape(delivered.get('ack', ''), rule)}\n"
         else:
             head = f"message-id:{escape(delivered.get('message-id', ''), rule)}\n"
-            if self._version == "1.1":
-                head += f"subscription:{escape(delivered.get('subscription', ''), rule)}\n"
+            # STOMP 1.0 knows no such header, and allows it. Without it ActiveMQ may take the ACK for the same message of a
+            # subscription that has ended (ProtocolConverter.onStompAck tries each in turn), and prefetch fills up for good.
+            if "subscription" in delivered:
+                head += f"subscription:{escape(delivered['subscription'], rule)}\n"
         for key, value in more.items():
             head += f"{key}:{escape(value, rule)}\n"
         return f"{command}\n{head}\n\x00".encode()
