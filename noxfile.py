@@ -58,7 +58,7 @@ def run_tests(session: nox.Session) -> None:
         "DEPLOYKIT_SWEEP_SAMPLE": os.environ.get("DEPLOYKIT_SWEEP_SAMPLE", "6"),
         "DEPLOYKIT_SCHEDULES": os.environ.get("DEPLOYKIT_SCHEDULES", "20"),
     }
-    workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "3")  # the tests wait more than they compute
+    workers = os.environ.get("DEPLOYKIT_TEST_WORKERS", "4")  # the tests wait more than they compute
     session.run(
         "python", "-m", "pytest", "--import-mode=importlib", "-n", workers, "--dist=loadgroup",
         "--cov", "--cov-report=term:skip-covered", *session.posargs, env=env,
