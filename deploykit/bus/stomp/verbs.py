@@ -79,8 +79,8 @@ class Verbs:
             head = f"id:{escape(delivered.get('ack', ''), rule)}\n"
         else:
             head = f"message-id:{escape(delivered.get('message-id', ''), rule)}\n"
-            # STOMP 1.0 has no such header, and allows it. Without it ActiveMQ may take the ACK for the same message of an
-            # ended subscription (ProtocolConverter.onStompAck tries each in turn): prefetch fills up, and nothing comes.
+            # STOMP 1.0 has no such header, and allows it. Without it ActiveMQ may take the ACK for the same message of
+            # an ended subscription (ProtocolConverter.onStompAck tries each), until prefetch is full and nothing comes.
             if "subscription" in delivered:
                 head += f"subscription:{escape(delivered['subscription'], rule)}\n"
         for key, value in more.items():
