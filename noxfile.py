@@ -108,9 +108,7 @@ def bench(session: nox.Session) -> None:
     install_wheel(session)
     session.install(*groups("bench"))
     for script in sorted(Path("tests/benchmarks").glob("bench_*.py")):
-        takes_check = '"--check"' in script.read_text(
-            encoding="utf-8"
-        )  # bench_wire always checks
+        takes_check = '"--check"' in script.read_text(encoding="utf-8")  # bench_wire always checks
         options = [option for option in session.posargs if option != "--check" or takes_check]
         session.run("python", str(script), *options, env={"PYTHONPATH": "."})
 
