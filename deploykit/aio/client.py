@@ -81,12 +81,12 @@ class AsyncBus:
         """End all iterations, hand back what is not settled, get the last receipts; at most `timeout` seconds."""
         subscriptions = list(self._loop.subscriptions) if self._loop is not None else []
         for subscription in subscriptions:
-            subscription.give_back()
+            subscription._give_back()
         await in_thread(partial(self._bus.stop, timeout))
         if self._loop is not None:
             self._loop.ended = True
         for subscription in subscriptions:
-            subscription.end()
+            subscription._end()
 
     @property
     def state(self) -> BusState:

@@ -141,18 +141,18 @@ class AsyncSubscription(Generic[_T]):
     def close(self) -> None:
         """End the iteration as soon as the delivery in hand is settled. For signal handlers and other tasks."""
         self._arrived.put_nowait(None)
-        self.give_back(but=self._in_hand)
+        self._give_back(but=self._in_hand)
 
     async def stop(self, timeout: float = 10.0) -> None:
         """End the subscription at the broker and every iteration; what is not settled goes back. Idempotent."""
-        self.give_back()
+        self._give_back()
         if self._starting is not None:
             with contextlib.suppress(DeploykitError):  # whoever started it gets it
                 await asyncio.shield(self._starting)
         begun, self._begun = self._begun, ()
         for subscription in begun if not self._loop.ended else ():
             await in_thread(partial(subscription.unsubscribe, timeout=timeout))
-        self.end()
+        self._end()
 
     def _hand_over(self, item: _T, delivery: Delivery) -> Verdict:
         """Put a delivery into the loop's queue, and wait for its verdict. Runs on a worker thread of the bus."""
@@ -174,7 +174,7 @@ class AsyncSubscription(Generic[_T]):
         if in_hand is not None and not in_hand.verdict.done():
             in_hand.verdict.set_result(verdict)
 
-    def give_back(self, but: _Arrived[_T] | None = None) -> None:
+    def _give_back(self, but: _Arrived[_T] | None = None) -> None:
         """Hand what is not settled back to the bus, but for one delivery, and take nothing more."""
         with self._lock:
             self._giving_back = True
@@ -190,7 +190,7 @@ class AsyncSubscription(Generic[_T]):
         for subscription in self._begun:
             subscription.stop()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """End every iteration, now and later; what nobody took was given back already."""
         self._loop.subscriptions.discard(self)
         while not self._arrived.empty():
