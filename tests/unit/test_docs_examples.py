@@ -33,3 +33,10 @@ def test_the_library_is_embedded_in_ten_lines() -> None:
     text = "\n".join(lines)
     for step in ("Notice(", "sign(", "encode(", "decode(", "verify("):
         assert step in text
+
+
+def test_every_link_has_a_text() -> None:
+    """Sphinx fills an empty one in; everywhere else nothing is seen of it."""
+    pages = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md", DOCS.parent / "CHANGELOG.md"]
+    assert len(pages) > 10
+    assert [page.name for page in pages if "[](" in page.read_text(encoding="utf-8")] == []

@@ -16,7 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -84,14 +84,7 @@ class SocketLink:
         return self._reader
 
     def _send(self, data: bytes) -> None:
-        sock = _connected(self._socket)
-        try:
-            sock.settimeout(self._deadline.wait())
-            sock.sendall(data)
-        except TimeoutError:
-            raise self._deadline.passed() from None
-        except OSError as exc:
-            raise _broken(self._address.shown, exc) from exc
+        _send_all(_connected(self._socket), data, self._deadline, lambda exc: _broken(self._address.shown, exc))
 
     def _receive(self) -> bytes:
         sock = _connected(self._socket)
@@ -156,14 +149,7 @@ class ProcessLink:
         return self._reader
 
     def _send(self, data: bytes) -> None:
-        sock = _connected(self._socket)
-        try:
-            sock.settimeout(self._deadline.wait())
-            sock.sendall(data)
-        except TimeoutError:
-            raise self._deadline.passed() from None
-        except OSError as exc:
-            raise self._failed() from exc
+        _send_all(_connected(self._socket), data, self._deadline, lambda _: self._failed())
 
     def _receive(self) -> bytes:
         sock = _connected(self._socket)
@@ -215,6 +201,17 @@ class ProcessLink:
             self._process.wait()
             if self._process.stderr is not None:
                 self._process.stderr.close()
+
+
+def _send_all(sock: socket.socket, data: bytes, deadline: Deadline, failure: Callable[[OSError], Exception]) -> None:
+    """Send all of it within the deadline; `failure` makes the error for a connection that broke."""
+    try:
+        sock.settimeout(deadline.wait())
+        sock.sendall(data)
+    except TimeoutError:
+        raise deadline.passed() from None
+    except OSError as exc:
+        raise failure(exc) from exc
 
 
 def _connected(sock: socket.socket | None) -> socket.socket:
