@@ -262,5 +262,9 @@ class HookError(DeploykitError):
     """A hook could not find out what happened, or queue it. The push or commit stands; correct what the text names."""
 
 
+class ServiceFailed(DeploykitError):
+    """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
