@@ -77,7 +77,7 @@ def test_each_real_broker_passes(real_broker: BrokerServer) -> None:
         (
             {"passcode": "canary"},
             "answers",
-            "refused the login: access refused: login or passcode is wrong",
+            "login: access refused: login or passcode is wrong",
             "passcode",
         ),
         ({"address": "stomp+ssl://127.0.0.1:{port}"}, "answers", "TLS", "port"),
