@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        ServiceFailed,
         SettingsError,
         SignatureError,
         TreeDamaged,
@@ -181,7 +182,7 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -219,7 +220,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed",
     "__version__",
 ]
 # fmt: on

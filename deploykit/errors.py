@@ -271,5 +271,9 @@ class MayNotLook(BuildServerError):
     """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
 
 
+class ServiceFailed(DeploykitError):
+    """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
