@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deploykit.errors import (
         AddressError,
         BrokerError,
+        BuildServerError,
         BusClosed,
         BusError,
         CheckoutError,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
         KeyFileError,
         LockBusy,
         LoginRefused,
+        MayNotLook,
         MessageError,
         MirrorCorrupt,
         MirrorError,
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        BuildServerSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
@@ -169,7 +172,7 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
@@ -178,7 +181,7 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -208,6 +211,7 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
+    "BuildServerSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
     "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
@@ -215,7 +219,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "DemoFailed",
+    "BuildServerError", "MayNotLook", "DemoFailed",
     "__version__",
 ]
 # fmt: on

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploykit.settings.bus import BusSettings
+    from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
+    "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
@@ -39,6 +41,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",
