@@ -151,12 +151,14 @@ def test_no_label_is_one_that_never_ends() -> None:
 def test_the_words_of_labels_are_those_of_the_code() -> None:
     from typing import get_args
 
+    from deploykit.daemons.jenkins.ports import BuildAnswerKind
     from deploykit.messages import MirrorOutcome
     from deploykit.release.model import Outcome, Phase
 
     assert set(metrictable.PHASES) == set(get_args(Phase))
     assert set(metrictable.DEPLOY_OUTCOMES) == set(get_args(Outcome))
     assert set(metrictable.FETCH_OUTCOMES) == set(get_args(MirrorOutcome))
+    assert set(metrictable.BUILD_OUTCOMES) == set(get_args(BuildAnswerKind))
 
 
 def test_the_page_about_metrics_has_the_same_table() -> None:
