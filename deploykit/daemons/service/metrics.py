@@ -253,6 +253,10 @@ class Metrics:
                 found.append(MetricReading(spec, shown))
         return found
 
+    def series(self, name: str) -> Mapping[tuple[str, ...], float | BucketCounts]:
+        """Return the series of one metric (a name of the table): label values -> value; empty for none."""
+        return next((reading.values for reading in self.readings() if reading.spec.name == name), {})
+
     def _zeros(self) -> Iterator[tuple[MetricSpec, tuple[str, ...]]]:
         """Yield each expected series of each counter, but for those of unknown names. Call it with the lock held."""
         for name in frozenset().union(*self._expected.values()):
