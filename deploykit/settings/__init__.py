@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
     from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
@@ -32,6 +33,7 @@ _LAZY = {
     "NodeSiteSettings": "site",
     "OutboxSettings": "outbox",
     "RepositorySettings": "mirror",
+    "ServiceSettings": "service",
     "Settings": "node",
     "SiteSettings": "site",
     "TreeSettings": "tree",
@@ -48,6 +50,7 @@ __all__ = [
     "NodeSiteSettings",
     "OutboxSettings",
     "RepositorySettings",
+    "ServiceSettings",
     "Settings",
     "SiteSettings",
     "TreeSettings",

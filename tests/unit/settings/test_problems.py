@@ -20,6 +20,7 @@ from deploykit.settings import (
     NodeSiteSettings,
     OutboxSettings,
     RepositorySettings,
+    ServiceSettings,
     Settings,
     SiteSettings,
     TreeSettings,
@@ -41,6 +42,7 @@ SITE = NodeSiteSettings(path=Path("/srv/shop"), repo=RepoName("shop"))
     [
         BusSettings(),
         OutboxSettings(),
+        ServiceSettings(),
         MirrorSettings(),
         RepositorySettings(url="/srv/git/shop.git"),
         CHECKOUT,
