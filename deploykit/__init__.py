@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         AddressError,
         AuditError,
         BrokerError,
+        BuildServerError,
         BusClosed,
         BusError,
         CheckoutError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         KeyFileError,
         LockBusy,
         LoginRefused,
+        MayNotLook,
         MessageError,
         MirrorCorrupt,
         MirrorError,
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
         AuditSettings,
+        BuildServerSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
@@ -173,7 +176,7 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings AuditSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
@@ -182,7 +185,7 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -212,7 +215,8 @@ __all__ = [
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
-    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "AuditSettings",
+    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
+    "BuildServerSettings", "AuditSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
     "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "AuditError",
@@ -221,7 +225,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "DemoFailed",
+    "BuildServerError", "MayNotLook", "DemoFailed",
     "__version__",
 ]
 # fmt: on
