@@ -116,6 +116,13 @@ class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
 
 
+# -- audit -----------------------------------------------------------------------------------------------------------
+
+
+class AuditError(DeploykitError):
+    """The audit log cannot be written or read. Do not act on what is allowed until it can; what is denied stays so."""
+
+
 # -- bus -------------------------------------------------------------------------------------------------------------
 
 
