@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deploykit.errors import (
         AddressError,
         BrokerError,
+        BuildStoreError,
         BusClosed,
         BusError,
         CheckoutError,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
         InstallError,
         InvalidName,
         KeyFileError,
+        KeyNotTrusted,
         LockBusy,
         LoginRefused,
         MessageError,
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
         AccessRevokeRequested,
         AgentInstance,
         Build,
+        BuildEvidence,
         BuildFinished,
         BuildRequested,
         BuildStarted,
@@ -121,6 +124,7 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        BuildsSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
@@ -149,8 +153,9 @@ _MODULES = {
     ),
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
-        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport NodeQueried NodeDescribed "
-        "SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested Notice Unknown"
+        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport BuildEvidence NodeQueried "
+        "NodeDescribed SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested "
+        "Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
     "deploykit.names": (
@@ -168,13 +173,14 @@ _MODULES = {
     "deploykit.mirror": "Mirror FetchResult RefChange",
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
-        "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings"
+        "Settings BusSettings BuildsSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings "
+        "SiteSettings NodeSiteSettings TrustSettings GrantSettings LogSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten BusError AddressError ConnectError "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten KeyNotTrusted BuildStoreError "
+        "BusError AddressError ConnectError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -190,8 +196,8 @@ __all__ = [
     "Subscribed", "SubscriptionRefused", "Published", "PublishFailed", "DeadLettered", "Dropped",
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
-    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "NodeQueried",
-    "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
+    "NodeQueried", "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
@@ -206,11 +212,12 @@ __all__ = [
     "Outbox",
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
-    "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
-    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
+    "Settings", "BusSettings", "BuildsSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings",
+    "CheckoutSettings", "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
-    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
+    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "KeyNotTrusted", "BuildStoreError",
+    "BusError", "AddressError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",

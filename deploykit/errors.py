@@ -78,6 +78,10 @@ class SignatureError(MessageError):
     exit_code = 3
 
 
+class KeyNotTrusted(SignatureError):
+    """A signature is by a key that is revoked, not among the allowed signers, or past its time. Do not act."""
+
+
 class PolicyRefused(DeploykitError):
     """A genuine message asks for what its sender may not do, or comes too late, or for somebody else. Do not act."""
 
@@ -114,6 +118,11 @@ class IdStoreError(DeploykitError):
 
 class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
+
+
+class BuildStoreError(DeploykitError):
+    """The store of build results cannot be read or written. Correct its owner or mode, free the disk, or move it away:
+    results come again with the next builds, and with commands that carry them."""
 
 
 # -- bus -------------------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ Reference = Annotated[str, "reference"]  #: a URI reference of 1 to 255 characte
 Count = Annotated[int, "count"]  #: zero or more, exact in every JSON reader (at most 2**53 - 1).
 UserName = Annotated[str, "user"]  #: 1 to 64 of `A-Za-z0-9._@+-`, the first no dash: safe in every password file.
 PasswordHash = Annotated[str, "password-hash"]  #: crypt(3): bcrypt, SHA-256, SHA-512 or yescrypt.
+Base64 = Annotated[str, "base64"]  #: RFC 4648, padded, one line: 1 to 65,536 bytes.
 Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
 
 

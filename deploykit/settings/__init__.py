@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
+    "BuildsSettings": "builds",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
@@ -37,6 +39,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "BuildsSettings",
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",

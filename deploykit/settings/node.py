@@ -9,6 +9,7 @@ import attrs
 
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
@@ -34,6 +35,7 @@ class Settings:
     topics: TopicMap = attrs.field(factory=TopicMap)
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
+    builds: BuildsSettings = attrs.field(factory=BuildsSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
@@ -54,6 +56,7 @@ class Settings:
         yield from below("topics", self.topics.problems())
         yield from below("outbox", self.outbox.problems())
         yield from below("trust", self.trust.problems())
+        yield from below("builds", self.builds.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():
