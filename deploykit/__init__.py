@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deploykit.errors import (
         AddressError,
         BrokerError,
+        BuildServerError,
         BuildStoreError,
         BusClosed,
         BusError,
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
         KeyNotTrusted,
         LockBusy,
         LoginRefused,
+        MayNotLook,
         MessageError,
         MirrorCorrupt,
         MirrorError,
@@ -124,6 +126,7 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        BuildServerSettings,
         BuildsSettings,
         BusSettings,
         CheckoutSettings,
@@ -174,7 +177,7 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings BuildsSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings "
-        "SiteSettings NodeSiteSettings TrustSettings GrantSettings LogSettings"
+        "SiteSettings NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
@@ -184,7 +187,7 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -214,6 +217,7 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "BuildsSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings",
     "CheckoutSettings", "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
+    "BuildServerSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
     "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "KeyNotTrusted", "BuildStoreError",
@@ -222,7 +226,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "DemoFailed",
+    "BuildServerError", "MayNotLook", "DemoFailed",
     "__version__",
 ]
 # fmt: on

@@ -271,5 +271,13 @@ class HookError(DeploykitError):
     """A hook could not find out what happened, or queue it. The push or commit stands; correct what the text names."""
 
 
+class BuildServerError(DeploykitError):
+    """A build server does not answer, or not with what was asked for. Try again later; the text names the server."""
+
+
+class MayNotLook(BuildServerError):
+    """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""

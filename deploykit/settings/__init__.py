@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
+    from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "BuildsSettings": "builds",
+    "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
@@ -40,6 +42,7 @@ _LAZY = {
 
 __all__ = [
     "BuildsSettings",
+    "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",

@@ -1,0 +1,1 @@
+"""Builds: pushes to build requests, and what the build server answers."""
