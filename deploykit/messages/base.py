@@ -20,6 +20,8 @@ NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
 #: Metadata of a list that loses its first entries, not its last, where a message must be cut to fit its wire.
 KEEPS_LAST: Final[Mapping[str, object]] = MappingProxyType({"keeps": "last"})
+#: Metadata of a field that stands on the wire only where it differs from its default: younger than its message.
+ABSENT_BY_DEFAULT: Final[Mapping[str, object]] = MappingProxyType({"absent": True})
 
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.

@@ -8,7 +8,16 @@ from typing import ClassVar, Final, Literal
 
 import attrs
 
-from deploykit.messages.base import KEEPS_LAST, Base64, Identifier, Message, Seconds, one_line, unknown_fields
+from deploykit.messages.base import (
+    ABSENT_BY_DEFAULT,
+    KEEPS_LAST,
+    Base64,
+    Identifier,
+    Message,
+    Seconds,
+    one_line,
+    unknown_fields,
+)
 from deploykit.messages.node import AgentInstance
 from deploykit.messages.site import SiteRelease, named
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
@@ -53,8 +62,8 @@ class DeployRequested(Message):
     expires: datetime
     phase: DeployPhase = "deploy"
     requested_by: str = ""
-    evidence: tuple[BuildEvidence, ...] = ()
-    without_build: bool = False
+    evidence: tuple[BuildEvidence, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
+    without_build: bool = attrs.field(default=False, metadata=ABSENT_BY_DEFAULT)
 
     @property
     def summary(self) -> str:

@@ -123,6 +123,12 @@ def never_written(cls: type) -> frozenset[str]:
     return frozenset(a.name for a in attrs.fields(cls) if _never(a))
 
 
+@per_class
+def absent_by_default(cls: type) -> Mapping[str, object]:
+    """Return the fields that stand on the wire only where they differ from their default, and these defaults."""
+    return {a.name: a.default for a in attrs.fields(cls) if a.metadata.get("absent")}
+
+
 def _never(attribute: attrs.Attribute[object]) -> bool:
     return attribute.metadata.get("wire") is False
 
