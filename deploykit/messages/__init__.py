@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
     from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
     from deploykit.messages.deploy import (
+        MAX_EVIDENCE,
+        BuildEvidence,
         DeployOutcome,
         DeployPhase,
         DeployReported,
@@ -48,11 +50,13 @@ __all__ = [
     "AgentInstance",
     "BY_TYPE",
     "Build",
+    "BuildEvidence",
     "BuildFinished",
     "BuildOutcome",
     "BuildRequested",
     "BuildStarted",
     "MAX_COMMITS",
+    "MAX_EVIDENCE",
     "Commit",
     "MAX_DIRS",
     "DeployOutcome",
@@ -88,6 +92,7 @@ _LAZY: Final = {
     "AccessRevokeRequested": "access",
     "AgentInstance": "node",
     "Build": "build",
+    "BuildEvidence": "deploy",
     "BuildFinished": "build",
     "BuildOutcome": "build",
     "BuildRequested": "build",
@@ -108,6 +113,7 @@ _LAZY: Final = {
     "Notice": "notice",
     "PackagePublished": "package",
     "MAX_COMMITS": "source",
+    "MAX_EVIDENCE": "deploy",
     "MAX_DIRS": "source",
     "Commit": "source",
     "RefChangeKind": "source",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploykit.settings.audit import AuditSettings
+    from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.log import LogSettings
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "AuditSettings": "audit",
+    "BuildsSettings": "builds",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
@@ -44,6 +46,7 @@ _LAZY = {
 
 __all__ = [
     "AuditSettings",
+    "BuildsSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",

@@ -10,6 +10,7 @@ import attrs
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
+from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
@@ -37,6 +38,7 @@ class Settings:
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
     audit: AuditSettings = attrs.field(factory=AuditSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
+    builds: BuildsSettings = attrs.field(factory=BuildsSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
@@ -60,6 +62,7 @@ class Settings:
         yield from below("audit", self.audit.problems())
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
+        yield from below("builds", self.builds.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():
