@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deploykit.errors import (
         AddressError,
         BrokerError,
+        BuildQueueError,
         BuildServerError,
         BusClosed,
         BusError,
@@ -127,6 +128,8 @@ if TYPE_CHECKING:
         BusSettings,
         CheckoutSettings,
         GrantSettings,
+        JenkinsSettings,
+        JobSettings,
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
@@ -172,7 +175,8 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings "
+        "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
@@ -181,7 +185,8 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook BuildQueueError "
+        "DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -211,7 +216,7 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
-    "BuildServerSettings",
+    "BuildServerSettings", "JenkinsSettings", "JobSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
     "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
@@ -219,7 +224,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "DemoFailed",
+    "BuildServerError", "MayNotLook", "BuildQueueError", "DemoFailed",
     "__version__",
 ]
 # fmt: on

@@ -270,5 +270,9 @@ class MayNotLook(BuildServerError):
     """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
 
 
+class BuildQueueError(DeploykitError):
+    """The file of builds to ask for cannot be read or written. Free the disk, or correct its owner and mode."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""

@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
-    from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
+    from deploykit.messages.build import (
+        Build,
+        BuildFinished,
+        BuildOutcome,
+        BuildRequested,
+        BuildStarted,
+        RequestOutcome,
+    )
     from deploykit.messages.deploy import (
         DeployOutcome,
         DeployPhase,
@@ -69,6 +76,7 @@ __all__ = [
     "Notice",
     "PackagePublished",
     "RefChangeKind",
+    "RequestOutcome",
     "RefUpdated",
     "RevisionCommitted",
     "SiteRelease",
@@ -92,6 +100,7 @@ _LAZY: Final = {
     "BuildOutcome": "build",
     "BuildRequested": "build",
     "BuildStarted": "build",
+    "RequestOutcome": "build",
     "DeployOutcome": "deploy",
     "DeployPhase": "deploy",
     "DeployReported": "deploy",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
+    from deploykit.settings.jobs import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -27,6 +28,8 @@ _LAZY = {
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
+    "JenkinsSettings": "jobs",
+    "JobSettings": "jobs",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
@@ -43,6 +46,8 @@ __all__ = [
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",
+    "JenkinsSettings",
+    "JobSettings",
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",

@@ -10,6 +10,7 @@ import attrs
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.jobs import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.outbox import OutboxSettings
@@ -38,6 +39,7 @@ class Settings:
     log: LogSettings = attrs.field(factory=LogSettings)
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
+    jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -54,6 +56,7 @@ class Settings:
         yield from below("topics", self.topics.problems())
         yield from below("outbox", self.outbox.problems())
         yield from below("trust", self.trust.problems())
+        yield from below("jenkins", self.jenkins.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():
