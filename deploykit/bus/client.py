@@ -12,7 +12,6 @@ signal handlers; a bus belongs to the process that started it, a forked child's 
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import logging
 import os
@@ -23,15 +22,13 @@ from time import monotonic
 from types import TracebackType
 from typing import Self, Unpack
 
-import attrs
-
 from deploykit.bus.certificates import Certificates
-from deploykit.bus.checks import check_settings, in_bounds
+from deploykit.bus.checks import checked, in_bounds
 from deploykit.bus.delivery import Handler
 from deploykit.bus.events import BusState, Closed, Counters, Event
 from deploykit.bus.eventthread import EventDispatcher
 from deploykit.bus.keepalive import Keeper
-from deploykit.bus.listening import MessageHandler, MessageT, SubscribeOptions, decoding, topics_of
+from deploykit.bus.listening import MessageHandler, MessageT, SubscribeOptions, listen_to
 from deploykit.bus.ports import Ids
 from deploykit.bus.publishing import BusPublisher
 from deploykit.bus.receipt import GRACE, check_may_wait
@@ -72,11 +69,7 @@ class Bus:
         ids: Ids | None = None,
         client_id: str = "",
     ) -> None:
-        if isinstance(settings, str):
-            settings = BusSettings(address=settings)
-        if client_id and not settings.client_id:
-            settings = attrs.evolve(settings, client_id=client_id)
-        check_settings(settings)
+        settings = checked(settings, client_id=client_id)
         address = parse_address(settings.address)
         for warning in address.warnings:
             logger.warning("%s", warning)
@@ -89,7 +82,7 @@ class Bus:
             in_flight=min(settings.in_flight, settings.window),
             window_bytes=settings.window_bytes,
             counters=self.counters,
-            on_settled=self._events.emit_settled if self._events.wanted else None,
+            on_settled=None if on_event is None else self._events.emit_settled,
         )
         self._supervisor = Supervisor(
             settings,
@@ -211,6 +204,20 @@ class Bus:
             if supervisor.hopeless is not None:
                 raise supervisor.hopeless
             return supervisor.ready
+
+    def add_listener(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Have `callback` called with each event from now on, beside `on_event` and others; return what removes it.
+
+        While there is a connection, the first event it gets is the `Connected` of that one. All are called in turn, on
+        one thread: be quick. What one raises is logged, and costs the others nothing. Removing twice does no harm.
+
+        Raises:
+            BusClosed: the bus was stopped, or belongs to the process that was forked.
+        """
+        if self._stopped or self._pid not in (0, os.getpid()):
+            self._check_usable()
+        self._unconfirmed.on_settled = self._events.emit_settled
+        return self._events.add(callback)
 
     # -- publishing --------------------------------------------------------------------------------------------
 
@@ -376,15 +383,7 @@ class Bus:
         Raises:
             DialectError, UsageError: as for `subscribe`; or `durable` was given and the classes have several topics.
         """
-        destinations = topics_of(kinds, topics or TopicMap(), durable=options.get("durable"))
-        handle = decoding(kinds, handler)
-        made = []
-        with contextlib.ExitStack() as undo:
-            for destination in destinations:
-                made.append(self.subscribe(destination, handle, **options))
-                undo.callback(made[-1].unsubscribe)
-            undo.pop_all()
-        return tuple(made)
+        return listen_to(self.subscribe, kinds, handler, topics or TopicMap(), **options)
 
     def _check_process(self) -> None:
         """Refuse to work in a process that did not start this bus; while it is being stopped, handlers go on."""

@@ -1,6 +1,6 @@
 """What the bus reports to the program that embeds it: typed events, and counters.
 
-Events are handed to the `on_event` callback in order, on a thread of their own: a slow or failing callback costs
+Events are handed to `on_event` and to each listener in order, on a thread of their own: a slow or failing one costs
 neither the connection nor a message. No event carries a passcode or a body.
 """
 

@@ -10,7 +10,8 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict, TypeVar
+from contextlib import ExitStack
+from typing import Protocol, TypedDict, TypeVar, Unpack
 
 from deploykit.bus.delivery import Delivery, Handler
 from deploykit.bus.ports import Ids
@@ -69,3 +70,38 @@ def decoding(kinds: type[MessageT] | tuple[type[MessageT], ...], handler: Messag
         return handler(message, delivery)
 
     return handle
+
+
+class EndableSubscription(Protocol):
+    """A subscription that can be ended."""
+
+    def unsubscribe(self) -> None:
+        """End it."""
+
+
+SubscriptionT_co = TypeVar("SubscriptionT_co", bound=EndableSubscription, covariant=True)
+
+
+class Subscribe(Protocol[SubscriptionT_co]):
+    """`Bus.subscribe`, of whatever kind the bus is."""
+
+    def __call__(self, destination: str, handler: Handler, **options: Unpack[SubscribeOptions]) -> SubscriptionT_co: ...
+
+
+def listen_to(
+    subscribe: Subscribe[SubscriptionT_co],
+    kinds: type[MessageT] | tuple[type[MessageT], ...],
+    handler: MessageHandler[MessageT],
+    topics: TopicMap,
+    **options: Unpack[SubscribeOptions],
+) -> tuple[SubscriptionT_co, ...]:
+    """Subscribe to all topics of some classes, or to none: where one is refused, those made before end."""
+    destinations = topics_of(kinds, topics, durable=options.get("durable"))
+    handle = decoding(kinds, handler)
+    made = []
+    with ExitStack() as undo:
+        for destination in destinations:
+            made.append(subscribe(destination, handle, **options))
+            undo.callback(made[-1].unsubscribe)
+        undo.pop_all()
+    return tuple(made)

@@ -79,7 +79,7 @@ class UnconfirmedPublishes:
         in_flight: most of them that are written and have no receipt.
         window_bytes: most bytes at a time, bodies and an allowance for headers.
         counters: where to count.
-        on_settled: called for each message that leaves, with its error or None; None: no one wants to know.
+        on_settled: called for each message that leaves, with its error or None; None: no one wants to know, yet.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class UnconfirmedPublishes:
         self._out = 0
         self._full = False
         self._counters = counters
-        self._on_settled = on_settled
+        self.on_settled = on_settled
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
         self._waiting = 0
@@ -241,9 +241,9 @@ class UnconfirmedPublishes:
             self._give_room(settled)
             for entry in settled:
                 entry.done(None)
-            if self._on_settled is not None:
+            if self.on_settled is not None:
                 for entry in settled:
-                    self._on_settled(entry, None)
+                    self.on_settled(entry, None)
         return others
 
     def refuse(self, entry: PendingPublish, error: BusError) -> None:
@@ -319,8 +319,8 @@ class UnconfirmedPublishes:
         for entry in entries:
             problem = error(entry)
             entry.done(problem)
-            if self._on_settled is not None:
-                self._on_settled(entry, problem)
+            if self.on_settled is not None:
+                self.on_settled(entry, problem)
 
     def _give_room(self, entries: Sequence[PendingPublish]) -> None:
         size = out = 0

@@ -32,15 +32,17 @@ from typing import Self, TypeVar, Unpack
 import attrs
 
 from deploykit.bus.delivery import Delivery, Handler
-from deploykit.bus.events import BusState
-from deploykit.bus.listening import MessageHandler, SubscribeOptions, decoding, topics_of
+from deploykit.bus.events import BusState, Event
+from deploykit.bus.listening import MessageHandler, SubscribeOptions, listen_to
 from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
-from deploykit.bus.verdicts import Ack, Verdict
-from deploykit.errors import BusClosed, BusError, PublishError, PublishManyFailed, UsageError, WindowFull
+from deploykit.bus.verdicts import Verdict
+from deploykit.errors import BusClosed, BusError, ConnectError, PublishError, PublishManyFailed, UsageError, WindowFull
 from deploykit.messages.base import Message
 from deploykit.messages.destinations import check_destination
 from deploykit.messages.topics import TopicMap, topic_of
+from deploykit.testing.listeners import BROKER, FakeListeners
+from deploykit.testing.verdict import verdict_of
 from deploykit.wire.codec import ID_HEADER, encode
 from deploykit.wire.frame import Frame
 
@@ -56,6 +58,13 @@ class Sent:
     future: Future[None] = attrs.field(repr=False, eq=False)
     persistent: bool = attrs.field(default=True, kw_only=True)
     ttl: float | None = attrs.field(default=None, kw_only=True)
+
+    def settle(self, answer: object) -> None:
+        """End the future with the broker's answer: an exception is a refusal, everything else a receipt."""
+        if isinstance(answer, BaseException):
+            self.future.set_exception(answer)
+        else:
+            self.future.set_result(None)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -115,6 +124,9 @@ class FakeBus:
         self._changed = threading.Condition()
         self._connected = True
         self._closed = False
+        #: What `disconnect` was given, until `connect`; see `Bus.problem`.
+        self.problem: BusError | None = None
+        self._listeners = FakeListeners()
         self._deliveries = 0
 
     # -- what `Bus` has: life ----------------------------------------------------------------------------------------
@@ -141,12 +153,17 @@ class FakeBus:
             return BusState.CLOSED
         return BusState.CONNECTED if self._connected else BusState.WAITING
 
+    def add_listener(self, callback: Callable[[Event], object]) -> Callable[[], None]:
+        """Call `callback` for each event, in the thread that makes it happen; see `Bus.add_listener`."""
+        self._check_open()
+        return self._listeners.add(callback)
+
     def wait_connected(self, timeout: float) -> bool:
         """Wait for the fake broker, at most `timeout` seconds; return whether it is there. See `Bus.wait_connected`."""
         with self._changed:
             connected = self._changed.wait_for(lambda: self._connected or self._closed, timeout)
-        self._check_open()
-        return connected
+            self._check_open()
+            return connected
 
     # -- what `Bus` has: publishing ----------------------------------------------------------------------------------
 
@@ -170,10 +187,8 @@ class FakeBus:
             if answer is self.SILENCE:
                 self.waiting.append(sent)
             self._changed.notify_all()
-        if isinstance(answer, BaseException):
-            sent.future.set_exception(answer)
-        elif answer is not self.SILENCE:
-            sent.future.set_result(None)
+        if answer is not self.SILENCE:
+            sent.settle(answer)
         return sent.future
 
     def publish(
@@ -265,9 +280,7 @@ class FakeBus:
         **options: Unpack[SubscribeOptions],
     ) -> tuple[FakeSubscription, ...]:
         """Let `deliver` call `handler(message, delivery)` for the topics of some classes; see `Bus.listen`."""
-        destinations = topics_of(kinds, topics or TopicMap(), durable=options.get("durable"))
-        handle = decoding(kinds, handler)
-        return tuple(self.subscribe(name, handle, **options) for name in destinations)
+        return listen_to(self.subscribe, kinds, handler, topics or TopicMap(), **options)
 
     # -- the test as the broker --------------------------------------------------------------------------------------
 
@@ -290,8 +303,7 @@ class FakeBus:
         """
         self._check_open()
         frame = content if isinstance(content, Frame) else encode(content)
-        called = [one for one in self.subscriptions if one.destination == destination]
-        if not called:
+        if not (called := [one for one in self.subscriptions if one.destination == destination]):
             known = ", ".join(sorted({one.destination for one in self.subscriptions})) or "none"
             raise UsageError(f"no handler for {destination}", f"subscribed destinations: {known}")
         if destination.startswith("/queue/"):
@@ -311,7 +323,7 @@ class FakeBus:
         )
         verdicts = []
         for subscription in called:
-            verdict = _verdict_of(subscription.handler, delivery)
+            verdict = verdict_of(subscription.handler, delivery)
             self.handled.append(Handled(subscription=subscription, delivery=delivery, verdict=verdict))
             verdicts.append(verdict)
         return tuple(verdicts)
@@ -328,29 +340,24 @@ class FakeBus:
             AssertionError: it took too long.
         """
         with self._changed:
-            ok = self._changed.wait_for(lambda: len(self.sent) >= number, timeout)
-        if not ok:
-            raise AssertionError(f"{len(self.sent)} messages after {timeout} s, not {number}")
+            if not self._changed.wait_for(lambda: len(self.sent) >= number, timeout):
+                raise AssertionError(f"{len(self.sent)} messages after {timeout} s, not {number}")
 
     def confirm(self, number: int | None = None) -> None:
         """Give the receipts of the first `number` messages that wait for one; of all by default."""
         for sent in self._take(number):
-            sent.future.set_result(None)
+            sent.settle(None)
 
     def fail(self, error: BusError, number: int | None = None) -> None:
         """Fail the first `number` messages that wait for a receipt; all by default."""
         for sent in self._take(number):
-            sent.future.set_exception(error)
+            sent.settle(error)
 
     def respond(self, answer: Callable[[Sent], object]) -> None:
         """Answer every message that waits, in order, and every later one, with what `answer` returns."""
         self.answer = answer
         for sent in self._take(None):
-            result = answer(sent)
-            if isinstance(result, BaseException):
-                sent.future.set_exception(result)
-            else:
-                sent.future.set_result(None)
+            sent.settle(answer(sent))
 
     def _take(self, number: int | None) -> list[Sent]:
         with self._changed:
@@ -359,23 +366,31 @@ class FakeBus:
             self._changed.notify_all()
         return taken
 
-    def disconnect(self) -> None:
-        """Take the broker away; what waits for a receipt goes on waiting."""
+    def emit(self, event: Event) -> None:
+        """Hand an event to the listeners, in this thread."""
+        self._listeners.emit(event)
+
+    def disconnect(self, reason: str = "taken away by the test") -> None:
+        """Take the broker away, with the event `ConnectionLost`; what waits for a receipt goes on waiting."""
         with self._changed:
             self._connected = False
+            self.problem = ConnectError(f"{BROKER}: connection lost: {reason}")
+        self._listeners.lost(reason)
 
     def connect(self) -> None:
-        """Bring the broker back."""
+        """Bring the broker back, with the event `Connected`."""
         with self._changed:
-            self._connected = True
+            self._connected, self.problem = True, None
             self._changed.notify_all()
+        self._listeners.connected()
 
     def close(self) -> None:
-        """Stop the bus: what waits fails, and nothing more is taken."""
+        """Stop the bus, with the event `Closed`: what waits fails, and nothing more is taken."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self.fail(BusClosed("the bus is closed"))
+        self._listeners.closed()
 
     def _has_room(self) -> bool:
         return self._closed or self.window is None or len(self.waiting) < self.window
@@ -383,18 +398,3 @@ class FakeBus:
     def _check_open(self) -> None:
         if self._closed:
             raise BusClosed("the bus is closed")
-
-
-def _verdict_of(handler: Handler, delivery: Delivery) -> Verdict:
-    try:
-        returned: object = handler(delivery)
-    except Verdict as raised:
-        return raised
-    if returned is None:
-        return Ack()
-    if not isinstance(returned, Verdict):
-        raise UsageError(
-            f"the handler of {delivery.destination} returned {type(returned).__name__}, which is no verdict",
-            "return Ack, Retry, Reject or None",
-        )
-    return returned

@@ -89,6 +89,7 @@ def on_the_bus(settings: Settings, frame: Frame, message: Message) -> None:
     with Bus("stomp://127.0.0.1"), Bus(BusSettings(address="stomp://127.0.0.1"), on_event=observe) as bus:
         assert_type(bus.state, BusState)
         assert_type(bus.wait_connected(5.0), bool)
+        bus.add_listener(observe)()
         assert_type(bus.publish_many([("/topic/a", frame)]), int)
         try:
             assert_type(bus.publish_nowait("/topic/a", frame, ttl=60.0), Future[None])

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from deploykit.bus import Ack, Bus, BusState, Delivery, Reject, Retry, Subscription, Verdict
+from deploykit.bus.events import Closed, Connected, ConnectionLost, Event, SubscriptionRefused
 from deploykit.errors import BusClosed, PublishManyFailed, PublishRefused, UsageError
 from deploykit.messages import RefUpdated, Unknown
 from deploykit.messages.base import Message
@@ -37,7 +38,7 @@ def test_a_method_takes_the_arguments_that_the_real_one_takes(name: str) -> None
 
 def test_what_programs_call_on_a_bus_is_there() -> None:
     wanted = {"start", "stop", "wait_connected", "publish", "publish_nowait", "publish_many", "send", "subscribe"}
-    assert wanted | {"listen"} <= public(FakeBus) & public(Bus)
+    assert wanted | {"listen", "add_listener"} <= public(FakeBus) & public(Bus)
 
 
 @pytest.mark.parametrize("name", sorted(public(FakeSubscription)))
@@ -188,3 +189,33 @@ def test_the_end_of_a_with_block_closes_the_bus() -> None:
     ):
         with pytest.raises(BusClosed):
             call()
+
+
+def test_listeners_hear_what_the_test_does_to_the_broker() -> None:
+    bus, first, second = FakeBus(), list[Event](), list[Event]()
+    remove = bus.add_listener(first.append)
+    bus.disconnect("broker restarted")
+    assert "broker restarted" in str(bus.problem)
+    bus.add_listener(second.append)  # hears nothing first: there is no connection
+    bus.connect()
+    assert bus.problem is None
+    remove()
+    remove()
+    bus.emit(SubscriptionRefused(destination=TOPIC, problem="no"))
+    bus.close()
+    assert [type(event) for event in first] == [Connected, ConnectionLost, Connected]
+    assert [type(event) for event in second] == [Connected, SubscriptionRefused, Closed]
+    with pytest.raises(BusClosed):
+        bus.add_listener(first.append)
+
+
+def test_what_a_listener_raises_costs_the_others_of_a_fake_bus_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    def awful(_: Event) -> None:
+        raise RuntimeError("no")
+
+    bus, seen = FakeBus(), list[Event]()
+    bus.add_listener(awful)
+    bus.add_listener(seen.append)
+    bus.disconnect()
+    assert [type(event) for event in seen] == [Connected, ConnectionLost]
+    assert "a listener failed for ConnectionLost" in caplog.text
