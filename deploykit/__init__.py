@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        ServiceFailed,
         SettingsError,
         SignatureError,
         TreeDamaged,
@@ -186,7 +187,7 @@ _MODULES = {
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook BuildQueueError "
-        "DemoFailed"
+        "ServiceFailed DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -224,7 +225,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "BuildQueueError", "DemoFailed",
+    "BuildServerError", "MayNotLook", "BuildQueueError", "ServiceFailed", "DemoFailed",
     "__version__",
 ]
 # fmt: on

@@ -274,5 +274,9 @@ class BuildQueueError(DeploykitError):
     """The file of builds to ask for cannot be read or written. Free the disk, or correct its owner and mode."""
 
 
+class ServiceFailed(DeploykitError):
+    """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""

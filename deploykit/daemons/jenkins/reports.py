@@ -40,7 +40,8 @@ def request_of(build: QueuedBuild, node: NodeName) -> BuildRequested:
     """Return the event of a build's answer."""
     answer, wanted = build.answer, build.wanted
     outcome = outcome_of(build)
-    detail = "" if answer is None else f"{answer.detail} ({answer.remedy})" if answer.remedy else answer.detail
+    remedy = answer.remedy if answer is not None else ""
+    detail = "" if answer is None else f"{answer.detail} ({remedy})" if remedy else answer.detail
     return BuildRequested(
         id=f"{wanted.key}-{build.state}-{int(build.created * 1000)}",
         source=f"jenkins/{node}",
@@ -57,7 +58,7 @@ def request_of(build: QueuedBuild, node: NodeName) -> BuildRequested:
         outcome=outcome,
         queue_item=(answer.queue_item or 0) if answer is not None else 0,
         perhaps_twice=build.doubtful,
-        detail=one_line(detail, _DETAIL) if outcome in (*NOT_BUILT, "cancelled") else "",
+        detail=one_line(detail, _DETAIL) if remedy or outcome in (*NOT_BUILT, "cancelled") else "",
     )
 
 

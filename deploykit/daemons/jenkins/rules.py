@@ -23,6 +23,7 @@ from typing import Final
 import attrs
 
 from deploykit.config.refpattern import compile_ref_pattern
+from deploykit.daemons.jenkins.jobpath import branch_item
 from deploykit.daemons.jenkins.ports import BuildOrder
 from deploykit.messages import Message, RefUpdated, RevisionCommitted, one_line
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
@@ -31,8 +32,6 @@ from deploykit.settings.jobs import JenkinsSettings, JobSettings
 
 #: Characters of a value that other people wrote (a pusher, a project).
 _MOST_TEXT: Final = 200
-#: What Jenkins keeps out of the names of its items; a branch's item has these as %XX.
-_NOT_IN_ITEMS: Final = frozenset("?*/\\%!@#$^&|<>[]:;")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -167,7 +166,7 @@ class _JobRule:
             "old": message.old,
             "pusher": _text(message.pusher),
         }
-        branch = f"/{item_name(short_ref(message.ref))}" if self.settings.multibranch else ""
+        branch = f"/{branch_item(short_ref(message.ref))}" if self.settings.multibranch else ""
         return WantedBuild(
             key=self._key(message.repo, event, message.ref, message.new),
             order=self._order(message, values, job=f"{self.settings.job}{branch}", revision=False),
@@ -222,15 +221,6 @@ def filled_in(template: str, values: Mapping[str, str]) -> str:
     return PLACEHOLDER.sub(lambda hit: values.get(hit[1], ""), template)
 
 
-def item_name(branch: str) -> str:
-    """Return the name that Jenkins gives a branch's item in a multibranch project.
-
-    >>> item_name("feature/a%b"), item_name("main")
-    ('feature%2Fa%25b', 'main')
-    """
-    return "".join(f"%{ord(c):02X}" if c in _NOT_IN_ITEMS else c for c in branch)
-
-
 def _matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
     # fnmatch makes expressions that do not go back past a `*` they have matched.
     compiled = re.compile("|".join(f"(?:{translate(pattern)})" for pattern in patterns) or r"(?!)")
@@ -249,4 +239,4 @@ def _text(text: str) -> str:
     return one_line(text, _MOST_TEXT)
 
 
-__all__ = ["BuildPlan", "BuildRules", "LeftOut", "WantedBuild", "event_key", "filled_in", "item_name"]
+__all__ = ["BuildPlan", "BuildRules", "LeftOut", "WantedBuild", "event_key", "filled_in"]

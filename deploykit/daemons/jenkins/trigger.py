@@ -14,21 +14,23 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
-from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Subscription, Verdict
+from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
+from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.ports import BuildServer
-from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
-from deploykit.errors import BuildQueueError, MessageError, SettingsError
-from deploykit.messages import RefUpdated, RevisionCommitted, one_line
+from deploykit.daemons.service.service import STOP_SECONDS, Service
+from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
+from deploykit.messages import RefUpdated, RevisionCommitted
 from deploykit.messages.topics import topics_of_class
 from deploykit.settings.node import Settings
 from deploykit.system.lock import FileLock
@@ -36,7 +38,6 @@ from deploykit.wire import CONTENT_TYPE, Frame
 
 _log = logging.getLogger(__name__)
 
-_STOP_SECONDS: Final = 10.0
 _DAY: Final = 86400.0
 #: Seconds until a message is handed over again that the queue had no room for, and how often: it waits at the broker.
 _RETRY_AFTER: Final = 5.0
@@ -46,16 +47,16 @@ _PREFETCH: Final = 64
 _LOOK_EVERY: Final = 1.0
 
 
-class JenkinsTrigger:
+class JenkinsTrigger(Service):
     """Starts builds. Use it as a context manager; it owns threads, no signal handlers.
 
     Args:
         settings: the node's; its `[jenkins]` has a job at least.
-        bus: a started bus to work on, which is neither started nor stopped here; None makes one of its own.
+        bus: a started bus that it shares; None: it makes its own.
         servers: stand-ins for the build servers of the settings, by name.
 
     Raises:
-        SettingsError: there is no job, or a file with a secret cannot be used.
+        SettingsError: there is no job.
         OutboxError, BuildQueueError: the spool or the queue cannot be opened.
     """
 
@@ -64,100 +65,92 @@ class JenkinsTrigger:
     ) -> None:
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
+        super().__init__(
+            f"jenkins on {settings.node}", settings.broker, bus=bus, client_id=f"deploykit-{settings.node}-jenkins"
+        )
         self.settings = settings
         self._rules = BuildRules(settings.jenkins)
         self._outbox = open_outbox(settings.outbox)
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
+        self._queue.close()  # it can be opened; the previous daemon may still use it
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
             name: BuildWorker(name, server, self._queue, self._outbox, settings, tokens=tokens)
             for name, server in made.items()
         }
-        self._own_bus = bus is None
-        self._bus = bus or Bus(settings.broker, client_id=f"deploykit-{settings.node}-jenkins")
-        self._relay = make_relay(self._outbox, self._bus, settings.outbox)
-        self._subscriptions: list[Subscription] = []
-        self._stop = threading.Event()
-        self._waiting = 0
-        self._problems: tuple[str, ...] = ()
-        self._threads = [
-            threading.Thread(target=target, args=args, name=f"deploykit-jenkins-{name}", daemon=True)
-            for name, target, args in (
-                ("relay", self._relay.run, (self._stop,)),
-                ("upkeep", self._look_after, ()),
-            )
-        ]
+        self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
+        self._backlog: Mapping[str, Backlog] = {}
+        self._failure = ""
+        self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
+        self.threads.add("jenkins-upkeep", self._look_after)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            undo.callback(self._queue.close)
-            undo.enter_context(self._lock)
-            self._start()
-            undo.pop_all()
-        return self
-
     def _start(self) -> None:
-        if self._own_bus:
-            self._bus.start()
-        for worker in self._workers.values():
-            worker.start()
-        for topic, name in subscriptions_of(self.settings):
-            self._subscriptions.append(
-                self._bus.subscribe(topic, self.handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
-            )
-        for thread in self._threads:
-            thread.start()
+        with ExitStack() as undo:
+            undo.enter_context(self._lock)
+            undo.callback(self._queue.close)
+            undo.callback(self.link.stop, 0)
+            undo.callback(self._stop_workers, 0.0)
+            self._backlog = self._queue.backlog()
+            for worker in self._workers.values():
+                worker.start()
+            self.link.start()
+            for topic, name in subscriptions_of(self.settings):
+                self.link.subscribe(topic, self.handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
+            self.threads.start()
+            undo.pop_all()
 
-    def __exit__(self, *_: object) -> None:
+    def _end(self) -> None:
+        end = time.monotonic() + STOP_SECONDS
         try:
-            self._end()
+            for worker in self._workers.values():
+                worker.stop()
+            super()._end()
+            self._stop_workers(end)
+            self._queue.close()
         finally:
             self._lock.__exit__(None, None, None)
 
-    def _end(self) -> None:
-        end = time.monotonic() + _STOP_SECONDS
-        self._stop.set()
+    def _stop_workers(self, end: float) -> None:
+        """End the workers, until `end` (monotonic). A request that is still on its way is looked for at the next start."""
         for worker in self._workers.values():
             worker.stop()
-        if self._own_bus:
-            self._bus.stop(_STOP_SECONDS)
-        else:
-            for subscription in self._subscriptions:
-                subscription.unsubscribe(timeout=_STOP_SECONDS)
-        self._outbox.interrupt()
         for worker in self._workers.values():
             worker.join(end)
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        self._queue.close()
 
-    def wait_connected(self, timeout: float) -> bool:
-        """Wait until the bus is connected and subscribed; return whether it is.
-
-        Raises:
-            LoginRefused: no broker accepts the credentials.
-        """
-        return self._bus.wait_connected(timeout)
-
-    @property
-    def problems(self) -> tuple[str, ...]:
-        """What a person should know: servers that do not answer, and builds for servers that the settings lack."""
-        return self._problems
-
-    @property
-    def status(self) -> str:
-        """One line: how many builds wait, and the problems."""
-        waiting = f"{self._waiting} builds wait" if self._waiting else "no build waits"
-        return one_line("; ".join((waiting, *self._problems)))
+    def check(self) -> None:
+        """Make sure that it can still do its work; see `Service.check`."""
+        super().check()
+        for name, worker in self._workers.items():
+            if worker.threads.error is not None:
+                raise ServiceFailed(f"the worker of build server {name} has failed: {worker.threads.error[1]}")
 
     @property
     def waiting(self) -> int:
-        """How many builds wait, as of now."""
+        """How many builds wait to be accepted by their server."""
         return sum(each.waiting for each in self._queue.backlog().values())
+
+    @property
+    def status(self) -> str:
+        """Whether it is connected, and how many builds wait."""
+        waiting = sum(each.waiting for each in self._backlog.values())
+        return f"{super().status}; {waiting} builds wait" if waiting else super().status
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Servers that do not answer, and builds for servers that are not in the settings any more."""
+        backlog = self._backlog
+        found = [self._failure]
+        found += [worker.problem(backlog.get(name, Backlog()).waiting) for name, worker in self._workers.items()]
+        found += [
+            f"{name}: not in [jenkins.servers], {each.waiting} builds wait for it"
+            for name, each in backlog.items()
+            if name not in self._workers
+        ]
+        return tuple(filter(None, found))
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -211,39 +204,19 @@ class JenkinsTrigger:
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     def _look_after(self) -> None:
-        """Keep the status up to date, log problems that are new, and forget old keys once a day."""
+        """Keep the numbers of the status up to date, and forget old keys once a day."""
         pruned = float("-inf")
-        while not self._stop.wait(_LOOK_EVERY):
+        while not self.ending.wait(_LOOK_EVERY):
             try:
                 if time.monotonic() - pruned >= _DAY:
                     pruned = time.monotonic()
                     self._queue.prune(time.time() - self.settings.jenkins.remember)
-                self._look()
+                self._backlog = self._queue.backlog()
+                self._failure = ""
             except BuildQueueError as error:
-                self._set_problems((str(error),))
-            except Exception:  # noqa: BLE001 -- upkeep goes on
-                _log.exception("unforeseen failure in the upkeep")
-
-    def _look(self) -> None:
-        backlog = self._queue.backlog()
-        self._waiting = sum(each.waiting for each in backlog.values())
-        found = [
-            worker.problem(backlog[name].waiting if name in backlog else 0) for name, worker in self._workers.items()
-        ]
-        found += [
-            f"{name}: not in [jenkins.servers], {each.waiting} builds wait"
-            for name, each in backlog.items()
-            if name not in self._workers
-        ]
-        self._set_problems(tuple(filter(None, found)))
-
-    def _set_problems(self, found: tuple[str, ...]) -> None:
-        # Names alone: the minutes in a line are no news.
-        known = {problem.partition(",")[0].rpartition(" for ")[0] or problem for problem in self._problems}
-        for problem in found:
-            if (problem.partition(",")[0].rpartition(" for ")[0] or problem) not in known:
-                _log.warning("%s", problem)
-        self._problems = found
+                if not self._failure:
+                    _log.error("%s", error)  # noqa: TRY400 - no bug
+                self._failure = str(error)
 
 
 def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
@@ -275,7 +248,7 @@ def queue_lock(state: Path) -> FileLock:
 
 def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
     """Return a client for each build server in the settings."""
-    raise NotImplementedError
+    return {name: JenkinsServer(name, server) for name, server in settings.jenkins.servers.items()}
 
 
 __all__ = ["JenkinsTrigger", "make_servers", "queue_lock", "queue_path", "subscriptions_of"]

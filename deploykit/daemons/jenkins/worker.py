@@ -15,6 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, Que
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
+from deploykit.daemons.service.threads import ServiceThreads
 from deploykit.errors import BuildQueueError, BuildServerError, DeploykitError, MayNotLook, MessageError, OutboxError
 from deploykit.names import RepoName
 from deploykit.outbox import Outbox
@@ -108,20 +110,15 @@ class BuildWorker:
             ("asks", UNSETTLED, self._wakes[0]),
             ("follows", FOLLOWED, self._wakes[1]),
         )
-        # Daemon threads: they may be cut off at any instant, and must not keep a process alive that should end.
-        self._threads = [
-            threading.Thread(
-                target=self._run, args=(states, wake), name=f"deploykit-jenkins-{name}-{role}", daemon=True
-            )
-            for role, states, wake in roles
-        ]
+        self.threads = ServiceThreads()
+        for role, states, wake in roles:
+            self.threads.add(f"jenkins-{name}-{role}", partial(self._run, states, wake))
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        self.threads.start()
 
     def wake(self) -> None:
         """Look at the queue now: something was added."""
@@ -135,8 +132,7 @@ class BuildWorker:
 
     def join(self, end: float) -> None:
         """Wait for the threads until `end` (monotonic)."""
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        self.threads.join(end)
 
     def _run(self, states: Sequence[BuildState], wake: threading.Event) -> None:
         problem = ""
