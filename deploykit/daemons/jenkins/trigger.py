@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
+
+import attrs
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.jenkins.client import JenkinsServer
@@ -28,6 +30,9 @@ from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
+from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted
@@ -45,6 +50,77 @@ _TRIES: Final = 1_000_000
 _PREFETCH: Final = 64
 #: Seconds between two looks at what waits.
 _LOOK_EVERY: Final = 1.0
+#: For a run to the end: seconds without a message after which none waits, and between two looks.
+_QUIET: Final = 1.0
+_LOOK_OFTEN: Final = 0.05
+
+
+def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
+    """Run the build daemon until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
+
+    Args:
+        load: reads the settings.
+        on_ready: called with `jenkins on NODE` once it is connected and subscribed.
+
+    Raises:
+        SettingsError: the first settings are wrong, or name no job.
+        LoginRefused: no broker accepts the credentials.
+        LockBusy: another build daemon uses the state directory.
+        DeploykitError: outbox or queue cannot be opened.
+    """
+    lifecycle.serve(load, lambda settings: ServiceGroup([JenkinsTrigger(settings)]), on_ready=on_ready)
+
+
+def once(settings: Settings, deadline: float) -> OnceReport:
+    """Take the messages that wait at the broker, ask for the builds that wait here, and end.
+
+    Args:
+        settings: the node's.
+        deadline: seconds.
+
+    Returns:
+        What came of it; `left` builds still wait.
+    """
+    set_up_from(settings)
+    end = time.monotonic() + deadline
+    with JenkinsTrigger(settings) as trigger:
+        trigger.wait_connected(deadline)
+        while not trigger.idle(_QUIET) and time.monotonic() < end:
+            time.sleep(_LOOK_OFTEN)
+        trigger.wait_sent(end)
+        return OnceReport(connected=trigger.link.connected, asked=trigger.asked, left=trigger.waiting)
+
+
+def forget(settings: Settings) -> None:
+    """Delete the daemon's durable subscription at the broker, for a node that is to start no builds any more.
+
+    Raises:
+        LockBusy: it runs here, and would lose pushes.
+    """
+    with (
+        queue_lock(settings.state),
+        Bus(settings.broker, client_id=f"deploykit-{settings.node}-jenkins") as bus,
+    ):
+        bus.wait_connected(settings.broker.connect_timeout)
+        for topic, name in subscriptions_of(settings):
+            subscription = bus.subscribe(topic, lambda _: None, durable=name)
+            subscription.wait_active(settings.broker.connect_timeout)
+            subscription.unsubscribe(forget=True)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OnceReport:
+    """What one run to the end came to.
+
+    Args:
+        connected: whether the broker was there.
+        asked: builds that got their server's answer.
+        left: builds that still wait.
+    """
+
+    connected: bool
+    asked: int
+    left: int
 
 
 class JenkinsTrigger(Service):
@@ -83,6 +159,7 @@ class JenkinsTrigger(Service):
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
+        self._heard = time.monotonic()
         self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
         self.threads.add("jenkins-upkeep", self._look_after)
 
@@ -115,7 +192,7 @@ class JenkinsTrigger(Service):
             self._lock.__exit__(None, None, None)
 
     def _stop_workers(self, end: float) -> None:
-        """End the workers, until `end` (monotonic). A request that is still on its way is looked for at the next start."""
+        """End the workers, until `end` (monotonic). A request still on its way is looked for at the next start."""
         for worker in self._workers.values():
             worker.stop()
         for worker in self._workers.values():
@@ -132,6 +209,21 @@ class JenkinsTrigger(Service):
     def waiting(self) -> int:
         """How many builds wait to be accepted by their server."""
         return sum(each.waiting for each in self._queue.backlog().values())
+
+    def idle(self, seconds: float) -> bool:
+        """Return whether no message came for so long, and nothing is due now that can be done."""
+        quiet = time.monotonic() - self._heard >= seconds
+        return quiet and self.link.connected and all(worker.idle for worker in self._workers.values())
+
+    @property
+    def asked(self) -> int:
+        """How many builds got their server's answer since the start."""
+        return sum(worker.reports for worker in self._workers.values())
+
+    def wait_sent(self, end: float) -> None:
+        """Wait until the outbox is empty, until `end` (monotonic)."""
+        while time.monotonic() < end and next(self._outbox.pending(), None) is not None:
+            time.sleep(_LOOK_OFTEN)
 
     @property
     def status(self) -> str:
@@ -156,6 +248,7 @@ class JenkinsTrigger(Service):
 
     def handle(self, delivery: Delivery) -> Verdict:
         """Write the builds of an event into the queue, and acknowledge it. Other messages are acknowledged."""
+        self._heard = time.monotonic()
         try:
             message = delivery.message
         except MessageError as error:
@@ -175,7 +268,7 @@ class JenkinsTrigger(Service):
         try:
             return self._store(plan.builds, delivery, message, digest)
         except BuildQueueError as error:
-            _log.error("a push waits at the broker: %s", error)  # noqa: TRY400 - no bug
+            _log.error("a push waits at the broker: %s", error)
             return Retry(after=_RETRY_AFTER)
 
     def _store(
@@ -215,7 +308,7 @@ class JenkinsTrigger(Service):
                 self._failure = ""
             except BuildQueueError as error:
                 if not self._failure:
-                    _log.error("%s", error)  # noqa: TRY400 - no bug
+                    _log.error("%s", error)
                 self._failure = str(error)
 
 
@@ -251,4 +344,14 @@ def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
     return {name: JenkinsServer(name, server) for name, server in settings.jenkins.servers.items()}
 
 
-__all__ = ["JenkinsTrigger", "make_servers", "queue_lock", "queue_path", "subscriptions_of"]
+__all__ = [
+    "JenkinsTrigger",
+    "OnceReport",
+    "forget",
+    "make_servers",
+    "once",
+    "queue_lock",
+    "queue_path",
+    "run",
+    "subscriptions_of",
+]

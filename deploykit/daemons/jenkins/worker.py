@@ -92,6 +92,9 @@ class BuildWorker:
     ) -> None:
         self.name = name
         self.health = ServerHealth()
+        #: Answers that were reported since the start, and whether nothing can be done just now.
+        self.reports = 0
+        self.idle = False
         self._server = server
         self._queue = queue
         self._outbox = outbox
@@ -122,6 +125,7 @@ class BuildWorker:
 
     def wake(self) -> None:
         """Look at the queue now: something was added."""
+        self.idle = False
         for event in self._wakes:
             event.set()
 
@@ -141,6 +145,8 @@ class BuildWorker:
             try:
                 sleep = self.step(states)
                 problem = ""
+                if states is UNSETTLED:
+                    self.idle = sleep > 0
             except (BuildQueueError, OutboxError) as error:
                 if str(error) != problem:
                     _log.error("%s: cannot go on, retrying: %s", self.name, error)
@@ -252,6 +258,7 @@ class BuildWorker:
         event = request_of(build, node)
         level = logging.INFO if build.answer is not None and build.answer.accepted else logging.ERROR
         _log.log(level, "%s: %s", self.name, event.summary)
+        self.reports += build.state == "answered"
         self._on_report(build)
         step = after_report(build, self._patience, self._wall())
         self._queue.reported(build.wanted.key, step.state, step.due)
