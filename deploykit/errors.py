@@ -134,7 +134,8 @@ class ConnectError(BusError):
 
 
 class LoginRefused(ConnectError):
-    """The broker refused login, passcode or virtual host. Correct the credentials; trying again does not help."""
+    """The broker refused login, passcode or virtual host. Correct the credentials; while a broker still loads its users,
+    trying again helps (`login_retry`)."""
 
 
 class ClientIdInUse(ConnectError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
+import sys
 import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -84,6 +85,7 @@ class StubServer(ThreadingHTTPServer):
     def __init__(self, port: int, site: Site, tls: ssl.SSLContext | None = None) -> None:
         self.site = site
         self.ended = threading.Event()
+        self.errors: list[BaseException | None] = []
         self._tls = tls
         self._open: set[socket.socket] = set()
         self._handlers: list[threading.Thread] = []
@@ -111,7 +113,10 @@ class StubServer(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignore a peer that went away; it is what many tests do."""
+        """Ignore a peer that went away; keep any other error for `end`."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            self.errors.append(error)
 
     def end(self) -> None:
         """Stop listening and cut every connection."""
@@ -123,6 +128,7 @@ class StubServer(ThreadingHTTPServer):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._handlers:
             thread.join(30)
+        assert self.errors == []
 
 
 class _Handler(BaseHTTPRequestHandler):

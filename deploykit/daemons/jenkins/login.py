@@ -31,6 +31,7 @@ _HEADER_NAME: Final = re.compile(r"[A-Za-z0-9-]{1,64}")
 _COOKIE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}=[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]{0,1000}")
 _MOST_COOKIES: Final = 10
 _MOST_SECRETS: Final = 100
+_SHORTEST: Final = 4
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -66,7 +67,7 @@ class JenkinsLogin:
             path = self._settings.secret_files().get(name)
             if path is not None and self._settings.user:
                 pair = base64.b64encode(f"{self._settings.user}:{self.secret(path, name)}".encode()).decode()
-                self._keep(pair)
+                self.keep_hidden(pair)
                 return (("Authorization", f"Basic {pair}"),)
         return ()
 
@@ -77,7 +78,7 @@ class JenkinsLogin:
             SettingsError: the file cannot be used.
         """
         secret = read_secret(path, setting)
-        self._keep(secret)
+        self.keep_hidden(secret)
         return secret
 
     def crumb(self, send: Send, *, fresh: bool) -> tuple[tuple[str, str], ...] | NoReply:
@@ -99,7 +100,7 @@ class JenkinsLogin:
             return attrs.evolve(reply, sent=False)  # the build was not asked for yet
         session = _session_of(reply)
         for _, value in session.headers:
-            self._keep(value)
+            self.keep_hidden(value)
         with self._lock:
             self._session = session
         return session.headers
@@ -113,7 +114,10 @@ class JenkinsLogin:
                 text = text.replace(form, "***")
         return text
 
-    def _keep(self, secret: str) -> None:
+    def keep_hidden(self, secret: str) -> None:
+        """Let `hide` take a secret out of texts. What is shorter than 4 characters would take words apart."""
+        if len(secret) < _SHORTEST:
+            return
         with self._lock:
             self._secrets[secret] = None
             while len(self._secrets) > _MOST_SECRETS:  # each crumb is one

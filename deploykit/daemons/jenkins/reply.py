@@ -12,7 +12,9 @@ import attrs
 
 from deploykit.messages.base import one_line
 
-_TAGS: Final = re.compile(r"<(?:style|script|head)\b.*?</(?:style|script|head)>|<[^>]*>", re.DOTALL | re.IGNORECASE)
+_TAGS: Final = re.compile(r"<(?:style|script|head)\b.*?</(?:style|script|head)>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
+#: Bytes of a body that its text is made of: enough for an error page, and few enough for the expression above.
+_READ: Final = 4096
 _LONGEST_PAUSE: Final = 86400.0
 
 
@@ -54,7 +56,7 @@ class HttpReply:
 
     def text(self) -> str:
         """Return the body without its markup, as one bounded line for people."""
-        raw = self.body.decode("utf-8", "replace")
+        raw = self.body[:_READ].decode("utf-8", "replace")
         return one_line(html.unescape(_TAGS.sub(" ", raw)), 200)
 
     def retry_after(self, now: datetime) -> float | None:
