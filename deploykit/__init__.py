@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         AddressError,
         AuditError,
         BrokerError,
+        BuildQueueError,
         BuildServerError,
         BuildStoreError,
         BusClosed,
@@ -135,6 +136,8 @@ if TYPE_CHECKING:
         BusSettings,
         CheckoutSettings,
         GrantSettings,
+        JenkinsSettings,
+        JobSettings,
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
@@ -182,7 +185,8 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
+        "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
@@ -192,7 +196,8 @@ _MODULES = {
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "BuildQueueError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -225,13 +230,13 @@ __all__ = [
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
     "AuditSettings", "load_settings", "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
-    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError",
-    "BusError", "AddressError",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
+    "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]
 # fmt: on

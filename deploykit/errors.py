@@ -287,6 +287,10 @@ class MayNotLook(BuildServerError):
     """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
 
 
+class BuildQueueError(DeploykitError):
+    """The file of builds to ask for cannot be read or written. Free the disk, or correct its owner and mode."""
+
+
 class ServiceFailed(DeploykitError):
     """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
 

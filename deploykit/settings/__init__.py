@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
+    from deploykit.settings.jobs import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -32,6 +33,8 @@ _LAZY = {
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
+    "JenkinsSettings": "jobs",
+    "JobSettings": "jobs",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
@@ -51,6 +54,8 @@ __all__ = [
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",
+    "JenkinsSettings",
+    "JobSettings",
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",

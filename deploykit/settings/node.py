@@ -12,6 +12,7 @@ from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.jobs import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.outbox import OutboxSettings
@@ -44,6 +45,7 @@ class Settings:
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
+    jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -63,6 +65,7 @@ class Settings:
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
         yield from below("builds", self.builds.problems())
+        yield from below("jenkins", self.jenkins.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():
