@@ -55,6 +55,13 @@ class ServiceGroup:
             if self._bus is not None:
                 self._bus.stop(STOP_SECONDS)
 
+    def discard(self) -> None:
+        """Free what services hold that were made and never started: the descriptors of a bus."""
+        for service in self.services:
+            service.link.stop(0)
+        if self._bus is not None:
+            self._bus.stop(0)
+
     def check(self) -> None:
         """Make sure that every service can do its work, as far as that is known.
 

@@ -150,7 +150,9 @@ def serve(
                 following, before = (before, make(before)), None
             else:
                 before = kept
-            if following is None:
+            if following is not None and stop.is_set():
+                following[1].discard()
+            if following is None or stop.is_set():
                 return
             previous = kept
             settings, group = following
@@ -214,7 +216,7 @@ class _Runner:
                 self._wake.clear()
         finally:
             self._end(group, last=self._stop.is_set() or group.finished)
-        return None if self._stop.is_set() else following
+        return following
 
     def _ping(self, group: ServiceGroup) -> None:
         """Send the watchdog its ping, where the work goes on."""
