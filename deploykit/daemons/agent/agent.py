@@ -18,6 +18,7 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
+from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
@@ -27,10 +28,9 @@ from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
-from deploykit.errors import DeploykitError, IdStoreError
+from deploykit.errors import IdStoreError
 from deploykit.ids import IdStore
 from deploykit.messages import utc_now
-from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
 from deploykit.trust.check import Trust
@@ -173,7 +173,7 @@ class Agent(Service):
     def _look_after(self) -> None:
         """Finish what a crash cut off; then log refused messages, and prune old ids once a day."""
         try:
-            self._recover()
+            recover_sites(self.settings, self.ending)
         finally:
             self._recovered.set()
         pruned = float("-inf")
@@ -186,21 +186,6 @@ class Agent(Service):
                     _log.warning("cannot prune old ids: %s", error)
             self.ending.wait(INTERVAL)
             self._deploys.log_unverified()
-
-    def _recover(self) -> None:
-        """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
-        for name, site in self.settings.sites.items():
-            if self.ending.is_set():
-                return
-            try:
-                result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
-            except DeploykitError as error:
-                _log.error("site %s: cannot finish an interrupted deploy: %s", name, error)
-            except Exception:  # noqa: BLE001 -- a bug in one site's recovery must not cost the others theirs
-                _log.exception("site %s: cannot finish an interrupted deploy", name)
-            else:
-                if result is not None:
-                    _log.info("site %s: finished an interrupted deploy: %s %s", name, result.outcome, result.detail)
 
     def _on_event(self, event: Event) -> None:
         match event:
