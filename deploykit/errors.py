@@ -134,8 +134,8 @@ class ConnectError(BusError):
 
 
 class LoginRefused(ConnectError):
-    """The broker refused login, passcode or virtual host. Correct the credentials; while a broker still loads its users,
-    trying again helps (`login_retry`)."""
+    """The broker refused login, passcode or virtual host. Correct the credentials. Trying again helps only with a broker
+    that still loads its users (`login_retry`)."""
 
 
 class ClientIdInUse(ConnectError):
