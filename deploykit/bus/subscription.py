@@ -104,6 +104,11 @@ class Subscription:
         return self._stopping
 
     @property
+    def ended_worker(self) -> str:
+        """The name of a worker that was started and has ended; empty where all live."""
+        return next((t.name for t in self._threads if t.ident is not None and not t.is_alive()), "")
+
+    @property
     def works_here(self) -> bool:
         """Whether the calling thread is one of its workers."""
         return threading.current_thread() in self._threads

@@ -12,17 +12,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploykit.settings.audit import AuditSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
     from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
+    "AuditSettings": "audit",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
@@ -32,6 +35,7 @@ _LAZY = {
     "NodeSiteSettings": "site",
     "OutboxSettings": "outbox",
     "RepositorySettings": "mirror",
+    "ServiceSettings": "service",
     "Settings": "node",
     "SiteSettings": "site",
     "TreeSettings": "tree",
@@ -39,6 +43,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AuditSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
@@ -48,6 +53,7 @@ __all__ = [
     "NodeSiteSettings",
     "OutboxSettings",
     "RepositorySettings",
+    "ServiceSettings",
     "Settings",
     "SiteSettings",
     "TreeSettings",
