@@ -141,8 +141,8 @@ class ConnectError(BusError):
 
 
 class LoginRefused(ConnectError):
-    """The broker refused login, passcode or virtual host. Correct the credentials. Trying again helps only with a broker
-    that still loads its users (`login_retry`)."""
+    """The broker refused login, passcode or virtual host. Correct the credentials; trying again helps only while a
+    broker loads its users (`login_retry`)."""
 
 
 class ClientIdInUse(ConnectError):
