@@ -113,7 +113,7 @@ class JenkinsLogin:
         return text
 
     def scrub(self, reply: HttpReply | NoReply) -> HttpReply | NoReply:
-        """Return an answer without the secrets that were read so far: before it is cut, so that no half of one stays."""
+        """Return an answer without the secrets read so far. Not after a text was cut: half of one would stay."""
         if isinstance(reply, NoReply):
             return attrs.evolve(reply, why=self.hide(reply.why))
         body = reply.body
