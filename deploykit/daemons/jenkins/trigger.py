@@ -24,10 +24,10 @@ from typing import Final
 import attrs
 
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
+from deploykit.daemons.jenkins.servers import open_server
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
@@ -341,7 +341,7 @@ def queue_lock(state: Path) -> FileLock:
 
 def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
     """Return a client for each build server in the settings."""
-    return {name: JenkinsServer(name, server) for name, server in settings.jenkins.servers.items()}
+    return {name: open_server(name, server) for name, server in settings.jenkins.servers.items()}
 
 
 __all__ = [

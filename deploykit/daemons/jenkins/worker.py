@@ -120,7 +120,8 @@ class BuildWorker:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. What waits is due at once."""
+        self._queue.hurry(self.name)
         self.threads.start()
 
     def wake(self) -> None:
@@ -190,18 +191,7 @@ class BuildWorker:
         order = self._order(build)
         doubtful = False
         if build.state == "asked":
-            step: NextStep | None
-            try:
-                found = self._server.find(order, deadline=self._deadline)
-            except MayNotLook as error:
-                _log.warning("%s: asked again, perhaps twice: %s", build.label, error)
-                step, doubtful = None, True
-            except BuildServerError as error:
-                self._failed(str(error))
-                step = after_failed_look(build, str(error), self._patience, self._wall(), self._chance())
-            else:
-                self._answers()
-                step = after_look(build, found, self._patience, self._wall())
+            step, doubtful = self._look(build, order)
             if step is not None:
                 self._take(build, step)
                 return
@@ -212,6 +202,22 @@ class BuildWorker:
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
+
+    def _look(self, build: QueuedBuild, order: BuildOrder) -> tuple[NextStep | None, bool]:
+        """Search the server for a build. Return what is next (None: ask again), and whether it may be there unseen."""
+        blind, found = "", None
+        try:
+            found = self._server.find(order, deadline=self._deadline)
+        except MayNotLook as error:
+            blind = str(error)
+        except BuildServerError as error:
+            self._failed(str(error))
+            return after_failed_look(build, str(error), self._patience, self._wall(), self._chance()), False
+        self._answers()
+        step = after_look(build, found, self._patience, self._wall(), blind=blind)
+        if step is None and blind:
+            _log.warning("%s: asked again, perhaps twice: %s", build.label, blind)
+        return step, bool(blind)
 
     def _start(self, build: QueuedBuild, order: BuildOrder) -> BuildAnswer:
         """Ask the server. A branch that a multibranch project does not know yet makes it look for branches."""
@@ -232,7 +238,8 @@ class BuildWorker:
         key = build.wanted.key
         if step.answer is None:
             if step.state in ("waiting", "asked"):
-                level = logging.WARNING if build.tries == 0 else logging.DEBUG
+                # One line for a server that is down, not one for each build.
+                level = logging.WARNING if build.tries == 0 and not self.health.failures else logging.DEBUG
                 _log.log(level, "%s: waits: %s", build.label, step.problem)
                 self._queue.postpone(key, step.state, step.due, step.problem, unanswered=step.unanswered)
             else:
@@ -292,9 +299,10 @@ class BuildWorker:
         self.health = ServerHealth(failures=failures, since=since, paused_until=now + pause, problem=problem)
 
     def _answers(self) -> None:
-        if self.health.failures:
+        failures, self.health = self.health.failures, ServerHealth()
+        if failures:
             _log.info("%s: answers again", self.name)
-        self.health = ServerHealth()
+            self._queue.hurry(self.name)
 
     def problem(self, waiting: int) -> str:
         """Return what a person should know of this server; empty where it answers, or has failed a short while only."""
