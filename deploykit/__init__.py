@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deploykit._version import __version__
 
 if TYPE_CHECKING:
+    from deploykit.audit import AuditLog
     from deploykit.bus import Ack, Bus, Delivery, Handler, Reject, Retry, Subscription, Verdict
     from deploykit.bus.events import (
         BrokerReportedError,
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
     from deploykit.config import load_settings
     from deploykit.errors import (
         AddressError,
+        AuditError,
         BrokerError,
         BuildQueueError,
         BuildServerError,
+        BuildStoreError,
         BusClosed,
         BusError,
         CheckoutError,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
         InstallError,
         InvalidName,
         KeyFileError,
+        KeyNotTrusted,
         LockBusy,
         LoginRefused,
         MayNotLook,
@@ -88,6 +92,7 @@ if TYPE_CHECKING:
         AccessRevokeRequested,
         AgentInstance,
         Build,
+        BuildEvidence,
         BuildFinished,
         BuildRequested,
         BuildStarted,
@@ -125,7 +130,9 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        AuditSettings,
         BuildServerSettings,
+        BuildsSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
@@ -156,8 +163,9 @@ _MODULES = {
     ),
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
-        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport NodeQueried NodeDescribed "
-        "SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested Notice Unknown"
+        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport BuildEvidence NodeQueried "
+        "NodeDescribed SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested "
+        "Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
     "deploykit.names": (
@@ -171,23 +179,25 @@ _MODULES = {
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
     "deploykit.ids": "IdStore Claim",
+    "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
     "deploykit.mirror": "Mirror FetchResult RefChange",
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings "
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
         "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten BusError AddressError ConnectError "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
+        "ConnectError KeyNotTrusted BuildStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook BuildQueueError "
-        "ServiceFailed DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "BuildQueueError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -199,8 +209,8 @@ __all__ = [
     "Subscribed", "SubscriptionRefused", "Published", "PublishFailed", "DeadLettered", "Dropped",
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
-    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "NodeQueried",
-    "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
+    "NodeQueried", "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
@@ -212,20 +222,21 @@ __all__ = [
     "Policy",
     "Trust", "Verified", "Authorized",
     "IdStore", "Claim",
+    "AuditLog",
     "Outbox",
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
-    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
-    "BuildServerSettings", "JenkinsSettings", "JobSettings",
-    "load_settings",
-    "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
-    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
+    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
+    "AuditSettings", "load_settings", "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
+    "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
+    "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "BuildQueueError", "ServiceFailed", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]
 # fmt: on

@@ -40,11 +40,16 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         settings: as they were read.
         user: who deploykit runs as, where that is known.
     """
-    return [
+    found = [
         f"sites.{name}.release.{warning}"
         for name, site in settings.sites.items()
         for warning in _site_warnings(site.release, user)
     ]
+    if settings.trust.grants:
+        from deploykit.trust.policy import grant_warnings
+
+        found += grant_warnings(settings.trust.grants)
+    return found
 
 
 def _site_warnings(settings: SiteSettings, user: str) -> Iterator[str]:

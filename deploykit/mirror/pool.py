@@ -119,12 +119,15 @@ class MirrorPool:
         except KeyError:
             raise UsageError(f"no mirror {name!a} here", "add it to the settings") from None
 
-    def request(self, name: str, change: RefChange | None = None, *, reason: str = "") -> Answer:
+    def request(
+        self, name: str, change: RefChange | None = None, *, reason: str = "", pushed: float | None = None
+    ) -> Answer:
         """Ask for a fetch. The fetch is tried again later where it fails, whatever the future says.
 
         Args:
             change: what a message claims about one ref; None: compare all refs.
             reason: what the fetch is for, for `on_result` (a correlation id).
+            pushed: when the push was made that it follows, in seconds since 1970, for `on_result`.
 
         Returns:
             A future: its result has `confirmed` for this very request; it fails with the fetch's error.
@@ -136,7 +139,7 @@ class MirrorPool:
         answer: Answer = Future()
         with self._wake:
             self._must_be_open()
-            self._schedule.ask(name, FetchRequest(change, answer, reason), time.monotonic())
+            self._schedule.ask(name, FetchRequest(change, answer, reason, pushed), time.monotonic())
             self._look()
         return answer
 

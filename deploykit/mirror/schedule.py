@@ -61,6 +61,7 @@ class FetchRequest(Generic[T]):
     change: RefChange | None
     token: T
     reason: str = ""
+    pushed: float | None = None
 
 
 @attrs.define(slots=True)

@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploykit.settings.audit import AuditSettings
+    from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.jobs import JenkinsSettings, JobSettings
@@ -19,11 +21,14 @@ if TYPE_CHECKING:
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
     from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
+    "AuditSettings": "audit",
+    "BuildsSettings": "builds",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
@@ -35,6 +40,7 @@ _LAZY = {
     "NodeSiteSettings": "site",
     "OutboxSettings": "outbox",
     "RepositorySettings": "mirror",
+    "ServiceSettings": "service",
     "Settings": "node",
     "SiteSettings": "site",
     "TreeSettings": "tree",
@@ -42,6 +48,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "AuditSettings",
+    "BuildsSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
@@ -53,6 +61,7 @@ __all__ = [
     "NodeSiteSettings",
     "OutboxSettings",
     "RepositorySettings",
+    "ServiceSettings",
     "Settings",
     "SiteSettings",
     "TreeSettings",

@@ -16,7 +16,7 @@ from deploykit.messages import BuildRequested, Message, Notice
 from deploykit.messages.topics import PRESETS
 from deploykit.settings import JenkinsSettings, JobSettings, Settings
 from deploykit.wire import Frame, decode
-from tests.support.builds import MAIN, NEW, SHOP, job, node_settings, push
+from tests.support.buildorders import MAIN, NEW, SHOP, job, node_settings, push
 from tests.support.stubjenkins import StubJenkins, StubJob
 from tests.support.wait import wait_until
 

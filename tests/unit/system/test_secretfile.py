@@ -47,7 +47,7 @@ def test_what_cannot_be_used_is_named_with_its_setting_and_not_shown(
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="token_file: cannot read .*No such file"):
+    with pytest.raises(SettingsError, match=r"token_file: cannot read .*No such file"):
         read_secret(tmp_path / "absent", "token_file")
 
 

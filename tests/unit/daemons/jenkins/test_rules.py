@@ -17,7 +17,7 @@ from deploykit.messages import Message, Notice, RevisionCommitted
 from deploykit.names import ZERO_ID, ZERO_ID_SHA256, RepoName, parse_ref_name
 from deploykit.settings import JobSettings
 from deploykit.settings.jobs import PARAMETER_NAMES
-from tests.support.builds import NEW, OLD, SHOP, jenkins, job, push
+from tests.support.buildorders import NEW, OLD, SHOP, jenkins, job, push
 
 
 def plan(message: Message | None, *jobs: JobSettings) -> BuildPlan:
