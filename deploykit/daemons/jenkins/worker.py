@@ -34,7 +34,15 @@ from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
 from deploykit.daemons.service.threads import ServiceThreads
-from deploykit.errors import BuildQueueError, BuildServerError, DeploykitError, MayNotLook, MessageError, OutboxError
+from deploykit.errors import (
+    AuditError,
+    BuildQueueError,
+    BuildServerError,
+    DeploykitError,
+    MayNotLook,
+    MessageError,
+    OutboxError,
+)
 from deploykit.names import RepoName
 from deploykit.outbox import Outbox
 from deploykit.settings.node import Settings
@@ -73,7 +81,7 @@ class BuildWorker:
         wall: seconds since 1970.
         clock: monotonic seconds.
         chance: 0 to 1, spreads the pauses.
-        on_report: called with each report that is in the outbox.
+        on_answer: called with each build that has its server's answer, before that is reported.
     """
 
     def __init__(
@@ -88,7 +96,7 @@ class BuildWorker:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
-        on_report: Callable[[QueuedBuild], None] = lambda _: None,
+        on_answer: Callable[[QueuedBuild], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.health = ServerHealth()
@@ -105,7 +113,8 @@ class BuildWorker:
         self._wall = wall
         self._clock = clock
         self._chance = chance
-        self._on_report = on_report
+        self._on_answer = on_answer
+        self._announced = ""
         self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
         self._stop = threading.Event()
         self._wakes = [threading.Event(), threading.Event()]
@@ -148,7 +157,7 @@ class BuildWorker:
                 problem = ""
                 if states is UNSETTLED:
                     self.idle = sleep > 0
-            except (BuildQueueError, OutboxError) as error:
+            except (AuditError, BuildQueueError, OutboxError) as error:
                 if str(error) != problem:
                     _log.error("%s: cannot go on, retrying: %s", self.name, error)
                 problem, sleep = str(error), _AGAIN
@@ -164,7 +173,7 @@ class BuildWorker:
         """Do what is due for one build in one of these states; return the seconds until something may be due.
 
         Raises:
-            BuildQueueError, OutboxError: there is no room on the disk. Nothing is lost; try again.
+            AuditError, BuildQueueError, OutboxError: there is no room on the disk. Nothing is lost; try again.
         """
         paused = self.health.paused_until - self._clock()
         if paused > 0 and states == UNSETTLED:
@@ -253,6 +262,9 @@ class BuildWorker:
 
     def _report(self, build: QueuedBuild) -> None:
         """Put the report of an answer into the outbox, and write that it is there."""
+        if build.state == "answered" and build.wanted.key != self._announced:
+            self._on_answer(build)
+            self._announced = build.wanted.key  # not again while the outbox has no room
         node, topics = self._settings.node, self._settings.topics
         frame = self._queue.frame_of(build.wanted.key)
         dead_letter = self._settings.broker.dead_letter
@@ -266,7 +278,6 @@ class BuildWorker:
         level = logging.INFO if build.answer is not None and build.answer.accepted else logging.ERROR
         _log.log(level, "%s: %s", self.name, event.summary)
         self.reports += build.state == "answered"
-        self._on_report(build)
         step = after_report(build, self._patience, self._wall())
         self._queue.reported(build.wanted.key, step.state, step.due)
         self._wakes[1].set()

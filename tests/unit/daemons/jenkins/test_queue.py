@@ -14,7 +14,7 @@ from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
 from deploykit.errors import BuildQueueError
 from deploykit.messages import RefUpdated
 from deploykit.wire import Frame
-from tests.support.builds import jenkins, job, push
+from tests.support.buildorders import jenkins, job, push
 
 FRAME = Frame({"content-type": "text/plain"}, b"body")
 TOPIC = "/topic/source"

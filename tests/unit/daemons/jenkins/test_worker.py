@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from deploykit.messages import BuildRequested, Message, Notice
 from deploykit.outbox import Outbox
 from deploykit.settings import JobSettings, Settings
 from deploykit.wire import decode, encode
-from tests.support.builds import (
+from tests.support.buildorders import (
     Cut,
     FakeJenkins,
     busy,
@@ -111,15 +111,15 @@ def place(tmp_path: Path) -> Iterator[Place]:
     made.queue.close()
 
 
-def answers(*found: Any) -> Any:
+def answers(*found: Any) -> Callable[[BuildOrder], BuildAnswer | None]:
     """What the server does, request by request; after that the usual."""
     left = list(found)
 
     def answer(order: BuildOrder) -> BuildAnswer | None:
         if not left:
             return None
-        made = left.pop(0)
-        return made(order) if callable(made) else made  # type: ignore[no-any-return]
+        made: BuildAnswer | Callable[[BuildOrder], BuildAnswer] = left.pop(0)
+        return made(order) if callable(made) else made
 
     return answer
 
