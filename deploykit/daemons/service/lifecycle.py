@@ -150,7 +150,9 @@ def serve(
                 following, before = (before, make(before)), None
             else:
                 before = kept
-            if following is None:
+            if following is not None and stop.is_set():
+                following[1].discard()
+            if following is None or stop.is_set():
                 return
             previous = kept
             settings, group = following
@@ -214,7 +216,7 @@ class _Runner:
                 self._wake.clear()
         finally:
             self._end(group, last=self._stop.is_set() or group.finished)
-        return None if self._stop.is_set() else following
+        return following
 
     def _ping(self, group: ServiceGroup) -> None:
         """Send the watchdog its ping, where the work goes on."""
@@ -244,7 +246,9 @@ class _Runner:
             except BaseException as error:  # noqa: BLE001 -- raised below
                 errors.append(error)
 
-        begun, announced = time.monotonic(), False
+        begun, announced = time.monotonic(), last
+        if last:
+            self._manager.stopping(f"ending{_because(group.busy)}")
         thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
         thread.start()
         while thread.is_alive():
