@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deploykit._version import __version__
 
 if TYPE_CHECKING:
+    from deploykit.audit import AuditLog
     from deploykit.bus import Ack, Bus, Delivery, Handler, Reject, Retry, Subscription, Verdict
     from deploykit.bus.events import (
         BrokerReportedError,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from deploykit.config import load_settings
     from deploykit.errors import (
         AddressError,
+        AuditError,
         BrokerError,
         BuildServerError,
         BusClosed,
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        ServiceFailed,
         SettingsError,
         SignatureError,
         TreeDamaged,
@@ -123,6 +126,7 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        AuditSettings,
         BuildServerSettings,
         BusSettings,
         CheckoutSettings,
@@ -167,21 +171,22 @@ _MODULES = {
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
     "deploykit.ids": "IdStore Claim",
+    "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
     "deploykit.mirror": "Mirror FetchResult RefChange",
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten BusError AddressError ConnectError "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError ConnectError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -206,20 +211,22 @@ __all__ = [
     "Policy",
     "Trust", "Verified", "Authorized",
     "IdStore", "Claim",
+    "AuditLog",
     "Outbox",
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
-    "BuildServerSettings",
+    "BuildServerSettings", "AuditSettings",
     "load_settings",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
-    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "BusError", "AddressError",
+    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "AuditError",
+    "BusError", "AddressError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed",
     "__version__",
 ]
 # fmt: on

@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploykit.settings.audit import AuditSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
     from deploykit.settings.log import LogSettings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
+    "AuditSettings": "audit",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
@@ -41,6 +43,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "AuditSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",

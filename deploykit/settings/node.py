@@ -9,6 +9,7 @@ import attrs
 
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.settings.audit import AuditSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
@@ -34,6 +35,7 @@ class Settings:
     broker: BusSettings = attrs.field(factory=BusSettings)
     topics: TopicMap = attrs.field(factory=TopicMap)
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
+    audit: AuditSettings = attrs.field(factory=AuditSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
@@ -55,6 +57,7 @@ class Settings:
         yield from below("broker", self.broker.problems())
         yield from below("topics", self.topics.problems())
         yield from below("outbox", self.outbox.problems())
+        yield from below("audit", self.audit.problems())
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
         for repo, repository in self.repositories.items():

@@ -151,6 +151,11 @@ class DeployHandler:
                 _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._at_work))
             self._changed.wait_for(lambda: not self._at_work)
 
+    @property
+    def at_work(self) -> int:
+        """How many deploys run, or wait to be reported."""
+        return len(self._at_work)
+
     def log_unverified(self) -> None:
         """Log what was refused since the last line about it, if that is some time ago: nothing more may ever come."""
         count, why = self._unverified.flush(time.monotonic())

@@ -14,6 +14,7 @@ from deploykit.errors import SettingsError
 from deploykit.messages.topics import PRESETS, TopicMap
 from deploykit.names import RepoName
 from deploykit.settings import (
+    AuditSettings,
     BusSettings,
     CheckoutSettings,
     MirrorSettings,
@@ -40,6 +41,7 @@ SITE = NodeSiteSettings(path=Path("/srv/shop"), repo=RepoName("shop"))
 @pytest.mark.parametrize(
     "family",
     [
+        AuditSettings(),
         BusSettings(),
         OutboxSettings(),
         ServiceSettings(),
