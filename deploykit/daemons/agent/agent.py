@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
+from deploykit.audit import open_audit
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.bus.passcode import secrets_of
@@ -160,7 +161,7 @@ class Agent:
         self._mirrors = MirrorHandler(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
         deployer = SiteDeployer(settings, self._mirrors)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust)
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, open_audit(settings))
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
         handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
@@ -243,7 +244,7 @@ class Agent:
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
             self._stop.wait(INTERVAL)
-            self._deploys.log_unverified()
+            self._deploys.flush(time.monotonic())
 
     def _recover(self) -> None:
         """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
