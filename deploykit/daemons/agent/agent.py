@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
+from deploykit.audit import open_audit
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.config.crosschecks import warnings
@@ -123,7 +124,8 @@ class Agent(Service):
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
         deployer = SiteDeployer(settings, self._mirrors)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, metrics=metrics)
+        audit = open_audit(settings)
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
             settings.broker,
@@ -210,7 +212,7 @@ class Agent(Service):
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
             self.ending.wait(INTERVAL)
-            self._deploys.log_unverified()
+            self._deploys.flush(time.monotonic())
 
     def _recover(self) -> None:
         """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
