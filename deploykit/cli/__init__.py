@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "watch": ("watch", "watch", "Print one line for each message as it passes."),
     "deploy": ("deploy", "deploy", "Ask a node to put a tag live, and wait for its report."),
     "status": ("status", "status", "Show this node's mirrors, sites and queued messages."),
+    "audit": ("audit", "audit", "Show what was asked for and decided, and verify the record of it."),
     "keys": ("keys", "keys", "Make signing keys and choose which to trust."),
     "outbox": ("outbox", "outbox", "Show, retry and remove queued messages and dead letters."),
     "mirror": ("mirror", "mirror", "Sync, show and check git mirrors."),

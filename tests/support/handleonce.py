@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+from deploykit.audit import open_audit
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
 from deploykit.daemons.agent.deployer import SiteDeployer
@@ -38,7 +39,7 @@ def main() -> None:
     ids = IdStore(settings.state / "ids.sqlite")
     deployer = SiteDeployer(settings, MirrorHandler(settings, reporter))
     trust = Trust.from_settings(settings.trust, settings.node)
-    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust)
+    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, open_audit(settings))
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

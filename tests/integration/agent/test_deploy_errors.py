@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.audit import open_audit
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deployer, deploys, reports
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
@@ -126,7 +127,14 @@ class World:
 
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
-        return DeployHandler(NODE, SiteDeployer(self.settings, self.mirroring), self._reporter, self.ids, trust)
+        return DeployHandler(
+            NODE,
+            SiteDeployer(self.settings, self.mirroring),
+            self._reporter,
+            self.ids,
+            trust,
+            open_audit(self.settings),
+        )
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
