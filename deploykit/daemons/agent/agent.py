@@ -34,6 +34,7 @@ from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import IdStoreError
 from deploykit.ids import IdStore
 from deploykit.messages import utc_now
+from deploykit.release import Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
 from deploykit.trust.check import Trust
