@@ -11,13 +11,16 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
+from deploykit.builds.store import builds_of
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
-from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent import buildresults, mirrors
+from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
@@ -29,7 +32,8 @@ from deploykit.daemons.service import lifecycle, logs
 from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import DeploykitError, IdStoreError, LockBusy, LoginRefused
 from deploykit.ids import IdStore
-from deploykit.messages import one_line, utc_now
+from deploykit.messages import BuildFinished, one_line, utc_now
+from deploykit.messages.topics import topics_of_class
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
@@ -122,7 +126,7 @@ def forget(settings: Settings) -> None:
             held.enter_context(StateLock(settings.state))
         bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in _subscriptions(settings):
+        for topic, name in (*_subscriptions(settings), *_build_subscriptions(settings)):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
@@ -135,6 +139,13 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
         (topics.source, f"deploykit-{settings.node}-source"),
         (topics.deploy, f"deploykit-{settings.node}-deploy"),
     )
+
+
+def _build_subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return topic and durable name of each topic that build results come on."""
+    name = f"deploykit-{settings.node}-build"
+    topics = topics_of_class(BuildFinished, settings.topics)
+    return tuple((topic, f"{name}-{at}" if at > 1 else name) for at, topic in enumerate(topics, 1))
 
 
 class Agent:
@@ -159,7 +170,9 @@ class Agent:
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deployer = SiteDeployer(settings, self._mirrors)
+        builds = builds_of(settings.state)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust)
         self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
         self._relay = make_relay(outbox, self._bus, settings.outbox)
@@ -186,13 +199,22 @@ class Agent:
 
     def _start(self) -> None:
         remove_twins(self.settings.state)
-        self._trust_problems = trust_problems(self.settings, utc_now())
+        self._trust_problems = (*trust_problems(self.settings, utc_now()), *gate_problems(self.settings))
         for problem in self._trust_problems:
             _log.error("%s", problem)
         self._mirrors.start()
         self._bus.start()
         for topic, name, handler, workers in self._handlers:
             self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
+        for topic, name in _build_subscriptions(self.settings) if wants_builds(self.settings) else ():
+            self._bus.subscribe(
+                topic,
+                self._builds.handle,
+                durable=name,
+                workers=buildresults.WORKERS,
+                prefetch=4 * buildresults.WORKERS,
+                max_attempts=buildresults.ATTEMPTS,
+            )
         self._presence.listen(self._bus)
         for thread in self._threads:
             thread.start()
@@ -242,6 +264,7 @@ class Agent:
                     self._ids.prune(utc_now())
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
+                self._builds.prune()
             self._stop.wait(INTERVAL)
             self._deploys.log_unverified()
 
