@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from deploykit._version import __version__
 
 if TYPE_CHECKING:
+    from deploykit.audit import AuditLog
     from deploykit.bus import Ack, Bus, Delivery, Handler, Reject, Retry, Subscription, Verdict
     from deploykit.bus.events import (
         BrokerReportedError,
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
     from deploykit.config import load_settings
     from deploykit.errors import (
         AddressError,
+        AuditError,
         BrokerError,
+        BuildQueueError,
         BuildServerError,
         BuildStoreError,
         BusClosed,
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        ServiceFailed,
         SettingsError,
         SignatureError,
         TreeDamaged,
@@ -126,11 +130,14 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        AuditSettings,
         BuildServerSettings,
         BuildsSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
+        JenkinsSettings,
+        JobSettings,
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
@@ -172,22 +179,25 @@ _MODULES = {
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
     "deploykit.ids": "IdStore Claim",
+    "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
     "deploykit.mirror": "Mirror FetchResult RefChange",
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
-        "Settings BusSettings BuildsSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings "
-        "SiteSettings NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings"
+        "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
+        "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten KeyNotTrusted BuildStoreError "
-        "BusError AddressError ConnectError "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
+        "ConnectError KeyNotTrusted BuildStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "BuildQueueError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -212,21 +222,21 @@ __all__ = [
     "Policy",
     "Trust", "Verified", "Authorized",
     "IdStore", "Claim",
+    "AuditLog",
     "Outbox",
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
-    "Settings", "BusSettings", "BuildsSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings",
-    "CheckoutSettings", "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
-    "BuildServerSettings",
-    "load_settings",
-    "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
-    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "KeyNotTrusted", "BuildStoreError",
-    "BusError", "AddressError",
+    "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
+    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
+    "AuditSettings", "load_settings", "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
+    "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
+    "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]
 # fmt: on

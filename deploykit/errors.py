@@ -120,6 +120,13 @@ class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
 
 
+# -- audit -----------------------------------------------------------------------------------------------------------
+
+
+class AuditError(DeploykitError):
+    """The audit log cannot be written or read. Do not act on what is allowed until it can; what is denied stays so."""
+
+
 class BuildStoreError(DeploykitError):
     """The store of build results cannot be read or written. Correct its owner or mode, free the disk, or move it away:
     results come again with the next builds, and with commands that carry them."""
@@ -143,7 +150,8 @@ class ConnectError(BusError):
 
 
 class LoginRefused(ConnectError):
-    """The broker refused login, passcode or virtual host. Correct the credentials; trying again does not help."""
+    """The broker refused login, passcode or virtual host. Correct the credentials; while a broker still loads its
+    users, trying again helps (`login_retry`)."""
 
 
 class ClientIdInUse(ConnectError):
@@ -277,6 +285,14 @@ class BuildServerError(DeploykitError):
 
 class MayNotLook(BuildServerError):
     """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
+
+
+class BuildQueueError(DeploykitError):
+    """The file of builds to ask for cannot be read or written. Free the disk, or correct its owner and mode."""
+
+
+class ServiceFailed(DeploykitError):
+    """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
 
 
 class DemoFailed(DeploykitError):

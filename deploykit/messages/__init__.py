@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
-    from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
+    from deploykit.messages.build import (
+        Build,
+        BuildFinished,
+        BuildOutcome,
+        BuildRequested,
+        BuildStarted,
+        RequestOutcome,
+    )
     from deploykit.messages.deploy import (
         MAX_EVIDENCE,
         BuildEvidence,
@@ -73,6 +80,7 @@ __all__ = [
     "Notice",
     "PackagePublished",
     "RefChangeKind",
+    "RequestOutcome",
     "RefUpdated",
     "RevisionCommitted",
     "SiteRelease",
@@ -97,6 +105,7 @@ _LAZY: Final = {
     "BuildOutcome": "build",
     "BuildRequested": "build",
     "BuildStarted": "build",
+    "RequestOutcome": "build",
     "DeployOutcome": "deploy",
     "DeployPhase": "deploy",
     "DeployReported": "deploy",

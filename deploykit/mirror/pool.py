@@ -132,13 +132,22 @@ class MirrorPool:
         except KeyError:
             raise UsageError(f"no mirror {name!a} here", "add it to the settings") from None
 
-    def request(self, name: str, change: RefChange | None = None, *, reason: str = "", cause: str = "") -> Answer:
+    def request(
+        self,
+        name: str,
+        change: RefChange | None = None,
+        *,
+        reason: str = "",
+        cause: str = "",
+        pushed: float | None = None,
+    ) -> Answer:
         """Ask for a fetch. The fetch is tried again later where it fails, whatever the future says.
 
         Args:
             change: what a message claims about one ref; None: compare all refs.
             reason: what the fetch is for, for `on_result` (a correlation id).
             cause: the caller's own word for what asks, for `on_result` too.
+            pushed: when the push was made that it follows, in seconds since 1970, for `on_result`.
 
         Returns:
             A future: its result has `confirmed` for this very request; it fails with the fetch's error.
@@ -150,7 +159,8 @@ class MirrorPool:
         answer: Answer = Future()
         with self._wake:
             self._must_be_open()
-            self._schedule.ask(name, FetchRequest(change, answer, reason, cause), time.monotonic())
+            asked = FetchRequest(change, answer, reason, cause, pushed)
+            self._schedule.ask(name, asked, time.monotonic())
             self._look()
         return answer
 

@@ -83,6 +83,7 @@ class FetchRequest(Generic[T]):
     token: T
     reason: str = ""
     cause: str = ""
+    pushed: float | None = None
 
 
 @attrs.define(slots=True)

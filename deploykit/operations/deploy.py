@@ -137,7 +137,7 @@ def connected_bus(settings: Settings) -> Iterator[Bus]:
         if isinstance(event, ConnectFailed):
             problems.append(event.problem)
 
-    with Bus(settings.broker, on_event=note) as bus:
+    with Bus(settings.broker.at_once(), on_event=note) as bus:
         if not bus.wait_connected(settings.broker.connect_timeout):
             raise ConnectError(f"no broker reachable: {problems[-1]}")
         yield bus

@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "messages": (3, "message"),
     "settings": (4, None),
     "wire": (4, "message"),
+    "audit": (5, None),
     "broker": (5, None),
     "git": (5, "file"),
     "trust": (5, "message"),

@@ -27,6 +27,7 @@ from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
     DeploykitError,
@@ -94,6 +95,7 @@ class DeployHandler:
         ids: remembers which requests were acted on.
         trust: judges the messages.
         now: the wall clock, aware UTC.
+        metrics: counts the commands.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class DeployHandler:
         trust: Trust,
         *,
         now: Callable[[], datetime] = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         self._node = node
         self._deployer = deployer
@@ -113,6 +116,7 @@ class DeployHandler:
         self._ids = ids
         self._trust = trust
         self._now = now
+        self._metrics = metrics or Metrics()
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
@@ -146,6 +150,11 @@ class DeployHandler:
             if self._at_work:
                 _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._at_work))
             self._changed.wait_for(lambda: not self._at_work)
+
+    @property
+    def at_work(self) -> int:
+        """How many deploys run, or wait to be reported."""
+        return len(self._at_work)
 
     def log_unverified(self) -> None:
         """Log what was refused since the last line about it, if that is some time ago: nothing more may ever come."""
@@ -262,6 +271,7 @@ class DeployHandler:
             claim = self._ids.claim(key, request.id, command.digest, now, keep_until=authorized.keep_until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", command.signer, error)
+            self._metrics.deploy_finished(request.site, request.phase, "refused")
             return _Decision(DeployResult(outcome="refused", detail=str(error)))
         except IdStoreError as error:
             if now <= request.expires + command.policy.skew:
@@ -279,7 +289,16 @@ class DeployHandler:
                     _log.info("answered again, not repeated: %s", request.summary)
                 return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:
-                return _Decision(self._deployer.deploy(request, command.signer), claimed=True)
+                return _Decision(self._deploy(request, command), claimed=True)
+
+    def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
+        """Carry a command out, and count it unless it was carried out before."""
+        begun = time.monotonic()
+        result = self._deployer.deploy(request, command.signer)
+        if not result.again:
+            seconds = time.monotonic() - begun if result.outcome != "refused" else None
+            self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)
+        return result
 
     # -- reporting -----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches
 from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import (
     DeploykitError,
     MessageError,
@@ -69,13 +70,19 @@ def mirror_path(settings: Settings, repo: RepoName) -> Path:
 class MirrorHandler:
     """Keeps the mirrors of one node, and the directories their settings ask for.
 
+    Args:
+        settings: the repositories.
+        reporter: queues the reports.
+        metrics: counts the fetches.
+
     Raises:
         UsageError: a repository's address is not allowed.
         SettingsError: a checkout cannot be made as the settings say.
     """
 
-    def __init__(self, settings: Settings, reporter: Reporter) -> None:
+    def __init__(self, settings: Settings, reporter: Reporter, *, metrics: Metrics | None = None) -> None:
         self._settings = settings
+        self._metrics = metrics or Metrics()
         self._pending = PendingReports(reporter)
         self._built = BuiltFetches(settings, builds_of(settings.state))
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
@@ -129,7 +136,8 @@ class MirrorHandler:
             if waiting == _MOST_WAITING:
                 _log.warning("[%s] %d messages wait: the next fetch looks at every ref instead", message.repo, waiting)
                 change = None
-            answer = self._pool.request(message.repo, change, reason=message.correlation_id or message.id)
+            reason, pushed = message.correlation_id or message.id, message.time.timestamp()
+            answer = self._pool.request(message.repo, change, reason=reason, pushed=pushed)
             if self._seats.acquire(blocking=False):
                 try:
                     answer.exception(_PATIENCE)
@@ -224,6 +232,8 @@ class MirrorHandler:
     ) -> None:
         """Update the checkouts, then report. There is one call at a time for a repository."""
         repo = RepoName(name)
+        pushed = min((each.pushed for each in asked if each.pushed is not None), default=None)
+        self._metrics.mirror_fetched(repo, _word_for(outcome), pushed)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
         follows = self._built.ended(repo, asked, ok=not isinstance(outcome, DeploykitError))
@@ -291,6 +301,15 @@ class MirrorHandler:
             seconds=round(seconds, 3),
             detail=report.detail,
         )
+
+
+def _word_for(outcome: FetchResult | DeploykitError) -> MirrorOutcome:
+    """Return the outcome of a whole fetch in one word: the worst of what it did."""
+    if isinstance(outcome, DeploykitError):
+        return "failed"
+    if outcome.refused:
+        return "refused"
+    return "updated" if outcome.changes else "unchanged"
 
 
 def _refs_of(checkouts: Checkouts, mirror: Mirror, held: Mapping[RefName, ObjectId]) -> Sequence[RefName]:

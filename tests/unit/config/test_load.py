@@ -312,6 +312,8 @@ def test_a_number_that_would_stall_a_daemon_or_make_it_spin_is_refused(line: str
         ('keepalive = ["/queue/"]', "broker.keepalive"),
         ('vhost = "a\\nb"', "broker.vhost"),
         ("connect_timeout = 0", "broker.connect_timeout"),
+        ("login_retry = -1", "broker.login_retry"),
+        ("login_retry = nan", "broker.login_retry"),
         ("backoff_max = 1e10", "broker.backoff_max"),
         ("stall_timeout = inf", "broker.stall_timeout"),
     ],

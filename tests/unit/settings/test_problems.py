@@ -14,12 +14,14 @@ from deploykit.errors import SettingsError
 from deploykit.messages.topics import PRESETS, TopicMap
 from deploykit.names import RepoName
 from deploykit.settings import (
+    AuditSettings,
     BusSettings,
     CheckoutSettings,
     MirrorSettings,
     NodeSiteSettings,
     OutboxSettings,
     RepositorySettings,
+    ServiceSettings,
     Settings,
     SiteSettings,
     TreeSettings,
@@ -39,8 +41,10 @@ SITE = NodeSiteSettings(path=Path("/srv/shop"), repo=RepoName("shop"))
 @pytest.mark.parametrize(
     "family",
     [
+        AuditSettings(),
         BusSettings(),
         OutboxSettings(),
+        ServiceSettings(),
         MirrorSettings(),
         RepositorySettings(url="/srv/git/shop.git"),
         CHECKOUT,
