@@ -17,12 +17,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
 from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge
 from deploykit.builds.store import builds_of
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
 from deploykit.messages import MAX_EVIDENCE, DeployRequested, utc_now
 from deploykit.release import Site
@@ -35,18 +36,24 @@ _log = logging.getLogger(__name__)
 #: What the report and the site's records say of a deploy that needed no build.
 WITHOUT_BUILD: Final = "without a build (--without-build)"
 _REMEDY: Final = "run the build, or send its result with --evidence"
-_UNREADABLE: Final = PolicyRefused("whether a build succeeded cannot be read on this node", "see the log of its agent")
+
+GateOutcome = Literal["open", "not-needed", "without-build"]
 
 
-@attrs.frozen(kw_only=True, slots=True)
+@attrs.frozen(slots=True)
 class GatePassage:
-    """A command that may go on.
+    """A command that may go on, and why.
 
     Args:
+        outcome: the builds succeeded; none is needed; or none was asked for.
         note: what its report must say about the gate; empty where there is nothing to say.
     """
 
+    outcome: GateOutcome
     note: str = ""
+
+
+_WITHOUT: Final = GatePassage("without-build", WITHOUT_BUILD)
 
 
 class BuildGate:
@@ -56,16 +63,24 @@ class BuildGate:
         settings: what each site requires.
         trust: judges results, at each decision anew.
         store: the results that are known.
+        metrics: counts the decisions of sites that require builds.
         now: the wall clock, aware UTC.
     """
 
     def __init__(
-        self, settings: Settings, trust: Trust, store: BuildStore, *, now: Callable[[], datetime] = utc_now
+        self,
+        settings: Settings,
+        trust: Trust,
+        store: BuildStore,
+        *,
+        metrics: Metrics | None = None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._remember = timedelta(seconds=settings.builds.remember)
         self._sites = settings.sites
         self._trust = trust
         self._store = store
+        self._metrics = metrics or Metrics()
         self._now = now
 
     def ask(self, request: DeployRequested, site: Site) -> GatePassage:
@@ -81,23 +96,34 @@ class BuildGate:
         settings = self._sites[request.site]
         if len(request.evidence) > MAX_EVIDENCE:
             raise PolicyRefused(f"the command carries more than {MAX_EVIDENCE} build results", "send fewer")
-        if not settings.require_build or request.phase == "rollback":
-            return GatePassage()
+        if not settings.require_build:
+            return GatePassage("not-needed")
+        try:
+            passage = self._ask(request, site, settings)
+        except PolicyRefused as error:
+            self._metrics.gate_decided(request.site, "closed")
+            _log.warning("gate of %s: closed: %s", request.site, error)
+            raise
+        self._metrics.gate_decided(request.site, passage.outcome)
+        _log.info("gate of %s: %s for %s", request.site, passage.outcome, request.summary)
+        return passage
+
+    def _ask(self, request: DeployRequested, site: Site, settings: NodeSiteSettings) -> GatePassage:
+        if request.phase == "rollback":
+            return GatePassage("not-needed")
         if _begun(request, site):
-            return GatePassage(note=WITHOUT_BUILD if request.without_build else "")
+            return _WITHOUT if request.without_build else GatePassage("open")
         decision, doubts = self._decide(request, settings)
         if decision is not None and decision.open:
-            builds = ", ".join(f"{each.job} {each.number}" for each in decision.passed)
-            _log.info("gate of %s: %s was built by %s", request.site, request.commit[:12], builds)
-            return GatePassage()
+            return GatePassage("open")
         if _was_good(request, site):
-            _log.info("gate of %s: %s was live and good here before", request.site, request.commit[:12])
-            return GatePassage()
+            return GatePassage("not-needed")
         if request.without_build:
-            _log.warning("gate of %s: %s", request.site, WITHOUT_BUILD)
-            return GatePassage(note=WITHOUT_BUILD)
+            return _WITHOUT
         if decision is None:
-            raise _UNREADABLE
+            raise PolicyRefused(
+                "whether a build succeeded cannot be read on this node now", "see the log of its agent, and ask again"
+            )
         raise PolicyRefused("; ".join((*decision.refusals, *doubts)), _REMEDY)
 
     def _decide(self, request: DeployRequested, settings: NodeSiteSettings) -> tuple[GateDecision | None, list[str]]:
