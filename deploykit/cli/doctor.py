@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Check each configured broker: one line for each finding, with a way out for each failure.
+    """Check each configured broker and each build gate: one line for each finding, with a way out for each failure.
 
     Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription. Nothing is left
     behind at the broker. Ends with 1 if something failed.
@@ -29,8 +29,10 @@ def doctor(ctx: click.Context, config: Path | None, as_json: bool) -> None:
       deploykit doctor --config ./deploykit.toml --json
     """
     from deploykit.operations.doctor import examine
+    from deploykit.operations.gatecheck import check_gates
 
-    findings = examine(load(config).broker, _print_json if as_json else click.echo)
+    settings, show = load(config), _print_json if as_json else click.echo
+    findings = (*examine(settings.broker, show), *check_gates(settings, show))
     ctx.exit(1 if any(finding.failed for finding in findings) else 0)
 
 
