@@ -42,6 +42,8 @@ class ServiceGroup:
                 self._bus.start()
                 undo.callback(self._bus.stop, STOP_SECONDS)
             for service in self.services:
+                undo.callback(service.link.stop, 0)  # also of those that are not started: a bus holds descriptors
+            for service in self.services:
                 self._of(service, undo.enter_context, service)
             undo.pop_all()
         return self

@@ -244,7 +244,9 @@ class _Runner:
             except BaseException as error:  # noqa: BLE001 -- raised below
                 errors.append(error)
 
-        begun, announced = time.monotonic(), False
+        begun, announced = time.monotonic(), last
+        if last:
+            self._manager.stopping(f"ending{_because(group.busy)}")
         thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
         thread.start()
         while thread.is_alive():
