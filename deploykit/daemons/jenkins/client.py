@@ -218,7 +218,7 @@ class JenkinsServer:
             self._server = HttpServer.of(
                 settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
             )
-        return exchange(self._server, request, seconds=seconds, kept=kept)
+        return self._login.scrub(exchange(self._server, request, seconds=seconds, kept=kept))
 
     def _looked(self, reply: HttpReply | NoReply, attempt: Attempt) -> dict[str, object]:
         """Return the JSON of an answer to a look.
