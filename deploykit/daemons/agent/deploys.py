@@ -28,6 +28,7 @@ import attrs
 from deploykit.audit import AuditLog
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.command_audit import CommandAudit
+from deploykit.daemons.agent.commands import command_in
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
@@ -50,7 +51,6 @@ from deploykit.messages import DeployOutcome, DeployRequested, utc_now
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Trust, Verified
-from deploykit.trust.policy import addressed_to
 from deploykit.trust.signature import body_digest, copy_digest
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 
@@ -219,7 +219,7 @@ class DeployHandler:
         count = self._unverified.add(str(problem), time.monotonic())
         if not count:
             return
-        request = _command_in(frame, self._node)
+        request = command_in(frame, self._node)
         unforeseen = problem.__cause__ if isinstance(problem, KeyFileError) else None
         _log.warning(
             "refused%s: %s: %s",
@@ -397,12 +397,3 @@ class DeployHandler:
         short = attrs.evolve(result, detail=detail)
         (frame,) = self._reporter.report(self._reports.without_steps(request, command.copy, short))
         return frame
-
-
-def _command_in(frame: Frame, node: NodeName) -> DeployRequested | None:
-    """Return the command for this node that an unverified frame claims to be; None for anything else."""
-    try:
-        message = decode(frame.headers, frame.body)
-    except MessageError:
-        return None
-    return message if isinstance(message, DeployRequested) and addressed_to(message, node) else None
