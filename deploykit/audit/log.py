@@ -181,10 +181,11 @@ class AuditLog:
         lock = beside(self.path, "lock")
         with self._mutex, contextlib.ExitStack() as held:
             try:
-                held.enter_context(FileLock(lock, wait=self._wait, busy=f"another process holds {lock}"))
-            except LockBusy as busy:
-                problem = f"cannot write the audit log {self.path}: {busy.problem}"
-                raise AuditError(problem, "it should take a moment; look at that process") from busy
+                busy = f"another process holds {lock}"
+                held.enter_context(FileLock(lock, wait=self._wait, busy=busy, named=False))
+            except LockBusy as error:
+                problem = f"cannot write the audit log {self.path}: {error.problem}"
+                raise AuditError(problem, "it should take a moment; look at that process") from error
             yield
 
     def _record(self, entry: AuditEntry) -> None:
