@@ -32,7 +32,7 @@ def install_wheel(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), ".")
     (wheel,) = dist.glob("*.whl")
-    session.install(f"{wheel}[keys,testing]")
+    session.install(f"{wheel}[keys,metrics,testing]")
 
 
 def only_tests(session: nox.Session) -> Path:
@@ -76,7 +76,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types, strictly; and what we export, as users of two type checkers see it."""
-    session.install("-e", ".[keys,testing]", *groups("types"))
+    session.install("-e", ".[keys,metrics,testing]", *groups("types"))
     session.run("mypy", "deploykit", "tests", "noxfile.py")
     session.run("basedpyright")
 
@@ -96,7 +96,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, warnings being errors, and run the examples in them."""
-    session.install("-e", ".[keys,testing]", *groups("docs"), "pytest", "pytest-timeout")
+    session.install("-e", ".[keys,metrics,testing]", *groups("docs"), "pytest", "pytest-timeout")
     session.run("python", "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("python", "-m", "sphinx", "-q", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
     session.run("python", "-m", "pytest", "-q", "--doctest-modules", "-o", "addopts=", "deploykit")
@@ -132,3 +132,12 @@ def chaos(session: nox.Session) -> None:
     session.install(*groups("test"))
     env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session)), "TMPDIR": "/tmp"}
     session.run("python", "-m", "tests.chaos", *session.posargs, env=env)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Load every daemon for 15 minutes: memory, descriptors and threads must stay flat; `-- --help` says more."""
+    install_wheel(session)
+    session.install(*groups("test"))
+    env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session)), "TMPDIR": "/tmp"}
+    session.run("python", "-m", "tests.soak", *session.posargs, env=env)

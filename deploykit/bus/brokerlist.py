@@ -5,15 +5,17 @@ Rules:
 * the list is walked from the broker after the one that was lost last, unless the address says `randomize=false`: then
   from the same place, in the order written;
 * each broker's addresses are tried as `deploykit.bus.connect` has it;
-* the pause after a whole list failed grows, with jitter.
+* the pause after a whole list failed grows, with jitter;
+* a login that every broker refuses is tried again for `login_retry` seconds from the first attempt.
 """
 
 from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING, Final, Protocol
 
 from deploykit.bus.certificates import Certificates
@@ -21,7 +23,7 @@ from deploykit.bus.connect import Connector
 from deploykit.bus.passcode import with_passcode
 from deploykit.bus.poller import Poller
 from deploykit.bus.stomp.handshake import credentials
-from deploykit.errors import ConnectError, SettingsError
+from deploykit.errors import ConnectError, LoginRefused, SettingsError
 from deploykit.settings.address import Address, Broker
 from deploykit.settings.bus import BusSettings
 from deploykit.system.backoff import Backoff
@@ -71,9 +73,22 @@ class BrokerList:
             minimum=_SHORTEST_PAUSE,
         )
         self._connect_timeout = address.connect_timeout or settings.connect_timeout
+        self._refusals_until: float | None = None
 
     def __iter__(self) -> Iterator[Broker]:
+        if self._refusals_until is None:
+            self._refusals_until = monotonic() + self._settings.login_retry
         return iter(list(self._brokers))
+
+    def given_up(self, problems: Sequence[ConnectError]) -> LoginRefused | None:
+        """Return why trying again makes no sense after a round: every broker refused the login, for long enough.
+
+        Args:
+            problems: of each broker in this round. None of them, nor any other, ever accepted the login.
+        """
+        last = problems[-1] if problems and all(isinstance(one, LoginRefused) for one in problems) else None
+        over = self._refusals_until is not None and monotonic() >= self._refusals_until
+        return last if over and isinstance(last, LoginRefused) else None
 
     def pause(self, rounds: int) -> float:
         """Return the seconds to wait after so many rounds without a connection that lasted."""

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from deploykit.bus.stomp.handshake import clean
+from deploykit.bus.stomp.reason import clean
 from deploykit.errors import SettingsError
 from deploykit.settings.bus import BusSettings
 

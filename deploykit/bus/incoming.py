@@ -11,6 +11,7 @@ from deploykit.bus.events import BrokerReportedError, Event
 from deploykit.bus.ports import BrokerConnection
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscriptions import SubscriptionTable
+from deploykit.bus.suspects import OUTLIVED
 from deploykit.bus.unconfirmed import UnconfirmedPublishes
 from deploykit.errors import PublishRefused
 
@@ -50,6 +51,7 @@ class IncomingFrames:
         self._emit = emit
         self._error = ""
         self._error_at = 0.0
+        self._last_words = ("", 0, 0.0)
 
     def may_send(self) -> bool:
         """Return whether messages may go out already: what was subscribed to before comes first."""
@@ -58,6 +60,11 @@ class IncomingFrames:
     def recent_error(self, now: float) -> str:
         """Return the last ERROR that named nothing, if it came a short while ago; else nothing."""
         return self._error if now < self._error_at + _RECENT else ""
+
+    def last_words(self, epoch: int, now: float) -> str:
+        """Return what the broker reported just before it ended the connection of this epoch; else nothing."""
+        shown, of, at = self._last_words
+        return shown if of == epoch and now < at + OUTLIVED else ""
 
     def on_receipts(self, receipts: list[bytes]) -> None:
         """Take receipts of everything but messages."""
@@ -81,6 +88,7 @@ class IncomingFrames:
         connection = self._present()
         if connection is None:
             return
+        self._last_words = (shown, connection.epoch, monotonic())
         if self._subscriptions.on_error(frame, shown, connection, alone=not len(self._unconfirmed)):
             return
         receipt = frame.headers.get("receipt-id", "")

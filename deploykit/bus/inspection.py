@@ -1,7 +1,12 @@
-"""What a bus does not show by itself: its connection (`deploykit doctor`), and a refused login (`deploykit.aio`)."""
+"""What a bus does not show by itself, for other rooms.
+
+The present connection (`deploykit doctor`), a refused login (`deploykit.aio`), and whether its threads live and go on
+(`deploykit.daemons.service`).
+"""
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,3 +24,41 @@ def connection_of(bus: Bus) -> Connection | None:
 def refused_login(bus: Bus) -> LoginRefused | None:
     """Return why every broker refused the login and none ever accepted it; None while that is not so."""
     return bus._supervisor.hopeless
+
+
+def thread_that_ended(bus: Bus) -> str:
+    """Return the name of a thread of a started bus that has ended before it was stopped; empty while all live."""
+    if bus._stopped:
+        return ""
+    thread = bus._supervisor.thread
+    if thread.ident is not None and not thread.is_alive():
+        return thread.name
+    for subscription in list(bus._services.subscriptions):
+        if (name := subscription.ended_worker) and not subscription.stopping:
+            return name
+    return ""
+
+
+class Pulse:
+    """Asks the bus's own thread for a sign of life, one question at a time. Use it from one thread.
+
+    That thread answers within a second whatever the network does, also while it connects.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._asked: float | None = None
+        self._answered = threading.Event()
+
+    def silence(self, now: float) -> float:
+        """Return for how many seconds the present question waits for its answer; 0 where there is one, and ask again.
+
+        Args:
+            now: monotonic.
+        """
+        if self._asked is not None and not self._answered.is_set():
+            return now - self._asked
+        self._asked = now
+        self._answered.clear()
+        self._bus._supervisor.call_later(0, self._answered.set)
+        return 0.0

@@ -70,6 +70,7 @@ class Subscription:
         self.problem: BusError | None = None
         self.refusals = 0
         self.losses = 0
+        self.last_error = ""
         self._services = services
         self._queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self._settler = Settler(services, spec, handler, max_attempts=max_attempts, ids=ids, requeue=self._queue.put)
@@ -101,6 +102,11 @@ class Subscription:
     def stopping(self) -> bool:
         """Whether it is being ended."""
         return self._stopping
+
+    @property
+    def ended_worker(self) -> str:
+        """The name of a worker that was started and has ended; empty where all live."""
+        return next((t.name for t in self._threads if t.ident is not None and not t.is_alive()), "")
 
     @property
     def works_here(self) -> bool:
@@ -208,7 +214,7 @@ class Subscription:
     def confirmed(self, epoch: int) -> None:
         """Take note that the broker confirmed it on this connection."""
         with self._changed:
-            self._active, self.problem, self.refusals, self.losses = epoch, None, 0, 0
+            self._active, self.problem, self.refusals, self.losses, self.last_error = epoch, None, 0, 0, ""
             self._changed.notify_all()
 
     def refused(self, problem: BusError) -> None:

@@ -39,7 +39,7 @@ from deploykit.bus.stomp.compile import (
 )
 from deploykit.bus.stomp.frames import Received
 from deploykit.bus.subscription import Subscription
-from deploykit.bus.suspects import Blame, SubscriptionSuspects, is_suspect
+from deploykit.bus.suspects import Blame, SubscriptionSuspects, after_error, is_suspect
 from deploykit.bus.unsubscribes import Unsubscribes
 from deploykit.errors import BusError, ConnectError, DialectError
 from deploykit.system.backoff import Backoff
@@ -245,9 +245,13 @@ class SubscriptionTable:
         for subscription in list(self._subscriptions.values()):
             self._subscribe(connection, subscription)
 
-    def lost(self, *, by_broker: bool) -> bool:
-        """Take note that the connection is over; return whether that counts against subscriptions alone."""
-        blame = self._suspects.ended(monotonic(), by_broker=by_broker)
+    def lost(self, *, by_broker: bool, last_error: str = "") -> bool:
+        """Take note that the connection is over; `last_error` is what the broker reported before.
+
+        Returns:
+            Whether that counts against subscriptions alone.
+        """
+        blame = self._suspects.ended(monotonic(), by_broker=by_broker, last_error=last_error)
         self._unsubscribes.cancel()
         for own in self.dedicated:
             own.cut()
@@ -262,7 +266,8 @@ class SubscriptionTable:
             self._refused(
                 subscription,
                 ConnectError(
-                    f"the broker ended {subscription.losses} connections when asked for {subscription.destination}",
+                    f"the broker ended {subscription.losses} connections when asked for {subscription.destination}"
+                    + after_error(subscription.last_error),
                     "look at the broker's log; the other subscriptions go on",
                 ),
             )

@@ -89,7 +89,7 @@ class Supervisor:
         self.connection: Connection | None = None
         #: The last problem, for those who wait.
         self.problem: BusError | None = None
-        #: Every broker refused our login, and none ever accepted it.
+        #: Every broker refused our login for `login_retry` seconds, and none ever accepted it.
         self.hopeless: LoginRefused | None = None
         self.changed = threading.Condition()
         self.address = address
@@ -261,7 +261,7 @@ class Supervisor:
 
     def _try_each(self) -> float:
         """Try every broker once; serve the first that accepts us. Return for how many seconds; 0.0: none did."""
-        refusals = []
+        problems: list[ConnectError] = []
         for broker in self._brokers:
             self._set_state(BusState.CONNECTING)
             self._emit(Connecting(broker=str(broker)))
@@ -272,7 +272,7 @@ class Supervisor:
                 error = problem if isinstance(problem, ConnectError) else ConnectError(f"{broker}: {problem}", _NO_ROOM)
                 self._counters.connect_failures += 1
                 self.problem = error
-                refusals.append(isinstance(error, LoginRefused))
+                problems.append(error)
                 logger.info("%s", error)
                 self._emit(ConnectFailed(broker=str(broker), problem=str(error)))
                 continue
@@ -280,9 +280,9 @@ class Supervisor:
             lived = self._serve(connection)
             self._brokers.ended(broker, at_once=lived < _TOO_SHORT)
             return lived
-        if all(refusals) and not self._counters.connects and isinstance(self.problem, LoginRefused):
+        if not self._counters.connects and (refused := self._brokers.given_up(problems)) is not None:
             with self.changed:
-                self.hopeless = self.problem
+                self.hopeless = refused
                 self.changed.notify_all()
         return 0.0
 
@@ -373,13 +373,15 @@ class Supervisor:
         if self._goodbye_sent:
             raise Interrupted  # the broker ended the connection without the receipt
         self._counters.losses += 1
+        last_error = self._incoming.last_words(connection.epoch, monotonic()) if by_broker else ""
+        reason += f" after an ERROR: {last_error}" if last_error else ""
         problem = ConnectError(f"{connection.broker}: connection lost: {reason}", "it is being made anew")
         self.problem = problem
         logger.warning("%s", problem.problem)
         with self._lock:
             self.connection = None
-            by_subscription = self.subscriptions.lost(by_broker=by_broker)
-        self._unconfirmed.connection_lost(by_broker=by_broker and not by_subscription)
+            by_subscription = self.subscriptions.lost(by_broker=by_broker, last_error=last_error)
+        self._unconfirmed.connection_lost(by_broker=by_broker and not by_subscription, last_error=last_error)
         self._set_state(BusState.CONNECTING)
         self._emit(ConnectionLost(broker=str(connection.broker), reason=reason, epoch=connection.epoch))
         if self._drain_until is not None:

@@ -264,6 +264,11 @@ class MessageSuspects:
         blamed.until = now + min(SHUT, 2.0 ** min(blamed.ends - 1, 30))
 
 
+def after_error(last_error: str) -> str:
+    """Return how an error of ours goes on with what the broker reported; nothing where it reported nothing."""
+    return f"; its last ERROR: {last_error}" if last_error else ""
+
+
 # -- subscriptions -------------------------------------------------------------------------------------------------
 
 
@@ -272,6 +277,8 @@ class Subscribing(Protocol):
 
     #: Connections that count against it since its last receipt.
     losses: int
+    #: What the broker reported before it ended the last of them; may be empty.
+    last_error: str
 
 
 SubscriptionT = TypeVar("SubscriptionT", bound=Subscribing)
@@ -346,11 +353,18 @@ class SubscriptionSuspects(Generic[SubscriptionT]):
         self._accused.append(subscription)
         return subscription
 
-    def ended(self, now: float, *, by_broker: bool) -> Blame:
-        """The connection is over: count it against those that wait. Return against whom it counts in all."""
+    def ended(self, now: float, *, by_broker: bool, last_error: str = "") -> Blame:
+        """The connection is over: count it against those that wait. Return against whom it counts in all.
+
+        Args:
+            now: monotonic time.
+            by_broker: the broker ended it.
+            last_error: the ERROR that it ended it with; may be empty.
+        """
         suspects = {id(one): one for one in (*self._waiting.values(), *self._accused)} if by_broker else {}
         for subscription in suspects.values():
             subscription.losses += 1
+            subscription.last_error = last_error or subscription.last_error
         self._waiting.clear()
         if not by_broker:
             return Blame.NOBODY

@@ -22,7 +22,7 @@ from time import monotonic
 
 from deploykit.bus.events import Counters
 from deploykit.bus.receipt import must_not_wait
-from deploykit.bus.suspects import Evidence, MessageSuspects
+from deploykit.bus.suspects import Evidence, MessageSuspects, after_error
 from deploykit.errors import BusClosed, BusError, PublishError, PublishRefused, WindowFull
 from deploykit.wire.frame import Frame
 
@@ -276,11 +276,12 @@ class UnconfirmedPublishes:
         )
         return self._next_deadline
 
-    def connection_lost(self, *, by_broker: bool) -> None:
+    def connection_lost(self, *, by_broker: bool, last_error: str = "") -> None:
         """Note that a connection ended, and get ready to send everything again.
 
         Args:
             by_broker: the broker ended a connection that worked, and not because of a subscription.
+            last_error: what it reported before.
         """
         with self._lock:
             outcome = self._suspects.ended(self._pending.values(), monotonic(), blame=by_broker)
@@ -291,12 +292,12 @@ class UnconfirmedPublishes:
             self._unsent = deque(self._pending.values())
             self._out = 0
             self._full = False
-        self._fail(outcome.held, lambda entry: _shut(entry.destination))
+        self._fail(outcome.held, lambda entry: _shut(entry.destination, last_error))
         self._fail(
             outcome.given_up,
             lambda entry: PublishRefused(
                 f"the broker ended {entry.losses} connections when message {entry.id} to {entry.destination} "
-                f"was sent ({len(entry.frame.body)} bytes)",
+                f"was sent ({len(entry.frame.body)} bytes)" + after_error(last_error),
                 "look at its size and headers, and at the broker's log; sending it again will not help",
             ),
         )
@@ -336,8 +337,9 @@ class UnconfirmedPublishes:
                 self._room.notify(len(entries))
 
 
-def _shut(destination: str) -> PublishError:
+def _shut(destination: str, last_error: str = "") -> PublishError:
     return PublishError(
-        f"the broker ends connections over what is sent to {destination}: nothing is, for a while",
+        f"the broker ends connections over what is sent to {destination}: nothing is, for a while"
+        + after_error(last_error),
         "look at the broker's log (a queue that is full?); keep the message and send it again later",
     )

@@ -25,4 +25,4 @@ def agent(config: Path | None, forget: bool) -> None:
     if forget:
         daemon.forget(load_settings(config))
         return
-    daemon.run(lambda: load_settings(config), on_ready=lambda node: click.echo(f"ready: agent on {node}"))
+    daemon.run(lambda: load_settings(config), on_ready=lambda name: click.echo(f"ready: {name}"))

@@ -31,7 +31,12 @@ def keepalive(
     from deploykit.daemons import keepalive as daemon
 
     if not once:
-        daemon.run(lambda: load(config), destinations=destinations, every=every)
+        daemon.run(
+            lambda: load(config),
+            destinations=destinations,
+            every=every,
+            on_ready=lambda name: click.echo(f"ready: {name}"),
+        )
         return
     problems = daemon.once(load(config), destinations=destinations, every=every)
     for destination, problem in problems.items():

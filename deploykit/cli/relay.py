@@ -57,7 +57,7 @@ def relay(
         return attrs.evolve(loaded, outbox=attrs.evolve(loaded.outbox, path=spool, create=False))
 
     if not once:
-        daemon.run(settings, on_ready=lambda spool: click.echo(f"ready: relay of {spool}"))
+        daemon.run(settings, on_ready=lambda name: click.echo(f"ready: {name}"))
         return
     report = daemon.once(settings(), deadline)
     if as_json:

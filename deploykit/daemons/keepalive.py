@@ -15,8 +15,9 @@ import attrs
 from deploykit.bus import Bus
 from deploykit.bus.checks import FOREVER
 from deploykit.bus.keepalive import KEEPALIVE
-from deploykit.bus.passcode import secrets_of
-from deploykit.daemons.service import lifecycle, logs
+from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.service import Service
 from deploykit.errors import BusError, DialectError, UsageError, WindowFull
 from deploykit.settings.node import Settings
 
@@ -26,13 +27,20 @@ logger = logging.getLogger(__name__)
 _SLICE: Final = 0.2
 
 
-def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: float | None) -> None:
+def run(
+    load: Callable[[], Settings],
+    *,
+    destinations: Sequence[str],
+    every: float | None,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
     """Send keepalives until TERM. HUP reads the settings again; wrong ones change nothing.
 
     Args:
         load: returns the settings.
         destinations: instead of those that the settings list.
         every: seconds between two rounds, instead of the settings' value.
+        on_ready: called with what it keeps alive, once it is connected.
 
     Raises:
         SettingsError: the first settings are wrong.
@@ -40,15 +48,47 @@ def run(load: Callable[[], Settings], *, destinations: Sequence[str], every: flo
         LoginRefused: the broker refuses the login.
     """
 
-    def work(sender: _Sender, end: threading.Event) -> None:
-        with sender.bus as bus:
-            bus.wait_connected(sender.patience)  # a refused login is raised here
-            keep_alive(bus, sender.destinations, every=sender.every, stop=end)
+    def make(settings: Settings) -> ServiceGroup:
+        return ServiceGroup([KeepaliveSender(settings, destinations=destinations, every=every)])
 
-    def make(settings: Settings) -> _Sender:
-        return _Sender(settings, destinations, every)
+    lifecycle.serve(load, make, on_ready=on_ready)
 
-    lifecycle.serve(load, make, work, set_up=lambda s: logs.set_up(s.log, secrets=secrets_of(s.broker)))
+
+class KeepaliveSender(Service):
+    """Sends keepalives.
+
+    Args:
+        settings: the bus, destinations and interval.
+        bus: a started bus that it shares, without keepalives of its own; None: it makes one.
+        destinations, every: instead of those in the settings.
+
+    Raises:
+        UsageError: no destinations, here or in the settings.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus | None = None,
+        destinations: Sequence[str] = (),
+        every: float | None = None,
+    ) -> None:
+        self.destinations = tuple(destinations) or settings.broker.keepalive
+        if not self.destinations:
+            raise UsageError("no destinations", "name some, or set broker.keepalive")
+        self.every = every or settings.broker.keepalive_every
+        super().__init__(
+            f"keepalive to {', '.join(self.destinations)}", attrs.evolve(settings.broker, keepalive=()), bus=bus
+        )
+        self.threads.add("keepalive", self._run)
+
+    def _start(self) -> None:
+        self.link.start()
+        self.threads.start()
+
+    def _run(self) -> None:
+        keep_alive(self.link.bus, self.destinations, every=self.every, stop=self.ending)
 
 
 def once(settings: Settings, *, destinations: Sequence[str], every: float | None) -> dict[str, str]:
@@ -58,24 +98,12 @@ def once(settings: Settings, *, destinations: Sequence[str], every: float | None
         UsageError: no destinations, here or in the settings.
         LoginRefused: the broker refuses the login.
     """
-    sender = _Sender(settings, destinations, every)
-    with sender.bus as bus:
-        bus.wait_connected(sender.patience)
-        limit, ttl = settings.broker.connect_timeout, 2 * sender.every
+    sender = KeepaliveSender(settings, destinations=destinations, every=every)
+    limit, ttl = settings.broker.connect_timeout, 2 * sender.every
+    with sender.link.bus as bus:
+        bus.wait_connected(min(1.0, limit))  # a refused login is raised here
         problems = send_once(bus, sender.destinations, timeout=limit, ttl=ttl)
     return {name: problems.get(name, "") for name in sender.destinations}
-
-
-class _Sender:
-    """Destinations and interval by the settings, and a bus that is not started."""
-
-    def __init__(self, settings: Settings, destinations: Sequence[str], every: float | None) -> None:
-        self.destinations = tuple(destinations) or settings.broker.keepalive
-        if not self.destinations:
-            raise UsageError("no destinations", "name some, or set broker.keepalive")
-        self.every = every or settings.broker.keepalive_every
-        self.patience = min(1.0, settings.broker.connect_timeout)
-        self.bus = Bus(attrs.evolve(settings.broker, keepalive=()))
 
 
 def send_once(

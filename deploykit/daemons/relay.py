@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-import threading
+import time
 from collections.abc import Callable
+from functools import partial
 
 from deploykit.bus import Bus
-from deploykit.bus.passcode import secrets_of
-from deploykit.daemons.service import lifecycle, logs
+from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.pages import Pages
+from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
 from deploykit.outbox.relay import DrainReport, Relay
@@ -51,7 +56,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
     Args:
         load: reads the settings.
-        on_ready: called with the spool's path once it listens there.
+        on_ready: called with `relay of SPOOL` once it sends what waits there.
 
     Raises:
         SettingsError: the first settings are wrong.
@@ -59,61 +64,74 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another relay is at work.
         LoginRefused: every broker refused the login.
     """
-
-    first = True
     outbox: Outbox | None = None
+    metrics = Metrics()
 
-    def make(settings: Settings) -> _RelayRun:
+    def make(settings: Settings) -> ServiceGroup:
         nonlocal outbox
-        opened = open_outbox(settings.outbox)
+        opened, first = open_outbox(settings.outbox), outbox is None
         if outbox is None or outbox.path != opened.path:
             outbox = opened  # else keep the old one: it remembers what was sent and could not be marked on a full disk
-        return _RelayRun(settings, outbox)
+        # A relay that started between two runs of this process ends soon: after HUP, wait for it.
+        return ServiceGroup([RelayService(settings, outbox=outbox, stand_by=not first, metrics=metrics)])
 
-    def work(run: _RelayRun, end: threading.Event) -> None:
-        nonlocal first
-        alone, first = first, False
-        run.work(end, on_ready, alone=alone)
-
-    lifecycle.serve(load, make, work, set_up=_set_up_logs)
+    lifecycle.serve(load, make, pages=Pages("relay", metrics), on_ready=on_ready)
 
 
-def _set_up_logs(settings: Settings) -> None:
-    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
+class RelayService(Service):
+    """The relay of a spool. On a shared bus it stands by while another relay is at work there.
 
+    Args:
+        settings: the bus, and the spool.
+        bus: a started bus that it shares; None: it makes its own.
+        outbox: the spool, already open.
+        stand_by: wait where another relay is at work at the start, instead of raising `LockBusy`; default: on a shared
+            bus.
+        metrics: where it counts.
+    """
 
-class _RelayRun:
-    """One run of the relay, by one reading of the settings."""
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus | None = None,
+        outbox: Outbox | None = None,
+        stand_by: bool | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self._outbox = open_outbox(settings.outbox) if outbox is None else outbox
+        super().__init__(f"relay of {self._outbox.path}", settings.broker, bus=bus, metrics=metrics)
+        self._stand_by = self.link.shared if stand_by is None else stand_by
+        self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
+        self.threads.add("relay", partial(self._relay.run, self.ending, stand_by=self._stand_by))
 
-    def __init__(self, settings: Settings, outbox: Outbox) -> None:
-        self._settings = settings
-        self._outbox = outbox
-        self._bus = Bus(settings.broker)
-
-    def work(self, end: threading.Event, on_ready: Callable[[str], None], *, alone: bool) -> None:
-        """Relay until `end` is set.
-
-        Args:
-            alone: end at once where another relay is at work. Not after HUP: a relay that started between two runs of
-                this process ends soon.
-        """
-        if alone:
+    def _start(self) -> None:
+        if not self._stand_by:
             with RelayLock(self._outbox.path):
                 pass  # fail before anything is connected
-        with self._bus as bus:
-            bus.wait_connected(min(1.0, self._settings.broker.connect_timeout))  # a refused login raises here
-            lifecycle.notify("READY=1")
-            announce = threading.Thread(target=_when_listening, args=(self._outbox, end, on_ready), daemon=True)
-            announce.start()
-            make_relay(self._outbox, bus, self._settings.outbox).run(end, stand_by=not alone)
-            lifecycle.notify("STOPPING=1")
+        self.link.start()
+        self.threads.start()
+        self.watch_outbox(self._outbox.path)
 
+    def _end(self) -> None:
+        self.ending.set()
+        self.threads.join(time.monotonic() + STOP_SECONDS)  # before the bus: it waits for the last receipts
+        super()._end()
 
-def _when_listening(outbox: Outbox, stop: threading.Event, on_ready: Callable[[str], None]) -> None:
-    while not outbox.relay_listens():
-        if stop.wait(0.02):
-            return
-    on_ready(outbox.path)
+    @property
+    def working(self) -> bool:
+        """Whether it sends what the spool holds, or would: a broker that is away changes nothing."""
+        return self._relay.at_work
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Another relay that is at work there."""
+        return () if self.working else (f"standing by: another relay works on spool {self._outbox.path}",)
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """Nothing: while it stands by, the other relay sends what the spool holds."""
+        return ()
 
 
 def once(settings: Settings, deadline: float) -> DrainReport:
@@ -123,7 +141,7 @@ def once(settings: Settings, deadline: float) -> DrainReport:
         OutboxError: the spool cannot be opened or read.
         LoginRefused: every broker refused the login.
     """
-    _set_up_logs(settings)
+    set_up_from(settings)
     outbox = open_outbox(settings.outbox)
     try:
         with RelayLock(outbox.path):

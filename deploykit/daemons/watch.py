@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Final, Literal
 
-from deploykit.bus import Ack, Bus, Delivery, Retry, Verdict
+from deploykit.bus import Ack, Bus, Delivery, Retry, Subscription, Verdict
 from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost, Event, SubscriptionRefused
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.service import Service
 from deploykit.errors import MessageError
 from deploykit.messages import Message, Notice, one_line
 from deploykit.settings.node import Settings
@@ -52,60 +53,113 @@ def run(
         BusError: the broker refuses every destination.
         OSError: `show` raised it: its reader is gone.
     """
-    changed = threading.Condition()
-    shown = 0
-    broken: list[OSError] = []
+    shown = _Shown(show, count)
 
-    def handle(delivery: Delivery, pairs: _Pairs) -> Verdict:
-        nonlocal shown
+    def make(settings: Settings) -> ServiceGroup:
+        return ServiceGroup([_Watch(settings, destinations, durable, shown, as_json=as_json, on_notice=on_notice)])
+
+    lifecycle.serve(
+        load,
+        make,
+        on_ready=lambda _: on_ready(),
+        set_up=lambda _: None,
+        on_reloaded=on_notice,
+        on_problem=on_notice,
+    )
+    if shown.error is not None:
+        raise shown.error
+
+
+class _Shown:
+    """Prints up to `count` lines, over all reloads. Used under its lock."""
+
+    def __init__(self, show: Callable[[str], None], count: int | None) -> None:
+        self.lock = threading.Lock()
+        self.error: OSError | None = None
+        self._show = show
+        self._left = count
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is to be shown: all was, or the reader is gone."""
+        return self.error is not None or self._left == 0
+
+    def show(self, line: str) -> bool:
+        """Print a line; return whether somebody reads it."""
+        try:
+            self._show(line)
+        except OSError as error:  # `deploykit watch | head`
+            self.error = error
+            return False
+        if self._left is not None:
+            self._left -= 1
+        return True
+
+
+class _Watch(Service):
+    """Shows the messages of some destinations."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        destinations: Sequence[str],
+        durable: str | None,
+        shown: _Shown,
+        *,
+        as_json: bool,
+        on_notice: Callable[[str], None],
+    ) -> None:
+        super().__init__(
+            "watch", settings.broker, client_id=_client_id(durable), on_event=_ConnectionNotices(on_notice)
+        )
+        self._watched = _named(destinations or settings.topics.destinations, durable)
+        notices = {settings.topics.notice, *settings.topics.notices.values()}
+        self._pairs = _Pairs(events_come=not {each for each, _ in self._watched} <= notices)
+        self._lines = shown
+        self._as_json = as_json
+        self._subscriptions: list[Subscription] = []
+        self._answered = False
+
+    def _start(self) -> None:
+        self.link.start()
+        for each, name in self._watched:
+            self._subscriptions.append(self.link.subscribe(each, self._handle, durable=name))
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more is to be shown."""
+        return self._lines.over
+
+    def check(self) -> None:
+        """Make sure that messages may come.
+
+        Raises:
+            BusError: the broker refuses every destination.
+        """
+        super().check()
+        if self._answered or not self.wait_connected(0):
+            return
+        self._answered = True
+        problems = [one.problem for one in self._subscriptions if one.problem is not None]
+        if problems and len(problems) == len(self._subscriptions):
+            raise problems[0]  # no message would ever come
+
+    def _handle(self, delivery: Delivery) -> Verdict:
+        as_json, shown = self._as_json, self._lines
         try:
             message = decode(delivery.headers, delivery.body, delivery.destination)
             line = "" if message is None else _as_json(delivery, message) if as_json else _as_line(message)
         except MessageError as error:
             message, line = None, _unreadable(delivery, error, as_json=as_json)
-        with changed:
-            if broken or shown == count:
+        with shown.lock:
+            if shown.over:
                 return Retry(after=60.0)  # the broker keeps it for the next watcher
-            match pairs.decide(message, delivery.attempt, same_text=not as_json):
+            match self._pairs.decide(message, delivery.attempt, same_text=not as_json):
                 case "wait":
                     return Retry(after=_ITS_EVENT)
                 case "skip":
                     return Ack()
-            if line:
-                try:
-                    show(line)
-                except OSError as error:  # the reader is gone: `deploykit watch | head`
-                    broken.append(error)
-                    changed.notify()
-                    return Retry(after=60.0)
-                shown += 1
-                changed.notify()
-        return Ack()
-
-    def work(watch: tuple[Settings, Bus], end: threading.Event) -> None:
-        settings, bus = watch
-        watched = destinations or settings.topics.destinations
-        pairs = _Pairs(events_come=not set(watched) <= {settings.topics.notice, *settings.topics.notices.values()})
-        with bus:
-            handler = partial(handle, pairs=pairs)
-            subscriptions = [bus.subscribe(each, handler, durable=name) for each, name in _named(watched, durable)]
-            while not end.is_set() and not bus.wait_connected(0.2):
-                pass
-            problems = [one.problem for one in subscriptions if one.problem is not None]
-            if problems and len(problems) == len(subscriptions):
-                raise problems[0]  # no message would ever come
-            if not end.is_set():
-                on_ready()
-            with changed:
-                while not (end.is_set() or broken or shown == count):
-                    changed.wait(0.2)
-
-    def make(settings: Settings) -> tuple[Settings, Bus]:
-        return settings, _bus(settings, durable, _ConnectionNotices(on_notice))
-
-    lifecycle.serve(load, make, work, on_reloaded=on_notice, on_problem=on_notice)
-    if broken:
-        raise broken[0]
+            return Ack() if not line or shown.show(line) else Retry(after=60.0)
 
 
 class _ConnectionNotices:
@@ -130,7 +184,7 @@ class _ConnectionNotices:
 
 def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> None:
     """Remove the durable subscriptions that `run` made at the broker."""
-    with _bus(settings, durable) as bus:
+    with Bus(settings.broker, client_id=_client_id(durable)) as bus:
         bus.wait_connected(settings.broker.connect_timeout)
         for destination, name in _named(destinations or settings.topics.destinations, durable):
             subscription = bus.subscribe(destination, lambda _: None, durable=name)
@@ -138,8 +192,8 @@ def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> 
             subscription.unsubscribe(forget=True)
 
 
-def _bus(settings: Settings, durable: str | None, on_event: Callable[[Event], None] | None = None) -> Bus:
-    return Bus(settings.broker, on_event=on_event, client_id=f"deploykit-watch-{durable}" if durable else "")
+def _client_id(durable: str | None) -> str:
+    return f"deploykit-watch-{durable}" if durable else ""
 
 
 def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, str | None]]:

@@ -282,7 +282,7 @@ def _relay(settings: HookSettings, spool: str, *, relayed: bool, timeout: float)
 
 def _broker(settings: Settings, timeout: float) -> Finding:
     try:
-        with Bus(settings.broker) as bus:
+        with Bus(settings.broker.at_once()) as bus:
             if bus.wait_connected(timeout):
                 return Finding(check="broker", verdict="ok", text="answers")
     except DeploykitError as error:

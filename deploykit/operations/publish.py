@@ -60,7 +60,7 @@ def send(
     if key is not None:
         frame = sign(frame, load_signing_key(key))
     if now:
-        with Bus(settings.broker) as bus:
+        with Bus(settings.broker.at_once()) as bus:
             bus.publish(target, frame, timeout=settings.broker.connect_timeout)
     else:
         open_outbox(settings.outbox).put(target, frame)

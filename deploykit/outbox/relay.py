@@ -104,6 +104,12 @@ class Relay:
         self._closed: BusClosed | None = None
         self._next_look = 0.0
         self._owner_is_there = False
+        self._at_work = False
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it sends the spool's records now: not while it stands by for another relay."""
+        return self._at_work
 
     # -- the two ways to run it --------------------------------------------------------------------------------------
 
@@ -184,6 +190,7 @@ class Relay:
 
     def _work(self, stop: threading.Event) -> None:
         self._outbox.wait(0)
+        self._at_work = True
         while not stop.is_set() and not self._gives_way():
             self._settled.tally = Tally()
             moved, begun = self._settled.moved, monotonic()
@@ -288,6 +295,7 @@ class Relay:
 
     def _end(self) -> None:
         """Settle what was confirmed before the bus was closed, and stop listening."""
+        self._at_work = False
         with suppress(BusClosed):
             self._handle_outcomes()
         self._outbox.close()

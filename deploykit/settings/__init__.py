@@ -13,27 +13,34 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploykit.settings.audit import AuditSettings
+    from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
+    from deploykit.settings.jobs import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
     from deploykit.settings.outbox import OutboxSettings
+    from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
 
 _LAZY = {
     "AuditSettings": "audit",
+    "BuildsSettings": "builds",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
+    "JenkinsSettings": "jobs",
+    "JobSettings": "jobs",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
     "OutboxSettings": "outbox",
     "RepositorySettings": "mirror",
+    "ServiceSettings": "service",
     "Settings": "node",
     "SiteSettings": "site",
     "TreeSettings": "tree",
@@ -42,15 +49,19 @@ _LAZY = {
 
 __all__ = [
     "AuditSettings",
+    "BuildsSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",
+    "JenkinsSettings",
+    "JobSettings",
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",
     "OutboxSettings",
     "RepositorySettings",
+    "ServiceSettings",
     "Settings",
     "SiteSettings",
     "TreeSettings",

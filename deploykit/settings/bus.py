@@ -39,6 +39,8 @@ class BusSettings:
         tls_verify: check the broker's certificate and name. Off only for a test.
         heartbeat: seconds between beats, asked for in both directions; 0 turns them off.
         connect_timeout: for one attempt, from dialling to CONNECTED.
+        login_retry: seconds for which a login that every broker refuses is tried again at the start: a broker that
+            has just come up may still be loading its users. Once a login was accepted it is always tried again.
         publish_timeout: until a message must be confirmed, where the caller does not say.
         backoff_initial, backoff_max: ceiling of the first and of every pause between two rounds of attempts.
         stall_timeout: the connection is given up when receipts are owed and none came for so long.
@@ -63,6 +65,7 @@ class BusSettings:
     tls_verify: bool = True
     heartbeat: float = 10.0
     connect_timeout: float = 10.0
+    login_retry: float = 0.0
     publish_timeout: float = 30.0
     backoff_initial: float = 0.1
     backoff_max: float = 10.0
@@ -74,6 +77,10 @@ class BusSettings:
     dead_letter: str = "/queue/deploykit.dead-letter"
     keepalive: tuple[str, ...] = ()
     keepalive_every: float = 60.0
+
+    def at_once(self) -> BusSettings:
+        """Return the settings for a command that somebody waits for: a refused login ends it at once."""
+        return attrs.evolve(self, login_retry=0.0)
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each and none with a secret in it; empty when all is well."""
@@ -93,6 +100,8 @@ class BusSettings:
         yield from too_small(self, _LEAST)
         if self.connect_timeout >= LONGEST:
             yield f"connect_timeout: expected seconds below {LONGEST:g}, not {self.connect_timeout:g}"
+        if not 0 <= self.login_retry < LONGEST:
+            yield f"login_retry: expected seconds from 0 and below {LONGEST:g}, not {self.login_retry:g}"
         yield from not_a_time(self, _TIMES)
         if (self.tls_cert is None) != (self.tls_key is None):
             yield "tls_cert, tls_key: give both (the same path twice where one file holds both), or neither"

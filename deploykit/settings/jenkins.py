@@ -19,7 +19,7 @@ PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 JSON_BODY: Final = "application/json"
 FORM_BODY: Final = "application/x-www-form-urlencoded"
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VISIBLE: Final = re.compile(r"[\t\x20-\x7e\x80-\U0010ffff]*")
+_VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
 #: Headers that the client itself writes.
 _OWN_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type", "expect"})
 _HTTP_ONLY: Final = ("headers", "headers_file", "body", "secret_file")
@@ -32,7 +32,8 @@ class BuildServerSettings:
     Args:
         kind: `jenkins`, or `http` for any server that takes one request with a URL of its own.
         url: of Jenkins itself, `https://ci.example.org/jenkins/`; for `http` the request's URL, with `{NAME}` in its
-            path and query for the job (`{job}`), the correlation id (`{correlation_id}`) and each parameter.
+            path and query for the job (`{job}`), the correlation id (`{correlation_id}`), the job's own token
+            (`{token}`) and each parameter.
         user: who logs in; needs `token_file` or `password_file`.
         token_file: the user's API token, in one line, mode 0600 or 0640; read again for each request.
         password_file: the user's password instead. Jenkins then wants a crumb, which is fetched first.
@@ -54,7 +55,7 @@ class BuildServerSettings:
     """
 
     kind: Literal["jenkins", "http"] = "jenkins"
-    url: str
+    url: str = attrs.field(repr=lambda url: repr(url.partition("?")[0]))
     user: str = ""
     token_file: Path | None = None
     password_file: Path | None = None
@@ -64,9 +65,9 @@ class BuildServerSettings:
     connect_timeout: float = 10.0
     delay: float | None = None
     method: Literal["POST", "PUT", "PATCH", "GET"] = "POST"
-    headers: Mapping[str, str] = attrs.field(factory=dict)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     headers_file: Path | None = None
-    body: str = ""
+    body: str = attrs.field(default="", repr=False)
     body_type: Literal["application/json", "application/x-www-form-urlencoded"] = "application/json"
     secret_file: Path | None = None
     signature_header: str = "X-Hub-Signature-256"
@@ -134,16 +135,22 @@ class BuildServerSettings:
 
     def _request_problems(self) -> Iterator[str]:
         for name, value in self.headers.items():
-            if not _TOKEN.fullmatch(name) or not _VISIBLE.fullmatch(value):
-                yield f"headers: {name!a} is not a header"
-            elif name.lower() in _OWN_HEADERS:
-                yield f"headers: {name} is written by deploykit itself"
+            problem = header_problem(name, value)
+            if problem:
+                yield f"headers: {name!a} {problem}"
         if not _TOKEN.fullmatch(self.signature_header):
             yield "signature_header: not the name of a header"
         if self.method == "GET" and self.body:
             yield "body: a GET has none"
         if not self.accept or not all(200 <= status < 400 for status in self.accept):
             yield "accept: expected status codes from 200 to 399"
+
+
+def header_problem(name: str, value: str) -> str:
+    """Return why a header cannot be sent, without its value; empty where it can."""
+    if not _TOKEN.fullmatch(name) or not _VISIBLE.fullmatch(value):
+        return "is not a header"
+    return "is written by deploykit itself" if name.lower() in _OWN_HEADERS else ""
 
 
 def is_loopback(parts: SplitResult) -> bool:
@@ -155,4 +162,4 @@ def is_loopback(parts: SplitResult) -> bool:
         return host == "localhost"
 
 
-__all__ = ["FORM_BODY", "JSON_BODY", "PLACEHOLDER", "BuildServerSettings", "is_loopback"]
+__all__ = ["FORM_BODY", "JSON_BODY", "PLACEHOLDER", "BuildServerSettings", "header_problem", "is_loopback"]

@@ -38,7 +38,8 @@ from deploykit.bus.stomp.frames import (
     Received,
     escaping,
 )
-from deploykit.bus.stomp.handshake import agree, clean, connect_headers, redacted
+from deploykit.bus.stomp.handshake import agree, connect_headers, redacted
+from deploykit.bus.stomp.reason import clean
 from deploykit.bus.stomp.verbs import Verbs
 from deploykit.bus.unconfirmed import UnconfirmedPublishes
 from deploykit.errors import BusError, ConnectError
@@ -94,8 +95,7 @@ class Connection:
     ) -> None:
         self.broker = broker
         self.epoch = epoch
-        self.server = ""
-        self.version = ""
+        self.server = self.version = ""
         self.dialect: Dialect = GENERIC
         self.beats = heartbeat.HeartbeatMonitor()
         self.client_id = client_id
@@ -162,9 +162,9 @@ class Connection:
                     f"{self.broker}: connected, but no answer to CONNECT in time", "is the broker frozen or overloaded?"
                 )
             for frame in self._read_frames()[1]:
-                if frame.command in ("CONNECTED", "ERROR"):
-                    return frame
-                raise ProtocolError(f"it answered CONNECT with {frame.command[:20]!a}")
+                if frame.command not in ("CONNECTED", "ERROR"):
+                    raise ProtocolError(f"it answered CONNECT with {frame.command[:20]!a}")
+                return frame
 
     def _agree(self, answer: Received) -> None:
         agreed = agree(answer, self.broker, self._settings)

@@ -3,7 +3,7 @@
 Rules:
 
 * credentials go into CONNECT and nowhere else;
-* a broker's text is shown as one printable line without them;
+* a broker's text is shown as one printable line without them (`reason`);
 * a version that was not offered is refused.
 """
 
@@ -17,13 +17,15 @@ import attrs
 from deploykit.bus.stomp import heartbeat
 from deploykit.bus.stomp.dialect import Dialect, recognise
 from deploykit.bus.stomp.frames import Escaping, Received, escaping
+from deploykit.bus.stomp.reason import clean, reason_of, without
 from deploykit.errors import ClientIdInUse, ConnectError, LoginRefused
 from deploykit.settings.address import Broker
 from deploykit.settings.bus import BusSettings
 
 _LOGIN_WORDS: Final = re.compile(
-    r"access.refused|password|passcode|login|authenti|credential|not authorized|vhost", re.IGNORECASE
+    r"access.refused|password|passcode|login|authenti|credential|not authorized", re.IGNORECASE
 )
+_VHOST_WORDS: Final = re.compile(r"\bv(irtual |irtual-)?host\b", re.IGNORECASE)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -81,7 +83,7 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
     always_out, always_in = dialect.escapes_always
     return Agreement(
         version=version,
-        server=clean(_without_passcodes(answer.headers.get("server", ""), broker, settings, least=4), 80),
+        server=clean(without(answer.headers.get("server", ""), (broker.passcode, settings.passcode), least=4), 80),
         dialect=dialect,
         rule=escaping(version, always_in=always_in, always_out=always_out),
         beats=heartbeat.negotiate(settings.heartbeat, answer.headers.get("heart-beat"), gap=dialect.beat_gap),
@@ -89,36 +91,21 @@ def agree(answer: Received, broker: Broker, settings: BusSettings) -> Agreement:
 
 
 def _refusal(answer: Received, broker: Broker, settings: BusSettings) -> ConnectError:
-    shown = redacted(answer, broker, settings)
+    shown, raw = redacted(answer, broker, settings), reason_of(answer, ())
     if "already connected" in shown:
         return ClientIdInUse(
             f"{broker}: it refused CONNECT: {shown}",
             "another connection has this client_id; after a crash it takes the broker a while to notice",
         )
-    first = answer.body[:500].decode("utf-8", "replace").partition("\n")[0]
-    if _LOGIN_WORDS.search(f"{answer.headers.get('message', '')} {first}"):
+    if _VHOST_WORDS.search(raw):
+        return LoginRefused(
+            f"{broker}: it refused the login: {shown}", "check vhost, and what this login may do in it at the broker"
+        )
+    if _LOGIN_WORDS.search(raw):
         return LoginRefused(f"{broker}: it refused the login: {shown}", "check login, passcode and vhost")
     return ConnectError(f"{broker}: it refused CONNECT: {shown}", "look at the broker's log")
 
 
 def redacted(frame: Received, broker: Broker, settings: BusSettings) -> str:
-    """Return what may be shown of an ERROR: its message header or first line, without our credentials."""
-    text = frame.headers.get("message") or frame.body[:4096].decode("utf-8", "replace").partition("\n")[0]
-    return clean(_without_passcodes(text, broker, settings), 200) or "no reason given"
-
-
-def _without_passcodes(text: str, broker: Broker, settings: BusSettings, *, least: int = 1) -> str:
-    """Return the text without our passcodes, plain or as CONNECT may have escaped them.
-
-    Args:
-        least: shorter passcodes stay: blotting out part of an ordinary word would show more than it hides.
-    """
-    for secret in (broker.passcode, settings.passcode):
-        if len(secret) >= least:
-            text = text.replace(secret, "***").replace(secret.replace("\\", "\\\\"), "***")
-    return text
-
-
-def clean(text: str, limit: int) -> str:
-    """Return one printable line of at most `limit` characters."""
-    return "".join(c if c.isprintable() else " " for c in text[:limit]).strip()
+    """Return what may be shown of an ERROR: the broker's reason in one line, without our credentials."""
+    return reason_of(frame, (broker.passcode, settings.passcode))

@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from typing import Self
 
 from deploykit.audit import open_audit
+from deploykit.builds.store import builds_of
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
-from deploykit.bus.passcode import secrets_of
 from deploykit.config.crosschecks import warnings
-from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent import buildresults, mirrors
+from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
@@ -26,11 +27,16 @@ from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
-from deploykit.daemons.service import lifecycle, logs
+from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.pages import Pages
+from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
-from deploykit.errors import DeploykitError, IdStoreError, LockBusy, LoginRefused
+from deploykit.errors import DeploykitError, IdStoreError
 from deploykit.ids import IdStore
-from deploykit.messages import one_line, utc_now
+from deploykit.messages import BuildFinished, utc_now
+from deploykit.messages.topics import topics_of_class
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
@@ -39,7 +45,6 @@ from deploykit.trust.keyfiles import load_signing_key
 
 _log = logging.getLogger(__name__)
 
-_STOP_SECONDS = 10.0
 _DAY = 86400.0
 
 
@@ -48,7 +53,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
 
     Args:
         load: reads the settings.
-        on_ready: called with the node's name once it is connected and subscribed.
+        on_ready: called with `agent on NODE` once it is connected and subscribed.
 
     Raises:
         SettingsError: the first settings are wrong.
@@ -56,60 +61,13 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another agent uses the state directory.
         DeploykitError: outbox, ids or a key cannot be opened.
     """
-    settings = load()
-    changed = threading.Event()
-    logs.set_up(settings.log, secrets=secrets_of(settings.broker))
-    before: Settings | None = None
-    with lifecycle.signals(on_reload=changed.set) as stop:
-        agent, kept = Agent(settings), lifecycle.keep_passcode(settings)
-        while True:
-            try:
-                following = _serve(agent, load, stop, changed, on_ready)
-            except (LoginRefused, LockBusy) as error:
-                if before is None:
-                    raise
-                _log.error("settings given up, the old ones are back: %s", error)
-                following, before = Agent(before), None
-            else:
-                before = kept
-            if following is None:
-                return
-            agent, previous, kept = following, kept, lifecycle.keep_passcode(following.settings)
-            logs.set_up(agent.settings.log, secrets=secrets_of(agent.settings.broker))
-            _log.info("%s", lifecycle.reload_line(previous, kept))
-
-
-def _serve(
-    agent: Agent,
-    load: Callable[[], Settings],
-    stop: threading.Event,
-    changed: threading.Event,
-    on_ready: Callable[[str], None],
-) -> Agent | None:
-    """Run one agent until `stop`: return None; or until `changed` brought good settings: return their agent."""
-    connected = False
-    with agent:
-        status = _status(agent, connected=connected)
-        lifecycle.notify(f"READY=1\nSTATUS={status}")
-        while not stop.wait(0.0 if not connected else 0.2):
-            if not connected and agent.wait_connected(0.2):
-                connected = True
-                on_ready(agent.settings.node)
-            if status != (status := _status(agent, connected=connected)):
-                lifecycle.notify(f"STATUS={status}")
-            if changed.is_set():
-                changed.clear()
-                following = lifecycle.try_reload(lambda: Agent(load()))  # beside the one at work
-                if following is not None:
-                    lifecycle.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-                    return following
-        lifecycle.notify("STOPPING=1")
-    return None
-
-
-def _status(agent: Agent, *, connected: bool) -> str:
-    """Return a line for the service manager: whether the agent is connected, and its problems."""
-    return one_line("; ".join(("connected" if connected else "waiting for a broker", *agent.problems)))
+    metrics = Metrics()
+    lifecycle.serve(
+        load,
+        lambda settings: ServiceGroup([Agent(settings, metrics=metrics)]),
+        pages=Pages("agent", metrics),
+        on_ready=on_ready,
+    )
 
 
 def forget(settings: Settings) -> None:
@@ -123,7 +81,7 @@ def forget(settings: Settings) -> None:
             held.enter_context(StateLock(settings.state))
         bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in _subscriptions(settings):
+        for topic, name in (*_subscriptions(settings), *_build_subscriptions(settings)):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
@@ -138,16 +96,32 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
     )
 
 
-class Agent:
+def _build_subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return topic and durable name of each topic that build results come on."""
+    name = f"deploykit-{settings.node}-build"
+    topics = topics_of_class(BuildFinished, settings.topics)
+    return tuple((topic, f"{name}-{at}" if at > 1 else name) for at, topic in enumerate(topics, 1))
+
+
+class Agent(Service):
     """One node's agent. Use it as a context manager; it owns threads, no signal handlers.
 
     Leaving it waits for the deploys that run: a script is never cut off. They are bounded by their own time limits.
+
+    Args:
+        settings: the node's.
+        bus: a started bus that it shares; its client_id should be `deploykit-NODE`. None: it makes its own.
+        metrics: where it counts.
+
+    Raises:
+        SettingsError, KeyFileError: a setting, or a file it names, is wrong.
+        OutboxError, IdStoreError: the spool, or the store of ids, cannot be opened.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, bus: Bus | None = None, metrics: Metrics | None = None) -> None:
         self.settings = settings
+        metrics = metrics or Metrics()
         self._trust_problems: tuple[str, ...] = ()
-        self._stop = threading.Event()
         self._recovered = threading.Event()
         for warning in warnings(settings, user_name(os.geteuid())):
             _log.warning("settings: %s", warning)
@@ -158,76 +132,91 @@ class Agent:
         trust = Trust.from_settings(settings.trust, settings.node)
         self._presence = Presence(settings, key, trust)
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
-        self._mirrors = MirrorHandler(settings, reporter)
+        self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deployer = SiteDeployer(settings, self._mirrors)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, open_audit(settings))
-        self._bus = Bus(settings.broker, on_event=self._on_event, client_id=f"deploykit-{settings.node}")
-        self._relay = make_relay(outbox, self._bus, settings.outbox)
+        audit, builds = open_audit(settings), builds_of(settings.state)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
+        super().__init__(
+            f"agent on {settings.node}",
+            settings.broker,
+            bus=bus,
+            client_id=f"deploykit-{settings.node}",
+            on_event=self._on_event,
+            metrics=metrics,
+        )
+        self._relay = make_relay(outbox, self.link.bus, settings.outbox)
         handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
         self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
-        # Daemon threads: they may be cut off at any instant, and must not keep a process alive that should end.
-        self._threads = [
-            threading.Thread(target=target, args=args, name=f"deploykit-{name}", daemon=True)
-            for name, target, args in (
-                ("relay", self._relay.run, (self._stop,)),
-                ("upkeep", self._look_after, ()),
-                ("presence", self._presence.run, (self._stop,)),
-            )
-        ]
-
-    def __enter__(self) -> Self:
-        with ExitStack() as undo:
-            for release in (self._ids.close, self._mirrors.stop, partial(self._bus.stop, 0)):
-                undo.callback(release)
-            undo.enter_context(self._lock)
-            self._start()
-            undo.pop_all()
-        return self
+        self.threads.add("relay", partial(self._relay.run, self.ending))
+        self.threads.add("upkeep", self._look_after)
+        self.threads.add("presence", partial(self._presence.run, self.ending))
 
     def _start(self) -> None:
-        remove_twins(self.settings.state)
-        self._trust_problems = trust_problems(self.settings, utc_now())
-        for problem in self._trust_problems:
-            _log.error("%s", problem)
-        self._mirrors.start()
-        self._bus.start()
-        for topic, name, handler, workers in self._handlers:
-            self._bus.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
-        self._presence.listen(self._bus)
-        for thread in self._threads:
-            thread.start()
+        with ExitStack() as undo:
+            for release in (self._ids.close, self._mirrors.stop, partial(self.link.stop, 0)):
+                undo.callback(release)
+            undo.enter_context(self._lock)
+            remove_twins(self.settings.state)
+            self._trust_problems = (*trust_problems(self.settings, utc_now()), *gate_problems(self.settings))
+            for problem in self._trust_problems:
+                _log.error("%s", problem)
+            self._mirrors.start()
+            self.link.start()
+            self._show()
+            for topic, name, handler, workers in self._handlers:
+                counted = self.metrics.counted(handler)
+                self.link.subscribe(topic, counted, durable=name, workers=workers, prefetch=4 * workers)
+            for topic, name in _build_subscriptions(self.settings) if wants_builds(self.settings) else ():
+                self.link.subscribe(
+                    topic,
+                    self.metrics.counted(self._builds.handle),
+                    durable=name,
+                    workers=buildresults.WORKERS,
+                    prefetch=4 * buildresults.WORKERS,
+                    max_attempts=buildresults.ATTEMPTS,
+                )
+            self._presence.listen(self.link)
+            self.threads.start()
+            undo.pop_all()
 
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._end()
-        finally:
-            self._lock.__exit__(None, None, None)
+    def _show(self) -> None:
+        """Have the metrics show this node's sites, repositories and spool."""
+        settings = self.settings
+        self.metrics.expect(
+            "agent",
+            sites=settings.sites,
+            repositories=settings.repositories,
+            counters=("deploys_total", "mirror_fetches_total"),
+        )
+        self.metrics.watch_sites({name: Site(site.path).resolved_name for name, site in settings.sites.items()})
+        self.watch_outbox(settings.outbox.path)
 
     def _end(self) -> None:
-        self._stop.set()
-        self._presence.wake()
-        self._recovered.wait()
-        self._deploys.finish()
-        self._mirrors.stop()
-        end = time.monotonic() + _STOP_SECONDS
-        self._bus.stop(_STOP_SECONDS)
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        self._ids.close()
+        try:
+            self.ending.set()
+            self._presence.wake()
+            self._recovered.wait()
+            self._deploys.finish()
+            self._mirrors.stop()
+            super()._end()
+            self._ids.close()
+        finally:
+            self._lock.__exit__(None, None, None)
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What a person should know: why the agent can obey no command, and other agents under its name."""
         return (*self._trust_problems, *self._presence.problems)
 
-    def wait_connected(self, timeout: float) -> bool:
-        """Wait until the bus is connected and subscribed; return whether it is.
-
-        Raises:
-            LoginRefused: no broker accepts the credentials.
-        """
-        return self._bus.wait_connected(timeout)
+    @property
+    def busy(self) -> str:
+        """The deploys that run, or that a crash cut off and that are being finished."""
+        if not self._recovered.is_set():
+            return "an interrupted deploy"
+        count = self._deploys.at_work
+        return f"{count} deploy{'s' if count > 1 else ''}" if count else ""
 
     def _look_after(self) -> None:
         """Finish what a crash cut off; then log refused messages, and prune old ids once a day."""
@@ -236,20 +225,21 @@ class Agent:
         finally:
             self._recovered.set()
         pruned = float("-inf")
-        while not self._stop.is_set():
+        while not self.ending.is_set():
             if time.monotonic() - pruned >= _DAY:
                 pruned = time.monotonic()
                 try:
                     self._ids.prune(utc_now())
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
-            self._stop.wait(INTERVAL)
+                self._builds.prune()
+            self.ending.wait(INTERVAL)
             self._deploys.flush(time.monotonic())
 
     def _recover(self) -> None:
         """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
         for name, site in self.settings.sites.items():
-            if self._stop.is_set():
+            if self.ending.is_set():
                 return
             try:
                 result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
@@ -268,6 +258,6 @@ class Agent:
                 self._mirrors.reconcile_soon()
                 self._presence.on_connected()
             case ConnectFailed():
-                self._presence.on_refused(self._bus.problem)
+                self._presence.on_refused(self.link.bus.problem)
             case _:
                 _log.debug("%s", event)

@@ -31,6 +31,7 @@ from deploykit.daemons.agent.command_audit import CommandAudit
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
     AuditError,
@@ -107,6 +108,7 @@ class DeployHandler:
         trust: judges the messages.
         audit: where decisions are recorded.
         now: the wall clock, aware UTC.
+        metrics: counts the commands.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class DeployHandler:
         audit: AuditLog,
         *,
         now: Callable[[], datetime] = utc_now,
+        metrics: Metrics | None = None,
     ) -> None:
         self._node = node
         self._deployer = deployer
@@ -128,6 +131,7 @@ class DeployHandler:
         self._trust = trust
         self._audit = CommandAudit(audit, node, now)
         self._now = now
+        self._metrics = metrics or Metrics()
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
@@ -162,6 +166,11 @@ class DeployHandler:
                 _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._at_work))
             self._changed.wait_for(lambda: not self._at_work)
         self.flush(float("inf"))
+
+    @property
+    def at_work(self) -> int:
+        """How many deploys run, or wait to be reported."""
+        return len(self._at_work)
 
     def flush(self, now: float) -> None:
         """Log and record what was refused since the last line about it: nothing more may ever come.
@@ -312,6 +321,7 @@ class DeployHandler:
     def _denied(self, outcome: DeployOutcome, why: str, request: DeployRequested, command: Verified) -> _Decision:
         """Record that a command is not obeyed, and return the answer."""
         self._audit.denied(request, command, why)
+        self._metrics.deploy_finished(request.site, request.phase, outcome)
         return _Decision(DeployResult(outcome=outcome, detail=why))
 
     def _act(self, request: DeployRequested, command: Verified, now: datetime, *, resumed: bool) -> _Decision:
@@ -329,9 +339,18 @@ class DeployHandler:
             decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
             decision.claimed = True
             return decision
-        result = self._deployer.deploy(request, command.signer)
+        result = self._deploy(request, command)
         self._audit.ended(request, command, result)
         return _Decision(result, claimed=True)
+
+    def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
+        """Carry a command out, and count it unless it was carried out before."""
+        begun = time.monotonic()
+        result = self._deployer.deploy(request, command.signer)
+        if not result.again:
+            seconds = time.monotonic() - begun if result.outcome != "refused" else None
+            self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)
+        return result
 
     # -- reporting -----------------------------------------------------------------------------------------------------
 

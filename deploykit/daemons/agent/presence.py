@@ -30,6 +30,7 @@ from deploykit.bus.events import BusState, Connected, Event
 from deploykit.bus.inspection import connection_of
 from deploykit.daemons.agent.twinfile import remove_twins, write_twins
 from deploykit.daemons.agent.twins import Twins
+from deploykit.daemons.service.link import BusLink
 from deploykit.errors import BusError, ClientIdInUse, DeploykitError
 from deploykit.messages import AgentInstance, DeployReported, Message, NodeDescribed, utc_now
 from deploykit.settings.node import Settings
@@ -97,10 +98,10 @@ class Presence:
         me = self.me
         return attrs.evolve(report, instance=me.instance, host=me.host, twins=self.twins)
 
-    def listen(self, bus: Bus) -> None:
+    def listen(self, link: BusLink) -> None:
         """Subscribe to the node's own topic on the agent's bus."""
-        self._bus = bus
-        self._subscribe(bus)
+        self._bus = link.bus
+        self._subscribe(link)
 
     def on_connected(self) -> None:
         """Announce ourselves: the bus has a new connection."""
@@ -184,7 +185,7 @@ class Presence:
 
     # -- receiving -----------------------------------------------------------------------------------------------------
 
-    def _subscribe(self, bus: Bus) -> None:
+    def _subscribe(self, bus: Bus | BusLink) -> None:
         if self._key is not None:
             bus.subscribe(self._topic, self._receive, prefetch=16, on_failure="drop")
 

@@ -1,25 +1,36 @@
-"""Start, reload and stop a daemon: TERM and INT end it cleanly, HUP reads the settings again (wrong ones: no change).
+"""Start, reload and stop daemons: TERM and INT end them cleanly, HUP reads the settings again (wrong ones: no change).
 
-`serve` is the whole life of a daemon that has settings; `signals`, `try_reload` and `reload_line` are its parts.
+`serve` is the whole life of a process of services; `signals`, `try_reload` and `reload_line` are its parts.
+
+Rules:
+
+* One thread, the main one, starts the services, looks at them, reads the settings again and speaks to the service
+  manager: a ping of the watchdog says that this loop goes on, and that every service does.
+* The new services are made before the old ones end, and started after that.
+* After TERM nothing is started any more, whatever HUP asked for before.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
-from typing import Final, Generic, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
 from deploykit.bus.passcode import with_passcode
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.notify import ServiceManager
+from deploykit.daemons.service.pages import Pages
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -29,9 +40,12 @@ _log = logging.getLogger(__name__)
 
 #: Seconds after the first TERM or INT within which another one is the same request.
 _SAME_REQUEST = 0.5
-#: What signals ask of `serve`.
-_RELOAD: Final = object()
-_END: Final = object()
+#: Seconds between two looks at the services; while they start, and for how long that is.
+_TICK: Final = 0.2
+_FIRST_TICK: Final = 0.02
+_SOON: Final = 5.0
+#: Seconds the end of services may take that wait for nothing, before the watchdog hears no more of them.
+_MOST_ENDING: Final = 60.0
 
 
 @contextmanager
@@ -86,95 +100,192 @@ def signals(
 
 def serve(
     load: Callable[[], Settings],
-    make: Callable[[Settings], T],
-    work: Callable[[T, threading.Event], None],
+    make: Callable[[Settings], ServiceGroup],
     *,
-    set_up: Callable[[Settings], None] = lambda _: None,
+    pages: Pages | None = None,
+    on_ready: Callable[[str], None] = lambda _: None,
+    set_up: Callable[[Settings], None] = set_up_from,
     on_reloaded: Callable[[str], None] = _log.info,
     on_problem: Callable[[str], None] = _log.error,
 ) -> None:
-    """Run a daemon made of the settings until TERM; HUP reads the settings again and replaces it by a new one.
+    """Run services made of the settings until TERM; HUP reads the settings again and replaces the services by new ones.
 
-    Wrong settings never interrupt the running daemon. Where the new one finds a lock taken, or its login refused, the
+    Wrong settings never interrupt the running services. Where a new one finds a lock taken, or its login refused, the
     old settings are back in force.
 
     Args:
         load: returns the settings.
-        make: makes a daemon of them without starting it: the previous one may still run.
-        work: runs a daemon until the event is set, and ends it.
-        set_up: called with the settings that are in force from now on, before the first daemon is made.
+        make: makes services of them without starting any: the previous ones may still run.
+        pages: where the settings want them; None: never.
+        on_ready: called with the name of each service that has begun its work, again after a reload.
+        set_up: called with the settings that are in force from now on, before the first services are made.
         on_reloaded: called with a line once the settings were read again.
         on_problem: called with a line for each problem in them.
 
     Raises:
-        DeploykitError: the first settings are wrong, or `make` or `work` raised it.
+        DeploykitError: the first settings are wrong, or a service cannot start or go on.
     """
-    requests: queue.SimpleQueue[object] = queue.SimpleQueue()
-    with signals(on_reload=lambda: requests.put(_RELOAD), on_end=lambda: requests.put(_END)):
+    manager = ServiceManager.take()
+    pages = pages or Pages("", Metrics())
+    wake, reload = threading.Event(), threading.Event()
+
+    def ask_to_reload() -> None:
+        reload.set()
+        wake.set()
+
+    with signals(on_reload=ask_to_reload, on_end=wake.set) as stop, pages:
         settings = load()
         kept = keep_passcode(settings)
         before: Settings | None = None
         set_up(settings)
-        daemon = make(settings)
+        runner = _Runner(manager, stop, reload, wake, on_ready, pages)
+        group = make(settings)
+        pages.open(settings)
 
-        def another() -> tuple[Settings, T]:
+        def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            return loaded, make(loaded)
+            made = make(loaded)
+            pages.open(loaded)  # last: where anything is wrong, the pages stay where they are
+            return loaded, made
 
         while True:
-            reloader = _Reloader(requests, another, on_problem)
-            reloader.start()
+            following: tuple[Settings, ServiceGroup] | None
             try:
-                work(daemon, reloader.done)
+                following = runner.run(group, lambda: try_reload(another, on_problem))
             except (LockBusy, LoginRefused) as error:
                 if before is None:
                     raise
                 on_problem(f"settings given up, the old ones are back: {error}")
-                reloader.made, before = (before, make(before)), None
+                following, before = (before, make(before)), None
+                try_to(partial(pages.open, following[0]), on_problem)
             else:
                 before = kept
-            finally:
-                reloader.finish()
-            following = reloader.made
-            if following is None:
+            if following is not None and stop.is_set():
+                following[1].discard()
+            if following is None or stop.is_set():
                 return
             previous = kept
-            settings, daemon = following
+            settings, group = following
             kept = keep_passcode(settings)
             set_up(settings)
             on_reloaded(reload_line(previous, kept))
 
 
-class _Reloader(threading.Thread, Generic[T]):
-    """Waits for HUP while a daemon runs, and makes the next one; sets `done` when the running one is to end."""
+class _Runner:
+    """Runs one group after another, in the main thread.
+
+    Args:
+        manager: hears how it goes.
+        stop: set by TERM.
+        reload: set by HUP.
+        wake: set by both.
+        on_ready: called with the name of each service that has begun its work.
+        pages: show what was found at each look.
+    """
 
     def __init__(
-        self, requests: queue.SimpleQueue[object], make: Callable[[], T], on_problem: Callable[[str], None]
+        self,
+        manager: ServiceManager,
+        stop: threading.Event,
+        reload: threading.Event,
+        wake: threading.Event,
+        on_ready: Callable[[str], None],
+        pages: Pages,
     ) -> None:
-        super().__init__(name="deploykit-reloader", daemon=True)
-        self.done = threading.Event()
-        self.made: T | None = None
-        self._requests = requests
-        self._make = make
-        self._on_problem = on_problem
+        self._pages = pages
+        self._manager = manager
+        self._stop = stop
+        self._reload = reload
+        self._wake = wake
+        self._on_ready = on_ready
+        self._stuck = ""
 
-    def run(self) -> None:
-        """Make a daemon for each HUP until one can be made, or a request to end comes."""
+    def run(self, group: ServiceGroup, read_again: Callable[[], T | None]) -> T | None:
+        """Run a group until TERM, or until it has finished: return None. Or until HUP: return what follows it.
+
+        Args:
+            group: not yet started.
+            read_again: returns what follows; None where that cannot be made, and this group goes on.
+        """
+        following: T | None = None
+        self._pages.wait_for("starting")
+        group.__enter__()
         try:
-            while self.made is None and (request := self._requests.get()) is not _END:
-                if request is self:
-                    return
-                if request is _RELOAD:
-                    self.made = try_reload(self._make, self._on_problem)
-            if self.made is not None:
-                notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._manager.ready(group.status)
+            soon = time.monotonic() + _SOON
+            while following is None and not (self._stop.is_set() or group.finished):
+                if self._reload.is_set():
+                    self._reload.clear()
+                    self._manager.reloading()
+                    following = read_again()
+                    if following is None:
+                        self._manager.ready(group.status)
+                    continue
+                group.check()
+                for name in group.newly_ready():
+                    self._on_ready(name)
+                self._manager.status(group.status)
+                self._pages.look(group)
+                self._ping(group)
+                self._wake.wait(_TICK if group.all_ready or time.monotonic() > soon else _FIRST_TICK)
+                self._wake.clear()
         finally:
-            self.done.set()
+            self._end(group, last=self._stop.is_set() or group.finished)
+        return following
 
-    def finish(self) -> None:
-        """End the thread. Requests that it left unread are for the next one."""
-        self._requests.put(self)
-        self.join()
+    def _ping(self, group: ServiceGroup) -> None:
+        """Send the watchdog its ping, where the work goes on."""
+        now = time.monotonic()
+        if not self._manager.ping_due(now):
+            return
+        if stuck := group.stuck(now):
+            if not self._stuck:
+                _log.error("no ping for the watchdog: %s", stuck)
+        else:
+            self._manager.ping(now)
+        self._stuck = stuck
+
+    def _end(self, group: ServiceGroup, *, last: bool) -> None:
+        """End a group. Meanwhile ask the manager for time, for as long as a service has work that must not be cut off.
+
+        The main thread only waits here, so that a second TERM ends the process at once.
+
+        Args:
+            last: no other group follows. After an error that is not known yet, and the manager hears nothing of it.
+        """
+        errors: list[BaseException] = []
+
+        def end() -> None:
+            try:
+                group.__exit__(None, None, None)
+            except BaseException as error:  # noqa: BLE001 -- raised below
+                errors.append(error)
+
+        begun, announced = time.monotonic(), last
+        if last:
+            self._manager.stopping(f"ending{_because(group.busy)}")
+        thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
+        thread.start()
+        while thread.is_alive():
+            now, busy = time.monotonic(), group.busy
+            last = last or self._stop.is_set()
+            if last and not announced:
+                self._manager.stopping(f"ending{_because(busy)}")
+            announced = last
+            if busy:
+                self._manager.extend(now)
+            if self._manager.ping_due(now) and (busy or now < begun + _MOST_ENDING):
+                self._manager.ping(now)
+            line = f"{'ending' if last else 'reading the settings again'}{_because(busy)}"
+            self._manager.status(line)
+            self._pages.wait_for(line)
+            thread.join(_TICK)
+        if errors:
+            raise errors[0]
+
+
+def _because(busy: str) -> str:
+    return f": waits for {busy}" if busy else ""
 
 
 def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.error) -> T | None:
@@ -190,6 +301,14 @@ def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.e
     for problem in problems:
         on_problem(f"settings not reloaded, the old ones stay: {problem}")
     return None
+
+
+def try_to(action: Callable[[], None], on_problem: Callable[[str], None]) -> None:
+    """Do something that the process can go on without; where it fails, report why."""
+    try:
+        action()
+    except DeploykitError as error:
+        on_problem(str(error))
 
 
 def keep_passcode(settings: Settings) -> Settings:
@@ -217,15 +336,3 @@ def differing(before: object, after: object, name: str = "") -> list[str]:
         where = f"{name}.{field.name}" if name else field.name
         found += differing(getattr(before, field.name), getattr(after, field.name), where)
     return found
-
-
-def notify(state: str) -> None:
-    """Send systemd `READY=1` and the like, if it set NOTIFY_SOCKET (sd_notify(3)); else do nothing."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.sendto(state.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
-        except OSError as error:
-            _log.warning("cannot notify the service manager: %s", error)

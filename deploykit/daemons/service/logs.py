@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TextIO
 
+from deploykit.bus.passcode import secrets_of
 from deploykit.settings.log import LogSettings
+from deploykit.settings.node import Settings
 
 
 def escape(text: str) -> str:
@@ -93,3 +95,8 @@ def set_up(
     logger.handlers[:] = [handler]
     logger.setLevel(settings.level.upper())
     logger.propagate = False
+
+
+def set_up_from(settings: Settings) -> None:
+    """Send a daemon's logs to standard error, as its settings say; no line shows a passcode of its broker."""
+    set_up(settings.log, secrets=secrets_of(settings.broker))

@@ -88,6 +88,43 @@ def test_a_login_that_is_refused_while_a_message_waits_ends_the_wait(broker: Emb
         bus.publish("/queue/q", text("x"), timeout=3600)
 
 
+def test_a_login_is_tried_again_for_as_long_as_login_retry_allows(broker: EmbeddedBroker) -> None:
+    address = broker.address
+    broker.replace_users({})
+    events = Events()
+    with Bus(fast(address, login_retry=3600.0), on_event=events) as bus:
+        events.wait(ConnectFailed, 3)
+        assert not bus.wait_connected(0.1)  # and it raises nothing
+        assert isinstance(bus.problem, LoginRefused)
+        with pytest.raises(PublishError, match="access refused: login or passcode is wrong"):
+            bus.publish("/queue/q", text("x"), timeout=0.3)
+        broker.replace_users({"ada": "s3cret"})
+        assert bus.wait_connected(30)
+        bus.publish("/queue/q", text("x"))
+
+
+def test_a_login_that_is_refused_for_longer_than_login_retry_is_given_up(broker: EmbeddedBroker) -> None:
+    events = Events()
+    with Bus(fast(f"stomp://ada:mistyped@127.0.0.1:{broker.port}", login_retry=0.5), on_event=events) as bus:
+        began = time.monotonic()
+        with pytest.raises(LoginRefused, match="access refused: login or passcode is wrong"):
+            bus.wait_connected(60)
+        assert time.monotonic() - began >= 0.4
+        assert len(events.wait(ConnectFailed, 2)) >= 2
+
+
+def test_an_error_that_ends_the_session_is_in_the_reason_of_the_loss(broker: EmbeddedBroker) -> None:
+    events = Events()
+    with running(fast(broker.address), on_event=events) as bus:
+        broker.faults.send_error("out of disk")
+        (lost,) = events.wait(ConnectionLost)
+        assert lost.reason.startswith("the broker closed the connection after an ERROR: out of disk")
+        events.wait(Connected, 2)
+        broker.faults.drop()
+        assert "out of disk" not in events.wait(ConnectionLost, 2)[1].reason
+        bus.publish("/queue/q", text("x"))
+
+
 def test_the_zone_of_a_link_local_address_is_kept() -> None:
     (address,) = look_up("fe80::1%lo", 9, 60)
     assert address.sockaddr[1:] == (9, 0, socket.if_nametoindex("lo"))

@@ -64,7 +64,9 @@ def test_an_error_frame_that_belongs_to_nothing_is_told_and_survived(broker: Emb
     events = Events()
     with running(fast(broker.address), on_event=events) as bus:
         broker.faults.send_error("strange", close=False)
-        assert events.wait(BrokerReportedError)[0].problem == "strange"
+        assert (
+            events.wait(BrokerReportedError)[0].problem == "strange: planned by a fault switch of the embedded broker"
+        )
         broker.faults.send_error("fatal", close=True)
         bus.publish("/queue/q", text("x"))
 

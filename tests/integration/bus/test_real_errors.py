@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from deploykit.bus import Delivery
-from deploykit.bus.events import BrokerReportedError, PublishFailed, SubscriptionRefused
-from deploykit.errors import DialectError, PublishRefused
+from deploykit.bus import Bus, Delivery
+from deploykit.bus.events import BrokerReportedError, ConnectionLost, PublishFailed, SubscriptionRefused
+from deploykit.errors import DialectError, LoginRefused, PublishRefused
+from tests.brokers.activemq import ActiveMQ
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.brokers.server import BrokerServer
 from tests.support.bus import Collector, Events, bus_threads, fast, running, text
@@ -116,3 +117,46 @@ def test_what_a_handler_still_has_when_its_subscription_ends_goes_to_the_next_on
         bus.subscribe(f"/queue/{unique_name}.third", Collector()).wait_active(30)
         assert events.of(SubscriptionRefused) == []
         wait_until(lambda: len(set(bus_threads()) - threads) == 2, "the slow handler's worker ends")
+
+
+def refusal(broker: BrokerServer, login: str, passcode: str, **changes: object) -> str:
+    """What is said of a login that is refused."""
+    address = f"stomp://{login}:{passcode}@127.0.0.1:{broker.port}"
+    with Bus(fast(address, **changes)) as bus, pytest.raises(LoginRefused) as caught:
+        bus.wait_connected(30)
+    assert passcode not in str(caught.value)
+    return str(caught.value).removeprefix(f"stomp://127.0.0.1:{broker.port}: it refused the login: ")
+
+
+@pytest.mark.rabbitmq
+def test_rabbitmq_gives_its_own_reasons(new_rabbitmq: Callable[..., RabbitMQ]) -> None:
+    broker = new_rabbitmq(more_users={"low": "low-canary"}).start()
+    forbid(broker, "low", "good.*|amq.default")
+    look, vhost = "check login, passcode and vhost", "check vhost, and what this login may do in it at the broker"
+    denied = "Bad CONNECT: Virtual host '/nope' access denied"
+    assert refusal(broker, "low", "canary") == f"Bad CONNECT: Access refused for user 'low' ({look})"
+    assert refusal(broker, "low", "low-canary", vhost="/nope") == f"{denied} ({vhost})"
+    events, queue = Events(), "/queue/denied"
+    with running(fast(f"stomp://low:low-canary@127.0.0.1:{broker.port}"), on_event=events) as bus:
+        bus.subscribe(queue, Collector())
+        why = "ACCESS_REFUSED - access to queue 'denied' in vhost '/' refused for user 'low'"
+        assert why in events.wait(SubscriptionRefused)[0].problem
+        assert events.wait(ConnectionLost)[0].reason.endswith(f" after an ERROR: {why}")
+        wait_until(lambda: any("connections when asked for" in one.problem for one in events.of(SubscriptionRefused)))
+        for one in events.of(SubscriptionRefused):
+            assert why in one.problem
+    with running(fast(f"stomp://low:low-canary@127.0.0.1:{broker.port}")) as bus:
+        with pytest.raises(PublishRefused, match=why):
+            bus.publish(queue, text("x"), timeout=60)
+        assert bus.wait_connected(30)
+
+
+@pytest.mark.activemq
+def test_activemq_gives_its_own_reasons(activemq: ActiveMQ, unique_name: str) -> None:
+    look = "check login, passcode and vhost"
+    assert refusal(activemq, "ada", "canary") == f"User name [ada] or password is invalid ({look})"
+    events = Events()
+    with running(fast(activemq.address), on_event=events) as bus:
+        bus.subscribe(f"/queue/{unique_name}", Collector(), selector="((( =")
+        (refused,) = events.wait(SubscriptionRefused)[:1]
+        assert "java" not in refused.problem

@@ -74,7 +74,12 @@ def test_each_real_broker_passes(real_broker: BrokerServer) -> None:
     ("change", "check", "seen", "fix"),
     [
         ({"address": "stomp://127.0.0.1:1"}, "answers", "refused", "running"),
-        ({"passcode": "canary"}, "answers", "login", "passcode"),
+        (
+            {"passcode": "canary"},
+            "answers",
+            "login: access refused: login or passcode is wrong",
+            "passcode",
+        ),
         ({"address": "stomp+ssl://127.0.0.1:{port}"}, "answers", "TLS", "port"),
         ({"heartbeat": 0.0}, "heart-beat", "off", "heartbeat"),
     ],

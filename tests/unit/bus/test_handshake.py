@@ -60,6 +60,7 @@ def test_no_version_is_1_0() -> None:
     [
         ({"message": "Bad CONNECT"}, b"Access refused for user 'ada'\n", LoginRefused),
         ({"message": "User name [ada] or password is invalid."}, b"java.lang.SecurityException: ...", LoginRefused),
+        ({"message": "Bad CONNECT"}, b"Virtual host '/nope' access denied", LoginRefused),
         ({"message": "Broker: x - Client: me already connected from y"}, b"", ClientIdInUse),
         ({"message": "too many connections"}, b"a long trace\nthat mentions a password", ConnectError),
         ({}, b"", ConnectError),
@@ -73,12 +74,26 @@ def test_a_refused_login_is_told_from_other_refusals(
     assert type(caught.value) is error
 
 
+def test_a_refused_login_says_why_in_the_brokers_words_and_what_to_look_at() -> None:
+    with pytest.raises(LoginRefused) as caught:
+        agree(Received("ERROR", {"message": "Bad CONNECT"}, b"Virtual host '/x' access denied."), BROKER, SETTINGS)
+    text = "stomp://b:61613: it refused the login: Bad CONNECT: Virtual host '/x' access denied (check vhost"
+    assert str(caught.value).startswith(text)
+
+
+def test_a_passcode_that_is_an_ordinary_word_is_blotted_out_and_the_refusal_known_all_the_same() -> None:
+    broker = attrs.evolve(BROKER, passcode="password")
+    with pytest.raises(LoginRefused) as caught:
+        agree(Received("ERROR", {"message": "User name [ada] or password is invalid."}), broker, SETTINGS)
+    assert "password" not in caught.value.problem
+
+
 def test_no_passcode_and_no_control_character_is_shown() -> None:
     said = {"message": "no can\\ary, no canary-2,\x1b[2J\u202e no " + "x" * 1000}
     shown = redacted(Received("ERROR", said), BROKER, SETTINGS)
     assert "ary" not in shown
     assert shown.isprintable()
-    assert len(shown) <= 200
+    assert len(shown) <= 300
 
 
 @pytest.mark.parametrize("passcode", ["can\\ary", "can\\\\ary", "canary-2"])

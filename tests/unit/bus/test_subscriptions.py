@@ -110,10 +110,10 @@ class Table:
         self.roster.add(subscription)
         return subscription
 
-    def again(self, *, by_broker: bool = True) -> Wire:
+    def again(self, *, by_broker: bool = True, last_error: str = "") -> Wire:
         """The connection is lost, and there is a new one."""
         assert self.wire is not None
-        self.roster.lost(by_broker=by_broker)
+        self.roster.lost(by_broker=by_broker, last_error=last_error)
         self.wire = Wire(self.wire.dialect)
         self.roster.begin(self.present)
         return self.wire
@@ -149,6 +149,20 @@ def test_who_ends_connections_is_sent_later_and_alone() -> None:
     table.roster.on_receipt(wire.sent[0][1], table.present)
     table.timers.pop()()
     assert [destination for destination, _ in wire.sent] == ["/queue/good", "/queue/bad"]
+
+
+def test_who_ends_connections_is_refused_with_the_brokers_last_reason() -> None:
+    table = Table(Wire())
+    bad, idle = table.add("/queue/bad"), Table(Wire()).add("/queue/idle")
+    table.again(last_error="ACCESS_REFUSED - access to queue 'bad'")
+    table.again()
+    assert str(bad.problem).startswith(
+        "the broker ended 2 connections when asked for /queue/bad; "
+        "its last ERROR: ACCESS_REFUSED - access to queue 'bad' (look at"
+    )
+    assert idle.last_error == ""
+    bad.confirmed(7)
+    assert bad.last_error == ""
 
 
 def test_losses_that_are_not_the_brokers_doing_blame_nobody() -> None:

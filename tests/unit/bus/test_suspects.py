@@ -49,6 +49,7 @@ class Sent:
     destination: str = "/queue/q"
     out: bool = True
     losses: int = 0
+    last_error: str = ""
 
 
 def suspects(state: SendingState) -> MessageSuspects:

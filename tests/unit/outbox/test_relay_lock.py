@@ -6,13 +6,14 @@ import errno
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from deploykit.config import parse_settings
 from deploykit.daemons import relay as daemon
+from deploykit.daemons.service.group import ServiceGroup
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, Outgoing, RelayLock
 from deploykit.outbox.relay import Relay
@@ -65,19 +66,19 @@ def test_a_relay_that_came_between_two_of_a_daemons_does_not_end_it(
 ) -> None:
     """HUP: the old relay lets go of the lock, and a hook's `relay --once` may have it before the next one."""
     settings = parse_settings(f'node = "a"\n[outbox]\npath = "{tmp_path}/spool"\n'.encode(), where="it", mode=None)
-    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(FakeBus()))
-    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
-    ended = threading.Event()
-    ended.set()
+    monkeypatch.setattr("deploykit.daemons.service.link.Bus", lambda *_, **__: FakeBus())
 
-    def serve(
-        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
-    ) -> None:
+    def serve(load: Callable[[], Settings], make: Callable[[Settings], ServiceGroup], **_: object) -> None:
         first = make(load())
-        with RelayLock(f"{tmp_path}/spool"), pytest.raises(LockBusy):
-            work(first, ended)
+        with RelayLock(f"{tmp_path}/spool"), pytest.raises(LockBusy), first:
+            pass
+        second = make(load())
         with RelayLock(f"{tmp_path}/spool"):
-            work(make(load()), ended)
+            second.__enter__()
+            assert second.newly_ready() == []
+            assert "standing by: another relay works on spool" in second.status
+        wait_until(lambda: second.newly_ready() == [f"relay of {tmp_path}/spool"])
+        second.__exit__(None, None, None)
 
     monkeypatch.setattr("deploykit.daemons.service.lifecycle.serve", serve)
     daemon.run(lambda: settings, on_ready=lambda _: None)
@@ -90,8 +91,7 @@ def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
     held = FakeBus(lambda sent: FakeBus.SILENCE if sent.destination == B else None)
     free = FakeBus()
     buses = iter([held, free])
-    monkeypatch.setattr(daemon, "Bus", lambda _: nullcontext(next(buses)))
-    monkeypatch.setattr(daemon, "_set_up_logs", lambda _: None)
+    monkeypatch.setattr("deploykit.daemons.service.link.Bus", lambda *_, **__: next(buses))
     monkeypatch.setattr("deploykit.outbox.relay._GRACE", 0.0)
 
     def no_room(*_: object) -> bool:
@@ -99,17 +99,11 @@ def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
 
     monkeypatch.setattr("deploykit.outbox.removal.mark", no_room)
 
-    def serve(
-        load: Callable[[], Settings], make: Callable[..., object], work: Callable[..., None], **_: object
-    ) -> None:
+    def serve(load: Callable[[], Settings], make: Callable[[Settings], ServiceGroup], **_: object) -> None:
         for bus, wanted in ((held, 2), (free, 1)):
-            end = threading.Event()
-            thread = threading.Thread(target=work, args=(make(load()), end))
-            thread.start()
-            bus.wait_sent(wanted)
-            time.sleep(0.5)
-            end.set()
-            thread.join(60)
+            with make(load()):
+                bus.wait_sent(wanted)
+                time.sleep(0.5)
 
     box = Outbox(tmp_path / "spool")
     box.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("2"))])

@@ -19,6 +19,7 @@ from deploykit.daemons.agent import deploys
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import AuditError, KeyFileError
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested, Message
@@ -43,6 +44,7 @@ class FakeDeployer(SiteDeployer):
 
     def __init__(self) -> None:
         self.deployed: list[str] = []
+        self.again = False
         self.outcome: Outcome = "failure"
         self.on_deploy: Callable[[], object] = lambda: None
         self.go_on = threading.Event()
@@ -53,7 +55,7 @@ class FakeDeployer(SiteDeployer):
         self.deployed.append(request.id)
         self.on_deploy()
         assert self.go_on.wait(10)
-        return DeployResult(outcome=self.outcome, detail="planned")
+        return DeployResult(outcome=self.outcome, detail="planned", again=self.again)
 
 
 class FakeReporter(Reporter):
@@ -94,9 +96,11 @@ class World:
         self.deployer, self.reporter = FakeDeployer(), FakeReporter()
         self.ids = IdStore(root / "ids.sqlite")
         trust = Trust.from_settings(SETTINGS, WEB1, trusted=self.trusted)
+        self.metrics = Metrics()
+        self.metrics.expect("agent", sites=["shop"])
         self.audit = FakeAudit(root / "audit.log", now=lambda: self.now)
         self.handler = DeployHandler(
-            WEB1, self.deployer, self.reporter, self.ids, trust, self.audit, now=lambda: self.now
+            WEB1, self.deployer, self.reporter, self.ids, trust, self.audit, now=lambda: self.now, metrics=self.metrics
         )
 
     def trusted(self) -> AllowedSigners:
@@ -201,6 +205,35 @@ def test_while_the_trusted_files_cannot_be_read_a_command_waits(world: World) ->
     world.signers = SIGNERS
     assert isinstance(world.handle(request(), attempt=2), Ack)
     assert world.deployer.deployed == [request().id]
+
+
+def test_a_command_is_counted_once_however_often_it_comes(world: World) -> None:
+    for _ in range(3):
+        world.handle(request())
+    assert world.metrics.series("deploys_total") == {("shop", "deploy", "failure"): 1}
+    assert list(world.metrics.series("deploy_duration_seconds")) == [("shop", "deploy")]
+
+
+def test_what_was_carried_out_before_a_crash_is_not_counted_again(world: World) -> None:
+    world.deployer.again = True
+    world.handle(request())
+    assert world.outcomes == ["failure"]
+    assert world.metrics.series("deploys_total") == {}
+
+
+def test_a_refusal_is_counted_without_a_duration_and_an_unknown_site_is_other(world: World) -> None:
+    world.handle(request(expires=NOW - SKEW - SECOND))
+    world.handle(request(site=SiteName("blog")))
+    assert world.metrics.series("deploys_total") == {
+        ("shop", "deploy", "refused"): 1,
+        ("other", "deploy", "refused"): 1,
+    }
+    assert world.metrics.series("deploy_duration_seconds") == {}
+
+
+def test_an_unverified_command_counts_as_no_deploy(world: World) -> None:
+    world.handle(request(), STRANGER)
+    assert world.metrics.series("deploys_total") == {}
 
 
 def test_an_id_that_comes_again_with_other_bytes_is_a_dead_letter(world: World) -> None:

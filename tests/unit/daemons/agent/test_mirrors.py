@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.daemons.agent import mirrors
 from deploykit.daemons.agent.mirrors import MirrorHandler, mirror_path
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import OriginError, OutboxError, SettingsError, TreeDamaged, UsageError
-from deploykit.messages import Message, MirrorUpdated, RefUpdated
+from deploykit.messages import Message, MirrorUpdated, RefUpdated, utc_now
 from deploykit.mirror import FetchResult, Mirror, RefChange
 from deploykit.mirror.pool import MirrorPool
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName
@@ -75,14 +77,21 @@ def reporter() -> FakeReporter:
 
 
 @pytest.fixture
-def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[MirrorHandler]:
+def metrics() -> Metrics:
+    made = Metrics()
+    made.expect("agent", repositories=[SHOP, BLOG])
+    return made
+
+
+@pytest.fixture
+def node(tmp_path: Path, origins: Origins, reporter: FakeReporter, metrics: Metrics) -> Iterator[MirrorHandler]:
     settings = Settings(
         node=NodeName("web1"),
         state=tmp_path,
         repositories={SHOP: RepositorySettings(url="/none"), BLOG: RepositorySettings(url="/other")},
         fetch_spread=0.0,
     )
-    made = MirrorHandler(settings, reporter)
+    made = MirrorHandler(settings, reporter, metrics=metrics)
     made.start()
     try:
         wait_until(lambda: len(reporter.said) == 2)
@@ -94,9 +103,10 @@ def node(tmp_path: Path, origins: Origins, reporter: FakeReporter) -> Iterator[M
         made.stop()
 
 
-def push(repo: RepoName = SHOP, *, ref: str = MAIN, attempt: int = 1) -> Delivery:
+def push(repo: RepoName = SHOP, *, ref: str = MAIN, attempt: int = 1, pushed: datetime | None = None) -> Delivery:
     """The delivery of a push's message."""
-    frame = encode(RefUpdated(source="git", repo=repo, ref=RefName(ref), old=ZERO_ID, new=A))
+    message = RefUpdated(source="git", repo=repo, ref=RefName(ref), old=ZERO_ID, new=A, time=pushed or utc_now())
+    frame = encode(message)
     return Delivery(
         destination="/topic/source",
         headers=frame.headers,
@@ -127,6 +137,25 @@ def test_a_fetch_that_fails_is_reported_and_its_message_acknowledged(
     origins.error = OriginError("the origin is away")
     assert isinstance(node.handle(push()), Ack)
     assert [(line.outcome, line.detail) for line in reporter.said] == [("failed", "the origin is away")]
+
+
+def test_fetches_are_counted_by_outcome_and_lag_is_from_the_push(
+    node: MirrorHandler, origins: Origins, metrics: Metrics
+) -> None:
+    begun = metrics.series("mirror_fetches_total")
+    assert begun == {(SHOP, "updated"): 1, (BLOG, "updated"): 1}
+    assert metrics.series("mirror_lag_seconds") == {}, "nobody has pushed"
+    node.handle(push(pushed=utc_now() - timedelta(minutes=5)))
+    lag = metrics.series("mirror_lag_seconds")[(SHOP,)]
+    assert isinstance(lag, float)
+    assert 300 <= lag < 420
+    origins.error = OriginError("the origin is away")
+    node.handle(push(pushed=utc_now() - timedelta(minutes=60)))
+    found = metrics.series("mirror_fetches_total")
+    assert (found[SHOP, "updated"], found[SHOP, "failed"]) == (2, 1)
+    lag = metrics.series("mirror_lag_seconds")[(SHOP,)]
+    assert isinstance(lag, float)
+    assert lag >= 3600, "that push still waits for its origin"
 
 
 def test_a_fetch_that_takes_long_keeps_its_message_only_for_a_while(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,25 +11,6 @@ import pytest
 
 from deploykit.daemons.service import lifecycle
 from tests.support.wait import wait_until
-
-
-@pytest.mark.parametrize("abstract", [False, True])
-def test_the_service_manager_is_told_where_it_listens(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abstract: bool
-) -> None:
-    name = f"{tmp_path.name}-{os.getpid()}" if abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(f"\0{name}" if abstract else name)
-        manager.settimeout(60)
-        monkeypatch.setenv("NOTIFY_SOCKET", f"@{name}" if abstract else name)
-        lifecycle.notify("READY=1")
-        assert manager.recv(100) == b"READY=1"
-
-
-@pytest.mark.parametrize("address", ["", "vsock:1:2", "/nonexistent/notify"])
-def test_without_a_service_manager_nothing_happens(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
-    monkeypatch.setenv("NOTIFY_SOCKET", address)
-    lifecycle.notify("READY=1")
 
 
 def test_the_handlers_of_before_come_back() -> None:

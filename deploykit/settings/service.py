@@ -1,0 +1,113 @@
+"""Where a daemon shows whether it works: the address of its pages `/live`, `/ready` and `/metrics`."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import UsageError
+
+#: What may have an address of its own: the daemons, and `deploykit run` with several of them in one process.
+LISTENERS: Final = ("agent", "jenkins", "relay", "run")
+
+_UNIX: Final = "unix:"
+#: Bytes of the longest path that a UNIX socket can have (unix(7)), less the suffix that it has while it is made.
+_MAX_PATH: Final = 100
+_TCP: Final = re.compile(r"(?:\[(?P<six>[0-9a-fA-F:.]+)\]|(?P<host>[^:\[\]]+)):(?P<port>[0-9]{1,5})\Z").match
+_EXPECTED: Final = 'expected "127.0.0.1:PORT", "[::1]:PORT", "unix:/PATH", or "" for no pages'
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class PagesAddress:
+    """Where the pages are: a port of a loopback address, or a UNIX socket.
+
+    Args:
+        host, port: a loopback address; port 0 is any free one.
+        path: the socket; None for a port.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{_UNIX}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_pages_address(text: str) -> PagesAddress | None:
+    """Return the address that a setting `listen` names; None for an empty one.
+
+    Raises:
+        UsageError: it is no such address, or others than this machine could reach it.
+
+    >>> str(parse_pages_address("localhost:9464"))
+    '127.0.0.1:9464'
+    """
+    if not text:
+        return None
+    if text.startswith(_UNIX):
+        path = Path(text.removeprefix(_UNIX))
+        if not path.is_absolute() or "\0" in text or text.endswith("/"):
+            raise UsageError(f"expected an absolute path after {_UNIX}, not {text.removeprefix(_UNIX)!a}")
+        if len(bytes(path)) > _MAX_PATH:
+            raise UsageError(f"expected a path of at most {_MAX_PATH} bytes, not {len(bytes(path))}")
+        return PagesAddress(path=path)
+    found = _TCP(text)
+    if found is None or int(found["port"]) > 65535:
+        raise UsageError(f"{_EXPECTED}, not {text!a}")
+    host = found["six"] or found["host"]
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback:
+        raise UsageError(
+            f"expected a loopback address, not {host!a}: the pages have no login",
+            "use 127.0.0.1, or a UNIX socket, and let a proxy with a login serve other machines",
+        )
+    return PagesAddress(host=host, port=int(found["port"]))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ServiceSettings:
+    """Where a daemon shows whether it works.
+
+    Args:
+        listen: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH` (mode 0660) for `/live`, `/ready` and `/metrics`; empty:
+            no pages.
+        listen_of: the same for one daemon (`agent`, `jenkins`, `relay`, and `run` for several in one process), where
+            several run on one machine: two cannot have one address.
+    """
+
+    listen: str = ""
+    listen_of: Mapping[str, str] = attrs.field(factory=dict)
+
+    def address(self, daemon: str) -> PagesAddress | None:
+        """Return where a daemon's pages are; None for nowhere.
+
+        Raises:
+            UsageError: the setting is no address; `problems` finds that, too.
+        """
+        return parse_pages_address(self.listen_of.get(daemon, self.listen))
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        return tuple(self._problems())
+
+    def _problems(self) -> Iterator[str]:
+        for name in sorted(self.listen_of.keys() - set(LISTENERS)):
+            yield f"listen_of.{name}: expected one of {', '.join(LISTENERS)}"
+        for where, text in (("listen", self.listen), *((f"listen_of.{k}", v) for k, v in self.listen_of.items())):
+            try:
+                parse_pages_address(text)
+            except UsageError as error:
+                yield f"{where}: {error}"
