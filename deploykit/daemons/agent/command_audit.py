@@ -22,6 +22,7 @@ import attrs
 
 from deploykit.audit import AuditLog
 from deploykit.audit.record import AuditEntry, Decision
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import AuditError
 from deploykit.messages import DeployRequested
@@ -38,8 +39,6 @@ RESULT: Final = "deploy.result"
 UNVERIFIED: Final = "unverified"
 #: Most records that are kept in memory while the log cannot be written; then the oldest go.
 _KEPT: Final = 1000
-#: Seconds between two log lines that name the head of the audit.
-_HEAD_EVERY: Final = 3600.0
 
 
 class CommandAudit:
@@ -49,19 +48,20 @@ class CommandAudit:
         log: where the records go.
         node: who decides.
         now: the wall clock, aware UTC.
+        metrics: counts the records.
     """
 
-    def __init__(self, log: AuditLog, node: NodeName, now: Callable[[], datetime]) -> None:
+    def __init__(self, log: AuditLog, node: NodeName, now: Callable[[], datetime], metrics: Metrics) -> None:
         self._audit = log
         self._node = node
         self._now = now
+        self._metrics = metrics
         self._lock = threading.Lock()
         self._late: deque[AuditEntry] = deque(maxlen=_KEPT)
         self._lost = 0
         self._denied = KeyedThrottle()
         self._again = LogThrottle()
         self._unrecorded: set[tuple[str, str]] = set()
-        self._head_due = float("-inf")
 
     # -- what is decided -----------------------------------------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class CommandAudit:
         self._unrecorded.add(key)
         self._write_late()
         reason = "granted" if first else "granted before; it goes on where it was interrupted"
-        self._audit.append(_entry(ACTION, "allowed", request, command, reason))
+        self._append(_entry(ACTION, "allowed", request, command, reason))
         self._unrecorded.discard(key)
 
     def ended(self, request: DeployRequested, command: Verified, result: DeployResult) -> None:
@@ -143,10 +143,7 @@ class CommandAudit:
                 self._write_late()
             except AuditError as error:
                 _log.error("%d audit records wait: %s", len(self._late), error)
-        if now >= self._head_due:
-            self._head_due = now + _HEAD_EVERY
-            if head := self._audit.head:
-                _log.info("audit head %s", head)
+        self._audit.log_head(now)
 
     def _denied_again(self, count: int, why: str) -> None:
         self._write(
@@ -164,7 +161,7 @@ class CommandAudit:
         """Write one record now, or keep it until that is possible."""
         try:
             self._write_late()
-            self._audit.append(entry)
+            self._append(entry)
         except AuditError as error:
             _log.error("not in the audit yet, %s %s %s: %s", entry.decision, entry.action, entry.target, error)
             with self._lock:
@@ -191,11 +188,15 @@ class CommandAudit:
                     reason=reason,
                     details={"count": str(self._lost)},
                 )
-                self._audit.append(lost)
+                self._append(lost)
                 self._lost = 0
             while self._late:
-                self._audit.append(self._late[0])
+                self._append(self._late[0])
                 self._late.popleft()
+
+    def _append(self, entry: AuditEntry) -> None:
+        self._audit.append(entry)
+        self._metrics.audit_recorded(entry.decision)
 
 
 def _entry(
@@ -216,6 +217,8 @@ def _entry(
             "key": command.key,
             "body": command.digest.hex(),
             **({"requested_by": request.requested_by} if request.requested_by else {}),
+            **({"without_build": "yes"} if request.without_build else {}),
+            **({"evidence": str(len(request.evidence))} if request.evidence else {}),
             **details,
         },
     )
