@@ -60,6 +60,7 @@ from deploykit.trust.policy import Policy
 from deploykit.trust.signature import HEADER, sign, verify
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
 from tests.support.node import NODE, SHOP, Origin
+from tests.support.resultaudit import result_audit
 from tests.support.wait import wait_until
 
 SITE = SiteName("shop")
@@ -129,9 +130,9 @@ class World:
 
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
-        gate = BuildGate(self.settings, trust, builds_of(self.settings.state))
+        builds, audit = builds_of(self.settings.state), open_audit(self.settings)
+        gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         deployer = SiteDeployer(self.settings, self.mirroring, gate)
-        audit = open_audit(self.settings)
         return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
