@@ -156,7 +156,7 @@ class JenkinsSettings:
             yield f"server: {name!a} is not in [jenkins.servers] (known: {known})"
         elif self.servers[name].kind == "http":
             always = set(job.templates(revision=False)) & set(job.templates(revision=True))
-            given = always | {"job", "correlation_id"}
+            given = always | {"job", "correlation_id"} | ({"token"} if job.token_file is not None else set())
             for missing in sorted(self.servers[name].placeholders() - given):
                 yield f"parameters: the request of server {name} needs {missing}, which is no parameter of every build"
 

@@ -14,6 +14,7 @@ import json
 import sys
 from pathlib import Path
 
+from deploykit.audit import open_audit
 from deploykit.builds.store import builds_of
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
@@ -41,7 +42,7 @@ def main() -> None:
     trust = Trust.from_settings(settings.trust, settings.node)
     gate = BuildGate(settings, trust, builds_of(settings.state))
     deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate)
-    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust)
+    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, open_audit(settings))
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

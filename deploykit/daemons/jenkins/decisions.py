@@ -73,12 +73,22 @@ def after_start(
     )
 
 
-def after_look(build: QueuedBuild, found: BuildAnswer | None, settings: JenkinsSettings, now: float) -> NextStep | None:
-    """Return what is next after the server was searched for a build; None: ask for it again now."""
+def after_look(
+    build: QueuedBuild, found: BuildAnswer | None, settings: JenkinsSettings, now: float, *, blind: str = ""
+) -> NextStep | None:
+    """Return what is next after the server was searched for a build; None: ask for it again now.
+
+    Args:
+        build: a request for it had no answer.
+        found: where it is, if it was found.
+        settings: how patient to be.
+        now: seconds since 1970.
+        blind: why the server shows nothing; empty where it does.
+    """
     if found is not None:
         return NextStep(state="answered", answer=found)
     if now < (again := build.asked + settings.ask_again_after) <= now + settings.ask_again_after:
-        problem = "no answer, and no such build in the queue or among the last builds: looking again"
+        problem = blind or "no answer, and no such build in the queue or among the last builds: looking again"
         return NextStep(state="asked", due=again, problem=problem, unanswered=build.asks)
     return None
 

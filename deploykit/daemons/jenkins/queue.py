@@ -225,6 +225,11 @@ class BuildQueue:
             key, "state = ?, due = ?, problem = ?, asks = ?, tries = tries + 1", state, due, problem, unanswered
         )
 
+    def hurry(self, server: str) -> None:
+        """Let everything that waits for a server be due now: it answers again, or the daemon was started again."""
+        with self._transaction("write to") as db:
+            db.execute("UPDATE builds SET due = 0 WHERE server = ? AND state = 'waiting' AND due > 0", (server,))
+
     def answered(self, key: str, state: BuildState, answer: BuildAnswer, now: float) -> None:
         """Write the server's answer; a report is due."""
         self._update(

@@ -44,6 +44,7 @@ class WantedBuild:
         job: the job as the settings name it; `order.job` may be a branch of it.
         subject: the event as the original's human lines show it.
         repo, ref, commit, project: of the event, for the reports.
+        source, pusher: who sent the event, and who pushed, as the event says. Nobody vouches for either.
     """
 
     key: str
@@ -54,6 +55,8 @@ class WantedBuild:
     ref: RefName | None = None
     commit: ObjectId | None = None
     project: str = ""
+    source: str = ""
+    pusher: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -175,6 +178,8 @@ class _JobRule:
             repo=message.repo,
             ref=message.ref,
             commit=message.new,
+            source=message.source,
+            pusher=values["pusher"],
         )
 
     def of_revision(self, message: RevisionCommitted, event: str) -> Iterator[WantedBuild]:
@@ -192,6 +197,8 @@ class _JobRule:
                 subject=f"[{message.repo}] {message.revision} ".rstrip(),
                 repo=message.repo,
                 project=_text(project),
+                source=message.source,
+                pusher=values["pusher"],
             )
 
     def _key(self, repo: str, event: str, *what: str) -> str:

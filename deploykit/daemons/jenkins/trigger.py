@@ -23,16 +23,20 @@ from typing import Final
 
 import attrs
 
+from deploykit.audit import open_audit
+from deploykit.audit.record import Decision
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.jenkins.client import JenkinsServer
+from deploykit.daemons.jenkins.model import QueuedBuild
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
+from deploykit.daemons.jenkins.servers import open_server
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted
@@ -130,14 +134,20 @@ class JenkinsTrigger(Service):
         settings: the node's; its `[jenkins]` has a job at least.
         bus: a started bus that it shares; None: it makes its own.
         servers: stand-ins for the build servers of the settings, by name.
+        metrics: counts messages and builds.
 
     Raises:
         SettingsError: there is no job.
-        OutboxError, BuildQueueError: the spool or the queue cannot be opened.
+        OutboxError, BuildQueueError, AuditError: the spool, the queue or the audit log cannot be opened.
     """
 
     def __init__(
-        self, settings: Settings, *, bus: Bus | None = None, servers: Mapping[str, BuildServer] | None = None
+        self,
+        settings: Settings,
+        *,
+        bus: Bus | None = None,
+        servers: Mapping[str, BuildServer] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
@@ -150,10 +160,14 @@ class JenkinsTrigger(Service):
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
+        self._audit = open_audit(settings)
+        self._metrics = metrics or Metrics()
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
-            name: BuildWorker(name, server, self._queue, self._outbox, settings, tokens=tokens)
+            name: BuildWorker(
+                name, server, self._queue, self._outbox, settings, tokens=tokens, on_answer=self._on_answer
+            )
             for name, server in made.items()
         }
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
@@ -172,11 +186,17 @@ class JenkinsTrigger(Service):
             undo.callback(self.link.stop, 0)
             undo.callback(self._stop_workers, 0.0)
             self._backlog = self._queue.backlog()
+            self._metrics.expect(
+                "jenkins",
+                repositories={job.repo for job in self.settings.jenkins.jobs},
+                counters=("builds_requested_total",),
+            )
+            handle = self._metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
             for topic, name in subscriptions_of(self.settings):
-                self.link.subscribe(topic, self.handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
+                self.link.subscribe(topic, handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
             self.threads.start()
             undo.pop_all()
 
@@ -294,6 +314,29 @@ class JenkinsTrigger(Service):
                 self._workers[name].wake()
         return Ack()
 
+    def _on_answer(self, build: QueuedBuild) -> None:
+        """Record who asked for a build and what its server decided; count it.
+
+        Raises:
+            AuditError: nothing was recorded. The report of the build waits.
+        """
+        wanted, answer = build.wanted, build.answer
+        if answer is None:
+            return
+        decision: Decision = "allowed" if answer.accepted else "denied"
+        self._audit.record(
+            actor="unverified",  # no push is signed
+            action="build",
+            target=f"{wanted.order.server}/{wanted.order.job}",
+            decision=decision,
+            reason=answer.detail,
+            request=wanted.key,
+            correlation_id=wanted.order.correlation_id,
+            details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
+        )
+        self._metrics.audit_recorded(decision)
+        self._metrics.build_requested(wanted.repo, answer.kind)
+
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
     def _look_after(self) -> None:
@@ -341,7 +384,7 @@ def queue_lock(state: Path) -> FileLock:
 
 def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
     """Return a client for each build server in the settings."""
-    return {name: JenkinsServer(name, server) for name, server in settings.jenkins.servers.items()}
+    return {name: open_server(name, server) for name, server in settings.jenkins.servers.items()}
 
 
 __all__ = [

@@ -34,7 +34,15 @@ from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
 from deploykit.daemons.service.threads import ServiceThreads
-from deploykit.errors import BuildQueueError, BuildServerError, DeploykitError, MayNotLook, MessageError, OutboxError
+from deploykit.errors import (
+    AuditError,
+    BuildQueueError,
+    BuildServerError,
+    DeploykitError,
+    MayNotLook,
+    MessageError,
+    OutboxError,
+)
 from deploykit.names import RepoName
 from deploykit.outbox import Outbox
 from deploykit.settings.node import Settings
@@ -73,7 +81,7 @@ class BuildWorker:
         wall: seconds since 1970.
         clock: monotonic seconds.
         chance: 0 to 1, spreads the pauses.
-        on_report: called with each report that is in the outbox.
+        on_answer: called with each build that has its server's answer, before that is reported.
     """
 
     def __init__(
@@ -88,7 +96,7 @@ class BuildWorker:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
-        on_report: Callable[[QueuedBuild], None] = lambda _: None,
+        on_answer: Callable[[QueuedBuild], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.health = ServerHealth()
@@ -105,7 +113,8 @@ class BuildWorker:
         self._wall = wall
         self._clock = clock
         self._chance = chance
-        self._on_report = on_report
+        self._on_answer = on_answer
+        self._announced = ""
         self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
         self._stop = threading.Event()
         self._wakes = [threading.Event(), threading.Event()]
@@ -120,7 +129,8 @@ class BuildWorker:
     # -- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the threads."""
+        """Start the threads. What waits is due at once."""
+        self._queue.hurry(self.name)
         self.threads.start()
 
     def wake(self) -> None:
@@ -147,7 +157,7 @@ class BuildWorker:
                 problem = ""
                 if states is UNSETTLED:
                     self.idle = sleep > 0
-            except (BuildQueueError, OutboxError) as error:
+            except (AuditError, BuildQueueError, OutboxError) as error:
                 if str(error) != problem:
                     _log.error("%s: cannot go on, retrying: %s", self.name, error)
                 problem, sleep = str(error), _AGAIN
@@ -163,7 +173,7 @@ class BuildWorker:
         """Do what is due for one build in one of these states; return the seconds until something may be due.
 
         Raises:
-            BuildQueueError, OutboxError: there is no room on the disk. Nothing is lost; try again.
+            AuditError, BuildQueueError, OutboxError: there is no room on the disk. Nothing is lost; try again.
         """
         paused = self.health.paused_until - self._clock()
         if paused > 0 and states == UNSETTLED:
@@ -190,18 +200,7 @@ class BuildWorker:
         order = self._order(build)
         doubtful = False
         if build.state == "asked":
-            step: NextStep | None
-            try:
-                found = self._server.find(order, deadline=self._deadline)
-            except MayNotLook as error:
-                _log.warning("%s: asked again, perhaps twice: %s", build.label, error)
-                step, doubtful = None, True
-            except BuildServerError as error:
-                self._failed(str(error))
-                step = after_failed_look(build, str(error), self._patience, self._wall(), self._chance())
-            else:
-                self._answers()
-                step = after_look(build, found, self._patience, self._wall())
+            step, doubtful = self._look(build, order)
             if step is not None:
                 self._take(build, step)
                 return
@@ -212,6 +211,22 @@ class BuildWorker:
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
+
+    def _look(self, build: QueuedBuild, order: BuildOrder) -> tuple[NextStep | None, bool]:
+        """Search the server for a build. Return what is next (None: ask again), and whether it may be there unseen."""
+        blind, found = "", None
+        try:
+            found = self._server.find(order, deadline=self._deadline)
+        except MayNotLook as error:
+            blind = str(error)
+        except BuildServerError as error:
+            self._failed(str(error))
+            return after_failed_look(build, str(error), self._patience, self._wall(), self._chance()), False
+        self._answers()
+        step = after_look(build, found, self._patience, self._wall(), blind=blind)
+        if step is None and blind:
+            _log.warning("%s: asked again, perhaps twice: %s", build.label, blind)
+        return step, bool(blind)
 
     def _start(self, build: QueuedBuild, order: BuildOrder) -> BuildAnswer:
         """Ask the server. A branch that a multibranch project does not know yet makes it look for branches."""
@@ -232,7 +247,8 @@ class BuildWorker:
         key = build.wanted.key
         if step.answer is None:
             if step.state in ("waiting", "asked"):
-                level = logging.WARNING if build.tries == 0 else logging.DEBUG
+                # One line for a server that is down, not one for each build.
+                level = logging.WARNING if build.tries == 0 and not self.health.failures else logging.DEBUG
                 _log.log(level, "%s: waits: %s", build.label, step.problem)
                 self._queue.postpone(key, step.state, step.due, step.problem, unanswered=step.unanswered)
             else:
@@ -246,6 +262,9 @@ class BuildWorker:
 
     def _report(self, build: QueuedBuild) -> None:
         """Put the report of an answer into the outbox, and write that it is there."""
+        if build.state == "answered" and build.wanted.key != self._announced:
+            self._on_answer(build)
+            self._announced = build.wanted.key  # not again while the outbox has no room
         node, topics = self._settings.node, self._settings.topics
         frame = self._queue.frame_of(build.wanted.key)
         dead_letter = self._settings.broker.dead_letter
@@ -259,7 +278,6 @@ class BuildWorker:
         level = logging.INFO if build.answer is not None and build.answer.accepted else logging.ERROR
         _log.log(level, "%s: %s", self.name, event.summary)
         self.reports += build.state == "answered"
-        self._on_report(build)
         step = after_report(build, self._patience, self._wall())
         self._queue.reported(build.wanted.key, step.state, step.due)
         self._wakes[1].set()
@@ -292,9 +310,10 @@ class BuildWorker:
         self.health = ServerHealth(failures=failures, since=since, paused_until=now + pause, problem=problem)
 
     def _answers(self) -> None:
-        if self.health.failures:
+        failures, self.health = self.health.failures, ServerHealth()
+        if failures:
             _log.info("%s: answers again", self.name)
-        self.health = ServerHealth()
+            self._queue.hurry(self.name)
 
     def problem(self, waiting: int) -> str:
         """Return what a person should know of this server; empty where it answers, or has failed a short while only."""

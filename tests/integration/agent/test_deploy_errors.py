@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.audit import open_audit
 from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deployer, deploys, reports
@@ -129,7 +130,9 @@ class World:
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
         gate = BuildGate(self.settings, trust, builds_of(self.settings.state))
-        return DeployHandler(NODE, SiteDeployer(self.settings, self.mirroring, gate), self._reporter, self.ids, trust)
+        deployer = SiteDeployer(self.settings, self.mirroring, gate)
+        audit = open_audit(self.settings)
+        return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery
 from deploykit.daemons.jenkins.trigger import JenkinsTrigger, once
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.messages import BuildRequested, Message, Notice
 from deploykit.messages.topics import PRESETS
 from deploykit.settings import JenkinsSettings, JobSettings, Settings
@@ -238,3 +240,23 @@ def test_it_works_on_a_bus_that_others_use_too(fleet: Fleet) -> None:
         fleet.wait("queued")
     assert fleet.bus.wait_connected(1)
     assert time.monotonic() - begun < 10
+
+
+def test_who_asked_and_what_was_decided_is_recorded_and_counted(fleet: Fleet) -> None:
+    fleet.jenkins.queue.jobs["shop-docs"].disabled = True
+    metrics = Metrics()
+    settings = fleet.jobs(job(), job("shop-docs"))
+    with JenkinsTrigger(settings, metrics=metrics) as trigger:
+        assert trigger.wait_connected(30)
+        fleet.bus.send(push(correlation_id="c-1"))
+        fleet.wait("queued")
+        fleet.wait("refused")
+    records = [json.loads(line) for line in (settings.state / "audit.log").read_text().splitlines()]
+    found = {r["target"]: r for r in records if r["action"] == "build"}
+    assert found["ci/shop-tests"]["decision"] == "allowed"
+    assert found["ci/shop-docs"]["decision"] == "denied"
+    assert "409" in found["ci/shop-docs"]["reason"]
+    assert {r["correlation_id"] for r in found.values()} == {"c-1"}
+    assert found["ci/shop-docs"]["details"]["pusher"] == "ada"
+    counted = {labels: number for labels, number in metrics.series("builds_requested_total").items() if number}
+    assert counted == {("shop", "queued"): 1.0, ("shop", "refused"): 1.0}

@@ -62,6 +62,19 @@ def test_a_build_is_found_by_its_correlation_id() -> None:
     assert build_in_job({"builds": builds}, "c2") is None
 
 
+def test_another_build_of_the_same_event_is_not_taken_for_it() -> None:
+    """All refs of a push have one correlation id, and so do all projects of a revision."""
+    first, second = (
+        {"id": n, "number": n, "actions": actions(DEPLOYKIT_CORRELATION_ID="c1", DEPLOYKIT_REF=ref, KIND="x")}
+        for n, ref in ((1, "refs/tags/v1 "), (2, "refs/heads/main"))
+    )
+    order = {"DEPLOYKIT_CORRELATION_ID": "c1", "DEPLOYKIT_REF": "refs/heads/main", "KIND": "y"}
+    assert item_in_queue({"items": [first, second]}, "c1", PARTS, order) == 2
+    assert item_in_queue({"items": [first]}, "c1", PARTS, order) is None
+    assert build_in_job({"builds": [first, second]}, "c1", order) == (2, "")
+    assert build_in_job({"builds": [first]}, "c1", {**order, "DEPLOYKIT_REF": "refs/tags/v1"}) == (1, "")
+
+
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
@@ -116,21 +129,13 @@ def test_what_is_no_object_is_none(body: bytes) -> None:
     assert parse_object(HttpReply(status=200, body=body)) is None
 
 
+NAMES = (
+    "items id task url actions parameters name value builds number executable why cancelled property "
+    "parameterDefinitions _class buildable"
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(
-                ["items", "id", "task", "url", "actions", "parameters", "name", "value", "builds", "number"]
-            )
-            | st.sampled_from(
-                ["executable", "why", "cancelled", "property", "parameterDefinitions", "_class", "buildable"]
-            ),
-            inner,
-            max_size=6,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES.split()), inner, max_size=6),
     max_leaves=30,
 )
 

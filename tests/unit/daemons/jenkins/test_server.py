@@ -214,9 +214,7 @@ def test_each_row_of_the_table(row: tuple[str, HttpReply | NoReply, dict[str, An
 def test_no_two_rows_are_told_in_the_same_words() -> None:
     texts = [answer_to(what, **how) for _, what, how, *_ in ROWS]
     different = {(answer.kind, answer.detail, answer.remedy) for answer in texts}
-    assert (
-        len(different) >= len(ROWS) - 3
-    )  # 201 without and with a foreign Location; a scan told in two ways; 403 crumb
+    assert len(different) >= len(ROWS) - 3  # two kinds of Location that name no item, or the job
 
 
 def test_an_item_that_is_known_was_joined_although_jenkins_says_201() -> None:
