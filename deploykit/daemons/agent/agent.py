@@ -136,7 +136,7 @@ class Agent(Service):
         self._ids = IdStore(settings.state / "ids.sqlite")
         audit, builds = open_audit(settings), builds_of(settings.state)
         self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
-        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, metrics=metrics))
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",

@@ -216,6 +216,7 @@ def _entry(
             "key": command.key,
             "body": command.digest.hex(),
             **({"requested_by": request.requested_by} if request.requested_by else {}),
+            **({"without_build": "true"} if request.without_build else {}),
             **details,
         },
     )

@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.audit.files import read_records
+from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.builds import SignedResult
 from deploykit.builds.store import builds_of
@@ -195,6 +197,20 @@ def test_without_a_build_needs_its_own_grant_and_stands_in_the_report(node: Buil
         assert (outcome, detail) == ("success", "without a build (--without-build)")
         record = (node.site / ".deploykit" / "state.json").read_text()
         assert "without a build" in record
+    audited = [
+        (each.action, each.decision, each.details.get("without_build", ""), each.reason)
+        for each in read_records(node.settings.audit.path_in(node.settings.state))
+        if isinstance(each, AuditRecord)
+    ]
+    assert [each[:3] for each in audited] == [
+        ("deploy", "denied", "true"),
+        ("deploy", "allowed", ""),
+        ("deploy.result", "denied", ""),
+        ("deploy", "allowed", "true"),
+        ("deploy.result", "allowed", "true"),
+    ]
+    assert "no successful build of shop-tests" in audited[2][3]
+    assert audited[4][3] == "without a build (--without-build)"
 
 
 def test_a_success_whose_fetch_a_crash_cut_off_is_fetched_at_the_next_start(node: BuiltNode) -> None:
