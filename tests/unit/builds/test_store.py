@@ -148,6 +148,20 @@ def test_what_put_returned_for_survives_a_kill(store: BuildStore) -> None:
     assert put(store, result(number=20_000)) in store.of(SHOP, COMMIT)
 
 
+def test_what_a_kill_left_of_a_transaction_is_undone_by_who_only_reads(store: BuildStore) -> None:
+    kept = put(store, result())
+    code = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN IMMEDIATE')\n"
+        "db.execute('DELETE FROM results')\n"
+        "db.executemany('INSERT INTO owed VALUES (?)', [('x' * 500 + str(n),) for n in range(2000)])\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.path)], check=True)
+    assert store.path.with_name("builds.sqlite-journal").stat().st_size > 0, "nothing to undo: the test proves nothing"
+    assert (store.of(SHOP, COMMIT), store.owed()) == ((kept,), frozenset())
+
+
 @pytest.mark.parametrize("damage", ["text", "middle"])
 def test_a_damaged_file_is_named_with_the_way_out(store: BuildStore, damage: str) -> None:
     for number in range(1, 30):
