@@ -75,7 +75,8 @@ def test_of_many_builds_the_highest_numbers_are_read_of_each_key(store: BuildSto
 def test_the_worse_result_of_one_number_is_among_those_that_are_read(store: BuildStore) -> None:
     for at in range(8):
         put(store, result(url=f"https://ci/{at}"))
-    put(store, result(outcome="failure"))
+    failed = result(outcome="failure")
+    store.put(signed(failed), failed, JENKINS.fingerprint, NOW + DAY)  # it came last
     assert "failure" in {each.unverified().outcome for each in store.of(SHOP, COMMIT)}
 
 
