@@ -11,7 +11,7 @@ import pytest
 from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder
 from deploykit.daemons.jenkins.servers import open_server
-from deploykit.errors import MayNotLook
+from deploykit.errors import BuildServerError, MayNotLook
 from tests.integration.jenkins.conftest import COMMIT, order, secret
 from tests.support.stubjenkins import FOUR, StubJenkins, StubJob
 from tests.support.wait import wait_until
@@ -264,3 +264,26 @@ def test_one_client_serves_many_threads(jenkins: StubJenkins, tmp_path: Path) ->
 
 def test_the_settings_choose_the_client(jenkins: StubJenkins, tmp_path: Path) -> None:
     assert isinstance(open_server("ci", jenkins.settings(tmp_path)), JenkinsServer)
+
+
+def test_an_order_without_a_correlation_id_is_not_taken_for_a_build_by_hand(
+    jenkins: StubJenkins, tmp_path: Path
+) -> None:
+    server = client(jenkins, tmp_path)
+    by_hand = attrs.evolve(order(correlation_id=""), parameters={})
+    start(server, by_hand)
+    with pytest.raises(MayNotLook, match="no correlation id"):
+        server.find(by_hand, deadline=10)
+
+
+def test_a_queue_that_cannot_be_read_proves_nothing(jenkins: StubJenkins, tmp_path: Path) -> None:
+    server = client(jenkins, tmp_path)
+    start(server, order())
+    for status, raised in ((500, BuildServerError), (403, MayNotLook)):
+        jenkins.fault("status", path="/queue/", status=status)
+        with pytest.raises(raised):
+            server.find(order(), deadline=10)
+    jenkins.queue.release()
+    jenkins.queue.wait_for_builds("shop-tests", 1)
+    jenkins.fault("status", path="/queue/", status=500)
+    assert server.find(order(), deadline=10) is not None  # what is built needs no queue
