@@ -29,7 +29,7 @@ from deploykit.daemons.jenkins.decisions import (
     after_report,
     after_start,
 )
-from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild
+from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
@@ -321,7 +321,8 @@ class BuildWorker:
         seconds = self._clock() - health.since
         if not health.failures or seconds < _SHORT:
             return ""
-        return f"{self.name}: not reachable for {seconds / 60:.0f} minutes, {waiting} builds wait"
+        minutes = round(seconds / 60)
+        return f"{self.name}: not reachable for {minutes} minute{'s'[: minutes != 1]}, {wait_text(waiting)}"
 
 
 __all__ = ["BuildWorker", "ServerHealth"]
