@@ -14,6 +14,8 @@ from deploykit.daemons.jenkins.trigger import JenkinsTrigger
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.pages import Pages
 from deploykit.settings.node import Settings
 
 #: For a run to the end: seconds without a message after which none waits, and between two looks.
@@ -34,7 +36,13 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another build daemon uses the state directory.
         DeploykitError: outbox or queue cannot be opened.
     """
-    lifecycle.serve(load, lambda settings: ServiceGroup([JenkinsTrigger(settings)]), on_ready=on_ready)
+    metrics = Metrics()
+    lifecycle.serve(
+        load,
+        lambda settings: ServiceGroup([JenkinsTrigger(settings, metrics=metrics)]),
+        pages=Pages("jenkins", metrics),
+        on_ready=on_ready,
+    )
 
 
 def once(settings: Settings, deadline: float) -> OnceReport:
@@ -50,8 +58,8 @@ def once(settings: Settings, deadline: float) -> OnceReport:
     set_up_from(settings)
     end = time.monotonic() + deadline
     with JenkinsTrigger(settings) as trigger:
-        trigger.wait_connected(deadline)
         while not trigger.idle(_QUIET) and time.monotonic() < end:
+            trigger.wait_connected(_LOOK_OFTEN)
             time.sleep(_LOOK_OFTEN)
         trigger.wait_sent(end)
         return OnceReport(connected=trigger.link.connected, asked=trigger.asked, left=trigger.waiting)

@@ -77,7 +77,11 @@ class JenkinsTrigger(Service):
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
         super().__init__(
-            f"jenkins on {settings.node}", settings.broker, bus=bus, client_id=f"deploykit-{settings.node}-jenkins"
+            f"jenkins on {settings.node}",
+            settings.broker,
+            bus=bus,
+            client_id=f"deploykit-{settings.node}-jenkins",
+            metrics=metrics,
         )
         self.settings = settings
         check_secrets(settings.jenkins)
@@ -87,7 +91,6 @@ class JenkinsTrigger(Service):
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
         self._audit = open_audit(settings)
-        self._metrics = metrics or Metrics()
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
@@ -99,7 +102,7 @@ class JenkinsTrigger(Service):
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
-        self._heard = time.monotonic()
+        self._subscribed, self._heard = False, time.monotonic()
         self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
         self.threads.add("jenkins-upkeep", self._look_after)
 
@@ -112,12 +115,13 @@ class JenkinsTrigger(Service):
             undo.callback(self.link.stop, 0)
             undo.callback(self._stop_workers, 0.0)
             self._backlog = self._queue.backlog()
-            self._metrics.expect(
+            self.metrics.expect(
                 "jenkins",
                 repositories={job.repo for job in self.settings.jenkins.jobs},
                 counters=("builds_requested_total",),
             )
-            handle = self._metrics.counted(self.handle)
+            self.watch_outbox(self._outbox.path)
+            handle = self.metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
@@ -156,10 +160,17 @@ class JenkinsTrigger(Service):
         """How many builds wait to be accepted by their server."""
         return sum(each.waiting for each in self._queue.backlog().values())
 
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until the bus is connected and subscribed; see `Service.wait_connected`."""
+        connected = super().wait_connected(timeout)
+        if connected and not self._subscribed:
+            self._subscribed, self._heard = True, time.monotonic()
+        return connected
+
     def idle(self, seconds: float) -> bool:
         """Return whether no message came for so long, and nothing is due now that can be done."""
-        quiet = time.monotonic() - self._heard >= seconds
-        return quiet and self.link.connected and all(worker.idle for worker in self._workers.values())
+        quiet = self._subscribed and time.monotonic() - self._heard >= seconds
+        return quiet and all(worker.idle for worker in self._workers.values())
 
     @property
     def asked(self) -> int:
@@ -189,6 +200,11 @@ class JenkinsTrigger(Service):
             if name not in self._workers
         ]
         return tuple(filter(None, found))
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """A queue that cannot be used. A server that does not answer keeps its own builds waiting only."""
+        return (self._failure,) if self._failure else ()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -277,8 +293,8 @@ class JenkinsTrigger(Service):
             correlation_id=wanted.order.correlation_id,
             details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
         )
-        self._metrics.audit_recorded(decision)
-        self._metrics.build_requested(wanted.repo, answer.kind)
+        self.metrics.audit_recorded(decision)
+        self.metrics.build_requested(wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

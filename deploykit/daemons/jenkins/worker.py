@@ -60,8 +60,12 @@ _SHORT: Final = 60.0
 
 @attrs.frozen(kw_only=True, slots=True)
 class ServerHealth:
-    """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers."""
+    """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers.
 
+    `down`: it could not be reached at all, so that its builds wait only for that.
+    """
+
+    down: bool = False
     failures: int = 0
     since: float = 0.0
     paused_until: float = 0.0
@@ -206,8 +210,8 @@ class BuildWorker:
                 return
         self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
         answer = self._start(build, order)
-        if answer.kind == "unreachable":
-            self._failed(answer.detail)
+        if answer.kind in ("unreachable", "unanswered"):
+            self._failed(answer.detail, down=answer.kind == "unreachable")
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
@@ -300,19 +304,21 @@ class BuildWorker:
 
     # -- the server's health -----------------------------------------------------------------------------------------
 
-    def _failed(self, problem: str) -> None:
+    def _failed(self, problem: str, *, down: bool = False) -> None:
         failures = self.health.failures + 1
         now = self._clock()
         if failures == 1:
-            _log.warning("%s: not reachable, its builds wait: %s", self.name, problem)
+            _log.warning("%s: does not answer, its builds wait: %s", self.name, problem)
         pause = self._pauses.pause(failures, self._chance())
         since = self.health.since or now
-        self.health = ServerHealth(failures=failures, since=since, paused_until=now + pause, problem=problem)
+        down = down or self.health.down
+        self.health = ServerHealth(down=down, failures=failures, since=since, paused_until=now + pause, problem=problem)
 
     def _answers(self) -> None:
-        failures, self.health = self.health.failures, ServerHealth()
-        if failures:
+        before, self.health = self.health, ServerHealth()
+        if before.failures:
             _log.info("%s: answers again", self.name)
+        if before.down:
             self._queue.hurry(self.name)
 
     def problem(self, waiting: int) -> str:
