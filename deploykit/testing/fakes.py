@@ -32,7 +32,7 @@ from typing import Self, TypeVar, Unpack
 import attrs
 
 from deploykit.bus.delivery import Delivery, Handler
-from deploykit.bus.events import BusState, Event
+from deploykit.bus.events import BusState, Counters, Event
 from deploykit.bus.listening import MessageHandler, SubscribeOptions, listen_to
 from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
@@ -123,8 +123,8 @@ class FakeBus:
         self.subscriptions: tuple[FakeSubscription, ...] = ()
         #: What `deliver` came to, in order.
         self.handled: list[Handled] = []
-        self._changed = threading.Condition()
-        self._connected, self._closed = True, False
+        self.counters = Counters()
+        self._changed, self._connected, self._closed = threading.Condition(), True, False
         #: What `disconnect` was given, until `connect`; see `Bus.problem`.
         self.problem: BusError | None = None
         self._listeners, self._deliveries = FakeListeners(), 0
