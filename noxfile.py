@@ -132,3 +132,12 @@ def chaos(session: nox.Session) -> None:
     session.install(*groups("test"))
     env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session)), "TMPDIR": "/tmp"}
     session.run("python", "-m", "tests.chaos", *session.posargs, env=env)
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Load every daemon for 15 minutes: memory, descriptors and threads must stay flat; `-- --help` says more."""
+    install_wheel(session)
+    session.install(*groups("test"))
+    env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session)), "TMPDIR": "/tmp"}
+    session.run("python", "-m", "tests.soak", *session.posargs, env=env)

@@ -307,6 +307,11 @@ class BuildStore:
         return BuildStoreError(f"cannot {action} the store of build results {self.path}: {error}", _REMEDY)
 
 
+def builds_of(state: Path) -> BuildStore:
+    """Return the store of the node whose state directory is given."""
+    return BuildStore(state / "builds.sqlite")
+
+
 def _all(db: sqlite3.Connection | None, sql: str, values: tuple[object, ...]) -> list[Any]:
     return [] if db is None else db.execute(sql, values).fetchall()
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool) -> None:
-    """Check each configured broker: one line for each finding, with a way out for each failure.
+    """Check each configured broker and each build gate: one line for each finding, with a way out for each failure.
 
     Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription. Nothing is left
     behind at the broker. Ends with 1 if something failed.
@@ -33,15 +33,16 @@ def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool
       deploykit doctor --jenkins
       deploykit doctor --config ./deploykit.toml --json
     """
-    settings = load(config)
+    settings, show = load(config), _print_json if as_json else click.echo
     if jenkins:
         from deploykit.operations.buildcheck import examine_builds
 
-        findings = examine_builds(settings.jenkins, _print_build_json if as_json else click.echo)
-    else:
-        from deploykit.operations.doctor import examine
+        checks = examine_builds(settings.jenkins, _print_build_json if as_json else click.echo)
+        ctx.exit(1 if any(check.failed for check in checks) else 0)
+    from deploykit.operations.doctor import examine
+    from deploykit.operations.gatecheck import check_gates
 
-        findings = examine(settings.broker, _print_json if as_json else click.echo)
+    findings = (*examine(settings.broker, show), *check_gates(settings, show))
     ctx.exit(1 if any(finding.failed for finding in findings) else 0)
 
 

@@ -11,6 +11,8 @@ from deploykit.bus import Bus
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
@@ -63,6 +65,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LoginRefused: every broker refused the login.
     """
     outbox: Outbox | None = None
+    metrics = Metrics()
 
     def make(settings: Settings) -> ServiceGroup:
         nonlocal outbox
@@ -70,9 +73,9 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         if outbox is None or outbox.path != opened.path:
             outbox = opened  # else keep the old one: it remembers what was sent and could not be marked on a full disk
         # A relay that started between two runs of this process ends soon: after HUP, wait for it.
-        return ServiceGroup([RelayService(settings, outbox=outbox, stand_by=not first)])
+        return ServiceGroup([RelayService(settings, outbox=outbox, stand_by=not first, metrics=metrics)])
 
-    lifecycle.serve(load, make, on_ready=on_ready)
+    lifecycle.serve(load, make, pages=Pages("relay", metrics), on_ready=on_ready)
 
 
 class RelayService(Service):
@@ -84,6 +87,7 @@ class RelayService(Service):
         outbox: the spool, already open.
         stand_by: wait where another relay is at work at the start, instead of raising `LockBusy`; default: on a shared
             bus.
+        metrics: where it counts.
     """
 
     def __init__(
@@ -93,9 +97,10 @@ class RelayService(Service):
         bus: Bus | None = None,
         outbox: Outbox | None = None,
         stand_by: bool | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._outbox = open_outbox(settings.outbox) if outbox is None else outbox
-        super().__init__(f"relay of {self._outbox.path}", settings.broker, bus=bus)
+        super().__init__(f"relay of {self._outbox.path}", settings.broker, bus=bus, metrics=metrics)
         self._stand_by = self.link.shared if stand_by is None else stand_by
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self.threads.add("relay", partial(self._relay.run, self.ending, stand_by=self._stand_by))
@@ -106,6 +111,7 @@ class RelayService(Service):
                 pass  # fail before anything is connected
         self.link.start()
         self.threads.start()
+        self.watch_outbox(self._outbox.path)
 
     def _end(self) -> None:
         self.ending.set()
@@ -121,6 +127,11 @@ class RelayService(Service):
     def problems(self) -> tuple[str, ...]:
         """Another relay that is at work there."""
         return () if self.working else (f"standing by: another relay works on spool {self._outbox.path}",)
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """Nothing: while it stands by, the other relay sends what the spool holds."""
+        return ()
 
 
 def once(settings: Settings, deadline: float) -> DrainReport:

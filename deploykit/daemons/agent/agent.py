@@ -10,12 +10,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
+from deploykit.audit import open_audit
+from deploykit.builds.store import builds_of
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.config.crosschecks import warnings
-from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent import buildresults, mirrors
+from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
@@ -25,11 +29,14 @@ from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import DeploykitError, IdStoreError
 from deploykit.ids import IdStore
-from deploykit.messages import utc_now
+from deploykit.messages import BuildFinished, utc_now
+from deploykit.messages.topics import topics_of_class
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
@@ -54,7 +61,13 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another agent uses the state directory.
         DeploykitError: outbox, ids or a key cannot be opened.
     """
-    lifecycle.serve(load, lambda settings: ServiceGroup([Agent(settings)]), on_ready=on_ready)
+    metrics = Metrics()
+    lifecycle.serve(
+        load,
+        lambda settings: ServiceGroup([Agent(settings, metrics=metrics)]),
+        pages=Pages("agent", metrics),
+        on_ready=on_ready,
+    )
 
 
 def forget(settings: Settings) -> None:
@@ -68,7 +81,7 @@ def forget(settings: Settings) -> None:
             held.enter_context(StateLock(settings.state))
         bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in _subscriptions(settings):
+        for topic, name in (*_subscriptions(settings), *_build_subscriptions(settings)):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
@@ -83,6 +96,13 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _build_subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return topic and durable name of each topic that build results come on."""
+    name = f"deploykit-{settings.node}-build"
+    topics = topics_of_class(BuildFinished, settings.topics)
+    return tuple((topic, f"{name}-{at}" if at > 1 else name) for at, topic in enumerate(topics, 1))
+
+
 class Agent(Service):
     """One node's agent. Use it as a context manager; it owns threads, no signal handlers.
 
@@ -91,14 +111,16 @@ class Agent(Service):
     Args:
         settings: the node's.
         bus: a started bus that it shares; its client_id should be `deploykit-NODE`. None: it makes its own.
+        metrics: where it counts.
 
     Raises:
         SettingsError, KeyFileError: a setting, or a file it names, is wrong.
         OutboxError, IdStoreError: the spool, or the store of ids, cannot be opened.
     """
 
-    def __init__(self, settings: Settings, *, bus: Bus | None = None) -> None:
+    def __init__(self, settings: Settings, *, bus: Bus | None = None, metrics: Metrics | None = None) -> None:
         self.settings = settings
+        metrics = metrics or Metrics()
         self._trust_problems: tuple[str, ...] = ()
         self._recovered = threading.Event()
         for warning in warnings(settings, user_name(os.geteuid())):
@@ -110,16 +132,19 @@ class Agent(Service):
         trust = Trust.from_settings(settings.trust, settings.node)
         self._presence = Presence(settings, key, trust)
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
-        self._mirrors = MirrorHandler(settings, reporter)
+        self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deployer = SiteDeployer(settings, self._mirrors)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust)
+        audit, builds = open_audit(settings), builds_of(settings.state)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
             settings.broker,
             bus=bus,
             client_id=f"deploykit-{settings.node}",
             on_event=self._on_event,
+            metrics=metrics,
         )
         self._relay = make_relay(outbox, self.link.bus, settings.outbox)
         handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
@@ -134,16 +159,39 @@ class Agent(Service):
                 undo.callback(release)
             undo.enter_context(self._lock)
             remove_twins(self.settings.state)
-            self._trust_problems = trust_problems(self.settings, utc_now())
+            self._trust_problems = (*trust_problems(self.settings, utc_now()), *gate_problems(self.settings))
             for problem in self._trust_problems:
                 _log.error("%s", problem)
             self._mirrors.start()
             self.link.start()
+            self._show()
             for topic, name, handler, workers in self._handlers:
-                self.link.subscribe(topic, handler, durable=name, workers=workers, prefetch=4 * workers)
+                counted = self.metrics.counted(handler)
+                self.link.subscribe(topic, counted, durable=name, workers=workers, prefetch=4 * workers)
+            for topic, name in _build_subscriptions(self.settings) if wants_builds(self.settings) else ():
+                self.link.subscribe(
+                    topic,
+                    self.metrics.counted(self._builds.handle),
+                    durable=name,
+                    workers=buildresults.WORKERS,
+                    prefetch=4 * buildresults.WORKERS,
+                    max_attempts=buildresults.ATTEMPTS,
+                )
             self._presence.listen(self.link)
             self.threads.start()
             undo.pop_all()
+
+    def _show(self) -> None:
+        """Have the metrics show this node's sites, repositories and spool."""
+        settings = self.settings
+        self.metrics.expect(
+            "agent",
+            sites=settings.sites,
+            repositories=settings.repositories,
+            counters=("deploys_total", "mirror_fetches_total"),
+        )
+        self.metrics.watch_sites({name: Site(site.path).resolved_name for name, site in settings.sites.items()})
+        self.watch_outbox(settings.outbox.path)
 
     def _end(self) -> None:
         try:
@@ -184,8 +232,9 @@ class Agent(Service):
                     self._ids.prune(utc_now())
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
+                self._builds.prune()
             self.ending.wait(INTERVAL)
-            self._deploys.log_unverified()
+            self._deploys.flush(time.monotonic())
 
     def _recover(self) -> None:
         """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
@@ -42,6 +42,8 @@ class ServiceGroup:
                 self._bus.start()
                 undo.callback(self._bus.stop, STOP_SECONDS)
             for service in self.services:
+                undo.callback(service.link.stop, 0)  # also of those that are not started: a bus holds descriptors
+            for service in self.services:
                 self._of(service, undo.enter_context, service)
             undo.pop_all()
         return self
@@ -52,6 +54,13 @@ class ServiceGroup:
         finally:
             if self._bus is not None:
                 self._bus.stop(STOP_SECONDS)
+
+    def discard(self) -> None:
+        """Free what services hold that were made and never started: the descriptors of a bus."""
+        for service in self.services:
+            service.link.stop(0)
+        if self._bus is not None:
+            self._bus.stop(0)
 
     def check(self) -> None:
         """Make sure that every service can do its work, as far as that is known.
@@ -84,6 +93,11 @@ class ServiceGroup:
         alone = len(self.services) == 1
         return one_line(" | ".join(text if alone else f"{one.name}: {text}" for text, one in parts))
 
+    def not_ready(self) -> tuple[str, ...]:
+        """Return what keeps the services from their work, one line each. Call it after `check`."""
+        several = len(self.services) > 1
+        return tuple(f"{one.name}: {line}" if several else line for one in self.services for line in _not_ready(one))
+
     @property
     def busy(self) -> str:
         """What the end waits for, however long that takes; empty: nothing."""
@@ -110,6 +124,14 @@ class ServiceGroup:
             if len(self.services) == 1:
                 raise
             raise ServiceFailed(f"{service.name}: {type(error).__name__}: {error}") from error
+
+
+def _not_ready(service: Service) -> Iterator[str]:
+    if not service.link.connected:
+        yield "waiting for a broker"
+    elif not service.working and not service.problems:
+        yield "connected, and not at work yet"
+    yield from service.blocking
 
 
 def name_in(error: DeploykitError, name: str) -> None:

@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Final, TypeVar
 
@@ -27,7 +28,9 @@ import attrs
 from deploykit.bus.passcode import with_passcode
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.notify import ServiceManager
+from deploykit.daemons.service.pages import Pages
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -99,6 +102,7 @@ def serve(
     load: Callable[[], Settings],
     make: Callable[[Settings], ServiceGroup],
     *,
+    pages: Pages | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
     set_up: Callable[[Settings], None] = set_up_from,
     on_reloaded: Callable[[str], None] = _log.info,
@@ -112,6 +116,7 @@ def serve(
     Args:
         load: returns the settings.
         make: makes services of them without starting any: the previous ones may still run.
+        pages: where the settings want them; None: never.
         on_ready: called with the name of each service that has begun its work, again after a reload.
         set_up: called with the settings that are in force from now on, before the first services are made.
         on_reloaded: called with a line once the settings were read again.
@@ -121,23 +126,27 @@ def serve(
         DeploykitError: the first settings are wrong, or a service cannot start or go on.
     """
     manager = ServiceManager.take()
+    pages = pages or Pages("", Metrics())
     wake, reload = threading.Event(), threading.Event()
 
     def ask_to_reload() -> None:
         reload.set()
         wake.set()
 
-    with signals(on_reload=ask_to_reload, on_end=wake.set) as stop:
+    with signals(on_reload=ask_to_reload, on_end=wake.set) as stop, pages:
         settings = load()
         kept = keep_passcode(settings)
         before: Settings | None = None
         set_up(settings)
-        runner = _Runner(manager, stop, reload, wake, on_ready)
+        runner = _Runner(manager, stop, reload, wake, on_ready, pages)
         group = make(settings)
+        pages.open(settings)
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            return loaded, make(loaded)
+            made = make(loaded)
+            pages.open(loaded)  # last: where anything is wrong, the pages stay where they are
+            return loaded, made
 
         while True:
             following: tuple[Settings, ServiceGroup] | None
@@ -148,9 +157,12 @@ def serve(
                     raise
                 on_problem(f"settings given up, the old ones are back: {error}")
                 following, before = (before, make(before)), None
+                try_to(partial(pages.open, following[0]), on_problem)
             else:
                 before = kept
-            if following is None:
+            if following is not None and stop.is_set():
+                following[1].discard()
+            if following is None or stop.is_set():
                 return
             previous = kept
             settings, group = following
@@ -168,6 +180,7 @@ class _Runner:
         reload: set by HUP.
         wake: set by both.
         on_ready: called with the name of each service that has begun its work.
+        pages: show what was found at each look.
     """
 
     def __init__(
@@ -177,7 +190,9 @@ class _Runner:
         reload: threading.Event,
         wake: threading.Event,
         on_ready: Callable[[str], None],
+        pages: Pages,
     ) -> None:
+        self._pages = pages
         self._manager = manager
         self._stop = stop
         self._reload = reload
@@ -193,6 +208,7 @@ class _Runner:
             read_again: returns what follows; None where that cannot be made, and this group goes on.
         """
         following: T | None = None
+        self._pages.wait_for("starting")
         group.__enter__()
         try:
             self._manager.ready(group.status)
@@ -209,12 +225,13 @@ class _Runner:
                 for name in group.newly_ready():
                     self._on_ready(name)
                 self._manager.status(group.status)
+                self._pages.look(group)
                 self._ping(group)
                 self._wake.wait(_TICK if group.all_ready or time.monotonic() > soon else _FIRST_TICK)
                 self._wake.clear()
         finally:
             self._end(group, last=self._stop.is_set() or group.finished)
-        return None if self._stop.is_set() else following
+        return following
 
     def _ping(self, group: ServiceGroup) -> None:
         """Send the watchdog its ping, where the work goes on."""
@@ -244,7 +261,9 @@ class _Runner:
             except BaseException as error:  # noqa: BLE001 -- raised below
                 errors.append(error)
 
-        begun, announced = time.monotonic(), False
+        begun, announced = time.monotonic(), last
+        if last:
+            self._manager.stopping(f"ending{_because(group.busy)}")
         thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
         thread.start()
         while thread.is_alive():
@@ -257,7 +276,9 @@ class _Runner:
                 self._manager.extend(now)
             if self._manager.ping_due(now) and (busy or now < begun + _MOST_ENDING):
                 self._manager.ping(now)
-            self._manager.status(f"{'ending' if last else 'reading the settings again'}{_because(busy)}")
+            line = f"{'ending' if last else 'reading the settings again'}{_because(busy)}"
+            self._manager.status(line)
+            self._pages.wait_for(line)
             thread.join(_TICK)
         if errors:
             raise errors[0]
@@ -280,6 +301,14 @@ def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.e
     for problem in problems:
         on_problem(f"settings not reloaded, the old ones stay: {problem}")
     return None
+
+
+def try_to(action: Callable[[], None], on_problem: Callable[[str], None]) -> None:
+    """Do something that the process can go on without; where it fails, report why."""
+    try:
+        action()
+    except DeploykitError as error:
+        on_problem(str(error))
 
 
 def keep_passcode(settings: Settings) -> Settings:

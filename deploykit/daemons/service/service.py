@@ -16,12 +16,15 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from deploykit.bus import Bus
 from deploykit.bus.events import Event
 from deploykit.daemons.service.link import BusLink
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.threads import ServiceThreads
 from deploykit.errors import DeploykitError, ServiceFailed
 from deploykit.messages import one_line
@@ -40,6 +43,7 @@ class Service(ABC):
         bus: a started bus that it shares with others; None: it makes its own.
         client_id: of a bus of its own, where the settings have none.
         on_event: called with each event of the bus.
+        metrics: where it counts; one for the whole process.
     """
 
     def __init__(
@@ -50,19 +54,32 @@ class Service(ABC):
         bus: Bus | None = None,
         client_id: str = "",
         on_event: Callable[[Event], object] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.name = name
+        self.metrics = metrics or Metrics()
+        self._shown = ExitStack()
         self.link = BusLink(broker, bus=bus, client_id=client_id, on_event=on_event)
         self.threads = ServiceThreads()
         #: Set once the service is to end; its threads look at it.
         self.ending = threading.Event()
 
     def __enter__(self) -> Self:
-        self._start()
+        try:
+            self._start()
+        except BaseException:
+            self.link.stop(0)
+            raise
+        self._shown.callback(self.metrics.watch_bus(self.link.bus))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._end()
+        with self._shown:
+            self._end()
+
+    def watch_outbox(self, path: Path | str) -> None:
+        """Have the metrics show how much waits in a spool, until the service ends."""
+        self._shown.callback(self.metrics.watch_outbox(str(path)))
 
     @abstractmethod
     def _start(self) -> None:
@@ -90,13 +107,21 @@ class Service(ABC):
 
     @property
     def status(self) -> str:
-        """What it is doing, in a few words for people."""
-        return one_line("connected" if self.link.connected else "waiting for a broker")
+        """What it is doing, in a few words for people; while it is not connected, why."""
+        if self.link.connected:
+            return "connected"
+        problem = self.link.bus.problem
+        return one_line("waiting for a broker" if problem is None else f"waiting for a broker: {problem.problem}")
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What a person should know and may have to correct."""
         return ()
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """Those of the problems that keep it from its work: all, unless a subclass knows better."""
+        return self.problems
 
     @property
     def busy(self) -> str:

@@ -1,0 +1,93 @@
+"""The pages of one process, over all reloads: what its main thread found at its last look, and where they are served.
+
+Rules:
+
+* The main thread looks at the services now and then, and the pages' thread shows what it found: neither waits for the
+  other, and nothing of a service is called from two threads.
+* A main thread that does not look any more is an answer of its own: the daemon hangs, and `/live` says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Self
+
+import attrs
+
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.health import HealthServer
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.settings.node import Settings
+
+#: Seconds without a look after which the main thread counts as stuck. Reading settings takes less, and starting, too.
+MOST_SILENCE: Final = 60.0
+#: Least seconds between two questions whether the services go on.
+_ASK_EVERY: Final = 1.0
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Look:
+    """What the main thread found: when (monotonic), what does not go on, and what stops the work."""
+
+    at: float
+    stuck: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class Pages:
+    """The pages of a process. A context manager: leaving it closes them.
+
+    Args:
+        daemon: whose address of the settings counts: `agent`, `relay` …, `run` for several services.
+        metrics: what the services count in.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, daemon: str, metrics: Metrics, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._daemon = daemon
+        self._clock = clock
+        self._look = Look(at=clock(), problems=("starting",))
+        self._asked = float("-inf")
+        self.server = HealthServer(self, metrics)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.close()
+
+    def open(self, settings: Settings) -> None:
+        """Serve at the address in the settings from now on.
+
+        Raises:
+            UsageError: that is not possible; the pages stay where they were.
+        """
+        self.server.listen(settings.service.address(self._daemon))
+
+    # -- in the main thread --------------------------------------------------------------------------------------------
+
+    def look(self, group: ServiceGroup) -> None:
+        """Look at services that run."""
+        now = self._clock()
+        stuck = self._look.stuck
+        if now >= self._asked + _ASK_EVERY:
+            self._asked, stuck = now, group.stuck(now)
+        self._look = Look(at=now, stuck=stuck, problems=group.not_ready())
+
+    def wait_for(self, what: str) -> None:
+        """Note that no service works now, and what for: the pages say that."""
+        self._look = Look(at=self._clock(), problems=(what,))
+
+    # -- in the pages' thread ------------------------------------------------------------------------------------------
+
+    def ended(self) -> Sequence[str]:
+        """Return what does not go on; a thread that has ended ends the process, so it is never seen here."""
+        look, now = self._look, self._clock()
+        silence = now - look.at
+        hangs = f"the main thread has not looked at its services for {silence:.0f} s"
+        return tuple(filter(None, (look.stuck, hangs if silence > MOST_SILENCE else "")))
+
+    def problems(self) -> Sequence[str]:
+        """Return what stops the work."""
+        return (*self.ended(), *self._look.problems)
