@@ -28,6 +28,7 @@ from deploykit.daemons.jenkins.lookup import (
     ITEM,
     JOB,
     QUEUE,
+    SCANS,
     JobDescription,
     build_in_job,
     describe,
@@ -37,7 +38,7 @@ from deploykit.daemons.jenkins.lookup import (
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
-from deploykit.daemons.jenkins.server import Attempt, Endpoint, form_of, read_reply
+from deploykit.daemons.jenkins.server import Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
 from deploykit.settings.jenkins import FORM_BODY, BuildServerSettings
 
@@ -174,8 +175,18 @@ class JenkinsServer:
             if isinstance(outcome, Attempt):
                 attempt = outcome
                 continue
+            if outcome.kind == "scanned" and self._is_job(attempt, end):
+                return queued_nothing(attempt)
             self._remember(attempt, outcome)
             return outcome
+
+    def _is_job(self, attempt: Attempt, end: float) -> bool:
+        """Return whether what sent us back is a job, and no project that looks for branches, as far as we may see."""
+        try:
+            found = self.describe(attempt.job, deadline=end - monotonic())
+        except BuildServerError:
+            return False
+        return found.buildable is not None and not found.kind.endswith(SCANS)
 
     def _post(self, attempt: Attempt, form: bytes, end: float) -> HttpReply | NoReply:
         crumb = self._login.crumb(lambda request: self._exchange(request, end), fresh=attempt.renewed)

@@ -80,6 +80,16 @@ def test_a_multibranch_project_scans(jenkins: StubJenkins, tmp_path: Path) -> No
     assert [seen.status for seen in jenkins.posts()] == [404, 302]
 
 
+def test_a_job_that_is_held_back_is_no_scan(jenkins: StubJenkins, tmp_path: Path) -> None:
+    server = client(jenkins, tmp_path)
+    for job, location in (("shop-tests", "."), ("no-parameters", f"{jenkins.url}job/no-parameters/")):
+        how = {"status": 302, "headers": {"Location": location}, "carried_out": False}
+        jenkins.fault("status", path="/build(WithParameters)?$" if job == "shop-tests" else "/build$", **how)
+        answer = start(server, order(job))
+        assert (answer.kind, answer.retry) == ("refused", False)
+        assert "queued nothing" in answer.detail
+
+
 @pytest.mark.parametrize("login", LOGINS)
 @pytest.mark.parametrize(
     ("job", "kind", "says"),
