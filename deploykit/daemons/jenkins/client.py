@@ -36,7 +36,7 @@ from deploykit.daemons.jenkins.lookup import (
     parse_object,
     queue_state,
 )
-from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, QueueState
+from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.daemons.jenkins.server import Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
@@ -84,10 +84,13 @@ class JenkinsServer:
             detail = f"{order.server}: {error.problem}"
             return BuildAnswer(kind="refused", detail=detail, remedy=error.remedy)
         attempt = self._first_attempt(order, parts)
+        kind: BuildAnswerKind = "refused"  # a file that is being replaced is there again in a moment
         try:
-            answer = self._ask(order, attempt, end)
-        except SettingsError as error:  # a file that is being replaced is there again in a moment
-            answer = attempt.answer("refused", error.problem, error.remedy, retry=True)
+            token = self._login.secret(order.token_file, "token_file of the job") if order.token_file else ""
+            kind = "unreachable"  # what is the server's own concerns all of its jobs
+            answer = self._ask(order, attempt, token, end)
+        except SettingsError as error:
+            answer = attempt.answer(kind, error.problem, error.remedy, retry=True)
         return self._clean(answer)
 
     def find(self, order: BuildOrder, *, deadline: float) -> BuildAnswer | None:
@@ -162,9 +165,8 @@ class JenkinsServer:
             job_token=order.token_file is not None,
         )
 
-    def _ask(self, order: BuildOrder, attempt: Attempt, end: float) -> BuildAnswer:
+    def _ask(self, order: BuildOrder, attempt: Attempt, token: str, end: float) -> BuildAnswer:
         """Return the answer to an order, after three requests at most: two endpoints, and one stale crumb."""
-        token = self._login.secret(order.token_file, "token_file of the job") if order.token_file is not None else ""
         while True:
             form = form_of(attempt, order.parameters, token=token, delay=self._settings.delay)
             if isinstance(form, BuildAnswer):

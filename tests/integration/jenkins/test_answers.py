@@ -132,12 +132,16 @@ def test_a_token_that_was_renewed_in_its_file_counts_at_once(jenkins: StubJenkin
     assert start(server, order()).kind == "queued"
 
 
-def test_a_token_file_that_others_can_read_is_refused_and_tried_again(jenkins: StubJenkins, tmp_path: Path) -> None:
+def test_a_secret_that_others_can_read_is_not_used_and_tried_again(jenkins: StubJenkins, tmp_path: Path) -> None:
     settings = jenkins.settings(tmp_path)
+    token = secret(tmp_path / "job-token", "canary-job-token")
+    token.chmod(0o644)
+    of_job = start(JenkinsServer("ci", settings), order("with-token", token_file=token))
     settings.secret_files()["token_file"].chmod(0o644)
-    answer = start(JenkinsServer("ci", settings), order())
-    assert (answer.kind, answer.retry) == ("refused", True)
-    assert "chmod 0600" in answer.remedy
+    of_server = start(JenkinsServer("ci", settings), order())
+    for answer, kind in ((of_job, "refused"), (of_server, "unreachable")):
+        assert (answer.kind, answer.retry) == (kind, True)
+        assert "chmod 0600" in answer.remedy
     assert jenkins.seen == []
 
 
