@@ -28,6 +28,8 @@ def refused_login(bus: Bus) -> LoginRefused | None:
 
 def thread_that_ended(bus: Bus) -> str:
     """Return the name of a thread of a started bus that has ended before it was stopped; empty while all live."""
+    if bus._stopped:
+        return ""
     thread = bus._supervisor.thread
     if thread.ident is not None and not thread.is_alive():
         return thread.name

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "demo": ("demo", "demo", "Show one push become a release, with real processes, in a temporary directory."),
     "broker": ("broker", "broker", "Run the embedded broker in the foreground (not for production)."),
     "agent": ("agent", "agent", "Run the node's daemon: mirrors, releases, reports."),
+    "run": ("run", "run", "Run several daemons in one process, on one connection."),
     "relay": ("relay", "relay", "Send the messages in the outbox, those that wait and those that come."),
     "publish": ("publish", "publish", "Queue or send one message."),
     "watch": ("watch", "watch", "Print one line for each message as it passes."),

@@ -42,6 +42,8 @@ class ServiceGroup:
                 self._bus.start()
                 undo.callback(self._bus.stop, STOP_SECONDS)
             for service in self.services:
+                undo.callback(service.link.stop, 0)  # also of those that are not started: a bus holds descriptors
+            for service in self.services:
                 self._of(service, undo.enter_context, service)
             undo.pop_all()
         return self
@@ -52,6 +54,14 @@ class ServiceGroup:
         finally:
             if self._bus is not None:
                 self._bus.stop(STOP_SECONDS)
+
+    def discard(self) -> None:
+        """Close what services hold that were made and will not be started."""
+        for service in self.services:
+            if not service.link.shared:
+                service.link.stop(0)
+        if self._bus is not None:
+            self._bus.stop(0)
 
     def check(self) -> None:
         """Make sure that every service can do its work, as far as that is known.

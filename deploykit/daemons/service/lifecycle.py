@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Final, TypeVar
 
@@ -139,13 +138,15 @@ def serve(
         before: Settings | None = None
         set_up(settings)
         runner = _Runner(manager, stop, reload, wake, on_ready, pages)
-        group = make(settings)
-        pages.open(settings)
+        with pages.opening(settings):
+            group = make(settings)
+        made: ServiceGroup | None = None
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            made = make(loaded)
-            pages.open(loaded)  # last: where anything is wrong, the pages stay where they are
+            nonlocal made
+            with pages.opening(loaded):
+                made = make(loaded)
             return loaded, made
 
         while True:
@@ -157,11 +158,14 @@ def serve(
                     raise
                 on_problem(f"settings given up, the old ones are back: {error}")
                 following, before = (before, make(before)), None
-                try_to(partial(pages.open, following[0]), on_problem)
+                _take_back(pages, following[0], on_problem)
             else:
                 before = kept
             if following is None:
+                if made is not None:
+                    made.discard()  # TERM came after HUP
                 return
+            made = None
             previous = kept
             settings, group = following
             kept = keep_passcode(settings)
@@ -259,7 +263,9 @@ class _Runner:
             except BaseException as error:  # noqa: BLE001 -- raised below
                 errors.append(error)
 
-        begun, announced = time.monotonic(), False
+        begun, announced = time.monotonic(), last
+        if last:
+            self._manager.stopping(f"ending{_because(group.busy)}")
         thread = threading.Thread(target=end, name="deploykit-ending", daemon=True)
         thread.start()
         while thread.is_alive():
@@ -299,10 +305,11 @@ def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.e
     return None
 
 
-def try_to(action: Callable[[], None], on_problem: Callable[[str], None]) -> None:
-    """Do something that the process can go on without; where it fails, report why."""
+def _take_back(pages: Pages, settings: Settings, on_problem: Callable[[str], None]) -> None:
+    """Serve the pages where they were; the services go on without where that is not possible any more."""
     try:
-        action()
+        with pages.opening(settings):
+            pass
     except DeploykitError as error:
         on_problem(str(error))
 

@@ -82,10 +82,9 @@ class BusLink:
     @property
     def failure(self) -> str:
         """Why the bus will never work again; empty while it may."""
-        if self.bus.state is BusState.CLOSED:
-            return "the bus was stopped"
-        ended = thread_that_ended(self.bus)
-        return f"a thread of the bus has ended: {ended}" if ended else ""
+        if ended := thread_that_ended(self.bus):
+            return f"a thread of the bus has ended: {ended}"
+        return "the bus was stopped" if self.bus.state is BusState.CLOSED else ""
 
     def stuck(self, now: float) -> str:
         """Return what does not go on; empty while all does. Call it now and then: it asks, and looks for the answer."""
