@@ -38,7 +38,9 @@ if TYPE_CHECKING:
         AddressError,
         AuditError,
         BrokerError,
+        BuildQueueError,
         BuildServerError,
+        BuildStoreError,
         BusClosed,
         BusError,
         CheckoutError,
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
         InstallError,
         InvalidName,
         KeyFileError,
+        KeyNotTrusted,
         LockBusy,
         LoginRefused,
         MayNotLook,
@@ -89,6 +92,7 @@ if TYPE_CHECKING:
         AccessRevokeRequested,
         AgentInstance,
         Build,
+        BuildEvidence,
         BuildFinished,
         BuildRequested,
         BuildStarted,
@@ -128,9 +132,12 @@ if TYPE_CHECKING:
     from deploykit.settings import (
         AuditSettings,
         BuildServerSettings,
+        BuildsSettings,
         BusSettings,
         CheckoutSettings,
         GrantSettings,
+        JenkinsSettings,
+        JobSettings,
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
@@ -156,8 +163,9 @@ _MODULES = {
     ),
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
-        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport NodeQueried NodeDescribed "
-        "SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested Notice Unknown"
+        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport BuildEvidence NodeQueried "
+        "NodeDescribed SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested "
+        "Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
     "deploykit.names": (
@@ -177,16 +185,19 @@ _MODULES = {
     "deploykit.release": "Site Runner DeployResult Release Outcome",
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
-        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings"
+        "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
+        "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError ConnectError "
+        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
+        "ConnectError KeyNotTrusted BuildStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
-        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed"
+        "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
+        "BuildQueueError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -198,8 +209,8 @@ __all__ = [
     "Subscribed", "SubscriptionRefused", "Published", "PublishFailed", "DeadLettered", "Dropped",
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
-    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "NodeQueried",
-    "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
+    "NodeQueried", "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
@@ -216,17 +227,16 @@ __all__ = [
     "Mirror", "FetchResult", "RefChange",
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
-    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings",
-    "BuildServerSettings", "AuditSettings",
-    "load_settings",
-    "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError", "SignatureError", "PolicyRefused",
-    "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten", "AuditError",
-    "BusError", "AddressError",
+    "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
+    "AuditSettings", "load_settings", "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
+    "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
+    "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]
 # fmt: on

@@ -78,6 +78,10 @@ class SignatureError(MessageError):
     exit_code = 3
 
 
+class KeyNotTrusted(SignatureError):
+    """A signature is by a key that is revoked, not among the allowed signers, or past its time. Do not act."""
+
+
 class PolicyRefused(DeploykitError):
     """A genuine message asks for what its sender may not do, or comes too late, or for somebody else. Do not act."""
 
@@ -123,6 +127,11 @@ class AuditError(DeploykitError):
     """The audit log cannot be written or read. Do not act on what is allowed until it can; what is denied stays so."""
 
 
+class BuildStoreError(DeploykitError):
+    """The store of build results cannot be read or written. Correct its owner or mode, free the disk, or move it away:
+    results come again with the next builds, and with commands that carry them."""
+
+
 # -- bus -------------------------------------------------------------------------------------------------------------
 
 
@@ -141,8 +150,8 @@ class ConnectError(BusError):
 
 
 class LoginRefused(ConnectError):
-    """The broker refused login, passcode or virtual host. Correct the credentials; while a broker still loads its users,
-    trying again helps (`login_retry`)."""
+    """The broker refused login, passcode or virtual host. Correct the credentials; while a broker still loads its
+    users, trying again helps (`login_retry`)."""
 
 
 class ClientIdInUse(ConnectError):
@@ -276,6 +285,10 @@ class BuildServerError(DeploykitError):
 
 class MayNotLook(BuildServerError):
     """A build server does not show whether it has a build. Looking again does not help; give the user more rights."""
+
+
+class BuildQueueError(DeploykitError):
+    """The file of builds to ask for cannot be read or written. Free the disk, or correct its owner and mode."""
 
 
 class ServiceFailed(DeploykitError):

@@ -115,6 +115,13 @@ class AuditLog:
     def __repr__(self) -> str:
         return f"AuditLog({str(self.path)!r})"
 
+    @property
+    def head(self) -> AuditHead | None:
+        """The last record's number and hash, to be noted elsewhere; None before the first."""
+        known = self._known
+        head = known.head if known is not None else read_head(self.path)
+        return head if head is not None and head.sequence else None
+
     def record(
         self,
         *,
@@ -142,16 +149,25 @@ class AuditLog:
         Raises:
             AuditError: nothing was recorded. An allowed action waits, a denied one stays denied.
         """
-        entry = AuditEntry(
-            actor=actor,
-            action=action,
-            target=target,
-            decision=decision,
-            reason=reason,
-            request=request,
-            correlation_id=correlation_id,
-            details=details or {},
+        self.append(
+            AuditEntry(
+                actor=actor,
+                action=action,
+                target=target,
+                decision=decision,
+                reason=reason,
+                request=request,
+                correlation_id=correlation_id,
+                details=details or {},
+            )
         )
+
+    def append(self, entry: AuditEntry) -> None:
+        """Record an entry, as `record` does.
+
+        Raises:
+            AuditError: nothing was recorded.
+        """
         try:
             with self._locked():
                 self._record(entry)

@@ -27,6 +27,8 @@ def config() -> None:
 def check(config: Path | None) -> None:
     """Read the settings, check every file they name, and print every problem. Ends with 2 when there is one.
 
+    The files in conf.d beside the settings file belong to it. It prints which files were read.
+
     Run it as the user of the daemons: what that user may read and write is checked too. Warns, and ends with 0, where
     the settings are right but no deploy could be accepted, or more than is meant.
 
@@ -35,24 +37,28 @@ def check(config: Path | None) -> None:
       deploykit config check -c deploykit.toml
     """
     from deploykit.cli import print_error
+    from deploykit.config import locator, settings_files
     from deploykit.daemons.agent.trustcheck import trust_problems
     from deploykit.errors import SettingsError
     from deploykit.messages import utc_now
     from deploykit.operations.filecheck import file_problems
 
     settings = load(config)
-    problems = file_problems(settings)
+    located = locator(config)
+    problems = tuple(map(located, file_problems(settings)))
     if problems:
         head = problems[0] if len(problems) == 1 else f"what the settings name has {len(problems)} problems"
         raise SettingsError(head, problems=problems)
     for problem in trust_problems(settings, utc_now()):
         print_error(f"warning: {problem}")
-    for warning in warnings(settings):
+    for warning in map(located, warnings(settings)):
         print_error(f"warning: {warning}")
     click.echo(
         f"ok: node {settings.node}, repositories: {len(settings.repositories)}, sites: {len(settings.sites)}, "
         f"broker {_shown(settings.broker.address)}"
     )
+    for file in settings_files(config):
+        click.echo(f"read: {file}")
 
 
 @config.command()
@@ -65,13 +71,18 @@ def show(config: Path | None, as_json: bool) -> None:
     Example:
       deploykit config show -c deploykit.toml --json
     """
+    from deploykit.config import settings_files
+
     settings = load(config)
     tree = attrs.asdict(
         settings, filter=lambda attribute, _: attribute.repr is not False, value_serializer=lambda *it: _shown(it[2])
     )
+    files = [str(file) for file in settings_files(config)]
     if as_json:
-        print_json(tree)
+        print_json({"files": files, **tree})
         return
+    for file in files:
+        click.echo(f"# read: {file}")
     for path, value in _leaves(tree):
         click.echo(f"{path} = {value}")
 

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+@click.option(
+    "--evidence",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    metavar="FILE|DIR",
+    help="Send these build results along (from `builds export`), beside those known here.",
+)
+@click.option("--without-build", is_flag=True, help="Although no build succeeded; the node must grant you just that.")
 @click.option("--timeout", default=300.0, show_default=True, type=Seconds(1), help="Seconds to wait.")
 @config_option
 @json_option
@@ -34,6 +42,8 @@ def deploy(
     commit: str | None,
     repo: str | None,
     key: Path | None,
+    evidence: tuple[Path, ...],
+    without_build: bool,
     timeout: float,
     config: Path | None,
     as_json: bool,
@@ -45,12 +55,26 @@ def deploy(
     \b
     Example:
       deploykit deploy shop --ref v1.2 --node web1
+      deploykit deploy shop --ref v1.2 --node web1 --evidence results.jsonl
     """
     from deploykit.cli import print_error
     from deploykit.operations import deploy as operation
 
     settings = load(config)
-    command = operation.prepare(settings, site, ref, node=node, timeout=timeout, commit=commit, repo=repo, key=key)
+    command = operation.prepare(
+        settings,
+        site,
+        ref,
+        node=node,
+        timeout=timeout,
+        commit=commit,
+        repo=repo,
+        key=key,
+        evidence=evidence,
+        without_build=without_build,
+    )
+    for note in command.notes:
+        print_error(note)
     with operation.connected_bus(settings) as bus:
         try:
             answer = command.ask(bus, timeout=timeout)

@@ -32,11 +32,16 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         ctx.exit(code)
     click.echo(f"node {node['node']}")
     for mirror in node["mirrors"]:
-        _print_entry("mirror", mirror, f"{mirror['repo']}  {mirror['refs']} refs")
+        after = ", fetched after builds" if "fetch_on" in mirror else ""
+        _print_entry("mirror", mirror, f"{mirror['repo']}  {mirror['refs']} refs{after}")
     for site in node["sites"]:
-        _print_entry("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}")
+        jobs = site.get("require_build")
+        needs = f", requires a build of {', '.join(map(str, jobs))}" if isinstance(jobs, list) else ""
+        _print_entry("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}{needs}")
     for outbox in node["outbox"]:
         _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
+    for results in node["builds"]:
+        _print_entry("builds", results, f"{results['results']} results")
     for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:

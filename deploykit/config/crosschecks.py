@@ -11,6 +11,7 @@ from pathlib import Path
 
 from deploykit.errors import DeploykitError
 from deploykit.names import RepoName, SiteName
+from deploykit.settings.jobs import JenkinsSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.node import Settings
 from deploykit.settings.site import SiteSettings
@@ -24,7 +25,12 @@ def problems(settings: Settings, *, repositories: Collection[str] = ()) -> tuple
         settings: as they were read, or what is left of them without what could not be read.
         repositories: names of further repositories that are in the file, although they cannot be read.
     """
-    return (*_sites(settings, repositories), *_grants(settings), *_repositories(settings.repositories))
+    return (
+        *_sites(settings, repositories),
+        *_grants(settings),
+        *_repositories(settings.repositories),
+        *_jobs(settings.jenkins),
+    )
 
 
 def warnings(settings: Settings, user: str = "") -> list[str]:
@@ -34,11 +40,16 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         settings: as they were read.
         user: who deploykit runs as, where that is known.
     """
-    return [
+    found = [
         f"sites.{name}.release.{warning}"
         for name, site in settings.sites.items()
         for warning in _site_warnings(site.release, user)
     ]
+    if settings.trust.grants:
+        from deploykit.trust.policy import grant_warnings
+
+        found += grant_warnings(settings.trust.grants)
+    return found
 
 
 def _site_warnings(settings: SiteSettings, user: str) -> Iterator[str]:
@@ -108,6 +119,23 @@ def _checkouts(repositories: Mapping[RepoName, RepositorySettings]) -> Iterator[
             other = targets.setdefault((rule.root, rule.directory), where)
             if rule.patterns and other != where:
                 yield f"{where}.target: {checkout.target} is already the target of {other}"
+
+
+def _jobs(settings: JenkinsSettings) -> Iterator[str]:
+    """Find patterns that match no ref, and regular expressions that cannot be used."""
+    if not settings.jobs:
+        return
+    from deploykit.config.refpattern import compile_ref_pattern
+    from deploykit.mirror.refplan import matches_nothing
+
+    for at, job in enumerate(settings.jobs):
+        for key, patterns in (("refs", job.refs), ("ignore", job.ignore)):
+            for pattern in filter(matches_nothing, patterns):
+                yield f"jenkins.jobs[{at}].{key}: {_full_names(pattern)}"
+        try:
+            compile_ref_pattern(job.ignore_refs)
+        except DeploykitError as error:
+            yield f"jenkins.jobs[{at}].ignore_refs: {error}"
 
 
 def _full_names(pattern: str) -> str:

@@ -1,4 +1,4 @@
-"""One TOML file -> `Settings`. All problems are reported at once, each with its path and what was expected.
+"""TOML files -> `Settings`. All problems are reported at once, each with its path and what was expected.
 
 Rules:
 * What cannot be converted is explained, and what is left is checked too, so that one run finds everything.
@@ -8,45 +8,59 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
-import stat
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 from cattrs.errors import BaseValidationError
 
 from deploykit.bus.passcode import read_passcode
 from deploykit.config.convert import to_settings, to_site_settings
 from deploykit.config.crosschecks import problems as cross_problems
 from deploykit.config.explain import explain, without
+from deploykit.config.files import DEFAULT_PATH, DIRECTORY, SettingsFile, main_path, read_file, read_files
+from deploykit.config.merge import merge
 from deploykit.config.passcodes import mode_problems, resolve_environment
 from deploykit.errors import SettingsError
 from deploykit.messages.topics import with_preset
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.node import Settings
 from deploykit.settings.site import SiteSettings
-from deploykit.system.ownership import OthersCanChange, require_owned
 
-DEFAULT_PATH: Final = Path("/etc/deploykit/deploykit.toml")
+_log = logging.getLogger(__name__)
 
 
 def load_settings(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings file; without a path, `$DEPLOYKIT_CONFIG` or `/etc/deploykit/deploykit.toml`.
+    """Read the settings file and those in `conf.d` beside it.
 
     Args:
-        path: a `deploykit.toml`.
+        path: a `deploykit.toml`; default: `$DEPLOYKIT_CONFIG` or `/etc/deploykit/deploykit.toml`.
         environ: where `$DEPLOYKIT_CONFIG` and `env:NAME` are looked up; the process's own when None.
 
     Raises:
-        SettingsError: the file cannot be read, is not TOML, or is wrong (`problems` has all that is).
+        SettingsError: a file cannot be read, is not TOML, or is wrong (`problems` has all that is).
     """
     environ = os.environ if environ is None else environ
-    path = path or Path(environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH)
-    raw, mode = _read(path, "give another file with --config, or create it")
-    return parse_settings(raw, where=str(path), mode=mode, environ=environ)
+    main = main_path(path, environ)
+    files, unreadable = read_files(main)
+    _log.info("settings read from %s", ", ".join(str(file.path) for file in files))
+    return _settings_of(files, unreadable, environ)
+
+
+def locator(path: Path | None = None, *, environ: Mapping[str, str] | None = None) -> Callable[[str], str]:
+    """Return what puts the file before a line `path: problem`, for lines about settings that `load_settings` returned.
+
+    Where there is one file alone, a line stays as it is.
+    """
+    files, _ = read_files(main_path(path, os.environ if environ is None else environ))
+    if len(files) == 1:
+        return str
+    return merge([(str(file.path), _parse_toml(file.raw, str(file.path))) for file in files]).located
 
 
 def parse_settings(
@@ -64,14 +78,56 @@ def parse_settings(
         SettingsError: with everything that is wrong in `problems`.
     """
     data = _parse_toml(raw, where)
-    problems = mode_problems(data, mode)
-    problems += resolve_environment(data, os.environ if environ is None else environ)
+    return _check_all(data, where, mode_problems(data, mode), os.environ if environ is None else environ)
+
+
+def _settings_of(files: Sequence[SettingsFile], unreadable: list[str], environ: Mapping[str, str]) -> Settings:
+    """Turn the files into settings. Where there are several, each problem begins with the file it stands in."""
+    where = str(files[0].path)
+    if len(files) == 1 and not unreadable:
+        return parse_settings(files[0].raw, where=where, mode=files[0].mode, environ=environ)
+    where += f" with {DIRECTORY}"
+    parsed: list[tuple[str, dict[str, Any]]] = []
+    problems = list(unreadable)
+    for file in files:
+        try:
+            parsed.append((str(file.path), _parse_toml(file.raw, str(file.path))))
+        except SettingsError as error:
+            problems.append(str(error))
+        else:
+            problems += (f"{file.path}: {problem}" for problem in mode_problems(parsed[-1][1], file.mode))
+    if unreadable or len(parsed) < len(files):
+        raise _refusal(where, problems, located=True)
+    merged = merge(parsed)
+    return _check_all(merged.data, where, [*problems, *merged.problems], environ, merged.located)
+
+
+def _check_all(
+    data: dict[str, Any],
+    where: str,
+    problems: list[str],
+    environ: Mapping[str, str],
+    located: Callable[[str], str] = str,
+) -> Settings:
+    """Convert and check what was read.
+
+    Args:
+        data: all of it; changed in place.
+        where: what to call it in an error.
+        problems: what was found before.
+        environ: where `env:NAME` is looked up.
+        located: puts the file before a problem that begins with its path.
+
+    Raises:
+        SettingsError: with everything that is wrong in `problems`.
+    """
+    found = resolve_environment(data, environ)
     data.setdefault("node", _own_name())
     if isinstance(data.get("topics"), dict):
         try:
             data["topics"] = with_preset(data["topics"])
         except ValueError as error:
-            problems.append(f"topics.{error}")
+            found.append(f"topics.{error}")
             del data["topics"]
     named = data.get("repositories")
     repositories = tuple(named) if isinstance(named, dict) else ()
@@ -81,15 +137,22 @@ def parse_settings(
     try:
         readable = settings = to_settings(data)
     except BaseValidationError as error:
-        problems += explain(error, Settings)
+        found += explain(error, Settings)
         settings, (readable, as_before) = None, without(error, data, to_settings)
     if readable is not None:
         more = [*readable.problems(), *_passcode_problems(readable.broker)]
         more += cross_problems(readable, repositories=repositories)
-        problems += map(as_before, more)
+        found += map(as_before, more)
+    problems += map(located, found)
     if problems or settings is None:
-        raise _refusal(where, problems)
+        raise _refusal(where, problems, located=located is not str)
     return settings
+
+
+#: A file with one of these is a node's, not a site's alone.
+_OF_A_NODE: Final = {field.name for field in attrs.fields(Settings)} - {
+    field.name for field in attrs.fields(SiteSettings)
+}
 
 
 def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
@@ -104,8 +167,8 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
         SettingsError: the file cannot be read, is wrong, or does not know the site.
     """
     if path is not None:
-        data = _parse_toml(_read(path, "give another file")[0], str(path))
-        if "sites" not in data and "node" not in data:
+        data = _parse_toml(read_file(path, "give another file").raw, str(path))
+        if not data.keys() & _OF_A_NODE:
             return _parse_site_settings(data, str(path))
     elif not Path(os.environ.get("DEPLOYKIT_CONFIG") or DEFAULT_PATH).exists():
         return SiteSettings()
@@ -115,23 +178,6 @@ def load_site_settings(path: Path | None, site: Path) -> SiteSettings:
     if path is None:
         return SiteSettings()
     raise SettingsError(f"{path} has no site at {site}", "correct the path, or give a file of release settings alone")
-
-
-def _read(path: Path, remedy: str) -> tuple[bytes, int]:
-    """Return the content of a settings file and its mode. Root reads no file that others can change: it has its power.
-
-    Raises:
-        SettingsError: it cannot be read, or others can change it and we are root.
-    """
-    try:
-        with path.open("rb") as file:
-            if os.geteuid() == 0:
-                require_owned(str(path), file.fileno(), frozenset({0}))
-            return file.read(), stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-    except OthersCanChange as found:
-        raise SettingsError(f"settings {path} are not read as root: {found.why}", found.remedy) from None
-    except OSError as error:
-        raise SettingsError(f"cannot read settings {path}: {error.strerror}", remedy) from error
 
 
 def _parse_toml(raw: bytes, where: str) -> dict[str, Any]:
@@ -166,10 +212,11 @@ def _passcode_problems(broker: BusSettings) -> tuple[str, ...]:
     return ()
 
 
-def _refusal(where: str, problems: Iterable[str]) -> SettingsError:
+def _refusal(where: str, problems: Iterable[str], *, located: bool = False) -> SettingsError:
+    """Return the error for all problems; `located`: each begins with its file."""
     found = tuple(problems)
     if len(found) == 1:
-        return SettingsError(f"{where}: {found[0]}")
+        return SettingsError(found[0] if located else f"{where}: {found[0]}")
     return SettingsError(f"{where} has {len(found)} problems", problems=found)
 
 

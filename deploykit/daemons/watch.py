@@ -115,7 +115,7 @@ class _Watch(Service):
         self._watched = _named(destinations or settings.topics.destinations, durable)
         notices = {settings.topics.notice, *settings.topics.notices.values()}
         self._pairs = _Pairs(events_come=not {each for each, _ in self._watched} <= notices)
-        self._shown = shown
+        self._lines = shown
         self._as_json = as_json
         self._subscriptions: list[Subscription] = []
         self._answered = False
@@ -128,7 +128,7 @@ class _Watch(Service):
     @property
     def finished(self) -> bool:
         """Whether nothing more is to be shown."""
-        return self._shown.over
+        return self._lines.over
 
     def check(self) -> None:
         """Make sure that messages may come.
@@ -145,7 +145,7 @@ class _Watch(Service):
             raise problems[0]  # no message would ever come
 
     def _handle(self, delivery: Delivery) -> Verdict:
-        as_json, shown = self._as_json, self._shown
+        as_json, shown = self._as_json, self._lines
         try:
             message = decode(delivery.headers, delivery.body, delivery.destination)
             line = "" if message is None else _as_json(delivery, message) if as_json else _as_line(message)

@@ -14,8 +14,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
-    from deploykit.messages.build import Build, BuildFinished, BuildOutcome, BuildRequested, BuildStarted
+    from deploykit.messages.build import (
+        Build,
+        BuildFinished,
+        BuildOutcome,
+        BuildRequested,
+        BuildStarted,
+        RequestOutcome,
+    )
     from deploykit.messages.deploy import (
+        MAX_EVIDENCE,
+        BuildEvidence,
         DeployOutcome,
         DeployPhase,
         DeployReported,
@@ -48,11 +57,13 @@ __all__ = [
     "AgentInstance",
     "BY_TYPE",
     "Build",
+    "BuildEvidence",
     "BuildFinished",
     "BuildOutcome",
     "BuildRequested",
     "BuildStarted",
     "MAX_COMMITS",
+    "MAX_EVIDENCE",
     "Commit",
     "MAX_DIRS",
     "DeployOutcome",
@@ -69,6 +80,7 @@ __all__ = [
     "Notice",
     "PackagePublished",
     "RefChangeKind",
+    "RequestOutcome",
     "RefUpdated",
     "RevisionCommitted",
     "SiteRelease",
@@ -88,10 +100,12 @@ _LAZY: Final = {
     "AccessRevokeRequested": "access",
     "AgentInstance": "node",
     "Build": "build",
+    "BuildEvidence": "deploy",
     "BuildFinished": "build",
     "BuildOutcome": "build",
     "BuildRequested": "build",
     "BuildStarted": "build",
+    "RequestOutcome": "build",
     "DeployOutcome": "deploy",
     "DeployPhase": "deploy",
     "DeployReported": "deploy",
@@ -108,6 +122,7 @@ _LAZY: Final = {
     "Notice": "notice",
     "PackagePublished": "package",
     "MAX_COMMITS": "source",
+    "MAX_EVIDENCE": "deploy",
     "MAX_DIRS": "source",
     "Commit": "source",
     "RefChangeKind": "source",

@@ -20,6 +20,8 @@ NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 NEVER_WRITTEN: Final[Mapping[str, object]] = MappingProxyType({"wire": False})
 #: Metadata of a list that loses its first entries, not its last, where a message must be cut to fit its wire.
 KEEPS_LAST: Final[Mapping[str, object]] = MappingProxyType({"keeps": "last"})
+#: Metadata of a field that stands on the wire only where it differs from its default: younger than its message.
+ABSENT_BY_DEFAULT: Final[Mapping[str, object]] = MappingProxyType({"absent": True})
 
 # Narrower than their types say to a type checker; `wire` holds values to it when they are written and read.
 Identifier = Annotated[str, "identifier"]  #: 1 to 255 printable characters.
@@ -27,6 +29,7 @@ Reference = Annotated[str, "reference"]  #: a URI reference of 1 to 255 characte
 Count = Annotated[int, "count"]  #: zero or more, exact in every JSON reader (at most 2**53 - 1).
 UserName = Annotated[str, "user"]  #: 1 to 64 of `A-Za-z0-9._@+-`, the first no dash: safe in every password file.
 PasswordHash = Annotated[str, "password-hash"]  #: crypt(3): bcrypt, SHA-256, SHA-512 or yescrypt.
+Base64 = Annotated[str, "base64"]  #: RFC 4648, padded, one line: 1 to 65,536 bytes.
 Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal
 
 import attrs
 
@@ -10,6 +12,19 @@ from deploykit.messages.base import Count, Message, Seconds, one_line
 from deploykit.names import ObjectId, RefName, RepoName, short_ref
 
 BuildOutcome = Literal["success", "failure", "unstable", "aborted"]
+#: What became of a request for a build; see `BuildRequested`.
+RequestOutcome = Literal["queued", "joined", "scanned", "started", "cancelled", "refused", "failed"]
+_REQUESTED: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "queued": "build requested",
+        "joined": "build requested, joined one that was queued",
+        "scanned": "build requested, its branches are being scanned",
+        "started": "build left the queue",
+        "cancelled": "build cancelled in the queue",
+        "refused": "build refused",
+        "failed": "build given up",
+    }
+)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -41,13 +56,32 @@ class Build(Message):
 
 @attrs.frozen(kw_only=True, slots=True)
 class BuildRequested(Build):
-    """A build was requested; the build server accepted the request, and gave no number yet."""
+    """A build was requested, and what became of the request. Not what becomes of the build: `BuildStarted` follows.
+
+    Args:
+        server: name of the build server, as the settings of who asked have it.
+        outcome: `queued` the server accepted it; `joined` an equal build was queued already and serves both; `scanned`
+            a multibranch project looks for the branch; `started` a queued build has its number now; `cancelled`
+            somebody took it out of the queue; `refused` the server does not accept it; `failed` given up after
+            many tries. Each request has one event of these, and a queued one may have `started` or `cancelled` as well.
+        queue_item: its number in the server's queue; 0 where there is none.
+        perhaps_twice: an earlier request for the same build had no answer, and may have started it too.
+        detail: what the server answered and what to change, in one line; empty where all went well.
+    """
 
     TYPE: ClassVar[str] = "deploykit.build.requested.v1"
 
+    server: str = ""
+    outcome: RequestOutcome = "queued"
+    queue_item: Count = 0
+    perhaps_twice: bool = False
+    detail: str = ""
+
     @property
     def summary(self) -> str:
-        return self._line("build requested")
+        doubt = ", perhaps twice" if self.perhaps_twice else ""
+        detail = f": {self.detail}" if self.detail else ""
+        return self._line(f"{_REQUESTED.get(self.outcome, self.outcome)}{doubt}{detail}")
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -4,17 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 import attrs
 
-from deploykit.messages.base import KEEPS_LAST, Identifier, Message, Seconds, one_line, unknown_fields
+from deploykit.messages.base import (
+    ABSENT_BY_DEFAULT,
+    KEEPS_LAST,
+    Base64,
+    Identifier,
+    Message,
+    Seconds,
+    one_line,
+    unknown_fields,
+)
 from deploykit.messages.node import AgentInstance
 from deploykit.messages.site import SiteRelease, named
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
 DeployOutcome = Literal["success", "failure", "rolled-back", "refused"]
+#: Most build results that a command may carry; a receiver refuses a command with more.
+MAX_EVIDENCE: Final = 16
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class BuildEvidence:
+    """A signed `BuildFinished` that a deploy command carries: its exact body and its signature."""
+
+    body: Base64 = attrs.field(repr=False)
+    signature: Base64 = attrs.field(repr=False)
+    extra: Mapping[str, object] = unknown_fields()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -28,6 +48,9 @@ class DeployRequested(Message):
         expires: after this instant no node acts on it; a receiver caps how far ahead it may lie.
         phase: all of a deploy, only its preparation, only its activation, or the way back. For `activate` the node
             must have prepared exactly this ref and commit, for `rollback` it must have had exactly this release.
+        evidence: signed build results for a node that may not know them; at most 16. Each is verified as if it had
+            come by itself.
+        without_build: deploy although no build succeeded; a node obeys only where a grant allows the signer just that.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
@@ -39,10 +62,13 @@ class DeployRequested(Message):
     expires: datetime
     phase: DeployPhase = "deploy"
     requested_by: str = ""
+    evidence: tuple[BuildEvidence, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
+    without_build: bool = attrs.field(default=False, metadata=ABSENT_BY_DEFAULT)
 
     @property
     def summary(self) -> str:
         who = f" by {self.requested_by}" if self.requested_by else ""
+        who += " without a build" if self.without_build else ""
         nodes = ", ".join(self.audience)
         return one_line(f"{self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} on {nodes} requested{who}")
 

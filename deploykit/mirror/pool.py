@@ -30,7 +30,7 @@ from deploykit.git.transport.address import parse_origin_url
 from deploykit.mirror import upkeep
 from deploykit.mirror.mirror import Mirror
 from deploykit.mirror.model import FetchResult, RefChange
-from deploykit.mirror.schedule import FetchRequest, Schedule, what_to_fetch
+from deploykit.mirror.schedule import FetchRequest, Schedule, refs_to_fetch, what_to_fetch
 from deploykit.names import ObjectId, is_zero
 
 _log = logging.getLogger(__name__)
@@ -40,6 +40,8 @@ Answer = Future[FetchResult]
 OnResult = Callable[[str, "FetchResult | DeploykitError", "Sequence[FetchRequest[Answer]]"], None]
 
 _RECLONE_PAUSE: Final = 600.0
+#: Requests that are kept for the fetch after one that failed, at most.
+_MOST_AGAIN: Final = 1000
 
 
 class MirrorPool:
@@ -70,6 +72,8 @@ class MirrorPool:
         self._mirrors: dict[str, Mirror] = {}
         self._recloned: dict[str, float] = {}
         self._damaged: set[str] = set()
+        self._on_request: set[str] = set()
+        self._again: dict[str, list[RefChange | None]] = {}
         self._schedule: Schedule[Answer] = Schedule(chance=chance, longest_pause=every, per_origin=per_origin)
         self._wake = threading.Condition()
         self._tidying = threading.Lock()
@@ -86,15 +90,24 @@ class MirrorPool:
     ) -> None:
         self.close()
 
-    def add(self, name: str, mirror: Mirror, *, at_once: bool = True) -> None:
-        """Keep a mirror up to date from now on; `at_once`: compare it with its origin right away."""
+    def add(self, name: str, mirror: Mirror, *, at_once: bool = True, unasked: bool = True) -> None:
+        """Keep a mirror up to date from now on.
+
+        Args:
+            name: for requests.
+            mirror: what is fetched.
+            at_once: compare it with its origin right away.
+            unasked: compare it now and then, and when `reconcile` is called; else only when requested.
+        """
         address = parse_origin_url(mirror.url, allow_http=mirror.settings.allow_http)
         with self._wake:
             self._mirrors[name] = mirror
+            if not unasked:
+                self._on_request.add(name)
             self._schedule.add(
                 name,
                 origin=f"{address.host}:{address.port or address.scheme}" if address.host else address.path,
-                every=self._every,
+                every=self._every if unasked else float("inf"),
                 spread=self._spread,
                 now=time.monotonic(),
                 at_once=at_once,
@@ -120,13 +133,20 @@ class MirrorPool:
             raise UsageError(f"no mirror {name!a} here", "add it to the settings") from None
 
     def request(
-        self, name: str, change: RefChange | None = None, *, reason: str = "", pushed: float | None = None
+        self,
+        name: str,
+        change: RefChange | None = None,
+        *,
+        reason: str = "",
+        cause: str = "",
+        pushed: float | None = None,
     ) -> Answer:
         """Ask for a fetch. The fetch is tried again later where it fails, whatever the future says.
 
         Args:
             change: what a message claims about one ref; None: compare all refs.
             reason: what the fetch is for, for `on_result` (a correlation id).
+            cause: the caller's own word for what asks, for `on_result` too.
             pushed: when the push was made that it follows, in seconds since 1970, for `on_result`.
 
         Returns:
@@ -139,7 +159,8 @@ class MirrorPool:
         answer: Answer = Future()
         with self._wake:
             self._must_be_open()
-            self._schedule.ask(name, FetchRequest(change, answer, reason, pushed), time.monotonic())
+            asked = FetchRequest(change, answer, reason, cause, pushed)
+            self._schedule.ask(name, asked, time.monotonic())
             self._look()
         return answer
 
@@ -216,8 +237,7 @@ class MirrorPool:
     def _serve(self, name: str, mirror: Mirror, requests: Sequence[FetchRequest[Answer]]) -> None:
         outcome: FetchResult | DeploykitError
         try:
-            changes = [each.change for each in requests]
-            outcome = self._fetch(name, mirror, what_to_fetch(changes, mirror.refs) if changes else None)
+            outcome = self._fetch_requested(name, mirror, [each.change for each in requests])
         except DeploykitError as error:
             outcome = error
         except Exception as error:  # noqa: BLE001 - a bug must not end the worker, nor leave a caller waiting
@@ -237,6 +257,17 @@ class MirrorPool:
             self._answer(each, outcome, mirror)
         if not failed:
             self._tidy(name, mirror)
+
+    def _fetch_requested(self, name: str, mirror: Mirror, changes: list[RefChange | None]) -> FetchResult:
+        """Fetch what requests name; in a mirror that is fetched on request alone, nothing else moves."""
+        if name not in self._on_request:
+            return self._fetch(name, mirror, what_to_fetch(changes, mirror.refs) if changes else None)
+        changes = [*self._again.get(name, ()), *changes]
+        self._again[name] = changes[-_MOST_AGAIN:]  # for the next fetch, should this one fail
+        single = refs_to_fetch(changes)
+        results = [self._fetch(name, mirror, change) for change in (single if single is not None else (None,))]
+        del self._again[name]
+        return results[0] if len(results) == 1 else _joined(results)
 
     def _fetch(self, name: str, mirror: Mirror, change: RefChange | None) -> FetchResult:
         with self._wake:
@@ -289,6 +320,20 @@ class MirrorPool:
         finally:
             self._tidying.release()
         _log.info("[%s] %d packs made %d in %.1f s", name, done.packs_before, done.packs_after, done.seconds)
+
+
+def _joined(results: Sequence[FetchResult]) -> FetchResult:
+    """Return the fetches of single refs as one."""
+    return FetchResult(
+        changes=tuple(change for result in results for change in result.changes),
+        refused=tuple(refusal for result in results for refusal in result.refused),
+        seconds=sum(result.seconds for result in results),
+        objects=sum(result.objects for result in results),
+        received=sum(result.received for result in results),
+        head=results[-1].head,
+        confirmed=all(result.confirmed for result in results),
+        gap=any(result.gap for result in results),
+    )
 
 
 def _there(oid: ObjectId) -> ObjectId | None:

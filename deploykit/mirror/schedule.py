@@ -24,6 +24,8 @@ from deploykit.system.backoff import Backoff
 T = TypeVar("T")
 
 _FIRST_PAUSE: Final = 2.0
+#: Refs that are fetched one by one, at most.
+_MOST_SINGLE: Final = 20
 #: Who is asked for (a push came from there, a deploy waits) is left alone no longer than this.
 _ASKED: Final = Backoff(initial=5.0, maximum=5.0, low=0.5, high=1.5)
 
@@ -50,17 +52,37 @@ def what_to_fetch(requested: Sequence[RefChange | None], held: Mapping[RefName, 
     return changes[-1]
 
 
+def refs_to_fetch(requested: Sequence[RefChange | None]) -> tuple[RefChange, ...] | None:
+    """Return the refs to ask the origin for one by one, or None for all of them in one go.
+
+    For a mirror that is fetched on request alone: what nobody asked for must not move. All, when a request names no
+    ref, when there is no request, and when they name more refs than are worth a fetch each.
+    """
+    latest = {change.ref: change for change in requested if change is not None}
+    if None in requested or not 0 < len(latest) <= _MOST_SINGLE:
+        return None
+    return tuple(latest.values())
+
+
 def _there(oid: ObjectId) -> ObjectId | None:
     return None if is_zero(oid) else oid
 
 
 @attrs.frozen(slots=True)
 class FetchRequest(Generic[T]):
-    """One request: what a message claims (None: compare all refs), the caller's token, and what the fetch is for."""
+    """One request for a fetch.
+
+    Args:
+        change: what a message claims; None: compare all refs.
+        token: the caller's.
+        reason: what the fetch is for.
+        cause: the caller's own word for what asks.
+    """
 
     change: RefChange | None
     token: T
     reason: str = ""
+    cause: str = ""
     pushed: float | None = None
 
 
@@ -116,7 +138,10 @@ class Schedule(Generic[T]):
         self._origins: dict[str, _Origin] = {}
 
     def add(self, name: str, *, origin: str, every: float, spread: float, now: float, at_once: bool = True) -> None:
-        """Add a mirror: it is compared with its origin at once (spread a little), and then every so many seconds."""
+        """Add a mirror: it is compared with its origin at once (spread a little), and then every so many seconds.
+
+        Where `every` is infinite, only a request or a failed fetch has it fetched.
+        """
         first = self._chance() * min(spread, every) if at_once else self._around(every)
         self._entries[name] = _Entry(origin, every, spread, now + first)
         self._origins.setdefault(origin, _Origin())
@@ -140,8 +165,10 @@ class Schedule(Generic[T]):
         return len(self._entries[name].waiting)
 
     def all_soon(self, now: float) -> None:
-        """Compare every mirror with its origin soon: messages may have been missed."""
+        """Compare every mirror with its origin soon, but for those that are fetched on request alone."""
         for entry in self._entries.values():
+            if entry.every == float("inf"):
+                continue
             entry.due = min(entry.due, now + self._chance() * entry.spread)
 
     def start(self, now: float) -> tuple[str, list[FetchRequest[T]]] | None:
@@ -158,8 +185,8 @@ class Schedule(Generic[T]):
 
     def wait(self, now: float) -> float | None:
         """Return the seconds until something is due; None when nothing will be."""
-        times = [self._when(name) for name in self._ready()]
-        return max(0.0, min(times) - now) if times else None
+        first = min((self._when(name) for name in self._ready()), default=float("inf"))
+        return max(0.0, first - now) if first < float("inf") else None
 
     def finished(self, name: str, *, ok: bool, now: float, here: bool = False) -> None:
         """Note that a fetch ended.

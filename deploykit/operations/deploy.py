@@ -28,6 +28,7 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
+from deploykit.operations.builds import evidence_for
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key, load_trusted
@@ -36,12 +37,13 @@ from deploykit.trust.signature import SigningKey
 
 @attrs.frozen(kw_only=True, slots=True)
 class DeployCommand:
-    """A deploy command for one node, and what is needed to send it and to judge the answer."""
+    """A deploy command for one node, what is needed to send it and to judge the answer, and notes for who asks."""
 
     settings: Settings
     request: DeployRequested
     key: SigningKey
     trust: Trust
+    notes: tuple[str, ...] = ()
 
     def ask(self, bus: Bus, *, timeout: float) -> Answer:
         """Send the command and wait for the node's report.
@@ -65,6 +67,8 @@ def prepare(
     commit: str | None = None,
     repo: str | None = None,
     key: Path | None = None,
+    evidence: Sequence[Path] = (),
+    without_build: bool = False,
 ) -> DeployCommand:
     """Return the command that puts a ref of a site live on a node. Nothing is sent; the origin may be contacted.
 
@@ -77,6 +81,8 @@ def prepare(
         commit: what the ref must stand for; looked up at the origin when None.
         repo: where to look it up; found by the site when None.
         key: signs the command; the settings' key when None.
+        evidence: files of build results to send along with those that are known here.
+        without_build: ask the node to deploy although no build succeeded.
 
     Raises:
         PolicyRefused: there is no key, no report could be believed, or the ref stands for another commit.
@@ -89,7 +95,10 @@ def prepare(
     full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
     expires_in = timedelta(seconds=min(timeout, settings.trust.max_expiry))
     request = new_request(site, full_ref, object_id, nodes=[node], expires_in=expires_in)
-    return DeployCommand(settings=settings, request=request, key=signer, trust=trust)
+    made_from = known_repository(settings, site, repo)
+    results, notes = evidence_for(settings, request.site, made_from, object_id, evidence)
+    request = attrs.evolve(request, evidence=results, without_build=without_build)
+    return DeployCommand(settings=settings, request=request, key=signer, trust=trust, notes=notes)
 
 
 def exit_code(answer: Answer) -> int:
@@ -160,6 +169,14 @@ def resolve_ref(
     if commit is not None and parse_object_id(commit) != found:
         raise PolicyRefused(f"{name} is {found} at the origin, not {commit}", "leave --commit out, or fetch and look")
     return ref, found
+
+
+def known_repository(settings: Settings, site: str, repo: str | None) -> RepoName | None:
+    """Return the repository that a site is made from; None where neither the caller nor the settings name it."""
+    if repo is not None:
+        return parse_repo_name(repo)
+    chosen = settings.sites.get(parse_site_name(site))
+    return chosen.repo if chosen is not None else None
 
 
 def _repository_of(settings: Settings, site: str, repo: str | None) -> RepoName:

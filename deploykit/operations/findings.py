@@ -21,7 +21,7 @@ class Finding:
         verdict: how it is.
         text: what was seen.
         remedy: the way out, where there is one.
-        broker: the broker it was seen at, where it was one.
+        broker: the broker or build server it was seen at, where it was one.
     """
 
     check: str

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
+from deploykit.builds.store import builds_of
+from deploykit.daemons.agent.buildresults import wants_builds
 from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import read_twins
@@ -27,12 +29,13 @@ class NodeStatus(TypedDict):
     mirrors: list[Entry]
     sites: list[Entry]
     outbox: list[Entry]
+    builds: list[Entry]
     twins: list[Entry]
     warnings: list[str]
 
 
 def describe(settings: Settings) -> NodeStatus:
-    """Return mirrors, sites and outbox of this node; an entry that cannot be read has a `problem`.
+    """Return mirrors, sites, outbox and build results of this node; an entry that cannot be read has a `problem`.
 
     `twins` are other agents that answer under this node's name, as its agent heard them. `warnings` are reasons why no
     command for its sites could be obeyed.
@@ -43,6 +46,7 @@ def describe(settings: Settings) -> NodeStatus:
         "mirrors": [_mirror(settings, repo) for repo in settings.repositories],
         "sites": [_site(settings, name) for name in settings.sites],
         "outbox": [_outbox(settings)],
+        "builds": [_builds(settings)] if wants_builds(settings) else [],
         "twins": [
             {
                 "instance": twin.agent.instance,
@@ -57,13 +61,15 @@ def describe(settings: Settings) -> NodeStatus:
 
 def exit_code(status: NodeStatus) -> int:
     """Return 1 where an entry cannot be read or another agent uses this node's name, else 0."""
-    entries = [*status["mirrors"], *status["sites"], *status["outbox"]]
+    entries = [*status["mirrors"], *status["sites"], *status["outbox"], *status["builds"]]
     return 1 if status["twins"] or any("problem" in entry for entry in entries) else 0
 
 
 def _mirror(settings: Settings, repo: RepoName) -> Entry:
     chosen, path = settings.repositories[repo], mirror_path(settings, repo)
     entry: Entry = {"repo": repo, "refs": 0, "path": str(path)}
+    if chosen.fetch_on != "push":
+        entry["fetch_on"] = chosen.fetch_on
     with _problem_into(entry):
         if (path / "HEAD").exists():
             with Mirror.open(path, chosen.url, chosen.mirror) as mirror:
@@ -74,6 +80,8 @@ def _mirror(settings: Settings, repo: RepoName) -> Entry:
 def _site(settings: Settings, name: SiteName) -> Entry:
     site = settings.sites[name]
     entry: Entry = {"site": name, "current": None, "path": str(site.path)}
+    if site.require_build:
+        entry["require_build"] = list(site.require_build)
     with _problem_into(entry):
         found = Site(site.path, site.release)
         current = Runner(found, node=settings.node).current()
@@ -89,6 +97,15 @@ def _outbox(settings: Settings) -> Entry:
     with _problem_into(entry):
         if path.exists():
             entry["waiting"] = sum(1 for _ in Outbox(path, create=False).pending())
+    return entry
+
+
+def _builds(settings: Settings) -> Entry:
+    store = builds_of(settings.state)
+    entry: Entry = {"results": 0, "path": str(store.path)}
+    with _problem_into(entry):
+        entry["results"] = store.count()
+        entry["fetches_owed"] = sorted(store.owed())
     return entry
 
 

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploykit.settings.audit import AuditSettings
+    from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.bus import BusSettings
     from deploykit.settings.jenkins import BuildServerSettings
+    from deploykit.settings.jobs import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "AuditSettings": "audit",
+    "BuildsSettings": "builds",
     "BuildServerSettings": "jenkins",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
+    "JenkinsSettings": "jobs",
+    "JobSettings": "jobs",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
@@ -44,10 +49,13 @@ _LAZY = {
 
 __all__ = [
     "AuditSettings",
+    "BuildsSettings",
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
     "GrantSettings",
+    "JenkinsSettings",
+    "JobSettings",
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",

@@ -93,11 +93,20 @@ class CheckoutSettings(TreeSettings):
 
 @attrs.frozen(kw_only=True, slots=True)
 class RepositorySettings:
-    """One repository a node mirrors: its origin's URL, the mirror's own settings, and which refs become directories."""
+    """One repository a node mirrors: its origin's URL, the mirror's own settings, and which refs become directories.
+
+    Args:
+        url: of the origin.
+        mirror: what the mirror holds.
+        checkouts: refs that are kept as directories.
+        fetch_on: `push`: a push fetches, and the mirror is compared with its origin now and then. `build`: only the
+            success of a build of this repository fetches, and a deploy that lacks its commit.
+    """
 
     url: str = attrs.field(repr=hide_credentials)
     mirror: MirrorSettings = attrs.field(factory=MirrorSettings)
     checkouts: tuple[CheckoutSettings, ...] = ()
+    fetch_on: Literal["push", "build"] = "push"
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well. The URL is checked by `git.transport`."""

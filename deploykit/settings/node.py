@@ -10,7 +10,9 @@ import attrs
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
+from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.jobs import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.outbox import OutboxSettings
@@ -37,11 +39,13 @@ class Settings:
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
     audit: AuditSettings = attrs.field(factory=AuditSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
+    builds: BuildsSettings = attrs.field(factory=BuildsSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
+    jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -60,6 +64,8 @@ class Settings:
         yield from below("audit", self.audit.problems())
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
+        yield from below("builds", self.builds.problems())
+        yield from below("jenkins", self.jenkins.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

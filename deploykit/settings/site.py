@@ -104,16 +104,30 @@ class SiteSettings(TreeSettings):
 
 @attrs.frozen(kw_only=True, slots=True)
 class NodeSiteSettings:
-    """One site on a node: where it lives, and which repository feeds it."""
+    """One site on a node: where it lives, and which repository feeds it.
+
+    Args:
+        path: its directory.
+        repo: the repository that its releases are made from.
+        release: how they are made.
+        require_build: jobs, named as the build server names them (`folder/job`). A commit goes live only when the
+            newest known build of it succeeded in each of these jobs.
+    """
 
     path: Path
     repo: RepoName
     release: SiteSettings = attrs.field(factory=SiteSettings)
+    require_build: tuple[str, ...] = ()
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""
         found = () if self.path.is_absolute() else (f"path: expected an absolute path, not {str(self.path)!r}",)
-        return (*found, *below("release", self.release.problems()))
+        return (*found, *self._jobs(), *below("release", self.release.problems()))
+
+    def _jobs(self) -> Iterator[str]:
+        for at, job in enumerate(self.require_build):
+            if not job or job != job.strip() or not job.isprintable() or "  " in job:
+                yield f"require_build[{at}]: expected the name of a job, as the build server has it, not {job!a}"
 
 
 def is_web_address(url: str) -> bool:

@@ -19,12 +19,18 @@ class GrantSettings:
         sites: patterns as in ssh_config(5) (`*`, `?`, `!not-this`).
         speaks_for: for replies: patterns of the nodes this principal may report for. A principal that is
             named like a node speaks for that node without any grant.
+        repos, jobs: for `build.finished`: patterns of the repositories and jobs whose results this principal may
+            report. Both are needed; with the default it may report none.
+        without_build: for `deploy.requested`: this principal may deploy without the builds that a site requires.
     """
 
     principal: str
     types: tuple[str, ...]
     sites: tuple[str, ...] = ("*",)
     speaks_for: tuple[str, ...] = ()
+    repos: tuple[str, ...] = ()
+    jobs: tuple[str, ...] = ()
+    without_build: bool = False
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -32,7 +32,7 @@ from typing import Self, TypeVar, Unpack
 import attrs
 
 from deploykit.bus.delivery import Delivery, Handler
-from deploykit.bus.events import BusState, Event
+from deploykit.bus.events import BusState, Counters, Event
 from deploykit.bus.listening import MessageHandler, SubscribeOptions, listen_to
 from deploykit.bus.ports import Ids
 from deploykit.bus.stomp.compile import OnFailure
@@ -80,9 +80,7 @@ class FakeSubscription:
     """A subscription of a `FakeBus`. `options` holds what `subscribe` was given; none of it has an effect."""
 
     def __init__(self, bus: FakeBus, destination: str, handler: Handler, options: SubscribeOptions) -> None:
-        self.destination = destination
-        self.handler = handler
-        self.options = options
+        self.destination, self.handler, self.options = destination, handler, options
         self._bus = bus
 
     @property
@@ -93,6 +91,10 @@ class FakeSubscription:
     def wait_active(self, timeout: float) -> bool:
         """Wait until it takes messages; see `Subscription.wait_active`."""
         return self._bus.wait_connected(timeout) and self.active
+
+    def stop(self) -> None:
+        """Take nothing more; see `Subscription.stop`."""
+        self.unsubscribe()
 
     def unsubscribe(self, *, forget: bool = False, timeout: float = 10.0) -> None:
         """End the subscription; see `Subscription.unsubscribe`."""
@@ -121,13 +123,11 @@ class FakeBus:
         self.subscriptions: tuple[FakeSubscription, ...] = ()
         #: What `deliver` came to, in order.
         self.handled: list[Handled] = []
-        self._changed = threading.Condition()
-        self._connected = True
-        self._closed = False
+        self.counters = Counters()
+        self._changed, self._connected, self._closed = threading.Condition(), True, False
         #: What `disconnect` was given, until `connect`; see `Bus.problem`.
         self.problem: BusError | None = None
-        self._listeners = FakeListeners()
-        self._deliveries = 0
+        self._listeners, self._deliveries = FakeListeners(), 0
 
     # -- what `Bus` has: life ----------------------------------------------------------------------------------------
 

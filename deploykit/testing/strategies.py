@@ -10,6 +10,7 @@ Rules: the library accepts what a strategy draws; texts are often hostile. Needs
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, cast
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 from deploykit import names
 from deploykit.errors import DeploykitError
 from deploykit.messages import BY_TYPE, Message, Unknown
-from deploykit.messages.base import Count, Identifier, PasswordHash, Reference, Seconds, UserName
+from deploykit.messages.base import Base64, Count, Identifier, PasswordHash, Reference, Seconds, UserName
 from deploykit.wire import field_types
 from deploykit.wire.field_types import FieldType, Leaf, ListOf, Maybe, RecordType
 
@@ -199,6 +200,7 @@ _BY_HINT: Final[dict[object, Any]] = {
     Identifier: identifiers,
     Reference: lambda: st.from_regex(r"\A[A-Za-z0-9./_-]{1,40}\Z"),
     UserName: lambda: st.from_regex(r"\A[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}\Z"),
+    Base64: lambda: st.binary(min_size=1, max_size=80).map(lambda data: b64encode(data).decode()),
     PasswordHash: lambda: st.from_regex(r"\A\$(2b|6)\$[A-Za-z0-9./]{20,80}\Z"),
     names.ObjectId: object_ids,
     names.RefName: ref_names,

@@ -3,6 +3,7 @@
     frame                    -> `Trust.check`        signature, message, audience -> `Verified`
     `Verified` at an instant -> `Verified.authorize` grant and times              -> `Authorized`
     `Verified` as a reply    -> `Verified.believe`   node, request, outcome
+    `Verified` as a result   -> `Verified.build`     grant, repository, job, age
 
 Rules:
 
@@ -20,14 +21,14 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Self
 
 import attrs
 
 from deploykit.errors import KeyFileError, NotAddressed, PolicyRefused, SignatureError, UsageError
-from deploykit.messages import DeployReported, Message, NodeDescribed
-from deploykit.names import NodeName
+from deploykit.messages import BuildFinished, DeployReported, Message, NodeDescribed
+from deploykit.names import NodeName, SiteName
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import TrustReader
@@ -96,6 +97,22 @@ class Verified:
             raise PolicyRefused("a keepalive asks for nothing")
         grant = self.policy.authorize(self.message, self.signer, self.node, claimed_at or now)
         return Authorized(grant=grant, keep_until=self.policy.replayable_until(self.message, now))
+
+    def build(self, now: datetime, *, remember: timedelta, site: SiteName | None = None) -> BuildFinished:
+        """Return the build result that this message is, if it counts.
+
+        Args:
+            now: aware.
+            remember: the age up to which results count.
+            site: the site that it is to count for; None for any.
+
+        Raises:
+            PolicyRefused: no build result, or one that does not count. The text may be shown to anybody.
+        """
+        if not isinstance(self.message, BuildFinished):
+            raise PolicyRefused("it is no build result")
+        self.policy.authorize_build(self.message, self.signer, now=now, remember=remember, site=site)
+        return self.message
 
     def believe(self, request: Request, now: datetime, *, sent: Frame | None = None) -> None:
         """Accept this message as a node's reply to our request.

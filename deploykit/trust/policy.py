@@ -7,6 +7,7 @@ Rules:
 * An expiry further ahead than the receiver's own cap is refused, not shortened: its id would have to be remembered for
   as long as the sender likes.
 * Both edges of every time limit count as inside.
+* A build's result is no request: it counts for as long as the receiver remembers builds, and never from the future.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import Self, TypeAlias
 import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
-from deploykit.messages import DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
+from deploykit.messages import BuildFinished, DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
 from deploykit.messages.site import named
-from deploykit.names import NodeName
+from deploykit.names import NodeName, SiteName
 from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
@@ -114,24 +115,78 @@ class Policy:
         """
         if isinstance(message, DeployReported | NodeDescribed):
             raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
+        if isinstance(message, BuildFinished):
+            raise PolicyRefused("a build's result asks for nothing", "judge it with authorize_build()")
         if not addressed_to(message, node):
             raise NotAddressed(f"{_called(message)} is not for {node}")
         self._check_times(message, now)
         site = str(getattr(message, "site", ""))
-        names = type_names(type(message))
-        for grant in self.grants:
-            if (
-                any(name in grant.types for name in names)
-                and matches(grant.sites, site)
-                and signer.is_principal(grant.principal)
-            ):
+        found = [grant for grant in self._grants_of(message, signer) if matches(grant.sites, site)]
+        needs_build = not (isinstance(message, DeployRequested) and message.without_build)
+        for grant in found:
+            if needs_build or grant.without_build:
                 return grant
         where = f" for site {site}" if site else ""
+        if found:
+            raise PolicyRefused(
+                f"key {signer.fingerprint} may deploy, but not without a build{where}",
+                "leave --without-build out, or give its grant without_build = true",
+            )
         raise PolicyRefused(
             # Every subscriber reads this answer: it must not name principals of the trusted lines.
             f"key {signer.fingerprint} may not send {_called(message)}{where}",
             "grant it in [[trust.grants]], if that is meant",
         )
+
+    def authorize_build(
+        self,
+        result: BuildFinished,
+        signer: Signer,
+        *,
+        now: datetime,
+        remember: timedelta,
+        site: SiteName | None = None,
+    ) -> GrantSettings:
+        """Return the grant that lets a signed build result count.
+
+        Args:
+            result: decoded from the body that `verify` accepted.
+            signer: what `verify` returned for it.
+            now: aware.
+            remember: the age up to which results count.
+            site: the site that it is to count for; None for any.
+
+        Raises:
+            PolicyRefused: it names no number, repository or commit, no grant lets its key report this job of this
+                repository, it is too old, or it is from the future. The text may be shown to anybody.
+        """
+        if not result.number or result.repo is None or result.commit is None:
+            missing = "number" if not result.number else "repository" if result.repo is None else "commit"
+            raise PolicyRefused(f"it names no {missing}")
+        for grant in self._grants_of(result, signer):
+            if (
+                matches(grant.repos, result.repo)
+                and matches(grant.jobs, result.job)
+                and (site is None or matches(grant.sites, site))
+            ):
+                break
+        else:
+            raise PolicyRefused(f"its key may not report {result.job} of {result.repo}")
+        age = _since(now, result.time, result)
+        if age < -self.skew:
+            raise PolicyRefused("it claims to be from the future: compare the clocks (NTP)")
+        if age > remember + self.skew:
+            raise PolicyRefused(f"results count for {remember / timedelta(days=1):g} days")
+        return grant
+
+    def _grants_of(self, message: Message, signer: Signer) -> list[GrantSettings]:
+        """Return the grants that let a signer send messages of such a type, for some site, repository or job."""
+        names = type_names(type(message))
+        return [
+            grant
+            for grant in self.grants
+            if any(name in grant.types for name in names) and signer.is_principal(grant.principal)
+        ]
 
     def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
         """Accept a node's reply to our own request.
@@ -164,13 +219,9 @@ class Policy:
         """Return whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
         if signer.is_principal(node):
             return True
-        names, site = type_names(type(message)), str(getattr(message, "site", ""))
+        site = str(getattr(message, "site", ""))
         return any(
-            matches(grant.speaks_for, node)
-            and any(name in grant.types for name in names)
-            and matches(grant.sites, site)
-            and signer.is_principal(grant.principal)
-            for grant in self.grants
+            matches(grant.speaks_for, node) and matches(grant.sites, site) for grant in self._grants_of(message, signer)
         )
 
     # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
@@ -240,10 +291,25 @@ def grant_problems(grants: tuple[GrantSettings, ...], own_types: Iterable[type[M
                 yield f"{where}.{field}: empty, so the grant allows nothing (remove it)"
 
 
+def grant_warnings(grants: tuple[GrantSettings, ...]) -> Iterator[str]:
+    """Find grants that are right by themselves and allow less than they seem to."""
+    builds, deploys = set(type_names(BuildFinished)), set(type_names(DeployRequested))
+    for at, grant in enumerate(grants):
+        where = f"trust.grants[{at}]"
+        if builds & set(grant.types):
+            for field in ("repos", "jobs"):
+                if not getattr(grant, field):
+                    yield f"{where}.{field}: empty, so no build result of {grant.principal} counts (name {field})"
+        elif grant.repos or grant.jobs:
+            yield f"{where}: repos and jobs mean nothing without build.finished in types"
+        if grant.without_build and not deploys & set(grant.types):
+            yield f"{where}.without_build: means nothing without deploy.requested in types"
+
+
 def _all_types(base: type[Message]) -> Iterator[type[Message]]:
     for kind in base.__subclasses__():
         yield kind
         yield from _all_types(kind)
 
 
-__all__ = ["Policy", "Reply", "Request", "addressed_to", "grant_problems", "type_names"]
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "grant_problems", "grant_warnings", "type_names"]

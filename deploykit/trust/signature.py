@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from deploykit.errors import KeyFileError, SignatureError, UsageError
+from deploykit.errors import KeyFileError, KeyNotTrusted, SignatureError, UsageError
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.sshsig import (
     NAMESPACE,
@@ -186,14 +186,14 @@ def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime
     parts = decode_blob(blob)
     name = fingerprint(parts.key)
     if allowed.is_revoked(parts.key):
-        raise SignatureError(f"key {name} is revoked")
+        raise KeyNotTrusted(f"key {name} is revoked")
     lines = allowed.lines_for(parts.key)
     if not lines:
-        raise SignatureError(f"key {name} is not among the allowed signers", "add it with `deploykit keys trust`")
+        raise KeyNotTrusted(f"key {name} is not among the allowed signers", "add it with `deploykit keys trust`")
     objections = [line.objection(NAMESPACE, now) for line in lines]
     good = tuple(line.principals for line, objection in zip(lines, objections, strict=True) if not objection)
     if not good:
-        raise SignatureError(f"key {name} does not count: {_joined(objections)}")
+        raise KeyNotTrusted(f"key {name} does not count: {_joined(objections)}")
     try:
         Ed25519PublicKey.from_public_bytes(raw_key(parts.key)).verify(parts.signature, signed_bytes(body))
     except (InvalidSignature, ValueError):

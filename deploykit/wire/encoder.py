@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from itertools import chain, repeat
 from json.encoder import encode_basestring as quote
 from operator import attrgetter, call
@@ -30,7 +31,24 @@ def record_writer(cls: type[Any]) -> Writer:
 
     It raises whatever its checks raise; `problems_of` returns the same with paths.
     """
-    known = field_types.fields(cls)
+    defaults = field_types.absent_by_default(cls)
+    if not defaults:
+        return _some_fields_writer(cls, frozenset())
+
+    @cache
+    def without(absent: frozenset[str]) -> Writer:
+        return _some_fields_writer(cls, absent)
+
+    def write(record: Any) -> str:
+        same = (name for name, default in defaults.items() if getattr(record, name, default) == default)
+        return without(frozenset(same))(record)
+
+    return write
+
+
+def _some_fields_writer(cls: type[Any], absent: frozenset[str]) -> Writer:
+    """Return the function that writes all fields of a record but the absent ones."""
+    known = tuple(f for f in field_types.fields(cls) if f.name not in absent)
     # Joined, not formatted: a join allocates its result once, and that of a push is long.
     bare = [_bare(f.type) for f in known]
     before = [
@@ -42,7 +60,7 @@ def record_writer(cls: type[Any]) -> Writer:
     values = attrgetter(*(f.name for f in known))
     single = len(known) == 1
     never = field_types.never_written(cls)
-    names = never.union(f.name for f in known)
+    names = never.union((f.name for f in known), absent)
 
     def write(record: Any) -> str:
         if record.__class__ is not cls or (never and any(getattr(record, name) for name in never)):

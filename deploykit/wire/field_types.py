@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_arg
 import attrs
 
 from deploykit.errors import MessageError
-from deploykit.messages.base import Count, Identifier, Message, PasswordHash, Reference, Seconds, UserName
+from deploykit.messages.base import Base64, Count, Identifier, Message, PasswordHash, Reference, Seconds, UserName
 from deploykit.names import (
     MAX_NAME,
     MAX_REF,
@@ -123,6 +123,12 @@ def never_written(cls: type) -> frozenset[str]:
     return frozenset(a.name for a in attrs.fields(cls) if _never(a))
 
 
+@per_class
+def absent_by_default(cls: type) -> Mapping[str, object]:
+    """Return the fields that stand on the wire only where they differ from their default, and these defaults."""
+    return {a.name: a.default for a in attrs.fields(cls) if a.metadata.get("absent")}
+
+
 def _never(attribute: attrs.Attribute[object]) -> bool:
     return attribute.metadata.get("wire") is False
 
@@ -158,10 +164,14 @@ _RFC3339 = re.compile(
 _REFERENCE = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]++|%[0-9A-Fa-f]{2})++\Z").match
 
 
+#: Characters of the base64 of 65,536 bytes.
+_MAX_BASE64: Final = 87_384
+_BASE64_PATTERN: Final = "[A-Za-z0-9+/]+={0,2}"
 _USER_PATTERN: Final = "[A-Za-z0-9._@+][A-Za-z0-9._@+-]{0,63}"
 _HASH_PATTERN: Final = r"\$(?:2[aby]|5|6|y)\$[A-Za-z0-9./=$,]{20,250}"
 _USER = re.compile(rf"{_USER_PATTERN}\Z")
 _HASH = re.compile(rf"{_HASH_PATTERN}\Z")
+_BASE64 = re.compile(rf"{_BASE64_PATTERN}\Z")
 
 
 def text(value: object) -> str:
@@ -229,6 +239,14 @@ def format_time(value: object) -> str:
 def user_name(value: object) -> str:
     """Return a user name that is safe in every password file."""
     return _matching(_USER, value)
+
+
+def base64_text(value: object) -> str:
+    """Return base64 of the standard alphabet, padded, on one line."""
+    text = _matching(_BASE64, value)
+    if len(text) > _MAX_BASE64 or len(text) % 4:
+        raise MessageError("not acceptable base64")
+    return text
 
 
 def _matching(pattern: re.Pattern[str], value: object) -> str:
@@ -323,6 +341,11 @@ _LEAVES: Final[dict[object, Leaf]] = {
         expected="a password hash: bcrypt ($2b$), SHA-512 ($6$), SHA-256 ($5$) or yescrypt ($y$)",
         check=lambda v: _matching(_HASH, v),
         schema={"type": "string", "pattern": f"^{_HASH_PATTERN}$"},
+    ),
+    Base64: Leaf(
+        expected="base64 of 1 to 65,536 bytes, padded, on one line",
+        check=base64_text,
+        schema={"type": "string", "pattern": f"^{_BASE64_PATTERN}$", "minLength": 4, "maxLength": _MAX_BASE64},
     ),
     ObjectId: Leaf(
         expected="40 or 64 lower-case hex digits",

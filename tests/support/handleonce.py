@@ -14,10 +14,13 @@ import json
 import sys
 from pathlib import Path
 
+from deploykit.audit import open_audit
+from deploykit.builds.store import builds_of
 from deploykit.bus import Delivery
 from deploykit.config import load_settings
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.relay import open_outbox
@@ -36,9 +39,10 @@ def main() -> None:
     assert settings.signing_key is not None
     reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
     ids = IdStore(settings.state / "ids.sqlite")
-    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter))
     trust = Trust.from_settings(settings.trust, settings.node)
-    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust)
+    gate = BuildGate(settings, trust, builds_of(settings.state))
+    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate)
+    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, open_audit(settings))
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

@@ -175,7 +175,12 @@ class _Handler(BaseHTTPRequestHandler):
                 return
         length = {"middle": len(reply.body) + 1000, "huge": _GIGABYTE}.get(fault.kind if fault else "", len(reply.body))
         self.send_response(reply.status)
-        for name, value in {**reply.headers, "Content-Length": str(length), "Connection": "close"}.items():
+        for name, value in {
+            "X-Jenkins": "2.440.3",
+            **reply.headers,
+            "Content-Length": str(length),
+            "Connection": "close",
+        }.items():
             self.send_header(name, value)
         if fault is not None and fault.kind == "drip":
             self._drip()

@@ -96,7 +96,7 @@ class StubJenkins:
             file = directory / f"jenkins-{login}"
             file.touch(0o600)
             file.write_text(f"{secret}\n")
-            more |= {"user": "deploykit", f"{login}_file": file}
+            more = {"user": "deploykit", f"{login}_file": file, **more}
         return BuildServerSettings(**{"url": self.url, "timeout": 10.0, "connect_timeout": 5.0, **more})
 
     def start(self) -> None:

@@ -33,6 +33,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "broker": (5, None),
     "git": (5, "file"),
     "trust": (5, "message"),
+    "builds": (6, "message"),
     "outbox": (6, "message"),
     "trees": (6, "file"),
     "bus": (7, "message"),

@@ -10,12 +10,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 
+from deploykit.audit import open_audit
+from deploykit.builds.store import builds_of
 from deploykit.bus import Bus
 from deploykit.bus.events import Connected, ConnectFailed, Event
 from deploykit.config.crosschecks import warnings
-from deploykit.daemons.agent import mirrors
+from deploykit.daemons.agent import buildresults, mirrors
+from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.reports import Reporter
@@ -31,7 +35,8 @@ from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import DeploykitError, IdStoreError
 from deploykit.ids import IdStore
-from deploykit.messages import utc_now
+from deploykit.messages import BuildFinished, utc_now
+from deploykit.messages.topics import topics_of_class
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
@@ -76,7 +81,7 @@ def forget(settings: Settings) -> None:
             held.enter_context(StateLock(settings.state))
         bus = held.enter_context(Bus(settings.broker, client_id=f"deploykit-{settings.node}"))
         bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in _subscriptions(settings):
+        for topic, name in (*_subscriptions(settings), *_build_subscriptions(settings)):
             subscription = bus.subscribe(topic, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
@@ -89,6 +94,13 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
         (topics.source, f"deploykit-{settings.node}-source"),
         (topics.deploy, f"deploykit-{settings.node}-deploy"),
     )
+
+
+def _build_subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return topic and durable name of each topic that build results come on."""
+    name = f"deploykit-{settings.node}-build"
+    topics = topics_of_class(BuildFinished, settings.topics)
+    return tuple((topic, f"{name}-{at}" if at > 1 else name) for at, topic in enumerate(topics, 1))
 
 
 class Agent(Service):
@@ -122,8 +134,10 @@ class Agent(Service):
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        deployer = SiteDeployer(settings, self._mirrors)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, metrics=metrics)
+        audit, builds = open_audit(settings), builds_of(settings.state)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
             settings.broker,
@@ -145,7 +159,7 @@ class Agent(Service):
                 undo.callback(release)
             undo.enter_context(self._lock)
             remove_twins(self.settings.state)
-            self._trust_problems = trust_problems(self.settings, utc_now())
+            self._trust_problems = (*trust_problems(self.settings, utc_now()), *gate_problems(self.settings))
             for problem in self._trust_problems:
                 _log.error("%s", problem)
             self._mirrors.start()
@@ -154,6 +168,15 @@ class Agent(Service):
             for topic, name, handler, workers in self._handlers:
                 counted = self.metrics.counted(handler)
                 self.link.subscribe(topic, counted, durable=name, workers=workers, prefetch=4 * workers)
+            for topic, name in _build_subscriptions(self.settings) if wants_builds(self.settings) else ():
+                self.link.subscribe(
+                    topic,
+                    self.metrics.counted(self._builds.handle),
+                    durable=name,
+                    workers=buildresults.WORKERS,
+                    prefetch=4 * buildresults.WORKERS,
+                    max_attempts=buildresults.ATTEMPTS,
+                )
             self._presence.listen(self.link)
             self.threads.start()
             undo.pop_all()
@@ -209,8 +232,9 @@ class Agent(Service):
                     self._ids.prune(utc_now())
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
+                self._builds.prune()
             self.ending.wait(INTERVAL)
-            self._deploys.log_unverified()
+            self._deploys.flush(time.monotonic())
 
     def _recover(self) -> None:
         """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""

@@ -3,6 +3,7 @@
 Rules:
 
 * Exactly the command's ref and commit are deployed, whatever the ref names by now.
+* The build gate is asked first. What it refuses, touches nothing.
 * The site decides whether it needs the mirror. A rollback or an activation is tried without one first.
 * `deploy` always returns a result, whatever fails here: the asker gets one final report.
 """
@@ -12,6 +13,9 @@ from __future__ import annotations
 import contextlib
 import logging
 
+import attrs
+
+from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.errors import DeploykitError, MirrorError
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
@@ -30,11 +34,13 @@ class SiteDeployer:
     Args:
         settings: the sites.
         mirrors: where the trees come from.
+        gate: asked before a command is carried out.
     """
 
-    def __init__(self, settings: Settings, mirrors: MirrorHandler) -> None:
+    def __init__(self, settings: Settings, mirrors: MirrorHandler, gate: BuildGate) -> None:
         self._settings = settings
         self._mirrors = mirrors
+        self._gate = gate
 
     def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
         """Carry out a command and return its result."""
@@ -47,8 +53,12 @@ class SiteDeployer:
         result: DeployResult | None = None
         try:
             runner = Runner(Site(site.path, site.release), node=self._settings.node)
+            if note := self._gate.ask(request, runner.site).note:
+                requested_by = f"{requested_by}, {note}"
             with contextlib.ExitStack() as stack:
                 result = self._run(stack, runner, site.repo, request, requested_by)
+            if note:
+                result = attrs.evolve(result, detail="; ".join(filter(None, (note, result.detail))))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
             if result is None:
                 result = _failed(error, request)
@@ -91,7 +101,7 @@ class SiteDeployer:
                 return
         except MirrorError:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
-        self._mirrors.sync(repo, correlation_id=request.correlation_id)
+        self._mirrors.sync(repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id)
 
 
 def _failed(error: Exception, request: DeployRequested) -> DeployResult:

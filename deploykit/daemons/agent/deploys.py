@@ -1,6 +1,7 @@
 """The agent's deploy commands: a signed command is obeyed once, and answered with exactly one final report.
 
-    Trust.check -> authorize -> claim the id -> Deployer.deploy -> report into the outbox -> mark the id done -> Ack
+    Trust.check -> authorize -> claim the id -> audit -> Deployer.deploy -> audit -> report into the outbox
+                -> mark the id done -> Ack
 
 Rules:
 
@@ -8,6 +9,7 @@ Rules:
   second time the same as the first.
 * A done id is answered again and not acted on.
 * Unverified messages cost no file, no record and no dead letter. One a minute is answered, with a fixed text.
+* A denial is in the audit before it is answered, and what is allowed before it is done (`command_audit.py`).
 * What was decided is not decided again: after a failure only the report is tried again.
 """
 
@@ -23,13 +25,16 @@ from typing import Final
 
 import attrs
 
+from deploykit.audit import AuditLog
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
+from deploykit.daemons.agent.command_audit import CommandAudit
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
+    AuditError,
     DeploykitError,
     IdForgotten,
     IdStoreError,
@@ -41,7 +46,7 @@ from deploykit.errors import (
     SignatureError,
 )
 from deploykit.ids import Claim, IdStore
-from deploykit.messages import DeployRequested, utc_now
+from deploykit.messages import DeployOutcome, DeployRequested, utc_now
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Trust, Verified
@@ -62,6 +67,13 @@ _HAND_BACK_AFTER: Final = 900.0
 #: A done command is answered again at most once in so many seconds: less than an asker waits before it asks again, for
 #: anybody can send copies of a command.
 _REPEAT_AFTER: Final = 5.0
+#: What each error leaves undone.
+_UNDONE: Final = {
+    AuditError: "record the decision",
+    IdForgotten: "record the id of the command",
+    IdStoreError: "record the id of the command",
+    OutboxError: "queue the report",
+}
 #: After so many unforeseen failures a command is answered without being obeyed, or reported without its steps.
 _TRIES: Final = 3
 
@@ -94,6 +106,7 @@ class DeployHandler:
         reporter: queues the reports.
         ids: remembers which requests were acted on.
         trust: judges the messages.
+        audit: where decisions are recorded.
         now: the wall clock, aware UTC.
         metrics: counts the commands.
     """
@@ -105,6 +118,7 @@ class DeployHandler:
         reporter: Reporter,
         ids: IdStore,
         trust: Trust,
+        audit: AuditLog,
         *,
         now: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
@@ -115,6 +129,7 @@ class DeployHandler:
         self._reports = DeployReportMaker(node=node)
         self._ids = ids
         self._trust = trust
+        self._audit = CommandAudit(audit, node, now)
         self._now = now
         self._metrics = metrics or Metrics()
         self._changed = threading.Condition()
@@ -150,17 +165,24 @@ class DeployHandler:
             if self._at_work:
                 _log.info("waiting for %d deploys to end; a second signal ends at once", len(self._at_work))
             self._changed.wait_for(lambda: not self._at_work)
+        self.flush(float("inf"))
 
     @property
     def at_work(self) -> int:
         """How many deploys run, or wait to be reported."""
         return len(self._at_work)
 
-    def log_unverified(self) -> None:
-        """Log what was refused since the last line about it, if that is some time ago: nothing more may ever come."""
-        count, why = self._unverified.flush(time.monotonic())
+    def flush(self, now: float) -> None:
+        """Log and record what was refused since the last line about it: nothing more may ever come.
+
+        Args:
+            now: monotonic seconds. What is not due yet is left for the next time; infinite takes all.
+        """
+        count, why = self._unverified.flush(now)
         if count:
             _log.warning("refused %d more messages without a trusted signature; the last one: %s", count, why)
+            self._audit.unverified(count, why)
+        self._audit.flush(now)
 
     # -- what is not verified, or not readable -------------------------------------------------------------------------
 
@@ -183,7 +205,11 @@ class DeployHandler:
             decode({"content-type": CONTENT_TYPE}, frame.body)
             self._refuse_unverified(frame, problem)
             return Ack()
-        return Reject(str(problem)) if self._unreadable.due(body_digest(frame.body), time.monotonic()) else Ack()
+        digest = body_digest(frame.body)
+        if not self._unreadable.due(digest, time.monotonic()):
+            return Ack()
+        self._audit.unreadable(digest, str(problem))
+        return Reject(str(problem))
 
     def _refuse_unverified(self, frame: Frame, problem: DeploykitError) -> None:
         """Count an unverified message. One a minute is decoded, logged, and answered if it is a command.
@@ -202,6 +228,7 @@ class DeployHandler:
             problem,
             exc_info=None if isinstance(unforeseen, DeploykitError | OSError) else unforeseen,
         )
+        self._audit.unverified(count, str(problem), request)
         if request is None:
             return
         try:
@@ -238,10 +265,9 @@ class DeployHandler:
                 if decided is None:
                     decided = self._decide(request, command, self._now(), give_up=tries >= _TRIES)
                 return self._answer(decided, request, command, with_steps=tries < _TRIES)
-            except (IdStoreError, OutboxError) as error:
+            except (AuditError, IdStoreError, OutboxError) as error:
                 if str(error) != before:
-                    what = "queue the report" if isinstance(error, OutboxError) else "record the id of the command"
-                    _log.error("cannot %s, retrying: %s: %s", what, request.summary, error)
+                    _log.error("cannot %s, retrying: %s: %s", _UNDONE[type(error)], request.summary, error)
                 before = str(error)
             except Exception:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
                 tries += 1
@@ -261,26 +287,27 @@ class DeployHandler:
             give_up: do not act: it failed before it was acted on, again and again, and not for lack of disk space.
 
         Raises:
-            IdStoreError: the id could not be recorded, so nothing was done. Try again, until the command has expired.
+            AuditError, IdStoreError: the decision or the id could not be recorded, so nothing was done. Try again,
+                until the command has expired.
         """
         if give_up:
-            return _Decision(DeployResult(outcome="failure", detail="given up; see the log of the agent"))
+            return self._denied("failure", "given up; see the log of the agent", request, command)
         key = command.key
         try:
             authorized = command.authorize(now, claimed_at=self._ids.claimed_at(key, request.id))
             claim = self._ids.claim(key, request.id, command.digest, now, keep_until=authorized.keep_until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", command.signer, error)
-            self._metrics.deploy_finished(request.site, request.phase, "refused")
-            return _Decision(DeployResult(outcome="refused", detail=str(error)))
+            return self._denied("refused", str(error), request, command)
         except IdStoreError as error:
             if now <= request.expires + command.policy.skew:
                 raise
             _log.error("given up, it has expired: %s: %s", request.summary, error)
-            return _Decision(DeployResult(outcome="failure", detail=f"its id could not be looked up: {error}"))
+            return self._denied("failure", f"its id could not be looked up: {error}", request, command)
         match claim:
             case Claim.CONFLICT:
                 why = "the id of this request was used for another one: a replay, or a broken sender"
+                self._audit.denied(request, command, why)
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
                 stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
@@ -289,7 +316,32 @@ class DeployHandler:
                     _log.info("answered again, not repeated: %s", request.summary)
                 return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:
-                return _Decision(self._deploy(request, command), claimed=True)
+                return self._act(request, command, now, resumed=claim is Claim.RESUME)
+
+    def _denied(self, outcome: DeployOutcome, why: str, request: DeployRequested, command: Verified) -> _Decision:
+        """Record that a command is not obeyed, and return the answer."""
+        self._audit.denied(request, command, why)
+        self._metrics.deploy_finished(request.site, request.phase, outcome)
+        return _Decision(DeployResult(outcome=outcome, detail=why))
+
+    def _act(self, request: DeployRequested, command: Verified, now: datetime, *, resumed: bool) -> _Decision:
+        """Obey an authorized command whose id is claimed, once that is in the audit.
+
+        Raises:
+            AuditError: it could not be recorded, so nothing was done. Try again, until the command has expired.
+        """
+        try:
+            self._audit.allowed(request, command, resumed=resumed)
+        except AuditError as error:
+            if now <= request.expires + command.policy.skew:
+                raise
+            _log.error("given up, it has expired: %s: %s", request.summary, error)
+            decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
+            decision.claimed = True
+            return decision
+        result = self._deploy(request, command)
+        self._audit.ended(request, command, result)
+        return _Decision(result, claimed=True)
 
     def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
         """Carry a command out, and count it unless it was carried out before."""

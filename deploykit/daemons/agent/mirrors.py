@@ -1,6 +1,7 @@
 """The agent's mirrors and checkouts: a pushed ref is fetched at once, and every mirror is compared now and then.
 
     RefUpdated -> pool: fetch -> checkouts -> MirrorUpdated into the outbox -> Ack
+    BuildFinished, a success -> the same, for repositories with fetch_on = "build"
 
 Rules:
 
@@ -18,8 +19,10 @@ from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Final
 
+from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
+from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches
 from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
@@ -35,6 +38,7 @@ from deploykit.errors import (
 from deploykit.git.transport.address import parse_origin_url
 from deploykit.messages import Message, MirrorOutcome, MirrorUpdated, Notice, RefUpdated, one_line
 from deploykit.mirror import FetchResult, Mirror, RefChange
+from deploykit.mirror.model import zero_like
 from deploykit.mirror.pool import Answer, MirrorPool
 from deploykit.mirror.schedule import FetchRequest
 from deploykit.names import ObjectId, RefName, RepoName, path_component
@@ -80,6 +84,7 @@ class MirrorHandler:
         self._settings = settings
         self._metrics = metrics or Metrics()
         self._pending = PendingReports(reporter)
+        self._built = BuiltFetches(settings, builds_of(settings.state))
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
@@ -89,9 +94,14 @@ class MirrorHandler:
         )
 
     def start(self) -> None:
-        """Compare every mirror with its origin, now and from now on. Until then nothing is touched."""
+        """Compare every mirror with its origin, now and from now on. Until then nothing is touched.
+
+        What is fetched after builds alone is fetched now only if a success, or the mirror, is missing.
+        """
         for repo, chosen in self._settings.repositories.items():
-            self._pool.add(repo, Mirror(mirror_path(self._settings, repo), chosen.url, chosen.mirror))
+            path, built = mirror_path(self._settings, repo), repo in self._built
+            now = not built or self._built.at_start(repo, has_mirror=(path / "HEAD").exists())
+            self._pool.add(repo, Mirror(path, chosen.url, chosen.mirror), at_once=now, unasked=not built)
 
     def stop(self) -> None:
         """Start no further fetch. A running one may end or be cut off: the next start goes on from there."""
@@ -115,6 +125,9 @@ class MirrorHandler:
             return Reject(str(error))
         if not isinstance(message, RefUpdated) or message.repo not in self._settings.repositories:
             return Ack()
+        return Ack() if message.repo in self._built else self._fetch_pushed(message, delivery)
+
+    def _fetch_pushed(self, message: RefUpdated, delivery: Delivery) -> Verdict:
         change: RefChange | None = RefChange(ref=message.ref, old=message.old, new=message.new)
         try:
             waiting = self._pool.waiting(message.repo)
@@ -139,10 +152,58 @@ class MirrorHandler:
             return Retry(after=_RETRY_AFTER) if delivery.attempt < _TRIES else Ack()
         return Ack()
 
-    def sync(self, repo: RepoName, *, correlation_id: str = "") -> bool:
-        """Fetch one mirror, report each ref that moved, and return whether the origin answered."""
+    def fetch_built(self, repo: RepoName, ref: RefName | None, commit: ObjectId | None, *, reason: str) -> bool:
+        """Ask for the fetch that follows a build's success, if the repository waits for builds.
+
+        Args:
+            repo: that was built.
+            ref, commit: what was built, where the result says so: only this ref is fetched then.
+            reason: its correlation id.
+
+        Returns:
+            False where the agent is ending: the message must come again.
+
+        Raises:
+            BuildStoreError: it cannot be noted that a fetch is owed. Take the message again later.
+        """
+        if repo not in self._built:
+            return True
         try:
-            self._pool.request(repo, reason=correlation_id).result()
+            if self._pool.waiting(repo) >= _MOST_WAITING:
+                return True  # the fetch that they wait for serves this success too
+            self._built.begin(repo)
+            try:
+                self._pool.request(repo, self._change(repo, ref, commit), reason=reason, cause=BUILT)
+            except UsageError:
+                self._built.abandon(repo)
+                raise
+        except UsageError:
+            return False
+        return True
+
+    def _change(self, repo: RepoName, ref: RefName | None, commit: ObjectId | None) -> RefChange | None:
+        """Return the change that has this one ref fetched, whatever the mirror holds; None for all refs."""
+        if ref is None or commit is None:
+            return None
+        try:
+            held = self._pool.mirror(repo).refs.get(ref)
+        except (MirrorError, OSError):
+            return None
+        return RefChange(ref=ref, old=held or zero_like(commit), new=commit)
+
+    def sync(
+        self, repo: RepoName, *, ref: RefName | None = None, commit: ObjectId | None = None, correlation_id: str = ""
+    ) -> bool:
+        """Fetch one mirror, report each ref that moved, and return whether the origin answered.
+
+        Args:
+            repo: whose mirror.
+            ref, commit: what is needed: only this ref is fetched, where the repository waits for builds.
+            correlation_id: for the reports.
+        """
+        change = self._change(repo, ref, commit) if repo in self._built else None
+        try:
+            self._pool.request(repo, change, reason=correlation_id).result()
         except (DeploykitError, CancelledError):
             return False  # reported, and logged
         return True
@@ -175,12 +236,13 @@ class MirrorHandler:
         self._metrics.mirror_fetched(repo, _word_for(outcome), pushed)
         if isinstance(outcome, DeploykitError):
             _log.warning("[%s] fetch failed: %s", repo, outcome)
+        follows = self._built.ended(repo, asked, ok=not isinstance(outcome, DeploykitError))
         problems: dict[RefName, RefProblem] = {}
         held: dict[RefName, ObjectId] = {}
         try:
             mirror = self._pool.mirror(repo)
             held = mirror.refs
-            for checkouts in self._checkouts[repo]:
+            for checkouts in self._checkouts[repo] if follows else ():
                 problems |= self._update_checkouts(repo, mirror, held, checkouts)
         except (MirrorError, OSError) as error:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 from deploykit.errors import DeploykitError
-from deploykit.messages import DeployRequested
+from deploykit.messages import BuildFinished, DeployRequested
 from deploykit.names import SiteName
 from deploykit.settings.node import Settings
-from deploykit.settings.trust import TrustSettings
+from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.keyfiles import load_trusted
 from deploykit.trust.policy import type_names
@@ -32,7 +32,8 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
         signers = load_trusted(settings.trust)
     except DeploykitError as error:
         return (*found, f"no command is obeyed: {error}")
-    return (*found, *unreachable(settings.trust, signers, tuple(settings.sites), now))
+    lost = unreachable(settings.trust, signers, tuple(settings.sites), now)
+    return (*found, *lost, *closed_for_ever(settings, signers, now))
 
 
 def unreachable(
@@ -44,8 +45,7 @@ def unreachable(
     if not grants:
         yield "no grant is for deploy.requested: no command is obeyed (add one to [[trust.grants]])"
         return
-    lines = [line for line in signers.signers if line.key not in signers.revoked and not line.objection(NAMESPACE, now)]
-    useful = [grant for grant in grants if any(matches(line.principals, grant.principal) for line in lines)]
+    useful = _with_key(grants, signers, now)
     if not useful:
         who = ", ".join(sorted({grant.principal for grant in grants}))
         yield f"no key in allowed_signers may sign as {who}: no command is obeyed (see `deploykit keys trust`)"
@@ -53,3 +53,30 @@ def unreachable(
     lost = [site for site in sites if not any(matches(grant.sites, site) for grant in useful)]
     if lost:
         yield f"no trusted key may deploy {', '.join(lost)}: correct `sites` in [[trust.grants]]"
+
+
+def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) -> Iterator[str]:
+    """Yield a line for each site that requires a build of a job whose result no trusted key may report. Pure."""
+    names = type_names(BuildFinished)
+    grants = [grant for grant in settings.trust.grants if any(name in grant.types for name in names)]
+    useful = _with_key(grants, signers, now)
+    for name, site in settings.sites.items():
+        lost = [
+            job
+            for job in site.require_build
+            if not any(
+                matches(grant.repos, site.repo) and matches(grant.jobs, job) and matches(grant.sites, name)
+                for grant in useful
+            )
+        ]
+        if lost:
+            yield (
+                f"site {name} requires builds that no trusted key may report: {', '.join(lost)} of {site.repo} "
+                "(grant build.finished with repos and jobs in [[trust.grants]]; see `deploykit keys trust`)"
+            )
+
+
+def _with_key(grants: list[GrantSettings], signers: AllowedSigners, now: datetime) -> list[GrantSettings]:
+    """Return the grants whose principal some key that counts now may sign as."""
+    lines = [line for line in signers.signers if line.key not in signers.revoked and not line.objection(NAMESPACE, now)]
+    return [grant for grant in grants if any(matches(line.principals, grant.principal) for line in lines)]

@@ -99,11 +99,11 @@ class JenkinsServer:
         queue = self._get(f"queue/api/json?{QUEUE}", end, kept=_MOST_JSON)
         seen = parse_object(queue) if isinstance(queue, HttpReply) and queue.status == 200 else None
         if seen is not None:
-            item = item_in_queue(seen, order.correlation_id, attempt.parts)
+            item = item_in_queue(seen, order.correlation_id, attempt.parts, order.parameters)
             if item is not None:
                 return self._clean(attempt.answer("queued", f"found in the queue as item {item}", item=item))
         data = self._looked(self._get(f"{job_path(attempt.parts)}/api/json?{BUILDS}", end, kept=_MOST_JSON), attempt)
-        build = build_in_job(data, order.correlation_id)
+        build = build_in_job(data, order.correlation_id, order.parameters)
         if build is not None:
             answer = attempt.answer("queued", f"found as build {build[0]}")
             return self._clean(attrs.evolve(answer, number=build[0], url=build[1] or answer.url))
@@ -218,7 +218,7 @@ class JenkinsServer:
             self._server = HttpServer.of(
                 settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
             )
-        return exchange(self._server, request, seconds=seconds, kept=kept)
+        return self._login.scrub(exchange(self._server, request, seconds=seconds, kept=kept))
 
     def _looked(self, reply: HttpReply | NoReply, attempt: Attempt) -> dict[str, object]:
         """Return the JSON of an answer to a look.

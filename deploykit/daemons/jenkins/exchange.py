@@ -104,6 +104,15 @@ def exchange(server: HttpServer, request: HttpRequest, *, seconds: float, kept: 
     return HttpReply(status=response.status, headers=tuple(response.getheaders()), body=body, whole=whole)
 
 
+def reach(server: HttpServer, *, seconds: float) -> NoReply | None:
+    """Connect, TLS included, and close again without sending anything. Return why that failed, or None."""
+    dialled = _dial(server, monotonic() + seconds)
+    if isinstance(dialled, NoReply):
+        return dialled
+    dialled.close()
+    return None
+
+
 def _dial(server: HttpServer, end: float) -> socket.socket | NoReply:
     sock: socket.socket | None = None
     try:
@@ -203,4 +212,4 @@ class _TimedReader(io.RawIOBase):
         return self._sock.recv_into(buffer)
 
 
-__all__ = ["KEPT", "HttpServer", "exchange"]
+__all__ = ["KEPT", "HttpServer", "exchange", "reach"]

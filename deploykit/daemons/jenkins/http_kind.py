@@ -72,7 +72,7 @@ class HttpBuildServer:
         except ValueError as error:
             return self._answer(order, "refused", str(error), "correct url, body or the job's parameters")
         reply = exchange(self._server, request, seconds=min(settings.timeout, deadline))
-        return self._read(order, reply)
+        return self._read(order, self._login.scrub(reply))
 
     def find(self, order: BuildOrder, *, deadline: float) -> BuildAnswer | None:
         """Raise `MayNotLook`: there is no queue to look into."""
@@ -98,9 +98,11 @@ class HttpBuildServer:
         body = fill_body(settings.body, settings.body_type, values).encode() if settings.body else None
         headers = [*settings.headers.items(), *self._login.headers()]
         if settings.headers_file is not None:
-            headers += parse_headers(read_secret_text(settings.headers_file, "headers_file"))
-            for _, value in headers:
+            secret = parse_headers(read_secret_text(settings.headers_file, "headers_file"))
+            for _, value in secret:
                 self._login.keep_hidden(value)
+                self._login.keep_hidden(value.rpartition(" ")[2])  # what stands behind Bearer
+            headers += secret
         if body is not None:
             headers.append(("Content-Type", settings.body_type))
         if settings.secret_file is not None:

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import base64
+import html
 import re
 import threading
 from collections.abc import Callable
@@ -107,12 +108,28 @@ class JenkinsLogin:
 
     def hide(self, text: str) -> str:
         """Return a text without the secrets that were read so far."""
-        with self._lock:
-            secrets = sorted(self._secrets, key=len, reverse=True)
-        for secret in secrets:
-            for form in (secret, quote(secret, safe="")):
-                text = text.replace(form, "***")
+        for form in self._forms():
+            text = text.replace(form, "***")
         return text
+
+    def scrub(self, reply: HttpReply | NoReply) -> HttpReply | NoReply:
+        """Return an answer without the secrets read so far. Not after a text was cut: half of one would stay."""
+        if isinstance(reply, NoReply):
+            return attrs.evolve(reply, why=self.hide(reply.why))
+        body = reply.body
+        for form in self._forms():
+            body = body.replace(form.encode(), b"***")
+        headers = tuple(
+            (name, value if name.lower() == "set-cookie" else self.hide(value)) for name, value in reply.headers
+        )
+        return attrs.evolve(reply, headers=headers, body=body)
+
+    def _forms(self) -> list[str]:
+        """Return the secrets as they are, percent-encoded and escaped for HTML, longest first."""
+        with self._lock:
+            secrets = list(self._secrets)
+        forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), html.escape(secret))}
+        return sorted(forms, key=len, reverse=True)
 
     def keep_hidden(self, secret: str) -> None:
         """Let `hide` take a secret out of texts. What is shorter than 4 characters would take words apart."""

@@ -2,7 +2,8 @@
 
 Rules:
 
-* An order is found by its correlation id, in the parameter `DEPLOYKIT_CORRELATION_ID` and nowhere else.
+* An order is found by its correlation id, in the parameter `DEPLOYKIT_CORRELATION_ID` and nowhere else. Where another
+  parameter of ours has another value, it is another order of the same event.
 * A job that does not define that parameter shows no order: what is not found there may have been queued.
 * A queue item of another job, or with another correlation id, is not ours, whatever number Jenkins gave us.
 """
@@ -11,7 +12,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import quote, urlsplit
 
@@ -24,6 +26,8 @@ from deploykit.messages.base import one_line
 
 #: The parameter that carries the correlation id.
 CORRELATION: Final = "DEPLOYKIT_CORRELATION_ID"
+#: How the names of the parameters begin that tell our own orders apart.
+OURS: Final = "DEPLOYKIT_"
 #: How many of a job's last builds are looked at.
 LAST_BUILDS: Final = 50
 
@@ -35,6 +39,7 @@ BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[numb
     f"{{0,{LAST_BUILDS}}}"
 )
 JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},actions{_DEFINED}')}"
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NUMBER_LIMIT: Final = 10**18
 _HTTP: Final = re.compile(r"https?://[^\s\"'<>\\]{1,1990}\Z")
 
@@ -77,32 +82,54 @@ def describe(data: dict[str, object]) -> JobDescription:
     )
 
 
-def item_in_queue(data: dict[str, object], correlation_id: str, parts: tuple[str, ...]) -> int | None:
-    """Return the number of the queue item with a correlation id."""
+def item_in_queue(
+    data: dict[str, object], correlation_id: str, parts: tuple[str, ...], parameters: Mapping[str, str] = _NOTHING
+) -> int | None:
+    """Return the number of the queue item with a correlation id, and with nothing else that `parameters` contradict."""
     for item in _objects(data, "items"):
         number = _whole(item, "id")
-        if number is not None and correlation_of(item) == correlation_id and _is_of(item, parts):
+        if number is not None and _is_order(item, correlation_id, parameters) and _is_of(item, parts):
             return number
     return None
 
 
-def build_in_job(data: dict[str, object], correlation_id: str) -> tuple[int, str] | None:
-    """Return number and URL of the build with a correlation id."""
+def build_in_job(
+    data: dict[str, object], correlation_id: str, parameters: Mapping[str, str] = _NOTHING
+) -> tuple[int, str] | None:
+    """Return number and URL of the build with a correlation id, and with nothing else that `parameters` contradict."""
     for build in _objects(data, "builds"):
         number = _whole(build, "number")
-        if number is not None and correlation_of(build) == correlation_id:
+        if number is not None and _is_order(build, correlation_id, parameters):
             return number, shown_url(build.get("url"))
     return None
 
 
+def _is_order(data: dict[str, object], correlation_id: str, parameters: Mapping[str, str]) -> bool:
+    """Return whether a build or queue item is an order's.
+
+    One event may start a job several times: for each project of a revision, under one correlation id. Jenkins may trim
+    a value, and a value that a job's own parameter has another type for says nothing.
+    """
+    if correlation_of(data) != correlation_id:
+        return False
+    return all(
+        value.strip() == parameters[name].strip()
+        for name, value in _values(data)
+        if name.startswith(OURS) and name in parameters
+    )
+
+
 def correlation_of(data: dict[str, object]) -> str | None:
     """Return the correlation id among the parameters of a build or queue item; None where there is none."""
+    return next((value for name, value in _values(data) if name == CORRELATION), None)
+
+
+def _values(data: dict[str, object]) -> Iterator[tuple[str, str]]:
     for action in _objects(data, "actions"):
         for parameter in _objects(action, "parameters"):
-            value = parameter.get("value")
-            if parameter.get("name") == CORRELATION and isinstance(value, str):
-                return value
-    return None
+            name, value = parameter.get("name"), parameter.get("value")
+            if isinstance(name, str) and isinstance(value, str):
+                yield name, value
 
 
 def queue_state(reply: HttpReply | NoReply, correlation_id: str, parts: tuple[str, ...]) -> QueueState:

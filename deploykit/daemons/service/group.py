@@ -56,10 +56,9 @@ class ServiceGroup:
                 self._bus.stop(STOP_SECONDS)
 
     def discard(self) -> None:
-        """Close what services hold that were made and will not be started."""
+        """Free what services hold that were made and never started: the descriptors of a bus."""
         for service in self.services:
-            if not service.link.shared:
-                service.link.stop(0)
+            service.link.stop(0)
         if self._bus is not None:
             self._bus.stop(0)
 

@@ -140,14 +140,11 @@ def serve(
         runner = _Runner(manager, stop, reload, wake, on_ready, pages)
         with pages.opening(settings):
             group = make(settings)
-        made: ServiceGroup | None = None
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            nonlocal made
             with pages.opening(loaded):
-                made = make(loaded)
-            return loaded, made
+                return loaded, make(loaded)
 
         while True:
             following: tuple[Settings, ServiceGroup] | None
@@ -161,11 +158,10 @@ def serve(
                 _take_back(pages, following[0], on_problem)
             else:
                 before = kept
-            if following is None:
-                if made is not None:
-                    made.discard()  # TERM came after HUP
+            if following is not None and stop.is_set():
+                following[1].discard()
+            if following is None or stop.is_set():
                 return
-            made = None
             previous = kept
             settings, group = following
             kept = keep_passcode(settings)
@@ -233,7 +229,7 @@ class _Runner:
                 self._wake.clear()
         finally:
             self._end(group, last=self._stop.is_set() or group.finished)
-        return None if self._stop.is_set() else following
+        return following
 
     def _ping(self, group: ServiceGroup) -> None:
         """Send the watchdog its ping, where the work goes on."""

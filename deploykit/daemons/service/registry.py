@@ -43,6 +43,7 @@ class ServiceEntry:
 #: In this order they are started.
 SERVICES: Final[dict[str, ServiceEntry]] = {
     "agent": ServiceEntry(loader="agent.agent:Agent", client_id="deploykit-{node}", relays=True),
+    "jenkins": ServiceEntry(loader="jenkins.trigger:JenkinsTrigger", client_id="deploykit-{node}-jenkins", relays=True),
     "relay": ServiceEntry(loader="relay:RelayService", relays=True),
     "keepalive": ServiceEntry(loader="keepalive:KeepaliveSender"),
 }

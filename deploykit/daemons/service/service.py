@@ -108,8 +108,11 @@ class Service(ABC):
 
     @property
     def status(self) -> str:
-        """What it is doing, in a few words for people."""
-        return one_line("connected" if self.link.connected else "waiting for a broker")
+        """What it is doing, in a few words for people; while it is not connected, why."""
+        if self.link.connected:
+            return "connected"
+        problem = self.link.bus.problem
+        return one_line("waiting for a broker" if problem is None else f"waiting for a broker: {problem.problem}")
 
     @property
     def problems(self) -> tuple[str, ...]:

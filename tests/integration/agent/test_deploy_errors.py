@@ -17,11 +17,14 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.audit import open_audit
+from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deployer, deploys, reports
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import (
@@ -126,7 +129,10 @@ class World:
 
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
-        return DeployHandler(NODE, SiteDeployer(self.settings, self.mirroring), self._reporter, self.ids, trust)
+        gate = BuildGate(self.settings, trust, builds_of(self.settings.state))
+        deployer = SiteDeployer(self.settings, self.mirroring, gate)
+        audit = open_audit(self.settings)
+        return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -28,9 +30,15 @@ def test_an_agent_whose_user_comes_later_than_itself_comes_up(
         f'[broker]\naddress = "stomp://127.0.0.1:{broker.port}"\nlogin = "late"\npasscode = "canary"\n'
         "login_retry = 120\nbackoff_max = 0.5\n"
     )
+    manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    manager.bind(str(tmp_path / "notify"))
+    manager.settimeout(60)
+    env = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify")}
     with log.open("ab") as file:
-        agent = subprocess.Popen(command("agent", "-c", str(config)), stdout=file, stderr=file)
+        agent = subprocess.Popen(command("agent", "-c", str(config)), stdout=file, stderr=file, env=env)
     try:
+        with manager:
+            wait_until(lambda: REFUSED in manager.recv(4096).decode(), "the service manager is told why")
         wait_until(lambda: log.read_text().count(REFUSED) >= 3, "the agent is refused again and again")
         broker.evaluate('rabbit_auth_backend_internal:add_user(<<"late">>, <<"canary">>, <<"test">>)')
         wait_until(lambda: "Virtual host '/' access denied" in log.read_text(), "the user may not use the vhost yet")

@@ -6,12 +6,15 @@ import logging
 import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import pytest
 
+from deploykit.audit.files import read_records
+from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.daemons.agent import deploys
 from deploykit.daemons.agent.agent import Agent
@@ -68,8 +71,12 @@ def test_a_flood_by_strangers_is_one_answer_and_one_line_and_delays_nobody(
         assert len(lines) == 1
         caplog.clear()
         agent._deploys._unverified._next = 0.0  # the interval is over
-        agent._deploys.log_unverified()
-        assert [str(MANY + MANY // 2 - 1) in record.getMessage() for record in caplog.records] == [True]
+        agent._deploys.flush(time.monotonic())
+        lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("refused")]
+        assert [str(MANY + MANY // 2 - 1) in line for line in lines] == [True]
+    audited = [r for r in read_records(node.root / "state" / "audit.log") if isinstance(r, AuditRecord)]
+    assert [r.details["count"] for r in audited if r.actor == "unverified"] == ["1", str(MANY + MANY // 2 - 1)]
+    assert len(audited) == 4, "and two about the genuine command"
     answers = [message for message, _ in node.heard if isinstance(message, DeployReported)]
     assert [answer.outcome for answer in answers if answer.request != genuine.id] == ["refused"]
     assert dead == []

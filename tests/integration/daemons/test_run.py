@@ -20,22 +20,29 @@ from tests.support.wait import wait_until
 
 TOPIC = "/topic/deploykit.notice"
 KEEPALIVE = 'keepalive = ["/topic/alive"]\nkeepalive_every = 1\n'
+JENKINS = """
+[jenkins.servers.ci]
+url = "http://127.0.0.1:9/"
+[[jenkins.jobs]]
+repo = "shop"
+job = "shop-tests"
+"""
 
 
 def test_services_share_one_connection_and_live_and_end_together(
     tmp_path: Path, deploykit_broker: EmbeddedBroker
 ) -> None:
     broker = deploykit_broker
-    daemon = RunningDaemon(tmp_path, broker.address, "run", "keepalive", "agent")
-    daemon.write(broker.address, KEEPALIVE)
+    daemon = RunningDaemon(tmp_path, broker.address, "run", "jenkins", "keepalive", "agent")
+    daemon.write(broker.address, KEEPALIVE + JENKINS)
     with daemon:
-        for name in ("agent on web1", "keepalive to /topic/alive"):
+        for name in ("agent on web1", "jenkins on web1", "keepalive to /topic/alive"):
             daemon.wait(f"ready: {name}\n")
         assert broker.stats().connections == 1
         daemon.file.write_text("node = [")
         daemon.hup()
         daemon.wait("the old ones stay")
-        daemon.write(broker.address, KEEPALIVE.replace("topic/alive", "topic/awake"))
+        daemon.write(broker.address, KEEPALIVE.replace("topic/alive", "topic/awake") + JENKINS)
         daemon.hup()
         daemon.wait("settings read again: broker.keepalive\n")
         daemon.wait("ready: keepalive to /topic/awake\n")
@@ -43,7 +50,7 @@ def test_services_share_one_connection_and_live_and_end_together(
         assert broker.stats().connections == 1
         Outbox(tmp_path / "spool").put(TOPIC, Frame({}, b"a record"))
         wait_until(lambda: not list(Outbox(tmp_path / "spool").pending()))
-    assert daemon.count("ready: ") == 4
+    assert daemon.count("ready: ") == 6
     wait_until(lambda: broker.stats().connections == 0)
 
 

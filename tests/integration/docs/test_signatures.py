@@ -94,4 +94,9 @@ def settings_example() -> bytes:
 def test_the_settings_on_the_page_are_accepted() -> None:
     assert tomllib.loads(settings_example().decode())["trust"]["skew"] == 30
     policy = Policy.from_settings(parse_settings(settings_example()).trust)
-    assert [grant.principal for grant in policy.grants] == ["ops@example.com", "gateway"]
+    assert [grant.principal for grant in policy.grants] == [
+        "ops@example.com",
+        "jenkins",
+        "oncall@example.com",
+        "gateway",
+    ]

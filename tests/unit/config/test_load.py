@@ -451,3 +451,31 @@ def test_a_file_of_release_settings_alone_is_told_of_all_problems(tmp_path: Path
     with pytest.raises(SettingsError) as caught:
         load_site_settings(file, tmp_path)
     assert [line.partition(": ")[0] for line in caught.value.problems] == ["kept", "umask", "required"]
+
+
+def test_builds_are_required_fetched_on_and_remembered() -> None:
+    raw = GOOD.replace(b'repo = "group/shop"', b'repo = "group/shop"\nrequire_build = ["shop-tests", "folder/lint"]')
+    raw = raw.replace(b'shop.git"', b'shop.git"\nfetch_on = "build"')
+    raw += b'[[trust.grants]]\nprincipal = "j"\ntypes = ["build.finished"]\nrepos = ["*"]\njobs = ["a", "b/*"]\n'
+    raw += b"[builds]\nremember = 3600\n"
+    settings = parse_settings(raw, environ={"PASS": "s3cret"})
+    (site,), (repository,) = settings.sites.values(), settings.repositories.values()
+    assert site.require_build == ("shop-tests", "folder/lint")
+    assert (repository.fetch_on, settings.builds.remember) == ("build", 3600.0)
+    assert settings.trust.grants[1].jobs == ("a", "b/*")
+    assert warnings(settings) == []
+    assert len(warnings(parse_settings(raw.replace(b"\nrepos", b"\nsites"), environ={"PASS": "x"}))) == 1
+    plain = parse_settings(GOOD, environ={"PASS": "s3cret"})
+    assert (plain.builds.remember, next(iter(plain.repositories.values())).fetch_on) == (90 * 86400.0, "push")
+
+
+def test_what_cannot_be_about_builds_is_named() -> None:
+    raw = GOOD.replace(b'repo = "group/shop"', b'repo = "group/shop"\nrequire_build = ["", " a", "b"]')
+    raw = raw.replace(b'shop.git"', b'shop.git"\nfetch_on = "never"') + b"[builds]\nremember = 0\n"
+    found = problems(raw, environ={"PASS": "x"})
+    assert sorted(text.partition(":")[0] for text in found) == [
+        "builds.remember",
+        "repositories.group/shop.fetch_on",
+        "sites.shop.require_build[0]",
+        "sites.shop.require_build[1]",
+    ]

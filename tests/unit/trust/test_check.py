@@ -10,7 +10,15 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.errors import DeploykitError, KeyFileError, MessageError, NotAddressed, PolicyRefused, SignatureError
+from deploykit.errors import (
+    DeploykitError,
+    KeyFileError,
+    KeyNotTrusted,
+    MessageError,
+    NotAddressed,
+    PolicyRefused,
+    SignatureError,
+)
 from deploykit.messages import Message, Notice
 from deploykit.names import ObjectId, SiteName
 from deploykit.settings import GrantSettings, TrustSettings
@@ -73,8 +81,8 @@ def test_a_command_of_a_known_key_tells_who_signed_it_and_all_that_an_id_needs()
     ("frame", "error", "says"),
     [
         (encode(request()), SignatureError, "the message is not signed"),
-        (signed(request(), STRANGER), SignatureError, "not among the allowed signers"),
-        (signed(request(), GONE), SignatureError, "is revoked"),
+        (signed(request(), STRANGER), KeyNotTrusted, "not among the allowed signers"),
+        (signed(request(), GONE), KeyNotTrusted, "is revoked"),
         (changed(signed(request())), SignatureError, "does not fit the message"),
         (attrs.evolve(signed(request()), headers={**JSON, HEADER: "U1NI"}), SignatureError, "malformed"),
         (sign(Frame(JSON, b"{"), OPERATOR), MessageError, "JSON"),

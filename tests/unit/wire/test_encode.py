@@ -17,6 +17,7 @@ from deploykit.errors import MessageError
 from deploykit.messages import (
     BY_TYPE,
     AccessGrantRequested,
+    BuildEvidence,
     Commit,
     DeployRequested,
     Message,
@@ -27,7 +28,8 @@ from deploykit.messages import (
 )
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.wire import Frame, decode, encode, redact, sendable
-from tests.support.wire import NEW, OLD, WHEN, push
+from tests.support.asked import request
+from tests.support.wire import NATIVE, NEW, OLD, WHEN, push
 
 # -- out ---------------------------------------------------------------------------------------------------------------
 
@@ -267,3 +269,25 @@ def test_a_command_carries_its_audience_and_expiry_in_the_body_that_is_signed() 
     said = json.loads(encode(command).body)
     assert said["data"]["audience"] == ["n"]
     assert said["data"]["expires"] == "2026-11-23T07:50:04.123456Z"
+
+
+def test_what_is_younger_than_its_message_is_written_only_where_it_says_something() -> None:
+    asked = request()
+    assert b"evidence" not in encode(asked).body
+    assert b"without_build" not in encode(asked).body
+    evidence = (BuildEvidence(body="aGVsbG8=", signature="U1NI"),)
+    full = attrs.evolve(asked, evidence=evidence, without_build=True)
+    event = json.loads(encode(full).body)
+    assert event["data"]["evidence"] == [{"body": "aGVsbG8=", "signature": "U1NI"}]
+    assert event["data"]["without_build"] is True
+    for message in (asked, full, attrs.evolve(asked, without_build=True), attrs.evolve(asked, evidence=evidence)):
+        assert decode(NATIVE, encode(message).body) == message
+    assert "without a build" in full.summary
+    assert "without" not in asked.summary
+
+
+@pytest.mark.parametrize("text", ["", "abc", "ab=c", "a b=", "aGVsbG8=\n", "é===", "A" * 87_388])
+def test_what_is_no_base64_of_bounded_length_is_not_written(text: str) -> None:
+    with pytest.raises(MessageError, match="base64"):
+        encode(request(evidence=(BuildEvidence(body=text, signature="U1NI"),)))
+    encode(request(evidence=(BuildEvidence(body="A" * 87_384, signature="U1NI"),)))

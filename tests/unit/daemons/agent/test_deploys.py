@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
 import pytest
 
+from deploykit.audit import AuditLog
+from deploykit.audit.files import read_records, verify_files
+from deploykit.audit.record import AuditEntry, AuditRecord
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
+from deploykit.daemons.agent import deploys
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.errors import KeyFileError
+from deploykit.errors import AuditError, KeyFileError
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested, Message
 from deploykit.names import SiteName
-from deploykit.release import DeployResult
+from deploykit.release import DeployResult, Outcome
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
@@ -39,14 +45,17 @@ class FakeDeployer(SiteDeployer):
     def __init__(self) -> None:
         self.deployed: list[str] = []
         self.again = False
+        self.outcome: Outcome = "failure"
+        self.on_deploy: Callable[[], object] = lambda: None
         self.go_on = threading.Event()
         self.go_on.set()
 
     def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
         assert signer.fingerprint == OPERATOR.fingerprint
         self.deployed.append(request.id)
+        self.on_deploy()
         assert self.go_on.wait(10)
-        return DeployResult(outcome="failure", detail="planned", again=self.again)
+        return DeployResult(outcome=self.outcome, detail="planned", again=self.again)
 
 
 class FakeReporter(Reporter):
@@ -54,13 +63,28 @@ class FakeReporter(Reporter):
 
     def __init__(self) -> None:
         self.reports: list[DeployReported] = []
+        self.on_report: Callable[[], object] = lambda: None
 
     def report(self, *messages: Message) -> tuple[Frame, ...]:
+        self.on_report()
         self.reports += [message for message in messages if isinstance(message, DeployReported)]
         return tuple(encode(message) for message in messages)
 
     def report_again(self, body: bytes) -> None:
         self.reports.append(self.reports[-1])
+
+
+class FakeAudit(AuditLog):
+    """An audit log whose disk may be full."""
+
+    disk_full = False
+    failures = 0
+
+    def append(self, entry: AuditEntry) -> None:
+        if self.disk_full:
+            self.failures += 1
+            raise AuditError("no space", "free the disk")
+        super().append(entry)
 
 
 class World:
@@ -74,8 +98,9 @@ class World:
         trust = Trust.from_settings(SETTINGS, WEB1, trusted=self.trusted)
         self.metrics = Metrics()
         self.metrics.expect("agent", sites=["shop"])
+        self.audit = FakeAudit(root / "audit.log", now=lambda: self.now)
         self.handler = DeployHandler(
-            WEB1, self.deployer, self.reporter, self.ids, trust, now=lambda: self.now, metrics=self.metrics
+            WEB1, self.deployer, self.reporter, self.ids, trust, self.audit, now=lambda: self.now, metrics=self.metrics
         )
 
     def trusted(self) -> AllowedSigners:
@@ -100,6 +125,15 @@ class World:
 
     def claimed(self, command: DeployRequested) -> datetime | None:
         return self.ids.claimed_at(OPERATOR.fingerprint, command.id)
+
+    def audited(self) -> list[AuditRecord]:
+        if self.audit.head is None:
+            return []
+        assert verify_files(self.audit.path).fault is None
+        return [record for record in read_records(self.audit.path) if isinstance(record, AuditRecord)]
+
+    def decisions(self) -> list[tuple[str, str]]:
+        return [(record.action, record.decision) for record in self.audited()]
 
     @property
     def outcomes(self) -> list[str]:
@@ -219,3 +253,172 @@ def test_a_copy_of_a_command_at_work_is_answered_by_the_one_report(world: World)
     world.deployer.go_on.set()
     worker.join(60)
     assert (world.outcomes, len(world.deployer.deployed)) == (["failure"], 1)
+
+
+# -- the audit ---------------------------------------------------------------------------------------------------------
+
+
+def test_threat_40_an_allowed_command_is_in_the_audit_before_it_is_carried_out(world: World) -> None:
+    seen: list[list[tuple[str, str]]] = []
+    world.deployer.on_deploy = lambda: seen.append(world.decisions())
+    world.reporter.on_report = lambda: seen.append(world.decisions())
+    command = request(requested_by="ada")
+    world.handle(command)
+    assert seen == [[("deploy", "allowed")], [("deploy", "allowed"), ("deploy.result", "allowed")]]
+    allowed, ended = world.audited()
+    assert (allowed.target, allowed.request, allowed.correlation_id) == ("shop", "request-1", "request-1")
+    assert OPERATOR.fingerprint in allowed.actor
+    assert (allowed.details["ref"], allowed.details["commit"]) == ("refs/tags/v1", "a" * 40)
+    assert (allowed.details["phase"], allowed.details["requested_by"]) == ("deploy", "ada")
+    assert (ended.details["outcome"], ended.reason) == ("failure", "planned")
+    for _ in range(3):
+        world.handle(command)
+    assert len(world.audited()) == 2, "an answer that is given again decides nothing"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"site": SiteName("blog")}, "blog"),
+        ({"expires": NOW - SKEW - SECOND}, "expired"),
+        ({"time": NOW + SKEW + SECOND}, "future"),
+    ],
+)
+def test_threat_40_a_denied_command_is_in_the_audit_before_it_is_answered(
+    world: World, changes: dict[str, object], why: str
+) -> None:
+    seen: list[list[tuple[str, str]]] = []
+    world.reporter.on_report = lambda: seen.append(world.decisions())
+    world.handle(request(**changes))
+    assert seen == [[("deploy", "denied")]]
+    (record,) = world.audited()
+    assert why in record.reason
+    assert record.reason == world.reporter.reports[0].detail
+
+
+def test_threat_40_what_the_node_refuses_after_all_is_denied_before_it_is_answered(world: World) -> None:
+    world.deployer.outcome = "refused"
+    seen: list[list[tuple[str, str]]] = []
+    world.reporter.on_report = lambda: seen.append(world.decisions())
+    world.handle(request())
+    assert seen == [[("deploy", "allowed"), ("deploy.result", "denied")]]
+
+
+def test_threat_40_a_replay_under_a_used_id_is_denied(world: World) -> None:
+    world.handle(request())
+    world.handle(request(requested_by="eve"))
+    assert world.decisions()[2:] == [("deploy", "denied")]
+    assert "replay" in world.audited()[-1].reason
+
+
+def test_copies_of_a_denied_command_are_counted_and_cost_no_record_each(world: World) -> None:
+    refused = request(site=SiteName("blog"))
+    for _ in range(20):
+        world.handle(refused)
+    world.handler.flush(time.monotonic() + 3600)
+    counts = [record.details.get("count") for record in world.audited()]
+    assert counts == [None, "1", "18"]
+    assert {record.decision for record in world.audited()} == {"denied"}
+
+
+def test_threat_40_unverified_messages_are_one_record_a_minute_with_their_count(world: World) -> None:
+    seen: list[int] = []
+    world.reporter.on_report = lambda: seen.append(len(world.audited()))
+    for _ in range(20):
+        world.handle(request(), STRANGER)
+    assert seen == [1], "before the one answer"
+    world.handler.flush(float("inf"))
+    first, rest = world.audited()
+    assert (first.actor, first.details["count"], first.details["claimed_site"]) == ("unverified", "1", "shop")
+    assert (rest.decision, rest.details["count"]) == ("denied", "19")
+
+
+def test_threat_40_a_command_that_cannot_be_recorded_waits(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.01)
+    world.audit.disk_full = True
+    worker = threading.Thread(target=world.handle, args=(request(),))
+    worker.start()
+    while world.audit.failures < 3:
+        worker.join(0.01)
+    assert (world.deployer.deployed, world.outcomes) == ([], [])
+    world.audit.disk_full = False
+    worker.join(60)
+    assert (world.deployer.deployed, world.outcomes) == (["request-1"], ["failure"])
+    assert world.decisions() == [("deploy", "allowed"), ("deploy.result", "allowed")]
+    assert world.audited()[0].reason == "granted"
+
+
+def test_a_command_that_cannot_be_recorded_before_it_expires_is_not_carried_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.01)
+    world.audit.disk_full = True
+    worker = threading.Thread(target=world.handle, args=(request(),))
+    worker.start()
+    while world.audit.failures < 2:
+        worker.join(0.01)
+    world.now = NOW + timedelta(hours=1)
+    worker.join(60)
+    assert (world.deployer.deployed, world.outcomes) == ([], ["failure"])
+    assert "could not be recorded: no space" in world.reporter.reports[0].detail
+    world.audit.disk_full = False
+    world.handle(request())
+    assert world.deployer.deployed == [], "that was its answer"
+    world.handler.flush(time.monotonic())
+    assert world.decisions() == [("deploy", "denied")]
+
+
+def test_threat_40_a_denial_that_cannot_be_recorded_is_answered_and_recorded_later(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.audit.disk_full = True
+    world.handle(request(site=SiteName("blog")))
+    world.handle(request(), None)
+    assert world.outcomes == ["refused", "refused"]
+    assert "not in the audit yet, denied deploy blog: no space" in caplog.text
+    world.handler.flush(time.monotonic())
+    world.audit.disk_full = False
+    world.now = NOW + timedelta(seconds=9)
+    world.handle(request())
+    denied, unverified, allowed, _ = world.audited()
+    assert (denied.target, denied.details["decided"]) == ("blog", "2026-03-01T12:00:00.000+00:00")
+    assert (unverified.actor, allowed.decision) == ("unverified", "allowed")
+    assert denied.time == world.now
+
+
+def test_denials_beyond_what_is_kept_are_counted(world: World) -> None:
+    world.audit.disk_full = True
+    for n in range(1010):
+        world.handler._audit.unverified(1, str(n))
+    world.audit.disk_full = False
+    world.handler.flush(float("inf"))
+    lost, *kept = world.audited()
+    assert (lost.action, lost.decision, lost.details["count"]) == ("audit.lost", "denied", "10")
+    assert [record.reason for record in kept] == [str(n) for n in range(10, 1010)]
+
+
+def test_a_resumed_command_is_recorded_as_such(world: World) -> None:
+    command = request()
+    until = command.expires + timedelta(days=1)
+    world.ids.claim(OPERATOR.fingerprint, command.id, body_digest(encode(command).body), NOW, keep_until=until)
+    world.handle(command)
+    assert "interrupted" in world.audited()[0].reason
+
+
+def test_threat_40_what_a_trusted_key_signed_and_is_no_message_is_denied(world: World) -> None:
+    frame = sign(attrs.evolve(encode(request()), body=b"{}"), OPERATOR)
+    for _ in range(5):
+        world.handler.handle(
+            Delivery(
+                destination="/topic/deploykit.deploy",
+                headers=frame.headers,
+                body=frame.body,
+                message_id="1",
+                id="1",
+                attempt=1,
+                redelivered=False,
+                epoch=1,
+            )
+        )
+    (record,) = world.audited()
+    assert (record.actor, record.decision) == ("a trusted key", "denied")

@@ -75,3 +75,29 @@ def test_a_revoked_key_is_nobodys(tmp_path: Path) -> None:
     settings = node(tmp_path, LINE, GRANT)
     settings = attrs.evolve(settings, trust=attrs.evolve(settings.trust, revoked_keys=revoked))
     assert ["may sign as ops" in problem for problem in trust_problems(settings, NOW)] == [True]
+
+
+BUILDS = GrantSettings(principal="ops", types=("build.finished",), repos=("shop",), jobs=("shop-*",))
+
+
+@pytest.mark.parametrize(
+    ("grants", "lost"),
+    [
+        ((BUILDS,), ""),
+        ((attrs.evolve(BUILDS, jobs=("lint",)), attrs.evolve(BUILDS, jobs=("shop-tests",))), ""),
+        ((), "shop-tests, lint of shop"),
+        ((attrs.evolve(BUILDS, repos=()),), "shop-tests, lint of shop"),
+        ((attrs.evolve(BUILDS, sites=("blog",)),), "shop-tests, lint of shop"),
+        ((attrs.evolve(BUILDS, principal="jenkins"),), "shop-tests, lint of shop"),
+        ((attrs.evolve(BUILDS, types=("deploy.requested",)),), "shop-tests, lint of shop"),
+        ((attrs.evolve(BUILDS, jobs=("lint",)),), "shop-tests of shop"),
+    ],
+)
+def test_a_site_whose_gate_nobody_can_open_is_named(
+    tmp_path: Path, grants: tuple[GrantSettings, ...], lost: str
+) -> None:
+    jobs = ("shop-tests", "lint") if grants != (BUILDS,) else ("shop-tests",)
+    site = NodeSiteSettings(path=tmp_path / "site", repo=RepoName("shop"), require_build=jobs)
+    found = trust_problems(node(tmp_path, LINE, GRANT, *grants, sites={SiteName("shop"): site}), NOW)
+    assert len(found) == (1 if lost else 0)
+    assert all(f"site shop requires builds that no trusted key may report: {lost} (" in text for text in found)

@@ -1,0 +1,207 @@
+"""The agent's build gate: a commit goes live where the builds that its site requires succeeded.
+
+    evidence -> judge -> store
+    request  -> passed here before? -> stored results, judged anew -> builds.gate.decide -> go on, or refuse
+
+Rules:
+
+* It is asked before anything is touched: by `deploy`, `prepare` and `activate`.
+* Going back needs no build: neither a rollback, nor a commit that was live and good on this site.
+* A command that this site has begun is not asked again: a crash in between must not turn it into a refusal.
+* A command without a build is authorized by `trust.policy`. Here it is only noted, for the report and the records.
+* What cannot be read leaves the gate closed. Refusals are seen by others: they quote neither paths nor principals.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import attrs
+
+from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge
+from deploykit.builds.store import builds_of
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.errors import BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
+from deploykit.messages import MAX_EVIDENCE, DeployRequested, utc_now
+from deploykit.release import Site
+from deploykit.settings.node import Settings
+from deploykit.settings.site import NodeSiteSettings
+from deploykit.trust.check import Trust
+
+_log = logging.getLogger(__name__)
+
+#: What the report and the site's records say of a deploy that needed no build.
+WITHOUT_BUILD: Final = "without a build (--without-build)"
+_REMEDY: Final = "run the build, or send its result with --evidence"
+
+GateOutcome = Literal["open", "not-needed", "without-build"]
+
+
+@attrs.frozen(slots=True)
+class GatePassage:
+    """A command that may go on, and why.
+
+    Args:
+        outcome: the builds succeeded; none is needed; or none was asked for.
+        note: what its report must say about the gate; empty where there is nothing to say.
+    """
+
+    outcome: GateOutcome
+    note: str = ""
+
+
+_WITHOUT: Final = GatePassage("without-build", WITHOUT_BUILD)
+
+
+class BuildGate:
+    """The gates of one node's sites.
+
+    Args:
+        settings: what each site requires.
+        trust: judges results, at each decision anew.
+        store: the results that are known.
+        metrics: counts the decisions of sites that require builds.
+        now: the wall clock, aware UTC.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        trust: Trust,
+        store: BuildStore,
+        *,
+        metrics: Metrics | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._remember = timedelta(seconds=settings.builds.remember)
+        self._sites = settings.sites
+        self._trust = trust
+        self._store = store
+        self._metrics = metrics or Metrics()
+        self._now = now
+
+    def ask(self, request: DeployRequested, site: Site) -> GatePassage:
+        """Let a command pass, or refuse it.
+
+        Args:
+            request: genuine and authorized.
+            site: where it would act.
+
+        Raises:
+            PolicyRefused: a required build is not known to have succeeded; nothing was touched.
+        """
+        settings = self._sites[request.site]
+        if len(request.evidence) > MAX_EVIDENCE:
+            raise PolicyRefused(f"the command carries more than {MAX_EVIDENCE} build results", "send fewer")
+        if not settings.require_build:
+            return GatePassage("not-needed")
+        try:
+            passage = self._ask(request, site, settings)
+        except PolicyRefused as error:
+            self._metrics.gate_decided(request.site, "closed")
+            _log.warning("gate of %s: closed: %s", request.site, error)
+            raise
+        self._metrics.gate_decided(request.site, passage.outcome)
+        _log.info("gate of %s: %s for %s", request.site, passage.outcome, request.summary)
+        return passage
+
+    def _ask(self, request: DeployRequested, site: Site, settings: NodeSiteSettings) -> GatePassage:
+        if request.phase == "rollback":
+            return GatePassage("not-needed")
+        if _begun(request, site):
+            return _WITHOUT if request.without_build else GatePassage("open")
+        decision, doubts = self._decide(request, settings)
+        if decision is not None and decision.open:
+            return GatePassage("open")
+        if _was_good(request, site):
+            return GatePassage("not-needed")
+        if request.without_build:
+            return _WITHOUT
+        if decision is None:
+            raise PolicyRefused(
+                "whether a build succeeded cannot be read on this node now", "see the log of its agent, and ask again"
+            )
+        raise PolicyRefused("; ".join((*decision.refusals, *doubts)), _REMEDY)
+
+    def _decide(self, request: DeployRequested, settings: NodeSiteSettings) -> tuple[GateDecision | None, list[str]]:
+        """Return the decision and what is wrong with the evidence; no decision where results cannot be read."""
+        now = self._now()
+        try:
+            carried, doubts = self._carried(request, now)
+            known = [*carried.values(), *self._stored(request, settings, now, without=carried)]
+        except (BuildStoreError, KeyFileError) as error:
+            _log.error("gate of %s: %s", request.site, error)
+            return None, []
+        return decide(settings.require_build, settings.repo, request.commit, known, now), doubts
+
+    def _carried(self, request: DeployRequested, now: datetime) -> tuple[dict[bytes, KnownResult], list[str]]:
+        """Return the results that a command carries, kept where they are good, and a line for each that is none."""
+        found, doubts = dict[bytes, KnownResult](), list[str]()
+        for at, evidence in enumerate(request.evidence, 1):
+            try:
+                signed = SignedResult.from_evidence(evidence)
+                known = judge(signed, self._trust, now, remember=self._remember)
+                if not known.objection:
+                    self._keep(signed, known, now)
+                    known = judge(signed, self._trust, now, remember=self._remember, site=request.site)
+            except MessageError:
+                doubts.append(f"evidence {at} is no build result")
+            else:
+                found[signed.digest] = known
+        return found, doubts
+
+    def _keep(self, signed: SignedResult, known: KnownResult, now: datetime) -> None:
+        try:
+            self._store.put(signed, known.result, known.signer, now)
+        except BuildStoreError as error:  # it counts all the same, this time
+            _log.warning("evidence is not kept: %s", error)
+
+    def _stored(
+        self, request: DeployRequested, settings: NodeSiteSettings, now: datetime, *, without: dict[bytes, KnownResult]
+    ) -> list[KnownResult]:
+        """Return the stored results of the commit, each judged anew from its bytes."""
+        found = []
+        for signed in self._store.of(settings.repo, request.commit):
+            if signed.digest in without:
+                continue
+            try:
+                found.append(judge(signed, self._trust, now, remember=self._remember, site=request.site, again=True))
+            except MessageError as error:
+                _log.error("a stored build result is damaged: %s", error)
+        return found
+
+
+def gate_problems(settings: Settings) -> tuple[str, ...]:
+    """Return why this node's gates cannot open, if the store of results cannot be read."""
+    if not any(site.require_build for site in settings.sites.values()):
+        return ()
+    try:
+        builds_of(settings.state).count()
+    except BuildStoreError as error:
+        return (f"no gate that requires a build opens: {error}",)
+    return ()
+
+
+def _begun(request: DeployRequested, site: Site) -> bool:
+    """Return whether this site has begun this very command: then it passed the gate."""
+    try:
+        operation = site.recorded().answered(request.id)
+    except DeploykitError:
+        return False
+    return operation is not None and (operation.phase, operation.ref, operation.commit) == (
+        request.phase,
+        request.ref,
+        request.commit,
+    )
+
+
+def _was_good(request: DeployRequested, site: Site) -> bool:
+    """Return whether the commit was live on this site and all steps passed, and was not taken back."""
+    try:
+        releases = site.recorded().releases
+    except DeploykitError:
+        return False
+    return any(r.commit == request.commit and r.status == "good" and r.activated for r in releases)

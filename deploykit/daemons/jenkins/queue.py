@@ -1,0 +1,398 @@
+"""Builds to ask for, durably: one SQLite file, `state/jenkins.sqlite`, mode 0600.
+
+Rules:
+
+* An event's builds are written in one durable step; only then its message is acknowledged.
+* A build's key is written once. Another copy of its event adds nothing, for as long as keys are remembered.
+* A build that was refused is asked for again when its event comes again: a dead letter that is sent back does that.
+* `asked` is written before a request, the answer after it: a crash in between is seen at the next start.
+* Any thread may use it. One fsync for each write (WAL, `synchronous=FULL`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from deploykit.daemons.jenkins.model import (
+    FOLLOWED,
+    UNSETTLED,
+    BuildState,
+    QueuedBuild,
+    answer_of,
+    answer_text,
+    wanted_of,
+    wanted_text,
+)
+from deploykit.daemons.jenkins.ports import BuildAnswer
+from deploykit.daemons.jenkins.rules import WantedBuild
+from deploykit.errors import BuildQueueError
+from deploykit.wire.frame import Frame
+
+_APPLICATION_ID: Final = 0x64706A62  # "dpjb"
+_VERSION: Final = 1
+_SCHEMA: Final = f"""
+BEGIN IMMEDIATE;
+CREATE TABLE IF NOT EXISTS events (
+    id INTEGER PRIMARY KEY,
+    destination TEXT NOT NULL,
+    headers TEXT NOT NULL,      -- JSON
+    body BLOB NOT NULL
+);
+CREATE TABLE IF NOT EXISTS builds (
+    number INTEGER PRIMARY KEY, -- the order in which they came
+    key TEXT NOT NULL UNIQUE,
+    server TEXT NOT NULL,
+    wanted TEXT NOT NULL,       -- JSON
+    event INTEGER,              -- kept while the build may need it
+    digest BLOB,                -- of an event that carries no id
+    state TEXT NOT NULL,
+    created REAL NOT NULL,      -- seconds since 1970, as all times here
+    due REAL NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,
+    asked REAL NOT NULL DEFAULT 0,
+    asks INTEGER NOT NULL DEFAULT 0,
+    doubtful INTEGER NOT NULL DEFAULT 0,
+    answer TEXT NOT NULL DEFAULT '',
+    answered REAL NOT NULL DEFAULT 0,
+    problem TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS builds_to_do ON builds (server, state, number) WHERE state NOT IN ('done', 'refused');
+CREATE INDEX IF NOT EXISTS builds_by_digest ON builds (digest) WHERE digest IS NOT NULL;
+CREATE INDEX IF NOT EXISTS builds_by_event ON builds (event) WHERE event IS NOT NULL;
+PRAGMA application_id = {_APPLICATION_ID};
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
+_COLUMNS: Final = "wanted, state, created, tries, asked, asks, doubtful, answer, answered, problem"
+_REMEDY: Final = "free the disk, or correct its owner and mode; messages wait at the broker meanwhile"
+#: A due time further ahead than this was written by a clock that was wrong.
+_FURTHEST: Final = 7200.0
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Backlog:
+    """How many builds of a server wait, and since when the oldest does (seconds since 1970; 0: none waits)."""
+
+    waiting: int = 0
+    oldest: float = 0.0
+
+
+class BuildQueue:
+    """The builds to ask for. Use it as a context manager, or close it.
+
+    Args:
+        path: the file; made, with its directory, when missing.
+
+    Raises:
+        BuildQueueError: it cannot be opened, is open to other users, or belongs to another program.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._db: sqlite3.Connection | None = None
+        with self._transaction("open"):
+            pass
+
+    def __enter__(self) -> BuildQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- events ------------------------------------------------------------------------------------------------------
+
+    def add(
+        self, wanted: Sequence[WantedBuild], frame: Frame, destination: str, now: float, *, digest: bytes | None = None
+    ) -> int:
+        """Write the builds of an event in one durable step; return how many are to be asked for because of it.
+
+        Args:
+            wanted: the builds.
+            frame: the event's own, for a dead letter.
+            destination: where the event came from.
+            now: seconds since 1970.
+            digest: of an event that carries no id.
+
+        Raises:
+            BuildQueueError: nothing was written.
+        """
+        with self._transaction("write to") as db:
+            states = {
+                build.key: state[0] if (state := _one(db, "SELECT state FROM builds WHERE key = ?", build.key)) else ""
+                for build in wanted
+            }
+            fresh = [build for build in wanted if states[build.key] in ("", "refused")]
+            if not fresh:
+                return 0
+            headers = json.dumps(dict(frame.headers))
+            event = db.execute(
+                "INSERT INTO events (destination, headers, body) VALUES (?, ?, ?)", (destination, headers, frame.body)
+            ).lastrowid
+            for build in fresh:
+                db.execute("DELETE FROM builds WHERE key = ?", (build.key,))
+                db.execute(
+                    "INSERT INTO builds (key, server, wanted, event, digest, state, created)"
+                    " VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
+                    (build.key, build.order.server, wanted_text(build), event, digest, now),
+                )
+            return len(fresh)
+
+    def knows(self, digest: bytes, since: float) -> bool:
+        """Return whether an event without an id and with this digest came since then, and started a build.
+
+        Raises:
+            BuildQueueError: the file cannot be read.
+        """
+        with self._transaction("read") as db:
+            return _one(db, "SELECT 1 FROM builds WHERE digest = ? AND created >= ?", digest, since) is not None
+
+    def is_full(self, most: int) -> bool:
+        """Return whether so many builds wait.
+
+        Raises:
+            BuildQueueError: the file cannot be read.
+        """
+        marks = ", ".join(f"'{state}'" for state in UNSETTLED)
+        query = f"SELECT 1 FROM builds WHERE state NOT IN ('done', 'refused') AND state IN ({marks}) LIMIT 1 OFFSET ?"  # noqa: S608
+        with self._transaction("read") as db:
+            return _one(db, query, most - 1) is not None
+
+    def frame_of(self, key: str) -> tuple[str, Frame] | None:
+        """Return where the event of a build came from, and its frame; None where it is gone.
+
+        Raises:
+            BuildQueueError: the file cannot be read.
+        """
+        query = "SELECT destination, headers, body FROM events JOIN builds ON event = events.id WHERE key = ?"
+        with self._transaction("read") as db:
+            row = _one(db, query, key)
+        return None if row is None else (row[0], Frame(json.loads(row[1]), bytes(row[2])))
+
+    # -- the life of a build -----------------------------------------------------------------------------------------
+
+    def next(self, server: str, states: Sequence[BuildState], now: float) -> QueuedBuild | None:
+        """Return the first build of a server that is due in one of these states.
+
+        Raises:
+            BuildQueueError: the file cannot be read.
+        """
+        marks = ", ".join("?" * len(states))
+        query = (
+            f"SELECT {_COLUMNS} FROM builds WHERE server = ? AND state IN ({marks})"  # noqa: S608 - question marks
+            " AND state NOT IN ('done', 'refused') AND (due <= ? OR due > ?) ORDER BY number LIMIT 1"
+        )
+        with self._transaction("read") as db:
+            row = _one(db, query, server, *states, now, now + _FURTHEST)
+        return None if row is None else _build(row)
+
+    def get(self, key: str) -> QueuedBuild | None:
+        """Return a build by its key; None where there is none."""
+        with self._transaction("read") as db:
+            row = _one(db, f"SELECT {_COLUMNS} FROM builds WHERE key = ?", key)  # noqa: S608 - our own text
+        return None if row is None else _build(row)
+
+    def next_due(self, server: str, states: Sequence[BuildState]) -> float | None:
+        """Return when the next build of a server in one of these states is due; None where there is none."""
+        marks = ", ".join("?" * len(states))
+        query = (
+            f"SELECT min(due) FROM builds WHERE server = ? AND state IN ({marks})"  # noqa: S608 - question marks
+            " AND state NOT IN ('done', 'refused')"
+        )
+        with self._transaction("read") as db:
+            row = _one(db, query, server, *states)
+        return None if row is None or row[0] is None else float(row[0])
+
+    def asking(self, key: str, now: float, *, doubtful: bool) -> None:
+        """Write that the server is being asked for a build, before it is."""
+        self._update(
+            key, "state = 'asked', asked = ?, asks = asks + 1, doubtful = max(doubtful, ?)", now, int(doubtful)
+        )
+
+    def postpone(self, key: str, state: BuildState, due: float, problem: str, *, unanswered: int) -> None:
+        """Write that a build is to be tried again at `due`, and why; `unanswered` requests for it had no answer."""
+        self._update(
+            key, "state = ?, due = ?, problem = ?, asks = ?, tries = tries + 1", state, due, problem, unanswered
+        )
+
+    def hurry(self, server: str) -> None:
+        """Let everything that waits for a server be due now: it answers again, or the daemon was started again."""
+        with self._transaction("write to") as db:
+            db.execute("UPDATE builds SET due = 0 WHERE server = ? AND state = 'waiting' AND due > 0", (server,))
+
+    def answered(self, key: str, state: BuildState, answer: BuildAnswer, now: float) -> None:
+        """Write the server's answer; a report is due."""
+        self._update(
+            key,
+            "state = ?, due = 0, tries = 0, problem = '', answer = ?, answered = ?",
+            state,
+            answer_text(answer),
+            now,
+        )
+
+    def reported(self, key: str, state: BuildState, due: float = 0.0) -> None:
+        """Write that the report of a build is in the outbox, and its state from now on.
+
+        Raises:
+            BuildQueueError: it was not written. The report goes out again, under the same ids.
+        """
+        keeps_event = state == "refused"
+        with self._transaction("write to") as db:
+            row = _one(db, "SELECT event FROM builds WHERE key = ?", key)
+            db.execute(
+                "UPDATE builds SET state = ?, due = ?, tries = 0, event = CASE WHEN ? THEN event END WHERE key = ?",
+                (state, due, keeps_event, key),
+            )
+            if row is not None and row[0] is not None and not keeps_event:
+                _drop_event(db, row[0])
+
+    def retry(self, key: str, now: float) -> bool:
+        """Let a refused build be asked for again; return whether there is such a one.
+
+        Raises:
+            BuildQueueError: it was not written.
+        """
+        changed = (
+            "UPDATE builds SET state = 'waiting', due = 0, tries = 0, asks = 0, doubtful = 0, answer = '', created = ?"
+            " WHERE key = ? AND state = 'refused'"
+        )
+        with self._transaction("write to") as db:
+            return db.execute(changed, (now, key)).rowcount > 0
+
+    def drop(self, key: str) -> bool:
+        """Give up a build that waits, without asking for it; return whether there is such a one."""
+        with self._transaction("write to") as db:
+            row = _one(db, "SELECT event FROM builds WHERE key = ? AND state IN ('waiting', 'asked', 'refused')", key)
+            if row is None:
+                return False
+            db.execute("UPDATE builds SET state = 'done', event = NULL WHERE key = ?", (key,))
+            if row[0] is not None:
+                _drop_event(db, row[0])
+            return True
+
+    def prune(self, before: float) -> int:
+        """Forget what came before then and is over; return how many builds that were."""
+        with self._transaction("write to") as db:
+            gone = db.execute("DELETE FROM builds WHERE created < ? AND state IN ('done', 'refused')", (before,))
+            db.execute("DELETE FROM events WHERE id NOT IN (SELECT event FROM builds WHERE event IS NOT NULL)")
+            return gone.rowcount
+
+    # -- what people ask ---------------------------------------------------------------------------------------------
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return what waits for each server."""
+        marks = ", ".join(f"'{state}'" for state in UNSETTLED)
+        query = f"SELECT server, count(*), min(created) FROM builds WHERE state IN ({marks}) GROUP BY server"  # noqa: S608
+        with self._transaction("read") as db:
+            return {row[0]: Backlog(waiting=row[1], oldest=row[2]) for row in db.execute(query)}
+
+    def builds(self, *, states: Sequence[BuildState] = (*UNSETTLED, "refused"), limit: int = 1000) -> list[QueuedBuild]:
+        """Return the newest builds in some states, the oldest first."""
+        marks = ", ".join("?" * len(states))
+        query = f"SELECT {_COLUMNS} FROM builds WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?"  # noqa: S608
+        with self._transaction("read") as db:
+            return [_build(row) for row in reversed(db.execute(query, (*states, limit)).fetchall())]
+
+    # -- SQLite ------------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._db is not None:
+                self._db.close()
+            self._db = None
+
+    def _update(self, key: str, changes: str, *values: object) -> None:
+        with self._transaction("write to") as db:
+            db.execute(f"UPDATE builds SET {changes} WHERE key = ?", (*values, key))  # noqa: S608 - our own text
+
+    @contextmanager
+    def _transaction(self, action: str) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                db = self._db
+                if db is None:
+                    db = self._db = self._open()
+                db.execute("BEGIN" if action == "read" else "BEGIN IMMEDIATE")
+                try:
+                    yield db
+                    db.execute("COMMIT")
+                finally:
+                    if db.in_transaction:
+                        db.execute("ROLLBACK")
+            except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+                raise BuildQueueError(f"cannot {action} build queue {self.path}: {error}", _REMEDY) from error
+
+    def _open(self) -> sqlite3.Connection:
+        _prepare_file(self.path)
+        db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
+        try:
+            application, version, tables = (
+                db.execute(sql).fetchone()[0]
+                for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
+            )
+            if tables and application != _APPLICATION_ID:
+                raise BuildQueueError(f"{self.path} is a database of another program", "name another state directory")
+            if version > _VERSION:
+                raise BuildQueueError(f"build queue {self.path} has the newer format {version}", "use that deploykit")
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(_SCHEMA)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+
+def _prepare_file(path: Path) -> None:
+    """Make the file before SQLite does, 0600; its log and index files get the same mode."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
+            mode = stat.S_IMODE(found.st_mode)
+            raise BuildQueueError(
+                f"build queue {path} is no plain file of mode 0600 (it has {mode:04o})", f"chmod 600 {path}"
+            ) from None
+
+
+def _one(db: sqlite3.Connection, query: str, *values: object) -> tuple[Any, ...] | None:
+    row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
+    return row
+
+
+def _drop_event(db: sqlite3.Connection, event: int) -> None:
+    db.execute(
+        "DELETE FROM events WHERE id = ? AND id NOT IN (SELECT event FROM builds WHERE event = ?)", (event, event)
+    )
+
+
+def _build(row: Sequence[Any]) -> QueuedBuild:
+    wanted, state, created, tries, asked, asks, doubtful, answer, answered, problem = row
+    return QueuedBuild(
+        wanted=wanted_of(wanted),
+        state=state,
+        created=created,
+        tries=tries,
+        asked=asked,
+        asks=asks,
+        doubtful=bool(doubtful),
+        answer=answer_of(answer),
+        answered=answered,
+        problem=problem,
+    )
+
+
+__all__ = ["FOLLOWED", "UNSETTLED", "Backlog", "BuildQueue"]

@@ -1,0 +1,400 @@
+"""The build daemon: pushes and revisions from the bus, builds at the build servers.
+
+    RefUpdated -> rules -> queue (one durable write) -> Ack
+    queue -> worker of the server: POST -> answer -> BuildRequested into the outbox -> follow to the number
+
+Rules:
+
+* A message is acknowledged when its builds are in the queue, or when it starts none. No server is asked before that.
+* What was acknowledged is asked for, now or after a restart, or it is reported as given up.
+* One daemon a fleet: two of them, on two nodes, would each ask for every build.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.audit import open_audit
+from deploykit.audit.record import Decision
+from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
+from deploykit.daemons.jenkins.model import QueuedBuild
+from deploykit.daemons.jenkins.ports import BuildServer
+from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
+from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
+from deploykit.daemons.jenkins.servers import open_server
+from deploykit.daemons.jenkins.worker import BuildWorker
+from deploykit.daemons.relay import make_relay, open_outbox
+from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.logs import set_up_from
+from deploykit.daemons.service.metrics import Metrics
+from deploykit.daemons.service.service import STOP_SECONDS, Service
+from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
+from deploykit.messages import RefUpdated, RevisionCommitted
+from deploykit.messages.topics import topics_of_class
+from deploykit.settings.node import Settings
+from deploykit.system.lock import FileLock
+from deploykit.wire import CONTENT_TYPE, Frame
+
+_log = logging.getLogger(__name__)
+
+_DAY: Final = 86400.0
+#: Seconds until a message is handed over again that the queue had no room for, and how often: it waits at the broker.
+_RETRY_AFTER: Final = 5.0
+_TRIES: Final = 1_000_000
+_PREFETCH: Final = 64
+#: Seconds between two looks at what waits.
+_LOOK_EVERY: Final = 1.0
+#: For a run to the end: seconds without a message after which none waits, and between two looks.
+_QUIET: Final = 1.0
+_LOOK_OFTEN: Final = 0.05
+
+
+def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
+    """Run the build daemon until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
+
+    Args:
+        load: reads the settings.
+        on_ready: called with `jenkins on NODE` once it is connected and subscribed.
+
+    Raises:
+        SettingsError: the first settings are wrong, or name no job.
+        LoginRefused: no broker accepts the credentials.
+        LockBusy: another build daemon uses the state directory.
+        DeploykitError: outbox or queue cannot be opened.
+    """
+    lifecycle.serve(load, lambda settings: ServiceGroup([JenkinsTrigger(settings)]), on_ready=on_ready)
+
+
+def once(settings: Settings, deadline: float) -> OnceReport:
+    """Take the messages that wait at the broker, ask for the builds that wait here, and end.
+
+    Args:
+        settings: the node's.
+        deadline: seconds.
+
+    Returns:
+        What came of it; `left` builds still wait.
+    """
+    set_up_from(settings)
+    end = time.monotonic() + deadline
+    with JenkinsTrigger(settings) as trigger:
+        trigger.wait_connected(deadline)
+        while not trigger.idle(_QUIET) and time.monotonic() < end:
+            time.sleep(_LOOK_OFTEN)
+        trigger.wait_sent(end)
+        return OnceReport(connected=trigger.link.connected, asked=trigger.asked, left=trigger.waiting)
+
+
+def forget(settings: Settings) -> None:
+    """Delete the daemon's durable subscription at the broker, for a node that is to start no builds any more.
+
+    Raises:
+        LockBusy: it runs here, and would lose pushes.
+    """
+    with (
+        queue_lock(settings.state),
+        Bus(settings.broker, client_id=f"deploykit-{settings.node}-jenkins") as bus,
+    ):
+        bus.wait_connected(settings.broker.connect_timeout)
+        for topic, name in subscriptions_of(settings):
+            subscription = bus.subscribe(topic, lambda _: None, durable=name)
+            subscription.wait_active(settings.broker.connect_timeout)
+            subscription.unsubscribe(forget=True)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class OnceReport:
+    """What one run to the end came to.
+
+    Args:
+        connected: whether the broker was there.
+        asked: builds that got their server's answer.
+        left: builds that still wait.
+    """
+
+    connected: bool
+    asked: int
+    left: int
+
+
+class JenkinsTrigger(Service):
+    """Starts builds. Use it as a context manager; it owns threads, no signal handlers.
+
+    Args:
+        settings: the node's; its `[jenkins]` has a job at least.
+        bus: a started bus that it shares; None: it makes its own.
+        servers: stand-ins for the build servers of the settings, by name.
+        metrics: counts messages and builds.
+
+    Raises:
+        SettingsError: there is no job.
+        OutboxError, BuildQueueError, AuditError: the spool, the queue or the audit log cannot be opened.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        bus: Bus | None = None,
+        servers: Mapping[str, BuildServer] | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        if not settings.jenkins.jobs:
+            raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
+        super().__init__(
+            f"jenkins on {settings.node}", settings.broker, bus=bus, client_id=f"deploykit-{settings.node}-jenkins"
+        )
+        self.settings = settings
+        self._rules = BuildRules(settings.jenkins)
+        self._outbox = open_outbox(settings.outbox)
+        self._lock = queue_lock(settings.state)
+        self._queue = BuildQueue(queue_path(settings.state))
+        self._queue.close()  # it can be opened; the previous daemon may still use it
+        self._audit = open_audit(settings)
+        self._metrics = metrics or Metrics()
+        made = make_servers(settings) if servers is None else servers
+        tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
+        self._workers = {
+            name: BuildWorker(
+                name, server, self._queue, self._outbox, settings, tokens=tokens, on_answer=self._on_answer
+            )
+            for name, server in made.items()
+        }
+        self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
+        self._backlog: Mapping[str, Backlog] = {}
+        self._failure = ""
+        self._heard = time.monotonic()
+        self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
+        self.threads.add("jenkins-upkeep", self._look_after)
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        with ExitStack() as undo:
+            undo.enter_context(self._lock)
+            undo.callback(self._queue.close)
+            undo.callback(self.link.stop, 0)
+            undo.callback(self._stop_workers, 0.0)
+            self._backlog = self._queue.backlog()
+            self._metrics.expect(
+                "jenkins",
+                repositories={job.repo for job in self.settings.jenkins.jobs},
+                counters=("builds_requested_total",),
+            )
+            handle = self._metrics.counted(self.handle)
+            for worker in self._workers.values():
+                worker.start()
+            self.link.start()
+            for topic, name in subscriptions_of(self.settings):
+                self.link.subscribe(topic, handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
+            self.threads.start()
+            undo.pop_all()
+
+    def _end(self) -> None:
+        end = time.monotonic() + STOP_SECONDS
+        try:
+            for worker in self._workers.values():
+                worker.stop()
+            super()._end()
+            self._stop_workers(end)
+            self._queue.close()
+        finally:
+            self._lock.__exit__(None, None, None)
+
+    def _stop_workers(self, end: float) -> None:
+        """End the workers, until `end` (monotonic). A request still on its way is looked for at the next start."""
+        for worker in self._workers.values():
+            worker.stop()
+        for worker in self._workers.values():
+            worker.join(end)
+
+    def check(self) -> None:
+        """Make sure that it can still do its work; see `Service.check`."""
+        super().check()
+        for name, worker in self._workers.items():
+            if worker.threads.error is not None:
+                raise ServiceFailed(f"the worker of build server {name} has failed: {worker.threads.error[1]}")
+
+    @property
+    def waiting(self) -> int:
+        """How many builds wait to be accepted by their server."""
+        return sum(each.waiting for each in self._queue.backlog().values())
+
+    def idle(self, seconds: float) -> bool:
+        """Return whether no message came for so long, and nothing is due now that can be done."""
+        quiet = time.monotonic() - self._heard >= seconds
+        return quiet and self.link.connected and all(worker.idle for worker in self._workers.values())
+
+    @property
+    def asked(self) -> int:
+        """How many builds got their server's answer since the start."""
+        return sum(worker.reports for worker in self._workers.values())
+
+    def wait_sent(self, end: float) -> None:
+        """Wait until the outbox is empty, until `end` (monotonic)."""
+        while time.monotonic() < end and next(self._outbox.pending(), None) is not None:
+            time.sleep(_LOOK_OFTEN)
+
+    @property
+    def status(self) -> str:
+        """Whether it is connected, and how many builds wait."""
+        waiting = sum(each.waiting for each in self._backlog.values())
+        return f"{super().status}; {waiting} builds wait" if waiting else super().status
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Servers that do not answer, and builds for servers that are not in the settings any more."""
+        backlog = self._backlog
+        found = [self._failure]
+        found += [worker.problem(backlog.get(name, Backlog()).waiting) for name, worker in self._workers.items()]
+        found += [
+            f"{name}: not in [jenkins.servers], {each.waiting} builds wait for it"
+            for name, each in backlog.items()
+            if name not in self._workers
+        ]
+        return tuple(filter(None, found))
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    def handle(self, delivery: Delivery) -> Verdict:
+        """Write the builds of an event into the queue, and acknowledge it. Other messages are acknowledged."""
+        self._heard = time.monotonic()
+        try:
+            message = delivery.message
+        except MessageError as error:
+            return Reject(str(error))
+        if not isinstance(message, RefUpdated | RevisionCommitted):
+            return Ack()
+        legacy = not delivery.headers.get("content-type", "").startswith(CONTENT_TYPE)
+        plan = self._rules.plan(message, event_key(message, legacy=legacy, sent_id=delivery.id))
+        for each in plan.left_out:
+            _log.debug("%s: not built: %s%s", message.summary, f"{each.job}: " if each.job else "", each.reason)
+        if not plan.builds:
+            return Ack()
+        # Text without an id gets a new one at each delivery. A copy is known by its bytes, and by the broker's word
+        # that it has given them out before.
+        nameless = legacy and not delivery.id and isinstance(message, RefUpdated)
+        digest = hashlib.sha256(delivery.body).digest() if nameless else None
+        try:
+            return self._store(plan.builds, delivery, message, digest)
+        except BuildQueueError as error:
+            _log.error("a push waits at the broker: %s", error)
+            return Retry(after=_RETRY_AFTER)
+
+    def _store(
+        self,
+        builds: tuple[WantedBuild, ...],
+        delivery: Delivery,
+        message: RefUpdated | RevisionCommitted,
+        digest: bytes | None,
+    ) -> Verdict:
+        """Write builds into the queue, unless it is full, and wake their workers."""
+        now = time.time()
+        if digest is not None and delivery.redelivered and self._queue.knows(digest, now - _DAY):
+            return Ack()
+        most = self.settings.jenkins.most_waiting
+        if self._queue.is_full(most):
+            _log.error("%d builds wait: a push is left at the broker", most)
+            return Retry(after=_RETRY_AFTER)
+        frame = Frame(delivery.headers, delivery.body)
+        added = self._queue.add(builds, frame, delivery.destination, now, digest=digest)
+        if added:
+            _log.info("%s: %d builds to ask for", message.summary, added)
+            for name in {build.order.server for build in builds} & self._workers.keys():
+                self._workers[name].wake()
+        return Ack()
+
+    def _on_answer(self, build: QueuedBuild) -> None:
+        """Record who asked for a build and what its server decided; count it.
+
+        Raises:
+            AuditError: nothing was recorded. The report of the build waits.
+        """
+        wanted, answer = build.wanted, build.answer
+        if answer is None:
+            return
+        decision: Decision = "allowed" if answer.accepted else "denied"
+        self._audit.record(
+            actor="unverified",  # no push is signed
+            action="build",
+            target=f"{wanted.order.server}/{wanted.order.job}",
+            decision=decision,
+            reason=answer.detail,
+            request=wanted.key,
+            correlation_id=wanted.order.correlation_id,
+            details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
+        )
+        self._metrics.audit_recorded(decision)
+        self._metrics.build_requested(wanted.repo, answer.kind)
+
+    # -- upkeep ------------------------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Keep the numbers of the status up to date, and forget old keys once a day."""
+        pruned = float("-inf")
+        while not self.ending.wait(_LOOK_EVERY):
+            try:
+                if time.monotonic() - pruned >= _DAY:
+                    pruned = time.monotonic()
+                    self._queue.prune(time.time() - self.settings.jenkins.remember)
+                self._backlog = self._queue.backlog()
+                self._failure = ""
+            except BuildQueueError as error:
+                if not self._failure:
+                    _log.error("%s", error)
+                self._failure = str(error)
+
+
+def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
+    """Return topic and durable name of each subscription: pushes that came while the daemon was down still build."""
+    topics = dict.fromkeys(
+        (*topics_of_class(RefUpdated, settings.topics), *topics_of_class(RevisionCommitted, settings.topics))
+    )
+    return tuple(
+        (topic, f"deploykit-{settings.node}-jenkins" + (f"-{number}" if number else ""))
+        for number, topic in enumerate(topics)
+    )
+
+
+def queue_path(state: Path) -> Path:
+    """Return the file of the builds to ask for."""
+    return state / "jenkins.sqlite"
+
+
+def queue_lock(state: Path) -> FileLock:
+    """Return the lock that keeps a second daemon off the same queue."""
+    state.mkdir(parents=True, exist_ok=True)
+    return FileLock(
+        state / "jenkins.lock",
+        busy=f"another build daemon works on state directory {state}",
+        remedy="stop that one: two of them would ask for every build twice",
+        mode=0o644,
+    )
+
+
+def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
+    """Return a client for each build server in the settings."""
+    return {name: open_server(name, server) for name, server in settings.jenkins.servers.items()}
+
+
+__all__ = [
+    "JenkinsTrigger",
+    "OnceReport",
+    "forget",
+    "make_servers",
+    "once",
+    "queue_lock",
+    "queue_path",
+    "run",
+    "subscriptions_of",
+]

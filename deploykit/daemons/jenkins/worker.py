@@ -1,0 +1,327 @@
+"""The worker of one build server: it asks for the builds in the queue, reports them, and follows them to their number.
+
+Rules:
+
+* Two threads a server, one that asks and one that follows: a server that is down or slow holds up no other one.
+* `asked` is written before each request, the answer after it, the report after that. Each step is done again where the
+  process ended in between: a lost answer is looked for first, a report has the same ids.
+* A server that cannot be reached is tried with one build at a time. The others wait without being touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.daemons.jenkins.decisions import (
+    NextStep,
+    after_failed_look,
+    after_follow,
+    after_look,
+    after_report,
+    after_start,
+)
+from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild
+from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
+from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.reports import report, request_of
+from deploykit.daemons.service.threads import ServiceThreads
+from deploykit.errors import (
+    AuditError,
+    BuildQueueError,
+    BuildServerError,
+    DeploykitError,
+    MayNotLook,
+    MessageError,
+    OutboxError,
+)
+from deploykit.names import RepoName
+from deploykit.outbox import Outbox
+from deploykit.settings.node import Settings
+from deploykit.system.backoff import Backoff
+
+_log = logging.getLogger(__name__)
+
+#: Seconds until a step is tried again that the disk had no room for, or that failed in an unforeseen way.
+_AGAIN: Final = 5.0
+#: Longest sleep without a look at the queue: a clock may have been set meanwhile.
+_LONGEST_SLEEP: Final = 10.0
+#: Seconds for which a server's failure is nothing that a person must know.
+_SHORT: Final = 60.0
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ServerHealth:
+    """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers."""
+
+    failures: int = 0
+    since: float = 0.0
+    paused_until: float = 0.0
+    problem: str = ""
+
+
+class BuildWorker:
+    """Works the builds of one server off. `start` and `stop` it, or call `step` yourself.
+
+    Args:
+        name: the server's, as in the settings.
+        server: the server.
+        queue: where the builds are.
+        outbox: where reports go.
+        settings: the node's.
+        tokens: (repository, job) -> the file with the job's own token.
+        wall: seconds since 1970.
+        clock: monotonic seconds.
+        chance: 0 to 1, spreads the pauses.
+        on_answer: called with each build that has its server's answer, before that is reported.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        server: BuildServer,
+        queue: BuildQueue,
+        outbox: Outbox,
+        settings: Settings,
+        *,
+        tokens: Mapping[tuple[RepoName, str], Path] | None = None,
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
+        on_answer: Callable[[QueuedBuild], None] = lambda _: None,
+    ) -> None:
+        self.name = name
+        self.health = ServerHealth()
+        #: Answers that were reported since the start, and whether nothing can be done just now.
+        self.reports = 0
+        self.idle = False
+        self._server = server
+        self._queue = queue
+        self._outbox = outbox
+        self._settings = settings
+        self._patience = settings.jenkins
+        self._deadline = settings.jenkins.servers[name].timeout
+        self._tokens = dict(tokens or {})
+        self._wall = wall
+        self._clock = clock
+        self._chance = chance
+        self._on_answer = on_answer
+        self._announced = ""
+        self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
+        self._stop = threading.Event()
+        self._wakes = [threading.Event(), threading.Event()]
+        roles: tuple[tuple[str, Sequence[BuildState], threading.Event], ...] = (
+            ("asks", UNSETTLED, self._wakes[0]),
+            ("follows", FOLLOWED, self._wakes[1]),
+        )
+        self.threads = ServiceThreads()
+        for role, states, wake in roles:
+            self.threads.add(f"jenkins-{name}-{role}", partial(self._run, states, wake))
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads. What waits is due at once."""
+        self._queue.hurry(self.name)
+        self.threads.start()
+
+    def wake(self) -> None:
+        """Look at the queue now: something was added."""
+        self.idle = False
+        for event in self._wakes:
+            event.set()
+
+    def stop(self) -> None:
+        """Begin nothing more. What is on its way is found again at the next start."""
+        self._stop.set()
+        self.wake()
+
+    def join(self, end: float) -> None:
+        """Wait for the threads until `end` (monotonic)."""
+        self.threads.join(end)
+
+    def _run(self, states: Sequence[BuildState], wake: threading.Event) -> None:
+        problem = ""
+        while not self._stop.is_set():
+            wake.clear()
+            try:
+                sleep = self.step(states)
+                problem = ""
+                if states is UNSETTLED:
+                    self.idle = sleep > 0
+            except (AuditError, BuildQueueError, OutboxError) as error:
+                if str(error) != problem:
+                    _log.error("%s: cannot go on, retrying: %s", self.name, error)
+                problem, sleep = str(error), _AGAIN
+            except Exception:  # noqa: BLE001 -- a bug with one build must not end the work for all
+                _log.exception("%s: unforeseen failure, retrying", self.name)
+                sleep = _AGAIN
+            if sleep:
+                wake.wait(sleep)
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def step(self, states: Sequence[BuildState] = UNSETTLED) -> float:
+        """Do what is due for one build in one of these states; return the seconds until something may be due.
+
+        Raises:
+            AuditError, BuildQueueError, OutboxError: there is no room on the disk. Nothing is lost; try again.
+        """
+        paused = self.health.paused_until - self._clock()
+        if paused > 0 and states == UNSETTLED:
+            states = ("answered",)  # a report needs no server
+        build = self._queue.next(self.name, states, self._wall())
+        if build is None:
+            return self._rest(states, paused)
+        match build.state:
+            case "answered" | "followed":
+                self._report(build)
+            case "queued":
+                self._follow(build)
+            case _:
+                self._ask(build)
+        return 0.0
+
+    def _rest(self, states: Sequence[BuildState], paused: float) -> float:
+        due = self._queue.next_due(self.name, states)
+        rest = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.05, due - self._wall()))
+        return min(rest, paused) if paused > 0 else rest
+
+    def _ask(self, build: QueuedBuild) -> None:
+        """Ask for a build, once the server was searched for it where an earlier request had no answer."""
+        order = self._order(build)
+        doubtful = False
+        if build.state == "asked":
+            step, doubtful = self._look(build, order)
+            if step is not None:
+                self._take(build, step)
+                return
+        self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
+        answer = self._start(build, order)
+        if answer.kind == "unreachable":
+            self._failed(answer.detail)
+        else:
+            self._answers()
+        self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
+
+    def _look(self, build: QueuedBuild, order: BuildOrder) -> tuple[NextStep | None, bool]:
+        """Search the server for a build. Return what is next (None: ask again), and whether it may be there unseen."""
+        blind, found = "", None
+        try:
+            found = self._server.find(order, deadline=self._deadline)
+        except MayNotLook as error:
+            blind = str(error)
+        except BuildServerError as error:
+            self._failed(str(error))
+            return after_failed_look(build, str(error), self._patience, self._wall(), self._chance()), False
+        self._answers()
+        step = after_look(build, found, self._patience, self._wall(), blind=blind)
+        if step is None and blind:
+            _log.warning("%s: asked again, perhaps twice: %s", build.label, blind)
+        return step, bool(blind)
+
+    def _start(self, build: QueuedBuild, order: BuildOrder) -> BuildAnswer:
+        """Ask the server. A branch that a multibranch project does not know yet makes it look for branches."""
+        try:
+            answer = self._server.start(order, deadline=self._deadline)
+            if answer.kind != "missing" or order.job == build.wanted.job:
+                return answer
+            scan = attrs.evolve(order, job=build.wanted.job, parameters={})
+            return self._server.start(scan, deadline=self._deadline)
+        except DeploykitError as error:  # a secret that cannot be read: nothing was sent
+            return BuildAnswer(kind="unreachable", detail=str(error), retry=True)
+        except Exception as error:  # noqa: BLE001 -- a bug with one build must not hold up the others
+            _log.exception("%s: unforeseen failure", build.label)
+            return BuildAnswer(kind="unanswered", detail=f"unforeseen failure: {type(error).__name__}", retry=True)
+
+    def _take(self, build: QueuedBuild, step: NextStep) -> None:
+        """Write what is next for a build; report it at once where there is an answer."""
+        key = build.wanted.key
+        if step.answer is None:
+            if step.state in ("waiting", "asked"):
+                # One line for a server that is down, not one for each build.
+                level = logging.WARNING if build.tries == 0 and not self.health.failures else logging.DEBUG
+                _log.log(level, "%s: waits: %s", build.label, step.problem)
+                self._queue.postpone(key, step.state, step.due, step.problem, unanswered=step.unanswered)
+            else:
+                self._queue.postpone(key, step.state, step.due, "", unanswered=build.asks)
+            return
+        now = self._wall()
+        self._queue.answered(key, step.state, step.answer, now)
+        written = self._queue.get(key)
+        if written is not None:
+            self._report(written)
+
+    def _report(self, build: QueuedBuild) -> None:
+        """Put the report of an answer into the outbox, and write that it is there."""
+        if build.state == "answered" and build.wanted.key != self._announced:
+            self._on_answer(build)
+            self._announced = build.wanted.key  # not again while the outbox has no room
+        node, topics = self._settings.node, self._settings.topics
+        frame = self._queue.frame_of(build.wanted.key)
+        dead_letter = self._settings.broker.dead_letter
+        try:
+            items = report(build, node, topics, dead_letter=dead_letter, frame=frame)
+        except MessageError as error:  # it would fail each time; the build itself was asked for
+            _log.error("%s: cannot be reported: %s", build.label, error)
+        else:
+            self._outbox.put_many(items)
+        event = request_of(build, node)
+        level = logging.INFO if build.answer is not None and build.answer.accepted else logging.ERROR
+        _log.log(level, "%s: %s", self.name, event.summary)
+        self.reports += build.state == "answered"
+        step = after_report(build, self._patience, self._wall())
+        self._queue.reported(build.wanted.key, step.state, step.due)
+        self._wakes[1].set()
+
+    def _follow(self, build: QueuedBuild) -> None:
+        item = build.answer.queue_item if build.answer is not None else None
+        if item is None:
+            self._queue.reported(build.wanted.key, "done")
+            return
+        state = self._server.follow(item, order=self._order(build), deadline=self._deadline)
+        step = after_follow(build, state, self._patience, self._wall())
+        if step.state == "done":
+            self._queue.reported(build.wanted.key, "done")
+        else:
+            self._take(build, step)
+
+    def _order(self, build: QueuedBuild) -> BuildOrder:
+        token = self._tokens.get((build.wanted.repo, build.wanted.job))
+        return attrs.evolve(build.wanted.order, token_file=token)
+
+    # -- the server's health -----------------------------------------------------------------------------------------
+
+    def _failed(self, problem: str) -> None:
+        failures = self.health.failures + 1
+        now = self._clock()
+        if failures == 1:
+            _log.warning("%s: not reachable, its builds wait: %s", self.name, problem)
+        pause = self._pauses.pause(failures, self._chance())
+        since = self.health.since or now
+        self.health = ServerHealth(failures=failures, since=since, paused_until=now + pause, problem=problem)
+
+    def _answers(self) -> None:
+        failures, self.health = self.health.failures, ServerHealth()
+        if failures:
+            _log.info("%s: answers again", self.name)
+            self._queue.hurry(self.name)
+
+    def problem(self, waiting: int) -> str:
+        """Return what a person should know of this server; empty where it answers, or has failed a short while only."""
+        health = self.health
+        seconds = self._clock() - health.since
+        if not health.failures or seconds < _SHORT:
+            return ""
+        return f"{self.name}: not reachable for {seconds / 60:.0f} minutes, {waiting} builds wait"
+
+
+__all__ = ["BuildWorker", "ServerHealth"]

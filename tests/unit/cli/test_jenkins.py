@@ -1,0 +1,96 @@
+"""`deploykit jenkins plan|list|retry|drop`: what people ask about builds, without a broker or a build server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from deploykit.cli import group
+from deploykit.daemons.jenkins.ports import BuildAnswer
+from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.rules import BuildRules, event_key
+from deploykit.errors import SettingsError, UsageError
+from deploykit.wire import encode
+from tests.support.buildorders import jenkins, job, push
+
+JOBS = """
+[[jenkins.jobs]]
+repo = "shop"
+job = "shop-tests"
+ignore_refs = "wip"
+[[jenkins.jobs]]
+repo = "shop"
+job = "web"
+projects = ["web*"]
+refs = ["refs/heads/main"]
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    file = tmp_path / "deploykit.toml"
+    file.write_text(
+        f'node = "web1"\nstate = "{tmp_path}/state"\n[outbox]\npath = "{tmp_path}/spool"\n'
+        f'[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n{JOBS}'
+    )
+    return file
+
+
+def invoke(config: Path, *words: str) -> Result:
+    return CliRunner().invoke(group, ["jenkins", "--config", str(config), *words], catch_exceptions=True)
+
+
+def test_a_plan_names_builds_with_their_parameters_and_reasons_for_the_rest(config: Path) -> None:
+    out = invoke(config, "plan", "--repo", "shop", "--ref", "topic").output
+    assert "build  ci: shop-tests\n" in out
+    assert "DEPLOYKIT_REF=refs/heads/topic\n" in out
+    assert 'not    ci: web: refs/heads/topic matches none of refs = ["refs/heads/main"]\n' in out
+    out = invoke(config, "plan", "--repo", "shop", "--ref", "refs/heads/wip/x").output
+    assert 'not    ci: shop-tests: ignore_refs = "wip" is found in refs/heads/wip/x\n' in out
+    out = invoke(config, "plan", "--repo", "shop", "--ref", "main", "--deleted").output
+    assert out == "not    refs/heads/main was deleted: deletes are never built\n"
+
+
+def test_a_plan_for_a_revision_is_made_of_its_projects(config: Path) -> None:
+    words = ("plan", "--repo", "shop", "--revision", "7", "--project", "web-admin", "--json")
+    found = json.loads(invoke(config, *words).output)
+    assert [build["job"] for build in found["builds"]] == ["shop-tests", "web"]
+    assert found["builds"][1]["parameters"]["DEPLOYKIT_PROJECT"] == "web-admin"
+
+
+def test_a_plan_needs_a_ref_or_a_revision(config: Path) -> None:
+    assert invoke(config, "plan", "--repo", "shop").exit_code == 2
+
+
+def test_a_build_that_was_refused_is_listed_and_asked_for_again(config: Path, tmp_path: Path) -> None:
+    assert isinstance(invoke(config, "list").exception, UsageError)  # no daemon has made the file
+    message = push()
+    builds = BuildRules(jenkins(job())).plan(message, event_key(message, legacy=False)).builds
+    key = builds[0].key
+    with BuildQueue(tmp_path / "state" / "jenkins.sqlite") as queue:
+        queue.add(builds, encode(message), "/topic/x", 1000.0)
+        answer = BuildAnswer(kind="refused", detail="409: disabled", remedy="enable it in Jenkins")
+        queue.answered(key, "answered", answer, 1001.0)
+        queue.reported(key, "refused")
+        (refused,) = json.loads(invoke(config, "list", "--json").output)
+        assert (refused["key"], refused["state"], refused["remedy"]) == (key, "refused", "enable it in Jenkins")
+        out = invoke(config, "list").output
+        assert out.startswith(f"{key[:12]}  refused  1970-01-01 00:16:40Z  ci: shop-tests for [shop] refs/heads/main")
+        assert "409: disabled" in out
+        assert invoke(config, "retry", key[:3]).exit_code == 1  # too short to be meant
+        assert invoke(config, "retry", key[:12]).output == "1 builds will be asked for again\n"
+        (waits,) = json.loads(invoke(config, "list", "--json").output)
+        assert waits["state"] == "waiting"
+        assert invoke(config, "drop", key).output == "1 builds dropped\n"
+        assert invoke(config, "list").output == ""
+        assert key[:12] in invoke(config, "list", "--all").output
+
+
+def test_a_daemon_without_a_job_is_not_started(config: Path) -> None:
+    config.write_text(config.read_text().replace(JOBS, ""))
+    error = invoke(config).exception
+    assert isinstance(error, SettingsError)
+    assert "there is no [[jenkins.jobs]]" in str(error)
