@@ -81,6 +81,7 @@ class AuditLog:
         keep: how many older files are kept.
         wait: seconds to wait for another process that is writing.
         now: the wall clock, aware UTC.
+        on_record: called with the decision of each record that was written.
 
     Raises:
         AuditError: it cannot be written, others can write to it, or a newer deploykit wrote it.
@@ -94,8 +95,10 @@ class AuditLog:
         keep: int = 8,
         wait: float = 10.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_record: Callable[[Decision], object] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._on_record = on_record
         self._max_bytes = max_bytes
         self._keep = keep
         self._wait = wait
@@ -173,6 +176,8 @@ class AuditLog:
                 self._record(entry)
         except OSError as error:
             raise cannot("write", self.path, error) from error
+        if self._on_record is not None:
+            self._on_record(entry.decision)
 
     # -- under the lock ------------------------------------------------------------------------------------------------
 

@@ -16,9 +16,7 @@ from deploykit.bus import Bus
 from deploykit.bus.checks import FOREVER
 from deploykit.bus.keepalive import KEEPALIVE
 from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import Service
 from deploykit.errors import BusError, DialectError, UsageError, WindowFull
 from deploykit.settings.node import Settings
@@ -50,12 +48,10 @@ def run(
         LoginRefused: the broker refuses the login.
     """
 
-    metrics = Metrics()
+    def make(settings: Settings, metrics: Metrics) -> KeepaliveSender:
+        return KeepaliveSender(settings, destinations=destinations, every=every, metrics=metrics)
 
-    def make(settings: Settings) -> ServiceGroup:
-        return ServiceGroup([KeepaliveSender(settings, destinations=destinations, every=every, metrics=metrics)])
-
-    lifecycle.serve(load, make, pages=Pages("keepalive", metrics), on_ready=on_ready)
+    lifecycle.serve_one("keepalive", load, make, on_ready=on_ready)
 
 
 class KeepaliveSender(Service):

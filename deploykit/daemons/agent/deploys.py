@@ -311,8 +311,7 @@ class DeployHandler:
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
                 stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
-                due = self._repeated.due((key, request.id), time.monotonic())
-                if due:
+                if due := self._repeated.due((key, request.id), time.monotonic()):
                     _log.info("answered again, not repeated: %s", request.summary)
                 return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:
@@ -339,18 +338,11 @@ class DeployHandler:
             decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
             decision.claimed = True
             return decision
-        result = self._deploy(request, command)
+        begun, result = time.monotonic(), self._deployer.deploy(request, command.signer)
+        if not result.again:
+            self._metrics.deploy_finished(request.site, request.phase, result.outcome, time.monotonic() - begun)
         self._audit.ended(request, command, result)
         return _Decision(result, claimed=True)
-
-    def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
-        """Carry a command out, and count it unless it was carried out before."""
-        begun = time.monotonic()
-        result = self._deployer.deploy(request, command.signer)
-        if not result.again:
-            seconds = time.monotonic() - begun if result.outcome != "refused" else None
-            self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)
-        return result
 
     # -- reporting -----------------------------------------------------------------------------------------------------
 

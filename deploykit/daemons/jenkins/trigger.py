@@ -34,7 +34,6 @@ from deploykit.daemons.jenkins.servers import open_server
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import STOP_SECONDS, Service
@@ -72,7 +71,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another build daemon uses the state directory.
         DeploykitError: outbox or queue cannot be opened.
     """
-    lifecycle.serve(load, lambda settings: ServiceGroup([JenkinsTrigger(settings)]), on_ready=on_ready)
+    lifecycle.serve_one("jenkins", load, lambda each, metrics: JenkinsTrigger(each, metrics=metrics), on_ready=on_ready)
 
 
 def once(settings: Settings, deadline: float) -> OnceReport:
@@ -151,17 +150,15 @@ class JenkinsTrigger(Service):
     ) -> None:
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
-        super().__init__(
-            f"jenkins on {settings.node}", settings.broker, bus=bus, client_id=f"deploykit-{settings.node}-jenkins"
-        )
+        name, client_id = f"jenkins on {settings.node}", f"deploykit-{settings.node}-jenkins"
+        super().__init__(name, settings.broker, bus=bus, client_id=client_id, metrics=metrics)
         self.settings = settings
         self._rules = BuildRules(settings.jenkins)
         self._outbox = open_outbox(settings.outbox)
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
-        self._audit = open_audit(settings)
-        self._metrics = metrics or Metrics()
+        self._audit = open_audit(settings, on_record=self.metrics.audit_recorded)
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
@@ -186,15 +183,16 @@ class JenkinsTrigger(Service):
             undo.callback(self.link.stop, 0)
             undo.callback(self._stop_workers, 0.0)
             self._backlog = self._queue.backlog()
-            self._metrics.expect(
+            self.metrics.expect(
                 "jenkins",
                 repositories={job.repo for job in self.settings.jenkins.jobs},
-                counters=("builds_requested_total",),
+                counters=("builds_requested_total", "audit_records_total"),
             )
-            handle = self._metrics.counted(self.handle)
+            handle = self.metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
+            self.watch_outbox(self._outbox.path)
             for topic, name in subscriptions_of(self.settings):
                 self.link.subscribe(topic, handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
             self.threads.start()
@@ -334,8 +332,7 @@ class JenkinsTrigger(Service):
             correlation_id=wanted.order.correlation_id,
             details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
         )
-        self._metrics.audit_recorded(decision)
-        self._metrics.build_requested(wanted.repo, answer.kind)
+        self.metrics.build_requested(wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.notify import ServiceManager
 from deploykit.daemons.service.pages import Pages
+from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -95,6 +96,25 @@ def signals(
             signal.signal(number, handler)
         received.put(None)
         thread.join()
+
+
+def serve_one(
+    daemon: str,
+    load: Callable[[], Settings],
+    make: Callable[[Settings, Metrics], Service],
+    *,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one service as `serve` does, with pages and metrics.
+
+    Args:
+        daemon: whose address of the pages counts, see `ServiceSettings`.
+        load, on_ready: as for `serve`.
+        make: makes the service, which counts in the metrics it is given: the same after each reload.
+    """
+    metrics = Metrics()
+    pages = Pages(daemon, metrics)
+    serve(load, lambda settings: ServiceGroup([make(settings, metrics)]), pages=pages, on_ready=on_ready)
 
 
 def serve(
