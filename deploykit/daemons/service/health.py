@@ -4,7 +4,7 @@ Rules:
 
 * One connection, one request, one answer. A request has a deadline and a limit on its size.
 * So many connections at most. A further one replaces the one that has waited longest.
-* `/live` asks for a restart where it fails: a thread of the service has ended. `/ready` says what stops the work.
+* `/live` asks for a restart where it fails: something does not go on. `/ready` says what stops the work.
 * A page never waits for the bus, and costs it nothing: it reads what the services keep anyway.
 """
 
@@ -43,8 +43,8 @@ _NO_CLIENT: Final = "prometheus-client is not installed: pip install 'deploykit[
 class HealthProbe(Protocol):
     """What the pages ask. Called in the pages' thread: it must return at once."""
 
-    def ended(self) -> Sequence[str]:
-        """Return the names of threads that ought to run and do not."""
+    def stuck(self) -> Sequence[str]:
+        """Return what does not go on and never will without a restart, one line each."""
         ...
 
     def problems(self) -> Sequence[str]:
@@ -64,8 +64,8 @@ def page_of(path: str, probe: HealthProbe, metrics: Exposition) -> Page:
     """Return the page at a path."""
     match path:
         case "/live":
-            ended = probe.ended()
-            return Page.of_lines(503, *(f"ended: {name}" for name in ended)) if ended else Page.of_lines(200, "alive")
+            stuck = probe.stuck()
+            return Page.of_lines(503, *stuck) if stuck else Page.of_lines(200, "alive")
         case "/ready":
             problems = probe.problems()
             return Page.of_lines(503, *problems) if problems else Page.of_lines(200, "ready")

@@ -85,8 +85,8 @@ class Pages:
 
     # -- in the pages' thread ------------------------------------------------------------------------------------------
 
-    def ended(self) -> Sequence[str]:
-        """Return what does not go on; a thread that has ended ends the process, so it is never seen here."""
+    def stuck(self) -> Sequence[str]:
+        """Return what does not go on. A thread that failed is not among it: it ends the process."""
         look, now = self._look, self._clock()
         silence = now - look.at
         hangs = f"the main thread has not looked at its services for {silence:.0f} s"
@@ -94,4 +94,4 @@ class Pages:
 
     def problems(self) -> Sequence[str]:
         """Return what stops the work."""
-        return (*self.ended(), *self._look.problems)
+        return (*self.stuck(), *self._look.problems)

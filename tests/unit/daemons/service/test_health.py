@@ -32,12 +32,12 @@ class Probe:
     """A service as a test wants it."""
 
     def __init__(self) -> None:
-        self.threads: list[str] = []
+        self.hanging: list[str] = []
         self.found: list[str] = []
         self.broken = False
 
-    def ended(self) -> list[str]:
-        return self.threads
+    def stuck(self) -> list[str]:
+        return self.hanging
 
     def problems(self) -> list[str]:
         if self.broken:
@@ -91,11 +91,11 @@ def get(server: HealthServer, path: str) -> tuple[int, str]:
 # -- the pages -----------------------------------------------------------------------------------------------------
 
 
-def test_live_fails_when_a_thread_has_ended_and_not_when_the_broker_is_away(server: HealthServer, probe: Probe) -> None:
+def test_live_fails_when_something_hangs_and_not_when_the_broker_is_away(server: HealthServer, probe: Probe) -> None:
     probe.found = ["waiting for a broker"]
     assert get(server, "/live") == (200, "alive\n")
-    probe.threads = ["deploykit-relay"]
-    assert get(server, "/live") == (503, "ended: deploykit-relay\n")
+    probe.hanging = ["the bus's own thread has not answered for 21 s"]
+    assert get(server, "/live") == (503, "the bus's own thread has not answered for 21 s\n")
 
 
 def test_ready_names_each_problem_on_a_line_of_its_own(server: HealthServer, probe: Probe) -> None:

@@ -59,7 +59,7 @@ def test_ready_needs_connection_work_and_no_problem(connected: None, monkeypatch
 
     def found() -> tuple[list[str], list[str]]:
         pages.look(group)
-        return [*pages.ended()], [*pages.problems()]
+        return [*pages.stuck()], [*pages.problems()]
 
     assert [*pages.problems()] == ["starting"]
     assert found() == ([], [])
@@ -73,7 +73,7 @@ def test_ready_needs_connection_work_and_no_problem(connected: None, monkeypatch
     monkeypatch.setattr(Bus, "state", BusState.WAITING)
     assert found() == ([], ["waiting for a broker"])
     pages.wait_for("ending: waits for 1 deploy")
-    assert ([*pages.ended()], [*pages.problems()]) == ([], ["ending: waits for 1 deploy"])
+    assert ([*pages.stuck()], [*pages.problems()]) == ([], ["ending: waits for 1 deploy"])
 
 
 def test_of_several_services_each_line_names_its_own(connected: None) -> None:
@@ -93,12 +93,12 @@ def test_a_service_that_does_not_go_on_is_not_alive(connected: None) -> None:
         pages.look(group)
         now[0] += 0.1
     assert service.asked == 1, "the question is not asked each time"
-    assert [*pages.ended()] == ["test: the bus's own thread has not answered for 21 s"]
-    assert [*pages.problems()] == [*pages.ended()]
+    assert [*pages.stuck()] == ["test: the bus's own thread has not answered for 21 s"]
+    assert [*pages.problems()] == [*pages.stuck()]
     service.hanging = ""
     now[0] += 1
     pages.look(group)
-    assert [*pages.ended()] == []
+    assert [*pages.stuck()] == []
 
 
 def test_a_main_thread_that_looks_no_more_is_not_alive(connected: None) -> None:
@@ -106,9 +106,9 @@ def test_a_main_thread_that_looks_no_more_is_not_alive(connected: None) -> None:
     pages = Pages("agent", Metrics(), clock=lambda: now[0])
     pages.look(ServiceGroup([ServiceOfTest()]))
     now[0] += MOST_SILENCE
-    assert [*pages.ended()] == []
+    assert [*pages.stuck()] == []
     now[0] += 1
-    assert [*pages.ended()] == ["the main thread has not looked at its services for 61 s"]
+    assert [*pages.stuck()] == ["the main thread has not looked at its services for 61 s"]
 
 
 def test_a_command_that_is_no_daemon_takes_no_address() -> None:
