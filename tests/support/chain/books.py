@@ -116,9 +116,9 @@ class ChainBooks:
             commit: what was pushed.
             builds: what the build server built of it; all have ended.
         """
-        pushes = self.of(RefUpdated, lambda one: one.new == commit)
+        pushes = self.wait(RefUpdated, lambda one: one.new == commit)
         assert len(pushes) == 1, pushes
-        requests = self.of(BuildRequested, lambda one: one.commit == commit and one.outcome in ("queued", "joined"))
+        requests = self.wait(BuildRequested, lambda one: one.commit == commit and one.outcome in ("queued", "joined"))
         assert len(requests) == 1, [one.summary for one in requests]
         assert requests[0].correlation_id == pushes[0].id
         assert builds, "a push was not built"

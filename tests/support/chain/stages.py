@@ -19,13 +19,14 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.messages import DeployReported
+from deploykit.messages import BuildRequested, DeployReported
 from tests.support.chain.world import Chain
 from tests.support.wait import wait_until
 
 Stage = Literal["idle", "pushed", "asked", "builds", "built", "fetched", "deploys", "reported"]
-#: `agent` is one of the three nodes. `answer` is no process: Jenkins' answer to the request for a build is lost.
-Victim = Literal["broker", "jenkins", "relay", "trigger", "agent", "answer"]
+#: `agent` is one of the three nodes. Two are no processes: `answer`, Jenkins' answer to the request for a build, is lost.
+#: With `sight`, so is the permission to look for the build: it has to be asked for once more.
+Victim = Literal["broker", "jenkins", "relay", "trigger", "agent", "answer", "sight"]
 
 STAGES: Final[tuple[Stage, ...]] = ("idle", "pushed", "asked", "builds", "built", "fetched", "deploys", "reported")
 KILLED: Final[tuple[Victim, ...]] = ("broker", "jenkins", "relay", "trigger", "agent")
@@ -42,7 +43,11 @@ class Hit:
         return f"{self.victim} at {self.stage}"
 
 
-ALL_HITS: Final = (*(Hit(stage, victim) for stage, victim in product(STAGES, KILLED)), Hit("idle", "answer"))
+ALL_HITS: Final = (
+    *(Hit(stage, victim) for stage, victim in product(STAGES, KILLED)),
+    Hit("idle", "answer"),
+    Hit("idle", "sight"),
+)
 
 
 def play(chain: Chain, tag: str, hit: Hit | None) -> None:
@@ -51,12 +56,15 @@ def play(chain: Chain, tag: str, hit: Hit | None) -> None:
     Raises:
         AssertionError: something was lost, done twice, or done without a build.
     """
-    steps = _steps(chain, tag)
+    steps = _steps(chain, tag, blind=hit is not None and hit.victim == "sight")
     for stage in steps:
         if hit is None or stage != hit.stage:
             continue
-        if hit.victim == "answer":
+        if hit.victim in ("answer", "sight"):
             chain.jenkins.fault("close", method="POST")
+            if hit.victim == "sight":
+                chain.jenkins.queue.release()  # what waits there would be joined by what is asked for once more
+                chain.jenkins.fault("status", status=403, method="GET", times=20)
             continue
         victim = chain.nodes[0] if hit.victim == "agent" else hit.victim
         chain.kill(victim)
@@ -64,7 +72,7 @@ def play(chain: Chain, tag: str, hit: Hit | None) -> None:
         chain.revive(victim)
 
 
-def _steps(chain: Chain, tag: str) -> Iterator[Stage | None]:
+def _steps(chain: Chain, tag: str, *, blind: bool) -> Iterator[Stage | None]:
     """Yield each stage when it is reached, then None when what it does was begun."""
     queue = chain.jenkins.queue
     queue.hold()
@@ -74,7 +82,7 @@ def _steps(chain: Chain, tag: str) -> Iterator[Stage | None]:
     yield None
     yield "pushed"
     yield None
-    wait_until(lambda: any(item.parameters["DEPLOYKIT_COMMIT"] == commit for item in queue.waiting()), "a queued build")
+    wait_until(lambda: chain.queued(commit) or chain.builds_of(commit), "a request for a build")
     yield "asked"
     queue.release()
     yield None
@@ -82,7 +90,7 @@ def _steps(chain: Chain, tag: str) -> Iterator[Stage | None]:
     yield "builds"
     chain.let_go()
     yield None
-    builds = chain.built(commit)
+    chain.built(commit)
     yield "built"
     yield None
     chain.fetched(tag)
@@ -100,7 +108,11 @@ def _steps(chain: Chain, tag: str) -> Iterator[Stage | None]:
     reports = chain.books.of_deploy(request)
     assert {one.outcome for one in reports.values()} == {"success"}, [one.summary for one in reports.values()]
     assert list(chain.live()) == [tag] * 3
-    assert [build.result for build in builds] == ["SUCCESS"] * len(builds)
-    chain.books.of_push(commit, chain.built(commit))
+    chain.books.wait(BuildRequested, lambda one: one.commit == commit)  # now nothing asks for it any more
+    chain.jenkins.faults.clear()
+    builds = chain.built(commit)
+    assert {build.result for build in builds} == {"SUCCESS"}
+    assert len(builds) == 2 or not blind, "this was to be built twice"
+    chain.books.of_push(commit, builds)
     chain.books.nothing_live_unbuilt()
     assert chain.books.dead_letters == []

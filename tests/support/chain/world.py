@@ -209,9 +209,13 @@ class Chain:
         found = list(self.jenkins.queue.jobs[JOB].builds)
         return [build for build in found if build.parameters["DEPLOYKIT_COMMIT"] == commit]
 
+    def queued(self, commit: ObjectId) -> bool:
+        """Whether a build of a commit waits in the queue."""
+        return any(item.parameters["DEPLOYKIT_COMMIT"] == commit for item in self.jenkins.queue.waiting())
+
     def built(self, commit: ObjectId) -> list[StubBuild]:
-        """Wait until a commit was built; return its builds."""
-        wait_until(lambda: self.builds_of(commit), f"a build of {commit}", 120)
+        """Wait until a commit was built, and nothing more of it waits; return its builds."""
+        wait_until(lambda: self.builds_of(commit) and not self.queued(commit), f"a build of {commit}", 120)
         wait_until(lambda: all(build.ended.is_set() for build in self.builds_of(commit)), f"{commit} is built", 120)
         return self.builds_of(commit)
 
