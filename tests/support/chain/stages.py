@@ -24,8 +24,8 @@ from tests.support.chain.world import Chain
 from tests.support.wait import wait_until
 
 Stage = Literal["idle", "pushed", "asked", "builds", "built", "fetched", "deploys", "reported"]
-#: `agent` is one of the three nodes. Two are no processes: `answer`, Jenkins' answer to the request for a build, is lost.
-#: With `sight`, so is the permission to look for the build: it has to be asked for once more.
+#: `agent` is one of the three nodes. Two are no processes: with `answer`, Jenkins' answer to the request for a build is
+#: lost; with `sight`, so is the permission to look for the build, which has to be asked for once more.
 Victim = Literal["broker", "jenkins", "relay", "trigger", "agent", "answer", "sight"]
 
 STAGES: Final[tuple[Stage, ...]] = ("idle", "pushed", "asked", "builds", "built", "fetched", "deploys", "reported")
