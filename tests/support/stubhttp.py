@@ -25,8 +25,8 @@ class Fault:
 
     Args:
         kind: `never` no answer; `close` the connection closes instead of an answer; `middle` it closes in the middle of
-            the body; `huge` 1 GB of body; `drip` a header that comes a byte every 50 ms; `trickle` such a body; `status`
-            another answer; `location` another Location; `garbage` no HTTP.
+            the body; `huge` 1 GB of body; `drip` a header that comes a byte every 50 ms, `trickle` such a body;
+            `status` another answer; `location` another Location; `garbage` no HTTP.
         carried_out: whether Jenkins does what was asked all the same.
     """
 
