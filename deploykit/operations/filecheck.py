@@ -22,6 +22,7 @@ from deploykit.bus.passcode import read_passcode
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, KeyFileError
 from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.settings.audit import AuditSettings
 from deploykit.settings.bus import BusSettings
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
@@ -115,6 +116,20 @@ def _spool(path: Path, settings: OutboxSettings) -> None:
         _directory(path, missing=settings.create)
 
 
+def _log_file(path: Path) -> None:
+    """Check a file that is appended to; it is made when it is missing."""
+    _directory(path.parent)
+    if not path.exists():
+        return
+    found = path.stat(follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise _Wrong(f"{path} is not a regular file")
+    if found.st_mode & 0o022:
+        raise _Wrong(f"{path} can be written by other users (chmod 640 {path})")
+    if not os.access(path, os.W_OK):
+        raise _Wrong(f"{path} is not writable for user {os.geteuid()}")
+
+
 def _group(name: str) -> None:
     if find_group(name) is None:
         raise _Wrong(f"there is no group {name!a}")
@@ -161,6 +176,7 @@ def _run_as(user: str, _: SiteSettings) -> None:
 
 #: Class and field -> its check. Every field that holds a path has one.
 FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
+    (AuditSettings, "path"): _ignoring_settings(_log_file),
     (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),

@@ -56,6 +56,8 @@ address = "stomp+ssl://127.0.0.1:1"
 tls_ca = "{root}/ca.pem"
 tls_cert = "{root}/cert.pem"
 tls_key = "{root}/tls.key"
+[audit]
+path = "{root}/logs/audit.log"
 [outbox]
 path = "{root}/spool"
 group = "root"
@@ -136,6 +138,16 @@ def open_to_all(path: Path) -> None:
     path.chmod(0o666)
 
 
+def is_directory(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def open_log(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o666)
+
+
 def is_file(path: Path) -> None:
     if path.is_dir():
         path.rmdir()
@@ -159,6 +171,9 @@ def is_file(path: Path) -> None:
         *[("git_signers", harm, "repositories.shop.mirror.allowed_signers") for harm in (gone, empty)],
         ("scripts", is_file, "sites.shop.release.scripts"),
         ("state", is_file, "state"),
+        ("logs", is_file, "audit.path"),
+        ("logs/audit.log", is_directory, "audit.path"),
+        ("logs/audit.log", open_log, "audit.path"),
         ("spool", is_file, "outbox.path"),
         ("site", is_file, "sites.shop.path"),
     ],
