@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge
+from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge, judge_to_keep
 from deploykit.builds.store import builds_of
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
@@ -143,7 +143,7 @@ class BuildGate:
         for at, evidence in enumerate(request.evidence, 1):
             try:
                 signed = SignedResult.from_evidence(evidence)
-                known = judge(signed, self._trust, now, remember=self._remember)
+                known = judge_to_keep(signed, self._trust, now, remember=self._remember)
                 if not known.objection:
                     self._keep(signed, known, now)
                     known = judge(signed, self._trust, now, remember=self._remember, site=request.site)
