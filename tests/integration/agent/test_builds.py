@@ -222,11 +222,11 @@ def test_without_a_build_needs_its_own_grant_and_stands_in_the_report(node: Buil
         if isinstance(each, AuditRecord)
     ]
     assert [each[:3] for each in audited] == [
-        ("deploy", "denied", "true"),
+        ("deploy", "denied", "yes"),
         ("deploy", "allowed", ""),
         ("deploy.result", "denied", ""),
-        ("deploy", "allowed", "true"),
-        ("deploy.result", "allowed", "true"),
+        ("deploy", "allowed", "yes"),
+        ("deploy.result", "allowed", "yes"),
     ]
     assert "no successful build of shop-tests" in audited[2][3]
     assert audited[4][3] == "without a build (--without-build)"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from deploykit.audit import open_audit
 from deploykit.builds import BuildStore
 from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Retry
@@ -26,6 +27,7 @@ from deploykit.trust.check import Trust
 from deploykit.trust.signature import sign
 from deploykit.wire import Frame, encode
 from tests.support.builds import COMMIT, JENKINS, NOW, OTHER, SHOP, STRANGER, result, trust
+from tests.support.resultaudit import result_audit
 from tests.support.wait import wait_until
 
 MAIN, DEV = RefName("refs/heads/main"), RefName("refs/heads/dev")
@@ -97,7 +99,10 @@ class Running:
     def __init__(self, settings: Settings, believes: Trust | None = None) -> None:
         self.mirrors = MirrorHandler(settings, QuietReporter())
         self.store = builds_of(settings.state)
-        self.handler = BuildResultHandler(settings, believes or trust(), self.store, self.mirrors, now=lambda: NOW)
+        audit = result_audit(open_audit(settings), self.store, settings.node)
+        self.handler = BuildResultHandler(
+            settings, believes or trust(), self.store, self.mirrors, audit, now=lambda: NOW
+        )
 
     def __enter__(self) -> Running:
         self.mirrors.start()
