@@ -34,6 +34,9 @@ if TYPE_CHECKING:
         SubscriptionRefused,
     )
     from deploykit.config import load_settings
+    from deploykit.daemons.agent.agent import Agent
+    from deploykit.daemons.jenkins.trigger import JenkinsTrigger
+    from deploykit.daemons.relay import RelayService
     from deploykit.errors import (
         AddressError,
         AuditError,
@@ -189,6 +192,9 @@ _MODULES = {
         "JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
+    "deploykit.daemons.agent.agent": "Agent",
+    "deploykit.daemons.jenkins.trigger": "JenkinsTrigger",
+    "deploykit.daemons.relay": "RelayService",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
@@ -228,7 +234,9 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
-    "AuditSettings", "load_settings", "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
+    "AuditSettings", "load_settings",
+    "Agent", "JenkinsTrigger", "RelayService",
+    "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
     "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
     "JobSettings",

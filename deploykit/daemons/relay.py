@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from deploykit.bus import Bus
 from deploykit.daemons.service import lifecycle
@@ -20,6 +21,8 @@ from deploykit.settings.outbox import OutboxSettings
 
 #: Added to the niceness of a relay that a hook started: the next push must not wait for it.
 _NICER = 10
+#: What is left to another relay.
+_SENT_BY_ANOTHER: Final = DrainReport(sent=0, dead_letters=(), complete=True, problem="another relay is at work")
 
 
 def step_back() -> None:
@@ -144,6 +147,19 @@ def once(settings: Settings, deadline: float) -> DrainReport:
         with RelayLock(outbox.path):
             pass
         with Bus(settings.broker) as bus:
-            return make_relay(outbox, bus, settings.outbox).drain_once(deadline)
+            return drain(outbox, bus, settings.outbox, deadline)
     except LockBusy:
-        return DrainReport(sent=0, dead_letters=(), complete=True, problem="another relay is at work")
+        return _SENT_BY_ANOTHER
+
+
+def drain(outbox: Outbox, bus: Bus, settings: OutboxSettings, deadline: float) -> DrainReport:
+    """Send what waits over a started bus, within `deadline` seconds; leave it to another relay where one is at work.
+
+    Raises:
+        OutboxError: the spool cannot be read.
+        LoginRefused: every broker refused the login.
+    """
+    try:
+        return make_relay(outbox, bus, settings).drain_once(deadline)
+    except LockBusy:
+        return _SENT_BY_ANOTHER

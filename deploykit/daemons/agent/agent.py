@@ -22,20 +22,23 @@ from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
+from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
-from deploykit.errors import DeploykitError, IdStoreError
+from deploykit.errors import IdStoreError
 from deploykit.ids import IdStore
 from deploykit.messages import BuildFinished, utc_now
 from deploykit.messages.topics import topics_of_class
-from deploykit.release import Runner, Site
+from deploykit.release import Site
 from deploykit.settings.node import Settings
 from deploykit.system.ownership import user_name
 from deploykit.trust.check import Trust
@@ -126,9 +129,11 @@ class Agent(Service):
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        audit, builds = open_audit(settings, on_record=metrics.audit_recorded), builds_of(settings.state)
-        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
-        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, metrics=metrics))
+        audit, builds = open_audit(settings), builds_of(settings.state)
+        results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now, metrics), settings.node, builds)
+        self._results = results
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, results)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, results, metrics=metrics))
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
@@ -193,6 +198,7 @@ class Agent(Service):
             self._deploys.finish()
             self._mirrors.stop()
             super()._end()
+            self._results.flush(float("inf"))
             self._ids.close()
         finally:
             self._lock.__exit__(None, None, None)
@@ -213,7 +219,7 @@ class Agent(Service):
     def _look_after(self) -> None:
         """Finish what a crash cut off; then log refused messages, and prune old ids once a day."""
         try:
-            self._recover()
+            recover_sites(self.settings, self.ending)
         finally:
             self._recovered.set()
         pruned = float("-inf")
@@ -227,21 +233,7 @@ class Agent(Service):
                 self._builds.prune()
             self.ending.wait(INTERVAL)
             self._deploys.flush(time.monotonic())
-
-    def _recover(self) -> None:
-        """Finish what a crash cut off, site by site. A site that cannot be recovered does not hold up the others."""
-        for name, site in self.settings.sites.items():
-            if self.ending.is_set():
-                return
-            try:
-                result = Runner(Site(site.path, site.release), node=self.settings.node).recover()
-            except DeploykitError as error:
-                _log.error("site %s: cannot finish an interrupted deploy: %s", name, error)
-            except Exception:  # noqa: BLE001 -- a bug in one site's recovery must not cost the others theirs
-                _log.exception("site %s: cannot finish an interrupted deploy", name)
-            else:
-                if result is not None:
-                    _log.info("site %s: finished an interrupted deploy: %s %s", name, result.outcome, result.detail)
+            self._results.flush(time.monotonic())
 
     def _on_event(self, event: Event) -> None:
         match event:

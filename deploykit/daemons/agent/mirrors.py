@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -207,6 +208,26 @@ class MirrorHandler:
         except (DeploykitError, CancelledError):
             return False  # reported, and logged
         return True
+
+    def sync_all(self, end: float) -> dict[RepoName, str]:
+        """Fetch every mirror and update its directories, until a monotonic time; return why for each where that failed.
+
+        Reports are queued as after any fetch.
+        """
+        answers = {repo: self._pool.request(repo) for repo in self._settings.repositories}
+        failed: dict[RepoName, str] = {}
+        for repo, answer in answers.items():
+            try:
+                answer.result(max(0.0, end - time.monotonic()))
+            except TimeoutError:
+                failed[repo] = "its origin has not answered in time"
+            except (DeploykitError, CancelledError) as error:
+                failed[repo] = str(error)
+            else:
+                refs = self._reported.get(repo, {})
+                if refs:
+                    failed[repo] = "; ".join(f"{ref}: {problem.detail}" for ref, (problem, _) in refs.items())
+        return failed
 
     def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
         """Have the mirror cloned again where an error, or a cause of it, says that it is damaged. Raises nothing."""

@@ -158,7 +158,7 @@ class JenkinsTrigger(Service):
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
-        self._audit = open_audit(settings, on_record=self.metrics.audit_recorded)
+        self._audit = open_audit(settings)
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
@@ -332,6 +332,7 @@ class JenkinsTrigger(Service):
             correlation_id=wanted.order.correlation_id,
             details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
         )
+        self.metrics.audit_recorded(decision)
         self.metrics.build_requested(wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""docs/embedding.md: its two daemons have 20 lines, use the front door alone, run as they stand and end well."""
+"""docs/embedding.md: its programs have 20 lines, use the front door alone, run as they stand and end well."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import pytest
 from deploykit import Bus, Frame, RefUpdated, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.broker.server import EmbeddedBroker
 from tests.support.bus import fast, running
+from tests.support.node import Node, write_settings
 from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "embedding.md").read_text(encoding="utf-8")
 DAEMONS = ["daemon", "asyncio daemon"]
+PROGRAMS = [*DAEMONS, "service"]
 
 
 def source_of(name: str) -> str:
@@ -33,7 +35,7 @@ def push(bus: Bus, number: int) -> None:
     bus.send(RefUpdated(repo=parse_repo_name("shop"), ref=ref, old=old, new=new), timeout=30)
 
 
-@pytest.mark.parametrize("name", DAEMONS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_it_has_20_lines_and_uses_the_front_door(name: str) -> None:
     source = source_of(name)
     assert len([line for line in source.splitlines() if line.strip()]) <= 20
@@ -71,6 +73,37 @@ def test_it_prints_each_push_once_over_a_restart_of_the_broker_and_ends_at_sigte
                 process.send_signal(signal.SIGTERM)
                 assert process.wait(60) == 0, (tmp_path / "errors").read_text()
                 assert len(output.read_text().splitlines()) == 2
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_a_service_on_a_bus_of_the_program_deploys_and_hands_back(tmp_path: Path) -> None:
+    script, output = tmp_path / "program.py", tmp_path / "output"
+    script.write_text(source_of("service"), encoding="utf-8")
+    with EmbeddedBroker() as broker, Node(tmp_path, broker) as node, output.open("wb") as out:
+        before = broker.stats().connections
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env={
+                "PATH": os.environ["PATH"],
+                "DEPLOYKIT_CONFIG": str(write_settings(node)),
+                "PYTHONPATH": os.pathsep.join(sys.path),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+        try:
+            wait_until(lambda: "connected: True" in output.read_text(), timeout=60)
+            assert broker.stats().connections == before + 1
+            request = node.request("v1", node.origin.push(tag="v1"))
+            node.send(request)
+            assert node.report_on(request, timeout=60).outcome == "success"
+            wait_until(lambda: "shop" in output.read_text(), timeout=60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0, output.read_text()
         finally:
             process.kill()
             process.wait()
