@@ -129,11 +129,11 @@ class Agent(Service):
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        audit, builds = open_audit(settings), builds_of(settings.state)
-        results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now, metrics), settings.node, builds)
-        self._results = results
-        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, results)
-        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, results, metrics=metrics))
+        audit, builds = open_audit(settings, on_record=metrics.audit_recorded), builds_of(settings.state)
+        self._results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now), settings.node, builds)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, self._results)
+        gate = BuildGate(settings, trust, builds, self._results, metrics=metrics)
+        deployer = SiteDeployer(settings, self._mirrors, gate)
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",

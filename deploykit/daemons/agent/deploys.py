@@ -127,7 +127,7 @@ class DeployHandler:
         self._trust = trust
         self._now = now
         self._metrics = metrics or Metrics()
-        self._audit = CommandAudit(audit, node, now, self._metrics)
+        self._audit = CommandAudit(audit, node, now)
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
@@ -304,11 +304,18 @@ class DeployHandler:
             decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
             decision.claimed = True
             return decision
-        begun, result = time.monotonic(), self._deployer.deploy(request, command.signer)
-        if not result.again:
-            self._metrics.deploy_finished(request.site, request.phase, result.outcome, time.monotonic() - begun)
+        result = self._deploy(request, command)
         self._audit.ended(request, command, result)
         return _Decision(result, claimed=True)
+
+    def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
+        """Carry a command out, and count it unless it was carried out before."""
+        begun = time.monotonic()
+        result = self._deployer.deploy(request, command.signer)
+        if not result.again:
+            seconds = time.monotonic() - begun if result.outcome != "refused" else None
+            self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)
+        return result
 
     # -- reporting -----------------------------------------------------------------------------------------------------
 
