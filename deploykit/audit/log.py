@@ -28,17 +28,14 @@ from typing import Final
 import attrs
 
 from deploykit.audit.chain import DAMAGED, OLDEST, ROTATED, SELF, TORN
-from deploykit.audit.files import beside, cannot, first_sequence, head_line, lines_of, old_files, read_head
+from deploykit.audit.ends import first_record, last_record, oldest_in
+from deploykit.audit.files import beside, cannot, first_sequence, head_line, old_files, read_head
 from deploykit.audit.record import (
-    MAX_LINE,
     START,
     AuditEntry,
     AuditHead,
-    AuditRecord,
-    BadRecord,
     Decision,
     encode_record,
-    parse_record,
 )
 from deploykit.errors import AuditError, LockBusy
 from deploykit.system.durable import replace_file, sync_directory, write_all
@@ -48,9 +45,8 @@ _log = logging.getLogger(__name__)
 
 _MODE: Final = 0o640
 _WRITE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-#: Bytes of a file's end in which its last record is looked for: two lines, for the last one may be damaged.
-_WINDOW: Final = 2 * MAX_LINE
+#: Seconds between two log lines that name the head.
+_HEAD_EVERY: Final = 3600.0
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -101,6 +97,8 @@ class AuditLog:
         self._wait = wait
         self._now = now
         self._mutex = threading.Lock()
+        self._head_due = float("-inf")
+        self._head_logged: AuditHead | None = None
         self._known: _End | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,6 +172,20 @@ class AuditLog:
         except OSError as error:
             raise cannot("write", self.path, error) from error
 
+    def log_head(self, now: float) -> None:
+        """Log the head once an hour, if it is another one: where logs go to another machine, heads do.
+
+        Args:
+            now: monotonic seconds.
+        """
+        if now < self._head_due:
+            return
+        self._head_due = now + _HEAD_EVERY
+        head = self.head
+        if head is not None and head != self._head_logged:
+            self._head_logged = head
+            _log.info("audit head %s", head)
+
     # -- under the lock ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
@@ -181,10 +193,11 @@ class AuditLog:
         lock = beside(self.path, "lock")
         with self._mutex, contextlib.ExitStack() as held:
             try:
-                held.enter_context(FileLock(lock, wait=self._wait, busy=f"another process holds {lock}"))
-            except LockBusy as busy:
-                problem = f"cannot write the audit log {self.path}: {busy.problem}"
-                raise AuditError(problem, "it should take a moment; look at that process") from busy
+                busy = f"another process holds {lock}"
+                held.enter_context(FileLock(lock, wait=self._wait, busy=busy, named=False))
+            except LockBusy as error:
+                problem = f"cannot write the audit log {self.path}: {error.problem}"
+                raise AuditError(problem, "it should take a moment; look at that process") from error
             yield
 
     def _record(self, entry: AuditEntry) -> None:
@@ -269,10 +282,10 @@ class AuditLog:
         return self._read_end(file)
 
     def _read_end(self, file: tuple[int, int] | None) -> _End:
-        size, torn, last = _last_record(self.path) if file is not None else (0, b"", None)
+        size, torn, last = last_record(self.path) if file is not None else (0, b"", None)
         events: list[AuditEntry] = []
         if last is None and (older := old_files(self.path)):
-            _, _, last = _last_record(older[-1])
+            _, _, last = last_record(older[-1])
             events.append(self._rotated())
         head = last.head if last is not None else START
         known = read_head(self.path)
@@ -289,7 +302,7 @@ class AuditLog:
 
     def _rename(self) -> bool:
         """Give the current file the name of an older one; return whether that could be done."""
-        first = _first_record(self.path)
+        first = first_record(self.path)
         if first is None:
             _log.error("audit log %s begins with no record and is not rotated: see `deploykit audit verify`", self.path)
             return False
@@ -303,7 +316,7 @@ class AuditLog:
     def _rotated(self) -> AuditEntry:
         """Return the first record of a new file: from which record on those are kept that the older files hold."""
         older = old_files(self.path)
-        oldest = _oldest_in(older[-1])
+        oldest = oldest_in(older[-1])
         if len(older) > self._keep:
             oldest = max(oldest, first_sequence(older[-self._keep]))
         return AuditEntry(
@@ -321,49 +334,6 @@ class AuditLog:
                 path.unlink()
             except OSError as error:
                 _log.warning("cannot remove the old audit log %s: %s", path, error.strerror or error)
-
-
-def _last_record(path: Path) -> tuple[int, bytes, AuditRecord | None]:
-    """Return the last record of a file, the bytes up to its end, and what stands behind it.
-
-    Raises:
-        AuditError: there is no record in all of the file's end.
-    """
-    fd = os.open(path, _READ)
-    try:
-        size = os.fstat(fd).st_size
-        start = max(0, size - _WINDOW)
-        data = os.pread(fd, size - start, start)
-    finally:
-        os.close(fd)
-    end = data.rfind(b"\n") + 1
-    while end:
-        begin = data.rfind(b"\n", 0, end - 1) + 1
-        if not begin and start:
-            break  # the beginning of this line was not read
-        with contextlib.suppress(BadRecord):
-            return start + end, data[end:], parse_record(data[begin:end])
-        end = begin
-    if start:
-        raise AuditError(
-            f"the end of the audit log {path} holds no record",
-            f"look with `deploykit audit verify`, then move all of {path.name}* to another directory",
-        )
-    return 0, data, None
-
-
-def _first_record(path: Path) -> AuditRecord | None:
-    with contextlib.suppress(BadRecord), os.fdopen(os.open(path, _READ), "rb") as file:
-        for line in lines_of(file):
-            return parse_record(line)
-    return None
-
-
-def _oldest_in(path: Path) -> int:
-    """Return from which record on those are kept, as the first record of an older file says."""
-    first = _first_record(path)
-    text = first.details.get(OLDEST, "") if first is not None and first.actor == SELF else ""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 1
 
 
 def _tear(head: AuditHead, torn: bytes) -> AuditEntry:

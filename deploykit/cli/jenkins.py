@@ -41,17 +41,17 @@ def jenkins(ctx: click.Context, config: Path | None, once: bool, deadline: float
     ctx.obj = config
     if ctx.invoked_subcommand is not None:
         return
-    from deploykit.daemons.jenkins import trigger
+    from deploykit.daemons.jenkins import commands
 
     if forget:
-        trigger.forget(load(config))
+        commands.forget(load(config))
     elif once:
-        report = trigger.once(load(config), deadline)
-        left = f", {report.left} still wait" if report.left else ""
-        click.echo(f"{report.asked} builds answered{left}" + ("" if report.connected else "; the broker was away"))
+        report = commands.once(load(config), deadline)
+        left = f", {report.left} still waiting" if report.left else ""
+        click.echo(f"{_number(report.asked)} answered{left}" + ("" if report.connected else "; the broker was away"))
         ctx.exit(0 if report.connected and not report.left else 1)
     else:
-        trigger.run(lambda: load(config), on_ready=lambda name: click.echo(f"ready: {name}"))
+        commands.run(lambda: load(config), on_ready=lambda name: click.echo(f"ready: {name}"))
 
 
 @jenkins.command()
@@ -149,7 +149,7 @@ def retry(ctx: click.Context, keys: Sequence[str], everything: bool, config: Pat
     with _queue(_settings(ctx, config)) as queue:
         chosen = [build for build in queue.builds(states=("refused",)) if everything or _is_one_of(build, keys)]
         count = sum(queue.retry(build.wanted.key, time.time()) for build in chosen)
-    click.echo(f"{count} builds will be asked for again")
+    click.echo(f"{_number(count)} to be asked for again")
     ctx.exit(0 if count else 1)
 
 
@@ -166,7 +166,7 @@ def drop(ctx: click.Context, keys: Sequence[str], config: Path | None) -> None:
     """
     with _queue(_settings(ctx, config)) as queue:
         count = sum(queue.drop(build.wanted.key) for build in queue.builds() if _is_one_of(build, keys))
-    click.echo(f"{count} builds dropped")
+    click.echo(f"{_number(count)} dropped")
     ctx.exit(0 if count else 1)
 
 
@@ -176,7 +176,7 @@ def _settings(ctx: click.Context, config: Path | None) -> Settings:
 
 def _queue(settings: Settings) -> BuildQueue:
     from deploykit.daemons.jenkins.queue import BuildQueue
-    from deploykit.daemons.jenkins.trigger import queue_path
+    from deploykit.daemons.jenkins.setup import queue_path
 
     path = queue_path(settings.state)
     if not path.exists():  # made by the daemon, as its user
@@ -198,6 +198,10 @@ def _event(
     full = f"refs/heads/{ref}" if ref is not None and not ref.startswith("refs/") else ref
     new = ZERO_ID if deleted else parse_object_id(commit)
     return RefUpdated(repo=name, ref=parse_ref_name(full), old=ZERO_ID, new=new)
+
+
+def _number(builds: int) -> str:
+    return "1 build" if builds == 1 else f"{builds} builds"
 
 
 def _is_one_of(build: QueuedBuild, keys: Sequence[str]) -> bool:

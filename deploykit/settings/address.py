@@ -150,6 +150,9 @@ def _boolean(value: str) -> bool:
 
 
 def _milliseconds(value: str) -> float:
+    """Return seconds. With a decimal point it is seconds already, as the original's own settings write it (`0.01`)."""
+    if re.fullmatch(r"[0-9]{1,6}\.[0-9]{1,6}", value) and float(value):
+        return float(value)
     if not re.fullmatch(r"[0-9]{1,9}", value):
         raise ValueError("whole milliseconds")
     return int(value) / 1000
@@ -199,6 +202,8 @@ def _options(query: str) -> tuple[dict[str, Any], tuple[str, ...]]:
             warnings.append(f"address option {shown} has no effect: {_DECLINED[key]}")
         elif key not in _OPTIONS:
             warnings.append(f"address option {shown} is not known and has no effect")
+        elif _OPTIONS[key][0] == "connect_timeout" and value.strip() == "-1":
+            warnings.append(f"address option {shown} has no effect: an attempt to connect never waits for ever")
         else:
             field, parse = _OPTIONS[key]
             try:

@@ -38,6 +38,7 @@ class FileLock:
         busy: what is going on while another one holds it, such as "another deploy of /srv/shop is running".
         remedy: the way out, for the error.
         mode: of the lock file, when it is made.
+        named: the holder writes its pid into the file. That costs a write to the disk, each time.
         clock: monotonic seconds.
 
     Raises:
@@ -53,6 +54,7 @@ class FileLock:
         busy: str = "",
         remedy: str = "",
         mode: int = 0o600,
+        named: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = Path(path)
@@ -62,6 +64,7 @@ class FileLock:
         self._busy = busy
         self._remedy = remedy
         self._mode = mode
+        self._named = named
         self._clock = clock
 
     def __enter__(self) -> Self:
@@ -74,9 +77,10 @@ class FileLock:
                 if not self._is_in_place(fd):
                     os.close(fd)
                     continue
-                with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
-                    os.ftruncate(fd, 0)
-                    os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+                if self._named:
+                    with contextlib.suppress(OSError):  # on a full disk the holder stays unnamed
+                        os.ftruncate(fd, 0)
+                        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
             except BaseException:
                 os.close(fd)
                 raise

@@ -29,6 +29,7 @@ from deploykit.ids import IdStore
 from deploykit.release import Runner, Site
 from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key
+from tests.support.resultaudit import result_audit
 
 
 def main() -> None:
@@ -40,9 +41,10 @@ def main() -> None:
     reporter = Reporter(open_outbox(settings.outbox), settings.topics, load_signing_key(settings.signing_key))
     ids = IdStore(settings.state / "ids.sqlite")
     trust = Trust.from_settings(settings.trust, settings.node)
-    gate = BuildGate(settings, trust, builds_of(settings.state))
+    builds, audit = builds_of(settings.state), open_audit(settings)
+    gate = BuildGate(settings, trust, builds, result_audit(audit, builds, settings.node))
     deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate)
-    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, open_audit(settings))
+    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, audit)
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

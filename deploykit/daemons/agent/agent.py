@@ -24,11 +24,13 @@ from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.pages import Pages
@@ -136,8 +138,10 @@ class Agent(Service):
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
         audit, builds = open_audit(settings), builds_of(settings.state)
-        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors)
-        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds))
+        results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now, metrics), settings.node, builds)
+        self._results = results
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, results)
+        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, results, metrics=metrics))
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
@@ -202,6 +206,7 @@ class Agent(Service):
             self._deploys.finish()
             self._mirrors.stop()
             super()._end()
+            self._results.flush(float("inf"))
             self._ids.close()
         finally:
             self._lock.__exit__(None, None, None)
@@ -236,6 +241,7 @@ class Agent(Service):
                 self._builds.prune()
             self.ending.wait(INTERVAL)
             self._deploys.flush(time.monotonic())
+            self._results.flush(time.monotonic())
 
     def _on_event(self, event: Event) -> None:
         match event:

@@ -1,6 +1,6 @@
 """The agent's build results: a signed one is verified and kept, and a success has its repository fetched.
 
-    BuildFinished -> judge -> store (signed and granted) -> fetch (a success, where fetch_on = "build") -> Ack
+    BuildFinished -> judge -> audit -> store (signed and granted) -> fetch (a success, where fetch_on = "build") -> Ack
 
 Rules:
 
@@ -20,8 +20,9 @@ from typing import Final
 from deploykit.builds import BuildStore, SignedResult, judge
 from deploykit.bus import Ack, Delivery, Retry, Verdict
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.throttle import LogThrottle
-from deploykit.errors import BuildStoreError, KeyFileError, MessageError
+from deploykit.errors import AuditError, BuildStoreError, KeyFileError, MessageError
 from deploykit.messages import BuildFinished, utc_now
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
@@ -52,6 +53,7 @@ class BuildResultHandler:
         trust: judges the results.
         store: keeps the good ones.
         mirrors: fetches after a success.
+        audit: where it is recorded which results count.
         now: the wall clock, aware UTC.
     """
 
@@ -61,6 +63,7 @@ class BuildResultHandler:
         trust: Trust,
         store: BuildStore,
         mirrors: MirrorHandler,
+        audit: ResultAudit,
         *,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -68,6 +71,7 @@ class BuildResultHandler:
         self._trust = trust
         self._store = store
         self._mirrors = mirrors
+        self._audit = audit
         self._now = now
         self._not_kept = LogThrottle()
         self._delayed = LogThrottle()
@@ -84,7 +88,7 @@ class BuildResultHandler:
         try:
             self._keep(message, Frame(delivery.headers, delivery.body))
             handed_on = self._fetch(message)
-        except (BuildStoreError, KeyFileError) as error:
+        except (AuditError, BuildStoreError, KeyFileError) as error:
             if count := self._delayed.add(str(error), time.monotonic()):
                 _log.error("cannot handle build results, retrying %d: %s", count, error)
             return Retry(after=_RETRY_AFTER)
@@ -101,7 +105,7 @@ class BuildResultHandler:
         """Verify a result and keep it.
 
         Raises:
-            BuildStoreError, KeyFileError: not now.
+            AuditError, BuildStoreError, KeyFileError: not now.
         """
         if HEADER not in frame.headers:
             self._leave(f"it is not signed: {message.summary}")
@@ -110,11 +114,13 @@ class BuildResultHandler:
             signed = SignedResult.from_frame(frame)
             known = judge(signed, self._trust, self._now(), remember=self._remember)
         except MessageError as error:
-            self._leave(f"{error}: {message.summary}")
+            self._refuse(f"{error}: {message.summary}")
             return
         if known.objection:
-            self._leave(f"{known.objection}: {message.summary}")
-        elif self._store.put(signed, known.result, known.signer, self._now()):
+            self._refuse(f"{known.objection}: {message.summary}")
+            return
+        self._audit.counts(signed, known)
+        if self._store.put(signed, known.result, known.signer, self._now()):
             _log.info("kept: %s", known.result.summary)
 
     def _fetch(self, message: BuildFinished) -> bool:
@@ -122,6 +128,10 @@ class BuildResultHandler:
             return True
         reason = message.correlation_id or message.id
         return self._mirrors.fetch_built(message.repo, message.ref, message.commit, reason=reason)
+
+    def _refuse(self, why: str) -> None:
+        self._audit.refused(why)
+        self._leave(why)
 
     def _leave(self, why: str) -> None:
         if count := self._not_kept.add(why, time.monotonic()):

@@ -28,15 +28,14 @@ import attrs
 from deploykit.audit import AuditLog
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.command_audit import CommandAudit
-from deploykit.daemons.agent.commands import command_in
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.strangers import Strangers
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.errors import (
     AuditError,
-    DeploykitError,
     IdForgotten,
     IdStoreError,
     KeyFileError,
@@ -51,13 +50,10 @@ from deploykit.messages import DeployOutcome, DeployRequested, utc_now
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Trust, Verified
-from deploykit.trust.signature import body_digest, copy_digest
+from deploykit.trust.signature import body_digest
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 
 _log = logging.getLogger(__name__)
-
-#: The one answer to unverified commands. What is wrong in particular stands in the log alone.
-_NOT_OBEYED: Final = "this node obeys no command without a signature by a key that it trusts"
 
 #: Seconds until a command is tried again that the disk had no room for.
 _RETRY_AFTER: Final = 5.0
@@ -129,13 +125,13 @@ class DeployHandler:
         self._reports = DeployReportMaker(node=node)
         self._ids = ids
         self._trust = trust
-        self._audit = CommandAudit(audit, node, now)
         self._now = now
         self._metrics = metrics or Metrics()
+        self._audit = CommandAudit(audit, node, now, self._metrics)
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
-        self._unverified = LogThrottle()
+        self._strangers = Strangers(node, reporter, self._reports, self._audit)
         self._delayed = LogThrottle()
         self._unreadable = KeyedThrottle()
         self._repeated = KeyedThrottle(_REPEAT_AFTER)
@@ -148,7 +144,7 @@ class DeployHandler:
         except NotAddressed:
             return Ack()
         except SignatureError as error:
-            self._refuse_unverified(frame, error)
+            self._strangers.refuse(frame, error)
             return Ack()
         except KeyFileError as error:
             return self._wait_for_trust(delivery, frame, error)
@@ -178,10 +174,7 @@ class DeployHandler:
         Args:
             now: monotonic seconds. What is not due yet is left for the next time; infinite takes all.
         """
-        count, why = self._unverified.flush(now)
-        if count:
-            _log.warning("refused %d more messages without a trusted signature; the last one: %s", count, why)
-            self._audit.unverified(count, why)
+        self._strangers.flush(now)
         self._audit.flush(now)
 
     # -- what is not verified, or not readable -------------------------------------------------------------------------
@@ -189,7 +182,7 @@ class DeployHandler:
     def _wait_for_trust(self, delivery: Delivery, frame: Frame, problem: KeyFileError) -> Verdict:
         """Leave for later what may be genuine: files that cannot be read now say nothing of who signed it."""
         if delivery.attempt >= _TRIES:
-            self._refuse_unverified(frame, problem)
+            self._strangers.refuse(frame, problem)
             return Ack()
         if count := self._delayed.add(str(problem), time.monotonic()):
             _log.warning("cannot check signatures, retrying %d messages: %s", count, problem)
@@ -203,40 +196,13 @@ class DeployHandler:
         """
         with contextlib.suppress(MessageError):
             decode({"content-type": CONTENT_TYPE}, frame.body)
-            self._refuse_unverified(frame, problem)
+            self._strangers.refuse(frame, problem)
             return Ack()
         digest = body_digest(frame.body)
         if not self._unreadable.due(digest, time.monotonic()):
             return Ack()
         self._audit.unreadable(digest, str(problem))
         return Reject(str(problem))
-
-    def _refuse_unverified(self, frame: Frame, problem: DeploykitError) -> None:
-        """Count an unverified message. One a minute is decoded, logged, and answered if it is a command.
-
-        Its id is never claimed: a stranger must not be able to spend a genuine request's id.
-        """
-        count = self._unverified.add(str(problem), time.monotonic())
-        if not count:
-            return
-        request = command_in(frame, self._node)
-        unforeseen = problem.__cause__ if isinstance(problem, KeyFileError) else None
-        _log.warning(
-            "refused%s: %s: %s",
-            f" {count} messages, the last one" if count > 1 else "",
-            request.summary if request else "no command for this node",
-            problem,
-            exc_info=None if isinstance(unforeseen, DeploykitError | OSError) else unforeseen,
-        )
-        self._audit.unverified(count, str(problem), request)
-        if request is None:
-            return
-        try:
-            self._reporter.report(
-                self._reports.without_result(request, copy_digest(frame), "refused", detail=_NOT_OBEYED)
-            )
-        except Exception as error:  # noqa: BLE001 -- refusals may neither fill our time nor make commands come again
-            _log.error("cannot report a refusal: %s", error)
 
     # -- genuine commands ----------------------------------------------------------------------------------------------
 

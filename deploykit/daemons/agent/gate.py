@@ -23,8 +23,9 @@ import attrs
 
 from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge
 from deploykit.builds.store import builds_of
+from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.errors import BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
+from deploykit.errors import AuditError, BuildStoreError, DeploykitError, KeyFileError, MessageError, PolicyRefused
 from deploykit.messages import MAX_EVIDENCE, DeployRequested, utc_now
 from deploykit.release import Site
 from deploykit.settings.node import Settings
@@ -63,6 +64,7 @@ class BuildGate:
         settings: what each site requires.
         trust: judges results, at each decision anew.
         store: the results that are known.
+        audit: where it is recorded which results count.
         metrics: counts the decisions of sites that require builds.
         now: the wall clock, aware UTC.
     """
@@ -72,6 +74,7 @@ class BuildGate:
         settings: Settings,
         trust: Trust,
         store: BuildStore,
+        audit: ResultAudit,
         *,
         metrics: Metrics | None = None,
         now: Callable[[], datetime] = utc_now,
@@ -80,6 +83,7 @@ class BuildGate:
         self._sites = settings.sites
         self._trust = trust
         self._store = store
+        self._audit = audit
         self._metrics = metrics or Metrics()
         self._now = now
 
@@ -144,7 +148,9 @@ class BuildGate:
             try:
                 signed = SignedResult.from_evidence(evidence)
                 known = judge(signed, self._trust, now, remember=self._remember)
-                if not known.objection:
+                if known.objection:
+                    self._audit.refused(f"evidence of {request.summary}: {known.objection}")
+                else:
                     self._keep(signed, known, now)
                     known = judge(signed, self._trust, now, remember=self._remember, site=request.site)
             except MessageError:
@@ -155,8 +161,9 @@ class BuildGate:
 
     def _keep(self, signed: SignedResult, known: KnownResult, now: datetime) -> None:
         try:
+            self._audit.counts(signed, known)
             self._store.put(signed, known.result, known.signer, now)
-        except BuildStoreError as error:  # it counts all the same, this time
+        except (AuditError, BuildStoreError) as error:  # it counts all the same, this time
             _log.warning("evidence is not kept: %s", error)
 
     def _stored(

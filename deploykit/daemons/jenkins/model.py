@@ -53,6 +53,15 @@ class QueuedBuild:
         return f"{self.wanted.order.server}: {self.wanted.order.job} for {self.wanted.subject}"
 
 
+def wait_text(number: int) -> str:
+    """Return how many builds wait, for people.
+
+    >>> wait_text(1), wait_text(12)
+    ('1 build waits', '12 builds wait')
+    """
+    return "1 build waits" if number == 1 else f"{number} builds wait"
+
+
 def wanted_text(wanted: WantedBuild) -> str:
     """Return a build as text for the file; `wanted_of` is the other direction."""
     data = attrs.asdict(wanted, recurse=False)
@@ -88,6 +97,7 @@ __all__ = [
     "QueuedBuild",
     "answer_of",
     "answer_text",
+    "wait_text",
     "wanted_of",
     "wanted_text",
 ]

@@ -36,6 +36,7 @@ from deploykit.daemons.jenkins.model import (
 from deploykit.daemons.jenkins.ports import BuildAnswer
 from deploykit.daemons.jenkins.rules import WantedBuild
 from deploykit.errors import BuildQueueError
+from deploykit.system.durable import sync_directory
 from deploykit.wire.frame import Frame
 
 _APPLICATION_ID: Final = 0x64706A62  # "dpjb"
@@ -359,6 +360,7 @@ def _prepare_file(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        sync_directory(path.parent)
     except FileExistsError:
         found = path.lstat()
         if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:

@@ -15,34 +15,26 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Final
-
-import attrs
 
 from deploykit.audit import open_audit
 from deploykit.audit.record import Decision
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.jenkins.model import QueuedBuild
+from deploykit.daemons.jenkins.model import QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
-from deploykit.daemons.jenkins.servers import open_server
+from deploykit.daemons.jenkins.setup import check_secrets, make_servers, queue_lock, queue_path, subscriptions_of
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
-from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
-from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted
-from deploykit.messages.topics import topics_of_class
 from deploykit.settings.node import Settings
-from deploykit.system.lock import FileLock
 from deploykit.wire import CONTENT_TYPE, Frame
 
 _log = logging.getLogger(__name__)
@@ -51,80 +43,13 @@ _DAY: Final = 86400.0
 #: Seconds until a message is handed over again that the queue had no room for, and how often: it waits at the broker.
 _RETRY_AFTER: Final = 5.0
 _TRIES: Final = 1_000_000
+#: How often a message is tried that fails in an unforeseen way, before it is given up.
+_BUG_TRIES: Final = 5
 _PREFETCH: Final = 64
 #: Seconds between two looks at what waits.
 _LOOK_EVERY: Final = 1.0
-#: For a run to the end: seconds without a message after which none waits, and between two looks.
-_QUIET: Final = 1.0
+#: Seconds between two looks at the outbox.
 _LOOK_OFTEN: Final = 0.05
-
-
-def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> None:
-    """Run the build daemon until TERM. HUP reads the settings again; while those are bad, the old ones stay in force.
-
-    Args:
-        load: reads the settings.
-        on_ready: called with `jenkins on NODE` once it is connected and subscribed.
-
-    Raises:
-        SettingsError: the first settings are wrong, or name no job.
-        LoginRefused: no broker accepts the credentials.
-        LockBusy: another build daemon uses the state directory.
-        DeploykitError: outbox or queue cannot be opened.
-    """
-    lifecycle.serve(load, lambda settings: ServiceGroup([JenkinsTrigger(settings)]), on_ready=on_ready)
-
-
-def once(settings: Settings, deadline: float) -> OnceReport:
-    """Take the messages that wait at the broker, ask for the builds that wait here, and end.
-
-    Args:
-        settings: the node's.
-        deadline: seconds.
-
-    Returns:
-        What came of it; `left` builds still wait.
-    """
-    set_up_from(settings)
-    end = time.monotonic() + deadline
-    with JenkinsTrigger(settings) as trigger:
-        trigger.wait_connected(deadline)
-        while not trigger.idle(_QUIET) and time.monotonic() < end:
-            time.sleep(_LOOK_OFTEN)
-        trigger.wait_sent(end)
-        return OnceReport(connected=trigger.link.connected, asked=trigger.asked, left=trigger.waiting)
-
-
-def forget(settings: Settings) -> None:
-    """Delete the daemon's durable subscription at the broker, for a node that is to start no builds any more.
-
-    Raises:
-        LockBusy: it runs here, and would lose pushes.
-    """
-    with (
-        queue_lock(settings.state),
-        Bus(settings.broker, client_id=f"deploykit-{settings.node}-jenkins") as bus,
-    ):
-        bus.wait_connected(settings.broker.connect_timeout)
-        for topic, name in subscriptions_of(settings):
-            subscription = bus.subscribe(topic, lambda _: None, durable=name)
-            subscription.wait_active(settings.broker.connect_timeout)
-            subscription.unsubscribe(forget=True)
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class OnceReport:
-    """What one run to the end came to.
-
-    Args:
-        connected: whether the broker was there.
-        asked: builds that got their server's answer.
-        left: builds that still wait.
-    """
-
-    connected: bool
-    asked: int
-    left: int
 
 
 class JenkinsTrigger(Service):
@@ -137,7 +62,7 @@ class JenkinsTrigger(Service):
         metrics: counts messages and builds.
 
     Raises:
-        SettingsError: there is no job.
+        SettingsError: there is no job, or a file with a secret cannot be used.
         OutboxError, BuildQueueError, AuditError: the spool, the queue or the audit log cannot be opened.
     """
 
@@ -152,16 +77,20 @@ class JenkinsTrigger(Service):
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
         super().__init__(
-            f"jenkins on {settings.node}", settings.broker, bus=bus, client_id=f"deploykit-{settings.node}-jenkins"
+            f"jenkins on {settings.node}",
+            settings.broker,
+            bus=bus,
+            client_id=f"deploykit-{settings.node}-jenkins",
+            metrics=metrics,
         )
         self.settings = settings
+        check_secrets(settings.jenkins)
         self._rules = BuildRules(settings.jenkins)
         self._outbox = open_outbox(settings.outbox)
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
         self._audit = open_audit(settings)
-        self._metrics = metrics or Metrics()
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
@@ -173,7 +102,7 @@ class JenkinsTrigger(Service):
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
-        self._heard = time.monotonic()
+        self._subscribed, self._heard = False, time.monotonic()
         self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
         self.threads.add("jenkins-upkeep", self._look_after)
 
@@ -186,12 +115,13 @@ class JenkinsTrigger(Service):
             undo.callback(self.link.stop, 0)
             undo.callback(self._stop_workers, 0.0)
             self._backlog = self._queue.backlog()
-            self._metrics.expect(
+            self.metrics.expect(
                 "jenkins",
                 repositories={job.repo for job in self.settings.jenkins.jobs},
                 counters=("builds_requested_total",),
             )
-            handle = self._metrics.counted(self.handle)
+            self.watch_outbox(self._outbox.path)
+            handle = self.metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
@@ -230,10 +160,17 @@ class JenkinsTrigger(Service):
         """How many builds wait to be accepted by their server."""
         return sum(each.waiting for each in self._queue.backlog().values())
 
+    def wait_connected(self, timeout: float) -> bool:
+        """Wait until the bus is connected and subscribed; see `Service.wait_connected`."""
+        connected = super().wait_connected(timeout)
+        if connected and not self._subscribed:
+            self._subscribed, self._heard = True, time.monotonic()
+        return connected
+
     def idle(self, seconds: float) -> bool:
         """Return whether no message came for so long, and nothing is due now that can be done."""
-        quiet = time.monotonic() - self._heard >= seconds
-        return quiet and self.link.connected and all(worker.idle for worker in self._workers.values())
+        quiet = self._subscribed and time.monotonic() - self._heard >= seconds
+        return quiet and all(worker.idle for worker in self._workers.values())
 
     @property
     def asked(self) -> int:
@@ -249,7 +186,7 @@ class JenkinsTrigger(Service):
     def status(self) -> str:
         """Whether it is connected, and how many builds wait."""
         waiting = sum(each.waiting for each in self._backlog.values())
-        return f"{super().status}; {waiting} builds wait" if waiting else super().status
+        return f"{super().status}; {wait_text(waiting)}" if waiting else super().status
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -258,11 +195,16 @@ class JenkinsTrigger(Service):
         found = [self._failure]
         found += [worker.problem(backlog.get(name, Backlog()).waiting) for name, worker in self._workers.items()]
         found += [
-            f"{name}: not in [jenkins.servers], {each.waiting} builds wait for it"
+            f"{name}: not in [jenkins.servers], {wait_text(each.waiting)} for it"
             for name, each in backlog.items()
             if name not in self._workers
         ]
         return tuple(filter(None, found))
+
+    @property
+    def blocking(self) -> tuple[str, ...]:
+        """A queue that cannot be used. A server that does not answer keeps its own builds waiting only."""
+        return (self._failure,) if self._failure else ()
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -275,6 +217,23 @@ class JenkinsTrigger(Service):
             return Reject(str(error))
         if not isinstance(message, RefUpdated | RevisionCommitted):
             return Ack()
+        try:
+            return self._plan_and_store(message, delivery)
+        except BuildQueueError as error:
+            _log.error("a push waits at the broker: %s", error)
+            return Retry(after=_RETRY_AFTER)
+        except Exception as error:
+            if delivery.attempt < _BUG_TRIES:
+                raise
+            _log.exception("given up: %s", message.summary)
+            return Reject(f"unforeseen failure: {type(error).__name__}; see the log of the build daemon")
+
+    def _plan_and_store(self, message: RefUpdated | RevisionCommitted, delivery: Delivery) -> Verdict:
+        """Write the builds of a push or revision into the queue.
+
+        Raises:
+            BuildQueueError: nothing was written.
+        """
         legacy = not delivery.headers.get("content-type", "").startswith(CONTENT_TYPE)
         plan = self._rules.plan(message, event_key(message, legacy=legacy, sent_id=delivery.id))
         for each in plan.left_out:
@@ -334,8 +293,8 @@ class JenkinsTrigger(Service):
             correlation_id=wanted.order.correlation_id,
             details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
         )
-        self._metrics.audit_recorded(decision)
-        self._metrics.build_requested(wanted.repo, answer.kind)
+        self.metrics.audit_recorded(decision)
+        self.metrics.build_requested(wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
@@ -355,46 +314,4 @@ class JenkinsTrigger(Service):
                 self._failure = str(error)
 
 
-def subscriptions_of(settings: Settings) -> tuple[tuple[str, str], ...]:
-    """Return topic and durable name of each subscription: pushes that came while the daemon was down still build."""
-    topics = dict.fromkeys(
-        (*topics_of_class(RefUpdated, settings.topics), *topics_of_class(RevisionCommitted, settings.topics))
-    )
-    return tuple(
-        (topic, f"deploykit-{settings.node}-jenkins" + (f"-{number}" if number else ""))
-        for number, topic in enumerate(topics)
-    )
-
-
-def queue_path(state: Path) -> Path:
-    """Return the file of the builds to ask for."""
-    return state / "jenkins.sqlite"
-
-
-def queue_lock(state: Path) -> FileLock:
-    """Return the lock that keeps a second daemon off the same queue."""
-    state.mkdir(parents=True, exist_ok=True)
-    return FileLock(
-        state / "jenkins.lock",
-        busy=f"another build daemon works on state directory {state}",
-        remedy="stop that one: two of them would ask for every build twice",
-        mode=0o644,
-    )
-
-
-def make_servers(settings: Settings) -> Mapping[str, BuildServer]:
-    """Return a client for each build server in the settings."""
-    return {name: open_server(name, server) for name, server in settings.jenkins.servers.items()}
-
-
-__all__ = [
-    "JenkinsTrigger",
-    "OnceReport",
-    "forget",
-    "make_servers",
-    "once",
-    "queue_lock",
-    "queue_path",
-    "run",
-    "subscriptions_of",
-]
+__all__ = ["JenkinsTrigger"]

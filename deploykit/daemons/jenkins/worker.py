@@ -29,7 +29,7 @@ from deploykit.daemons.jenkins.decisions import (
     after_report,
     after_start,
 )
-from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild
+from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
@@ -60,8 +60,12 @@ _SHORT: Final = 60.0
 
 @attrs.frozen(kw_only=True, slots=True)
 class ServerHealth:
-    """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers."""
+    """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers.
 
+    `down`: it could not be reached at all, so that its builds wait only for that.
+    """
+
+    down: bool = False
     failures: int = 0
     since: float = 0.0
     paused_until: float = 0.0
@@ -206,8 +210,8 @@ class BuildWorker:
                 return
         self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
         answer = self._start(build, order)
-        if answer.kind == "unreachable":
-            self._failed(answer.detail)
+        if answer.kind in ("unreachable", "unanswered"):
+            self._failed(answer.detail, down=answer.kind == "unreachable")
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
@@ -300,19 +304,21 @@ class BuildWorker:
 
     # -- the server's health -----------------------------------------------------------------------------------------
 
-    def _failed(self, problem: str) -> None:
+    def _failed(self, problem: str, *, down: bool = False) -> None:
         failures = self.health.failures + 1
         now = self._clock()
         if failures == 1:
-            _log.warning("%s: not reachable, its builds wait: %s", self.name, problem)
+            _log.warning("%s: does not answer, its builds wait: %s", self.name, problem)
         pause = self._pauses.pause(failures, self._chance())
         since = self.health.since or now
-        self.health = ServerHealth(failures=failures, since=since, paused_until=now + pause, problem=problem)
+        down = down or self.health.down
+        self.health = ServerHealth(down=down, failures=failures, since=since, paused_until=now + pause, problem=problem)
 
     def _answers(self) -> None:
-        failures, self.health = self.health.failures, ServerHealth()
-        if failures:
+        before, self.health = self.health, ServerHealth()
+        if before.failures:
             _log.info("%s: answers again", self.name)
+        if before.down:
             self._queue.hurry(self.name)
 
     def problem(self, waiting: int) -> str:
@@ -321,7 +327,8 @@ class BuildWorker:
         seconds = self._clock() - health.since
         if not health.failures or seconds < _SHORT:
             return ""
-        return f"{self.name}: not reachable for {seconds / 60:.0f} minutes, {waiting} builds wait"
+        minutes = round(seconds / 60)
+        return f"{self.name}: not reachable for {minutes} minute{'s'[: minutes != 1]}, {wait_text(waiting)}"
 
 
 __all__ = ["BuildWorker", "ServerHealth"]

@@ -20,7 +20,7 @@ import pytest
 from deploykit.audit import open_audit
 from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent import deployer, deploys, reports
+from deploykit.daemons.agent import deployer, deploys, reports, strangers
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
@@ -60,6 +60,7 @@ from deploykit.trust.policy import Policy
 from deploykit.trust.signature import HEADER, sign, verify
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
 from tests.support.node import NODE, SHOP, Origin
+from tests.support.resultaudit import result_audit
 from tests.support.wait import wait_until
 
 SITE = SiteName("shop")
@@ -129,9 +130,9 @@ class World:
 
     def handler(self) -> DeployHandler:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
-        gate = BuildGate(self.settings, trust, builds_of(self.settings.state))
+        builds, audit = builds_of(self.settings.state), open_audit(self.settings)
+        gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         deployer = SiteDeployer(self.settings, self.mirroring, gate)
-        audit = open_audit(self.settings)
         return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
@@ -419,7 +420,7 @@ def test_a_genuine_command_waits_while_signatures_cannot_be_checked_and_is_obeye
     world: World, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strangers have spent the answer of the minute: it would never hear of it."""
-    world.deploying._unverified.add("a stranger's message", time.monotonic())
+    world.deploying._strangers._count.add("a stranger's message", time.monotonic())
     if how == "a signature":
         Fault(checks, "verify", OSError(errno.EMFILE, "Too many open files"), 2).plan(monkeypatch)
         verdict = handled(world)
@@ -437,7 +438,7 @@ def test_what_nobody_vouches_for_is_read_only_where_it_may_be_answered(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A body of 1 MiB can cost a third of a second to read."""
-    reads = Fault(deploys, "decode", RuntimeError(), 0).plan(monkeypatch)
+    reads = Fault(strangers, "decode", RuntimeError(), 0).plan(monkeypatch)
     checked = Fault(checks, "decode", RuntimeError(), 0).plan(monkeypatch)
     good = world.delivery()
     unsigned = {name: value for name, value in good.headers.items() if name != HEADER}

@@ -20,6 +20,8 @@ from typing import cast
 import attrs
 import pytest
 
+from deploykit.audit.files import read_records, verify_files
+from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.mirror import Mirror
@@ -130,6 +132,11 @@ def test_an_agent_killed_at_any_call_ends_each_command_in_exactly_one_final_repo
         assert (node.site / "current" / "index.html").read_text() == live
         assert lab.handle() == "Ack", "and once more, as a duplicate"
         assert [r.id for r in lab.reports(request)] == [report.id]
+        audit = lab.node.root / "state" / "audit.log"
+        assert verify_files(audit).fault is None
+        ours = [r for r in read_records(audit) if isinstance(r, AuditRecord) and r.request == request.id]
+        assert ours[0].action == "deploy", "allowed before anything was done"
+        assert ours[-1].details["outcome"] == outcome
         final = [o for o in Site(node.site).history() if o.request == request.id and o.outcome != "interrupted"]
         assert len(final) == 1
 

@@ -70,7 +70,7 @@ def test_a_flood_by_strangers_is_one_answer_and_one_line_and_delays_nobody(
         lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("refused")]
         assert len(lines) == 1
         caplog.clear()
-        agent._deploys._unverified._next = 0.0  # the interval is over
+        agent._deploys._strangers._count._next = 0.0  # the interval is over
         agent._deploys.flush(time.monotonic())
         lines = [r.getMessage() for r in caplog.records if r.getMessage().startswith("refused")]
         assert [str(MANY + MANY // 2 - 1) in line for line in lines] == [True]

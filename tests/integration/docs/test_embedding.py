@@ -16,6 +16,7 @@ from deploykit import Bus, Frame, RefUpdated, parse_object_id, parse_ref_name, p
 from deploykit.broker.server import EmbeddedBroker
 from tests.support.bus import fast, running
 from tests.support.node import Node, write_settings
+from tests.support.stubjenkins import StubJenkins, StubJob
 from tests.support.wait import wait_until
 
 PAGE = (Path(__file__).parents[3] / "docs" / "embedding.md").read_text(encoding="utf-8")
@@ -35,7 +36,7 @@ def push(bus: Bus, number: int) -> None:
     bus.send(RefUpdated(repo=parse_repo_name("shop"), ref=ref, old=old, new=new), timeout=30)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [*PROGRAMS, "build daemon"])
 def test_it_has_20_lines_and_uses_the_front_door(name: str) -> None:
     source = source_of(name)
     assert len([line for line in source.splitlines() if line.strip()]) <= 20
@@ -104,6 +105,42 @@ def test_a_service_on_a_bus_of_the_program_deploys_and_hands_back(tmp_path: Path
             wait_until(lambda: "shop" in output.read_text(), timeout=60)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0, output.read_text()
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_the_build_daemon_in_it_starts_builds_and_prints_what_became_of_them(tmp_path: Path) -> None:
+    script, output, settings = tmp_path / "daemon.py", tmp_path / "output", tmp_path / "deploykit.toml"
+    script.write_text(source_of("build daemon"), encoding="utf-8")
+    with (
+        EmbeddedBroker() as broker,
+        StubJenkins([StubJob(name="shop-tests")]) as jenkins,
+        output.open("wb") as out,
+        (tmp_path / "errors").open("wb") as errors,
+    ):
+        server = jenkins.settings(tmp_path)
+        settings.write_text(
+            f'state = "{tmp_path}/state"\n[broker]\naddress = "{broker.address}"\n[outbox]\npath = "{tmp_path}/spool"\n'
+            f'[jenkins.servers.ci]\nurl = "{server.url}"\nuser = "deploykit"\ntoken_file = "{server.token_file}"\n'
+            '[[jenkins.jobs]]\nrepo = "shop"\njob = "shop-tests"\n'
+        )
+        process = subprocess.Popen(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "SETTINGS": str(settings), "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=errors,
+        )
+        try:
+            with running(fast(broker.address)) as bus:
+                broker.wait_for(lambda stats: stats.subscriptions >= 2, 60)
+                push(bus, 0)
+                jenkins.queue.wait_for_builds("shop-tests", 1)
+                wait_until(lambda: "queued shop-tests" in output.read_text(), timeout=60)
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(60) == 0, (tmp_path / "errors").read_text()
         finally:
             process.kill()
             process.wait()

@@ -12,7 +12,8 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery
-from deploykit.daemons.jenkins.trigger import JenkinsTrigger, once
+from deploykit.daemons.jenkins.commands import once
+from deploykit.daemons.jenkins.trigger import JenkinsTrigger
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.messages import BuildRequested, Message, Notice
 from deploykit.messages.topics import PRESETS

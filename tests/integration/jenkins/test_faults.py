@@ -250,7 +250,7 @@ def test_a_server_without_tls_gets_no_token(jenkins: StubJenkins, tmp_path: Path
 def test_a_ca_file_that_holds_none_is_named(jenkins: StubJenkins, tmp_path: Path) -> None:
     server = client(jenkins, tmp_path, url="https://127.0.0.1:1/", ca_file=secret(tmp_path / "ca", "none"))
     answer = start(server)
-    assert answer.kind == "refused"
+    assert (answer.kind, answer.retry) == ("unreachable", True)
     assert "cannot use ca_file" in answer.detail
 
 

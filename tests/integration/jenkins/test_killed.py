@@ -17,7 +17,7 @@ from deploykit.bus import Bus, Delivery
 from deploykit.messages import BuildRequested
 from deploykit.wire import decode
 from tests.support.buildorders import push
-from tests.support.cli import command, run
+from tests.support.cli import command
 from tests.support.stubjenkins import StubJenkins, StubJob
 from tests.support.wait import wait_until
 
@@ -155,11 +155,11 @@ def test_new_settings_count_after_hup_and_wrong_ones_change_nothing(
 def test_one_run_to_the_end_takes_what_came_meanwhile(
     broker: EmbeddedBroker, jenkins: StubJenkins, daemon: Daemon
 ) -> None:
-    config = ("--config", str(daemon.config))
     daemon.start()
     daemon.kill()
     with Bus(broker.address) as bus:
         bus.send(push())
-    done = run("jenkins", "--once", *config)
-    assert (done.returncode, done.stdout) == (0, "1 builds answered\n"), done.stderr
+    words = command("jenkins", "--once", "--config", str(daemon.config))
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "1 build answered\n"), done.stderr
     jenkins.queue.wait_for_builds("shop-tests", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -312,3 +313,20 @@ def test_the_settings_name_the_file(tmp_path: Path) -> None:
     assert open_audit(settings).path == tmp_path / "audit.log"
     other = Settings(node="web1", state=tmp_path, audit=AuditSettings(path=tmp_path / "a"))  # type: ignore[arg-type]
     assert open_audit(other).path == tmp_path / "a"
+
+
+def test_the_head_is_logged_once_an_hour_if_it_is_another_one(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(path)
+    with caplog.at_level(logging.INFO, "deploykit.audit"):
+        log.log_head(0)
+        assert caplog.messages == []
+        deny(log)
+        log.log_head(1)
+        assert caplog.messages == []
+        log.log_head(3600)
+        log.log_head(9000)
+        deny(log)
+        log.log_head(9001)
+        log.log_head(13000)
+    first, second = (record.head for record in records(path))
+    assert caplog.messages == [f"audit head {first}", f"audit head {second}"]

@@ -81,10 +81,10 @@ def test_a_build_that_was_refused_is_listed_and_asked_for_again(config: Path, tm
         assert out.startswith(f"{key[:12]}  refused  1970-01-01 00:16:40Z  ci: shop-tests for [shop] refs/heads/main")
         assert "409: disabled" in out
         assert invoke(config, "retry", key[:3]).exit_code == 1  # too short to be meant
-        assert invoke(config, "retry", key[:12]).output == "1 builds will be asked for again\n"
+        assert invoke(config, "retry", key[:12]).output == "1 build to be asked for again\n"
         (waits,) = json.loads(invoke(config, "list", "--json").output)
         assert waits["state"] == "waiting"
-        assert invoke(config, "drop", key).output == "1 builds dropped\n"
+        assert invoke(config, "drop", key).output == "1 build dropped\n"
         assert invoke(config, "list").output == ""
         assert key[:12] in invoke(config, "list", "--all").output
 

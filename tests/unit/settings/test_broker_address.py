@@ -131,7 +131,24 @@ def test_unknown_and_declined_options_are_warned_about_by_name() -> None:
     assert all(warning.isprintable() for warning in address.warnings)
 
 
-@pytest.mark.parametrize("option", ["randomize=perhaps", "maxReconnectDelay=-1", "timeout=0", "backOffMultiplier=0.5"])
+def test_the_originals_own_sample_options_are_understood() -> None:
+    address = parse_address("failover://(stomp://u:p@h)?initialReconnectDelay=0.01&Timeout=-1&maxReconnectAttempts=0")
+    assert address.backoff_initial == 0.01
+    assert address.connect_timeout is None
+    assert [warning.split()[2] for warning in address.warnings] == ["Timeout", "maxReconnectAttempts"]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "initialReconnectDelay=0.0",
+        "timeout=-2",
+        "randomize=perhaps",
+        "maxReconnectDelay=-1",
+        "timeout=0",
+        "backOffMultiplier=0.5",
+    ],
+)
 def test_a_wrong_option_value_is_refused(option: str) -> None:
     with pytest.raises(AddressError):
         parse_address(f"failover:(stomp://h)?{option}")

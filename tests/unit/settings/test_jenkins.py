@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploykit.config.load import parse_settings
 from deploykit.settings.jenkins import BuildServerSettings
 
 SECRET = Path("/etc/deploykit/secret")
@@ -97,3 +99,16 @@ def test_the_files_with_secrets_are_named_by_their_settings() -> None:
 def test_the_placeholders_of_url_and_body_are_known_and_json_braces_are_none() -> None:
     settings = made(kind="http", url="https://h/{job}", body='{"ref": "{REF}", "x": {}, "y": {"z": 1}}')
     assert settings.placeholders() == {"job", "REF"}
+
+
+def blocks() -> list[str]:
+    page = Path(__file__).parents[3] / "docs" / "jenkins.md"
+    found = re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    return [block for block in found if "[jenkins.servers." in block]
+
+
+@pytest.mark.parametrize("block", blocks())
+def test_the_examples_of_the_page_are_sound(block: str) -> None:
+    settings = parse_settings(block.encode(), environ={})
+    assert settings.jenkins.servers
+    assert len(blocks()) >= 2

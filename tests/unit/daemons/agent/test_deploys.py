@@ -422,3 +422,10 @@ def test_threat_40_what_a_trusted_key_signed_and_is_no_message_is_denied(world: 
         )
     (record,) = world.audited()
     assert (record.actor, record.decision) == ("a trusted key", "denied")
+
+
+def test_threat_40_a_deploy_without_a_build_stands_in_the_audit(world: World) -> None:
+    world.handle(request(without_build=True))
+    assert world.audited()[0].details["without_build"] == "yes"
+    world.handle(request(id="other"))
+    assert "without_build" not in world.audited()[-1].details

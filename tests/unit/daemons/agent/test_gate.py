@@ -8,6 +8,9 @@ from pathlib import Path
 import attrs
 import pytest
 
+from deploykit.audit import AuditLog
+from deploykit.audit.files import read_records
+from deploykit.audit.record import AuditRecord
 from deploykit.builds import BuildStore, SignedResult
 from deploykit.daemons.agent.gate import WITHOUT_BUILD, BuildGate, GatePassage, gate_problems
 from deploykit.daemons.service.metrics import Metrics
@@ -33,6 +36,7 @@ from tests.support.builds import (
     signed,
     trust,
 )
+from tests.support.resultaudit import result_audit
 
 HEAD = "no successful build of shop-tests for 1a2b3c4d; "
 REF = request().ref
@@ -62,6 +66,7 @@ class GatedNode:
         self.store = BuildStore(root / "state" / "builds.sqlite")
         self.trust = trust()
         self.counts = GateCounts()
+        self.audit = AuditLog(root / "state" / "audit.log")
         self.now = NOW
 
     def put(self, message: BuildFinished) -> SignedResult:
@@ -70,7 +75,8 @@ class GatedNode:
         return made
 
     def ask(self, asked: DeployRequested) -> GatePassage:
-        gate = BuildGate(self.settings, self.trust, self.store, metrics=self.counts, now=lambda: self.now)
+        audit = result_audit(self.audit, self.store, self.settings.node)
+        gate = BuildGate(self.settings, self.trust, self.store, audit, metrics=self.counts, now=lambda: self.now)
         return gate.ask(asked, self.site)
 
     def refusal(self, asked: DeployRequested) -> str:
@@ -156,6 +162,17 @@ def test_a_new_node_believes_good_evidence_and_keeps_it(node: GatedNode) -> None
     assert node.ask(asked(evidence=carried(made))).outcome == "open"
     assert node.store.of(SHOP, COMMIT) == (made,)
     assert node.ask(asked()).outcome == "open"
+    assert node.ask(asked(evidence=carried(made))).outcome == "open"
+    audited = [r for r in read_records(node.audit.path) if isinstance(r, AuditRecord)]
+    assert [(r.action, r.decision, r.actor) for r in audited] == [("build.result", "allowed", JENKINS.fingerprint)]
+
+
+def test_threat_40_evidence_that_does_not_count_is_denied_in_the_audit(node: GatedNode) -> None:
+    node.refusal(asked(evidence=carried(signed(result(), STRANGER))))
+    (record,) = read_records(node.audit.path)
+    assert isinstance(record, AuditRecord)
+    assert record.decision == "denied"
+    assert "its key is not trusted" in record.reason
 
 
 @pytest.mark.parametrize(

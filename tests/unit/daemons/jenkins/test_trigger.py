@@ -10,9 +10,11 @@ import pytest
 
 from deploykit.bus import Ack, Reject, Retry, Verdict
 from deploykit.daemons.jenkins.queue import BuildQueue
-from deploykit.daemons.jenkins.trigger import JenkinsTrigger, queue_path
+from deploykit.daemons.jenkins.setup import queue_path
+from deploykit.daemons.jenkins.trigger import JenkinsTrigger
 from deploykit.errors import BuildQueueError, LockBusy, SettingsError
 from deploykit.messages import RevisionCommitted
+from deploykit.names import RepoName
 from deploykit.settings import JenkinsSettings, Settings
 from deploykit.testing.fakes import FakeBus
 from deploykit.wire import Frame
@@ -187,8 +189,8 @@ def test_builds_of_a_server_that_left_the_settings_are_kept_and_reported(place: 
     with place.trigger(jenkins(servers=("old",))):
         place.bus.deliver(SOURCE, push())
     with place.trigger() as trigger:
-        assert trigger.problems == ("old: not in [jenkins.servers], 1 builds wait for it",)
-        assert trigger.status.endswith("; 1 builds wait")
+        assert trigger.problems == ("old: not in [jenkins.servers], 1 build waits for it",)
+        assert trigger.status.endswith("; 1 build waits")
     with place.trigger(jenkins(servers=("old",))):
         place.servers["old"].wait_asked(1)
 
@@ -210,3 +212,31 @@ def test_it_ends_its_own_subscription_only(place: Place) -> None:
     with place.trigger():
         assert len(list(place.bus.subscriptions)) == 2
     assert list(place.bus.subscriptions) == [other]
+
+
+def test_a_message_that_fails_in_an_unforeseen_way_is_given_up_at_last(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object, **__: object) -> int:
+        raise ZeroDivisionError
+
+    with place.trigger():
+        monkeypatch.setattr(BuildQueue, "add", bug)
+        with pytest.raises(ZeroDivisionError):
+            place.bus.deliver(SOURCE, push())
+        assert isinstance(place.bus.deliver(SOURCE, push(), attempt=5)[0], Reject)
+        assert isinstance(place.bus.deliver(SOURCE, RevisionCommitted(repo=RepoName("other"), revision=1))[0], Ack)
+
+
+def test_a_secret_that_cannot_be_read_is_known_at_the_start(place: Place, tmp_path: Path) -> None:
+    open_to_all = tmp_path / "token"
+    open_to_all.write_text("canary")
+    open_to_all.chmod(0o644)
+    found = jenkins(job(token_file=open_to_all), job("b", token_file=tmp_path / "absent"))
+    with pytest.raises(SettingsError) as caught:
+        place.trigger(found)
+    first, second = caught.value.problems
+    assert first.startswith("jenkins.jobs[0].token_file: ")
+    assert "0644" in first
+    assert second.startswith("jenkins.jobs[1].token_file: cannot read")
+    assert "canary" not in str(caught.value)

@@ -254,6 +254,26 @@ def test_requests_without_an_answer_are_limited(place: Place) -> None:
     assert "asked 5 times without an answer; the server may have started it all the same" in place.last().detail
 
 
+def test_a_server_that_never_answers_is_asked_for_one_build_at_a_time_and_reported(place: Place) -> None:
+    place.server.answers = unanswered
+    place.server.blind = BuildServerError("no answer in 30 seconds")
+    for number in range(20):
+        place.add(ref=f"refs/heads/b{number}")
+    place.work(120)
+    assert len(place.server.asked) < 8
+    assert place.worker.problem(20) == "ci: not reachable for 2 minutes, 20 builds wait"
+
+
+def test_a_job_that_always_fails_holds_up_no_other_job_of_its_server(place: Place) -> None:
+    place.server.answers = lambda order: unanswered(order) if order.job == "bad" else None
+    place.add(job("bad"))
+    place.work(1)
+    for number in range(20):
+        place.add(job("good"), ref=f"refs/heads/b{number}")
+    place.work(10)
+    assert len(place.server.started) == 20
+
+
 def test_a_secret_that_cannot_be_read_costs_time_only(place: Place) -> None:
     def unreadable(order: BuildOrder) -> BuildAnswer:
         raise SettingsError("token_file: no such file")
