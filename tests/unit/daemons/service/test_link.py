@@ -64,6 +64,7 @@ def test_a_worker_that_has_ended_is_a_failure_and_named(bus: Bus, monkeypatch: p
         raise SystemExit  # a handler's would be caught
 
     monkeypatch.setattr("deploykit.bus.settlement.Settler.handle", end)
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
     link = BusLink(bus.settings, bus=bus)
     subscription = link.subscribe("/queue/q", lambda _: None, workers=2)
     assert subscription.wait_active(60)
