@@ -19,7 +19,7 @@ from typing import Final
 
 from deploykit.builds import BuildStore, SignedResult, judge_to_keep
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.mirrors import BUILT_WORKERS, MirrorHandler
 from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.errors import AuditError, BuildStoreError, KeyFileError, MessageError
@@ -38,7 +38,7 @@ ATTEMPTS: Final = 10_000
 #: How often one is tried that meets an unforeseen failure; then it is a dead letter.
 _TRIES: Final = 3
 #: Message handlers that run at the same time.
-WORKERS: Final = 2
+WORKERS: Final = BUILT_WORKERS
 
 
 def wants_builds(settings: Settings) -> bool:

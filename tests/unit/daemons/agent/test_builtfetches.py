@@ -72,6 +72,7 @@ class GatedFetches:
 @pytest.fixture
 def origin(monkeypatch: pytest.MonkeyPatch) -> GatedFetches:
     made = GatedFetches()
+    monkeypatch.setattr(mirrors, "_PATIENCE", 0.01)
     monkeypatch.setattr(Mirror, "fetch", lambda mirror, expected=None: made.fetch(mirror, expected))
     monkeypatch.setattr(Checkouts, "update", lambda _checkouts, _mirror: made.update())
     return made
