@@ -144,7 +144,8 @@ def serve(
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            made = make(loaded)
+            # A refused login brings the old settings back, and that at once: `login_retry` is for the first start.
+            made = make(attrs.evolve(loaded, broker=loaded.broker.at_once()))
             pages.open(loaded)  # last: where anything is wrong, the pages stay where they are
             return loaded, made
 
