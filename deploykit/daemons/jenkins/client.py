@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -38,7 +38,7 @@ from deploykit.daemons.jenkins.lookup import (
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
-from deploykit.daemons.jenkins.server import Attempt, Endpoint, form_of, queued_nothing, read_reply
+from deploykit.daemons.jenkins.server import BODILESS, Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
 from deploykit.settings.jenkins import FORM_BODY, BuildServerSettings
 
@@ -195,7 +195,8 @@ class JenkinsServer:
         if isinstance(crumb, NoReply):
             return crumb
         headers = (("Content-Type", FORM_BODY), ("Accept", "*/*"), *self._login.headers(), *crumb)
-        return self._exchange(HttpRequest(method="POST", target=attempt.target, headers=headers, body=form), end)
+        request = HttpRequest(method="POST", target=attempt.target, headers=headers, body=form)
+        return self._exchange(request, end, bodiless=BODILESS)
 
     def _remember(self, attempt: Attempt, answer: BuildAnswer) -> None:
         """Keep which endpoint a job has, and which queue items there are, for the next orders."""
@@ -222,7 +223,9 @@ class JenkinsServer:
         except SettingsError as error:
             return NoReply(sent=False, why=error.problem, remedy=error.remedy)
 
-    def _exchange(self, request: HttpRequest, end: float, *, kept: int = KEPT) -> HttpReply | NoReply:
+    def _exchange(
+        self, request: HttpRequest, end: float, *, kept: int = KEPT, bodiless: Collection[int] = ()
+    ) -> HttpReply | NoReply:
         seconds = min(self._settings.timeout, end - monotonic())
         if seconds <= 0:
             return NoReply(sent=False, why=f"no time was left to ask {self._name}", remedy="raise the deadline")
@@ -231,7 +234,8 @@ class JenkinsServer:
             self._server = HttpServer.of(
                 settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
             )
-        return self._login.scrub(exchange(self._server, request, seconds=seconds, kept=kept))
+        reply = exchange(self._server, request, seconds=seconds, kept=kept, bodiless=bodiless)
+        return self._login.scrub(reply)
 
     def _looked(self, reply: HttpReply | NoReply, attempt: Attempt) -> dict[str, object]:
         """Return the JSON of an answer to a look.

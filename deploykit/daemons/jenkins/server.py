@@ -32,6 +32,8 @@ Login = Literal["", "token", "password"]
 RESERVED: Final = frozenset({"token", "delay", "json", "crumb", "Jenkins-Crumb", "statusCode", "redirectTo"})
 #: Longest form that Jenkins' own web server takes by default.
 MAX_FORM: Final = 200_000
+#: Answers that are understood without their body.
+BODILESS: Final = frozenset({201, 301, 302, 303, 307, 308})
 _ITEM: Final = re.compile(r"/queue/item/([0-9]{1,18})(?:/(?:api/json)?)?\Z")
 _LOGIN_PAGE: Final = re.compile(r"/(?:login|loginEntry|securityRealm|commenceLogin|j_\w+_check|oauth2?|saml)\b")
 _BUSY: Final = frozenset({408, 425, 429, 503})
@@ -328,6 +330,7 @@ _ROWS: Final[Mapping[int, Callable[[HttpReply, Attempt], BuildAnswer | Attempt]]
 }
 
 __all__ = [
+    "BODILESS",
     "MAX_FORM",
     "RESERVED",
     "Attempt",

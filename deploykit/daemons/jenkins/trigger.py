@@ -21,7 +21,7 @@ from functools import partial
 from typing import Final
 
 from deploykit.audit import open_audit
-from deploykit.audit.record import Decision
+from deploykit.audit.record import AuditEntry, Decision
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.jenkins.model import QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildServer
@@ -30,10 +30,11 @@ from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
 from deploykit.daemons.jenkins.setup import check_secrets, make_servers, queue_lock, queue_path, subscriptions_of
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
-from deploykit.messages import RefUpdated, RevisionCommitted
+from deploykit.messages import RefUpdated, RevisionCommitted, utc_now
 from deploykit.settings.node import Settings
 from deploykit.wire import CONTENT_TYPE, Frame
 
@@ -76,13 +77,8 @@ class JenkinsTrigger(Service):
     ) -> None:
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
-        super().__init__(
-            f"jenkins on {settings.node}",
-            settings.broker,
-            bus=bus,
-            client_id=f"deploykit-{settings.node}-jenkins",
-            metrics=metrics,
-        )
+        name, client_id = f"jenkins on {settings.node}", f"deploykit-{settings.node}-jenkins"
+        super().__init__(name, settings.broker, bus=bus, client_id=client_id, metrics=metrics)
         self.settings = settings
         check_secrets(settings.jenkins)
         self._rules = BuildRules(settings.jenkins)
@@ -90,15 +86,23 @@ class JenkinsTrigger(Service):
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
-        self._audit = open_audit(settings)
+        log = open_audit(settings, on_record=self.metrics.audit_recorded)
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
             name: BuildWorker(
-                name, server, self._queue, self._outbox, settings, tokens=tokens, on_answer=self._on_answer
+                name,
+                server,
+                self._queue,
+                self._outbox,
+                settings,
+                tokens=tokens,
+                on_ask=self._on_ask,
+                on_answer=self._on_answer,
             )
             for name, server in made.items()
         }
+        self._audit = AuditWriter(log, f"jenkins/{settings.node}", utc_now)
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
@@ -118,13 +122,13 @@ class JenkinsTrigger(Service):
             self.metrics.expect(
                 "jenkins",
                 repositories={job.repo for job in self.settings.jenkins.jobs},
-                counters=("builds_requested_total",),
+                counters=("builds_requested_total", "audit_records_total"),
             )
-            self.watch_outbox(self._outbox.path)
             handle = self.metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
+            self.watch_outbox(self._outbox.path)
             for topic, name in subscriptions_of(self.settings):
                 self.link.subscribe(topic, handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
             self.threads.start()
@@ -137,6 +141,7 @@ class JenkinsTrigger(Service):
                 worker.stop()
             super()._end()
             self._stop_workers(end)
+            self._audit.flush(float("inf"))
             self._queue.close()
         finally:
             self._lock.__exit__(None, None, None)
@@ -273,28 +278,24 @@ class JenkinsTrigger(Service):
                 self._workers[name].wake()
         return Ack()
 
-    def _on_answer(self, build: QueuedBuild) -> None:
-        """Record who asked for a build and what its server decided; count it.
+    # -- decisions ---------------------------------------------------------------------------------------------------
+
+    def _on_ask(self, build: QueuedBuild) -> None:
+        """Record that a build is about to be asked for.
 
         Raises:
-            AuditError: nothing was recorded. The report of the build waits.
+            AuditError: it is not recorded. The build waits.
         """
-        wanted, answer = build.wanted, build.answer
+        self._audit.require(_entry("build", "allowed", build, "a job of [[jenkins.jobs]] is for it"))
+
+    def _on_answer(self, build: QueuedBuild) -> None:
+        """Record what the server decided, now or later; count it."""
+        answer = build.answer
         if answer is None:
             return
         decision: Decision = "allowed" if answer.accepted else "denied"
-        self._audit.record(
-            actor="unverified",  # no push is signed
-            action="build",
-            target=f"{wanted.order.server}/{wanted.order.job}",
-            decision=decision,
-            reason=answer.detail,
-            request=wanted.key,
-            correlation_id=wanted.order.correlation_id,
-            details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, "answer": answer.kind},
-        )
-        self.metrics.audit_recorded(decision)
-        self.metrics.build_requested(wanted.repo, answer.kind)
+        self._audit.write(_entry("build.result", decision, build, answer.detail, answer=answer.kind))
+        self.metrics.build_requested(build.wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 
@@ -308,10 +309,25 @@ class JenkinsTrigger(Service):
                     self._queue.prune(time.time() - self.settings.jenkins.remember)
                 self._backlog = self._queue.backlog()
                 self._failure = ""
+                self._audit.flush(time.monotonic())
             except BuildQueueError as error:
                 if not self._failure:
                     _log.error("%s", error)
                 self._failure = str(error)
+
+
+def _entry(action: str, decision: Decision, build: QueuedBuild, reason: str, **more: str) -> AuditEntry:
+    wanted = build.wanted
+    return AuditEntry(
+        actor="unverified",  # no push is signed
+        action=action,
+        target=f"{wanted.order.server}/{wanted.order.job}",
+        decision=decision,
+        reason=reason,
+        request=wanted.key,
+        correlation_id=wanted.order.correlation_id,
+        details={"event": wanted.subject, "source": wanted.source, "pusher": wanted.pusher, **more},
+    )
 
 
 __all__ = ["JenkinsTrigger"]

@@ -85,6 +85,7 @@ class BuildWorker:
         wall: seconds since 1970.
         clock: monotonic seconds.
         chance: 0 to 1, spreads the pauses.
+        on_ask: called with each build before it is asked for the first time; may raise `AuditError`: it is not then.
         on_answer: called with each build that has its server's answer, before that is reported.
     """
 
@@ -100,6 +101,7 @@ class BuildWorker:
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
+        on_ask: Callable[[QueuedBuild], None] = lambda _: None,
         on_answer: Callable[[QueuedBuild], None] = lambda _: None,
     ) -> None:
         self.name = name
@@ -117,6 +119,7 @@ class BuildWorker:
         self._wall = wall
         self._clock = clock
         self._chance = chance
+        self._on_ask = on_ask
         self._on_answer = on_answer
         self._announced = ""
         self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
@@ -208,6 +211,8 @@ class BuildWorker:
             if step is not None:
                 self._take(build, step)
                 return
+        if not build.tries and not build.asks:
+            self._on_ask(build)
         self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
         answer = self._start(build, order)
         if answer.kind in ("unreachable", "unanswered"):

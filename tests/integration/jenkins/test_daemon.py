@@ -253,7 +253,8 @@ def test_who_asked_and_what_was_decided_is_recorded_and_counted(fleet: Fleet) ->
         fleet.wait("queued")
         fleet.wait("refused")
     records = [json.loads(line) for line in (settings.state / "audit.log").read_text().splitlines()]
-    found = {r["target"]: r for r in records if r["action"] == "build"}
+    assert [r["decision"] for r in records if r["action"] == "build"] == ["allowed", "allowed"]
+    found = {r["target"]: r for r in records if r["action"] == "build.result"}
     assert found["ci/shop-tests"]["decision"] == "allowed"
     assert found["ci/shop-docs"]["decision"] == "denied"
     assert "409" in found["ci/shop-docs"]["reason"]

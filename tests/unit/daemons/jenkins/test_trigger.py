@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
 
+from deploykit.audit import AuditLog
 from deploykit.bus import Ack, Reject, Retry, Verdict
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.setup import queue_path
 from deploykit.daemons.jenkins.trigger import JenkinsTrigger
-from deploykit.errors import BuildQueueError, LockBusy, SettingsError
+from deploykit.errors import AuditError, BuildQueueError, LockBusy, SettingsError
 from deploykit.messages import RevisionCommitted
 from deploykit.names import RepoName
 from deploykit.settings import JenkinsSettings, Settings
@@ -240,3 +242,21 @@ def test_a_secret_that_cannot_be_read_is_known_at_the_start(place: Place, tmp_pa
     assert "0644" in first
     assert second.startswith("jenkins.jobs[1].token_file: cannot read")
     assert "canary" not in str(caught.value)
+
+
+def test_nothing_is_asked_for_that_is_not_in_the_audit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = threading.Event()
+
+    def full(*_: object) -> None:
+        tried.set()
+        raise AuditError("disk is full")
+
+    monkeypatch.setattr(AuditLog, "append", full)
+    with place.trigger() as trigger:
+        place.bus.deliver(SOURCE, push())
+        assert tried.wait(30)
+        assert trigger.waiting == 1
+    assert place.servers["ci"].asked == []
+    monkeypatch.undo()
+    with place.trigger():
+        place.servers["ci"].wait_asked(1)
