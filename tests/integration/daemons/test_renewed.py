@@ -259,9 +259,8 @@ def test_a_new_passcode_in_the_file_that_no_broker_accepts_changes_nothing_at_hu
     secret.chmod(0o600)
     one = Daemon(tmp_path, (word,), tmp_path / "said")
     with EmbeddedBroker(users={"ada": "canary"}) as broker:
-        one.settings(
-            f'stomp://127.0.0.1:{broker.port}"\nlogin = "ada"\npasscode_file = "{secret}"\nlogin_retry = 3600\nvhost = "/'
-        )
+        login = f'login = "ada"\npasscode_file = "{secret}"\nlogin_retry = 3600\nvhost = "/'
+        one.settings(f'stomp://127.0.0.1:{broker.port}"\n{login}')
         one.start()
         wait_until(lambda: broker.stats().connections == 1, timeout=60)
         secret.write_text("wrong\n")
