@@ -77,6 +77,7 @@ class AuditLog:
         keep: how many older files are kept.
         wait: seconds to wait for another process that is writing.
         now: the wall clock, aware UTC.
+        on_record: called with the decision of each record that was written.
 
     Raises:
         AuditError: it cannot be written, others can write to it, or a newer deploykit wrote it.
@@ -90,8 +91,10 @@ class AuditLog:
         keep: int = 8,
         wait: float = 10.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_record: Callable[[Decision], object] | None = None,
     ) -> None:
         self.path = Path(path)
+        self._on_record = on_record
         self._max_bytes = max_bytes
         self._keep = keep
         self._wait = wait
@@ -171,6 +174,8 @@ class AuditLog:
                 self._record(entry)
         except OSError as error:
             raise cannot("write", self.path, error) from error
+        if self._on_record is not None:
+            self._on_record(entry.decision)
 
     def log_head(self, now: float) -> None:
         """Log the head once an hour, if it is another one: where logs go to another machine, heads do.

@@ -253,7 +253,8 @@ class BuildStore:
             if not self._found():
                 yield None
                 return
-            with closing(self._connected("ro")) as db:
+            # Who may write opens it so: what a kill left of a transaction is undone before anything is read.
+            with closing(self._connected("rw" if os.access(self.path, os.W_OK) else "ro")) as db:
                 yield db if self._version(db) else None
         except (sqlite3.Error, OSError) as error:
             raise self._error("read", error) from error

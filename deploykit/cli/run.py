@@ -23,11 +23,14 @@ def run(services: tuple[str, ...], config: Path | None) -> None:
       deploykit run agent jenkins --config /etc/deploykit/deploykit.toml
     """
     from deploykit.daemons.service import lifecycle
+    from deploykit.daemons.service.metrics import Metrics
+    from deploykit.daemons.service.pages import Pages
     from deploykit.daemons.service.registry import check_names, make_group
 
-    names = check_names(services)
+    names, metrics = check_names(services), Metrics()
     lifecycle.serve(
         lambda: load(config),
-        lambda settings: make_group(names, settings),
+        lambda settings: make_group(names, settings, metrics),
+        pages=Pages("run", metrics),
         on_ready=lambda name: click.echo(f"ready: {name}"),
     )

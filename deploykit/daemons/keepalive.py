@@ -16,7 +16,7 @@ from deploykit.bus import Bus
 from deploykit.bus.checks import FOREVER
 from deploykit.bus.keepalive import KEEPALIVE
 from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.errors import BusError, DialectError, UsageError, WindowFull
 from deploykit.settings.node import Settings
@@ -48,10 +48,10 @@ def run(
         LoginRefused: the broker refuses the login.
     """
 
-    def make(settings: Settings) -> ServiceGroup:
-        return ServiceGroup([KeepaliveSender(settings, destinations=destinations, every=every)])
+    def make(settings: Settings, metrics: Metrics) -> KeepaliveSender:
+        return KeepaliveSender(settings, destinations=destinations, every=every, metrics=metrics)
 
-    lifecycle.serve(load, make, on_ready=on_ready)
+    lifecycle.serve_one("keepalive", load, make, on_ready=on_ready)
 
 
 class KeepaliveSender(Service):
@@ -61,6 +61,7 @@ class KeepaliveSender(Service):
         settings: the bus, destinations and interval.
         bus: a started bus that it shares, without keepalives of its own; None: it makes one.
         destinations, every: instead of those in the settings.
+        metrics: where it counts.
 
     Raises:
         UsageError: no destinations, here or in the settings.
@@ -73,13 +74,17 @@ class KeepaliveSender(Service):
         bus: Bus | None = None,
         destinations: Sequence[str] = (),
         every: float | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.destinations = tuple(destinations) or settings.broker.keepalive
         if not self.destinations:
             raise UsageError("no destinations", "name some, or set broker.keepalive")
         self.every = every or settings.broker.keepalive_every
         super().__init__(
-            f"keepalive to {', '.join(self.destinations)}", attrs.evolve(settings.broker, keepalive=()), bus=bus
+            f"keepalive to {', '.join(self.destinations)}",
+            attrs.evolve(settings.broker, keepalive=()),
+            bus=bus,
+            metrics=metrics,
         )
         self.threads.add("keepalive", self._run)
 

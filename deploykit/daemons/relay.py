@@ -10,10 +10,8 @@ from typing import Final
 
 from deploykit.bus import Bus
 from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import LockBusy
 from deploykit.outbox import Outbox, RelayLock
@@ -68,17 +66,16 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LoginRefused: every broker refused the login.
     """
     outbox: Outbox | None = None
-    metrics = Metrics()
 
-    def make(settings: Settings) -> ServiceGroup:
+    def make(settings: Settings, metrics: Metrics) -> RelayService:
         nonlocal outbox
         opened, first = open_outbox(settings.outbox), outbox is None
         if outbox is None or outbox.path != opened.path:
             outbox = opened  # else keep the old one: it remembers what was sent and could not be marked on a full disk
         # A relay that started between two runs of this process ends soon: after HUP, wait for it.
-        return ServiceGroup([RelayService(settings, outbox=outbox, stand_by=not first, metrics=metrics)])
+        return RelayService(settings, outbox=outbox, stand_by=not first, metrics=metrics)
 
-    lifecycle.serve(load, make, pages=Pages("relay", metrics), on_ready=on_ready)
+    lifecycle.serve_one("relay", load, make, on_ready=on_ready)
 
 
 class RelayService(Service):

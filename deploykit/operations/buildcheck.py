@@ -19,7 +19,7 @@ import attrs
 from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.exchange import HttpServer, reach
 from deploykit.daemons.jenkins.jobpath import job_path, parse_job_name
-from deploykit.daemons.jenkins.lookup import CORRELATION, JobDescription, parse_object
+from deploykit.daemons.jenkins.lookup import CORRELATION, SCANS, JobDescription, parse_object
 from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.errors import BuildServerError, InvalidName, SettingsError
 from deploykit.messages.base import one_line
@@ -34,9 +34,7 @@ _HOW_TO_ADD: Final = (
     "add them as String Parameters, or in the Jenkinsfile: parameters {{ {lines} }}; then run the job once by hand, "
     "because Jenkins learns the parameters of a Jenkinsfile from a run"
 )
-#: Jenkins' classes of what is no job, as far as they are known: the end of their names.
-_FOLDERS: Final = ("Folder", "OrganizationFolder")
-_MULTIBRANCH: Final = "MultiBranchProject"
+_FOLDER: Final = "Folder"
 
 
 def examine_builds(
@@ -179,11 +177,11 @@ class _ServerCheck:
         except (BuildServerError, InvalidName) as error:
             self._add(job.job, "error", error.problem, error.remedy)
             return
-        if found.kind.endswith(_MULTIBRANCH):
+        if found.kind.endswith(SCANS):
             self._multibranch(job, where)
         elif job.multibranch:
             self._add(job.job, "error", f"{where} is no multibranch project", "take multibranch out of its entry")
-        elif found.kind in _FOLDERS:
+        elif found.kind == _FOLDER:
             self._add(job.job, "error", f"{where} is a folder", "name a job in it: FOLDER/JOB")
         elif found.buildable is False:
             self._add(job.job, "error", f"{where} is disabled", "enable it in Jenkins")

@@ -30,6 +30,7 @@ from tests.soak.daemons import DAEMONS, DaemonProcess, available
 from tests.soak.flatness import ALLOWED
 from tests.soak.measure import Series, table
 from tests.soak.world import SoakWorld
+from tests.support.wait import wait_until
 
 #: Which node a daemon belongs to: those of one node share state and spool.
 NODES = {"agent": "web1", "jenkins": "web1", "relay": "hooks", "run": "web2"}
@@ -122,6 +123,11 @@ def _load(
             for process in processes:
                 process.reload()
         time.sleep(max(0.0, now + options.pause - time.monotonic()))
+    if any("build" in DAEMONS[process.name].takes for process in processes):
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: world.count_builds() <= 1, timeout=30)
+        if (behind := world.count_builds()) > options.seconds / 20 + 3:
+            wrong.append(f"builds: {behind} pushes started none")
     for process in processes:
         if left := world.waiting(NODES[process.name]):
             wrong.append(f"{process.name}: {left} records wait at the end")
@@ -147,7 +153,7 @@ def _ask(world: SoakWorld, name: str) -> str:
 def _missing(options: SoakOptions, world: SoakWorld) -> list[str]:
     """Return the counts that ought not to be 0."""
     takes = frozenset[str]().union(*(DAEMONS[name].takes for name in options.daemons))
-    wanted = {"push": "mirror reports", "deploy": "deploys done", "spool": "records"}
+    wanted = {"push": "mirror reports", "deploy": "deploys done", "spool": "records", "build": "builds"}
     return [count for take, count in wanted.items() if take in takes and not world.counts[count]]
 
 

@@ -14,6 +14,7 @@ from typing import Final
 import attrs
 
 from deploykit.cli import COMMANDS
+from deploykit.daemons.service.registry import SERVICES
 from tests.support.wait import wait_until
 
 
@@ -29,13 +30,16 @@ DAEMONS: Final[Mapping[str, DaemonKind]] = {
     "agent": DaemonKind(("agent",), frozenset({"push", "deploy"})),
     "jenkins": DaemonKind(("jenkins",), frozenset({"push", "build"})),
     "relay": DaemonKind(("relay",), frozenset({"spool"})),
-    "run": DaemonKind(("run", "agent", "jenkins", "relay"), frozenset({"push", "deploy", "build", "spool"})),
+    "run": DaemonKind(
+        ("run", *(name for name in ("agent", "jenkins") if name in SERVICES)),
+        frozenset({"push", "deploy", "build", "spool"}),
+    ),
 }
 
 
 def available() -> tuple[str, ...]:
     """Return the daemons that this version has."""
-    return tuple(name for name, kind in DAEMONS.items() if all(word in COMMANDS for word in kind.words))
+    return tuple(name for name, kind in DAEMONS.items() if kind.words[0] in COMMANDS)
 
 
 class DaemonProcess:

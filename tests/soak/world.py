@@ -15,8 +15,12 @@ from deploykit.trust.keyfiles import generate_key, trust
 from deploykit.trust.signature import sign
 from deploykit.wire import decode, encode
 from tests.support.node import Origin, git
+from tests.support.stubjenkins import StubJenkins
+from tests.support.stubjobs import StubJob
 
 SHOP = RepoName("shop")
+#: Nodes whose daemons start builds; each has a job of its own, so that no two daemons ask for one build.
+BUILDERS = ("web1", "web2")
 #: Tags that stay at the origin: mirrors and releases must not grow because their origin does.
 _KEPT_TAGS = 10
 
@@ -43,6 +47,15 @@ path = "{root}/{node}/site"
 repo = "shop"
 release = {{ keep = 3 }}
 """
+_JENKINS = """[jenkins.servers.ci]
+url = "{url}"
+user = "deploykit"
+token_file = "{token_file}"
+[[jenkins.jobs]]
+repo = "shop"
+job = "{job}"
+refs = ["refs/heads/*"]
+"""
 
 
 class SoakWorld:
@@ -61,15 +74,17 @@ class SoakWorld:
         self._signers = root / "allowed_signers"
         trust(self._signers, "ops@example.org", self._operator.public_blob)
         self._bus = Bus(BusSettings(address=address), client_id="soak")
+        self._jenkins = StubJenkins([StubJob(name=f"tests-{node}") for node in BUILDERS])
         self._changed = threading.Condition()
         self._answered: dict[tuple[str, str], str] = {}
         self._number = 0
         self._tags: list[tuple[str, ObjectId]] = []
         self._commit = ObjectId(ZERO_ID)
         #: How much was done: a soak without load shows nothing.
-        self.counts = {"pushes": 0, "mirror reports": 0, "deploys": 0, "deploys done": 0, "records": 0}
+        self.counts = {"pushes": 0, "mirror reports": 0, "deploys": 0, "deploys done": 0, "records": 0, "builds": 0}
 
     def __enter__(self) -> SoakWorld:
+        self._jenkins.start()
         self._bus.start()
         for topic in ("report", "mirror"):
             assert self._bus.subscribe(f"/topic/deploykit.{topic}", self._hear).wait_active(60)
@@ -78,15 +93,19 @@ class SoakWorld:
 
     def __exit__(self, *_: object) -> None:
         self._bus.stop()
+        self._jenkins.__exit__()
 
-    def settings(self, node: str, daemons: tuple[str, ...], more: str = "") -> Path:
+    def settings(self, node: str, daemons: tuple[str, ...]) -> Path:
         """Write the settings of a node; return their file. Each daemon has its pages at `pages(daemon, node)`."""
         key = generate_key(self.root / f"{node}.key")
         trust(self._signers, node, key.public_blob)
         pages = ", ".join(f'{name} = "unix:{self.pages(name, node)}"' for name in daemons)
         file = self.root / f"{node}.toml"
         text = _SETTINGS.format(node=node, root=self.root, address=self._address, pages=pages)
-        file.write_text(text + more, encoding="utf-8")
+        if node in BUILDERS:
+            login = self._jenkins.settings(self.root)
+            text += _JENKINS.format(url=login.url, token_file=login.token_file, job=f"tests-{node}")
+        file.write_text(text, encoding="utf-8")
         file.chmod(0o600)
         return file
 
@@ -140,6 +159,13 @@ class SoakWorld:
         for number in range(5):
             outbox.put("/topic/deploykit.notice", encode(Notice(source="soak", text=f"{number} {'x' * 500}")))
         self.counts["records"] += 5
+
+    def count_builds(self) -> int:
+        """Count the builds that were started so far, and return by how many pushes the least built job is behind."""
+        builds = [len(job.builds) for job in self._jenkins.queue.jobs.values()]
+        self.counts["builds"] = sum(builds)
+        del self._jenkins.seen[:]
+        return self.counts["pushes"] - min((count for count in builds if count), default=0)
 
     def waiting(self, node: str) -> int:
         """Return how many records wait in a node's spool."""

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 
 import attrs
 
-FaultKind = Literal["never", "close", "middle", "huge", "drip", "status", "location", "garbage"]
+FaultKind = Literal["never", "close", "middle", "huge", "drip", "trickle", "status", "location", "garbage"]
 _GIGABYTE: Final = 1 << 30
 _CHUNK: Final = b"x" * 65536
 
@@ -25,8 +25,8 @@ class Fault:
 
     Args:
         kind: `never` no answer; `close` the connection closes instead of an answer; `middle` it closes in the middle of
-            the body; `huge` 1 GB of body; `drip` a byte every 50 ms; `status` another answer; `location` another
-            Location; `garbage` no HTTP.
+            the body; `huge` 1 GB of body; `drip` a header that comes a byte every 50 ms, `trickle` such a body;
+            `status` another answer; `location` another Location; `garbage` no HTTP.
         carried_out: whether Jenkins does what was asked all the same.
     """
 
@@ -173,7 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
             case "garbage":
                 self.wfile.write(b"SSH-2.0-OpenSSH_9.2\r\n")
                 return
-        length = {"middle": len(reply.body) + 1000, "huge": _GIGABYTE}.get(fault.kind if fault else "", len(reply.body))
+        length = {"middle": len(reply.body) + 1000, "huge": _GIGABYTE, "trickle": _GIGABYTE}.get(
+            fault.kind if fault else "", len(reply.body)
+        )
         self.send_response(reply.status)
         for name, value in {
             "X-Jenkins": "2.440.3",
@@ -182,7 +184,9 @@ class _Handler(BaseHTTPRequestHandler):
             "Connection": "close",
         }.items():
             self.send_header(name, value)
-        if fault is not None and fault.kind == "drip":
+        if fault is not None and fault.kind in ("drip", "trickle"):
+            if fault.kind == "trickle":
+                self.end_headers()
             self._drip()
             return
         self.end_headers()
@@ -191,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(reply.body)
 
     def _drip(self) -> None:
-        """Send one header that never ends, a byte at a time."""
+        """Send what never ends, a byte at a time."""
         self.flush_headers()
         while not self.server.ended.wait(0.05):
             self.wfile.write(b"X")

@@ -31,9 +31,7 @@ from deploykit.daemons.agent.twinfile import remove_twins
 from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.auditing import AuditWriter
-from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import IdStoreError
@@ -64,13 +62,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another agent uses the state directory.
         DeploykitError: outbox, ids or a key cannot be opened.
     """
-    metrics = Metrics()
-    lifecycle.serve(
-        load,
-        lambda settings: ServiceGroup([Agent(settings, metrics=metrics)]),
-        pages=Pages("agent", metrics),
-        on_ready=on_ready,
-    )
+    lifecycle.serve_one("agent", load, lambda settings, metrics: Agent(settings, metrics=metrics), on_ready=on_ready)
 
 
 def forget(settings: Settings) -> None:
@@ -137,11 +129,11 @@ class Agent(Service):
         reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        audit, builds = open_audit(settings), builds_of(settings.state)
-        results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now, metrics), settings.node, builds)
-        self._results = results
-        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, results)
-        deployer = SiteDeployer(settings, self._mirrors, BuildGate(settings, trust, builds, results, metrics=metrics))
+        audit, builds = open_audit(settings, on_record=metrics.audit_recorded), builds_of(settings.state)
+        self._results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now), settings.node, builds)
+        self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, self._results)
+        gate = BuildGate(settings, trust, builds, self._results, metrics=metrics)
+        deployer = SiteDeployer(settings, self._mirrors, gate)
         self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
@@ -193,7 +185,7 @@ class Agent(Service):
             "agent",
             sites=settings.sites,
             repositories=settings.repositories,
-            counters=("deploys_total", "mirror_fetches_total"),
+            counters=("deploys_total", "mirror_fetches_total", "audit_records_total"),
         )
         self.metrics.watch_sites({name: Site(site.path).resolved_name for name, site in settings.sites.items()})
         self.watch_outbox(settings.outbox.path)

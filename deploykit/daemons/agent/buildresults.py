@@ -19,7 +19,7 @@ from typing import Final
 
 from deploykit.builds import BuildStore, SignedResult, judge
 from deploykit.bus import Ack, Delivery, Retry, Verdict
-from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.mirrors import BUILT_WORKERS, MirrorHandler
 from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.errors import AuditError, BuildStoreError, KeyFileError, MessageError
@@ -36,7 +36,7 @@ _RETRY_AFTER: Final = 30.0
 #: How often one result is tried: for as long as a full disk or a broken file may take to be repaired.
 ATTEMPTS: Final = 10_000
 #: Message handlers that run at the same time.
-WORKERS: Final = 2
+WORKERS: Final = BUILT_WORKERS
 
 
 def wants_builds(settings: Settings) -> bool:

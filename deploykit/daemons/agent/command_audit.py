@@ -18,7 +18,6 @@ from typing import Final
 from deploykit.audit import AuditLog
 from deploykit.audit.record import AuditEntry, Decision
 from deploykit.daemons.service.auditing import AuditWriter
-from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
 from deploykit.messages import DeployRequested
 from deploykit.names import NodeName
@@ -39,11 +38,10 @@ class CommandAudit:
         log: where the records go.
         node: who decides.
         now: the wall clock, aware UTC.
-        metrics: counts the records.
     """
 
-    def __init__(self, log: AuditLog, node: NodeName, now: Callable[[], datetime], metrics: Metrics) -> None:
-        self._writer = AuditWriter(log, f"agent/{node}", now, metrics)
+    def __init__(self, log: AuditLog, node: NodeName, now: Callable[[], datetime]) -> None:
+        self._writer = AuditWriter(log, f"agent/{node}", now)
         self._node = node
         self._denied = KeyedThrottle()
         self._again = LogThrottle()

@@ -127,7 +127,7 @@ class DeployHandler:
         self._trust = trust
         self._now = now
         self._metrics = metrics or Metrics()
-        self._audit = CommandAudit(audit, node, now, self._metrics)
+        self._audit = CommandAudit(audit, node, now)
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
@@ -277,8 +277,7 @@ class DeployHandler:
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
                 stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
-                due = self._repeated.due((key, request.id), time.monotonic())
-                if due:
+                if due := self._repeated.due((key, request.id), time.monotonic()):
                     _log.info("answered again, not repeated: %s", request.summary)
                 return _Decision(stored=stored if due else None)
             case Claim.FRESH | Claim.RESUME:

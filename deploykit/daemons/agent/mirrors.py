@@ -51,6 +51,8 @@ _log = logging.getLogger(__name__)
 #: Message handlers that run at the same time, and how many of them may wait for a fetch.
 WORKERS: Final = 16
 _SEATS: Final = 12
+#: The same for build results. One handler never waits: what a gate is to know does not stand behind a silent origin.
+BUILT_WORKERS: Final = 4
 #: Seconds a handler waits for its fetch; less than the agent's end takes.
 _PATIENCE: Final = 8.0
 #: Most messages kept for one fetch. Then it looks at every ref, and further messages get no report of their own.
@@ -90,6 +92,7 @@ class MirrorHandler:
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
         self._seats = threading.BoundedSemaphore(_SEATS)
+        self._built_seats = threading.BoundedSemaphore(BUILT_WORKERS - 1)
         self._pool = MirrorPool(
             every=settings.reconcile_every, spread=settings.fetch_spread, on_result=self._after_fetch
         )
@@ -138,14 +141,7 @@ class MirrorHandler:
                 _log.warning("[%s] %d messages wait: the next fetch looks at every ref instead", message.repo, waiting)
                 change = None
             reason, pushed = message.correlation_id or message.id, message.time.timestamp()
-            answer = self._pool.request(message.repo, change, reason=reason, pushed=pushed)
-            if self._seats.acquire(blocking=False):
-                try:
-                    answer.exception(_PATIENCE)
-                finally:
-                    self._seats.release()
-        except TimeoutError:
-            _log.info("[%s] the origin is slow: its message is acknowledged before the fetch ends", message.repo)
+            _wait_for(self._pool.request(message.repo, change, reason=reason, pushed=pushed), self._seats, message.repo)
         except (CancelledError, UsageError):
             return Retry(after=_HAND_BACK_AFTER)  # the agent is ending: handed back
         except Exception:  # noqa: BLE001 -- the mirror is compared anyway, so a dead letter would tell no more
@@ -162,7 +158,8 @@ class MirrorHandler:
             reason: its correlation id.
 
         Returns:
-            False where the agent is ending: the message must come again.
+            False where the agent is ending: the message must come again. Otherwise when the fetch was reported, or
+            after some seconds: what is not reported when the agent is killed is asked for once more by the message.
 
         Raises:
             BuildStoreError: it cannot be noted that a fetch is owed. Take the message again later.
@@ -174,11 +171,12 @@ class MirrorHandler:
                 return True  # the fetch that they wait for serves this success too
             self._built.begin(repo)
             try:
-                self._pool.request(repo, self._change(repo, ref, commit), reason=reason, cause=BUILT)
+                answer = self._pool.request(repo, self._change(repo, ref, commit), reason=reason, cause=BUILT)
             except UsageError:
                 self._built.abandon(repo)
                 raise
-        except UsageError:
+            _wait_for(answer, self._built_seats, repo)
+        except (CancelledError, UsageError):
             return False
         return True
 
@@ -322,6 +320,22 @@ class MirrorHandler:
             seconds=round(seconds, 3),
             detail=report.detail,
         )
+
+
+def _wait_for(answer: Answer, seats: threading.BoundedSemaphore, repo: RepoName) -> None:
+    """Wait until a fetch is reported, for some seconds, if there is a seat; whatever came of it.
+
+    Raises:
+        CancelledError: the agent is ending.
+    """
+    if not seats.acquire(blocking=False):
+        return
+    try:
+        answer.exception(_PATIENCE)
+    except TimeoutError:
+        _log.info("[%s] the origin is slow: its message is acknowledged before the fetch ends", repo)
+    finally:
+        seats.release()
 
 
 def _word_for(outcome: FetchResult | DeploykitError) -> MirrorOutcome:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
@@ -28,6 +28,7 @@ from deploykit.daemons.jenkins.lookup import (
     ITEM,
     JOB,
     QUEUE,
+    SCANS,
     JobDescription,
     build_in_job,
     describe,
@@ -35,9 +36,9 @@ from deploykit.daemons.jenkins.lookup import (
     parse_object,
     queue_state,
 )
-from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, QueueState
+from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
-from deploykit.daemons.jenkins.server import Attempt, Endpoint, form_of, read_reply
+from deploykit.daemons.jenkins.server import BODILESS, Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
 from deploykit.settings.jenkins import FORM_BODY, BuildServerSettings
 
@@ -83,10 +84,13 @@ class JenkinsServer:
             detail = f"{order.server}: {error.problem}"
             return BuildAnswer(kind="refused", detail=detail, remedy=error.remedy)
         attempt = self._first_attempt(order, parts)
+        kind: BuildAnswerKind = "refused"  # a file that is being replaced is there again in a moment
         try:
-            answer = self._ask(order, attempt, end)
-        except SettingsError as error:  # a file that is being replaced is there again in a moment
-            answer = attempt.answer("refused", error.problem, error.remedy, retry=True)
+            token = self._login.secret(order.token_file, "token_file of the job") if order.token_file else ""
+            kind = "unreachable"  # what is the server's own concerns all of its jobs
+            answer = self._ask(order, attempt, token, end)
+        except SettingsError as error:
+            answer = attempt.answer(kind, error.problem, error.remedy, retry=True)
         return self._clean(answer)
 
     def find(self, order: BuildOrder, *, deadline: float) -> BuildAnswer | None:
@@ -161,9 +165,8 @@ class JenkinsServer:
             job_token=order.token_file is not None,
         )
 
-    def _ask(self, order: BuildOrder, attempt: Attempt, end: float) -> BuildAnswer:
+    def _ask(self, order: BuildOrder, attempt: Attempt, token: str, end: float) -> BuildAnswer:
         """Return the answer to an order, after three requests at most: two endpoints, and one stale crumb."""
-        token = self._login.secret(order.token_file, "token_file of the job") if order.token_file is not None else ""
         while True:
             form = form_of(attempt, order.parameters, token=token, delay=self._settings.delay)
             if isinstance(form, BuildAnswer):
@@ -174,15 +177,26 @@ class JenkinsServer:
             if isinstance(outcome, Attempt):
                 attempt = outcome
                 continue
+            if outcome.kind == "scanned" and self._is_job(attempt, end):
+                return queued_nothing(attempt)
             self._remember(attempt, outcome)
             return outcome
+
+    def _is_job(self, attempt: Attempt, end: float) -> bool:
+        """Return whether what sent us back is a job, and no project that looks for branches, as far as we may see."""
+        try:
+            found = self.describe(attempt.job, deadline=end - monotonic())
+        except BuildServerError:
+            return False
+        return found.buildable is not None and not found.kind.endswith(SCANS)
 
     def _post(self, attempt: Attempt, form: bytes, end: float) -> HttpReply | NoReply:
         crumb = self._login.crumb(lambda request: self._exchange(request, end), fresh=attempt.renewed)
         if isinstance(crumb, NoReply):
             return crumb
         headers = (("Content-Type", FORM_BODY), ("Accept", "*/*"), *self._login.headers(), *crumb)
-        return self._exchange(HttpRequest(method="POST", target=attempt.target, headers=headers, body=form), end)
+        request = HttpRequest(method="POST", target=attempt.target, headers=headers, body=form)
+        return self._exchange(request, end, bodiless=BODILESS)
 
     def _remember(self, attempt: Attempt, answer: BuildAnswer) -> None:
         """Keep which endpoint a job has, and which queue items there are, for the next orders."""
@@ -209,7 +223,9 @@ class JenkinsServer:
         except SettingsError as error:
             return NoReply(sent=False, why=error.problem, remedy=error.remedy)
 
-    def _exchange(self, request: HttpRequest, end: float, *, kept: int = KEPT) -> HttpReply | NoReply:
+    def _exchange(
+        self, request: HttpRequest, end: float, *, kept: int = KEPT, bodiless: Collection[int] = ()
+    ) -> HttpReply | NoReply:
         seconds = min(self._settings.timeout, end - monotonic())
         if seconds <= 0:
             return NoReply(sent=False, why=f"no time was left to ask {self._name}", remedy="raise the deadline")
@@ -218,7 +234,8 @@ class JenkinsServer:
             self._server = HttpServer.of(
                 settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
             )
-        return self._login.scrub(exchange(self._server, request, seconds=seconds, kept=kept))
+        reply = exchange(self._server, request, seconds=seconds, kept=kept, bodiless=bodiless)
+        return self._login.scrub(reply)
 
     def _looked(self, reply: HttpReply | NoReply, attempt: Attempt) -> dict[str, object]:
         """Return the JSON of an answer to a look.

@@ -12,10 +12,7 @@ from deploykit.bus import Bus
 from deploykit.daemons.jenkins.setup import queue_lock, subscriptions_of
 from deploykit.daemons.jenkins.trigger import JenkinsTrigger
 from deploykit.daemons.service import lifecycle
-from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.logs import set_up_from
-from deploykit.daemons.service.metrics import Metrics
-from deploykit.daemons.service.pages import Pages
 from deploykit.settings.node import Settings
 
 #: For a run to the end: seconds without a message after which none waits, and between two looks.
@@ -36,13 +33,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None]) -> Non
         LockBusy: another build daemon uses the state directory.
         DeploykitError: outbox or queue cannot be opened.
     """
-    metrics = Metrics()
-    lifecycle.serve(
-        load,
-        lambda settings: ServiceGroup([JenkinsTrigger(settings, metrics=metrics)]),
-        pages=Pages("jenkins", metrics),
-        on_ready=on_ready,
-    )
+    lifecycle.serve_one("jenkins", load, lambda each, metrics: JenkinsTrigger(each, metrics=metrics), on_ready=on_ready)
 
 
 def once(settings: Settings, deadline: float) -> OnceReport:

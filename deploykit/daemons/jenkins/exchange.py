@@ -15,6 +15,7 @@ import http.client
 import io
 import socket
 import ssl
+from collections.abc import Collection
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -69,11 +70,19 @@ class HttpServer:
         return host if self.port == usual else f"{host}:{self.port}"
 
 
-def exchange(server: HttpServer, request: HttpRequest, *, seconds: float, kept: int = KEPT) -> HttpReply | NoReply:
+def exchange(
+    server: HttpServer,
+    request: HttpRequest,
+    *,
+    seconds: float,
+    kept: int = KEPT,
+    bodiless: Collection[int] = (),
+) -> HttpReply | NoReply:
     """Send one request and return the answer, or why there is none, within `seconds`.
 
     Args:
         kept: bytes of the answer's body that are wanted at most.
+        bodiless: statuses whose body is not waited for.
     """
     end = monotonic() + seconds
     dialled = _dial(server, end)
@@ -92,7 +101,7 @@ def exchange(server: HttpServer, request: HttpRequest, *, seconds: float, kept: 
         try:
             connection.request(request.method, request.target, body=request.body, headers=headers)
             response = connection.getresponse()
-            body, whole = _read(response, kept)
+            body, whole = (b"", True) if response.status in bodiless else _read(response, kept)
         except TimeoutError:
             return NoReply(
                 sent=True,

@@ -61,14 +61,17 @@ class HttpBuildServer:
     def start(self, order: BuildOrder, *, deadline: float) -> BuildAnswer:
         """Ask for a build; see `BuildServer.start`."""
         settings = self._settings
+        kind: BuildAnswerKind = "refused"  # a file that is being replaced is there again in a moment
         try:
-            request = self._request(order)
+            token = self._login.secret(order.token_file, "token_file of the job") if order.token_file else None
+            kind = "unreachable"  # what is the server's own concerns all of its jobs
+            request = self._request(order, token)
             if self._server is None:
                 self._server = HttpServer.of(
                     settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
                 )
-        except SettingsError as error:  # a file that is being replaced is there again in a moment
-            return self._answer(order, "refused", error.problem, error.remedy, retry=True)
+        except SettingsError as error:
+            return self._answer(order, kind, error.problem, error.remedy, retry=True)
         except ValueError as error:
             return self._answer(order, "refused", str(error), "correct url, body or the job's parameters")
         reply = exchange(self._server, request, seconds=min(settings.timeout, deadline))
@@ -84,7 +87,7 @@ class HttpBuildServer:
         del queue_item, order, deadline
         return QueueState(kind="hidden", why="a server of kind http shows no queue")
 
-    def _request(self, order: BuildOrder) -> HttpRequest:
+    def _request(self, order: BuildOrder, token: str | None) -> HttpRequest:
         """Return the request for an order.
 
         Raises:
@@ -93,8 +96,8 @@ class HttpBuildServer:
         """
         settings = self._settings
         values = {**order.parameters, "job": order.job, "correlation_id": order.correlation_id}
-        if order.token_file is not None:
-            values["token"] = self._login.secret(order.token_file, "token_file of the job")
+        if token is not None:
+            values["token"] = token
         body = fill_body(settings.body, settings.body_type, values).encode() if settings.body else None
         headers = [*settings.headers.items(), *self._login.headers()]
         if settings.headers_file is not None:

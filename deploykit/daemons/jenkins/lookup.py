@@ -39,6 +39,8 @@ BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[numb
     f"{{0,{LAST_BUILDS}}}"
 )
 JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},actions{_DEFINED}')}"
+#: How Jenkins' classes end that build nothing themselves and look for branches or repositories.
+SCANS: Final = ("MultiBranchProject", "OrganizationFolder")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 _NUMBER_LIMIT: Final = 10**18
 _HTTP: Final = re.compile(r"https?://[^\s\"'<>\\]{1,1990}\Z")
@@ -203,6 +205,7 @@ __all__ = [
     "JOB",
     "LAST_BUILDS",
     "QUEUE",
+    "SCANS",
     "JobDescription",
     "build_in_job",
     "correlation_of",

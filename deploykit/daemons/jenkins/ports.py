@@ -48,7 +48,8 @@ class BuildAnswer:
         kind: `queued` a new item is in the queue, or the build runs already; `joined` an equal item was queued before
             and serves both; `scanned` a multibranch project looks for branches; `refused` not without a change of the
             settings or of the server; `missing` no such job, or it is hidden from us; `busy` the server takes nothing
-            now; `unreachable` nothing was sent; `unanswered` it was sent and no usable answer came.
+            now; `unreachable` nothing was sent, or a file that the server's settings name cannot be used; `unanswered`
+            it was sent and no usable answer came.
         queue_item: number for `follow`, where the server named one.
         number: of the build, where it is known already; else None.
         url: of the build, the queue item or the job, for people.

@@ -6,6 +6,7 @@ Rules:
   for this job, or the reverse. An order changes its mind once, and fetches one fresh crumb: three requests at most.
 * `Location` gives the number of the queue item, or shows where a redirect leads. Its host is not believed, and nothing
   follows it.
+* `build` sends back to the project for a scan, and to a job that a plugin holds back: the caller looks which it was.
 * Every answer says what to change, in the settings or in Jenkins.
 """
 
@@ -31,6 +32,8 @@ Login = Literal["", "token", "password"]
 RESERVED: Final = frozenset({"token", "delay", "json", "crumb", "Jenkins-Crumb", "statusCode", "redirectTo"})
 #: Longest form that Jenkins' own web server takes by default.
 MAX_FORM: Final = 200_000
+#: Answers that are understood without their body.
+BODILESS: Final = frozenset({201, 301, 302, 303, 307, 308})
 _ITEM: Final = re.compile(r"/queue/item/([0-9]{1,18})(?:/(?:api/json)?)?\Z")
 _LOGIN_PAGE: Final = re.compile(r"/(?:login|loginEntry|securityRealm|commenceLogin|j_\w+_check|oauth2?|saml)\b")
 _BUSY: Final = frozenset({408, 425, 429, 503})
@@ -200,11 +203,16 @@ def _redirected(reply: HttpReply, attempt: Attempt) -> BuildAnswer:
     return attempt.answer("refused", f"{reply.status}: {text}", remedy)
 
 
-def _sent_back(reply: HttpReply, attempt: Attempt) -> BuildAnswer:
+def _sent_back(_: HttpReply, attempt: Attempt) -> BuildAnswer:
     """Return what a redirect to the job itself means. The host in it may be another name of the server."""
     if attempt.endpoint == "build":
         return attempt.answer("scanned", "a multibranch project: it looks for branches, and builds what is new")
-    text = f"{reply.status}: Jenkins queued nothing: a plugin or a shutdown forbids new builds"
+    return queued_nothing(attempt)
+
+
+def queued_nothing(attempt: Attempt) -> BuildAnswer:
+    """Return the refusal of a job that is no multibranch project and sent us back to itself."""
+    text = "Jenkins queued nothing: a plugin or a shutdown forbids new builds"
     return attempt.answer("refused", text, "look at Jenkins' log, and whether it prepares for shutdown")
 
 
@@ -321,4 +329,15 @@ _ROWS: Final[Mapping[int, Callable[[HttpReply, Attempt], BuildAnswer | Attempt]]
     **dict.fromkeys((501, 505), _not_understood),
 }
 
-__all__ = ["MAX_FORM", "RESERVED", "Attempt", "Endpoint", "Login", "form_of", "queue_item_of", "read_reply"]
+__all__ = [
+    "BODILESS",
+    "MAX_FORM",
+    "RESERVED",
+    "Attempt",
+    "Endpoint",
+    "Login",
+    "form_of",
+    "queue_item_of",
+    "queued_nothing",
+    "read_reply",
+]

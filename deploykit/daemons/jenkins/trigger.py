@@ -77,13 +77,8 @@ class JenkinsTrigger(Service):
     ) -> None:
         if not settings.jenkins.jobs:
             raise SettingsError("there is no [[jenkins.jobs]] in the settings", "see docs/jenkins.md for an example")
-        super().__init__(
-            f"jenkins on {settings.node}",
-            settings.broker,
-            bus=bus,
-            client_id=f"deploykit-{settings.node}-jenkins",
-            metrics=metrics,
-        )
+        name, client_id = f"jenkins on {settings.node}", f"deploykit-{settings.node}-jenkins"
+        super().__init__(name, settings.broker, bus=bus, client_id=client_id, metrics=metrics)
         self.settings = settings
         check_secrets(settings.jenkins)
         self._rules = BuildRules(settings.jenkins)
@@ -91,7 +86,7 @@ class JenkinsTrigger(Service):
         self._lock = queue_lock(settings.state)
         self._queue = BuildQueue(queue_path(settings.state))
         self._queue.close()  # it can be opened; the previous daemon may still use it
-        log = open_audit(settings)
+        log = open_audit(settings, on_record=self.metrics.audit_recorded)
         made = make_servers(settings) if servers is None else servers
         tokens = {(job.repo, job.job): job.token_file for job in settings.jenkins.jobs if job.token_file is not None}
         self._workers = {
@@ -107,7 +102,7 @@ class JenkinsTrigger(Service):
             )
             for name, server in made.items()
         }
-        self._audit = AuditWriter(log, f"jenkins/{settings.node}", utc_now, self.metrics)
+        self._audit = AuditWriter(log, f"jenkins/{settings.node}", utc_now)
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
@@ -127,13 +122,13 @@ class JenkinsTrigger(Service):
             self.metrics.expect(
                 "jenkins",
                 repositories={job.repo for job in self.settings.jenkins.jobs},
-                counters=("builds_requested_total",),
+                counters=("builds_requested_total", "audit_records_total"),
             )
-            self.watch_outbox(self._outbox.path)
             handle = self.metrics.counted(self.handle)
             for worker in self._workers.values():
                 worker.start()
             self.link.start()
+            self.watch_outbox(self._outbox.path)
             for topic, name in subscriptions_of(self.settings):
                 self.link.subscribe(topic, handle, durable=name, prefetch=_PREFETCH, max_attempts=_TRIES)
             self.threads.start()

@@ -20,7 +20,6 @@ import attrs
 
 from deploykit.audit import AuditLog
 from deploykit.audit.record import AuditEntry
-from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import AuditError
 
 _log = logging.getLogger(__name__)
@@ -36,14 +35,12 @@ class AuditWriter:
         log: where they go.
         who: the daemon, such as `agent/web1`.
         now: the wall clock, aware UTC.
-        metrics: counts the records.
     """
 
-    def __init__(self, log: AuditLog, who: str, now: Callable[[], datetime], metrics: Metrics) -> None:
+    def __init__(self, log: AuditLog, who: str, now: Callable[[], datetime]) -> None:
         self._log = log
         self._who = who
         self._now = now
-        self._metrics = metrics
         self._lock = threading.Lock()
         self._late: deque[AuditEntry] = deque(maxlen=_KEPT)
         self._lost = 0
@@ -55,7 +52,7 @@ class AuditWriter:
             AuditError: it is not written. Do not act.
         """
         self._write_late()
-        self._append(entry)
+        self._log.append(entry)
 
     def write(self, entry: AuditEntry) -> None:
         """Write one record now, or keep it until that is possible."""
@@ -98,12 +95,8 @@ class AuditWriter:
                     reason="the audit could not be written, and there was no room to keep these records",
                     details={"count": str(self._lost)},
                 )
-                self._append(lost)
+                self._log.append(lost)
                 self._lost = 0
             while self._late:
-                self._append(self._late[0])
+                self._log.append(self._late[0])
                 self._late.popleft()
-
-    def _append(self, entry: AuditEntry) -> None:
-        self._log.append(entry)
-        self._metrics.audit_recorded(entry.decision)

@@ -4,7 +4,7 @@ Rules:
 
 * One connection, one request, one answer. A request has a deadline and a limit on its size.
 * So many connections at most. A further one replaces the one that has waited longest.
-* `/live` asks for a restart where it fails: a thread of the service has ended. `/ready` says what stops the work.
+* `/live` asks for a restart where it fails: something does not go on. `/ready` says what stops the work.
 * A page never waits for the bus, and costs it nothing: it reads what the services keep anyway.
 """
 
@@ -17,7 +17,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, Self
 
 from deploykit.daemons.service.pagehttp import MAX_HEAD, Page, PageRequest, answer_bytes, read_request
@@ -43,8 +43,8 @@ _NO_CLIENT: Final = "prometheus-client is not installed: pip install 'deploykit[
 class HealthProbe(Protocol):
     """What the pages ask. Called in the pages' thread: it must return at once."""
 
-    def ended(self) -> Sequence[str]:
-        """Return the names of threads that ought to run and do not."""
+    def stuck(self) -> Sequence[str]:
+        """Return what does not go on and never will without a restart, one line each."""
         ...
 
     def problems(self) -> Sequence[str]:
@@ -64,8 +64,8 @@ def page_of(path: str, probe: HealthProbe, metrics: Exposition) -> Page:
     """Return the page at a path."""
     match path:
         case "/live":
-            ended = probe.ended()
-            return Page.of_lines(503, *(f"ended: {name}" for name in ended)) if ended else Page.of_lines(200, "alive")
+            stuck = probe.stuck()
+            return Page.of_lines(503, *stuck) if stuck else Page.of_lines(200, "alive")
         case "/ready":
             problems = probe.problems()
             return Page.of_lines(503, *problems) if problems else Page.of_lines(200, "ready")
@@ -118,20 +118,40 @@ class HealthServer:
         Raises:
             UsageError: it cannot listen there. The pages stay where they were.
         """
+        with self.opening(address):
+            pass
+
+    @contextlib.contextmanager
+    def opening(self, address: PagesAddress | None) -> Iterator[None]:
+        """Serve the pages at an address once the body of the `with` has ended without an error.
+
+        Raises:
+            UsageError: it cannot listen there; the body does not begin.
+        """
         with self._lock:
             if address == self._wanted:
+                yield
                 return
             opened = PagesSocket(address) if address is not None else None
-            before, self._loop = self._loop, None
-            if before is not None:
-                before.stop()
-            if self._listener is not None:
-                self._listener.close()
-            self._wanted, self._listener = address, opened
-            if opened is not None:
-                self._loop = _Loop(opened.socket, self._page, self._clock)
-                self._loop.start()
-                _log.info("pages /live, /ready and /metrics at %s", opened.address)
+            try:
+                yield
+            except BaseException:
+                if opened is not None:
+                    opened.close()
+                raise
+            self._replace(address, opened)
+
+    def _replace(self, address: PagesAddress | None, opened: PagesSocket | None) -> None:
+        before, self._loop = self._loop, None
+        if before is not None:
+            before.stop()
+        if self._listener is not None:
+            self._listener.close()
+        self._wanted, self._listener = address, opened
+        if opened is not None:
+            self._loop = _Loop(opened.socket, self._page, self._clock)
+            self._loop.start()
+            _log.info("pages /live, /ready and /metrics at %s", opened.address)
 
     def close(self) -> None:
         """Stop serving."""
@@ -169,6 +189,9 @@ class _Loop(threading.Thread):
         self._stopping = True
         os.write(self._wake_writer, b"x")
         self.join(_JOIN)
+        if not self.is_alive():  # else it still uses them: a page hangs
+            os.close(self._wake_reader)
+            os.close(self._wake_writer)
 
     def run(self) -> None:
         """Serve until `stop`."""
@@ -177,13 +200,12 @@ class _Loop(threading.Thread):
                 self._step()
         except Exception:  # noqa: BLE001 -- a bug here must not cost the daemon; callers are refused from now on
             _log.exception("the pages have ended")
-            self._listener.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
         finally:
             for caller in list(self._callers.values()):
                 self._end(caller)
             self._selector.close()
-            os.close(self._wake_reader)
-            os.close(self._wake_writer)
 
     def _step(self) -> None:
         for key, _ in self._selector.select(self._timeout()):

@@ -19,7 +19,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Final, TypeVar
 
@@ -31,6 +30,7 @@ from deploykit.daemons.service.logs import set_up_from
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.notify import ServiceManager
 from deploykit.daemons.service.pages import Pages
+from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
 
@@ -98,6 +98,25 @@ def signals(
         thread.join()
 
 
+def serve_one(
+    daemon: str,
+    load: Callable[[], Settings],
+    make: Callable[[Settings, Metrics], Service],
+    *,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run one service as `serve` does, with pages and metrics.
+
+    Args:
+        daemon: whose address of the pages counts, see `ServiceSettings`.
+        load, on_ready: as for `serve`.
+        make: makes the service, which counts in the metrics it is given: the same after each reload.
+    """
+    metrics = Metrics()
+    pages = Pages(daemon, metrics)
+    serve(load, lambda settings: ServiceGroup([make(settings, metrics)]), pages=pages, on_ready=on_ready)
+
+
 def serve(
     load: Callable[[], Settings],
     make: Callable[[Settings], ServiceGroup],
@@ -139,14 +158,13 @@ def serve(
         before: Settings | None = None
         set_up(settings)
         runner = _Runner(manager, stop, reload, wake, on_ready, pages)
-        group = make(settings)
-        pages.open(settings)
+        with pages.opening(settings):
+            group = make(settings)
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
-            made = make(loaded)
-            pages.open(loaded)  # last: where anything is wrong, the pages stay where they are
-            return loaded, made
+            with pages.opening(loaded):
+                return loaded, make(loaded)
 
         while True:
             following: tuple[Settings, ServiceGroup] | None
@@ -157,7 +175,7 @@ def serve(
                     raise
                 on_problem(f"settings given up, the old ones are back: {error}")
                 following, before = (before, make(before)), None
-                try_to(partial(pages.open, following[0]), on_problem)
+                _take_back(pages, following[0], on_problem)
             else:
                 before = kept
             if following is not None and stop.is_set():
@@ -303,10 +321,11 @@ def try_reload(make: Callable[[], T], on_problem: Callable[[str], None] = _log.e
     return None
 
 
-def try_to(action: Callable[[], None], on_problem: Callable[[str], None]) -> None:
-    """Do something that the process can go on without; where it fails, report why."""
+def _take_back(pages: Pages, settings: Settings, on_problem: Callable[[str], None]) -> None:
+    """Serve the pages where they were; the services go on without where that is not possible any more."""
     try:
-        action()
+        with pages.opening(settings):
+            pass
     except DeploykitError as error:
         on_problem(str(error))
 

@@ -93,9 +93,9 @@ class Metrics:
     # -- counting ------------------------------------------------------------------------------------------------------
 
     def deploy_finished(self, site: str, phase: str, outcome: str, seconds: float | None = None) -> None:
-        """Count a deploy command, obeyed or refused; `seconds`: how long it took, None where nothing was begun."""
+        """Count a deploy command, obeyed or refused; `seconds`: how long it took, which a refusal does not show."""
         self._add("deploys_total", site, phase, outcome)
-        if seconds is None:
+        if seconds is None or outcome == "refused":
             return
         spec = BY_NAME["deploy_duration_seconds"]
         with self._lock:

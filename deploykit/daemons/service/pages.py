@@ -10,7 +10,8 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final, Self
 
 import attrs
@@ -39,7 +40,8 @@ class Pages:
     """The pages of a process. A context manager: leaving it closes them.
 
     Args:
-        daemon: whose address of the settings counts: `agent`, `relay` …, `run` for several services.
+        daemon: whose address of the settings counts: `agent`, `relay` …, `run` for several services; empty: there are
+            no pages, whatever the settings say.
         metrics: what the services count in.
         clock: monotonic seconds.
     """
@@ -57,13 +59,15 @@ class Pages:
     def __exit__(self, *_: object) -> None:
         self.server.close()
 
-    def open(self, settings: Settings) -> None:
-        """Serve at the address in the settings from now on.
+    @contextmanager
+    def opening(self, settings: Settings) -> Iterator[None]:
+        """Serve at the address in the settings once the body of the `with` has ended without an error.
 
         Raises:
-            UsageError: that is not possible; the pages stay where they were.
+            UsageError: that is not possible; the body does not begin, and the pages stay where they were.
         """
-        self.server.listen(settings.service.address(self._daemon))
+        with self.server.opening(settings.service.address(self._daemon) if self._daemon else None):
+            yield
 
     # -- in the main thread --------------------------------------------------------------------------------------------
 
@@ -81,8 +85,8 @@ class Pages:
 
     # -- in the pages' thread ------------------------------------------------------------------------------------------
 
-    def ended(self) -> Sequence[str]:
-        """Return what does not go on; a thread that has ended ends the process, so it is never seen here."""
+    def stuck(self) -> Sequence[str]:
+        """Return what does not go on. A thread that failed is not among it: it ends the process."""
         look, now = self._look, self._clock()
         silence = now - look.at
         hangs = f"the main thread has not looked at its services for {silence:.0f} s"
@@ -90,4 +94,4 @@ class Pages:
 
     def problems(self) -> Sequence[str]:
         """Return what stops the work."""
-        return (*self.ended(), *self._look.problems)
+        return (*self.stuck(), *self._look.problems)

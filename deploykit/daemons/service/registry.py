@@ -10,6 +10,7 @@ import attrs
 
 from deploykit.bus import Bus
 from deploykit.daemons.service.group import ServiceGroup, name_in
+from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, UsageError
 from deploykit.settings.node import Settings
@@ -20,7 +21,7 @@ class ServiceEntry:
     """Where a service is found.
 
     Args:
-        loader: `module:class`, below `deploykit.daemons`. The class takes settings and `bus=`.
+        loader: `module:class`, below `deploykit.daemons`. The class takes settings, `bus=` and `metrics=`.
         client_id: of the connection, with `{node}` for the node's name; the first of those that run together counts.
         relays: it sends what waits in the outbox, too.
     """
@@ -29,10 +30,11 @@ class ServiceEntry:
     client_id: str = ""
     relays: bool = False
 
-    def make(self, settings: Settings, bus: Bus) -> Service:
+    def make(self, settings: Settings, bus: Bus, metrics: Metrics) -> Service:
         """Return the service, not yet started."""
         module, _, name = self.loader.partition(":")
-        made = getattr(importlib.import_module(f"deploykit.daemons.{module}"), name)(settings, bus=bus)
+        kind = getattr(importlib.import_module(f"deploykit.daemons.{module}"), name)
+        made = kind(settings, bus=bus, metrics=metrics)
         if not isinstance(made, Service):
             raise TypeError(f"{self.loader} is no service")
         return made
@@ -65,11 +67,13 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
-def make_group(names: Sequence[str], settings: Settings) -> ServiceGroup:
+def make_group(names: Sequence[str], settings: Settings, metrics: Metrics | None = None) -> ServiceGroup:
     """Return services on one bus, none of them started.
 
     Args:
         names: checked by `check_names`.
+        settings: for all.
+        metrics: where all count.
 
     Raises:
         DeploykitError: one cannot be made; the text says which.
@@ -79,10 +83,10 @@ def make_group(names: Sequence[str], settings: Settings) -> ServiceGroup:
         broker = attrs.evolve(broker, keepalive=())  # the service sends them, not the bus too
     client_id = next((SERVICES[name].client_id for name in names if SERVICES[name].client_id), "")
     bus = Bus(broker, client_id=client_id.format(node=settings.node))
-    services = []
+    services, metrics = [], metrics or Metrics()
     for name in names:
         try:
-            services.append(SERVICES[name].make(settings, bus))
+            services.append(SERVICES[name].make(settings, bus, metrics))
         except BaseException as error:
             bus.stop(0)
             if isinstance(error, DeploykitError):

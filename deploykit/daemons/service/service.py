@@ -58,7 +58,7 @@ class Service(ABC):
     ) -> None:
         self.name = name
         self.metrics = metrics or Metrics()
-        self._shown = ExitStack()
+        self._watches = ExitStack()
         self.link = BusLink(broker, bus=bus, client_id=client_id, on_event=on_event)
         self.threads = ServiceThreads()
         #: Set once the service is to end; its threads look at it.
@@ -68,18 +68,19 @@ class Service(ABC):
         try:
             self._start()
         except BaseException:
+            self._watches.close()
             self.link.stop(0)
             raise
-        self._shown.callback(self.metrics.watch_bus(self.link.bus))
+        self._watches.callback(self.metrics.watch_bus(self.link.bus))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        with self._shown:
+        with self._watches:
             self._end()
 
     def watch_outbox(self, path: Path | str) -> None:
         """Have the metrics show how much waits in a spool, until the service ends."""
-        self._shown.callback(self.metrics.watch_outbox(str(path)))
+        self._watches.callback(self.metrics.watch_outbox(str(path)))
 
     @abstractmethod
     def _start(self) -> None:

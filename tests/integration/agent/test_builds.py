@@ -10,10 +10,13 @@ from typing import Any
 import attrs
 import pytest
 
+from deploykit.audit.files import read_records
+from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.builds import SignedResult
 from deploykit.builds.store import builds_of
 from deploykit.messages import BuildFinished, MirrorUpdated, RefUpdated
+from deploykit.messages.topics import topic_of
 from deploykit.names import ZERO_ID, ObjectId, RefName, SiteName
 from deploykit.settings import CheckoutSettings, GrantSettings
 from deploykit.trust.keyfiles import generate_key, trust
@@ -60,7 +63,7 @@ class BuiltNode(Node):
         frame = encode(message)
         if key is not None:
             frame = sign(frame, self.keys[key])
-        self.bus.publish(self.settings.topics.build, frame)
+        self.bus.publish(topic_of(message, self.settings.topics), frame)
         return SignedResult.from_frame(frame) if key is not None else None
 
     def kept(self, count: int) -> None:
@@ -127,6 +130,8 @@ def test_a_legacy_success_fetches_and_opens_nothing(node: BuiltNode) -> None:
 
 def test_a_node_that_was_off_for_two_hours_learns_of_the_build(node: BuiltNode) -> None:
     first = node.origin.push()
+    topics = attrs.evolve(node.settings.topics, build_success="/topic/good", build_failure="/topic/bad")
+    node.settings = attrs.evolve(node.settings, topics=topics)
     with node.agent() as agent:
         agent.ready()
         node.wait(MirrorUpdated, lambda m: m.new == first)
@@ -140,6 +145,22 @@ def test_a_node_that_was_off_for_two_hours_learns_of_the_build(node: BuiltNode) 
         node.wait(MirrorUpdated, lambda m: m.new == commit and m.ref == MAIN)
         assert node.deployed("v1", commit)[0] == "success"
         assert node.live == "one"
+
+
+def test_an_origin_that_moved_on_and_an_annotated_tag_are_fetched_all_the_same(node: BuiltNode) -> None:
+    first = node.origin.push()
+    with node.agent() as agent:
+        agent.ready()
+        node.wait(MirrorUpdated, lambda m: m.new == first)
+        commit = node.origin.push(files={"index.html": "one\n"})
+        newer = node.origin.push(files={"index.html": "two\n"})
+        node.result(node.built(commit))
+        node.wait(MirrorUpdated, lambda m: m.new == newer and m.ref == MAIN)
+        forged = node.built(ObjectId("ab" * 20), "refs/heads/none")
+        node.result(forged, key=None)
+        git("tag", "-a", "-m", "a release", "v1", commit, cwd=node.origin.work)
+        git("push", "--quiet", "origin", "v1", cwd=node.origin.work)
+        assert node.deployed("v1", commit) == ("success", "")
 
 
 def test_results_that_do_not_count_open_nothing(node: BuiltNode) -> None:
@@ -195,6 +216,20 @@ def test_without_a_build_needs_its_own_grant_and_stands_in_the_report(node: Buil
         assert (outcome, detail) == ("success", "without a build (--without-build)")
         record = (node.site / ".deploykit" / "state.json").read_text()
         assert "without a build" in record
+    audited = [
+        (each.action, each.decision, each.details.get("without_build", ""), each.reason)
+        for each in read_records(node.settings.audit.path_in(node.settings.state))
+        if isinstance(each, AuditRecord)
+    ]
+    assert [each[:3] for each in audited] == [
+        ("deploy", "denied", "yes"),
+        ("deploy", "allowed", ""),
+        ("deploy.result", "denied", ""),
+        ("deploy", "allowed", "yes"),
+        ("deploy.result", "allowed", "yes"),
+    ]
+    assert "no successful build of shop-tests" in audited[2][3]
+    assert audited[4][3] == "without a build (--without-build)"
 
 
 def test_a_success_whose_fetch_a_crash_cut_off_is_fetched_at_the_next_start(node: BuiltNode) -> None:

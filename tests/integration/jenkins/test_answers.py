@@ -11,7 +11,7 @@ import pytest
 from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder
 from deploykit.daemons.jenkins.servers import open_server
-from deploykit.errors import MayNotLook
+from deploykit.errors import BuildServerError, MayNotLook
 from tests.integration.jenkins.conftest import COMMIT, order, secret
 from tests.support.stubjenkins import FOUR, StubJenkins, StubJob
 from tests.support.wait import wait_until
@@ -80,6 +80,16 @@ def test_a_multibranch_project_scans(jenkins: StubJenkins, tmp_path: Path) -> No
     assert [seen.status for seen in jenkins.posts()] == [404, 302]
 
 
+def test_a_job_that_is_held_back_is_no_scan(jenkins: StubJenkins, tmp_path: Path) -> None:
+    server = client(jenkins, tmp_path)
+    for job, location in (("shop-tests", "."), ("no-parameters", f"{jenkins.url}job/no-parameters/")):
+        how = {"status": 302, "headers": {"Location": location}, "carried_out": False}
+        jenkins.fault("status", path="/build(WithParameters)?$" if job == "shop-tests" else "/build$", **how)
+        answer = start(server, order(job))
+        assert (answer.kind, answer.retry) == ("refused", False)
+        assert "queued nothing" in answer.detail
+
+
 @pytest.mark.parametrize("login", LOGINS)
 @pytest.mark.parametrize(
     ("job", "kind", "says"),
@@ -122,12 +132,16 @@ def test_a_token_that_was_renewed_in_its_file_counts_at_once(jenkins: StubJenkin
     assert start(server, order()).kind == "queued"
 
 
-def test_a_token_file_that_others_can_read_is_refused_and_tried_again(jenkins: StubJenkins, tmp_path: Path) -> None:
+def test_a_secret_that_others_can_read_is_not_used_and_tried_again(jenkins: StubJenkins, tmp_path: Path) -> None:
     settings = jenkins.settings(tmp_path)
+    token = secret(tmp_path / "job-token", "canary-job-token")
+    token.chmod(0o644)
+    of_job = start(JenkinsServer("ci", settings), order("with-token", token_file=token))
     settings.secret_files()["token_file"].chmod(0o644)
-    answer = start(JenkinsServer("ci", settings), order())
-    assert (answer.kind, answer.retry) == ("refused", True)
-    assert "chmod 0600" in answer.remedy
+    of_server = start(JenkinsServer("ci", settings), order())
+    for answer, kind in ((of_job, "refused"), (of_server, "unreachable")):
+        assert (answer.kind, answer.retry) == (kind, True)
+        assert "chmod 0600" in answer.remedy
     assert jenkins.seen == []
 
 
@@ -264,3 +278,26 @@ def test_one_client_serves_many_threads(jenkins: StubJenkins, tmp_path: Path) ->
 
 def test_the_settings_choose_the_client(jenkins: StubJenkins, tmp_path: Path) -> None:
     assert isinstance(open_server("ci", jenkins.settings(tmp_path)), JenkinsServer)
+
+
+def test_an_order_without_a_correlation_id_is_not_taken_for_a_build_by_hand(
+    jenkins: StubJenkins, tmp_path: Path
+) -> None:
+    server = client(jenkins, tmp_path)
+    by_hand = attrs.evolve(order(correlation_id=""), parameters={})
+    start(server, by_hand)
+    with pytest.raises(MayNotLook, match="no correlation id"):
+        server.find(by_hand, deadline=10)
+
+
+def test_a_queue_that_cannot_be_read_proves_nothing(jenkins: StubJenkins, tmp_path: Path) -> None:
+    server = client(jenkins, tmp_path)
+    start(server, order())
+    for status, raised in ((500, BuildServerError), (403, MayNotLook)):
+        jenkins.fault("status", path="/queue/", status=status)
+        with pytest.raises(raised):
+            server.find(order(), deadline=10)
+    jenkins.queue.release()
+    jenkins.queue.wait_for_builds("shop-tests", 1)
+    jenkins.fault("status", path="/queue/", status=500)
+    assert server.find(order(), deadline=10) is not None  # what is built needs no queue

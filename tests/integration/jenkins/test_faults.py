@@ -6,6 +6,7 @@ is found before anybody asks again.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import resource
 import socket
@@ -77,10 +78,37 @@ def test_a_busy_server_is_asked_again_when_it_says(jenkins: StubJenkins, tmp_pat
     assert start(server).kind == "queued"
 
 
-def test_an_answer_that_breaks_off_in_its_body_counts(jenkins: StubJenkins, tmp_path: Path) -> None:
-    jenkins.fault("middle", method="POST")
-    answer = start(client(jenkins, tmp_path))
+@pytest.mark.parametrize("kind", ["middle", "trickle"])
+def test_an_answer_whose_body_does_not_come_counts(jenkins: StubJenkins, tmp_path: Path, kind: Any) -> None:
+    jenkins.fault(kind, method="POST")
+    began = monotonic()
+    answer = start(client(jenkins, tmp_path, timeout=60.0), deadline=60)
     assert (answer.kind, answer.queue_item) == ("queued", 1)
+    assert monotonic() - began < SOON  # and is not waited for
+
+
+@pytest.mark.parametrize("kind", ["middle", "trickle"])
+def test_a_refusal_whose_body_does_not_come_counts(jenkins: StubJenkins, tmp_path: Path, kind: Any) -> None:
+    jenkins.queue.jobs["shop-tests"].disabled = True
+    jenkins.fault(kind, method="POST")
+    answer = start(client(jenkins, tmp_path, timeout=SHORT))
+    assert (answer.kind, answer.retry) == ("refused", False)
+
+
+def test_no_descriptor_is_left_behind(jenkins: StubJenkins, tmp_path: Path) -> None:
+    server = client(jenkins, tmp_path, timeout=0.05)
+    start(server)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kinds: list[Any] = ["never", "drip", "close", "garbage", "middle", "huge", "trickle"]
+    for kind in kinds * 2:
+        jenkins.fault(kind, method="POST")
+        start(server)
+        jenkins.fault(kind, method="GET")
+        with contextlib.suppress(BuildServerError):
+            server.find(order(), deadline=1)
+    jenkins.stop()  # its ends of the connections are in this process, too
+    start(server)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_look_that_breaks_off_is_looked_again(jenkins: StubJenkins, tmp_path: Path) -> None:
@@ -93,11 +121,13 @@ def test_a_look_that_breaks_off_is_looked_again(jenkins: StubJenkins, tmp_path: 
 
 
 def test_a_gigabyte_costs_neither_time_nor_memory(jenkins: StubJenkins, tmp_path: Path) -> None:
-    jenkins.fault("huge", method="POST")
+    jenkins.fault("huge", method="POST", times=2)
     jenkins.fault("huge", method="GET", times=2)
     server = client(jenkins, tmp_path)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert start(server).kind == "queued"
+    jenkins.queue.jobs["shop-tests"].disabled = True
+    assert start(server).kind == "refused"
     with pytest.raises(MayNotLook):
         server.find(order(), deadline=10)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
@@ -250,7 +280,7 @@ def test_a_server_without_tls_gets_no_token(jenkins: StubJenkins, tmp_path: Path
 def test_a_ca_file_that_holds_none_is_named(jenkins: StubJenkins, tmp_path: Path) -> None:
     server = client(jenkins, tmp_path, url="https://127.0.0.1:1/", ca_file=secret(tmp_path / "ca", "none"))
     answer = start(server)
-    assert answer.kind == "refused"
+    assert (answer.kind, answer.retry) == ("unreachable", True)
     assert "cannot use ca_file" in answer.detail
 
 

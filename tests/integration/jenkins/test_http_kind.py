@@ -148,7 +148,9 @@ def test_a_value_that_is_missing_is_named_and_nothing_sent(path: str) -> None:
 def test_a_secret_that_cannot_be_read_is_tried_again(tmp_path: Path) -> None:
     with server() as ci:
         answer = client(ci, headers_file=tmp_path / "absent").start(order(), deadline=10)
-    assert (answer.kind, answer.retry, ci.seen) == ("refused", True, [])
+        of_job = client(ci).start(order(token_file=tmp_path / "absent"), deadline=10)
+    assert (answer.kind, answer.retry, ci.seen) == ("unreachable", True, [])
+    assert (of_job.kind, of_job.retry) == ("refused", True)
 
 
 def test_nobody_listens() -> None:
@@ -164,6 +166,8 @@ def test_no_secret_is_shown(tmp_path: Path) -> None:
         answer = client(ci, "/x/{token}", headers_file=headers).start(order(token_file=token), deadline=10)
     assert "you sent *** and ***" in answer.detail
     assert "canary" not in str(answer)
+    with server(400, b"-" * 190 + b"canary-header") as ci:  # cut where it stands, in what is shown of an answer
+        assert "canary" not in str(client(ci, headers_file=headers).start(order(), deadline=10))
 
 
 def test_it_has_no_queue_to_look_into() -> None:

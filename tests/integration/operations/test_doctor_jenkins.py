@@ -76,7 +76,7 @@ def test_a_sound_server_and_its_jobs_are_sound(tmp_path: Path) -> None:
     ("wrong", "says", "remedy"),
     [
         (job("no-parameters"), "has no parameters", "string(name: 'DEPLOYKIT_REF', defaultValue: '')"),
-        (job("old-parameters"), "does not define DEPLOYKIT_CORRELATION_ID: Jenkins drops", "run the job once by hand"),
+        (job("old-parameters"), "without the correlation id a lost answer", "run the job once by hand"),
         (job("shop-tests", parameters={"TARGET": "x"}), "does not define TARGET", "string(name: 'TARGET'"),
         (job("shop-tests", projects=("a",)), "DEPLOYKIT_PROJECT, DEPLOYKIT_REVISION", "String Parameters"),
         (job("team"), "is a folder", "FOLDER/JOB"),
@@ -96,6 +96,7 @@ def test_what_is_wrong_with_a_job_is_named(tmp_path: Path, wrong: JobSettings, s
     assert failed.check == wrong.job
     assert says in failed.text
     assert remedy in failed.remedy
+    assert ("correlation id" in failed.text) == (wrong.job in ("no-parameters", "old-parameters"))
 
 
 def test_a_multibranch_project_that_only_scans_is_a_warning(tmp_path: Path) -> None:

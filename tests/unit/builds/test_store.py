@@ -75,7 +75,8 @@ def test_of_many_builds_the_highest_numbers_are_read_of_each_key(store: BuildSto
 def test_the_worse_result_of_one_number_is_among_those_that_are_read(store: BuildStore) -> None:
     for at in range(8):
         put(store, result(url=f"https://ci/{at}"))
-    put(store, result(outcome="failure"))
+    failed = result(outcome="failure")
+    store.put(signed(failed), failed, JENKINS.fingerprint, NOW + DAY)  # it came last
     assert "failure" in {each.unverified().outcome for each in store.of(SHOP, COMMIT)}
 
 
@@ -146,6 +147,20 @@ def test_what_put_returned_for_survives_a_kill(store: BuildStore) -> None:
     assert {int(line) for line in kept if line.strip()} <= numbers
     assert len(numbers) - len(kept) in (0, 1)
     assert put(store, result(number=20_000)) in store.of(SHOP, COMMIT)
+
+
+def test_what_a_kill_left_of_a_transaction_is_undone_by_who_only_reads(store: BuildStore) -> None:
+    kept = put(store, result())
+    code = (
+        "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
+        "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN IMMEDIATE')\n"
+        "db.execute('DELETE FROM results')\n"
+        "db.executemany('INSERT INTO owed VALUES (?)', [('x' * 500 + str(n),) for n in range(2000)])\n"
+        "os._exit(0)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(store.path)], check=True)
+    assert store.path.with_name("builds.sqlite-journal").stat().st_size > 0, "nothing to undo: the test proves nothing"
+    assert (store.of(SHOP, COMMIT), store.owed()) == ((kept,), frozenset())
 
 
 @pytest.mark.parametrize("damage", ["text", "middle"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploykit.mirror.model import RefChange
-from deploykit.mirror.schedule import FetchRequest, Schedule, what_to_fetch
+from deploykit.mirror.schedule import FetchRequest, Schedule, refs_to_fetch, what_to_fetch
 from deploykit.names import ZERO_ID, ObjectId, RefName
 
 A, B, C = (ObjectId(c * 40) for c in "abc")
@@ -207,3 +207,27 @@ def test_a_created_and_a_deleted_ref_are_asked_for_alone() -> None:
     created, deleted = RefChange(TAG, ZERO_ID, A), RefChange(TAG, A, ZERO_ID)
     assert what_to_fetch([created], {MAIN: A}) == created
     assert what_to_fetch([deleted], {TAG: A}) == deleted
+
+
+def test_a_mirror_that_is_fetched_on_request_alone_is_left_alone_until_then() -> None:
+    plan = schedule(site="o", every=float("inf"))
+    plan.all_soon(5)
+    assert plan.start(1e9) is None
+    assert plan.wait(1e9) is None
+    plan.ask("site", FetchRequest(None, "x"), 1e9)
+    assert plan.start(1e9) is not None
+    plan.finished("site", ok=False, now=1e9)
+    assert plan.wait(1e9) == 2, "a fetch that failed is tried again"
+    assert plan.start(1e9 + 2) is not None
+    plan.finished("site", ok=True, now=1e9 + 2)
+    assert plan.wait(1e9 + 2) is None
+
+
+def test_what_nobody_asked_for_does_not_move_in_such_a_mirror() -> None:
+    first, again, tag = RefChange(MAIN, A, B), RefChange(MAIN, A, C), RefChange(TAG, ZERO_ID, A)
+    assert refs_to_fetch([first, tag, again]) == (again, tag)
+    assert refs_to_fetch([first, None]) is None
+    assert refs_to_fetch([]) is None
+    many = [RefChange(RefName(f"refs/heads/{number}"), A, B) for number in range(21)]
+    assert refs_to_fetch(many) is None
+    assert len(refs_to_fetch(many[1:]) or ()) == 20

@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl
 
 import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from deploykit.daemons.jenkins.ports import BuildAnswer
 from deploykit.daemons.jenkins.reply import HttpReply, NoReply
@@ -318,3 +320,24 @@ def test_a_form_that_jenkins_would_not_read_is_refused() -> None:
     refused = form_of(attempt(), {"X": "x" * MAX_FORM}, token="", delay=None)
     assert isinstance(refused, BuildAnswer)
     assert "bytes long" in refused.detail
+
+
+LOCATIONS = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(["http://[", "http://a:99999/", "//", "http://", "https://ci.example.org:x/", "/queue/item/5/"]),
+)
+
+
+@given(st.integers(0, 999), LOCATIONS, st.binary(max_size=100), st.text(max_size=20), st.booleans(), st.booleans())
+def test_whatever_a_server_answers_has_a_meaning(
+    status: int, location: str, body: bytes, after: str, switched: bool, renewed: bool
+) -> None:
+    headers = (("Location", location), ("Retry-After", after), ("X-Required-Permission", after), ("Allow", after))
+    asked = attempt(switched=switched, renewed=renewed, login="password")
+    outcome = read_reply(HttpReply(status=status, headers=headers, body=body), asked, now=NOW)
+    if isinstance(outcome, Attempt):
+        assert (outcome.switched, outcome.renewed) > (switched, renewed)  # so it ends
+        return
+    assert outcome.detail.isprintable()
+    assert outcome.accepted or outcome.remedy
+    assert outcome.retry == (outcome.kind in ("busy", "unanswered"))
