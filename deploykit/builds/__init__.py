@@ -7,7 +7,7 @@ gate    required jobs and what is known of a commit -> open, or why not
 """
 
 from deploykit.builds.gate import GateDecision, decide
-from deploykit.builds.judge import KnownResult, judge
+from deploykit.builds.judge import KnownResult, judge, judge_to_keep
 from deploykit.builds.result import SignedResult, read_results, write_results
 from deploykit.builds.store import BuildStore, StoredResult
 
@@ -19,6 +19,7 @@ __all__ = [
     "StoredResult",
     "decide",
     "judge",
+    "judge_to_keep",
     "read_results",
     "write_results",
 ]

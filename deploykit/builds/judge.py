@@ -4,12 +4,15 @@ Rules:
 
 * A result is verified when it comes, and again from its stored bytes whenever a gate is asked: a key may have been
   revoked since, a grant removed, a file edited.
+* A result from the future is kept, up to a day ahead, and counts when its time has come: a clock that is wrong must not
+  lose it.
 * What is wrong is one short text that may be shown to anybody: it quotes neither paths nor principals.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Final
 
 import attrs
 
@@ -18,6 +21,8 @@ from deploykit.errors import KeyNotTrusted, PolicyRefused, SignatureError
 from deploykit.messages import BuildFinished
 from deploykit.names import SiteName
 from deploykit.trust.check import Trust
+
+_AHEAD: Final = timedelta(days=1)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -70,3 +75,9 @@ def judge(
     except PolicyRefused as error:
         objection = error.problem
     return KnownResult(result=signed.unverified(), objection=objection, signer=signer)
+
+
+def judge_to_keep(signed: SignedResult, trust: Trust, now: datetime, *, remember: timedelta) -> KnownResult:
+    """Return a result that has just come, with what keeps it from ever counting; arguments and errors as of `judge`."""
+    claimed = signed.unverified().time
+    return judge(signed, trust, max(now, claimed) if claimed - now <= _AHEAD else now, remember=remember)

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.builds import BuildStore, SignedResult, StoredResult, judge, read_results
+from deploykit.builds import BuildStore, SignedResult, StoredResult, judge, judge_to_keep, read_results
 from deploykit.builds.store import builds_of
 from deploykit.errors import BuildStoreError, KeyFileError, MessageError, UsageError
 from deploykit.messages import MAX_EVIDENCE, BuildEvidence, BuildFinished, utc_now
@@ -76,7 +76,7 @@ def import_results(settings: Settings, results: Iterable[SignedResult]) -> Itera
     trust, store, now = _trust(settings), builds_of(settings.state), utc_now()
     for signed in results:
         try:
-            known = judge(signed, trust, now, remember=timedelta(seconds=settings.builds.remember))
+            known = judge_to_keep(signed, trust, now, remember=timedelta(seconds=settings.builds.remember))
         except MessageError as error:
             yield ImportedResult(summary="a line", objection=str(error))
             continue

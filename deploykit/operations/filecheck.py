@@ -19,15 +19,21 @@ import attrs
 
 from deploykit.bus.certificates import tls_context
 from deploykit.bus.passcode import read_passcode
+from deploykit.daemons.jenkins.exchange import HttpServer
+from deploykit.daemons.jenkins.http_kind import parse_headers
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, KeyFileError
 from deploykit.git.transport.http import read_credentials, tls_context_of
+from deploykit.settings.audit import AuditSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.jobs import JobSettings
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.system.secretfile import read_secret, read_secret_text
 from deploykit.system.users import AS_OWNER, find_group, parse_identity
 from deploykit.trust.keyfiles import load_allowed_signers, load_revoked_keys, load_signing_key
 
@@ -115,6 +121,20 @@ def _spool(path: Path, settings: OutboxSettings) -> None:
         _directory(path, missing=settings.create)
 
 
+def _log_file(path: Path) -> None:
+    """Check a file that is appended to; it is made when it is missing."""
+    _directory(path.parent)
+    if not path.exists():
+        return
+    found = path.stat(follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode):
+        raise _Wrong(f"{path} is not a regular file")
+    if found.st_mode & 0o022:
+        raise _Wrong(f"{path} can be written by other users (chmod 640 {path})")
+    if not os.access(path, os.W_OK):
+        raise _Wrong(f"{path} is not writable for user {os.geteuid()}")
+
+
 def _group(name: str) -> None:
     if find_group(name) is None:
         raise _Wrong(f"there is no group {name!a}")
@@ -125,6 +145,14 @@ def _ssh_key(path: Path) -> None:
     found = path.stat()
     if found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) & 0o077:
         raise _Wrong(f"{path} has mode {stat.S_IMODE(found.st_mode):04o}: ssh would not use it (chmod 600 {path})")
+
+
+def _secret(name: str) -> FileCheck:
+    return lambda path, _: read_secret(path, name)
+
+
+def _build_server_ca(path: Path, settings: BuildServerSettings) -> None:
+    HttpServer.of("https://localhost/", ca_file=path, connect_timeout=settings.connect_timeout)
 
 
 def _program(command: tuple[str, ...]) -> None:
@@ -161,6 +189,7 @@ def _run_as(user: str, _: SiteSettings) -> None:
 
 #: Class and field -> its check. Every field that holds a path has one.
 FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
+    (AuditSettings, "path"): _ignoring_settings(_log_file),
     (BusSettings, "passcode_file"): lambda _, settings: read_passcode(settings),
     (BusSettings, "tls_ca"): _tls(tls_cert=None, tls_key=None),
     (BusSettings, "tls_cert"): _tls(tls_ca=None),
@@ -173,6 +202,10 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (MirrorSettings, "credentials_file"): _ignoring_settings(read_credentials),
     (MirrorSettings, "credential_helper"): _ignoring_settings(_program),
     (MirrorSettings, "allowed_signers"): _ignoring_settings(_text),
+    **{(BuildServerSettings, name): _secret(name) for name in ("token_file", "password_file", "secret_file")},
+    (BuildServerSettings, "headers_file"): lambda path, _: parse_headers(read_secret_text(path, "headers_file")),
+    (BuildServerSettings, "ca_file"): _build_server_ca,
+    (JobSettings, "token_file"): _secret("token_file"),
     (CheckoutSettings, "target"): _ignoring_settings(_checkout),
     (CheckoutSettings, "owner"): _user("owner"),
     (SiteSettings, "scripts"): _ignoring_settings(_scripts),

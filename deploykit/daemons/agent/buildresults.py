@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
-from deploykit.builds import BuildStore, SignedResult, judge
+from deploykit.builds import BuildStore, SignedResult, judge_to_keep
 from deploykit.bus import Ack, Delivery, Retry, Verdict
 from deploykit.daemons.agent.mirrors import BUILT_WORKERS, MirrorHandler
 from deploykit.daemons.agent.result_audit import ResultAudit
@@ -112,7 +112,7 @@ class BuildResultHandler:
             return
         try:
             signed = SignedResult.from_frame(frame)
-            known = judge(signed, self._trust, self._now(), remember=self._remember)
+            known = judge_to_keep(signed, self._trust, self._now(), remember=self._remember)
         except MessageError as error:
             self._refuse(f"{error}: {message.summary}")
             return

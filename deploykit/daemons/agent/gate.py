@@ -21,7 +21,7 @@ from typing import Final, Literal
 
 import attrs
 
-from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge
+from deploykit.builds import BuildStore, GateDecision, KnownResult, SignedResult, decide, judge, judge_to_keep
 from deploykit.builds.store import builds_of
 from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.metrics import Metrics
@@ -147,7 +147,7 @@ class BuildGate:
         for at, evidence in enumerate(request.evidence, 1):
             try:
                 signed = SignedResult.from_evidence(evidence)
-                known = judge(signed, self._trust, now, remember=self._remember)
+                known = judge_to_keep(signed, self._trust, now, remember=self._remember)
                 if known.objection:
                     self._audit.refused(f"evidence of {request.summary}: {known.objection}")
                 else:

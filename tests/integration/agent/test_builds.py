@@ -178,8 +178,8 @@ def test_results_that_do_not_count_open_nothing(node: BuiltNode) -> None:
             node.settings.topics.build, Frame(genuine.headers, genuine.body.replace(commit.encode(), b"f" * 40))
         )
         node.result(attrs.evolve(good, commit=earlier))  # a success of another commit: kept, of no use here
-        node.kept(1)
-        assert "none is known" in node.deployed("v1", commit)[1]
+        node.kept(2)
+        assert "number 1 succeeded just now, but it claims to be from the future" in node.deployed("v1", commit)[1]
 
 
 def test_evidence_teaches_a_new_node_and_a_revoked_key_takes_it_back(node: BuiltNode) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
@@ -13,9 +13,10 @@ from deploykit.daemons.agent.agent import Agent
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.outbox import Outbox
 from deploykit.wire import Frame
+from tests.brokers.server import BrokerServer
 from tests.support.cli import run
 from tests.support.daemon import RunningDaemon
-from tests.support.node import Node
+from tests.support.node import Node, at_real_broker
 from tests.support.wait import wait_until
 
 TOPIC = "/topic/deploykit.notice"
@@ -54,6 +55,23 @@ def test_services_share_one_connection_and_live_and_end_together(
     wait_until(lambda: broker.stats().connections == 0)
 
 
+def test_hup_reads_new_files_of_conf_d_and_says_which_or_which_is_wrong(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker
+) -> None:
+    extra = tmp_path / "conf.d" / "10-alive.toml"
+    with RunningDaemon(tmp_path, deploykit_broker.address, "relay") as daemon:
+        daemon.wait("ready: relay of ")
+        extra.parent.mkdir()
+        extra.write_text("[broker]\nkeepalive_every = 7\nwindow = 0\n")
+        daemon.hup()
+        daemon.wait(f"settings not reloaded, the old ones stay: {extra}: broker.window: expected at least 1, not 0\n")
+        extra.write_text("[broker]\nkeepalive_every = 7\n")
+        daemon.hup()
+        daemon.wait("settings read again: broker.keepalive_every\n")
+        daemon.wait(f"settings read from {daemon.file}, {extra}\n", 2)
+        daemon.wait("ready: relay of ", 2)
+
+
 def test_the_service_that_cannot_start_is_named(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> None:
     daemon = RunningDaemon(tmp_path, deploykit_broker.address, "run")
     daemon.write(deploykit_broker.address, KEEPALIVE)
@@ -90,8 +108,20 @@ def node(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> Node:
 
 
 def test_an_agent_on_a_shared_bus_deploys_and_leaves_the_bus_as_it_was(node: Node) -> None:
-    broker = attrs.evolve(node.settings.broker, client_id="mine")
-    with node, Bus(broker) as bus:
+    lives_twice_on_one_bus(node)
+
+
+@pytest.mark.slow
+def test_real_brokers_keep_what_comes_between_two_agents_on_a_shared_bus(
+    tmp_path: Path, new_real_broker: Callable[..., BrokerServer], deploykit_broker: EmbeddedBroker
+) -> None:
+    with new_real_broker() as server:
+        lives_twice_on_one_bus(at_real_broker(Node(tmp_path, deploykit_broker), server))
+
+
+def lives_twice_on_one_bus(node: Node) -> None:
+    """Have two agents after each other on one bus: what is sent between them waits, and the bus goes on."""
+    with node, Bus(node.settings.broker, client_id="mine") as bus:
         heard: list[bytes] = []
         bus.subscribe("/queue/mine", lambda delivery: heard.append(delivery.body))
         for tag in ("v1", "v2"):
@@ -100,7 +130,7 @@ def test_an_agent_on_a_shared_bus_deploys_and_leaves_the_bus_as_it_was(node: Nod
                 request = node.request(tag, node.origin.push(tag=tag))
                 node.send(request)
                 assert node.report_on(request).outcome == "success"
-        assert bus.wait_connected(0)
+        assert bus.wait_connected(60)
         bus.publish("/queue/mine", Frame({}, b"still there"))
         wait_until(lambda: heard == [b"still there"])
         # What comes now waits at the broker for the next agent: its durable subscriptions were ended, not forgotten.

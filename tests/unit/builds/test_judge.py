@@ -7,7 +7,7 @@ from datetime import timedelta
 import attrs
 import pytest
 
-from deploykit.builds import KnownResult, SignedResult, judge, read_results, write_results
+from deploykit.builds import KnownResult, SignedResult, judge, judge_to_keep, read_results, write_results
 from deploykit.errors import MessageError, UsageError
 from deploykit.messages import BuildEvidence, BuildFinished, Notice
 from deploykit.names import SiteName
@@ -135,3 +135,16 @@ def test_a_file_that_holds_no_results_is_refused_with_every_line() -> None:
 
 def test_what_is_decoded_is_what_was_verified() -> None:
     assert isinstance(signed(result()).unverified(), BuildFinished)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "kept"),
+    [(-DAY, True), (-91 * DAY, False), (timedelta(minutes=2), True), (DAY, True), (DAY + SECOND, False)],
+)
+def test_a_result_from_a_clock_that_is_ahead_is_kept_until_its_time_has_come(ahead: timedelta, kept: bool) -> None:
+    made = signed(result(time=NOW + ahead))
+    assert (judge_to_keep(made, trust(), NOW, remember=REMEMBER).objection == "") == kept
+    if ahead > timedelta(0):
+        assert judged(made).objection
+        assert judge(made, trust(), NOW + ahead, remember=REMEMBER).objection == ""
+    assert judge_to_keep(signed(result(time=NOW + ahead), STRANGER), trust(), NOW, remember=REMEMBER).objection

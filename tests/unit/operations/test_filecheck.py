@@ -56,6 +56,8 @@ address = "stomp+ssl://127.0.0.1:1"
 tls_ca = "{root}/ca.pem"
 tls_cert = "{root}/cert.pem"
 tls_key = "{root}/tls.key"
+[audit]
+path = "{root}/logs/audit.log"
 [outbox]
 path = "{root}/spool"
 group = "root"
@@ -73,6 +75,22 @@ ca_file = "{root}/ca.pem"
 credentials_file = "{root}/cred"
 credential_helper = ["sh"]
 allowed_signers = "{root}/git_signers"
+[jenkins.servers.ci]
+url = "https://ci.example.org/"
+user = "deploykit"
+token_file = "{root}/token"
+ca_file = "{root}/ca.pem"
+[jenkins.servers.other]
+kind = "http"
+url = "https://ci.example.org/hook"
+headers_file = "{root}/headers"
+secret_file = "{root}/secret"
+body = "{{job}}"
+[[jenkins.jobs]]
+repo = "shop"
+server = "ci"
+job = "shop-tests"
+token_file = "{root}/job_token"
 [sites.shop]
 path = "{root}/site"
 repo = "shop"
@@ -99,6 +117,10 @@ def file(tmp_path: Path, authority: Authority) -> Path:
         ("ssh", "a key\n", 0o600),
         ("hosts", "git.example.org ssh-ed25519 AAAA\n", 0o644),
         ("cred", "https://a:b@git.example.org\n", 0o600),
+        ("token", "t\n", 0o600),
+        ("job_token", "t\n", 0o600),
+        ("secret", "s\n", 0o600),
+        ("headers", "X-Token: t\n", 0o600),
         ("git_signers", f"ops {key.public_openssh}\n", 0o644),
     ):
         (tmp_path / name).write_text(text)
@@ -136,6 +158,16 @@ def open_to_all(path: Path) -> None:
     path.chmod(0o666)
 
 
+def is_directory(path: Path) -> None:
+    path.mkdir(parents=True)
+
+
+def open_log(path: Path) -> None:
+    path.parent.mkdir()
+    path.touch()
+    path.chmod(0o666)
+
+
 def is_file(path: Path) -> None:
     if path.is_dir():
         path.rmdir()
@@ -157,8 +189,16 @@ def is_file(path: Path) -> None:
         *[("hosts", harm, "repositories.shop.mirror.ssh_known_hosts") for harm in (gone, empty)],
         *[("cred", harm, "repositories.shop.mirror.credentials_file") for harm in (gone, open_to_all)],
         *[("git_signers", harm, "repositories.shop.mirror.allowed_signers") for harm in (gone, empty)],
+        *[("ca.pem", harm, "jenkins.servers.ci.ca_file") for harm in (gone, rubbish, empty)],
+        *[("token", harm, "jenkins.servers.ci.token_file") for harm in (gone, empty, open_to_all)],
+        *[("headers", harm, "jenkins.servers.other.headers_file") for harm in (gone, rubbish, open_to_all)],
+        *[("secret", harm, "jenkins.servers.other.secret_file") for harm in (gone, empty, open_to_all)],
+        *[("job_token", harm, "jenkins.jobs[0].token_file") for harm in (gone, empty, open_to_all)],
         ("scripts", is_file, "sites.shop.release.scripts"),
         ("state", is_file, "state"),
+        ("logs", is_file, "audit.path"),
+        ("logs/audit.log", is_directory, "audit.path"),
+        ("logs/audit.log", open_log, "audit.path"),
         ("spool", is_file, "outbox.path"),
         ("site", is_file, "sites.shop.path"),
     ],

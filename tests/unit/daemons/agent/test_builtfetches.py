@@ -108,9 +108,9 @@ class Running:
         self.mirrors.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.mirrors.stop()
-        self.mirrors._pool.close()  # waits: what still runs would count in the next test
+        self.mirrors._pool.close(wait=kind is None)  # what still runs would count in the next test
 
     def handle(self, message: Message, key: Any = None, **changes: Any) -> object:
         frame = encode(message)
