@@ -138,7 +138,8 @@ def list_builds(ctx: click.Context, config: Path | None, as_json: bool, everythi
 @config_option
 @click.pass_context
 def retry(ctx: click.Context, keys: Sequence[str], everything: bool, config: Path | None) -> None:
-    """Ask again for builds that were refused or given up, once what their report names was changed.
+    """Ask again for builds that were refused or given up, once what their report names was changed, as the settings are
+    now. A build that the server may have started all the same is looked for first.
 
     KEYS are the first characters that `list` shows. A daemon that runs sees them within some seconds.
 
@@ -146,9 +147,16 @@ def retry(ctx: click.Context, keys: Sequence[str], everything: bool, config: Pat
     Example:
       deploykit jenkins retry 1a2b3c4d5e6f
     """
-    with _queue(_settings(ctx, config)) as queue:
-        chosen = [build for build in queue.builds(states=("refused",)) if everything or _is_one_of(build, keys)]
-        count = sum(queue.retry(build.wanted.key, time.time()) for build in chosen)
+    from deploykit.daemons.jenkins.rules import BuildRules
+
+    settings = _settings(ctx, config)
+    rules, count = BuildRules(settings.jenkins), 0
+    with _queue(settings) as queue:
+        for build in queue.builds(states=("refused",)):
+            if everything or _is_one_of(build, keys):
+                event = queue.frame_of(build.wanted.key)
+                wanted = rules.renewed(build.wanted, *event) if event is not None else build.wanted
+                count += queue.retry(wanted, time.time())
     click.echo(f"{_number(count)} to be asked for again")
     ctx.exit(0 if count else 1)
 

@@ -12,9 +12,7 @@ Rules:
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import stat
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,46 +32,11 @@ from deploykit.daemons.jenkins.model import (
     wanted_text,
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer
+from deploykit.daemons.jenkins.queuefile import open_queue_file
 from deploykit.daemons.jenkins.rules import WantedBuild
 from deploykit.errors import BuildQueueError
-from deploykit.system.durable import sync_directory
 from deploykit.wire.frame import Frame
 
-_APPLICATION_ID: Final = 0x64706A62  # "dpjb"
-_VERSION: Final = 1
-_SCHEMA: Final = f"""
-BEGIN IMMEDIATE;
-CREATE TABLE IF NOT EXISTS events (
-    id INTEGER PRIMARY KEY,
-    destination TEXT NOT NULL,
-    headers TEXT NOT NULL,      -- JSON
-    body BLOB NOT NULL
-);
-CREATE TABLE IF NOT EXISTS builds (
-    number INTEGER PRIMARY KEY, -- the order in which they came
-    key TEXT NOT NULL UNIQUE,
-    server TEXT NOT NULL,
-    wanted TEXT NOT NULL,       -- JSON
-    event INTEGER,              -- kept while the build may need it
-    digest BLOB,                -- of an event that carries no id
-    state TEXT NOT NULL,
-    created REAL NOT NULL,      -- seconds since 1970, as all times here
-    due REAL NOT NULL DEFAULT 0,
-    tries INTEGER NOT NULL DEFAULT 0,
-    asked REAL NOT NULL DEFAULT 0,
-    asks INTEGER NOT NULL DEFAULT 0,
-    doubtful INTEGER NOT NULL DEFAULT 0,
-    answer TEXT NOT NULL DEFAULT '',
-    answered REAL NOT NULL DEFAULT 0,
-    problem TEXT NOT NULL DEFAULT ''
-);
-CREATE INDEX IF NOT EXISTS builds_to_do ON builds (server, state, number) WHERE state NOT IN ('done', 'refused');
-CREATE INDEX IF NOT EXISTS builds_by_digest ON builds (digest) WHERE digest IS NOT NULL;
-CREATE INDEX IF NOT EXISTS builds_by_event ON builds (event) WHERE event IS NOT NULL;
-PRAGMA application_id = {_APPLICATION_ID};
-PRAGMA user_version = {_VERSION};
-COMMIT;
-"""
 _COLUMNS: Final = "wanted, state, created, tries, asked, asks, doubtful, answer, answered, problem"
 _REMEDY: Final = "free the disk, or correct its owner and mode; messages wait at the broker meanwhile"
 #: A due time further ahead than this was written by a clock that was wrong.
@@ -141,7 +104,10 @@ class BuildQueue:
                 "INSERT INTO events (destination, headers, body) VALUES (?, ?, ?)", (destination, headers, frame.body)
             ).lastrowid
             for build in fresh:
-                db.execute("DELETE FROM builds WHERE key = ?", (build.key,))
+                if states[build.key] == "refused":
+                    _ask_again(db, build.key, now, build)
+                    db.execute("UPDATE builds SET event = ? WHERE key = ?", (event, build.key))
+                    continue
                 db.execute(
                     "INSERT INTO builds (key, server, wanted, event, digest, state, created)"
                     " VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
@@ -232,13 +198,14 @@ class BuildQueue:
             db.execute("UPDATE builds SET due = 0 WHERE server = ? AND state = 'waiting' AND due > 0", (server,))
 
     def answered(self, key: str, state: BuildState, answer: BuildAnswer, now: float) -> None:
-        """Write the server's answer; a report is due."""
+        """Write the server's answer; a report is due. Of the requests without an answer it is none."""
         self._update(
             key,
-            "state = ?, due = 0, tries = 0, problem = '', answer = ?, answered = ?",
+            "state = ?, due = 0, tries = 0, problem = '', answer = ?, answered = ?, asks = max(0, asks - ?)",
             state,
             answer_text(answer),
             now,
+            int(answer.kind != "unanswered"),
         )
 
     def reported(self, key: str, state: BuildState, due: float = 0.0) -> None:
@@ -257,18 +224,14 @@ class BuildQueue:
             if row is not None and row[0] is not None and not keeps_event:
                 _drop_event(db, row[0])
 
-    def retry(self, key: str, now: float) -> bool:
-        """Let a refused build be asked for again; return whether there is such a one.
+    def retry(self, wanted: WantedBuild, now: float) -> bool:
+        """Let a refused build be asked for again, as it is `wanted` now; return whether there is such a one.
 
         Raises:
             BuildQueueError: it was not written.
         """
-        changed = (
-            "UPDATE builds SET state = 'waiting', due = 0, tries = 0, asks = 0, doubtful = 0, answer = '', created = ?"
-            " WHERE key = ? AND state = 'refused'"
-        )
         with self._transaction("write to") as db:
-            return db.execute(changed, (now, key)).rowcount > 0
+            return _ask_again(db, wanted.key, now, wanted)
 
     def drop(self, key: str) -> bool:
         """Give up a build that waits, without asking for it; return whether there is such a one."""
@@ -323,7 +286,7 @@ class BuildQueue:
             try:
                 db = self._db
                 if db is None:
-                    db = self._db = self._open()
+                    db = self._db = open_queue_file(self.path)
                 db.execute("BEGIN" if action == "read" else "BEGIN IMMEDIATE")
                 try:
                     yield db
@@ -334,45 +297,19 @@ class BuildQueue:
             except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
                 raise BuildQueueError(f"cannot {action} build queue {self.path}: {error}", _REMEDY) from error
 
-    def _open(self) -> sqlite3.Connection:
-        _prepare_file(self.path)
-        db = sqlite3.connect(self.path, timeout=10.0, isolation_level=None, check_same_thread=False)
-        try:
-            application, version, tables = (
-                db.execute(sql).fetchone()[0]
-                for sql in ("PRAGMA application_id", "PRAGMA user_version", "SELECT count(*) FROM sqlite_master")
-            )
-            if tables and application != _APPLICATION_ID:
-                raise BuildQueueError(f"{self.path} is a database of another program", "name another state directory")
-            if version > _VERSION:
-                raise BuildQueueError(f"build queue {self.path} has the newer format {version}", "use that deploykit")
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = FULL")
-            db.executescript(_SCHEMA)
-        except BaseException:
-            db.close()
-            raise
-        return db
-
-
-def _prepare_file(path: Path) -> None:
-    """Make the file before SQLite does, 0600; its log and index files get the same mode."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        sync_directory(path.parent)
-    except FileExistsError:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077:
-            mode = stat.S_IMODE(found.st_mode)
-            raise BuildQueueError(
-                f"build queue {path} is no plain file of mode 0600 (it has {mode:04o})", f"chmod 600 {path}"
-            ) from None
-
 
 def _one(db: sqlite3.Connection, query: str, *values: object) -> tuple[Any, ...] | None:
     row: tuple[Any, ...] | None = db.execute(query, values).fetchone()
     return row
+
+
+def _ask_again(db: sqlite3.Connection, key: str, now: float, wanted: WantedBuild) -> bool:
+    """Let a refused build be asked for again. Where a request had no answer, it is looked for before."""
+    changed = (
+        "UPDATE builds SET state = CASE WHEN asks > 0 THEN 'asked' ELSE 'waiting' END, asks = min(asks, 1), due = 0,"
+        " tries = 0, answer = '', wanted = ?, created = ? WHERE key = ? AND state = 'refused'"
+    )
+    return db.execute(changed, (wanted_text(wanted), now, key)).rowcount > 0
 
 
 def _drop_event(db: sqlite3.Connection, event: int) -> None:

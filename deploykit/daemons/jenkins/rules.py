@@ -29,6 +29,8 @@ from deploykit.messages import Message, RefUpdated, RevisionCommitted, one_line
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
 from deploykit.settings.jenkins import PLACEHOLDER
 from deploykit.settings.jobs import JenkinsSettings, JobSettings
+from deploykit.wire import CONTENT_TYPE, Frame, decode
+from deploykit.wire.codec import ID_HEADER
 
 #: Characters of a value that other people wrote (a pusher, a project).
 _MOST_TEXT: Final = 200
@@ -90,6 +92,12 @@ def event_key(message: Message, *, legacy: bool, sent_id: str = "") -> str:
     return f"legacy {sent_id or message.id}"
 
 
+def event_key_of(message: Message, headers: Mapping[str, str]) -> str:
+    """Return the `event_key` of a message that came with these headers."""
+    legacy = not headers.get("content-type", "").startswith(CONTENT_TYPE)
+    return event_key(message, legacy=legacy, sent_id=headers.get(ID_HEADER, ""))
+
+
 class BuildRules:
     """The rules of one reading of the settings.
 
@@ -127,6 +135,18 @@ class BuildRules:
             if not wanted:
                 left_out.append(LeftOut(job=rule.label, reason=why))
         return BuildPlan(builds=tuple(builds), left_out=tuple(left_out))
+
+    def renewed(self, wanted: WantedBuild, destination: str, frame: Frame) -> WantedBuild:
+        """Return a build as these settings make it of its event; as it was where they do not start it any more.
+
+        Raises:
+            MessageError: the frame is damaged.
+        """
+        message = decode(frame.headers, frame.body, destination)
+        if message is None:
+            return wanted
+        plan = self.plan(message, event_key_of(message, frame.headers))
+        return next((build for build in plan.builds if build.key == wanted.key), wanted)
 
 
 class _JobRule:
@@ -246,4 +266,4 @@ def _text(text: str) -> str:
     return one_line(text, _MOST_TEXT)
 
 
-__all__ = ["BuildPlan", "BuildRules", "LeftOut", "WantedBuild", "event_key", "filled_in"]
+__all__ = ["BuildPlan", "BuildRules", "LeftOut", "WantedBuild", "event_key", "event_key_of", "filled_in"]

@@ -26,7 +26,7 @@ from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.jenkins.model import QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
-from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key
+from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key_of
 from deploykit.daemons.jenkins.setup import check_secrets, make_servers, queue_lock, queue_path, subscriptions_of
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.daemons.relay import make_relay, open_outbox
@@ -36,7 +36,7 @@ from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted, utc_now
 from deploykit.settings.node import Settings
-from deploykit.wire import CONTENT_TYPE, Frame
+from deploykit.wire import Frame
 
 _log = logging.getLogger(__name__)
 
@@ -239,15 +239,14 @@ class JenkinsTrigger(Service):
         Raises:
             BuildQueueError: nothing was written.
         """
-        legacy = not delivery.headers.get("content-type", "").startswith(CONTENT_TYPE)
-        plan = self._rules.plan(message, event_key(message, legacy=legacy, sent_id=delivery.id))
+        plan = self._rules.plan(message, event_key_of(message, delivery.headers))
         for each in plan.left_out:
             _log.debug("%s: not built: %s%s", message.summary, f"{each.job}: " if each.job else "", each.reason)
         if not plan.builds:
             return Ack()
         # Text without an id gets a new one at each delivery. A copy is known by its bytes, and by the broker's word
         # that it has given them out before.
-        nameless = legacy and not delivery.id and isinstance(message, RefUpdated)
+        nameless = not delivery.id and isinstance(message, RefUpdated)
         digest = hashlib.sha256(delivery.body).digest() if nameless else None
         try:
             return self._store(plan.builds, delivery, message, digest)

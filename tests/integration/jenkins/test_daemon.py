@@ -262,3 +262,21 @@ def test_who_asked_and_what_was_decided_is_recorded_and_counted(fleet: Fleet) ->
     assert found["ci/shop-docs"]["details"]["pusher"] == "ada"
     counted = {labels: number for labels, number in metrics.series("builds_requested_total").items() if number}
     assert counted == {("shop", "queued"): 1.0, ("shop", "refused"): 1.0}
+
+
+def test_a_branch_of_a_multibranch_project_is_built_and_an_unknown_one_is_looked_for(fleet: Fleet) -> None:
+    jobs = [StubJob(name="multi", kind="multibranch", parameters=None), StubJob(name="multi/feature%2Flogin")]
+    with StubJenkins(jobs) as jenkins:
+        settings = fleet.jobs(
+            job("multi", multibranch=True), servers={"ci": jenkins.settings(fleet.settings.state.parent)}
+        )
+        with JenkinsTrigger(settings) as trigger:
+            assert trigger.wait_connected(30)
+            fleet.bus.send(push("refs/heads/feature/login"))
+            (queued,) = fleet.wait("queued")
+            fleet.bus.send(push("refs/heads/new"))
+            (scanned,) = fleet.wait("scanned")
+        assert queued.job == "multi/feature%2Flogin"
+        jenkins.queue.wait_for_builds("multi/feature%2Flogin", 1)
+        assert scanned.ref == "refs/heads/new"
+    assert any(line.endswith("/ multi/new (scanning the branches)") for line in fleet.lines())

@@ -21,6 +21,7 @@ JOBS = """
 repo = "shop"
 job = "shop-tests"
 ignore_refs = "wip"
+parameters = { KIND = "tests" }
 [[jenkins.jobs]]
 repo = "shop"
 job = "web"
@@ -84,6 +85,11 @@ def test_a_build_that_was_refused_is_listed_and_asked_for_again(config: Path, tm
         assert invoke(config, "retry", key[:12]).output == "1 build to be asked for again\n"
         (waits,) = json.loads(invoke(config, "list", "--json").output)
         assert waits["state"] == "waiting"
+        # As the settings are now: what was refused for its parameters gets the new ones.
+        now = queue.get(key)
+        assert now is not None
+        assert now.wanted.order.parameters["KIND"] == "tests"
+        assert "KIND" not in builds[0].order.parameters
         assert invoke(config, "drop", key).output == "1 build dropped\n"
         assert invoke(config, "list").output == ""
         assert key[:12] in invoke(config, "list", "--all").output

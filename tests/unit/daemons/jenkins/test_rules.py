@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploykit.config.refpattern import compile_ref_pattern
-from deploykit.daemons.jenkins.rules import BuildPlan, BuildRules, event_key, filled_in
+from deploykit.daemons.jenkins.rules import BuildPlan, BuildRules, event_key, event_key_of, filled_in
 from deploykit.errors import InvalidName, SettingsError
 from deploykit.messages import Message, Notice, RevisionCommitted
 from deploykit.names import ZERO_ID, ZERO_ID_SHA256, RepoName, parse_ref_name
 from deploykit.settings import JobSettings
 from deploykit.settings.jobs import PARAMETER_NAMES
+from deploykit.wire import Frame, decode, encode
 from tests.support.buildorders import NEW, OLD, SHOP, jenkins, job, push
 
 
@@ -153,6 +154,19 @@ def test_one_event_has_a_key_for_each_job_and_server() -> None:
     jobs = (job(server="ci"), job("b", server="ci"), job(server="two"))
     builds = BuildRules(jenkins(*jobs, servers=("ci", "two"))).plan(push(), "e").builds
     assert len({build.key for build in builds}) == 3
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_build_is_renewed_by_other_settings_under_its_key(legacy: bool) -> None:
+    frame = encode(push(), legacy=legacy)
+    frame = Frame({**frame.headers, "message-id": "m-1"}, frame.body)
+    message = decode(frame.headers, frame.body, "/topic/x")
+    assert message is not None
+    (before,) = BuildRules(jenkins(job())).plan(message, event_key_of(message, frame.headers)).builds
+    after = BuildRules(jenkins(job(parameters={"KIND": "x"}))).renewed(before, "/topic/x", frame)
+    assert after.key == before.key
+    assert after.order.parameters == {**before.order.parameters, "KIND": "x"}
+    assert BuildRules(jenkins(job("other"))).renewed(before, "/topic/x", frame) == before
 
 
 # -- Subversion --------------------------------------------------------------------------------------------------------

@@ -66,6 +66,11 @@ class Place:
         self.queue.add(plan.builds, encode(message), self.settings.topics.source, self.now)
         return plan.builds[0].key
 
+    def retry(self, key: str) -> bool:
+        """What `deploykit jenkins retry` does."""
+        build = self.queue.get(key)
+        return build is not None and self.queue.retry(build.wanted, self.now)
+
     def work(self, seconds: float = 0.0) -> None:
         """Do what is due until so many seconds from now, each step when it is due."""
         end = self.now + seconds
@@ -142,7 +147,7 @@ def test_a_refusal_is_final_and_a_dead_letter_says_what_to_change(place: Place) 
     assert place.last().detail == "shop-tests: 403 (give the user Item.Build)"
     assert place.dead() == ["ci - shop-tests - shop-tests - 403 (give the user Item.Build)"]
     assert place.state(key) == "refused"
-    assert place.queue.retry(key, place.now)
+    assert place.retry(key)
     place.server.answers = answers()
     place.work(10)
     assert place.events() == [("refused", False), ("queued", False), ("started", False)]
@@ -252,6 +257,33 @@ def test_requests_without_an_answer_are_limited(place: Place) -> None:
     assert len(place.server.asked) == 5
     assert place.events() == [("failed", False)]
     assert "asked 5 times without an answer; the server may have started it all the same" in place.last().detail
+
+
+def test_a_build_that_was_given_up_is_looked_for_before_it_is_asked_for_again(place: Place) -> None:
+    def lost(order: BuildOrder) -> BuildAnswer:
+        place.server.accept(order)
+        return unanswered(order)
+
+    place.server.answers = lost
+    place.server.blind = BuildServerError("no answer")
+    key = place.add()
+    place.work(86400 + 100)
+    assert place.events() == [("failed", False)]
+    place.server.blind, place.server.answers = None, answers()
+    assert place.retry(key)
+    place.work(60)
+    assert (len(place.server.asked), len(place.server.started)) == (1, 1)
+    assert place.events() == [("failed", False), ("queued", False), ("started", False)]
+
+
+def test_a_build_that_was_refused_is_asked_for_again_without_a_look(place: Place) -> None:
+    place.server.answers = answers(refused)
+    key = place.add()
+    place.work(10)
+    assert place.retry(key)
+    place.work(10)
+    assert place.server.looks == 0
+    assert place.events()[1] == ("queued", False)
 
 
 def test_a_server_that_never_answers_is_asked_for_one_build_at_a_time_and_reported(place: Place) -> None:
