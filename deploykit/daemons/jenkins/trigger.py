@@ -23,7 +23,7 @@ from typing import Final
 from deploykit.audit import open_audit
 from deploykit.audit.record import AuditEntry, Decision
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.jenkins.model import QueuedBuild, wait_text
+from deploykit.daemons.jenkins.model import QueuedBuild, builds_text, wait_text
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key_of
@@ -272,7 +272,7 @@ class JenkinsTrigger(Service):
         frame = Frame(delivery.headers, delivery.body)
         added = self._queue.add(builds, frame, delivery.destination, now, digest=digest)
         if added:
-            _log.info("%s: %d builds to ask for", message.summary, added)
+            _log.info("%s: %s to ask for", message.summary, builds_text(added))
             for name in {build.order.server for build in builds} & self._workers.keys():
                 self._workers[name].wake()
         return Ack()
