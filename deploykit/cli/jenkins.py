@@ -252,7 +252,9 @@ def _about(build: QueuedBuild) -> list[str]:
 
 
 def _age(build: QueuedBuild) -> str:
-    return datetime.fromtimestamp(build.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    from deploykit.operations.times import shown_time
+
+    return shown_time(datetime.fromtimestamp(build.created, UTC))
 
 
 def _as_json(build: QueuedBuild) -> dict[str, object]:

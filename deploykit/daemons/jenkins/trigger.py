@@ -285,7 +285,7 @@ class JenkinsTrigger(Service):
         Raises:
             AuditError: it is not recorded. The build waits.
         """
-        self._audit.require(_entry("build", "allowed", build, "a job of [[jenkins.jobs]] is for it"))
+        self._audit.require(_entry("build", "allowed", build, "to be asked for, as [[jenkins.jobs]] says"))
 
     def _on_answer(self, build: QueuedBuild) -> None:
         """Record what the server decided, now or later; count it."""
@@ -293,7 +293,7 @@ class JenkinsTrigger(Service):
         if answer is None:
             return
         decision: Decision = "allowed" if answer.accepted else "denied"
-        self._audit.write(_entry("build.result", decision, build, answer.detail, answer=answer.kind))
+        self._audit.write(_entry("build.answer", decision, build, answer.detail, answer=answer.kind))
         self.metrics.build_requested(build.wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
