@@ -15,8 +15,9 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @json_option
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Show what this node holds: mirrors, what is live on each site, messages waiting. Contacts no broker or origin.
-    Ends with 1 when some of it cannot be read, or when another agent answers under this node's name.
+    """Show what this node holds: mirrors, what is live on each site, messages and builds that wait. Contacts no broker,
+    origin or build server. Ends with 1 when some of it cannot be read, or when another agent answers under this node's
+    name.
 
     \b
     Example:
@@ -42,6 +43,9 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
     for results in node["builds"]:
         _print_entry("builds", results, f"{results['results']} results")
+    for queue in node["jenkins"]:
+        refused = f", {queue['refused']} refused (see `deploykit jenkins list`)" if queue["refused"] else ""
+        _print_entry("jenkins", queue, f"{queue['waiting']} waiting{refused}")
     for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:
