@@ -47,6 +47,8 @@ _MODE: Final = 0o640
 _WRITE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Seconds between two log lines that name the head.
 _HEAD_EVERY: Final = 3600.0
+#: The head that each log's last such line named: of several daemons in one process, and over their reloads.
+_LOGGED_HEADS: Final[dict[Path, AuditHead]] = {}
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -101,7 +103,6 @@ class AuditLog:
         self._now = now
         self._mutex = threading.Lock()
         self._head_due = float("-inf")
-        self._head_logged: AuditHead | None = None
         self._known: _End | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -186,9 +187,13 @@ class AuditLog:
         if now < self._head_due:
             return
         self._head_due = now + _HEAD_EVERY
-        head = self.head
-        if head is not None and head != self._head_logged:
-            self._head_logged = head
+        heads = [self._known.head] if self._known is not None else []
+        # Other daemons write to the same log. What this one wrote is not given up for a lower head in the file.
+        with contextlib.suppress(AuditError):  # the next record says it
+            heads += filter(None, [read_head(self.path)])
+        head = max(heads, key=lambda each: each.sequence, default=START)
+        if head.sequence and head != _LOGGED_HEADS.get(self.path):
+            _LOGGED_HEADS[self.path] = head
             _log.info("audit head %s", head)
 
     # -- under the lock ------------------------------------------------------------------------------------------------

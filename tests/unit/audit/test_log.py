@@ -330,3 +330,33 @@ def test_the_head_is_logged_once_an_hour_if_it_is_another_one(path: Path, caplog
         log.log_head(13000)
     first, second = (record.head for record in records(path))
     assert caplog.messages == [f"audit head {first}", f"audit head {second}"]
+
+
+def test_two_daemons_of_one_process_log_a_head_once_and_the_newest_one(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent, jenkins = AuditLog(path), AuditLog(path)
+    with caplog.at_level(logging.INFO, "deploykit.audit"):
+        deny(jenkins)
+        deny(agent)
+        agent.log_head(0)
+        jenkins.log_head(0)  # which wrote the record before
+        AuditLog(path).log_head(0)  # HUP
+    (*_, last) = (record.head for record in records(path))
+    assert caplog.messages == [f"audit head {last}"]
+
+
+def test_a_head_file_that_was_set_back_is_not_what_the_log_names(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = AuditLog(path)
+    deny(log)
+    head = path.with_name("audit.log.head")
+    older = head.read_bytes()
+    deny(log)
+    head.write_bytes(older)
+    with caplog.at_level(logging.INFO, "deploykit.audit"):
+        log.log_head(0)
+        head.unlink()
+        head.symlink_to("elsewhere")
+        log.log_head(3600)
+    (*_, last) = (record.head for record in records(path))
+    assert caplog.messages == [f"audit head {last}"]
