@@ -47,6 +47,8 @@ _MODE: Final = 0o640
 _WRITE: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 #: Seconds between two log lines that name the head.
 _HEAD_EVERY: Final = 3600.0
+#: Seconds to wait for the lock without a word: each writer holds it for the time of one fsync.
+_QUIET: Final = 1.0
 #: The head that each log's last such line named: of several daemons in one process, and over their reloads.
 _LOGGED_HEADS: Final[dict[Path, AuditHead]] = {}
 
@@ -204,7 +206,7 @@ class AuditLog:
         with self._mutex, contextlib.ExitStack() as held:
             try:
                 busy = f"another process holds {lock}"
-                held.enter_context(FileLock(lock, wait=self._wait, busy=busy, named=False))
+                held.enter_context(FileLock(lock, wait=self._wait, busy=busy, named=False, quiet=_QUIET))
             except LockBusy as error:
                 problem = f"cannot write the audit log {self.path}: {error.problem}"
                 raise AuditError(problem, "it should take a moment; look at that process") from error

@@ -39,6 +39,7 @@ class FileLock:
         remedy: the way out, for the error.
         mode: of the lock file, when it is made.
         named: the holder writes its pid into the file. That costs a write to the disk, each time.
+        quiet: seconds of a bounded wait that are no line of the log: of a lock that is held for milliseconds, often.
         clock: monotonic seconds.
 
     Raises:
@@ -55,6 +56,7 @@ class FileLock:
         remedy: str = "",
         mode: int = 0o600,
         named: bool = True,
+        quiet: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.path = Path(path)
@@ -65,6 +67,7 @@ class FileLock:
         self._remedy = remedy
         self._mode = mode
         self._named = named
+        self._quiet = quiet
         self._clock = clock
 
     def __enter__(self) -> Self:
@@ -73,7 +76,15 @@ class FileLock:
             fd = os.open(self.path, _FLAGS, self._mode)
             try:
                 wait = None if end is None else end - self._clock()
-                lock_descriptor(fd, self.path, wait=wait, busy=self._busy, remedy=self._remedy, clock=self._clock)
+                lock_descriptor(
+                    fd,
+                    self.path,
+                    wait=wait,
+                    busy=self._busy,
+                    remedy=self._remedy,
+                    quiet=self._quiet,
+                    clock=self._clock,
+                )
                 if not self._is_in_place(fd):
                     os.close(fd)
                     continue
@@ -107,6 +118,7 @@ def lock_descriptor(
     wait: float | None = 0.0,
     busy: str = "",
     remedy: str = "",
+    quiet: float = 0.0,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Lock an open file or directory, until its descriptor is closed everywhere.
@@ -114,7 +126,7 @@ def lock_descriptor(
     Args:
         fd: its descriptor.
         path: what to call it.
-        wait, busy, remedy, clock: as for `FileLock`.
+        wait, busy, remedy, quiet, clock: as for `FileLock`.
 
     Raises:
         LockBusy: another one held it for all of that time.
@@ -123,17 +135,20 @@ def lock_descriptor(
     if _try(fd):
         return
     text = (busy or f"{path} is locked by another process") + _holder(fd)
-    if wait is None or wait > 0:
-        _log.info("waiting for the lock %s: %s", path, text)
     if wait is None:
+        _log.info("waiting for the lock %s: %s", path, text)
         fcntl.flock(fd, fcntl.LOCK_EX)
         return
-    end = clock() + wait
+    begun, logged = clock(), False
     pause = _FIRST_PAUSE
     while not _try(fd):
-        left = end - clock()
+        now = clock()
+        left = begun + wait - now
         if left <= 0:
             raise LockBusy(text, remedy or "wait for it; it needs no unlock")
+        if not logged and now >= begun + quiet:
+            _log.info("waiting for the lock %s: %s", path, text)
+            logged = True
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _LONGEST_PAUSE)
 

@@ -81,6 +81,23 @@ def test_who_waited_for_nothing_is_refused_in_time(tmp_path: Path) -> None:
     assert now[0] < 110
 
 
+@pytest.mark.parametrize(("wait", "lines"), [(2.0, 0), (9.0, 1)])
+def test_a_short_wait_for_a_lock_that_is_held_often_is_no_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, wait: float, lines: int
+) -> None:
+    caplog.set_level(logging.INFO, "deploykit.system.lock")
+    now = [100.0]
+
+    def clock() -> float:
+        now[0] += 0.5
+        return now[0]
+
+    path = tmp_path / "lock"
+    with FileLock(path), pytest.raises(LockBusy), FileLock(path, wait=wait, quiet=4.0, clock=clock):
+        pass
+    assert len(caplog.messages) == lines
+
+
 def test_nothing_is_logged_where_nobody_waits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     with FileLock(tmp_path / "lock", wait=None), pytest.raises(LockBusy), FileLock(tmp_path / "lock"):
