@@ -74,8 +74,10 @@ def find_place(path: Path, kind: Kind | None = None) -> HookPlace:
         case "jenkins" | "debian":
             name = script_of(kind).file.rpartition("/")[2]
             script = path / name if path.is_dir() else path
-            if not script.parent.is_dir():
-                raise UsageError(f"no such directory: {script.parent}", "give the directory the program goes to")
+            # A directory that is not there yet would become the program: any other name must be a program already.
+            if not script.parent.is_dir() or (script.name != name and not script.is_file()):
+                missing = path if script.parent.is_dir() else script.parent
+                raise UsageError(f"no such directory: {missing}", "give the directory the program goes to")
             return HookPlace(script=script, kind=kind, chains=False, base=script.parent)
 
 

@@ -200,6 +200,9 @@ def test_programs_go_into_a_directory_and_never_over_another_file(tmp_path: Path
     done.path.write_text("#!/bin/sh\n")
     with pytest.raises(InstallError, match="remove it, or choose another place"):
         installer.install(tmp_path, kind, chain=True)
+    with pytest.raises(UsageError, match=r"no such directory: .*/not-yet"):  # it would become the program itself
+        installer.install(tmp_path / "not-yet", kind)
+    assert not (tmp_path / "not-yet").exists()
     with pytest.raises(UsageError, match="no such directory"):
         installer.install(tmp_path / "none" / "x", kind)
 
