@@ -42,6 +42,10 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
     for results in node["builds"]:
         _print_entry("builds", results, f"{results['results']} results")
+    for asked in node["jenkins"]:
+        waiting = asked["waiting"] if isinstance(asked["waiting"], dict) else {}
+        waits = ", ".join(f"{number} waiting for {server}" for server, number in waiting.items()) or "no build waits"
+        _print_entry("jenkins", asked, f"{waits}, {asked['refused']} refused")
     for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:

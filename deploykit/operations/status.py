@@ -11,6 +11,8 @@ from deploykit.daemons.agent.buildresults import wants_builds
 from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import read_twins
+from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.setup import queue_path
 from deploykit.errors import DeploykitError
 from deploykit.messages import one_line, utc_now
 from deploykit.mirror import Mirror
@@ -30,12 +32,13 @@ class NodeStatus(TypedDict):
     sites: list[Entry]
     outbox: list[Entry]
     builds: list[Entry]
+    jenkins: list[Entry]
     twins: list[Entry]
     warnings: list[str]
 
 
 def describe(settings: Settings) -> NodeStatus:
-    """Return mirrors, sites, outbox and build results of this node; an entry that cannot be read has a `problem`.
+    """Return what this node holds and what waits here; an entry that cannot be read has a `problem`.
 
     `twins` are other agents that answer under this node's name, as its agent heard them. `warnings` are reasons why no
     command for its sites could be obeyed.
@@ -47,6 +50,7 @@ def describe(settings: Settings) -> NodeStatus:
         "sites": [_site(settings, name) for name in settings.sites],
         "outbox": [_outbox(settings)],
         "builds": [_builds(settings)] if wants_builds(settings) else [],
+        "jenkins": [_jenkins(settings)] if settings.jenkins.jobs else [],
         "twins": [
             {
                 "instance": twin.agent.instance,
@@ -61,7 +65,7 @@ def describe(settings: Settings) -> NodeStatus:
 
 def exit_code(status: NodeStatus) -> int:
     """Return 1 where an entry cannot be read or another agent uses this node's name, else 0."""
-    entries = [*status["mirrors"], *status["sites"], *status["outbox"], *status["builds"]]
+    entries = [*status["mirrors"], *status["sites"], *status["outbox"], *status["builds"], *status["jenkins"]]
     return 1 if status["twins"] or any("problem" in entry for entry in entries) else 0
 
 
@@ -106,6 +110,17 @@ def _builds(settings: Settings) -> Entry:
     with _problem_into(entry):
         entry["results"] = store.count()
         entry["fetches_owed"] = sorted(store.owed())
+    return entry
+
+
+def _jenkins(settings: Settings) -> Entry:
+    path = queue_path(settings.state)
+    entry: Entry = {"waiting": {}, "refused": 0, "path": str(path)}
+    with _problem_into(entry):
+        if path.exists():
+            with BuildQueue(path) as queue:
+                entry["waiting"] = {server: backlog.waiting for server, backlog in queue.backlog().items()}
+                entry["refused"] = len(queue.builds(states=("refused",)))
     return entry
 
 
