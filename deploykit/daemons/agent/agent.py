@@ -181,11 +181,12 @@ class Agent(Service):
     def _show(self) -> None:
         """Have the metrics show this node's sites, repositories and spool."""
         settings = self.settings
+        gated = ("gate_decisions_total",) if any(s.require_build for s in settings.sites.values()) else ()
         self.metrics.expect(
             "agent",
             sites=settings.sites,
             repositories=settings.repositories,
-            counters=("deploys_total", "mirror_fetches_total", "audit_records_total"),
+            counters=("deploys_total", "mirror_fetches_total", "audit_records_total", *gated),
         )
         self.metrics.watch_sites({name: Site(site.path).resolved_name for name, site in settings.sites.items()})
         self.watch_outbox(settings.outbox.path)

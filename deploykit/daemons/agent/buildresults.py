@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from deploykit.builds import BuildStore, SignedResult, judge_to_keep
-from deploykit.bus import Ack, Delivery, Retry, Verdict
+from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.mirrors import BUILT_WORKERS, MirrorHandler
 from deploykit.daemons.agent.result_audit import ResultAudit
 from deploykit.daemons.service.throttle import LogThrottle
@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 _RETRY_AFTER: Final = 30.0
 #: How often one result is tried: for as long as a full disk or a broken file may take to be repaired.
 ATTEMPTS: Final = 10_000
+#: How often one is tried that meets an unforeseen failure; then it is a dead letter.
+_TRIES: Final = 3
 #: Message handlers that run at the same time.
 WORKERS: Final = BUILT_WORKERS
 
@@ -92,6 +94,10 @@ class BuildResultHandler:
             if count := self._delayed.add(str(error), time.monotonic()):
                 _log.error("cannot handle build results, retrying %d: %s", count, error)
             return Retry(after=_RETRY_AFTER)
+        except Exception as error:  # noqa: BLE001 -- a message that meets a bug must not come for ever
+            _log.exception("cannot handle a build result: %s", message.summary)
+            why = f"unforeseen: {type(error).__name__}"
+            return Retry(after=_RETRY_AFTER) if delivery.attempt < _TRIES else Reject(why)
         return Ack() if handed_on else Retry(after=_RETRY_AFTER)
 
     def prune(self) -> None:

@@ -163,8 +163,10 @@ def serve(
 
         def another() -> tuple[Settings, ServiceGroup]:
             loaded = load()
+            # A refused login brings the old settings back, and that at once: `login_retry` is for the first start.
+            impatient = attrs.evolve(loaded, broker=loaded.broker.at_once())
             with pages.opening(loaded):
-                return loaded, make(loaded)
+                return loaded, make(impatient)
 
         while True:
             following: tuple[Settings, ServiceGroup] | None

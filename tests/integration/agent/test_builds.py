@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.builds import SignedResult
 from deploykit.builds.store import builds_of
+from deploykit.daemons.agent import agent as daemon
 from deploykit.messages import BuildFinished, MirrorUpdated, RefUpdated
 from deploykit.messages.topics import topic_of
 from deploykit.names import ZERO_ID, ObjectId, RefName, SiteName
@@ -22,7 +23,8 @@ from deploykit.settings import CheckoutSettings, GrantSettings
 from deploykit.trust.keyfiles import generate_key, trust
 from deploykit.trust.signature import sign
 from deploykit.wire import Frame, encode
-from tests.support.node import SHOP, Node, git
+from tests.brokers.server import BrokerServer
+from tests.support.node import SHOP, Node, at_real_broker, git
 from tests.support.wait import wait_until
 
 JOB = "shop-tests"
@@ -145,6 +147,28 @@ def test_a_node_that_was_off_for_two_hours_learns_of_the_build(node: BuiltNode) 
         node.wait(MirrorUpdated, lambda m: m.new == commit and m.ref == MAIN)
         assert node.deployed("v1", commit)[0] == "success"
         assert node.live == "one"
+
+
+def test_a_real_broker_keeps_the_results_for_a_node_that_is_off(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker, new_real_broker: Callable[..., BrokerServer]
+) -> None:
+    with new_real_broker() as server:
+        node = BuiltNode(tmp_path, deploykit_broker)
+        at_real_broker(node, server)
+        with node:
+            first = node.origin.push()
+            with node.agent() as agent:
+                agent.ready()
+                node.wait(MirrorUpdated, lambda m: m.new == first)
+            commit = node.origin.push(tag="v1", files={"index.html": "one\n"})
+            node.result(node.built(commit, number=2))
+            node.result(node.built(commit, number=1, outcome="failure"))
+            with node.agent() as agent:
+                agent.ready()
+                node.kept(2)
+                node.wait(MirrorUpdated, lambda m: m.new == commit and m.ref == MAIN)
+                assert node.deployed("v1", commit)[0] == "success"
+            daemon.forget(node.settings)
 
 
 def test_an_origin_that_moved_on_and_an_annotated_tag_are_fetched_all_the_same(node: BuiltNode) -> None:

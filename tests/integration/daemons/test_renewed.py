@@ -253,12 +253,14 @@ def test_every_daemon_reads_its_settings_again_at_hup_and_bad_ones_change_nothin
 
 @pytest.mark.parametrize("word", ["agent", "relay"])
 def test_a_new_passcode_in_the_file_that_no_broker_accepts_changes_nothing_at_hup(tmp_path: Path, word: str) -> None:
+    """With `login_retry`, too: that is for a broker that has just come up, and this one has accepted us."""
     secret = tmp_path / "passcode"
     secret.write_text("canary\n")
     secret.chmod(0o600)
     one = Daemon(tmp_path, (word,), tmp_path / "said")
     with EmbeddedBroker(users={"ada": "canary"}) as broker:
-        one.settings(f'stomp://127.0.0.1:{broker.port}"\nlogin = "ada"\npasscode_file = "{secret}')
+        login = f'login = "ada"\npasscode_file = "{secret}"\nlogin_retry = 3600\nvhost = "/'
+        one.settings(f'stomp://127.0.0.1:{broker.port}"\n{login}')
         one.start()
         wait_until(lambda: broker.stats().connections == 1, timeout=60)
         secret.write_text("wrong\n")

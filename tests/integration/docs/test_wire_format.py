@@ -51,7 +51,7 @@ def test_the_worked_example_is_signed_by_ssh_keygen_and_believed_by_us(tmp_path:
 def test_every_type_stands_in_a_table_with_every_field(cls: type[Message]) -> None:
     (row,) = [r for r in ROWS if f"`{cls.TYPE}`" in r]
     assert f"`{cls.__name__}`" in row
-    if cls.__name__ == "BuildFinished":  # "the same, and"
+    if "| the same, and" in row:
         row += next(r for r in ROWS if "`deploykit.build.started.v1`" in r)
     missing_word = [f.name for f in fields(cls) if f"`{f.name}`" not in row]
     assert missing_word == []

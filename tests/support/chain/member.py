@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.brokers.process import current_run
+from tests.brokers.reaper import MARK_VARIABLE
 from tests.support.wait import wait_until
 
 
@@ -28,7 +30,8 @@ class Member:
         self.log = root / f"{name}.log"
         self._argv = list(argv)
         self._ready = ready
-        self._env = {**os.environ, **(env or {})}
+        #: Marked: it is ended with the test process, however that ends.
+        self._env = {**os.environ, MARK_VARIABLE: f"{current_run().mark}.chain", **(env or {})}
         self._process: subprocess.Popen[bytes] | None = None
         self._before = 0
 

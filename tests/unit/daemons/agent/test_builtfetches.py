@@ -11,7 +11,7 @@ import pytest
 from deploykit.audit import open_audit
 from deploykit.builds import BuildStore
 from deploykit.builds.store import builds_of
-from deploykit.bus import Ack, Delivery, Retry
+from deploykit.bus import Ack, Delivery, Reject, Retry
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.daemons.agent import mirrors
 from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
@@ -72,6 +72,7 @@ class GatedFetches:
 @pytest.fixture
 def origin(monkeypatch: pytest.MonkeyPatch) -> GatedFetches:
     made = GatedFetches()
+    monkeypatch.setattr(mirrors, "_PATIENCE", 0.01)
     monkeypatch.setattr(Mirror, "fetch", lambda mirror, expected=None: made.fetch(mirror, expected))
     monkeypatch.setattr(Checkouts, "update", lambda _checkouts, _mirror: made.update())
     return made
@@ -250,6 +251,19 @@ def test_what_cannot_be_verified_or_kept_now_comes_again(
         patched.setattr(BuildStore, "owe_fetch", full)
         assert isinstance(node.handle(built()), Retry)
         assert origin.fetched == []
+
+
+def test_threat_22_a_result_that_meets_a_bug_is_a_dead_letter_after_three_tries(
+    settings: Settings, origin: GatedFetches, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    with_mirror(settings)
+    monkeypatch.setattr(BuildStore, "put", broken)
+    with Running(settings) as node:
+        verdicts = [node.handle(built(), JENKINS, attempt=attempt) for attempt in (1, 2, 3)]
+    assert [type(each) for each in verdicts] == [Retry, Retry, Reject]
 
 
 def test_an_ending_agent_leaves_a_success_to_the_next(settings: Settings, origin: GatedFetches) -> None:
