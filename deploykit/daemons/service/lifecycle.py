@@ -33,6 +33,7 @@ from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
+from deploykit.system.memory import use_few_arenas
 
 T = TypeVar("T")
 
@@ -144,6 +145,7 @@ def serve(
     Raises:
         DeploykitError: the first settings are wrong, or a service cannot start or go on.
     """
+    use_few_arenas()
     manager = ServiceManager.take()
     pages = pages or Pages("", Metrics())
     wake, reload = threading.Event(), threading.Event()
