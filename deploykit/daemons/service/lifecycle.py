@@ -49,6 +49,22 @@ _SOON: Final = 5.0
 _MOST_ENDING: Final = 60.0
 
 
+class _EndRequest(threading.Event):
+    """Set by TERM or INT. `is_set` knows of it from the instant of the signal; who waits is woken a moment later.
+
+    Attributes:
+        requested: monotonic seconds of the first signal; 0 before it. A signal handler may set it: it takes no lock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = 0.0
+
+    def is_set(self) -> bool:
+        """Return whether the end was asked for."""
+        return bool(self.requested) or super().is_set()
+
+
 @contextmanager
 def signals(
     *, on_reload: Callable[[], None] | None = None, on_end: Callable[[], None] = lambda: None
@@ -64,17 +80,15 @@ def signals(
     A handler runs in the middle of anything, another handler included, so it takes no lock: it puts the signal into a
     queue that allows that, and a thread acts on it. An event that a handler sets itself deadlocks in a burst of HUPs.
     """
-    stop = threading.Event()
+    stop = _EndRequest()
     received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    requested = 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal requested
         now = time.monotonic()
-        if not requested:
-            requested = now
+        if not stop.requested:
+            stop.requested = now
             received.put(number)
-        elif now - requested > _SAME_REQUEST:  # timeout(1) signals its child and then its group: that is one request
+        elif now - stop.requested > _SAME_REQUEST:  # timeout(1) signals its child and then its group: that is one request
             raise KeyboardInterrupt  # a second request: do not wait
 
     def act() -> None:
