@@ -88,7 +88,7 @@ def signals(
         if not stop.requested:
             stop.requested = now
             received.put(number)
-        elif now - stop.requested > _SAME_REQUEST:  # timeout(1) signals its child and then its group: that is one request
+        elif now - stop.requested > _SAME_REQUEST:  # timeout(1) signals child and group: one request
             raise KeyboardInterrupt  # a second request: do not wait
 
     def act() -> None:
