@@ -45,7 +45,8 @@ def builds() -> None:
 @click.option("-n", "--limit", default=50, show_default=True, type=click.IntRange(1), help="At most so many.")
 @json_option
 def list_(config: Path | None, repo: str, commit: str, job: str, limit: int, as_json: bool) -> None:
-    """List known results, the latest first, each with what keeps it from opening a gate now.
+    """List known results, the latest first, and whether each counts. Of a job and commit the highest number that counts
+    decides: a success opens the gate, anything else closes it.
 
     \b
     Example:
@@ -107,8 +108,8 @@ def show(config: Path | None, job: str, number: int, commit: str, as_json: bool)
     for at, each in enumerate(found):
         if at:
             click.echo()
-        for name, value in _entry(each).items():
-            click.echo(f"{name + ':':<13}{visible(str(value))}")
+        for name, value in _lines(each).items():
+            click.echo(f"{name + ':':<13}{visible(value)}")
 
 
 @builds.command()
@@ -154,6 +155,15 @@ def import_(ctx: click.Context, config: Path | None, files: tuple[Path, ...], as
         else:
             click.echo(f"{'kept' if each.new else 'known before'}: {visible(each.summary)}")
     ctx.exit(3 if any(each.objection for each in done) else 0)
+
+
+def _lines(each: ListedResult) -> dict[str, str]:
+    from deploykit.operations.times import shown_time
+
+    stored = each.stored
+    times = {"time": shown_time(stored.time), "received": shown_time(stored.received)}
+    shown = {name: str(value) for name, value in {**_entry(each), **times}.items() if name != "objection"}
+    return {**shown, "counts": f"no: {each.objection}" if each.objection else "yes"}
 
 
 def _entry(each: ListedResult) -> dict[str, object]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import config_option, json_option, load, print_json, to_json
+from deploykit.cli.visible import visible
 from deploykit.config.crosschecks import warnings
 
 
@@ -84,11 +86,13 @@ def show(config: Path | None, as_json: bool) -> None:
     for file in files:
         click.echo(f"# read: {file}")
     for path, value in _leaves(tree):
-        click.echo(f"{path} = {value}")
+        click.echo(f"{path} = {_value_text(value)}")
 
 
 def _shown(value: object) -> object:
     """Return a value without the credentials that any address may hold."""
+    if isinstance(value, Mapping):
+        return dict(value)  # a read-only mapping is none for attrs, nor for JSON
     if not isinstance(value, str) or "://" not in value:
         return value
     shown = re.sub(r"(://)[^\s,()]*@", r"\1***@", value)
@@ -97,6 +101,24 @@ def _shown(value: object) -> object:
 
 
 def _leaves(value: object, path: str = "") -> list[tuple[str, object]]:
+    """Return each value with its path, written as the problems of `config check` write it: `trust.grants[0].sites`."""
     if isinstance(value, dict) and value:
         return [leaf for key, item in value.items() for leaf in _leaves(item, f"{path}.{key}".strip("."))]
+    if isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+        return [leaf for at, item in enumerate(value) for leaf in _leaves(item, f"{path}[{at}]")]
     return [(path, value)]
+
+
+def _value_text(value: object) -> str:
+    """Return a value for people.
+
+    >>> [_value_text(value) for value in (None, True, ("a", "b"), "", "x y", 10.0)]
+    ['(not set)', 'true', '["a", "b"]', '""', 'x y', '10']
+    """
+    if value is None:
+        return "(not set)"
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, bool | list | tuple | dict) or value == "":
+        return to_json(value)
+    return visible(value)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
+from deploykit.cli.visible import visible
 from deploykit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from deploykit.daemons.jenkins.queue import BuildQueue
     from deploykit.messages import RefUpdated, RevisionCommitted
     from deploykit.settings.node import Settings
+
+#: The fewest characters of a key that may name a build.
+_SHORTEST_KEY = 6
 
 
 @click.group(invoke_without_command=True)
@@ -42,13 +46,16 @@ def jenkins(ctx: click.Context, config: Path | None, once: bool, deadline: float
     if ctx.invoked_subcommand is not None:
         return
     from deploykit.daemons.jenkins import commands
+    from deploykit.daemons.jenkins.model import builds_text
 
     if forget:
         commands.forget(load(config))
     elif once:
         report = commands.once(load(config), deadline)
         left = f", {report.left} still waiting" if report.left else ""
-        click.echo(f"{_number(report.asked)} answered{left}" + ("" if report.connected else "; the broker was away"))
+        click.echo(
+            f"{builds_text(report.asked)} answered{left}" + ("" if report.connected else "; the broker was away")
+        )
         ctx.exit(0 if report.connected and not report.left else 1)
     else:
         commands.run(lambda: load(config), on_ready=lambda name: click.echo(f"ready: {name}"))
@@ -126,10 +133,12 @@ def list_builds(ctx: click.Context, config: Path | None, as_json: bool, everythi
         print_json([_as_json(build) for build in builds])
         return
     for build in builds:
-        detail = build.problem or (build.answer.detail if build.answer is not None else "")
-        click.echo(f"{build.wanted.key[:12]}  {build.state:<8} {_age(build)}  {build.label}")
-        if detail:
-            click.echo(f"              {detail}")
+        click.echo(f"{build.wanted.key[:12]}  {build.state:<8} {_age(build)}  {visible(build.label)}")
+        for line in _about(build):
+            click.echo(f"              {visible(line)}")
+    if not builds:
+        none = "no builds are known here" if everything else "no build waits, none was refused (--all lists the others)"
+        click.echo(none, err=True)
 
 
 @jenkins.command()
@@ -141,14 +150,19 @@ def retry(ctx: click.Context, keys: Sequence[str], everything: bool, config: Pat
     """Ask again for builds that were refused or given up, once what their report names was changed, as the settings are
     now. A build that the server may have started all the same is looked for first.
 
-    KEYS are the first characters that `list` shows. A daemon that runs sees them within some seconds.
+    KEYS are what `list` shows, or six characters of it at least. A daemon that runs sees them within some seconds.
 
     \b
     Example:
       deploykit jenkins retry 1a2b3c4d5e6f
+      deploykit jenkins retry --all
     """
+    from deploykit.daemons.jenkins.model import builds_text
     from deploykit.daemons.jenkins.rules import BuildRules
 
+    if everything == bool(keys):
+        raise click.UsageError("give KEYS, or --all" if not keys else "give KEYS or --all, not both")
+    _check_keys(keys)
     settings = _settings(ctx, config)
     rules, count = BuildRules(settings.jenkins), 0
     with _queue(settings) as queue:
@@ -157,7 +171,11 @@ def retry(ctx: click.Context, keys: Sequence[str], everything: bool, config: Pat
                 event = queue.frame_of(build.wanted.key)
                 wanted = rules.renewed(build.wanted, *event) if event is not None else build.wanted
                 count += queue.retry(wanted, time.time())
-    click.echo(f"{_number(count)} to be asked for again")
+    click.echo(f"{builds_text(count)} to be asked for again")
+    if not count:
+        click.echo(
+            "no refused build has such a key (see `deploykit jenkins list`)" if keys else "none was refused", err=True
+        )
     ctx.exit(0 if count else 1)
 
 
@@ -172,9 +190,14 @@ def drop(ctx: click.Context, keys: Sequence[str], config: Path | None) -> None:
     Example:
       deploykit jenkins drop 1a2b3c4d5e6f
     """
+    from deploykit.daemons.jenkins.model import builds_text
+
+    _check_keys(keys)
     with _queue(_settings(ctx, config)) as queue:
         count = sum(queue.drop(build.wanted.key) for build in queue.builds() if _is_one_of(build, keys))
-    click.echo(f"{_number(count)} dropped")
+    click.echo(f"{builds_text(count)} dropped")
+    if not count:
+        click.echo("no build that waits has such a key (see `deploykit jenkins list`)", err=True)
     ctx.exit(0 if count else 1)
 
 
@@ -208,16 +231,30 @@ def _event(
     return RefUpdated(repo=name, ref=parse_ref_name(full), old=ZERO_ID, new=new)
 
 
-def _number(builds: int) -> str:
-    return "1 build" if builds == 1 else f"{builds} builds"
+def _check_keys(keys: Sequence[str]) -> None:
+    for key in keys:
+        if len(key) < _SHORTEST_KEY:
+            raise click.UsageError(f"{key!a} is too short: give {_SHORTEST_KEY} characters of a key at least")
 
 
 def _is_one_of(build: QueuedBuild, keys: Sequence[str]) -> bool:
-    return any(len(key) >= 6 and build.wanted.key.startswith(key) for key in keys)
+    return any(build.wanted.key.startswith(key) for key in keys)
+
+
+def _about(build: QueuedBuild) -> list[str]:
+    """Return what else there is to know of a build, for people: why it waits, or what the server did and what to do."""
+    answer = build.answer
+    if build.problem or answer is None:
+        return [build.problem] if build.problem else []
+    if answer.accepted and answer.number:
+        return [f"started as number {answer.number}"]
+    return [answer.detail, *([f"to do: {answer.remedy}"] if answer.remedy else [])]
 
 
 def _age(build: QueuedBuild) -> str:
-    return datetime.fromtimestamp(build.created, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    from deploykit.operations.times import shown_time
+
+    return shown_time(datetime.fromtimestamp(build.created, UTC))
 
 
 def _as_json(build: QueuedBuild) -> dict[str, object]:

@@ -15,8 +15,9 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 @json_option
 @click.pass_context
 def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Show what this node holds: mirrors, what is live on each site, messages waiting. Contacts no broker or origin.
-    Ends with 1 when some of it cannot be read, or when another agent answers under this node's name.
+    """Show what this node holds: mirrors, what is live on each site, messages and builds that wait. Contacts no broker,
+    origin or build server. Ends with 1 when some of it cannot be read, or when another agent answers under this node's
+    name.
 
     \b
     Example:
@@ -45,7 +46,8 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     for asked in node["jenkins"]:
         waiting = asked["waiting"] if isinstance(asked["waiting"], dict) else {}
         waits = ", ".join(f"{number} waiting for {server}" for server, number in waiting.items()) or "no build waits"
-        _print_entry("jenkins", asked, f"{waits}, {asked['refused']} refused")
+        refused = f", {asked['refused']} refused (see `deploykit jenkins list`)" if asked["refused"] else ""
+        _print_entry("jenkins", asked, f"{waits}{refused}")
     for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:

@@ -138,7 +138,7 @@ class DeployReported(Message):
         if not self.live_known or (self.outcome == "success" and self.phase != "prepare"):
             what, now = live, ""
         else:
-            what, now = str(self.target or ""), f", live is {live or 'nothing'}"
+            what, now = str(self.target or ""), f", live is {live}" if live else ", nothing is live"
         why = f": {self.detail}" if self.detail else ""
         if self.twins:
             why = f" ({len(self.twins) + 1} agents answer under this name){why}"

@@ -14,8 +14,13 @@ import attrs
 from deploykit.audit.files import read_records
 from deploykit.audit.record import AuditHead, AuditRecord, BadRecord, Decision
 from deploykit.errors import UsageError
+from deploykit.operations.times import shown_time
 
 _AGO: Final = re.compile(r"([0-9]{1,9})([smhdw])")
+#: What a line for people shows of a fingerprint and of a commit: as much as tells two apart. `--json` has them whole.
+_FINGERPRINT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{12})[A-Za-z0-9+/]{31}")
+_SHORT_FINGERPRINT: Final = r"\1…"
+_COMMIT: Final = re.compile(r"\b([0-9a-f]{12})(?:[0-9a-f]{28}|[0-9a-f]{52})\b")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
@@ -132,16 +137,20 @@ def shown(record: AuditRecord) -> ShownRecord:
 
 
 def line_of(record: AuditRecord) -> str:
-    """Return a record as one line for people. Its texts are as they were recorded: escape them before printing."""
+    """Return a record as one line for people: a key by the first digits of its fingerprint, a commit likewise.
+
+    Its texts are as they were recorded: escape them before printing.
+    """
     details = dict(record.details)
-    what = " ".join(filter(None, (details.get("ref", ""), details.get("commit", "")[:12])))
+    event = _COMMIT.sub(r"\1", details.get("event", ""))
+    what = " ".join(filter(None, (event, details.get("ref", ""), details.get("commit", "")[:12])))
     count = f"{details['count']} times" if "count" in details else ""
     parts = (
-        _time(record),
+        shown_time(record.time),
         f"{record.decision:<7}",
         record.action,
         record.target,
-        f"by {record.actor}",
+        f"by {_FINGERPRINT.sub(_SHORT_FINGERPRINT, record.actor)}",
         what,
         count,
         details.get("outcome", ""),

@@ -114,13 +114,14 @@ def _builds(settings: Settings) -> Entry:
 
 
 def _jenkins(settings: Settings) -> Entry:
+    """Return how many builds wait here for each server, and how many no server took."""
     path = queue_path(settings.state)
     entry: Entry = {"waiting": {}, "refused": 0, "path": str(path)}
     with _problem_into(entry):
         if path.exists():
             with BuildQueue(path) as queue:
                 entry["waiting"] = {server: backlog.waiting for server, backlog in queue.backlog().items()}
-                entry["refused"] = len(queue.builds(states=("refused",)))
+                entry["refused"] = queue.count("refused")
     return entry
 
 

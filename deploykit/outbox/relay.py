@@ -162,7 +162,8 @@ class Relay:
                 if not stand_by and not held:
                     raise
                 if not logged:
-                    _log.info("another relay works on spool %s; standing by", self._outbox.path)
+                    level = logging.DEBUG if self._lock.held_here else logging.INFO
+                    _log.log(level, "another relay works on spool %s; standing by", self._outbox.path)
                 logged = True
                 stop.wait(_STAND_BY)
             except (OutboxError, ConnectError) as error:

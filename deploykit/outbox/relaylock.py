@@ -12,11 +12,14 @@ import fcntl
 import os
 import stat
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from deploykit.errors import LockBusy, OutboxError
 from deploykit.outbox.directory import STRANGE, Spool, refused
 from deploykit.outbox.notes import NO_ROOM
+
+#: The spools that relays of this process work on.
+_HELD: Final[set[str]] = set()
 
 
 class RelayLock:
@@ -43,7 +46,13 @@ class RelayLock:
                 raise
             self._fd = self._take_directory()
             self._provisional = True
+        _HELD.add(self._path)
         return self
+
+    @property
+    def held_here(self) -> bool:
+        """Whether a relay of this process holds it: of several services in one, the first one sends for all."""
+        return self._path in _HELD
 
     def secure(self) -> None:
         """Take the lock's own file, where there was no room for it before.
@@ -116,6 +125,7 @@ class RelayLock:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._fd >= 0:
+            _HELD.discard(self._path)
             os.close(self._fd)
             self._fd = -1
         self._provisional = False

@@ -81,8 +81,7 @@ class JenkinsServer:
         try:
             parts = parse_job_name(order.job)
         except InvalidName as error:
-            detail = f"{order.server}: {error.problem}"
-            return BuildAnswer(kind="refused", detail=detail, remedy=error.remedy)
+            return BuildAnswer(kind="refused", detail=error.problem, remedy=error.remedy)
         attempt = self._first_attempt(order, parts)
         kind: BuildAnswerKind = "refused"  # a file that is being replaced is there again in a moment
         try:
@@ -98,7 +97,7 @@ class JenkinsServer:
         end = monotonic() + deadline
         attempt = self._first_attempt(order, parse_job_name(order.job))
         if not order.correlation_id:  # that of every build which a person started
-            raise MayNotLook(f"{order.job} at {self._name}: the order has no correlation id to look for")
+            raise MayNotLook("the order has no correlation id to look for")
         # The queue first: an item that becomes a build between the two looks is seen in the second.
         queue = self._get(f"queue/api/json?{QUEUE}", end, kept=_MOST_JSON)
         seen = parse_object(queue) if isinstance(queue, HttpReply) and queue.status == 200 else None
@@ -112,7 +111,7 @@ class JenkinsServer:
             answer = attempt.answer("queued", f"found as build {build[0]}")
             return self._clean(attrs.evolve(answer, number=build[0], url=build[1] or answer.url))
         if CORRELATION not in describe(data).parameters:
-            problem = f"{order.job} at {self._name} has no parameter {CORRELATION}: a build cannot be recognised"
+            problem = f"the job has no parameter {CORRELATION}: a build cannot be recognised"
             raise MayNotLook(problem, "add the parameter to the job")
         self._looked(queue, attempt)
         return None
@@ -247,18 +246,17 @@ class JenkinsServer:
         hide = self._login.hide
         if isinstance(reply, NoReply):
             raise BuildServerError(hide(reply.why), reply.remedy)
-        where = f"{attempt.job} at {self._name}"
         data = parse_object(reply) if reply.status == 200 else None
         if data is not None:
             return data
         if reply.status == 200 and not reply.whole and len(reply.body) < _MOST_JSON:
-            raise BuildServerError(f"{where}: the answer broke off", "look at the server and its proxy")
+            raise BuildServerError("the answer broke off", "look at the server and its proxy")
         if reply.status >= 500 or reply.status in (408, 425, 429):
-            raise BuildServerError(f"{where}: the server answers {reply.status}", "look at Jenkins' log")
+            raise BuildServerError(f"the server answers {reply.status}", "look at Jenkins' log")
         as_build = read_reply(reply, attrs.evolve(attempt, switched=True, renewed=True), now=self._now())
         if isinstance(as_build, BuildAnswer) and reply.status in (401, 403, 404):
             raise MayNotLook(hide(as_build.detail), as_build.remedy.replace("Job/Build", "Job/Read"))
-        text = f"{where}: {reply.status}: not what Jenkins says about a job or its queue"
+        text = f"{reply.status}: not what Jenkins says about a job or its queue"
         raise MayNotLook(text, "check that url is Jenkins' own address")
 
     def _clean(self, answer: BuildAnswer) -> BuildAnswer:

@@ -58,6 +58,9 @@ class HttpBuildServer:
         self._now = now
         self._server: HttpServer | None = None
 
+    def __repr__(self) -> str:
+        return f"HttpBuildServer({self._name!r})"
+
     def start(self, order: BuildOrder, *, deadline: float) -> BuildAnswer:
         """Ask for a build; see `BuildServer.start`."""
         settings = self._settings
@@ -71,16 +74,16 @@ class HttpBuildServer:
                     settings.url, ca_file=settings.ca_file, connect_timeout=settings.connect_timeout
                 )
         except SettingsError as error:
-            return self._answer(order, kind, error.problem, error.remedy, retry=True)
+            return self._answer(kind, error.problem, error.remedy, retry=True)
         except ValueError as error:
-            return self._answer(order, "refused", str(error), "correct url, body or the job's parameters")
+            return self._answer("refused", str(error), "correct url, body or the job's parameters")
         reply = exchange(self._server, request, seconds=min(settings.timeout, deadline))
-        return self._read(order, self._login.scrub(reply))
+        return self._read(self._login.scrub(reply))
 
     def find(self, order: BuildOrder, *, deadline: float) -> BuildAnswer | None:
         """Raise `MayNotLook`: there is no queue to look into."""
         del deadline
-        raise MayNotLook(f"{order.job} at {self._name}: a server of kind http shows no queue")
+        raise MayNotLook("a server of kind http shows no queue")
 
     def follow(self, queue_item: int, *, order: BuildOrder, deadline: float) -> QueueState:
         """Return `hidden`: there is no queue to look into."""
@@ -114,27 +117,26 @@ class HttpBuildServer:
         target = fill_target(settings.url, values)
         return HttpRequest(method=settings.method, target=target, headers=tuple(headers), body=body)
 
-    def _read(self, order: BuildOrder, reply: HttpReply | NoReply) -> BuildAnswer:
+    def _read(self, reply: HttpReply | NoReply) -> BuildAnswer:
         if isinstance(reply, NoReply):
             kind: BuildAnswerKind = "unanswered" if reply.sent else "unreachable"
-            return self._answer(order, kind, reply.why, reply.remedy, retry=True)
+            return self._answer(kind, reply.why, reply.remedy, retry=True)
         status, words = reply.status, reply.text()
         text = f'{status}: "{words}"' if words else f"{status}"
         if status in self._settings.accept:
-            return self._answer(order, "queued", f"the server took the request ({status})")
+            return self._answer("queued", f"the server took the request ({status})")
         if status in _BUSY:
             after = reply.retry_after(self._now())
-            return self._answer(order, "busy", text, "look at the server if it stays so", retry=True, after=after)
+            return self._answer("busy", text, "look at the server if it stays so", retry=True, after=after)
         if status >= 500 or status < 200:
-            return self._answer(order, "unanswered", text, "look at the build server's log", retry=True)
+            return self._answer("unanswered", text, "look at the build server's log", retry=True)
         remedy = _REMEDIES.get(status, "look at the build server, or add the status to accept if it means yes")
         if 300 <= status < 400:
             text, remedy = f"{status}: a redirect, which is not followed", "set url to where it leads, if that is right"
-        return self._answer(order, "missing" if status == 404 else "refused", text, remedy)
+        return self._answer("missing" if status == 404 else "refused", text, remedy)
 
     def _answer(
         self,
-        order: BuildOrder,
         kind: BuildAnswerKind,
         text: str,
         remedy: str = "",
@@ -142,7 +144,7 @@ class HttpBuildServer:
         retry: bool = False,
         after: float | None = None,
     ) -> BuildAnswer:
-        detail = self._login.hide(one_line(f"{order.job} at {self._name}: {text}", 500))
+        detail = self._login.hide(one_line(text, 500))
         return BuildAnswer(kind=kind, detail=detail, remedy=remedy, retry=retry, retry_after=after)
 
 

@@ -50,7 +50,10 @@ class QueuedBuild:
     @property
     def label(self) -> str:
         """The job and what it is for, for a log line."""
-        return f"{self.wanted.order.server}: {self.wanted.order.job} for {self.wanted.subject}"
+        subject = self.wanted.subject
+        if self.wanted.commit:
+            subject = subject.replace(self.wanted.commit, self.wanted.commit[:12])
+        return f"{self.wanted.order.server}: {self.wanted.order.job} for {subject}"
 
 
 def wait_text(number: int) -> str:
@@ -60,6 +63,15 @@ def wait_text(number: int) -> str:
     ('1 build waits', '12 builds wait')
     """
     return "1 build waits" if number == 1 else f"{number} builds wait"
+
+
+def builds_text(number: int) -> str:
+    """Return a number of builds, for people.
+
+    >>> builds_text(1), builds_text(12)
+    ('1 build', '12 builds')
+    """
+    return "1 build" if number == 1 else f"{number} builds"
 
 
 def wanted_text(wanted: WantedBuild) -> str:
@@ -97,6 +109,7 @@ __all__ = [
     "QueuedBuild",
     "answer_of",
     "answer_text",
+    "builds_text",
     "wait_text",
     "wanted_of",
     "wanted_text",

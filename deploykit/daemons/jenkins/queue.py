@@ -260,6 +260,11 @@ class BuildQueue:
         with self._transaction("read") as db:
             return {row[0]: Backlog(waiting=row[1], oldest=row[2]) for row in db.execute(query)}
 
+    def count(self, state: BuildState) -> int:
+        """Return how many builds are in a state."""
+        with self._transaction("read") as db:
+            return int(db.execute("SELECT count(*) FROM builds WHERE state = ?", (state,)).fetchone()[0])
+
     def builds(self, *, states: Sequence[BuildState] = (*UNSETTLED, "refused"), limit: int = 1000) -> list[QueuedBuild]:
         """Return the newest builds in some states, the oldest first."""
         marks = ", ".join("?" * len(states))

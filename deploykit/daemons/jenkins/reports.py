@@ -58,8 +58,13 @@ def request_of(build: QueuedBuild, node: NodeName) -> BuildRequested:
         outcome=outcome,
         queue_item=(answer.queue_item or 0) if answer is not None else 0,
         perhaps_twice=build.doubtful,
-        detail=one_line(detail, _DETAIL) if remedy or outcome in (*NOT_BUILT, "cancelled") else "",
+        detail=one_line(detail, _DETAIL) if _needs_detail(outcome, remedy) else "",
     )
+
+
+def _needs_detail(outcome: RequestOutcome, remedy: str) -> bool:
+    """Return whether an event says what the server answered. That a build has its number repeats nothing of it."""
+    return outcome in (*NOT_BUILT, "cancelled") or (bool(remedy) and outcome != "started")
 
 
 def line_of(event: BuildRequested, build: QueuedBuild, node: NodeName) -> str:

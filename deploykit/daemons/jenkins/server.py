@@ -98,7 +98,7 @@ class Attempt:
     ) -> BuildAnswer:
         """Return an answer about this attempt."""
         url = f"{self.base}queue/item/{item}/" if item is not None else self.url
-        detail = one_line(f"{self.job} at {self.server}: {text}", 500)
+        detail = one_line(text, 500)
         return BuildAnswer(
             kind=kind, queue_item=item, url=url, detail=detail, remedy=remedy, retry=retry, retry_after=after
         )

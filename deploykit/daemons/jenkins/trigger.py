@@ -23,7 +23,7 @@ from typing import Final
 from deploykit.audit import open_audit
 from deploykit.audit.record import AuditEntry, Decision
 from deploykit.bus import Ack, Bus, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.jenkins.model import QueuedBuild, wait_text
+from deploykit.daemons.jenkins.model import QueuedBuild, builds_text, wait_text
 from deploykit.daemons.jenkins.ports import BuildServer
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.rules import BuildRules, WantedBuild, event_key_of
@@ -272,7 +272,7 @@ class JenkinsTrigger(Service):
         frame = Frame(delivery.headers, delivery.body)
         added = self._queue.add(builds, frame, delivery.destination, now, digest=digest)
         if added:
-            _log.info("%s: %d builds to ask for", message.summary, added)
+            _log.info("%s: %s to ask for", message.summary, builds_text(added))
             for name in {build.order.server for build in builds} & self._workers.keys():
                 self._workers[name].wake()
         return Ack()
@@ -285,7 +285,7 @@ class JenkinsTrigger(Service):
         Raises:
             AuditError: it is not recorded. The build waits.
         """
-        self._audit.require(_entry("build", "allowed", build, "a job of [[jenkins.jobs]] is for it"))
+        self._audit.require(_entry("build", "allowed", build, "to be asked for, as [[jenkins.jobs]] says"))
 
     def _on_answer(self, build: QueuedBuild) -> None:
         """Record what the server decided, now or later; count it."""
@@ -293,7 +293,7 @@ class JenkinsTrigger(Service):
         if answer is None:
             return
         decision: Decision = "allowed" if answer.accepted else "denied"
-        self._audit.write(_entry("build.result", decision, build, answer.detail, answer=answer.kind))
+        self._audit.write(_entry("build.answer", decision, build, answer.detail, answer=answer.kind))
         self.metrics.build_requested(build.wanted.repo, answer.kind)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from deploykit.daemons.jenkins.decisions import (
 )
 from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild, wait_text
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
-from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
 from deploykit.daemons.service.threads import ServiceThreads
 from deploykit.errors import (
@@ -43,6 +43,7 @@ from deploykit.errors import (
     MessageError,
     OutboxError,
 )
+from deploykit.messages import one_line
 from deploykit.names import RepoName
 from deploykit.outbox import Outbox
 from deploykit.settings.node import Settings
@@ -56,13 +57,16 @@ _AGAIN: Final = 5.0
 _LONGEST_SLEEP: Final = 10.0
 #: Seconds for which a server's failure is nothing that a person must know.
 _SHORT: Final = 60.0
+#: Seconds between two log lines about a server that still does not answer.
+_LOG_AGAIN: Final = 3600.0
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class ServerHealth:
     """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers.
 
-    `down`: it could not be reached at all, so that its builds wait only for that.
+    `down`: it could not be reached at all, so that its builds wait only for that. `logged` is the monotonic time of the
+    last log line about a failure that lasts.
     """
 
     down: bool = False
@@ -70,6 +74,7 @@ class ServerHealth:
     since: float = 0.0
     paused_until: float = 0.0
     problem: str = ""
+    logged: float = float("-inf")
 
 
 class BuildWorker:
@@ -313,16 +318,21 @@ class BuildWorker:
         failures = self.health.failures + 1
         now = self._clock()
         if failures == 1:
-            _log.warning("%s: does not answer, its builds wait: %s", self.name, problem)
+            _log.warning("%s: its builds wait: %s", self.name, problem)
         pause = self._pauses.pause(failures, self._chance())
         since = self.health.since or now
         down = down or self.health.down
-        self.health = ServerHealth(down=down, failures=failures, since=since, paused_until=now + pause, problem=problem)
+        self.health = attrs.evolve(
+            self.health, down=down, failures=failures, since=since, paused_until=now + pause, problem=problem
+        )
+        if now - since >= _SHORT and now >= self.health.logged + _LOG_AGAIN:
+            self.health = attrs.evolve(self.health, logged=now)
+            _log.warning("%s", self.problem(self._queue.backlog().get(self.name, Backlog()).waiting))
 
     def _answers(self) -> None:
         before, self.health = self.health, ServerHealth()
         if before.failures:
-            _log.info("%s: answers again", self.name)
+            _log.info("%s: goes on", self.name)
         if before.down:
             self._queue.hurry(self.name)
 
@@ -333,7 +343,8 @@ class BuildWorker:
         if not health.failures or seconds < _SHORT:
             return ""
         minutes = round(seconds / 60)
-        return f"{self.name}: not reachable for {minutes} minute{'s'[: minutes != 1]}, {wait_text(waiting)}"
+        long = f"{minutes} minute{'s'[: minutes != 1]}" if minutes < 120 else f"{minutes // 60} hours"
+        return one_line(f"{self.name}: not reachable for {long}, {wait_text(waiting)}: {health.problem}")
 
 
 __all__ = ["BuildWorker", "ServerHealth"]

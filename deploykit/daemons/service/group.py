@@ -98,6 +98,16 @@ class ServiceGroup:
         several = len(self.services) > 1
         return tuple(f"{one.name}: {line}" if several else line for one in self.services for line in _not_ready(one))
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what a person should know although the services work, one line each. Call it after `check`."""
+        several = len(self.services) > 1
+        return tuple(
+            f"{one.name}: {line}" if several else line
+            for one in self.services
+            for line in one.problems
+            if line not in one.blocking
+        )
+
     @property
     def busy(self) -> str:
         """What the end waits for, however long that takes; empty: nothing."""

@@ -51,6 +51,10 @@ class HealthProbe(Protocol):
         """Return what stops the work, one line each: no connection, no subscription, no key to trust …"""
         ...
 
+    def notes(self) -> Sequence[str]:
+        """Return what a person should know although the work goes on, one line each."""
+        ...
+
 
 class Exposition(Protocol):
     """What shows the metrics."""
@@ -68,7 +72,7 @@ def page_of(path: str, probe: HealthProbe, metrics: Exposition) -> Page:
             return Page.of_lines(503, *stuck) if stuck else Page.of_lines(200, "alive")
         case "/ready":
             problems = probe.problems()
-            return Page.of_lines(503, *problems) if problems else Page.of_lines(200, "ready")
+            return Page.of_lines(503, *problems) if problems else Page.of_lines(200, "ready", *probe.notes())
         case "/metrics":
             text = metrics.exposition()
             return Page.of_lines(501, _NO_CLIENT) if text is None else Page(200, text, _METRICS_TYPE)

@@ -29,11 +29,12 @@ _ASK_EVERY: Final = 1.0
 
 @attrs.frozen(kw_only=True, slots=True)
 class Look:
-    """What the main thread found: when (monotonic), what does not go on, and what stops the work."""
+    """What the main thread found: when (monotonic), what does not go on, what stops the work, and what does not."""
 
     at: float
     stuck: str = ""
     problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Pages:
@@ -77,7 +78,7 @@ class Pages:
         stuck = self._look.stuck
         if now >= self._asked + _ASK_EVERY:
             self._asked, stuck = now, group.stuck(now)
-        self._look = Look(at=now, stuck=stuck, problems=group.not_ready())
+        self._look = Look(at=now, stuck=stuck, problems=group.not_ready(), notes=group.notes())
 
     def wait_for(self, what: str) -> None:
         """Note that no service works now, and what for: the pages say that."""
@@ -95,3 +96,7 @@ class Pages:
     def problems(self) -> Sequence[str]:
         """Return what stops the work."""
         return (*self.stuck(), *self._look.problems)
+
+    def notes(self) -> Sequence[str]:
+        """Return what a person should know although the work goes on."""
+        return self._look.notes

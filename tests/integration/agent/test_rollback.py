@@ -154,7 +154,7 @@ def test_a_first_deploy_that_fails_says_that_nothing_is_live(node: Node) -> None
         report = ask(node, "v1", commit)
         assert (says(report), report.ref, report.previous) == (("rolled-back", "", None), None, None)
         assert report.live_known
-        assert "live is nothing" in report.summary
+        assert "nothing is live" in report.summary
 
 
 def test_what_was_made_by_hand_from_a_bare_commit_is_reported_without_a_ref(node: Node) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -79,6 +80,8 @@ def test_results_are_imported_listed_shown_and_exported(node: Node) -> None:
     shown = run("builds", "show", "shop-tests", "42", "-c", str(file))
     assert f"commit:      {commit}" in shown.stdout
     assert ours.fingerprint in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "counts:      yes"
+    assert re.search(r"^time:        \d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ$", shown.stdout, re.MULTILINE)
     exported = run("builds", "export", "--commit", "1a2b3c4d", "-c", str(file))
     assert sorted(exported.stdout.splitlines()) == sorted(write_results(lines[:2]).splitlines())
     again = run("builds", "import", str(results), "--json", "-c", str(file))
@@ -88,6 +91,8 @@ def test_results_are_imported_listed_shown_and_exported(node: Node) -> None:
     node.signers.write_text("")
     entries = json.loads(run("builds", "list", "--json", "-c", str(file)).stdout)
     assert {entry["objection"] for entry in entries} == {"its key is no longer trusted"}
+    shown = run("builds", "show", "shop-tests", "42", "-c", str(file))
+    assert shown.stdout.splitlines()[-1] == "counts:      no: its key is no longer trusted"
 
 
 def test_a_damaged_store_is_an_error_of_one_line(node: Node) -> None:

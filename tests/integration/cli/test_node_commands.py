@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
+from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.rules import BuildRules, event_key
 from deploykit.outbox import Outbox
+from deploykit.wire import encode
+from tests.support.buildorders import jenkins, job, push
 from tests.support.cli import command, run
 from tests.support.node import Node
 from tests.support.wait import wait_until
@@ -70,6 +74,31 @@ def test_config_show_never_shows_a_secret(tmp_path: Path, form: tuple[str, ...],
     assert "canary" not in refused.stdout + refused.stderr
 
 
+def test_config_show_is_written_for_people_and_json_for_scripts(tmp_path: Path) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text(
+        'node = "n"\n[repositories.shop]\nurl = "https://git.example.org/shop.git"\n'
+        '[[trust.grants]]\nprincipal = "ops"\ntypes = ["deploy.requested"]\n'
+        '[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n'
+        '[[jenkins.jobs]]\nrepo = "shop"\njob = "tests"\nparameters = { KIND = "all" }\n'
+        '[[jenkins.jobs]]\nrepo = "shop"\njob = "docs"\n'
+    )
+    lines = run("config", "show", "-c", str(file)).stdout.splitlines()
+    for line in (
+        'trust.grants[0].types = ["deploy.requested"]',
+        "jenkins.jobs[0].job = tests",
+        "jenkins.jobs[0].parameters.KIND = all",
+        "jenkins.jobs[1].parameters = {}",
+        'jenkins.jobs[1].server = ""',
+        "jenkins.servers.ci.token_file = (not set)",
+        "jenkins.servers.ci.allow_http = false",
+        "broker.heartbeat = 10",
+    ):
+        assert line in lines
+    shown = json.loads(run("config", "show", "--json", "-c", str(file)).stdout)
+    assert [job["parameters"] for job in shown["jenkins"]["jobs"]] == [{"KIND": "all"}, {}]
+
+
 def test_config_check_warns_of_scripts_that_their_owner_could_rewrite_and_is_content(tmp_path: Path) -> None:
     file = tmp_path / "x.toml"
     site = '[sites.shop]\npath = "/srv/shop"\nrepo = "shop"\nrelease = { owner = "nobody:nogroup" }\n'
@@ -101,6 +130,26 @@ def test_status_tells_refs_and_the_live_release(node: Node) -> None:
     assert found["sites"] == [{"site": "shop", "current": report.release, "path": str(node.site)}]
     assert found["mirrors"][0]["refs"] == 2
     assert found["outbox"][0]["waiting"] == 0
+
+
+def test_status_tells_of_builds_that_wait_and_that_were_refused(node: Node) -> None:
+    more = '[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n[[jenkins.jobs]]\nrepo = "shop"\njob = "tests"\n'
+    file = settings_file(node, more=more)
+    path = node.root / "state" / "jenkins.sqlite"
+    fresh = run("status", "-c", str(file))
+    assert (fresh.returncode, f"  jenkins no build waits  {path}" in fresh.stdout) == (0, True)
+    assert not path.exists()
+    rules = BuildRules(jenkins(job()))
+    with BuildQueue(path) as queue:
+        for message in (push(), push()):
+            builds = rules.plan(message, event_key(message, legacy=False)).builds
+            queue.add(builds, encode(message), "/topic/x", 1000.0)
+        queue.reported(builds[0].key, "refused")
+    done = run("status", "-c", str(file))
+    assert f"  jenkins 1 waiting for ci, 1 refused (see `deploykit jenkins list`)  {path}" in done.stdout
+    assert done.returncode == 0
+    path.chmod(0o666)
+    assert run("status", "-c", str(file)).returncode == 1
 
 
 def test_status_names_what_it_cannot_read_and_tells_the_rest(node: Node) -> None:

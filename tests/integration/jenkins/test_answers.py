@@ -247,11 +247,23 @@ def test_an_order_is_found_in_the_queue_and_then_among_the_builds(jenkins: StubJ
     assert (found.kind, found.number, found.url) == ("queued", 1, f"{jenkins.url}job/shop-tests/1/")
 
 
-@pytest.mark.parametrize("job", ["no-parameters", "shop", "hidden", "absent", "discovered"])
-def test_where_looking_shows_nothing_that_is_said(jenkins: StubJenkins, tmp_path: Path, job: str) -> None:
+@pytest.mark.parametrize(
+    ("job", "expected"),
+    [
+        ("no-parameters", "has no parameter DEPLOYKIT_CORRELATION_ID"),
+        ("shop", "has no parameter DEPLOYKIT_CORRELATION_ID"),
+        ("hidden", "404: no such job"),
+        ("absent", "404: no such job"),
+        ("discovered", "403: deploykit has no permission"),
+    ],
+)
+def test_where_looking_shows_nothing_that_is_said(
+    jenkins: StubJenkins, tmp_path: Path, job: str, expected: str
+) -> None:
     with pytest.raises(MayNotLook) as caught:
         client(jenkins, tmp_path).find(order(job), deadline=10)
-    assert job in caught.value.problem
+    assert expected in caught.value.problem
+    assert f"{job} at " not in caught.value.problem  # doctor and log name job and server before it
     assert caught.value.remedy
 
 

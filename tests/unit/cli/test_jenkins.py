@@ -80,8 +80,16 @@ def test_a_build_that_was_refused_is_listed_and_asked_for_again(config: Path, tm
         assert (refused["key"], refused["state"], refused["remedy"]) == (key, "refused", "enable it in Jenkins")
         out = invoke(config, "list").output
         assert out.startswith(f"{key[:12]}  refused  1970-01-01 00:16:40Z  ci: shop-tests for [shop] refs/heads/main")
-        assert "409: disabled" in out
-        assert invoke(config, "retry", key[:3]).exit_code == 1  # too short to be meant
+        assert message.new not in out  # twelve digits of a commit are enough for people
+        assert out.splitlines()[1:] == ["              409: disabled", "              to do: enable it in Jenkins"]
+        for words in (("retry", key[:3]), ("drop", key[:3])):  # too short to be meant
+            short = invoke(config, *words)
+            assert (short.exit_code, isinstance(short.exception, SystemExit)) == (2, True)
+            assert "is too short: give 6 characters" in short.output
+        assert invoke(config, "retry").exit_code == 2
+        assert invoke(config, "retry", "--all", key).exit_code == 2
+        other = invoke(config, "retry", "f" * 12)
+        assert (other.exit_code, "no refused build has such a key" in other.output) == (1, True)
         assert invoke(config, "retry", key[:12]).output == "1 build to be asked for again\n"
         (waits,) = json.loads(invoke(config, "list", "--json").output)
         assert waits["state"] == "waiting"
@@ -91,8 +99,23 @@ def test_a_build_that_was_refused_is_listed_and_asked_for_again(config: Path, tm
         assert now.wanted.order.parameters["KIND"] == "tests"
         assert "KIND" not in builds[0].order.parameters
         assert invoke(config, "drop", key).output == "1 build dropped\n"
-        assert invoke(config, "list").output == ""
+        assert "no build that waits has such a key" in invoke(config, "drop", key).output
+        assert invoke(config, "list").output == "no build waits, none was refused (--all lists the others)\n"
         assert key[:12] in invoke(config, "list", "--all").output
+
+
+def test_a_build_that_has_its_number_is_listed_with_it_and_nothing_that_a_server_wrote_reaches_the_terminal(
+    config: Path, tmp_path: Path
+) -> None:
+    message = push()
+    (build,) = BuildRules(jenkins(job())).plan(message, event_key(message, legacy=False)).builds
+    with BuildQueue(tmp_path / "state" / "jenkins.sqlite") as queue:
+        queue.add((build,), encode(message), "/topic/x", 1000.0)
+        queue.answered(build.key, "answered", BuildAnswer(kind="queued", detail="queued \x1b[31m"), 1001.0)
+        assert invoke(config, "list", "--all").output.splitlines()[1] == r"              queued \x1b[31m"
+        answer = BuildAnswer(kind="queued", detail="queued as item 3", queue_item=3, number=7)
+        queue.answered(build.key, "followed", answer, 1002.0)
+        assert invoke(config, "list", "--all").output.splitlines()[1] == "              started as number 7"
 
 
 def test_a_daemon_without_a_job_is_not_started(config: Path) -> None:

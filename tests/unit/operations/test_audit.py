@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.audit import AuditLog
 from deploykit.errors import UsageError
-from deploykit.operations.audit import choose, line_of, parse_since
+from deploykit.operations.audit import choose, line_of, parse_since, shown
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 
@@ -47,8 +47,26 @@ def test_a_line_that_is_no_record_is_named_and_passed_over(path: Path) -> None:
 
 def test_a_record_is_one_line(path: Path) -> None:
     assert line_of(choose(path, target="shop", last=1).records[0]) == (
-        "2026-01-31T12:09:00.000Z  denied   deploy  shop  by ops: 9"
+        "2026-01-31 12:09:00Z  denied   deploy  shop  by ops: 9"
     )
+
+
+def test_a_line_shows_no_more_of_fingerprints_and_commits_than_people_need(tmp_path: Path) -> None:
+    log = AuditLog(tmp_path / "audit.log", now=lambda: NOW)
+    commit = "66a1989c1982116820c2f45449ea0a78f7406798"
+    signer = "ops@example.org (SHA256:N8kJE/twbIUZvQfLd66hpuK2nVkMOFKW8HxC1rfEIFU)"
+    log.record(actor=signer, action="deploy", target="shop", decision="allowed", details={"commit": commit})
+    event = {"event": f"[shop] refs/heads/main {commit}"}
+    log.record(actor="unverified", action="build", target="ci/tests", decision="allowed", details=event)
+    first, second = choose(log.path).records
+    assert line_of(first) == (
+        "2026-01-31 12:00:00Z  allowed  deploy  shop  by ops@example.org (SHA256:N8kJE/twbIUZ…)  66a1989c1982"
+    )
+    assert line_of(second) == (
+        "2026-01-31 12:00:00Z  allowed  build  ci/tests  by unverified  [shop] refs/heads/main 66a1989c1982"
+    )
+    assert (shown(first)["actor"], shown(second)["details"]) == (signer, event)
+    assert parse_since(line_of(first)[:20], NOW) == NOW
 
 
 @pytest.mark.parametrize(

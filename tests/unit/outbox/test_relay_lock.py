@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -143,3 +144,25 @@ def test_a_relay_whose_lock_has_room_again_takes_it_though_its_window_is_full_or
     finally:
         stop.set()
         thread.join(60)
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_second_relay_of_one_process_is_no_line_of_its_log(
+    outbox: Outbox, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    """`deploykit run agent jenkins`: both have a relay, and the first one sends for both."""
+    caplog.set_level(logging.DEBUG, logger="deploykit.outbox.relay")
+    stop = threading.Event()
+    with RelayLock(outbox.path):
+        if not here:
+            monkeypatch.setattr("deploykit.outbox.relaylock._HELD", set())
+        thread = threading.Thread(target=quick(outbox, FakeBus()).run, args=(stop,))
+        thread.start()
+        try:
+            wait_until(lambda: "standing by" in caplog.text)
+        finally:
+            stop.set()
+            thread.join(60)
+    (record,) = (each for each in caplog.records if "standing by" in each.message)
+    assert record.levelno == (logging.DEBUG if here else logging.INFO)
+    assert not RelayLock(outbox.path).held_here

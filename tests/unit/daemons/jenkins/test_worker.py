@@ -192,7 +192,7 @@ def test_a_server_that_is_down_is_tried_with_one_build_at_a_time(place: Place) -
     assert len(place.server.asked) < 12
     assert place.worker.problem(50) == ""
     place.work(62)
-    assert place.worker.problem(50) == "ci: not reachable for 2 minutes, 50 builds wait"
+    assert place.worker.problem(50) == "ci: not reachable for 2 minutes, 50 builds wait: ci: connection refused"
     place.server.answers = answers()
     place.work(120)
     assert len(place.server.started) == 50
@@ -293,7 +293,21 @@ def test_a_server_that_never_answers_is_asked_for_one_build_at_a_time_and_report
         place.add(ref=f"refs/heads/b{number}")
     place.work(120)
     assert len(place.server.asked) < 8
-    assert place.worker.problem(20) == "ci: not reachable for 2 minutes, 20 builds wait"
+    assert place.worker.problem(20) == "ci: not reachable for 2 minutes, 20 builds wait: no answer in 30 seconds"
+
+
+def test_a_server_that_stays_away_is_a_line_of_the_log_now_and_then(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="deploykit.daemons.jenkins.worker")
+    place.server.answers = unreachable
+    place.add()
+    place.work(3 * 3600 + 120)
+    lines = [line for line in caplog.messages if "not reachable for" in line]
+    assert 3 <= len(lines) <= 4
+    assert lines[0].startswith("ci: not reachable for ")
+    assert "minute, 1 build waits: ci: connection refused" in lines[0]
+    assert "not reachable for 3 hours" in lines[-1]
 
 
 def test_a_job_that_always_fails_holds_up_no_other_job_of_its_server(place: Place) -> None:

@@ -34,10 +34,14 @@ class Probe:
     def __init__(self) -> None:
         self.hanging: list[str] = []
         self.found: list[str] = []
+        self.harmless: list[str] = []
         self.broken = False
 
     def stuck(self) -> list[str]:
         return self.hanging
+
+    def notes(self) -> list[str]:
+        return self.harmless
 
     def problems(self) -> list[str]:
         if self.broken:
@@ -100,6 +104,8 @@ def test_live_fails_when_something_hangs_and_not_when_the_broker_is_away(server:
 
 def test_ready_names_each_problem_on_a_line_of_its_own(server: HealthServer, probe: Probe) -> None:
     assert get(server, "/ready") == (200, "ready\n")
+    probe.harmless = ["ci: not reachable for 5 minutes, 12 builds wait"]
+    assert get(server, "/ready") == (200, "ready\nci: not reachable for 5 minutes, 12 builds wait\n")
     probe.found = ["waiting for a broker", "no key\nis trusted"]
     assert get(server, "/ready") == (503, "waiting for a broker\nno key is trusted\n")
 

@@ -70,6 +70,7 @@ def test_ready_needs_connection_work_and_no_problem(connected: None, monkeypatch
     service.harmless = True
     service.at_work = True
     assert found() == ([], [])
+    assert [*pages.notes()] == ["no key is trusted", "and more"]
     monkeypatch.setattr(Bus, "state", BusState.WAITING)
     assert found() == ([], ["waiting for a broker"])
     pages.wait_for("ending: waits for 1 deploy")
@@ -82,6 +83,10 @@ def test_of_several_services_each_line_names_its_own(connected: None) -> None:
     pages = Pages("run", Metrics())
     pages.look(ServiceGroup([first, second]))
     assert [*pages.problems()] == ["jenkins: server ci: wrong token"]
+    assert [*pages.notes()] == []
+    second.harmless = True
+    pages.look(ServiceGroup([first, second]))
+    assert ([*pages.problems()], [*pages.notes()]) == ([], ["jenkins: server ci: wrong token"])
 
 
 def test_a_service_that_does_not_go_on_is_not_alive(connected: None) -> None:
