@@ -5,7 +5,8 @@ Rules:
 * Two threads a server, one that asks and one that follows: a server that is down or slow holds up no other one.
 * `asked` is written before each request, the answer after it, the report after that. Each step is done again where the
   process ended in between: a lost answer is looked for first, a report has the same ids.
-* A server that cannot be reached is tried with one build at a time. The others wait without being touched.
+* A server that cannot be reached, or takes nothing now, is tried with one build at a time. The others wait untouched.
+* A build whose work fails in an unforeseen way is put off, as if its server were down: no other job waits for it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from deploykit.daemons.jenkins.decisions import (
     after_look,
     after_report,
     after_start,
+    asked_to_wait,
 )
 from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild, wait_text
-from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
+from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer, QueueState
 from deploykit.daemons.jenkins.queue import BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
 from deploykit.daemons.service.threads import ServiceThreads
@@ -62,10 +64,11 @@ _SHORT: Final = 60.0
 class ServerHealth:
     """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers.
 
-    `down`: it could not be reached at all, so that its builds wait only for that.
+    `down`: its builds wait only for it to answer; `busy`: it answers, and takes no builds now.
     """
 
     down: bool = False
+    busy: bool = False
     failures: int = 0
     since: float = 0.0
     paused_until: float = 0.0
@@ -185,21 +188,40 @@ class BuildWorker:
         paused = self.health.paused_until - self._clock()
         if paused > 0 and states == UNSETTLED:
             states = ("answered",)  # a report needs no server
-        build = self._queue.next(self.name, states, self._wall())
+        now = self._wall()
+        build = self._queue.next(self.name, states, now)
         if build is None:
-            return self._rest(states, paused)
+            return self._rest(states, paused, now)
         match build.state:
             case "answered" | "followed":
-                self._report(build)
+                self._guarded(build, self._report)
             case "queued":
-                self._follow(build)
+                self._guarded(build, self._follow)
             case _:
-                self._ask(build)
+                self._guarded(build, self._ask)
         return 0.0
 
-    def _rest(self, states: Sequence[BuildState], paused: float) -> float:
-        due = self._queue.next_due(self.name, states)
-        rest = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.05, due - self._wall()))
+    def _guarded(self, build: QueuedBuild, work: Callable[[QueuedBuild], None]) -> None:
+        """Do one build's work. One that fails in an unforeseen way is put off: no other waits for it."""
+        try:
+            work(build)
+        except (AuditError, BuildQueueError, OutboxError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- a bug with one build must not hold up the others
+            _log.exception("%s: unforeseen failure, retrying", build.label)
+            now = self._queue.get(build.wanted.key)
+            if now is None:
+                return
+            problem = f"unforeseen failure: {type(error).__name__}; see the log of the build daemon"
+            step = after_failed_look(now, problem, self._patience, self._wall(), self._chance())
+            if step.answer is not None and now.state in ("waiting", "asked"):
+                self._take(now, step)
+            else:
+                self._queue.postpone(now.wanted.key, now.state, step.due, problem, unanswered=now.asks)
+
+    def _rest(self, states: Sequence[BuildState], paused: float, now: float) -> float:
+        due = self._queue.next_due(self.name, states, now)
+        rest = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.05, due - now))
         return min(rest, paused) if paused > 0 else rest
 
     def _ask(self, build: QueuedBuild) -> None:
@@ -211,12 +233,14 @@ class BuildWorker:
             if step is not None:
                 self._take(build, step)
                 return
+        self._announced = ""
         if not build.tries and not build.asks:
             self._on_ask(build)
         self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
         answer = self._start(build, order)
-        if answer.kind in ("unreachable", "unanswered"):
-            self._failed(answer.detail, down=answer.kind == "unreachable")
+        if answer.kind in ("busy", "unreachable", "unanswered"):
+            busy, wait = answer.kind == "busy", asked_to_wait(answer)
+            self._failed(answer.detail, down=answer.kind != "unanswered", busy=busy, wait=wait)
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
@@ -231,6 +255,9 @@ class BuildWorker:
         except BuildServerError as error:
             self._failed(str(error))
             return after_failed_look(build, str(error), self._patience, self._wall(), self._chance()), False
+        except Exception as error:  # noqa: BLE001 -- a bug with one build must not hold up the others
+            _log.exception("%s: unforeseen failure", build.label)
+            blind = f"unforeseen failure: {type(error).__name__}"
         self._answers()
         step = after_look(build, found, self._patience, self._wall(), blind=blind)
         if step is None and blind:
@@ -296,7 +323,11 @@ class BuildWorker:
         if item is None:
             self._queue.reported(build.wanted.key, "done")
             return
-        state = self._server.follow(item, order=self._order(build), deadline=self._deadline)
+        try:
+            state = self._server.follow(item, order=self._order(build), deadline=self._deadline)
+        except Exception as error:  # noqa: BLE001 -- tried again for as long as a build is followed
+            _log.exception("%s: unforeseen failure", build.label)
+            state = QueueState(kind="unreachable", why=f"unforeseen failure: {type(error).__name__}")
         step = after_follow(build, state, self._patience, self._wall())
         if step.state == "done":
             self._queue.reported(build.wanted.key, "done")
@@ -309,15 +340,18 @@ class BuildWorker:
 
     # -- the server's health -----------------------------------------------------------------------------------------
 
-    def _failed(self, problem: str, *, down: bool = False) -> None:
+    def _failed(self, problem: str, *, down: bool = False, busy: bool = False, wait: float = 0.0) -> None:
         failures = self.health.failures + 1
         now = self._clock()
         if failures == 1:
-            _log.warning("%s: does not answer, its builds wait: %s", self.name, problem)
-        pause = self._pauses.pause(failures, self._chance())
+            what = "takes no builds now, they wait" if busy else "does not answer, its builds wait"
+            _log.warning("%s: %s: %s", self.name, what, problem)
+        pause = max(wait, self._pauses.pause(failures, self._chance()))
         since = self.health.since or now
         down = down or self.health.down
-        self.health = ServerHealth(down=down, failures=failures, since=since, paused_until=now + pause, problem=problem)
+        self.health = ServerHealth(
+            down=down, busy=busy, failures=failures, since=since, paused_until=now + pause, problem=problem
+        )
 
     def _answers(self) -> None:
         before, self.health = self.health, ServerHealth()
@@ -333,7 +367,8 @@ class BuildWorker:
         if not health.failures or seconds < _SHORT:
             return ""
         minutes = round(seconds / 60)
-        return f"{self.name}: not reachable for {minutes} minute{'s'[: minutes != 1]}, {wait_text(waiting)}"
+        what = "takes no builds" if health.busy else "not reachable"
+        return f"{self.name}: {what} for {minutes} minute{'s'[: minutes != 1]}, {wait_text(waiting)}"
 
 
 __all__ = ["BuildWorker", "ServerHealth"]
