@@ -196,10 +196,27 @@ class BuildQueue:
             key, "state = ?, due = ?, problem = ?, asks = ?, tries = tries + 1", state, due, problem, unanswered
         )
 
-    def hurry(self, server: str) -> None:
+    def hurry(self, server: str, states: Sequence[BuildState] = ("waiting",)) -> None:
         """Let everything that waits for a server be due now: it answers again, or the daemon was started again."""
+        marks = ", ".join("?" * len(states))
+        query = f"UPDATE builds SET due = 0 WHERE server = ? AND state IN ({marks}) AND due > 0"  # noqa: S608
         with self._transaction("write to") as db:
-            db.execute("UPDATE builds SET due = 0 WHERE server = ? AND state = 'waiting' AND due > 0", (server,))
+            db.execute(query, (server, *states))
+
+    def clock_was_set(self, server: str, seconds: float) -> None:
+        """Move the times of what is not over yet with the clock, which was set by so many seconds.
+
+        Raises:
+            BuildQueueError: it was not written.
+        """
+        query = (
+            "UPDATE builds SET due = CASE WHEN due > 0 THEN max(1, due + ?1) ELSE 0 END,"
+            " created = CASE WHEN state IN ('waiting', 'asked') THEN created + ?1 ELSE created END,"  # else in an id
+            " answered = CASE WHEN state = 'queued' THEN answered + ?1 ELSE answered END, asked = asked + ?1"
+            " WHERE server = ?2 AND state NOT IN ('done', 'refused')"
+        )
+        with self._transaction("write to") as db:
+            db.execute(query, (seconds, server))
 
     def answered(self, key: str, state: BuildState, answer: BuildAnswer, now: float) -> None:
         """Write the server's answer; a report is due. Of the requests without an answer it is none."""

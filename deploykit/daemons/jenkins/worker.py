@@ -56,6 +56,8 @@ _log = logging.getLogger(__name__)
 _AGAIN: Final = 5.0
 #: Longest sleep without a look at the queue: a clock may have been set meanwhile.
 _LONGEST_SLEEP: Final = 10.0
+#: Seconds by which a clock that was set differs from one that goes a little wrong.
+_CLOCK_STEP: Final = 5.0
 #: Seconds for which a server's failure is nothing that a person must know.
 _SHORT: Final = 60.0
 
@@ -125,6 +127,7 @@ class BuildWorker:
         self._on_ask = on_ask
         self._on_answer = on_answer
         self._announced = ""
+        self._offset = wall() - clock()
         self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
         self._stop = threading.Event()
         self._wakes = [threading.Event(), threading.Event()]
@@ -140,7 +143,7 @@ class BuildWorker:
 
     def start(self) -> None:
         """Start the threads. What waits is due at once."""
-        self._queue.hurry(self.name)
+        self._queue.hurry(self.name, ("waiting", "asked"))
         self.threads.start()
 
     def wake(self) -> None:
@@ -189,6 +192,8 @@ class BuildWorker:
         if paused > 0 and states == UNSETTLED:
             states = ("answered",)  # a report needs no server
         now = self._wall()
+        if states is not FOLLOWED:
+            self._watch_clock(now)
         build = self._queue.next(self.name, states, now)
         if build is None:
             return self._rest(states, paused, now)
@@ -218,6 +223,14 @@ class BuildWorker:
                 self._take(now, step)
             else:
                 self._queue.postpone(now.wanted.key, now.state, step.due, problem, unanswered=now.asks)
+
+    def _watch_clock(self, now: float) -> None:
+        """Notice that the clock was set: what waits is to wait neither longer for it nor shorter."""
+        offset = now - self._clock()
+        if abs(offset - self._offset) > _CLOCK_STEP:
+            _log.warning("%s: the clock was set by %.0f seconds", self.name, offset - self._offset)
+            self._queue.clock_was_set(self.name, offset - self._offset)
+        self._offset = offset
 
     def _rest(self, states: Sequence[BuildState], paused: float, now: float) -> float:
         due = self._queue.next_due(self.name, states, now)

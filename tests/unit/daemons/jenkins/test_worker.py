@@ -42,7 +42,9 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.settings = node_settings(root, "stomp://127.0.0.1:1", jenkins(ask_again_after=30.0, pause_max=60.0))
         self.server = FakeJenkins()
-        self.now = 1000.0
+        self.now = 1_000_000.0
+        #: By how much the clock was set since the start.
+        self.set = 0.0
         self.outbox = Outbox(self.settings.outbox.path)
         self.queue = BuildQueue(root / "state" / "jenkins.sqlite")
         self.worker = self.restarted()
@@ -56,7 +58,7 @@ class Place:
             self.queue,
             self.outbox,
             settings or self.settings,
-            wall=lambda: self.now,
+            wall=lambda: self.now + self.set,
             clock=lambda: self.now,
             chance=lambda: 1.0,
         )
@@ -228,6 +230,33 @@ def test_the_builds_of_a_job_keep_the_order_of_their_pushes(place: Place, fault:
     place.work(600)
     refs = [order.parameters["DEPLOYKIT_REF"] for order in place.server.started.values()]
     assert refs == [f"refs/heads/b{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("seconds", [-90000.0, -3600.0, 3600.0, 90000.0])
+@pytest.mark.parametrize("fault", [busy, unreachable, unanswered])
+def test_a_clock_that_is_set_changes_no_pause(place: Place, fault: Any, seconds: float) -> None:
+    place.server.answers = answers(fault, fault)
+    place.add()
+    place.work(1)
+    place.set = seconds
+    asked = len(place.server.asked)
+    place.work(0)
+    assert len(place.server.asked) == asked
+    place.work(120)
+    assert place.events() == [("queued", False), ("started", False)]
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_a_build_is_followed_over_a_clock_that_is_set(place: Place, seconds: float) -> None:
+    started = place.server.state
+    place.server.state = lambda _: QueueState(kind="waiting")
+    place.add()
+    place.work(5)
+    place.set = seconds
+    place.work(60)
+    place.server.state = started
+    place.work(60)
+    assert place.events() == [("queued", False), ("started", False)]
 
 
 # -- answers that are lost ---------------------------------------------------------------------------------------------
