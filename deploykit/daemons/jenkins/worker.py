@@ -143,7 +143,10 @@ class BuildWorker:
 
     def start(self) -> None:
         """Start the threads. What waits is due at once."""
-        self._queue.hurry(self.name, ("waiting", "asked"))
+        try:
+            self._queue.hurry(self.name, ("waiting", "asked"))
+        except BuildQueueError as error:  # a full disk: then they are due at their times
+            _log.error("%s: %s", self.name, error)
         self.threads.start()
 
     def wake(self) -> None:
