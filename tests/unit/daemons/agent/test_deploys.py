@@ -50,7 +50,7 @@ class FakeDeployer(SiteDeployer):
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
+    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
         assert signer.fingerprint == OPERATOR.fingerprint
         self.deployed.append(request.id)
         self.on_deploy()
