@@ -92,6 +92,7 @@ class MirrorHandler:
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
+        self._at_start: dict[RepoName, list[Answer]] = {}
         self._seats = threading.BoundedSemaphore(_SEATS)
         self._built_seats = threading.BoundedSemaphore(BUILT_WORKERS - 1)
         self._pool = MirrorPool(
@@ -107,8 +108,9 @@ class MirrorHandler:
             path, built = mirror_path(self._settings, repo), repo in self._built
             self._pool.add(repo, Mirror(path, chosen.url, chosen.mirror), at_once=not built, unasked=not built)
             if built:
-                for ref, commit in self._built.at_start(repo, has_mirror=(path / "HEAD").exists()).items():
-                    self._pool.request(repo, self._change(repo, ref, commit))
+                owed = self._built.at_start(repo, has_mirror=(path / "HEAD").exists())
+                changes = [self._change(repo, ref, commit) for ref, commit in owed.items()]
+                self._at_start[repo] = [self._pool.request(repo, change) for change in changes]
 
     def stop(self) -> None:
         """Start no further fetch. A running one may end or be cut off: the next start goes on from there."""
@@ -215,11 +217,13 @@ class MirrorHandler:
     def sync_all(self, end: float) -> dict[RepoName, str]:
         """Fetch every mirror and update its directories, until a monotonic time; return why for each where that failed.
 
-        Reports are queued as after any fetch.
+        Of what is fetched after builds alone, only what was owed at the start. Reports are queued as after any fetch.
         """
-        answers = {repo: self._pool.request(repo) for repo in self._settings.repositories}
+        repos = self._settings.repositories
+        answers = [(r, self._pool.request(r)) for r in repos if r not in self._built]
+        answers += [(repo, answer) for repo, owed in self._at_start.items() for answer in owed]
         failed: dict[RepoName, str] = {}
-        for repo, answer in answers.items():
+        for repo, answer in answers:
             try:
                 answer.result(max(0.0, end - time.monotonic()))
             except TimeoutError:

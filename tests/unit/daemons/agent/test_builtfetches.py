@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -401,3 +402,14 @@ def test_a_directory_that_could_not_follow_is_tried_again(settings: Settings, or
         wait_until(lambda: node.store.owed() == set())
         node.mirrors.retry_directories()
         assert node.mirrors._pool.waiting(SHOP) == 0
+
+
+def test_a_run_without_the_bus_fetches_only_what_is_owed(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    with Running(settings) as node:
+        assert node.mirrors.sync_all(float("inf")) == {}
+        assert origin.fetched == []
+    builds_of(settings.state).owe_fetch(SHOP, DEV, COMMIT)
+    with Running(settings) as node:
+        assert node.mirrors.sync_all(time.monotonic() + 60) == {}
+        assert (origin.fetched, origin.shown) == ([DEV], [frozenset({DEV})])
