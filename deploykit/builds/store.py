@@ -3,10 +3,11 @@
 Rules:
 
 * Only who verified a result puts it here. It is verified again from these bytes when a gate is asked.
-* Bounded: results are dropped when they are older than is remembered, and the oldest where there are too many.
+* Bounded: results are dropped when they are older than is remembered, and the oldest where there are too many: of the
+  key that has most of them.
 * Each call opens the file: results are few, and several processes (agent, commands) share it.
 * A rollback journal, not WAL: who may read the file can read it without writing beside it.
-* The file also notes which repositories owe a fetch after a success: a crash in between loses none.
+* The file also notes which refs of which repositories owe a fetch after a success: a crash in between loses none.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ import attrs
 from deploykit.builds.result import SignedResult
 from deploykit.errors import BuildStoreError, UsageError
 from deploykit.messages import BuildFinished
-from deploykit.names import ObjectId, RepoName
+from deploykit.names import ObjectId, RefName, RepoName
 from deploykit.system.durable import sync_directory
 
 _APPLICATION_ID: Final = 0x64706264  # "dpbd": shown by file(1), and a guard against another program's database
@@ -46,15 +47,20 @@ CREATE TABLE IF NOT EXISTS results (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS results_by_commit ON results (repo, "commit", job, number);
 CREATE INDEX IF NOT EXISTS results_by_time ON results (time);
-CREATE TABLE IF NOT EXISTS owed (repo TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS owed (
+    repo TEXT NOT NULL,
+    ref TEXT NOT NULL,          -- empty: all
+    "commit" TEXT NOT NULL,
+    PRIMARY KEY (repo, ref)
+) WITHOUT ROWID;
 PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 """
 _NEWEST: Final = """
 SELECT body, signature FROM (
     SELECT body, signature, row_number() OVER (
-        PARTITION BY job, signer ORDER BY number DESC, outcome = 'success', received
-    ) AS place FROM results WHERE repo = ? AND "commit" = ?
+        PARTITION BY job, signer ORDER BY time NOT BETWEEN ? AND ?, number DESC, outcome = 'success', received
+    ) AS place FROM results WHERE repo = ? AND "commit" = ? AND job IN ({jobs})
 ) WHERE place <= ?
 """
 _FOUND: Final = """
@@ -63,11 +69,20 @@ WHERE (?1 = '' OR repo = ?1) AND substr("commit", 1, length(?2)) = ?2 AND (?3 = 
     AND (?4 IS NULL OR number = ?4)
 ORDER BY time DESC, number DESC LIMIT ?5
 """
-_DROP_OLDEST: Final = "DELETE FROM results WHERE digest IN (SELECT digest FROM results ORDER BY time LIMIT ?)"
+#: The oldest of the key that takes most of the room, so that no key can push out the results of another.
+_DROP_OLDEST: Final = """
+DELETE FROM results WHERE digest IN (
+    SELECT digest FROM (
+        SELECT digest, time, count(*) OVER newer / ?1 + total(length(body)) OVER newer / ?2 AS share
+        FROM results WINDOW newer AS (PARTITION BY signer ORDER BY time DESC, digest ROWS UNBOUNDED PRECEDING)
+    ) ORDER BY share DESC, time LIMIT ?3
+)
+"""
 _INSERT: Final = "INSERT OR IGNORE INTO results VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _REMEDY: Final = "correct its owner or mode, free the disk, or move it away: results come again with the next builds"
 #: Results of one job, commit and key that are read for a decision: the highest numbers, the worse of one number first.
 _FOR_EACH_KEY: Final = 5
+_MOST_ROWS: Final = 2**31
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -139,15 +154,32 @@ class BuildStore:
                 self._bound(db)
         return bool(new)
 
-    def of(self, repo: RepoName, commit: ObjectId) -> tuple[SignedResult, ...]:
+    def of(
+        self, repo: RepoName, commit: ObjectId, jobs: Collection[str], *, since: datetime, until: datetime
+    ) -> tuple[SignedResult, ...]:
         """Return what a gate needs to know of a commit: of each job and key the results of the highest numbers.
+
+        Args:
+            repo, commit: what would go live.
+            jobs: the required ones; others cost nothing.
+            since, until: aware; results from other times do not count, and come behind all that may count.
+
+        Raises:
+            BuildStoreError: it cannot be read.
+        """
+        sql = _NEWEST.format(jobs=", ".join("?" * len(jobs)))
+        with self._reading() as db:
+            rows = _all(db, sql, (_seconds(since), _seconds(until), repo, commit, *jobs, _FOR_EACH_KEY))
+        return tuple(SignedResult(body=bytes(body), signature=signature) for body, signature in rows)
+
+    def has(self, signed: SignedResult) -> bool:
+        """Return whether these very bytes are kept.
 
         Raises:
             BuildStoreError: it cannot be read.
         """
         with self._reading() as db:
-            rows = _all(db, _NEWEST, (repo, commit, _FOR_EACH_KEY))
-        return tuple(SignedResult(body=bytes(body), signature=signature) for body, signature in rows)
+            return bool(_all(db, "SELECT 1 FROM results WHERE digest = ?", (signed.digest,)))
 
     def find(
         self, *, repo: str = "", commit: str = "", job: str = "", number: int | None = None, limit: int = -1
@@ -164,7 +196,10 @@ class BuildStore:
             BuildStoreError: it cannot be read.
         """
         with self._reading() as db:
-            rows = _all(db, _FOUND, (repo, commit, job, number, limit))
+            try:
+                rows = _all(db, _FOUND, (repo, commit, job, number, min(limit, _MOST_ROWS)))
+            except (OverflowError, UnicodeEncodeError):
+                return ()  # no result has such a number or name
         return tuple(_stored(row) for row in rows)
 
     def count(self) -> int:
@@ -190,31 +225,48 @@ class BuildStore:
 
     def _bound(self, db: sqlite3.Connection) -> None:
         """Drop the oldest results where there are too many: a tenth more than need be, so as not to do it each time."""
-        count, size = db.execute("SELECT count(*), total(length(body)) FROM results").fetchone()
+        (count,) = db.execute("SELECT count(*) FROM results").fetchone()
+        if count <= self._most and _bytes_used(db) <= self._most_bytes:
+            return  # the bodies are not looked at each time
+        (size,) = db.execute("SELECT total(length(body)) FROM results").fetchone()
         share = max(count / self._most, size / self._most_bytes)
         if share > 1:
             surplus = count - int(count / share * 0.9)
-            db.execute(_DROP_OLDEST, (surplus,))
+            db.execute(_DROP_OLDEST, (float(self._most), float(self._most_bytes), surplus))
 
     # -- fetches after a success -------------------------------------------------------------------------------------
 
-    def owe_fetch(self, repo: RepoName) -> None:
+    def owe_fetch(self, repo: RepoName, ref: RefName | None = None, commit: ObjectId | None = None) -> None:
         """Note that a repository must be fetched.
 
-        Raises:
-            BuildStoreError: it cannot be written.
-        """
-        with self._writing() as db:
-            db.execute("INSERT OR IGNORE INTO owed VALUES (?)", (repo,))
-
-    def fetched(self, repo: RepoName) -> None:
-        """Note that it was fetched.
+        Args:
+            repo: which.
+            ref, commit: what was built; None: every ref must be fetched.
 
         Raises:
             BuildStoreError: it cannot be written.
         """
         with self._writing() as db:
-            db.execute("DELETE FROM owed WHERE repo = ?", (repo,))
+            db.execute("INSERT OR REPLACE INTO owed VALUES (?, ?, ?)", (repo, ref or "", commit or ""))
+
+    def fetched(self, repo: RepoName, refs: Iterable[RefName | None]) -> None:
+        """Take back what `owe_fetch` noted of some refs.
+
+        Raises:
+            BuildStoreError: it cannot be written.
+        """
+        with self._writing() as db:
+            db.executemany("DELETE FROM owed WHERE repo = ? AND ref = ?", [(repo, ref or "") for ref in refs])
+
+    def owed_refs(self, repo: RepoName) -> Mapping[RefName | None, ObjectId | None]:
+        """Return what must be fetched of a repository: refs, with the commit that was built; None: every ref.
+
+        Raises:
+            BuildStoreError: it cannot be read.
+        """
+        with self._reading() as db:
+            rows = _all(db, 'SELECT ref, "commit" FROM owed WHERE repo = ?', (repo,))
+        return {RefName(ref) if ref else None: ObjectId(commit) if commit else None for ref, commit in rows}
 
     def owed(self) -> frozenset[str]:
         """Return the repositories that must be fetched.
@@ -223,7 +275,7 @@ class BuildStore:
             BuildStoreError: it cannot be read.
         """
         with self._reading() as db:
-            return frozenset(row[0] for row in _all(db, "SELECT repo FROM owed", ()))
+            return frozenset(row[0] for row in _all(db, "SELECT DISTINCT repo FROM owed", ()))
 
     # -- SQLite ------------------------------------------------------------------------------------------------------
 
@@ -311,6 +363,11 @@ class BuildStore:
 def builds_of(state: Path) -> BuildStore:
     """Return the store of the node whose state directory is given."""
     return BuildStore(state / "builds.sqlite")
+
+
+def _bytes_used(db: sqlite3.Connection) -> int:
+    pages, free, size = (db.execute(f"PRAGMA {p}").fetchone()[0] for p in ("page_count", "freelist_count", "page_size"))
+    return int((pages - free) * size)
 
 
 def _all(db: sqlite3.Connection | None, sql: str, values: tuple[object, ...]) -> list[Any]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from deploykit.bus.events import BusState
+
 if TYPE_CHECKING:
     from deploykit.bus.client import Bus
     from deploykit.bus.stomp.connection import Connection
@@ -28,15 +30,14 @@ def refused_login(bus: Bus) -> LoginRefused | None:
 
 def thread_that_ended(bus: Bus) -> str:
     """Return the name of a thread of a started bus that has ended before it was stopped; empty while all live."""
-    if bus._stopped:
-        return ""
-    thread = bus._supervisor.thread
-    if thread.ident is not None and not thread.is_alive():
-        return thread.name
+    supervisor, ended = bus._supervisor, ""
+    closed = supervisor.state is BusState.CLOSED  # it ends, though its thread may live for a moment
+    if supervisor.thread.ident is not None and (closed or not supervisor.thread.is_alive()):
+        ended = supervisor.thread.name
     for subscription in list(bus._services.subscriptions):
         if (name := subscription.ended_worker) and not subscription.stopping:
-            return name
-    return ""
+            ended = ended or name
+    return "" if bus._stopped else ended  # asked last: who stops a bus says so before its threads end
 
 
 class Pulse:

@@ -18,7 +18,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -79,8 +79,12 @@ class Checkouts:
             durable=settings.durable, owner=owner, fingerprint=f"checkout-1 {self._rules!r} {owner} {umask:03o}"
         )
 
-    def update(self, source: CheckoutSource) -> CheckoutResult:
+    def update(self, source: CheckoutSource, only: Collection[RefName] | None = None) -> CheckoutResult:
         """Make the directories show what the source holds. Safe to repeat after any interruption.
+
+        Args:
+            source: a mirror.
+            only: the refs that may be shown anew; the directories of others stay as they are. None: all.
 
         Raises:
             MirrorError: the source cannot be read.
@@ -91,7 +95,7 @@ class Checkouts:
             return CheckoutResult()
         with self._locked():
             try:
-                return self._update(source)
+                return self._update(source, only)
             except OSError as error:
                 raise CheckoutError(
                     f"cannot write below {self.rule.root}: {error.strerror}", "repair the disk"
@@ -119,7 +123,7 @@ class Checkouts:
                     found[self.rule.root / directory] = differences
         return found
 
-    def _update(self, source: CheckoutSource) -> CheckoutResult:
+    def _update(self, source: CheckoutSource, only: Collection[RefName] | None) -> CheckoutResult:
         state = read_state(self._ours, self._options.fingerprint)
         refs = dict(source.refs)
         if not refs:
@@ -135,6 +139,8 @@ class Checkouts:
             state = {directory: known for directory, known in state.items() if directory not in plan.removed}
             self._save(state)
         for directory, ref in plan.directories.items():
+            if only is not None and ref not in only:
+                continue
             try:
                 if state.get(directory) == CheckedOutRef(ref, refs[ref]) and self._live(directory) is not None:
                     continue

@@ -43,9 +43,11 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
     for results in node["builds"]:
         _print_entry("builds", results, f"{results['results']} results")
-    for queue in node["jenkins"]:
-        refused = f", {queue['refused']} refused (see `deploykit jenkins list`)" if queue["refused"] else ""
-        _print_entry("jenkins", queue, f"{queue['waiting']} waiting{refused}")
+    for asked in node["jenkins"]:
+        waiting = asked["waiting"] if isinstance(asked["waiting"], dict) else {}
+        waits = ", ".join(f"{number} waiting for {server}" for server, number in waiting.items()) or "no build waits"
+        refused = f", {asked['refused']} refused (see `deploykit jenkins list`)" if asked["refused"] else ""
+        _print_entry("jenkins", asked, f"{waits}{refused}")
     for twin in node["twins"]:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:

@@ -31,7 +31,7 @@ from deploykit.mirror import upkeep
 from deploykit.mirror.mirror import Mirror
 from deploykit.mirror.model import FetchResult, RefChange
 from deploykit.mirror.schedule import FetchRequest, Schedule, refs_to_fetch, what_to_fetch
-from deploykit.names import ObjectId, is_zero
+from deploykit.names import ObjectId, RefName, is_zero
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +174,22 @@ class MirrorPool:
         with self._wake:
             self._must_be_open()
             return self._schedule.waiting(name)
+
+    def awaited(self, name: str, ref: RefName | None, *, cause: str | None = None) -> bool:
+        """Return whether a request that waits for the next fetch asks for this ref, or for all.
+
+        Args:
+            name: of the mirror.
+            ref: None: for all.
+            cause: only requests with this one count; None: any.
+
+        Raises:
+            UsageError: no such mirror, or the pool is closed.
+        """
+        self.mirror(name)
+        with self._wake:
+            self._must_be_open()
+            return self._schedule.awaited(name, ref, cause)
 
     def reclone(self, name: str) -> None:
         """Clone a mirror anew soon, because a reader found it damaged. At most once in ten minutes."""

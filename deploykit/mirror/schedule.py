@@ -164,6 +164,19 @@ class Schedule(Generic[T]):
         """Return how many requests wait for the next fetch of a mirror. KeyError when it is not known."""
         return len(self._entries[name].waiting)
 
+    def awaited(self, name: str, ref: RefName | None, cause: str | None = None) -> bool:
+        """Return whether a request that waits asks for this ref, or for all. KeyError when the mirror is not known.
+
+        Args:
+            name: of the mirror.
+            ref: None: for all.
+            cause: only requests with this one count; None: any.
+        """
+        return any(
+            cause in (None, each.cause) and (each.change is None or (ref is not None and each.change.ref == ref))
+            for each in self._entries[name].waiting
+        )
+
     def all_soon(self, now: float) -> None:
         """Compare every mirror with its origin soon, but for those that are fetched on request alone."""
         for entry in self._entries.values():

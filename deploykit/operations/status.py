@@ -38,7 +38,7 @@ class NodeStatus(TypedDict):
 
 
 def describe(settings: Settings) -> NodeStatus:
-    """Return mirrors, sites, outbox and build results of this node; an entry that cannot be read has a `problem`.
+    """Return what this node holds and what waits here; an entry that cannot be read has a `problem`.
 
     `twins` are other agents that answer under this node's name, as its agent heard them. `warnings` are reasons why no
     command for its sites could be obeyed.
@@ -114,13 +114,13 @@ def _builds(settings: Settings) -> Entry:
 
 
 def _jenkins(settings: Settings) -> Entry:
-    """Return how many pushes' builds wait for their server here, and how many it did not take."""
+    """Return how many builds wait here for each server, and how many no server took."""
     path = queue_path(settings.state)
-    entry: Entry = {"waiting": 0, "refused": 0, "path": str(path)}
+    entry: Entry = {"waiting": {}, "refused": 0, "path": str(path)}
     with _problem_into(entry):
         if path.exists():
             with BuildQueue(path) as queue:
-                entry["waiting"] = sum(each.waiting for each in queue.backlog().values())
+                entry["waiting"] = {server: backlog.waiting for server, backlog in queue.backlog().items()}
                 entry["refused"] = queue.count("refused")
     return entry
 

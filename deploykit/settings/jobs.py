@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
+from urllib.parse import unquote
 
 import attrs
 
 from deploykit.names import RepoName
 from deploykit.settings.jenkins import PLACEHOLDER, BuildServerSettings
-from deploykit.settings.problems import below, not_a_time, too_small
+from deploykit.settings.problems import below, not_a_time, too_large, too_small
 
 #: The names that may stand in braces in the value of a parameter; each is empty where an event has no such value.
 PARAMETER_NAMES: Final = frozenset(
@@ -35,6 +36,10 @@ REVISION_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType(
         "DEPLOYKIT_REVISION": "{revision}",
     }
 )
+#: Longest name of a job, and of a branch in it.
+MAX_JOB: Final = 1024
+#: Most seconds between two tries of a build. The queue takes a longer one for the mistake of a clock.
+LONGEST_PAUSE: Final = 3600.0
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -82,9 +87,9 @@ class JobSettings:
         return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        parts = self.job.split("/")
-        if not all(part.strip() and part not in (".", "..") for part in parts) or not self.job.isprintable():
-            yield f"job: expected FOLDER/JOB, without a slash at either end, not {self.job!a}"
+        parts = [unquote(part).strip() for part in self.job.split("/")]
+        if not all(part not in ("", ".", "..") and part.isprintable() for part in parts) or len(self.job) > MAX_JOB:
+            yield f"job: expected FOLDER/JOB, without a slash at either end, not {self.job[:60]!a}"
         if not self.refs:
             yield 'refs: expected patterns of refs, e.g. "refs/heads/*"'
         for name, template in self.parameters.items():
@@ -106,8 +111,8 @@ class JenkinsSettings:
         give_up_after: seconds after which a build that the server cannot take is given up.
         attempts: most requests for one build that may stay without an answer. Each of them may have started it.
         ask_again_after: least seconds from a request without an answer to the next one for the same build: so long it
-            is looked for at the server.
-        pause_max: longest pause between two tries.
+            is looked for at the server; 3600 at most.
+        pause_max: longest pause between two tries; 3600 at most.
         follow_for: seconds that a queued build is followed until it has a number; 0 follows none.
         remember: seconds that a handled event is remembered, so that another copy of it starts nothing.
         most_waiting: most builds that wait here; then messages wait at the broker.
@@ -133,6 +138,7 @@ class JenkinsSettings:
 
     def _problems(self) -> Iterator[str]:
         yield from too_small(self, {"attempts": 1, "most_waiting": 1, "remember": 3600})
+        yield from too_large(self, {"ask_again_after": LONGEST_PAUSE, "pause_max": LONGEST_PAUSE})
         yield from not_a_time(self, ("give_up_after", "pause_max"))
         for name, server in self.servers.items():
             if not name or not name.isprintable() or len(name) > 100:
@@ -161,4 +167,12 @@ class JenkinsSettings:
                 yield f"parameters: the request of server {name} needs {missing}, which is no parameter of every build"
 
 
-__all__ = ["PARAMETER_NAMES", "PUSH_PARAMETERS", "REVISION_PARAMETERS", "JenkinsSettings", "JobSettings"]
+__all__ = [
+    "LONGEST_PAUSE",
+    "MAX_JOB",
+    "PARAMETER_NAMES",
+    "PUSH_PARAMETERS",
+    "REVISION_PARAMETERS",
+    "JenkinsSettings",
+    "JobSettings",
+]

@@ -35,6 +35,19 @@ def too_small(settings: object, least: Mapping[str, float]) -> Iterator[str]:
             yield f"{name}: expected at least {limit:g}, not {value:g}"
 
 
+def too_large(settings: object, most: Mapping[str, float]) -> Iterator[str]:
+    """Find numbers above the most that makes sense.
+
+    Args:
+        settings: holds the fields.
+        most: field -> largest value.
+    """
+    for name, limit in most.items():
+        value = getattr(settings, name)
+        if value > limit:
+            yield f"{name}: expected at most {limit:g}, not {value:g}"
+
+
 def not_a_time(settings: object, names: Iterable[str]) -> Iterator[str]:
     """Find times that are not above 0 seconds, or that never end."""
     for name in names:

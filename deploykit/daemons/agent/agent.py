@@ -223,7 +223,7 @@ class Agent(Service):
             recover_sites(self.settings, self.ending)
         finally:
             self._recovered.set()
-        pruned = float("-inf")
+        pruned, retried = float("-inf"), time.monotonic()
         while not self.ending.is_set():
             if time.monotonic() - pruned >= _DAY:
                 pruned = time.monotonic()
@@ -232,6 +232,9 @@ class Agent(Service):
                 except IdStoreError as error:
                     _log.warning("cannot prune old ids: %s", error)
                 self._builds.prune()
+            if time.monotonic() - retried >= self.settings.reconcile_every:
+                retried = time.monotonic()
+                self._mirrors.retry_directories()
             self.ending.wait(INTERVAL)
             self._deploys.flush(time.monotonic())
             self._results.flush(time.monotonic())

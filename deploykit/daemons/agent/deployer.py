@@ -42,8 +42,14 @@ class SiteDeployer:
         self._mirrors = mirrors
         self._gate = gate
 
-    def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
-        """Carry out a command and return its result."""
+    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
+        """Carry out a command and return its result.
+
+        Args:
+            request: the command.
+            signer: who signed it.
+            resumed: this very command was claimed before.
+        """
         site = self._settings.sites.get(request.site)
         if site is None:
             return DeployResult(outcome="refused", detail=f"this node has no site {request.site}")
@@ -53,7 +59,7 @@ class SiteDeployer:
         result: DeployResult | None = None
         try:
             runner = Runner(Site(site.path, site.release), node=self._settings.node)
-            if note := self._gate.ask(request, runner.site).note:
+            if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
             with contextlib.ExitStack() as stack:
                 result = self._run(stack, runner, site.repo, request, requested_by)

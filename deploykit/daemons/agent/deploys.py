@@ -304,14 +304,14 @@ class DeployHandler:
             decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
             decision.claimed = True
             return decision
-        result = self._deploy(request, command)
+        result = self._deploy(request, command, resumed=resumed)
         self._audit.ended(request, command, result)
         return _Decision(result, claimed=True)
 
-    def _deploy(self, request: DeployRequested, command: Verified) -> DeployResult:
+    def _deploy(self, request: DeployRequested, command: Verified, *, resumed: bool) -> DeployResult:
         """Carry a command out, and count it unless it was carried out before."""
         begun = time.monotonic()
-        result = self._deployer.deploy(request, command.signer)
+        result = self._deployer.deploy(request, command.signer, resumed=resumed)
         if not result.again:
             seconds = time.monotonic() - begun if result.outcome != "refused" else None
             self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)

@@ -6,8 +6,10 @@
 Rules:
 
 * It is asked before anything is touched: by `deploy`, `prepare` and `activate`.
-* Going back needs no build: neither a rollback, nor a commit that was live and good on this site.
-* A command that this site has begun is not asked again: a crash in between must not turn it into a refusal.
+* Going back needs no build: neither a rollback, nor a commit that was live and good on this site. A rollback to what
+  was only prepared is no way back, and needs one.
+* A command that this site has begun is not asked again when it is resumed: a crash in between must not turn it into a
+  refusal. Another command under its id is asked.
 * A command without a build is authorized by `trust.policy`. Here it is only noted, for the report and the records.
 * What cannot be read leaves the gate closed. Refusals are seen by others: they quote neither paths nor principals.
 """
@@ -87,12 +89,13 @@ class BuildGate:
         self._metrics = metrics or Metrics()
         self._now = now
 
-    def ask(self, request: DeployRequested, site: Site) -> GatePassage:
+    def ask(self, request: DeployRequested, site: Site, *, resumed: bool = False) -> GatePassage:
         """Let a command pass, or refuse it.
 
         Args:
             request: genuine and authorized.
             site: where it would act.
+            resumed: this very command was claimed before.
 
         Raises:
             PolicyRefused: a required build is not known to have succeeded; nothing was touched.
@@ -103,7 +106,7 @@ class BuildGate:
         if not settings.require_build:
             return GatePassage("not-needed")
         try:
-            passage = self._ask(request, site, settings)
+            passage = self._ask(request, site, settings, resumed=resumed)
         except PolicyRefused as error:
             self._metrics.gate_decided(request.site, "closed")
             _log.warning("gate of %s: closed: %s", request.site, error)
@@ -112,10 +115,10 @@ class BuildGate:
         _log.info("gate of %s: %s for %s", request.site, passage.outcome, request.summary)
         return passage
 
-    def _ask(self, request: DeployRequested, site: Site, settings: NodeSiteSettings) -> GatePassage:
-        if request.phase == "rollback":
+    def _ask(self, request: DeployRequested, site: Site, settings: NodeSiteSettings, *, resumed: bool) -> GatePassage:
+        if request.phase == "rollback" and not _only_prepared(request, site):
             return GatePassage("not-needed")
-        if _begun(request, site):
+        if resumed and _begun(request, site):
             return _WITHOUT if request.without_build else GatePassage("open")
         decision, doubts = self._decide(request, settings)
         if decision is not None and decision.open:
@@ -171,7 +174,9 @@ class BuildGate:
     ) -> list[KnownResult]:
         """Return the stored results of the commit, each judged anew from its bytes."""
         found = []
-        for signed in self._store.of(settings.repo, request.commit):
+        skew = self._trust.policy.skew
+        since, until = now - self._remember - skew, now + skew
+        for signed in self._store.of(settings.repo, request.commit, settings.require_build, since=since, until=until):
             if signed.digest in without:
                 continue
             try:
@@ -212,3 +217,13 @@ def _was_good(request: DeployRequested, site: Site) -> bool:
     except DeploykitError:
         return False
     return any(r.commit == request.commit and r.status == "good" and r.activated for r in releases)
+
+
+def _only_prepared(request: DeployRequested, site: Site) -> bool:
+    """Return whether a rollback would put live what was prepared here and never live: that is an activation."""
+    try:
+        of_commit = [r for r in site.recorded().releases if r.commit == request.commit]
+    except DeploykitError:
+        return False
+    was_live = any(r.status in ("good", "withdrawn") and r.activated for r in of_commit)
+    return not was_live and any(r.status == "prepared" for r in of_commit)

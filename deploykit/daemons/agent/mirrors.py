@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -23,7 +24,7 @@ from typing import Final
 from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.checkouts import Checkouts
-from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches
+from deploykit.daemons.agent.builtfetches import BUILT, BuiltFetches, Refs
 from deploykit.daemons.agent.mirror_reports import FetchAsked, RefProblem, RefReport, Reported, left_out, reports_after
 from deploykit.daemons.agent.pending_reports import PendingReports
 from deploykit.daemons.agent.reports import Reporter
@@ -91,6 +92,7 @@ class MirrorHandler:
         self._checkouts = {repo: _checkouts_of(settings, repo) for repo in settings.repositories}
         self._reported: dict[RepoName, Reported] = {}
         self._left_out: dict[RepoName, frozenset[str]] = {}
+        self._at_start: dict[RepoName, list[Answer]] = {}
         self._seats = threading.BoundedSemaphore(_SEATS)
         self._built_seats = threading.BoundedSemaphore(BUILT_WORKERS - 1)
         self._pool = MirrorPool(
@@ -104,8 +106,11 @@ class MirrorHandler:
         """
         for repo, chosen in self._settings.repositories.items():
             path, built = mirror_path(self._settings, repo), repo in self._built
-            now = not built or self._built.at_start(repo, has_mirror=(path / "HEAD").exists())
-            self._pool.add(repo, Mirror(path, chosen.url, chosen.mirror), at_once=now, unasked=not built)
+            self._pool.add(repo, Mirror(path, chosen.url, chosen.mirror), at_once=not built, unasked=not built)
+            if built:
+                owed = self._built.at_start(repo, has_mirror=(path / "HEAD").exists())
+                changes = [self._change(repo, ref, commit) for ref, commit in owed.items()]
+                self._at_start[repo] = [self._pool.request(repo, change) for change in changes]
 
     def stop(self) -> None:
         """Start no further fetch. A running one may end or be cut off: the next start goes on from there."""
@@ -135,9 +140,9 @@ class MirrorHandler:
         change: RefChange | None = RefChange(ref=message.ref, old=message.old, new=message.new)
         try:
             waiting = self._pool.waiting(message.repo)
-            if waiting > _MOST_WAITING:
-                return Ack()
-            if waiting == _MOST_WAITING:
+            if waiting >= _MOST_WAITING:
+                if self._pool.awaited(message.repo, None):
+                    return Ack()
                 _log.warning("[%s] %d messages wait: the next fetch looks at every ref instead", message.repo, waiting)
                 change = None
             reason, pushed = message.correlation_id or message.id, message.time.timestamp()
@@ -167,13 +172,15 @@ class MirrorHandler:
         if repo not in self._built:
             return True
         try:
-            if self._pool.waiting(repo) >= _MOST_WAITING:
-                return True  # the fetch that they wait for serves this success too
-            self._built.begin(repo)
+            many = self._pool.waiting(repo) >= _MOST_WAITING
+            if many and self._pool.awaited(repo, ref, cause=BUILT):
+                return True  # the fetch that it waits for serves this success too
+            change = None if many else self._change(repo, ref, commit)
+            self._built.begin(repo, change)
             try:
-                answer = self._pool.request(repo, self._change(repo, ref, commit), reason=reason, cause=BUILT)
+                answer = self._pool.request(repo, change, reason=reason, cause=BUILT)
             except UsageError:
-                self._built.abandon(repo)
+                self._built.abandon(repo, change)
                 raise
             _wait_for(answer, self._built_seats, repo)
         except (CancelledError, UsageError):
@@ -210,11 +217,13 @@ class MirrorHandler:
     def sync_all(self, end: float) -> dict[RepoName, str]:
         """Fetch every mirror and update its directories, until a monotonic time; return why for each where that failed.
 
-        Reports are queued as after any fetch.
+        Of what is fetched after builds alone, only what was owed at the start. Reports are queued as after any fetch.
         """
-        answers = {repo: self._pool.request(repo) for repo in self._settings.repositories}
+        repos = self._settings.repositories
+        answers = [(r, self._pool.request(r)) for r in repos if r not in self._built]
+        answers += [(repo, answer) for repo, owed in self._at_start.items() for answer in owed]
         failed: dict[RepoName, str] = {}
-        for repo, answer in answers.items():
+        for repo, answer in answers:
             try:
                 answer.result(max(0.0, end - time.monotonic()))
             except TimeoutError:
@@ -244,6 +253,13 @@ class MirrorHandler:
         """Compare every mirror with its origin now: after a (re)connect, messages may have been missed."""
         self._pool.reconcile()
 
+    def retry_directories(self) -> None:
+        """Fetch anew where a directory could not follow a build: nothing else would, before the next success."""
+        for repo, changes in self._built.take_behind().items():
+            with contextlib.suppress(UsageError):  # the agent is ending, and what is owed stands on disk
+                for change in changes:
+                    self._pool.request(repo, change)
+
     # -- after a fetch, in a thread of the pool ------------------------------------------------------------------------
 
     def _after_fetch(
@@ -261,14 +277,19 @@ class MirrorHandler:
         try:
             mirror = self._pool.mirror(repo)
             held = mirror.refs
-            for checkouts in self._checkouts[repo] if follows else ():
-                problems |= self._update_checkouts(repo, mirror, held, checkouts)
+            for checkouts in self._checkouts[repo] if follows is None or follows else ():
+                problems |= self._update_checkouts(repo, mirror, held, checkouts, follows)
         except (MirrorError, OSError) as error:
             _log.warning("[%s] cannot read the mirror: %s", repo, error)
         except Exception:  # noqa: BLE001 -- the refs did move, and that must be reported
             _log.exception("[%s] cannot update the checkouts", repo)
+        failed = [ref for ref, problem in problems.items() if problem.outcome == "failed" and ref in held]
+        self._built.owe(repo, [RefChange(ref=ref, old=held[ref], new=held[ref]) for ref in failed])
+        before = self._reported.get(repo, {})
+        if follows is not None:  # what was not tried has not gone
+            problems |= {ref: problem for ref, (problem, _) in before.items() if ref not in follows}
         requests = [FetchAsked(each.change, each.reason) for each in asked]
-        found, reported = reports_after(outcome, requests, held, problems, self._reported.get(repo, {}))
+        found, reported = reports_after(outcome, requests, held, problems, before)
         nameless, known = left_out(outcome, self._left_out.get(repo, frozenset()))
         seconds = outcome.seconds if isinstance(outcome, FetchResult) else 0.0
         reports: list[Message] = [self._message(repo, each, seconds) for each in found]
@@ -281,12 +302,12 @@ class MirrorHandler:
         self._reported[repo], self._left_out[repo] = reported, known
 
     def _update_checkouts(
-        self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts
+        self, repo: RepoName, mirror: Mirror, held: Mapping[RefName, ObjectId], checkouts: Checkouts, only: Refs
     ) -> dict[RefName, RefProblem]:
         """Update directories to what the mirror holds, whatever the fetch did; return the refs where that failed."""
         where = f"checkout {checkouts.settings.target}"
         try:
-            result = checkouts.update(mirror)
+            result = checkouts.update(mirror, only)
         except DeploykitError as error:
             _log.error("[%s] %s: %s", repo, where, error)
             self.reclone_if_damaged(repo, error)

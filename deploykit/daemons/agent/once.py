@@ -3,7 +3,9 @@
 Rules:
 
 * Interrupted deploys are finished, every mirror is compared with its origin, its directories follow, and what the
-  outbox holds is sent. Deploy commands stay at the broker: only a daemon can know that none is left.
+  outbox holds is sent. What is fetched after builds alone is fetched only where a success, or the mirror, is missing:
+  results stay at the broker, as commands do.
+* Deploy commands stay at the broker: only a daemon can know that none is left.
 * Where one part fails, the others are done all the same.
 """
 
@@ -50,6 +52,7 @@ def once(settings: Settings, deadline: float) -> NodeReport:
     """
     set_up_from(settings)
     end = time.monotonic() + deadline
+    compared = sum(chosen.fetch_on == "push" for chosen in settings.repositories.values())
     key = load_signing_key(settings.signing_key) if settings.signing_key else None
     outbox = open_outbox(settings.outbox)
     with StateLock(settings.state):
@@ -64,8 +67,8 @@ def once(settings: Settings, deadline: float) -> NodeReport:
         with Bus(settings.broker) as bus:
             sent = drain(outbox, bus, settings.outbox, max(1.0, end - time.monotonic()))
     except BusError as error:
-        return NodeReport(mirrors=len(settings.repositories), sent=0, problems=(*found, str(error)))
+        return NodeReport(mirrors=compared, sent=0, problems=(*found, str(error)))
     if not sent.complete:
         found.append(f"messages are left in the outbox: {sent.problem}")
     found += [f"dead letter {dead.id} for {dead.destination}: {dead.reason}" for dead in sent.dead_letters]
-    return NodeReport(mirrors=len(settings.repositories), sent=sent.sent, problems=tuple(found))
+    return NodeReport(mirrors=compared, sent=sent.sent, problems=tuple(found))

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import Final
 
@@ -18,6 +19,8 @@ from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.names import NodeName
 
 ACTION: Final = "build.result"
+#: The last results that were recorded, kept or not: they come again while the store fails.
+_RECORDED: Final = 1000
 
 
 class ResultAudit:
@@ -34,6 +37,8 @@ class ResultAudit:
         self._node = node
         self._store = store
         self._refused = LogThrottle()
+        self._lock = threading.Lock()
+        self._recorded: dict[bytes, None] = {}
 
     def counts(self, signed: SignedResult, known: KnownResult) -> None:
         """Record that a result counts, unless it is kept already. Call it before it is kept.
@@ -42,11 +47,8 @@ class ResultAudit:
             AuditError: it cannot be recorded. Do not keep it.
             BuildStoreError: the store cannot be read.
         """
-        result = known.result
-        stored = self._store.find(
-            repo=result.repo or "", commit=result.commit or "", job=result.job, number=result.number
-        )
-        if any(each.signed.digest == signed.digest for each in stored):
+        result, digest = known.result, signed.digest
+        if digest in self._recorded or self._store.has(signed):
             return
         self._writer.require(
             AuditEntry(
@@ -62,10 +64,14 @@ class ResultAudit:
                     "commit": result.commit or "",
                     "number": str(result.number),
                     "outcome": result.outcome,
-                    "body": signed.digest.hex(),
+                    "body": digest.hex(),
                 },
             )
         )
+        with self._lock:
+            self._recorded[digest] = None
+            while len(self._recorded) > _RECORDED:
+                del self._recorded[next(iter(self._recorded))]
 
     def refused(self, why: str) -> None:
         """Count a signed result that does not count."""

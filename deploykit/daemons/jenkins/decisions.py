@@ -18,11 +18,9 @@ import attrs
 from deploykit.daemons.jenkins.model import BuildState, QueuedBuild
 from deploykit.daemons.jenkins.ports import BuildAnswer, QueueState
 from deploykit.messages import RequestOutcome
-from deploykit.settings.jobs import JenkinsSettings
+from deploykit.settings.jobs import LONGEST_PAUSE, JenkinsSettings
 from deploykit.system.backoff import Backoff
 
-#: The longest that a server's `Retry-After` is obeyed.
-_MOST_WAIT: Final = 3600.0
 _FOLLOW: Final = Backoff(initial=2.0, maximum=30.0, low=1.0)
 
 
@@ -67,7 +65,7 @@ def after_start(
     state: BuildState = "asked" if unanswered else "waiting"
     return NextStep(
         state=state,
-        due=now + max(_pause(build, settings, chance), min(answer.retry_after or 0.0, _MOST_WAIT)),
+        due=now + max(_pause(build, settings, chance), asked_to_wait(answer)),
         problem=answer.detail,
         unanswered=unanswered,
     )
@@ -145,6 +143,11 @@ def outcome_of(build: QueuedBuild) -> RequestOutcome:
     return "failed" if build.answer is None or build.answer.retry else "refused"
 
 
+def asked_to_wait(answer: BuildAnswer) -> float:
+    """Return the seconds that a server asked to wait, as far as that is obeyed; 0 where it did not."""
+    return min(answer.retry_after or 0.0, LONGEST_PAUSE)
+
+
 def _given_up(answer: BuildAnswer, why: str) -> NextStep:
     doubt = "; the server may have started it all the same" if answer.kind == "unanswered" else ""
     remedy = answer.remedy or "see whether the server is well, then: deploykit jenkins retry"
@@ -175,5 +178,6 @@ __all__ = [
     "after_look",
     "after_report",
     "after_start",
+    "asked_to_wait",
     "outcome_of",
 ]

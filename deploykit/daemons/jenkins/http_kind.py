@@ -159,7 +159,7 @@ def fill_target(template: str, values: Mapping[str, str]) -> str:
     """
     parts = urlsplit(template)
     path = _fill(parts.path, values, lambda value: quote(value, safe=""))
-    if any(unquote(part) in (".", "..") for part in path.split("/")):
+    if {".", ".."} & set(unquote(path).replace("\\", "/").split("/")):  # some servers decode %2F, too
         raise ValueError("url: a value makes a part of the path . or ..")
     query = _fill(parts.query, values, lambda value: quote(value, safe=""))
     return f"{path or '/'}?{query}" if query else path or "/"

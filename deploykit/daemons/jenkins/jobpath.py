@@ -15,8 +15,8 @@ from typing import Final
 from urllib.parse import quote
 
 from deploykit.errors import InvalidName
+from deploykit.settings.jobs import MAX_JOB
 
-MAX_JOB: Final = 1024
 #: What no item's name holds; the name of a multibranch branch has `%XX` instead.
 _NOT_IN_NAMES: Final = frozenset("?*/\\%!@#$^&|<>[]:;")
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
@@ -74,4 +74,4 @@ def _decoded(hit: re.Match[str]) -> str:
     return "".join(c if c == "%" or c not in _NOT_IN_NAMES else _escaped(c) for c in text)
 
 
-__all__ = ["MAX_JOB", "branch_item", "job_path", "parse_job_name"]
+__all__ = ["branch_item", "job_path", "parse_job_name"]

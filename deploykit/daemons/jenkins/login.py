@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -49,7 +49,7 @@ class JenkinsLogin:
         self._settings = settings
         self._lock = threading.Lock()
         self._session: _Session | None = None
-        self._secrets: dict[str, None] = {}
+        self._secrets: dict[str, re.Pattern[str]] = {}
 
     @property
     def kind(self) -> Login:
@@ -108,37 +108,46 @@ class JenkinsLogin:
 
     def hide(self, text: str) -> str:
         """Return a text without the secrets that were read so far."""
-        for form in self._forms():
-            text = text.replace(form, "***")
+        for pattern in self._patterns():
+            text = pattern.sub("***", text)
         return text
 
     def scrub(self, reply: HttpReply | NoReply) -> HttpReply | NoReply:
         """Return an answer without the secrets read so far. Not after a text was cut: half of one would stay."""
         if isinstance(reply, NoReply):
             return attrs.evolve(reply, why=self.hide(reply.why))
-        body = reply.body
-        for form in self._forms():
-            body = body.replace(form.encode(), b"***")
+        body = self.hide(reply.body.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
         headers = tuple(
             (name, value if name.lower() == "set-cookie" else self.hide(value)) for name, value in reply.headers
         )
         return attrs.evolve(reply, headers=headers, body=body)
 
-    def _forms(self) -> list[str]:
-        """Return the secrets as they are, percent-encoded and escaped for HTML, longest first."""
+    def _patterns(self) -> list[re.Pattern[str]]:
+        """Return what finds the secrets, the longest first."""
         with self._lock:
-            secrets = list(self._secrets)
-        forms = {form for secret in secrets for form in (secret, quote(secret, safe=""), html.escape(secret))}
-        return sorted(forms, key=len, reverse=True)
+            return [self._secrets[secret] for secret in sorted(self._secrets, key=len, reverse=True)]
 
     def keep_hidden(self, secret: str) -> None:
         """Let `hide` take a secret out of texts. What is shorter than 4 characters would take words apart."""
         if len(secret) < _SHORTEST:
             return
         with self._lock:
-            self._secrets[secret] = None
+            self._secrets[secret] = self._secrets.get(secret) or _pattern_of(secret)
             while len(self._secrets) > _MOST_SECRETS:  # each crumb is one
                 del self._secrets[next(iter(self._secrets))]
+
+
+def _pattern_of(secret: str) -> re.Pattern[str]:
+    """Return what finds a secret as it is, and escaped for a URL, a form, HTML or JSON, each character by itself."""
+    return re.compile("".join(c if c.isascii() and c.isalnum() else _forms_of(c) for c in secret))
+
+
+def _forms_of(character: str) -> str:
+    code = ord(character)
+    percent = "".join(f"%(?i:{byte:02x})" for byte in character.encode("utf-8", "surrogateescape"))
+    forms = {re.escape(character), re.escape(html.escape(character)), percent}
+    forms |= {rf"\\u(?i:{code:04x})", f"&#0*{code};", f"&#[xX]0*(?i:{code:x});", rf"\\{re.escape(character)}"}
+    return f"(?:{'|'.join(sorted(forms, key=len, reverse=True))}{'|[+]' if character == ' ' else ''})"
 
 
 def _session_of(reply: HttpReply) -> _Session:

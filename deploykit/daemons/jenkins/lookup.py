@@ -15,11 +15,10 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import attrs
 
-from deploykit.daemons.jenkins.jobpath import job_path
 from deploykit.daemons.jenkins.ports import QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.messages.base import one_line
@@ -42,7 +41,8 @@ JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},ac
 #: How Jenkins' classes end that build nothing themselves and look for branches or repositories.
 SCANS: Final = ("MultiBranchProject", "OrganizationFolder")
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-_NUMBER_LIMIT: Final = 10**18
+#: Largest number that an event can carry.
+MOST_NUMBER: Final = 2**53 - 1
 _HTTP: Final = re.compile(r"https?://[^\s\"'<>\\]{1,1990}\Z")
 
 
@@ -167,16 +167,22 @@ def shown_url(value: object) -> str:
 
 
 def _is_of(data: dict[str, object], parts: tuple[str, ...]) -> bool:
-    """Return whether an item is a job's, as far as it says. Jenkins may know itself by another host and path."""
+    """Return whether an item is a job's, as far as it says.
+
+    Jenkins may know itself by another host and path, and leaves characters in its URLs that we quote: `(`, `+`, `@`.
+    """
     task = data.get("task")
     url = task.get("url") if isinstance(task, dict) else None
     if not isinstance(url, str):
         return True
     try:
-        path = urlsplit(url).path.rstrip("/")
+        path = urlsplit(url).path.rstrip("/").split("/")
     except ValueError:
         return False
-    return path.endswith(f"/{job_path(parts)}")
+    wanted = [each for part in parts for each in ("job", part)]
+    before, mine = path[: -len(wanted)], path[-len(wanted) :]
+    # A further job/NAME before it is a folder: that of another job with the same name.
+    return [unquote(each) for each in mine] == wanted and before[-2:-1] != ["job"]
 
 
 def _defined(data: dict[str, object]) -> Iterator[str]:
@@ -195,7 +201,7 @@ def _objects(data: dict[str, object], name: str) -> Iterator[dict[str, object]]:
 
 def _whole(data: dict[str, object], name: str) -> int | None:
     value = data.get(name)
-    return value if type(value) is int and 0 < value < _NUMBER_LIMIT else None
+    return value if type(value) is int and 0 < value <= MOST_NUMBER else None
 
 
 __all__ = [
@@ -204,6 +210,7 @@ __all__ = [
     "ITEM",
     "JOB",
     "LAST_BUILDS",
+    "MOST_NUMBER",
     "QUEUE",
     "SCANS",
     "JobDescription",

@@ -5,6 +5,7 @@ Rules:
 * An event's builds are written in one durable step; only then its message is acknowledged.
 * A build's key is written once. Another copy of its event adds nothing, for as long as keys are remembered.
 * A build that was refused is asked for again when its event comes again: a dead letter that is sent back does that.
+* The builds of a job keep their order: none is asked for while an earlier one waits for its time.
 * `asked` is written before a request, the answer after it: a crash in between is seen at the next start.
 * Any thread may use it. One fsync for each write (WAL, `synchronous=FULL`).
 """
@@ -109,9 +110,9 @@ class BuildQueue:
                     db.execute("UPDATE builds SET event = ? WHERE key = ?", (event, build.key))
                     continue
                 db.execute(
-                    "INSERT INTO builds (key, server, wanted, event, digest, state, created)"
-                    " VALUES (?, ?, ?, ?, ?, 'waiting', ?)",
-                    (build.key, build.order.server, wanted_text(build), event, digest, now),
+                    "INSERT INTO builds (key, server, job, wanted, event, digest, state, created)"
+                    " VALUES (?, ?, ?, ?, ?, ?, 'waiting', ?)",
+                    (build.key, build.order.server, build.order.job, wanted_text(build), event, digest, now),
                 )
             return len(fresh)
 
@@ -149,18 +150,21 @@ class BuildQueue:
     # -- the life of a build -----------------------------------------------------------------------------------------
 
     def next(self, server: str, states: Sequence[BuildState], now: float) -> QueuedBuild | None:
-        """Return the first build of a server that is due in one of these states.
+        """Return the first build of a server that is due in one of these states, and has none of its job before it.
 
         Raises:
             BuildQueueError: the file cannot be read.
         """
-        marks = ", ".join("?" * len(states))
+        marks, furthest = ", ".join("?" * len(states)), now + _FURTHEST
         query = (
             f"SELECT {_COLUMNS} FROM builds WHERE server = ? AND state IN ({marks})"  # noqa: S608 - question marks
-            " AND state NOT IN ('done', 'refused') AND (due <= ? OR due > ?) ORDER BY number LIMIT 1"
+            " AND state NOT IN ('done', 'refused') AND (due <= ? OR due > ?)"
+            " AND (state NOT IN ('waiting', 'asked') OR job NOT IN (SELECT job FROM builds WHERE server = ? AND due > 0"
+            " AND state NOT IN ('done', 'refused') AND state IN ('waiting', 'asked') AND due > ? AND due <= ?))"
+            " ORDER BY number LIMIT 1"
         )
         with self._transaction("read") as db:
-            row = _one(db, query, server, *states, now, now + _FURTHEST)
+            row = _one(db, query, server, *states, now, furthest, server, now, furthest)
         return None if row is None else _build(row)
 
     def get(self, key: str) -> QueuedBuild | None:
@@ -169,15 +173,15 @@ class BuildQueue:
             row = _one(db, f"SELECT {_COLUMNS} FROM builds WHERE key = ?", key)  # noqa: S608 - our own text
         return None if row is None else _build(row)
 
-    def next_due(self, server: str, states: Sequence[BuildState]) -> float | None:
-        """Return when the next build of a server in one of these states is due; None where there is none."""
+    def next_due(self, server: str, states: Sequence[BuildState], now: float) -> float | None:
+        """Return when the first build in one of these states is due that is not yet; None where there is none."""
         marks = ", ".join("?" * len(states))
         query = (
             f"SELECT min(due) FROM builds WHERE server = ? AND state IN ({marks})"  # noqa: S608 - question marks
-            " AND state NOT IN ('done', 'refused')"
+            " AND state NOT IN ('done', 'refused') AND due > 0 AND due > ?"
         )
         with self._transaction("read") as db:
-            row = _one(db, query, server, *states)
+            row = _one(db, query, server, *states, now)
         return None if row is None or row[0] is None else float(row[0])
 
     def asking(self, key: str, now: float, *, doubtful: bool) -> None:
@@ -192,10 +196,27 @@ class BuildQueue:
             key, "state = ?, due = ?, problem = ?, asks = ?, tries = tries + 1", state, due, problem, unanswered
         )
 
-    def hurry(self, server: str) -> None:
+    def hurry(self, server: str, states: Sequence[BuildState] = ("waiting",)) -> None:
         """Let everything that waits for a server be due now: it answers again, or the daemon was started again."""
+        marks = ", ".join("?" * len(states))
+        query = f"UPDATE builds SET due = 0 WHERE server = ? AND state IN ({marks}) AND due > 0"  # noqa: S608
         with self._transaction("write to") as db:
-            db.execute("UPDATE builds SET due = 0 WHERE server = ? AND state = 'waiting' AND due > 0", (server,))
+            db.execute(query, (server, *states))
+
+    def clock_was_set(self, server: str, seconds: float) -> None:
+        """Move the times of what is not over yet with the clock, which was set by so many seconds.
+
+        Raises:
+            BuildQueueError: it was not written.
+        """
+        query = (
+            "UPDATE builds SET due = CASE WHEN due > 0 THEN max(1, due + ?1) ELSE 0 END,"
+            " created = CASE WHEN state IN ('waiting', 'asked') THEN created + ?1 ELSE created END,"  # else in an id
+            " answered = CASE WHEN state = 'queued' THEN answered + ?1 ELSE answered END, asked = asked + ?1"
+            " WHERE server = ?2 AND state NOT IN ('done', 'refused')"
+        )
+        with self._transaction("write to") as db:
+            db.execute(query, (seconds, server))
 
     def answered(self, key: str, state: BuildState, answer: BuildAnswer, now: float) -> None:
         """Write the server's answer; a report is due. Of the requests without an answer it is none."""
@@ -312,9 +333,9 @@ def _ask_again(db: sqlite3.Connection, key: str, now: float, wanted: WantedBuild
     """Let a refused build be asked for again. Where a request had no answer, it is looked for before."""
     changed = (
         "UPDATE builds SET state = CASE WHEN asks > 0 THEN 'asked' ELSE 'waiting' END, asks = min(asks, 1), due = 0,"
-        " tries = 0, answer = '', wanted = ?, created = ? WHERE key = ? AND state = 'refused'"
+        " tries = 0, answer = '', job = ?, wanted = ?, created = ? WHERE key = ? AND state = 'refused'"
     )
-    return db.execute(changed, (wanted_text(wanted), now, key)).rowcount > 0
+    return db.execute(changed, (wanted.order.job, wanted_text(wanted), now, key)).rowcount > 0
 
 
 def _drop_event(db: sqlite3.Connection, event: int) -> None:

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS builds (
     number INTEGER PRIMARY KEY, -- the order in which they came
     key TEXT NOT NULL UNIQUE,
     server TEXT NOT NULL,
+    job TEXT NOT NULL,          -- what the server is asked for: its builds keep their order
     wanted TEXT NOT NULL,       -- JSON
     event INTEGER,              -- kept while the build may need it
     digest BLOB,                -- of an event that carries no id
@@ -40,6 +41,7 @@ CREATE TABLE IF NOT EXISTS builds (
     problem TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS builds_to_do ON builds (server, state, number) WHERE state NOT IN ('done', 'refused');
+CREATE INDEX IF NOT EXISTS builds_for_later ON builds (server, due) WHERE due > 0 AND state NOT IN ('done', 'refused');
 CREATE INDEX IF NOT EXISTS builds_by_digest ON builds (digest) WHERE digest IS NOT NULL;
 CREATE INDEX IF NOT EXISTS builds_by_event ON builds (event) WHERE event IS NOT NULL;
 PRAGMA application_id = {_APPLICATION_ID};

@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 import attrs
 
 from deploykit.daemons.jenkins.jobpath import job_path
+from deploykit.daemons.jenkins.lookup import MOST_NUMBER
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind
 from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.messages.base import one_line
@@ -157,7 +158,8 @@ def queue_item_of(location: str) -> int | None:
         hit = _ITEM.search(urlsplit(location.strip()).path)
     except ValueError:
         return None
-    return int(hit[1]) if hit else None
+    number = int(hit[1]) if hit else 0
+    return number if 0 < number <= MOST_NUMBER else None
 
 
 def _created(reply: HttpReply, attempt: Attempt, known: Container[int]) -> BuildAnswer:

@@ -33,6 +33,7 @@ from deploykit.daemons.relay import make_relay, open_outbox
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import STOP_SECONDS, Service
+from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.errors import BuildQueueError, MessageError, ServiceFailed, SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted, utc_now
 from deploykit.settings.node import Settings
@@ -106,6 +107,7 @@ class JenkinsTrigger(Service):
         self._relay = make_relay(self._outbox, self.link.bus, settings.outbox)
         self._backlog: Mapping[str, Backlog] = {}
         self._failure = ""
+        self._left, self._left_at, self._throttle = "", float("-inf"), LogThrottle()
         self._subscribed, self._heard = False, time.monotonic()
         self.threads.add("jenkins-relay", partial(self._relay.run, self.ending))
         self.threads.add("jenkins-upkeep", self._look_after)
@@ -197,7 +199,7 @@ class JenkinsTrigger(Service):
     def problems(self) -> tuple[str, ...]:
         """Servers that do not answer, and builds for servers that are not in the settings any more."""
         backlog = self._backlog
-        found = [self._failure]
+        found = list(self.blocking)
         found += [worker.problem(backlog.get(name, Backlog()).waiting) for name, worker in self._workers.items()]
         found += [
             f"{name}: not in [jenkins.servers], {wait_text(each.waiting)} for it"
@@ -208,8 +210,9 @@ class JenkinsTrigger(Service):
 
     @property
     def blocking(self) -> tuple[str, ...]:
-        """A queue that cannot be used. A server that does not answer keeps its own builds waiting only."""
-        return (self._failure,) if self._failure else ()
+        """A queue that cannot be used, or is full. A server that does not answer keeps its own builds waiting only."""
+        left = self._left if time.monotonic() - self._left_at < 2 * _RETRY_AFTER else ""
+        return tuple(filter(None, (self._failure, left)))
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
@@ -225,8 +228,7 @@ class JenkinsTrigger(Service):
         try:
             return self._plan_and_store(message, delivery)
         except BuildQueueError as error:
-            _log.error("a push waits at the broker: %s", error)
-            return Retry(after=_RETRY_AFTER)
+            return self._left_at_the_broker(str(error))
         except Exception as error:
             if delivery.attempt < _BUG_TRIES:
                 raise
@@ -251,8 +253,7 @@ class JenkinsTrigger(Service):
         try:
             return self._store(plan.builds, delivery, message, digest)
         except BuildQueueError as error:
-            _log.error("a push waits at the broker: %s", error)
-            return Retry(after=_RETRY_AFTER)
+            return self._left_at_the_broker(str(error))
 
     def _store(
         self,
@@ -267,15 +268,23 @@ class JenkinsTrigger(Service):
             return Ack()
         most = self.settings.jenkins.most_waiting
         if self._queue.is_full(most):
-            _log.error("%d builds wait: a push is left at the broker", most)
-            return Retry(after=_RETRY_AFTER)
+            return self._left_at_the_broker(f"{most} builds wait, as many as most_waiting allows")
         frame = Frame(delivery.headers, delivery.body)
         added = self._queue.add(builds, frame, delivery.destination, now, digest=digest)
+        self._left_at = float("-inf")
         if added:
             _log.info("%s: %s to ask for", message.summary, builds_text(added))
             for name in {build.order.server for build in builds} & self._workers.keys():
                 self._workers[name].wake()
         return Ack()
+
+    def _left_at_the_broker(self, why: str) -> Retry:
+        """Leave a message at the broker for now; say so once a minute, and in the status for as long as it is so."""
+        now = time.monotonic()
+        self._left, self._left_at = f"pushes wait at the broker: {why}", now
+        if self._throttle.add(why, now):
+            _log.error("%s", self._left)
+        return Retry(after=_RETRY_AFTER)
 
     # -- decisions ---------------------------------------------------------------------------------------------------
 

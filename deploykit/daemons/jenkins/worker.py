@@ -5,7 +5,8 @@ Rules:
 * Two threads a server, one that asks and one that follows: a server that is down or slow holds up no other one.
 * `asked` is written before each request, the answer after it, the report after that. Each step is done again where the
   process ended in between: a lost answer is looked for first, a report has the same ids.
-* A server that cannot be reached is tried with one build at a time. The others wait without being touched.
+* A server that cannot be reached, or takes nothing now, is tried with one build at a time. The others wait untouched.
+* A build whose work fails in an unforeseen way is put off, as if its server were down: no other job waits for it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from deploykit.daemons.jenkins.decisions import (
     after_look,
     after_report,
     after_start,
+    asked_to_wait,
 )
 from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, BuildState, QueuedBuild, wait_text
-from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer
+from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, BuildServer, QueueState
 from deploykit.daemons.jenkins.queue import Backlog, BuildQueue
 from deploykit.daemons.jenkins.reports import report, request_of
 from deploykit.daemons.service.threads import ServiceThreads
@@ -55,6 +57,8 @@ _log = logging.getLogger(__name__)
 _AGAIN: Final = 5.0
 #: Longest sleep without a look at the queue: a clock may have been set meanwhile.
 _LONGEST_SLEEP: Final = 10.0
+#: Seconds by which a clock that was set differs from one that goes a little wrong.
+_CLOCK_STEP: Final = 5.0
 #: Seconds for which a server's failure is nothing that a person must know.
 _SHORT: Final = 60.0
 #: Seconds between two log lines about a server that still does not answer.
@@ -65,11 +69,12 @@ _LOG_AGAIN: Final = 3600.0
 class ServerHealth:
     """Whether a server answers. `since` is the monotonic time of the first failure; 0: it answers.
 
-    `down`: it could not be reached at all, so that its builds wait only for that. `logged` is the monotonic time of the
-    last log line about a failure that lasts.
+    `down`: its builds wait only for it to answer; `busy`: it answers, and takes no builds now. `logged` is the
+    monotonic time of the last log line about a failure that lasts.
     """
 
     down: bool = False
+    busy: bool = False
     failures: int = 0
     since: float = 0.0
     paused_until: float = 0.0
@@ -127,6 +132,7 @@ class BuildWorker:
         self._on_ask = on_ask
         self._on_answer = on_answer
         self._announced = ""
+        self._offset = wall() - clock()
         self._pauses = Backoff(initial=1.0, maximum=self._patience.pause_max, low=0.5)
         self._stop = threading.Event()
         self._wakes = [threading.Event(), threading.Event()]
@@ -142,7 +148,10 @@ class BuildWorker:
 
     def start(self) -> None:
         """Start the threads. What waits is due at once."""
-        self._queue.hurry(self.name)
+        try:
+            self._queue.hurry(self.name, ("waiting", "asked"))
+        except BuildQueueError as error:  # a full disk: then they are due at their times
+            _log.error("%s: %s", self.name, error)
         self.threads.start()
 
     def wake(self) -> None:
@@ -190,21 +199,50 @@ class BuildWorker:
         paused = self.health.paused_until - self._clock()
         if paused > 0 and states == UNSETTLED:
             states = ("answered",)  # a report needs no server
-        build = self._queue.next(self.name, states, self._wall())
+        now = self._wall()
+        if states is not FOLLOWED:
+            self._watch_clock(now)
+        build = self._queue.next(self.name, states, now)
         if build is None:
-            return self._rest(states, paused)
+            return self._rest(states, paused, now)
         match build.state:
             case "answered" | "followed":
-                self._report(build)
+                self._guarded(build, self._report)
             case "queued":
-                self._follow(build)
+                self._guarded(build, self._follow)
             case _:
-                self._ask(build)
+                self._guarded(build, self._ask)
         return 0.0
 
-    def _rest(self, states: Sequence[BuildState], paused: float) -> float:
-        due = self._queue.next_due(self.name, states)
-        rest = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.05, due - self._wall()))
+    def _guarded(self, build: QueuedBuild, work: Callable[[QueuedBuild], None]) -> None:
+        """Do one build's work. One that fails in an unforeseen way is put off: no other waits for it."""
+        try:
+            work(build)
+        except (AuditError, BuildQueueError, OutboxError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- a bug with one build must not hold up the others
+            _log.exception("%s: unforeseen failure, retrying", build.label)
+            now = self._queue.get(build.wanted.key)
+            if now is None:
+                return
+            problem = f"unforeseen failure: {type(error).__name__}; see the log of the build daemon"
+            step = after_failed_look(now, problem, self._patience, self._wall(), self._chance())
+            if step.answer is not None and now.state in ("waiting", "asked"):
+                self._take(now, step)
+            else:
+                self._queue.postpone(now.wanted.key, now.state, step.due, problem, unanswered=now.asks)
+
+    def _watch_clock(self, now: float) -> None:
+        """Notice that the clock was set: what waits is to wait neither longer for it nor shorter."""
+        offset = now - self._clock()
+        if abs(offset - self._offset) > _CLOCK_STEP:
+            _log.warning("%s: the clock was set by %.0f seconds", self.name, offset - self._offset)
+            self._queue.clock_was_set(self.name, offset - self._offset)
+        self._offset = offset
+
+    def _rest(self, states: Sequence[BuildState], paused: float, now: float) -> float:
+        due = self._queue.next_due(self.name, states, now)
+        rest = _LONGEST_SLEEP if due is None else min(_LONGEST_SLEEP, max(0.05, due - now))
         return min(rest, paused) if paused > 0 else rest
 
     def _ask(self, build: QueuedBuild) -> None:
@@ -216,12 +254,14 @@ class BuildWorker:
             if step is not None:
                 self._take(build, step)
                 return
+        self._announced = ""
         if not build.tries and not build.asks:
             self._on_ask(build)
         self._queue.asking(build.wanted.key, self._wall(), doubtful=doubtful)
         answer = self._start(build, order)
-        if answer.kind in ("unreachable", "unanswered"):
-            self._failed(answer.detail, down=answer.kind == "unreachable")
+        if answer.kind in ("busy", "unreachable", "unanswered"):
+            busy, wait = answer.kind == "busy", asked_to_wait(answer)
+            self._failed(answer.detail, down=answer.kind != "unanswered", busy=busy, wait=wait)
         else:
             self._answers()
         self._take(build, after_start(build, answer, self._patience, self._wall(), self._chance()))
@@ -236,6 +276,9 @@ class BuildWorker:
         except BuildServerError as error:
             self._failed(str(error))
             return after_failed_look(build, str(error), self._patience, self._wall(), self._chance()), False
+        except Exception as error:  # noqa: BLE001 -- a bug with one build must not hold up the others
+            _log.exception("%s: unforeseen failure", build.label)
+            blind = f"unforeseen failure: {type(error).__name__}"
         self._answers()
         step = after_look(build, found, self._patience, self._wall(), blind=blind)
         if step is None and blind:
@@ -301,7 +344,11 @@ class BuildWorker:
         if item is None:
             self._queue.reported(build.wanted.key, "done")
             return
-        state = self._server.follow(item, order=self._order(build), deadline=self._deadline)
+        try:
+            state = self._server.follow(item, order=self._order(build), deadline=self._deadline)
+        except Exception as error:  # noqa: BLE001 -- tried again for as long as a build is followed
+            _log.exception("%s: unforeseen failure", build.label)
+            state = QueueState(kind="unreachable", why=f"unforeseen failure: {type(error).__name__}")
         step = after_follow(build, state, self._patience, self._wall())
         if step.state == "done":
             self._queue.reported(build.wanted.key, "done")
@@ -314,16 +361,17 @@ class BuildWorker:
 
     # -- the server's health -----------------------------------------------------------------------------------------
 
-    def _failed(self, problem: str, *, down: bool = False) -> None:
+    def _failed(self, problem: str, *, down: bool = False, busy: bool = False, wait: float = 0.0) -> None:
         failures = self.health.failures + 1
         now = self._clock()
         if failures == 1:
-            _log.warning("%s: its builds wait: %s", self.name, problem)
-        pause = self._pauses.pause(failures, self._chance())
+            what = "takes no builds now, they wait" if busy else "does not answer, its builds wait"
+            _log.warning("%s: %s: %s", self.name, what, problem)
+        pause = max(wait, self._pauses.pause(failures, self._chance()))
         since = self.health.since or now
         down = down or self.health.down
         self.health = attrs.evolve(
-            self.health, down=down, failures=failures, since=since, paused_until=now + pause, problem=problem
+            self.health, down=down, busy=busy, failures=failures, since=since, paused_until=now + pause, problem=problem
         )
         if now - since >= _SHORT and now >= self.health.logged + _LOG_AGAIN:
             self.health = attrs.evolve(self.health, logged=now)
@@ -344,7 +392,8 @@ class BuildWorker:
             return ""
         minutes = round(seconds / 60)
         long = f"{minutes} minute{'s'[: minutes != 1]}" if minutes < 120 else f"{minutes // 60} hours"
-        return one_line(f"{self.name}: not reachable for {long}, {wait_text(waiting)}: {health.problem}")
+        what = "takes no builds" if health.busy else "not reachable"
+        return one_line(f"{self.name}: {what} for {long}, {wait_text(waiting)}: {health.problem}")
 
 
 __all__ = ["BuildWorker", "ServerHealth"]

@@ -33,6 +33,7 @@ from deploykit.daemons.service.pages import Pages
 from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, KeyFileError, LockBusy, LoginRefused, SettingsError
 from deploykit.settings.node import Settings
+from deploykit.system.memory import use_few_arenas
 
 T = TypeVar("T")
 
@@ -46,6 +47,22 @@ _FIRST_TICK: Final = 0.02
 _SOON: Final = 5.0
 #: Seconds the end of services may take that wait for nothing, before the watchdog hears no more of them.
 _MOST_ENDING: Final = 60.0
+
+
+class _EndRequest(threading.Event):
+    """Set by TERM or INT. `is_set` knows of it from the instant of the signal; who waits is woken a moment later.
+
+    Attributes:
+        requested: monotonic seconds of the first signal; 0 before it. A signal handler may set it: it takes no lock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requested = 0.0
+
+    def is_set(self) -> bool:
+        """Return whether the end was asked for."""
+        return bool(self.requested) or super().is_set()
 
 
 @contextmanager
@@ -63,17 +80,15 @@ def signals(
     A handler runs in the middle of anything, another handler included, so it takes no lock: it puts the signal into a
     queue that allows that, and a thread acts on it. An event that a handler sets itself deadlocks in a burst of HUPs.
     """
-    stop = threading.Event()
+    stop = _EndRequest()
     received: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-    requested = 0.0
 
     def end(number: int, _frame: FrameType | None) -> None:
-        nonlocal requested
         now = time.monotonic()
-        if not requested:
-            requested = now
+        if not stop.requested:
+            stop.requested = now
             received.put(number)
-        elif now - requested > _SAME_REQUEST:  # timeout(1) signals its child and then its group: that is one request
+        elif now - stop.requested > _SAME_REQUEST:  # timeout(1) signals child and group: one request
             raise KeyboardInterrupt  # a second request: do not wait
 
     def act() -> None:
@@ -144,6 +159,7 @@ def serve(
     Raises:
         DeploykitError: the first settings are wrong, or a service cannot start or go on.
     """
+    use_few_arenas()
     manager = ServiceManager.take()
     pages = pages or Pages("", Metrics())
     wake, reload = threading.Event(), threading.Event()

@@ -288,3 +288,44 @@ def test_a_branch_that_was_deleted_or_not_built_is_left_alone(node: BuiltNode) -
         node.wait(MirrorUpdated, lambda m: m.new == commit)
         mirror = node.root / "state" / "mirrors" / "shop.git"
         assert "refs/heads/old" in git("for-each-ref", cwd=mirror)
+
+
+def test_no_way_leads_around_the_gate_to_what_was_only_prepared(node: BuiltNode) -> None:
+    first = node.origin.push(tag="v1", files={"index.html": "one\n"})
+    second = node.origin.push(tag="v2", files={"index.html": "two\n"})
+    with node.agent() as agent:
+        agent.ready()
+        node.result(node.built(first, number=1))
+        node.result(node.built(second, number=2))
+        node.kept(2)
+        assert node.deployed("v1", first)[0] == "success"
+        assert node.deployed("v2", second, phase="prepare")[0] == "success"
+        node.result(node.built(second, number=3, outcome="failure"))
+        node.kept(3)
+        for phase in ("deploy", "activate", "rollback"):
+            outcome, detail = node.deployed("v2", second, phase=phase)
+            assert (outcome, "number 3 failed" in detail) == ("refused", True), phase
+        node.result(node.built(second, number=4))
+        node.kept(4)
+        assert node.deployed("v2", second, phase="activate")[0] == "success"
+        node.result(node.built(first, number=5, outcome="failure"))
+        node.kept(5)
+        assert node.deployed("v1", first, phase="rollback")[0] == "success"  # it was live: going back asks nobody
+
+
+def test_a_directory_does_not_show_what_a_deploy_fetched_unbuilt(node: BuiltNode) -> None:
+    site = node.settings.sites[SiteName("shop")]
+    node.settings = attrs.evolve(node.settings, sites={SiteName("shop"): attrs.evolve(site, require_build=())})
+    first = node.origin.push(files={"index.html": "built\n"})
+    with node.agent() as agent:
+        agent.ready()
+        node.wait(MirrorUpdated, lambda m: m.new == first)
+        wait_until((node.root / "live" / "index.html").exists)
+        unbuilt = node.origin.push(files={"index.html": "unbuilt\n"})
+        assert node.deployed("any", unbuilt, ref=MAIN)[0] == "success"
+        other = node.origin.branch("other", {"other.html": "x"})
+        node.result(node.built(other, "refs/heads/other"), key=None)
+        node.wait(MirrorUpdated, lambda m: m.new == other)
+        assert node.live == "built"
+        node.result(node.built(unbuilt), key=None)
+        wait_until(lambda: node.live == "unbuilt")

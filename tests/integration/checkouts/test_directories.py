@@ -17,6 +17,7 @@ import pytest
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.errors import PreflightRefused
 from deploykit.mirror import Mirror
+from deploykit.names import RefName
 from deploykit.settings import CheckoutSettings
 from deploykit.system.lock import FileLock
 from tests.support.disks import caseless_disk, small_disk
@@ -87,6 +88,24 @@ def test_puppetmaster_follows_every_branch_and_removes_what_is_gone(tmp_path: Pa
     assert result.removed == (root / "feature_x_1",)
     assert not os.path.lexists(root / "feature_x_1")
     assert scene.update() == CheckoutResult()
+
+
+def test_only_the_refs_that_are_named_are_shown_anew(tmp_path: Path) -> None:
+    scene = Scene(tmp_path, "puppetmaster")
+    repo, root = scene.repo, scene.target
+    repo.commit({"site.pp": b"1"})
+    repo.git("branch", "dev", "main")
+    scene.update()
+    for branch in ("main", "dev"):
+        repo.commit({"site.pp": b"2"}, branch=branch)
+    repo.git("branch", "new", "main")
+    scene.mirror.fetch()
+    result = scene.checkouts.update(scene.mirror, {RefName("refs/heads/dev")})
+    assert [change.ref for change in result.changed] == ["refs/heads/dev"]
+    assert (root / "main" / "site.pp").read_bytes() == b"1"
+    assert not (root / "new").exists()
+    assert scene.checkouts.update(scene.mirror, ()) == CheckoutResult()
+    assert len(scene.checkouts.update(scene.mirror).changed) == 2
 
 
 def test_tags_keep_a_directory_each(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_status_tells_of_builds_that_wait_and_that_were_refused(node: Node) -> N
     file = settings_file(node, more=more)
     path = node.root / "state" / "jenkins.sqlite"
     fresh = run("status", "-c", str(file))
-    assert (fresh.returncode, f"  jenkins 0 waiting  {path}" in fresh.stdout) == (0, True)
+    assert (fresh.returncode, f"  jenkins no build waits  {path}" in fresh.stdout) == (0, True)
     assert not path.exists()
     rules = BuildRules(jenkins(job()))
     with BuildQueue(path) as queue:
@@ -146,7 +146,7 @@ def test_status_tells_of_builds_that_wait_and_that_were_refused(node: Node) -> N
             queue.add(builds, encode(message), "/topic/x", 1000.0)
         queue.reported(builds[0].key, "refused")
     done = run("status", "-c", str(file))
-    assert f"  jenkins 1 waiting, 1 refused (see `deploykit jenkins list`)  {path}" in done.stdout
+    assert f"  jenkins 1 waiting for ci, 1 refused (see `deploykit jenkins list`)  {path}" in done.stdout
     assert done.returncode == 0
     path.chmod(0o666)
     assert run("status", "-c", str(file)).returncode == 1

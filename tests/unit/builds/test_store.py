@@ -15,7 +15,10 @@ import pytest
 from deploykit.builds import BuildStore, SignedResult
 from deploykit.errors import BuildStoreError
 from deploykit.messages import BuildFinished
+from deploykit.names import RefName, RepoName
 from tests.support.builds import COMMIT, DAY, JENKINS, JOB, NOW, OTHER, SHOP, STRANGER, result, signed
+
+MAIN = RefName("refs/heads/main")
 
 
 @pytest.fixture
@@ -29,11 +32,18 @@ def put(store: BuildStore, message: BuildFinished, signer: str = JENKINS.fingerp
     return made
 
 
+def of(store: BuildStore, *jobs: str) -> tuple[SignedResult, ...]:
+    """What a gate would be told of the commit."""
+    return store.of(SHOP, COMMIT, jobs or (JOB,), since=NOW - 90 * DAY, until=NOW)
+
+
 def test_a_result_is_kept_byte_for_byte_and_once(store: BuildStore) -> None:
     message = result()
     made = signed(message)
+    assert not store.has(made)
     assert [store.put(made, message, "SHA256:x", NOW) for _ in range(2)] == [True, False]
-    assert store.of(SHOP, COMMIT) == (made,)
+    assert store.has(made)
+    assert of(store) == (made,)
     (found,) = store.find()
     assert (found.signed, found.repo, found.commit, found.job, found.number, found.outcome) == (
         made,
@@ -47,7 +57,7 @@ def test_a_result_is_kept_byte_for_byte_and_once(store: BuildStore) -> None:
 
 
 def test_nothing_is_made_by_reading(store: BuildStore) -> None:
-    assert [store.of(SHOP, COMMIT), store.find(), store.owed()] == [(), (), frozenset()]
+    assert [of(store), store.find(), store.owed()] == [(), (), frozenset()]
     assert [store.count(), store.prune(NOW)] == [0, 0]
     assert not store.path.exists()
 
@@ -61,14 +71,14 @@ def test_results_are_found_by_what_they_are_of(store: BuildStore) -> None:
     assert [each.number for each in store.find(number=42)] == [42]
     assert len(store.find(limit=1)) == 1
     assert store.find(repo="blog") == store.find(commit="%") == ()
-    assert len(store.of(SHOP, COMMIT)) == 2
+    assert len(of(store, JOB, "lint")) == 2
 
 
 def test_of_many_builds_the_highest_numbers_are_read_of_each_key(store: BuildStore) -> None:
     for number in range(1, 12):
         put(store, result(number=number))
     put(store, result(number=3, outcome="failure"), STRANGER.fingerprint)
-    numbers = [each.unverified().number for each in store.of(SHOP, COMMIT)]
+    numbers = [each.unverified().number for each in of(store)]
     assert sorted(numbers) == [3, 7, 8, 9, 10, 11]
 
 
@@ -77,7 +87,7 @@ def test_the_worse_result_of_one_number_is_among_those_that_are_read(store: Buil
         put(store, result(url=f"https://ci/{at}"))
     failed = result(outcome="failure")
     store.put(signed(failed), failed, JENKINS.fingerprint, NOW + DAY)  # it came last
-    assert "failure" in {each.unverified().outcome for each in store.of(SHOP, COMMIT)}
+    assert "failure" in {each.unverified().outcome for each in of(store)}
 
 
 def test_old_results_are_dropped(store: BuildStore) -> None:
@@ -101,11 +111,43 @@ def test_of_too_many_or_too_large_ones_the_oldest_are_dropped(tmp_path: Path) ->
     assert small.find(limit=1)[0].number == 11
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_threat_21_no_key_pushes_out_the_results_of_another(tmp_path: Path, large: bool) -> None:
+    store = BuildStore(tmp_path / "few.sqlite", most=10_000 if large else 20, most_bytes=200_000)
+    for number in range(1, 9):
+        put(store, result(number=number, time=NOW - DAY))
+    for number in range(1, 80):
+        url = "x" * 20_000 if large else ""
+        flood = result(job="other", number=number, url=url, time=NOW - DAY + number * (DAY / 100))
+        put(store, flood, STRANGER.fingerprint)
+    assert len(store.find(job=JOB)) == 8
+    assert 2 <= len(store.find(job="other")) <= 12
+    assert store.find(job="other", number=79)
+
+
+def test_what_no_result_can_have_is_not_found(store: BuildStore) -> None:
+    put(store, result())
+    assert store.find(number=2**70) == store.find(job="\udcff") == ()
+    assert len(store.find(limit=2**70)) == 1
+
+
+def test_of_other_jobs_nothing_is_read(store: BuildStore) -> None:
+    put(store, result(job="lint"))
+    kept = put(store, result())
+    assert of(store) == (kept,)
+    assert len(of(store, JOB, "lint")) == 2
+    assert of(store, "'); --") == ()
+
+
 def test_a_repository_owes_a_fetch_until_it_was_fetched(store: BuildStore) -> None:
-    store.owe_fetch(SHOP)
-    store.owe_fetch(SHOP)
+    for ref, commit in ((None, None), (MAIN, OTHER), (MAIN, COMMIT)):
+        store.owe_fetch(SHOP, ref, commit)
     assert BuildStore(store.path).owed() == {"shop"}
-    store.fetched(SHOP)
+    assert store.owed_refs(SHOP) == {None: None, MAIN: COMMIT}
+    assert store.owed_refs(RepoName("blog")) == {}
+    store.fetched(SHOP, [None])
+    assert store.owed_refs(SHOP) == {MAIN: COMMIT}
+    store.fetched(SHOP, [MAIN])
     assert store.owed() == set()
 
 
@@ -146,7 +188,7 @@ def test_what_put_returned_for_survives_a_kill(store: BuildStore) -> None:
     numbers = {each.number for each in store.find()}
     assert {int(line) for line in kept if line.strip()} <= numbers
     assert len(numbers) - len(kept) in (0, 1)
-    assert put(store, result(number=20_000)) in store.of(SHOP, COMMIT)
+    assert put(store, result(number=20_000)) in of(store)
 
 
 def test_what_a_kill_left_of_a_transaction_is_undone_by_who_only_reads(store: BuildStore) -> None:
@@ -155,12 +197,12 @@ def test_what_a_kill_left_of_a_transaction_is_undone_by_who_only_reads(store: Bu
         "import os, sqlite3, sys; db = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
         "db.execute('PRAGMA cache_size = 1'); db.execute('BEGIN IMMEDIATE')\n"
         "db.execute('DELETE FROM results')\n"
-        "db.executemany('INSERT INTO owed VALUES (?)', [('x' * 500 + str(n),) for n in range(2000)])\n"
+        "db.executemany('INSERT INTO owed VALUES (?, 1, 1)', [('x' * 500 + str(n),) for n in range(2000)])\n"
         "os._exit(0)\n"
     )
     subprocess.run([sys.executable, "-c", code, str(store.path)], check=True)
     assert store.path.with_name("builds.sqlite-journal").stat().st_size > 0, "nothing to undo: the test proves nothing"
-    assert (store.of(SHOP, COMMIT), store.owed()) == ((kept,), frozenset())
+    assert (of(store), store.owed()) == ((kept,), frozenset())
 
 
 @pytest.mark.parametrize("damage", ["text", "middle"])
@@ -169,7 +211,7 @@ def test_a_damaged_file_is_named_with_the_way_out(store: BuildStore, damage: str
         put(store, result(number=number))
     content = store.path.read_bytes()
     store.path.write_bytes(b"nonsense" * 1000 if damage == "text" else content[:4096] + b"\xff" * (len(content) - 4096))
-    for act in (lambda: store.of(SHOP, COMMIT), lambda: put(store, result())):
+    for act in (lambda: of(store), lambda: put(store, result())):
         with pytest.raises(BuildStoreError, match=r"builds\.sqlite.*move it away"):
             act()
 
@@ -193,8 +235,8 @@ def test_a_file_that_others_can_write_to_is_refused(store: BuildStore) -> None:
     assert store.path.stat().st_mode & 0o777 == 0o640
     store.path.chmod(0o660)
     with pytest.raises(BuildStoreError, match="chmod 640"):
-        store.of(SHOP, COMMIT)
+        of(store)
     store.path.unlink()
     store.path.symlink_to(store.path.with_name("elsewhere"))
     with pytest.raises(BuildStoreError, match="not a plain file"):
-        store.of(SHOP, COMMIT)
+        of(store)

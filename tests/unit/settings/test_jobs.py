@@ -42,6 +42,9 @@ def test_a_job_needs_a_repository_and_a_name_and_the_only_server_is_its_own() ->
         (SERVER + JOB.replace('"shop"', '"../x"'), "jenkins.jobs[0].repo: not a repository name: '../x'"),
         (SERVER + JOB.replace('"tests"', '"a//b"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
         (SERVER + JOB.replace('"tests"', '"../tests"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', '"a/%2e%2E/tests"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', '"a%0Ab"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', f'"{"x" * 1025}"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
         (SERVER + JOB + "refs = []\n", "jenkins.jobs[0].refs: expected patterns of refs"),
         (
             SERVER + JOB + 'refs = ["main"]\n',
@@ -58,6 +61,8 @@ def test_a_job_needs_a_repository_and_a_name_and_the_only_server_is_its_own() ->
         (SERVER + JOB + 'branch = "x"\n', "jenkins.jobs[0].branch: unknown setting"),
         ("[jenkins]\nattempts = 0\n", "jenkins.attempts: expected at least 1, not 0"),
         ("[jenkins]\ngive_up_after = 0\n", "jenkins.give_up_after: expected seconds above 0"),
+        ("[jenkins]\npause_max = 7201\n", "jenkins.pause_max: expected at most 3600, not 7201"),
+        ("[jenkins]\nask_again_after = 7201\n", "jenkins.ask_again_after: expected at most 3600, not 7201"),
     ],
 )
 def test_what_is_wrong_is_named(text: str, expected: str) -> None:

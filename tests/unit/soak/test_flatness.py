@@ -43,7 +43,7 @@ def test_a_slow_leak_is_found(quantity: Quantity, start: float, per_minute: floa
 
 
 def test_one_step_is_no_leak() -> None:
-    assert judge("files", TIMES, series(lambda t: 20.0 if t < 800 else 21.0)).flat
+    assert judge("files", TIMES, series(lambda t: 20.0 if t < 800 else 26.0)).flat
     assert judge("threads", TIMES, series(lambda t: 9.0 if t < 700 else 14.0)).flat is True
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from deploykit.audit import open_audit
@@ -15,6 +17,7 @@ from deploykit.bus import Ack, Delivery, Reject, Retry
 from deploykit.checkouts import CheckoutResult, Checkouts
 from deploykit.daemons.agent import mirrors
 from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
+from deploykit.daemons.agent.builtfetches import Refs
 from deploykit.daemons.agent.mirrors import MirrorHandler, mirror_path
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import BuildStoreError, KeyFileError, OriginError
@@ -53,6 +56,8 @@ class GatedFetches:
         self.error: Exception | None = None
         self.fetched: list[RefName | None] = []
         self.followed = 0
+        self.shown: list[Refs] = []
+        self.failed: dict[str, str] = {}
 
     def fetch(self, _: Mirror, expected: RefChange | None = None) -> FetchResult:
         self.fetched.append(expected.ref if expected else None)
@@ -64,9 +69,10 @@ class GatedFetches:
             raise self.error
         return FetchResult(confirmed=None if expected is None else True)
 
-    def update(self) -> CheckoutResult:
+    def update(self, only: Refs) -> CheckoutResult:
+        self.shown.append(only)
         self.followed += 1
-        return CheckoutResult()
+        return CheckoutResult(failed=self.failed)
 
 
 @pytest.fixture
@@ -74,7 +80,7 @@ def origin(monkeypatch: pytest.MonkeyPatch) -> GatedFetches:
     made = GatedFetches()
     monkeypatch.setattr(mirrors, "_PATIENCE", 0.01)
     monkeypatch.setattr(Mirror, "fetch", lambda mirror, expected=None: made.fetch(mirror, expected))
-    monkeypatch.setattr(Checkouts, "update", lambda _checkouts, _mirror: made.update())
+    monkeypatch.setattr(Checkouts, "update", lambda _checkouts, _mirror, only: made.update(only))
     return made
 
 
@@ -307,3 +313,103 @@ def test_a_node_listens_to_builds_only_where_something_depends_on_them(settings:
     assert wants_builds(settings)
     site = NodeSiteSettings(path=tmp_path, repo=SHOP, require_build=("x",))
     assert wants_builds(Settings(node=NodeName("web1"), sites={SiteName("shop"): site}))
+
+
+def test_only_directories_of_refs_that_were_built_follow(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    with Running(settings) as node:
+        assert node.mirrors.sync(SHOP, ref=MAIN, commit=COMMIT)  # a deploy may move what was not built
+        node.handle(built(DEV))
+        wait_until(lambda: origin.shown == [frozenset({DEV})])
+        node.handle(built(None))
+        wait_until(lambda: origin.shown[1:] == [None])
+
+
+def test_what_a_crash_cut_off_is_made_up_for_and_no_more(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    origin.error = OriginError("away")
+    with Running(settings) as node:
+        node.handle(built(DEV))
+        wait_until(lambda: origin.fetched == [DEV])
+        wait_until(lambda: origin.followed == 1)
+    origin.error = None
+    with Running(settings) as node:
+        wait_until(lambda: origin.followed == 2)
+        assert origin.fetched == [DEV, DEV]
+        assert origin.shown == [frozenset({DEV})] * 2
+        wait_until(lambda: node.store.owed() == set())
+
+
+def test_a_success_at_the_start_does_not_take_the_place_of_what_is_owed(
+    settings: Settings, origin: GatedFetches
+) -> None:
+    with_mirror(settings)
+    builds_of(settings.state).owe_fetch(SHOP)
+    origin.gate.clear()
+    with Running(attrs.evolve(settings, fetch_spread=3600.0)) as node:
+        node.handle(built(DEV))
+        node.mirrors._pool._schedule._entries[SHOP].due = 0.0
+        node.handle(built(DEV))
+        origin.gate.set()
+        wait_until(lambda: origin.followed == 1)
+        assert (origin.fetched, origin.shown) == ([None], [None])
+        wait_until(lambda: node.store.owed() == set())
+
+
+@pytest.mark.parametrize("other", [DEV, None])
+def test_threat_21_a_flood_of_one_ref_keeps_no_other_from_being_fetched(
+    settings: Settings, origin: GatedFetches, monkeypatch: pytest.MonkeyPatch, other: RefName | None
+) -> None:
+    monkeypatch.setattr(mirrors, "_MOST_WAITING", 5)
+    with_mirror(settings)
+    with Running(settings) as node:
+        origin.gate.clear()
+        node.handle(built())
+        wait_until(lambda: origin.fetched == [MAIN])
+        for _ in range(20):
+            node.handle(built())
+        for _ in range(20):
+            assert isinstance(node.handle(built(other)), Ack)
+        assert node.mirrors._pool.waiting(SHOP) == 6
+        origin.gate.set()
+        wait_until(lambda: node.store.owed() == set())
+        assert origin.fetched == [MAIN, None]
+
+
+def test_threat_21_notes_of_what_is_owed_are_bounded(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    origin.gate.clear()
+    with Running(settings) as node:
+        for number in range(60):
+            node.handle(built(RefName(f"refs/heads/{number}")))
+        assert len(node.store.owed_refs(SHOP)) == 21
+        assert None in node.store.owed_refs(SHOP)
+        origin.gate.set()
+        wait_until(lambda: node.store.owed() == set())
+
+
+def test_a_directory_that_could_not_follow_is_tried_again(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    mirror = Mirror.open(mirror_path(settings, SHOP), "/none")
+    (mirror.path / "packed-refs").write_text(f"# pack-refs with: peeled fully-peeled sorted \n{COMMIT} {MAIN}\n")
+    with Running(settings) as node:
+        origin.failed = {MAIN: "the disk is full"}
+        node.handle(built())
+        wait_until(lambda: node.store.owed_refs(SHOP) == {MAIN: COMMIT})
+        origin.failed = {}
+        node.mirrors.retry_directories()
+        wait_until(lambda: origin.shown == [frozenset({MAIN})] * 2)
+        wait_until(lambda: node.store.owed() == set())
+        node.mirrors.retry_directories()
+        assert node.mirrors._pool.waiting(SHOP) == 0
+
+
+def test_a_run_without_the_bus_fetches_only_what_is_owed(settings: Settings, origin: GatedFetches) -> None:
+    with_mirror(settings)
+    with Running(settings) as node:
+        assert node.mirrors.sync_all(float("inf")) == {}
+        assert origin.fetched == []
+    builds_of(settings.state).owe_fetch(SHOP, DEV, COMMIT)
+    with Running(settings) as node:
+        assert node.mirrors.sync_all(time.monotonic() + 60) == {}
+        assert (origin.fetched, origin.shown) == ([DEV], [frozenset({DEV})])

@@ -44,15 +44,17 @@ class FakeDeployer(SiteDeployer):
 
     def __init__(self) -> None:
         self.deployed: list[str] = []
+        self.resumed: list[bool] = []
         self.again = False
         self.outcome: Outcome = "failure"
         self.on_deploy: Callable[[], object] = lambda: None
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def deploy(self, request: DeployRequested, signer: Signer) -> DeployResult:
+    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
         assert signer.fingerprint == OPERATOR.fingerprint
         self.deployed.append(request.id)
+        self.resumed.append(resumed)
         self.on_deploy()
         assert self.go_on.wait(10)
         return DeployResult(outcome=self.outcome, detail="planned", again=self.again)
@@ -147,7 +149,7 @@ def world(tmp_path: Path) -> World:
 
 def test_an_authorized_command_is_claimed_carried_out_and_reported(world: World) -> None:
     assert isinstance(world.handle(request()), Ack)
-    assert world.deployer.deployed == [request().id]
+    assert (world.deployer.deployed, world.deployer.resumed) == ([request().id], [False])
     assert (world.outcomes, world.claimed(request())) == (["failure"], NOW)
     assert isinstance(world.handle(request()), Ack)
     assert (world.outcomes, len(world.deployer.deployed)) == (["failure", "failure"], 1), "answered again, not repeated"
@@ -403,6 +405,7 @@ def test_a_resumed_command_is_recorded_as_such(world: World) -> None:
     world.ids.claim(OPERATOR.fingerprint, command.id, body_digest(encode(command).body), NOW, keep_until=until)
     world.handle(command)
     assert "interrupted" in world.audited()[0].reason
+    assert world.deployer.resumed == [True]
 
 
 def test_threat_40_what_a_trusted_key_signed_and_is_no_message_is_denied(world: World) -> None:

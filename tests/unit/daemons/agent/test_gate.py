@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import attrs
@@ -20,7 +20,8 @@ from deploykit.names import NodeName, SiteName
 from deploykit.release import Operation, Release, Site
 from deploykit.release.state import SiteRecord, save_state
 from deploykit.settings import GrantSettings, NodeSiteSettings, Settings
-from deploykit.trust.check import Trust
+from deploykit.trust.check import Trust, Verified
+from deploykit.wire import Frame
 from tests.support.asked import request
 from tests.support.builds import (
     COMMIT,
@@ -74,10 +75,10 @@ class GatedNode:
         self.store.put(made, message, JENKINS.fingerprint, NOW)
         return made
 
-    def ask(self, asked: DeployRequested) -> GatePassage:
+    def ask(self, asked: DeployRequested, *, resumed: bool = False) -> GatePassage:
         audit = result_audit(self.audit, self.store, self.settings.node)
         gate = BuildGate(self.settings, self.trust, self.store, audit, metrics=self.counts, now=lambda: self.now)
-        return gate.ask(asked, self.site)
+        return gate.ask(asked, self.site, resumed=resumed)
 
     def refusal(self, asked: DeployRequested) -> str:
         with pytest.raises(PolicyRefused) as caught:
@@ -160,7 +161,7 @@ def test_an_edited_store_opens_nothing(node: GatedNode) -> None:
 def test_a_new_node_believes_good_evidence_and_keeps_it(node: GatedNode) -> None:
     made = signed(result())
     assert node.ask(asked(evidence=carried(made))).outcome == "open"
-    assert node.store.of(SHOP, COMMIT) == (made,)
+    assert [each.signed for each in node.store.find()] == [made]
     assert node.ask(asked()).outcome == "open"
     assert node.ask(asked(evidence=carried(made))).outcome == "open"
     audited = [r for r in read_records(node.audit.path) if isinstance(r, AuditRecord)]
@@ -227,13 +228,60 @@ def test_what_was_good_here_needs_no_build(node: GatedNode) -> None:
     assert node.refusal(asked())
 
 
+@pytest.mark.parametrize(
+    ("releases", "passes"),
+    [
+        ((release(status="prepared", activated=""),), False),
+        ((release(status="prepared", activated=""), release(seq=2, name="2-v1")), True),
+        ((release(status="failed"), release(seq=2, name="2-v1", status="prepared", activated="")), False),
+        ((release(status="withdrawn"),), True),
+        ((release(), release(seq=2, name="2-v2", commit=OTHER, status="prepared", activated="")), True),
+    ],
+)
+def test_a_rollback_to_what_was_only_prepared_needs_a_build(
+    node: GatedNode, releases: tuple[Release, ...], passes: bool
+) -> None:
+    node.record(*releases)
+    if passes:
+        assert node.ask(asked(phase="rollback")).outcome == "not-needed"
+        return
+    assert node.refusal(asked(phase="rollback")) == HEAD + "none is known"
+    node.put(result())
+    assert node.ask(asked(phase="rollback")).outcome == "open"
+
+
+def test_results_of_other_jobs_cost_a_decision_nothing(node: GatedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(1, 40):
+        node.put(result(job=f"shop-{number}"))
+    node.put(result())
+    checked: list[Frame] = []
+    check = Trust.check
+
+    def counted(trusting: Trust, frame: Frame, now: datetime) -> Verified:
+        checked.append(frame)
+        return check(trusting, frame, now)
+
+    monkeypatch.setattr(Trust, "check", counted)
+    assert node.ask(asked()).outcome == "open"
+    assert len(checked) == 1
+
+
+def test_results_from_the_future_do_not_hide_a_failure_that_counts(node: GatedNode) -> None:
+    node.put(result(number=45, outcome="failure"))
+    for number in range(46, 54):
+        node.put(result(number=number, time=NOW + timedelta(hours=9)))
+    assert "number 45 failed" in node.refusal(asked(evidence=carried(signed(result(number=44)))))
+
+
 def test_a_command_that_was_begun_here_is_not_asked_again(node: GatedNode) -> None:
     begun = Operation(number=1, phase="deploy", release="1-v1", ref=REF, commit=COMMIT, request=asked().id)
     node.record(operations=(begun,))
-    assert node.ask(asked()).outcome == "open"
-    assert node.ask(asked(without_build=True)).note == WITHOUT_BUILD
+    assert node.ask(asked(), resumed=True).outcome == "open"
+    assert node.ask(asked(without_build=True), resumed=True).note == WITHOUT_BUILD
+    assert node.refusal(asked())  # another command that takes its id
     for other in (asked(id="another"), asked(commit=OTHER), asked(phase="activate")):
-        assert node.refusal(other)
+        with pytest.raises(PolicyRefused):
+            node.ask(other, resumed=True)
 
 
 def test_a_command_without_a_build_passes_and_says_so(node: GatedNode) -> None:

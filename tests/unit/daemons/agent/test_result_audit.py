@@ -14,7 +14,7 @@ from deploykit.builds import BuildStore, judge
 from deploykit.bus import Ack, Delivery, Retry, Verdict
 from deploykit.daemons.agent.buildresults import BuildResultHandler
 from deploykit.daemons.agent.mirrors import MirrorHandler
-from deploykit.errors import AuditError
+from deploykit.errors import AuditError, BuildStoreError
 from deploykit.messages import BuildFinished
 from deploykit.names import NodeName, RepoName
 from deploykit.settings import Settings
@@ -98,6 +98,21 @@ def test_threat_40_a_result_that_cannot_be_recorded_is_not_kept_and_comes_again(
     assert results.store.count() == 0
     results.log.disk_full = False
     assert isinstance(results.handle(result()), Ack)
+    assert (results.store.count(), len(results.records())) == (1, 1)
+
+
+def test_threat_40_a_result_that_cannot_be_kept_is_recorded_once_however_often_it_comes(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise BuildStoreError("no space", "free the disk")
+
+    message = result()
+    with monkeypatch.context() as patched:
+        patched.setattr(BuildStore, "put", full)
+        for _ in range(5):
+            assert isinstance(results.handle(message), Retry)
+    assert isinstance(results.handle(message), Ack)
     assert (results.store.count(), len(results.records())) == (1, 1)
 
 

@@ -27,7 +27,7 @@ def test_a_value_stays_where_it_stands_in_a_url(value: str) -> None:
     assert " " not in target
 
 
-@pytest.mark.parametrize("value", [".", ".."])
+@pytest.mark.parametrize("value", [".", "..", "a/../b", "../a", "a\\..\\b"])
 def test_a_value_does_not_lead_out_of_its_part_of_the_path(value: str) -> None:
     with pytest.raises(ValueError, match=r"\. or \.\."):
         fill_target("https://ci/a/{JOB}/run", {"JOB": value})

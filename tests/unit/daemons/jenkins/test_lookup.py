@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -45,6 +46,7 @@ def reply(data: object, status: int = 200) -> HttpReply:
         (ours(actions=actions(DEPLOYKIT_CORRELATION_ID=["c1"])), None),
         (ours(task={"url": "http://ci/job/shop/job/other/"}), None),
         (ours(task={"url": "http://ci/job/other-shop/job/tests/"}), None),
+        (ours(task={"url": "http://ci/job/team/job/shop/job/tests/"}), None),
         (ours(task={"url": "http://["}), None),
         (ours(id="4"), None),
         (ours(id=True), None),
@@ -54,6 +56,21 @@ def reply(data: object, status: int = 200) -> HttpReply:
 )
 def test_an_item_is_found_by_its_correlation_id_and_its_job(item: dict[str, Any], number: int | None) -> None:
     assert item_in_queue({"items": [{}, "x", item]}, "c1", PARTS) == number
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a (b)", "c++", "x=1,y=2", "it's!", "a@b&c$d*", "a~b", "ü"],
+)
+def test_a_name_is_the_same_whichever_of_its_characters_jenkins_quotes(name: str) -> None:
+    for path in (quote(name, safe="!$&'()*+,-.=@_~"), quote(name, safe="")):  # as `Util.rawEncode` does, and as we do
+        item = ours(task={"url": f"http://ci/job/shop/job/{path}/"})
+        assert item_in_queue({"items": [item]}, "c1", ("shop", name)) == 4
+
+
+def test_a_number_that_no_event_can_carry_is_none() -> None:
+    builds = [{"number": 2**53, "url": "http://ci/8/", "actions": ours()["actions"]}]
+    assert build_in_job({"builds": builds}, "c1") is None
 
 
 def test_a_build_is_found_by_its_correlation_id() -> None:

@@ -82,12 +82,16 @@ def test_events_are_kept_while_a_build_may_need_them(queue: BuildQueue) -> None:
 
 def test_builds_come_in_their_order_and_only_when_due(queue: BuildQueue) -> None:
     first, second = wanted(push(), "a", "b")
+    (behind,) = wanted(push("refs/heads/later"), "a")
     queue.add([first, second], FRAME, TOPIC, 10.0)
+    queue.add([behind], FRAME, TOPIC, 10.0)
     queue.postpone(first.key, "waiting", 100.0, "busy", unanswered=0)
     found = queue.next("ci", UNSETTLED, 50.0)
     assert found is not None
     assert found.wanted == second
-    assert queue.next_due("ci", UNSETTLED) == 0
+    queue.reported(second.key, "done")
+    assert queue.next("ci", UNSETTLED, 50.0) is None  # what is left is of the job whose first build waits
+    assert queue.next_due("ci", UNSETTLED, 50.0) == 100.0
     found = queue.next("ci", UNSETTLED, 100.0)
     assert found is not None
     assert (found.wanted, found.tries, found.problem) == (first, 1, "busy")

@@ -241,6 +241,9 @@ def test_of_a_location_only_the_number_counts(host: str) -> None:
         ("/queue/item/-1/", None),
         ("/queue/item/1/../2/", None),
         ("/queue/item/1x/", None),
+        ("/queue/item/0/", None),
+        (f"/queue/item/{2**53 - 1}/", 2**53 - 1),
+        (f"/queue/item/{2**53}/", None),  # no event can carry it
         ("/queue/item/" + "9" * 19, None),
         ("/queue/item/٣/", None),
         ("/x?y=/queue/item/3/", None),

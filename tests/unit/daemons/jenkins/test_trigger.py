@@ -165,24 +165,31 @@ def test_what_is_no_message_becomes_a_dead_letter(place: Place) -> None:
         assert place.queued() == []
 
 
-def test_a_queue_that_is_full_leaves_messages_at_the_broker(place: Place) -> None:
+def test_a_queue_that_is_full_leaves_messages_at_the_broker(place: Place, caplog: pytest.LogCaptureFixture) -> None:
     found = jenkins(most_waiting=2)
+    caplog.set_level("ERROR")
     place.servers["ci"] = FakeJenkins(unreachable)
-    with place.trigger(found):
+    with place.trigger(found) as trigger:
         assert [type(place.bus.deliver(SOURCE, push())[0]) for _ in range(4)] == [Ack, Ack, Retry, Retry]
         assert len(place.queued()) == 2
+        said = "pushes wait at the broker: 2 builds wait, as many as most_waiting allows"
+        assert trigger.blocking == trigger.problems == (said,)
+    assert [record.message for record in caplog.records if "broker" in record.message] == [said]
 
 
 def test_a_disk_that_is_full_leaves_the_message_at_the_broker(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> int:
         raise BuildQueueError("disk is full")
 
-    with place.trigger():
-        monkeypatch.setattr(BuildQueue, "add", full)
+    monkeypatch.setattr(BuildQueue, "add", full)
+    monkeypatch.setattr(BuildQueue, "hurry", full)
+    with place.trigger() as trigger:
         message = push()
         assert isinstance(place.bus.deliver(SOURCE, message)[0], Retry)
+        assert list(trigger.blocking) == ["pushes wait at the broker: disk is full"]
         monkeypatch.undo()
         assert isinstance(place.bus.deliver(SOURCE, message, attempt=2)[0], Ack)
+        assert not list(trigger.blocking)
         assert len(place.queued()) == 1
 
 

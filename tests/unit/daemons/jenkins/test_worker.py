@@ -9,13 +9,16 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED
+from deploykit.daemons.jenkins import worker
+from deploykit.daemons.jenkins.model import FOLLOWED, UNSETTLED, QueuedBuild
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildOrder, QueueState
 from deploykit.daemons.jenkins.queue import BuildQueue
+from deploykit.daemons.jenkins.reports import request_of
 from deploykit.daemons.jenkins.rules import BuildRules, event_key
 from deploykit.daemons.jenkins.worker import BuildWorker
 from deploykit.errors import BuildServerError, MayNotLook, OutboxError, SettingsError
 from deploykit.messages import BuildRequested, Message, Notice
+from deploykit.names import NodeName
 from deploykit.outbox import Outbox
 from deploykit.settings import JobSettings, Settings
 from deploykit.wire import decode, encode
@@ -39,7 +42,9 @@ class Place:
     def __init__(self, root: Path) -> None:
         self.settings = node_settings(root, "stomp://127.0.0.1:1", jenkins(ask_again_after=30.0, pause_max=60.0))
         self.server = FakeJenkins()
-        self.now = 1000.0
+        self.now = 1_000_000.0
+        #: By how much the clock was set since the start.
+        self.set = 0.0
         self.outbox = Outbox(self.settings.outbox.path)
         self.queue = BuildQueue(root / "state" / "jenkins.sqlite")
         self.worker = self.restarted()
@@ -53,7 +58,7 @@ class Place:
             self.queue,
             self.outbox,
             settings or self.settings,
-            wall=lambda: self.now,
+            wall=lambda: self.now + self.set,
             clock=lambda: self.now,
             chance=lambda: 1.0,
         )
@@ -197,8 +202,61 @@ def test_a_server_that_is_down_is_tried_with_one_build_at_a_time(place: Place) -
     place.work(120)
     assert len(place.server.started) == 50
     refs = [order.parameters["DEPLOYKIT_REF"] for order in place.server.started.values()]
-    assert refs[1:] == sorted(refs[1:], key=lambda ref: int(ref.partition("/b")[2]))
+    assert refs == [f"refs/heads/b{number}" for number in range(50)]
     assert place.worker.problem(0) == ""
+
+
+def test_a_server_that_takes_nothing_now_is_tried_with_one_build_at_a_time(place: Place) -> None:
+    wait = BuildAnswer(kind="busy", detail="503", retry=True, retry_after=300.0)
+    place.server.answers = answers(wait, busy, busy)
+    for number in range(50):
+        place.add(ref=f"refs/heads/b{number}")
+    place.work(299)
+    assert len(place.server.asked) == 1
+    assert place.worker.problem(50) == "ci: takes no builds for 5 minutes, 50 builds wait: 503"
+    place.work(120)
+    assert [order.parameters["DEPLOYKIT_REF"] for order in place.server.started.values()] == [
+        f"refs/heads/b{number}" for number in range(50)
+    ]
+    assert len(place.server.asked) == 53
+
+
+@pytest.mark.parametrize("fault", [busy, unreachable, unanswered])
+def test_the_builds_of_a_job_keep_the_order_of_their_pushes(place: Place, fault: Any) -> None:
+    place.server.answers = answers(fault, fault)
+    for number in range(9):
+        place.add(ref=f"refs/heads/b{number}")
+        place.work(1)
+    place.work(600)
+    refs = [order.parameters["DEPLOYKIT_REF"] for order in place.server.started.values()]
+    assert refs == [f"refs/heads/b{number}" for number in range(9)]
+
+
+@pytest.mark.parametrize("seconds", [-90000.0, -3600.0, 3600.0, 90000.0])
+@pytest.mark.parametrize("fault", [busy, unreachable, unanswered])
+def test_a_clock_that_is_set_changes_no_pause(place: Place, fault: Any, seconds: float) -> None:
+    place.server.answers = answers(fault, fault)
+    place.add()
+    place.work(1)
+    place.set = seconds
+    asked = len(place.server.asked)
+    place.work(0)
+    assert len(place.server.asked) == asked
+    place.work(120)
+    assert place.events() == [("queued", False), ("started", False)]
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+def test_a_build_is_followed_over_a_clock_that_is_set(place: Place, seconds: float) -> None:
+    started = place.server.state
+    place.server.state = lambda _: QueueState(kind="waiting")
+    place.add()
+    place.work(5)
+    place.set = seconds
+    place.work(60)
+    place.server.state = started
+    place.work(60)
+    assert place.events() == [("queued", False), ("started", False)]
 
 
 # -- answers that are lost ---------------------------------------------------------------------------------------------
@@ -341,6 +399,53 @@ def test_a_bug_with_one_build_holds_up_no_other(place: Place) -> None:
     place.add()
     place.work(3600)
     assert sorted(outcome for outcome, _ in place.events()) == ["failed", "queued", "started"]
+
+
+def test_a_bug_in_looking_for_a_build_is_as_if_it_could_not_be_seen(place: Place) -> None:
+    place.server.answers = answers(unanswered)
+    place.server.blind = ZeroDivisionError()
+    place.add(ref="refs/heads/bad")
+    place.add(job("other"))
+    place.work(60)
+    assert [order.job for order in place.server.asked] == ["shop-tests", "other", "shop-tests"]
+    assert ("queued", True) in place.events()
+
+
+def test_a_bug_in_a_report_holds_up_no_other_build(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bug(build: QueuedBuild, node: NodeName) -> BuildRequested:
+        if build.wanted.ref == "refs/heads/bad":
+            raise ZeroDivisionError
+        return request_of(build, node)
+
+    monkeypatch.setattr(worker, "request_of", bug)
+    place.add(ref="refs/heads/bad")
+    place.add()
+    place.work(60)
+    assert len(place.server.started) == 2
+    assert [m.ref for m in place.out() if isinstance(m, BuildRequested) and m.outcome == "started"] == [
+        "refs/heads/main"
+    ]
+
+
+def test_a_bug_in_following_a_build_ends_with_the_following(place: Place) -> None:
+    def bug(item: int) -> QueueState:
+        raise ZeroDivisionError
+
+    place.server.state = bug
+    key = place.add()
+    place.work(1000)
+    assert place.state(key) == "done"
+
+
+def test_what_the_server_decided_of_a_build_that_is_tried_again_is_recorded_too(place: Place) -> None:
+    recorded = []
+    place.worker._on_answer = lambda build: recorded.append(build.answer and build.answer.kind)
+    place.server.answers = answers(refused)
+    key = place.add()
+    place.work(1)
+    assert place.retry(key)
+    place.work(1)
+    assert recorded == ["refused", "queued"]
 
 
 # -- the queue item ----------------------------------------------------------------------------------------------------
