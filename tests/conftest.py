@@ -5,10 +5,13 @@ No example has a deadline: how long one takes says how busy the machine is.
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import signal
 
 from hypothesis import settings
 
+import deploykit
 from tests.support.needs import in_ci
 
 pytest_plugins = ["tests.brokers.fixtures", "tests.support.hookfixtures"]
@@ -27,3 +30,8 @@ def pytest_configure() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # pytest rewrites our modules too, for they hold a plugin. CPython 3.11 cannot do that in two threads at once ("AST
+    # constructor recursion depth mismatch"), and many are imported where they are used: so all of it is done here.
+    for module in pkgutil.walk_packages(deploykit.__path__, "deploykit."):
+        if module.name != "deploykit.__main__":
+            importlib.import_module(module.name)
