@@ -137,7 +137,7 @@ def _values(data: dict[str, object]) -> Iterator[tuple[str, str]]:
 def queue_state(reply: HttpReply | NoReply, correlation_id: str, parts: tuple[str, ...]) -> QueueState:
     """Return where a queue item is."""
     data = parse_object(reply) if isinstance(reply, HttpReply) and reply.status == 200 else None
-    if data is None:
+    if isinstance(reply, NoReply) or data is None:
         return _unseen(reply)
     other = correlation_of(data)
     if not _is_of(data, parts) or (other and correlation_id and other != correlation_id):
@@ -148,7 +148,7 @@ def queue_state(reply: HttpReply | NoReply, correlation_id: str, parts: tuple[st
     if isinstance(executable, dict) and (number := _whole(executable, "number")) is not None:
         return QueueState(kind="started", number=number, url=shown_url(executable.get("url")))
     why = data.get("why")
-    return QueueState(kind="waiting", why=one_line(why, 200) if isinstance(why, str) else "")
+    return QueueState(kind="waiting", why=reply.shown(why) if isinstance(why, str) else "")
 
 
 def _unseen(reply: HttpReply | NoReply) -> QueueState:
