@@ -29,13 +29,16 @@ CORRELATION: Final = "DEPLOYKIT_CORRELATION_ID"
 OURS: Final = "DEPLOYKIT_"
 #: How many of a job's last builds are looked at.
 LAST_BUILDS: Final = 50
+#: Seconds by which Jenkins' clock may differ from ours.
+_CLOCKS: Final = 60.0
 
 _PARAMETERS: Final = "actions[parameters[name,value]]"
 _DEFINED: Final = "[parameterDefinitions[name,defaultParameterValue[value]]]"
 QUEUE: Final = f"tree={quote(f'items[id,task[url],{_PARAMETERS}]')}"
 ITEM: Final = f"tree={quote(f'cancelled,why,task[url],executable[number,url],{_PARAMETERS}')}"
-BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[number,url,{_PARAMETERS}]')}" + quote(
-    f"{{0,{LAST_BUILDS}}}"
+BUILDS: Final = (
+    f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[number,timestamp,url,{_PARAMETERS}]')}"
+    + quote(f"{{0,{LAST_BUILDS}}}")
 )
 JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},actions{_DEFINED}')}"
 #: How Jenkins' classes end that build nothing themselves and look for branches or repositories.
@@ -104,6 +107,18 @@ def build_in_job(
         if number is not None and _is_order(build, correlation_id, parameters):
             return number, shown_url(build.get("url"))
     return None
+
+
+def reaches_back(data: dict[str, object], since: float) -> bool:
+    """Return whether the builds of a job's JSON are all that were made since then (seconds since 1970).
+
+    Jenkins forgets old builds where a job says so, and no more than `LAST_BUILDS` are asked for.
+    """
+    oldest = next(reversed(list(_objects(data, "builds"))), None)
+    if oldest is None or oldest.get("number") == 1:
+        return True
+    begun = oldest.get("timestamp")
+    return isinstance(begun, int | float) and begun / 1000 < since - _CLOCKS
 
 
 def _is_order(data: dict[str, object], correlation_id: str, parameters: Mapping[str, str]) -> bool:
@@ -220,5 +235,6 @@ __all__ = [
     "item_in_queue",
     "parse_object",
     "queue_state",
+    "reaches_back",
     "shown_url",
 ]

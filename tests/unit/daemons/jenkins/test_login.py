@@ -58,9 +58,7 @@ def test_no_part_of_a_secret_is_shown_where_a_text_is_cut(number: int) -> None:
     assert "canary" not in reply.shown("x" * (number - 3900) + SECRET)
 
 
-@pytest.mark.parametrize(
-    "secret", ["build", "queue", "item", "shop", "task", "name", "crumb", "true", "value"]
-)
+@pytest.mark.parametrize("secret", ["build", "queue", "item", "shop", "task", "name", "crumb", "true", "value"])
 def test_a_secret_that_is_a_common_word_changes_no_decision(tmp_path: Path, secret: str) -> None:
     token = tmp_path / "token"
     token.touch(0o600)
