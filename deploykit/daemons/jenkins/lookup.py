@@ -36,10 +36,8 @@ _PARAMETERS: Final = "actions[parameters[name,value]]"
 _DEFINED: Final = "[parameterDefinitions[name,defaultParameterValue[value]]]"
 QUEUE: Final = f"tree={quote(f'items[id,task[url],{_PARAMETERS}]')}"
 ITEM: Final = f"tree={quote(f'cancelled,why,task[url],executable[number,url],{_PARAMETERS}')}"
-BUILDS: Final = (
-    f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[number,timestamp,url,{_PARAMETERS}]')}"
-    + quote(f"{{0,{LAST_BUILDS}}}")
-)
+_SHOWN: Final = f"builds[number,timestamp,url,{_PARAMETERS}]"
+BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},{_SHOWN}')}" + quote(f"{{0,{LAST_BUILDS}}}")
 JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},actions{_DEFINED}')}"
 #: How Jenkins' classes end that build nothing themselves and look for branches or repositories.
 SCANS: Final = ("MultiBranchProject", "OrganizationFolder")
