@@ -213,7 +213,7 @@ class _ServerCheck:
 
 
 def _version(reply: HttpReply) -> str:
-    version = one_line(reply.header("X-Jenkins"), 40)
+    version = reply.shown(reply.header("X-Jenkins"), 40)
     return f"Jenkins {version}" if version else "Jenkins, of an unknown version"
 
 

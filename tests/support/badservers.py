@@ -19,9 +19,9 @@ def raw_server(greeting: bytes) -> Iterator[int]:
                 except OSError:
                     return
                 with peer:
-                    peer.sendall(greeting)
-                    peer.settimeout(1)
                     try:
+                        peer.sendall(greeting)
+                        peer.settimeout(1)
                         peer.recv(1000)
                     except OSError:
                         continue

@@ -235,6 +235,7 @@ class StubJenkins:
         builds = [
             {
                 "number": build.number,
+                "timestamp": int(build.begun * 1000),
                 "url": f"{self.root_url}{job.path}/{build.number}/",
                 "actions": _actions(build.parameters),
             }

@@ -14,7 +14,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Literal
 from urllib.parse import quote
 
@@ -66,6 +66,7 @@ class StubBuild:
     parameters: Mapping[str, str]
     item: int
     environment: Mapping[str, str]
+    begun: float = attrs.field(factory=time)
     result: Result = ""
     log: str = ""
     ended: threading.Event = attrs.field(factory=threading.Event)

@@ -35,6 +35,7 @@ from deploykit.daemons.jenkins.lookup import (
     item_in_queue,
     parse_object,
     queue_state,
+    reaches_back,
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
@@ -114,6 +115,10 @@ class JenkinsServer:
             problem = f"the job has no parameter {CORRELATION}: a build cannot be recognised"
             raise MayNotLook(problem, "add the parameter to the job")
         self._looked(queue, attempt)
+        if order.since and not reaches_back(data, order.since):
+            raise MayNotLook(
+                f"{order.job} at {self._name} shows no build as old as the request: it may be an older one"
+            )
         return None
 
     def follow(self, queue_item: int, *, order: BuildOrder, deadline: float) -> QueueState:

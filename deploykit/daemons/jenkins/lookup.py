@@ -29,14 +29,15 @@ CORRELATION: Final = "DEPLOYKIT_CORRELATION_ID"
 OURS: Final = "DEPLOYKIT_"
 #: How many of a job's last builds are looked at.
 LAST_BUILDS: Final = 50
+#: Seconds by which Jenkins' clock may differ from ours.
+_CLOCKS: Final = 60.0
 
 _PARAMETERS: Final = "actions[parameters[name,value]]"
 _DEFINED: Final = "[parameterDefinitions[name,defaultParameterValue[value]]]"
 QUEUE: Final = f"tree={quote(f'items[id,task[url],{_PARAMETERS}]')}"
 ITEM: Final = f"tree={quote(f'cancelled,why,task[url],executable[number,url],{_PARAMETERS}')}"
-BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},builds[number,url,{_PARAMETERS}]')}" + quote(
-    f"{{0,{LAST_BUILDS}}}"
-)
+_SHOWN: Final = f"builds[number,timestamp,url,{_PARAMETERS}]"
+BUILDS: Final = f"tree={quote(f'property{_DEFINED},actions{_DEFINED},{_SHOWN}')}" + quote(f"{{0,{LAST_BUILDS}}}")
 JOB: Final = f"tree={quote(f'_class,buildable,disabled,url,property{_DEFINED},actions{_DEFINED}')}"
 #: How Jenkins' classes end that build nothing themselves and look for branches or repositories.
 SCANS: Final = ("MultiBranchProject", "OrganizationFolder")
@@ -106,6 +107,18 @@ def build_in_job(
     return None
 
 
+def reaches_back(data: dict[str, object], since: float) -> bool:
+    """Return whether the builds of a job's JSON are all that were made since then (seconds since 1970).
+
+    Jenkins forgets old builds where a job says so, and no more than `LAST_BUILDS` are asked for.
+    """
+    oldest = next(reversed(list(_objects(data, "builds"))), None)
+    if oldest is None or oldest.get("number") == 1:
+        return True
+    begun = oldest.get("timestamp")
+    return isinstance(begun, int | float) and begun / 1000 < since - _CLOCKS
+
+
 def _is_order(data: dict[str, object], correlation_id: str, parameters: Mapping[str, str]) -> bool:
     """Return whether a build or queue item is an order's.
 
@@ -137,7 +150,7 @@ def _values(data: dict[str, object]) -> Iterator[tuple[str, str]]:
 def queue_state(reply: HttpReply | NoReply, correlation_id: str, parts: tuple[str, ...]) -> QueueState:
     """Return where a queue item is."""
     data = parse_object(reply) if isinstance(reply, HttpReply) and reply.status == 200 else None
-    if data is None:
+    if isinstance(reply, NoReply) or data is None:
         return _unseen(reply)
     other = correlation_of(data)
     if not _is_of(data, parts) or (other and correlation_id and other != correlation_id):
@@ -148,7 +161,7 @@ def queue_state(reply: HttpReply | NoReply, correlation_id: str, parts: tuple[st
     if isinstance(executable, dict) and (number := _whole(executable, "number")) is not None:
         return QueueState(kind="started", number=number, url=shown_url(executable.get("url")))
     why = data.get("why")
-    return QueueState(kind="waiting", why=one_line(why, 200) if isinstance(why, str) else "")
+    return QueueState(kind="waiting", why=reply.shown(why) if isinstance(why, str) else "")
 
 
 def _unseen(reply: HttpReply | NoReply) -> QueueState:
@@ -220,5 +233,6 @@ __all__ = [
     "item_in_queue",
     "parse_object",
     "queue_state",
+    "reaches_back",
     "shown_url",
 ]

@@ -31,6 +31,7 @@ class BuildOrder:
         parameters: name -> value, all that are sent. `correlation_id` is not added: it stands in a parameter.
         correlation_id: looked for by `find`, in `DEPLOYKIT_CORRELATION_ID`.
         token_file: the job's own token, in one line, mode 0600 or 0640; None where the job has none.
+        since: for `find`: when it was last asked for, in seconds since 1970; 0: look at what is shown, however young.
     """
 
     server: str
@@ -38,6 +39,7 @@ class BuildOrder:
     parameters: Mapping[str, str] = attrs.field(factory=dict)
     correlation_id: str
     token_file: Path | None = None
+    since: float = 0.0
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -104,7 +106,8 @@ class BuildServer(Protocol):
         A request that is still on its way is not seen. Wait some seconds after a lost answer before the last look.
 
         Raises:
-            MayNotLook: looking shows nothing: no permission, or the job has no such parameter. Do not look again.
+            MayNotLook: looking shows nothing: no permission, the job has no such parameter, or the server shows no
+                build as old as the order. Do not look again.
             BuildServerError: the server does not answer now. Look again later.
         """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -39,12 +40,15 @@ class HttpReply:
     Args:
         body: its beginning, as much as was wanted.
         whole: whether that is all of it.
+        hide: takes secrets out of what is shown. What is decided or parsed is the answer itself: a word such as `build`
+            may be somebody's token.
     """
 
     status: int
     headers: tuple[tuple[str, str], ...] = ()
     body: bytes = attrs.field(default=b"", repr=False)
     whole: bool = True
+    hide: Callable[[str], str] = attrs.field(default=str, repr=False, eq=False)
 
     def header(self, name: str) -> str:
         """Return the first header of a name, or an empty text."""
@@ -56,8 +60,12 @@ class HttpReply:
 
     def text(self) -> str:
         """Return the body without its markup, as one bounded line for people."""
-        raw = self.body[:_READ].decode("utf-8", "replace")
-        return one_line(html.unescape(_TAGS.sub(" ", raw)), 200)
+        raw = self.hide(self.body.decode("utf-8", "replace"))[:_READ]  # cut first, half a secret would stay
+        return one_line(" ".join(html.unescape(_TAGS.sub(" ", raw)).split()), 200)
+
+    def shown(self, text: str, limit: int = 200) -> str:
+        """Return a part of the answer as one bounded line for people."""
+        return one_line(self.hide(text), limit)
 
     def retry_after(self, now: datetime) -> float | None:
         """Return the seconds that the server asks to wait, a day at most; None where it does not."""

@@ -187,7 +187,7 @@ def _redirected(reply: HttpReply, attempt: Attempt) -> BuildAnswer:
         port = there.port
     except ValueError:
         return attempt.answer("refused", f"{reply.status}: redirects to no URL", "look at the server and its proxy")
-    where = f"{there.scheme}://{there.hostname}{f':{port}' if port else ''}"
+    where = reply.shown(f"{there.scheme}://{there.hostname}{f':{port}' if port else ''}")
     mine = urlsplit(attempt.base)
     if there.path.rstrip("/") == urlsplit(attempt.url).path.rstrip("/") and there.scheme == mine.scheme:
         return _sent_back(reply, attempt)
@@ -200,7 +200,7 @@ def _redirected(reply: HttpReply, attempt: Attempt) -> BuildAnswer:
         text = f"the server redirects to another host, {where}; that is not followed"
         remedy = "set url to Jenkins' own address, if that is it"
     else:
-        text = f"the server redirects to {there.path[:200]}; that is not followed"
+        text = f"the server redirects to {reply.shown(there.path)}; that is not followed"
         remedy = "set url to Jenkins' own address"
     return attempt.answer("refused", f"{reply.status}: {text}", remedy)
 
@@ -243,7 +243,7 @@ def _forbidden(reply: HttpReply, attempt: Attempt) -> BuildAnswer | Attempt:
             return attrs.evolve(attempt, renewed=True)
         return attempt.answer("refused", "403: Jenkins wants a crumb (No valid crumb)", _crumb_remedy(attempt))
     if reply.header("X-Required-Permission") or "permission" in words.lower():
-        permission = one_line(reply.header("X-Required-Permission").rpartition(".")[2] or "Build", 60)
+        permission = reply.shown(reply.header("X-Required-Permission").rpartition(".")[2], 60) or "Build"
         who = attempt.user or "anonymous"
         text = f"403: {who} has no permission for this{_words(reply)}"
         if not attempt.login:
@@ -270,7 +270,7 @@ def _missing(_: HttpReply, attempt: Attempt) -> BuildAnswer | Attempt:
 
 
 def _no_post(reply: HttpReply, attempt: Attempt) -> BuildAnswer:
-    allow = one_line(reply.header("Allow"), 60)
+    allow = reply.shown(reply.header("Allow"), 60)
     text = f"405: the server takes no POST here{f' (it allows {allow})' if allow else ''}"
     remedy = "url is not Jenkins' own address, or a proxy before it turns POST into GET: correct either"
     return attempt.answer("refused", text, remedy)

@@ -357,7 +357,7 @@ class BuildWorker:
 
     def _order(self, build: QueuedBuild) -> BuildOrder:
         token = self._tokens.get((build.wanted.repo, build.wanted.job))
-        return attrs.evolve(build.wanted.order, token_file=token)
+        return attrs.evolve(build.wanted.order, token_file=token, since=build.asked)
 
     # -- the server's health -----------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import logging
 import resource
 import socket
 import ssl
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+import attrs
 import pytest
 
 from deploykit.daemons.jenkins.client import JenkinsServer
+from deploykit.daemons.jenkins.lookup import LAST_BUILDS
 from deploykit.daemons.jenkins.ports import BuildAnswer
 from deploykit.errors import BuildServerError, MayNotLook
 from tests.brokers.certs import Authority
@@ -57,6 +60,21 @@ def test_after_a_lost_answer_the_order_is_found_if_it_arrived(
     assert answer.remedy
     found = server.find(order(), deadline=10)
     assert (found.queue_item if found else None) == (1 if carried_out else None)
+
+
+def test_an_order_that_may_have_become_an_older_build_than_jenkins_shows_is_no_order_that_never_came(
+    jenkins: StubJenkins, tmp_path: Path
+) -> None:
+    server, asked = client(jenkins, tmp_path), time.time()
+    jenkins.queue.release()
+    jenkins.fault("close", method="POST")
+    assert start(server).kind == "unanswered"
+    for number in range(LAST_BUILDS):
+        assert server.start(order(correlation_id=f"other-{number}"), deadline=10).kind == "queued"
+    jenkins.queue.wait_for_builds("shop-tests", LAST_BUILDS + 1)
+    with pytest.raises(MayNotLook, match="shows no build as old as the request"):
+        server.find(attrs.evolve(order(), since=asked), deadline=10)
+    assert server.find(attrs.evolve(order(correlation_id="c9"), since=asked + 3600), deadline=10) is None
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])

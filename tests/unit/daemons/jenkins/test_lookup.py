@@ -17,6 +17,7 @@ from deploykit.daemons.jenkins.lookup import (
     item_in_queue,
     parse_object,
     queue_state,
+    reaches_back,
     shown_url,
 )
 from deploykit.daemons.jenkins.reply import HttpReply, NoReply
@@ -77,6 +78,20 @@ def test_a_build_is_found_by_its_correlation_id() -> None:
     builds = [{"number": 9, "actions": []}, {"number": 8, "url": "http://ci/8/", "actions": ours()["actions"]}]
     assert build_in_job({"builds": builds}, "c1") == (8, "http://ci/8/")
     assert build_in_job({"builds": builds}, "c2") is None
+
+
+@pytest.mark.parametrize(
+    ("builds", "reaches"),
+    [
+        ([], True),
+        ([{"number": 2, "timestamp": 9e6}, {"number": 1, "timestamp": 9e6}], True),
+        ([{"number": 9, "timestamp": 9e6}, {"number": 8, "timestamp": 930_000}], True),
+        ([{"number": 9, "timestamp": 9e6}, {"number": 8, "timestamp": 990_000}], False),  # clocks may differ so much
+        ([{"number": 9}, {"number": 8}], False),
+    ],
+)
+def test_whether_all_builds_since_then_are_shown(builds: list[dict[str, Any]], reaches: bool) -> None:
+    assert reaches_back({"builds": builds}, 1000.0) is reaches
 
 
 def test_another_build_of_the_same_event_is_not_taken_for_it() -> None:
