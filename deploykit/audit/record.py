@@ -212,9 +212,12 @@ def _record(fields: dict[str, object]) -> AuditRecord:
         or not _HEX.fullmatch(str(texts["prev"]))
     ):
         raise ValueError
+    time = datetime.fromisoformat(str(texts["time"]))
+    if time.tzinfo is None:
+        raise ValueError
     return AuditRecord(
         sequence=sequence,
-        time=datetime.fromisoformat(str(texts["time"])),
+        time=time,
         actor=str(texts["actor"]),
         action=str(texts["action"]),
         target=str(texts["target"]),

@@ -45,6 +45,12 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         for name, site in settings.sites.items()
         for warning in _site_warnings(site.release, user)
     ]
+    found += [
+        f"sites.{name}.require_build: {job!r} is the name of one job, not a pattern: no build of another opens the gate"
+        for name, site in settings.sites.items()
+        for job in site.require_build
+        if "*" in job or "?" in job
+    ]
     if settings.trust.grants:
         from deploykit.trust.policy import grant_warnings
 

@@ -101,10 +101,10 @@ def parse_since(text: str, now: datetime) -> datetime:
             return datetime.min.replace(tzinfo=UTC)
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found if found.tzinfo else found.astimezone()
+    except (ValueError, OverflowError):
         remedy = "write 30m, 2h or 7d, or a time as 2026-01-31T12:00"
         raise UsageError(f"{text!a} is neither a time nor how long ago", remedy) from None
-    return found if found.tzinfo else found.astimezone()
 
 
 def parse_head(text: str) -> AuditHead:

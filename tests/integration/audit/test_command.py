@@ -85,6 +85,7 @@ def test_verify_names_file_line_and_what_is_wrong(tmp_path: Path) -> None:
         (("verify", "--file", "gone"), "there is no audit log at gone", 1),
         (("verify", "--file", "gone", "--head", "5:x"), "is no head", 2),
         (("show", "--file", "gone", "--since", "never"), "neither a time", 2),
+        (("show", "--file", "gone", "--since", "0001-01-01"), "neither a time", 2),
     ],
 )
 def test_wrong_input_is_named(tmp_path: Path, words: tuple[str, ...], says: str, code: int) -> None:

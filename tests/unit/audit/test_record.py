@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -93,14 +95,25 @@ def test_what_is_no_record_is_refused(line: bytes) -> None:
         parse_record(line)
 
 
-def test_a_newer_format_is_not_guessed_at() -> None:
-    import hashlib
-
+def rewritten(old: bytes, new: bytes) -> bytes:
+    """A line that was edited, with a hash that fits."""
     line, _ = encode_record(START, NOW, ENTRY)
-    covered = line[: line.index(b',"hash"')].replace(b'"v":1', b'"v":2')
-    newer = covered + b',"hash":"' + hashlib.sha256(covered).hexdigest().encode() + b'"}\n'
+    covered = line[: line.index(b',"hash"')]
+    assert old in covered
+    covered = covered.replace(old, new)
+    return covered + b',"hash":"' + hashlib.sha256(covered).hexdigest().encode() + b'"}\n'
+
+
+def test_a_newer_format_is_not_guessed_at() -> None:
     with pytest.raises(AuditError, match="format version 2"):
-        parse_record(newer)
+        parse_record(rewritten(b'"v":1', b'"v":2'))
+
+
+def test_a_time_without_a_zone_is_no_record() -> None:
+    when = json.loads(encode_record(START, NOW, ENTRY)[0])["time"].encode()
+    assert parse_record(rewritten(when, when)).time == NOW
+    with pytest.raises(BadRecord):
+        parse_record(rewritten(when, when.removesuffix(b"Z")))
 
 
 def test_a_head_is_read_as_it_is_shown() -> None:

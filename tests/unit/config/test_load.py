@@ -465,6 +465,8 @@ def test_builds_are_required_fetched_on_and_remembered() -> None:
     assert settings.trust.grants[1].jobs == ("a", "b/*")
     assert warnings(settings) == []
     assert len(warnings(parse_settings(raw.replace(b"\nrepos", b"\nsites"), environ={"PASS": "x"}))) == 1
+    (pattern,) = warnings(parse_settings(raw.replace(b'["shop-tests"', b'["shop-*"'), environ={"PASS": "x"}))
+    assert pattern.endswith("'shop-*' is the name of one job, not a pattern: no build of another opens the gate")
     plain = parse_settings(GOOD, environ={"PASS": "s3cret"})
     assert (plain.builds.remember, next(iter(plain.repositories.values())).fetch_on) == (90 * 86400.0, "push")
 

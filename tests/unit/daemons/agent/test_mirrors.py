@@ -198,6 +198,24 @@ def test_threat_21_a_flood_for_one_silent_origin_is_bounded_and_then_looks_at_ev
     assert origins.fetches == [("shop", RefChange(MAIN, ZERO_ID, A)), ("shop", None)]
 
 
+def test_threat_21_a_push_beyond_the_most_that_may_wait_is_never_lost(
+    node: MirrorHandler, origins: Origins, reporter: FakeReporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirrors, "_PATIENCE", 0.0)
+    monkeypatch.setattr(mirrors, "_MOST_WAITING", 50)
+    origins.gate.clear()
+    node.handle(push())
+    wait_until(lambda: len(origins.fetches) == 1)
+    for _ in range(52):  # as handlers do that look at the same moment
+        node._pool.request(SHOP, RefChange(MAIN, ZERO_ID, A))
+    for _ in range(3):
+        assert isinstance(node.handle(push(ref="refs/heads/x")), Ack)
+    assert node._pool.waiting(SHOP) == 53
+    origins.gate.set()
+    wait_until(lambda: len(origins.fetches) == 2)
+    assert origins.fetches[1] == ("shop", None)
+
+
 def test_an_agent_that_ends_hands_back_what_was_not_begun(
     node: MirrorHandler, origins: Origins, monkeypatch: pytest.MonkeyPatch
 ) -> None:
