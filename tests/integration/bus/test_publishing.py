@@ -52,8 +52,8 @@ def test_a_message_that_is_being_written_while_the_connection_goes_is_sent_on_th
                 written.wait(1)  # for the supervisor to have noticed
             return next_unsent()
 
-        def noticed(*, by_broker: bool) -> None:
-            lost(by_broker=by_broker)
+        def noticed(*, by_broker: bool, last_error: str) -> None:
+            lost(by_broker=by_broker, last_error=last_error)
             written.set()
 
         monkeypatch.setattr(bus._unconfirmed, "next_unsent", slowly)
