@@ -35,7 +35,7 @@ def last_record(path: Path) -> tuple[int, bytes, AuditRecord | None]:
         begin = data.rfind(b"\n", 0, end - 1) + 1
         if not begin and start:
             break  # the beginning of this line was not read
-        with contextlib.suppress(BadRecord):
+        with contextlib.suppress(BadRecord):  # `verify` tells of it; here the last line that is a record counts
             return start + end, data[end:], parse_record(data[begin:end])
         end = begin
     if start:
@@ -47,6 +47,7 @@ def last_record(path: Path) -> tuple[int, bytes, AuditRecord | None]:
 
 
 def first_record(path: Path) -> AuditRecord | None:
+    # What is no record is for `verify` to tell of.
     with contextlib.suppress(BadRecord), os.fdopen(os.open(path, _READ), "rb") as file:
         for line in lines_of(file):
             return parse_record(line)

@@ -59,7 +59,7 @@ def read_head(path: Path) -> AuditHead | None:
         text = os.read(fd, HEAD_BYTES + 1)
     finally:
         os.close(fd)
-    with contextlib.suppress(BadRecord, UnicodeDecodeError):
+    with contextlib.suppress(BadRecord, UnicodeDecodeError):  # a torn head counts as none: the log says the same
         if len(text) == HEAD_BYTES:
             return AuditHead.parse(text.decode("ascii"))
     return None

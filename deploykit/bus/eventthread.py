@@ -117,5 +117,5 @@ class EventDispatcher:
                     continue  # removed meanwhile
                 try:
                     listener(event)
-                except Exception:
+                except Exception:  # logged: a bug of one listener must not cost the others their events
                     logger.exception("a listener failed for %s: %r", type(event).__name__, listener)

@@ -70,7 +70,7 @@ def secrets_of(settings: BusSettings) -> Callable[[], tuple[str, ...]]:
 
     def secrets() -> tuple[str, ...]:
         nonlocal seen
-        with contextlib.suppress(OSError, SettingsError):
+        with contextlib.suppress(OSError, SettingsError):  # the next connection says so; what was known stays hidden
             found = path.stat()
             now = (found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode)
             if now != seen:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deploykit.errors import DeploykitError
 from deploykit.names import RepoName, SiteName
-from deploykit.settings.jobs import JenkinsSettings
+from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.node import Settings
 from deploykit.settings.site import SiteSettings

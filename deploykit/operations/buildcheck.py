@@ -24,8 +24,8 @@ from deploykit.daemons.jenkins.reply import HttpReply, NoReply
 from deploykit.errors import BuildServerError, InvalidName, SettingsError
 from deploykit.messages.base import one_line
 from deploykit.operations.findings import Finding, Verdict
-from deploykit.settings.jenkins import BuildServerSettings, is_loopback
-from deploykit.settings.jobs import JenkinsSettings, JobSettings
+from deploykit.settings.buildservers import BuildServerSettings, is_loopback
+from deploykit.settings.jenkins import JenkinsSettings, JobSettings
 from deploykit.system.secretfile import read_secret, read_secret_text
 
 _PATIENCE: Final = 10.0

@@ -25,9 +25,9 @@ from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, KeyFileError
 from deploykit.git.transport.http import read_credentials, tls_context_of
 from deploykit.settings.audit import AuditSettings
+from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.bus import BusSettings
-from deploykit.settings.jenkins import BuildServerSettings
-from deploykit.settings.jobs import JobSettings
+from deploykit.settings.jenkins import JobSettings
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings

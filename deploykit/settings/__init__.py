@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from deploykit.settings.audit import AuditSettings
     from deploykit.settings.builds import BuildsSettings
+    from deploykit.settings.buildservers import BuildServerSettings
     from deploykit.settings.bus import BusSettings
-    from deploykit.settings.jenkins import BuildServerSettings
-    from deploykit.settings.jobs import JenkinsSettings, JobSettings
+    from deploykit.settings.jenkins import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 _LAZY = {
     "AuditSettings": "audit",
     "BuildsSettings": "builds",
-    "BuildServerSettings": "jenkins",
+    "BuildServerSettings": "buildservers",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
     "GrantSettings": "trust",
-    "JenkinsSettings": "jobs",
-    "JobSettings": "jobs",
+    "JenkinsSettings": "jenkins",
+    "JobSettings": "jenkins",
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",

@@ -1,165 +1,178 @@
-"""Build servers: where they are, and how to log in. Secrets stand in files of their own; none is in `repr`."""
+"""Which pushes start which builds, and how patient the build daemon is: `[jenkins]` and `[[jenkins.jobs]]`."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
-from urllib.parse import SplitResult, urlsplit
+from types import MappingProxyType
+from typing import Final
+from urllib.parse import unquote
 
 import attrs
 
-from deploykit.settings.problems import LONGEST, not_a_time
+from deploykit.names import RepoName
+from deploykit.settings.buildservers import PLACEHOLDER, BuildServerSettings
+from deploykit.settings.problems import below, not_a_time, too_large, too_small
 
-#: `{NAME}` in the URL and body of a server of kind `http`: the job, the correlation id, or a parameter.
-PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-#: How a body is written -> how its values are escaped.
-JSON_BODY: Final = "application/json"
-FORM_BODY: Final = "application/x-www-form-urlencoded"
-_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_VISIBLE: Final = re.compile(r"[\t\x20-\x7e]*")
-#: Headers that the client itself writes.
-_OWN_HEADERS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "content-type", "expect"})
-_HTTP_ONLY: Final = ("headers", "headers_file", "body", "secret_file")
+#: The names that may stand in braces in the value of a parameter; each is empty where an event has no such value.
+PARAMETER_NAMES: Final = frozenset(
+    {"repo", "ref", "ref_short", "commit", "commit_short", "old", "pusher", "project", "revision", "correlation_id"}
+)
+#: The parameters that every build of a push gets, and those that every build of a Subversion revision gets. The first
+#: four are those of `contrib/jenkins`; Jenkins drops what a job does not define.
+PUSH_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "DEPLOYKIT_CORRELATION_ID": "{correlation_id}",
+        "DEPLOYKIT_REPO": "{repo}",
+        "DEPLOYKIT_REF": "{ref}",
+        "DEPLOYKIT_COMMIT": "{commit}",
+    }
+)
+REVISION_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "DEPLOYKIT_CORRELATION_ID": "{correlation_id}",
+        "DEPLOYKIT_REPO": "{repo}",
+        "DEPLOYKIT_PROJECT": "{project}",
+        "DEPLOYKIT_REVISION": "{revision}",
+    }
+)
+#: Longest name of a job, and of a branch in it.
+MAX_JOB: Final = 1024
+#: Most seconds between two tries of a build. The queue takes a longer one for the mistake of a clock.
+LONGEST_PAUSE: Final = 3600.0
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class BuildServerSettings:
-    """One build server, `[jenkins.servers.NAME]`.
+class JobSettings:
+    """One job that pushes to a repository start, `[[jenkins.jobs]]`.
 
     Args:
-        kind: `jenkins`, or `http` for any server that takes one request with a URL of its own.
-        url: of Jenkins itself, `https://ci.example.org/jenkins/`; for `http` the request's URL, with `{NAME}` in its
-            path and query for the job (`{job}`), the correlation id (`{correlation_id}`), the job's own token
-            (`{token}`) and each parameter.
-        user: who logs in; needs `token_file` or `password_file`.
-        token_file: the user's API token, in one line, mode 0600 or 0640; read again for each request.
-        password_file: the user's password instead. Jenkins then wants a crumb, which is fetched first.
-        ca_file: certificates to trust for `https://`; the system's when absent.
-        allow_http: also `http://` to other machines: nothing is encrypted, tokens neither.
-        timeout: seconds for one request and its answer, name lookup included.
-        connect_timeout: seconds of it for reaching the server.
-        delay: seconds that Jenkins keeps a build in its queue, so that equal ones join; the job's own choice when
-            absent.
-        method: of an `http` server's request.
-        headers: further headers of an `http` server's request.
-        headers_file: the same, for those that hold a secret: lines of `Name: value`, mode 0600 or 0640.
-        body: of an `http` server's request, with `{NAME}` as in `url`.
-        body_type: `application/json` escapes each value for a JSON string, `application/x-www-form-urlencoded` by
-            percent signs.
-        secret_file: the key of an HMAC-SHA256 over the body, in one line, mode 0600 or 0640.
-        signature_header: carries that HMAC, as `sha256=` and hex digits.
-        accept: answers of an `http` server that mean it took the request.
+        repo: the repository; one may have several jobs.
+        job: folders and job as the server names them, `team/shop-tests`; `%20` stands for a blank.
+        server: name of the build server; may be left out where there is only one.
+        refs: patterns of the refs that are built; `*` also crosses `/`.
+        ignore: patterns of refs that are not built although `refs` has them.
+        ignore_refs: a regular expression; a ref is not built where it is found anywhere in the full name. It is read by
+            google-re2, which never takes long; without that package it is refused. Empty: no ref is left out by it.
+        projects: Subversion: patterns of the projects that are built, one build for each project of a revision. Empty:
+            one build for each revision, whatever it touches.
+        parameters: further parameters, or other values for the standard ones. `{NAME}` stands for a value of the event:
+            repo, ref, ref_short, commit, commit_short, old, pusher, project, revision, correlation_id.
+        standard_parameters: send `DEPLOYKIT_CORRELATION_ID`, `_REPO`, `_REF` and `_COMMIT` (for a revision `_PROJECT`
+            and `_REVISION` in place of the last two). Off for jobs without parameters, which refuse any.
+        multibranch: the job is a multibranch project: the build is that of the branch or tag in it.
+        token_file: the job's own token ("Trigger builds remotely"), in one line, mode 0600 or 0640.
     """
 
-    kind: Literal["jenkins", "http"] = "jenkins"
-    url: str = attrs.field(repr=lambda url: repr(url.partition("?")[0]))
-    user: str = ""
+    repo: RepoName
+    job: str
+    server: str = ""
+    refs: tuple[str, ...] = ("refs/heads/*", "refs/tags/*")
+    ignore: tuple[str, ...] = ()
+    ignore_refs: str = ""
+    projects: tuple[str, ...] = ()
+    parameters: Mapping[str, str] = _NOTHING
+    standard_parameters: bool = True
+    multibranch: bool = False
     token_file: Path | None = None
-    password_file: Path | None = None
-    ca_file: Path | None = None
-    allow_http: bool = False
-    timeout: float = 30.0
-    connect_timeout: float = 10.0
-    delay: float | None = None
-    method: Literal["POST", "PUT", "PATCH", "GET"] = "POST"
-    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
-    headers_file: Path | None = None
-    body: str = attrs.field(default="", repr=False)
-    body_type: Literal["application/json", "application/x-www-form-urlencoded"] = "application/json"
-    secret_file: Path | None = None
-    signature_header: str = "X-Hub-Signature-256"
-    accept: tuple[int, ...] = (200, 201, 202, 204)
+
+    def templates(self, *, revision: bool) -> Mapping[str, str]:
+        """Return the parameters of a build, with the names in braces not yet filled in."""
+        standard = REVISION_PARAMETERS if revision else PUSH_PARAMETERS
+        return {**(standard if self.standard_parameters else {}), **self.parameters}
 
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong, one line each and none with a secret in it; empty when all is well."""
+        """Return what is wrong, one line each; empty when all is well. Patterns are checked by `config`."""
         return tuple(self._problems())
 
-    def secret_files(self) -> Mapping[str, Path]:
-        """Return the files with secrets that are set, by the name of their setting."""
-        names = ("token_file", "password_file", "headers_file", "secret_file")
-        files = ((name, getattr(self, name)) for name in names)
-        return {name: path for name, path in files if path is not None}
+    def _problems(self) -> Iterator[str]:
+        parts = [unquote(part).strip() for part in self.job.split("/")]
+        if not all(part not in ("", ".", "..") and part.isprintable() for part in parts) or len(self.job) > MAX_JOB:
+            yield f"job: expected FOLDER/JOB, without a slash at either end, not {self.job[:60]!a}"
+        if not self.refs:
+            yield 'refs: expected patterns of refs, e.g. "refs/heads/*"'
+        for name, template in self.parameters.items():
+            if not name or not name.isprintable() or " " in name:
+                yield f"parameters: {name!a} is no name of a parameter"
+            if not template.isprintable():
+                yield f"parameters.{name}: holds a control character"
+            for unknown in sorted(set(PLACEHOLDER.findall(template)) - PARAMETER_NAMES):
+                yield f"parameters.{name}: no such value: {{{unknown}}} (known: {', '.join(sorted(PARAMETER_NAMES))})"
 
-    def placeholders(self) -> frozenset[str]:
-        """Return the names in `{…}` that a request of kind `http` needs values for."""
-        return frozenset(PLACEHOLDER.findall(self.url) + PLACEHOLDER.findall(self.body))
+
+@attrs.frozen(kw_only=True, slots=True)
+class JenkinsSettings:
+    """`[jenkins]`: the build daemon's servers and jobs, and how patient it is.
+
+    Args:
+        servers: build servers, by name.
+        jobs: what each push starts.
+        give_up_after: seconds after which a build that the server cannot take is given up.
+        attempts: most requests for one build that may stay without an answer. Each of them may have started it.
+        ask_again_after: least seconds from a request without an answer to the next one for the same build: so long it
+            is looked for at the server; 3600 at most.
+        pause_max: longest pause between two tries; 3600 at most.
+        follow_for: seconds that a queued build is followed until it has a number; 0 follows none.
+        remember: seconds that a handled event is remembered, so that another copy of it starts nothing.
+        most_waiting: most builds that wait here; then messages wait at the broker.
+    """
+
+    servers: Mapping[str, BuildServerSettings] = attrs.field(factory=dict)
+    jobs: tuple[JobSettings, ...] = ()
+    give_up_after: float = 86400.0
+    attempts: int = 5
+    ask_again_after: float = 30.0
+    pause_max: float = 60.0
+    follow_for: float = 900.0
+    remember: float = 30 * 86400.0
+    most_waiting: int = 100_000
+
+    def server_of(self, job: JobSettings) -> str:
+        """Return the name of the server that a job is on; empty where it names none and there is not exactly one."""
+        return job.server or (next(iter(self.servers)) if len(self.servers) == 1 else "")
+
+    def problems(self) -> tuple[str, ...]:
+        """Return what is wrong, one line each; empty when all is well."""
+        return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        yield from self._url_problems()
-        yield from not_a_time(self, ("timeout", "connect_timeout"))
-        if self.delay is not None and not 0 <= self.delay < LONGEST:
-            yield f"delay: expected seconds from 0 and below {LONGEST:g}, not {self.delay:g}"
-        yield from self._login_problems()
-        if self.kind == "http":
-            yield from self._request_problems()
-        else:
-            for name in _HTTP_ONLY:
-                if getattr(self, name):
-                    yield f'{name}: only for kind = "http"'
-            if PLACEHOLDER.search(self.url):
-                yield 'url: {…} is only for kind = "http"'
+        yield from too_small(self, {"attempts": 1, "most_waiting": 1, "remember": 3600})
+        yield from too_large(self, {"ask_again_after": LONGEST_PAUSE, "pause_max": LONGEST_PAUSE})
+        yield from not_a_time(self, ("give_up_after", "pause_max"))
+        for name, server in self.servers.items():
+            if not name or not name.isprintable() or len(name) > 100:
+                yield f"servers: {name[:100]!a} is no name for a server"
+            yield from below(f"servers.{name}", server.problems())
+        jobs: dict[tuple[str, str, str], int] = {}
+        for at, job in enumerate(self.jobs):
+            yield from below(f"jobs[{at}]", job.problems())
+            yield from below(f"jobs[{at}]", self._server_problems(job))
+            other = jobs.setdefault((job.repo, self.server_of(job), job.job), at)
+            if other != at:
+                yield f"jobs[{at}].job: jobs[{other}] starts {job.job} for {job.repo} already (name all refs there)"
 
-    def _url_problems(self) -> Iterator[str]:
-        try:
-            parts = urlsplit(self.url)
-            port = parts.port
-        except ValueError:
-            yield "url: not a URL"
-            return
-        if parts.scheme not in ("https", "http") or not parts.hostname or port == 0:
-            yield "url: expected https://HOST/PATH"
-            return
-        if "@" in parts.netloc:
-            yield "url: holds a login (use user and token_file)"
-        if not self.url.isascii() or not self.url.isprintable() or " " in self.url or "\\" in self.url:
-            yield "url: holds a character that no URL has (percent-encode it)"
-        if PLACEHOLDER.search(parts.netloc) or parts.fragment:
-            yield "url: {…} may stand in its path and query only, and it has no fragment"
-        if self.kind == "jenkins" and parts.query:
-            yield "url: of Jenkins itself, without a query"
-        if {".", ".."} & set(parts.path.split("/")):
-            yield "url: its path holds . or .."
-        if parts.scheme == "http" and not self.allow_http and not is_loopback(parts):
-            yield "url: http:// encrypts nothing, tokens neither (use https://, or set allow_http)"
-
-    def _login_problems(self) -> Iterator[str]:
-        if self.token_file is not None and self.password_file is not None:
-            yield "token_file, password_file: give one of them, not both"
-        elif bool(self.user) != bool(self.token_file or self.password_file):
-            yield "user: goes together with token_file (or password_file); give both or neither"
-        if ":" in self.user or not self.user.isprintable():
-            yield "user: holds a colon or a control character"
-
-    def _request_problems(self) -> Iterator[str]:
-        for name, value in self.headers.items():
-            problem = header_problem(name, value)
-            if problem:
-                yield f"headers: {name!a} {problem}"
-        if not _TOKEN.fullmatch(self.signature_header):
-            yield "signature_header: not the name of a header"
-        if self.method == "GET" and self.body:
-            yield "body: a GET has none"
-        if not self.accept or not all(200 <= status < 400 for status in self.accept):
-            yield "accept: expected status codes from 200 to 399"
+    def _server_problems(self, job: JobSettings) -> Iterator[str]:
+        """Find a server that is not there, and values that its request needs and the job does not have."""
+        known = ", ".join(self.servers) or "none"
+        name = self.server_of(job)
+        if not name:
+            yield f"server: expected one of the servers in [jenkins.servers] ({known})"
+        elif name not in self.servers:
+            yield f"server: {name!a} is not in [jenkins.servers] (known: {known})"
+        elif self.servers[name].kind == "http":
+            always = set(job.templates(revision=False)) & set(job.templates(revision=True))
+            given = always | {"job", "correlation_id"} | ({"token"} if job.token_file is not None else set())
+            for missing in sorted(self.servers[name].placeholders() - given):
+                yield f"parameters: the request of server {name} needs {missing}, which is no parameter of every build"
 
 
-def header_problem(name: str, value: str) -> str:
-    """Return why a header cannot be sent, without its value; empty where it can."""
-    if not _TOKEN.fullmatch(name) or not _VISIBLE.fullmatch(value):
-        return "is not a header"
-    return "is written by deploykit itself" if name.lower() in _OWN_HEADERS else ""
-
-
-def is_loopback(parts: SplitResult) -> bool:
-    """Return whether a URL's host is this machine by its own name or address; no name is looked up."""
-    host = parts.hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-__all__ = ["FORM_BODY", "JSON_BODY", "PLACEHOLDER", "BuildServerSettings", "header_problem", "is_loopback"]
+__all__ = [
+    "LONGEST_PAUSE",
+    "MAX_JOB",
+    "PARAMETER_NAMES",
+    "PUSH_PARAMETERS",
+    "REVISION_PARAMETERS",
+    "JenkinsSettings",
+    "JobSettings",
+]

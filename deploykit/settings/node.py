@@ -12,7 +12,7 @@ from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
-from deploykit.settings.jobs import JenkinsSettings
+from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.outbox import OutboxSettings

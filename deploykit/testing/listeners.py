@@ -66,7 +66,7 @@ class FakeListeners:
 def _call(listener: Callable[[Event], object], event: Event) -> None:
     try:
         listener(event)
-    except Exception:
+    except Exception:  # logged, as the bus does
         logger.exception("a listener failed for %s: %r", type(event).__name__, listener)
 
 

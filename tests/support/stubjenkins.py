@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.buildservers import BuildServerSettings
 from tests.support.stubhttp import Fault, FaultKind, Reply, Seen, StubServer
 from tests.support.stubjobs import FOUR, StubItem, StubJob, StubQueue
 

@@ -38,10 +38,10 @@ from deploykit.daemons.jenkins.lookup import (
     reaches_back,
 )
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
+from deploykit.daemons.jenkins.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.daemons.jenkins.server import BODILESS, Attempt, Endpoint, form_of, queued_nothing, read_reply
 from deploykit.errors import BuildServerError, InvalidName, MayNotLook, SettingsError
-from deploykit.settings.jenkins import FORM_BODY, BuildServerSettings
+from deploykit.settings.buildservers import FORM_BODY, BuildServerSettings
 
 #: Most of a queue or a job's builds that is read.
 _MOST_JSON: Final = 4 << 20
@@ -256,7 +256,7 @@ class JenkinsServer:
             return data
         if reply.status == 200 and not reply.whole and len(reply.body) < _MOST_JSON:
             raise BuildServerError("the answer broke off", "look at the server and its proxy")
-        if reply.status >= 500 or reply.status in (408, 425, 429):
+        if reply.status >= 500 or reply.status in BUSY:
             raise BuildServerError(f"the server answers {reply.status}", "look at Jenkins' log")
         as_build = read_reply(reply, attrs.evolve(attempt, switched=True, renewed=True), now=self._now())
         if isinstance(as_build, BuildAnswer) and reply.status in (401, 403, 404):

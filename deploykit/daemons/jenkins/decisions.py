@@ -18,7 +18,7 @@ import attrs
 from deploykit.daemons.jenkins.model import BuildState, QueuedBuild
 from deploykit.daemons.jenkins.ports import BuildAnswer, QueueState
 from deploykit.messages import RequestOutcome
-from deploykit.settings.jobs import LONGEST_PAUSE, JenkinsSettings
+from deploykit.settings.jenkins import LONGEST_PAUSE, JenkinsSettings
 from deploykit.system.backoff import Backoff
 
 _FOLLOW: Final = Backoff(initial=2.0, maximum=30.0, low=1.0)

@@ -23,13 +23,12 @@ from urllib.parse import quote, quote_plus, unquote, urlsplit
 from deploykit.daemons.jenkins.exchange import HttpServer, exchange
 from deploykit.daemons.jenkins.login import JenkinsLogin
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind, BuildOrder, QueueState
-from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
+from deploykit.daemons.jenkins.reply import BUSY, HttpReply, HttpRequest, NoReply
 from deploykit.errors import MayNotLook, SettingsError
 from deploykit.messages.base import one_line
-from deploykit.settings.jenkins import FORM_BODY, PLACEHOLDER, BuildServerSettings, header_problem
+from deploykit.settings.buildservers import FORM_BODY, PLACEHOLDER, BuildServerSettings, header_problem
 from deploykit.system.secretfile import read_secret_text
 
-_BUSY: Final = frozenset({408, 425, 429, 503})
 _REMEDIES: Final = {
     401: "check headers_file, or user and token_file",
     403: "give that login the right to start builds",
@@ -125,7 +124,7 @@ class HttpBuildServer:
         text = f'{status}: "{words}"' if words else f"{status}"
         if status in self._settings.accept:
             return self._answer("queued", f"the server took the request ({status})")
-        if status in _BUSY:
+        if status in BUSY:
             after = reply.retry_after(self._now())
             return self._answer("busy", text, "look at the server if it stays so", retry=True, after=after)
         if status >= 500 or status < 200:

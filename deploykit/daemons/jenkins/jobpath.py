@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote
 
 from deploykit.errors import InvalidName
-from deploykit.settings.jobs import MAX_JOB
+from deploykit.settings.jenkins import MAX_JOB
 
 #: What no item's name holds; the name of a multibranch branch has `%XX` instead.
 _NOT_IN_NAMES: Final = frozenset("?*/\\%!@#$^&|<>[]:;")

@@ -23,7 +23,7 @@ import attrs
 from deploykit.daemons.jenkins.lookup import parse_object
 from deploykit.daemons.jenkins.reply import HttpReply, HttpRequest, NoReply
 from deploykit.daemons.jenkins.server import Login
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.system.secretfile import read_secret
 
 Send = Callable[[HttpRequest], HttpReply | NoReply]

@@ -132,7 +132,7 @@ class BuildQueue:
             BuildQueueError: the file cannot be read.
         """
         marks = ", ".join(f"'{state}'" for state in UNSETTLED)
-        query = f"SELECT 1 FROM builds WHERE state NOT IN ('done', 'refused') AND state IN ({marks}) LIMIT 1 OFFSET ?"  # noqa: S608
+        query = f"SELECT 1 FROM builds WHERE state NOT IN ('done', 'refused') AND state IN ({marks}) LIMIT 1 OFFSET ?"  # noqa: S608 - our own text
         with self._transaction("read") as db:
             return _one(db, query, most - 1) is not None
 
@@ -199,7 +199,7 @@ class BuildQueue:
     def hurry(self, server: str, states: Sequence[BuildState] = ("waiting",)) -> None:
         """Let everything that waits for a server be due now: it answers again, or the daemon was started again."""
         marks = ", ".join("?" * len(states))
-        query = f"UPDATE builds SET due = 0 WHERE server = ? AND state IN ({marks}) AND due > 0"  # noqa: S608
+        query = f"UPDATE builds SET due = 0 WHERE server = ? AND state IN ({marks}) AND due > 0"  # noqa: S608 - our own text
         with self._transaction("write to") as db:
             db.execute(query, (server, *states))
 
@@ -277,7 +277,7 @@ class BuildQueue:
     def backlog(self) -> dict[str, Backlog]:
         """Return what waits for each server."""
         marks = ", ".join(f"'{state}'" for state in UNSETTLED)
-        query = f"SELECT server, count(*), min(created) FROM builds WHERE state IN ({marks}) GROUP BY server"  # noqa: S608
+        query = f"SELECT server, count(*), min(created) FROM builds WHERE state IN ({marks}) GROUP BY server"  # noqa: S608 - our own text
         with self._transaction("read") as db:
             return {row[0]: Backlog(waiting=row[1], oldest=row[2]) for row in db.execute(query)}
 
@@ -289,7 +289,7 @@ class BuildQueue:
     def builds(self, *, states: Sequence[BuildState] = (*UNSETTLED, "refused"), limit: int = 1000) -> list[QueuedBuild]:
         """Return the newest builds in some states, the oldest first."""
         marks = ", ".join("?" * len(states))
-        query = f"SELECT {_COLUMNS} FROM builds WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?"  # noqa: S608
+        query = f"SELECT {_COLUMNS} FROM builds WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?"  # noqa: S608 - our own text
         with self._transaction("read") as db:
             return [_build(row) for row in reversed(db.execute(query, (*states, limit)).fetchall())]
 

@@ -13,6 +13,8 @@ import attrs
 
 from deploykit.messages.base import one_line
 
+#: Statuses that mean: not now, ask again.
+BUSY: Final = frozenset({408, 425, 429, 503})
 _TAGS: Final = re.compile(r"<(?:style|script|head)\b.*?</(?:style|script|head)>|<[^<>]*>", re.DOTALL | re.IGNORECASE)
 #: Bytes of a body that its text is made of: enough for an error page, and few enough for the expression above.
 _READ: Final = 4096

@@ -27,8 +27,8 @@ from deploykit.daemons.jenkins.jobpath import branch_item
 from deploykit.daemons.jenkins.ports import BuildOrder
 from deploykit.messages import Message, RefUpdated, RevisionCommitted, one_line
 from deploykit.names import ObjectId, RefName, RepoName, is_zero, short_ref
-from deploykit.settings.jenkins import PLACEHOLDER
-from deploykit.settings.jobs import JenkinsSettings, JobSettings
+from deploykit.settings.buildservers import PLACEHOLDER
+from deploykit.settings.jenkins import JenkinsSettings, JobSettings
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 from deploykit.wire.codec import ID_HEADER
 

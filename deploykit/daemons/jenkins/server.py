@@ -23,7 +23,7 @@ import attrs
 from deploykit.daemons.jenkins.jobpath import job_path
 from deploykit.daemons.jenkins.lookup import MOST_NUMBER
 from deploykit.daemons.jenkins.ports import BuildAnswer, BuildAnswerKind
-from deploykit.daemons.jenkins.reply import HttpReply, NoReply
+from deploykit.daemons.jenkins.reply import BUSY, HttpReply, NoReply
 from deploykit.messages.base import one_line
 
 Endpoint = Literal["buildWithParameters", "build"]
@@ -37,7 +37,6 @@ MAX_FORM: Final = 200_000
 BODILESS: Final = frozenset({201, 301, 302, 303, 307, 308})
 _ITEM: Final = re.compile(r"/queue/item/([0-9]{1,18})(?:/(?:api/json)?)?\Z")
 _LOGIN_PAGE: Final = re.compile(r"/(?:login|loginEntry|securityRealm|commenceLogin|j_\w+_check|oauth2?|saml)\b")
-_BUSY: Final = frozenset({408, 425, 429, 503})
 _OLD_JENKINS: Final = "is not parameterized"  # with 500, where newer ones answer 400
 _NO_PARAMETERS: Final = "the job has no parameters, so deploykit's were dropped"
 _ADD_PARAMETERS: Final = "add the parameters to the job; deploykit doctor --jenkins names them"
@@ -139,7 +138,7 @@ def read_reply(
         return attempt.answer(kind, reply.why, reply.remedy, retry=True)
     if reply.status == 201:
         return _created(reply, attempt, known)
-    if reply.status in _BUSY:
+    if reply.status in BUSY:
         text = f"{reply.status}: the server takes no requests now{_words(reply)}"
         after = reply.retry_after(now)
         return attempt.answer("busy", text, "look at Jenkins if it stays so", retry=True, after=after)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.http_kind import HttpBuildServer
 from deploykit.daemons.jenkins.ports import BuildServer
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.buildservers import BuildServerSettings
 
 
 def open_server(name: str, settings: BuildServerSettings) -> BuildServer:

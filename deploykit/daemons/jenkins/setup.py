@@ -10,7 +10,7 @@ from deploykit.daemons.jenkins.servers import open_server
 from deploykit.errors import SettingsError
 from deploykit.messages import RefUpdated, RevisionCommitted
 from deploykit.messages.topics import topics_of_class
-from deploykit.settings.jobs import JenkinsSettings
+from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.node import Settings
 from deploykit.system.lock import FileLock
 from deploykit.system.secretfile import read_secret_text

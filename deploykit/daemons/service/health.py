@@ -204,7 +204,7 @@ class _Loop(threading.Thread):
                 self._step()
         except Exception:  # noqa: BLE001 -- a bug here must not cost the daemon; callers are refused from now on
             _log.exception("the pages have ended")
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it is closed already
                 self._listener.shutdown(socket.SHUT_RDWR)
         finally:
             for caller in list(self._callers.values()):
@@ -296,6 +296,6 @@ class _Loop(threading.Thread):
 
     def _end(self, caller: _Caller) -> None:
         if self._callers.pop(caller.socket.fileno(), None) is not None:
-            with contextlib.suppress(KeyError, ValueError):
+            with contextlib.suppress(KeyError, ValueError):  # not registered any more
                 self._selector.unregister(caller.socket)
         caller.socket.close()

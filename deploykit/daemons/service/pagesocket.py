@@ -51,7 +51,7 @@ class PagesSocket:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         temporary = path.with_name(f"{path.name}.{os.getpid()}")
         try:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError):  # of a process with our pid that was killed
                 temporary.unlink()
             made.bind(str(temporary))
             temporary.chmod(_MODE)
@@ -61,7 +61,7 @@ class PagesSocket:
             temporary.rename(path)
         except OSError as error:
             made.close()
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # it may not have been made
                 temporary.unlink()
             reason = error.strerror or str(error)
             raise UsageError(
@@ -76,7 +76,7 @@ class PagesSocket:
         path = self.address.path
         if path is None:
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # gone, or not ours any more
             found = path.lstat()
             if (found.st_dev, found.st_ino) == self._made:
                 path.unlink()

@@ -217,20 +217,20 @@ def test_on_the_originals_topics_its_readers_understand_the_line(fleet: Fleet) -
 def test_the_frames_of_a_legacy_revision_start_each_projects_build_once(fleet: Fleet) -> None:
     settings = attrs.evolve(fleet.jobs(job(projects=("*",), parameters={"DEPLOYKIT_REF": "{project}"})))
     settings = attrs.evolve(settings, topics=PRESETS["future"])
+    both = "web/trunk/\nlib/trunk/\n"
     with JenkinsTrigger(settings) as trigger:
         assert trigger.wait_connected(30)
-        for project in ("web", "lib"):
+        for revision, project, dirs in ((7, "web", both), (7, "lib", both), (8, "end", "end/trunk/\n")):
             body = (
-                "repo: shop\nrevname: 7\n Author: ada\nDate: 2026-11-29 22:00:00 +0000 (Sun, 29 Nov 2026)\n"
-                f"Project: {project}\n\nDirs:\nweb/trunk/\nlib/trunk/\n\nlog\n\n"
+                f"repo: shop\nrevname: {revision}\n Author: ada\nDate: 2026-11-29 22:00:00 +0000 (Sun, 29 Nov 2026)\n"
+                f"Project: {project}\n\nDirs:\n{dirs}\nlog\n\n"
             )
-            frame = Frame({"subject": "[shop] 7 ", "content-type": "text/plain"}, body.encode())
+            frame = Frame({"subject": f"[shop] {revision} ", "content-type": "text/plain"}, body.encode())
             fleet.bus.publish("/topic/future.git.commits", frame)
-        fleet.wait("queued", count=2)
+        fleet.wait("queued", count=3)  # a job's builds keep their order: both frames before the last were handled
         fleet.settled(trigger)
-        time.sleep(0.1)
-    fleet.jenkins.queue.wait_for_builds("shop-tests", 2)
-    assert sorted(b["DEPLOYKIT_REF"] for b in fleet.builds()) == ["lib", "web"]
+    fleet.jenkins.queue.wait_for_builds("shop-tests", 3)
+    assert sorted(b["DEPLOYKIT_REF"] for b in fleet.builds()) == ["end", "lib", "web"]
 
 
 def test_it_works_on_a_bus_that_others_use_too(fleet: Fleet) -> None:

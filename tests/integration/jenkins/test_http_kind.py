@@ -16,7 +16,7 @@ import pytest
 from deploykit.daemons.jenkins.http_kind import HttpBuildServer
 from deploykit.daemons.jenkins.servers import open_server
 from deploykit.errors import MayNotLook
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.buildservers import BuildServerSettings
 from tests.integration.jenkins.conftest import order, secret
 from tests.support.stubhttp import Fault, Reply, Seen, StubServer
 

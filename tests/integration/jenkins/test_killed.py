@@ -109,7 +109,7 @@ def test_killed_again_and_again_every_push_is_built_once_and_said(
         for number, message in enumerate(pushes):
             bus.send(message)
             if number % (PUSHES // KILLS) == 3:
-                time.sleep(chance.uniform(0.0, 0.3))
+                time.sleep(chance.uniform(0.0, 0.3))  # nothing is waited for: it is killed at any instant
                 daemon.kill()
                 if number > PUSHES // 2:
                     jenkins.stop()

@@ -14,8 +14,8 @@ from deploykit.errors import SettingsError
 from deploykit.names import RepoName
 from deploykit.operations.buildcheck import examine_builds
 from deploykit.operations.findings import Finding
-from deploykit.settings.jenkins import BuildServerSettings
-from deploykit.settings.jobs import JenkinsSettings, JobSettings
+from deploykit.settings.buildservers import BuildServerSettings
+from deploykit.settings.jenkins import JenkinsSettings, JobSettings
 from tests.support.stubjenkins import FOUR, StubJenkins, StubJob
 
 JOBS = [

@@ -104,7 +104,8 @@ def test_what_a_full_disk_has_no_mark_of_is_not_sent_again_after_hup(
         for bus, wanted in ((held, 2), (free, 1)):
             with make(load()):
                 bus.wait_sent(wanted)
-                time.sleep(0.5)
+                if bus is free:
+                    wait_until(lambda: waiting(box) == [])
 
     box = Outbox(tmp_path / "spool")
     box.put_many([Outgoing(A, frame("1")), Outgoing(B, frame("2"))])

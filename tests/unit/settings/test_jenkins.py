@@ -1,114 +1,98 @@
-"""Settings of a build server: what is refused, each problem with its way out, and no secret in sight."""
+"""`[jenkins]` and `[[jenkins.jobs]]`: what is wrong is said at once, with its place and the way out."""
 
 from __future__ import annotations
 
-import re
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from deploykit.config.load import parse_settings
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.config import parse_settings
+from deploykit.config.refpattern import compile_ref_pattern
+from deploykit.errors import SettingsError
+from deploykit.settings import BuildServerSettings, JenkinsSettings, JobSettings
+from deploykit.settings.jenkins import PUSH_PARAMETERS
+from tests.support.buildorders import SHOP, jenkins, job
 
-SECRET = Path("/etc/deploykit/secret")
+SERVER = '[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n'
+JOB = '[[jenkins.jobs]]\nrepo = "shop"\njob = "tests"\n'
 
 
-def made(**more: Any) -> BuildServerSettings:
-    return BuildServerSettings(**{"url": "https://ci.example.org/jenkins/", **more})
+def problems(text: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(f'node = "web1"\n{text}'.encode())
+    return "\n".join(caught.value.problems)
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        made(),
-        made(user="deploykit", token_file=SECRET),
-        made(user="deploykit", password_file=SECRET),
-        made(url="http://localhost:8080"),
-        made(url="http://127.0.0.1:8080/"),
-        made(url="http://[::1]:8080/"),
-        made(url="http://ci.example.org/", allow_http=True),
-        made(delay=0),
-        made(kind="http", url="https://ci.example.org/{job}?ref={REF}", body='{"ref": "{REF}"}', secret_file=SECRET),
-        made(kind="http", headers={"Accept": "text/plain"}, headers_file=SECRET, method="GET"),
-    ],
-)
-def test_sound_settings_have_no_problems(settings: BuildServerSettings) -> None:
-    assert settings.problems() == ()
+def test_a_job_needs_a_repository_and_a_name_and_the_only_server_is_its_own() -> None:
+    settings = parse_settings(f'node = "web1"\n{SERVER}{JOB}'.encode()).jenkins
+    (made,) = settings.jobs
+    assert settings.server_of(made) == "ci"
+    assert made.refs == ("refs/heads/*", "refs/tags/*")
+    assert made.ignore_refs == ""
+    assert made.templates(revision=False) == PUSH_PARAMETERS
 
 
 @pytest.mark.parametrize(
-    ("more", "says"),
+    ("text", "expected"),
     [
-        ({"url": "ci.example.org"}, "url: expected https://HOST/PATH"),
-        ({"url": "ftp://ci.example.org/"}, "url: expected https://HOST/PATH"),
-        ({"url": "https:///jenkins"}, "url: expected https://HOST/PATH"),
-        ({"url": "https://h:0/"}, "url: expected https://HOST/PATH"),
-        ({"url": "https://[::1/"}, "url: not a URL"),
-        ({"url": "https://h:99999999/"}, "url: not a URL"),
-        ({"url": "https://me:canary@h/"}, "url: holds a login (use user and token_file)"),
-        ({"url": "https://h/a b"}, "url: holds a character that no URL has (percent-encode it)"),
-        ({"url": "https://h/\r\nX: y"}, "url: holds a character that no URL has (percent-encode it)"),
-        ({"url": "https://h/a/../b"}, "url: its path holds . or .."),
-        ({"url": "https://h/?x=1"}, "url: of Jenkins itself, without a query"),
-        ({"url": "https://h/{job}"}, 'url: {…} is only for kind = "http"'),
-        ({"url": "http://ci.example.org/"}, "url: http:// encrypts nothing"),
-        ({"url": "http://127.0.0.1.example.org/"}, "url: http:// encrypts nothing"),
-        ({"kind": "http", "url": "https://{HOST}/x"}, "url: {…} may stand in its path and query only"),
-        ({"kind": "http", "url": "https://h/x#{REF}"}, "url: {…} may stand in its path and query only"),
-        ({"user": "me"}, "user: goes together with token_file"),
-        ({"token_file": SECRET}, "user: goes together with token_file"),
-        ({"user": "me", "token_file": SECRET, "password_file": SECRET}, "token_file, password_file: give one of them"),
-        ({"user": "me:you", "token_file": SECRET}, "user: holds a colon or a control character"),
-        ({"timeout": 0.0}, "timeout: expected seconds above 0"),
-        ({"connect_timeout": 0.0}, "connect_timeout: expected seconds above 0"),
-        ({"delay": -1.0}, "delay: expected seconds from 0"),
-        ({"body": "x"}, 'body: only for kind = "http"'),
-        ({"headers": {"A": "b"}}, 'headers: only for kind = "http"'),
-        ({"secret_file": SECRET}, 'secret_file: only for kind = "http"'),
-        ({"kind": "http", "headers": {"A B": "c"}}, "headers: 'A B' is not a header"),
-        ({"kind": "http", "headers": {"A": "c\r\nB: d"}}, "headers: 'A' is not a header"),
-        ({"kind": "http", "headers": {"Host": "evil"}}, "headers: 'Host' is written by deploykit itself"),
-        ({"kind": "http", "signature_header": "A:"}, "signature_header: not the name of a header"),
-        ({"kind": "http", "method": "GET", "body": "x"}, "body: a GET has none"),
-        ({"kind": "http", "accept": ()}, "accept: expected status codes"),
-        ({"kind": "http", "accept": (404,)}, "accept: expected status codes"),
+        (JOB, "jenkins.jobs[0].server: expected one of the servers in [jenkins.servers] (none)"),
+        (SERVER + JOB + 'server = "cj"\n', "jenkins.jobs[0].server: 'cj' is not in [jenkins.servers] (known: ci)"),
+        (SERVER + JOB + JOB, "jenkins.jobs[1].job: jobs[0] starts tests for shop already (name all refs there)"),
+        (SERVER + JOB.replace('"shop"', '"../x"'), "jenkins.jobs[0].repo: not a repository name: '../x'"),
+        (SERVER + JOB.replace('"tests"', '"a//b"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', '"../tests"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', '"a/%2e%2E/tests"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', '"a%0Ab"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB.replace('"tests"', f'"{"x" * 1025}"'), "jenkins.jobs[0].job: expected FOLDER/JOB"),
+        (SERVER + JOB + "refs = []\n", "jenkins.jobs[0].refs: expected patterns of refs"),
+        (
+            SERVER + JOB + 'refs = ["main"]\n',
+            "jenkins.jobs[0].refs: expected full ref names, as refs/heads/*, not 'main'",
+        ),
+        (SERVER + JOB + 'ignore = ["wip"]\n', "jenkins.jobs[0].ignore: expected full ref names, as refs/heads/*"),
+        (SERVER + JOB + 'ignore_refs = "(a"\n', "jenkins.jobs[0].ignore_refs: '(a' is not accepted by google-re2"),
+        (SERVER + JOB + 'parameters = { A = "{branch}" }\n', "jenkins.jobs[0].parameters.A: no such value: {branch}"),
+        (
+            SERVER + JOB + 'parameters = { "A B" = "x" }\n',
+            "jenkins.jobs[0].parameters: 'A B' is no name of a parameter",
+        ),
+        (SERVER + JOB + 'parameters = { A = "a\\nb" }\n', "jenkins.jobs[0].parameters.A: holds a control character"),
+        (SERVER + JOB + 'branch = "x"\n', "jenkins.jobs[0].branch: unknown setting"),
+        ("[jenkins]\nattempts = 0\n", "jenkins.attempts: expected at least 1, not 0"),
+        ("[jenkins]\ngive_up_after = 0\n", "jenkins.give_up_after: expected seconds above 0"),
+        ("[jenkins]\npause_max = 7201\n", "jenkins.pause_max: expected at most 3600, not 7201"),
+        ("[jenkins]\nask_again_after = 7201\n", "jenkins.ask_again_after: expected at most 3600, not 7201"),
     ],
 )
-def test_each_problem_is_named(more: dict[str, Any], says: str) -> None:
-    problems = made(**more).problems()
-    assert any(problem.startswith(says) for problem in problems), problems
-    assert "canary" not in " ".join(problems)
+def test_what_is_wrong_is_named(text: str, expected: str) -> None:
+    assert expected in problems(text)
 
 
-def test_what_may_hold_a_secret_is_not_in_repr() -> None:
-    settings = made(
-        kind="http",
-        url="https://h/x?token=canary",
-        headers={"Authorization": "Bearer canary"},
-        body='{"token": "canary"}',
+def test_without_google_re2_an_expression_is_refused_and_everything_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_ref_pattern.cache_clear()
+    monkeypatch.setitem(sys.modules, "re2", None)
+    assert "needs the package google-re2 (pip install deploykit[re2], or use globs in ignore)" in problems(
+        SERVER + JOB + 'ignore_refs = "wip"\n'
     )
-    assert "canary" not in repr(settings)
+    parse_settings(f'node = "web1"\n{SERVER}{JOB}'.encode())
 
 
-def test_the_files_with_secrets_are_named_by_their_settings() -> None:
-    assert made(user="me", token_file=SECRET).secret_files() == {"token_file": SECRET}
-    assert made().secret_files() == {}
+def test_a_job_may_be_started_for_two_repositories_and_at_two_servers() -> None:
+    found = jenkins(job(server="ci"), job(server="two"), job("b", server="ci"), servers=("ci", "two"))
+    assert found.problems() == ()
 
 
-def test_the_placeholders_of_url_and_body_are_known_and_json_braces_are_none() -> None:
-    settings = made(kind="http", url="https://h/{job}", body='{"ref": "{REF}", "x": {}, "y": {"z": 1}}')
-    assert settings.placeholders() == {"job", "REF"}
+def test_a_request_of_another_kind_of_server_gets_all_its_values(tmp_path: Path) -> None:
+    url = "https://forge.example.org/{job}/{DEPLOYKIT_REF}?id={correlation_id}&kind={KIND}&t={token}"
+    servers = {"forge": BuildServerSettings(kind="http", url=url)}
 
+    def found(one: JobSettings) -> list[str]:
+        settings = JenkinsSettings(servers=servers, jobs=(one,))
+        return [line.rpartition("needs ")[2].partition(",")[0] for line in settings.problems() if "needs" in line]
 
-def blocks() -> list[str]:
-    page = Path(__file__).parents[3] / "docs" / "jenkins.md"
-    found = re.findall(r"^```toml\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [block for block in found if "[jenkins.servers." in block]
-
-
-@pytest.mark.parametrize("block", blocks())
-def test_the_examples_of_the_page_are_sound(block: str) -> None:
-    settings = parse_settings(block.encode(), environ={})
-    assert settings.jenkins.servers
-    assert len(blocks()) >= 2
+    whole = JobSettings(
+        repo=SHOP, job="x", parameters={"KIND": "tests", "DEPLOYKIT_REF": "{ref}"}, token_file=tmp_path / "token"
+    )
+    assert found(whole) == []
+    assert found(JobSettings(repo=SHOP, job="x")) == ["DEPLOYKIT_REF", "KIND", "token"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from deploykit.daemons.jenkins.http_kind import fill_body, fill_target, parse_headers, sign_body
 from deploykit.errors import SettingsError
-from deploykit.settings.jenkins import FORM_BODY, JSON_BODY
+from deploykit.settings.buildservers import FORM_BODY, JSON_BODY
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 

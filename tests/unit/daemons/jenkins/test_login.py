@@ -13,7 +13,7 @@ from deploykit.daemons.jenkins.client import JenkinsServer
 from deploykit.daemons.jenkins.login import JenkinsLogin
 from deploykit.daemons.jenkins.ports import BuildOrder
 from deploykit.daemons.jenkins.reply import HttpReply
-from deploykit.settings.jenkins import BuildServerSettings
+from deploykit.settings.buildservers import BuildServerSettings
 from tests.support.stubjenkins import StubJenkins, StubJob
 
 SECRET = "canary pa/ss+w<ö>rd\"'\\"

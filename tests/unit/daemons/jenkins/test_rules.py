@@ -16,7 +16,7 @@ from deploykit.errors import InvalidName, SettingsError
 from deploykit.messages import Message, Notice, RevisionCommitted
 from deploykit.names import ZERO_ID, ZERO_ID_SHA256, RepoName, parse_ref_name
 from deploykit.settings import JobSettings
-from deploykit.settings.jobs import PARAMETER_NAMES
+from deploykit.settings.jenkins import PARAMETER_NAMES
 from deploykit.wire import Frame, decode, encode
 from tests.support.buildorders import NEW, OLD, SHOP, jenkins, job, push
 

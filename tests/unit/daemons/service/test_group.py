@@ -6,7 +6,6 @@ import gc
 import os
 import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, LockBusy, ServiceFailed, SettingsError, UsageError
 from deploykit.names import NodeName, RepoName
 from deploykit.settings import BusSettings, OutboxSettings, Settings
-from deploykit.settings.jenkins import BuildServerSettings
-from deploykit.settings.jobs import JenkinsSettings, JobSettings
+from deploykit.settings.buildservers import BuildServerSettings
+from deploykit.settings.jenkins import JenkinsSettings, JobSettings
 from tests.support.manager import FakeManager
 from tests.support.wait import wait_until
 
@@ -47,6 +46,7 @@ class Stub(Service):
         self.done = False
         self.work = ""
         self.no_progress = ""
+        self.looks = 0
         self.threads.add(name, run)
 
     def _start(self) -> None:
@@ -77,6 +77,7 @@ class Stub(Service):
 
     def stuck(self, now: float) -> str:
         """What does not go on."""
+        self.looks += 1
         return self.no_progress
 
 
@@ -182,7 +183,8 @@ def test_the_watchdog_hears_nothing_while_a_service_does_not_go_on(
         one.no_progress = "it hangs"
         wait_until(lambda: "no ping for the watchdog: a: it hangs" in caplog.text)
         pings = manager.all().count("WATCHDOG=1")
-        time.sleep(0.5)  # twice the time between two looks
+        looks = one.looks
+        wait_until(lambda: one.looks >= looks + 3)
         assert manager.all().count("WATCHDOG=1") == pings
         one.no_progress = ""
         manager.wait("WATCHDOG=1", after=len(manager.heard))
