@@ -69,11 +69,10 @@ class Books:
 
     @contextmanager
     def consuming(self) -> Iterator[None]:
-        """Receive from both queues meanwhile."""
+        """Receive from both queues meanwhile; the broker has confirmed them."""
         with Bus(BusSettings(address=self.address, backoff_max=0.2)) as bus:
-            for queue in self.queues:
-                bus.subscribe(queue, self._received_on(queue))
-            assert bus.wait_connected(30)
+            for subscription in [bus.subscribe(queue, self._received_on(queue)) for queue in self.queues]:
+                assert subscription.wait_active(30)
             yield
 
     def _received_on(self, queue: str):  # type: ignore[no-untyped-def]

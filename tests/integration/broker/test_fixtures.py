@@ -113,9 +113,10 @@ def test_what_was_confirmed_survives_kill_9_and_an_orderly_restart(
     with broker.connect(client_id=unique_name) as subscriber:
         subscriber.subscribe(topic, receipt="subscribed", **durable)
         subscriber.expect("RECEIPT")
-    broker.sync_declared()
     raw = broker.connect()
-    for body in bodies:
+    raw.publish(queue, bodies[0])  # declares it
+    broker.sync_declared()
+    for body in bodies[1:]:
         raw.publish(queue, body)
     raw.publish(topic, b"while away")
     broker.kill9()

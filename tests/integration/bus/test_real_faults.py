@@ -111,6 +111,7 @@ def test_kill_9_while_nobody_is_subscribed_keeps_a_durable_subscription(
     collector = Collector()
     with running(settings(broker.address)) as bus:
         bus.subscribe(f"/topic/{unique_name}", collector, durable=unique_name).wait_active(30)
+    broker.sync_declared()
     with running(settings(broker.address)) as bus:
         bus.publish_many((f"/topic/{unique_name}", text(str(number))) for number in range(100))
     broker.kill9()

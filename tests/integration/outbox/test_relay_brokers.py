@@ -64,6 +64,7 @@ def test_broker_and_relay_killed_in_turn_lose_nothing(
     with new_real_broker() as broker:
         books = Books(tmp_path / "spool", broker.address)
         with books.consuming(), daemon(books) as kill_and_restart:
+            broker.sync_declared()
             for what in ("broker", "relay", "broker"):
                 books.queue(singles=30, batch=30)
                 time.sleep(dice.uniform(0.1, 0.5))
