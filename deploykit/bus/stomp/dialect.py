@@ -122,9 +122,9 @@ RABBITMQ: Final = Dialect(
         "the UNSUBSCRIBE too, and is reported by an ERROR.",
         "An oversized frame or a bad escape closes the connection without a word.",
         "A topic message that no subscription wants is confirmed and gone.",
-        "A new queue or durable subscription is on disk a moment after it was confirmed. If the broker is killed in that "
-        "moment, all that was confirmed into the queue is gone, and so is what is published before its subscriber is "
-        "back. Once it is on disk, so is each persistent message that is confirmed.",
+        "A new queue or durable subscription is on disk a moment after it was confirmed. If the broker is killed in "
+        "that moment, all that was confirmed into the queue is gone, and so is what is published before its "
+        "subscriber is back. Once it is on disk, so is each persistent message that is confirmed.",
     ),
 )
 

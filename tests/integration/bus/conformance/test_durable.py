@@ -57,7 +57,7 @@ def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
     """What was confirmed while nobody was there is there after the broker was killed and came back."""
     with ExitStack() as stack:
         crash: Callable[[], None]
-        declared: Callable[[], None] = lambda: None
+        brokers: list[BrokerServer] = []
         if kind == "embedded":
             authority = Authority(tmp_path / "ca", name="embedded CA")
             identity, ca_file = authority.server(), authority.ca_file
@@ -76,7 +76,7 @@ def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
         else:
             broker: BrokerServer = request.getfixturevalue(f"new_{kind}")().start()
             addresses, ca_file = [broker.address, broker.tls_address], broker.ca_file
-            declared = broker.sync_declared
+            brokers.append(broker)
 
             def crash() -> None:
                 broker.kill9()
@@ -95,7 +95,8 @@ def test_durable_subscriptions_of_every_version_plain_and_tls_survive_kill_9(
         for settings in places:
             with running(settings) as bus:
                 bus.subscribe("/topic/kept", Collector(), durable=settings.client_id).wait_active(30)
-        declared()
+        for broker in brokers:
+            broker.sync_declared()
         for settings in places[:1] if kind != "embedded" else places[::3]:
             with running(attrs.evolve(settings, client_id="")) as bus:
                 bus.publish_many(("/topic/kept", text(str(number))) for number in range(20))
