@@ -100,6 +100,7 @@ if TYPE_CHECKING:
         BuildRequested,
         BuildStarted,
         Commit,
+        DeployProgressed,
         DeployReported,
         DeployRequested,
         HeldRef,
@@ -111,6 +112,9 @@ if TYPE_CHECKING:
         PackagePublished,
         RefUpdated,
         RevisionCommitted,
+        RolloutAbort,
+        RolloutReported,
+        SiteOperation,
         SiteRelease,
         SiteState,
         StepReport,
@@ -166,8 +170,9 @@ _MODULES = {
     ),
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
-        "PackagePublished MirrorUpdated DeployRequested DeployReported StepReport BuildEvidence NodeQueried "
-        "NodeDescribed SiteState SiteRelease HeldRef AgentInstance AccessGrantRequested AccessRevokeRequested "
+        "PackagePublished MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport BuildEvidence "
+        "RolloutAbort RolloutReported NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
+        "AgentInstance AccessGrantRequested AccessRevokeRequested "
         "Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
@@ -216,7 +221,8 @@ __all__ = [
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
     "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
-    "NodeQueried", "NodeDescribed", "SiteState", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed", "SiteState", "SiteOperation",
+    "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",

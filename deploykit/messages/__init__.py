@@ -1,6 +1,6 @@
 """The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format.
 
-A subject is loaded on first use: making its classes takes time, and a push uses two of the fourteen.
+A subject is loaded on first use: making its classes takes time, and a push uses two of the seventeen.
 """
 
 from __future__ import annotations
@@ -32,9 +32,19 @@ if TYPE_CHECKING:
         StepReport,
     )
     from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
-    from deploykit.messages.node import AgentInstance, HeldRef, NodeDescribed, NodeDetail, NodeQueried, SiteState
+    from deploykit.messages.node import (
+        AgentInstance,
+        HeldRef,
+        NodeDescribed,
+        NodeDetail,
+        NodeQueried,
+        SiteOperation,
+        SiteState,
+    )
     from deploykit.messages.notice import Notice
     from deploykit.messages.package import PackagePublished
+    from deploykit.messages.progress import DeployProgressed, ProgressState
+    from deploykit.messages.rollout import RolloutAbort, RolloutKind, RolloutReported, RolloutState
     from deploykit.messages.site import SiteRelease
     from deploykit.messages.source import (
         MAX_COMMITS,
@@ -68,6 +78,7 @@ __all__ = [
     "MAX_DIRS",
     "DeployOutcome",
     "DeployPhase",
+    "DeployProgressed",
     "DeployReported",
     "DeployRequested",
     "HeldRef",
@@ -79,10 +90,16 @@ __all__ = [
     "NodeQueried",
     "Notice",
     "PackagePublished",
+    "ProgressState",
     "RefChangeKind",
     "RequestOutcome",
     "RefUpdated",
     "RevisionCommitted",
+    "RolloutAbort",
+    "RolloutKind",
+    "RolloutReported",
+    "RolloutState",
+    "SiteOperation",
     "SiteRelease",
     "SiteState",
     "StepReport",
@@ -108,8 +125,14 @@ _LAZY: Final = {
     "RequestOutcome": "build",
     "DeployOutcome": "deploy",
     "DeployPhase": "deploy",
+    "DeployProgressed": "progress",
     "DeployReported": "deploy",
     "DeployRequested": "deploy",
+    "ProgressState": "progress",
+    "RolloutAbort": "rollout",
+    "RolloutKind": "rollout",
+    "RolloutReported": "rollout",
+    "RolloutState": "rollout",
     "SiteRelease": "site",
     "StepReport": "deploy",
     "MirrorOutcome": "mirror",
@@ -118,6 +141,7 @@ _LAZY: Final = {
     "NodeDescribed": "node",
     "NodeDetail": "node",
     "NodeQueried": "node",
+    "SiteOperation": "node",
     "SiteState": "node",
     "Notice": "notice",
     "PackagePublished": "package",
@@ -142,6 +166,9 @@ _WITH_TYPE: Final = (
     "MirrorUpdated",
     "DeployRequested",
     "DeployReported",
+    "DeployProgressed",
+    "RolloutAbort",
+    "RolloutReported",
     "NodeQueried",
     "NodeDescribed",
     "AccessGrantRequested",

@@ -22,7 +22,7 @@ from deploykit.messages.node import AgentInstance
 from deploykit.messages.site import SiteRelease, named
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
-DeployPhase = Literal["deploy", "prepare", "activate", "rollback"]
+DeployPhase = Literal["deploy", "prepare", "activate", "rollback", "discard"]
 DeployOutcome = Literal["success", "failure", "rolled-back", "refused"]
 #: Most build results that a command may carry; a receiver refuses a command with more.
 MAX_EVIDENCE: Final = 16
@@ -48,9 +48,11 @@ class DeployRequested(Message):
         expires: after this instant no node acts on it; a receiver caps how far ahead it may lie.
         phase: all of a deploy, only its preparation, only its activation, or the way back. For `activate` the node
             must have prepared exactly this ref and commit, for `rollback` it must have had exactly this release.
+            `discard` removes what was prepared of exactly this ref and commit and was never live.
         evidence: signed build results for a node that may not know them; at most 16. Each is verified as if it had
             come by itself.
         without_build: deploy although no build succeeded; a node obeys only where a grant allows the signer just that.
+        rollout: the id of the rollout that this command is part of; None for a command by itself.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
@@ -64,6 +66,7 @@ class DeployRequested(Message):
     requested_by: str = ""
     evidence: tuple[BuildEvidence, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
     without_build: bool = attrs.field(default=False, metadata=ABSENT_BY_DEFAULT)
+    rollout: Identifier | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
 
     @property
     def summary(self) -> str:
@@ -127,7 +130,12 @@ class DeployReported(Message):
 
     @property
     def achieved(self) -> tuple[RefName | None, ObjectId | None]:
-        """The ref and commit that a success reports: of the prepared release, or of the live one."""
+        """The ref and commit that a success reports: of the prepared release, or of the live one.
+
+        A success of `discard` reports none: it says that nothing of that ref and commit waits to be activated.
+        """
+        if self.phase == "discard":
+            return None, None
         if self.phase == "prepare":
             return (self.target.ref, self.target.commit) if self.target is not None else (None, None)
         return self.ref, self.commit
@@ -135,7 +143,7 @@ class DeployReported(Message):
     @property
     def summary(self) -> str:
         live = named(self.ref, self.commit, self.release)
-        if not self.live_known or (self.outcome == "success" and self.phase != "prepare"):
+        if not self.live_known or (self.outcome == "success" and self.phase not in ("prepare", "discard")):
             what, now = live, ""
         else:
             what, now = str(self.target or ""), f", live is {live}" if live else ", nothing is live"

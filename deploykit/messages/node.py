@@ -12,7 +12,7 @@ from deploykit.messages.base import NOTHING, Count, Identifier, Message, one_lin
 from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
-NodeDetail = Literal["facts", "sites", "refs"]
+NodeDetail = Literal["facts", "sites", "refs", "drift", "history"]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -21,9 +21,12 @@ class NodeQueried(Message):
 
     Args:
         audience: the nodes that should answer; None asks all.
-        details: what to describe beyond the name.
+        details: what to describe beyond the name. `facts` includes the classes. `drift` compares live releases with
+            their manifests, `history` lists the last operations of sites; both include `sites`.
         repo: list only this repository's refs.
+        site: describe only this site.
         refs_limit: how many refs of a repository to list, newest first.
+        history_limit: how many operations of a site to list, newest first.
         expires: no node answers after it.
     """
 
@@ -32,13 +35,41 @@ class NodeQueried(Message):
     audience: tuple[NodeName, ...] | None = None
     details: tuple[NodeDetail, ...] = ("facts", "sites")
     repo: RepoName | None = None
+    site: SiteName | None = None
     refs_limit: Count = 20
+    history_limit: Count = 20
     expires: datetime | None = None
 
     @property
     def summary(self) -> str:
         whom = "all nodes" if self.audience is None else ", ".join(self.audience) or "nobody"
         return one_line(f"{whom} asked for {', '.join(self.details) or 'presence'}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SiteOperation:
+    """One deploy, preparation, activation, rollback or discard, as the site's own history has it.
+
+    Args:
+        number: counts up within the site.
+        outcome: empty while it runs; `interrupted` where a crash cut it off.
+        started, finished: by the node's clock.
+        request, rollout: of the command that asked for it, if one did.
+    """
+
+    number: Count
+    phase: str
+    outcome: str = ""
+    release: str = ""
+    ref: RefName | None = None
+    commit: ObjectId | None = None
+    requested_by: str = ""
+    started: datetime | None = None
+    finished: datetime | None = None
+    detail: str = ""
+    request: str = ""
+    rollout: str = ""
+    extra: Mapping[str, object] = unknown_fields()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -49,6 +80,11 @@ class SiteState:
         release, ref, commit, since: of the live release; empty and None where nothing is live.
         previous: the last good release before the live one, on disk or not: what a rollback would name. None where
             there is none.
+        prepared: the newest release that waits to be activated.
+        last: the last operation that ended.
+        modified: how many paths of the live release differ from its manifest; None where nobody looked.
+        history: newest first.
+        problem: why the site's own records cannot be read.
     """
 
     site: SiteName
@@ -58,6 +94,11 @@ class SiteState:
     commit: ObjectId | None = None
     since: datetime | None = None
     previous: SiteRelease | None = None
+    prepared: SiteRelease | None = None
+    last: SiteOperation | None = None
+    modified: Count | None = None
+    history: tuple[SiteOperation, ...] = ()
+    problem: str = ""
     extra: Mapping[str, object] = unknown_fields()
 
 
@@ -91,25 +132,31 @@ class NodeDescribed(Message):
     Args:
         request: the id of the `NodeQueried`; empty where the node describes itself unasked. On a node's own topic: the
             id of the `NodeDescribed` of another agent of the same name that this one answers.
+        answers: names the very copy of the question that is answered, as `DeployReported.answers` does.
         instance, host: which run of an agent describes the node, see `AgentInstance`.
+        twins: other agents that answer under this node's name.
         version: of deploykit there.
         facts: flat names and values, by which selectors choose nodes.
         classes: what configuration management says the node is.
         refs: newest first; `refs_count` is the true number where not all are listed.
+        cut: what was left out because it was too much, a line each.
     """
 
     TYPE: ClassVar[str] = "deploykit.node.described.v1"
 
     node: NodeName
     request: Identifier | None = None
+    answers: str = ""
     instance: str = ""
     host: str = ""
+    twins: tuple[AgentInstance, ...] = ()
     version: str = ""
     facts: Mapping[str, object] = attrs.field(default=NOTHING, eq=dict, hash=False)
     classes: tuple[str, ...] = ()
     sites: tuple[SiteState, ...] = ()
     refs: tuple[HeldRef, ...] = ()
     refs_count: Count = 0
+    cut: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:

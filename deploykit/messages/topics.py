@@ -27,6 +27,9 @@ class TopicMap:
         build: builds that were asked for, began or ended.
         build_success, build_failure: builds that ended so, where they go elsewhere; empty means `build`.
         package, access, mirror, deploy, report, node: as their names say; `report` is the answers to `deploy`.
+        inventory: what nodes say of themselves, asked on `node` or not. Apart from `node`, to which every agent
+            subscribes.
+        progress: what deploys do while they run.
         notice: lines for people.
         notices: where the lines of one kind of publisher go instead, by the first part of the message's `source`
             (`git`, `svn`, `webhook`, `jenkins`, `packages`, `access`, `mirror`).
@@ -42,12 +45,18 @@ class TopicMap:
     deploy: str = "/topic/deploykit.deploy"
     report: str = "/topic/deploykit.report"
     node: str = "/topic/deploykit.node"
+    inventory: str = "/topic/deploykit.inventory"
+    progress: str = "/topic/deploykit.progress"
     notice: str = "/topic/deploykit.notice"
     notices: Mapping[str, str] = _NOTHING
 
     def of_node(self, node: str) -> str:
         """Return the topic of one node, to which only agents of that name subscribe."""
         return f"{self.node}.{node}"
+
+    def deploy_to(self, node: str) -> str:
+        """Return the topic of the commands for one node: one topic for all would cost the square of the fleet."""
+        return f"{self.deploy}.node.{node}"
 
     @property
     def destinations(self) -> tuple[str, ...]:
@@ -84,6 +93,8 @@ PRESETS: Mapping[str, TopicMap] = MappingProxyType(
             deploy="/topic/future.deploy",
             report="/topic/future.deploy.report",
             node="/topic/future.node",
+            inventory="/topic/future.inventory",
+            progress="/topic/future.progress",
             notice="/topic/future.events.deploykit",
             notices=MappingProxyType(
                 {
@@ -129,7 +140,10 @@ _LOGICAL: Final[dict[str, str]] = {
     "deploykit.deploy.requested.v1": "deploy",
     "deploykit.deploy.reported.v1": "report",
     "deploykit.node.queried.v1": "node",
-    "deploykit.node.described.v1": "node",
+    "deploykit.node.described.v1": "inventory",
+    "deploykit.deploy.progressed.v1": "progress",
+    "deploykit.rollout.abort.v1": "deploy",
+    "deploykit.rollout.reported.v1": "report",
 }
 _BUILD_FINISHED: Final = "deploykit.build.finished.v1"
 _NOTICE: Final = "deploykit.notice.v1"

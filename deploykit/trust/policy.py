@@ -20,7 +20,16 @@ from typing import Self, TypeAlias
 import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
-from deploykit.messages import BuildFinished, DeployReported, DeployRequested, Message, NodeDescribed, NodeQueried
+from deploykit.messages import (
+    BuildFinished,
+    DeployProgressed,
+    DeployReported,
+    DeployRequested,
+    Message,
+    NodeDescribed,
+    NodeQueried,
+    RolloutReported,
+)
 from deploykit.messages.site import named
 from deploykit.names import NodeName, SiteName
 from deploykit.settings.problems import below
@@ -113,7 +122,7 @@ class Policy:
             NotAddressed: for other nodes; ignore it.
             PolicyRefused: no grant allows it; or it is too late, too early, or expires too far ahead.
         """
-        if isinstance(message, DeployReported | NodeDescribed):
+        if isinstance(message, DeployReported | NodeDescribed | DeployProgressed | RolloutReported):
             raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
         if isinstance(message, BuildFinished):
             raise PolicyRefused("a build's result asks for nothing", "judge it with authorize_build()")
@@ -252,7 +261,7 @@ def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
         raise PolicyRefused(
             f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
         )
-    if reply.outcome == "success" and reply.achieved != (request.ref, request.commit):
+    if reply.outcome == "success" and reply.phase != "discard" and reply.achieved != (request.ref, request.commit):
         ref, commit = reply.achieved
         kind = "ref" if commit == request.commit else "commit"
         raise PolicyRefused(
