@@ -4,6 +4,7 @@ Rules:
 
 * Exactly the command's ref and commit are deployed, whatever the ref names by now.
 * The build gate is asked first. What it refuses, touches nothing.
+* Whether a command's rollout was aborted is asked again under the site's lock: it may have waited there.
 * The site decides whether it needs the mirror. A rollback or an activation is tried without one first.
 * `deploy` always returns a result, whatever fails here: the asker gets one final report.
 """
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Callable
+from functools import partial
+from typing import TypedDict
 
 import attrs
 
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
-from deploykit.errors import DeploykitError, MirrorError
+from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
 from deploykit.mirror import Mirror
 from deploykit.names import RepoName
@@ -26,6 +30,14 @@ from deploykit.settings.node import Settings
 from deploykit.trust.signature import Signer
 
 _log = logging.getLogger(__name__)
+
+
+class _Origin(TypedDict):
+    """Where an operation comes from, for the site's records."""
+
+    request: str
+    requested_by: str
+    rollout: str
 
 
 class SiteDeployer:
@@ -42,12 +54,15 @@ class SiteDeployer:
         self._mirrors = mirrors
         self._gate = gate
 
-    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
+    def deploy(
+        self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
+    ) -> DeployResult:
         """Carry out a command and return its result.
 
         Args:
             request: the command.
             signer: who signed it.
+            objection: returns why the command may not begin now, or an empty string.
             resumed: this very command was claimed before.
         """
         site = self._settings.sites.get(request.site)
@@ -58,7 +73,8 @@ class SiteDeployer:
         runner: Runner | None = None
         result: DeployResult | None = None
         try:
-            runner = Runner(Site(site.path, site.release), node=self._settings.node)
+            place = Site(site.path, site.release)
+            runner = Runner(place, node=self._settings.node, may_begin=partial(_check, objection, place))
             if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
             with contextlib.ExitStack() as stack:
@@ -88,17 +104,20 @@ class SiteDeployer:
             requested_by: for the site's records.
         """
         ref, commit, phase = request.ref, request.commit, request.phase
+        more = _Origin(request=request.id, requested_by=requested_by, rollout=request.rollout or "")
+        if phase == "discard":
+            return runner.discard(ref, commit, **more)
         if phase in ("activate", "rollback"):
             put_live = runner.activate if phase == "activate" else runner.rollback
-            result = put_live(commit, ref=ref, request=request.id, requested_by=requested_by)
-            if result.outcome != "refused":
+            result = put_live(commit, ref=ref, **more)
+            if result.outcome != "refused" or isinstance(result.error, PolicyRefused):
                 return result
         mirror = stack.enter_context(self._mirrors.mirror(repo))
         self._make_current(mirror, repo, request)
         if phase in ("activate", "rollback"):
-            return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=requested_by)
+            return put_live(commit, ref=ref, source=mirror, **more)
         make = runner.deploy if phase == "deploy" else runner.prepare
-        return make(mirror, ref, commit, request=request.id, requested_by=requested_by)
+        return make(mirror, ref, commit, **more)
 
     def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
         """Fetch unless the mirror holds the requested commit under its ref."""
@@ -108,6 +127,11 @@ class SiteDeployer:
         except MirrorError:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
         self._mirrors.sync(repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id)
+
+
+def _check(objection: Callable[[Site], str], site: Site) -> None:
+    if why := objection(site):
+        raise PolicyRefused(why)
 
 
 def _failed(error: Exception, request: DeployRequested) -> DeployResult:

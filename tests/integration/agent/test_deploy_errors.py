@@ -27,6 +27,7 @@ from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -133,7 +134,16 @@ class World:
         builds, audit = builds_of(self.settings.state), open_audit(self.settings)
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         deployer = SiteDeployer(self.settings, self.mirroring, gate)
-        return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
+        return DeployHandler(
+            NODE,
+            deployer,
+            self._reporter,
+            self.ids,
+            trust,
+            audit,
+            rollouts=rollouts_of(self.settings.state),
+            sites=self.settings.sites,
+        )
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
