@@ -81,6 +81,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        SelectorError,
         ServiceFailed,
         SettingsError,
         SignatureError,
@@ -90,6 +91,9 @@ if TYPE_CHECKING:
         UsageError,
         WindowFull,
     )
+    from deploykit.fleet.facts import NodeFacts
+    from deploykit.fleet.selection import Selection
+    from deploykit.fleet.selector import Selector
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
@@ -187,6 +191,9 @@ _MODULES = {
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
+    "deploykit.fleet.facts": "NodeFacts",
+    "deploykit.fleet.selector": "Selector",
+    "deploykit.fleet.selection": "Selection",
     "deploykit.ids": "IdStore Claim",
     "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
@@ -209,7 +216,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError"
+        "BuildQueueError SelectorError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -252,6 +259,7 @@ __all__ = [
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
     "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on
