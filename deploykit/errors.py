@@ -117,6 +117,13 @@ class KeyFileError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+# -- facts -----------------------------------------------------------------------------------------------------------
+
+
+class FactsError(DeploykitError):
+    """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
+
+
 # -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
