@@ -212,6 +212,14 @@ class DialectError(BusError):
     exit_code = 2
 
 
+# -- rollouts --------------------------------------------------------------------------------------------------------
+
+
+class JournalDamaged(DeploykitError):
+    """A rollout's journal cannot be read: damaged, or of another version. No node is asked for anything; look at the
+    nodes with `deploykit status --all`, and begin a new rollout."""
+
+
 # -- testing ---------------------------------------------------------------------------------------------------------
 
 

@@ -159,7 +159,7 @@ class Draft:
         self.model = attrs.evolve(self.model, deadline=deadline)
 
     def send_abort(self) -> None:
-        """Tell the nodes to begin nothing more, once a step."""
+        """Have the nodes begin nothing more, once a step."""
         if SendAbort() not in self.actions:
             self.actions.append(SendAbort())
 

@@ -92,7 +92,7 @@ class Ask:
 
 @attrs.frozen(kw_only=True, slots=True)
 class SendAbort:
-    """Tell all nodes to obey no further command of this rollout but `discard` and `rollback`."""
+    """Have all nodes obey no further command of this rollout but `discard` and `rollback`."""
 
 
 @attrs.frozen(kw_only=True, slots=True)
