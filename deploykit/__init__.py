@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        SelectorError,
         ServiceFailed,
         SettingsError,
         SignatureError,
@@ -89,6 +90,9 @@ if TYPE_CHECKING:
         UsageError,
         WindowFull,
     )
+    from deploykit.fleet.facts import NodeFacts
+    from deploykit.fleet.selection import Selection
+    from deploykit.fleet.selector import Selector
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
@@ -186,6 +190,9 @@ _MODULES = {
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
+    "deploykit.fleet.facts": "NodeFacts",
+    "deploykit.fleet.selector": "Selector",
+    "deploykit.fleet.selection": "Selection",
     "deploykit.ids": "IdStore Claim",
     "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
@@ -208,7 +215,7 @@ _MODULES = {
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError"
+        "BuildQueueError SelectorError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -251,6 +258,7 @@ __all__ = [
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
     "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on

@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "publish": ("publish", "publish", "Queue or send one message."),
     "watch": ("watch", "watch", "Print one line for each message as it passes."),
     "deploy": ("deploy", "deploy", "Ask a node to put a tag live, and wait for its report."),
+    "nodes": ("nodes", "nodes", "Try which nodes a selection chooses."),
     "builds": ("builds", "builds", "Show the build results known here, and carry them to other nodes."),
     "status": ("status", "status", "Show this node's mirrors, sites and queued messages."),
     "audit": ("audit", "audit", "Show what was asked for and decided, and verify the record of it."),
