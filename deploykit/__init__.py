@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -215,7 +216,7 @@ _MODULES = {
         "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError"
+        "NobodyMatches BuildQueueError SelectorError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -257,7 +258,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
     "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
     "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError", "NobodyMatches",
     "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
