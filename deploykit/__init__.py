@@ -68,6 +68,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -216,7 +217,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError"
+        "NobodyMatches BuildQueueError SelectorError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -258,7 +259,7 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError", "NobodyMatches",
     "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
