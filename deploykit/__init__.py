@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -217,7 +218,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError JournalDamaged"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -259,8 +260,8 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "JournalDamaged",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches",
     "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]

@@ -324,3 +324,10 @@ class ServiceFailed(DeploykitError):
 
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
+
+
+# -- nodes of a fleet ------------------------------------------------------------------------------------------------
+
+
+class NobodyMatches(DeploykitError):
+    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
