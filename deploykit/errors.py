@@ -58,6 +58,18 @@ class UsageError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+class SelectorError(UsageError):
+    """A text is not a selector of nodes. Correct it; `position` says where.
+
+    Args:
+        position: of the first character that is wrong, from 0; the length of the text where something is missing.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
+        super().__init__(problem, remedy, problems=problems)
+        self.position = position
+
+
 # -- messages and their wire -----------------------------------------------------------------------------------------
 
 
@@ -103,6 +115,13 @@ class KeyFileError(DeploykitError):
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
         super().__init__(problem, remedy)
         self.problems = problems or (problem,)
+
+
+# -- facts -----------------------------------------------------------------------------------------------------------
+
+
+class FactsError(DeploykitError):
+    """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
 
 
 # -- outbox and ids --------------------------------------------------------------------------------------------------
@@ -195,6 +214,14 @@ class DialectError(BusError):
     """The broker cannot do what was asked without losing data. Ask for something it can, or use another broker."""
 
     exit_code = 2
+
+
+# -- rollouts --------------------------------------------------------------------------------------------------------
+
+
+class JournalDamaged(DeploykitError):
+    """A rollout's journal cannot be read: damaged, or of another version. No node is asked for anything; look at the
+    nodes with `deploykit status --all`, and begin a new rollout."""
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------
@@ -301,3 +328,10 @@ class ServiceFailed(DeploykitError):
 
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
+
+
+# -- nodes of a fleet ------------------------------------------------------------------------------------------------
+
+
+class NobodyMatches(DeploykitError):
+    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""

@@ -15,12 +15,13 @@ import contextlib
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import attrs
 
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.progress import CommandProgress, ProgressSender
 from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
 from deploykit.mirror import Mirror
@@ -30,6 +31,9 @@ from deploykit.settings.node import Settings
 from deploykit.trust.signature import Signer
 
 _log = logging.getLogger(__name__)
+
+#: The step of a command's progress in which its commit is fetched. It is the mirror's: no release has it among its own.
+FETCH: Final = "fetch"
 
 
 class _Origin(TypedDict):
@@ -47,12 +51,14 @@ class SiteDeployer:
         settings: the sites.
         mirrors: where the trees come from.
         gate: asked before a command is carried out.
+        progress: where each step is sent as it begins and ends.
     """
 
-    def __init__(self, settings: Settings, mirrors: MirrorHandler, gate: BuildGate) -> None:
+    def __init__(self, settings: Settings, mirrors: MirrorHandler, gate: BuildGate, progress: ProgressSender) -> None:
         self._settings = settings
         self._mirrors = mirrors
         self._gate = gate
+        self._progress = progress
 
     def deploy(
         self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
@@ -73,12 +79,19 @@ class SiteDeployer:
         runner: Runner | None = None
         result: DeployResult | None = None
         try:
+            progress = self._progress.command(request)
             place = Site(site.path, site.release)
-            runner = Runner(place, node=self._settings.node, may_begin=partial(_check, objection, place))
+            runner = Runner(
+                place,
+                node=self._settings.node,
+                on_output=progress.on_output,
+                on_step=progress.on_step,
+                may_begin=partial(_check, objection, place),
+            )
             if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
-            with contextlib.ExitStack() as stack:
-                result = self._run(stack, runner, site.repo, request, requested_by)
+            with progress, contextlib.ExitStack() as stack:
+                result = self._run(stack, runner, site.repo, request, requested_by, progress)
             if note:
                 result = attrs.evolve(result, detail="; ".join(filter(None, (note, result.detail))))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
@@ -92,7 +105,13 @@ class SiteDeployer:
         return result
 
     def _run(
-        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, requested_by: str
+        self,
+        stack: contextlib.ExitStack,
+        runner: Runner,
+        repo: RepoName,
+        request: DeployRequested,
+        requested_by: str,
+        progress: CommandProgress,
     ) -> DeployResult:
         """Run the command's phase. What the site refuses without a mirror, untouched, is tried again with one.
 
@@ -102,6 +121,7 @@ class SiteDeployer:
             repo: the site's repository.
             request: the command.
             requested_by: for the site's records.
+            progress: of the command.
         """
         ref, commit, phase = request.ref, request.commit, request.phase
         more = _Origin(request=request.id, requested_by=requested_by, rollout=request.rollout or "")
@@ -113,20 +133,25 @@ class SiteDeployer:
             if result.outcome != "refused" or isinstance(result.error, PolicyRefused):
                 return result
         mirror = stack.enter_context(self._mirrors.mirror(repo))
-        self._make_current(mirror, repo, request)
+        self._make_current(mirror, repo, request, progress)
         if phase in ("activate", "rollback"):
             return put_live(commit, ref=ref, source=mirror, **more)
         make = runner.deploy if phase == "deploy" else runner.prepare
         return make(mirror, ref, commit, **more)
 
-    def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
+    def _make_current(
+        self, mirror: Mirror, repo: RepoName, request: DeployRequested, progress: CommandProgress
+    ) -> None:
         """Fetch unless the mirror holds the requested commit under its ref."""
         try:
             if mirror.resolve(request.ref).commit == request.commit:
                 return
         except MirrorError:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
-        self._mirrors.sync(repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id)
+        with progress.step(FETCH) as fetching:
+            fetching.done = self._mirrors.sync(
+                repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id
+            )
 
 
 def _check(objection: Callable[[Site], str], site: Site) -> None:
