@@ -33,6 +33,7 @@ from deploykit.mirror import Mirror
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
+from deploykit.system.durable import replace_file
 from deploykit.testing.fakes import FakeBus
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
@@ -43,6 +44,8 @@ from tests.support.releasing import Shop, script
 from tests.support.resultaudit import result_audit
 from tests.support.wait import wait_until
 
+AHEAD: tuple[DeployPhase, ...] = ("activate", "deploy", "prepare")
+BACK: DeployPhase = "rollback"
 WEB1, WEB2 = NodeName("web1"), NodeName("web2")
 SHOP, BLOG = SiteName("shop"), SiteName("blog")
 #: ann and bob deploy both sites; ann has two keys; carol may abort rollouts of the shop, dan those of the blog.
@@ -208,8 +211,8 @@ def world(tmp_path: Path) -> World:
 def test_after_an_abort_nothing_of_the_rollout_goes_live_but_the_way_back_is_open(world: World, who: str) -> None:
     assert world.ask("prepare") == "success"
     world.abort(who, reason="the canary burns")
-    for phase in ("activate", "deploy", "prepare"):
-        refused = world.obey(world.command(cast(DeployPhase, phase)))
+    for phase in AHEAD:
+        refused = world.obey(world.command(phase))
         assert refused.outcome == "refused"
         assert f"rollout r1 was aborted by {who}! (key {KEYS[who].fingerprint}): the canary burns" in refused.detail
     assert (world.live(), world.prepared()) == ("1", True)
@@ -403,10 +406,11 @@ def test_a_preparation_that_a_crash_cut_off_does_not_go_on_after_the_abort(world
     class Killed(BaseException):
         pass
 
-    def kill(*_: object) -> None:
-        raise Killed
+    def kill(step: str, _: object) -> None:
+        if step == "finalize":
+            raise Killed
 
-    runner = Runner(Site(world.shop.path), on_progress=kill, on_step=lambda step, _: step == "finalize" and kill())
+    runner = Runner(Site(world.shop.path), on_step=kill)
     with Repository(world.shop.repo.path) as source, pytest.raises(Killed):
         runner.prepare(source, "refs/tags/v2", world.commits["v2"], request=command.id)
     world.abort("ann")
@@ -441,8 +445,8 @@ def test_a_discard_of_anothers_rollout_is_refused_without_the_grant(world: World
 
 
 def test_the_grant_to_abort_is_not_one_to_deploy(world: World) -> None:
-    for phase in ("deploy", "prepare", "activate", "rollback"):
-        assert world.ask(cast(DeployPhase, phase), who="carol").startswith("refused")
+    for phase in (*AHEAD, BACK):
+        assert world.ask(phase, who="carol").startswith("refused")
     assert world.live() == "1"
 
 
@@ -494,7 +498,7 @@ def test_an_abort_counts_at_once_while_the_disk_is_full_and_is_kept_as_soon_as_i
     full = threading.Event()
     full.set()
     tried = threading.Event()
-    write = rollouts.replace_file
+    write = replace_file
 
     def writing(path: Path, raw: bytes, *, mode: int) -> None:
         tried.set()
