@@ -53,12 +53,14 @@ if TYPE_CHECKING:
         DemoFailed,
         DeploykitError,
         DialectError,
+        FactsError,
         FrameError,
         HookError,
         IdForgotten,
         IdStoreError,
         InstallError,
         InvalidName,
+        JournalDamaged,
         KeyFileError,
         KeyNotTrusted,
         LockBusy,
@@ -213,10 +215,10 @@ _MODULES = {
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
         "ConnectError KeyNotTrusted BuildStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
-        "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
+        "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "NobodyMatches BuildQueueError SelectorError"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -255,11 +257,12 @@ __all__ = [
     "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
     "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
-    "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
-    "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
-    "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError", "NobodyMatches",
-    "SelectorError", "Selector", "Selection", "NodeFacts",
+    "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
+    "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
+    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
+    "HookError", "JournalDamaged",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "SelectorError", "Selector", "Selection", "NodeFacts", "NobodyMatches",
     "__version__",
 ]
 # fmt: on

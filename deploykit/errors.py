@@ -117,6 +117,13 @@ class KeyFileError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+# -- facts -----------------------------------------------------------------------------------------------------------
+
+
+class FactsError(DeploykitError):
+    """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
+
+
 # -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
@@ -203,6 +210,14 @@ class DialectError(BusError):
     """The broker cannot do what was asked without losing data. Ask for something it can, or use another broker."""
 
     exit_code = 2
+
+
+# -- rollouts --------------------------------------------------------------------------------------------------------
+
+
+class JournalDamaged(DeploykitError):
+    """A rollout's journal cannot be read: damaged, or of another version. No node is asked for anything; look at the
+    nodes with `deploykit status --all`, and begin a new rollout."""
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------

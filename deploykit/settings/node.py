@@ -12,6 +12,7 @@ from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.facts import FactsSettings
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
@@ -40,6 +41,7 @@ class Settings:
     audit: AuditSettings = attrs.field(factory=AuditSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
     builds: BuildsSettings = attrs.field(factory=BuildsSettings)
+    facts: FactsSettings = attrs.field(factory=FactsSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
@@ -65,6 +67,7 @@ class Settings:
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
         yield from below("builds", self.builds.problems())
+        yield from below("facts", self.facts.problems())
         yield from below("jenkins", self.jenkins.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
