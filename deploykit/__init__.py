@@ -250,8 +250,8 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
-    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
+    "HookError", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]
 # fmt: on
