@@ -110,6 +110,7 @@ def operation_of(operation: Operation) -> SiteOperation:
         finished=when(operation.finished),
         detail=one_line(operation.detail, _DETAIL),
         request=one_line(operation.request),
+        rollout=one_line(operation.rollout),
     )
 
 

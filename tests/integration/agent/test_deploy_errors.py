@@ -26,6 +26,7 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import (
     DeploykitError,
@@ -53,6 +54,7 @@ from deploykit.settings import (
     SiteSettings,
     TrustSettings,
 )
+from deploykit.testing.fakes import FakeBus
 from deploykit.trust import check as checks
 from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import generate_key, load_signing_key, load_trusted, trust
@@ -132,7 +134,8 @@ class World:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
         builds, audit = builds_of(self.settings.state), open_audit(self.settings)
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
-        deployer = SiteDeployer(self.settings, self.mirroring, gate)
+        progress = ProgressSender(NODE, FakeBus(), TopicMap(), None)
+        deployer = SiteDeployer(self.settings, self.mirroring, gate, progress)
         return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
