@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,8 +14,9 @@ from deploykit.bus import Bus
 from deploykit.config import load_settings
 from deploykit.errors import NobodyMatches, RefNotFound, UsageError
 from deploykit.fleet.selection import Selection
-from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SiteRelease, SiteState
+from deploykit.messages import HeldRef, NodeDescribed, NodeQueried, SiteOperation, SiteRelease, SiteState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
+from deploykit.operations import nodes as nodes_module
 from deploykit.operations.fleetstatus import fleet_status
 from deploykit.operations.nodes import find_nodes
 from deploykit.operations.sitehistory import site_history
@@ -212,6 +214,39 @@ def test_the_status_compares_with_the_newest_live_release(settings: Settings, bu
     assert [each.drift for each in shop.nodes] == ["current", "outdated", "modified"]
     assert shop.wanted is not None
     assert shop.wanted.reason == "the newest that is live, on 2 of 3 nodes"
+    assert status.exit_code == 1
+
+
+def test_a_comparison_that_takes_nodes_long_loses_none_of_them(
+    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker
+) -> None:
+    """Silence of half a second would end the wait between two nodes, were they not known from another question."""
+
+    def compared(question: NodeQueried) -> Iterator[Reply]:
+        yield web("web1")
+        if "drift" in question.details:
+            assert not threading.Event().wait(1.0)
+            yield web("web2", modified=1)
+        else:
+            yield web("web2")
+
+    with Responders(deploykit_broker.address, compared) as nodes:
+        status = fleet_status(settings, bus, Selection(everybody=True))
+        assert [each.drift for each in status.sites[0].nodes] == ["current", "modified"]
+        assert [question.audience for question in nodes.asked] == [None, (WEB1, WEB2)]
+
+
+def test_a_node_that_answers_the_first_question_alone_is_silent(
+    settings: Settings, bus: Bus, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes_module, "_SLOW", {"drift": 0.0})
+
+    def replies(question: NodeQueried) -> list[Reply]:
+        return [web("web1")] if "drift" in question.details else [web("web1"), web("web2")]
+
+    with Responders(deploykit_broker.address, replies):
+        status = fleet_status(settings, bus, Selection(everybody=True), timeout=0.6)
+    assert {each.node: each.drift for each in status.sites[0].nodes} == {WEB1: "current", WEB2: "silent"}
     assert status.exit_code == 1
 
 
