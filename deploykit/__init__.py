@@ -260,9 +260,9 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "JournalDamaged",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
-    "SelectorError", "Selector", "Selection", "NodeFacts", "NobodyMatches",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches",
+    "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on
