@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         IdStoreError,
         InstallError,
         InvalidName,
+        JournalDamaged,
         KeyFileError,
         KeyNotTrusted,
         LockBusy,
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         ScriptFailed,
+        SelectorError,
         ServiceFailed,
         SettingsError,
         SignatureError,
@@ -90,6 +93,9 @@ if TYPE_CHECKING:
         UsageError,
         WindowFull,
     )
+    from deploykit.fleet.facts import NodeFacts
+    from deploykit.fleet.selection import Selection
+    from deploykit.fleet.selector import Selector
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
@@ -187,6 +193,9 @@ _MODULES = {
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
+    "deploykit.fleet.facts": "NodeFacts",
+    "deploykit.fleet.selector": "Selector",
+    "deploykit.fleet.selection": "Selection",
     "deploykit.ids": "IdStore Claim",
     "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
@@ -209,7 +218,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -251,7 +260,9 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches",
+    "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on
