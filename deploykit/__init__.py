@@ -53,12 +53,14 @@ if TYPE_CHECKING:
         DemoFailed,
         DeploykitError,
         DialectError,
+        FactsError,
         FrameError,
         HookError,
         IdForgotten,
         IdStoreError,
         InstallError,
         InvalidName,
+        JournalDamaged,
         KeyFileError,
         KeyNotTrusted,
         LockBusy,
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
         RefNotFound,
         RefRefused,
         ReleaseError,
+        RolloutBusy,
+        RolloutError,
         ScriptFailed,
         ServiceFailed,
         SettingsError,
@@ -205,10 +209,10 @@ _MODULES = {
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
         "ConnectError KeyNotTrusted BuildStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
-        "DialectError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
+        "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError"
+        "BuildQueueError RolloutError RolloutBusy JournalDamaged"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -247,9 +251,10 @@ __all__ = [
     "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
     "JobSettings",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
-    "PublishManyFailed", "BusClosed", "DialectError", "FrameError", "BrokerError", "MirrorError", "OriginError",
-    "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy", "TreeError",
-    "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
+    "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
+    "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
+    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
+    "HookError", "RolloutError", "RolloutBusy", "JournalDamaged",
     "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "__version__",
 ]

@@ -105,6 +105,13 @@ class KeyFileError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+# -- facts -----------------------------------------------------------------------------------------------------------
+
+
+class FactsError(DeploykitError):
+    """A source of facts or classes cannot be used. Correct the file or program; the other sources count meanwhile."""
+
+
 # -- outbox and ids --------------------------------------------------------------------------------------------------
 
 
@@ -191,6 +198,21 @@ class DialectError(BusError):
     """The broker cannot do what was asked without losing data. Ask for something it can, or use another broker."""
 
     exit_code = 2
+
+
+# -- fleet -----------------------------------------------------------------------------------------------------------
+
+
+class RolloutError(DeploykitError):
+    """A rollout cannot be begun, continued or read. The text names its journal and the way out; nothing was sent."""
+
+
+class JournalDamaged(RolloutError):
+    """A line of a rollout's journal is no record. Keep the file; the text names the line, and how to go on without."""
+
+
+class RolloutBusy(RolloutError):
+    """Another process coordinates a rollout of this site. The text says who it is, and how to follow or abort it."""
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 import click
 
-from deploykit.cli.options import Directory, F, json_option, print_json
+from deploykit.cli.options import json_option, print_json
+from deploykit.cli.releasing import (
+    end_with,
+    open_runner,
+    open_source,
+    print_table,
+    show_preview,
+    site_argument,
+    status_of,
+    user_here,
+)
 from deploykit.cli.visible import visible
-
-if TYPE_CHECKING:
-    from deploykit.release import DeployResult, Preview, Release, Runner, TreeSource
-
-
-def site_argument(function: F) -> F:
-    """Add SITE_DIR and `--settings FILE`, handed on as `site_dir` and `settings`."""
-    function = click.option(
-        "--settings",
-        type=click.Path(path_type=Path, dir_okay=False),
-        metavar="FILE",
-        help="The node's deploykit.toml, or a TOML file with this site's release settings alone.",
-    )(function)
-    return click.argument("site_dir", type=Directory(path_type=Path, file_okay=False))(function)
 
 
 @click.group()
@@ -77,17 +71,17 @@ def deploy(
     from deploykit.release import Allowances
 
     allow = Allowances(moved=allow_moved, older=allow_older, drift=allow_drift)
-    with _source(mirror) as source, _runner(site_dir, settings, quiet=as_json or dry_run) as runner:
+    with open_source(mirror) as source, open_runner(site_dir, settings, quiet=as_json or dry_run) as runner:
         if dry_run:
             found = runner.preview(source, ref, commit, allow=allow, again=again or prepare, activate=not prepare)
-            _show_preview(found, as_json)
+            show_preview(found, as_json)
             return
-        who = _user()
+        who = user_here()
         if prepare:
             result = runner.prepare(source, ref, commit, request=request, requested_by=who, allow=allow)
         else:
             result = runner.deploy(source, ref, commit, request=request, requested_by=who, allow=allow, again=again)
-    _end(result, as_json)
+    end_with(result, as_json)
 
 
 @release.command()
@@ -109,10 +103,39 @@ def activate(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_source(mirror)) if mirror is not None else None
-        runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json))
-        result = runner.activate(which, source=source, requested_by=_user(), allow=allow)
-    _end(result, as_json)
+        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json))
+        result = runner.activate(which, source=source, requested_by=user_here(), allow=allow)
+    end_with(result, as_json)
+
+
+@release.command()
+@site_argument
+@click.argument("which", default="")
+@json_option
+def discard(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> None:
+    """Remove a prepared release that was never live: the newest, or the one named by number, tag, commit or name.
+
+    With it go those prepared of the same tag and commit. No script runs. Where none waits, that is a success.
+
+    \b
+    Example:
+      deploykit release discard /srv/www/shop v1.4
+    """
+    from deploykit.errors import ReleaseError
+    from deploykit.release import DeployResult
+
+    with open_runner(site_dir, settings, quiet=as_json) as runner:
+        runner.site.require()
+        state = runner.site.state()
+        found = state.waiting(which) or (state.find(which) if which else None)
+        if found is None and which:
+            raise ReleaseError(f"there is no release {which}", "see `deploykit release list`")
+        if found is None:
+            result = DeployResult(outcome="success", detail="no release is prepared: there is nothing to discard")
+        else:
+            result = runner.discard(found.ref, found.commit, requested_by=user_here())
+    end_with(result, as_json)
 
 
 @release.command()
@@ -142,8 +165,8 @@ def rollback(
 
     allow = Allowances(drift=allow_drift)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(_source(mirror)) if mirror is not None else None
-        runner = stack.enter_context(_runner(site_dir, settings, quiet=as_json or dry_run))
+        source = stack.enter_context(open_source(mirror)) if mirror is not None else None
+        runner = stack.enter_context(open_runner(site_dir, settings, quiet=as_json or dry_run))
         if dry_run:
             runner.site.require()
             plan = runner.rollback_plan(to, can_rebuild=source is not None, allow=allow)
@@ -154,8 +177,8 @@ def rollback(
             if plan.kind == "impossible":
                 raise SystemExit(1)
             return
-        result = runner.rollback(to, source=source, requested_by=_user(), allow=allow)
-    _end(result, as_json)
+        result = runner.rollback(to, source=source, requested_by=user_here(), allow=allow)
+    end_with(result, as_json)
 
 
 @release.command("list")
@@ -169,7 +192,7 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
     Example:
       deploykit release list /srv/www/shop --json
     """
-    with _runner(site_dir, settings, quiet=True) as runner:
+    with open_runner(site_dir, settings, quiet=True) as runner:
         runner.site.require()
         live, linked = runner.site.resolved_name(), runner.site.live_name()
         recorded = {r.name for r in runner.site.recorded().releases if r.present}
@@ -177,7 +200,7 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
     if as_json:
         print_json([attrs.asdict(r) | {"current": r.name == live} for r in found])
         return
-    _table(
+    print_table(
         ("", "release", "tag", "commit", "when", "by", "status"),
         [
             (
@@ -187,7 +210,7 @@ def list_releases(site_dir: Path, settings: Path | None, every: bool, as_json: b
                 r.commit[:12],
                 r.activated or r.created,
                 r.requested_by,
-                _status(r),
+                status_of(r),
             )
             for r in found
         ],
@@ -211,7 +234,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
     """
     from deploykit.errors import ReleaseError
 
-    with _runner(site_dir, settings, quiet=True) as runner:
+    with open_runner(site_dir, settings, quiet=True) as runner:
         site = runner.site
         site.require()
         state = site.state()
@@ -223,7 +246,7 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
         history = [attrs.asdict(o) | {"steps": [attrs.asdict(s) for s in steps]} for o, steps in done]
         print_json(attrs.asdict(found) | {"current": found.name == site.resolved_name(), "operations": history})
         return
-    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {_status(found)} {visible(found.detail)}".rstrip())
+    click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {status_of(found)} {visible(found.detail)}".rstrip())
     for operation, steps in done:
         by = f" by {operation.requested_by}" if operation.requested_by else ""
         click.echo(
@@ -248,7 +271,7 @@ def verify(site_dir: Path, settings: Path | None, which: str, paranoid: bool, as
     Example:
       deploykit release verify /srv/www/shop --paranoid
     """
-    with _runner(site_dir, settings, quiet=True) as runner:
+    with open_runner(site_dir, settings, quiet=True) as runner:
         found = runner.verify(which, paranoid=paranoid or None)
     lines = found.lines()
     if as_json:
@@ -279,103 +302,6 @@ def pin(site_dir: Path, settings: Path | None, which: str, remove: bool) -> None
     Example:
       deploykit release pin /srv/www/shop v1.2
     """
-    with _runner(site_dir, settings, quiet=True) as runner:
+    with open_runner(site_dir, settings, quiet=True) as runner:
         found = runner.pin(which, pinned=not remove)
     click.echo(f"{found.name} is {'no longer pinned' if remove else 'pinned'}")
-
-
-# -- shared ------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _source(mirror: Path) -> Iterator[TreeSource]:
-    from deploykit.git.repository import Repository
-
-    with Repository(mirror) as source:
-        yield source
-
-
-@contextlib.contextmanager
-def _runner(site_dir: Path, settings: Path | None, *, quiet: bool) -> Iterator[Runner]:
-    import socket
-
-    from deploykit.config import load_site_settings
-    from deploykit.release import Runner, Site
-
-    site = Site(site_dir, load_site_settings(settings, site_dir))
-    node = socket.gethostname().split(".")[0]
-    if quiet:
-        yield Runner(site, node=node)
-        return
-    from deploykit.cli.release_output import DeployDisplay
-
-    with DeployDisplay() as display:
-        yield Runner(site, node=node, on_output=display.output, on_step=display.step, on_progress=display.progress)
-
-
-def _user() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
-
-
-def _end(result: DeployResult, as_json: bool) -> None:
-    if as_json:
-        steps = [attrs.asdict(s) for s in result.steps]
-        print_json(
-            {
-                "outcome": result.outcome,
-                "release": result.release,
-                "detail": result.detail,
-                "again": result.again,
-                "steps": steps,
-            }
-        )
-    else:
-        detail = f": {visible(result.detail, tabs=True)}" if result.detail else ""
-        click.echo(f"{result.outcome} {result.release}{detail}".replace(" :", ":"), err=result.outcome != "success")
-    if result.outcome != "success":
-        raise SystemExit(result.exit_code)
-
-
-def _show_preview(found: Preview, as_json: bool) -> None:
-    if as_json:
-        print_json(attrs.asdict(found))
-        return
-    if found.nothing_to_do:
-        click.echo(f"{found.tag} is live already: nothing to do")
-        return
-    how = "written afresh" if found.build == "fresh" else f"made from {found.build}"
-    does = (
-        f"put {found.release} live, which is prepared"
-        if found.build == found.release
-        else f"make {found.release}, {how}"
-    )
-    click.echo(f"would {does}; live now: {found.previous or 'nothing'}")
-    click.echo(f"steps: {', '.join(found.steps)}")
-    for sign, paths in (("+", found.added), ("~", found.changed), ("-", found.removed)):
-        for path in paths:
-            click.echo(f"  {sign} {visible(path, tabs=True)}")
-    click.echo(f"{len(found.added)} added, {len(found.changed)} changed, {len(found.removed)} removed")
-    if found.warning:
-        click.echo(f"warning: {visible(found.warning, tabs=True)}", err=True)
-
-
-def _status(found: Release) -> str:
-    marks: list[str] = [found.status]
-    marks += ["pinned"] if found.pinned else []
-    marks += ["spare"] if found.spare else []
-    marks += ["gone"] if not found.present else []
-    return ", ".join(marks)
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    if not rows:
-        click.echo("no releases yet")
-        return
-    widths = [max(len(row[at]) for row in [head, *rows]) for at in range(len(head))]
-    for row in [head, *rows]:
-        click.echo("  ".join(visible(c, tabs=True).ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Callable, Mapping
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Final
 
@@ -78,6 +79,15 @@ def _path(value: object, _: type) -> Path:
     return Path(value)
 
 
+def _plain(value: object) -> object:
+    """Return a value whose kind the settings leave open, a date or time as text."""
+    if isinstance(value, list):
+        return tuple(map(_plain, value))
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
 def _make_converter() -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=True)
     converter.register_structure_hook(str, _exactly(str, "a string"))
@@ -85,6 +95,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(bool, _exactly(bool, "true or false"))
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook_func(lambda kind: kind is object, lambda value, _: _plain(value))
     for name, parse in ((NodeName, parse_node_name), (RepoName, parse_repo_name), (SiteName, parse_site_name)):
         _register_name(converter, name, parse)
     converter.register_structure_hook_factory(attrs.has, lambda cls: _table_hook(cls, converter))

@@ -51,6 +51,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         for job in site.require_build
         if "*" in job or "?" in job
     ]
+    found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
         from deploykit.trust.policy import grant_warnings
 

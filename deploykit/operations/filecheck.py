@@ -19,14 +19,17 @@ import attrs
 
 from deploykit.bus.certificates import tls_context
 from deploykit.bus.passcode import read_passcode
+from deploykit.daemons.agent.facter import find_facter
 from deploykit.daemons.jenkins.exchange import HttpServer
 from deploykit.daemons.jenkins.http_kind import parse_headers
 from deploykit.daemons.relay import open_outbox
-from deploykit.errors import DeploykitError, KeyFileError
+from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
+from deploykit.fleet.factfiles import read_classes, read_facts
 from deploykit.git.transport.http import read_credentials, tls_context_of
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.facts import CLASSES_FILES, FactsSettings
 from deploykit.settings.jenkins import JobSettings
 from deploykit.settings.mirror import CheckoutSettings, MirrorSettings
 from deploykit.settings.node import Settings
@@ -72,7 +75,7 @@ def _walk(value: object, path: str) -> Iterator[str]:
 def _problems(check: FileCheck, item: object, settings: object) -> tuple[str, ...]:
     try:
         check(item, settings)
-    except KeyFileError as error:
+    except (KeyFileError, SettingsError) as error:
         return error.problems if len(error.problems) > 1 else (str(error),)
     except (DeploykitError, _Wrong) as error:
         return (str(error),)
@@ -160,6 +163,26 @@ def _program(command: tuple[str, ...]) -> None:
         raise _Wrong(f"there is no program {command[0]}")
 
 
+def _facts(files: tuple[Path, ...]) -> None:
+    found = []
+    for file in files:
+        try:
+            read_facts(file)
+        except FactsError as error:
+            found.append(str(error))
+    if found:
+        raise SettingsError(found[0], problems=tuple(found))
+
+
+def _classes(files: tuple[Path, ...]) -> None:
+    """Check the list that would be read. Without one a node has no classes, unless the settings name a place."""
+    existing = next((file for file in files if file.exists()), None)
+    if existing is not None:
+        read_classes(existing)
+    elif files != CLASSES_FILES:
+        raise _Wrong(f"{', '.join(map(str, files))}: no such file (create one, or remove the setting)")
+
+
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
         raise _Wrong(f"{place} is not a directory")
@@ -196,6 +219,9 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (BusSettings, "tls_key"): _ignoring_settings(_text),
     (OutboxSettings, "path"): _spool,
     (OutboxSettings, "group"): _ignoring_settings(_group),
+    (FactsSettings, "files"): _ignoring_settings(_facts),
+    (FactsSettings, "facter"): lambda _, __: find_facter(),
+    (FactsSettings, "classes_files"): _ignoring_settings(_classes),
     (MirrorSettings, "ssh_key"): _ignoring_settings(_ssh_key),
     (MirrorSettings, "ssh_known_hosts"): _ignoring_settings(_text),
     (MirrorSettings, "ca_file"): lambda _, settings: tls_context_of(settings),
@@ -215,5 +241,6 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),
+    (Settings, "rollouts"): _ignoring_settings(_directory),
     (Settings, "signing_key"): _ignoring_settings(load_signing_key),
 }

@@ -24,7 +24,7 @@ from deploykit.settings.node import Settings
 Entry = dict[str, object]
 
 
-class NodeStatus(TypedDict):
+class MachineStatus(TypedDict):
     """What `describe` returns; every list holds one flat mapping for each entry."""
 
     node: str
@@ -37,7 +37,7 @@ class NodeStatus(TypedDict):
     warnings: list[str]
 
 
-def describe(settings: Settings) -> NodeStatus:
+def describe(settings: Settings) -> MachineStatus:
     """Return what this node holds and what waits here; an entry that cannot be read has a `problem`.
 
     `twins` are other agents that answer under this node's name, as its agent heard them. `warnings` are reasons why no
@@ -63,7 +63,7 @@ def describe(settings: Settings) -> NodeStatus:
     }
 
 
-def exit_code(status: NodeStatus) -> int:
+def exit_code(status: MachineStatus) -> int:
     """Return 1 where an entry cannot be read or another agent uses this node's name, else 0."""
     entries = [*status["mirrors"], *status["sites"], *status["outbox"], *status["builds"], *status["jenkins"]]
     return 1 if status["twins"] or any("problem" in entry for entry in entries) else 0

@@ -106,13 +106,7 @@ class Deployer:
         )
         entry = JournalEntry(
             operation=self._operation(
-                state,
-                request.phase,
-                release_name(plan.seq, tag, found.commit),
-                ref,
-                found.commit,
-                request.request_id,
-                request.requested_by,
+                state, request.phase, release_name(plan.seq, tag, found.commit), ref, found.commit, request
             ),
             seq=plan.seq,
             tree=found.tree,
@@ -314,6 +308,7 @@ class Deployer:
             requested_by=request.requested_by,
             allow=Allowances(moved=True, older=True, drift=True),
             again=True,
+            rollout=request.rollout,
         )
         return self.make(source, anew)
 
@@ -326,9 +321,7 @@ class Deployer:
         *,
         detail: str = "",
     ) -> DeployResult:
-        operation = self._operation(
-            state, phase, target.name, target.ref, target.commit, request.request_id, request.requested_by
-        )
+        operation = self._operation(state, phase, target.name, target.ref, target.commit, request)
         entry = JournalEntry(
             operation=operation,
             seq=target.seq,
@@ -344,7 +337,13 @@ class Deployer:
     # -- beginning -----------------------------------------------------------------------------------------------------
 
     def _operation(
-        self, state: SiteRecord, phase: Phase, release: str, ref: str, commit: str, request_id: str, requested_by: str
+        self,
+        state: SiteRecord,
+        phase: Phase,
+        release: str,
+        ref: str,
+        commit: str,
+        request: DeployRequest | ReleaseRequest,
     ) -> Operation:
         return Operation(
             number=state.next_operation,
@@ -352,10 +351,11 @@ class Deployer:
             release=release,
             ref=ref,
             commit=commit,
-            request=request_id,
-            requested_by=requested_by,
+            request=request.request_id,
+            requested_by=request.requested_by,
             node=self._node,
             started=timestamp(self._now()),
+            rollout=request.rollout,
         )
 
     def _begin_on_disk(self, entry: JournalEntry, steps: tuple[str, ...] = SCRIPTS) -> StepRunner | DeployResult:

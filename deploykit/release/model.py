@@ -14,12 +14,12 @@ from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
 from deploykit.settings.site import SCRIPTS as SCRIPTS  # noqa: PLC0414 -- handed on
 from deploykit.system.boottime import BootTime
 
-Phase = Literal["deploy", "prepare", "activate", "rollback"]
+Phase = Literal["deploy", "prepare", "activate", "rollback", "discard"]
 Outcome = Literal["success", "failure", "rolled-back", "refused"]
 StepOutcome = Literal["done", "failed", "skipped"]
 #: prepared: whole, never live. good: was or is live, all steps passed. failed: a step failed. interrupted: cut off by
-#: a crash. withdrawn: was live and was rolled back from.
-Status = Literal["prepared", "good", "failed", "interrupted", "withdrawn"]
+#: a crash. withdrawn: was live and was rolled back from. discarded: was prepared, and removed before it was ever live.
+Status = Literal["prepared", "good", "failed", "interrupted", "withdrawn", "discarded"]
 
 #: The steps in their order. Those in SCRIPTS run a program of that name when there is one.
 STEPS = (
@@ -88,7 +88,12 @@ class Release:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Operation:
-    """One deploy, preparation, activation or rollback, as the history keeps it. `outcome` is empty while it runs."""
+    """One deploy, preparation, activation, rollback or discard, as the history keeps it.
+
+    Args:
+        outcome: empty while it runs.
+        rollout: the id of the rollout that asked for it, or empty.
+    """
 
     number: int
     phase: Phase
@@ -102,6 +107,7 @@ class Operation:
     finished: str = ""
     outcome: Outcome | Literal["interrupted", ""] = ""
     detail: str = ""
+    rollout: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -29,6 +29,7 @@ class DeployRequest:
 
     Args:
         request_id: the id of the message that asks, or empty.
+        rollout: the id of the rollout that it is part of, or empty.
         again: make a new release although this very commit is live.
     """
 
@@ -39,6 +40,7 @@ class DeployRequest:
     requested_by: str
     allow: Allowances
     again: bool = False
+    rollout: str = ""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -50,6 +52,7 @@ class ReleaseRequest:
         ref: where given, `name` is the whole commit, and the release has to be of exactly this ref and commit.
         source: where to write the release from if it is not whole on disk.
         request_id: the id of the message that asks, or empty.
+        rollout: the id of the rollout that it is part of, or empty.
     """
 
     name: str
@@ -58,6 +61,7 @@ class ReleaseRequest:
     request_id: str
     requested_by: str
     allow: Allowances
+    rollout: str = ""
 
     @property
     def commit(self) -> str:

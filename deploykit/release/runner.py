@@ -1,4 +1,4 @@
-"""Deploy, prepare, activate, roll back and recover one site.
+"""Deploy, prepare, activate, discard, roll back and recover one site.
 
 Rules kept here:
 
@@ -18,10 +18,11 @@ from datetime import UTC, datetime
 
 import attrs
 
-from deploykit.errors import DeploykitError, PreflightRefused, ReleaseError
+from deploykit.errors import DeploykitError, PolicyRefused, PreflightRefused, ReleaseError
 from deploykit.names import ObjectId, RefName
 from deploykit.release import preflight
 from deploykit.release.deploy import Deployer
+from deploykit.release.discard import discard_prepared
 from deploykit.release.finish import AFTER_SWITCH, Finisher
 from deploykit.release.model import DeployResult, Release, refused
 from deploykit.release.ondisk import find_rollback
@@ -32,7 +33,6 @@ from deploykit.release.scriptfinder import environment_on_disk
 from deploykit.release.scripts import OnOutput
 from deploykit.release.site import Site
 from deploykit.release.source import TreeSource
-from deploykit.release.state import SiteRecord
 from deploykit.release.steps import Listeners, OnStep
 from deploykit.trees import Differences
 from deploykit.trees.writer import Progress
@@ -50,6 +50,8 @@ class Runner:
         on_step: called with (step, None) when a step starts and (step, record) when it ended.
         on_progress: called with (files done, files in all) during a fresh export.
         now: the wall clock, aware UTC; only ever shown, never compared.
+        may_begin: called under the site's lock before an operation begins, when what a crash cut off has ended. Where
+            it raises `PolicyRefused`, the operation is refused.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Runner:
         on_step: OnStep | None = None,
         on_progress: Progress | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        may_begin: Callable[[], None] = lambda: None,
     ) -> None:
         self.site = site
         self._node = node
         self._listeners = Listeners(output=on_output, step=on_step)
         self._progress = on_progress
         self._now = now
+        self._may_begin = may_begin
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class Runner:
         except DeploykitError:
             return result
         linked = self.site.live_name()
-        previous = plan_rollback(_without_twins(state, linked), linked, can_rebuild=True).target
+        previous = plan_rollback(state.without_twins(linked), linked, can_rebuild=True).target
         about, here = state.get(result.release), state.get(live) if live else None
         known = here is not None or not live  # what is live without a record cannot be named
         return attrs.evolve(result, seen=known, about=about, live=here, previous=previous)
@@ -131,6 +135,7 @@ class Runner:
         *,
         request: str = "",
         requested_by: str = "",
+        rollout: str = "",
         allow: Allowances | None = None,
         again: bool = False,
     ) -> DeployResult:
@@ -152,6 +157,7 @@ class Runner:
             commit=str(commit),
             request_id=request,
             requested_by=requested_by,
+            rollout=rollout,
             allow=allow or Allowances(),
             again=again,
         )
@@ -165,6 +171,7 @@ class Runner:
         *,
         request: str = "",
         requested_by: str = "",
+        rollout: str = "",
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Do all of a deploy but the switch: the release is whole and waits for `activate`. See `deploy`."""
@@ -174,6 +181,7 @@ class Runner:
             commit=str(commit),
             request_id=request,
             requested_by=requested_by,
+            rollout=rollout,
             allow=allow or Allowances(),
             again=True,
         )
@@ -208,6 +216,7 @@ class Runner:
         source: TreeSource | None = None,
         request: str = "",
         requested_by: str = "",
+        rollout: str = "",
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Put a prepared release live.
@@ -223,6 +232,7 @@ class Runner:
             source=source,
             request_id=request,
             requested_by=requested_by,
+            rollout=rollout,
             allow=allow or Allowances(),
         )
         return self._locked(lambda deployer: deployer.activate(release_request), new=False)
@@ -235,6 +245,7 @@ class Runner:
         source: TreeSource | None = None,
         request: str = "",
         requested_by: str = "",
+        rollout: str = "",
         allow: Allowances | None = None,
     ) -> DeployResult:
         """Go back to the last good release before the live one, or to the one named.
@@ -251,9 +262,38 @@ class Runner:
             source=source,
             request_id=request,
             requested_by=requested_by,
+            rollout=rollout,
             allow=allow or Allowances(),
         )
         return self._locked(lambda deployer: deployer.rollback(release_request), new=False)
+
+    def discard(
+        self,
+        ref: RefName | str,
+        commit: ObjectId | str,
+        *,
+        request: str = "",
+        requested_by: str = "",
+        rollout: str = "",
+    ) -> DeployResult:
+        """Remove the prepared releases of exactly that ref and commit, which were never live. No script runs.
+
+        Where none waits, that is a success, and `detail` says so. What is live, or was good, is refused.
+        """
+        wanted = ReleaseRequest(
+            name=str(commit),
+            ref=str(ref),
+            source=None,
+            request_id=request,
+            requested_by=requested_by,
+            rollout=rollout,
+            allow=Allowances(),
+        )
+        if not self.site.exists():
+            return DeployResult(outcome="success", detail=f"nothing was ever deployed to {self.site.path}", seen=True)
+        return self._locked_finisher(
+            lambda f: discard_prepared(self.site, f, self._listeners, wanted, node=self._node, now=self._now), new=False
+        )
 
     def pin(self, release: str, *, pinned: bool = True) -> Release:
         """Keep a release whatever the keep-limit says, or stop doing so.
@@ -304,6 +344,9 @@ class Runner:
         return self._locked(lambda deployer: deployer.make(source, request))
 
     def _locked(self, act: Callable[[Deployer], DeployResult], *, new: bool = True) -> DeployResult:
+        return self._locked_finisher(lambda finisher: act(self._deployer(finisher)), new=new)
+
+    def _locked_finisher(self, act: Callable[[Finisher], DeployResult], *, new: bool) -> DeployResult:
         """Run one operation under the lock; `new` where it may set up a site that is not there yet."""
         with contextlib.ExitStack() as stack:
             try:
@@ -317,11 +360,20 @@ class Runner:
             stack.callback(finisher.journal.close)
             try:
                 finisher.recover()
-                return self.with_site_state(act(self._deployer(finisher)))
+                not_now = self._refusal()
+                return self.with_site_state(act(finisher) if not_now is None else not_now)
             except OSError as error:
                 _log.error("%s: %s; ending it from the journal", self.site.path, error)
                 finisher.journal.close()
                 return self.with_site_state(self._after_error(finisher, error))
+
+    def _refusal(self) -> DeployResult | None:
+        """Return the refusal of an operation that may not begin; None where it may."""
+        try:
+            self._may_begin()
+        except PolicyRefused as error:
+            return refused(error)
+        return None
 
     @staticmethod
     def _after_error(finisher: Finisher, error: OSError) -> DeployResult:
@@ -343,12 +395,3 @@ class Runner:
 
     def _deployer(self, finisher: Finisher) -> Deployer:
         return Deployer(self.site, finisher, self._listeners, self._progress, self._node, self._now)
-
-
-def _without_twins(state: SiteRecord, live: str) -> SiteRecord:
-    """Return the record without other releases of the live one's ref and commit: a rollback to them changes nothing."""
-    here = state.get(live)
-    if here is None:
-        return state
-    kept = (r for r in state.releases if r is here or (r.ref, r.commit) != (here.ref, here.commit))
-    return attrs.evolve(state, releases=tuple(kept))

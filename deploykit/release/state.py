@@ -53,6 +53,21 @@ class SiteRecord:
         """Return the newest prepared release on disk of exactly that ref and commit, if any."""
         return next((r for r in reversed(self.of(ref, commit)) if r.present and r.status == "prepared"), None)
 
+    def without_twins(self, live: str) -> SiteRecord:
+        """Return it without other releases of the live one's ref and commit: a rollback to them changes nothing."""
+        here = self.get(live)
+        if here is None:
+            return self
+        kept = (r for r in self.releases if r is here or (r.ref, r.commit) != (here.ref, here.commit))
+        return attrs.evolve(self, releases=tuple(kept))
+
+    def waiting(self, text: str = "") -> Release | None:
+        """Return the newest prepared release on disk that a text means, as for `find`; of all when it is empty."""
+        prepared = tuple(r for r in self.releases if r.present and r.status == "prepared")
+        if not text:
+            return prepared[-1] if prepared else None
+        return attrs.evolve(self, releases=prepared).find(text)
+
     def on_disk(self, names: Container[str]) -> SiteRecord:
         """Return the state as the disk has it: a release without its directory is not present, whatever was written.
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.buildservers import BuildServerSettings
     from deploykit.settings.bus import BusSettings
+    from deploykit.settings.facts import FactsSettings
     from deploykit.settings.jenkins import JenkinsSettings, JobSettings
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
@@ -32,6 +33,7 @@ _LAZY = {
     "BuildServerSettings": "buildservers",
     "BusSettings": "bus",
     "CheckoutSettings": "mirror",
+    "FactsSettings": "facts",
     "GrantSettings": "trust",
     "JenkinsSettings": "jenkins",
     "JobSettings": "jenkins",
@@ -53,6 +55,7 @@ __all__ = [
     "BuildServerSettings",
     "BusSettings",
     "CheckoutSettings",
+    "FactsSettings",
     "GrantSettings",
     "JenkinsSettings",
     "JobSettings",

@@ -12,6 +12,7 @@ from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
+from deploykit.settings.facts import FactsSettings
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
@@ -27,6 +28,8 @@ class Settings:
     """Everything in one `deploykit.toml`.
 
     Args:
+        rollouts: where rollouts that begin on this machine keep their journals and locks; by default `rollouts` in
+            `state`.
         reconcile_every: seconds between two comparisons of a mirror with its origin, at most.
         fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that receive the
             same message do not fetch in the same instant; 0 for a few nodes that should be quick.
@@ -34,12 +37,14 @@ class Settings:
 
     node: NodeName
     state: Path = Path("/var/lib/deploykit")
+    rollouts: Path | None = None
     broker: BusSettings = attrs.field(factory=BusSettings)
     topics: TopicMap = attrs.field(factory=TopicMap)
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
     audit: AuditSettings = attrs.field(factory=AuditSettings)
     trust: TrustSettings = attrs.field(factory=TrustSettings)
     builds: BuildsSettings = attrs.field(factory=BuildsSettings)
+    facts: FactsSettings = attrs.field(factory=FactsSettings)
     signing_key: Path | None = None
     log: LogSettings = attrs.field(factory=LogSettings)
     service: ServiceSettings = attrs.field(factory=ServiceSettings)
@@ -48,6 +53,11 @@ class Settings:
     jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
+
+    @property
+    def rollouts_directory(self) -> Path:
+        """Where the journals and locks of rollouts are."""
+        return self.rollouts if self.rollouts is not None else self.state / "rollouts"
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.
@@ -65,6 +75,7 @@ class Settings:
         yield from below("trust", self.trust.problems())
         yield from below("service", self.service.problems())
         yield from below("builds", self.builds.problems())
+        yield from below("facts", self.facts.problems())
         yield from below("jenkins", self.jenkins.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())

@@ -80,7 +80,7 @@ class Verified:
 
     @property
     def copy(self) -> str:
-        """The name of this signed copy, for `DeployReported.answers`."""
+        """The name of this signed copy, for `answers` of `DeployReported` and `NodeDescribed`."""
         return copy_digest(self.frame)
 
     def authorize(self, now: datetime, *, claimed_at: datetime | None = None) -> Authorized:
@@ -120,7 +120,7 @@ class Verified:
         Args:
             request: what was asked.
             now: aware.
-            sent: the signed request as it went out. A report that answers another copy is refused.
+            sent: the signed request as it went out. A reply that answers another copy is refused.
 
         Raises:
             PolicyRefused: no reply; to another request or copy; of a node that was not asked; signed by a key that may
@@ -130,7 +130,7 @@ class Verified:
         if not isinstance(reply, DeployReported | NodeDescribed):
             raise PolicyRefused(f"a {type(reply).__name__} is no reply")
         self.policy.authorize_reply(reply, self.signer, request=request, now=now)
-        if isinstance(reply, DeployReported) and sent is not None and not _same(reply.answers, copy_digest(sent)):
+        if sent is not None and not _same(reply.answers, copy_digest(sent)):
             raise PolicyRefused(f"{reply.node} answers another copy of this request: somebody sends under its id")
 
 

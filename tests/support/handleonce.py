@@ -22,11 +22,13 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError
 from deploykit.ids import IdStore
 from deploykit.release import Runner, Site
+from deploykit.testing.fakes import FakeBus
 from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import load_signing_key
 from tests.support.resultaudit import result_audit
@@ -43,7 +45,8 @@ def main() -> None:
     trust = Trust.from_settings(settings.trust, settings.node)
     builds, audit = builds_of(settings.state), open_audit(settings)
     gate = BuildGate(settings, trust, builds, result_audit(audit, builds, settings.node))
-    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate)
+    progress = ProgressSender(settings.node, FakeBus(), settings.topics, None)
+    deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate, progress)
     deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, audit)
     for site in settings.sites.values():
         try:

@@ -22,6 +22,7 @@ from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
+from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.result_audit import ResultAudit
@@ -133,8 +134,6 @@ class Agent(Service):
         self._results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now), settings.node, builds)
         self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, self._results)
         gate = BuildGate(settings, trust, builds, self._results, metrics=metrics)
-        deployer = SiteDeployer(settings, self._mirrors, gate)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         super().__init__(
             f"agent on {settings.node}",
             settings.broker,
@@ -143,10 +142,14 @@ class Agent(Service):
             on_event=self._on_event,
             metrics=metrics,
         )
+        self._progress = ProgressSender(settings.node, self.link.bus, settings.topics, key)
+        deployer = SiteDeployer(settings, self._mirrors, gate, self._progress)
+        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
         self._relay = make_relay(outbox, self.link.bus, settings.outbox)
         handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
         self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
         self.threads.add("relay", partial(self._relay.run, self.ending))
+        self.threads.add("progress", self._progress.run)
         self.threads.add("upkeep", self._look_after)
         self.threads.add("presence", partial(self._presence.run, self.ending))
 
@@ -197,6 +200,7 @@ class Agent(Service):
             self._presence.wake()
             self._recovered.wait()
             self._deploys.finish()
+            self._progress.stop()
             self._mirrors.stop()
             super()._end()
             self._results.flush(float("inf"))

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from typing import Final
 
 import attrs
 
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.progress import CommandProgress, ProgressSender
 from deploykit.errors import DeploykitError, MirrorError
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
 from deploykit.mirror import Mirror
@@ -27,6 +29,9 @@ from deploykit.trust.signature import Signer
 
 _log = logging.getLogger(__name__)
 
+#: The step of a command's progress in which its commit is fetched. It is the mirror's: no release has it among its own.
+FETCH: Final = "fetch"
+
 
 class SiteDeployer:
     """Deploys to the sites of one node.
@@ -35,12 +40,14 @@ class SiteDeployer:
         settings: the sites.
         mirrors: where the trees come from.
         gate: asked before a command is carried out.
+        progress: where each step is sent as it begins and ends.
     """
 
-    def __init__(self, settings: Settings, mirrors: MirrorHandler, gate: BuildGate) -> None:
+    def __init__(self, settings: Settings, mirrors: MirrorHandler, gate: BuildGate, progress: ProgressSender) -> None:
         self._settings = settings
         self._mirrors = mirrors
         self._gate = gate
+        self._progress = progress
 
     def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
         """Carry out a command and return its result.
@@ -58,11 +65,17 @@ class SiteDeployer:
         runner: Runner | None = None
         result: DeployResult | None = None
         try:
-            runner = Runner(Site(site.path, site.release), node=self._settings.node)
+            progress = self._progress.command(request)
+            runner = Runner(
+                Site(site.path, site.release),
+                node=self._settings.node,
+                on_output=progress.on_output,
+                on_step=progress.on_step,
+            )
             if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
-            with contextlib.ExitStack() as stack:
-                result = self._run(stack, runner, site.repo, request, requested_by)
+            with progress, contextlib.ExitStack() as stack:
+                result = self._run(stack, runner, site.repo, request, requested_by, progress)
             if note:
                 result = attrs.evolve(result, detail="; ".join(filter(None, (note, result.detail))))
         except Exception as error:  # noqa: BLE001 -- the asker gets one final report, whatever went wrong here
@@ -76,7 +89,13 @@ class SiteDeployer:
         return result
 
     def _run(
-        self, stack: contextlib.ExitStack, runner: Runner, repo: RepoName, request: DeployRequested, requested_by: str
+        self,
+        stack: contextlib.ExitStack,
+        runner: Runner,
+        repo: RepoName,
+        request: DeployRequested,
+        requested_by: str,
+        progress: CommandProgress,
     ) -> DeployResult:
         """Run the command's phase. What the site refuses without a mirror, untouched, is tried again with one.
 
@@ -86,6 +105,7 @@ class SiteDeployer:
             repo: the site's repository.
             request: the command.
             requested_by: for the site's records.
+            progress: of the command.
         """
         ref, commit, phase = request.ref, request.commit, request.phase
         if phase in ("activate", "rollback"):
@@ -94,20 +114,25 @@ class SiteDeployer:
             if result.outcome != "refused":
                 return result
         mirror = stack.enter_context(self._mirrors.mirror(repo))
-        self._make_current(mirror, repo, request)
+        self._make_current(mirror, repo, request, progress)
         if phase in ("activate", "rollback"):
             return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=requested_by)
         make = runner.deploy if phase == "deploy" else runner.prepare
         return make(mirror, ref, commit, request=request.id, requested_by=requested_by)
 
-    def _make_current(self, mirror: Mirror, repo: RepoName, request: DeployRequested) -> None:
+    def _make_current(
+        self, mirror: Mirror, repo: RepoName, request: DeployRequested, progress: CommandProgress
+    ) -> None:
         """Fetch unless the mirror holds the requested commit under its ref."""
         try:
             if mirror.resolve(request.ref).commit == request.commit:
                 return
         except MirrorError:
             _log.info("[%s] does not hold %s yet: fetching", repo, request.ref)
-        self._mirrors.sync(repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id)
+        with progress.step(FETCH) as fetching:
+            fetching.done = self._mirrors.sync(
+                repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id
+            )
 
 
 def _failed(error: Exception, request: DeployRequested) -> DeployResult:

@@ -27,7 +27,7 @@ NAMED: Final = ("repo", "site")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
-PHASES: Final = ("deploy", "prepare", "activate", "rollback")
+PHASES: Final = ("deploy", "prepare", "activate", "rollback", "discard")
 DEPLOY_OUTCOMES: Final = ("success", "failure", "rolled-back", "refused")
 FETCH_OUTCOMES: Final = ("updated", "unchanged", "refused", "failed")
 VERDICTS: Final = ("ack", "retry", "reject", "failed")

@@ -26,6 +26,7 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
+from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import (
     DeploykitError,
@@ -36,7 +37,7 @@ from deploykit.errors import (
     OutboxError,
     TreeDamaged,
 )
-from deploykit.fleet import coordinator
+from deploykit.fleet.sender import ASK_AGAIN
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.messages.topics import TopicMap
@@ -53,6 +54,7 @@ from deploykit.settings import (
     SiteSettings,
     TrustSettings,
 )
+from deploykit.testing.fakes import FakeBus
 from deploykit.trust import check as checks
 from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import generate_key, load_signing_key, load_trusted, trust
@@ -132,7 +134,8 @@ class World:
         trust = Trust.from_settings(self.settings.trust, NODE, trusted=self.trusted)
         builds, audit = builds_of(self.settings.state), open_audit(self.settings)
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
-        deployer = SiteDeployer(self.settings, self.mirroring, gate)
+        progress = ProgressSender(NODE, FakeBus(), TopicMap(), None)
+        deployer = SiteDeployer(self.settings, self.mirroring, gate, progress)
         return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
 
     def trusted(self) -> Any:
@@ -476,7 +479,7 @@ def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
 ) -> None:
     """Anybody can send copies of a command, and a report can be large."""
     monkeypatch.undo()
-    assert coordinator._ASK_AGAIN > deploys._REPEAT_AFTER > 0
+    assert ASK_AGAIN > deploys._REPEAT_AFTER > 0
     world.deploying = world.handler()
     for _ in range(20):
         assert isinstance(handled(world), Ack)

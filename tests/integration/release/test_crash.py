@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
+from deploykit.git.repository import Repository
 from deploykit.release import DeployResult
+from deploykit.release.ondisk import damage
 from deploykit.settings import SiteSettings
 from tests.support.cli import command
 from tests.support.killsweep import NEEDS_DISK, NEEDS_SPACE, Report, Run, error_sweep, kill_sweep, sample_size
@@ -143,6 +145,41 @@ def _after_rollback(case: Case, run: Run) -> None:
     assert shop.read("a") == ("2" if known else "3")
 
 
+def _prepare_fifth(case: Case) -> str:
+    """Prepare version 5 in the template, and return its commit."""
+    commit = case.shop.commit(case.files(5))
+    with Repository(case.shop.repo.path) as source:
+        assert case.shop.runner.prepare(source, "refs/tags/v5").outcome == "success"
+    shutil.rmtree(case.template)
+    shutil.copytree(case.shop.path, case.template, symlinks=True)
+    return commit
+
+
+def _after_discard(case: Case, run: Run, commit: str) -> None:
+    """What must hold whatever happened at whichever call of a discard of 5 while 4 is live."""
+    shop = case.shop
+    shop.whole()
+    assert shop.read("a") == "4"
+    gone = [o for o in shop.site.history() if o.phase == "discard"]
+    fifth = shop.site.recorded().releases[-1]
+    assert (fifth.status, len(gone)) in (("prepared", 0), ("discarded", 1))
+    if _said(run) == "success":
+        assert fifth.status == "discarded"
+    if fifth.status == "prepared":
+        assert not damage(shop.site, fifth.name), "until it is on record, it can still be activated"
+    again = shop.runner.discard("refs/tags/v5", commit, request="again")
+    assert (again.outcome, shop.read("a")) == ("success", "4")
+    assert fifth.name not in shop.names()
+    shop.whole()
+    case.clean()
+    assert len([o for o in shop.site.history() if o.phase == "discard"]) == 1
+    assert "post-deploy v5 0" not in (case.log() if case.logged.exists() else [])
+    # and the site goes on from there
+    assert shop.deploy("v5").outcome == "success"
+    assert shop.read("a") == "5"
+    shop.whole()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("keep", [5, 1], ids=["fresh", "recycled"])
@@ -202,6 +239,47 @@ def test_a_deploy_that_goes_back_by_itself_is_killed_at_any_call_and_still_ends_
         assert case.log()[-1] == "post-deploy v4 1"
 
     report = kill_sweep(case.deploy_argv("v5"), roots=[shop.path], prepare=case.fresh, check=check)
+    _show(report, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_discard_killed_at_any_call_converges_and_never_touches_what_is_live(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path, keep=5)
+    shop = case.shop
+    commit = _prepare_fifth(case)
+
+    def check(run: Run) -> None:
+        _after_discard(case, run, commit)
+
+    report = kill_sweep(case.argv("discard", "v5"), roots=[shop.path], prepare=case.fresh, check=check)
+    _show(report, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("error", "calls"), [("ENOSPC", NEEDS_SPACE), ("EIO", NEEDS_DISK)])
+def test_a_discard_with_a_call_that_fails_is_no_success_that_did_not_last(
+    tmp_path: Path, error: str, calls: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path, keep=5)
+    commit = _prepare_fifth(case)
+
+    def check(run: Run) -> None:
+        assert "Traceback" not in run.stderr, run.stderr
+        assert (run.returncode == 0) == (_said(run) == "success")
+        _after_discard(case, run, commit)
+
+    report = error_sweep(
+        case.argv("discard", "v5"),
+        roots=[case.shop.path],
+        prepare=case.fresh,
+        check=check,
+        error=error,
+        calls=calls,
+    )
     _show(report, capsys)
 
 
@@ -401,6 +479,34 @@ def test_power_cut_at_any_call_of_a_rollback_leaves_a_whole_site_and_converges(
         _after_rollback(case, run)
 
     report = kill_sweep(case.argv("rollback"), roots=[shop.path], prepare=disk.restore, check=check)
+    _show(report, capsys)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_power_cut_at_any_call_of_a_discard_leaves_the_live_release_and_converges(
+    tmp_path: Path, disk: Disk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = Case(tmp_path, keep=5, where=disk.where)
+    case.template.mkdir()
+    commit = _prepare_fifth(case)
+    disk.save()
+
+    def plug_in() -> None:
+        case.logged.unlink(missing_ok=True)
+        disk.restore()
+
+    def check(run: Run) -> None:
+        disk.cut()
+        _after_discard(case, run, commit)
+
+    report = kill_sweep(
+        case.argv("discard", "v5"),
+        roots=[case.shop.path],
+        prepare=plug_in,
+        check=check,
+        sample=sample_size(15),
+    )
     _show(report, capsys)
 
 

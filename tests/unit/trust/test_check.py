@@ -19,7 +19,7 @@ from deploykit.errors import (
     PolicyRefused,
     SignatureError,
 )
-from deploykit.messages import Message, Notice
+from deploykit.messages import Message, NodeDescribed, NodeQueried, Notice
 from deploykit.names import ObjectId, SiteName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust import check as module
@@ -216,3 +216,27 @@ def test_threat_6_a_nodes_own_report_on_this_very_copy_is_believed() -> None:
 def test_threat_6_every_other_report_is_not(frame: Frame, says: str) -> None:
     with pytest.raises((SignatureError, PolicyRefused), match=says):
         believed(frame)
+
+
+QUESTION = NodeQueried(id="question-1", time=NOW, source="test")
+ASKED = signed(QUESTION)
+DESCRIBED = NodeDescribed(time=NOW, node=WEB1, request="question-1", answers=copy_digest(ASKED))
+
+
+def test_threat_6_a_nodes_own_answer_to_this_very_question_is_believed() -> None:
+    trust().check(signed(DESCRIBED, NODE), NOW).believe(QUESTION, NOW, sent=ASKED)
+
+
+@pytest.mark.parametrize(
+    ("frame", "says"),
+    [
+        (encode(DESCRIBED), "not signed"),
+        (signed(DESCRIBED), "may not report for node web1"),
+        (signed(attrs.evolve(DESCRIBED, request=None), NODE), "answers another request"),
+        (signed(attrs.evolve(DESCRIBED, answers=""), NODE), "another copy of this request"),
+        (signed(attrs.evolve(DESCRIBED, answers=copy_digest(signed(QUESTION, NODE))), NODE), "another copy"),
+    ],
+)
+def test_threat_6_every_other_answer_is_not(frame: Frame, says: str) -> None:
+    with pytest.raises((SignatureError, PolicyRefused), match=says):
+        trust().check(frame, NOW).believe(QUESTION, NOW, sent=ASKED)

@@ -1,0 +1,88 @@
+"""Stand-ins for agents: they answer questions on a bus with real frames, signed by real keys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import attrs
+
+from deploykit.bus import Bus, Delivery
+from deploykit.messages import NodeDescribed, NodeQueried
+from deploykit.messages.topics import TopicMap
+from deploykit.names import NodeName
+from deploykit.settings import BusSettings, TrustSettings
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import SigningKey, copy_digest, sign
+from deploykit.wire import Frame, decode, encode
+from tests.support.keys import fixed_key
+
+#: Signs for every node: trusted as `*`.
+FLEET_KEY = fixed_key(200)
+OPERATOR = fixed_key(201)
+STRANGER = fixed_key(202)
+SIGNERS = f"ops {OPERATOR.public_openssh}\n* {FLEET_KEY.public_openssh}\n"
+
+Reply = Frame | NodeDescribed | tuple[NodeDescribed, SigningKey | None]
+
+
+def trust_of_asker() -> Trust:
+    """Return what an operator believes: the fleet's key speaks for each node."""
+    signers = AllowedSigners.parse(SIGNERS)
+    return Trust.from_settings(TrustSettings(), NodeName("desk"), trusted=lambda: signers)
+
+
+def described(node: str, **changes: object) -> NodeDescribed:
+    """Return a description that is yet to be made an answer."""
+    return attrs.evolve(NodeDescribed(node=NodeName(node), instance=f"run-of-{node}", host=node), **changes)  # type: ignore[arg-type]
+
+
+class Responders:
+    """Answers each question on the bus.
+
+    Args:
+        address: of the broker.
+        replies: called with the question; what it returns is sent in this order. A description that names no request
+            becomes an answer to this very question. The fleet's key signs it, or the one that comes with it; None
+            leaves it unsigned.
+    """
+
+    def __init__(self, address: str, replies: Callable[[NodeQueried], Iterable[Reply]]) -> None:
+        self.topics = TopicMap()
+        self.asked: list[NodeQueried] = []
+        self.answered = threading.Event()
+        self.bus = Bus(BusSettings(address=address, backoff_max=0.2), client_id="responders")
+        self._replies = replies
+
+    def __enter__(self) -> Self:
+        self.bus.start()
+        assert self.bus.subscribe(self.topics.node, self._answer).wait_active(60)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bus.stop()
+
+    def _answer(self, delivery: Delivery) -> None:
+        question = decode(delivery.headers, delivery.body, delivery.destination)
+        assert isinstance(question, NodeQueried)
+        self.asked.append(question)
+        copy = copy_digest(Frame(delivery.headers, delivery.body))
+        for reply in self._replies(question):
+            self.bus.publish_nowait(self.topics.inventory, _framed(reply, question, copy), persistent=False)
+        self.answered.set()
+
+
+def _framed(reply: Reply, question: NodeQueried, copy: str) -> Frame:
+    if isinstance(reply, Frame):
+        return reply
+    message, key = reply if isinstance(reply, tuple) else (reply, FLEET_KEY)
+    if message.request is None:
+        message = attrs.evolve(message, request=question.id)
+    if not message.answers:
+        message = attrs.evolve(message, answers=copy)
+    return sign(encode(message), key) if key is not None else encode(message)
