@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
         RolloutBusy,
         RolloutError,
         ScriptFailed,
+        SelectorError,
         ServiceFailed,
         SettingsError,
         SignatureError,
@@ -93,6 +95,9 @@ if TYPE_CHECKING:
         UsageError,
         WindowFull,
     )
+    from deploykit.fleet.facts import NodeFacts
+    from deploykit.fleet.selection import Selection
+    from deploykit.fleet.selector import Selector
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
@@ -190,6 +195,9 @@ _MODULES = {
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
+    "deploykit.fleet.facts": "NodeFacts",
+    "deploykit.fleet.selector": "Selector",
+    "deploykit.fleet.selection": "Selection",
     "deploykit.ids": "IdStore Claim",
     "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
@@ -212,7 +220,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError RolloutError RolloutBusy JournalDamaged"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -254,8 +262,9 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "RolloutError", "RolloutBusy", "JournalDamaged",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches", "RolloutError", "RolloutBusy",
+    "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on

@@ -58,6 +58,18 @@ class UsageError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+class SelectorError(UsageError):
+    """A text is not a selector of nodes. Correct it; `position` says where.
+
+    Args:
+        position: of the first character that is wrong, from 0; the length of the text where something is missing.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
+        super().__init__(problem, remedy, problems=problems)
+        self.position = position
+
+
 # -- messages and their wire -----------------------------------------------------------------------------------------
 
 
@@ -319,3 +331,10 @@ class ServiceFailed(DeploykitError):
 
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
+
+
+# -- nodes of a fleet ------------------------------------------------------------------------------------------------
+
+
+class NobodyMatches(DeploykitError):
+    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
