@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         IdStoreError,
         InstallError,
         InvalidName,
+        JournalDamaged,
         KeyFileError,
         KeyNotTrusted,
         LockBusy,
@@ -81,6 +82,8 @@ if TYPE_CHECKING:
         RefNotFound,
         RefRefused,
         ReleaseError,
+        RolloutBusy,
+        RolloutError,
         ScriptFailed,
         SelectorError,
         ServiceFailed,
@@ -217,7 +220,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "NobodyMatches BuildQueueError SelectorError"
+        "NobodyMatches BuildQueueError SelectorError RolloutError RolloutBusy JournalDamaged"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -258,9 +261,10 @@ __all__ = [
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
-    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError", "HookError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError", "NobodyMatches",
-    "SelectorError", "Selector", "Selection", "NodeFacts",
+    "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
+    "HookError", "RolloutError", "RolloutBusy", "JournalDamaged", "NobodyMatches", "SelectorError",
+    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on
