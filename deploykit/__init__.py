@@ -84,6 +84,7 @@ if TYPE_CHECKING:
         ReleaseError,
         RolloutBusy,
         RolloutError,
+        RolloutMemoryError,
         ScriptFailed,
         SelectorError,
         ServiceFailed,
@@ -215,7 +216,7 @@ _MODULES = {
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted BuildStoreError "
+        "ConnectError KeyNotTrusted BuildStoreError RolloutMemoryError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -257,7 +258,7 @@ __all__ = [
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
     "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
-    "JobSettings",
+    "JobSettings", "RolloutMemoryError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
