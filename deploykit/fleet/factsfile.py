@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -92,7 +93,8 @@ def _parse_yaml(body: bytes, where: str) -> object:
     except ImportError:
         raise UsageError(f"{where}: YAML needs PyYAML", "pip install deploykit[yaml], or use JSON") from None
     try:
-        return _value_of(yaml.compose(body.decode("utf-8-sig"), Loader=yaml.BaseLoader), set())
+        value = _value_of(yaml.compose(body.decode("utf-8-sig"), Loader=yaml.BaseLoader), set())
+        json.dumps(value, ensure_ascii=False).encode()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -101,10 +103,13 @@ def _parse_yaml(body: bytes, where: str) -> object:
         raise UsageError(f"{where} is not YAML: {' '.join(str(error).split())[:200]}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not UTF-8 at byte {error.start}") from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} is not YAML that is read here: half of a surrogate pair") from None
     except RecursionError:
         raise UsageError(f"{where} is nested too deep") from None
     except _NotRead as error:
         raise UsageError(f"{where}: {error}") from None
+    return value
 
 
 class _NotRead(Exception):

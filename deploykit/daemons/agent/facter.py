@@ -11,7 +11,7 @@ from deploykit.fleet.factfiles import MAX_FILE, parse_facts
 from deploykit.hooking.process import NoAnswer, Program, child_environment, find_program
 
 #: Seconds after which facter is killed.
-DEADLINE: Final = 30.0
+DEADLINE: Final = 10.0
 #: Where it is, besides our PATH: Puppet's own packages put it beside the system.
 _ALSO_IN: Final = "/opt/puppetlabs/bin:/usr/local/bin:/usr/bin:/bin"
 
