@@ -83,6 +83,8 @@ if TYPE_CHECKING:
         RefRefused,
         ReleaseError,
         RolloutMemoryError,
+        RolloutBusy,
+        RolloutError,
         ScriptFailed,
         SelectorError,
         ServiceFailed,
@@ -219,7 +221,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError JournalDamaged NobodyMatches"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -262,8 +264,7 @@ __all__ = [
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
-    "NobodyMatches",
-    "SelectorError", "Selector", "Selection", "NodeFacts",
+    "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on

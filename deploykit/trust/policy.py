@@ -130,7 +130,7 @@ class Policy:
         if not addressed_to(message, node):
             raise NotAddressed(f"{_called(message)} is not for {node}")
         self._check_times(message, now)
-        site = str(getattr(message, "site", ""))
+        site = str(getattr(message, "site", None) or "")
         found = [grant for grant in self._grants_of(message, signer) if matches(grant.sites, site)]
         needs_build = not (isinstance(message, DeployRequested) and message.without_build)
         for grant in found:

@@ -38,7 +38,7 @@ from deploykit.errors import (
     OutboxError,
     TreeDamaged,
 )
-from deploykit.fleet import coordinator
+from deploykit.fleet.sender import ASK_AGAIN
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.messages.topics import TopicMap
@@ -489,7 +489,7 @@ def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
 ) -> None:
     """Anybody can send copies of a command, and a report can be large."""
     monkeypatch.undo()
-    assert coordinator._ASK_AGAIN > deploys._REPEAT_AFTER > 0
+    assert ASK_AGAIN > deploys._REPEAT_AFTER > 0
     world.deploying = world.handler()
     for _ in range(20):
         assert isinstance(handled(world), Ack)
