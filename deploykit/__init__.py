@@ -69,6 +69,7 @@ if TYPE_CHECKING:
         MessageError,
         MirrorCorrupt,
         MirrorError,
+        NobodyMatches,
         NotAddressed,
         OriginError,
         OutboxError,
@@ -81,7 +82,11 @@ if TYPE_CHECKING:
         RefNotFound,
         RefRefused,
         ReleaseError,
+        RolloutMemoryError,
+        RolloutBusy,
+        RolloutError,
         ScriptFailed,
+        SelectorError,
         ServiceFailed,
         SettingsError,
         SignatureError,
@@ -91,6 +96,9 @@ if TYPE_CHECKING:
         UsageError,
         WindowFull,
     )
+    from deploykit.fleet.facts import NodeFacts
+    from deploykit.fleet.selection import Selection
+    from deploykit.fleet.selector import Selector
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
@@ -188,6 +196,9 @@ _MODULES = {
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
+    "deploykit.fleet.facts": "NodeFacts",
+    "deploykit.fleet.selector": "Selector",
+    "deploykit.fleet.selection": "Selection",
     "deploykit.ids": "IdStore Claim",
     "deploykit.audit": "AuditLog",
     "deploykit.outbox": "Outbox",
@@ -205,12 +216,12 @@ _MODULES = {
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted BuildStoreError "
+        "ConnectError KeyNotTrusted BuildStoreError RolloutMemoryError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError JournalDamaged"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -247,13 +258,13 @@ __all__ = [
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
     "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
-    "JobSettings",
+    "JobSettings", "RolloutMemoryError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "JournalDamaged",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on

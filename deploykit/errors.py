@@ -58,6 +58,18 @@ class UsageError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+class SelectorError(UsageError):
+    """A text is not a selector of nodes. Correct it; `position` says where.
+
+    Args:
+        position: of the first character that is wrong, from 0; the length of the text where something is missing.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = (), position: int = 0) -> None:
+        super().__init__(problem, remedy, problems=problems)
+        self.position = position
+
+
 # -- messages and their wire -----------------------------------------------------------------------------------------
 
 
@@ -125,6 +137,10 @@ class IdStoreError(DeploykitError):
 
 class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
+
+
+class RolloutMemoryError(DeploykitError):
+    """A node cannot read or write what it knows of rollouts. It obeys no command of a rollout until it can."""
 
 
 # -- audit -----------------------------------------------------------------------------------------------------------
@@ -200,12 +216,19 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- rollouts --------------------------------------------------------------------------------------------------------
+# -- fleet -----------------------------------------------------------------------------------------------------------
 
 
-class JournalDamaged(DeploykitError):
-    """A rollout's journal cannot be read: damaged, or of another version. No node is asked for anything; look at the
-    nodes with `deploykit status --all`, and begin a new rollout."""
+class RolloutError(DeploykitError):
+    """A rollout cannot be begun, continued or read. The text names its journal and the way out; nothing was sent."""
+
+
+class JournalDamaged(RolloutError):
+    """A line of a rollout's journal is no record. Keep the file; the text names the line, and how to go on without."""
+
+
+class RolloutBusy(RolloutError):
+    """Another process coordinates a rollout of this site. The text says who it is, and how to follow or abort it."""
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------
@@ -312,3 +335,10 @@ class ServiceFailed(DeploykitError):
 
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
+
+
+# -- nodes of a fleet ------------------------------------------------------------------------------------------------
+
+
+class NobodyMatches(DeploykitError):
+    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""

@@ -1,4 +1,4 @@
-"""`deploykit status`: what this node holds."""
+"""`deploykit status`: what this node holds, or what the fleet has live."""
 
 from __future__ import annotations
 
@@ -7,22 +7,65 @@ from pathlib import Path
 
 import click
 
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.asking import asking_options, chooses
+from deploykit.cli.options import json_option, load, print_json
+from deploykit.cli.selecting import selection_options
 
 
 @click.command()
-@config_option
+@selection_options
+@click.option("--site", help="With nodes chosen: this site alone.")
+@click.option("--ref", help="With nodes chosen: the tag or branch that is current; else the newest that is live.")
+@asking_options
 @json_option
 @click.pass_context
-def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
-    """Show what this node holds: mirrors, what is live on each site, messages and builds that wait. Contacts no broker,
-    origin or build server. Ends with 1 when some of it cannot be read, or when another agent answers under this node's
-    name.
+def status(
+    ctx: click.Context,
+    /,
+    site: str | None,
+    ref: str | None,
+    discovery_timeout: float,
+    key: Path | None,
+    config: Path | None,
+    as_json: bool,
+    **given: object,
+) -> None:
+    """Show what this node holds; with --all, or other nodes chosen, ask these what is live and compare it.
+
+    This node: mirrors, what is live on each site, messages and builds that wait. Contacts no broker, origin or build
+    server. Ends with 1 when some of it cannot be read, or when another agent answers under this node's name.
+
+    The fleet: each node is current, outdated, other, modified, failed, silent or unexpected, for each site. Ends with 1
+    when not all are current.
 
     \b
-    Example:
+    Examples:
       deploykit status --config /etc/deploykit/deploykit.toml
+      deploykit status --all
+      deploykit status --site shop --ref v1.2 -C role::web --nodes web-servers.txt
     """
+    from deploykit.cli.fleetstatus import show_fleet
+    from deploykit.errors import UsageError
+
+    if chooses(given) or site is not None or ref is not None:
+        ctx.exit(
+            show_fleet(
+                given,
+                site=site,
+                ref=ref,
+                discovery_timeout=discovery_timeout,
+                key=key,
+                config=config,
+                as_json=as_json,
+            )
+        )
+    if given.get("chosen_exclude") or given.get("chosen_count") is not None:
+        raise UsageError("--exclude and --expect go with nodes that are chosen", "--all for every node")
+    ctx.exit(_show_node(config, as_json=as_json))
+
+
+def _show_node(config: Path | None, *, as_json: bool) -> int:
+    """Print what this node holds, and return the exit code."""
     from deploykit.messages import one_line
     from deploykit.operations.status import describe, exit_code
 
@@ -30,7 +73,7 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
     code = exit_code(node)
     if as_json:
         print_json(node)
-        ctx.exit(code)
+        return code
     click.echo(f"node {node['node']}")
     for mirror in node["mirrors"]:
         after = ", fetched after builds" if "fetch_on" in mirror else ""
@@ -52,7 +95,7 @@ def status(ctx: click.Context, config: Path | None, as_json: bool) -> None:
         click.echo(f"  twin    {twin['instance']} on {twin['host']} uses this name, heard {twin['seconds_ago']} s ago")
     for warning in node["warnings"]:
         click.echo(f"  warning {one_line(warning)}")
-    ctx.exit(code)
+    return code
 
 
 def _print_entry(kind: str, entry: Mapping[str, object], text: str) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from deploykit.config import parse_settings
-from deploykit.config.refpattern import compile_ref_pattern
 from deploykit.errors import SettingsError
 from deploykit.settings import BuildServerSettings, JenkinsSettings, JobSettings
 from deploykit.settings.jenkins import PUSH_PARAMETERS
+from deploykit.system.regex import compile_regex
 from tests.support.buildorders import SHOP, jenkins, job
 
 SERVER = '[jenkins.servers.ci]\nurl = "https://ci.example.org/"\n'
@@ -70,10 +70,11 @@ def test_what_is_wrong_is_named(text: str, expected: str) -> None:
 
 
 def test_without_google_re2_an_expression_is_refused_and_everything_else_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    compile_ref_pattern.cache_clear()
+    compile_regex.cache_clear()
     monkeypatch.setitem(sys.modules, "re2", None)
-    assert "needs the package google-re2 (pip install deploykit[re2], or use globs in ignore)" in problems(
-        SERVER + JOB + 'ignore_refs = "wip"\n'
+    assert (
+        "a regular expression needs the package google-re2 (pip install deploykit[re2], or use globs in ignore)"
+        in problems(SERVER + JOB + 'ignore_refs = "wip"\n')
     )
     parse_settings(f'node = "web1"\n{SERVER}{JOB}'.encode())
 

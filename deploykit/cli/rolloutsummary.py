@@ -1,0 +1,113 @@
+"""The last words on a rollout: each node that is not as wanted, why, and what to do next. Texts are escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from deploykit.cli.rollouttext import counts_words
+from deploykit.cli.visible import visible
+from deploykit.names import short_ref
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from deploykit.fleet.summary import NodeOutcome, RolloutSummary
+
+#: Names of nodes that a suggested command lists; with more of them it names a way to list them.
+_NAMED: Final = 4
+#: Lines of output that are shown of a node that failed.
+_OUTPUT: Final = 5
+
+
+def summary_lines(summary: RolloutSummary) -> Iterator[str]:
+    """Yield the end of a rollout: its state, each bad node, and what comes next."""
+    plan = summary.plan
+    why = f": {summary.detail}" if summary.detail else ""
+    yield visible(f"rollout {plan.rollout} {_state(summary.state)} ({counts_words(summary.counts.items())}){why}")
+    width = min(30, max((len(each.node) for each in summary.bad), default=0))
+    for each in summary.bad:
+        yield from _node_lines(each, width)
+    yield from map(visible, advice_lines(summary))
+
+
+def advice_lines(summary: RolloutSummary) -> Iterator[str]:
+    """Yield the commands that go on from here, each after a line with what it does."""
+    plan = summary.plan
+    if summary.state == "paused":
+        yield "to go on:"
+        yield f"  deploykit rollout promote {plan.rollout}"
+        yield "to end it here:"
+        yield f"  deploykit rollout abort {plan.rollout}"
+    if summary.state not in ("failed", "aborted", "rolled-back"):
+        return
+    if summary.bad or summary.left:
+        yield "to try what failed, was silent or was left out once more:"
+        if plan.kind == "deploy":
+            ref = short_ref(plan.targets[plan.nodes[0]].ref)
+            yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}"
+        else:
+            yield f"  deploykit rollout retry {plan.rollout}"
+    if summary.changed and plan.kind == "deploy" and summary.state != "rolled-back":
+        yield f"to take the new release back from the {_nodes(len(summary.changed))} that {_has(summary.changed)} it:"
+        if len(summary.changed) > _NAMED:
+            listed = f"deploykit rollout show {plan.rollout} --list active"
+            yield f"  {listed} | deploykit rollback {plan.site} --nodes -"
+        else:
+            yield f"  deploykit rollback {plan.site} {' '.join(f'-I {node}' for node in summary.changed)}"
+    if any(each.state == "silent" for each in summary.bad):
+        yield "to see what the silent nodes did, once they answer:"
+        yield f"  deploykit history {plan.site}"
+
+
+def summary_entry(summary: RolloutSummary) -> dict[str, object]:
+    """Return the end of a rollout for a JSON line."""
+    return {
+        "state": summary.state,
+        "detail": summary.detail,
+        "exit_code": summary.exit_code,
+        "counts": dict(summary.counts),
+        "nodes": [
+            {
+                "node": each.node,
+                "state": each.state,
+                "phase": each.phase,
+                "step": each.step,
+                "detail": each.detail,
+                "doubts": list(each.doubts),
+                "may_obey_until": _iso(each.may_obey_until),
+            }
+            for each in summary.bad
+        ],
+    }
+
+
+def _node_lines(each: NodeOutcome, width: int) -> Iterator[str]:
+    at = f"{each.phase} " if each.phase not in ("", "deploy") else ""
+    step = f"{at}{each.step}: " if each.step else f"{each.phase}: " if each.phase else ""
+    detail = each.detail or ("no report came in time" if each.state == "silent" else "no reason given")
+    yield visible(f"  {each.state:<8} {each.node:<{width}}  {step}{detail}")
+    pad = " " * (width + 13)
+    if each.may_obey_until is not None:
+        until = f"{each.may_obey_until.astimezone():%H:%M:%S}"
+        yield f"{pad}it may yet obey the command until {until}, and goes on with what it has begun"
+    for doubt in each.doubts:
+        yield visible(f"{pad}a report in its name came, and was not believed: {doubt}")
+    for line in each.output[-_OUTPUT:]:
+        yield visible(f"{pad}| {line}")
+
+
+def _nodes(count: int) -> str:
+    return "node" if count == 1 else f"{count} nodes"
+
+
+def _has(nodes: Sequence[object]) -> str:
+    return "has" if len(nodes) == 1 else "have"
+
+
+def _state(state: str) -> str:
+    return {"rolled-back": "was rolled back", "aborted": "was aborted", "paused": "is paused"}.get(state, state)
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z") if moment is not None else None

@@ -1,0 +1,151 @@
+"""A rollout in words: one line for each change, the plan before it starts, what is left to do at its end.
+
+Every text that a node, a broker or a file gave is escaped here (`visible`); nothing is ever read as markup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from deploykit.cli.visible import visible
+from deploykit.fleet.view import allowed_failures, duration, some_names, stages
+
+if TYPE_CHECKING:
+    from deploykit.fleet.plan import Plan
+    from deploykit.fleet.view import RolloutPicture, RolloutView, ViewChange
+    from deploykit.names import NodeName
+
+#: States whose name is no English.
+_WORDS: Final = {"rolled-back": "rolled back", "rolling-back": "rolling back"}
+#: What each phase asks for.
+_PHASES: Final = {
+    "deploy": "deploy",
+    "prepare": "prepare",
+    "activate": "activate",
+    "rollback": "go back",
+    "discard": "discard what it prepared",
+}
+#: What a rollout does in the states that a line is worth: at its end the summary says more.
+_STAGES: Final = {
+    "preparing": "preparing all nodes; nothing is live yet",
+    "prepared": "enough nodes are prepared; nothing is live yet",
+    "canary": "canary stage",
+    "rolling": "batches",
+    "paused": "paused",
+    "aborting": "stopping: what was prepared is discarded",
+    "rolling-back": "going back",
+}
+_MOST_NAMED: Final = 5
+
+
+def state_words(state: str) -> str:
+    """Return a state as it stands in a sentence."""
+    return _WORDS.get(state, state)
+
+
+def plan_title(plan: Plan) -> str:
+    """Return the rollout in one line: what goes where.
+
+    The id is shown in full: it is what every later command takes.
+    """
+    targets = {(target.ref, target.commit) for target in plan.targets.values()}
+    if len(targets) == 1:
+        ((ref, commit),) = targets
+        what = f"{_short(ref)} ({commit[:12]})"
+    else:
+        what = f"{len(targets)} different releases"
+    many = f"{len(plan.nodes)} nodes" if len(plan.nodes) != 1 else str(plan.nodes[0])
+    verb = "goes back to" if plan.kind == "rollback" else "gets"
+    return visible(f"{plan.site} {verb} {what} on {many}, rollout {plan.rollout}")
+
+
+def plan_lines(plan: Plan) -> Iterator[str]:
+    """Yield the plan for a person: what goes live, in which order, and what would stop it."""
+    options = plan.options
+    yield plan_title(plan)
+    for name, nodes in stages(plan):
+        label = "canary" if name == "canary" else f"batch {name}"
+        yield visible(f"  {label + ':':<10} {len(nodes):>4}  {some_names(nodes, 6)}")
+    targets: dict[tuple[str, str], list[NodeName]] = {}
+    for node in plan.nodes:
+        target = plan.targets[node]
+        targets.setdefault((target.ref, target.commit), []).append(node)
+    if len(targets) > 1:
+        for (ref, commit), those in targets.items():
+            yield visible(f"  {_short(ref)} ({commit[:12]}): {some_names(those, 6)}")
+    allowed = allowed_failures(plan)
+    rules = [f"stops when more than {allowed} of {len(plan.nodes)} fail", f"then: {options.on_failure}"]
+    if len(plan.nodes) > 1:
+        rules.append("all are prepared first" if options.prepare == "all" else "each batch is prepared by itself")
+    rules.append(f"each node has {duration(options.timeout)} for a phase")
+    if options.pause == "ask":
+        rules.append("asks before each batch")
+    elif options.pause:
+        rules.append(f"waits {duration(options.pause)} before each batch")
+    if options.bake:
+        rules.append(f"a batch counts as good after {duration(options.bake)}")
+    if options.deadline is not None:
+        rules.append(f"ends after {duration(options.deadline)} at the latest")
+    yield f"  {'; '.join(rules)}"
+
+
+def change_lines(changes: Sequence[ViewChange], view: RolloutView, *, steps: bool) -> Iterator[str]:
+    """Yield a line for each change. Nodes that come to the same state at once share one, however many they are.
+
+    Args:
+        steps: the steps of nodes have lines, too, and what they print.
+    """
+    groups: dict[tuple[str, str, str], list[NodeName]] = {}
+    for change in changes:
+        if change.kind == "node" and change.node is not None and change.state not in ("failed", "refused"):
+            groups.setdefault((change.state, change.phase, change.detail), []).append(change.node)
+    for change in changes:
+        node = change.node
+        if change.kind == "rollout":
+            detail = f": {change.detail}" if change.detail else ""
+            if change.state in _STAGES:
+                yield visible(f"{_STAGES[change.state]}{detail}")
+        elif change.kind == "node" and node is not None:
+            key = (change.state, change.phase, change.detail)
+            if change.state in ("failed", "refused"):
+                step = f" at {change.step}" if change.step else ""
+                why = f": {change.detail}" if change.detail else ""
+                yield visible(f"{node} {change.state}{step} after {duration(change.seconds)}{why}")
+            elif key in groups:
+                yield visible(_together(change, groups.pop(key)))
+        elif steps and change.kind == "step" and change.state != "began":
+            code = f", exit {change.exit_code}" if change.exit_code else ""
+            yield visible(f"{node} {change.step} {change.state} ({duration(change.seconds)}{code})")
+        elif steps and change.kind == "output":
+            for line in change.lines:
+                yield f"{node} {visible(change.step)} | {visible(line)}"
+
+
+def _together(change: ViewChange, nodes: Sequence[NodeName]) -> str:
+    who = some_names(nodes, _MOST_NAMED)
+    if change.state == "asked":
+        return f"{who} asked to {_PHASES.get(change.phase, change.phase)}"
+    took = f" ({duration(change.seconds)})" if len(nodes) == 1 and change.state in ("prepared", "active") else ""
+    why = f": {change.detail}" if change.detail and change.state != "active" else ""
+    return f"{who} {state_words(change.state)}{took}{why}"
+
+
+def counts_words(counts: Iterable[tuple[str, int]]) -> str:
+    """Return counts in one line.
+
+    >>> counts_words([("failed", 1), ("active", 3)])
+    '1 failed, 3 active'
+    """
+    return ", ".join(f"{count} {state_words(state)}" for state, count in counts) or "no nodes"
+
+
+def budget_words(picture: RolloutPicture) -> str:
+    """Return how much of the failure budget is used."""
+    return f"{picture.failures} failed, {picture.allowed} allowed"
+
+
+def _short(ref: str) -> str:
+    from deploykit.names import RefName, short_ref
+
+    return short_ref(RefName(ref))

@@ -1,0 +1,155 @@
+"""The steps of one node, folded from its signed progress events. Pure, and bounded whatever a node sends.
+
+Rules:
+
+* Events may be lost, doubled or out of order: an event never reopens a step that a later one has ended.
+* A new request of a phase begins that phase anew; what the old one still sends is passed over.
+* At most `MAX_STEPS` steps and `MAX_OUTPUT` lines are kept for a node; texts are cut and made printable here.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+import attrs
+
+from deploykit.messages import DeployProgressed, DeployReported
+from deploykit.messages.base import one_line
+
+#: Most steps of one node that are kept: far beyond those of two phases.
+MAX_STEPS: Final = 64
+#: Last lines of output that are kept of a node.
+MAX_OUTPUT: Final = 10
+_NAME: Final = 40
+#: Numbers of steps that a report lists: beyond those of progress events, which it ends.
+_REPORTED: Final = 2**53
+_LINE: Final = 400
+
+StepState = Literal["began", "done", "failed", "skipped"]
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class StepMark:
+    """One step of one node.
+
+    Args:
+        number: of the event that said so; a lower number changes nothing.
+        since: when the event came, by our clock.
+        seconds: how long the step took, as the node says; 0 while it runs.
+    """
+
+    phase: str
+    name: str
+    state: StepState
+    number: int
+    since: float
+    seconds: float = 0.0
+    exit_code: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the step is over."""
+        return self.state != "began"
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class NodeSteps:
+    """What a node has reported of its steps so far.
+
+    Args:
+        steps: in the order in which they were first heard of.
+        output: the last lines that a step printed.
+        request: the request that each phase belongs to, with the time of its newest event.
+    """
+
+    steps: tuple[StepMark, ...] = ()
+    output: tuple[str, ...] = ()
+    requests: tuple[tuple[str, str, datetime], ...] = ()
+
+    @property
+    def current(self) -> StepMark | None:
+        """The step that runs, None where none is known to. A step that another one followed has ended, heard or not."""
+        phase = max(self.requests, key=lambda each: each[2], default=("", "", None))[0]
+        steps = [mark for mark in self.steps if mark.phase == phase]
+        newest = max(steps, key=lambda mark: mark.number, default=None)
+        return newest if newest is not None and not newest.ended else None
+
+    @property
+    def failed(self) -> StepMark | None:
+        """The last step that failed, None where none did."""
+        return next((mark for mark in reversed(self.steps) if mark.state == "failed"), None)
+
+    def heard(self, event: DeployProgressed, now: float) -> NodeSteps:
+        """Return these steps with one more event.
+
+        Args:
+            event: of this node; whoever hands it over has checked its signature.
+            now: seconds, by any clock that all calls share.
+        """
+        known = next((each for each in self.requests if each[0] == event.phase), None)
+        current = self
+        if known is None or known[1] != event.request:
+            if known is not None and event.time < known[2]:
+                return self
+            current = self._without(event.phase)
+        current = current._of_request(event)
+        if event.state == "output":
+            return attrs.evolve(current, output=(*current.output, *output_lines(event.output))[-MAX_OUTPUT:])
+        return current._marked(event, event.state, now)
+
+    def reported(self, report: DeployReported, now: float) -> NodeSteps:
+        """Return these steps with those of the node's report on a phase: what the progress events left out."""
+        current = self
+        for at, step in enumerate(report.steps):
+            name = one_line(step.name, _NAME) or "?"
+            known = next((mark for mark in current.steps if (mark.phase, mark.name) == (report.phase, name)), None)
+            if known is not None and known.ended:
+                continue
+            mark = StepMark(
+                phase=report.phase,
+                name=name,
+                state=step.outcome,
+                number=_REPORTED + at,
+                since=now,
+                seconds=step.seconds,
+                exit_code=step.exit_code,
+            )
+            others = tuple(each for each in current.steps if each is not known)
+            current = attrs.evolve(
+                current,
+                steps=(*others, mark)[-MAX_STEPS:],
+                output=(*current.output, *output_lines(step.output))[-MAX_OUTPUT:],
+            )
+        return current
+
+    def _without(self, phase: str) -> NodeSteps:
+        return attrs.evolve(self, steps=tuple(mark for mark in self.steps if mark.phase != phase))
+
+    def _of_request(self, event: DeployProgressed) -> NodeSteps:
+        others = tuple(each for each in self.requests if each[0] != event.phase)
+        before = [each[2] for each in self.requests if each[:2] == (event.phase, event.request)]
+        return attrs.evolve(self, requests=(*others, (event.phase, event.request, max([event.time, *before]))))
+
+    def _marked(self, event: DeployProgressed, state: StepState, now: float) -> NodeSteps:
+        name = one_line(event.step, _NAME) or "?"
+        mark = StepMark(
+            phase=event.phase,
+            name=name,
+            state=state,
+            number=event.number,
+            since=now,
+            seconds=event.seconds,
+            exit_code=event.exit_code,
+        )
+        for at, known in enumerate(self.steps):
+            if (known.phase, known.name) == (mark.phase, mark.name):
+                if known.number >= mark.number:
+                    return self
+                return attrs.evolve(self, steps=(*self.steps[:at], mark, *self.steps[at + 1 :]))
+        return attrs.evolve(self, steps=(*self.steps, mark)[-MAX_STEPS:])
+
+
+def output_lines(output: str) -> tuple[str, ...]:
+    """Return the last lines of a program's output, printable, without the empty ones."""
+    return tuple(shown for line in output.splitlines()[-MAX_OUTPUT:] if (shown := one_line(line, _LINE)))

@@ -1,0 +1,167 @@
+"""From what a command says to the nodes that it addresses.
+
+Rules:
+
+* Names that are given are taken as they are. Everything else is asked for: nobody is addressed by a guess.
+* Who matches nothing addresses nobody: that is an error, and so is another number than the one expected.
+* Nodes that are found by what they are, and do not have the site, are left out and named. Those that were named are
+  addressed all the same: they answer for themselves.
+* A node without a release to go back to is left alone, and named with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from deploykit.bus import Bus
+from deploykit.errors import NobodyMatches, UsageError
+from deploykit.fleet.selection import Selection
+from deploykit.messages import NodeDescribed, SiteRelease, SiteState
+from deploykit.names import NodeName, SiteName
+from deploykit.operations.nodes import DISCOVERY_TIMEOUT, FoundNodes, find_nodes, shortened
+from deploykit.settings.node import Settings
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import SigningKey
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Targets:
+    """The nodes that a command addresses.
+
+    Args:
+        nodes: their names; in the order given where names were given, else by name.
+        previous: the release that each of them would go back to; empty where nobody asked for it.
+        without_previous: nodes that are left alone, with the reason why they cannot go back.
+        without_site: nodes that match, and do not have the site: left out.
+        silent: nodes that should have answered and did not. Where a command needs an answer, they are not in `nodes`.
+        unexpected: nodes that answered, match, and are not on the list: left out.
+        notes: a line for each thing that a person should know.
+    """
+
+    nodes: tuple[NodeName, ...]
+    previous: Mapping[NodeName, SiteRelease] = attrs.field(factory=dict)
+    without_previous: Mapping[NodeName, str] = attrs.field(factory=dict)
+    without_site: tuple[NodeName, ...] = ()
+    silent: tuple[NodeName, ...] = ()
+    unexpected: tuple[NodeName, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def resolve_targets(
+    settings: Settings,
+    bus: Bus | None,
+    selection: Selection,
+    *,
+    site: SiteName,
+    want_previous: bool = False,
+    timeout: float = DISCOVERY_TIMEOUT,
+    key: SigningKey | None = None,
+    trust: Trust | None = None,
+    on_node: Callable[[NodeDescribed], object] | None = None,
+) -> Targets:
+    """Return the nodes that a command for a site addresses.
+
+    Args:
+        settings: of the machine that asks.
+        bus: connected; it may be None where `needs_asking` is false.
+        selection: which nodes are meant.
+        site: the site of the command.
+        want_previous: find out which release each node would go back to.
+        timeout, key, trust, on_node: as for `find_nodes`.
+
+    Raises:
+        NobodyMatches: no node does; nobody is addressed.
+        UsageError: the selection cannot be used, or another number of nodes matches than it expects.
+        PolicyRefused: there is no key, or no answer could be believed.
+        ConnectError: the connection is or was lost.
+    """
+    selection.check()
+    named = selection.literal_nodes
+    if not needs_asking(selection, want_previous=want_previous):
+        return _counted(Targets(nodes=named or ()), selection, None)
+    if bus is None:
+        raise UsageError("nodes must be asked what they are, and there is no connection", "give their names")
+    found = find_nodes(
+        settings,
+        bus,
+        selection,
+        details=("sites",),
+        site=None if selection.needs_discovery else site,
+        timeout=timeout,
+        key=key,
+        trust=trust,
+        on_node=on_node,
+    )
+    return _counted(_targets(selection, found, site, want_previous=want_previous), selection, found)
+
+
+def needs_asking(selection: Selection, *, want_previous: bool) -> bool:
+    """Return whether `resolve_targets` has to ask nodes."""
+    return selection.needs_discovery or want_previous
+
+
+def _targets(selection: Selection, found: FoundNodes, site: SiteName, *, want_previous: bool) -> Targets:
+    was_named = selection.candidates is not None
+    states = {each.node: next((state for state in each.sites if state.site == site), None) for each in found.nodes}
+    without_site = () if was_named else tuple(node for node, state in states.items() if state is None)
+    meant = [node for node in states if node not in set(without_site)]
+    previous: dict[NodeName, SiteRelease] = {}
+    objections: dict[NodeName, str] = {}
+    if want_previous:
+        for node in meant:
+            if objection := _objection(states[node], site):
+                objections[node] = objection
+            elif (state := states[node]) is not None and state.previous is not None:
+                previous[node] = state.previous
+    notes = list(found.notes)
+    if without_site:
+        notes.append(f"left out, because they do not have site {site}: {shortened(without_site)}")
+    return Targets(
+        nodes=tuple(node for node in meant if node not in objections),
+        previous=previous,
+        without_previous=objections,
+        without_site=without_site,
+        silent=found.silent,
+        unexpected=found.unexpected,
+        notes=tuple(notes),
+    )
+
+
+def _objection(state: SiteState | None, site: SiteName) -> str:
+    """Return why a node cannot be told what to go back to; empty where it can."""
+    if state is None:
+        return f"it has no site {site}"
+    if state.problem:
+        return state.problem
+    if state.previous is None:
+        return "nothing is live there" if not state.release else "no release was live there before the present one"
+    if state.previous.ref is None or state.previous.commit is None:
+        return f"release {state.previous.release} before the present one was made from no ref: name one"
+    return ""
+
+
+def _counted(targets: Targets, selection: Selection, found: FoundNodes | None) -> Targets:
+    matched = len(targets.nodes) + len(targets.without_previous)
+    if not matched:
+        raise NobodyMatches(*_nobody(targets, found))
+    selection.check_count(matched)
+    return targets
+
+
+def _nobody(targets: Targets, found: FoundNodes | None) -> tuple[str, str]:
+    remedy = "nobody was addressed; `deploykit nodes` shows what there is"
+    if found is None:
+        return "no node is left to address", remedy
+    parts = [f"{found.answered} answered"]
+    if targets.without_site:
+        parts.append(f"{len(targets.without_site)} match and do not have the site")
+    if targets.silent:
+        parts.append(f"silent: {shortened(targets.silent)}")
+    if found.doubted:
+        parts.append(f"{len(found.doubted)} answered in a way that is not believed")
+    return f"no node matches: {', '.join(parts)}", remedy
+
+
+__all__ = ["Targets", "needs_asking", "resolve_targets"]
