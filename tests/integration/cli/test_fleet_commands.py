@@ -16,6 +16,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.cli import group
 from deploykit.cli.asking import print_table
 from deploykit.errors import ConnectError, DeploykitError, PolicyRefused, UsageError
+from deploykit.fleet import discovery
 from deploykit.messages import AgentInstance, NodeDescribed, SiteOperation, SiteRelease, SiteState
 from deploykit.names import ObjectId, RefName, RepoName, SiteName
 from tests.support.cli import run
@@ -24,6 +25,12 @@ from tests.support.responders import STRANGER, Reply, Responders, asker_settings
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 V1 = SiteRelease(release="r1", ref=RefName("refs/tags/v1"), commit=ObjectId("1" * 40))
 V2 = SiteRelease(release="r2", ref=RefName("refs/tags/v2"), commit=ObjectId("2" * 40))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins answer at once."""
+    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
 
 
 @pytest.fixture
