@@ -142,7 +142,8 @@ def test_all_that_a_node_said_is_shown_on_demand(config: Path, fleet: list[Reply
 
 def test_nothing_that_matches_is_a_failure(config: Path, fleet: list[Reply]) -> None:
     fleet += [web("web1")]
-    assert deploykit(config, "nodes", "-C", "nosuch").exit_code == 1
+    result = deploykit(config, "nodes", "-C", "nosuch")
+    assert (result.exit_code, result.stderr) == (1, "deploykit: 1 node answered, and it does not match\n")
     with pytest.raises(UsageError, match="--expect is 2"):
         deploykit(config, "nodes", "-C", "web", "--expect", "2")
 
