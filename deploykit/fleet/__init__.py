@@ -1,5 +1,5 @@
 """Send commands to nodes, and collect the answers that can be believed."""
 
-from deploykit.fleet.coordinator import Answer, Coordinator
+from deploykit.fleet.asking import Answer, Coordinator
 
 __all__ = ["Answer", "Coordinator"]

@@ -214,11 +214,12 @@ def new_request(
         audience=tuple(parse_node_name(node) for node in nodes),
         expires=now + expires_in,
         phase=phase,
-        requested_by=_user(),
+        requested_by=user_name(),
     )
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Return who runs this process, in words for a person."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

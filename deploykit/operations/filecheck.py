@@ -241,5 +241,6 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),
+    (Settings, "rollouts"): _ignoring_settings(_directory),
     (Settings, "signing_key"): _ignoring_settings(load_signing_key),
 }

@@ -30,6 +30,7 @@ from deploykit.daemons.agent.question_audit import QuestionAudit
 from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.result_audit import ResultAudit
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.daemons.agent.selfdescription import SelfDescription
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
@@ -40,7 +41,7 @@ from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
-from deploykit.errors import IdStoreError
+from deploykit.errors import IdStoreError, RolloutMemoryError
 from deploykit.ids import IdStore
 from deploykit.messages import BuildFinished, DeployReported, utc_now
 from deploykit.messages.topics import topics_of_class
@@ -94,6 +95,7 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
     return (
         (topics.source, f"deploykit-{settings.node}-source"),
         (topics.deploy, f"deploykit-{settings.node}-deploy"),
+        (topics.deploy_to(settings.node), f"deploykit-{settings.node}-deploy-node"),
     )
 
 
@@ -155,9 +157,16 @@ class Agent(Service):
         )
         self._progress = ProgressSender(settings.node, self.link.bus, settings.topics, key)
         deployer = SiteDeployer(settings, self._mirrors, gate, self._progress)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
+        self._rollouts = rollouts_of(settings.state)
+        self._deploys = DeployHandler(
+            *(settings.node, deployer, reporter, self._ids, trust, audit),
+            rollouts=self._rollouts,
+            sites=settings.sites,
+            metrics=metrics,
+        )
         self._relay = make_relay(outbox, self.link.bus, settings.outbox)
-        handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
+        # A rollout comes on the topic of the node, its abort on the broadcast topic: it waits behind no deploy of it.
+        handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4), (self._deploys.handle, 4))
         self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
         self.threads.add("relay", partial(self._relay.run, self.ending))
         self.threads.add("progress", self._progress.run)
@@ -254,8 +263,9 @@ class Agent(Service):
                 pruned = time.monotonic()
                 try:
                     self._ids.prune(utc_now())
-                except IdStoreError as error:
-                    _log.warning("cannot prune old ids: %s", error)
+                    self._rollouts.prune(utc_now())
+                except (IdStoreError, RolloutMemoryError) as error:
+                    _log.warning("cannot prune what is remembered of commands: %s", error)
                 self._builds.prune()
             if time.monotonic() - retried >= self.settings.reconcile_every:
                 retried = time.monotonic()

@@ -11,7 +11,8 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Delivery
-from deploykit.fleet import Answer, Coordinator, coordinator
+from deploykit.fleet import Answer, Coordinator
+from deploykit.fleet import asking as coordinator
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.trust.check import Trust
