@@ -139,6 +139,10 @@ class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
 
 
+class RolloutMemoryError(DeploykitError):
+    """A node cannot read or write what it knows of rollouts. It obeys no command of a rollout until it can."""
+
+
 # -- audit -----------------------------------------------------------------------------------------------------------
 
 

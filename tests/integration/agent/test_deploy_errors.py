@@ -28,6 +28,7 @@ from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -136,7 +137,16 @@ class World:
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         progress = ProgressSender(NODE, FakeBus(), TopicMap(), None)
         deployer = SiteDeployer(self.settings, self.mirroring, gate, progress)
-        return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
+        return DeployHandler(
+            NODE,
+            deployer,
+            self._reporter,
+            self.ids,
+            trust,
+            audit,
+            rollouts=rollouts_of(self.settings.state),
+            sites=self.settings.sites,
+        )
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
