@@ -82,9 +82,9 @@ if TYPE_CHECKING:
         RefNotFound,
         RefRefused,
         ReleaseError,
+        RolloutMemoryError,
         RolloutBusy,
         RolloutError,
-        RolloutMemoryError,
         ScriptFailed,
         SelectorError,
         ServiceFailed,
@@ -221,7 +221,7 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "NobodyMatches BuildQueueError SelectorError RolloutError RolloutBusy JournalDamaged"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -263,9 +263,8 @@ __all__ = [
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
-    "HookError", "RolloutError", "RolloutBusy", "JournalDamaged", "NobodyMatches", "SelectorError",
-    "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
-    "Selector", "Selection", "NodeFacts",
+    "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
+    "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
     "__version__",
 ]
 # fmt: on

@@ -14,6 +14,7 @@ def markdown_table() -> str:
     rows: list[tuple[str, list[str]]] = [
         ("verified on", [d.verified or "documentation only" for d in DIALECTS]),
         ("destinations", [" ".join(f"`{p}`" for p in d.prefixes) or "any" for d in DIALECTS]),
+        ("all topics below a name", [f"`/topic/NAME.{d.below}`" if d.below else "no" for d in DIALECTS]),
         ("durable topic subscription", [_headers(d.durable) if d.durable else "refused" for d in DIALECTS]),
         ("needs `client_id` for it", [_yes(d.client_id) for d in DIALECTS]),
         ("`prefetch=`", [_prefetch(d) for d in DIALECTS]),

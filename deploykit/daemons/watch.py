@@ -2,6 +2,8 @@
 
 A hook sends with each event the same line as a notice for chat. Of such a pair only the event is shown, which holds
 more; the notice is shown where its event does not come.
+
+With a recorder each message is also appended to a log, byte for byte, before anything is left out on the screen.
 """
 
 from __future__ import annotations
@@ -9,14 +11,18 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, Literal
 
 from deploykit.bus import Ack, Bus, Delivery, Retry, Subscription, Verdict
 from deploykit.bus.events import Connected, ConnectFailed, ConnectionLost, Event, SubscriptionRefused
+from deploykit.daemons.nodetopics import NodeTopics, topic_of_all
+from deploykit.daemons.recorder import MessageRecorder
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.service import Service
 from deploykit.errors import MessageError
+from deploykit.fleet.recordwriter import RecordWriter
 from deploykit.messages import Message, Notice, one_line
 from deploykit.settings.node import Settings
 from deploykit.wire import decode, redact
@@ -36,6 +42,7 @@ def run(
     show: Callable[[str], None],
     on_ready: Callable[[], None],
     on_notice: Callable[[str], None] = lambda _: None,
+    recorder: RecordWriter | None = None,
 ) -> None:
     """Show messages until TERM, or until `count` were shown. HUP reads the settings again; wrong ones change nothing.
 
@@ -46,6 +53,7 @@ def run(
         show: prints one line.
         on_ready: called once the broker answered.
         on_notice: prints a line when the connection is lost or back, and when HUP has read the settings.
+        recorder: entered; each message is appended to it as well.
 
     Raises:
         SettingsError: the first settings are wrong.
@@ -54,9 +62,11 @@ def run(
         OSError: `show` raised it: its reader is gone.
     """
     shown = _Shown(show, count)
+    keeper = MessageRecorder(recorder) if recorder is not None else None
 
     def make(settings: Settings) -> ServiceGroup:
-        return ServiceGroup([_Watch(settings, destinations, durable, shown, as_json=as_json, on_notice=on_notice)])
+        watch = _Watch(settings, destinations, durable, shown, keeper, as_json=as_json, on_notice=on_notice)
+        return ServiceGroup([watch])
 
     lifecycle.serve(
         load,
@@ -105,6 +115,7 @@ class _Watch(Service):
         destinations: Sequence[str],
         durable: str | None,
         shown: _Shown,
+        recorder: MessageRecorder | None,
         *,
         as_json: bool,
         on_notice: Callable[[str], None],
@@ -116,6 +127,11 @@ class _Watch(Service):
         notices = {settings.topics.notice, *settings.topics.notices.values()}
         self._pairs = _Pairs(events_come=not {each for each, _ in self._watched} <= notices)
         self._lines = shown
+        self._recorder = recorder
+        self._topics = settings.topics
+        self._nodes: NodeTopics | None = None
+        if not destinations:
+            self._nodes = NodeTopics(self.link.bus, settings.topics, partial(self._listen, durable=durable))
         self._as_json = as_json
         self._subscriptions: list[Subscription] = []
         self._answered = False
@@ -124,6 +140,10 @@ class _Watch(Service):
         self.link.start()
         for each, name in self._watched:
             self._subscriptions.append(self.link.subscribe(each, self._handle, durable=name))
+
+    def _listen(self, topic: str, *, durable: str | None) -> None:
+        name = _node_topics_name(durable) if topic == topic_of_all(self.link.bus, self._topics) else None
+        self.link.subscribe(topic, self._handle, durable=name)
 
     @property
     def finished(self) -> bool:
@@ -137,6 +157,8 @@ class _Watch(Service):
             BusError: the broker refuses every destination.
         """
         super().check()
+        if self._nodes is not None:
+            self._nodes.look()
         if self._answered or not self.wait_connected(0):
             return
         self._answered = True
@@ -151,9 +173,13 @@ class _Watch(Service):
             line = "" if message is None else _as_json(delivery, message) if as_json else _as_line(message)
         except MessageError as error:
             message, line = None, _unreadable(delivery, error, as_json=as_json)
+        if self._nodes is not None:
+            self._nodes.heard(message)
         with shown.lock:
             if shown.over:
                 return Retry(after=60.0)  # the broker keeps it for the next watcher
+            if self._recorder is not None:
+                self._recorder.record(delivery, message, self._topics)
             match self._pairs.decide(message, delivery.attempt, same_text=not as_json):
                 case "wait":
                     return Retry(after=_ITS_EVENT)
@@ -186,7 +212,10 @@ def forget(settings: Settings, *, destinations: Sequence[str], durable: str) -> 
     """Remove the durable subscriptions that `run` made at the broker."""
     with Bus(settings.broker, client_id=_client_id(durable)) as bus:
         bus.wait_connected(settings.broker.connect_timeout)
-        for destination, name in _named(destinations or settings.topics.destinations, durable):
+        named = _named(destinations or settings.topics.destinations, durable)
+        if not destinations and (topic := topic_of_all(bus, settings.topics)) is not None:
+            named.append((topic, _node_topics_name(durable)))
+        for destination, name in named:
             subscription = bus.subscribe(destination, lambda _: None, durable=name)
             subscription.wait_active(settings.broker.connect_timeout)
             subscription.unsubscribe(forget=True)
@@ -199,6 +228,10 @@ def _client_id(durable: str | None) -> str:
 def _named(destinations: Sequence[str], durable: str | None) -> list[tuple[str, str | None]]:
     """Return each destination with the name of its durable subscription."""
     return [(each, f"{durable}-{each.rpartition('/')[2]}" if durable else None) for each in destinations]
+
+
+def _node_topics_name(durable: str | None) -> str | None:
+    return f"{durable}-nodes" if durable else None
 
 
 class _Pairs:

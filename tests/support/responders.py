@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -86,3 +87,20 @@ def _framed(reply: Reply, question: NodeQueried, copy: str) -> Frame:
     if not message.answers:
         message = attrs.evolve(message, answers=copy)
     return sign(encode(message), key) if key is not None else encode(message)
+
+
+def asker_settings(root: Path, address: str, *, more: str = "") -> Path:
+    """Write the settings of a machine that asks, with its key, and return the file."""
+    key, signers, file = root / "operator.key", root / "fleet_signers", root / "asker.toml"
+    for path, text in (
+        (key, OPERATOR.to_openssh().decode()),
+        (signers, SIGNERS),
+        (
+            file,
+            f'node = "desk"\nstate = "{root}/state"\nsigning_key = "{key}"\n[broker]\naddress = "{address}"\n'
+            f'connect_timeout = 60\n[trust]\nallowed_signers = "{signers}"\n{more}',
+        ),
+    ):
+        path.touch(mode=0o600)
+        path.write_text(text)
+    return file

@@ -30,6 +30,7 @@ class Dialect:
         escapes_always: headers are escaped on 1.0 too: (by it, so we unescape; towards it, so we escape).
         encode_slash: a slash inside a queue's or topic's name has to be `%2F`.
         prefixes: destinations that begin like this are understood; all are when empty.
+        below: what stands, after a name and a dot, for all topics below it in a subscription; empty: there is no such.
         composite: characters that would turn a destination into several.
         options: what ends a name there and begins options; such brokers also trim names.
         typed: `/queue/` and `/topic/` are our words only: header (SEND, SUBSCRIBE) -> values (queue, topic).
@@ -65,6 +66,7 @@ class Dialect:
     escapes_always: tuple[bool, bool] = (False, False)
     encode_slash: bool = False
     prefixes: tuple[str, ...] = ()
+    below: str = ""
     composite: str = ""
     options: str = ""
     typed: tuple[tuple[str, str], tuple[str, str]] | None = None
@@ -98,6 +100,7 @@ RABBITMQ: Final = Dialect(
     escapes_always=(True, True),
     encode_slash=True,
     prefixes=("/queue/", "/topic/", "/exchange/", "/amq/queue/", "/reply-queue/"),
+    below="#",
     prefetch="prefetch-count",
     # With the topic in it: a queue, or another topic's subscription, of the same name must not become the same queue.
     durable={"durable": "true", "auto-delete": "false", "x-queue-name": "{name}@{topic}"},
@@ -135,6 +138,7 @@ ACTIVEMQ: Final = Dialect(
     verified="5.17.2",
     escapes_always=(False, True),
     prefixes=("/queue/", "/topic/", "/temp-queue/", "/temp-topic/", "/remote-temp-queue/", "/remote-temp-topic/"),
+    below=">",
     composite=",",
     options="?",
     prefetch="activemq.prefetchSize",
@@ -181,6 +185,7 @@ ARTEMIS: Final = Dialect(
     title="ActiveMQ Artemis",
     servers=("activemq-artemis",),
     typed=(("destination-type", "subscription-type"), ("ANYCAST", "MULTICAST")),
+    below="#",
     window="consumer-window-size",
     durable={"durable-subscription-name": "{name}"},
     durable_end={"durable-subscription-name": "{name}"},

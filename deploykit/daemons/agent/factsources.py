@@ -20,7 +20,7 @@ import attrs
 
 from deploykit.daemons.agent.facter import run_facter
 from deploykit.errors import FactsError
-from deploykit.fleet.factfiles import read_classes, read_facts
+from deploykit.fleet.factreading import read_classes, read_facts
 from deploykit.fleet.factrules import choose_facts
 from deploykit.settings.facts import MAX_CLASSES, FactsSettings
 

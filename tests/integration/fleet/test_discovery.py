@@ -192,7 +192,7 @@ def test_nodes_are_found_over_real_brokers(real_broker: BrokerServer) -> None:
             described("web2", version="x" * 20_000),
             (described("web3"), None),
             expected=frozenset({WEB1, WEB2, WEB3}),
-            timeout=2.0,
+            timeout=1.0,
         )
     assert list(found.nodes) == [WEB1, WEB2]
     assert found.silent == (WEB3,)

@@ -62,7 +62,6 @@ def test_by_default_nothing_is_read_but_the_classes_of_puppet() -> None:
         ("every = 1", "facts.every: expected at least 10"),
         ('allow = [""]', "facts.allow[0]: expected a pattern"),
         ('allow = ["a\\u001b"]', "facts.allow[0]: expected a pattern"),
-        ("own = { node = 'x' }", "facts.own.node: selectors use node"),
         ("own = { big = 'BIG' }".replace("BIG", "x" * 2000), "facts.own.big: longer than 1024 bytes"),
         ('own = { "a\\nb" = 1 }', "facts.own.a\\nb: expected a name without control characters"),
         ("own = { x = inf }", "facts.own.x: expected a finite number"),
@@ -88,6 +87,7 @@ def test_too_many_own_facts_are_refused() -> None:
     ("facts", "says"),
     [
         (FactsSettings(files=(Path("/x"),)), "facts.allow: empty, so no fact of files and facter is sent"),
+        (FactsSettings(own={"site": "x"}), "facts.own.site: selectors use site for something else"),
         (FactsSettings(allow=("*",)), "facts.allow: means nothing without files or facter"),
     ],
 )
