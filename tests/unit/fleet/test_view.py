@@ -110,7 +110,9 @@ def test_a_long_list_of_nodes_is_cut_and_the_longest_wait_comes_first() -> None:
     asked = {str(node): ASKED for node in names(10)}
     view.follow(model_of(plan, {"web10": ASKED}, outstanding={"web10": "deploy"}), 1.0)
     view.follow(model_of(plan, asked, outstanding={str(node): "deploy" for node in names(10)}), 5.0)
-    assert view.waiting(6.0) == "waiting for web10 (deploy, 5.0 s), web1 (deploy, 1.0 s), web2 (deploy, 1.0 s) and 7 more"
+    assert (
+        view.waiting(6.0) == "waiting for web10 (deploy, 5.0 s), web1 (deploy, 1.0 s), web2 (deploy, 1.0 s) and 7 more"
+    )
 
 
 def test_what_comes_next_is_named() -> None:
@@ -208,9 +210,7 @@ MODELS = st.builds(
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(EVENTS, MODELS), max_size=40), st.integers(0, 4), st.floats(-100, 100))
-def test_no_order_of_events_raises_and_a_picture_stays_bounded(
-    events: list[object], rows: int, step: float
-) -> None:
+def test_no_order_of_events_raises_and_a_picture_stays_bounded(events: list[object], rows: int, step: float) -> None:
     view = RolloutView(PLAN, 0.0)
     for at, event in enumerate(events):
         now = at * step
