@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "relay": ("relay", "relay", "Send the messages in the outbox, those that wait and those that come."),
     "publish": ("publish", "publish", "Queue or send one message."),
     "watch": ("watch", "watch", "Print one line for each message as it passes."),
+    "trace": ("trace", "trace", "Show the way of a commit from push to release."),
     "deploy": ("deploy", "deploy", "Ask a node to put a tag live, and wait for its report."),
     "nodes": ("nodes", "nodes", "Find nodes: which there are, what they hold, which a selection chooses."),
     "builds": ("builds", "builds", "Show the build results known here, and carry them to other nodes."),
