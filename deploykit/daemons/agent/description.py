@@ -35,9 +35,9 @@ _log = logging.getLogger(__name__)
 
 #: What is said unasked.
 UNASKED: Final[tuple[NodeDetail, ...]] = ("facts", "sites")
-#: Most refs of a repository, and operations of a site, whatever is asked for.
+#: Most refs of all repositories, and operations of all sites, that are looked at; the size of the body allows fewer.
 MAX_REFS: Final = 1000
-MAX_HISTORY: Final = 200
+MAX_HISTORY: Final = 1000
 #: Seconds for the refs of all mirrors, and for the comparisons of all sites with their manifests.
 REFS_SECONDS: Final = 3.0
 DRIFT_SECONDS: Final = 10.0
@@ -141,7 +141,8 @@ class NodeDescriber:
 
     def _states(self, names: list[SiteName], question: NodeQueried, cut: list[str]) -> tuple[SiteState, ...]:
         end = time.monotonic() + DRIFT_SECONDS
-        history = min(question.history_limit, MAX_HISTORY) if "history" in question.details else 0
+        asked = question.history_limit if "history" in question.details else 0
+        history = _share("operations of each site", asked, MAX_HISTORY, len(names), cut)
         states, skipped = [], 0
         for name in names:
             drift = "drift" in question.details
@@ -163,7 +164,8 @@ class NodeDescriber:
 
     def _held(self, repos: list[RepoName], question: NodeQueried, cut: list[str]) -> tuple[tuple[HeldRef, ...], int]:
         """Return the newest refs of each repository, and how many there are in all."""
-        end, limit = time.monotonic() + REFS_SECONDS, min(question.refs_limit, MAX_REFS)
+        end = time.monotonic() + REFS_SECONDS
+        limit = _share("refs of each repository", question.refs_limit, MAX_REFS, len(repos), cut)
         held: list[HeldRef] = []
         count = 0
         with self._reading:
@@ -187,6 +189,14 @@ def _site_mark(site: Site) -> tuple[object, ...]:
         return found.st_mtime_ns, found.st_size, found.st_ino, site.live_name()
     except OSError as error:
         return (error.errno,)
+
+
+def _share(what: str, asked: int, most: int, among: int, cut: list[str]) -> int:
+    """Return how many of what is asked for each of several gets, so that all of them together get at most so many."""
+    share = min(asked, max(1, most // max(1, among)))
+    if share < asked:
+        cut.append(f"{what}: at most {share}, asked were {asked}")
+    return share
 
 
 def _few(lines: tuple[str, ...]) -> tuple[str, ...]:

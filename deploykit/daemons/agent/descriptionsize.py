@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from deploykit.messages import NodeDescribed
-from deploykit.wire import encode
+from deploykit.wire import body_size
 
 #: Most bytes of a body.
 MAX_DESCRIPTION: Final = 64 << 10
@@ -63,7 +63,7 @@ def fit_description(described: NodeDescribed, limit: int = MAX_DESCRIPTION) -> N
         if (length := part.length(described)) > _MOST:
             described = _cut(described, part, _MOST, length)
     for part in _PARTS:
-        if _size(described) <= limit:
+        if body_size(described) <= limit:
             break
         length = part.length(described)
         described = _cut(described, part, _most_that_fit(described, part, length, limit), length)
@@ -74,7 +74,7 @@ def _most_that_fit(described: NodeDescribed, part: _Part, length: int, limit: in
     low, high = 0, length  # `high` does not fit; `low` need not either: then the next part is cut, too
     while high - low > 1:
         middle = (low + high) // 2
-        if _size(_cut(described, part, middle, length)) <= limit:
+        if body_size(_cut(described, part, middle, length)) <= limit:
             low = middle
         else:
             high = middle
@@ -86,7 +86,3 @@ def _cut(described: NodeDescribed, part: _Part, kept: int, length: int) -> NodeD
         return described
     line = f"{part.name}: {kept} of {length}, there is no room for more"
     return attrs.evolve(part.shortened(described, kept), cut=(*described.cut, line))
-
-
-def _size(described: NodeDescribed) -> int:
-    return len(encode(described).body)

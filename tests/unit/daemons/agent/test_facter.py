@@ -75,5 +75,5 @@ def test_one_that_does_not_end_is_killed_with_its_children(program: Path, lines:
 
 def test_without_facter_the_error_says_what_to_do(program: Path) -> None:
     for search in (find_facter, run_facter):
-        with pytest.raises(FactsError, match="facter is not on PATH.*facter = false"):
+        with pytest.raises(FactsError, match=r"facter is not on PATH.*facter = false"):
             search()
