@@ -139,6 +139,10 @@ class IdForgotten(IdStoreError):
     """An id is so old that its message may be a replay. Refuse the message; trying again does not help."""
 
 
+class RolloutMemoryError(DeploykitError):
+    """A node cannot read or write what it knows of rollouts. It obeys no command of a rollout until it can."""
+
+
 # -- audit -----------------------------------------------------------------------------------------------------------
 
 
@@ -212,12 +216,19 @@ class DialectError(BusError):
     exit_code = 2
 
 
-# -- rollouts --------------------------------------------------------------------------------------------------------
+# -- fleet -----------------------------------------------------------------------------------------------------------
 
 
-class JournalDamaged(DeploykitError):
-    """A rollout's journal cannot be read: damaged, or of another version. No node is asked for anything; look at the
-    nodes with `deploykit status --all`, and begin a new rollout."""
+class RolloutError(DeploykitError):
+    """A rollout cannot be begun, continued or read. The text names its journal and the way out; nothing was sent."""
+
+
+class JournalDamaged(RolloutError):
+    """A line of a rollout's journal is no record. Keep the file; the text names the line, and how to go on without."""
+
+
+class RolloutBusy(RolloutError):
+    """Another process coordinates a rollout of this site. The text says who it is, and how to follow or abort it."""
 
 
 # -- testing ---------------------------------------------------------------------------------------------------------

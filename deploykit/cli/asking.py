@@ -83,13 +83,12 @@ def counting() -> Iterator[Callable[[NodeDescribed], None]]:
         return
     from rich.console import Console
 
-    count = 0
+    names = set()
     with Console(stderr=True).status("asking the nodes") as line:
 
-        def heard(_: NodeDescribed) -> None:
-            nonlocal count
-            count += 1
-            line.update(f"{count} answered")
+        def heard(described: NodeDescribed) -> None:
+            names.add(described.node)
+            line.update(f"{len(names)} answered")
 
         yield heard
 

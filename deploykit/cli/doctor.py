@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool) -> None:
-    """Check each configured broker and each build gate: one line for each finding, with a way out for each failure.
+    """Check brokers, build gates and sources of facts: one line for each finding, with a way out for each failure.
 
     Tried for real: name and version, TLS, login, receipts, heart-beats, NACK, a durable subscription. Nothing is left
     behind at the broker. Ends with 1 if something failed.
@@ -40,9 +40,10 @@ def doctor(ctx: click.Context, config: Path | None, jenkins: bool, as_json: bool
         checks = examine_builds(settings.jenkins, _print_build_json if as_json else click.echo)
         ctx.exit(1 if any(check.failed for check in checks) else 0)
     from deploykit.operations.doctor import examine
+    from deploykit.operations.factcheck import check_facts
     from deploykit.operations.gatecheck import check_gates
 
-    findings = (*examine(settings.broker, show), *check_gates(settings, show))
+    findings = (*examine(settings.broker, show), *check_gates(settings, show), *check_facts(settings, show))
     ctx.exit(1 if any(finding.failed for finding in findings) else 0)
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.argument("site")
 @selection_options
 @click.option(
-    "-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Most operations of each node."
+    "-n", "--limit", default=20, show_default=True, type=click.IntRange(1, 200), help="Most operations of each node."
 )
 @asking_options
 @json_option

@@ -1,67 +1,89 @@
-"""Send a signed deploy command and collect the nodes' signed reports.
+"""Coordinate a rollout: fold what happens through the pure core, and do what it asks for, the journal first.
+
+    report, request of another process, time -> event -> core -> journal, synced -> commands -> each node's own topic
 
 Rules:
 
-* The report topic is subscribed before the command goes out, so no report can be missed.
-* A report counts only if a key that may speak for its node signed it, and if it fits this very request.
-* After some silence the command is sent again: a report may have been lost. Nodes answer a repeated command again.
+* The report topic is subscribed before anything is sent, so no report can be missed.
+* An event and the commands that follow from it are in the journal before a command is sent.
+* A report counts only if a key that may speak for its node signed it, on this very copy of the command.
+* A lost connection is waited for: deadlines run. A broker that is down at the start is an error, and nothing was sent.
+* A process that is killed loses nothing: whoever runs the journal again ends in the same state.
+* Time is monotonic: a clock that is set while a rollout runs moves no deadline.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import queue
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Final
 
-import attrs
-
-from deploykit.bus import Ack, Bus, Delivery, Verdict
-from deploykit.errors import ConnectError, MessageError, PolicyRefused, WindowFull
-from deploykit.messages import DeployReported, DeployRequested, utc_now
+from deploykit.bus import Bus, Delivery
+from deploykit.bus.events import ConnectionLost, Event
+from deploykit.errors import BusError
+from deploykit.fleet import controls
+from deploykit.fleet.announcement import announcement, counts_of, kept_report
+from deploykit.fleet.clock import SteadyClock
+from deploykit.fleet.commandbook import CommandBook
+from deploykit.fleet.commands import CommandMaker, SentCommand
+from deploykit.fleet.inbox import RolloutInbox
+from deploykit.fleet.journal import (
+    AbortRecord,
+    CommandRecord,
+    DoubtRecord,
+    EndRecord,
+    EventRecord,
+    JournalHead,
+    JournalRecord,
+    RolloutJournal,
+)
+from deploykit.fleet.observer import RolloutObserver
+from deploykit.fleet.replay import replay
+from deploykit.fleet.reports import Doubt, ReportJudge, answer_of
+from deploykit.fleet.rollout import RolloutModel, outstanding_asks, step
+from deploykit.fleet.rolloutevents import (
+    AbortAsked,
+    Announce,
+    Ask,
+    CoordinatorCameBack,
+    End,
+    PauseAsked,
+    PromoteAsked,
+    ResumeAsked,
+    RolloutAction,
+    RolloutEvent,
+    SendAbort,
+    TimePassed,
+)
+from deploykit.fleet.sender import CommandSender
+from deploykit.messages import DeployReported, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
-from deploykit.system.backoff import Backoff
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import SigningKey, sign
-from deploykit.wire import Frame, decode, encode
-from deploykit.wire.codec import ID_HEADER
+from deploykit.wire import encode
 
-_log = logging.getLogger(__name__)
-
-#: Seconds of silence after which a command is sent again, with the same id and bytes; doubled each time.
-_ASK_AGAIN = 10.0
-
-#: Most reasons against one node's reports that are kept, each once.
-_DOUBTS = 10
+#: Most seconds between two looks at the requests of other processes.
+_LOOK: Final = 0.2
+#: Seconds after the end in which the broker may confirm the abort.
+_GRACE: Final = 10.0
 
 
-@attrs.frozen(kw_only=True, slots=True)
-class Answer:
-    """One node's answer.
+class RolloutCoordinator:
+    """Runs one rollout, from its journal, until it ends.
 
     Args:
-        node: who answers.
-        report: what it reported; None if no report came in time.
-        doubts: why other reports in its name were not believed, each reason once.
-    """
-
-    node: NodeName
-    report: DeployReported | None = None
-    doubts: tuple[str, ...] = ()
-
-
-class Coordinator:
-    """Asks nodes over a bus.
-
-    Args:
-        bus: started.
+        bus: connected.
         topics: where commands and reports go.
         key: signs the commands.
         trust: judges the reports.
-        now: the wall clock, aware UTC.
+        journal: of the rollout, open.
+        resumed: another process has begun it, and is gone: the time since then counts to no deadline.
+        observer: is shown what happens.
+        connect_timeout: seconds to wait for the broker at the start.
+        wall: the wall clock for signatures and expiries, aware UTC.
     """
 
     def __init__(
@@ -70,102 +92,239 @@ class Coordinator:
         topics: TopicMap,
         key: SigningKey,
         trust: Trust,
+        journal: RolloutJournal,
         *,
-        now: Callable[[], datetime] = utc_now,
+        resumed: bool = False,
+        observer: RolloutObserver | None = None,
+        connect_timeout: float = 30.0,
+        wall: Callable[[], datetime] = utc_now,
     ) -> None:
+        head = journal.contents.head
+        self.plan = head.plan
         self._bus = bus
         self._topics = topics
         self._key = key
-        self._trust = trust
-        self._now = now
+        self._journal = journal
+        self._observer = observer or RolloutObserver()
+        self._wall = wall
+        self._maker = _maker(head, key, trust.policy.max_expiry)
+        self._resumed = resumed
+        self._replayed = replay(journal.contents)
+        self._clock = SteadyClock(lambda: wall().timestamp(), not_before=self._replayed.at)
+        self._book: CommandBook = self._replayed.book
+        self._judge = ReportJudge(trust, self._book, self._replayed.doubts, wall)
+        self._sender = CommandSender(bus, topics, self._observer.problem)
+        self._inbox = RolloutInbox(bus, topics, self._judge.concerns, connect_timeout)
+        self._handled = set(self._replayed.controls)
+        #: How the rollout stands.
+        self.model: RolloutModel = self._replayed.model
+        #: What nodes reported since this process began, by node.
+        self.reports: dict[NodeName, DeployReported] = {}
 
-    def ask(self, request: DeployRequested, *, timeout: float, connect_timeout: float = 30.0) -> Iterator[Answer]:
-        """Send `request` and yield an answer for each node of its audience, as they come.
+    @property
+    def doubts(self) -> dict[NodeName, tuple[str, ...]]:
+        """Why reports were not believed, by node."""
+        return self._judge.doubts
 
-        Args:
-            request: the command.
-            timeout: seconds to wait for all nodes. A node that stays silent gets an answer without a report.
-            connect_timeout: seconds of these to wait for a broker.
+    def run(self) -> RolloutModel:
+        """Carry the rollout out, or go on with it; return how it ended.
 
         Raises:
-            ConnectError: no broker is connected; the command was not sent.
-            BusError: the command was not sent, or the broker did not confirm it.
+            ConnectError: no broker is connected; nothing was sent.
+            RolloutError: the journal cannot be written; nothing was sent that it does not hold.
+            BusError: the bus cannot subscribe, or was stopped.
         """
-        deadline = time.monotonic() + timeout
-        arrived: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        with self._inbox:
+            self._observer.changed(self.model)
+            self._begin()
+            while not self.model.ended:
+                self._turn()
+            self._see_abort_off()
+        return self.model
 
-        def keep(delivery: Delivery) -> Verdict:
-            arrived.put(delivery)
-            return Ack()
+    # -- one round of the loop -----------------------------------------------------------------------------------------
 
-        subscription = self._bus.subscribe(self._topics.report, keep)
-        try:
-            if not subscription.wait_active(min(timeout, connect_timeout)):
-                raise ConnectError("no broker reachable in time: the command was not sent", "try again")
-            frame = sign(encode(request), self._key)
-            self._bus.publish(self._topics.deploy, frame, timeout=max(0.1, deadline - time.monotonic()))
-            yield from self._collect(request, frame, arrived, deadline)
-        finally:
-            subscription.unsubscribe()
+    def _begin(self) -> None:
+        """Send what is asked and not answered; note that a coordinator came back, where there was one before."""
+        if self.model.ended:  # the other process was killed before it noted the end
+            self._journal.append(self._end_records())
+            return
+        asked = outstanding_asks(self.plan, self.model)
+        if self._resumed:
+            self._fold(CoordinatorCameBack(away=max(0.0, self._clock() - self._replayed.at)))
+        if self._replayed.abort_wanted and not self.model.ended:
+            self._send_abort()
+        for ask in asked:
+            self._ask(ask)
+        self._announce()
 
-    def _send_again(self, frame: Frame, times: int) -> None:
-        """Send the command once more. A node that is done answers again; one at work, or new to it, goes on."""
-        headers = {**frame.headers, ID_HEADER: f"{frame.headers[ID_HEADER]}/{times}"}  # else a bus drops it as a copy
-        with contextlib.suppress(WindowFull):  # the next silence sends it again
-            self._bus.publish_nowait(self._topics.deploy, Frame(headers, frame.body))
+    def _turn(self) -> None:
+        """Wait for something to happen, and take it; then do what time alone asks for."""
+        now = time.monotonic()
+        again = self._sender.step(now, self._wall(), self._owes)
+        due = self.model.wakes_at
+        left = due - self._clock() if due is not None else _LOOK
+        items = list(self._inbox.arrivals(max(0.005, min(_LOOK, again - now, left))))
+        for request in controls.waiting(self._journal.directory):  # first: a pause that was asked for must not be late
+            self._obey(request)
+        for item in items:
+            if self.model.ended:
+                return
+            self._take(item)
+        for delivery in self._inbox.progress():
+            progress = self._judge.shows(delivery, self.plan.rollout)
+            if progress is not None:
+                self._observer.progressed(progress)
+        due = self.model.wakes_at
+        if due is not None and not self.model.ended and self._clock() >= due:
+            self._fold(TimePassed())
+        self._observer.tick()
 
-    def _collect(
-        self, request: DeployRequested, frame: Frame, arrived: queue.SimpleQueue[Delivery], deadline: float
-    ) -> Iterator[Answer]:
-        """Yield believed answers. A broker that restarts may lose a report: after silence the command goes again."""
-        sent = 1
-        backoff = Backoff(initial=_ASK_AGAIN, maximum=float("inf"))
-        quiet_until = time.monotonic() + backoff.pause(sent)
-        missing = dict.fromkeys(request.audience)
-        doubts: dict[NodeName, tuple[str, ...]] = dict.fromkeys(request.audience, ())
-        while missing:
-            now = time.monotonic()
-            if now >= deadline:
-                break
-            try:
-                delivery = arrived.get(timeout=max(0.0, min(deadline, quiet_until) - now))
-            except queue.Empty:
-                if time.monotonic() < deadline:
-                    self._send_again(frame, sent)
-                    sent += 1
-                    quiet_until = time.monotonic() + backoff.pause(sent)
-                continue
-            report = self._report_in(delivery, request)
-            if report is None or report.node not in missing:
-                continue
-            doubt = self._doubt(delivery, request, frame)
-            if doubt:
-                known = doubts[report.node]
-                if doubt not in known and len(known) < _DOUBTS:  # anybody can send any number of reports
-                    _log.warning("report not believed: %s: %s", report.summary, doubt)
-                    doubts[report.node] += (doubt,)
-                continue
-            del missing[report.node]
-            yield Answer(node=report.node, report=report, doubts=doubts[report.node])
-        for node in missing:
-            yield Answer(node=node, doubts=doubts[node])
+    def _take(self, item: Delivery | Event) -> None:
+        if isinstance(item, ConnectionLost):
+            self._observer.problem(f"connection lost, waiting for the broker: {item.reason}")
+        elif isinstance(item, Event):
+            self._sender.hurry(time.monotonic())
+        else:
+            self._hear(item)
 
-    def _report_in(self, delivery: Delivery, request: DeployRequested) -> DeployReported | None:
-        """Return what claims to be a report on our request; None for anything else. Nothing is verified here."""
-        try:
-            message = decode(delivery.headers, delivery.body, delivery.destination)
-        except MessageError as error:
-            _log.debug("not a message on %s: %s", delivery.destination, error)
-            return None
-        return message if isinstance(message, DeployReported) and message.request == request.id else None
+    def _hear(self, delivery: Delivery) -> None:
+        """Judge a report, and fold it if it is believed."""
+        match self._judge.believe(delivery):
+            case DeployReported() as report:
+                self._book.answered(report.node, report.phase)
+                self.reports[report.node] = kept_report(report, len(self.plan.nodes))
+                self._observer.reported(report)
+                self._fold(answer_of(report))
+            case Doubt() as doubt:
+                self._journal.append([DoubtRecord(node=doubt.node, reason=doubt.reason)], durable=False)
+                self._observer.doubted(doubt.node, doubt.reason)
 
-    def _doubt(self, delivery: Delivery, request: DeployRequested, sent: Frame) -> str:
-        """Return why a report is not believed; empty when it is."""
-        now = self._now()
-        try:
-            self._trust.check(Frame(delivery.headers, delivery.body), now, destination=delivery.destination).believe(
-                request, now, sent=sent
-            )
-        except (MessageError, PolicyRefused) as error:
-            return str(error)
-        return ""
+    def _obey(self, request: controls.ControlRequest) -> None:
+        """Carry out a request of another process, once."""
+        if self.model.ended:
+            return
+        if request.name not in self._handled:
+            self._handled.add(request.name)
+            self._fold(_event_of(request), control=request.name)
+        controls.remove(self._journal.directory, request)
+
+    def _owes(self, node: NodeName, command: SentCommand) -> bool:
+        """Return whether a node is still waited for, and has not answered this command."""
+        request = command.request
+        return self.model.outstanding.get(node) == request.phase and self._book.wanted(node, request.id) is command
+
+    # -- what the core asks for ----------------------------------------------------------------------------------------
+
+    def _fold(self, event: RolloutEvent, *, control: str = "") -> None:
+        """Take an event: journal it with all that follows from it, then send."""
+        now = self._clock()
+        model, actions = step(self.plan, self.model, event, now)
+        if model == self.model and not actions and not control:
+            return
+        self.model = model
+        records: list[JournalRecord] = [EventRecord(at=now, event=event, control=control)]
+        commands = [command for action in actions if isinstance(action, Ask) for command in self._commands(action)]
+        records += [CommandRecord(command=command) for command in commands]
+        abort = self._maker.abort(model.detail, self._wall()) if _has(actions, SendAbort) else None
+        records += [AbortRecord(abort=abort)] if abort is not None else []
+        records += self._end_records() if _has(actions, End) else []
+        self._journal.append(records, durable=len(records) > 1 or bool(control))
+        for command in commands:
+            self._send(command, command.request.audience)
+        if abort is not None:
+            self._sender.abort(abort)
+        if _has(actions, Announce):
+            self._announce()
+        self._observer.changed(model)
+
+    def _commands(self, ask: Ask) -> list[SentCommand]:
+        return list(self._maker.deploys(ask.phase, ask.ref, ask.commit, ask.nodes, self._wall()))
+
+    def _send(self, command: SentCommand, nodes: Sequence[NodeName], *, again: bool = False) -> None:
+        if not again:
+            self._book.add(command)
+        self._sender.send(command, nodes, time.monotonic(), again=again)
+
+    def _ask(self, ask: Ask) -> None:
+        """Send what a journal has asked for: the same bytes where nodes still obey them, else a new command."""
+        now = self._wall()
+        usable: dict[str, tuple[SentCommand, list[NodeName]]] = {}
+        others: list[NodeName] = []
+        for node in ask.nodes:
+            if self.model.outstanding.get(node) != ask.phase:
+                continue  # its time was over when we came back
+            command = self._book.usable(node, ask, now)
+            if command is None:
+                others.append(node)
+            else:
+                usable.setdefault(command.request.id, (command, []))[1].append(node)
+        new = list(self._maker.deploys(ask.phase, ask.ref, ask.commit, others, now))
+        if new:
+            self._journal.append([CommandRecord(command=command) for command in new])
+        for command, nodes in usable.values():
+            self._send(command, nodes, again=True)
+        for command in new:
+            self._send(command, command.request.audience)
+
+    def _send_abort(self) -> None:
+        """Send the abort of a coordinator that is gone: the same bytes where nodes still obey them."""
+        abort = self._replayed.abort
+        if abort is not None and self._wall() < abort.message.expires:
+            self._sender.abort(abort, again=True)
+            return
+        abort = self._maker.abort(self.model.detail, self._wall())
+        self._journal.append([AbortRecord(abort=abort)])
+        self._sender.abort(abort)
+
+    def _end_records(self) -> list[JournalRecord]:
+        model = self.model
+        code = model.exit_code(self.plan)
+        return [EndRecord(state=model.state, at=self._clock(), exit_code=code, counts=counts_of(model))]
+
+    def _announce(self) -> None:
+        """Publish how the rollout stands, signed, for people who watch. Nothing waits for it."""
+        frame = sign(encode(announcement(self.plan, self.model, self._wall())), self._key)
+        with contextlib.suppress(BusError):  # people who watch see the next one
+            self._bus.publish_nowait(self._topics.report, frame)
+
+    def _see_abort_off(self) -> None:
+        """Wait a moment until the broker has confirmed an abort: a node that was away must hear of it."""
+        end = time.monotonic() + _GRACE
+        while self._sender.abort_pending and (now := time.monotonic()) < end:
+            self._sender.step(now, self._wall(), self._owes)
+            self._observer.tick()
+            time.sleep(0.02)
+
+
+def _maker(head: JournalHead, key: SigningKey, max_expiry: timedelta) -> CommandMaker:
+    plan = head.plan
+    return CommandMaker(
+        rollout=plan.rollout,
+        site=plan.site,
+        requested_by=plan.requested_by,
+        correlation_id=plan.correlation_id or plan.rollout,
+        key=key,
+        expires_in=min(timedelta(seconds=plan.options.timeout), max_expiry),
+        evidence=head.evidence,
+        without_build=head.without_build,
+    )
+
+
+def _event_of(request: controls.ControlRequest) -> RolloutEvent:
+    match request.kind:
+        case "pause":
+            return PauseAsked(by=request.by)
+        case "resume":
+            return ResumeAsked(by=request.by)
+        case "promote":
+            return PromoteAsked(by=request.by)
+        case "abort":
+            return AbortAsked(by=request.by, rollback=request.rollback)
+
+
+def _has(actions: Sequence[RolloutAction], kind: type[RolloutAction]) -> bool:
+    return any(isinstance(action, kind) for action in actions)
+
+
+__all__ = ["RolloutCoordinator"]

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 from deploykit.errors import MessageError, UsageError
@@ -92,7 +92,9 @@ def _parse_yaml(body: bytes, where: str) -> object:
     except ImportError:
         raise UsageError(f"{where}: YAML needs PyYAML", "pip install deploykit[yaml], or use JSON") from None
     try:
-        return _value_of(yaml.compose(body.decode("utf-8-sig"), Loader=yaml.BaseLoader), set())
+        text, loader = body.decode("utf-8-sig"), getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # C where there is one
+        _check_depth(yaml.parse(text, Loader=loader))
+        value = _value_of(yaml.compose(text, Loader=loader), set())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
@@ -101,25 +103,43 @@ def _parse_yaml(body: bytes, where: str) -> object:
         raise UsageError(f"{where} is not YAML: {' '.join(str(error).split())[:200]}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{where} is not UTF-8 at byte {error.start}") from None
-    except RecursionError:
-        raise UsageError(f"{where} is nested too deep") from None
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} is not YAML that is read here: half of a surrogate pair") from None
     except _NotRead as error:
         raise UsageError(f"{where}: {error}") from None
+    return value
 
 
 class _NotRead(Exception):
     """Carries the reason out of the walk over a tree of YAML."""
 
 
+def _check_depth(events: Iterable[yaml.Event]) -> None:
+    """Refuse what nests deep, before a parser follows it: written in C, one has no limit of its own."""
+    import yaml
+
+    depth = 0
+    for event in events:
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > strictjson.MAX_DEPTH:
+            raise _NotRead("it is nested too deep")
+
+
 def _value_of(node: yaml.Node | None, seen: set[int]) -> object:
     """Return what a part of a YAML document holds; tags are passed over."""
     import yaml
 
-    if id(node) in seen:
+    if id(node) in seen and not isinstance(node, yaml.ScalarNode):
         raise _NotRead("an alias (*name) is not followed; write the value out")
     match node:
         case yaml.ScalarNode():
-            return node.value if node.style is not None else _plain(node.value)
+            if id(node) not in seen:  # an alias may stand for it a hundred thousand times
+                node.value.encode()
+                seen.add(id(node))
+            return node.value if node.style else _plain(node.value)
         case yaml.SequenceNode():
             seen.add(id(node))
             return [_value_of(one, seen) for one in node.value]

@@ -4,7 +4,7 @@ Rules:
 
 * `-I`: one of them must name the node. All others must hold, each of them.
 * Choosing nobody in particular is an error; `everybody` says that all are meant.
-* An exclusion is a selector. A class, glob or regular expression alone excludes nodes of that name, too.
+* An exclusion is a selector in which a node's name counts as one of its classes: `--exclude web1` means the node, too.
 * Nodes are known without asking where names alone decide: literal identities, or a list.
 """
 
@@ -17,10 +17,10 @@ from typing import Final
 import attrs
 
 from deploykit.errors import InvalidName, SelectorError, UsageError
-from deploykit.fleet.expressions import ClassTerm, Comparison, Expression, MatchDecision
+from deploykit.fleet.expressions import ClassTerm, Comparison, Expression, MatchDecision, Negation
 from deploykit.fleet.facts import NodeFacts
 from deploykit.fleet.patterns import Exactly, Pattern
-from deploykit.fleet.selector import Selector, parse_class, parse_comparison
+from deploykit.fleet.selector import Selector, parse_comparison, parse_pattern
 from deploykit.names import NodeName, parse_node_name
 
 #: What a command says that names no node.
@@ -35,6 +35,7 @@ class _Wanted:
     identities: tuple[Pattern, ...]
     terms: tuple[tuple[str, Expression], ...]
     exclude: tuple[tuple[str, Expression], ...]
+    listed: frozenset[NodeName] | None
     problems: tuple[str, ...]
 
 
@@ -102,7 +103,14 @@ class Selection:
         Raises:
             UsageError: the selection cannot be used, see `problems`.
         """
-        return self.decide(node).matches
+        self.check()
+        wanted = self._wanted
+        return (
+            (wanted.listed is None or node.node in wanted.listed)
+            and self._identified(node.node)
+            and not any(_excludes(part, node) for _, part in wanted.exclude)
+            and all(part.holds(node) for _, part in wanted.terms)
+        )
 
     def decide(self, node: NodeFacts) -> MatchDecision:
         """Return whether a node is chosen, and what settled it. The first part that is false does.
@@ -120,7 +128,12 @@ class Selection:
 
     @property
     def candidates(self) -> tuple[NodeName, ...] | None:
-        """The only nodes that may match, by their names; None where any node may. The rest may still be ruled out."""
+        """The only nodes that may match, by their names; None where any node may. Facts may still rule some out.
+
+        Raises:
+            UsageError: the selection cannot be used, see `problems`.
+        """
+        self.check()
         if self.listed is not None:
             return tuple(name for name in dict.fromkeys(self.listed) if self._identified(name))
         names = [NodeName(one.text) for one in self._wanted.identities if isinstance(one, Exactly)]
@@ -130,11 +143,15 @@ class Selection:
 
     @property
     def literal_nodes(self) -> tuple[NodeName, ...] | None:
-        """The nodes that match, in the order given, where their names alone decide; None where nodes must be asked."""
+        """The nodes that match, in the order given, where names alone decide; None where nodes must be asked.
+
+        Raises:
+            UsageError: the selection cannot be used, see `problems`.
+        """
         names = self.candidates
         if names is None or self._wanted.terms:
             return None
-        excluded = [text_and_part[1] for text_and_part in self._wanted.exclude]
+        excluded = [part for _, part in self._wanted.exclude]
         if not all(_by_name_alone(part, names) for part in excluded):
             return None
         return tuple(name for name in names if not any(_excludes(part, NodeFacts(node=name)) for part in excluded))
@@ -159,7 +176,7 @@ class Selection:
             yield partial(_decide_term, option, part)
 
     def _decide_listed(self, node: NodeFacts) -> MatchDecision:
-        holds = self.listed is not None and node.node in self.listed
+        holds = self._wanted.listed is not None and node.node in self._wanted.listed
         return MatchDecision(matches=holds, term="--nodes", holds=holds, found=f"node is {node.node}")
 
     def _decide_identity(self, node: NodeFacts) -> MatchDecision:
@@ -175,21 +192,26 @@ def _decide_term(option: str, part: Expression, node: NodeFacts) -> MatchDecisio
 
 
 def _decide_excluded(option: str, part: Expression, node: NodeFacts) -> MatchDecision:
-    if isinstance(part, ClassTerm) and part.pattern.found_in(node.node):
-        return MatchDecision(matches=False, term=f"{option} {part}", holds=True, found=f"node is {node.node}")
-    decision = part.decide(node)
+    decision = part.decide(_named_like_a_class(node))
     return attrs.evolve(decision, matches=not decision.matches, term=f"{option} {decision.term}")
 
 
 def _excludes(part: Expression, node: NodeFacts) -> bool:
-    return not _decide_excluded("", part, node).matches
+    return part.holds(_named_like_a_class(node))
+
+
+def _named_like_a_class(node: NodeFacts) -> NodeFacts:
+    return attrs.evolve(node, classes=(*node.classes, node.node))
 
 
 def _by_name_alone(part: Expression, names: tuple[NodeName, ...]) -> bool:
-    """Return whether names decide what an exclusion excludes: its class is one of them, or it compares `node`."""
+    """Return whether names decide what an exclusion excludes: each term is one of them, or compares `node`."""
     if isinstance(part, Comparison):
         return part.name == "node"
-    return isinstance(part, ClassTerm) and isinstance(part.pattern, Exactly) and part.pattern.text in names
+    if isinstance(part, ClassTerm):
+        return isinstance(part.pattern, Exactly) and part.pattern.text in names
+    parts = (part.part,) if isinstance(part, Negation) else part.parts
+    return all(_by_name_alone(one, names) for one in parts)
 
 
 def _read(selection: Selection) -> _Wanted:
@@ -200,11 +222,12 @@ def _read(selection: Selection) -> _Wanted:
             identities.append(_identity(text))
         except (SelectorError, InvalidName) as error:
             problems.append(f"-I: {error}")
-    terms = list(_each("-C", selection.classes, parse_class, problems))
+    terms = list(_each("-C", selection.classes, _class_term, problems))
     terms += _each("-F", selection.facts, parse_comparison, problems)
     terms += _each("-S", selection.selects, _expression, problems)
     exclude = tuple(_each("--exclude", selection.exclude, _expression, problems))
-    return _Wanted(tuple(identities), tuple(terms), exclude, tuple(problems))
+    listed = None if selection.listed is None else frozenset(selection.listed)
+    return _Wanted(tuple(identities), tuple(terms), exclude, listed, tuple(problems))
 
 
 def _each(
@@ -217,11 +240,15 @@ def _each(
             problems.append(f"{option}: {error}")
 
 
+def _class_term(text: str) -> Expression:
+    return ClassTerm(parse_pattern(text))
+
+
 def _expression(text: str) -> Expression:
     return Selector.parse(text).expression
 
 
 def _identity(text: str) -> Pattern:
     """Return what `-I` takes: a node's name, a glob or a regular expression."""
-    pattern = parse_class(text).pattern
+    pattern = parse_pattern(text, "the name of a node")
     return Exactly(parse_node_name(pattern.text)) if isinstance(pattern, Exactly) else pattern

@@ -1,11 +1,9 @@
-r"""The language that chooses nodes: `/^role::web/ and not env=stage`.
+r"""The language that chooses nodes: `/^role::web/ and not env=stage`::
 
-```
-or = and {"or" and} ;  and = not {"and" not} ;  not = {"not" | "!"} prim ;  prim = "(" or ")" | term ;
-term = name op value | class ;  op = "=" "==" "!=" "=~" "!~" "<" "<=" "=<" ">" ">=" "=>" ;
-class = word | regex | glob ;  value = word | quoted | regex | glob ;  regex = "/" {char | "\/"} "/" ;
-quoted = "…" | '…' with \ escapes
-```
+    or = and {"or" and} ;  and = not {"and" not} ;  not = {"not" | "!"} prim ;  prim = "(" or ")" | term ;
+    term = name op value | class ;  op = "=" "==" "!=" "=~" "!~" "<" "<=" "=<" ">" ">=" "=>" ;
+    class = word | regex | glob ;  value = word | quoted | regex | glob ;  regex = "/" {char | "\/"} "/" ;
+    quoted = "…" | '…' with \ escapes
 
 * Pure. Selectors are matched by who asks, on what nodes told about themselves; no node runs a stranger's expression.
 * A text is bounded before it is read: its length, its terms, its depth. Neither reading nor matching goes back.
@@ -15,7 +13,7 @@ quoted = "…" | '…' with \ escapes
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 
@@ -33,8 +31,6 @@ from deploykit.fleet.expressions import (
 from deploykit.fleet.facts import NodeFacts
 from deploykit.fleet.patterns import Exactly, Glob, Pattern, Regex
 from deploykit.fleet.selectortokens import Token, error_at, shortened, tokens
-
-T = TypeVar("T")
 
 #: Longest text of a selector, in bytes of UTF-8.
 MAX_TEXT: Final = 4096
@@ -79,7 +75,7 @@ class Selector:
             SelectorError: it is none; the error names the place and the way out.
         """
         parser = _Parser(text)
-        return cls(text=text, expression=parser.whole(parser.disjunction))
+        return cls(text=text, expression=parser.whole())
 
     def matches(self, node: NodeFacts) -> bool:
         """Return whether a node is chosen."""
@@ -100,18 +96,16 @@ def parse_comparison(text: str) -> Comparison:
     Raises:
         SelectorError: it is something else.
     """
-    parser = _Parser(text)
-    return parser.whole(parser.only_comparison)
+    return _Parser(text).only_comparison()
 
 
-def parse_class(text: str) -> ClassTerm:
-    """Return what `-C` takes: a class, a glob or a regular expression.
+def parse_pattern(text: str, what: str = "the name of a class") -> Pattern:
+    """Return what `-C` and `-I` take: a name, a glob or a regular expression.
 
     Raises:
         SelectorError: it is something else.
     """
-    parser = _Parser(text)
-    return parser.whole(parser.only_class)
+    return _Parser(text).only_name(what)
 
 
 class _Parser:
@@ -133,30 +127,37 @@ class _Parser:
         self._terms = 0
         self._depth = 0
 
-    def whole(self, rule: Callable[[], T]) -> T:
-        """Return what a rule reads, if that is all of the text."""
-        found = rule()
+    def whole(self) -> Expression:
+        """Read a selector, and nothing after it."""
+        found = self._disjunction()
         if self._next.kind != "end":
             raise self._not_joined()
         return found
 
-    def disjunction(self) -> Expression:
-        """Read parts joined by `or`."""
+    def _disjunction(self) -> Expression:
         return self._joined("or", self._conjunction, Disjunction)
 
     def only_comparison(self) -> Comparison:
-        """Read one comparison."""
-        term = self._term()
-        if isinstance(term, Comparison):
-            return term
-        raise self._error(self._next, f"expected an operator after {term}", f"as in {term}=VALUE; a class is -C {term}")
-
-    def only_class(self) -> ClassTerm:
-        """Read one class."""
+        """Read one comparison, and nothing after it."""
         term = self._term()
         if isinstance(term, ClassTerm):
-            return term
-        raise self._error(None, "expected the name of a class", f"a comparison is -F '{term}'")
+            raise self._error(
+                self._next, f"expected an operator after {term}", f"as in {term}=VALUE; a class is -C {term}"
+            )
+        self._ended("give the option once for each comparison, or -S; a value with blanks stands in quotes")
+        return term
+
+    def only_name(self, what: str) -> Pattern:
+        """Read a name, a glob or a regular expression, and nothing after it."""
+        token = self._advance()
+        if token.kind not in ("word", "glob", "regex", "keyword"):
+            raise self._error(token, f"expected {what}, not {self._named(token)}")
+        self._ended("give the option once for each name; -F takes comparisons, and -S whole selectors")
+        return self._pattern(token)
+
+    def _ended(self, remedy: str) -> None:
+        if self._next.kind != "end":
+            raise self._error(self._next, f"expected the end, not {self._named(self._next)}", remedy)
 
     def _conjunction(self) -> Expression:
         return self._joined("and", self._negation, Conjunction)
@@ -180,7 +181,7 @@ class _Parser:
 
     def _bracketed(self) -> Expression:
         opened = self._enter()
-        part = self.disjunction()
+        part = self._disjunction()
         if self._next.kind == "end":
             raise self._error(opened, "this bracket is not closed", "add )")
         if self._next.kind != ")":
@@ -240,9 +241,10 @@ class _Parser:
         return self._advance()
 
     def _advance(self) -> Token:
-        self._last = self._next
-        self._next = next(self._tokens)
-        return self._last
+        token = self._next
+        if token.kind != "end":
+            self._last, self._next = token, next(self._tokens)
+        return token
 
     def _no_term(self, token: Token) -> SelectorError:
         """Return the error where a class or a comparison should begin."""

@@ -24,7 +24,7 @@ from deploykit.daemons.jenkins.exchange import HttpServer
 from deploykit.daemons.jenkins.http_kind import parse_headers
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError, FactsError, KeyFileError, SettingsError
-from deploykit.fleet.factfiles import read_classes, read_facts
+from deploykit.fleet.factreading import read_classes, read_facts
 from deploykit.git.transport.http import read_credentials, tls_context_of
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.buildservers import BuildServerSettings
@@ -241,5 +241,6 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),
+    (Settings, "rollouts"): _ignoring_settings(_directory),
     (Settings, "signing_key"): _ignoring_settings(load_signing_key),
 }

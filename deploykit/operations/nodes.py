@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 import attrs
@@ -25,6 +26,8 @@ from deploykit.wire.strictjson import MAX_ITEMS
 DISCOVERY_TIMEOUT: Final = 10.0
 #: What selectors look at.
 _FOR_SELECTORS: Final[tuple[NodeDetail, ...]] = ("facts", "sites")
+#: What takes nodes long to find out, and the seconds that they may need for it.
+_SLOW: Final[Mapping[str, float]] = MappingProxyType({"drift": 10.0})
 #: Most lines about what nodes left out of their answers.
 _MOST_CUTS: Final = 10
 
@@ -83,6 +86,9 @@ def find_nodes(
 ) -> FoundNodes:
     """Ask nodes to describe themselves, and return those that a selection chooses.
 
+    What takes nodes long to find out is asked for in a second question, of those that were found by the first: some
+    answer at once, others after seconds, and silence would end the wait between them.
+
     Args:
         settings: of the machine that asks.
         bus: connected.
@@ -101,26 +107,51 @@ def find_nodes(
         ConnectError: the connection is or was lost.
     """
     selection.check()
+    signer, judge = key or signing_key(settings, None), trust or load_report_trust(settings)
+
+    def ask(
+        what: Sequence[NodeDetail], audience: tuple[NodeName, ...] | None, expected: Sequence[NodeName] | None
+    ) -> Inventory:
+        query = NodeQueried(
+            source=f"operator/{socket.gethostname()}",
+            audience=audience,
+            details=tuple(what),
+            site=site,
+            history_limit=history_limit,
+        )
+        return discover(
+            bus,
+            settings.topics,
+            signer,
+            judge,
+            query,
+            expected=frozenset(expected) if expected is not None else None,
+            timeout=timeout + sum(_SLOW.get(each, 0.0) for each in what),
+            on_node=on_node,
+        )
+
     named = selection.literal_nodes if selection.literal_nodes is not None else selection.candidates
-    wanted = dict.fromkeys((*details, *(_FOR_SELECTORS if selection.needs_discovery else ())))
-    query = NodeQueried(
-        source=f"operator/{socket.gethostname()}",
-        audience=_audience(selection, named),
-        details=tuple(wanted),
-        site=site,
-        history_limit=history_limit,
+    wanted = tuple(dict.fromkeys((*details, *(_FOR_SELECTORS if selection.needs_discovery else ()))))
+    if not _SLOW.keys() & set(wanted):
+        return _chosen(selection, ask(wanted, _audience(selection, named), named), timeout)
+    first = _chosen(selection, ask(_FOR_SELECTORS, _audience(selection, named), named), timeout)
+    heard = [each.node for each in (*first.nodes, *first.strangers)]
+    if not heard:
+        return first
+    second = ask(wanted, tuple(heard) if len(heard) <= MAX_ITEMS else None, heard)
+    return _completed(first, _chosen(selection, second, timeout))
+
+
+def _completed(first: FoundNodes, second: FoundNodes) -> FoundNodes:
+    """Return what a second question found, with what only the first one showed."""
+    return attrs.evolve(
+        second,
+        silent=tuple(sorted({*first.silent, *second.silent})),
+        answered=first.answered,
+        doubts={**first.doubts, **second.doubts},
+        twins={**first.twins, **second.twins},
+        notes=tuple(dict.fromkeys((*first.notes, *second.notes))),
     )
-    inventory = discover(
-        bus,
-        settings.topics,
-        key or signing_key(settings, None),
-        trust or load_report_trust(settings),
-        query,
-        expected=frozenset(named) if named is not None else None,
-        timeout=timeout,
-        on_node=on_node,
-    )
-    return _chosen(selection, inventory, timeout)
 
 
 def _audience(selection: Selection, named: Sequence[NodeName] | None) -> tuple[NodeName, ...] | None:
@@ -157,6 +188,9 @@ def _notes(inventory: Inventory, chosen: Sequence[NodeDescribed], timeout: float
             f"no node answered within {timeout:g} s: are their agents running, "
             "and do they grant node.queried to the key that asks?"
         )
+    elif not chosen:
+        count = len(inventory.nodes)
+        yield "1 node answered, and it does not match" if count == 1 else f"{count} nodes answered, and none matches"
     for node, reasons in inventory.doubts.items():
         for reason in reasons:
             yield f"an answer in the name of {node} was not believed: {reason}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import attrs
@@ -136,9 +136,11 @@ def last_manifest(site: Site, name: str) -> Manifest | None:
     return None
 
 
-def find_drift(site: Site, name: str, manifest: Manifest, *, paranoid: bool = False) -> Differences:
-    """Compare a release with its manifest, except for what `drift_ignore` lists."""
-    found = compare(manifest, site.release_path(name), paranoid=paranoid)
+def find_drift(
+    site: Site, name: str, manifest: Manifest, *, paranoid: bool = False, tick: Callable[[], None] = lambda: None
+) -> Differences:
+    """Compare a release with its manifest, except for what `drift_ignore` lists; `tick` as for `compare`."""
+    found = compare(manifest, site.release_path(name), paranoid=paranoid, tick=tick)
     patterns = site.settings.drift_ignore
     if not patterns:
         return found

@@ -75,8 +75,6 @@ class FactsSettings:
                 yield f"allow[{at}]: expected a pattern of fact names, such as os.*, not {pattern!a}"
         count = 0
         for name, value in self.own.items():
-            if name in PSEUDO_FACTS:
-                yield f"own.{name}: selectors use {name} for something else (choose another name)"
             for path, leaf in leaves(name, value):
                 count += 1
                 if problem := path_problem(path) or value_problem(leaf):
@@ -88,6 +86,8 @@ class FactsSettings:
         """Yield what is right by itself and does nothing, one line each."""
         if (self.files or self.facter) and not self.allow:
             yield "allow: empty, so no fact of files and facter is sent (name those that selectors need)"
+        for name in sorted(PSEUDO_FACTS & self.own.keys()):
+            yield f"own.{name}: selectors use {name} for something else, and find this fact as facts.{name}"
         if self.allow and not (self.files or self.facter):
             yield "allow: means nothing without files or facter"
 

@@ -28,6 +28,8 @@ class Settings:
     """Everything in one `deploykit.toml`.
 
     Args:
+        rollouts: where rollouts that begin on this machine keep their journals and locks; by default `rollouts` in
+            `state`.
         reconcile_every: seconds between two comparisons of a mirror with its origin, at most.
         fetch_spread: a fetch starts after a random part of so many seconds, so that a thousand nodes that receive the
             same message do not fetch in the same instant; 0 for a few nodes that should be quick.
@@ -35,6 +37,7 @@ class Settings:
 
     node: NodeName
     state: Path = Path("/var/lib/deploykit")
+    rollouts: Path | None = None
     broker: BusSettings = attrs.field(factory=BusSettings)
     topics: TopicMap = attrs.field(factory=TopicMap)
     outbox: OutboxSettings = attrs.field(factory=OutboxSettings)
@@ -50,6 +53,11 @@ class Settings:
     jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
+
+    @property
+    def rollouts_directory(self) -> Path:
+        """Where the journals and locks of rollouts are."""
+        return self.rollouts if self.rollouts is not None else self.state / "rollouts"
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.

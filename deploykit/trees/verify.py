@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
@@ -56,18 +57,21 @@ class Differences:
         return [f"{what} {path}" for path, what in sorted(found)]
 
 
-def compare(manifest: Manifest, root: Path | int, *, paranoid: bool = False) -> Differences:
+def compare(
+    manifest: Manifest, root: Path | int, *, paranoid: bool = False, tick: Callable[[], None] = lambda: None
+) -> Differences:
     """Return how the directory `root` (a path or a descriptor) differs from its manifest.
 
     Args:
         paranoid: read and hash every file.
+        tick: called for each directory, and before each file that is read; may raise to stop.
 
     Raises:
         OSError: the directory cannot be read.
     """
     fd = open_directory(root) if isinstance(root, Path) else os.dup(root)
     try:
-        scan = _Scan(manifest, paranoid)
+        scan = _Scan(manifest, paranoid, tick)
         scan.directory("", fd)
         return scan.result()
     finally:
@@ -75,8 +79,9 @@ def compare(manifest: Manifest, root: Path | int, *, paranoid: bool = False) -> 
 
 
 class _Scan:
-    def __init__(self, manifest: Manifest, paranoid: bool) -> None:
+    def __init__(self, manifest: Manifest, paranoid: bool, tick: Callable[[], None]) -> None:
         self._manifest = manifest
+        self._tick = tick
         n = manifest.numbers
         # One tuple for each row, built and compared in C: this loop is what a deploy of a few files costs.
         seen = zip(n[PERM::WIDTH], n[SIZE::WIDTH], n[MTIME::WIDTH], n[CTIME::WIDTH], n[INODE::WIDTH], strict=True)
@@ -93,6 +98,7 @@ class _Scan:
 
     def directory(self, where: str, fd: int) -> None:
         """Compare one directory and what is below it."""
+        self._tick()
         self._directories.append((where, os.fstat(fd)))
         prefix = where + "/" if where else ""
         known = self._manifest.directories
@@ -144,6 +150,7 @@ class _Scan:
         if stat.S_ISLNK(seen.st_mode):
             content = os.fsencode(os.readlink(name, dir_fd=fd))
         elif stat.S_ISREG(seen.st_mode):
+            self._tick()
             content = read_file(name, fd)
         else:
             return  # a pipe or a device, by the same mode as before

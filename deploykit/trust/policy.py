@@ -28,6 +28,7 @@ from deploykit.messages import (
     Message,
     NodeDescribed,
     NodeQueried,
+    RolloutAbort,
     RolloutReported,
 )
 from deploykit.messages.site import named
@@ -129,7 +130,7 @@ class Policy:
         if not addressed_to(message, node):
             raise NotAddressed(f"{_called(message)} is not for {node}")
         self._check_times(message, now)
-        site = str(getattr(message, "site", ""))
+        site = str(getattr(message, "site", None) or "")
         found = [grant for grant in self._grants_of(message, signer) if matches(grant.sites, site)]
         needs_build = not (isinstance(message, DeployRequested) and message.without_build)
         for grant in found:
@@ -145,6 +146,36 @@ class Policy:
             # Every subscriber reads this answer: it must not name principals of the trusted lines.
             f"key {signer.fingerprint} may not send {_called(message)}{where}",
             "grant it in [[trust.grants]], if that is meant",
+        )
+
+    def may_abort(self, signer: Signer, site: SiteName) -> bool:
+        """Return whether a grant for `rollout.abort` lets a signer abort everybody's rollouts of a site."""
+        return any(matches(grant.sites, site) for grant in self._granting(type_names(RolloutAbort), signer))
+
+    def authorize_abort(self, abort: RolloutAbort, signer: Signer, node: NodeName, now: datetime) -> bool:
+        """Return whether an abort counts for everybody's commands; else it counts for those of its signer alone.
+
+        Args:
+            abort: decoded from the body that `verify` accepted.
+            signer: what `verify` returned for it.
+            node: who we are.
+            now: aware.
+
+        Raises:
+            NotAddressed: for other nodes; ignore it.
+            PolicyRefused: the signer may neither abort rollouts of the site nor deploy it; or it is too late, too
+                early, or expires too far ahead.
+        """
+        if not addressed_to(abort, node):
+            raise NotAddressed(f"{_called(abort)} is not for {node}")
+        self._check_times(abort, now)
+        if self.may_abort(signer, abort.site):
+            return True
+        if any(matches(grant.sites, abort.site) for grant in self._granting(type_names(DeployRequested), signer)):
+            return False
+        raise PolicyRefused(
+            f"key {signer.fingerprint} may abort no rollout of site {abort.site}",
+            "grant it rollout.abort in [[trust.grants]], if that is meant",
         )
 
     def authorize_build(
@@ -191,6 +222,11 @@ class Policy:
     def _grants_of(self, message: Message, signer: Signer) -> list[GrantSettings]:
         """Return the grants that let a signer send messages of such a type, for some site, repository or job."""
         names = type_names(type(message))
+        if isinstance(message, DeployRequested) and message.phase == "discard":
+            names += type_names(RolloutAbort)  # who may abort a rollout may take back what it prepared
+        return self._granting(names, signer)
+
+    def _granting(self, names: tuple[str, ...], signer: Signer) -> list[GrantSettings]:
         return [
             grant
             for grant in self.grants

@@ -4,13 +4,14 @@
 `deploykit.trust`.
 """
 
-from deploykit.wire.codec import CONTENT_TYPE, decode, encode, encode_fitted
+from deploykit.wire.codec import CONTENT_TYPE, body_size, decode, encode, encode_fitted
 from deploykit.wire.frame import Frame, sendable
 from deploykit.wire.redacted import redact
 
 __all__ = [
     "CONTENT_TYPE",
     "Frame",
+    "body_size",
     "decode",
     "encode",
     "encode_fitted",

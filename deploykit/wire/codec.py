@@ -69,6 +69,18 @@ def encode(message: Message, *, legacy: bool = False) -> Frame:
     return sendable(Frame(headers, body))
 
 
+def body_size(message: Message) -> int:
+    """Return the bytes of a message's body, also where it is over the limit: for a sender with a limit of its own.
+
+    Raises:
+        MessageError: a field holds what no reader would accept.
+    """
+    try:
+        return len(_event_text(message, message.TYPE).encode())
+    except (DeploykitError, TypeError, ValueError, AttributeError):
+        raise _refusal(message) from None
+
+
 def encode_fitted(message: Message) -> Frame:
     """Return a message as `encode` does, cut where it would be over the limit on size; see `deploykit.wire.fitting`.
 

@@ -24,6 +24,7 @@ from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.daemons.relay import open_outbox
 from deploykit.errors import DeploykitError
 from deploykit.ids import IdStore
@@ -47,7 +48,11 @@ def main() -> None:
     gate = BuildGate(settings, trust, builds, result_audit(audit, builds, settings.node))
     progress = ProgressSender(settings.node, FakeBus(), settings.topics, None)
     deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate, progress)
-    deploys = DeployHandler(settings.node, deployer, reporter, ids, trust, audit)
+    deploys = DeployHandler(
+        *(settings.node, deployer, reporter, ids, trust, audit),
+        rollouts=rollouts_of(settings.state),
+        sites=settings.sites,
+    )
     for site in settings.sites.values():
         try:
             Runner(Site(site.path, site.release), node=settings.node).recover()

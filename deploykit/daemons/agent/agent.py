@@ -19,13 +19,19 @@ from deploykit.daemons.agent import buildresults, mirrors
 from deploykit.daemons.agent.buildresults import BuildResultHandler, wants_builds
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.description import NodeDescriber
+from deploykit.daemons.agent.factsources import FactSources
 from deploykit.daemons.agent.gate import BuildGate, gate_problems
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.progress import ProgressSender
+from deploykit.daemons.agent.queries import QueryHandler
+from deploykit.daemons.agent.question_audit import QuestionAudit
 from deploykit.daemons.agent.recovery import recover_sites
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.result_audit import ResultAudit
+from deploykit.daemons.agent.rollouts import rollouts_of
+from deploykit.daemons.agent.selfdescription import SelfDescription
 from deploykit.daemons.agent.statelock import StateLock
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import remove_twins
@@ -35,9 +41,9 @@ from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
-from deploykit.errors import IdStoreError
+from deploykit.errors import IdStoreError, RolloutMemoryError
 from deploykit.ids import IdStore
-from deploykit.messages import BuildFinished, utc_now
+from deploykit.messages import BuildFinished, DeployReported, utc_now
 from deploykit.messages.topics import topics_of_class
 from deploykit.release import Site
 from deploykit.settings.node import Settings
@@ -89,6 +95,7 @@ def _subscriptions(settings: Settings) -> tuple[tuple[str, str], ...]:
     return (
         (topics.source, f"deploykit-{settings.node}-source"),
         (topics.deploy, f"deploykit-{settings.node}-deploy"),
+        (topics.deploy_to(settings.node), f"deploykit-{settings.node}-deploy-node"),
     )
 
 
@@ -127,11 +134,17 @@ class Agent(Service):
         self._lock = StateLock(settings.state)
         trust = Trust.from_settings(settings.trust, settings.node)
         self._presence = Presence(settings, key, trust)
-        reporter = Reporter(outbox, settings.topics, key, stamp=self._presence.stamp)
+        facts = FactSources(settings.facts)
+        describer = NodeDescriber(settings, facts, me=lambda: self._presence.me, twins=lambda: self._presence.twins)
+        self._unasked = SelfDescription(settings.facts, settings.topics, describer, facts, key)
+        reporter = Reporter(outbox, settings.topics, key, stamp=self._stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
         audit, builds = open_audit(settings, on_record=metrics.audit_recorded), builds_of(settings.state)
-        self._results = ResultAudit(AuditWriter(audit, f"agent/{settings.node}", utc_now), settings.node, builds)
+        writer = AuditWriter(audit, f"agent/{settings.node}", utc_now)
+        self._results = ResultAudit(writer, settings.node, builds)
+        asked = QuestionAudit(writer, settings.node)
+        self._queries = QueryHandler(settings.topics, describer, key, trust, asked, metrics=metrics)
         self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, self._results)
         gate = BuildGate(settings, trust, builds, self._results, metrics=metrics)
         super().__init__(
@@ -144,14 +157,23 @@ class Agent(Service):
         )
         self._progress = ProgressSender(settings.node, self.link.bus, settings.topics, key)
         deployer = SiteDeployer(settings, self._mirrors, gate, self._progress)
-        self._deploys = DeployHandler(settings.node, deployer, reporter, self._ids, trust, audit, metrics=metrics)
+        self._rollouts = rollouts_of(settings.state)
+        self._deploys = DeployHandler(
+            *(settings.node, deployer, reporter, self._ids, trust, audit),
+            rollouts=self._rollouts,
+            sites=settings.sites,
+            metrics=metrics,
+        )
         self._relay = make_relay(outbox, self.link.bus, settings.outbox)
-        handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4))
+        # A rollout comes on the topic of the node, its abort on the broadcast topic: it waits behind no deploy of it.
+        handlers = ((self._mirrors.handle, mirrors.WORKERS), (self._deploys.handle, 4), (self._deploys.handle, 4))
         self._handlers = [(*names, *handler) for names, handler in zip(_subscriptions(settings), handlers, strict=True)]
         self.threads.add("relay", partial(self._relay.run, self.ending))
         self.threads.add("progress", self._progress.run)
         self.threads.add("upkeep", self._look_after)
         self.threads.add("presence", partial(self._presence.run, self.ending))
+        self.threads.add("answers", partial(self._queries.run, self.ending))
+        self.threads.add("description", partial(self._unasked.run, self.link.bus, self.ending))
 
     def _start(self) -> None:
         with ExitStack() as undo:
@@ -178,6 +200,7 @@ class Agent(Service):
                     max_attempts=buildresults.ATTEMPTS,
                 )
             self._presence.listen(self.link)
+            self._queries.listen(self.link)
             self.threads.start()
             undo.pop_all()
 
@@ -189,7 +212,7 @@ class Agent(Service):
             "agent",
             sites=settings.sites,
             repositories=settings.repositories,
-            counters=("deploys_total", "mirror_fetches_total", "audit_records_total", *gated),
+            counters=("deploys_total", "mirror_fetches_total", "questions_total", "audit_records_total", *gated),
         )
         self.metrics.watch_sites({name: Site(site.path).resolved_name for name, site in settings.sites.items()})
         self.watch_outbox(settings.outbox.path)
@@ -197,13 +220,15 @@ class Agent(Service):
     def _end(self) -> None:
         try:
             self.ending.set()
-            self._presence.wake()
+            for sleeper in (self._presence, self._queries, self._unasked):
+                sleeper.wake()
             self._recovered.wait()
             self._deploys.finish()
             self._progress.stop()
             self._mirrors.stop()
             super()._end()
-            self._results.flush(float("inf"))
+            for flushed in (self._results, self._queries):
+                flushed.flush(float("inf"))
             self._ids.close()
         finally:
             self._lock.__exit__(None, None, None)
@@ -221,6 +246,11 @@ class Agent(Service):
         count = self._deploys.at_work
         return f"{count} deploy{'s' if count > 1 else ''}" if count else ""
 
+    def _stamp(self, report: DeployReported) -> DeployReported:
+        """Return a deploy's report with which agent made it: a deploy has ended, so the node may have changed."""
+        self._unasked.on_change()
+        return self._presence.stamp(report)
+
     def _look_after(self) -> None:
         """Finish what a crash cut off; then log refused messages, and prune old ids once a day."""
         try:
@@ -233,8 +263,9 @@ class Agent(Service):
                 pruned = time.monotonic()
                 try:
                     self._ids.prune(utc_now())
-                except IdStoreError as error:
-                    _log.warning("cannot prune old ids: %s", error)
+                    self._rollouts.prune(utc_now())
+                except (IdStoreError, RolloutMemoryError) as error:
+                    _log.warning("cannot prune what is remembered of commands: %s", error)
                 self._builds.prune()
             if time.monotonic() - retried >= self.settings.reconcile_every:
                 retried = time.monotonic()
@@ -242,6 +273,7 @@ class Agent(Service):
             self.ending.wait(INTERVAL)
             self._deploys.flush(time.monotonic())
             self._results.flush(time.monotonic())
+            self._queries.flush(time.monotonic())
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -249,6 +281,7 @@ class Agent(Service):
                 # Messages may have been missed while there was no connection.
                 self._mirrors.reconcile_soon()
                 self._presence.on_connected()
+                self._unasked.on_connected()
             case ConnectFailed():
                 self._presence.on_refused(self.link.bus.problem)
             case _:

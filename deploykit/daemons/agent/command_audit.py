@@ -19,7 +19,7 @@ from deploykit.audit import AuditLog
 from deploykit.audit.record import AuditEntry, Decision
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
-from deploykit.messages import DeployRequested
+from deploykit.messages import DeployRequested, RolloutAbort
 from deploykit.names import NodeName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Verified
@@ -27,6 +27,7 @@ from deploykit.trust.check import Verified
 #: What is asked for, and what came of it.
 ACTION: Final = "deploy"
 RESULT: Final = "deploy.result"
+ABORT: Final = "rollout.abort"
 #: Who asks where no signature says so.
 UNVERIFIED: Final = "unverified"
 
@@ -79,6 +80,17 @@ class CommandAudit:
         """Record what came of an allowed command; `denied` where the node refused it after all."""
         decision: Decision = "denied" if result.outcome == "refused" else "allowed"
         self._writer.write(_entry(RESULT, decision, request, command, result.detail, outcome=result.outcome))
+
+    def abort_denied(self, abort: RolloutAbort, command: Verified, reason: str) -> None:
+        """Record that a genuine abort does not count; each signed copy once a minute, the others are counted."""
+        if self._denied.due((command.key, command.digest), time.monotonic()):
+            self._writer.write(_abort_entry("denied", abort, command, reason))
+        elif count := self._again.add(f"{abort.site}: {reason}", time.monotonic()):
+            self._denied_again(count, f"{abort.site}: {reason}")
+
+    def abort_noted(self, abort: RolloutAbort, command: Verified, scope: str) -> None:
+        """Record that an abort counts, and for whose commands. What cannot be written is written later."""
+        self._writer.write(_abort_entry("allowed", abort, command, f"counts {scope}"))
 
     def unverified(self, count: int, reason: str, claimed: DeployRequested | None = None) -> None:
         """Record that messages without a trusted signature were refused.
@@ -136,6 +148,25 @@ class CommandAudit:
         )
 
 
+def _abort_entry(decision: Decision, abort: RolloutAbort, command: Verified, reason: str) -> AuditEntry:
+    return AuditEntry(
+        actor=str(command.signer),
+        action=ABORT,
+        target=abort.site,
+        decision=decision,
+        reason=reason,
+        request=abort.id,
+        correlation_id=abort.correlation_id or abort.id,
+        details={
+            "rollout": abort.rollout,
+            "key": command.key,
+            "body": command.digest.hex(),
+            **({"requested_by": abort.requested_by} if abort.requested_by else {}),
+            **({"reason": abort.reason} if abort.reason else {}),
+        },
+    )
+
+
 def _entry(
     action: str, decision: Decision, request: DeployRequested, command: Verified, reason: str, **details: str
 ) -> AuditEntry:
@@ -156,6 +187,7 @@ def _entry(
             **({"requested_by": request.requested_by} if request.requested_by else {}),
             **({"without_build": "yes"} if request.without_build else {}),
             **({"evidence": str(len(request.evidence))} if request.evidence else {}),
+            **({"rollout": request.rollout} if request.rollout is not None else {}),
             **details,
         },
     )

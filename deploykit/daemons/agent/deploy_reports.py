@@ -62,7 +62,11 @@ class DeployReportMaker:
     def without_steps(self, request: DeployRequested, copy: str, result: DeployResult) -> DeployReported:
         """Report a result. A release that was carried out before and is not live any more is a failure."""
         outcome, detail, live = result.outcome, result.detail, _named(result.live)
-        if outcome == "success" and request.phase != "prepare" and not _is_asked_for(result.live, request):
+        if (
+            outcome == "success"
+            and request.phase not in ("prepare", "discard")
+            and not _is_asked_for(result.live, request)
+        ):
             outcome, detail = "failure", f"it was done ({detail or result.release}), and is not live any more"
         report = self.without_result(request, copy, outcome, detail=detail)
         if live is not None:

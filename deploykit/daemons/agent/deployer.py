@@ -4,6 +4,7 @@ Rules:
 
 * Exactly the command's ref and commit are deployed, whatever the ref names by now.
 * The build gate is asked first. What it refuses, touches nothing.
+* Whether a command's rollout was aborted is asked again under the site's lock: it may have waited there.
 * The site decides whether it needs the mirror. A rollback or an activation is tried without one first.
 * `deploy` always returns a result, whatever fails here: the asker gets one final report.
 """
@@ -12,14 +13,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Final, TypedDict
 
 import attrs
 
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import CommandProgress, ProgressSender
-from deploykit.errors import DeploykitError, MirrorError
+from deploykit.errors import DeploykitError, MirrorError, PolicyRefused
 from deploykit.messages import DeployOutcome, DeployRequested, one_line
 from deploykit.mirror import Mirror
 from deploykit.names import RepoName
@@ -31,6 +34,14 @@ _log = logging.getLogger(__name__)
 
 #: The step of a command's progress in which its commit is fetched. It is the mirror's: no release has it among its own.
 FETCH: Final = "fetch"
+
+
+class _Origin(TypedDict):
+    """Where an operation comes from, for the site's records."""
+
+    request: str
+    requested_by: str
+    rollout: str
 
 
 class SiteDeployer:
@@ -49,12 +60,15 @@ class SiteDeployer:
         self._gate = gate
         self._progress = progress
 
-    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
+    def deploy(
+        self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
+    ) -> DeployResult:
         """Carry out a command and return its result.
 
         Args:
             request: the command.
             signer: who signed it.
+            objection: returns why the command may not begin now, or an empty string.
             resumed: this very command was claimed before.
         """
         site = self._settings.sites.get(request.site)
@@ -66,11 +80,13 @@ class SiteDeployer:
         result: DeployResult | None = None
         try:
             progress = self._progress.command(request)
+            place = Site(site.path, site.release)
             runner = Runner(
-                Site(site.path, site.release),
+                place,
                 node=self._settings.node,
                 on_output=progress.on_output,
                 on_step=progress.on_step,
+                may_begin=partial(_check, objection, place),
             )
             if note := self._gate.ask(request, runner.site, resumed=resumed).note:
                 requested_by = f"{requested_by}, {note}"
@@ -108,17 +124,20 @@ class SiteDeployer:
             progress: of the command.
         """
         ref, commit, phase = request.ref, request.commit, request.phase
+        more = _Origin(request=request.id, requested_by=requested_by, rollout=request.rollout or "")
+        if phase == "discard":
+            return runner.discard(ref, commit, **more)
         if phase in ("activate", "rollback"):
             put_live = runner.activate if phase == "activate" else runner.rollback
-            result = put_live(commit, ref=ref, request=request.id, requested_by=requested_by)
-            if result.outcome != "refused":
+            result = put_live(commit, ref=ref, **more)
+            if result.outcome != "refused" or isinstance(result.error, PolicyRefused):
                 return result
         mirror = stack.enter_context(self._mirrors.mirror(repo))
         self._make_current(mirror, repo, request, progress)
         if phase in ("activate", "rollback"):
-            return put_live(commit, ref=ref, source=mirror, request=request.id, requested_by=requested_by)
+            return put_live(commit, ref=ref, source=mirror, **more)
         make = runner.deploy if phase == "deploy" else runner.prepare
-        return make(mirror, ref, commit, request=request.id, requested_by=requested_by)
+        return make(mirror, ref, commit, **more)
 
     def _make_current(
         self, mirror: Mirror, repo: RepoName, request: DeployRequested, progress: CommandProgress
@@ -133,6 +152,11 @@ class SiteDeployer:
             fetching.done = self._mirrors.sync(
                 repo, ref=request.ref, commit=request.commit, correlation_id=request.correlation_id
             )
+
+
+def _check(objection: Callable[[Site], str], site: Site) -> None:
+    if why := objection(site):
+        raise PolicyRefused(why)
 
 
 def _failed(error: Exception, request: DeployRequested) -> DeployResult:

@@ -1,7 +1,7 @@
 """The agent's deploy commands: a signed command is obeyed once, and answered with exactly one final report.
 
-    Trust.check -> authorize -> claim the id -> audit -> Deployer.deploy -> audit -> report into the outbox
-                -> mark the id done -> Ack
+    Trust.check -> authorize -> is its rollout aborted? -> claim the id -> audit -> Deployer.deploy -> audit
+                -> report into the outbox -> mark the id done -> Ack
 
 Rules:
 
@@ -11,6 +11,7 @@ Rules:
 * Unverified messages cost no file, no record and no dead letter. One a minute is answered, with a fixed text.
 * A denial is in the audit before it is answered, and what is allowed before it is done (`command_audit.py`).
 * What was decided is not decided again: after a failure only the report is tried again.
+* After an abort nothing of its rollout goes live any more (`rollout_guard.py`); what is at work is finished.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Final
 
@@ -31,6 +32,9 @@ from deploykit.daemons.agent.command_audit import CommandAudit
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollout_aborts import AbortHandler
+from deploykit.daemons.agent.rollout_guard import RolloutGuard
+from deploykit.daemons.agent.rollouts import RolloutMemory
 from deploykit.daemons.agent.strangers import Strangers
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.throttle import KeyedThrottle, LogThrottle
@@ -43,11 +47,12 @@ from deploykit.errors import (
     NotAddressed,
     OutboxError,
     PolicyRefused,
+    RolloutMemoryError,
     SignatureError,
 )
 from deploykit.ids import Claim, IdStore
 from deploykit.messages import DeployOutcome, DeployRequested, utc_now
-from deploykit.names import NodeName
+from deploykit.names import NodeName, SiteName
 from deploykit.release import DeployResult
 from deploykit.trust.check import Trust, Verified
 from deploykit.trust.signature import body_digest
@@ -69,6 +74,7 @@ _UNDONE: Final = {
     IdForgotten: "record the id of the command",
     IdStoreError: "record the id of the command",
     OutboxError: "queue the report",
+    RolloutMemoryError: "keep whose rollout it is",
 }
 #: After so many unforeseen failures a command is answered without being obeyed, or reported without its steps.
 _TRIES: Final = 3
@@ -94,7 +100,7 @@ class _Decision:
 
 
 class DeployHandler:
-    """Obeys `DeployRequested` on one node.
+    """Obeys `DeployRequested` and `RolloutAbort` on one node.
 
     Args:
         node: who we are.
@@ -103,6 +109,8 @@ class DeployHandler:
         ids: remembers which requests were acted on.
         trust: judges the messages.
         audit: where decisions are recorded.
+        rollouts: remembers whose rollouts were begun, and which were aborted.
+        sites: of this node.
         now: the wall clock, aware UTC.
         metrics: counts the commands.
     """
@@ -116,6 +124,8 @@ class DeployHandler:
         trust: Trust,
         audit: AuditLog,
         *,
+        rollouts: RolloutMemory,
+        sites: Collection[SiteName],
         now: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
     ) -> None:
@@ -131,13 +141,15 @@ class DeployHandler:
         self._changed = threading.Condition()
         self._ending = threading.Event()
         self._at_work: set[tuple[str, str]] = set()
+        self._rollouts = rollouts
+        self._aborts = AbortHandler(rollouts, frozenset(sites), self._audit, now, self._ending)
         self._strangers = Strangers(node, reporter, self._reports, self._audit)
         self._delayed = LogThrottle()
         self._unreadable = KeyedThrottle()
         self._repeated = KeyedThrottle(_REPEAT_AFTER)
 
     def handle(self, delivery: Delivery) -> Verdict:
-        """Act on one delivery. What is not a deploy command for this node is acknowledged and left alone."""
+        """Act on one delivery. What is neither command nor abort for this node is acknowledged and left alone."""
         frame = Frame(delivery.headers, delivery.body)
         try:
             command = self._trust.check(frame, self._now(), destination=delivery.destination)
@@ -150,9 +162,9 @@ class DeployHandler:
             return self._wait_for_trust(delivery, frame, error)
         except MessageError as error:
             return self._keep_unreadable(frame, error)
-        if not isinstance(command.message, DeployRequested):
-            return Ack()
-        return self._obey_once(command.message, command)
+        if isinstance(command.message, DeployRequested):
+            return self._obey_once(command.message, command)
+        return self._aborts.handle(command)
 
     def finish(self) -> None:
         """Accept nothing more, and return when the deploys at work have ended."""
@@ -231,7 +243,7 @@ class DeployHandler:
                 if decided is None:
                     decided = self._decide(request, command, self._now(), give_up=tries >= _TRIES)
                 return self._answer(decided, request, command, with_steps=tries < _TRIES)
-            except (AuditError, IdStoreError, OutboxError) as error:
+            except (AuditError, IdStoreError, OutboxError, RolloutMemoryError) as error:
                 if str(error) != before:
                     _log.error("cannot %s, retrying: %s: %s", _UNDONE[type(error)], request.summary, error)
                 before = str(error)
@@ -253,35 +265,41 @@ class DeployHandler:
             give_up: do not act: it failed before it was acted on, again and again, and not for lack of disk space.
 
         Raises:
-            AuditError, IdStoreError: the decision or the id could not be recorded, so nothing was done. Try again,
-                until the command has expired.
+            AuditError, IdStoreError, RolloutMemoryError: the decision, the id or the rollout could not be recorded, so
+                nothing was done. Try again, until the command has expired.
         """
         if give_up:
             return self._denied("failure", "given up; see the log of the agent", request, command)
         key = command.key
         try:
             authorized = command.authorize(now, claimed_at=self._ids.claimed_at(key, request.id))
+            guard = RolloutGuard.of(request, command, authorized, self._rollouts)
+            stopped = guard.enter(now)
             claim = self._ids.claim(key, request.id, command.digest, now, keep_until=authorized.keep_until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", command.signer, error)
             return self._denied("refused", str(error), request, command)
-        except IdStoreError as error:
+        except (IdStoreError, RolloutMemoryError) as error:
             if now <= request.expires + command.policy.skew:
                 raise
             _log.error("given up, it has expired: %s: %s", request.summary, error)
-            return self._denied("failure", f"its id could not be looked up: {error}", request, command)
+            what = "id" if isinstance(error, IdStoreError) else "rollout"
+            return self._denied("failure", f"its {what} could not be looked up: {error}", request, command)
         match claim:
             case Claim.CONFLICT:
                 why = "the id of this request was used for another one: a replay, or a broken sender"
                 self._audit.denied(request, command, why)
                 return _Decision(verdict=Reject(why))
             case Claim.DONE:
-                stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
-                if due := self._repeated.due((key, request.id), time.monotonic()):
-                    _log.info("answered again, not repeated: %s", request.summary)
-                return _Decision(stored=stored if due else None)
+                return self._done_before(request, key)
             case Claim.FRESH | Claim.RESUME:
-                return self._act(request, command, now, resumed=claim is Claim.RESUME)
+                return self._act(request, command, now, guard, stopped, resumed=claim is Claim.RESUME)
+
+    def _done_before(self, request: DeployRequested, key: str) -> _Decision:
+        stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
+        if due := self._repeated.due((key, request.id), time.monotonic()):
+            _log.info("answered again, not repeated: %s", request.summary)
+        return _Decision(stored=stored if due else None)
 
     def _denied(self, outcome: DeployOutcome, why: str, request: DeployRequested, command: Verified) -> _Decision:
         """Record that a command is not obeyed, and return the answer."""
@@ -289,12 +307,26 @@ class DeployHandler:
         self._metrics.deploy_finished(request.site, request.phase, outcome)
         return _Decision(DeployResult(outcome=outcome, detail=why))
 
-    def _act(self, request: DeployRequested, command: Verified, now: datetime, *, resumed: bool) -> _Decision:
-        """Obey an authorized command whose id is claimed, once that is in the audit.
+    def _act(
+        self,
+        request: DeployRequested,
+        command: Verified,
+        now: datetime,
+        guard: RolloutGuard,
+        stopped: str,
+        *,
+        resumed: bool,
+    ) -> _Decision:
+        """Obey an authorized command whose id is claimed, once that is in the audit; `stopped`: why it must not begin.
+
+        One that is resumed may be carried out, with its answer in the site's records: the guard is asked there.
 
         Raises:
             AuditError: it could not be recorded, so nothing was done. Try again, until the command has expired.
         """
+        if stopped and not resumed:
+            _log.warning("refused: %s: %s: %s", command.signer, request.summary, stopped)
+            return attrs.evolve(self._denied("refused", stopped, request, command), claimed=True)
         try:
             self._audit.allowed(request, command, resumed=resumed)
         except AuditError as error:
@@ -304,14 +336,16 @@ class DeployHandler:
             decision = self._denied("failure", f"it could not be recorded: {error}", request, command)
             decision.claimed = True
             return decision
-        result = self._deploy(request, command, resumed=resumed)
+        result = self._deploy(request, command, guard, resumed=resumed)
         self._audit.ended(request, command, result)
         return _Decision(result, claimed=True)
 
-    def _deploy(self, request: DeployRequested, command: Verified, *, resumed: bool) -> DeployResult:
+    def _deploy(
+        self, request: DeployRequested, command: Verified, guard: RolloutGuard, *, resumed: bool
+    ) -> DeployResult:
         """Carry a command out, and count it unless it was carried out before."""
         begun = time.monotonic()
-        result = self._deployer.deploy(request, command.signer, resumed=resumed)
+        result = self._deployer.deploy(request, command.signer, guard.objection, resumed=resumed)
         if not result.again:
             seconds = time.monotonic() - begun if result.outcome != "refused" else None
             self._metrics.deploy_finished(request.site, request.phase, result.outcome, seconds)

@@ -6,12 +6,13 @@ import os
 from time import monotonic
 from typing import Final
 
-from deploykit.errors import FactsError, HookError
-from deploykit.fleet.factfiles import MAX_FILE, parse_facts
+from deploykit.errors import FactsError, HookError, MessageError
+from deploykit.fleet.factsfile import MAX_FILE
 from deploykit.hooking.process import NoAnswer, Program, child_environment, find_program
+from deploykit.wire import strictjson
 
 #: Seconds after which facter is killed.
-DEADLINE: Final = 30.0
+DEADLINE: Final = 10.0
 #: Where it is, besides our PATH: Puppet's own packages put it beside the system.
 _ALSO_IN: Final = "/opt/puppetlabs/bin:/usr/local/bin:/usr/bin:/bin"
 
@@ -29,11 +30,16 @@ def run_facter(*, deadline: float = DEADLINE) -> dict[str, object]:
     end = monotonic() + deadline
     try:
         with Program(["facter", "--json"], env=_environment(), deadline=end, stdin=b"") as program:
-            return parse_facts(program.output(MAX_FILE), "facter.json")
+            found = strictjson.parse(program.output(MAX_FILE))
     except NoAnswer:
         raise FactsError(f"facter gave no answer within {deadline:g} s", "run `facter --timing` to see why") from None
     except HookError as error:
         raise FactsError(error.problem, "run `facter --json` by hand") from None
+    except MessageError as error:
+        raise FactsError(f"facter printed no facts: {error.problem}", "run `facter --json` by hand") from None
+    if not isinstance(found, dict):
+        raise FactsError("facter printed no facts", "run `facter --json` by hand")
+    return found
 
 
 def find_facter() -> str:

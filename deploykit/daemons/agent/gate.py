@@ -5,7 +5,7 @@
 
 Rules:
 
-* It is asked before anything is touched: by `deploy`, `prepare` and `activate`.
+* It is asked before anything is touched: by `deploy`, `prepare` and `activate`. A `discard` puts nothing live.
 * Going back needs no build: neither a rollback, nor a commit that was live and good on this site. A rollback to what
   was only prepared is no way back, and needs one.
 * A command that this site has begun is not asked again when it is resumed: a crash in between must not turn it into a
@@ -103,7 +103,7 @@ class BuildGate:
         settings = self._sites[request.site]
         if len(request.evidence) > MAX_EVIDENCE:
             raise PolicyRefused(f"the command carries more than {MAX_EVIDENCE} build results", "send fewer")
-        if not settings.require_build:
+        if not settings.require_build or request.phase == "discard":
             return GatePassage("not-needed")
         try:
             passage = self._ask(request, site, settings, resumed=resumed)
@@ -116,7 +116,7 @@ class BuildGate:
         return passage
 
     def _ask(self, request: DeployRequested, site: Site, settings: NodeSiteSettings, *, resumed: bool) -> GatePassage:
-        if request.phase == "rollback" and not _only_prepared(request, site):
+        if request.phase == "rollback" and not only_prepared(request, site):
             return GatePassage("not-needed")
         if resumed and _begun(request, site):
             return _WITHOUT if request.without_build else GatePassage("open")
@@ -219,7 +219,7 @@ def _was_good(request: DeployRequested, site: Site) -> bool:
     return any(r.commit == request.commit and r.status == "good" and r.activated for r in releases)
 
 
-def _only_prepared(request: DeployRequested, site: Site) -> bool:
+def only_prepared(request: DeployRequested, site: Site) -> bool:
     """Return whether a rollback would put live what was prepared here and never live: that is an activation."""
     try:
         of_commit = [r for r in site.recorded().releases if r.commit == request.commit]

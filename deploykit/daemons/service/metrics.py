@@ -139,6 +139,10 @@ class Metrics:
         """Count a decision of the build gate: `open`, `closed`, `not-needed` or `without-build`."""
         self._add("gate_decisions_total", site, outcome)
 
+    def question_decided(self, outcome: str) -> None:
+        """Count a question to this node: `answered`, `denied`, `unverified`, `repeated`, `dropped` or `expired`."""
+        self._add("questions_total", outcome)
+
     def audit_recorded(self, decision: str) -> None:
         """Count a record of the audit log: `allowed` or `denied`."""
         self._add("audit_records_total", decision)

@@ -37,6 +37,7 @@ BUILD_OUTCOMES: Final = (
 )
 GATE_OUTCOMES: Final = ("open", "closed", "not-needed", "without-build")
 DECISIONS: Final = ("allowed", "denied")
+QUESTION_OUTCOMES: Final = ("answered", "denied", "unverified", "repeated", "dropped", "expired")
 
 #: Seconds: a deploy may take half an hour.
 DEPLOY_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -142,6 +143,12 @@ METRICS: Final = (
         "counter",
         "Decisions of the build gate.",
         {**_SITE, "outcome": GATE_OUTCOMES},
+    ),
+    MetricSpec(
+        "questions_total",
+        "counter",
+        "Questions to this node, by what came of them.",
+        {"outcome": QUESTION_OUTCOMES},
     ),
     MetricSpec("audit_records_total", "counter", "Records in the audit log.", {"decision": DECISIONS}),
     MetricSpec("release_info", "info", "The live release of each site.", {**_SITE, "release": ()}),

@@ -28,6 +28,7 @@ from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -37,7 +38,7 @@ from deploykit.errors import (
     OutboxError,
     TreeDamaged,
 )
-from deploykit.fleet import coordinator
+from deploykit.fleet.sender import ASK_AGAIN
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.messages.topics import TopicMap
@@ -136,7 +137,16 @@ class World:
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         progress = ProgressSender(NODE, FakeBus(), TopicMap(), None)
         deployer = SiteDeployer(self.settings, self.mirroring, gate, progress)
-        return DeployHandler(NODE, deployer, self._reporter, self.ids, trust, audit)
+        return DeployHandler(
+            NODE,
+            deployer,
+            self._reporter,
+            self.ids,
+            trust,
+            audit,
+            rollouts=rollouts_of(self.settings.state),
+            sites=self.settings.sites,
+        )
 
     def trusted(self) -> Any:
         return load_trusted(self.settings.trust)
@@ -479,7 +489,7 @@ def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
 ) -> None:
     """Anybody can send copies of a command, and a report can be large."""
     monkeypatch.undo()
-    assert coordinator._ASK_AGAIN > deploys._REPEAT_AFTER > 0
+    assert ASK_AGAIN > deploys._REPEAT_AFTER > 0
     world.deploying = world.handler()
     for _ in range(20):
         assert isinstance(handled(world), Ack)

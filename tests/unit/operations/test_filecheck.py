@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -65,6 +66,10 @@ group = "root"
 allowed_signers = "{root}/signers"
 revoked_keys = "{root}/revoked"
 grants = [{{ principal = "ops", types = ["deploy.requested"] }}]
+[facts]
+files = ["{root}/facts.json", "{root}/facts.yaml"]
+allow = ["*"]
+classes_files = ["{root}/none.txt", "{root}/classes.txt"]
 [repositories.shop]
 url = "https://git.example.org/shop.git"
 checkouts = [{{ mode = "branch", target = "{root}/checkout", branch = "main", owner = "root" }}]
@@ -121,6 +126,9 @@ def file(tmp_path: Path, authority: Authority) -> Path:
         ("job_token", "t\n", 0o600),
         ("secret", "s\n", 0o600),
         ("headers", "X-Token: t\n", 0o600),
+        ("facts.json", "{}", 0o644),
+        ("facts.yaml", "env: live", 0o644),
+        ("classes.txt", "nginx", 0o644),
         ("git_signers", f"ops {key.public_openssh}\n", 0o644),
     ):
         (tmp_path / name).write_text(text)
@@ -152,6 +160,15 @@ def rubbish(path: Path) -> None:
 
 def empty(path: Path) -> None:
     path.write_text("")
+
+
+def binary(path: Path) -> None:
+    path.write_bytes(b"\x7fELF\xff")
+
+
+def is_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
 
 
 def open_to_all(path: Path) -> None:
@@ -194,6 +211,9 @@ def is_file(path: Path) -> None:
         *[("headers", harm, "jenkins.servers.other.headers_file") for harm in (gone, rubbish, open_to_all)],
         *[("secret", harm, "jenkins.servers.other.secret_file") for harm in (gone, empty, open_to_all)],
         *[("job_token", harm, "jenkins.jobs[0].token_file") for harm in (gone, empty, open_to_all)],
+        *[("facts.json", harm, "facts.files") for harm in (gone, rubbish, empty, is_pipe)],
+        *[("facts.yaml", harm, "facts.files") for harm in (gone, rubbish, is_pipe)],
+        *[("classes.txt", harm, "facts.classes_files") for harm in (gone, binary, is_pipe)],
         ("scripts", is_file, "sites.shop.release.scripts"),
         ("state", is_file, "state"),
         ("logs", is_file, "audit.path"),
@@ -221,6 +241,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_setting(
             "repositories.shop.checkouts[0].owner",
         ),
         ('group = "root"', 'group = "nosuchgroup"', "outbox.group"),
+        ('allow = ["*"]', 'allow = ["*"]\nfacter = true', "facts.facter"),
         ('["sh"]', '["nosuchprogram"]', "repositories.shop.mirror.credential_helper"),
     ],
 )
@@ -228,6 +249,12 @@ def test_a_user_or_program_that_is_not_there_is_said(file: Path, old: str, new: 
     assert old in file.read_text()
     file.write_text(file.read_text().replace(old, new))
     assert named(file, setting)
+
+
+def test_each_file_of_facts_that_cannot_be_used_has_a_line(file: Path) -> None:
+    for name in ("facts.json", "facts.yaml"):
+        gone(file.parent / name)
+    assert len(named(file, "facts.files")) == 2
 
 
 def test_scripts_that_run_as_the_owner_name_no_user_of_that_name(file: Path) -> None:

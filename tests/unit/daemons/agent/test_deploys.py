@@ -19,12 +19,13 @@ from deploykit.daemons.agent import deploys
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import AuditError, KeyFileError
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested, Message
 from deploykit.names import SiteName
-from deploykit.release import DeployResult, Outcome
+from deploykit.release import DeployResult, Outcome, Site
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
@@ -51,7 +52,9 @@ class FakeDeployer(SiteDeployer):
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def deploy(self, request: DeployRequested, signer: Signer, *, resumed: bool = False) -> DeployResult:
+    def deploy(
+        self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
+    ) -> DeployResult:
         assert signer.fingerprint == OPERATOR.fingerprint
         self.deployed.append(request.id)
         self.resumed.append(resumed)
@@ -102,7 +105,11 @@ class World:
         self.metrics.expect("agent", sites=["shop"])
         self.audit = FakeAudit(root / "audit.log", now=lambda: self.now)
         self.handler = DeployHandler(
-            WEB1, self.deployer, self.reporter, self.ids, trust, self.audit, now=lambda: self.now, metrics=self.metrics
+            *(WEB1, self.deployer, self.reporter, self.ids, trust, self.audit),
+            rollouts=rollouts_of(root),
+            sites=[SiteName("shop")],
+            now=lambda: self.now,
+            metrics=self.metrics,
         )
 
     def trusted(self) -> AllowedSigners:

@@ -63,6 +63,7 @@ def everything(tmp_path: Path) -> Metrics:
         metrics.build_requested(repo, "queued")
     metrics.message_handled("anything", "anything")
     metrics.audit_recorded("denied")
+    metrics.question_decided("answered")
     metrics.watch_bus(WatchedByTest())
     outbox = Outbox(tmp_path / "spool")
     outbox.put("/topic/x", Frame({}, b"x"))
@@ -167,7 +168,15 @@ def test_the_page_about_metrics_has_the_same_table() -> None:
     assert rows == [
         (spec.full_name, spec.kind, ", ".join(f"`{label}`" for label in spec.labels) or "-") for spec in METRICS
     ]
-    for words in ("PHASES", "DEPLOY_OUTCOMES", "FETCH_OUTCOMES", "VERDICTS", "BUILD_OUTCOMES", "GATE_OUTCOMES"):
+    for words in (
+        "PHASES",
+        "DEPLOY_OUTCOMES",
+        "FETCH_OUTCOMES",
+        "VERDICTS",
+        "BUILD_OUTCOMES",
+        "GATE_OUTCOMES",
+        "QUESTION_OUTCOMES",
+    ):
         for word in getattr(metrictable, words):
             assert f"`{word}`" in page, word
     buckets = ", ".join(f"{end:g}" for end in metrictable.DEPLOY_BUCKETS)

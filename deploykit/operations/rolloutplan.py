@@ -1,0 +1,209 @@
+"""Plan a rollout before anything is sent: key, trust, commit, nodes and batches."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+import attrs
+
+from deploykit.errors import UsageError
+from deploykit.fleet.plan import Plan, RolloutOptions, Target, make_plan
+from deploykit.fleet.rollout import retry_plan
+from deploykit.messages import BuildEvidence, utc_now
+from deploykit.messages.site import SiteRelease
+from deploykit.names import NodeName, SiteName, parse_node_name, parse_site_name
+from deploykit.operations.builds import evidence_for
+from deploykit.operations.deploy import known_repository, load_report_trust, resolve_ref, signing_key, user_name
+from deploykit.operations.rolloutstore import read_rollout
+from deploykit.settings.node import Settings
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import SigningKey
+
+#: Characters of a site's name that a rollout's id begins with.
+_SHORT_SITE = 40
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class PlannedRollout:
+    """A rollout that can be started, what is needed for it, and notes for the person who asked.
+
+    Args:
+        settings: of this machine.
+        plan: what it will do.
+        key: signs the commands.
+        trust: judges the reports.
+        evidence, without_build: for the build gates of nodes.
+        notes: lines for the person, e.g. about build results that were left out.
+    """
+
+    settings: Settings
+    plan: Plan
+    key: SigningKey
+    trust: Trust
+    evidence: tuple[BuildEvidence, ...] = ()
+    without_build: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def plan_deploy(
+    settings: Settings,
+    site: str,
+    ref: str,
+    nodes: Sequence[str],
+    options: RolloutOptions | None = None,
+    *,
+    commit: str | None = None,
+    repo: str | None = None,
+    key: Path | None = None,
+    evidence: Sequence[Path] = (),
+    without_build: bool = False,
+) -> PlannedRollout:
+    """Return the rollout that puts a ref of a site live on nodes. Nothing is sent; the origin may be contacted.
+
+    Args:
+        settings: of the machine that asks.
+        site: the site's name.
+        ref: a tag or branch, short or in full.
+        nodes: all of them, in any order.
+        options: what the operator chose.
+        commit: what the ref must stand for; looked up at the origin when None, once for all nodes.
+        repo: where to look it up; found by the site when None.
+        key: signs the commands; the settings' key when None.
+        evidence: files of build results to send along with those that are known here.
+        without_build: ask nodes to deploy although no build succeeded.
+
+    Raises:
+        PolicyRefused: there is no key, no report could be believed, or the ref stands for another commit.
+        KeyFileError: a key file cannot be used.
+        UsageError: there is no node, an option is wrong, or the settings do not show the repository of the site.
+        RefNotFound: the origin has no such ref.
+    """
+    signer, trust = signing_key(settings, key), load_report_trust(settings)
+    full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
+    name = parse_site_name(site)
+    results, notes = evidence_for(settings, name, known_repository(settings, site, repo), object_id, evidence)
+    plan = make_plan(
+        site=name,
+        nodes=[parse_node_name(node) for node in nodes],
+        target=Target(ref=full_ref, commit=object_id),
+        options=options or RolloutOptions(),
+        rollout=new_rollout_id(name),
+        requested_by=user_name(),
+    )
+    return PlannedRollout(
+        settings=settings,
+        plan=plan,
+        key=signer,
+        trust=trust,
+        evidence=results,
+        without_build=without_build,
+        notes=tuple(notes),
+    )
+
+
+def plan_rollback(
+    settings: Settings,
+    site: str,
+    previous: Mapping[NodeName, SiteRelease],
+    options: RolloutOptions | None = None,
+    *,
+    key: Path | None = None,
+) -> PlannedRollout:
+    """Return the rollout that takes each node back to its own previous release. Nothing is sent.
+
+    Args:
+        settings: of the machine that asks.
+        site: the site's name.
+        previous: what each node had before, as it reports. Nodes without one are not in it: name them to the person.
+        options: what the operator chose.
+        key: signs the commands; the settings' key when None.
+
+    Raises:
+        PolicyRefused, KeyFileError: as `plan_deploy`.
+        UsageError: no node has a previous release that names its ref and commit, or an option is wrong.
+    """
+    signer, trust = signing_key(settings, key), load_report_trust(settings)
+    name = parse_site_name(site)
+    targets = {node: target for node, release in previous.items() if (target := _target(release)) is not None}
+    if not targets:
+        raise UsageError(f"no node has a previous release of {site}", "give --to REF")
+    return PlannedRollout(
+        settings=settings, plan=_way_back(name, targets, options or RolloutOptions()), key=signer, trust=trust
+    )
+
+
+def plan_rollback_to(
+    settings: Settings,
+    site: str,
+    ref: str,
+    nodes: Sequence[str],
+    options: RolloutOptions | None = None,
+    *,
+    commit: str | None = None,
+    repo: str | None = None,
+    key: Path | None = None,
+) -> PlannedRollout:
+    """Return the rollout that takes all nodes back to one release. Nothing is sent; the origin may be contacted.
+
+    Args and errors: as for `plan_deploy`.
+    """
+    signer, trust = signing_key(settings, key), load_report_trust(settings)
+    full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
+    targets = {parse_node_name(node): Target(ref=full_ref, commit=object_id) for node in nodes}
+    plan = _way_back(parse_site_name(site), targets, options or RolloutOptions())
+    return PlannedRollout(settings=settings, plan=plan, key=signer, trust=trust)
+
+
+def plan_retry(settings: Settings, rollout: str, *, key: Path | None = None) -> PlannedRollout:
+    """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
+
+    Commit and options are those of the earlier rollout: the origin is not asked again.
+
+    Args:
+        settings: of the machine that asks.
+        rollout: the id of the earlier rollout, or its beginning.
+        key: signs the commands; the settings' key when None.
+
+    Raises:
+        PolicyRefused, KeyFileError: as `plan_deploy`.
+        RolloutError: its journal cannot be read.
+        UsageError: it has not ended, or no node is left to retry.
+    """
+    signer, trust = signing_key(settings, key), load_report_trust(settings)
+    earlier = read_rollout(settings, rollout)
+    head = earlier.contents.head
+    plan = retry_plan(head.plan, earlier.model, rollout=new_rollout_id(head.plan.site), requested_by=user_name())
+    return PlannedRollout(
+        settings=settings,
+        plan=plan,
+        key=signer,
+        trust=trust,
+        evidence=head.evidence,
+        without_build=head.without_build,
+    )
+
+
+def new_rollout_id(site: SiteName, now: datetime | None = None) -> str:
+    """Return a new id: a word that can be typed, sorts by time within a site, and is the name of a directory."""
+    return f"{site[:_SHORT_SITE]}-{(now or utc_now()):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _target(release: SiteRelease) -> Target | None:
+    if release.ref is None or release.commit is None:
+        return None
+    return Target(ref=release.ref, commit=release.commit)
+
+
+def _way_back(site: SiteName, targets: Mapping[NodeName, Target], options: RolloutOptions) -> Plan:
+    return make_plan(
+        site=site,
+        nodes=targets,
+        target=targets,
+        kind="rollback",
+        options=options,
+        rollout=new_rollout_id(site),
+        requested_by=user_name(),
+    )
