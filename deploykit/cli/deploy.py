@@ -1,24 +1,33 @@
-"""`deploykit deploy`: ask a node to put a tag live."""
+"""`deploykit deploy`: put a tag live on nodes, canary first."""
 
 from __future__ import annotations
 
+import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploykit.cli.options import Seconds, config_option, json_option, load, print_json
-from deploykit.cli.visible import visible
+from deploykit.cli.options import config_option, json_option, load
+from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, print_notes, worse_of
+from deploykit.cli.rolloutoptions import any_given, options_from, rollout_options
+from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
+from deploykit.cli.selecting import selection_options
 
 if TYPE_CHECKING:
-    from deploykit.fleet import Answer
-    from deploykit.messages import DeployReported, DeployRequested
+    from deploykit.operations.rolloutplan import PlannedRollout
+    from deploykit.settings.node import Settings
 
 
 @click.command()
 @click.argument("site")
-@click.option("--ref", required=True, help="The tag or branch to put live, e.g. v1.2 or refs/heads/main.")
-@click.option("--node", required=True, help="The node that is to deploy.")
+@click.option("--ref", help="The tag or branch to put live, e.g. v1.2 or refs/heads/main.")
+@selection_options
+@rollout_options
+@click.option(
+    "--retry-failed", metavar="ID", help="Instead of choosing nodes: those that failed, refused or were silent."
+)
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
 @click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
@@ -30,99 +39,106 @@ if TYPE_CHECKING:
     help="Send these build results along (from `builds export`), beside those known here.",
 )
 @click.option("--without-build", is_flag=True, help="Although no build succeeded; the node must grant you just that.")
-@click.option("--timeout", default=300.0, show_default=True, type=Seconds(1), help="Seconds to wait.")
 @config_option
 @json_option
 @click.pass_context
-def deploy(
-    ctx: click.Context,
-    site: str,
-    ref: str,
-    node: str,
-    commit: str | None,
-    repo: str | None,
-    key: Path | None,
-    evidence: tuple[Path, ...],
-    without_build: bool,
-    timeout: float,
-    config: Path | None,
-    as_json: bool,
-) -> None:
-    """Ask a node to put a tag live, and wait for its report.
+def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **given: Any) -> None:
+    """Put a tag live on nodes, the canary first, and show it while it happens.
 
-    Ends with 0 when the node reports success, 1 when it failed or stayed silent, 3 when it refused.
+    The origin is asked once which commit the ref names; every node gets that commit. Ends with 0 when all nodes have
+    it, 1 when some failed or stayed silent, 3 when every node refused. Ctrl-C leaves the rollout: it says how to go on.
 
     \b
-    Example:
+    Examples:
       deploykit deploy shop --ref v1.2 --node web1
-      deploykit deploy shop --ref v1.2 --node web1 --evidence results.jsonl
+      deploykit deploy shop --ref v1.2 -C nginx -F env=live --first 1 --batch 10% --max-failures 2
+      deploykit deploy shop --ref v1.2 --nodes web.txt --pause ask --on-failure rollback
+      deploykit deploy shop --ref v1.2 --all --dry-run
     """
-    from deploykit.cli import print_error
-    from deploykit.operations import deploy as operation
-
-    settings = load(config)
-    command = operation.prepare(
-        settings,
-        site,
-        ref,
-        node=node,
-        timeout=timeout,
-        commit=commit,
-        repo=repo,
-        key=key,
-        evidence=evidence,
-        without_build=without_build,
-    )
-    for note in command.notes:
-        print_error(note)
-    with operation.connected_bus(settings) as bus:
-        try:
-            answer = command.ask(bus, timeout=timeout)
-        except KeyboardInterrupt:
-            print_error(f"{node} goes on with the deploy; `deploykit watch` shows its report")
-            raise
-    code = operation.exit_code(answer)
-    _print_answer(command.request, answer, as_json=as_json, failed=code != 0)
+    began = time.monotonic()
+    settings = load(given["config"])
+    with ExitStack() as stack:
+        code = _deploy(ctx, settings, stack, site, ref, began, given, as_json=as_json)
     ctx.exit(code)
 
 
-def _print_answer(request: DeployRequested, answer: Answer, *, as_json: bool, failed: bool) -> None:
-    import attrs
+def _deploy(
+    ctx: click.Context,
+    settings: Settings,
+    stack: ExitStack,
+    site: str,
+    ref: str | None,
+    began: float,
+    given: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    from deploykit.operations.rollout import left_unfinished, start_rollout
 
-    report = answer.report
-    if as_json:
-        print_json(
-            {
-                "request": request.id,
-                "node": answer.node,
-                "outcome": report.outcome if report else "no answer",
-                "report": attrs.asdict(report) if report else None,
-                "doubts": list(answer.doubts),
-            }
-        )
-        return
-    for step in report.steps if report else ():
-        click.echo(f"  {step.outcome:>7}  {step.name} ({step.seconds:.2f} s)")
-        for line in step.output.splitlines():
-            click.echo(f"           {visible(line)}")
-    for line in _twins(report) if report else ():
-        click.echo(f"deploykit: {visible(line)}", err=True)
-    for doubt in answer.doubts:
-        click.echo(f"deploykit: a report was not believed: {visible(doubt)}", err=True)
-    if report is None:
-        click.echo(
-            f"deploykit: {answer.node} did not answer in time (is its agent running, is its name right?)", err=True
-        )
+    timeout = given["timeout"]
+    incomplete = 0
+    bus = None
+    if given["retry_failed"] is not None:
+        planned = _retry(ctx, settings, site, ref, given)
     else:
-        click.echo(visible(report.summary), err=failed)
+        if ref is None:
+            raise click.UsageError("Missing option '--ref'.", ctx)
+        from deploykit.cli.selecting import selection_from
+        from deploykit.operations.rolloutplan import plan_deploy
+
+        selection = selection_from(given)
+        options_from(given)  # before anything is asked of anybody
+        if selection.needs_discovery or given["first_select"] is not None:
+            bus = stack.enter_context(connected(settings))
+        chosen = chosen_nodes(settings, bus, selection, site, key=given["key"])
+        first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], key=given["key"])
+        incomplete = worse_of(chosen)
+        planned = plan_deploy(
+            settings,
+            site,
+            ref,
+            chosen.nodes,
+            options_from(given, first_nodes=first),
+            commit=given["commit"],
+            repo=given["repo"],
+            key=given["key"],
+            evidence=given["evidence"],
+            without_build=given["without_build"],
+        )
+    print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
+    if given["dry_run"]:
+        print_plan(planned.plan, as_json=as_json)
+        return incomplete
+    if bus is None:
+        limit = max(0.1, timeout - (time.monotonic() - began)) if len(planned.plan.nodes) == 1 else None
+        bus = stack.enter_context(connected(settings, timeout=limit))
+    connection = bus
+    rollout = planned.plan.rollout
+    display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, rollout))
+    code = carry_out(
+        settings, display, lambda observer: start_rollout(planned, connection, observer=observer, begun=began)
+    )
+    return code or incomplete
 
 
-def _twins(report: DeployReported) -> list[str]:
-    """Return lines about the agents that answer under the node's name; none where there is only one."""
-    if not report.twins:
-        return []
-    reporting = f"{report.instance} on {report.host}"
-    return [
-        f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {reporting}",
-        *(f"node {report.node}: another agent: {twin}; its sites may differ" for twin in report.twins),
-    ]
+def _retry(ctx: click.Context, settings: Settings, site: str, ref: str | None, given: dict[str, Any]) -> PlannedRollout:
+    """Return the plan of `--retry-failed`."""
+    from deploykit.cli.rolloutnodes import plan_again
+    from deploykit.errors import UsageError
+    from deploykit.names import short_ref
+    from deploykit.operations.rolloutstore import read_rollout
+
+    if any_given(ctx, "chosen_"):
+        raise UsageError("--retry-failed chooses the nodes itself", "leave out what chooses nodes")
+    stored = read_rollout(settings, given["retry_failed"])
+    plan = stored.plan
+    if plan.site != site:
+        raise UsageError(f"rollout {plan.rollout} is of site {plan.site}, not {site}")
+    target = plan.targets[plan.nodes[0]]
+    if ref is not None and ref not in (target.ref, short_ref(target.ref)):
+        raise UsageError(
+            f"rollout {plan.rollout} is of {short_ref(target.ref)}, not {ref}", "leave --ref out, or choose nodes"
+        )
+    if plan.kind != "deploy":
+        raise UsageError(f"rollout {plan.rollout} is a rollback", f"`deploykit rollout retry {plan.rollout}`")
+    return plan_again(ctx, settings, plan.rollout, given)

@@ -17,6 +17,7 @@ from deploykit.cli.asking import (
     print_table,
     selection_or_all,
 )
+from deploykit.cli.describednode import print_described
 from deploykit.cli.nodetest import node_test_options, run_test
 from deploykit.cli.options import json_option, print_json
 from deploykit.cli.selecting import selection_options
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.command()
 @selection_options
 @click.option("--names", "names_only", is_flag=True, help="Print names alone, one a line, as `--nodes -` reads them.")
+@click.option("-l", "--long", is_flag=True, help="Print all that each node said: classes, facts, sites, newest refs.")
 @node_test_options
 @asking_options
 @json_option
@@ -38,6 +40,7 @@ def nodes(
     /,
     test: bool,
     names_only: bool,
+    long: bool,
     discovery_timeout: float,
     key: Path | None,
     config: Path | None,
@@ -57,6 +60,7 @@ def nodes(
     Examples:
       deploykit nodes
       deploykit nodes -C role::web --nodes web-servers.txt
+      deploykit nodes -I web1 --long
       deploykit nodes -S 'nginx and env=live' --names > live.txt
       deploykit nodes --test -S 'nginx and env=live' --identity web1 --facts facts.json --classes classes.txt
     """
@@ -66,13 +70,25 @@ def nodes(
         ctx.exit(run_test(given, as_json=as_json))
     selection = selection_or_all(given)
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
-        found = find_nodes(settings, bus, selection, key=signer, trust=trust, timeout=discovery_timeout, on_node=heard)
+        found = find_nodes(
+            settings,
+            bus,
+            selection,
+            details=("facts", "sites", "refs") if long or as_json else ("facts", "sites"),
+            key=signer,
+            trust=trust,
+            timeout=discovery_timeout,
+            on_node=heard,
+        )
     print_notes(found.notes)
     if as_json:
         print_json({"nodes": [_as_json(each) for each in found.nodes], **found_json(found)})
-    elif names_only:
+    elif names_only or long:
         for each in found.nodes:
             click.echo(each.node)
+            if long:
+                print_described(each)
+        print_notes([f"{node} is {state}" for node, state, *_ in sorted(_rows(found)) if state != "ok"])
     else:
         print_table(("node", "state", "version", "host", "sites"), sorted(_rows(found)))
     selection.check_count(len(found.nodes))

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Names of nodes that a suggested command lists; with more of them it names a way to list them.
 _NAMED: Final = 4
+#: How the core's reason for a silent node ends.
+_MAY_OBEY: Final = "it may yet obey"
 #: Lines of output that are shown of a node that failed.
 _OUTPUT: Final = 5
 
@@ -41,8 +43,8 @@ def advice_lines(summary: RolloutSummary) -> Iterator[str]:
         yield f"  deploykit rollout abort {plan.rollout}"
     if summary.state not in ("failed", "aborted", "rolled-back"):
         return
-    if summary.bad or summary.left:
-        yield "to try what failed, was silent or was left out once more:"
+    if summary.bad:
+        yield "to try those that failed, refused or were silent once more:"
         if plan.kind == "deploy":
             ref = short_ref(plan.targets[plan.nodes[0]].ref)
             yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}"
@@ -83,14 +85,15 @@ def summary_entry(summary: RolloutSummary) -> dict[str, object]:
 
 
 def _node_lines(each: NodeOutcome, width: int) -> Iterator[str]:
-    at = f"{each.phase} " if each.phase not in ("", "deploy") else ""
-    step = f"{at}{each.step}: " if each.step else f"{each.phase}: " if each.phase else ""
-    detail = each.detail or ("no report came in time" if each.state == "silent" else "no reason given")
-    yield visible(f"  {each.state:<8} {each.node:<{width}}  {step}{detail}")
-    pad = " " * (width + 13)
+    phase = "" if each.step and each.phase == "deploy" else each.phase
+    where = " ".join(part for part in (phase, each.step) if part)
+    where += ": " if where else ""
+    detail = each.detail or ("did not answer in time" if each.state == "silent" else "no reason given")
     if each.may_obey_until is not None:
-        until = f"{each.may_obey_until.astimezone():%H:%M:%S}"
-        yield f"{pad}it may yet obey the command until {until}, and goes on with what it has begun"
+        obeys = "" if detail.endswith(_MAY_OBEY) else f"; {_MAY_OBEY}"
+        detail += f"{obeys} until {each.may_obey_until.astimezone():%H:%M:%S %Z}, and goes on with what it has begun"
+    yield visible(f"  {each.state:<8} {each.node:<{width}}  {where}{detail}")
+    pad = " " * (width + 13)
     for doubt in each.doubts:
         yield visible(f"{pad}a report in its name came, and was not believed: {doubt}")
     for line in each.output[-_OUTPUT:]:

@@ -14,6 +14,7 @@ from deploykit.fleet.view import allowed_failures, duration, some_names, stages
 if TYPE_CHECKING:
     from deploykit.fleet.plan import Plan
     from deploykit.fleet.view import RolloutPicture, RolloutView, ViewChange
+    from deploykit.messages import DeployReported
     from deploykit.names import NodeName
 
 #: States whose name is no English.
@@ -90,6 +91,32 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield f"  {'; '.join(rules)}"
 
 
+def plan_entry(plan: Plan) -> dict[str, object]:
+    """Return a plan for a script."""
+    options = plan.options
+    return {
+        "rollout": plan.rollout,
+        "kind": plan.kind,
+        "site": plan.site,
+        "stages": [{"stage": name, "nodes": list(nodes)} for name, nodes in stages(plan)],
+        "targets": {node: {"ref": target.ref, "commit": target.commit} for node, target in plan.targets.items()},
+        "options": {
+            "batch": [str(size) for size in options.batch],
+            "order": options.order,
+            "seed": options.seed,
+            "max_failures": str(options.max_failures),
+            "pause": options.pause,
+            "bake": options.bake,
+            "timeout": options.timeout,
+            "deadline": options.deadline,
+            "prepare": options.prepare,
+            "quorum": str(options.quorum) if options.quorum is not None else None,
+            "on_failure": options.on_failure,
+        },
+        "requested_by": plan.requested_by,
+    }
+
+
 def change_lines(changes: Sequence[ViewChange], view: RolloutView, *, steps: bool) -> Iterator[str]:
     """Yield a line for each change. Nodes that come to the same state at once share one, however many they are.
 
@@ -131,6 +158,17 @@ def _together(change: ViewChange, nodes: Sequence[NodeName]) -> str:
     return f"{who} {state_words(change.state)}{took}{why}"
 
 
+def twin_lines(report: DeployReported) -> list[str]:
+    """Return lines about the agents that answer under the node's name; none where there is only one."""
+    if not report.twins:
+        return []
+    reporting = f"{report.instance} on {report.host}"
+    return [
+        f"node {report.node}: {len(report.twins) + 1} agents answer under this name, and this one reports: {reporting}",
+        *(f"node {report.node}: another agent: {twin}; its sites may differ" for twin in report.twins),
+    ]
+
+
 def counts_words(counts: Iterable[tuple[str, int]]) -> str:
     """Return counts in one line.
 
@@ -142,7 +180,7 @@ def counts_words(counts: Iterable[tuple[str, int]]) -> str:
 
 def budget_words(picture: RolloutPicture) -> str:
     """Return how much of the failure budget is used."""
-    return f"{picture.failures} failed, {picture.allowed} allowed"
+    return f"{picture.failures} failed, {picture.allowed} may"
 
 
 def _short(ref: str) -> str:

@@ -10,6 +10,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from deploykit.demo.fleetstory import FleetStory
 from deploykit.demo.stage import Stage
 from deploykit.demo.story import Story
 from deploykit.demo.timeline import ConsoleTimeline, JsonTimeline, Timeline
@@ -38,6 +39,23 @@ def play(*, broker: str | None, repo: Path | None, keep: bool, as_json: bool) ->
         if keep:
             timeline.event("demo", f"everything is in {stage.root}")
         return Story(stage, timeline, broker=chosen, repo=repo).play()
+
+
+def play_fleet(*, keep: bool, as_json: bool) -> bool:
+    """Run the fleet demo and return whether every claim held.
+
+    Args:
+        keep: leave the directory behind, and print its path.
+        as_json: print JSON lines.
+
+    Raises:
+        DemoFailed: a step could not be completed.
+    """
+    timeline: Timeline = JsonTimeline() if as_json else ConsoleTimeline(Console(soft_wrap=True))
+    with _clean_end(), Stage(keep=keep) as stage:
+        if keep:
+            timeline.event("demo", f"everything is in {stage.root}")
+        return FleetStory(stage, timeline, as_json=as_json).play()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,16 @@ class Stage:
             seconds=time.monotonic() - began,
         )
 
+    def show(self, *argv: str, timeout: float = 300.0) -> int:
+        """Run a command that prints to our own terminal, or wherever our output goes, and return its exit code."""
+        sys.stdout.flush()
+        env = {**self._env, "TERM": os.environ.get("TERM", "dumb")}
+        try:
+            done = subprocess.run(argv, cwd=self.root, env=env, stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired as error:
+            raise DemoFailed(f"{' '.join(argv[4:7])} … did not end within {timeout:.0f} s") from error
+        return done.returncode
+
     def must(self, *argv: str, cwd: Path | None = None, timeout: float = 300.0) -> Finished:
         """Run a command that has to succeed, and return the result.
 
@@ -182,6 +193,21 @@ class Stage:
     def _last_line(self, name: str) -> str:
         lines = (self.logs / f"{name}.log").read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "no output"
+
+
+def free_port() -> int:
+    """Return a TCP port of this machine that nobody listens on now."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def answers(port: int) -> bool:
+    """Return whether something on this machine accepts connections on a port."""
+    with socket.socket() as sock:
+        sock.settimeout(0.2)
+        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _processes() -> list[int]:

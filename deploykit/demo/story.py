@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from deploykit.bus import Bus
 from deploykit.demo.checks import holds, refs_of, refs_or_none, tree_differences
-from deploykit.demo.stage import Finished, Stage
+from deploykit.demo.stage import Finished, Stage, answers, free_port
 from deploykit.demo.timeline import CheckedClaim, Timeline
 from deploykit.errors import DemoFailed
 from deploykit.settings.address import Broker
@@ -92,7 +91,7 @@ class Story:
     def _set_up_broker(self) -> None:
         if self._broker is None:
             self._write_private("passcode", "demo-passcode\n")
-            self._port = _free_port()
+            self._port = free_port()
             took = self._start_broker()
             self._timeline.event("broker", f"the embedded broker answers on 127.0.0.1:{self._port} after {took:.2f} s")
             return
@@ -118,7 +117,7 @@ class Story:
             *stage.command("broker", "--port", str(self._port), "--data", str(stage.root / "broker")),
             *("--user", "demo", "--passcode-file", str(stage.root / "passcode")),
         )
-        return stage.wait(lambda: _answers(self._port), "the embedded broker to listen")
+        return stage.wait(lambda: answers(self._port), "the embedded broker to listen")
 
     def _set_up_origin(self) -> None:
         git = self._stage.git
@@ -338,19 +337,6 @@ url = "{self._origin}"
 def _last(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else "no output"
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def _answers(port: int) -> bool:
-    with socket.socket() as sock:
-        sock.settimeout(0.2)
-        return sock.connect_ex(("127.0.0.1", port)) == 0
 
 
 __all__ = ["DemoFailed", "Story"]

@@ -31,6 +31,8 @@ class Timeline(Protocol):
     def event(self, actor: str, text: str) -> None: ...
     def claim(self, claim: CheckedClaim) -> None: ...
     def text(self, title: str, body: str) -> None: ...
+    def heading(self, text: str) -> None: ...
+    def rollout(self, line: str) -> None: ...
     def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None: ...
 
 
@@ -59,6 +61,14 @@ class ConsoleTimeline:
         self._console.print(f"[dim]{self._now()}[/] {'':>9} │ {escape(title)}", highlight=False)
         self._console.print(Syntax(body.strip(), "toml", background_color="default", word_wrap=True))
 
+    def heading(self, text: str) -> None:
+        """Print a line that begins a chapter."""
+        self._console.print()
+        self._console.rule(f"[bold]{escape(text)}", align="left", style="dim")
+
+    def rollout(self, line: str) -> None:
+        """Print nothing: a rollout draws itself."""
+
     def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None:
         """Print how long each step took, and the verdict."""
         table = Table(title="What took how long", title_justify="left", show_header=False, box=None)
@@ -77,7 +87,10 @@ class ConsoleTimeline:
 
 
 class JsonTimeline:
-    """JSON lines for scripts: `{"event": …}`, `{"claim": …}`, `{"text": …}` and at last `{"ok": …}`."""
+    """JSON lines for scripts: `{"event": …}`, `{"claim": …}`, `{"text": …}`, at last `{"ok": …}`.
+
+    Of a fleet also `{"chapter": …}` and `{"rollout": …}`.
+    """
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -93,6 +106,14 @@ class JsonTimeline:
     def text(self, title: str, body: str) -> None:
         """Print a file the demo wrote."""
         self._print({"text": body, "title": title})
+
+    def heading(self, text: str) -> None:
+        """Print a line that begins a chapter."""
+        self._print({"chapter": text})
+
+    def rollout(self, line: str) -> None:
+        """Print a JSON line of a rollout as one of ours."""
+        self._print({"rollout": json.loads(line)})
 
     def end(self, claims: list[CheckedClaim], figures: dict[str, float]) -> None:
         """Print the verdict and the figures, in seconds."""

@@ -1,5 +1,8 @@
-"""Send commands to nodes, and collect the answers that can be believed."""
+"""Many nodes at once: which there are, which are meant, and rollouts to them. Nothing here knows of git or of sites.
 
-from deploykit.fleet.asking import Answer, Coordinator
-
-__all__ = ["Answer", "Coordinator"]
+selector, selection, facts       which nodes are meant
+inventory, discovery             which there are, and what they hold
+plan, rollout                    what a rollout does next; pure
+journal, coordinator             carry it out over a bus, and go on after a crash
+view, trace                      what a person sees of it
+"""

@@ -65,7 +65,7 @@ from deploykit.trust.check import Trust
 from deploykit.trust.signature import SigningKey, sign
 from deploykit.wire import encode
 
-#: Seconds between two looks at the requests of other processes.
+#: Most seconds between two looks at the requests of other processes.
 _LOOK: Final = 0.2
 #: Seconds after the end in which the broker may confirm the abort.
 _GRACE: Final = 10.0
@@ -115,7 +115,6 @@ class RolloutCoordinator:
         self._judge = ReportJudge(trust, self._book, self._replayed.doubts, wall)
         self._sender = CommandSender(bus, topics, self._observer.problem)
         self._inbox = RolloutInbox(bus, topics, self._judge.concerns, connect_timeout)
-        self._next_look = 0.0
         self._handled = set(self._replayed.controls)
         #: How the rollout stands.
         self.model: RolloutModel = self._replayed.model
@@ -165,7 +164,10 @@ class RolloutCoordinator:
         again = self._sender.step(now, self._wall(), self._owes)
         due = self.model.wakes_at
         left = due - self._clock() if due is not None else _LOOK
-        for item in self._inbox.arrivals(max(0.005, min(_LOOK, again - now, left))):
+        items = list(self._inbox.arrivals(max(0.005, min(_LOOK, again - now, left))))
+        for request in controls.waiting(self._journal.directory):  # first: a pause that was asked for must not be late
+            self._obey(request)
+        for item in items:
             if self.model.ended:
                 return
             self._take(item)
@@ -173,10 +175,6 @@ class RolloutCoordinator:
             progress = self._judge.shows(delivery, self.plan.rollout)
             if progress is not None:
                 self._observer.progressed(progress)
-        if now >= self._next_look:
-            self._next_look = now + _LOOK
-            for request in controls.waiting(self._journal.directory):
-                self._obey(request)
         due = self.model.wakes_at
         if due is not None and not self.model.ended and self._clock() >= due:
             self._fold(TimePassed())

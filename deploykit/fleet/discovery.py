@@ -35,6 +35,8 @@ _log = logging.getLogger(__name__)
 
 #: Seconds within which the broker must confirm the subscription, and the question.
 _AT_MOST: Final = 10.0
+#: Seconds for which an agent holds back an answer: it answers each asker once a second, and does not drop the others.
+HELD_BACK: Final = 1.0
 #: Bytes of the longest answer that is looked at; agents keep theirs below 64 KiB.
 MAX_ANSWER: Final = 256 * 1024
 
@@ -62,7 +64,7 @@ def discover(
         query: what to ask. Where it has no `expires`, it gets the end of this discovery.
         expected: the nodes that should answer: it ends as soon as all have. None: it ends when no new node answers.
         timeout: seconds to wait for the first answer, or for all that are expected.
-        quiet: seconds without a new node after which it ends where nobody is expected.
+        quiet: seconds without a new node after which it ends where nobody is expected, a second after it began.
         on_node: called with each node's first answer, on the caller's thread.
         now: the wall clock, aware UTC.
 
@@ -83,7 +85,13 @@ def discover(
             if not subscription.wait_active(_AT_MOST):
                 raise ConnectError("no broker reachable in time: nobody was asked", "try again")
             bus.publish(topics.node, frame, timeout=_AT_MOST, persistent=False, ttl=longest(timeout))
-            window = DiscoveryWindow(began=time.monotonic(), listed=expected is not None, timeout=timeout, quiet=quiet)
+            window = DiscoveryWindow(
+                began=time.monotonic(),
+                listed=expected is not None,
+                timeout=timeout,
+                quiet=quiet,
+                held_back=HELD_BACK,
+            )
             while True:
                 seconds = window.left(time.monotonic(), complete=hearing.complete, backlog=subscription.queued > 0)
                 for node in hearing.next_nodes(seconds):

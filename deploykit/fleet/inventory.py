@@ -148,13 +148,15 @@ def _order(described: NodeDescribed) -> tuple[float, str]:
 class DiscoveryWindow:
     """When to stop waiting for answers.
 
-    Without a list: wait for the first node up to `timeout`, then end after `quiet` seconds without a new one. With a
-    list: end when all have answered, else at `timeout`, but not while new nodes still come.
+    Without a list: wait for the first node up to `timeout`, then end after `quiet` seconds without a new one, but not
+    before the answers are in that nodes held back. With a list: end when all have answered, else at `timeout`, but not
+    while new nodes still come.
 
     Args:
         began: when the question went out, by the clock of `now`.
         listed: there is a list of nodes that should answer.
         timeout, quiet: seconds.
+        held_back: seconds for which a node may hold back its answer, because it has just answered the same asker.
         last: when the newest node was heard, if any.
     """
 
@@ -162,6 +164,7 @@ class DiscoveryWindow:
     listed: bool
     timeout: float = 10.0
     quiet: float = 0.5
+    held_back: float = 0.0
     last: float | None = None
 
     @property
@@ -189,7 +192,7 @@ class DiscoveryWindow:
         elif self.listed:
             end = max(first, self.last + self.quiet)
         else:
-            end = self.last + self.quiet
+            end = max(self.last, self.began + self.held_back) + self.quiet
             if backlog:
                 end = max(end, min(first, now + self.quiet))
         return max(0.0, min(end, self.latest) - now)

@@ -53,18 +53,26 @@ class StepMark:
         return self.state != "began"
 
 
+@attrs.frozen(slots=True)
+class PrintedLine:
+    """A line that a step printed."""
+
+    step: str
+    text: str
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class NodeSteps:
     """What a node has reported of its steps so far.
 
     Args:
         steps: in the order in which they were first heard of.
-        output: the last lines that a step printed.
+        output: the last lines that its steps printed.
         request: the request that each phase belongs to, with the time of its newest event.
     """
 
     steps: tuple[StepMark, ...] = ()
-    output: tuple[str, ...] = ()
+    output: tuple[PrintedLine, ...] = ()
     requests: tuple[tuple[str, str, datetime], ...] = ()
 
     @property
@@ -95,15 +103,20 @@ class NodeSteps:
             current = self._without(event.phase)
         current = current._of_request(event)
         if event.state == "output":
-            return attrs.evolve(current, output=(*current.output, *output_lines(event.output))[-MAX_OUTPUT:])
+            return current._printed(_name(event.step), event.output, event.number)
         return current._marked(event, event.state, now)
 
     def reported(self, report: DeployReported, now: float) -> NodeSteps:
         """Return these steps with those of the node's report on a phase: what the progress events left out."""
         current = self
         for at, step in enumerate(report.steps):
-            name = one_line(step.name, _NAME) or "?"
+            if step.outcome == "skipped":  # there is no such script
+                continue
+            name = _name(step.name)
             known = next((mark for mark in current.steps if (mark.phase, mark.name) == (report.phase, name)), None)
+            if step.outcome == "failed" or not any(line.step == name for line in current.output):
+                others = tuple(line for line in current.output if line.step != name)
+                current = attrs.evolve(current, output=others)._printed(name, step.output, _REPORTED)
             if known is not None and known.ended:
                 continue
             mark = StepMark(
@@ -115,13 +128,20 @@ class NodeSteps:
                 seconds=step.seconds,
                 exit_code=step.exit_code,
             )
-            others = tuple(each for each in current.steps if each is not known)
-            current = attrs.evolve(
-                current,
-                steps=(*others, mark)[-MAX_STEPS:],
-                output=(*current.output, *output_lines(step.output))[-MAX_OUTPUT:],
-            )
+            rest = tuple(each for each in current.steps if each is not known)
+            current = attrs.evolve(current, steps=(*rest, mark)[-MAX_STEPS:])
         return current
+
+    def lines_of(self, step: str) -> tuple[str, ...]:
+        """Return the last lines that a step printed."""
+        return tuple(line.text for line in self.output if line.step == step)
+
+    def _printed(self, step: str, output: str, number: int) -> NodeSteps:
+        """Add what a step printed, unless its report has said it all."""
+        if any(mark.name == step and mark.number >= _REPORTED > number for mark in self.steps):
+            return self
+        lines = tuple(PrintedLine(step, line) for line in output_lines(output))
+        return attrs.evolve(self, output=(*self.output, *lines)[-MAX_OUTPUT:])
 
     def _without(self, phase: str) -> NodeSteps:
         return attrs.evolve(self, steps=tuple(mark for mark in self.steps if mark.phase != phase))
@@ -132,10 +152,9 @@ class NodeSteps:
         return attrs.evolve(self, requests=(*others, (event.phase, event.request, max([event.time, *before]))))
 
     def _marked(self, event: DeployProgressed, state: StepState, now: float) -> NodeSteps:
-        name = one_line(event.step, _NAME) or "?"
         mark = StepMark(
             phase=event.phase,
-            name=name,
+            name=_name(event.step),
             state=state,
             number=event.number,
             since=now,
@@ -148,6 +167,10 @@ class NodeSteps:
                     return self
                 return attrs.evolve(self, steps=(*self.steps[:at], mark, *self.steps[at + 1 :]))
         return attrs.evolve(self, steps=(*self.steps, mark)[-MAX_STEPS:])
+
+
+def _name(text: str) -> str:
+    return one_line(text, _NAME) or "?"
 
 
 def output_lines(output: str) -> tuple[str, ...]:

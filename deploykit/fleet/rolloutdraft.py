@@ -106,7 +106,8 @@ class Draft:
         state = NODE[before.state].get(turn)
         if state is None:
             return False
-        counts = state in _BAD and before.phase in self._counted_phases() and not before.counted
+        counts = state in _BAD and before.state not in _BAD and before.phase in self._counted_phases()
+        counts = counts and not before.counted
         self._put(
             node,
             attrs.evolve(

@@ -36,30 +36,30 @@ class RolloutTurn(enum.Enum):
 
 
 _R = RolloutTurn
-_FORWARD: Final[Mapping[RolloutTurn, RolloutState]] = {
+_STAGE_OVER: Final[Mapping[RolloutTurn, RolloutState]] = {
+    _R.BATCH: "rolling",
+    _R.PAUSE: "paused",
     _R.STOP: "aborting",
     _R.ABORT: "aborting",
     _R.GO_BACK: "rolling-back",
+    _R.ALL_ACTIVE: "succeeded",
     _R.NOT_ALL_ACTIVE: "failed",
 }
 
 ROLLOUT: Final[Mapping[RolloutState, Mapping[RolloutTurn, RolloutState]]] = {
     "planned": {_R.PREPARE_ALL: "preparing", _R.CANARIES: "canary", _R.BATCH: "rolling"},
-    "preparing": {_R.ENOUGH_PREPARED: "prepared", **_FORWARD},
-    "prepared": {_R.CANARIES: "canary", _R.BATCH: "rolling", _R.PAUSE: "paused", **_FORWARD},
-    "canary": {_R.BATCH: "rolling", _R.PAUSE: "paused", _R.ALL_ACTIVE: "succeeded", **_FORWARD},
-    "rolling": {_R.BATCH: "rolling", _R.PAUSE: "paused", _R.ALL_ACTIVE: "succeeded", **_FORWARD},
-    "paused": {_R.CANARIES: "canary", _R.BATCH: "rolling", **_FORWARD},
-    "aborting": {
-        _R.GO_BACK: "rolling-back",
-        _R.NOT_ALL_ACTIVE: "failed",
-        _R.ABORTED: "aborted",
-    },
-    "rolling-back": {
+    "preparing": {
+        _R.ENOUGH_PREPARED: "prepared",
+        _R.STOP: "aborting",
         _R.ABORT: "aborting",
         _R.NOT_ALL_ACTIVE: "failed",
-        _R.ALL_BACK: "rolled-back",
     },
+    "prepared": {_R.CANARIES: "canary", _R.BATCH: "rolling", _R.PAUSE: "paused", _R.STOP: "aborting"},
+    "canary": _STAGE_OVER,
+    "rolling": _STAGE_OVER,
+    "paused": {_R.CANARIES: "canary", _R.BATCH: "rolling", _R.ABORT: "aborting"},
+    "aborting": {_R.GO_BACK: "rolling-back", _R.NOT_ALL_ACTIVE: "failed", _R.ABORTED: "aborted"},
+    "rolling-back": {_R.ABORT: "aborting", _R.NOT_ALL_ACTIVE: "failed", _R.ALL_BACK: "rolled-back"},
     "succeeded": {},
     "failed": {},
     "aborted": {},

@@ -91,7 +91,7 @@ def _outcome(node: NodeName, model: RolloutModel, view: RolloutView | None, skew
         phase=status.phase or "",
         step=at.name if at is not None else "",
         detail=one_line(status.detail),
-        output=steps.output if status.state == "failed" else (),
+        output=steps.lines_of(at.name) if at is not None and status.state == "failed" else (),
         doubts=view.doubts.get(node, ()) if view is not None else (),
         may_obey_until=until,
     )

@@ -136,11 +136,10 @@ class RolloutView:
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     def follow(self, model: RolloutModel, now: float) -> tuple[ViewChange, ...]:
-        """Take the rollout's new state, and return what is new in it. Its end comes after the last node's."""
+        """Take the rollout's new state, and return what is new in it: answers, what follows from them, questions."""
         before, self.model = self.model, model
-        found = []
-        if (before is None or before.state != model.state) and not model.ended:
-            found.append(ViewChange(kind="rollout", state=model.state, detail=one_line(model.detail)))
+        answered: list[ViewChange] = []
+        asked: list[ViewChange] = []
         for node, status in model.nodes.items():
             if status.deadline is not None:
                 self.deadlines[node] = status.deadline
@@ -151,10 +150,11 @@ class RolloutView:
                 continue
             took = now - self._since[node] if node in self._since else 0.0
             self._since[node] = now
-            found.append(self._node_change(node, status, took))
-        if (before is None or before.state != model.state) and model.ended:
-            found.append(ViewChange(kind="rollout", state=model.state, detail=one_line(model.detail)))
-        return tuple(found)
+            (asked if status.state == "asked" else answered).append(self._node_change(node, status, took))
+        turn = []
+        if before is None or before.state != model.state:
+            turn.append(ViewChange(kind="rollout", state=model.state, detail=one_line(model.detail)))
+        return (*answered, *asked, *turn) if model.ended else (*answered, *turn, *asked)
 
     def hear(self, event: DeployProgressed, now: float) -> tuple[ViewChange, ...]:
         """Take a node's progress, and return what is new. Events of others' rollouts and nodes are passed over."""
@@ -198,6 +198,8 @@ class RolloutView:
         shown = [node for node in sorted(statuses, key=self._interest)[: max(0, rows)] if self._has_row(node)]
         shown.sort(key=lambda node: self._order.get(node, 0))
         counts: Counter[str] = Counter(status.state for status in statuses.values())
+        if model is None:
+            counts["pending"] = len(self.plan.nodes)
         hidden = counts - Counter[str](statuses[node].state for node in shown)
         return RolloutPicture(
             state=model.state if model is not None else "planned",
@@ -224,7 +226,7 @@ class RolloutView:
             steps=steps.steps,
             doing=doing,
             seconds=seconds,
-            output=steps.output[-1] if steps.output else "",
+            output=steps.output[-1].text if steps.output else "",
             detail=one_line(status.detail) if status is not None else "",
         )
 
@@ -328,7 +330,7 @@ def allowed_failures(plan: Plan) -> int:
     return plan.options.max_failures.of(len(plan.nodes))
 
 
-def some_names(nodes: Iterable[NodeName], most: int = _NAMED) -> str:
+def some_names(nodes: Iterable[str], most: int = _NAMED) -> str:
     """Return the first names of a list, and how many more there are."""
     listed = list(nodes)
     more = f" and {len(listed) - most} more" if len(listed) > most else ""

@@ -188,6 +188,9 @@ def _notes(inventory: Inventory, chosen: Sequence[NodeDescribed], timeout: float
             f"no node answered within {timeout:g} s: are their agents running, "
             "and do they grant node.queried to the key that asks?"
         )
+    elif not chosen:
+        count = len(inventory.nodes)
+        yield "1 node answered, and it does not match" if count == 1 else f"{count} nodes answered, and none matches"
     for node, reasons in inventory.doubts.items():
         for reason in reasons:
             yield f"an answer in the name of {node} was not believed: {reason}"

@@ -17,6 +17,7 @@ from deploykit.names import NodeName
 from deploykit.settings import BusSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
+from deploykit.trust.policy import addressed_to
 from deploykit.trust.signature import SigningKey, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from tests.support.keys import fixed_key
@@ -47,8 +48,8 @@ class Responders:
     Args:
         address: of the broker.
         replies: called with the question; what it returns is sent in this order. A description that names no request
-            becomes an answer to this very question. The fleet's key signs it, or the one that comes with it; None
-            leaves it unsigned.
+            becomes an answer to this very question, signed by the fleet's key or the one that comes with it (None: not
+            at all). One without a key of its own is not sent for a node that was not asked.
     """
 
     def __init__(self, address: str, replies: Callable[[NodeQueried], Iterable[Reply]]) -> None:
@@ -74,6 +75,8 @@ class Responders:
         self.asked.append(question)
         copy = copy_digest(Frame(delivery.headers, delivery.body))
         for reply in self._replies(question):
+            if isinstance(reply, NodeDescribed) and not addressed_to(question, reply.node):
+                continue
             self.bus.publish_nowait(self.topics.inventory, _framed(reply, question, copy), persistent=False)
         self.answered.set()
 

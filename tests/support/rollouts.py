@@ -16,6 +16,7 @@ from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.rollout import RolloutResult, resume_rollout, start_rollout
 from deploykit.operations.rolloutplan import PlannedRollout, new_rollout_id
+from deploykit.settings import Settings
 from tests.support.standins import SHOP, StandIns
 from tests.support.wait import wait_until
 
@@ -33,6 +34,7 @@ class Seen(RolloutObserver):
         self.progress: list[DeployProgressed] = []
         self.problems: list[str] = []
         self.on_change: Callable[[RolloutModel], object] = lambda model: None
+        self.on_tick: Callable[[], object] = lambda: None
 
     def changed(self, model: RolloutModel) -> None:
         self.models.append(model)
@@ -49,6 +51,9 @@ class Seen(RolloutObserver):
 
     def problem(self, text: str) -> None:
         self.problems.append(text)
+
+    def tick(self) -> None:
+        self.on_tick()
 
     @property
     def states(self) -> list[str]:
@@ -95,11 +100,13 @@ def roll_out(fleet: StandIns, plan: Plan | None = None, *, seen: Seen | None = N
         return start_rollout(planned(fleet, plan, **options), bus, observer=seen)
 
 
-def go_on(fleet: StandIns, where: Any, *, seen: Seen | None = None, **keywords: Any) -> RolloutResult:
-    """Resume a rollout, and run it to its end."""
+def go_on(
+    fleet: StandIns, where: Any, *, seen: Seen | None = None, settings: Settings | None = None, **keywords: Any
+) -> RolloutResult:
+    """Resume a rollout, and run it to its end; with other settings, as on another machine."""
     with Bus(fleet.settings.broker, client_id="operator") as bus:
         assert bus.wait_connected(60)
-        return resume_rollout(fleet.settings, bus, where, observer=seen, **keywords)
+        return resume_rollout(settings or fleet.settings, bus, where, observer=seen, **keywords)
 
 
 class Rolling:

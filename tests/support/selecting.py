@@ -29,7 +29,25 @@ WORDS = st.text("abz019._:-~/@é+", min_size=1, max_size=6).filter(lambda w: w n
 #: Names and values from a few only, so that selectors and nodes meet.
 NAMES = st.sampled_from(["env", "os.name", "os", "n", "node", "site", "version", "roles", "a.0", "a"])
 SOME_TEXTS = st.sampled_from(
-    ["live", "web", "", "9", "10", "15.5", "6.1.0", "10.0.0", "true", "x y", 'a"b', "\\", "/srv", "~"]
+    [
+        "live",
+        "web",
+        "",
+        "9",
+        "10",
+        "15.5",
+        "6.1.0",
+        "10.0.0",
+        "true",
+        "x y",
+        'a"b',
+        "\\",
+        "/srv",
+        "~",
+        "and",
+        "x \\",
+        "'\"",
+    ]
 )
 SCALARS = st.one_of(
     SOME_TEXTS,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 
 import attrs
@@ -97,6 +98,18 @@ class StandIn:
                 self.previous, self.live, self.prepared = self.live, target, None
 
 
+def desk_settings(root: Path, address: str) -> Settings:
+    """Return the settings of who asks the nodes; the files are those of `StandIns`."""
+    grants = (GrantSettings(principal="ops@example.org", types=("deploy.requested", "rollout.abort")),)
+    return Settings(
+        node=NodeName("desk"),
+        state=root / "state",
+        broker=BusSettings(address=address, backoff_initial=0.05, backoff_max=0.2),
+        trust=TrustSettings(allowed_signers=root / "allowed_signers", grants=grants),
+        signing_key=root / "operator.key",
+    )
+
+
 class StandIns:
     """Several nodes on one bus, and the settings of who asks them.
 
@@ -118,18 +131,11 @@ class StandIns:
         signers = root / "allowed_signers"
         self.operator = generate_key(root / "operator.key")
         trust(signers, "ops@example.org", self.operator.public_blob)
-        grants = (GrantSettings(principal="ops@example.org", types=("deploy.requested", "rollout.abort")),)
         keys = {}
         for node in nodes:
             keys[node] = SigningKey.generate()
             trust(signers, str(node), keys[node].public_blob)
-        self.settings = Settings(
-            node=NodeName("desk"),
-            state=root / "state",
-            broker=BusSettings(address=address, backoff_initial=0.05, backoff_max=0.2),
-            trust=TrustSettings(allowed_signers=signers, grants=grants),
-            signing_key=root / "operator.key",
-        )
+        self.settings = desk_settings(root, address)
         self.nodes = {
             node: StandIn(
                 name=node,
@@ -140,7 +146,9 @@ class StandIns:
             for node, key in keys.items()
         }
         self.aborts: list[RolloutAbort] = []
-        self.announced: list[str] = []
+        #: The frame of each command, as a node received it.
+        self.frames: dict[str, Frame] = {}
+        self.expires: dict[str, datetime] = {}
         #: Is called with each command before a node hears of it; a test may hold the node up.
         self.before: Callable[[NodeName, DeployRequested], object] = lambda node, request: None
         self._lock = threading.Lock()
@@ -157,6 +165,16 @@ class StandIns:
 
     def __exit__(self, *_: object) -> None:
         self.bus.stop()
+
+    def reset(self, behaves: Mapping[str, Mapping[str, Behaviour]]) -> None:
+        """Put every node back to the beginning."""
+        with self._lock:
+            for node, stand in self.nodes.items():
+                stand.behaves = dict(behaves.get(node, {}))
+                stand.live, stand.previous, stand.prepared = OLD, None, None
+                for books in (stand.acted, stand.heard, stand.bodies, stand.answers):
+                    books.clear()
+            self.aborts.clear()
 
     def report(self, report: Message, key: SigningKey | None) -> None:
         """Publish a report, signed by a key."""
@@ -191,6 +209,8 @@ class StandIns:
         request = verified.message
         if not isinstance(request, DeployRequested):
             return
+        self.frames[request.id] = frame
+        self.expires[request.id] = request.expires
         self.before(node.name, request)
         with self._lock:
             report, new = node.obey(request, frame)

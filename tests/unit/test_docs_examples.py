@@ -16,7 +16,7 @@ def examples(page: str) -> list[str]:
     return _FENCED.findall((DOCS / page).read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", ["embedding.md", "signatures.md"])
+@pytest.mark.parametrize("page", ["embedding.md", "rollouts.md", "signatures.md"])
 def test_the_examples_of_a_page_say_what_python_says(page: str) -> None:
     blocks = examples(page)
     assert blocks

@@ -16,6 +16,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.cli import group
 from deploykit.cli.asking import print_table
 from deploykit.errors import ConnectError, DeploykitError, PolicyRefused, UsageError
+from deploykit.fleet import discovery
 from deploykit.messages import AgentInstance, NodeDescribed, SiteOperation, SiteRelease, SiteState
 from deploykit.names import ObjectId, RefName, RepoName, SiteName
 from tests.support.cli import run
@@ -24,6 +25,12 @@ from tests.support.responders import STRANGER, Reply, Responders, asker_settings
 START = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 V1 = SiteRelease(release="r1", ref=RefName("refs/tags/v1"), commit=ObjectId("1" * 40))
 V2 = SiteRelease(release="r2", ref=RefName("refs/tags/v2"), commit=ObjectId("2" * 40))
+
+
+@pytest.fixture(autouse=True)
+def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins answer at once."""
+    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
 
 
 @pytest.fixture
@@ -115,9 +122,28 @@ def test_nodes_as_json_is_what_nodes_reads_again(config: Path, fleet: list[Reply
     assert (again.exit_code, again.stdout) == (0, "web1\nweb2\n")
 
 
+def test_all_that_a_node_said_is_shown_on_demand(config: Path, fleet: list[Reply]) -> None:
+    fleet += [web("web1", facts={"env": "live", "cores": 4, "os": {"name": "Debian"}}, cut=("2 facts",))]
+    result = deploykit(config, "nodes", "-I", "web1", "-I", "web2", "--long", "--discovery-timeout", "0.5")
+    assert result.exit_code == 1
+    assert result.stdout.splitlines() == [
+        "web1",
+        "  agent    run-of-web1 on web1, deploykit 1.0",
+        "  class    web",
+        "  fact     env = live",
+        "  fact     cores = 4",
+        '  fact     os = {"name": "Debian"}',
+        "  site     shop v2 222222222222 since 2026-03-01 12:00:00Z",
+        "  previous shop v1 111111111111",
+        "  left out 2 facts",
+    ]
+    assert result.stderr.splitlines()[-1] == "deploykit: web2 is silent"
+
+
 def test_nothing_that_matches_is_a_failure(config: Path, fleet: list[Reply]) -> None:
     fleet += [web("web1")]
-    assert deploykit(config, "nodes", "-C", "nosuch").exit_code == 1
+    result = deploykit(config, "nodes", "-C", "nosuch")
+    assert (result.exit_code, result.stderr) == (1, "deploykit: 1 node answered, and it does not match\n")
     with pytest.raises(UsageError, match="--expect is 2"):
         deploykit(config, "nodes", "-C", "web", "--expect", "2")
 
@@ -149,7 +175,7 @@ def test_history_merges_the_journals(config: Path, fleet: list[Reply]) -> None:
     result = deploykit(config, "history", "shop", "-n", "5")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[1].split()[:6] == ["2026-03-01", "12:00:00Z", "web2", "deploy", "success", "v1"]
-    found = json.loads(deploykit(config, "history", "shop", "--json").stdout)
+    found = json.loads(deploykit(config, "history", "shop", "-I", "web1", "-I", "web2", "--json").stdout)
     assert {(each["node"], each["rollout"]) for each in found["operations"]} == {
         ("web1", "rollout-1"),
         ("web2", "rollout-1"),
@@ -158,8 +184,8 @@ def test_history_merges_the_journals(config: Path, fleet: list[Reply]) -> None:
 
 def test_texts_of_nodes_never_reach_a_terminal_raw(config: Path, fleet: list[Reply]) -> None:
     fleet += [web("web1", host="\x1b[31mred\x1b[0m", cut=("\x1b]0;title\x07",))]
-    for words in (("nodes",), ("nodes", "--json"), ("status", "--all")):
-        assert "\x1b" not in deploykit(config, *words).output
+    for words in ((), ("--long",), ("--json",)):
+        assert "\x1b" not in deploykit(config, "nodes", "-I", "web1", *words).output
 
 
 def test_on_a_terminal_it_is_a_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,14 @@ from tests.brokers.server import BrokerServer
 from tests.support.responders import OPERATOR, STRANGER, Reply, Responders, described, trust_of_asker
 from tests.support.wait import wait_until
 
+HELD_BACK = discovery.HELD_BACK
 WEB1, WEB2, WEB3 = NodeName("web1"), NodeName("web2"), NodeName("web3")
+
+
+@pytest.fixture(autouse=True)
+def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins answer at once."""
+    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
 
 
 @pytest.fixture
@@ -77,6 +84,20 @@ def test_silent_and_unexpected_nodes_are_named(bus: Bus, deploykit_broker: Embed
     found = answered(bus, deploykit_broker, described("web3"), expected=frozenset({WEB1}), timeout=0.5)
     assert found.silent == (WEB1,)
     assert found.unexpected == (WEB3,)
+
+
+def test_a_node_that_holds_its_answer_back_for_a_second_is_found(
+    bus: Bus, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "HELD_BACK", HELD_BACK)
+
+    def held_back(question: NodeQueried) -> Iterable[Reply]:
+        yield described("web1")
+        assert not threading.Event().wait(1.0)
+        yield described("web2")
+
+    with Responders(deploykit_broker.address, held_back):
+        assert list(ask(bus).nodes) == [WEB1, WEB2]
 
 
 def test_a_late_first_answer_is_waited_for(bus: Bus, deploykit_broker: EmbeddedBroker) -> None:

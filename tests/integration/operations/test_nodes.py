@@ -13,6 +13,7 @@ from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus
 from deploykit.config import load_settings
 from deploykit.errors import NobodyMatches, RefNotFound, UsageError
+from deploykit.fleet import discovery
 from deploykit.fleet.selection import Selection
 from deploykit.messages import HeldRef, NodeDescribed, NodeQueried, SiteOperation, SiteRelease, SiteState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
@@ -35,6 +36,12 @@ REFS = tuple(
     for number, each in enumerate((V1, V2))
     if each.ref is not None and each.commit is not None
 )
+
+
+@pytest.fixture(autouse=True)
+def _nobody_holds_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stand-ins answer at once."""
+    monkeypatch.setattr(discovery, "HELD_BACK", 0.0)
 
 
 @pytest.fixture

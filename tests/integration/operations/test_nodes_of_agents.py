@@ -57,10 +57,11 @@ def test_an_agent_is_found_compared_and_tells_what_was_done(node: Node) -> None:
         assert targets.nodes == (NODE,)
         assert targets.previous[NODE].commit == first
 
-        (shop,) = fleet_status(settings, node.bus, EVERYBODY).sites
-        assert [(each.drift, each.live.commit if each.live else None) for each in shop.nodes] == [("current", second)]
         (node.site / "current" / "index.html").write_text("tampered\n")
-        assert fleet_status(settings, node.bus, EVERYBODY).sites[0].counts == {"modified": 1}
+        (shop,) = fleet_status(settings, node.bus, EVERYBODY).sites
+        assert shop.wanted is not None
+        assert (shop.wanted.commit, shop.wanted.ref) == (second, "refs/tags/v2")
+        assert [(each.drift, each.detail) for each in shop.nodes] == [("modified", "1 path differs from the release")]
 
         past = site_history(settings, node.bus, EVERYBODY, SHOP)
         assert [(each.operation.commit, each.operation.outcome) for each in past.entries] == [

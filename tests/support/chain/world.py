@@ -187,19 +187,13 @@ class Chain:
         return request
 
     def deploy(self, tag: str, *nodes: str) -> dict[str, subprocess.CompletedProcess[str]]:
-        """Run `deploykit deploy` for some nodes at once; return how each ended."""
+        """Run `deploykit deploy` for some nodes, one after the other; return how each ended."""
         argv = command("deploy", "shop", "--ref", tag, "--timeout", "60", "--config", str(self._settings("hub")))
-        running = {
-            node: subprocess.Popen(
-                [*argv, "--node", node], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True,
+        return {
+            node: subprocess.run(
+                [*argv, "--node", node], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
             )
             for node in nodes or self.nodes
-        }  # fmt: skip
-        outputs = {node: process.communicate(timeout=120) for node, process in running.items()}
-        return {
-            node: subprocess.CompletedProcess(process.args, process.returncode, *outputs[node])
-            for node, process in running.items()
         }
 
     # -- what becomes of it --------------------------------------------------------------------------------------------

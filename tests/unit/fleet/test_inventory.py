@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,6 +159,14 @@ def test_without_a_list_it_ends_after_half_a_second_without_a_new_node() -> None
     found = window(heard=(104.0, 104.4))
     assert found.left(104.5) == pytest.approx(0.4)
     assert found.left(104.9) == 0.0
+
+
+def test_an_answer_that_a_node_holds_back_is_waited_for() -> None:
+    """A node that has just answered this asker answers again a second later, and the others do so at once."""
+    found = DiscoveryWindow(began=100.0, listed=False, timeout=10.0, quiet=0.5, held_back=1.0).heard(100.1)
+    assert found.left(100.7) == pytest.approx(0.8)
+    assert found.heard(101.2).left(101.5) == pytest.approx(0.2)
+    assert attrs.evolve(found, listed=True).left(100.7, complete=True) == 0.0
 
 
 def test_answers_that_wait_to_be_looked_at_are_no_silence() -> None:

@@ -317,3 +317,11 @@ def test_evidence_counts_although_it_cannot_be_kept(node: GatedNode, monkeypatch
 def test_a_grant_is_needed_whoever_carries_the_evidence(node: GatedNode) -> None:
     node.trust = trust(GrantSettings(principal="jenkins", types=("build.finished",)))
     assert "may not report" in node.refusal(asked(evidence=carried(signed(result()))))
+
+
+def test_a_discard_puts_nothing_live_and_needs_no_build(tmp_path: Path) -> None:
+    node = GatedNode(tmp_path)
+    assert node.ask(request(phase="discard")).outcome == "not-needed"
+    assert node.counts.decided == []
+    with pytest.raises(PolicyRefused, match="no successful build"):
+        node.ask(request(phase="prepare"))

@@ -1,0 +1,89 @@
+"""`deploykit rollback`: take nodes back to the release that each of them had before."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploykit.cli.options import config_option, json_option, load
+from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, print_notes, worse_of
+from deploykit.cli.rolloutoptions import options_from, rollout_options
+from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
+from deploykit.cli.selecting import selection_from, selection_options
+
+if TYPE_CHECKING:
+    from deploykit.settings.node import Settings
+
+
+@click.command()
+@click.argument("site")
+@click.option("--to", "to", metavar="REF", help="Go back to this tag or branch instead, the same on all nodes.")
+@selection_options
+@rollout_options
+@click.option("--commit", help="With --to: the commit it must stand for.")
+@click.option("--repo", help="With --to: the repository to look it up in.")
+@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+@config_option
+@json_option
+@click.pass_context
+def rollback(ctx: click.Context, /, site: str, to: str | None, as_json: bool, **given: Any) -> None:
+    """Take nodes back to the release that was live on each of them before, in one step.
+
+    Nodes are asked what they had, so they may go back to different releases. One that had nothing before is named and
+    left alone, and the command ends with 1. Other exit codes as of `deploy`.
+
+    \b
+    Examples:
+      deploykit rollback shop --all
+      deploykit rollback shop -I web1 -I web2
+      deploykit rollback shop -C nginx --to v1.1
+      deploykit rollback shop --all --dry-run
+    """
+    began = time.monotonic()
+    settings = load(given["config"])
+    with ExitStack() as stack:
+        code = _rollback(settings, stack, site, to, began, given, as_json=as_json)
+    ctx.exit(code)
+
+
+def _rollback(
+    settings: Settings,
+    stack: ExitStack,
+    site: str,
+    to: str | None,
+    began: float,
+    given: dict[str, Any],
+    *,
+    as_json: bool,
+) -> int:
+    from deploykit.errors import NobodyMatches, UsageError
+    from deploykit.operations.rollout import left_unfinished, start_rollout
+    from deploykit.operations.rolloutplan import plan_rollback, plan_rollback_to
+
+    if to is None and (given["commit"] is not None or given["repo"] is not None):
+        raise UsageError("--commit and --repo go with --to REF")
+    selection, key = selection_from(given), given["key"]
+    options_from(given)  # before anything is asked of anybody
+    bus = stack.enter_context(connected(settings, timeout=given["timeout"]))
+    chosen = chosen_nodes(settings, bus, selection, site, want_previous=to is None, key=key)
+    if not chosen.nodes:
+        raise NobodyMatches("no node has a release to go back to", "name one: --to REF")
+    first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], key=key)
+    options = options_from(given, first_nodes=first)
+    if to is None:
+        planned = plan_rollback(settings, site, chosen.previous, options, key=key)
+    else:
+        planned = plan_rollback_to(
+            settings, site, to, chosen.nodes, options, commit=given["commit"], repo=given["repo"], key=key
+        )
+    print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
+    if given["dry_run"]:
+        print_plan(planned.plan, as_json=as_json)
+        return worse_of(chosen)
+    display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, planned.plan.rollout))
+    code = carry_out(settings, display, lambda observer: start_rollout(planned, bus, observer=observer, begun=began))
+    return code or worse_of(chosen)

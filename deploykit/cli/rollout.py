@@ -1,0 +1,232 @@
+"""`deploykit rollout`: the rollouts that were begun on this machine, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.rolloutnodes import plan_again, print_notes
+from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
+from deploykit.cli.rolloutshow import list_lines, listed_entry, show_lines, shown_entry
+
+if TYPE_CHECKING:
+    from deploykit.fleet.controls import ControlKind
+    from deploykit.fleet.plan import Plan
+    from deploykit.settings.node import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_KEY = click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+
+
+@click.group()
+def rollout() -> None:
+    """Look at rollouts that were begun on this machine, and pause, continue or end them.
+
+    ID is a rollout's id, a beginning of it that no other one has, or `last`.
+
+    \b
+    Examples:
+      deploykit rollout list
+      deploykit rollout show last
+      deploykit rollout abort shop-20260131-1204 --rollback
+    """
+
+
+@rollout.command("list")
+@click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
+@config_option
+@json_option
+def list_(config: Path | None, limit: int, as_json: bool) -> None:
+    """List rollouts, the newest first.
+
+    \b
+    Example:
+      deploykit rollout list -n 5
+    """
+    from deploykit.messages import utc_now
+    from deploykit.operations.rolloutstore import list_rollouts
+
+    found = list_rollouts(load(config))[:limit]
+    if as_json:
+        print_json([listed_entry(each) for each in found])
+        return
+    if not found:
+        click.echo("no rollout was begun on this machine", err=True)
+    for line in list_lines(found, utc_now()):
+        click.echo(line)
+
+
+@rollout.command("show", short_help="Show a rollout, node by node.")
+@click.argument("id_", metavar="[ID]", default="last")
+@click.option("--list", "state", metavar="STATE", help="Only the names of nodes in this state, one a line.")
+@config_option
+@json_option
+@click.pass_context
+def show(ctx: click.Context, config: Path | None, id_: str, state: str | None, as_json: bool) -> None:
+    """Show a rollout node by node, as its journal has it. Ends with the rollout's own exit code, 0 while it runs, 1
+    where nobody goes on with it.
+
+    \b
+    Examples:
+      deploykit rollout show last
+      deploykit rollout show last --list failed
+    """
+    from deploykit.operations.rolloutstore import read_rollout
+
+    stored = read_rollout(load(config), id_)
+    if state is not None:
+        for node, status in stored.model.nodes.items():
+            if status.state == state:
+                click.echo(node)
+        return
+    if as_json:
+        print_json(shown_entry(stored))
+    else:
+        for line in show_lines(stored):
+            click.echo(line)
+    ctx.exit(stored.exit_code)
+
+
+@rollout.command("pause", short_help="Let a rollout wait before its next batch.")
+@click.argument("id_", metavar="ID")
+@config_option
+def pause(config: Path | None, id_: str) -> None:
+    """Let a rollout wait at the next boundary between two batches. Nodes at work finish.
+
+    \b
+    Example:
+      deploykit rollout pause last
+    """
+    from deploykit.operations.rolloutstore import ask_rollout
+
+    stored = ask_rollout(load(config), id_, "pause")
+    click.echo(f"{stored.plan.rollout} will wait before its next batch")
+    if not stored.running:
+        click.echo(f"deploykit: nobody coordinates it now: `deploykit rollout resume {stored.plan.rollout}`", err=True)
+
+
+@rollout.command("resume", short_help="End a pause, or go on with a rollout whose coordinator is gone.")
+@click.argument("id_", metavar="ID|JOURNAL")
+@_KEY
+@config_option
+@json_option
+@click.pass_context
+def resume(ctx: click.Context, config: Path | None, id_: str, key: Path | None, as_json: bool) -> None:
+    """End a pause; or go on with a rollout whose coordinator is gone, here, from its journal.
+
+    The journal may come from another machine: give the path of its file. Nodes that are done answer again and do
+    nothing twice.
+
+    \b
+    Examples:
+      deploykit rollout resume last
+      deploykit rollout resume /root/shop-20260131-120400-1f2e/journal.jsonl
+    """
+    ctx.exit(_go_on(load(config), id_, "resume", key=key, as_json=as_json))
+
+
+@rollout.command("promote", short_help="Go on now: end a pause, or a bake.")
+@click.argument("id_", metavar="ID")
+@_KEY
+@config_option
+@json_option
+@click.pass_context
+def promote(ctx: click.Context, config: Path | None, id_: str, key: Path | None, as_json: bool) -> None:
+    """Go on now: a pause ends, and a batch that is being watched (`--bake`) counts as good.
+
+    \b
+    Example:
+      deploykit rollout promote last
+    """
+    ctx.exit(_go_on(load(config), id_, "promote", key=key, as_json=as_json))
+
+
+@rollout.command("abort", short_help="End a rollout; --rollback takes back what was activated.")
+@click.argument("id_", metavar="ID")
+@click.option("--rollback", is_flag=True, help="Take back what was activated, newest first, without pauses.")
+@_KEY
+@config_option
+@json_option
+@click.pass_context
+def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: Path | None, as_json: bool) -> None:
+    """End a rollout: no further node is asked, and what was only prepared is discarded.
+
+    \b
+    Examples:
+      deploykit rollout abort last
+      deploykit rollout abort last --rollback
+    """
+    ctx.exit(_go_on(load(config), id_, "abort", key=key, as_json=as_json, rollback=rollback))
+
+
+@rollout.command("retry", short_help="Roll out again to what failed or was silent.")
+@click.argument("id_", metavar="ID")
+@click.option("--dry-run", is_flag=True, help="Print the plan; send no command.")
+@_KEY
+@config_option
+@json_option
+@click.pass_context
+def retry(ctx: click.Context, config: Path | None, id_: str, dry_run: bool, key: Path | None, as_json: bool) -> None:
+    """Begin a new rollout of what failed, refused or was silent in one that has ended.
+
+    \b
+    Example:
+      deploykit rollout retry last
+    """
+    from deploykit.operations.rollout import start_rollout
+
+    settings = load(config)
+    planned = plan_again(ctx, settings, id_, {"key": key})
+    print_notes(planned.notes)
+    if dry_run:
+        print_plan(planned.plan, as_json=as_json)
+        return
+    with connected(settings) as bus:
+        display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, planned.plan.rollout))
+        code = carry_out(settings, display, lambda observer: start_rollout(planned, bus, observer=observer))
+    ctx.exit(code)
+
+
+def _go_on(
+    settings: Settings, where: str, then: ControlKind, *, key: Path | None, as_json: bool, rollback: bool = False
+) -> int:
+    """Ask a rollout that is coordinated to do something; coordinate one that is not. Return the exit code."""
+    from deploykit.operations.rollout import resume_rollout
+    from deploykit.operations.rolloutstore import ask_rollout, read_rollout
+
+    elsewhere = _journal_plan(where)
+    if elsewhere is None:
+        stored = read_rollout(settings, where)
+        if stored.running:
+            ask_rollout(settings, stored.plan.rollout, then, rollback=rollback)
+            asked = {"rollout": stored.plan.rollout, "asked": then}
+            if as_json:
+                print_json(asked)
+            else:
+                click.echo(f"asked {stored.plan.rollout} to {then}; `deploykit rollout show` shows what comes of it")
+            return 0
+    plan = elsewhere if elsewhere is not None else stored.plan
+    with connected(settings) as bus:
+        display = display_for(plan, as_json=as_json, answer=answer_for(settings, plan.rollout))
+        return carry_out(
+            settings,
+            display,
+            lambda observer: resume_rollout(
+                settings, bus, where, key=key, observer=observer, then=then, rollback=rollback
+            ),
+        )
+
+
+def _journal_plan(where: str) -> Plan | None:
+    """Return the plan of a journal that is named by its path; None for an id."""
+    from deploykit.fleet.journal import NAME, read_journal
+
+    path = Path(where)
+    if "/" not in where and not path.is_file():
+        return None
+    return read_journal(path / NAME if path.is_dir() else path).head.plan

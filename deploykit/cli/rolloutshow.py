@@ -1,0 +1,134 @@
+"""Rollouts as `rollout list` and `rollout show` print them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from deploykit.builds.gate import ago
+from deploykit.cli.rolloutsummary import advice_lines
+from deploykit.cli.rollouttext import counts_words, plan_entry, plan_title, state_words
+from deploykit.cli.visible import visible
+from deploykit.fleet.summary import summarize
+from deploykit.fleet.view import stages
+from deploykit.operations.times import shown_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from deploykit.operations.rolloutstore import RolloutEntry, StoredRollout
+
+
+def list_lines(entries: Sequence[RolloutEntry], now: datetime) -> Iterator[str]:
+    """Yield a table, its heading first; nothing where there is no rollout."""
+    if not entries:
+        return
+    rows = [("ROLLOUT", "KIND", "WHAT", "STATE", "NODES", "BEGUN")]
+    rows += [
+        (
+            each.rollout,
+            each.kind or "?",
+            each.target or "?",
+            _state(each),
+            counts_words(each.counts.items()) if not each.problem else each.problem,
+            ago(now - each.begun) if each.begun is not None else "",
+        )
+        for each in entries
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        yield visible("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+
+
+def listed_entry(entry: RolloutEntry) -> dict[str, object]:
+    """Return a rollout of the list for a script."""
+    return {
+        "rollout": entry.rollout,
+        "site": entry.site,
+        "kind": entry.kind,
+        "target": entry.target,
+        "requested_by": entry.requested_by,
+        "state": entry.state,
+        "running": entry.running,
+        "begun": entry.begun.isoformat() if entry.begun is not None else None,
+        "ended": entry.ended.isoformat() if entry.ended is not None else None,
+        "nodes": entry.nodes,
+        "counts": dict(entry.counts),
+        "problem": entry.problem,
+    }
+
+
+def show_lines(stored: StoredRollout) -> Iterator[str]:
+    """Yield a rollout for a person: what it is, how it stands, each node, and what to do next."""
+    plan, model, head = stored.plan, stored.model, stored.contents.head
+    yield plan_title(plan)
+    by = f" by {plan.requested_by}" if plan.requested_by else ""
+    yield visible(f"begun {shown_time(_moment(head.begun))}{by} on {head.host}")
+    why = f": {model.detail}" if model.detail else ""
+    yield visible(f"{state_words(model.state)} since {shown_time(stored.at)}{why}")
+    if not model.ended:
+        who = f": {stored.holder}" if stored.holder is not None else ""
+        yield visible(f"coordinated now{who}" if stored.running else "nobody goes on with it")
+    for request in stored.requests:
+        yield visible(f"asked to {request.kind} by {request.by}; not yet done")
+    width = max(len(node) for node in plan.nodes)
+    for name, nodes in stages(plan):
+        yield "canary" if name == "canary" else f"batch {name}"
+        for node in nodes:
+            status = model.nodes[node]
+            detail = f"  {status.detail}" if status.detail else ""
+            yield visible(f"  {node:<{width}}  {state_words(status.state):<11}{detail}".rstrip())
+            for doubt in stored.doubts.get(node, ()):
+                yield visible(f"  {'':<{width}}  a report in its name was not believed: {doubt}")
+    summary = summarize(plan, model)
+    yield counts_words(summary.counts.items())
+    if not model.ended and not stored.running:
+        yield "to go on:"
+        yield f"  deploykit rollout resume {plan.rollout}"
+        yield "to end it:"
+        yield f"  deploykit rollout abort {plan.rollout}"
+    else:
+        yield from map(visible, advice_lines(summary))
+
+
+def shown_entry(stored: StoredRollout) -> dict[str, object]:
+    """Return a rollout for a script."""
+    model = stored.model
+    stage_of = {node: name for name, nodes in stages(stored.plan) for node in nodes}
+    return {
+        **plan_entry(stored.plan),
+        "state": model.state,
+        "detail": model.detail,
+        "running": stored.running,
+        "begun": _moment(stored.contents.head.begun).isoformat(),
+        "changed": stored.at.isoformat(),
+        "host": stored.contents.head.host,
+        "exit_code": stored.exit_code,
+        "counts": dict(summarize(stored.plan, model).counts),
+        "requests": [{"kind": request.kind, "by": request.by} for request in stored.requests],
+        "nodes": [
+            {
+                "node": node,
+                "stage": stage_of[node],
+                "state": status.state,
+                "phase": status.phase,
+                "detail": status.detail,
+                "doubts": list(stored.doubts.get(node, ())),
+            }
+            for node, status in model.nodes.items()
+        ],
+    }
+
+
+def _state(entry: RolloutEntry) -> str:
+    if entry.problem:
+        return "unreadable"
+    if entry.ended is not None:
+        return state_words(entry.state)
+    return f"{state_words(entry.state)}, {'running' if entry.running else 'left'}"
+
+
+def _moment(seconds: float) -> datetime:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC)
