@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from tests.brokers.activemq import ActiveMQ
 from tests.brokers.rabbitmq import RabbitMQ
-from tests.support.cli import run
+from tests.support.cli import command, run
+from tests.support.terminal import TerminalProgram
 
 
 def claims(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
@@ -87,3 +89,35 @@ def test_a_push_that_a_busy_machine_delays_is_not_taken_for_one_that_waits_for_a
     held = claims(run("demo", "--json", cwd=tmp_path, env={"PATH": f"{fake}:/usr/bin:/bin"}, timeout=120))
     assert held["a push without a broker returns at once"]
     assert len(pushes.read_text().splitlines()) >= 2
+
+
+def test_the_fleet_demo_holds_every_claim_in_time_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run("demo", "--fleet", "--json", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, timeout=180)
+    held = claims(done)
+    assert len(held) == 9
+    assert all(held.values())
+    assert list(tmp_path.iterdir()) == []
+    entries = [json.loads(line) for line in done.stdout.splitlines()]
+    ends = [entry["rollout"] for entry in entries if entry.get("rollout", {}).get("event") == "end"]
+    assert [end["state"] for end in ends] == ["succeeded", "failed", "succeeded", "succeeded"]
+    steps = {entry["rollout"]["step"] for entry in entries if entry.get("rollout", {}).get("event") == "step"}
+    assert {"export", "pre-deploy", "activate", "post-deploy"} <= steps  # real agents send them
+
+
+def test_the_fleet_demo_is_drawn_on_a_terminal(tmp_path: Path) -> None:
+    env = {"PATH": os.environ["PATH"], "TMPDIR": str(tmp_path)}
+    with TerminalProgram(command("demo", "--fleet"), env=env, cwd=tmp_path) as program:
+        program.until(lambda text: "waiting for web1" in text, "a live picture", 120)
+        assert program.end(180) == 0
+        text = program.screen.text
+    assert "all 9 claims held" in text
+    assert "waiting for" not in text  # the last pictures stay, without what moved
+    assert "500 Internal Server Error" in text
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [("--broker", "stomp://127.0.0.1:1"), ("--repo", ".")])
+def test_the_fleet_demo_brings_its_own_broker_and_repository(tmp_path: Path, more: tuple[str, ...]) -> None:
+    done = run("demo", "--fleet", *more, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--fleet takes neither" in done.stderr
