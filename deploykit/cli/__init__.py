@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "builds": ("builds", "builds", "Show the build results known here, and carry them to other nodes."),
     "status": ("status", "status", "Show what this node holds, or what the fleet has live."),
     "history": ("history", "history", "Show what was done to a site, by the nodes' own journals."),
+    "trace": ("trace", "trace", "Show the way of a commit from push to release."),
     "audit": ("audit", "audit", "Show what was asked for and decided, and verify the record of it."),
     "keys": ("keys", "keys", "Make signing keys and choose which to trust."),
     "outbox": ("outbox", "outbox", "Show, retry and remove queued messages and dead letters."),

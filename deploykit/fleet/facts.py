@@ -4,7 +4,7 @@ Rules for a fact's name:
 
 * `node`, `site` and `version` are not facts of the node but what deploykit knows; a fact of that name is `facts.site`.
 * A name is looked up as it stands; where there is no such fact, as a path into maps and lists: `os.name`, `roles.0`.
-* A list stands for its elements, a map for its keys; also where the map was sent flat, as `os.name` and `os.family`.
+* A list stands for its elements, a map for its keys.
 * A fact that is null is absent.
 """
 
@@ -80,8 +80,7 @@ def _look_up(facts: Mapping[str, object], name: str) -> object:
     for at in range(len(parts) - 1, 0, -1):  # facts may be flat down to some level: `os.release` with a map below
         if (top := facts.get(".".join(parts[:at]))) is not None and (found := _descend(top, parts[at:])) is not None:
             return found
-    start = f"{name}."
-    return {key[len(start) :].partition(".")[0]: True for key in facts if key.startswith(start)} or None
+    return None
 
 
 def _descend(value: object, path: list[str]) -> object:

@@ -210,10 +210,11 @@ def parse_lines(content: bytes, name: str = "journal") -> JournalLines:
 
 def damaged(name: str, line: int, why: str) -> JournalDamaged:
     """Return the error for a line that is no record: what is wrong, and how to go on without it."""
-    return JournalDamaged(
-        f"{name}: line {line} is damaged: {why}",
-        f"keep a copy, cut it off with `head -n {max(line - 1, 1)}`, and resume: nodes answer again what they did",
-    )
+    if line == 1:
+        remedy = "without its plan nobody can go on: move its directory away, and look at `deploykit status --all`"
+    else:
+        remedy = f"keep a copy, cut it off with `head -n {line - 1}`, and resume: nodes answer again what they did"
+    return JournalDamaged(f"{name}: line {line} is damaged: {why}", remedy)
 
 
 def _content(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 import attrs
@@ -123,7 +123,7 @@ def parse_line(line: bytes) -> RecordLine:
         if "gap" in entry:
             return _gap(entry)
         return _message(entry)
-    except (ValueError, RecursionError, binascii.Error) as error:  # JSON, text, base64 and times
+    except (ValueError, OverflowError, RecursionError, binascii.Error) as error:  # JSON, text, base64, times
         raise MessageError(f"not a line of a recorded log: {type(error).__name__}") from None
 
 
@@ -164,4 +164,4 @@ def _time(value: object) -> datetime:
     time = datetime.fromisoformat(value)
     if time.tzinfo is None:
         raise MessageError("expected a time with its zone")
-    return time
+    return time.astimezone(UTC)

@@ -1,11 +1,9 @@
-r"""The language that chooses nodes: `/^role::web/ and not env=stage`.
+r"""The language that chooses nodes: `/^role::web/ and not env=stage`::
 
-```
-or = and {"or" and} ;  and = not {"and" not} ;  not = {"not" | "!"} prim ;  prim = "(" or ")" | term ;
-term = name op value | class ;  op = "=" "==" "!=" "=~" "!~" "<" "<=" "=<" ">" ">=" "=>" ;
-class = word | regex | glob ;  value = word | quoted | regex | glob ;  regex = "/" {char | "\/"} "/" ;
-quoted = "…" | '…' with \ escapes
-```
+    or = and {"or" and} ;  and = not {"and" not} ;  not = {"not" | "!"} prim ;  prim = "(" or ")" | term ;
+    term = name op value | class ;  op = "=" "==" "!=" "=~" "!~" "<" "<=" "=<" ">" ">=" "=>" ;
+    class = word | regex | glob ;  value = word | quoted | regex | glob ;  regex = "/" {char | "\/"} "/" ;
+    quoted = "…" | '…' with \ escapes
 
 * Pure. Selectors are matched by who asks, on what nodes told about themselves; no node runs a stranger's expression.
 * A text is bounded before it is read: its length, its terms, its depth. Neither reading nor matching goes back.

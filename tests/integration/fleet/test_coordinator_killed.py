@@ -121,7 +121,7 @@ def test_killed_at_any_call_it_is_gone_on_with_to_the_same_end(
             prepare=lab.prepare,
             check=lab.check,
             network=True,
-            allow_missed=0.2,
+            allow_missed=0.5,  # how sends are joined, and so their number, varies
             sample=sample_size(4),
             timeout=120,
         )

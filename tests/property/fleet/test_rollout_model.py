@@ -235,7 +235,15 @@ class RolloutMachine(RuleBasedStateMachine):
         if ask.phase == "activate" and plan.options.quorum is not None:
             ever = {node for node, phase in self.good if phase == "prepare"}
             assert len(ever) >= plan.options.quorum.of(len(plan.nodes)), "below the quorum"
+        if ask.phase == "discard":
+            assert set(ask.nodes) <= self.prepared, "nothing to discard"
+            assert not {(node, "activate") for node in ask.nodes} & set(self.asked), "perhaps live"
+        if ask.phase == "rollback" and not forward:
+            assert all({(node, "activate"), (node, "deploy")} & set(self.asked) for node in ask.nodes), (
+                "nothing to undo"
+            )
         for node in ask.nodes:
+            assert not forward or (node, ask.phase) not in self.asked, "asked twice"
             before = model.nodes[node].previous
             target = before if ask.phase == "rollback" and plan.kind == "deploy" else plan.targets[node]
             assert target is not None

@@ -85,6 +85,7 @@ def test_any_bytes_are_a_line_or_an_error(line: bytes) -> None:
         b'{"received":"2026-01-01T00:00:00+00:00","destination":"a","body":"\\ud800"}',
         b'{"received":"2026-01-01T00:00:00+00:00","destination":"a","base64":"%"}',
         b'{"received":"2026-01-01T00:00:00+00:00","destination":"a","headers":{"x":1},"body":""}',
+        b'{"received":"0001-01-01T00:00:00+14:00","destination":"a","body":""}',
         b'{"gap":true}',
         b'{"gap":"many"}',
         b"null",

@@ -1,0 +1,102 @@
+"""Who signed a traced message, and whether that is to be believed. A trace decides nothing; it shows.
+
+Commands are judged by grants and by their own time, reports and progress by the node they speak for, build results by
+grants. Pushes, fetches and the beginnings of builds need no signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Final, Literal
+
+import attrs
+
+from deploykit.errors import DeploykitError, KeyFileError, PolicyRefused
+from deploykit.fleet.recordformat import RecordedMessage
+from deploykit.messages import (
+    BuildFinished,
+    DeployProgressed,
+    DeployReported,
+    DeployRequested,
+    Message,
+    RolloutAbort,
+    RolloutReported,
+    one_line,
+)
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.policy import Policy
+from deploykit.trust.signature import HEADER, Signer, verify
+
+Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
+_SIGNED: Final = (DeployRequested, RolloutAbort, DeployReported, DeployProgressed, RolloutReported)
+_EVER: Final = timedelta(days=36500)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class SignatureVerdict:
+    """What a signature is worth.
+
+    Args:
+        standing: `verified`, `unsigned` where none is needed, `doubtful` where it should be there and good and is not,
+            `not verified` where nobody looked.
+        signer: who signed, if verified.
+        why: of a doubt.
+    """
+
+    standing: Standing
+    signer: str = ""
+    why: str = ""
+
+    @property
+    def counts(self) -> bool:
+        """Whether the message may stand for what it says."""
+        return self.standing != "doubtful"
+
+
+NOT_VERIFIED: Final = SignatureVerdict(standing="not verified")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class TraceTrust:
+    """Whom to believe: the allowed signers, read when they are needed, and the grants."""
+
+    trusted: Callable[[], AllowedSigners]
+    policy: Policy
+
+
+def judge(record: RecordedMessage, message: Message, trust: TraceTrust | None) -> SignatureVerdict:
+    """Return what the signature of a message is worth; None for `trust` looks at none."""
+    if trust is None:
+        return NOT_VERIFIED
+    if HEADER not in record.headers:
+        if isinstance(message, _SIGNED):
+            return SignatureVerdict(standing="doubtful", why="not signed")
+        return SignatureVerdict(standing="unsigned")
+    try:
+        signer = verify(record.frame, trust.trusted(), record.received)
+        _check(message, signer, trust)
+    except KeyFileError as error:
+        return SignatureVerdict(standing="not verified", why=one_line(str(error)))
+    except DeploykitError as error:
+        return SignatureVerdict(standing="doubtful", why=one_line(error.problem))
+    return SignatureVerdict(standing="verified", signer=one_line(str(signer), 200))
+
+
+def _check(message: Message, signer: Signer, trust: TraceTrust) -> None:
+    """Refuse what the signer may not say.
+
+    Raises:
+        PolicyRefused: it may not.
+    """
+    policy = trust.policy
+    match message:
+        case DeployReported() | DeployProgressed():
+            if not policy.may_speak_for(signer, message.node, message):
+                raise PolicyRefused(f"{signer} may not report for node {message.node}")
+        case DeployRequested() if message.audience:
+            policy.authorize(message, signer, message.audience[0], message.time)
+        case BuildFinished():
+            policy.authorize_build(message, signer, now=message.time, remember=_EVER)
+        case _:
+            pass
