@@ -152,11 +152,10 @@ class StandIns:
         #: Is called with each command before a node hears of it; a test may hold the node up.
         self.before: Callable[[NodeName, DeployRequested], object] = lambda node, request: None
         self._lock = threading.Lock()
-        self.bus = Bus(self.settings.broker, client_id="stand-ins")
 
     def __enter__(self) -> StandIns:
         topics = self.settings.topics
-        self.bus.start()
+        self.bus = Bus(self.settings.broker, client_id="stand-ins").start()
         subscriptions = [self.bus.subscribe(topics.deploy, self._broadcast)]
         subscriptions += [self.bus.subscribe(topics.deploy_to(node), self._command) for node in self.nodes]
         for subscription in subscriptions:

@@ -155,7 +155,9 @@ class QueryHandler:
     def _refuse(self, problem: DeploykitError) -> None:
         self._metrics.question_decided("unverified")
         if count := self._audit.unverified(str(problem)):
-            _log.warning("not answered: %d messages without a trusted signature; the last one: %s", count, problem)
+            _log.warning(
+                "not answered: %d messages that are unsigned, untrusted or unreadable; the last one: %s", count, problem
+            )
 
     def _answer(self, accepted: AcceptedQuestion) -> None:
         question, asked = accepted.question, accepted.asked

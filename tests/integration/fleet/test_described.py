@@ -14,10 +14,12 @@ import pytest
 from deploykit._version import __version__
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.daemons.agent import selfdescription
-from deploykit.messages import DeployReported, NodeDescribed
+from deploykit.fleet.discovery import discover
+from deploykit.messages import DeployReported, NodeDescribed, NodeQueried
 from deploykit.names import NodeName, RefName, RepoName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import FactsSettings, GrantSettings
+from deploykit.trust.check import Trust
 from deploykit.trust.keyfiles import generate_key, trust
 from deploykit.wire import Frame, encode
 from deploykit.wire.codec import ID_HEADER
@@ -308,3 +310,17 @@ def test_a_node_answers_and_describes_itself_over_rabbitmq(
         commit = deploy(node, "v1", {"index.html": "one\n"})
         asker.wait(lambda d: d.request is None and d.sites[0].commit == commit)
         assert asker.ask("facts").facts == {"env": "live"}
+
+
+def test_an_asker_finds_the_agent_and_believes_it(node: Node) -> None:
+    with let_ask(node, FactsSettings(own={"env": "live"})).agent() as agent:
+        agent.ready()
+        trusts = Trust.from_settings(node.settings.trust, node.settings.node)
+        query = NodeQueried(source="operator/test", details=("facts", "sites"))
+        for _ in range(2):  # the second question comes within the first one's second
+            found = discover(
+                node.bus, node.settings.topics, node.keys["operator"], trusts, query, expected=frozenset({NODE})
+            )
+            assert (found.silent, found.doubts) == ((), {})
+            assert found.nodes[NODE].facts == {"env": "live"}
+            query = attrs.evolve(query, id="another")

@@ -285,6 +285,30 @@ def test_a_quorum_lets_nodes_be_skipped_that_then_do_not_count_in_the_budget() -
     assert drill.model.counts == {"active": 8, "failed": 1, "refused": 1}
 
 
+def test_a_node_that_a_quorum_lets_be_skipped_does_not_count_when_it_fails_late() -> None:
+    drill = Drill(plan_of(4, options(batch="1", quorum="3")))
+    for node in names(1, 2, 3):
+        drill.answer(node)
+    drill.wait(300)
+    assert (drill.states["n4"], drill.state) == ("silent", "canary")
+    drill.answer("n4", "failure", phase="prepare")
+    assert (drill.states["n4"], drill.model.failures) == ("failed", 0)
+    drill.to_the_end()
+    assert drill.states["n3"] == "active"
+
+
+def test_a_node_that_a_quorum_lets_be_skipped_counts_when_it_joins_late_and_fails_to_activate() -> None:
+    drill = Drill(plan_of(4, options(batch="1", quorum="3")))
+    for node in names(1, 3, 4):
+        drill.answer(node)
+    drill.wait(300)
+    drill.answer("n2", "success", phase="prepare")
+    drill.all()
+    drill.answer("n2", "failure")
+    assert drill.model.failures == 1
+    assert asks(drill.new) == [("discard", names(3, 4))]
+
+
 def test_below_the_quorum_nothing_is_activated_even_with_continue() -> None:
     drill = Drill(plan_of(10, options(quorum="80%", on_failure="continue", max_failures="100%")))
     drill.all(n8="failure", n9="failure", n10="failure")

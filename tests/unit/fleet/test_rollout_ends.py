@@ -143,6 +143,53 @@ def test_a_node_that_answers_late_that_it_is_active_goes_back_with_the_others() 
     assert drill.ends == ["rolled-back"]
 
 
+def silent_while_activating() -> Drill:
+    """The fifth of five nodes was silent when it was to activate; the others go back, one by one."""
+    drill = Drill(plan_of(5, options(batch="3,1", on_failure="rollback")))
+    drill.all()
+    drill.all()
+    drill.all()
+    drill.wait(300)
+    assert drill.model.waiting_for == names(4)
+    return drill
+
+
+def test_a_silent_node_that_reports_late_that_it_changed_nothing_is_not_asked_to_go_back() -> None:
+    drill = silent_while_activating()
+    drill.answer("n5", "refused", phase="activate")
+    drill.to_the_end()
+    assert drill.asked[-1] == ("rollback", names(1))
+    assert drill.states["n5"] == "refused"
+    assert drill.ends == ["rolled-back"]
+
+
+def test_a_silent_node_that_reports_late_that_it_has_the_new_release_goes_back_once() -> None:
+    drill = silent_while_activating()
+    drill.answer("n5", "failure", phase="activate", live=NEW)
+    drill.to_the_end()
+    assert drill.asked.count(("rollback", names(5))) == 1
+    assert drill.ends == ["rolled-back"]
+
+
+def test_a_node_that_reports_late_that_it_has_gone_back_has() -> None:
+    drill = silent_while_activating()
+    drill.wait(300)
+    assert drill.states["n4"] == "silent"
+    drill.answer("n4", "success", phase="rollback")
+    drill.to_the_end()
+    assert drill.states["n4"] == "rolled-back"
+    assert drill.ends == ["rolled-back"]
+
+
+def test_a_node_that_reports_late_that_it_failed_to_go_back_is_not_asked_again() -> None:
+    drill = silent_while_activating()
+    drill.wait(300)
+    drill.answer("n4", "failure", phase="rollback", live=NEW)
+    drill.to_the_end()
+    assert drill.asked.count(("rollback", names(4))) == 1
+    assert (drill.states["n4"], drill.ends) == ("failed", ["failed"])
+
+
 def test_where_nothing_was_activated_there_is_nothing_to_take_back() -> None:
     drill = Drill(plan_of(3, options(on_failure="rollback")))
     drill.all(n2="failure")
