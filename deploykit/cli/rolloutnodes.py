@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +41,8 @@ def chosen_nodes(
     from deploykit.operations.deploy import signing_key
     from deploykit.operations.targets import resolve_targets
 
+    if bus is not None and sys.stderr.isatty():
+        click.echo("asking nodes …", err=True)
     targets = resolve_targets(
         settings,
         bus,
