@@ -320,24 +320,34 @@ def test_an_embedding_program_can_name_its_own_types() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sites", "asked", "allowed"),
+    ("sites", "asked", "allowed", "shown"),
     [
-        (("*",), None, True),
-        (("*", "!bank"), None, True),
-        (("*", "!bank"), "bank", False),
-        (("shop",), "shop", True),
-        (("shop",), None, False),
-        (("None",), None, False),
+        (("*",), None, True, {"shop", "bank"}),
+        (("*", "!bank"), None, True, {"shop"}),
+        (("*", "!bank"), "bank", False, set()),
+        (("shop",), "shop", True, {"shop"}),
+        (("shop",), None, True, {"shop"}),
+        (("shop",), "bank", False, set()),
+        (("None",), None, True, set()),
+        (("None",), "shop", False, set()),
     ],
 )
-def test_a_question_about_every_site_needs_a_grant_for_every_site(
-    sites: tuple[str, ...], asked: str | None, allowed: bool
+def test_a_question_about_no_site_in_particular_is_answered_with_those_that_are_granted(
+    sites: tuple[str, ...], asked: str | None, allowed: bool, shown: set[str]
 ) -> None:
     rules = Policy(grants=(GrantSettings(principal="ops", types=("node.queried",), sites=sites),), max_expiry=CAP)
     question = NodeQueried(time=NOW, site=None if asked is None else SiteName(asked), expires=NOW + SECOND)
     if allowed:
         assert rules.authorize(question, signer("ops"), WEB1, NOW).sites == sites
+        names = (SiteName("shop"), SiteName("bank"))
+        assert {site for site in names if rules.may_ask_about(question, signer("ops"), site)} == shown
         return
-    with pytest.raises(PolicyRefused, match="may not send NodeQueried") as refused:
+    with pytest.raises(PolicyRefused, match=f"may not send NodeQueried .* for site {asked}"):
         rules.authorize(question, signer("ops"), WEB1, NOW)
-    assert ("for site" in str(refused.value)) == (asked is not None)
+
+
+def test_another_grant_lets_nobody_ask() -> None:
+    question = NodeQueried(time=NOW, expires=NOW + SECOND)
+    with pytest.raises(PolicyRefused, match="may not send NodeQueried"):
+        OPS.authorize(question, signer("ops"), WEB1, NOW)
+    assert not OPS.may_ask_about(question, signer("ops"), SiteName("shop"))
