@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import stat
 import subprocess
@@ -159,3 +160,10 @@ def test_a_journal_that_cannot_be_written_says_where_and_which_setting(tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(RolloutError, match="set `rollouts`"):
         JournalFile.create(tmp_path / "file" / "r" / "journal.jsonl", HEAD)
+
+
+def test_many_who_look_are_no_writers(tmp_path: Path) -> None:
+    path = made(tmp_path / "r" / "journal.jsonl")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_written(path)
