@@ -130,7 +130,10 @@ class JournalFile:
                 os.fsync(self._fd)
         except OSError as error:
             self.close()  # a part of a line may stand there: nothing may follow it before the next writer cuts it off
-            raise _cannot("written", self.path, error) from error
+            raise RolloutError(
+                f"{self.path} cannot be written: {error.strerror}; nothing more is sent",
+                f"free the disk, then `deploykit rollout resume {self.path.parent.name}` goes on",
+            ) from error
 
     def close(self) -> None:
         """Give up the file and its lock."""

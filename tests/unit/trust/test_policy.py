@@ -14,6 +14,7 @@ from deploykit.messages import (
     AccessRevokeRequested,
     DeployRequested,
     Message,
+    NodeQueried,
     Notice,
     RefUpdated,
     Unknown,
@@ -313,3 +314,30 @@ def test_an_embedding_program_can_name_its_own_types() -> None:
     grants = (GrantSettings(principal="a", types=("Own",)),)
     made = Policy.from_settings(TrustSettings(grants=grants), own_types=[Own])
     made.authorize(Own(time=NOW), signer("a"), WEB1, NOW)
+
+
+# -- questions about no site in particular ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sites", "asked", "allowed"),
+    [
+        (("*",), None, True),
+        (("*", "!bank"), None, True),
+        (("*", "!bank"), "bank", False),
+        (("shop",), "shop", True),
+        (("shop",), None, False),
+        (("None",), None, False),
+    ],
+)
+def test_a_question_about_every_site_needs_a_grant_for_every_site(
+    sites: tuple[str, ...], asked: str | None, allowed: bool
+) -> None:
+    rules = Policy(grants=(GrantSettings(principal="ops", types=("node.queried",), sites=sites),), max_expiry=CAP)
+    question = NodeQueried(time=NOW, site=None if asked is None else SiteName(asked), expires=NOW + SECOND)
+    if allowed:
+        assert rules.authorize(question, signer("ops"), WEB1, NOW).sites == sites
+        return
+    with pytest.raises(PolicyRefused, match="may not send NodeQueried") as refused:
+        rules.authorize(question, signer("ops"), WEB1, NOW)
+    assert ("for site" in str(refused.value)) == (asked is not None)
