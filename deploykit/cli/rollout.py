@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from deploykit.cli.asking import print_notes, print_table
 from deploykit.cli.options import config_option, json_option, load, print_json
-from deploykit.cli.rolloutnodes import plan_again, print_notes
+from deploykit.cli.rolloutnodes import plan_again
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
-from deploykit.cli.rolloutshow import list_lines, listed_entry, show_lines, shown_entry
+from deploykit.cli.rolloutshow import LIST_HEAD, list_rows, listed_entry, show_lines, shown_entry
 
 if TYPE_CHECKING:
     from deploykit.fleet.controls import ControlKind
@@ -57,8 +58,8 @@ def list_(config: Path | None, limit: int, as_json: bool) -> None:
         return
     if not found:
         click.echo("no rollout was begun on this machine", err=True)
-    for line in list_lines(found, utc_now()):
-        click.echo(line)
+    else:
+        print_table(LIST_HEAD, list_rows(found, utc_now()))
 
 
 @rollout.command("show", short_help="Show a rollout, node by node.")
