@@ -66,8 +66,9 @@ class NodeOnBus:
             case NodeQueried() as question:
                 self._send(stomp, self._topics.inventory, self.node.describe(question, asked.copy))
             case DeployRequested() as request:
-                await asyncio.sleep(self._dice.uniform(0.0, self.node.faults.slowest))
-                report = self.node.obey(request, asked.copy)
+                seconds = self._dice.uniform(0.0, self.node.faults.slowest)
+                await asyncio.sleep(seconds)
+                report = self.node.obey(request, asked.copy, seconds)
                 if report is not None:
                     self._send(stomp, self._topics.report, report)
 
