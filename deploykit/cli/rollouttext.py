@@ -25,14 +25,14 @@ _PHASES: Final = {
     "prepare": "prepare",
     "activate": "activate",
     "rollback": "go back",
-    "discard": "discard what it prepared",
+    "discard": "discard what was prepared",
 }
 #: What a rollout does in the states that a line is worth: at its end the summary says more.
 _STAGES: Final = {
     "preparing": "preparing all nodes; nothing is live yet",
     "prepared": "enough nodes are prepared; nothing is live yet",
     "canary": "canary stage",
-    "rolling": "batches",
+    "rolling": "batch by batch",
     "paused": "paused",
     "aborting": "stopping: what was prepared is discarded",
     "rolling-back": "going back",

@@ -178,7 +178,13 @@ class RolloutView:
             return ()
         before = self.steps(report.node)
         self._steps[report.node] = after = before.reported(report, now)
-        return _new_steps(report.node, before, after)
+        found = []
+        for change in _new_steps(report.node, before, after):
+            found.append(change)
+            lines = after.lines_of(change.step)
+            if lines and not before.lines_of(change.step):
+                found.append(attrs.evolve(change, kind="output", state="", seconds=0.0, exit_code=None, lines=lines))
+        return tuple(found)
 
     def doubted(self, node: NodeName, reason: str) -> None:
         """Note why a report in the name of a node was not believed."""

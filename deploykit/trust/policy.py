@@ -131,7 +131,9 @@ class Policy:
             raise NotAddressed(f"{_called(message)} is not for {node}")
         self._check_times(message, now)
         site = str(getattr(message, "site", None) or "")
-        found = [grant for grant in self._grants_of(message, signer) if matches(grant.sites, site)]
+        # A question about no site in particular is answered with the sites that may be asked about.
+        of_any = isinstance(message, NodeQueried) and message.site is None
+        found = [grant for grant in self._grants_of(message, signer) if of_any or matches(grant.sites, site)]
         needs_build = not (isinstance(message, DeployRequested) and message.without_build)
         for grant in found:
             if needs_build or grant.without_build:
@@ -268,6 +270,10 @@ class Policy:
         return any(
             matches(grant.speaks_for, node) and matches(grant.sites, site) for grant in self._grants_of(message, signer)
         )
+
+    def may_ask_about(self, question: NodeQueried, signer: Signer, site: SiteName) -> bool:
+        """Return whether a signer may ask nodes about a site; `authorize` says whether it may ask at all."""
+        return any(matches(grant.sites, site) for grant in self._grants_of(question, signer))
 
     # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
 

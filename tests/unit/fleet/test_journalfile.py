@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import stat
 import subprocess
@@ -145,7 +146,7 @@ def test_after_an_error_nothing_more_is_written(tmp_path: Path) -> None:
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
-        with pytest.raises(RolloutError, match="cannot be written"):
+        with pytest.raises(RolloutError, match="rollout resume r"):
             journal.append([{"event": "too long"}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -159,3 +160,10 @@ def test_a_journal_that_cannot_be_written_says_where_and_which_setting(tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(RolloutError, match="set `rollouts`"):
         JournalFile.create(tmp_path / "file" / "r" / "journal.jsonl", HEAD)
+
+
+def test_many_who_look_are_no_writers(tmp_path: Path) -> None:
+    path = made(tmp_path / "r" / "journal.jsonl")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_written(path)
