@@ -106,7 +106,7 @@ class ReportJudge:
         now = self._now()
         try:
             self._trust.check(_frame(delivery), now, destination=delivery.destination).believe(
-                command.request, now, sent=command.frame
+                command.request, now, copy=command.copy
             )
         except (MessageError, PolicyRefused, KeyFileError) as error:
             return self._doubt(report, one_line(str(error)))

@@ -10,6 +10,7 @@ import attrs
 from deploykit.messages import (
     DeployOutcome,
     DeployPhase,
+    DeployProgressed,
     DeployReported,
     DeployRequested,
     NodeDescribed,
@@ -17,6 +18,7 @@ from deploykit.messages import (
     SiteRelease,
     SiteState,
 )
+from deploykit.messages.progress import ProgressState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
 
@@ -116,6 +118,22 @@ class SimulatedNode:
             self.acted.append(Act(request=request.id, phase=request.phase, seconds=seconds))
             known = self._answers[request.id] = self._act(request, copy)
         return known
+
+    def progress(self, request: DeployRequested, number: int, state: ProgressState, seconds: float) -> DeployProgressed:
+        """Return what it says of its one script."""
+        return DeployProgressed(
+            source=f"agent/{self.name}",
+            correlation_id=request.correlation_id,
+            node=self.name,
+            site=self.site,
+            request=request.id,
+            rollout=request.rollout,
+            phase=request.phase,
+            number=number,
+            step="script",
+            state=state,
+            seconds=seconds,
+        )
 
     def _act(self, request: DeployRequested, copy: str) -> DeployReported:
         asked = SiteRelease(release=f"1-{request.commit[:8]}", ref=request.ref, commit=request.commit)
