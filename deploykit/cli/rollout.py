@@ -12,6 +12,7 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.rolloutnodes import plan_again, print_notes
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.rolloutshow import list_lines, listed_entry, show_lines, shown_entry
+from deploykit.fleet.view import STATES
 
 if TYPE_CHECKING:
     from deploykit.fleet.controls import ControlKind
@@ -63,7 +64,13 @@ def list_(config: Path | None, limit: int, as_json: bool) -> None:
 
 @rollout.command("show", short_help="Show a rollout, node by node.")
 @click.argument("id_", metavar="[ID]", default="last")
-@click.option("--list", "state", metavar="STATE", help="Only the names of nodes in this state, one a line.")
+@click.option(
+    "--list",
+    "state",
+    metavar="STATE",
+    type=click.Choice(STATES),
+    help="Only the names of nodes in this state, one a line.",
+)
 @config_option
 @json_option
 @click.pass_context
@@ -196,7 +203,7 @@ def _go_on(
     settings: Settings, where: str, then: ControlKind, *, key: Path | None, as_json: bool, rollback: bool = False
 ) -> int:
     """Ask a rollout that is coordinated to do something; coordinate one that is not. Return the exit code."""
-    from deploykit.operations.rollout import resume_rollout
+    from deploykit.operations.rollout import read_resumable, resume_rollout
     from deploykit.operations.rolloutstore import ask_rollout, read_rollout
 
     elsewhere = _journal_plan(where)
@@ -210,6 +217,7 @@ def _go_on(
             else:
                 click.echo(f"asked {stored.plan.rollout} to {then}; `deploykit rollout show` shows what comes of it")
             return 0
+        read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")
     plan = elsewhere if elsewhere is not None else stored.plan
     with connected(settings) as bus:
         display = display_for(plan, as_json=as_json, answer=answer_for(settings, plan.rollout))

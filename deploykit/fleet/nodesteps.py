@@ -101,14 +101,16 @@ class NodeSteps:
             if known is not None and event.time < known[2]:
                 return self
             current = self._without(event.phase)
-        current = current._of_request(event)
+        current = current._of_request(event.phase, event.request, event.time)
         if event.state == "output":
             return current._printed(_name(event.step), event.output, event.number)
         return current._marked(event, event.state, now)
 
     def reported(self, report: DeployReported, now: float) -> NodeSteps:
         """Return these steps with those of the node's report on a phase: what the progress events left out."""
-        current = self
+        known_request = next((each[1] for each in self.requests if each[0] == report.phase), report.request)
+        current = self if known_request == report.request else self._without(report.phase)
+        current = current._of_request(report.phase, report.request, report.time)
         for at, step in enumerate(report.steps):
             if step.outcome == "skipped":  # there is no such script
                 continue
@@ -146,10 +148,10 @@ class NodeSteps:
     def _without(self, phase: str) -> NodeSteps:
         return attrs.evolve(self, steps=tuple(mark for mark in self.steps if mark.phase != phase))
 
-    def _of_request(self, event: DeployProgressed) -> NodeSteps:
-        others = tuple(each for each in self.requests if each[0] != event.phase)
-        before = [each[2] for each in self.requests if each[:2] == (event.phase, event.request)]
-        return attrs.evolve(self, requests=(*others, (event.phase, event.request, max([event.time, *before]))))
+    def _of_request(self, phase: str, request: str, time: datetime) -> NodeSteps:
+        others = tuple(each for each in self.requests if each[0] != phase)
+        before = [each[2] for each in self.requests if each[:2] == (phase, request)]
+        return attrs.evolve(self, requests=(*others, (phase, request, max([time, *before]))))
 
     def _marked(self, event: DeployProgressed, state: StepState, now: float) -> NodeSteps:
         mark = StepMark(

@@ -86,6 +86,19 @@ def test_each_change_is_announced_once() -> None:
     assert [(c.kind, c.state, c.seconds) for c in changes] == [("node", "active", 4.0), ("rollout", "succeeded", 0.0)]
 
 
+def test_a_node_whose_answer_ends_the_round_is_announced_before_its_next_command() -> None:
+    plan = plan_of(1)
+    view = RolloutView(plan, 0.0)
+    asked = NodeStatus(state="asked", phase="prepare", deadline=1000.0)
+    view.follow(model_of(plan, {"web1": asked}, outstanding={"web1": "prepare"}), 1.0)
+    again = model_of(plan, {"web1": attrs.evolve(asked, phase="activate")}, outstanding={"web1": "activate"})
+    changes = view.follow(again, 5.0)
+    assert [(c.state, c.phase, c.seconds) for c in changes if c.kind == "node"] == [
+        ("prepared", "prepare", 4.0),
+        ("asked", "activate", 4.0),
+    ]
+
+
 def test_what_a_step_printed_is_one_change_with_printable_lines() -> None:
     (change,) = followed().hear(progress(state="output", output="one\x1b[31m\n\n[red]two[/]\n"), 20.0)
     assert change.lines == ("one [31m", "[red]two[/]")
@@ -150,6 +163,19 @@ def test_a_report_fills_in_the_steps_that_were_not_heard_of() -> None:
     assert view.steps(NodeName("web1")).lines_of("pre-deploy") == ("disk full",)
 
 
+def test_progress_that_comes_after_the_report_of_its_phase_changes_nothing() -> None:
+    view = followed()
+    step = StepReport(name="post-deploy", outcome="failed", exit_code=7, output="no database\n", seconds=1.0)
+    report = DeployReported(
+        node=NodeName("web1"), site=SHOP, request="r1", phase="deploy", outcome="failure", steps=(step,)
+    )
+    assert len(view.reported(report, 21.0)) == 1
+    assert view.hear(progress(step="post-deploy", number=0), 22.0) == ()
+    view.hear(progress(step="post-deploy", state="output", output="no database\n", number=1), 22.0)
+    assert view.hear(progress(step="post-deploy", state="failed", number=2), 22.0) == ()
+    assert view.steps(NodeName("web1")).lines_of("post-deploy") == ("no database",)
+
+
 def test_reasons_against_reports_are_kept_each_once_and_not_without_end() -> None:
     view = followed()
     for at in range(50):
@@ -168,7 +194,10 @@ def test_names_are_cut_only_where_there_are_more() -> None:
     assert some_names(["a", "b", "c"], 2) == "a, b and 1 more"
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(-1, "0.0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (7260, "2 h 1 min")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-1, "0.0 s"), (59.4, "59 s"), (60, "1 min"), (75, "1 min 15 s"), (7200, "2 h"), (7260, "2 h 1 min")],
+)
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
