@@ -206,7 +206,7 @@ def parse_lines(content: bytes, name: str = "journal") -> JournalLines:
     if texts and b"\0" in texts[-1]:  # of a power cut: the file had grown, and not all of its bytes were there
         size -= len(texts.pop()) + 1
     if not texts:
-        raise JournalDamaged(f"{name} has no whole first line", "it was never begun: remove its directory")
+        raise JournalDamaged(f"{name} has no whole first line", "the rollout was never begun: nothing was sent")
     records = [_record(text, at, name) for at, text in enumerate(texts, 1)]
     head = records[0]
     if head.get("format") != FORMAT:
@@ -221,7 +221,7 @@ def parse_lines(content: bytes, name: str = "journal") -> JournalLines:
 def damaged(name: str, line: int, why: str) -> JournalDamaged:
     """Return the error for a line that is no record: what is wrong, and how to go on without it."""
     if line == 1:
-        remedy = "without its plan nobody can go on: move its directory away, and look at `deploykit status --all`"
+        remedy = "without its plan nobody can go on: look at `deploykit status --all`, and begin a new rollout"
     else:
         remedy = f"keep a copy, cut it off with `head -n {line - 1}`, and resume: nodes answer again what they did"
     return JournalDamaged(f"{name}: line {line} is damaged: {why}", remedy)

@@ -290,7 +290,10 @@ class Policy:
             return
         overdue = _since(now, expires, message)
         if overdue > self.skew:
-            raise PolicyRefused(f"{_called(message)} expired {overdue.total_seconds():.0f} s ago", "send it again")
+            raise PolicyRefused(
+                f"{_called(message)} expired {overdue.total_seconds():.0f} s ago",
+                "send it again; where it was just sent, compare the clocks (NTP)",
+            )
         if -overdue > self.max_expiry + self.skew:
             raise PolicyRefused(
                 f"{_called(message)} expires further ahead than {self.max_expiry.total_seconds():.0f} s",

@@ -120,6 +120,17 @@ def test_a_pause_says_how_to_go_on_once(capsys: pytest.CaptureFixture[str]) -> N
     assert f"deploykit rollout promote {plan.rollout}" in said[0]
 
 
+def test_a_pause_is_named_once_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(3)
+    with PlainRollout(plan) as display:
+        display.changed(attrs.evolve(model_of(plan, state="paused"), detail="paused between batches"))
+        display.changed(attrs.evolve(model_of(plan, state="aborting"), detail="aborted by ann"))
+    assert [line[9:] for line in lines_of(capsys)[0]][1:] == [
+        "paused between batches",
+        "stopping: what was prepared is discarded: aborted by ann",
+    ]
+
+
 def test_json_lines_keep_to_their_schema(capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(4)
     story(JsonRollout(plan), plan)
