@@ -79,7 +79,8 @@ def _asked(messages: Sequence[TracedMessage]) -> dict[tuple[str, str], _Asked]:
 
 def _reported(one: TracedMessage, report: DeployReported, folds: Sequence[ProgressFold]) -> Station:
     first = min((fold.first for fold in folds), default=one.received)
-    steps = f" after {len(report.steps)} steps" if report.steps else ""
+    count = "1 step" if len(report.steps) == 1 else f"{len(report.steps)} steps"
+    steps = f" after {count}" if report.steps else ""
     lost = sum(fold.missing for fold in folds)
     gap = f", {lost} events of its progress not seen" if lost else ""
     return Station(
