@@ -75,12 +75,14 @@ def carry_out(
         run: returns when the rollout has ended, or was left.
     """
     from deploykit.fleet.summary import summarize
+    from deploykit.operations.rolloutstore import begun_after
 
     with _second_interrupt_ends():
         with display:
             result = run(display)
             if not result.interrupted:
-                summary = summarize(result.plan, result.model, display.view, skew=settings.trust.skew)
+                later = begun_after(settings, result.plan)
+                summary = summarize(result.plan, result.model, display.view, skew=settings.trust.skew, later=later)
                 display.ended(summary)
         for line in result.left_running:
             click.echo(f"deploykit: {visible(line)}", err=True)

@@ -153,6 +153,8 @@ def change_lines(changes: Sequence[ViewChange], view: RolloutView, *, steps: boo
 
 def _together(change: ViewChange, nodes: Sequence[NodeName]) -> str:
     who = some_names(nodes, _MOST_NAMED)
+    if change.state == "prepared" and change.phase == "discard":  # it refused to, failed to, or did not answer
+        return f"{who} not discarded: {change.detail or 'no reason given'}"
     if change.state == "asked":
         return f"{who} asked to {_PHASES.get(change.phase, change.phase)}"
     took = f" ({duration(change.seconds)})" if len(nodes) == 1 and change.state in ("prepared", "active") else ""

@@ -31,7 +31,7 @@ from deploykit.messages import DeployReported, utc_now
 from deploykit.names import NodeName
 from deploykit.operations.deploy import load_report_trust, signing_key, user_name
 from deploykit.operations.rolloutplan import PlannedRollout
-from deploykit.operations.rolloutstore import find_journal, later_of, prune, read_stored, unfinished
+from deploykit.operations.rolloutstore import find_journal, prune, read_stored, unfinished
 from deploykit.settings.node import Settings
 from deploykit.system.durable import replace_file, sync_directory
 
@@ -173,10 +173,10 @@ def read_resumable(directory: Path, path: Path, *, aborting: bool = False) -> Pl
         if not any(status.state in BAD for status in found.model.nodes.values()):
             remedy = f"see `deploykit rollout show {plan.rollout}`"
         raise UsageError(f"rollout {plan.rollout} has ended: {found.end.state}", remedy)
-    later = None if aborting else later_of(directory, plan, found.contents.head.begun)
-    if later is not None:
+    if found.later and not aborting:
         raise UsageError(
-            f"rollout {later} of {plan.site} was begun after {plan.rollout}: going on would put an older release live",
+            f"rollout {found.later} of {plan.site} was begun after {plan.rollout}: "
+            "going on would put an older release live",
             f"end it: `deploykit rollout abort {plan.rollout}`",
         )
     return plan

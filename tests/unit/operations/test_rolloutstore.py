@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def test_no_directory_means_no_rollouts(settings: Settings, tmp_path: Path) -> N
         find_journal(tmp_path / "none", "last")
 
 
+def test_a_directory_of_another_user_is_not_an_empty_one(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(_path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(RolloutError, match=r"Permission denied.*as the user that began"):
+        list_rollouts(settings)
+
+
 def test_an_id_may_be_shortened_and_last_is_the_newest(settings: Settings, tmp_path: Path) -> None:
     begun(tmp_path, "shop-1-a", ago=5)
     begun(tmp_path, "shop-1-b", ago=10)
@@ -123,7 +133,7 @@ def test_an_older_one_is_not_gone_on_with_but_it_may_be_aborted(tmp_path: Path) 
     with pytest.raises(UsageError, match="shop-2 of shop was begun after shop-1"):
         read_resumable(tmp_path, old.path)
     assert read_resumable(tmp_path, old.path, aborting=True).rollout == "shop-1"
-    with pytest.raises(UsageError, match="rollout retry shop-2"):
+    with pytest.raises(UsageError, match="rollout show shop-2"):
         read_resumable(tmp_path, find_journal(tmp_path, "shop-2"))
 
 
