@@ -140,7 +140,7 @@ class JournalFile:
             self.close()  # a part of a line may stand there: nothing may follow it before the next writer cuts it off
             raise RolloutError(
                 f"{self.path} cannot be written: {error.strerror}; nothing more is sent",
-                f"free the disk, then `deploykit rollout resume {self.path.parent.name}` goes on",
+                f"make room, then `deploykit rollout resume {self.path.parent.name}` goes on",
             ) from error
 
     def close(self) -> None:
