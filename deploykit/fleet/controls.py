@@ -22,6 +22,7 @@ from typing import Final, Literal, get_args
 import attrs
 
 from deploykit.errors import RolloutError
+from deploykit.messages.base import one_line
 from deploykit.system.durable import replace_file
 
 _log = logging.getLogger(__name__)
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 ControlKind = Literal["pause", "resume", "promote", "abort"]
 _NAME: Final = re.compile(r"\d{20}-[0-9a-f]{8}\.json\Z").match
 _MOST: Final = 4096
+#: A pipe in the place of a request must not hold up the coordinator.
+_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -89,12 +92,12 @@ def remove(rollout: Path, request: ControlRequest) -> None:
 
 def _read(path: Path) -> ControlRequest | None:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(os.open(path, _FLAGS), "rb") as file:
             value = json.loads(file.read(_MOST))
         if value["version"] != 1 or value["kind"] not in get_args(ControlKind):
             raise ValueError(value["kind"])
         return ControlRequest(
-            kind=value["kind"], by=str(value["by"]), rollback=value["rollback"] is True, name=path.name
+            kind=value["kind"], by=one_line(str(value["by"])), rollback=value["rollback"] is True, name=path.name
         )
     except FileNotFoundError:
         return None

@@ -58,7 +58,7 @@ from deploykit.fleet.rolloutevents import (
     TimePassed,
 )
 from deploykit.fleet.sender import CommandSender
-from deploykit.messages import DeployReported, RolloutReported, utc_now
+from deploykit.messages import DeployReported, RolloutReported, one_line, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
@@ -69,6 +69,8 @@ from deploykit.wire import encode
 _LOOK: Final = 0.2
 #: Seconds after the end in which the broker may confirm the abort.
 _GRACE: Final = 10.0
+#: Most hosts whose claim to coordinate this rollout is shown: every trusted key can sign any number of claims.
+_MOST_RIVALS: Final = 5
 
 
 class RolloutCoordinator:
@@ -205,9 +207,10 @@ class RolloutCoordinator:
                 self.reports[report.node] = kept_report(report, len(self.plan.nodes))
                 self._observer.reported(report)
                 self._fold(answer_of(report))
-            case RolloutReported() as rival if rival.host not in self._rivals:
+            case RolloutReported() as rival if rival.host not in self._rivals and len(self._rivals) < _MOST_RIVALS:
                 self._rivals.add(rival.host)
-                text = f"another process coordinates this rollout too, on {rival.host}: end one of them with Ctrl-C"
+                host = one_line(rival.host)
+                text = f"another process coordinates this rollout too, on {host}: end one of them with Ctrl-C"
                 self._observer.problem(text)
             case Doubt() as doubt:
                 self._journal.append([DoubtRecord(node=doubt.node, reason=doubt.reason)], durable=False)

@@ -2,8 +2,8 @@
 
 Rules:
 
-* Reports wait in a bounded queue: a flood makes the broker wait, and costs no memory.
-* Progress is for people: of too much, the oldest is left out, and none of it delays a report.
+* Reports wait in a queue, bounded by number and bytes: a flood makes the broker wait, and costs no memory.
+* Progress is for people: of too much, the oldest is left out, and none of it delays a report. Long ones are no event.
 """
 
 from __future__ import annotations
@@ -19,9 +19,14 @@ from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.bus.events import Connected, ConnectionLost, Event
 from deploykit.errors import ConnectError
 from deploykit.messages.topics import TopicMap
+from deploykit.system.sizedqueue import SizedQueue
 
 #: Most reports that wait to be judged.
 _MOST_WAITING: Final = 2000
+#: Bytes of reports after which the broker waits: anybody can send reports of the longest size.
+_MOST_BYTES: Final = 32 * 1024 * 1024
+#: Bytes of the longest progress that is shown: an event of a node has 4 KiB of output, each byte an escape of six.
+_LONGEST_SHOWN: Final = 64 * 1024
 #: Most progress events that wait to be shown.
 _MOST_SHOWN: Final = 1000
 
@@ -44,7 +49,7 @@ class RolloutInbox:
         self._topics = topics
         self._concerns = concerns
         self._timeout = timeout
-        self._arrived: queue.Queue[Delivery | Event] = queue.Queue(_MOST_WAITING)
+        self._arrived: SizedQueue[Delivery | Event] = SizedQueue(_MOST_WAITING, _bytes_of, _MOST_BYTES)
         self._progress: deque[Delivery] = deque(maxlen=_MOST_SHOWN)
         self._closing = False
         self._stack = contextlib.ExitStack()
@@ -94,13 +99,18 @@ class RolloutInbox:
         return Ack()
 
     def _keep_progress(self, delivery: Delivery) -> Verdict:
-        self._progress.append(delivery)
+        if len(delivery.body) <= _LONGEST_SHOWN:
+            self._progress.append(delivery)
         return Ack()
 
     def _keep_event(self, event: Event) -> None:
         if isinstance(event, Connected | ConnectionLost):
             with contextlib.suppress(queue.Full):  # many reports wait: there is a connection
                 self._arrived.put_nowait(event)
+
+
+def _bytes_of(item: Delivery | Event) -> int:
+    return len(item.body) if isinstance(item, Delivery) else 0
 
 
 __all__ = ["RolloutInbox"]

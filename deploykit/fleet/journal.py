@@ -35,6 +35,8 @@ from deploykit.wire import Frame
 
 #: The journal's name in the directory of its rollout.
 NAME: Final = "journal.jsonl"
+#: Seconds from 1970 to the year 9999.
+_LATEST: Final = 253_370_764_800.0
 _ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\Z", re.ASCII).match
 
 
@@ -257,7 +259,7 @@ def decode_record(value: Record) -> JournalRecord:
     """
     match value:
         case {"event": event, "at": int() | float() as at}:
-            return EventRecord(at=float(at), event=decode_event(event), control=str(value.get("control", "")))
+            return EventRecord(at=_seconds(at), event=decode_event(event), control=str(value.get("control", "")))
         case {"command": {"headers": headers, "body": body}}:
             return CommandRecord(command=SentCommand.of_frame(_decode_frame(headers, body)))
         case {"abort": {"headers": headers, "body": body}}:
@@ -270,7 +272,7 @@ def decode_record(value: Record) -> JournalRecord:
             if state not in get_args(RolloutState):
                 raise ValueError(f"unknown state {state!a}")
             return EndRecord(
-                state=state, at=float(at), exit_code=code, counts={str(k): int(v) for k, v in counts.items()}
+                state=state, at=_seconds(at), exit_code=code, counts={str(k): int(v) for k, v in counts.items()}
             )
     raise ValueError(f"unknown record {', '.join(map(ascii, value))[:80]}")
 
@@ -291,9 +293,12 @@ def _decode_head(value: Record) -> JournalHead:
     begun = value["begun"]
     if not isinstance(evidence, list) or not isinstance(begun, int | float):
         raise TypeError("head")
+    plan = decode_plan(value["plan"])
+    if not is_rollout_id(plan.rollout):
+        raise ValueError(f"{plan.rollout[:80]!a} is no id of a rollout")
     return JournalHead(
-        plan=decode_plan(value["plan"]),
-        begun=float(begun),
+        plan=plan,
+        begun=_seconds(begun),
         evidence=tuple(BuildEvidence(body=str(e["body"]), signature=str(e["signature"])) for e in evidence),
         without_build=value.get("without_build") is True,
         host=str(value.get("host", "")),
@@ -310,7 +315,7 @@ def _decode(head: Record, records: Iterable[Record], name: str) -> JournalConten
             found.append(decode_record(record))
     except JournalDamaged as error:
         raise JournalDamaged(f"{name}: line {line}: {error.problem}", error.remedy) from error
-    except (DeploykitError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (DeploykitError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise damaged(name, line, str(error) or type(error).__name__) from error
     return JournalContents(head=decoded, records=tuple(found))
 
@@ -328,6 +333,13 @@ def _decode_frame(headers: object, body: object) -> Frame:
         return Frame(headers, base64.b64decode(body, validate=True))
     except binascii.Error as error:
         raise ValueError(f"body: {error}") from error
+
+
+def _seconds(value: float) -> float:
+    """Return a wall-clock time of a journal; JSON as we read it has infinite numbers and others that are no date."""
+    if not 0 <= value < _LATEST:  # not true of NaN
+        raise ValueError("a time that is no date")
+    return float(value)
 
 
 def at_time(seconds: float) -> datetime:

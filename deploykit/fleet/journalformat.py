@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeVar, cast, get_args
 
@@ -33,6 +34,8 @@ from deploykit.names import NodeName, parse_node_name, parse_object_id, parse_re
 FORMAT: Final = 1
 #: Longest text that is read, in characters: no message carries a longer one.
 MAX_TEXT: Final = 1024 * 1024
+#: Half of a surrogate pair: JSON can name one, and no message can carry it.
+_HALF: Final = re.compile("[\ud800-\udfff]").search
 
 _T = TypeVar("_T")
 _KINDS: Final[tuple[RolloutKind, ...]] = get_args(RolloutKind)
@@ -223,7 +226,7 @@ class _Fields:
 
     def text(self, name: str, *, empty: bool = True) -> str:
         value = self.get(name)
-        if not isinstance(value, str) or len(value) > MAX_TEXT or not (value or empty):
+        if not isinstance(value, str) or len(value) > MAX_TEXT or not (value or empty) or _HALF(value):
             raise _wrong(f"{self._what}: {name}", "a text", value)
         return value
 

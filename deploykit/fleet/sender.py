@@ -6,6 +6,7 @@ Rules:
 * The first time a command goes out as it was signed. Each further copy has the same bytes and a new transport id.
 * After some seconds of silence a command goes again, to silent nodes only, and after doubled pauses: the broker may
   have lost the command or the report. An expired command is not sent again.
+* A broker that refuses a topic may end the connection each time. After a refusal, that node is left out for a minute.
 * An abort goes to the broadcast topic, until the broker has confirmed it.
 """
 
@@ -16,12 +17,13 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from typing import Final
 
 import attrs
 
 from deploykit.bus import Bus
-from deploykit.errors import BusError, WindowFull
+from deploykit.errors import BusError, PublishRefused, WindowFull
 from deploykit.fleet.commands import SentAbort, SentCommand, copy_of
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
@@ -32,6 +34,8 @@ from deploykit.wire import Frame
 ASK_AGAIN: Final = 10.0
 #: Seconds until what the broker did not take is tried again; also the pause after a connection came back.
 _SOON: Final = 1.0
+#: Seconds for which a node is sent no copy after the broker refused one to its topic.
+_AFTER_REFUSAL: Final = 60.0
 
 
 @attrs.define(kw_only=True, slots=True)
@@ -61,7 +65,9 @@ class CommandSender:
         self._mark = secrets.token_hex(4)
         self._copies = 0
         self._sendings: list[_Sending] = []
-        self._outgoing: deque[tuple[str, Frame]] = deque()
+        self._outgoing: deque[tuple[NodeName, Frame]] = deque()
+        self._refusals: deque[NodeName] = deque()
+        self._not_before: dict[NodeName, float] = {}
         self._failed: deque[str] = deque(maxlen=100)
         self._abort: SentAbort | None = None
         self._abort_due = 0.0
@@ -78,7 +84,7 @@ class CommandSender:
         """
         chosen = tuple(nodes)
         frame = self._copy(command.frame) if again else command.frame
-        self._outgoing.extend((self._topics.deploy_to(node), frame) for node in chosen)
+        self._outgoing.extend((node, frame) for node in chosen)
         due = now + self._backoff.pause(1)
         self._sendings.append(_Sending(command=command, nodes=chosen, times=1, due=due))
 
@@ -110,16 +116,19 @@ class CommandSender:
             wall: aware; an expired command is not sent again.
             silent: returns whether a node still owes an answer to a command.
         """
+        while self._refusals:
+            self._not_before[self._refusals.popleft()] = now + _AFTER_REFUSAL
         self._send_due(now, wall, silent)
         while self._outgoing:
             try:
-                future = self._bus.publish_nowait(*self._outgoing[0])
+                node, frame = self._outgoing[0]
+                future = self._bus.publish_nowait(self._topics.deploy_to(node), frame)
             except WindowFull:
                 break
             except BusError as error:
                 self._failed.append(str(error))
             else:
-                future.add_done_callback(self._settled)
+                future.add_done_callback(partial(self._settled, node))
             self._outgoing.popleft()
         self._send_abort(now, wall)
         while self._failed:
@@ -134,7 +143,7 @@ class CommandSender:
                 self._sendings.remove(sending)
                 continue
             frame = self._copy(sending.command.frame)
-            self._outgoing.extend((self._topics.deploy_to(node), frame) for node in sending.nodes)
+            self._outgoing.extend((node, frame) for node in sending.nodes if now >= self._not_before.get(node, now))
             sending.times += 1
             sending.due = now + self._backoff.pause(sending.times)
 
@@ -159,9 +168,11 @@ class CommandSender:
         self._copies += 1
         return copy_of(frame, f"{self._mark}-{self._copies}")
 
-    def _settled(self, future: Future[None]) -> None:
+    def _settled(self, node: NodeName, future: Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
             self._failed.append(str(error))
+            if isinstance(error, PublishRefused):
+                self._refusals.append(node)
 
 
 __all__ = ["ASK_AGAIN", "CommandSender"]

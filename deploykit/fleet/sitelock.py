@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -59,7 +60,7 @@ class SiteLock:
 
     Raises:
         RolloutBusy: (on entering) another rollout of the site is coordinated now.
-        RolloutError: (on entering) the directory cannot be written.
+        RolloutError: (on entering) the directory cannot be written, or everybody may write it.
     """
 
     def __init__(self, directory: Path, site: SiteName, holder: LockHolder) -> None:
@@ -71,6 +72,7 @@ class SiteLock:
     def __enter__(self) -> Self:
         try:
             self._path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._check_mode(self._path.parent.parent)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             self._lock.__enter__()
         except LockBusy:
@@ -89,6 +91,13 @@ class SiteLock:
             self._lock.__exit__(None, None, None)
             raise RolloutError(f"{self._path} cannot be written: {error.strerror}", "free the disk") from error
         return self
+
+    def _check_mode(self, directory: Path) -> None:
+        if directory.stat().st_mode & stat.S_IWOTH:
+            raise RolloutError(
+                f"{directory} can be written by everybody: anybody could leave the journal of a rollout there",
+                f"chmod o-w {directory}, or set `rollouts` in the settings to another directory",
+            )
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._lock.__exit__(kind, error, tb)

@@ -9,6 +9,7 @@ Rules:
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Mapping
@@ -245,7 +246,7 @@ def _journal_at(directory: Path, where: str | Path) -> Path:
         RolloutError: it cannot be read or written, or the rollout has another journal here.
     """
     text = str(where)
-    if not isinstance(where, Path) and "/" not in text and not Path(text).is_file():
+    if not isinstance(where, Path) and "/" not in text and not os.path.isfile(text):  # noqa: PTH113 -- never raises
         return find_journal(directory, text)
     source = Path(where) / NAME if Path(where).is_dir() else Path(where)
     rollout = read_journal(source).head.plan.rollout

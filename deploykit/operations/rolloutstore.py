@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -168,7 +169,7 @@ def find_journal(directory: Path, rollout: str) -> Path:
     if not is_rollout_id(rollout):
         raise UsageError(f"not the id of a rollout: {rollout[:80]!a}", "see `deploykit rollout list`")
     exact = journal_path(directory, rollout)
-    if exact.exists():
+    if os.path.lexists(exact):
         return exact
     found = [path for path in _journals(directory) if path.parent.name.startswith(rollout)]
     if len(found) == 1:

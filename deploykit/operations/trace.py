@@ -32,6 +32,7 @@ from deploykit.fleet.tracetrust import TraceTrust
 from deploykit.messages import utc_now
 from deploykit.operations.deploy import connected_bus
 from deploykit.settings.node import Settings
+from deploykit.system.sizedqueue import SizedQueue
 from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy
 
@@ -189,7 +190,9 @@ class _Ear:
     """What was heard on a bus. `hear` may be called from any thread, the rest from one."""
 
     def __init__(self) -> None:
-        self._came: queue.Queue[tuple[Delivery, datetime]] = queue.Queue(_WAITING)
+        self._came: SizedQueue[tuple[Delivery, datetime]] = SizedQueue(
+            _WAITING, lambda came: len(came[0].body), MOST_BYTES
+        )
         self._ended = threading.Event()
         self._kept: deque[tuple[MessageKeys, RecordedMessage]] = deque()
         self._bytes = 0

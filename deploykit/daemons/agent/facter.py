@@ -35,6 +35,8 @@ def run_facter(*, deadline: float = DEADLINE) -> dict[str, object]:
         raise FactsError(f"facter gave no answer within {deadline:g} s", "run `facter --timing` to see why") from None
     except HookError as error:
         raise FactsError(error.problem, "run `facter --json` by hand") from None
+    except OSError as error:  # too few descriptors, say
+        raise FactsError(f"facter cannot be run: {error.strerror}", "look at the limits of the agent") from None
     except MessageError as error:
         raise FactsError(f"facter printed no facts: {error.problem}", "run `facter --json` by hand") from None
     if not isinstance(found, dict):

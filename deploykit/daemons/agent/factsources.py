@@ -110,7 +110,7 @@ class FactSources:
 
     def _read_classes(self) -> tuple[tuple[str, ...], tuple[str, ...], str]:
         """Return the classes, what to say in `cut`, and the problem."""
-        file = next((file for path, file in self._classes.items() if path.exists()), None)
+        file = next((file for path, file in self._classes.items() if _is_there(path)), None)
         if file is None:
             return (), (), ""
         value, problem = file.read()
@@ -120,6 +120,17 @@ class FactSources:
         if len(classes) > MAX_CLASSES:
             return classes[:MAX_CLASSES], (f"classes left out: more than {MAX_CLASSES}",), ""
         return classes, (), ""
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; of one that cannot be looked at, True: reading it tells why."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError):
+        return True
+    return True
 
 
 class _CachedFile(Generic[T]):

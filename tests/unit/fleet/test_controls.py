@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
 from pathlib import Path
 
@@ -62,3 +64,21 @@ def test_a_request_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "control").touch()
     with pytest.raises(RolloutError, match="cannot be written"):
         controls.ask(tmp_path, ControlRequest(kind="pause", by="ada"))
+
+
+@pytest.mark.parametrize("by", ["\ud800", "\x1b[31m\nred", "x" * 3000])
+def test_who_asks_is_a_text_that_a_message_can_carry(tmp_path: Path, by: str) -> None:
+    asked = controls.ask(tmp_path, ControlRequest(kind="abort", by="ada"))
+    content = {"version": 1, "kind": "abort", "by": by, "rollback": False}
+    (tmp_path / "control" / asked.name).write_text(json.dumps(content))
+    [request] = controls.waiting(tmp_path)
+    assert request.by.isprintable()
+    assert len(request.by) <= 300
+
+
+def test_a_pipe_in_the_place_of_a_request_holds_nobody_up(tmp_path: Path) -> None:
+    asked = controls.ask(tmp_path, ControlRequest(kind="pause", by="ada"))
+    path = tmp_path / "control" / asked.name
+    path.unlink()
+    os.mkfifo(path)
+    assert controls.waiting(tmp_path) == ()

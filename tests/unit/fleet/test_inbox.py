@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from deploykit.bus import Ack, Delivery, Verdict
 from deploykit.fleet.inbox import RolloutInbox
 from deploykit.messages.topics import TopicMap
+from tests.support.wait import wait_until
 
 TOPICS = TopicMap()
 
@@ -26,11 +28,11 @@ class HandBus:
     def add_listener(self, listener: object) -> Callable[[], None]:
         return lambda: None
 
-    def deliver(self, topic: str, number: int) -> None:
+    def deliver(self, topic: str, content: int | bytes) -> None:
         delivery = Delivery(
             destination=topic,
             headers={},
-            body=str(number).encode(),
+            body=content if isinstance(content, bytes) else str(content).encode(),
             message_id="",
             id="",
             attempt=1,
@@ -71,3 +73,32 @@ def test_a_report_comes_before_the_progress_that_waits() -> None:
         assert taken == [b"0", b"1"]
         assert [each.body for each in inbox.arrivals(0.0) if isinstance(each, Delivery)] == [b"7"]
         assert [delivery.body for delivery in inbox.progress()] == [b"2", b"3", b"4"]
+
+
+def test_a_flood_of_long_progress_is_not_kept() -> None:
+    bus = HandBus()
+    with inbox_of(bus) as inbox:
+        bus.deliver(TOPICS.progress, b"x" * 100_000)
+        bus.deliver(TOPICS.progress, 1)
+        assert [delivery.body for delivery in inbox.progress()] == [b"1"]
+
+
+def test_a_flood_of_long_reports_waits_at_the_broker() -> None:
+    bus = HandBus()
+    long, count = b"x" * 1_000_000, 50
+    with inbox_of(bus) as inbox:
+
+        def flood() -> None:
+            for _ in range(count):
+                bus.deliver(TOPICS.report, long)
+
+        sender = threading.Thread(target=flood)
+        sender.start()
+        taken, most = 0, 0
+        while taken < count:
+            wait_until(inbox._arrived.full if count - taken > 35 else lambda: not inbox._arrived.empty())
+            most = max(most, len(inbox._arrived.queue))
+            inbox._arrived.get_nowait()
+            taken += 1
+        sender.join(10)
+    assert most <= 35, "more than 32 MiB waited"

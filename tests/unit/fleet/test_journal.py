@@ -197,3 +197,40 @@ def test_a_journal_whose_events_do_not_fit_its_plan_changes_nothing() -> None:
     stray = EventRecord(at=BEGUN, event=NodeAnswered(node=NodeName("web9"), phase="prepare", outcome="success"))
     model, _ = start(PLAN, BEGUN)
     assert replay(JournalContents(head=HEAD, records=(stray,))).model == model
+
+
+@pytest.mark.parametrize("begun", ["Infinity", "NaN", "-1", "1e300", "1" + "0" * 400])
+def test_a_time_that_is_no_date_damages_the_journal(tmp_path: Path, begun: str) -> None:
+    with RolloutJournal.create(tmp_path, HEAD) as journal:
+        pass
+    text = journal.path.read_text()
+    journal.path.write_text(text.replace(f'"begun":{BEGUN}', f'"begun":{begun}'))
+    assert journal.path.read_text() != text
+    for read in (read_journal, read_summary):
+        with pytest.raises(JournalDamaged, match="line 1 is damaged"):
+            read(journal.path)
+
+
+@pytest.mark.parametrize("end", ['"at":1e300,"exit_code":1,"counts":{}', '"at":1,"exit_code":1,"counts":{"x":1e999}'])
+def test_an_end_with_numbers_that_are_none_damages_the_journal(tmp_path: Path, end: str) -> None:
+    with RolloutJournal.create(tmp_path, HEAD) as journal:
+        pass
+    with journal.path.open("a") as file:
+        file.write(f'{{"end":{{"state":"failed",{end}}}}}\n')
+    for read in (read_journal, read_summary):
+        with pytest.raises(JournalDamaged, match="line 2 is damaged"):
+            read(journal.path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("rollout", "../../x"), ("rollout", "\x1b[31m"), ("requested_by", "\ud800")]
+)
+def test_a_hostile_plan_is_no_plan(tmp_path: Path, field: str, value: str) -> None:
+    with RolloutJournal.create(tmp_path, HEAD) as journal:
+        pass
+    head = json.loads(journal.path.read_text())
+    head["plan"][field] = value
+    journal.path.write_text(json.dumps(head) + "\n")
+    with pytest.raises(JournalDamaged) as caught:
+        read_journal(journal.path)
+    assert str(caught.value).isprintable()

@@ -55,3 +55,9 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RolloutError, match="set `rollouts`"):
         SiteLock(tmp_path / "file", SHOP, HOLDER).__enter__()
+
+
+def test_a_directory_that_everybody_may_write_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(RolloutError, match="by everybody"):
+        SiteLock(tmp_path, SHOP, HOLDER).__enter__()

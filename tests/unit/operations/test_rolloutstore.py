@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -15,7 +18,7 @@ from deploykit.fleet.plan import Plan, Target, make_plan
 from deploykit.fleet.rolloutevents import PauseAsked
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.operations import rolloutstore
-from deploykit.operations.rollout import read_resumable, what_goes_on
+from deploykit.operations.rollout import _journal_at, read_resumable, what_goes_on
 from deploykit.operations.rolloutplan import new_rollout_id
 from deploykit.operations.rolloutstore import ask_rollout, find_journal, list_rollouts, prune, read_rollout, unfinished
 from deploykit.settings import Settings
@@ -157,3 +160,35 @@ def test_a_new_id_is_short_sorts_by_time_and_names_the_site() -> None:
     assert made.startswith("shop-20")
     assert new_rollout_id(SHOP) != made
     assert len(new_rollout_id(SiteName("s" * 200))) < 80
+
+
+def test_a_rollout_of_another_user_hides_no_other_rollout(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rollout in ("shop-1", "shop-2", "shop-3"):
+        begun(tmp_path, rollout)
+    for name in ("stat", "lstat"):
+        real = getattr(os, name)
+
+        def denied(path: object, *args: object, _real: Any = real, **more: object) -> object:
+            if "shop-2/" in str(path):
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return _real(path, *args, **more)
+
+        monkeypatch.setattr(os, name, denied)
+    assert {entry.rollout for entry in list_rollouts(settings)} == {"shop-1", "shop-3"}
+    with pytest.raises(UsageError, match="there is no rollout"):
+        find_journal(tmp_path, "shop-2")
+
+
+def test_a_journal_with_impossible_times_stops_no_other_rollout(settings: Settings, tmp_path: Path) -> None:
+    begun(tmp_path, "shop-1")
+    path = begun(tmp_path, "shop-2").path
+    path.write_text(re.sub('"begun":[0-9.]+', '"begun":1' + "0" * 400, path.read_text(), count=1))
+    assert [entry.rollout for entry in list_rollouts(settings)] == ["shop-1", "shop-2"]
+    assert prune(tmp_path, NOW) == ()
+
+
+def test_a_text_too_long_for_a_file_is_no_id(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not the id of a rollout"):
+        _journal_at(tmp_path, "x" * 300)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from pathlib import Path
 
@@ -77,3 +79,14 @@ def test_without_facter_the_error_says_what_to_do(program: Path) -> None:
     for search in (find_facter, run_facter):
         with pytest.raises(FactsError, match=r"facter is not on PATH.*facter = false"):
             search()
+
+
+def test_too_few_descriptors_are_a_problem_of_its_own(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(program, "echo '{}'")
+
+    def none_left() -> tuple[int, int]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "pipe", none_left)
+    with pytest.raises(FactsError, match="Too many open files"):
+        run_facter()

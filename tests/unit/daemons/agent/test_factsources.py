@@ -153,3 +153,9 @@ def test_nothing_a_directory_of_hostile_files_holds_stops_a_node(tmp_path: Path)
 def test_a_path_that_is_none_is_a_problem(name: str) -> None:
     known = FactSources(settings(Path(name))).read()
     assert len(known.problems) == 1
+
+
+def test_a_list_of_classes_that_cannot_be_looked_at_is_a_problem_and_nothing_raises() -> None:
+    known = FactSources(FactsSettings(classes_files=(Path("/" + "x" * 300),))).read()
+    assert known.cut == ("classes: the list cannot be read",)
+    assert "too long" in known.problems[0]
