@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from deploykit.bus import Bus, Delivery
-from deploykit.bus.events import ConnectionLost, Event
+from deploykit.bus.events import Connected, ConnectionLost, Event
 from deploykit.errors import BusError
 from deploykit.fleet import controls
 from deploykit.fleet.announcement import announcement, counts_of, kept_report
@@ -116,6 +116,7 @@ class RolloutCoordinator:
         self._sender = CommandSender(bus, topics, self._observer.problem)
         self._inbox = RolloutInbox(bus, topics, self._judge.concerns, connect_timeout)
         self._handled = set(self._replayed.controls)
+        self._lost = False
         #: How the rollout stands.
         self.model: RolloutModel = self._replayed.model
         #: What nodes reported since this process began, by node.
@@ -181,7 +182,11 @@ class RolloutCoordinator:
         self._observer.tick()
 
     def _take(self, item: Delivery | Event) -> None:
+        if isinstance(item, Connected) and self._lost:
+            self._lost = False
+            self._observer.problem("connected again")
         if isinstance(item, ConnectionLost):
+            self._lost = True
             self._observer.problem(f"connection lost, waiting for the broker: {item.reason}")
         elif isinstance(item, Event):
             self._sender.hurry(time.monotonic())

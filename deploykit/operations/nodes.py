@@ -69,8 +69,9 @@ class FoundNodes:
 
     @property
     def exit_code(self) -> int:
-        """0 where nodes were found, and all that were expected and no others; else 1."""
-        return 1 if not self.nodes or self.silent or self.strangers or self.doubted else 0
+        """0 where nodes were found, all that were expected and no others, each name once; else 1."""
+        twice = any(each.node in self.twins for each in self.nodes)
+        return 1 if not self.nodes or self.silent or self.strangers or self.doubted or twice else 0
 
 
 def find_nodes(
