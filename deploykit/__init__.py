@@ -152,6 +152,7 @@ if TYPE_CHECKING:
         BuildsSettings,
         BusSettings,
         CheckoutSettings,
+        FactsSettings,
         GrantSettings,
         JenkinsSettings,
         JobSettings,
@@ -207,7 +208,7 @@ _MODULES = {
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
         "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
-        "JenkinsSettings JobSettings"
+        "FactsSettings JenkinsSettings JobSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.daemons.agent.agent": "Agent",
@@ -253,7 +254,7 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
-    "AuditSettings", "load_settings",
+    "AuditSettings", "FactsSettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",

@@ -83,9 +83,7 @@ def report(error: DeploykitError) -> None:
     """Print an error as every command does: one line, and one more for each further problem."""
     print_error(str(error))
     if isinstance(error, SettingsError | UsageError | MessageError | KeyFileError):
-        for problem in error.problems:
-            if problem in error.problem:  # the line has it
-                continue
+        for problem in error.problems if error.problems != (error.problem,) else ():
             click.echo(f"  {visible(problem)}", err=True)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploykit.cli.asking import print_notes
 from deploykit.cli.options import config_option, json_option, load
-from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, print_notes, worse_of
+from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import any_given, options_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_options
@@ -90,8 +91,9 @@ def _deploy(
         options_from(given)  # before anything is asked of anybody
         if selection.needs_discovery or given["first_select"] is not None:
             bus = stack.enter_context(connected(settings))
-        chosen = chosen_nodes(settings, bus, selection, site, key=given["key"])
-        first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], key=given["key"])
+        asked = {"key": given["key"], "timeout": given["discovery_timeout"]}
+        chosen = chosen_nodes(settings, bus, selection, site, **asked)
+        first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], **asked)
         incomplete = worse_of(chosen)
         planned = plan_deploy(
             settings,

@@ -44,11 +44,16 @@ _STYLES: Final = {
     "pending": "dim",
     "skipped": "dim",
 }
-#: Glyphs of a step's state, for terminals that show UTF-8 and for others.
 _GLYPHS: Final = {"began": "●", "done": "✓", "failed": "✗", "skipped": "·"}
-_PLAIN: Final = {"began": "*", "done": "+", "failed": "x", "skipped": "-"}
+_STEP_STYLES: Final = {"failed": "bold red", "began": "cyan", "done": "green"}
+#: Least width of a step's column: its mark, and how long it took.
+_CELL: Final = 7
+#: What the other columns need beside the node and its steps.
+_BESIDE: Final = 50
 #: Seconds between two pictures, at least.
 _SHORTEST: Final = 0.1
+#: A picture is drawn again after so many times what drawing it took.
+_SHARE: Final = 10
 #: Lines of the picture that are no rows of nodes.
 _AROUND: Final = 8
 #: Rows that are kept at the end: a screen, not the fleet.
@@ -69,22 +74,22 @@ class LiveRollout(RolloutDisplay):
     ) -> None:
         super().__init__(plan)
         self._console = console or Console(highlight=False, markup=False, emoji=False)
-        self._glyphs = _GLYPHS if self._console.encoding.lower().startswith("utf") else _PLAIN
         self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stderr=False)
         self._keys = TerminalKeys()
         self._answer = answer
         self._asking = False
         self._answered: float | None = None
         self._drawing = False
-        self._drawn_at = 0.0
+        self._draw_next = 0.0
 
     def tick(self) -> None:
         """Draw anew; not more often than a person can see."""
         self._ask()
         now = self.now()
-        if self._drawing and now - self._drawn_at >= _SHORTEST:
-            self._drawn_at = now
+        if self._drawing and now >= self._draw_next:
             self._live.update(self._drawn(), refresh=True)
+            took = self.now() - now
+            self._draw_next = now + max(_SHORTEST, _SHARE * took)  # the rollout comes first
 
     def ended(self, summary: RolloutSummary) -> None:
         """Print the last picture and the summary, to stay."""
@@ -156,27 +161,39 @@ class LiveRollout(RolloutDisplay):
         if picture.rows:
             table = Table.grid(padding=(0, 1), expand=True)
             width = min(24, max(len(row.node) for row in picture.rows))
-            strip = max(5, *(len(row.steps) for row in picture.rows))
+            steps = self._columns(picture.rows, width)
+            headings = ["NODE", "BATCH", *(steps or ["STEPS"]), "STATE", "OUTPUT"]
             table.add_column(width=width, no_wrap=True, overflow="ellipsis")
             table.add_column(width=6, no_wrap=True)
-            table.add_column(width=min(strip, 20), no_wrap=True)
+            for step in steps:
+                table.add_column(width=max(len(step), _CELL), no_wrap=True, overflow="ellipsis")
+            if not steps:
+                table.add_column(width=min(20, max(5, *(len(row.steps) for row in picture.rows))), no_wrap=True)
             table.add_column(width=19, no_wrap=True, overflow="ellipsis")
             table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
-            table.add_row(*(Text(word, style="dim") for word in ("NODE", "BATCH", "STEPS", "STATE", "OUTPUT")))
+            table.add_row(*(Text(visible(word), style="dim") for word in headings))
             for row in picture.rows:
-                table.add_row(*self._row(row))
+                cells = [self._cell(row.steps, step) for step in steps] or [self._strip(row.steps)]
+                table.add_row(*self._row(row, cells))
             yield table
         if picture.hidden:
             yield Text(f"… and {counts_words(picture.hidden.items())}", style="dim")
 
-    def _row(self, row: NodeRow) -> tuple[Text, ...]:
+    def _columns(self, rows: Sequence[NodeRow], width: int) -> list[str]:
+        """Return the steps that have a column of their own: all there are, or none where the window is too narrow."""
+        longest = max((row.steps for row in rows), key=len)
+        names = dict.fromkeys(mark.name for marks in (longest, *(row.steps for row in rows)) for mark in marks)
+        needed = sum(max(len(name), _CELL) + 1 for name in names)
+        return list(names) if width + needed + _BESIDE <= self._console.size.width else []
+
+    def _row(self, row: NodeRow, steps: Sequence[Text]) -> tuple[Text, ...]:
         style = _STYLES.get(row.state, "")
         state = f"{row.doing} {duration(row.seconds)}" if row.doing else state_words(row.state)
         tail = row.detail if row.state in ("failed", "refused", "silent") and row.detail else row.output
         return (
             Text(visible(row.node), style=style if row.state != "asked" else ""),
             Text(row.stage, style="dim"),
-            self._strip(row.steps),
+            *steps,
             Text(visible(state), style=style),
             Text(visible(tail), style="" if row.state in ("failed", "refused", "silent") else "dim"),
         )
@@ -184,8 +201,16 @@ class LiveRollout(RolloutDisplay):
     def _strip(self, steps: Sequence[StepMark]) -> Text:
         text = Text()
         for mark in steps[-20:]:
-            style = {"failed": "bold red", "began": "cyan", "done": "green"}.get(mark.state, "dim")
-            text.append(self._glyphs[mark.state], style=style)
+            text.append(_GLYPHS[mark.state], style=_STEP_STYLES.get(mark.state, "dim"))
+        return text
+
+    def _cell(self, steps: Sequence[StepMark], name: str) -> Text:
+        mark = next((mark for mark in reversed(steps) if mark.name == name), None)
+        if mark is None:
+            return Text("")
+        text = Text(_GLYPHS[mark.state], style=_STEP_STYLES.get(mark.state, "dim"))
+        if mark.ended and mark.state != "skipped":
+            text.append(f" {duration(mark.seconds)}", style="dim")
         return text
 
     def _foot(self, picture: RolloutPicture) -> Iterator[RenderableType]:

@@ -249,9 +249,9 @@ def show(site_dir: Path, settings: Path | None, which: str, as_json: bool) -> No
     click.echo(f"{found.name}\n  {found.ref} {found.commit}\n  {status_of(found)} {visible(found.detail)}".rstrip())
     for operation, steps in done:
         by = f" by {operation.requested_by}" if operation.requested_by else ""
-        click.echo(
-            f"\n{operation.phase} {operation.started}{by}: {operation.outcome} {visible(operation.detail)}".rstrip()
-        )
+        part_of = f" in rollout {operation.rollout}" if operation.rollout else ""
+        what = f"{operation.phase} {operation.started}{by}{part_of}: {operation.outcome} {operation.detail}".rstrip()
+        click.echo(f"\n{visible(what)}")
         for step in steps:
             code = f" (exit {step.exit_code})" if step.exit_code is not None else ""
             click.echo(f"  {step.name:<14} {step.outcome}{code} {step.seconds:.3f} s")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploykit.cli.asking import print_notes
 from deploykit.cli.options import config_option, json_option, load
-from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, print_notes, worse_of
+from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import options_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_from, selection_options
@@ -69,10 +70,11 @@ def _rollback(
     selection, key = selection_from(given), given["key"]
     options_from(given)  # before anything is asked of anybody
     bus = stack.enter_context(connected(settings, timeout=given["timeout"]))
-    chosen = chosen_nodes(settings, bus, selection, site, want_previous=to is None, key=key)
+    asked = {"key": key, "timeout": given["discovery_timeout"]}
+    chosen = chosen_nodes(settings, bus, selection, site, want_previous=to is None, **asked)
     if not chosen.nodes:
         raise NobodyMatches("no node has a release to go back to", "name one: --to REF")
-    first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], key=key)
+    first = chosen_canaries(settings, bus, selection, chosen, site, given["first_select"], **asked)
     options = options_from(given, first_nodes=first)
     if to is None:
         planned = plan_rollback(settings, site, chosen.previous, options, key=key)

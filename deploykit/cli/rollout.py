@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from deploykit.cli.asking import print_notes, print_table
 from deploykit.cli.options import config_option, json_option, load, print_json
-from deploykit.cli.rolloutnodes import plan_again, print_notes
+from deploykit.cli.rolloutnodes import plan_again
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
-from deploykit.cli.rolloutshow import list_lines, listed_entry, show_lines, shown_entry
-from deploykit.fleet.view import STATES
+from deploykit.cli.rolloutshow import LIST_HEAD, list_rows, listed_entry, show_lines, shown_entry
 
 if TYPE_CHECKING:
     from deploykit.fleet.controls import ControlKind
@@ -58,19 +58,13 @@ def list_(config: Path | None, limit: int, as_json: bool) -> None:
         return
     if not found:
         click.echo("no rollout was begun on this machine", err=True)
-    for line in list_lines(found, utc_now()):
-        click.echo(line)
+    else:
+        print_table(LIST_HEAD, list_rows(found, utc_now()))
 
 
 @rollout.command("show", short_help="Show a rollout, node by node.")
 @click.argument("id_", metavar="[ID]", default="last")
-@click.option(
-    "--list",
-    "state",
-    metavar="STATE",
-    type=click.Choice(STATES),
-    help="Only the names of nodes in this state, one a line.",
-)
+@click.option("--list", "state", metavar="STATE", help="Only the names of nodes in this state, one a line.")
 @config_option
 @json_option
 @click.pass_context
@@ -161,7 +155,8 @@ def promote(ctx: click.Context, config: Path | None, id_: str, key: Path | None,
 @json_option
 @click.pass_context
 def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: Path | None, as_json: bool) -> None:
-    """End a rollout: no further node is asked, and what was only prepared is discarded.
+    """End a rollout: no further node is asked, and what was only prepared is discarded. Ends with 0 when it was
+    asked to, or, where nobody coordinates it, when it has ended so.
 
     \b
     Examples:
@@ -206,29 +201,32 @@ def _go_on(
     from deploykit.operations.rollout import read_resumable, resume_rollout
     from deploykit.operations.rolloutstore import ask_rollout, read_rollout
 
-    elsewhere = _journal_plan(where)
-    if elsewhere is None:
+    plan = _journal_plan(where)
+    if plan is None:
         stored = read_rollout(settings, where)
+        plan = stored.plan
         if stored.running:
-            ask_rollout(settings, stored.plan.rollout, then, rollback=rollback)
-            asked = {"rollout": stored.plan.rollout, "asked": then}
+            ask_rollout(settings, plan.rollout, then, rollback=rollback)
             if as_json:
-                print_json(asked)
+                print_json({"rollout": plan.rollout, "asked": then})
             else:
                 back = " and to roll back" if rollback else ""
-                click.echo(f"asked {stored.plan.rollout} to {then}{back}; see `deploykit rollout show`")
+                click.echo(f"asked {plan.rollout} to {then}{back}; see `deploykit rollout show`")
             return 0
-        read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")
-    plan = elsewhere if elsewhere is not None else stored.plan
+        read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")  # before we connect
+        where = plan.rollout
     with connected(settings) as bus:
         display = display_for(plan, as_json=as_json, answer=answer_for(settings, plan.rollout))
-        return carry_out(
+        code = carry_out(
             settings,
             display,
             lambda observer: resume_rollout(
                 settings, bus, where, key=key, observer=observer, then=then, rollback=rollback
             ),
         )
+    model = display.view.model
+    ended_as_asked = then == "abort" and model is not None and model.state in ("aborted", "rolled-back")
+    return 0 if ended_as_asked else code
 
 
 def _journal_plan(where: str) -> Plan | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import click
 
+from deploykit.cli.asking import counting, print_notes
 from deploykit.cli.rolloutoptions import any_given, options_from
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ def chosen_nodes(
     selection: Selection,
     site: str,
     *,
+    timeout: float,
     want_previous: bool = False,
     key: Path | None = None,
 ) -> Targets:
@@ -33,6 +36,7 @@ def chosen_nodes(
 
     Args:
         bus: connected; None where names alone decide.
+        timeout: seconds to wait for the first answer, or for all nodes that are named.
         want_previous: find out what each would go back to.
         key: signs the question; the settings' key when None.
     """
@@ -40,21 +44,24 @@ def chosen_nodes(
     from deploykit.operations.deploy import signing_key
     from deploykit.operations.targets import resolve_targets
 
-    targets = resolve_targets(
-        settings,
-        bus,
-        selection,
-        site=parse_site_name(site),
-        want_previous=want_previous,
-        key=signing_key(settings, key) if bus is not None else None,
-    )
+    with counting() if bus is not None else nullcontext() as heard:
+        targets = resolve_targets(
+            settings,
+            bus,
+            selection,
+            site=parse_site_name(site),
+            want_previous=want_previous,
+            timeout=timeout,
+            key=signing_key(settings, key) if bus is not None else None,
+            on_node=heard,
+        )
     notes = list(targets.notes)
     if targets.silent:
         notes.append(f"silent, left out: {', '.join(targets.silent)}")
     if targets.unexpected:
         notes.append(f"not on the list, left out: {', '.join(targets.unexpected)}")
     notes += [f"{node} is left alone: {why}" for node, why in targets.without_previous.items()]
-    print_notes(notes)
+    print_notes(tuple(dict.fromkeys(notes)))
     return targets
 
 
@@ -66,6 +73,7 @@ def chosen_canaries(
     site: str,
     first_select: str | None,
     *,
+    timeout: float,
     key: Path | None = None,
 ) -> frozenset[NodeName] | None:
     """Return the chosen nodes for which `--first-select` holds; None where it was not given.
@@ -79,7 +87,7 @@ def chosen_canaries(
 
     both = attrs.evolve(selection, selects=(*selection.selects, first_select), everybody=False, expect=None)
     try:
-        canaries = chosen_nodes(settings, bus, both, site, key=key)
+        canaries = chosen_nodes(settings, bus, both, site, timeout=timeout, key=key)
     except NobodyMatches:
         canaries = None
     found = frozenset(canaries.nodes).intersection(chosen.nodes) if canaries is not None else frozenset()
@@ -118,11 +126,3 @@ def plan_again(ctx: click.Context, settings: Settings, rollout: str, given: Mapp
             correlation_id=plan.correlation_id,
         )
     return attrs.evolve(planned, plan=plan, without_build=planned.without_build or bool(given.get("without_build")))
-
-
-def print_notes(notes: Iterable[str]) -> None:
-    """Print lines to standard error, each once."""
-    from deploykit.cli import print_error
-
-    for note in dict.fromkeys(notes):
-        print_error(note)

@@ -125,11 +125,18 @@ _OPTIONS: Final = (
         type=click.Choice(["stop", "rollback", "continue"]),
         help="After too many failures; rollback takes back what was activated.",
     ),
+    click.option(
+        "--discovery-timeout",
+        default=10.0,
+        show_default=True,
+        type=Seconds(0.1),
+        help="Where nodes must be asked: seconds to wait for the first answer, or for all that are named.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan with its batches; send no command."),
 )
 
 
-#: Their names as arguments, but for `--dry-run`, which changes no plan.
+#: Their names as arguments, but for those that change no plan.
 _NAMES: Final = (
     *("first", "first_select", "batch", "order", "seed", "max_failures", "pause", "bake"),
     *("timeout", "deadline", "prepare", "quorum", "on_failure"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -41,13 +42,24 @@ def display_for(plan: Plan, *, as_json: bool, answer: Callable[[bool], None] | N
         as_json: a script reads it.
         answer: called with whether to go on, where a person at the terminal was asked.
     """
+    everything = _shows_anything()
     if as_json:
         return JsonRollout(plan)
-    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb"):
+    if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("", "dumb") and everything:
         from deploykit.cli.liverollout import LiveRollout
 
         return LiveRollout(plan, answer=answer)
     return PlainRollout(plan)
+
+
+def _shows_anything() -> bool:
+    """Return whether the terminal shows every character; one that does not gets escapes for the others."""
+    if sys.stdout.encoding.lower().replace("-", "") == "utf8":
+        return True
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    return False
 
 
 def carry_out(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from deploykit.builds.gate import ago
 from deploykit.cli.rolloutsummary import advice_lines
@@ -19,25 +19,23 @@ if TYPE_CHECKING:
     from deploykit.operations.rolloutstore import RolloutEntry, StoredRollout
 
 
-def list_lines(entries: Sequence[RolloutEntry], now: datetime) -> Iterator[str]:
-    """Yield a table, its heading first; nothing where there is no rollout."""
-    if not entries:
-        return
-    rows = [("ROLLOUT", "KIND", "WHAT", "STATE", "NODES", "BEGUN")]
-    rows += [
+#: Heads of the columns of `list_rows`.
+LIST_HEAD: Final = ("rollout", "kind", "what", "state", "nodes", "begun")
+
+
+def list_rows(entries: Sequence[RolloutEntry], now: datetime) -> list[tuple[str, ...]]:
+    """Return the rows of `rollout list`."""
+    return [
         (
             each.rollout,
-            each.kind or "?",
-            each.target or "?",
+            each.kind,
+            each.target,
             _state(each),
             counts_words(each.counts.items()) if not each.problem else each.problem,
             ago(now - each.begun) if each.begun is not None else "",
         )
         for each in entries
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        yield visible("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
 
 
 def listed_entry(entry: RolloutEntry) -> dict[str, object]:

@@ -32,7 +32,7 @@ _STAGES: Final = {
     "preparing": "preparing all nodes; nothing is live yet",
     "prepared": "enough nodes are prepared; nothing is live yet",
     "canary": "canary stage",
-    "rolling": "batches",
+    "rolling": "batch by batch",
     "paused": "paused",
     "aborting": "stopping: what was prepared is discarded",
     "rolling-back": "going back",

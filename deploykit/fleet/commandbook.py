@@ -6,7 +6,7 @@ from datetime import datetime
 
 from deploykit.fleet.commands import SentCommand
 from deploykit.fleet.rolloutevents import Ask
-from deploykit.messages import DeployPhase
+from deploykit.messages import DeployOutcome, DeployPhase
 from deploykit.names import NodeName
 
 
@@ -14,12 +14,14 @@ class CommandBook:
     """The commands of a rollout, by id and by node.
 
     An answer to any command of a phase answers all commands of that phase to that node: a resumed coordinator may have
-    asked twice, because the first command had expired.
+    asked twice, because the first command had expired. After a success only a failure is news: of a machine that was
+    cloned, the second agent may report one.
     """
 
     def __init__(self) -> None:
         self._by_id: dict[str, SentCommand] = {}
         self._open: dict[tuple[NodeName, DeployPhase], list[SentCommand]] = {}
+        self._succeeded: dict[tuple[NodeName, DeployPhase], list[SentCommand]] = {}
 
     def add(self, command: SentCommand) -> None:
         """Note a command that is sent, or was."""
@@ -28,20 +30,25 @@ class CommandBook:
         for node in request.audience:
             self._open.setdefault((node, request.phase), []).append(command)
 
-    def answered(self, node: NodeName, phase: DeployPhase) -> None:
+    def answered(self, node: NodeName, phase: DeployPhase, outcome: DeployOutcome) -> None:
         """Note that a node has answered: its further reports on that phase are repetitions."""
-        self._open.pop((node, phase), None)
+        found = self._open.pop((node, phase), [])
+        if outcome == "success":
+            self._succeeded[node, phase] = found
+        else:
+            self._succeeded.pop((node, phase), None)
 
     def is_ours(self, request: str) -> bool:
         """Return whether an id is that of a command of this rollout."""
         return request in self._by_id
 
-    def wanted(self, node: NodeName, request: str) -> SentCommand | None:
+    def wanted(self, node: NodeName, request: str, outcome: DeployOutcome = "success") -> SentCommand | None:
         """Return the command that a report of a node answers; None where it answers none, or nothing new."""
         command = self._by_id.get(request)
         if command is None:
             return None
-        waiting = self._open.get((node, command.request.phase), ())
+        key = (node, command.request.phase)
+        waiting = self._open.get(key, ()) or (self._succeeded.get(key, ()) if outcome != "success" else ())
         return command if any(other is command for other in waiting) else None
 
     def usable(self, node: NodeName, ask: Ask, now: datetime) -> SentCommand | None:

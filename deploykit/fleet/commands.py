@@ -20,7 +20,7 @@ import attrs
 from deploykit.errors import RolloutError
 from deploykit.messages import BuildEvidence, DeployPhase, DeployRequested, RolloutAbort
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import SigningKey, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.codec import ID_HEADER
 
@@ -98,10 +98,19 @@ class CommandMaker:
 
 @attrs.frozen(kw_only=True, slots=True)
 class SentCommand:
-    """A command as it goes out, also again: its message, and the frame that nodes verify."""
+    """A command as it goes out, also again: its message, and the frame that nodes verify.
+
+    Args:
+        copy: names this very copy in the reports on it: made once, for bodies with build results are long.
+    """
 
     request: DeployRequested
     frame: Frame = attrs.field(repr=False)
+    copy: str = attrs.field(init=False, eq=False, repr=False)
+
+    @copy.default
+    def _copy_of_frame(self) -> str:
+        return copy_digest(self.frame)
 
     @classmethod
     def of_frame(cls, frame: Frame) -> SentCommand:

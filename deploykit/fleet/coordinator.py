@@ -58,7 +58,7 @@ from deploykit.fleet.rolloutevents import (
     TimePassed,
 )
 from deploykit.fleet.sender import CommandSender
-from deploykit.messages import DeployReported, utc_now
+from deploykit.messages import DeployReported, RolloutReported, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
@@ -114,9 +114,13 @@ class RolloutCoordinator:
         self._book: CommandBook = self._replayed.book
         self._judge = ReportJudge(trust, self._book, self._replayed.doubts, wall)
         self._sender = CommandSender(bus, topics, self._observer.problem)
-        self._inbox = RolloutInbox(bus, topics, self._judge.concerns, connect_timeout)
+        self._inbox = RolloutInbox(bus, topics, self._concerns, connect_timeout)
+        self._announced: set[str] = set()
+        self._rivals: set[str] = set()
         self._handled = set(self._replayed.controls)
         self._lost = False
+        #: Whether anything was sent, or would be by whoever goes on.
+        self.begun = resumed
         #: How the rollout stands.
         self.model: RolloutModel = self._replayed.model
         #: What nodes reported since this process began, by node.
@@ -136,12 +140,17 @@ class RolloutCoordinator:
             BusError: the bus cannot subscribe, or was stopped.
         """
         with self._inbox:
+            self.begun = True
             self._observer.changed(self.model)
             self._begin()
             while not self.model.ended:
                 self._turn()
             self._see_abort_off()
         return self.model
+
+    def _concerns(self, delivery: Delivery) -> bool:
+        """Return whether a delivery on the report topic is kept: a report, or another coordinator's announcement."""
+        return self._judge.concerns(delivery) or self._judge.announces(delivery, self.plan.rollout, self._announced)
 
     # -- one round of the loop -----------------------------------------------------------------------------------------
 
@@ -197,10 +206,14 @@ class RolloutCoordinator:
         """Judge a report, and fold it if it is believed."""
         match self._judge.believe(delivery):
             case DeployReported() as report:
-                self._book.answered(report.node, report.phase)
+                self._book.answered(report.node, report.phase, report.outcome)
                 self.reports[report.node] = kept_report(report, len(self.plan.nodes))
                 self._observer.reported(report)
                 self._fold(answer_of(report))
+            case RolloutReported() as rival if rival.host not in self._rivals:
+                self._rivals.add(rival.host)
+                text = f"another process coordinates this rollout too, on {rival.host}: end one of them with Ctrl-C"
+                self._observer.problem(text)
             case Doubt() as doubt:
                 self._journal.append([DoubtRecord(node=doubt.node, reason=doubt.reason)], durable=False)
                 self._observer.doubted(doubt.node, doubt.reason)
@@ -289,7 +302,9 @@ class RolloutCoordinator:
 
     def _announce(self) -> None:
         """Publish how the rollout stands, signed, for people who watch. Nothing waits for it."""
-        frame = sign(encode(announcement(self.plan, self.model, self._wall())), self._key)
+        message = announcement(self.plan, self.model, self._wall())
+        self._announced.add(message.id)
+        frame = sign(encode(message), self._key)
         with contextlib.suppress(BusError):  # people who watch see the next one
             self._bus.publish_nowait(self._topics.report, frame)
 

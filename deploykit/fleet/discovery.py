@@ -28,7 +28,7 @@ from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import SigningKey, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 
 _log = logging.getLogger(__name__)
@@ -115,7 +115,7 @@ class _Hearing:
     ) -> None:
         self._trust = trust
         self._query = query
-        self._sent = sent
+        self._copy = copy_digest(sent)  # once: the question may name a thousand nodes
         self._answers = answers
         self._now = now
         # Other askers' answers pass here too: this tells most of them apart without reading them.
@@ -187,7 +187,7 @@ class _Hearing:
             described = verified.message
             if not self._is_ours(described):
                 return
-            verified.believe(self._query, now, sent=self._sent)
+            verified.believe(self._query, now, copy=self._copy)
         except (MessageError, PolicyRefused) as error:
             self._doubt(delivery, str(error))
             return

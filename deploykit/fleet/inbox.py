@@ -76,8 +76,13 @@ class RolloutInbox:
                 yield self._arrived.get_nowait()
 
     def progress(self) -> Iterator[Delivery]:
-        """Yield the progress that waits to be shown."""
-        while self._progress:
+        """Yield the progress that waits to be shown, up to when a report comes.
+
+        What comes meanwhile waits for the next call: nodes can send it quicker than signatures can be looked at.
+        """
+        for _ in range(len(self._progress)):
+            if not self._arrived.empty():
+                return
             yield self._progress.popleft()
 
     def _keep_report(self, delivery: Delivery) -> Verdict:

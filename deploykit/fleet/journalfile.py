@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -77,7 +78,7 @@ class JournalFile:
             sync_directory(path.parent.parent)
         except OSError as error:
             raise _cannot("written", path, error) from error
-        return cls._open(path)
+        return cls.hold(path)
 
     @classmethod
     def open(cls, path: Path) -> tuple[Self, JournalLines]:
@@ -87,7 +88,7 @@ class JournalFile:
             RolloutBusy: another process writes it.
             JournalDamaged, RolloutError: it cannot be read.
         """
-        journal = cls._open(path)
+        journal = cls.hold(path)
         try:
             lines = read_lines(path)  # under the lock: nobody appends
             os.ftruncate(journal._fd, lines.size)
@@ -101,7 +102,13 @@ class JournalFile:
         return journal, lines
 
     @classmethod
-    def _open(cls, path: Path) -> Self:
+    def hold(cls, path: Path) -> Self:
+        """Open a journal that nobody else writes, and keep others from it. Nothing is read or cut off.
+
+        Raises:
+            RolloutBusy: another process writes it.
+            RolloutError: it cannot be opened.
+        """
         try:
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
@@ -131,7 +138,10 @@ class JournalFile:
                 os.fsync(self._fd)
         except OSError as error:
             self.close()  # a part of a line may stand there: nothing may follow it before the next writer cuts it off
-            raise _cannot("written", self.path, error) from error
+            raise RolloutError(
+                f"{self.path} cannot be written: {error.strerror}; nothing more is sent",
+                f"free the disk, then `deploykit rollout resume {self.path.parent.name}` goes on",
+            ) from error
 
     def close(self) -> None:
         """Give up the file and its lock."""
@@ -153,8 +163,8 @@ def is_written(path: Path) -> bool:
     except OSError:
         return False
     try:
-        lock_descriptor(fd, path)
-    except LockBusy:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: others who look are no writers
+    except BlockingIOError:
         return True
     except OSError:
         return False
@@ -243,8 +253,7 @@ def _cannot(what: str, path: Path, error: OSError) -> RolloutError:
     reason = error.strerror or str(error)
     remedy = "set `rollouts` in the settings to a directory that you may write" if what != "read" else ""
     if what == "written" and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        resume = f"make room, then `deploykit rollout resume {path.parent.name}`"
-        remedy = resume if path.exists() else "make room: nothing began"
+        remedy = "free the disk" if path.exists() else "free the disk; nothing was begun"
     with contextlib.suppress(OSError):
         if what == "read" and not path.exists():
             remedy = "see `deploykit rollout list`"

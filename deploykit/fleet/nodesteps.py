@@ -22,8 +22,6 @@ MAX_STEPS: Final = 64
 #: Last lines of output that are kept of a node.
 MAX_OUTPUT: Final = 10
 _NAME: Final = 40
-#: Numbers of steps that a report lists: beyond those of progress events, which it ends.
-_REPORTED: Final = 2**53
 _LINE: Final = 400
 
 StepState = Literal["began", "done", "failed", "skipped"]
@@ -68,12 +66,14 @@ class NodeSteps:
     Args:
         steps: in the order in which they were first heard of.
         output: the last lines that its steps printed.
-        request: the request that each phase belongs to, with the time of its newest event.
+        requests: the request that each phase belongs to, with the time of its newest event.
+        closed: phases whose report has come: it says more than what is still on its way.
     """
 
     steps: tuple[StepMark, ...] = ()
     output: tuple[PrintedLine, ...] = ()
     requests: tuple[tuple[str, str, datetime], ...] = ()
+    closed: frozenset[str] = frozenset()
 
     @property
     def current(self) -> StepMark | None:
@@ -101,52 +101,52 @@ class NodeSteps:
             if known is not None and event.time < known[2]:
                 return self
             current = self._without(event.phase)
+        elif event.phase in self.closed:
+            return self
         current = current._of_request(event.phase, event.request, event.time)
         if event.state == "output":
-            return current._printed(_name(event.step), event.output, event.number)
+            lines = tuple(PrintedLine(_name(event.step), line) for line in output_lines(event.output))
+            return attrs.evolve(current, output=(*current.output, *lines)[-MAX_OUTPUT:])
         return current._marked(event, event.state, now)
 
     def reported(self, report: DeployReported, now: float) -> NodeSteps:
-        """Return these steps with those of the node's report on a phase: what the progress events left out."""
-        known_request = next((each[1] for each in self.requests if each[0] == report.phase), report.request)
-        current = self if known_request == report.request else self._without(report.phase)
-        current = current._of_request(report.phase, report.request, report.time)
+        """Return these steps with those of the node's report on a phase: all of them, in its order."""
+        known = {mark.name: mark for mark in self.steps if mark.phase == report.phase}
+        marks: list[StepMark] = []
+        output = self.output
         for at, step in enumerate(report.steps):
             if step.outcome == "skipped":  # there is no such script
                 continue
             name = _name(step.name)
-            known = next((mark for mark in current.steps if (mark.phase, mark.name) == (report.phase, name)), None)
-            if step.outcome == "failed" or not any(line.step == name for line in current.output):
-                others = tuple(line for line in current.output if line.step != name)
-                current = attrs.evolve(current, output=others)._printed(name, step.output, _REPORTED)
-            if known is not None and known.ended:
-                continue
+            heard = known.pop(name, None)
             mark = StepMark(
                 phase=report.phase,
                 name=name,
                 state=step.outcome,
-                number=_REPORTED + at,
+                number=at,
                 since=now,
                 seconds=step.seconds,
                 exit_code=step.exit_code,
             )
-            rest = tuple(each for each in current.steps if each is not known)
-            current = attrs.evolve(current, steps=(*rest, mark)[-MAX_STEPS:])
-        return current
+            marks.append(heard if heard is not None and heard.ended else mark)
+            if step.outcome == "failed" or step.exit_code is not None:
+                lines = tuple(PrintedLine(name, line) for line in output_lines(step.output))
+                output = (*(line for line in output if line.step != name), *lines)
+        others = tuple(mark for mark in self.steps if mark.phase != report.phase)
+        return attrs.evolve(
+            self._of_request(report.phase, report.request, report.time),
+            steps=(*others, *marks, *known.values())[-MAX_STEPS:],
+            output=output[-MAX_OUTPUT:],
+            closed=self.closed | {report.phase},
+        )
 
     def lines_of(self, step: str) -> tuple[str, ...]:
         """Return the last lines that a step printed."""
         return tuple(line.text for line in self.output if line.step == step)
 
-    def _printed(self, step: str, output: str, number: int) -> NodeSteps:
-        """Add what a step printed, unless its report has said it all."""
-        if any(mark.name == step and mark.number >= _REPORTED > number for mark in self.steps):
-            return self
-        lines = tuple(PrintedLine(step, line) for line in output_lines(output))
-        return attrs.evolve(self, output=(*self.output, *lines)[-MAX_OUTPUT:])
-
     def _without(self, phase: str) -> NodeSteps:
-        return attrs.evolve(self, steps=tuple(mark for mark in self.steps if mark.phase != phase))
+        steps = tuple(mark for mark in self.steps if mark.phase != phase)
+        return attrs.evolve(self, steps=steps, closed=self.closed - {phase})
 
     def _of_request(self, phase: str, request: str, time: datetime) -> NodeSteps:
         others = tuple(each for each in self.requests if each[0] != phase)

@@ -68,7 +68,7 @@ def replay(contents: JournalContents) -> Replay:
                     abort_wanted |= _aborts(actions)
                     controls.add(record.control)
                     if isinstance(record.event, NodeAnswered):
-                        book.answered(record.event.node, record.event.phase)
+                        book.answered(record.event.node, record.event.phase, record.event.outcome)
                 case CommandRecord():
                     book.add(record.command)
                 case AbortRecord():

@@ -9,8 +9,9 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -21,7 +22,7 @@ from deploykit.errors import KeyFileError, MessageError, PolicyRefused
 from deploykit.fleet.commandbook import CommandBook
 from deploykit.fleet.plan import Target
 from deploykit.fleet.rolloutevents import NodeAnswered
-from deploykit.messages import DeployProgressed, DeployReported
+from deploykit.messages import DeployProgressed, DeployReported, RolloutReported
 from deploykit.messages.base import one_line
 from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, ObjectId, RefName
@@ -73,22 +74,39 @@ class ReportJudge:
             return False
         return isinstance(message, DeployReported) and self._book.is_ours(message.request)
 
-    def believe(self, delivery: Delivery) -> DeployReported | Doubt | None:
+    def announces(self, delivery: Delivery, rollout: str, ours: Container[str]) -> bool:
+        """Return whether a delivery claims to be another coordinator's announcement of our rollout.
+
+        Args:
+            delivery: of the report topic; a message.
+            rollout: its id.
+            ours: the ids of what we announced.
+        """
+        with contextlib.suppress(MessageError):
+            message = delivery.message
+            return isinstance(message, RolloutReported) and message.rollout == rollout and message.id not in ours
+        return False
+
+    def believe(self, delivery: Delivery) -> DeployReported | RolloutReported | Doubt | None:
         """Return the report if it is believed, why it is not where that is new, else None.
 
         Args:
-            delivery: one that concerns us.
+            delivery: one that concerns us; of another coordinator's announcement only the signature is checked.
         """
         report = delivery.message
+        if isinstance(report, RolloutReported):
+            with contextlib.suppress(MessageError, PolicyRefused, KeyFileError):
+                self._trust.check(_frame(delivery), self._now(), destination=delivery.destination)
+                return report
         if not isinstance(report, DeployReported):
             return None
-        command = self._book.wanted(report.node, report.request)
+        command = self._book.wanted(report.node, report.request, report.outcome)
         if command is None:
             return None
         now = self._now()
         try:
             self._trust.check(_frame(delivery), now, destination=delivery.destination).believe(
-                command.request, now, sent=command.frame
+                command.request, now, copy=command.copy
             )
         except (MessageError, PolicyRefused, KeyFileError) as error:
             return self._doubt(report, one_line(str(error)))

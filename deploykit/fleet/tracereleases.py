@@ -79,26 +79,25 @@ def _asked(messages: Sequence[TracedMessage]) -> dict[tuple[str, str], _Asked]:
 
 def _reported(one: TracedMessage, report: DeployReported, folds: Sequence[ProgressFold]) -> Station:
     first = min((fold.first for fold in folds), default=one.received)
-    count = "1 step" if len(report.steps) == 1 else f"{len(report.steps)} steps"
-    steps = f" after {count}" if report.steps else ""
-    lost = sum(fold.missing for fold in folds)
-    gap = f", {lost} events of its progress not seen" if lost else ""
+    about = []
+    if report.steps:
+        about.append("1 step" if len(report.steps) == 1 else f"{len(report.steps)} steps")
+    if (seconds := (one.received - first).total_seconds()) > 0:
+        about.append(f"{seconds:.1f} s since its first step")
+    if lost := sum(fold.missing for fold in folds):
+        about.append(f"{lost} events of its progress not seen")
+    remarks = f" ({', '.join(about)})" if about else ""
     return Station(
         kind="release",
         subject=report.node,
         state=report.outcome,
         at=one.received,
         until=one.received,
-        text=one_line(f"{report.summary}{steps}{_since(first, one.received)}{gap}"),
+        text=one_line(f"{report.summary}{remarks}"),
         sent=report.time,
         ids=(report.id,),
         verdict=one.verdict,
     )
-
-
-def _since(first: datetime, last: datetime) -> str:
-    seconds = (last - first).total_seconds()
-    return f", {seconds:.1f} s since its first step" if seconds > 0 else ""
 
 
 def _open(

@@ -127,7 +127,7 @@ def _commands(messages: Sequence[TracedMessage]) -> Iterator[Station]:
         if len(asked_in) > 1:
             text = one_line(
                 f"{command.phase} {command.site} {short_ref(command.ref)} {command.commit[:12]} on {named} requested "
-                f"in {len(asked_in)} commands"
+                f"in {len(asked_in)} commands over {(last.received - first.received).total_seconds():.1f} s"
             )
         made = station("command", first, subject=command.rollout or command.id, state=command.phase, text=text)
         yield attrs.evolve(made, until=last.received, ids=tuple(each.id for _, each in asked_in[:_LISTED]))

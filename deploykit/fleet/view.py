@@ -9,8 +9,11 @@ Rules:
 
 from __future__ import annotations
 
+import heapq
+import itertools
+import operator
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -140,11 +143,10 @@ class RolloutView:
         before, self.model = self.model, model
         answered: list[ViewChange] = []
         asked: list[ViewChange] = []
-        for node, status in model.nodes.items():
+        for node, old, status in _changed(before, model):
             if status.deadline is not None:
                 self.deadlines[node] = status.deadline
-            old = before.nodes.get(node) if before is not None else None
-            if old is status or (old is not None and (old.state, old.phase) == (status.state, status.phase)):
+            if old is not None and (old.state, old.phase) == (status.state, status.phase):
                 continue
             if old is None and status.state == "pending":
                 continue
@@ -179,7 +181,13 @@ class RolloutView:
             return ()
         before = self.steps(report.node)
         self._steps[report.node] = after = before.reported(report, now)
-        return _new_steps(report.node, before, after)
+        found = []
+        for change in _new_steps(report.node, before, after):
+            found.append(change)
+            lines = after.lines_of(change.step)
+            if lines and not before.lines_of(change.step):
+                found.append(attrs.evolve(change, kind="output", state="", seconds=0.0, exit_code=None, lines=lines))
+        return tuple(found)
 
     def doubted(self, node: NodeName, reason: str) -> None:
         """Note why a report in the name of a node was not believed."""
@@ -198,7 +206,7 @@ class RolloutView:
         """
         model = self.model
         statuses = model.nodes if model is not None else {}
-        shown = [node for node in sorted(statuses, key=self._interest)[: max(0, rows)] if self._has_row(node)]
+        shown = [node for node in heapq.nsmallest(rows, statuses, key=self._interest) if self._has_row(node)]
         shown.sort(key=lambda node: self._order.get(node, 0))
         counts: Counter[str] = Counter(status.state for status in statuses.values())
         if model is None:
@@ -241,11 +249,12 @@ class RolloutView:
         """Return a line with the nodes that are waited for, those that have been at their step longest first."""
         if self.model is None:
             return ""
-        at = {node: self._doing(node, now) for node in self.model.nodes}
-        waited = sorted((node for node in at if at[node][0]), key=lambda node: (-at[node][1], self._order.get(node, 0)))
+        waited = self.model.outstanding
         if not waited:
             return ""
-        named = [f"{node} ({at[node][0]}, {duration(at[node][1])})" for node in waited[:names]]
+        at = {node: self._doing(node, now) for node in waited}
+        longest = heapq.nsmallest(names, at, key=lambda node: (-at[node][1], self._order.get(node, 0)))
+        named = [f"{node} ({at[node][0]}, {duration(at[node][1])})" for node in longest]
         more = f" and {len(waited) - names} more" if len(waited) > names else ""
         return f"waiting for {', '.join(named)}{more}"
 
@@ -304,6 +313,22 @@ class RolloutView:
         name, nodes = rest[0]
         what = "the canary" if name == "canary" else f"batch {name}"
         return f"next {what}: {some_names(nodes, names)}"
+
+
+def _changed(
+    before: RolloutModel | None, model: RolloutModel
+) -> Iterator[tuple[NodeName, NodeStatus | None, NodeStatus]]:
+    """Yield the nodes whose status is another one than before, with both; all at first.
+
+    Each answer is a step of the rollout, and changes one node of perhaps thousands: it must cost no look at the others
+    but whether they are the same object. All models of a rollout have its nodes in the plan's order.
+    """
+    if before is None:
+        yield from ((node, None, status) for node, status in model.nodes.items())
+        return
+    changed = map(operator.is_not, before.nodes.values(), model.nodes.values())
+    for node in itertools.compress(model.nodes, changed):
+        yield node, before.nodes[node], model.nodes[node]
 
 
 def _new_steps(node: NodeName, before: NodeSteps, after: NodeSteps) -> tuple[ViewChange, ...]:

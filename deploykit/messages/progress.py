@@ -21,7 +21,7 @@ class DeployProgressed(Message):
         request: the id of the `DeployRequested` that is carried out.
         rollout: of that request.
         number: counts up from 0 within the request; a gap shows that something was left out.
-        step: its name, as in the report (`export`, `post-deploy`, …).
+        step: its name, as in the report (`export`, `post-deploy`, …), or `fetch` while the node's mirror is updated.
         seconds, exit_code: of a step that ended.
         output: for `output`: what the step's program printed since the last event, capped.
     """

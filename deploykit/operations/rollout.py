@@ -106,8 +106,9 @@ def start_rollout(
             )
             try:
                 return _run(coordinator)
-            except ConnectError:
-                shutil.rmtree(journal.directory, ignore_errors=True)
+            except (ConnectError, KeyboardInterrupt):
+                if not coordinator.begun:
+                    shutil.rmtree(journal.directory, ignore_errors=True)
                 raise
 
 
@@ -212,6 +213,8 @@ def _run(coordinator: RolloutCoordinator) -> RolloutResult:
     try:
         coordinator.run()
     except KeyboardInterrupt:
+        if not coordinator.begun:
+            raise  # nothing was sent
         interrupted = not coordinator.model.ended
     return RolloutResult(
         plan=coordinator.plan,

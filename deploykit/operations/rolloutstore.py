@@ -31,7 +31,7 @@ from deploykit.fleet.journal import (
     read_journal,
     read_summary,
 )
-from deploykit.fleet.journalfile import is_written
+from deploykit.fleet.journalfile import JournalFile, is_written
 from deploykit.fleet.plan import Plan
 from deploykit.fleet.replay import replay
 from deploykit.fleet.rollout import RolloutModel
@@ -236,9 +236,9 @@ def prune(directory: Path, now: float) -> tuple[str, ...]:
     removed = []
     for at, path in enumerate(sorted(_journals(directory), key=_begun, reverse=True)):
         old = now - _begun(path) > KEPT_FOR
-        if not (old or (at >= KEPT and _has_ended(path))) or is_written(path):
+        if not (old or (at >= KEPT and _has_ended(path))):
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RolloutError), JournalFile.hold(path):  # busy: it is coordinated now
             shutil.rmtree(path.parent)
             removed.append(path.parent.name)
     return tuple(removed)

@@ -164,6 +164,9 @@ def _nobody(targets: Targets, found: FoundNodes | None) -> tuple[str, str]:
         parts.append(f"silent: {shortened(targets.silent)}")
     if found.doubted:
         parts.append(f"{len(found.doubted)} answered in a way that is not believed")
+    if not found.answered and not found.doubted:
+        parts[0] = "no node answered"
+        remedy = "do agents run, and does a grant of node.queried, without `sites`, fit the key that asks?"
     return f"no node matches: {', '.join(parts)}", remedy
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -36,6 +37,8 @@ from deploykit.trust.policy import Policy
 
 #: Bytes of messages that are kept of a bus.
 MOST_BYTES: Final = 64 * 1024 * 1024
+#: Messages that wait to be looked at.
+_WAITING: Final = 10_000
 #: Least seconds between two looks at what has come.
 _EVERY: Final = 0.5
 #: Seconds of silence after which a way that has come to its end is believed to have.
@@ -153,6 +156,7 @@ def trace_bus(
         on_ready()
         with contextlib.suppress(KeyboardInterrupt):  # what was heard so far is the answer
             _listen(ear, nodes, text, trust, time.monotonic() + timeout, on_change)
+        ear.end()
     return ear.answer(text, trust)
 
 
@@ -185,7 +189,8 @@ class _Ear:
     """What was heard on a bus. `hear` may be called from any thread, the rest from one."""
 
     def __init__(self) -> None:
-        self._came: queue.SimpleQueue[tuple[Delivery, datetime]] = queue.SimpleQueue()
+        self._came: queue.Queue[tuple[Delivery, datetime]] = queue.Queue(_WAITING)
+        self._ended = threading.Event()
         self._kept: deque[tuple[MessageKeys, RecordedMessage]] = deque()
         self._bytes = 0
         self._received = utc_now()
@@ -193,8 +198,17 @@ class _Ear:
         self.dropped = 0
 
     def hear(self, delivery: Delivery) -> Verdict:
-        self._came.put((delivery, utc_now()))
+        """Take a message; wait while too many do, which holds the broker back."""
+        came = delivery, utc_now()
+        while not self._ended.is_set():
+            with contextlib.suppress(queue.Full):
+                self._came.put(came, timeout=0.2)
+                break
         return Ack()
+
+    def end(self) -> None:
+        """Take nothing more."""
+        self._ended.set()
 
     def next(self, timeout: float) -> Delivery | None:
         try:

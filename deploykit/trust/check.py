@@ -114,13 +114,13 @@ class Verified:
         self.policy.authorize_build(self.message, self.signer, now=now, remember=remember, site=site)
         return self.message
 
-    def believe(self, request: Request, now: datetime, *, sent: Frame | None = None) -> None:
+    def believe(self, request: Request, now: datetime, *, copy: str | None = None) -> None:
         """Accept this message as a node's reply to our request.
 
         Args:
             request: what was asked.
             now: aware.
-            sent: the signed request as it went out. A reply that answers another copy is refused.
+            copy: names the signed request as it went out (`copy_digest`). A reply that answers another is refused.
 
         Raises:
             PolicyRefused: no reply; to another request or copy; of a node that was not asked; signed by a key that may
@@ -130,7 +130,7 @@ class Verified:
         if not isinstance(reply, DeployReported | NodeDescribed):
             raise PolicyRefused(f"a {type(reply).__name__} is no reply")
         self.policy.authorize_reply(reply, self.signer, request=request, now=now)
-        if sent is not None and not _same(reply.answers, copy_digest(sent)):
+        if copy is not None and not _same(reply.answers, copy):
             raise PolicyRefused(f"{reply.node} answers another copy of this request: somebody sends under its id")
 
 

@@ -131,7 +131,9 @@ class Policy:
             raise NotAddressed(f"{_called(message)} is not for {node}")
         self._check_times(message, now)
         site = str(getattr(message, "site", None) or "")
-        found = [grant for grant in self._grants_of(message, signer) if matches(grant.sites, site)]
+        # A question about no site in particular is answered with the sites that may be asked about.
+        of_any = isinstance(message, NodeQueried) and message.site is None
+        found = [grant for grant in self._grants_of(message, signer) if of_any or matches(grant.sites, site)]
         needs_build = not (isinstance(message, DeployRequested) and message.without_build)
         for grant in found:
             if needs_build or grant.without_build:
@@ -269,6 +271,10 @@ class Policy:
             matches(grant.speaks_for, node) and matches(grant.sites, site) for grant in self._grants_of(message, signer)
         )
 
+    def may_ask_about(self, question: NodeQueried, signer: Signer, site: SiteName) -> bool:
+        """Return whether a signer may ask nodes about a site; `authorize` says whether it may ask at all."""
+        return any(matches(grant.sites, site) for grant in self._grants_of(question, signer))
+
     # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
 
     def _check_not_ahead(self, message: Message, now: datetime) -> None:
@@ -284,7 +290,10 @@ class Policy:
             return
         overdue = _since(now, expires, message)
         if overdue > self.skew:
-            raise PolicyRefused(f"{_called(message)} expired {overdue.total_seconds():.0f} s ago", "send it again")
+            raise PolicyRefused(
+                f"{_called(message)} expired {overdue.total_seconds():.0f} s ago",
+                "send it again; where it was just sent, compare the clocks (NTP)",
+            )
         if -overdue > self.max_expiry + self.skew:
             raise PolicyRefused(
                 f"{_called(message)} expires further ahead than {self.max_expiry.total_seconds():.0f} s",

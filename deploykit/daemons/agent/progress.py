@@ -4,6 +4,8 @@ Rules:
 
 * A deploy never waits for it: listeners only note what happened. A thread of its own signs and sends.
 * It never fills the bus: at most `MOST_UNCONFIRMED` events wait for receipts. While they do, others are dropped.
+* A broker that refuses events may end the connection over them, and reports share it: after a refusal nothing is sent
+  for a while.
 * Any event may be lost, and nothing is decided by it. The final report goes through the outbox and has every step.
 * What a script printed is the text that the report has, too: neither more secret nor less.
 """
@@ -24,6 +26,7 @@ import attrs
 
 from deploykit.daemons.agent.progressevents import CommandEvents, ProgressLimits, StepEvent
 from deploykit.daemons.service.throttle import LogThrottle
+from deploykit.errors import PublishRefused
 from deploykit.messages import DeployProgressed, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.names import NodeName
@@ -38,6 +41,9 @@ _log = logging.getLogger(__name__)
 MOST_UNCONFIRMED: Final = 64
 #: Seconds until an event that no broker confirmed is given up: late ones are of no use.
 _TIMEOUT: Final = 10.0
+#: Seconds for which nothing is sent after the broker refused an event, or did not confirm one.
+_AFTER_REFUSAL: Final = 600.0
+_AFTER_SILENCE: Final = 10.0
 
 
 class ProgressBus(Protocol):
@@ -83,6 +89,7 @@ class ProgressSender:
         self._changed = threading.Condition()
         self._commands: list[CommandProgress] = []
         self._unconfirmed = 0
+        self._quiet_until = float("-inf")
         self._stopped = False
         self._failed = LogThrottle()
 
@@ -121,7 +128,7 @@ class ProgressSender:
 
     def _send(self, request: DeployRequested, event: StepEvent) -> None:
         """Sign and send one event. What fails is dropped: the number of the next one shows it."""
-        if self._unconfirmed >= MOST_UNCONFIRMED:
+        if self._unconfirmed >= MOST_UNCONFIRMED or self._clock() < self._quiet_until:
             return
         message = DeployProgressed(
             source=f"agent/{self._node}",
@@ -153,9 +160,15 @@ class ProgressSender:
             if count := self._failed.add(str(error), time.monotonic()):
                 _log.info("%d events of a deploy's progress were not sent: %s", count, error)
 
-    def _confirmed(self, _: Future[None]) -> None:
+    def _confirmed(self, receipt: Future[None]) -> None:
+        error = None if receipt.cancelled() else receipt.exception()
         with self._changed:
             self._unconfirmed -= 1
+            if error is not None:
+                pause = _AFTER_REFUSAL if isinstance(error, PublishRefused) else _AFTER_SILENCE
+                self._quiet_until = max(self._quiet_until, self._clock() + pause)
+        if isinstance(error, PublishRefused):
+            _log.warning("deploys are not shown while they run, for %.0f s: %s", _AFTER_REFUSAL, error)
 
 
 @attrs.define

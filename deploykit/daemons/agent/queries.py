@@ -30,7 +30,6 @@ from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import BusError, DeploykitError, KeyFileError, MessageError, NotAddressed, PolicyRefused
 from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
-from deploykit.trust.allowed_signers import matches
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import HEADER, SigningKey, copy_digest, sign
 from deploykit.wire import Frame, encode
@@ -112,14 +111,14 @@ class QueryHandler:
         if not isinstance(question, NodeQueried):
             return Ack()
         try:
-            grant = asked.authorize(now).grant
+            asked.authorize(now)
         except PolicyRefused as error:
             self._metrics.question_decided("denied")
             if self._audit.denied(question, asked, str(error)):
                 _log.warning("not answered: %s: %s", asked.signer, error)
             return Ack()
         with self._lock:
-            accepted = AcceptedQuestion(question=question, asked=asked, sites=grant.sites)
+            accepted = AcceptedQuestion(question=question, asked=asked)
             outcome = self._queue.offer(accepted, time.monotonic())
         if outcome == "waits":
             self._wake.set()
@@ -167,7 +166,11 @@ class QueryHandler:
         if self._bus is None or self._key is None:
             return
         try:
-            described = self._describer.answer(question, asked.copy, visible=lambda site: matches(accepted.sites, site))
+            described = self._describer.answer(
+                question,
+                asked.copy,
+                visible=lambda site: asked.policy.may_ask_about(question, asked.signer, site),
+            )
             with contextlib.suppress(BusError):  # the asker asks again
                 publish_description(self._bus, self._topics, self._key, described)
                 self._metrics.question_decided("answered")

@@ -31,12 +31,10 @@ class AcceptedQuestion:
     Args:
         question: it.
         asked: who signed it.
-        sites: patterns of the sites that the grant names.
     """
 
     question: NodeQueried
     asked: Verified
-    sites: tuple[str, ...] = ("*",)
 
 
 class QuestionQueue:

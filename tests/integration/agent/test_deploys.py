@@ -308,7 +308,8 @@ def test_rubbish_on_every_topic_stops_nothing(node: Node, deploykit_broker: Embe
 
     with node.agent() as agent:
         ready(agent)
-        for topic in (node.settings.topics.source, node.settings.topics.deploy):
+        topics = node.settings.topics
+        for topic in (topics.source, topics.deploy, topics.deploy_to(NODE)):
             for body in (b"", b"\n", b"{", b"\xff" * 100, b'{"specversion":"1.0"}', b"[" * 5000):
                 node.bus.publish(topic, Frame({"content-type": "application/cloudevents+json"}, body))
         request = node.request("v1", node.origin.push(tag="v1", files={"index.html": "one\n"}))

@@ -126,12 +126,12 @@ def test_a_command_that_is_sent_to_a_node_while_it_is_down_arrives_when_it_is_ba
     tmp_path: Path, deploykit_broker: EmbeddedBroker, rabbitmq: RabbitMQ, unique_name: str
 ) -> None:
     topics = TopicMap(
-        source=f"/topic/source-{unique_name}",
-        build=f"/topic/build-{unique_name}",
-        mirror=f"/topic/mirror-{unique_name}",
-        deploy=f"/topic/deploy-{unique_name}",
-        report=f"/topic/report-{unique_name}",
-        node=f"/topic/node-{unique_name}",
+        source=f"/topic/test.source-{unique_name}",
+        build=f"/topic/test.build-{unique_name}",
+        mirror=f"/topic/test.mirror-{unique_name}",
+        deploy=f"/topic/test.deploy-{unique_name}",
+        report=f"/topic/test.report-{unique_name}",
+        node=f"/topic/test.node-{unique_name}",
     )
     with at_real_broker(Node(tmp_path, deploykit_broker), rabbitmq, topics=topics) as node:
         commit = node.origin.push(tag="v1")

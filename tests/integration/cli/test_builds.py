@@ -154,7 +154,9 @@ def test_a_deploy_carries_what_is_known_and_what_is_given(node: Node) -> None:
         assert (code, "may deploy, but not without a build for site shop" in text) == (3, True)
         code, text = deploy("v3", "--without-build", "--json", key="stranger")
         assert code == 0
-        assert json.loads(text)["report"]["detail"] == "without a build (--without-build)"
+        events = [json.loads(line) for line in text.splitlines()]
+        details = [event["detail"] for event in events if event["event"] == "node" and event["state"] == "active"]
+        assert details == ["without a build (--without-build)"]
 
 
 def test_doctor_and_status_tell_of_gates(node: Node) -> None:

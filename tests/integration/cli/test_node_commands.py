@@ -187,7 +187,7 @@ def test_who_waits_longer_than_a_command_may_live_is_not_refused_for_it(node: No
 
 def test_ctrl_c_while_a_deploy_is_awaited_says_that_it_goes_on(node: Node) -> None:
     node.origin.push(tag="v1")
-    asked = node.bus.subscribe(node.settings.topics.deploy, lambda _: heard.append(1), durable="test-deploy")
+    asked = node.bus.subscribe(node.settings.topics.deploy_to("web9"), lambda _: heard.append(1))
     heard: list[int] = []
     assert asked.wait_active(60)
     words = ("deploy", "shop", "--ref", "v1", "--node", "web9", "-c", str(settings_file(node)))
@@ -200,7 +200,8 @@ def test_ctrl_c_while_a_deploy_is_awaited_says_that_it_goes_on(node: Node) -> No
         process.kill()
         process.wait()
     assert process.returncode == 130
-    assert "web9 goes on" in errors
+    assert "web9 will finish what was asked (deploy)" in errors
+    assert "deploykit rollout resume shop-" in errors
     assert "Traceback" not in errors
 
 

@@ -91,7 +91,7 @@ def test_a_push_that_a_busy_machine_delays_is_not_taken_for_one_that_waits_for_a
     assert len(pushes.read_text().splitlines()) >= 2
 
 
-def test_the_fleet_demo_holds_every_claim_in_time_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_fleet_demo_holds_every_claim_and_leaves_nothing_behind(tmp_path: Path) -> None:
     done = run("demo", "--fleet", "--json", cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, timeout=180)
     held = claims(done)
     assert len(held) == 9

@@ -98,5 +98,6 @@ def test_the_settings_on_the_page_are_accepted() -> None:
         "ops@example.com",
         "jenkins",
         "oncall@example.com",
+        "oncall@example.com",
         "gateway",
     ]

@@ -160,6 +160,20 @@ def test_what_does_not_change_is_said_every_few_minutes_only(node: Node, monkeyp
         assert asker.unasked() == said
 
 
+def test_after_a_broker_restart_a_node_describes_itself_and_answers_again(
+    node: Node, deploykit_broker: EmbeddedBroker
+) -> None:
+    with node.agent() as agent:
+        agent.ready()
+        asker = Asker(node)
+        asker.ask("facts")
+        deploykit_broker.restart()
+        topic = node.settings.topics.inventory
+        wait_until(lambda: deploykit_broker.running and deploykit_broker.sent(topic), "a description")
+        assert node.bus.wait_connected(60)
+        assert asker.ask("facts").node == NODE
+
+
 # -- threat 45: discovery as an amplifier ------------------------------------------------------------------------------
 
 

@@ -11,11 +11,13 @@ import pytest
 
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.errors import RolloutError, UsageError
+from deploykit.fleet.inbox import RolloutInbox
+from deploykit.fleet.plan import Amount
 from deploykit.messages import utc_now
 from deploykit.names import NodeName
 from deploykit.operations.rollout import RolloutResult, left_unfinished
 from deploykit.operations.rolloutstore import ask_rollout, list_rollouts, read_rollout
-from tests.support.rollouts import NEW, ONE_BY_ONE, Seen, go_on, plan_of, roll_out
+from tests.support.rollouts import NEW, ONE_BY_ONE, Rolling, Seen, go_on, plan_of, roll_out
 from tests.support.standins import OLD, StandIns, names
 from tests.support.wait import wait_until
 
@@ -52,6 +54,31 @@ def test_it_goes_on_and_no_node_acts_twice(tmp_path: Path, deploykit_broker: Emb
         assert all(fleet.acted(node) == ["prepare", "activate"] for node in fleet.nodes)
         with pytest.raises(UsageError, match="has ended"):
             go_on(fleet, rollout)
+
+
+def test_ctrl_c_before_anything_was_sent_leaves_nothing(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RolloutInbox, "__enter__", lambda self: press(True))
+    with StandIns(tmp_path, deploykit_broker.address, names(2)) as fleet:
+        with pytest.raises(KeyboardInterrupt):
+            roll_out(fleet)
+        assert list_rollouts(fleet.settings) == ()
+
+
+def test_two_coordinators_of_one_rollout_hear_of_each_other(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> None:
+    """Somebody went on elsewhere with a rollout that was not left: nodes act once, and a person is told."""
+    with StandIns(tmp_path, deploykit_broker.address, names(3)) as fleet:
+        with Rolling(fleet, pause="ask", batch=(Amount(number=2),)) as rolling:
+            rolling.seen.wait(lambda model: model.state == "paused", "the pause")
+            copied = tmp_path / "copied.jsonl"
+            copied.write_bytes(read_rollout(fleet.settings, rolling.plan.rollout).path.read_bytes())
+            there = attrs.evolve(fleet.settings, state=tmp_path / "there")
+            assert go_on(fleet, copied, settings=there).exit_code == 0
+            wait_until(lambda: "another process" in "".join(rolling.seen.problems), "a word about the other one")
+            ask_rollout(fleet.settings, rolling.plan.rollout, "abort")
+            assert rolling.result().model.ended
+        assert all(len(fleet.acted(node)) <= 3 for node in fleet.nodes)
 
 
 def test_another_machine_goes_on_from_the_journal_alone(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> None:

@@ -186,6 +186,22 @@ def forged(fleet: StandIns, node: NodeName, request: DeployRequested) -> DeployR
     )
 
 
+def test_a_second_agent_of_a_cloned_machine_that_fails_is_heard_after_the_first_success(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker
+) -> None:
+    with StandIns(tmp_path, deploykit_broker.address, names(2)) as fleet:
+        plan = plan_of(fleet.nodes, bake=60.0)
+        with Rolling(fleet, plan) as rolling:
+            rolling.seen.wait(lambda model: model.task == "bake", "the canary's bake")
+            stand = fleet.nodes[NodeName("web1")]
+            (activated,) = (request for request, phase in stand.acted if phase == "activate")
+            report = attrs.evolve(stand.answers[activated], id="twin", outcome="failure", detail="on the clone")
+            fleet.report(report, stand.key)
+            result = rolling.result()
+    assert result.model.state == "failed"
+    assert result.model.nodes[NodeName("web1")].detail == "on the clone"
+
+
 def test_reports_on_other_requests_or_of_other_nodes_are_passed_over(
     tmp_path: Path, deploykit_broker: EmbeddedBroker
 ) -> None:

@@ -218,6 +218,17 @@ def test_the_command_discards_the_newest_prepared_release_or_the_named_one(shop:
     shop.whole()
 
 
+def test_the_history_of_a_release_names_the_rollout_and_the_discard(shop: Shop) -> None:
+    commit = shop.commit({"a": b"2"})
+    _prepare(shop, "v2", rollout="roll\x1b1")
+    _discard(shop, "v2", commit, rollout="roll-2", requested_by="ann")
+    shown = run_cli("release", "show", str(shop.path), "v2")
+    assert shown.returncode == 0
+    assert "discarded, gone" in shown.stdout
+    assert r"in rollout roll\x1b1: success" in shown.stdout
+    assert " by ann in rollout roll-2: success removed " in shown.stdout
+
+
 def test_a_record_without_a_rollout_is_read(shop: Shop) -> None:
     """Records that were written before there were rollouts."""
     state = shop.path / ".deploykit" / "state.json"

@@ -35,13 +35,24 @@ class ChainBooks:
         topics: of the chain.
         signers: the allowed_signers of all.
         name: no other chain has it.
+        more: further topics.
         patience: seconds for which is waited for what has to come.
     """
 
-    def __init__(self, bus: Bus, topics: TopicMap, signers: Path, name: str, *, patience: float = 90.0) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        topics: TopicMap,
+        signers: Path,
+        name: str,
+        *,
+        more: Sequence[str] = (),
+        patience: float = 90.0,
+    ) -> None:
         self.bus = bus
         self._subscriptions: list[Subscription] = []
         self._topics = topics
+        self._more = more
         self._signers = signers
         self._name = name
         self._patience = patience
@@ -55,7 +66,7 @@ class ChainBooks:
         """Listen, also to what is said while nobody is there to deliver it."""
         self.bus.start()
         topics = self._topics
-        for topic in (topics.source, topics.build, topics.mirror, topics.deploy, topics.report):
+        for topic in (topics.source, topics.build, topics.mirror, topics.deploy, topics.report, *self._more):
             durable = f"{self._name}-books-{topic.rpartition('.')[2]}"
             self._subscriptions.append(self.bus.subscribe(topic, self._hear, durable=durable))
         self._subscriptions.append(self.bus.subscribe(self.bus.settings.dead_letter, self._keep_dead))

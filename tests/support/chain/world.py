@@ -12,7 +12,6 @@ Everything but Jenkins is a process of its own, and Jenkins' builds run the real
 
 from __future__ import annotations
 
-import json
 import secrets
 import subprocess
 from collections.abc import Sequence
@@ -21,11 +20,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Self
 
-import attrs
-
 from deploykit.bus import Bus
 from deploykit.messages import DeployRequested, MirrorUpdated
-from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.outbox import Outbox
 from deploykit.settings import BusSettings
@@ -36,6 +32,7 @@ from tests.brokers.process import PortLease
 from tests.support.chain.books import CI, ChainBooks
 from tests.support.chain.brokers import ChainBroker
 from tests.support.chain.member import Member
+from tests.support.chain.names import own_topics, topics_table
 from tests.support.cli import command
 from tests.support.node import GIT_ENV, git
 from tests.support.stubjenkins import FOUR, StubJenkins, StubJob
@@ -67,13 +64,7 @@ class Chain:
         self.name = f"c{secrets.token_hex(3)}"
         #: Names of their own: on a shared broker the durable subscriptions of agents go by them.
         self.nodes = tuple(NodeName(f"{self.name}-web{number}") for number in (1, 2, 3))
-        self.topics = TopicMap(
-            **{  # type: ignore[arg-type]  # all of these are text
-                field.name: f"/topic/{self.name}.{field.name}"
-                for field in attrs.fields(TopicMap)
-                if field.type in ("str", str) and not field.name.startswith("build_")
-            }
-        )
+        self.topics = own_topics(self.name)
         self.dead_letter = f"/queue/{self.name}.dead-letter"
         self._signers = root / "allowed_signers"
         self.keys = {}
@@ -262,9 +253,7 @@ class Chain:
         return Member(name, command(daemon, "--config", str(config)), self.root, ready="ready: ")
 
     def _topics(self) -> str:
-        return "[topics]\n" + "".join(
-            f"{name} = {json.dumps(value)}\n" for name, value in attrs.asdict(self.topics).items() if value
-        )
+        return topics_table(self.topics)
 
     def _settings(self, node: str, more: str = "") -> Path:
         """Write the settings of a node, and return their file; the hub is where the origin and the operator are."""

@@ -9,6 +9,8 @@ import attrs
 
 from deploykit.messages import (
     DeployOutcome,
+    DeployPhase,
+    DeployProgressed,
     DeployReported,
     DeployRequested,
     NodeDescribed,
@@ -16,6 +18,7 @@ from deploykit.messages import (
     SiteRelease,
     SiteState,
 )
+from deploykit.messages.progress import ProgressState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
 
@@ -37,20 +40,37 @@ class Faults:
 
 
 def draw_faults(count: int, *, silent: float, failing: float, slowest: float, seed: int) -> list[Faults]:
-    """Return the faults of `count` nodes: exactly these parts of them are silent and failing, half answer twice."""
+    """Return the faults of `count` nodes: exactly these parts of them are silent and failing, half answer twice.
+
+    The first one is well: it is the canary of a rollout in the order of names.
+    """
     kinds = ["silent"] * round(count * silent) + ["failing"] * round(count * failing)
-    kinds += ["well"] * (count - len(kinds))
+    kinds += ["well"] * (count - 1 - len(kinds))
     dice = random.Random(seed)
     dice.shuffle(kinds)
+    kinds.insert(0, "well")
     return [
         Faults(silent=kind == "silent", failing=kind == "failing", twice=dice.random() < 0.5, slowest=slowest)
         for kind in kinds
     ]
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class Act:
+    """A command that a node acted on: once, however often it came.
+
+    Args:
+        seconds: how long its script took, as the dice said.
+    """
+
+    request: str
+    phase: DeployPhase
+    seconds: float
+
+
 @attrs.define(kw_only=True, slots=True)
 class SimulatedNode:
-    """A node with one site. `acted` has each request id that it acted on, with its phase, in order."""
+    """A node with one site. `acted` has each command that it acted on, in order."""
 
     name: NodeName
     site: SiteName
@@ -58,7 +78,7 @@ class SimulatedNode:
     live: SiteRelease | None = None
     previous: SiteRelease | None = None
     prepared: SiteRelease | None = None
-    acted: list[tuple[str, str]] = attrs.field(factory=list)
+    acted: list[Act] = attrs.field(factory=list)
     _answers: dict[str, DeployReported] = attrs.field(factory=dict)
 
     def describe(self, question: NodeQueried, answers: str) -> NodeDescribed:
@@ -84,15 +104,36 @@ class SimulatedNode:
             sites=(state,),
         )
 
-    def obey(self, request: DeployRequested, copy: str) -> DeployReported | None:
-        """Return the report on a command; None from a silent node. A command that was obeyed is only answered again."""
+    def obey(self, request: DeployRequested, copy: str, seconds: float) -> DeployReported | None:
+        """Return the report on a command; None from a silent node. A command that was obeyed is only answered again.
+
+        Args:
+            copy: the digest of the copy that came.
+            seconds: how long the node's script took for it.
+        """
         if self.faults.silent:
             return None
         known = self._answers.get(request.id)
         if known is None:
-            self.acted.append((request.id, request.phase))
+            self.acted.append(Act(request=request.id, phase=request.phase, seconds=seconds))
             known = self._answers[request.id] = self._act(request, copy)
         return known
+
+    def progress(self, request: DeployRequested, number: int, state: ProgressState, seconds: float) -> DeployProgressed:
+        """Return what it says of its one script."""
+        return DeployProgressed(
+            source=f"agent/{self.name}",
+            correlation_id=request.correlation_id,
+            node=self.name,
+            site=self.site,
+            request=request.id,
+            rollout=request.rollout,
+            phase=request.phase,
+            number=number,
+            step="script",
+            state=state,
+            seconds=seconds,
+        )
 
     def _act(self, request: DeployRequested, copy: str) -> DeployReported:
         asked = SiteRelease(release=f"1-{request.commit[:8]}", ref=request.ref, commit=request.commit)

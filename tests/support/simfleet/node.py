@@ -1,4 +1,7 @@
-"""One simulated node on one connection: it verifies what it is asked, waits as a script would, and answers, signed."""
+"""One simulated node on one connection: it verifies what it is asked, waits as a script would, says so, and answers.
+
+All that it sends is signed.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +69,13 @@ class NodeOnBus:
             case NodeQueried() as question:
                 self._send(stomp, self._topics.inventory, self.node.describe(question, asked.copy))
             case DeployRequested() as request:
-                await asyncio.sleep(self._dice.uniform(0.0, self.node.faults.slowest))
-                report = self.node.obey(request, asked.copy)
+                if self.node.faults.silent:
+                    return
+                seconds = self._dice.uniform(0.0, self.node.faults.slowest)
+                self._send(stomp, self._topics.progress, self.node.progress(request, 0, "began", 0.0))
+                await asyncio.sleep(seconds)
+                self._send(stomp, self._topics.progress, self.node.progress(request, 1, "done", seconds))
+                report = self.node.obey(request, asked.copy, seconds)
                 if report is not None:
                     self._send(stomp, self._topics.report, report)
 

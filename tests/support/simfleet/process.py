@@ -28,6 +28,8 @@ from tests.support.simfleet.node import NodeOnBus
 SITE = SiteName("shop")
 #: What is live on each node at the start.
 FIRST = SiteRelease(release="0-first", ref=parse_ref_name("refs/tags/v0"), commit=ObjectId("0" * 39 + "1"))
+#: Most bytes of the line that says what the nodes are: a hundred each, and more.
+_MOST_PLAN = 64 * 1024 * 1024
 #: Connections that are made at once.
 _AT_ONCE = 20
 
@@ -106,7 +108,7 @@ def _made(plan: dict[str, Any]) -> list[tuple[NodeOnBus, SigningKey]]:
 
 
 async def _run() -> None:
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=_MOST_PLAN)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     plan = json.loads(await reader.readline())
@@ -134,7 +136,7 @@ def _book(node: SimulatedNode) -> dict[str, object]:
             name: release.commit if release is not None else None
             for name, release in (("live", node.live), ("previous", node.previous), ("prepared", node.prepared))
         },
-        "acted": node.acted,
+        "acted": [attrs.asdict(act) for act in node.acted],
         "silent": node.faults.silent,
         "failing": node.faults.failing,
     }

@@ -185,11 +185,12 @@ def test_a_live_picture_obeys_no_markup_and_no_escape(terminal: Console) -> None
 
 
 def test_a_live_picture_fits_the_window_with_200_nodes(terminal: Console, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter(range(1000))
-    monkeypatch.setattr(RolloutDisplay, "now", staticmethod(lambda: float(next(clock))))
+    clock = [0.0]
+    monkeypatch.setattr(RolloutDisplay, "now", staticmethod(lambda: clock[0]))
     plan = plan_of(200, batch="50%")
     asked = {str(node): ASKED for node in names(200)}
     with LiveRollout(plan, terminal) as display:
+        clock[0] = 1.0
         display.changed(
             model_of(plan, asked, state="rolling", outstanding=dict.fromkeys(map(str, names(200)), "deploy"))
         )
@@ -197,6 +198,20 @@ def test_a_live_picture_fits_the_window_with_200_nodes(terminal: Console, monkey
     assert all(len(frame.splitlines()) <= 24 for frame in frames)
     assert "… and 184 asked" in written(terminal)
     assert "waiting for web1 (deploy" in written(terminal)
+
+
+def test_a_wide_window_has_a_column_for_each_step() -> None:
+    wide = Console(file=io.StringIO(), force_terminal=True, width=160, height=24, color_system=None)
+    plan = plan_of(2)
+    with LiveRollout(plan, wide) as display:
+        display.changed(model_of(plan, {"web1": ASKED}, outstanding={"web1": "deploy"}))
+        display.progressed(progress(step="export", number=0))
+        display.progressed(progress(step="export", state="done", number=1, seconds=2.0))
+        display.progressed(progress(step="[pre-deploy]", number=2))
+    lines = [line.rpartition("\x1b[2K")[2].split() for line in written(wide).splitlines()]
+    heading, row = [words for words in lines if words[:1] in (["NODE"], ["web1"])][-2:]
+    assert heading == ["NODE", "BATCH", "export", "[pre-deploy]", "STATE", "OUTPUT"]
+    assert row[:6] == ["web1", "canary", "✓", "2.0", "s", "●"]
 
 
 def test_the_last_picture_of_a_large_fleet_has_those_that_failed_alone(terminal: Console) -> None:

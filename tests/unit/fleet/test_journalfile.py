@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import stat
@@ -147,7 +148,7 @@ def test_after_an_error_nothing_more_is_written(tmp_path: Path) -> None:
     old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, hard))
-        with pytest.raises(RolloutError, match="cannot be written"):
+        with pytest.raises(RolloutError, match="rollout resume r"):
             journal.append([{"event": "too long"}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -166,9 +167,9 @@ def test_on_a_full_disk_the_way_out_is_room_and_not_another_directory(
     path = made(tmp_path / "shop-1" / "journal.jsonl")
     journal, _ = JournalFile.open(path)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RolloutError, match=r"make room, then `deploykit rollout resume shop-1`"):
+    with pytest.raises(RolloutError, match=r"free the disk, then `deploykit rollout resume shop-1`"):
         journal.append([{"event": "x"}])
-    with pytest.raises(RolloutError, match="make room: nothing began"):
+    with pytest.raises(RolloutError, match="free the disk; nothing was begun"):
         JournalFile.create(tmp_path / "shop-2" / "journal.jsonl", HEAD)
 
 
@@ -176,3 +177,10 @@ def test_a_journal_that_cannot_be_written_says_where_and_which_setting(tmp_path:
     (tmp_path / "file").touch()
     with pytest.raises(RolloutError, match="set `rollouts`"):
         JournalFile.create(tmp_path / "file" / "r" / "journal.jsonl", HEAD)
+
+
+def test_many_who_look_are_no_writers(tmp_path: Path) -> None:
+    path = made(tmp_path / "r" / "journal.jsonl")
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert not is_written(path)

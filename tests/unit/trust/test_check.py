@@ -192,7 +192,7 @@ REPORT = report(answers=copy_digest(SENT))
 
 
 def believed(frame: Frame) -> None:
-    trust().check(frame, NOW).believe(request(), NOW, sent=SENT)
+    trust().check(frame, NOW).believe(request(), NOW, copy=copy_digest(SENT))
 
 
 def test_threat_6_a_nodes_own_report_on_this_very_copy_is_believed() -> None:
@@ -224,7 +224,7 @@ DESCRIBED = NodeDescribed(time=NOW, node=WEB1, request="question-1", answers=cop
 
 
 def test_threat_6_a_nodes_own_answer_to_this_very_question_is_believed() -> None:
-    trust().check(signed(DESCRIBED, NODE), NOW).believe(QUESTION, NOW, sent=ASKED)
+    trust().check(signed(DESCRIBED, NODE), NOW).believe(QUESTION, NOW, copy=copy_digest(ASKED))
 
 
 @pytest.mark.parametrize(
@@ -239,4 +239,4 @@ def test_threat_6_a_nodes_own_answer_to_this_very_question_is_believed() -> None
 )
 def test_threat_6_every_other_answer_is_not(frame: Frame, says: str) -> None:
     with pytest.raises((SignatureError, PolicyRefused), match=says):
-        trust().check(frame, NOW).believe(QUESTION, NOW, sent=ASKED)
+        trust().check(frame, NOW).believe(QUESTION, NOW, copy=copy_digest(ASKED))

@@ -14,6 +14,7 @@ from deploykit.messages import (
     AccessRevokeRequested,
     DeployRequested,
     Message,
+    NodeQueried,
     Notice,
     RefUpdated,
     Unknown,
@@ -313,3 +314,40 @@ def test_an_embedding_program_can_name_its_own_types() -> None:
     grants = (GrantSettings(principal="a", types=("Own",)),)
     made = Policy.from_settings(TrustSettings(grants=grants), own_types=[Own])
     made.authorize(Own(time=NOW), signer("a"), WEB1, NOW)
+
+
+# -- questions about no site in particular ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sites", "asked", "allowed", "shown"),
+    [
+        (("*",), None, True, {"shop", "bank"}),
+        (("*", "!bank"), None, True, {"shop"}),
+        (("*", "!bank"), "bank", False, set()),
+        (("shop",), "shop", True, {"shop"}),
+        (("shop",), None, True, {"shop"}),
+        (("shop",), "bank", False, set()),
+        (("None",), None, True, set()),
+        (("None",), "shop", False, set()),
+    ],
+)
+def test_a_question_about_no_site_in_particular_is_answered_with_those_that_are_granted(
+    sites: tuple[str, ...], asked: str | None, allowed: bool, shown: set[str]
+) -> None:
+    rules = Policy(grants=(GrantSettings(principal="ops", types=("node.queried",), sites=sites),), max_expiry=CAP)
+    question = NodeQueried(time=NOW, site=None if asked is None else SiteName(asked), expires=NOW + SECOND)
+    if allowed:
+        assert rules.authorize(question, signer("ops"), WEB1, NOW).sites == sites
+        names = (SiteName("shop"), SiteName("bank"))
+        assert {site for site in names if rules.may_ask_about(question, signer("ops"), site)} == shown
+        return
+    with pytest.raises(PolicyRefused, match=f"may not send NodeQueried .* for site {asked}"):
+        rules.authorize(question, signer("ops"), WEB1, NOW)
+
+
+def test_another_grant_lets_nobody_ask() -> None:
+    question = NodeQueried(time=NOW, expires=NOW + SECOND)
+    with pytest.raises(PolicyRefused, match="may not send NodeQueried"):
+        OPS.authorize(question, signer("ops"), WEB1, NOW)
+    assert not OPS.may_ask_about(question, signer("ops"), SiteName("shop"))

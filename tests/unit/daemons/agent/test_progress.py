@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from deploykit.daemons.agent import progress as module
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.progressevents import CommandEvents, ProgressLimits, StepEvent
-from deploykit.errors import WindowFull
+from deploykit.errors import PublishError, PublishRefused, WindowFull
 from deploykit.messages import DeployProgressed, DeployRequested
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
@@ -271,6 +272,32 @@ def test_without_receipts_no_more_than_a_bound_is_on_its_way(started: Callable[[
     again = started(sending.sender)
     assert sending.sender._unconfirmed == 0
     again.end()
+
+
+@pytest.mark.parametrize(
+    ("error", "pause"), [(PublishRefused("not allowed"), 600.0), (PublishError("no receipt"), 10.0)]
+)
+def test_after_a_refusal_nothing_is_sent_for_a_while(
+    started: Callable[[ProgressSender], Sending], error: PublishError, pause: float
+) -> None:
+    """RabbitMQ ends the connection of who may not write to a topic, and the reports go over the same one."""
+    answer: PublishError | None = error
+    bus, ahead = FakeBus(lambda _: answer), 0.0
+    sender = ProgressSender(WEB1, bus, TopicMap(), None, clock=lambda: time.monotonic() + ahead)
+    sending = started(sender)
+    with sender.command(request()) as progress:
+        progress.on_step("pre-deploy", None)
+    bus.wait_sent(1)
+    wait_until(lambda: sender._quiet_until > 0, "the refusal is noted")
+    for _ in range(3):
+        with sender.command(request()) as progress:
+            progress.on_step("post-deploy", None)
+    wait_until(lambda: not sender._commands, "all was taken, and dropped")
+    answer, ahead = None, pause + 1
+    with sender.command(request()) as progress:
+        progress.on_step("activate", None)
+    sending.end()
+    assert [message.step for message in messages(bus)] == ["pre-deploy", "activate"]
 
 
 def test_a_step_of_our_own_is_failed_unless_it_is_done() -> None:
