@@ -50,8 +50,8 @@ def nodes(
     """Ask which nodes there are and what is live on their sites. Without options that choose, all nodes are shown.
 
     Nodes that are named, with -I or in a list, are waited for; with --nodes all others that answer are unexpected.
-    Ends with 0 when nodes were found and all is as expected; 1 when none was, or some are silent, unexpected or not
-    believed.
+    Ends with 0 when nodes were found and all is as expected; 1 when none was, or some are silent, unexpected, not
+    believed or two agents under one name.
 
     With --test it tries a selection on a node that files describe: it contacts nobody, and needs no settings. Ends with
     0 when the node matches, 1 when it does not, 2 when the selection is none.

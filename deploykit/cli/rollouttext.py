@@ -45,10 +45,10 @@ def state_words(state: str) -> str:
     return _WORDS.get(state, state)
 
 
-def plan_title(plan: Plan) -> str:
+def plan_title(plan: Plan, *, with_id: bool = True) -> str:
     """Return the rollout in one line: what goes where.
 
-    The id is shown in full: it is what every later command takes.
+    The id is shown in full: it is what every later command takes. A plan that is not begun has none to take.
     """
     targets = {(target.ref, target.commit) for target in plan.targets.values()}
     if len(targets) == 1:
@@ -58,13 +58,13 @@ def plan_title(plan: Plan) -> str:
         what = f"{len(targets)} different releases"
     many = f"{len(plan.nodes)} nodes" if len(plan.nodes) != 1 else str(plan.nodes[0])
     verb = "goes back to" if plan.kind == "rollback" else "gets"
-    return visible(f"{plan.site} {verb} {what} on {many}, rollout {plan.rollout}")
+    return visible(f"{plan.site} {verb} {what} on {many}" + (f", rollout {plan.rollout}" if with_id else ""))
 
 
 def plan_lines(plan: Plan) -> Iterator[str]:
     """Yield the plan for a person: what goes live, in which order, and what would stop it."""
     options = plan.options
-    yield plan_title(plan)
+    yield plan_title(plan, with_id=False)
     for name, nodes in stages(plan):
         label = "canary" if name == "canary" else f"batch {name}"
         yield visible(f"  {label + ':':<10} {len(nodes):>4}  {some_names(nodes, 6)}")

@@ -21,7 +21,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from deploykit.bus import Bus, Delivery
-from deploykit.bus.events import ConnectionLost, Event
+from deploykit.bus.events import Connected, ConnectionLost, Event
 from deploykit.errors import BusError
 from deploykit.fleet import controls
 from deploykit.fleet.announcement import announcement, counts_of, kept_report
@@ -120,6 +120,7 @@ class RolloutCoordinator:
         self._announced: set[str] = set()
         self._rivals: set[str] = set()
         self._handled = set(self._replayed.controls)
+        self._lost = False
         #: Whether anything was sent, or would be by whoever goes on.
         self.begun = resumed
         #: How the rollout stands.
@@ -192,7 +193,11 @@ class RolloutCoordinator:
         self._observer.tick()
 
     def _take(self, item: Delivery | Event) -> None:
+        if isinstance(item, Connected) and self._lost:
+            self._lost = False
+            self._observer.problem("connected again")
         if isinstance(item, ConnectionLost):
+            self._lost = True
             self._observer.problem(f"connection lost, waiting for the broker: {item.reason}")
         elif isinstance(item, Event):
             self._sender.hurry(time.monotonic())

@@ -253,8 +253,7 @@ def _cannot(what: str, path: Path, error: OSError) -> RolloutError:
     reason = error.strerror or str(error)
     remedy = "set `rollouts` in the settings to a directory that you may write" if what != "read" else ""
     if what == "written" and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        resume = f"make room, then `deploykit rollout resume {path.parent.name}`"
-        remedy = resume if path.exists() else "make room: nothing began"
+        remedy = "free the disk" if path.exists() else "free the disk; nothing was begun"
     with contextlib.suppress(OSError):
         if what == "read" and not path.exists():
             remedy = "see `deploykit rollout list`"

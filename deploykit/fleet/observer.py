@@ -26,7 +26,7 @@ class RolloutObserver:
         """Show what a node does now. Its signature is good; events may be missing."""
 
     def problem(self, text: str) -> None:
-        """Show what is wrong with the connection, or with a command that the broker refused."""
+        """Show what is wrong with the connection or well again, or with a command that the broker refused."""
 
     def tick(self) -> None:
         """Draw anew, some times in a second."""

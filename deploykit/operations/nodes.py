@@ -25,7 +25,9 @@ from deploykit.wire.strictjson import MAX_ITEMS
 #: Seconds to wait for the first answer, or for all nodes of a list.
 DISCOVERY_TIMEOUT: Final = 10.0
 #: What a person looks at where no node answered at all.
-WHY_NOBODY: Final = "are their agents running, and do they grant node.queried to the key that asks?"
+WHY_NOBODY: Final = (
+    "are their agents running, do they grant node.queried to the key that asks, and do the clocks agree?"
+)
 #: What selectors look at.
 _FOR_SELECTORS: Final[tuple[NodeDetail, ...]] = ("facts", "sites")
 #: What takes nodes long to find out, and the seconds that they may need for it.
@@ -69,8 +71,9 @@ class FoundNodes:
 
     @property
     def exit_code(self) -> int:
-        """0 where nodes were found, and all that were expected and no others; else 1."""
-        return 1 if not self.nodes or self.silent or self.strangers or self.doubted else 0
+        """0 where nodes were found, all that were expected and no others, each name once; else 1."""
+        twice = any(each.node in self.twins for each in self.nodes)
+        return 1 if not self.nodes or self.silent or self.strangers or self.doubted or twice else 0
 
 
 def find_nodes(

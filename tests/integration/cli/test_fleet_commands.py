@@ -109,6 +109,12 @@ def test_silent_unexpected_unbelieved_and_twin_nodes_stand_in_the_table(
     assert "web3 was not believed" in result.stderr
 
 
+def test_two_agents_under_one_name_are_not_well(config: Path, fleet: list[Reply]) -> None:
+    fleet += [web("web1", twins=(AgentInstance(instance="z", host="copy"),)), web("web2")]
+    assert deploykit(config, "nodes", "-I", "web1").exit_code == 1
+    assert deploykit(config, "nodes", "-I", "web2").exit_code == 0
+
+
 def test_nodes_as_json_is_what_nodes_reads_again(config: Path, fleet: list[Reply], tmp_path: Path) -> None:
     fleet += [web("web1"), web("web2"), described("db1")]
     result = deploykit(config, "nodes", "-C", "web", "--json")

@@ -333,6 +333,7 @@ def test_a_broker_that_restarts_is_waited_for(tmp_path: Path) -> None:
             with EmbeddedBroker(port=port):
                 assert rolling.result().exit_code == 0
                 assert set(fleet.live().values()) == {NEW.commit}
+            assert "connected again" in rolling.seen.problems
 
 
 def test_the_time_limit_of_one_node_counts_from_the_command(tmp_path: Path, deploykit_broker: EmbeddedBroker) -> None:
