@@ -112,7 +112,7 @@ def plan_again(ctx: click.Context, settings: Settings, rollout: str, given: Mapp
     from deploykit.fleet.plan import make_plan
     from deploykit.operations.rolloutplan import plan_retry
 
-    planned = plan_retry(settings, rollout, key=given.get("key"))
+    planned = plan_retry(settings, rollout, key=given.get("key"), evidence=given.get("evidence") or ())
     plan = planned.plan
     if any_given(ctx):
         plan = make_plan(

@@ -167,9 +167,15 @@ def options_from(values: Mapping[str, Any], *, first_nodes: frozenset[NodeName] 
     Raises:
         UsageError: options that do not go together.
     """
-    from deploykit.errors import UsageError
+    from deploykit.errors import SelectorError, UsageError
     from deploykit.fleet.options import RolloutOptions
+    from deploykit.fleet.selector import Selector
 
+    if values["first_select"] is not None:
+        try:
+            Selector.parse(values["first_select"])
+        except SelectorError as error:
+            raise UsageError(f"--first-select: {error}") from None
     if values["first"] is not None and values["first_select"] is not None:
         raise UsageError("--first and --first-select both choose the canaries", "give one of them")
     if values["seed"] is not None and values["order"] != "random":

@@ -71,6 +71,7 @@ TARGET = ("--ref", "refs/tags/v1", "--commit", COMMIT)
         (("--quorum", "50%", "--prepare", "batch"), "--prepare all"),
         (("--quorum", "0"), "quorum: expected at least 1 node"),
         (("--first", "1", "--first-select", "nginx"), "give one of them"),
+        (("--first-select", "nginx and"), "--first-select: expected a class or a comparison, not the end"),
     ],
 )
 @pytest.mark.parametrize("command", ["deploy", "rollback"])
@@ -93,6 +94,10 @@ def test_options_that_make_no_rollout_are_refused(
         (("deploy", "shop", *TARGET, "--retry-failed", "no-such"), "there is no rollout no-such"),
         (("deploy", "shop", *TARGET, "-S", "nginx and"), "-S: "),
         (("rollback", "shop", "--all", "--repo", "shop"), "--commit and --repo go with --to REF"),
+        (("rollback", "shop", "--all", "--quorum", "50%"), "a rollback prepares nothing"),
+        (("rollback", "shop", "--all", "--on-failure", "rollback"), "a rollback is not taken back"),
+        (("deploy", "shop", "--retry-failed", "x", "--first-select", "nginx"), "give --first N"),
+        (("deploy", "shop", "--retry-failed", "x", "--repo", "shop"), "leave --repo out"),
         (("rollout", "show"), "there is no rollout"),
         (("rollout", "show", "../../etc"), "not the id of a rollout"),
         (("rollout", "pause", "no-such"), "there is no rollout no-such"),
