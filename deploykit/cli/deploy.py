@@ -132,6 +132,10 @@ def _retry(ctx: click.Context, settings: Settings, site: str, ref: str | None, g
 
     if any_given(ctx, "chosen_"):
         raise UsageError("--retry-failed chooses the nodes itself", "leave out what chooses nodes")
+    if given["first_select"] is not None:
+        raise UsageError("--retry-failed asks no node what it is: --first-select cannot be used", "give --first N")
+    if given["repo"] is not None:
+        raise UsageError("--retry-failed asks no repository: the commit is that of the rollout", "leave --repo out")
     stored = read_rollout(settings, given["retry_failed"])
     plan = stored.plan
     if plan.site != site:
@@ -140,6 +144,11 @@ def _retry(ctx: click.Context, settings: Settings, site: str, ref: str | None, g
     if ref is not None and ref not in (target.ref, short_ref(target.ref)):
         raise UsageError(
             f"rollout {plan.rollout} is of {short_ref(target.ref)}, not {ref}", "leave --ref out, or choose nodes"
+        )
+    if given["commit"] not in (None, target.commit):
+        raise UsageError(
+            f"rollout {plan.rollout} is of commit {target.commit}, not {given['commit']}",
+            "leave --commit out, or choose nodes",
         )
     if plan.kind != "deploy":
         raise UsageError(f"rollout {plan.rollout} is a rollback", f"`deploykit rollout retry {plan.rollout}`")

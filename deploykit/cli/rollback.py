@@ -68,7 +68,11 @@ def _rollback(
     if to is None and (given["commit"] is not None or given["repo"] is not None):
         raise UsageError("--commit and --repo go with --to REF")
     selection, key = selection_from(given), given["key"]
-    options_from(given)  # before anything is asked of anybody
+    wanted = options_from(given)  # before anything is asked of anybody
+    if wanted.quorum is not None:
+        raise UsageError("--quorum counts nodes that are prepared, and a rollback prepares nothing", "leave it out")
+    if wanted.on_failure == "rollback":
+        raise UsageError("a rollback is not taken back", "give --on-failure stop or continue")
     bus = stack.enter_context(connected(settings, timeout=given["timeout"]))
     asked = {"key": key, "timeout": given["discovery_timeout"]}
     chosen = chosen_nodes(settings, bus, selection, site, want_previous=to is None, **asked)

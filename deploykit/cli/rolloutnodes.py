@@ -11,7 +11,7 @@ import attrs
 import click
 
 from deploykit.cli.asking import counting, print_notes
-from deploykit.cli.rolloutoptions import any_given, options_from
+from deploykit.cli.rolloutoptions import any_given, options_again
 
 if TYPE_CHECKING:
     from deploykit.bus import Bus
@@ -104,7 +104,7 @@ def worse_of(targets: Targets) -> int:
 def plan_again(ctx: click.Context, settings: Settings, rollout: str, given: Mapping[str, Any]) -> PlannedRollout:
     """Return a plan for what failed, refused or was silent in a rollout.
 
-    Where the command gives an option of a rollout, its options count; else those of the earlier rollout.
+    The options are those of the earlier rollout, but for each that the command gives.
 
     Raises:
         UsageError: the rollout goes on, or nothing is left.
@@ -112,7 +112,7 @@ def plan_again(ctx: click.Context, settings: Settings, rollout: str, given: Mapp
     from deploykit.fleet.plan import make_plan
     from deploykit.operations.rolloutplan import plan_retry
 
-    planned = plan_retry(settings, rollout, key=given.get("key"))
+    planned = plan_retry(settings, rollout, key=given.get("key"), evidence=given.get("evidence") or ())
     plan = planned.plan
     if any_given(ctx):
         plan = make_plan(
@@ -120,7 +120,7 @@ def plan_again(ctx: click.Context, settings: Settings, rollout: str, given: Mapp
             nodes=plan.nodes,
             target=plan.targets,
             kind=plan.kind,
-            options=options_from(given),
+            options=options_again(ctx, given, plan.options),
             rollout=plan.rollout,
             requested_by=plan.requested_by,
             correlation_id=plan.correlation_id,

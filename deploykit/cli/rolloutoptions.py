@@ -157,6 +157,27 @@ def any_given(ctx: click.Context, prefix: str = "") -> bool:
     return any(ctx.get_parameter_source(name) not in (None, default) for name in names)
 
 
+def options_again(ctx: click.Context, values: Mapping[str, Any], earlier: RolloutOptions) -> RolloutOptions:
+    """Return the options of an earlier rollout, changed by those that the person gave.
+
+    Raises:
+        UsageError: options that do not go together.
+    """
+    import attrs
+
+    wanted = options_from(values)
+    default = click.core.ParameterSource.DEFAULT
+    given = {name for name in _NAMES if ctx.get_parameter_source(name) not in (None, default)}
+    changes = {name: getattr(wanted, name) for name in given - {"first_select"}}
+    if "first" in given:
+        changes["first_nodes"] = None
+    if "order" in given:
+        changes["seed"] = wanted.seed
+    if "prepare" in given and wanted.prepare != "all":
+        changes["quorum"] = None
+    return attrs.evolve(earlier, **changes)
+
+
 def options_from(values: Mapping[str, Any], *, first_nodes: frozenset[NodeName] | None = None) -> RolloutOptions:
     """Return what the operator chose.
 
@@ -167,9 +188,15 @@ def options_from(values: Mapping[str, Any], *, first_nodes: frozenset[NodeName] 
     Raises:
         UsageError: options that do not go together.
     """
-    from deploykit.errors import UsageError
+    from deploykit.errors import SelectorError, UsageError
     from deploykit.fleet.options import RolloutOptions
+    from deploykit.fleet.selector import Selector
 
+    if values["first_select"] is not None:
+        try:
+            Selector.parse(values["first_select"])
+        except SelectorError as error:
+            raise UsageError(f"--first-select: {error}") from None
     if values["first"] is not None and values["first_select"] is not None:
         raise UsageError("--first and --first-select both choose the canaries", "give one of them")
     if values["seed"] is not None and values["order"] != "random":

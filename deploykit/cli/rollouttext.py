@@ -77,8 +77,12 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield visible(f"  {_short(ref)} ({commit[:12]}): {some_names(those, 6)}")
     allowed = allowed_failures(plan)
     rules = [f"stops when more than {allowed} of {len(plan.nodes)} fail", f"then: {options.on_failure}"]
-    if len(plan.nodes) > 1 and plan.kind == "deploy":
+    if not plan.one_phase:
         rules.append("all are prepared first" if options.prepare == "all" else "each batch is prepared by itself")
+        if options.quorum is not None:
+            rules[-1] += f", at least {options.quorum.of(len(plan.nodes))} of them before the first is activated"
+    if options.order == "random":
+        rules.append(f"in the random order of --seed {options.seed}")
     rules.append(f"each node has {duration(options.timeout)} for a phase")
     if options.pause == "ask":
         rules.append("asks before each batch")

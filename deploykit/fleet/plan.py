@@ -124,6 +124,8 @@ def make_plan(
     Raises:
         UsageError: there is no node, an option is wrong, or a canary is not among the nodes.
     """
+    if problems := options.problems():
+        raise _not_a_rollout(problems)
     if options.order == "random" and options.seed is None:
         options = attrs.evolve(options, seed=secrets.randbelow(2**31))
     chosen = dict.fromkeys(nodes)
@@ -143,12 +145,14 @@ def make_plan(
         correlation_id=correlation_id,
     )
     rest = plan.nodes[len(canary) :]
-    if not options.problems():
-        plan = attrs.evolve(plan, batches=tuple(_batches(rest, len(ordered), options.batch)))
-    problems = plan.problems()
-    if problems:
-        raise UsageError(f"not a rollout: {'; '.join(problems)}", problems=problems)
+    plan = attrs.evolve(plan, batches=tuple(_batches(rest, len(ordered), options.batch)))
+    if problems := plan.problems():
+        raise _not_a_rollout(problems)
     return plan
+
+
+def _not_a_rollout(problems: tuple[str, ...]) -> UsageError:
+    return UsageError(f"not a rollout: {'; '.join(problems)}", problems=problems)
 
 
 def natural_order(node: str) -> tuple[tuple[str | int, ...], str]:

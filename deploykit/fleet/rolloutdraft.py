@@ -84,12 +84,16 @@ class Draft:
 
     def goes_back(self, node: NodeName) -> bool:
         """Return whether a node has, or may have, what this rollout activated, and something else to go back to."""
-        status, target = self.status(node), self.plan.targets[node]
-        if status.previous is None or status.previous.commit == target.commit:
-            return False
+        previous = self.status(node).previous
+        older = previous is not None and previous.commit != self.plan.targets[node].commit
+        return older and self.may_have(node)
+
+    def may_have(self, node: NodeName) -> bool:
+        """Return whether what this rollout activates is live on a node, as far as known."""
+        status = self.status(node)
         if status.state == "silent":
             return status.phase in ("activate", "deploy")
-        return status.state == "active" or (status.state == "failed" and _is(status.live, target))
+        return status.state == "active" or (status.state == "failed" and _is(status.live, self.plan.targets[node]))
 
     # -- changing ------------------------------------------------------------------------------------------------------
 

@@ -116,8 +116,10 @@ class RolloutModel:
         if self.state == "succeeded":
             return 0
         asked = {(status.state, status.phase) for status in self.nodes.values() if status.phase is not None}
-        went_on = plan.kind == "deploy" and any(phase == "rollback" for _, phase in asked)
-        return 3 if self.state == "failed" and not went_on and {state for state, _ in asked} == {"refused"} else 1
+        # Who is asked to activate has prepared, and who is asked to go back may have activated.
+        changed = {"activate", "rollback"} if plan.kind == "deploy" else set()
+        unchanged = changed.isdisjoint(phase for _, phase in asked)
+        return 3 if self.state == "failed" and unchanged and {state for state, _ in asked} == {"refused"} else 1
 
 
 def outstanding_asks(plan: Plan, model: RolloutModel) -> tuple[Ask, ...]:

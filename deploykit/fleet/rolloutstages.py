@@ -197,11 +197,16 @@ def stop(draft: Draft, why: str) -> None:
     draft.model = attrs.evolve(draft.model, detail=why, deadline=None, until=None, pause_asked="", going_back=back)
     if draft.any_in_state("silent", draft.plan.nodes):
         draft.send_abort()
-    unwind(draft)
+    unwind(draft, stopped=True)
 
 
-def unwind(draft: Draft) -> None:
-    """Take back what was activated where that is wanted, then discard what was prepared, then end."""
+def unwind(draft: Draft, *, stopped: bool = False) -> None:
+    """Take back what was activated where that is wanted, then discard what was prepared, then end.
+
+    Args:
+        draft: the step.
+        stopped: something was against going on: that is no success, even with every node active.
+    """
     model = draft.model
     if model.going_back and model.state != "rolling-back":
         back = _back(draft)
@@ -220,7 +225,7 @@ def unwind(draft: Draft) -> None:
             draft.turn(RolloutTurn.STOP)
         draft.ask("discard", "discard", prepared)
         return
-    _end(draft)
+    _end(draft, stopped=stopped)
 
 
 def _back(draft: Draft) -> tuple[NodeName, ...]:
@@ -229,14 +234,14 @@ def _back(draft: Draft) -> tuple[NodeName, ...]:
     return tuple(sorted(nodes, key=lambda node: draft.status(node).state == "silent"))
 
 
-def _end(draft: Draft) -> None:
+def _end(draft: Draft, *, stopped: bool) -> None:
     model = draft.model
     if model.state == "rolling-back":
         stayed = any(_stayed(draft, node) for node in draft.plan.nodes)
         draft.end(RolloutTurn.NOT_ALL_ACTIVE if stayed else RolloutTurn.ALL_BACK)
     elif model.aborted:
         draft.end(RolloutTurn.ABORTED)
-    elif model.state in ("canary", "rolling") and draft.all_active():
+    elif not stopped and model.state in ("canary", "rolling") and draft.all_active():
         draft.end(RolloutTurn.ALL_ACTIVE)
     else:
         draft.end(RolloutTurn.NOT_ALL_ACTIVE)
@@ -246,4 +251,4 @@ def _stayed(draft: Draft, node: NodeName) -> bool:
     """Return whether a node has not gone back, as far as known, though it should have."""
     status = draft.status(node)
     asked = status.phase == "rollback" and status.state != "rolled-back"
-    return asked or draft.goes_back(node) or (status.state == "active" and status.previous is None)
+    return asked or draft.goes_back(node) or (status.previous is None and draft.may_have(node))

@@ -157,7 +157,9 @@ def plan_rollback_to(
     return PlannedRollout(settings=settings, plan=plan, key=signer, trust=trust)
 
 
-def plan_retry(settings: Settings, rollout: str, *, key: Path | None = None) -> PlannedRollout:
+def plan_retry(
+    settings: Settings, rollout: str, *, key: Path | None = None, evidence: Sequence[Path] = ()
+) -> PlannedRollout:
     """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
 
     Commit and options are those of the earlier rollout: the origin is not asked again.
@@ -166,23 +168,31 @@ def plan_retry(settings: Settings, rollout: str, *, key: Path | None = None) -> 
         settings: of the machine that asks.
         rollout: the id of the earlier rollout, or its beginning.
         key: signs the commands; the settings' key when None.
+        evidence: files of build results to send along, instead of those of the earlier rollout.
 
     Raises:
         PolicyRefused, KeyFileError: as `plan_deploy`.
         RolloutError: its journal cannot be read.
-        UsageError: it has not ended, or no node is left to retry.
+        UsageError: it has not ended, no node is left to retry, or a file holds nothing about its commit.
     """
     signer, trust = signing_key(settings, key), load_report_trust(settings)
     earlier = read_rollout(settings, rollout)
     head = earlier.contents.head
     plan = retry_plan(head.plan, earlier.model, rollout=new_rollout_id(head.plan.site), requested_by=user_name())
+    results, notes = head.evidence, tuple[str, ...]()
+    if evidence:
+        commit = plan.targets[plan.nodes[0]].commit
+        results, notes = evidence_for(
+            settings, plan.site, known_repository(settings, plan.site, None), commit, evidence
+        )
     return PlannedRollout(
         settings=settings,
         plan=plan,
         key=signer,
         trust=trust,
-        evidence=head.evidence,
+        evidence=results,
         without_build=head.without_build,
+        notes=notes,
     )
 
 

@@ -233,7 +233,9 @@ def test_a_canary_that_fails_ends_with_1_and_the_failed_are_retried(fleet_of: An
     assert fleet.run("rollout", "show", rollout, "--list", "failed").stdout == "web1\n"
     assert fleet.run("rollout", "show", rollout).returncode == 1
     fleet.nodes[NodeName("web1")].behaves.clear()
-    again = fleet.run("deploy", "shop", "--retry-failed", rollout[:-1])
+    moved = fleet.run("deploy", "shop", "--retry-failed", rollout, "--commit", "cd" * 20)
+    assert (moved.returncode, f"of commit {COMMIT}, not {'cd' * 20}" in moved.stderr) == (2, True)
+    again = fleet.run("deploy", "shop", "--retry-failed", rollout[:-1], "--commit", COMMIT)
     assert again.returncode == 0, again.stderr
     assert fleet.live()["web1"] == COMMIT
     assert fleet.live()["web2"] != COMMIT

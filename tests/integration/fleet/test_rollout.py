@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
+from deploykit.builds.result import write_results
 from deploykit.bus import Bus
 from deploykit.errors import ConnectError, RolloutBusy, UsageError
 from deploykit.fleet import sender
@@ -22,6 +23,7 @@ from deploykit.operations.rolloutplan import plan_retry
 from deploykit.operations.rolloutstore import ask_rollout, list_rollouts, read_rollout
 from deploykit.trust.signature import SigningKey, copy_digest
 from deploykit.wire import Frame
+from tests.support.builds import OTHER, result, signed
 from tests.support.rollouts import NEW, ONE_BY_ONE, Rolling, Seen, plan_of, planned, roll_out
 from tests.support.standins import OLD, SHOP, StandIns, names
 from tests.support.wait import wait_until
@@ -302,6 +304,13 @@ def test_what_failed_is_retried_and_nothing_else(tmp_path: Path, deploykit_broke
         assert again.plan.nodes == ("web2",)
         assert again.plan.targets == {"web2": NEW}
         assert again.plan.rollout != first.plan.rollout
+        assert again.evidence == ()
+        file = tmp_path / "results.jsonl"
+        file.write_text(write_results([signed(result(commit=NEW.commit))]))
+        assert len(plan_retry(fleet.settings, first.plan.rollout, evidence=[file]).evidence) == 1
+        file.write_text(write_results([signed(result(commit=OTHER))]))
+        with pytest.raises(UsageError, match="no build result of"):
+            plan_retry(fleet.settings, first.plan.rollout, evidence=[file])
         assert roll_out(fleet, again.plan).exit_code == 0
         assert set(fleet.live().values()) == {NEW.commit}
         assert fleet.acted("web1") == ["prepare", "activate"]

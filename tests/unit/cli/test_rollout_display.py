@@ -16,7 +16,7 @@ from deploykit.cli.liverollout import LiveRollout
 from deploykit.cli.rolloutdisplay import JsonRollout, PlainRollout, RolloutDisplay
 from deploykit.cli.rolloutsummary import summary_lines
 from deploykit.cli.rollouttext import plan_lines
-from deploykit.fleet.plan import Plan, Target, make_plan
+from deploykit.fleet.plan import Amount, Plan, RolloutOptions, Target, make_plan
 from deploykit.fleet.rollout import NodeStatus, RolloutModel
 from deploykit.fleet.summary import RolloutSummary, summarize
 from deploykit.names import NodeName, ObjectId, RefName
@@ -287,3 +287,12 @@ def test_a_way_back_to_several_releases_lists_who_goes_where() -> None:
     assert "goes back to 2 different releases on 2 nodes" in lines[0]
     assert "  v1.2 (abababababab): web1" in lines
     assert "  v1.0 (cdcdcdcdcdcd): web2" in lines
+    assert "prepared" not in lines[-1]
+
+
+def test_a_plan_shows_its_quorum_and_the_seed_that_makes_its_order_again() -> None:
+    options = RolloutOptions(order="random", quorum=Amount.parse("50%"))
+    plan = make_plan(site=SHOP, nodes=names(3), target=TARGET, options=options)
+    rules = list(plan_lines(plan))[-1]
+    assert "at least 2 of them before the first is activated" in rules
+    assert f"--seed {plan.options.seed};" in rules

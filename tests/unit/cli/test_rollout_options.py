@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import attrs
+import click
 import pytest
 from click.testing import CliRunner, Result
 
 from deploykit.cli import group
-from deploykit.cli.rolloutoptions import AmountType, BatchType, PauseType
+from deploykit.cli.rolloutoptions import AmountType, BatchType, PauseType, options_again, rollout_options
 from deploykit.errors import DeploykitError
-from deploykit.fleet.options import Amount
+from deploykit.fleet.options import Amount, RolloutOptions
+from deploykit.names import NodeName
 from deploykit.trust.keyfiles import generate_key, trust
 
 
@@ -71,6 +75,7 @@ TARGET = ("--ref", "refs/tags/v1", "--commit", COMMIT)
         (("--quorum", "50%", "--prepare", "batch"), "--prepare all"),
         (("--quorum", "0"), "quorum: expected at least 1 node"),
         (("--first", "1", "--first-select", "nginx"), "give one of them"),
+        (("--first-select", "nginx and"), "--first-select: expected a class or a comparison, not the end"),
     ],
 )
 @pytest.mark.parametrize("command", ["deploy", "rollback"])
@@ -93,6 +98,10 @@ def test_options_that_make_no_rollout_are_refused(
         (("deploy", "shop", *TARGET, "--retry-failed", "no-such"), "there is no rollout no-such"),
         (("deploy", "shop", *TARGET, "-S", "nginx and"), "-S: "),
         (("rollback", "shop", "--all", "--repo", "shop"), "--commit and --repo go with --to REF"),
+        (("rollback", "shop", "--all", "--quorum", "50%"), "a rollback prepares nothing"),
+        (("rollback", "shop", "--all", "--on-failure", "rollback"), "a rollback is not taken back"),
+        (("deploy", "shop", "--retry-failed", "x", "--first-select", "nginx"), "give --first N"),
+        (("deploy", "shop", "--retry-failed", "x", "--repo", "shop"), "leave --repo out"),
         (("rollout", "show"), "there is no rollout"),
         (("rollout", "show", "../../etc"), "not the id of a rollout"),
         (("rollout", "pause", "no-such"), "there is no rollout no-such"),
@@ -171,3 +180,37 @@ def test_a_default_that_was_converted_is_converted_once_more() -> None:
     assert BatchType().convert("1, 5,20%", None, None) == tuple(map(Amount.parse, ("1", "5", "20%")))
     assert BatchType().convert((Amount(number=1),), None, None) == (Amount(number=1),)
     assert PauseType().convert("2.5", None, None) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        ((), {}),
+        (("--timeout", "60"), {"timeout": 60.0}),
+        (("--max-failures", "0"), {"max_failures": Amount(number=0)}),
+        (("--first", "2"), {"first": Amount(number=2), "first_nodes": None}),
+        (("--order", "name"), {"order": "name", "seed": None}),
+        (("--prepare", "batch"), {"prepare": "batch", "quorum": None}),
+    ],
+)
+def test_a_retry_keeps_each_option_that_is_not_given_anew(words: tuple[str, ...], changes: dict[str, Any]) -> None:
+    earlier = RolloutOptions(
+        first_nodes=frozenset({NodeName("web1")}),
+        max_failures=Amount(number=2),
+        on_failure="rollback",
+        order="random",
+        seed=7,
+        quorum=Amount(number=50, percent=True),
+    )
+    found: list[RolloutOptions] = []
+
+    @click.command()
+    @rollout_options
+    @click.pass_context
+    def again(ctx: click.Context, /, **given: Any) -> None:
+        found.append(options_again(ctx, given, earlier))
+
+    done = CliRunner().invoke(again, words)
+    assert done.exit_code == 0, done.output
+    assert found == [attrs.evolve(earlier, **changes)]
+    assert found[0].problems() == ()

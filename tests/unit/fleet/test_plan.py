@@ -207,6 +207,12 @@ def test_a_selection_without_a_node_is_no_rollout() -> None:
         plan_of(0)
 
 
+def test_an_option_that_is_wrong_is_all_that_is_said() -> None:
+    with pytest.raises(UsageError) as caught:
+        plan_of(3, options(quorum="0%"))
+    assert caught.value.problems == ("quorum: expected at least 1 node",)
+
+
 def test_a_node_that_was_found_twice_is_asked_once() -> None:
     made = make_plan(site=SiteName("shop"), nodes=[*names(1, 2), *names(2, 1)], target=NEW)
     assert made.nodes == names(1, 2)

@@ -363,6 +363,13 @@ def test_only_when_every_node_asked_refused_and_nothing_changed_it_was_refused()
     assert [drill.code for drill in (some, changed)] == [1, 1]
 
 
+def test_nodes_that_prepared_and_refuse_to_activate_have_changed() -> None:
+    drill = Drill(plan_of(2, options(first="0", batch="100%")))
+    drill.all()
+    drill.all("refused")
+    assert (drill.states, drill.code) == ({"n1": "refused", "n2": "refused"}, 1)
+
+
 def test_a_canary_that_refuses_to_go_back_has_not_refused_the_rollout() -> None:
     drill = Drill(plan_of(3, options(prepare="batch", bake=10.0, on_failure="rollback")))
     drill.all()

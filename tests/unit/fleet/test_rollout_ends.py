@@ -67,6 +67,21 @@ def test_each_node_goes_back_to_what_it_had_before() -> None:
     assert back == [(OLD.commit, names(2)), (other.commit, names(1))]
 
 
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_node_that_has_or_may_have_the_new_release_and_nothing_older_did_not_go_back(answers: bool) -> None:
+    drill = Drill(plan_of(2, options(batch="1", on_failure="rollback")))
+    drill.answer("n1")
+    drill.do(NodeAnswered(node=NodeName("n2"), phase="prepare", outcome="success"))
+    drill.answer("n1")
+    if answers:
+        drill.answer("n2", "failure", live=NEW, previous=None)
+    else:
+        drill.wait(300)
+    drill.to_the_end()
+    assert drill.states["n1"] == "rolled-back"
+    assert drill.ends == ["failed"]
+
+
 def test_a_failure_while_going_back_stops_no_other_from_going_back() -> None:
     drill = half_way()
     drill.all("failure")
@@ -416,6 +431,18 @@ def test_the_deadline_ends_a_bake_at_once() -> None:
     drill.wait(100)
     drill.to_the_end()
     assert drill.ends == ["failed"]
+
+
+def test_a_last_bake_that_the_deadline_ends_is_no_success() -> None:
+    drill = Drill(plan_of(2, options(deadline=100.0, batch="1", bake=60.0)))
+    drill.all()
+    drill.all()
+    drill.wait(60)
+    drill.all()
+    drill.wait(40)
+    assert set(drill.states.values()) == {"active"}
+    assert (drill.ends, drill.code) == (["failed"], 1)
+    assert drill.model.detail == "the deadline of the whole rollout passed"
 
 
 def test_preparation_that_takes_longer_than_the_whole_deadline_activates_nothing() -> None:
