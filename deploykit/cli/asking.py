@@ -101,7 +101,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(*head, box=None, pad_edge=False)
+        table = Table(*(cell.upper() for cell in head), box=None, pad_edge=False)
         for row in shown:
             table.add_row(*(Text(cell) for cell in row))
         Console().print(table)

@@ -81,7 +81,7 @@ def history(
             }
         )
     else:
-        head = ("time", "node", "phase", "outcome", "release", "by", "detail")
+        head = ("time", "node", "phase", "outcome", "release", "rollout", "by", "detail")
         print_table(head, [_row(entry) for entry in past.entries])
         print_notes([f"{node} is silent" for node in past.found.silent])
     selection.check_count(len(past.found.nodes))
@@ -95,7 +95,16 @@ def _row(entry: HistoryEntry) -> tuple[str, ...]:
     did = entry.operation
     when = shown_time(entry.time) if entry.time is not None else ""
     release = named(did.ref, did.commit, did.release)
-    return when, entry.node, did.phase, did.outcome or "running", release, did.requested_by, did.detail
+    return (
+        when,
+        entry.node,
+        did.phase,
+        did.outcome or "running",
+        release,
+        did.rollout or "",
+        did.requested_by,
+        did.detail,
+    )
 
 
 def _as_json(entry: HistoryEntry) -> dict[str, object]:

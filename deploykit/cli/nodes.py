@@ -18,7 +18,7 @@ from deploykit.cli.asking import (
     selection_or_all,
 )
 from deploykit.cli.describednode import print_described
-from deploykit.cli.nodetest import node_test_options, run_test
+from deploykit.cli.nodetest import forbid_test_options, node_test_options, run_test
 from deploykit.cli.options import json_option, print_json
 from deploykit.cli.selecting import selection_options
 
@@ -64,10 +64,14 @@ def nodes(
       deploykit nodes -S 'nginx and env=live' --names > live.txt
       deploykit nodes --test -S 'nginx and env=live' --identity web1 --facts facts.json --classes classes.txt
     """
+    from deploykit.errors import UsageError
     from deploykit.operations.nodes import find_nodes
 
     if test:
         ctx.exit(run_test(given, as_json=as_json))
+    forbid_test_options(given)
+    if names_only + long + as_json > 1:
+        raise UsageError("--names, --long and --json each print something else", "give one of them")
     selection = selection_or_all(given)
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         found = find_nodes(

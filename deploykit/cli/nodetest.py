@@ -28,6 +28,19 @@ def node_test_options(function: F) -> F:
     return function
 
 
+def forbid_test_options(given: Mapping[str, object]) -> None:
+    """Refuse what describes a node to test where none is tested.
+
+    Raises:
+        UsageError: naming the options.
+    """
+    from deploykit.errors import UsageError
+
+    named = [f"--{name}" for name in ("identity", "facts", "classes") if given.get(f"test_{name}") is not None]
+    if named:
+        raise UsageError(f"{', '.join(named)} describe a node for --test", "add --test, or leave them out")
+
+
 def run_test(given: Mapping[str, object], *, as_json: bool) -> int:
     """Print whether the selection matches the node, and return the exit code: 0 it does, 1 it does not.
 

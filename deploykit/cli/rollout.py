@@ -210,7 +210,8 @@ def _go_on(
             if as_json:
                 print_json({"rollout": plan.rollout, "asked": then})
             else:
-                click.echo(f"asked {plan.rollout} to {then}; `deploykit rollout show` shows what comes of it")
+                back = " and to roll back" if rollback else ""
+                click.echo(f"asked {plan.rollout} to {then}{back}; see `deploykit rollout show`")
             return 0
         read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")  # before we connect
         where = plan.rollout

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: What a shell expects of a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
+#: What a person, and a program that watches over us, send to end us.
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM)
 #: Shows the cursor again, for a process that ends without another word.
 _SHOW_CURSOR: Final = b"\x1b[?25h"
 
@@ -73,12 +75,14 @@ def carry_out(
         run: returns when the rollout has ended, or was left.
     """
     from deploykit.fleet.summary import summarize
+    from deploykit.operations.rolloutstore import begun_after
 
     with _second_interrupt_ends():
         with display:
             result = run(display)
             if not result.interrupted:
-                summary = summarize(result.plan, result.model, display.view, skew=settings.trust.skew)
+                later = begun_after(settings, result.plan)
+                summary = summarize(result.plan, result.model, display.view, skew=settings.trust.skew, later=later)
                 display.ended(summary)
         for line in result.left_running:
             click.echo(f"deploykit: {visible(line)}", err=True)
@@ -123,11 +127,11 @@ def print_plan(plan: Plan, *, as_json: bool) -> None:
 
 @contextmanager
 def _second_interrupt_ends() -> Iterator[None]:
-    """Let the first Ctrl-C raise `KeyboardInterrupt`, and a second one end the process at once.
+    """Let the first Ctrl-C or TERM raise `KeyboardInterrupt`, and a second one end the process at once.
 
-    After the first one the handler stays: what ends after us (the bus) may take its time.
+    After the first one the handlers stay: what ends after us (the bus) may take its time.
     """
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in _ENDING}
 
     def at_once(_number: int, _frame: FrameType | None) -> None:
         if sys.stdout.isatty():
@@ -135,11 +139,13 @@ def _second_interrupt_ends() -> Iterator[None]:
         os._exit(INTERRUPTED)
 
     def first(_number: int, _frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, at_once)
+        for number in _ENDING:
+            signal.signal(number, at_once)
         raise KeyboardInterrupt
 
     try:
-        signal.signal(signal.SIGINT, first)
+        for number in _ENDING:
+            signal.signal(number, first)
     except ValueError:  # not the main thread: whoever embeds us has its own
         yield
         return
@@ -147,4 +153,5 @@ def _second_interrupt_ends() -> Iterator[None]:
         yield
     finally:
         if signal.getsignal(signal.SIGINT) is first:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -78,7 +78,7 @@ def show_lines(stored: StoredRollout) -> Iterator[str]:
             yield visible(f"  {node:<{width}}  {state_words(status.state):<11}{detail}".rstrip())
             for doubt in stored.doubts.get(node, ()):
                 yield visible(f"  {'':<{width}}  a report in its name was not believed: {doubt}")
-    summary = summarize(plan, model)
+    summary = summarize(plan, model, later=stored.later)
     yield counts_words(summary.counts.items())
     if not model.ended and not stored.running:
         yield "to go on:"

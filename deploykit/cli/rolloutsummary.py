@@ -43,6 +43,10 @@ def advice_lines(summary: RolloutSummary) -> Iterator[str]:
         yield f"  deploykit rollout abort {plan.rollout}"
     if summary.state not in ("failed", "aborted", "rolled-back"):
         return
+    if summary.later:  # what would be taken back or tried again is no longer what is live
+        yield f"rollout {summary.later} of {plan.site} was begun after it: to see what is live now:"
+        yield f"  deploykit status --all --site {plan.site}"
+        return
     if summary.bad:
         yield "to try those that failed, refused or were silent once more:"
         if plan.kind == "deploy":

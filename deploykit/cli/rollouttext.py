@@ -77,7 +77,7 @@ def plan_lines(plan: Plan) -> Iterator[str]:
             yield visible(f"  {_short(ref)} ({commit[:12]}): {some_names(those, 6)}")
     allowed = allowed_failures(plan)
     rules = [f"stops when more than {allowed} of {len(plan.nodes)} fail", f"then: {options.on_failure}"]
-    if len(plan.nodes) > 1:
+    if len(plan.nodes) > 1 and plan.kind == "deploy":
         rules.append("all are prepared first" if options.prepare == "all" else "each batch is prepared by itself")
     rules.append(f"each node has {duration(options.timeout)} for a phase")
     if options.pause == "ask":
@@ -130,9 +130,11 @@ def change_lines(changes: Sequence[ViewChange], view: RolloutView, *, steps: boo
     for change in changes:
         node = change.node
         if change.kind == "rollout":
-            detail = f": {change.detail}" if change.detail else ""
-            if change.state in _STAGES:
-                yield visible(f"{_STAGES[change.state]}{detail}")
+            line = _STAGES.get(change.state, "")
+            includes = change.detail.startswith(f"{line} ")  # `paused between batches` has both
+            detail = f": {change.detail}" if change.detail and not includes else change.detail.removeprefix(line)
+            if line and (change.state != "rolling" or len(view.plan.nodes) > 1):
+                yield visible(f"{line}{detail}")
         elif change.kind == "node" and node is not None:
             key = (change.state, change.phase, change.detail)
             if change.state in ("failed", "refused"):
@@ -151,6 +153,8 @@ def change_lines(changes: Sequence[ViewChange], view: RolloutView, *, steps: boo
 
 def _together(change: ViewChange, nodes: Sequence[NodeName]) -> str:
     who = some_names(nodes, _MOST_NAMED)
+    if change.state == "prepared" and change.phase == "discard":  # it refused to, failed to, or did not answer
+        return f"{who} not discarded: {change.detail or 'no reason given'}"
     if change.state == "asked":
         return f"{who} asked to {_PHASES.get(change.phase, change.phase)}"
     took = f" ({duration(change.seconds)})" if len(nodes) == 1 and change.state in ("prepared", "active") else ""

@@ -12,6 +12,7 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -139,7 +140,7 @@ class JournalFile:
             self.close()  # a part of a line may stand there: nothing may follow it before the next writer cuts it off
             raise RolloutError(
                 f"{self.path} cannot be written: {error.strerror}; nothing more is sent",
-                f"free the disk, then `deploykit rollout resume {self.path.parent.name}` goes on",
+                f"make room, then `deploykit rollout resume {self.path.parent.name}` goes on",
             ) from error
 
     def close(self) -> None:
@@ -206,7 +207,7 @@ def parse_lines(content: bytes, name: str = "journal") -> JournalLines:
     if texts and b"\0" in texts[-1]:  # of a power cut: the file had grown, and not all of its bytes were there
         size -= len(texts.pop()) + 1
     if not texts:
-        raise JournalDamaged(f"{name} has no whole first line", "it was never begun: remove its directory")
+        raise JournalDamaged(f"{name} has no whole first line", "the rollout was never begun: nothing was sent")
     records = [_record(text, at, name) for at, text in enumerate(texts, 1)]
     head = records[0]
     if head.get("format") != FORMAT:
@@ -221,7 +222,7 @@ def parse_lines(content: bytes, name: str = "journal") -> JournalLines:
 def damaged(name: str, line: int, why: str) -> JournalDamaged:
     """Return the error for a line that is no record: what is wrong, and how to go on without it."""
     if line == 1:
-        remedy = "without its plan nobody can go on: move its directory away, and look at `deploykit status --all`"
+        remedy = "without its plan nobody can go on: look at `deploykit status --all`, and begin a new rollout"
     else:
         remedy = f"keep a copy, cut it off with `head -n {line - 1}`, and resume: nodes answer again what they did"
     return JournalDamaged(f"{name}: line {line} is damaged: {why}", remedy)
@@ -251,6 +252,9 @@ def _line(record: Record) -> bytes:
 def _cannot(what: str, path: Path, error: OSError) -> RolloutError:
     reason = error.strerror or str(error)
     remedy = "set `rollouts` in the settings to a directory that you may write" if what != "read" else ""
+    if what == "written" and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        resume = f"make room, then `deploykit rollout resume {path.parent.name}`"
+        remedy = resume if path.exists() else "make room: nothing began"
     with contextlib.suppress(OSError):
         if what == "read" and not path.exists():
             remedy = "see `deploykit rollout list`"

@@ -95,7 +95,8 @@ class Selection:
             UsageError: more or fewer.
         """
         if self.expect is not None and matched != self.expect:
-            raise UsageError(f"{matched} nodes matched, and --expect is {self.expect}", "nothing was done")
+            nodes = "1 node" if matched == 1 else f"{matched} nodes"
+            raise UsageError(f"{nodes} matched, and --expect is {self.expect}", "nothing was done")
 
     def matches(self, node: NodeFacts) -> bool:
         """Return whether a node is chosen.

@@ -43,9 +43,10 @@ class RolloutSummary:
     """A rollout at its end, or where it was left.
 
     Args:
-        changed: nodes on which the new release is live: what a rollback would be for.
+        changed: nodes on which the new release is live, and was not before: what a rollback would be for.
         bad: nodes that failed, refused or were silent, in the plan's order.
         left: how many nodes were never asked, or only prepared.
+        later: a rollout of the site that was begun after this one; empty where none is known.
     """
 
     plan: Plan
@@ -56,15 +57,19 @@ class RolloutSummary:
     bad: tuple[NodeOutcome, ...]
     changed: tuple[NodeName, ...]
     left: int
+    later: str = ""
 
 
-def summarize(plan: Plan, model: RolloutModel, view: RolloutView | None = None, *, skew: float = 0.0) -> RolloutSummary:
+def summarize(
+    plan: Plan, model: RolloutModel, view: RolloutView | None = None, *, skew: float = 0.0, later: str = ""
+) -> RolloutSummary:
     """Return how a rollout stands.
 
     Args:
         plan, model: the rollout.
         view: what was seen of it; None where only the journal is known.
         skew: seconds that the nodes' clocks may differ from ours.
+        later: a rollout of the site that was begun after this one.
     """
     states: list[str] = [model.nodes[node].state for node in plan.nodes]
     return RolloutSummary(
@@ -74,9 +79,16 @@ def summarize(plan: Plan, model: RolloutModel, view: RolloutView | None = None, 
         exit_code=model.exit_code(plan),
         counts=in_order(Counter(states)),
         bad=tuple(_outcome(node, model, view, skew) for node in plan.nodes if model.nodes[node].state in BAD),
-        changed=tuple(node for node in plan.nodes if model.nodes[node].state == "active"),
+        changed=tuple(node for node in plan.nodes if _changed(plan, model, node)),
         left=sum(state in ("pending", "skipped", "prepared", "asked") for state in states),
+        later=later,
     )
+
+
+def _changed(plan: Plan, model: RolloutModel, node: NodeName) -> bool:
+    status = model.nodes[node]
+    had = status.previous is not None and status.previous.commit == plan.targets[node].commit
+    return status.state == "active" and not had
 
 
 def _outcome(node: NodeName, model: RolloutModel, view: RolloutView | None, skew: float) -> NodeOutcome:

@@ -79,7 +79,9 @@ def _asked(messages: Sequence[TracedMessage]) -> dict[tuple[str, str], _Asked]:
 
 def _reported(one: TracedMessage, report: DeployReported, folds: Sequence[ProgressFold]) -> Station:
     first = min((fold.first for fold in folds), default=one.received)
-    about = [f"{len(report.steps)} steps"] if report.steps else []
+    about = []
+    if report.steps:
+        about.append("1 step" if len(report.steps) == 1 else f"{len(report.steps)} steps")
     if (seconds := (one.received - first).total_seconds()) > 0:
         about.append(f"{seconds:.1f} s since its first step")
     if lost := sum(fold.missing for fold in folds):

@@ -1,7 +1,8 @@
 """Who signed a traced message, and whether that is to be believed. A trace decides nothing; it shows.
 
 Commands are judged by grants and by their own time, reports and progress by the node they speak for, build results by
-grants. Pushes, fetches and the beginnings of builds need no signature.
+grants. Where the grants of this machine name nobody for a type, as on one that only asks, a trusted key is enough: only
+the nodes know who may. Pushes, fetches and the beginnings of builds need no signature.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from deploykit.messages import (
     one_line,
 )
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.policy import Policy
+from deploykit.trust.policy import Policy, type_names
 from deploykit.trust.signature import HEADER, Signer, verify
 
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
@@ -83,6 +84,12 @@ def judge(record: RecordedMessage, message: Message, trust: TraceTrust | None) -
     return SignatureVerdict(standing="verified", signer=one_line(str(signer), 200))
 
 
+def _granted(policy: Policy, kind: type[Message]) -> bool:
+    """Return whether any grant is about messages of this type."""
+    names = type_names(kind)
+    return any(name in names for grant in policy.grants for name in grant.types)
+
+
 def _check(message: Message, signer: Signer, trust: TraceTrust) -> None:
     """Refuse what the signer may not say.
 
@@ -94,6 +101,8 @@ def _check(message: Message, signer: Signer, trust: TraceTrust) -> None:
         case DeployReported() | DeployProgressed():
             if not policy.may_speak_for(signer, message.node, message):
                 raise PolicyRefused(f"{signer} may not report for node {message.node}")
+        case DeployRequested() | BuildFinished() if not _granted(policy, type(message)):
+            pass
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
         case BuildFinished():

@@ -152,6 +152,9 @@ class RolloutView:
                 continue
             took = now - self._since[node] if node in self._since else 0.0
             self._since[node] = now
+            if old is not None and old.state == status.state == "asked" and old.phase == "prepare":
+                # The last answer of a round: the next command follows in the same step.
+                answered.append(self._node_change(node, attrs.evolve(old, state="prepared"), took))
             (asked if status.state == "asked" else answered).append(self._node_change(node, status, took))
         turn = []
         if before is None or before.state != model.state:
@@ -373,7 +376,9 @@ def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes % 60 else f"{minutes // 60} h"
 
 
 def in_order(counts: Mapping[str, int]) -> Mapping[str, int]:

@@ -24,6 +24,8 @@ from deploykit.wire.strictjson import MAX_ITEMS
 
 #: Seconds to wait for the first answer, or for all nodes of a list.
 DISCOVERY_TIMEOUT: Final = 10.0
+#: What a person looks at where no node answered at all.
+WHY_NOBODY: Final = "are their agents running, and do they grant node.queried to the key that asks?"
 #: What selectors look at.
 _FOR_SELECTORS: Final[tuple[NodeDetail, ...]] = ("facts", "sites")
 #: What takes nodes long to find out, and the seconds that they may need for it.
@@ -184,10 +186,7 @@ def _chosen(selection: Selection, inventory: Inventory, timeout: float) -> Found
 
 def _notes(inventory: Inventory, chosen: Sequence[NodeDescribed], timeout: float) -> Iterator[str]:
     if not inventory.nodes:
-        yield (
-            f"no node answered within {timeout:g} s: are their agents running, "
-            "and do they grant node.queried to the key that asks?"
-        )
+        yield f"no node answered within {timeout:g} s: {WHY_NOBODY}"
     elif not chosen:
         count = len(inventory.nodes)
         yield "1 node answered, and it does not match" if count == 1 else f"{count} nodes answered, and none matches"
@@ -214,4 +213,4 @@ def shortened(names: Sequence[str], most: int = 10) -> str:
     return f"{', '.join(names[:most])}{more}"
 
 
-__all__ = ["DISCOVERY_TIMEOUT", "FoundNodes", "find_nodes", "shortened"]
+__all__ = ["DISCOVERY_TIMEOUT", "WHY_NOBODY", "FoundNodes", "find_nodes", "shortened"]

@@ -27,11 +27,12 @@ from deploykit.fleet.observer import RolloutObserver
 from deploykit.fleet.plan import Plan
 from deploykit.fleet.rollout import RolloutModel
 from deploykit.fleet.sitelock import LockHolder, SiteLock
+from deploykit.fleet.view import BAD
 from deploykit.messages import DeployReported, utc_now
 from deploykit.names import NodeName
 from deploykit.operations.deploy import load_report_trust, signing_key, user_name
 from deploykit.operations.rolloutplan import PlannedRollout
-from deploykit.operations.rolloutstore import find_journal, later_of, prune, read_stored, unfinished
+from deploykit.operations.rolloutstore import find_journal, prune, read_stored, unfinished
 from deploykit.settings.node import Settings
 from deploykit.system.durable import replace_file, sync_directory
 
@@ -169,14 +170,14 @@ def read_resumable(directory: Path, path: Path, *, aborting: bool = False) -> Pl
     found = read_stored(directory, path)
     plan = found.plan
     if found.end is not None:
+        remedy = f"for what failed: `deploykit rollout retry {plan.rollout}`"
+        if not any(status.state in BAD for status in found.model.nodes.values()):
+            remedy = f"see `deploykit rollout show {plan.rollout}`"
+        raise UsageError(f"rollout {plan.rollout} has ended: {found.end.state}", remedy)
+    if found.later and not aborting:
         raise UsageError(
-            f"rollout {plan.rollout} has ended: {found.end.state}",
-            f"for what failed: `deploykit rollout retry {plan.rollout}`",
-        )
-    later = None if aborting else later_of(directory, plan, found.contents.head.begun)
-    if later is not None:
-        raise UsageError(
-            f"rollout {later} of {plan.site} was begun after {plan.rollout}: going on would put an older release live",
+            f"rollout {found.later} of {plan.site} was begun after {plan.rollout}: "
+            "going on would put an older release live",
             f"end it: `deploykit rollout abort {plan.rollout}`",
         )
     return plan

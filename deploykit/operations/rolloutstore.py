@@ -87,6 +87,7 @@ class StoredRollout:
         running: a process on this machine coordinates it now.
         holder: that process, in words for a person; None where none runs, or where it is not known.
         requests: what other processes have asked of it and nobody has carried out yet.
+        later: the id of a rollout of the same site that was begun after it; empty where there is none.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class StoredRollout:
     running: bool
     holder: LockHolder | None
     requests: tuple[controls.ControlRequest, ...]
+    later: str = ""
 
     @property
     def plan(self) -> Plan:
@@ -148,6 +150,7 @@ def read_stored(directory: Path, path: Path) -> StoredRollout:
         running=running,
         holder=holder if holder is not None and holder.rollout == contents.head.plan.rollout else None,
         requests=controls.waiting(path.parent),
+        later=later_of(directory, contents.head.plan, contents.head.begun) or "",
     )
 
 
@@ -156,6 +159,7 @@ def find_journal(directory: Path, rollout: str) -> Path:
 
     Raises:
         UsageError: there is none, or more than one.
+        RolloutError: the directory cannot be read.
     """
     if rollout == "last":
         newest = max(_journals(directory), key=_begun, default=None)
@@ -217,6 +221,14 @@ def later_of(directory: Path, plan: Plan, begun: float) -> str | None:
     return None
 
 
+def begun_after(settings: Settings, plan: Plan) -> str:
+    """Return the id of a rollout of the site that was begun here after this one; empty where none is known."""
+    with contextlib.suppress(RolloutError):
+        head, _ = read_summary(journal_path(settings.rollouts_directory, plan.rollout))
+        return later_of(settings.rollouts_directory, plan, head.begun) or ""
+    return ""
+
+
 def prune(directory: Path, now: float) -> tuple[str, ...]:
     """Remove old rollouts that nobody coordinates; return their ids.
 
@@ -234,11 +246,23 @@ def prune(directory: Path, now: float) -> tuple[str, ...]:
 
 
 def _journals(directory: Path) -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for entry in sorted(directory.iterdir()):
-            # Not `exists`: that raises for a directory that only others may enter, and would end the list there.
-            if is_rollout_id(entry.name) and os.path.lexists(entry / NAME):
-                yield entry / NAME
+    try:
+        entries = sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        remedy = "run this as the user that began the rollouts"
+        raise RolloutError(f"{directory} cannot be read: {error.strerror}", remedy) from error
+    for entry in entries:
+        if is_rollout_id(entry.name) and _may_have_journal(entry):
+            yield entry / NAME
+
+
+def _may_have_journal(directory: Path) -> bool:
+    try:
+        return (directory / NAME).exists()
+    except OSError:
+        return True  # another user's: whoever reads it is told
 
 
 def _begun(path: Path) -> float:

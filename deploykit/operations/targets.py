@@ -20,7 +20,7 @@ from deploykit.errors import NobodyMatches, UsageError
 from deploykit.fleet.selection import Selection
 from deploykit.messages import NodeDescribed, SiteRelease, SiteState
 from deploykit.names import NodeName, SiteName
-from deploykit.operations.nodes import DISCOVERY_TIMEOUT, FoundNodes, find_nodes, shortened
+from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes, shortened
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import SigningKey
@@ -154,6 +154,9 @@ def _nobody(targets: Targets, found: FoundNodes | None) -> tuple[str, str]:
     remedy = "nobody was addressed; `deploykit nodes` shows what there is"
     if found is None:
         return "no node is left to address", remedy
+    if not found.answered and not found.doubted:
+        who = f"{shortened(targets.silent)}: no answer" if targets.silent else "no node answered"
+        return f"{who}: {WHY_NOBODY}", remedy
     parts = [f"{found.answered} answered"]
     if targets.without_site:
         parts.append(f"{len(targets.without_site)} match and do not have the site")

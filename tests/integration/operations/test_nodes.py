@@ -151,7 +151,7 @@ def test_names_are_taken_as_they_are_and_nobody_is_asked(settings: Settings) -> 
 
 
 def test_another_number_than_expected_is_refused(settings: Settings, bus: Bus, fleet: list[Reply]) -> None:
-    with pytest.raises(UsageError, match="1 nodes matched, and --expect is 2"):
+    with pytest.raises(UsageError, match="1 node matched, and --expect is 2"):
         resolve_targets(settings, None, Selection(identities=("web1",), expect=2), site=SHOP)
     fleet += [web("web1"), web("web2")]
     with pytest.raises(UsageError, match="2 nodes matched"):

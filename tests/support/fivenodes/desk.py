@@ -41,6 +41,7 @@ class Desk:
     def __init__(self, root: Path, config: Path, nodes: Iterable[str]) -> None:
         self._root, self._config = root, config
         self.home: Settings = load_settings(config)
+        self._settings = config.read_text()
         self._moves = 0
         self._log = root / "desk.log"
         self._list = root / "nodes.txt"
@@ -75,7 +76,7 @@ class Desk:
         self.home = attrs.evolve(self.home, rollouts=there / "rollouts")
         config = there / "deploykit.toml"
         config.touch(0o600)
-        node, rest = self._config.read_text().split("\n", 1)
+        node, rest = self._settings.split("\n", 1)
         config.write_text(f'{node}\nrollouts = "{there}/rollouts"\n{rest}')
         self._config = config
         self.spawn(command("rollout", "resume", str(journal), "--config", str(config)))

@@ -120,6 +120,17 @@ def test_a_pause_says_how_to_go_on_once(capsys: pytest.CaptureFixture[str]) -> N
     assert f"deploykit rollout promote {plan.rollout}" in said[0]
 
 
+def test_a_pause_is_named_once_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    plan = plan_of(3)
+    with PlainRollout(plan) as display:
+        display.changed(attrs.evolve(model_of(plan, state="paused"), detail="paused between batches"))
+        display.changed(attrs.evolve(model_of(plan, state="aborting"), detail="aborted by ann"))
+    assert [line[9:] for line in lines_of(capsys)[0]][1:] == [
+        "paused between batches",
+        "stopping: what was prepared is discarded: aborted by ann",
+    ]
+
+
 def test_json_lines_keep_to_their_schema(capsys: pytest.CaptureFixture[str]) -> None:
     plan = plan_of(4)
     story(JsonRollout(plan), plan)
@@ -234,6 +245,30 @@ def test_a_summary_tells_failed_silent_and_not_believed_apart() -> None:
     assert any(line.split()[:3] == ["refused", "web1", "prepare:"] for line in lines)
     assert any(line.split()[:3] == ["silent", "web2", "prepare:"] for line in lines)
     assert any(line.split()[:3] == ["failed", "web3", "activate:"] for line in lines)
+
+
+def test_what_had_the_release_before_is_not_told_to_be_taken_back() -> None:
+    plan = plan_of(2)
+    old = Target(ref=RefName("refs/tags/v1.0"), commit=ObjectId("cd" * 20))
+    states = {
+        "web1": NodeStatus(state="active", phase="activate", previous=old),
+        "web2": NodeStatus(state="active", phase="activate", previous=TARGET),
+    }
+    lines = list(summary_lines(summarize(plan, model_of(plan, states, state="aborted"))))
+    assert lines[-1] == "  deploykit rollback shop -I web1"
+
+
+def test_after_a_later_rollout_nothing_of_the_older_one_is_to_be_taken_back_or_tried_again() -> None:
+    plan = plan_of(2)
+    states = {
+        "web1": NodeStatus(state="active", phase="activate"),
+        "web2": NodeStatus(state="failed", phase="activate", detail="post-deploy ended with exit code 1"),
+    }
+    summary = summarize(plan, model_of(plan, states, state="failed"), later="shop-20260201-0900-aaaa")
+    lines = "\n".join(summary_lines(summary))
+    assert "deploykit status --all --site shop" in lines
+    assert "rollback" not in lines
+    assert "retry" not in lines
 
 
 def test_nothing_is_left_to_do_after_a_success() -> None:

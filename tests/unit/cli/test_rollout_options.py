@@ -88,7 +88,7 @@ def test_options_that_make_no_rollout_are_refused(
         (("rollback", "shop"), "no nodes are chosen"),
         (("deploy", "shop", "-I", "web1"), "Missing option '--ref'"),
         (("deploy", "shop", *TARGET, "--all", "-I", "web1"), "--all means every node"),
-        (("deploy", "shop", *TARGET, "-I", "web1", "--expect", "2"), "1 nodes matched, and --expect is 2"),
+        (("deploy", "shop", *TARGET, "-I", "web1", "--expect", "2"), "1 node matched, and --expect is 2"),
         (("deploy", "shop", *TARGET, "--retry-failed", "x", "-I", "web1"), "--retry-failed chooses the nodes itself"),
         (("deploy", "shop", *TARGET, "--retry-failed", "no-such"), "there is no rollout no-such"),
         (("deploy", "shop", *TARGET, "-S", "nginx and"), "-S: "),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -154,6 +156,21 @@ def test_after_an_error_nothing_more_is_written(tmp_path: Path) -> None:
     with pytest.raises(RolloutError):
         journal.append([{"event": "after"}])
     assert list(read_lines(path).records) == RECORDS
+
+
+def test_on_a_full_disk_the_way_out_is_room_and_not_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_fd: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = made(tmp_path / "shop-1" / "journal.jsonl")
+    journal, _ = JournalFile.open(path)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RolloutError, match=r"make room, then `deploykit rollout resume shop-1`"):
+        journal.append([{"event": "x"}])
+    with pytest.raises(RolloutError, match="make room: nothing began"):
+        JournalFile.create(tmp_path / "shop-2" / "journal.jsonl", HEAD)
 
 
 def test_a_journal_that_cannot_be_written_says_where_and_which_setting(tmp_path: Path) -> None:

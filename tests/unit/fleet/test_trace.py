@@ -328,6 +328,16 @@ def test_without_trusted_keys_nothing_is_verified() -> None:
     assert {one.verdict.standing for one in traced("v1", SIGNED).stations if one.verdict} == {"not verified"}
 
 
+def test_a_machine_that_grants_nothing_believes_commands_by_trusted_keys_alone() -> None:
+    """An operator's settings name keys and no grants: the commands that nodes obeyed are no forgeries there."""
+    asks = attrs.evolve(TRUST, policy=Policy())
+    assert rows(traced("v1", SIGNED, asks)) == EXPECTED
+    way = Way(keys=KEYS)
+    command = way.command("deploy", WEB[0])
+    unsigned = traced(command.id, [way.record(way.push()), way.record(command, by="")], asks)
+    assert [one.kind for one in unsigned.stations if one.verdict and not one.verdict.counts] == ["command"]
+
+
 def test_a_forged_report_stands_for_nothing() -> None:
     """Somebody reports success in the name of a node that is silent."""
     way = Way(keys=KEYS)

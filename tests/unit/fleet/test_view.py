@@ -188,7 +188,7 @@ def test_names_are_cut_only_where_there_are_more() -> None:
     assert some_names(["a", "b", "c"], 2) == "a, b and 1 more"
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(-1, "0.0 s"), (59.4, "59 s"), (60, "1 min 0 s"), (7260, "2 h 1 min")])
+@pytest.mark.parametrize(("seconds", "shown"), [(-1, "0.0 s"), (59.4, "59 s"), (60, "1 min"), (7260, "2 h 1 min")])
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
