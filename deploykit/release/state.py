@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -137,7 +138,7 @@ def load_state(path: Path) -> SiteRecord:
         ReleaseError: damaged, or of another format version.
     """
     try:
-        raw = path.read_bytes()
+        raw = _content(path)
     except FileNotFoundError:
         return SiteRecord()
     except OSError as error:
@@ -164,7 +165,7 @@ def save_state(path: Path, state: SiteRecord, *, durable: bool = True) -> None:
 def load_steps(path: Path) -> tuple[StepRecord, ...]:
     """Read what the steps of one operation printed; empty where it is gone."""
     try:
-        raw = path.read_bytes()
+        raw = _content(path)
     except OSError:
         return ()
     try:
@@ -191,10 +192,16 @@ def _write(path: Path, content: dict[str, Any], durable: bool) -> None:
     replace_file(path, raw, mode=0o640, durable=durable)
 
 
+def _content(path: Path) -> bytes:
+    """Return a file's bytes. A pipe that a site's owner puts in its place is empty: nothing waits for it."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        return file.read()
+
+
 def _parse(raw: bytes, path: Path) -> dict[str, Any]:
     try:
         data = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReleaseError(f"{path} is damaged: {error}", _WAY_OUT) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         found = data.get("format") if isinstance(data, dict) else None

@@ -120,9 +120,9 @@ class NodeDescriber:
         try:
             return fit_description(described)
         except MessageError as error:
-            _log.error("cannot describe the sites of this node: %s", error)
-            bare = attrs.evolve(described, sites=(), refs=(), cut=(*described.cut, "sites: their records are damaged"))
-            return fit_description(bare)
+            _log.error("cannot describe all sites of this node: %s", error)
+            bare = attrs.evolve(described, sites=(), refs=(), cut=(*described.cut, "records are damaged"))
+            return fit_description(attrs.evolve(bare, sites=tuple(_sound(bare, state) for state in described.sites)))
 
     def marks(self) -> tuple[object, ...]:
         """Return what changes whenever `unasked` may: the marks of two moments are equal, or something may differ."""
@@ -189,6 +189,15 @@ def _site_mark(site: Site) -> tuple[object, ...]:
         return found.st_mtime_ns, found.st_size, found.st_ino, site.live_name()
     except OSError as error:
         return (error.errno,)
+
+
+def _sound(bare: NodeDescribed, state: SiteState) -> SiteState:
+    """Return what is said of a site; where no reader would accept that, only that its records are damaged."""
+    try:
+        fit_description(attrs.evolve(bare, sites=(state,)))
+    except MessageError:
+        return SiteState(site=state.site, repo=state.repo, problem="its records are damaged")
+    return state
 
 
 def _share(what: str, asked: int, most: int, among: int, cut: list[str]) -> int:

@@ -249,7 +249,7 @@ def _load(path: Path) -> dict[_Key, KnownRollout]:
         return {}
     except OSError as error:
         raise RolloutMemoryError(f"cannot read {path}: {error.strerror}", "correct its owner or mode") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         remedy = "move it away: who started and who aborted rollouts is then forgotten"
         raise RolloutMemoryError(f"{path} is damaged: {error}", remedy) from error
 

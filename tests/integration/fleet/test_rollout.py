@@ -172,6 +172,28 @@ def test_threat_6_a_forged_or_unfitting_report_is_a_doubt_and_the_node_is_waited
     assert read_rollout(fleet.settings, "last").doubts == result.doubts
 
 
+def test_a_flood_of_claims_to_coordinate_it_is_told_a_few_times(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker
+) -> None:
+    seen = Seen()
+    with StandIns(tmp_path, deploykit_broker.address, names(1)) as fleet:
+        key = fleet.nodes[NodeName("web1")].key
+
+        def claim(node: NodeName, request: DeployRequested) -> None:
+            for number in range(20):
+                host = f"host{number}\x1b[31m"
+                claimed = RolloutReported(
+                    site=request.site, rollout=request.rollout or "", kind="deploy", state="rolling", host=host
+                )
+                fleet.report(claimed, key)
+
+        fleet.before = claim
+        assert roll_out(fleet, seen=seen).exit_code == 0
+    told = [text for text in seen.problems if "another process" in text]
+    assert len(told) == 5
+    assert all(text.isprintable() for text in told)
+
+
 def forged(fleet: StandIns, node: NodeName, request: DeployRequested) -> DeployReported:
     """Return a report of success on a command, but for who signs it."""
     frame = fleet.frames[request.id]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def test_the_last_operations_are_kept() -> None:
         b"",
         b"{",
         b"[]",
+        b"[" * 100_000,
         b"{}",
         b'{"format":2}',
         b'{"format":1}',
@@ -61,6 +63,14 @@ def test_a_damaged_or_foreign_state_is_refused_with_a_way_out(tmp_path: Path, co
     with pytest.raises(ReleaseError) as caught:
         load_state(tmp_path / "s")
     assert caught.value.remedy
+
+
+def test_a_pipe_in_the_place_of_the_state_is_damage_and_holds_nobody_up(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "s")
+    with pytest.raises(ReleaseError, match="damaged"):
+        load_state(tmp_path / "s")
+    with pytest.raises(ReleaseError, match="damaged"):
+        load_steps(tmp_path / "s")
 
 
 def test_steps_are_kept_with_their_output(tmp_path: Path) -> None:

@@ -114,6 +114,8 @@ def test_of_too_many_the_oldest_goes_of_the_key_that_has_most(path: Path) -> Non
         b'{"format":1,"rollouts":[{"site":"shop"}]}',
         b'{"format":1,"rollouts":[{"site":"shop","rollout":"r","senders":[{"who":1}],"aborts":[],"heard":1}]}',
         b"\xff",
+        b"[" * 100_000,
+        b'{"format":1,"rollouts":[{"site":"s","rollout":"r","senders":[],"aborts":[],"heard":1%s}]}' % (b"0" * 400),
     ],
 )
 def test_a_file_that_is_damaged_or_of_another_version_is_refused_with_a_way_out(path: Path, content: bytes) -> None:
