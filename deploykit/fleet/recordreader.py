@@ -24,6 +24,7 @@ from deploykit.fleet.recordformat import MAX_LINE, RecordedMessage, RecordingBeg
 from deploykit.fleet.recordwriter import part, part_numbers
 
 _BUFFER: Final = 1 << 20
+_MOST_GAPS: Final = 1000
 
 
 @attrs.define(kw_only=True, slots=True)
@@ -35,7 +36,7 @@ class ReadCounts:
         broken: lines that hold nothing we can read; `first_broken` says why of the first one, and where.
         too_long: lines beyond the cap.
         torn: files whose last line is not ended: a recorder was killed, or writes right now.
-        gaps: what the recorder could not write.
+        gaps: what the recorder could not write; the first of them, and `more_gaps` counts the others.
     """
 
     messages: int = 0
@@ -44,6 +45,7 @@ class ReadCounts:
     too_long: int = 0
     torn: int = 0
     gaps: list[RecordingGap] = attrs.field(factory=list)
+    more_gaps: int = 0
 
 
 class RecordLog:
@@ -109,7 +111,10 @@ class RecordLog:
                         counts.messages += 1
                         yield found
                     case RecordingGap():
-                        counts.gaps.append(found)
+                        if len(counts.gaps) < _MOST_GAPS:
+                            counts.gaps.append(found)
+                        else:
+                            counts.more_gaps += 1
                     case RecordingBegan():
                         pass
 

@@ -105,6 +105,9 @@ def _check(message: Message, signer: Signer, trust: TraceTrust) -> None:
             pass
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
+        case RolloutAbort() | RolloutReported() if _granted(policy, DeployRequested):
+            if not policy.may_coordinate(signer, message.site):
+                raise PolicyRefused(f"{signer} may not deploy site {message.site}")
         case BuildFinished():
             policy.authorize_build(message, signer, now=message.time, remember=_EVER)
         case _:

@@ -118,8 +118,8 @@ def _log_notes(counts: ReadCounts) -> Iterator[str]:
         yield f"the last line of {counts.torn} files is torn: its recorder was killed, or writes right now"
     for gap in counts.gaps[:20]:
         yield f"{gap.lost} messages between {_shown(gap.since)} and {_shown(gap.until)} could not be recorded"
-    if len(counts.gaps) > 20:
-        yield f"{len(counts.gaps) - 20} more gaps of this kind"
+    if (more := len(counts.gaps) - 20 + counts.more_gaps) > 0:
+        yield f"{more} more gaps of this kind"
 
 
 def _shown(at: datetime) -> str:

@@ -154,6 +154,11 @@ class Policy:
         """Return whether a grant for `rollout.abort` lets a signer abort everybody's rollouts of a site."""
         return any(matches(grant.sites, site) for grant in self._granting(type_names(RolloutAbort), signer))
 
+    def may_coordinate(self, signer: Signer, site: SiteName) -> bool:
+        """Return whether a signer may deploy a site, or abort its rollouts: what it says of a rollout counts."""
+        types = type_names(DeployRequested) + type_names(RolloutAbort)
+        return any(matches(grant.sites, site) for grant in self._granting(types, signer))
+
     def authorize_abort(self, abort: RolloutAbort, signer: Signer, node: NodeName, now: datetime) -> bool:
         """Return whether an abort counts for everybody's commands; else it counts for those of its signer alone.
 

@@ -289,3 +289,12 @@ def test_a_log_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         pass
     with pytest.raises((UsageError, IsADirectoryError)), RecordLog([tmp_path]):
         pass
+
+
+def test_a_log_of_nothing_but_gaps_is_read_in_flat_memory(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    at = message(1).received
+    log.write_bytes(format_line(RecordingGap(since=at, until=at, lost=1)) * 3000)
+    counts = ReadCounts()
+    assert numbers(log, counts) == []
+    assert (len(counts.gaps), counts.more_gaps) == (1000, 2000)

@@ -370,3 +370,16 @@ def test_a_build_result_of_a_stranger_is_not_believed() -> None:
     assert [one.subject for one in trace.stations if one.verdict is not None and not one.verdict.counts] == [
         "shop-tests 13"
     ]
+
+
+def test_a_node_does_not_announce_the_end_of_a_rollout() -> None:
+    """A node's key is trusted to speak for that node alone."""
+    way = Way(keys=KEYS)
+    command = way.command("deploy", WEB[0])
+    records = [way.record(way.push()), way.record(command, by="ops")]
+    ended = way.rollout("succeeded", 1)
+    for by, standing in (("ops", "verified"), ("web2", "doubtful")):
+        found = traced(ended.rollout, [*records, way.record(ended, by=by)], TRUST)
+        (rollout,) = (one for one in found.stations if one.kind == "rollout" and one.seen)
+        assert rollout.verdict is not None
+        assert rollout.verdict.standing == standing
