@@ -167,7 +167,7 @@ def test_on_a_full_disk_the_way_out_is_room_and_not_another_directory(
     path = made(tmp_path / "shop-1" / "journal.jsonl")
     journal, _ = JournalFile.open(path)
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RolloutError, match=r"free the disk, then `deploykit rollout resume shop-1`"):
+    with pytest.raises(RolloutError, match=r"make room, then `deploykit rollout resume shop-1`"):
         journal.append([{"event": "x"}])
     with pytest.raises(RolloutError, match="free the disk; nothing was begun"):
         JournalFile.create(tmp_path / "shop-2" / "journal.jsonl", HEAD)
