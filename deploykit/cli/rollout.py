@@ -126,7 +126,7 @@ def resume(ctx: click.Context, config: Path | None, id_: str, key: Path | None, 
     \b
     Examples:
       deploykit rollout resume last
-      deploykit rollout resume /root/shop-20260131-120400-1f2e/journal.jsonl
+      deploykit rollout resume ./shop-20260131-120400-1f2e/journal.jsonl
     """
     ctx.exit(_go_on(load(config), id_, "resume", key=key, as_json=as_json))
 

@@ -116,7 +116,9 @@ _OPTIONS: Final = (
         help="Prepare all nodes before the first is activated, or each batch by itself.",
     ),
     click.option(
-        "--quorum", type=AmountType(), help="How many must be prepared before the first is activated. [default: 100%]"
+        "--quorum",
+        type=AmountType(),
+        help="How many must be prepared before the first is activated.  [default: all but --max-failures]",
     ),
     click.option(
         "--on-failure",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,25 +22,10 @@ from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.signature import SigningKey, sign, verify
 from deploykit.wire import Frame, encode
 from tests.brokers.server import BrokerServer
-from tests.integration.daemons.test_watch import Watching
 from tests.support.disks import small_disk
+from tests.support.watching import Watching
 
 WEB1 = NodeName("web1")
-
-
-@pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
-    made: list[Watching] = []
-
-    def start(*words: str) -> Watching:
-        made.append(Watching(tmp_path, *words))
-        return made[-1]
-
-    yield start
-    for each in made:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
 
 
 def settings(directory: Path, address: str, prefix: str = "deploykit") -> TopicMap:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from deploykit.names import parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.settings import BusSettings
 from deploykit.wire import Frame, encode
 from tests.support.cli import command, run
-from tests.support.wait import wait_until
+from tests.support.watching import Watching
 
 TOPIC = "/topic/deploykit.notice"
 
@@ -38,45 +38,6 @@ def say(broker: EmbeddedBroker, *texts: str) -> None:
     with Bus(BusSettings(address=broker.address)) as bus:
         for text in texts:
             bus.publish(TOPIC, encode(Notice(source="test", text=text)))
-
-
-class Watching:
-    """A `deploykit watch` that runs."""
-
-    def __init__(self, directory: Path, *words: str) -> None:
-        self.out, self.errors = directory / "watch.out", directory / "watch.err"
-        with self.out.open("wb") as out, self.errors.open("wb") as errors:
-            self.process = subprocess.Popen(
-                command("watch", "-c", str(directory / "deploykit.toml"), *words), stdout=out, stderr=errors
-            )
-
-    def lines(self) -> list[str]:
-        return self.out.read_text().splitlines()
-
-    def wait(self, check: Callable[[], bool]) -> None:
-        try:
-            wait_until(check)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.out.read_text()}{self.errors.read_text()}") from None
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(60)
-
-
-@pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Callable[..., Watching]]:
-    made: list[Watching] = []
-
-    def start(*words: str) -> Watching:
-        made.append(Watching(tmp_path, *words))
-        return made[-1]
-
-    yield start
-    for each in made:
-        if each.process.poll() is None:
-            each.process.kill()
-            each.process.wait()
 
 
 def test_a_message_is_one_line_and_ctrl_c_ends_it_well(
