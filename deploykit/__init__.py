@@ -104,6 +104,7 @@ if TYPE_CHECKING:
         AccessGrantRequested,
         AccessRevokeRequested,
         AgentInstance,
+        ApprovalWanted,
         Build,
         BuildEvidence,
         BuildFinished,
@@ -114,6 +115,7 @@ if TYPE_CHECKING:
         DeployReported,
         DeployRequested,
         HeldRef,
+        LocksWanted,
         Message,
         MirrorUpdated,
         NodeDescribed,
@@ -123,10 +125,14 @@ if TYPE_CHECKING:
         RefUpdated,
         RevisionCommitted,
         RolloutAbort,
+        RolloutApproved,
         RolloutReported,
+        SignedStatement,
+        SiteLocked,
         SiteOperation,
         SiteRelease,
         SiteState,
+        SiteUnlocked,
         StepReport,
         Unknown,
     )
@@ -169,7 +175,7 @@ if TYPE_CHECKING:
     from deploykit.trust.check import Authorized, Trust, Verified
     from deploykit.trust.keyfiles import load_allowed_signers, load_signing_key
     from deploykit.trust.policy import Policy
-    from deploykit.trust.signature import Signer, SigningKey, sign, verify
+    from deploykit.trust.signature import BodySigner, Signer, Signers, SigningKey, add_signature, sign, verify
     from deploykit.wire import Frame, decode, encode
 
 #: The module that holds each public name; it is loaded on first use.
@@ -182,7 +188,8 @@ _MODULES = {
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
         "PackagePublished MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport BuildEvidence "
-        "RolloutAbort RolloutReported NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
+        "RolloutAbort RolloutApproved ApprovalWanted RolloutReported SiteLocked SiteUnlocked LocksWanted "
+        "SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
         "AgentInstance AccessGrantRequested AccessRevokeRequested "
         "Notice Unknown"
     ),
@@ -192,7 +199,7 @@ _MODULES = {
         "parse_repo_name parse_ref_name parse_object_id parse_site_name parse_node_name"
     ),
     "deploykit.wire": "Frame encode decode",
-    "deploykit.trust.signature": "SigningKey Signer sign verify",
+    "deploykit.trust.signature": "SigningKey Signer Signers BodySigner sign add_signature verify",
     "deploykit.trust.allowed_signers": "AllowedSigners",
     "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
     "deploykit.trust.policy": "Policy",
@@ -235,6 +242,7 @@ __all__ = [
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
     "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
+    "RolloutApproved", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted", "SignedStatement",
     "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed", "SiteState", "SiteOperation",
     "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
     "AccessRevokeRequested", "Notice", "Unknown",
@@ -242,7 +250,7 @@ __all__ = [
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
     "parse_repo_name", "parse_ref_name", "parse_object_id", "parse_site_name", "parse_node_name",
     "Frame", "encode", "decode",
-    "SigningKey", "Signer", "sign", "verify",
+    "SigningKey", "Signer", "Signers", "BodySigner", "sign", "add_signature", "verify",
     "AllowedSigners",
     "load_signing_key", "load_allowed_signers",
     "Policy",

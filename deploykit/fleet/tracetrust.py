@@ -27,7 +27,7 @@ from deploykit.messages import (
 )
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.policy import Policy, type_names
-from deploykit.trust.signature import HEADER, Signer, verify
+from deploykit.trust.signature import HEADER, Signers, verify
 
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
 _SIGNED: Final = (DeployRequested, RolloutAbort, DeployReported, DeployProgressed, RolloutReported)
@@ -90,7 +90,7 @@ def _granted(policy: Policy, kind: type[Message]) -> bool:
     return any(name in names for grant in policy.grants for name in grant.types)
 
 
-def _check(message: Message, signer: Signer, trust: TraceTrust) -> None:
+def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
     """Refuse what the signer may not say.
 
     Raises:

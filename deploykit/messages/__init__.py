@@ -1,6 +1,6 @@
 """The vocabulary: frozen values, one file per subject. Pure: no I/O, no wire format.
 
-A subject is loaded on first use: making its classes takes time, and a push uses two of the seventeen.
+A subject is loaded on first use: making its classes takes time, and a push uses two of the twenty-two.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         DeployRequested,
         StepReport,
     )
+    from deploykit.messages.lock import MAX_LOCK, LocksWanted, SiteLocked, SiteUnlocked
     from deploykit.messages.mirror import MirrorOutcome, MirrorUpdated
     from deploykit.messages.node import (
         AgentInstance,
@@ -44,7 +45,14 @@ if TYPE_CHECKING:
     from deploykit.messages.notice import Notice
     from deploykit.messages.package import PackagePublished
     from deploykit.messages.progress import DeployProgressed, ProgressState
-    from deploykit.messages.rollout import RolloutAbort, RolloutKind, RolloutReported, RolloutState
+    from deploykit.messages.rollout import (
+        ApprovalWanted,
+        RolloutAbort,
+        RolloutApproved,
+        RolloutKind,
+        RolloutReported,
+        RolloutState,
+    )
     from deploykit.messages.site import SiteRelease
     from deploykit.messages.source import (
         MAX_COMMITS,
@@ -56,6 +64,7 @@ if TYPE_CHECKING:
         bounded_commits,
         svn_projects,
     )
+    from deploykit.messages.statement import SignedStatement
     from deploykit.messages.unknown import Unknown
 
     #: Wire type -> class, for every message that has one.
@@ -65,6 +74,7 @@ __all__ = [
     "AccessGrantRequested",
     "AccessRevokeRequested",
     "AgentInstance",
+    "ApprovalWanted",
     "BY_TYPE",
     "Build",
     "BuildEvidence",
@@ -76,12 +86,14 @@ __all__ = [
     "MAX_EVIDENCE",
     "Commit",
     "MAX_DIRS",
+    "MAX_LOCK",
     "DeployOutcome",
     "DeployPhase",
     "DeployProgressed",
     "DeployReported",
     "DeployRequested",
     "HeldRef",
+    "LocksWanted",
     "Message",
     "MirrorOutcome",
     "MirrorUpdated",
@@ -96,12 +108,16 @@ __all__ = [
     "RefUpdated",
     "RevisionCommitted",
     "RolloutAbort",
+    "RolloutApproved",
     "RolloutKind",
     "RolloutReported",
     "RolloutState",
+    "SignedStatement",
+    "SiteLocked",
     "SiteOperation",
     "SiteRelease",
     "SiteState",
+    "SiteUnlocked",
     "StepReport",
     "Unknown",
     "new_id",
@@ -129,7 +145,14 @@ _LAZY: Final = {
     "DeployReported": "deploy",
     "DeployRequested": "deploy",
     "ProgressState": "progress",
+    "LocksWanted": "lock",
+    "MAX_LOCK": "lock",
+    "SiteLocked": "lock",
+    "SiteUnlocked": "lock",
+    "SignedStatement": "statement",
+    "ApprovalWanted": "rollout",
     "RolloutAbort": "rollout",
+    "RolloutApproved": "rollout",
     "RolloutKind": "rollout",
     "RolloutReported": "rollout",
     "RolloutState": "rollout",
@@ -168,7 +191,12 @@ _WITH_TYPE: Final = (
     "DeployReported",
     "DeployProgressed",
     "RolloutAbort",
+    "RolloutApproved",
+    "ApprovalWanted",
     "RolloutReported",
+    "SiteLocked",
+    "SiteUnlocked",
+    "LocksWanted",
     "NodeQueried",
     "NodeDescribed",
     "AccessGrantRequested",

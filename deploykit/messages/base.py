@@ -13,6 +13,8 @@ from typing import Annotated, ClassVar, Final
 
 import attrs
 
+from deploykit.names import NodeName
+
 #: No unknown fields: the default of every `extra`.
 NOTHING: Final[Mapping[str, object]] = MappingProxyType({})
 
@@ -31,6 +33,7 @@ UserName = Annotated[str, "user"]  #: 1 to 64 of `A-Za-z0-9._@+-`, the first no 
 PasswordHash = Annotated[str, "password-hash"]  #: crypt(3): bcrypt, SHA-256, SHA-512 or yescrypt.
 Base64 = Annotated[str, "base64"]  #: RFC 4648, padded, one line: 1 to 65,536 bytes.
 Seconds = Annotated[float, "seconds"]  #: finite, zero or more.
+ManyNodes = Annotated[tuple[NodeName, ...], 10_000]  #: a list of nodes that may be longer than others.
 
 
 def new_id() -> str:

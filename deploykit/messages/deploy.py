@@ -20,6 +20,7 @@ from deploykit.messages.base import (
 )
 from deploykit.messages.node import AgentInstance
 from deploykit.messages.site import SiteRelease, named
+from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 DeployPhase = Literal["deploy", "prepare", "activate", "rollback", "discard"]
@@ -53,6 +54,8 @@ class DeployRequested(Message):
             come by itself.
         without_build: deploy although no build succeeded; a node obeys only where a grant allows the signer just that.
         rollout: the id of the rollout that this command is part of; None for a command by itself.
+        mandate: which `RolloutApproved` allows it: hex SHA-256 of its body; None for none.
+        override_lock: why it is to be obeyed although the site is locked; empty where it is not.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.requested.v1"
@@ -67,11 +70,14 @@ class DeployRequested(Message):
     evidence: tuple[BuildEvidence, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
     without_build: bool = attrs.field(default=False, metadata=ABSENT_BY_DEFAULT)
     rollout: Identifier | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
+    mandate: Identifier | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
+    override_lock: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
 
     @property
     def summary(self) -> str:
         who = f" by {self.requested_by}" if self.requested_by else ""
         who += " without a build" if self.without_build else ""
+        who += " over the lock" if self.override_lock else ""
         nodes = ", ".join(self.audience)
         return one_line(f"{self.phase} {self.site} {short_ref(self.ref)} {self.commit[:12]} on {nodes} requested{who}")
 
@@ -94,7 +100,7 @@ class DeployReported(Message):
 
     Args:
         request: that message's id.
-        answers: names the very copy that is answered, body and signature (`trust.signature.copy_digest`): whoever
+        answers: names what is answered, the body and the keys that signed it (`trust.signature.copy_digest`): whoever
             copies a request's id into one of their own gets answers that fit only theirs.
         release, ref, commit: what is live when the operation has ended, read from the site; never copied from the
             request. Empty and None where nothing is live.
@@ -105,6 +111,8 @@ class DeployReported(Message):
             there is none.
         instance, host: the agent that did it, see `AgentInstance`.
         twins: other agents that answer under this node's name: the report is true of one machine only.
+        lock: the signed lock for which the command was refused, or which it overrode.
+        overridden: why that lock was overridden; empty where it was not.
     """
 
     TYPE: ClassVar[str] = "deploykit.deploy.reported.v1"
@@ -127,6 +135,8 @@ class DeployReported(Message):
     instance: str = ""
     host: str = ""
     twins: tuple[AgentInstance, ...] = ()
+    lock: SignedStatement | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
+    overridden: str = attrs.field(default="", metadata=ABSENT_BY_DEFAULT)
 
     @property
     def achieved(self) -> tuple[RefName | None, ObjectId | None]:

@@ -8,8 +8,9 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Count, Identifier, Message, one_line, unknown_fields
+from deploykit.messages.base import ABSENT_BY_DEFAULT, NOTHING, Count, Identifier, Message, one_line, unknown_fields
 from deploykit.messages.site import SiteRelease
+from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
 NodeDetail = Literal["facts", "sites", "refs", "drift", "history"]
@@ -85,6 +86,7 @@ class SiteState:
         modified: how many paths of the live release differ from its manifest; None where nobody looked.
         history: newest first.
         problem: why the site's own records cannot be read.
+        lock: the newest signed statement on the site's lock that the node knows: `SiteLocked` or `SiteUnlocked`.
     """
 
     site: SiteName
@@ -99,6 +101,7 @@ class SiteState:
     modified: Count | None = None
     history: tuple[SiteOperation, ...] = ()
     problem: str = ""
+    lock: SignedStatement | None = attrs.field(default=None, metadata=ABSENT_BY_DEFAULT)
     extra: Mapping[str, object] = unknown_fields()
 
 

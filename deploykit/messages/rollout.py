@@ -1,4 +1,4 @@
-"""Rollouts: the command that ends one, and what its coordinator announces."""
+"""Rollouts: who approved one, the command that ends one, and what its coordinator announces."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Identifier, Message, one_line
+from deploykit.messages.base import NOTHING, Identifier, ManyNodes, Message, one_line
+from deploykit.messages.deploy import DeployPhase
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
 RolloutKind = Literal["deploy", "rollback"]
@@ -55,6 +56,72 @@ class RolloutAbort(Message):
         who = f" by {self.requested_by}" if self.requested_by else ""
         why = f": {self.reason}" if self.reason else ""
         return one_line(f"abort of rollout {self.rollout} of {self.site} requested{who}{why}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class RolloutApproved(Message):
+    """A mandate: people let a coordinator run this rollout, and nothing else. Nodes heed it only when it is signed.
+
+    Every command of the rollout names it by its digest and must lie inside it. It may carry several signatures.
+
+    Args:
+        rollout: the id that the commands carry.
+        ref, commit: what may go live; both None where nodes may only go back.
+        nodes: the nodes that may obey, at most 10,000.
+        phases: what may be asked of them: some of `deploy`, `prepare`, `activate`; empty where they may only go back.
+        allow_rollback: a node may be told to go back to its own previous release.
+        not_before, not_after: when commands may be obeyed.
+        without_build: the commands may leave out the builds that the site requires.
+        override_lock: why the commands may override a lock of the site; empty where they may not.
+        requested_by: who asks for the rollout, in words for a person.
+        reason: why, in words for a person.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.rollout.approved.v1"
+
+    site: SiteName
+    rollout: Identifier
+    ref: RefName | None = None
+    commit: ObjectId | None = None
+    nodes: ManyNodes
+    phases: tuple[DeployPhase, ...] = ()
+    allow_rollback: bool = False
+    not_before: datetime
+    not_after: datetime
+    without_build: bool = False
+    override_lock: str = ""
+    requested_by: str = ""
+    reason: str = ""
+
+    @property
+    def summary(self) -> str:
+        what = f"{short_ref(self.ref)} {self.commit[:12]}" if self.ref and self.commit else "the way back"
+        why = f": {self.reason}" if self.reason else ""
+        count = "1 node" if len(self.nodes) == 1 else f"{len(self.nodes)} nodes"
+        until = f"until {self.not_after:%Y-%m-%d %H:%M} UTC"
+        return one_line(f"rollout {self.rollout} of {self.site} {what} approved for {count} {until}{why}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ApprovalWanted(Message):
+    """A node has a command whose mandate it lacks, and asks the coordinator for it. Signed as that node.
+
+    Args:
+        mandate: the digest that the command names.
+        request: the id of the command.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.rollout.approval-wanted.v1"
+
+    node: NodeName
+    site: SiteName
+    rollout: Identifier
+    mandate: Identifier
+    request: Identifier
+
+    @property
+    def summary(self) -> str:
+        return one_line(f"{self.node} lacks the approval of rollout {self.rollout} of {self.site}")
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -144,6 +144,11 @@ _LOGICAL: Final[dict[str, str]] = {
     "deploykit.deploy.progressed.v1": "progress",
     "deploykit.rollout.abort.v1": "deploy",
     "deploykit.rollout.reported.v1": "report",
+    "deploykit.rollout.approved.v1": "deploy",
+    "deploykit.rollout.approval-wanted.v1": "report",
+    "deploykit.site.locked.v1": "deploy",
+    "deploykit.site.unlocked.v1": "deploy",
+    "deploykit.site.locks-wanted.v1": "node",
 }
 _BUILD_FINISHED: Final = "deploykit.build.finished.v1"
 _NOTICE: Final = "deploykit.notice.v1"

@@ -112,12 +112,22 @@ class NodeSiteSettings:
         release: how they are made.
         require_build: jobs, named as the build server names them (`folder/job`). A commit goes live only when the
             newest known build of it succeeded in each of these jobs.
+        require: `person`: a release goes live only under a mandate (`RolloutApproved`) that people signed by keys that
+            show presence: security keys or passkeys.
+        signatures: how many different people must sign the mandate; with 1 and no `require` none is needed.
     """
 
     path: Path
     repo: RepoName
     release: SiteSettings = attrs.field(factory=SiteSettings)
     require_build: tuple[str, ...] = ()
+    require: Literal["", "person"] = ""
+    signatures: int = attrs.field(default=1, validator=(attrs.validators.ge(1), attrs.validators.le(4)))
+
+    @property
+    def needs_mandate(self) -> bool:
+        """Whether commands must lie inside a mandate."""
+        return self.require == "person" or self.signatures > 1
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, one line each; empty when all is well."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 
+from deploykit.messages.deploy import DeployPhase
 from deploykit.settings.problems import LONGEST
 
 
@@ -22,6 +23,7 @@ class GrantSettings:
         repos, jobs: for `build.finished`: patterns of the repositories and jobs whose results this principal may
             report. Both are needed; with the default it may report none.
         without_build: for `deploy.requested`: this principal may deploy without the builds that a site requires.
+        phases: for `deploy.requested` and `rollout.run`: the phases that this principal may ask for; all by default.
     """
 
     principal: str
@@ -31,6 +33,7 @@ class GrantSettings:
     repos: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
     without_build: bool = False
+    phases: tuple[DeployPhase, ...] = ()
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -42,6 +45,11 @@ class TrustSettings:
         revoked_keys: public keys, one a line, that are no longer accepted.
         max_expiry: seconds that a command's expiry may lie ahead when it arrives.
         skew: seconds that clocks may differ.
+        mandate_max: seconds from now to the latest end of a `RolloutApproved`; commands have `max_expiry`.
+        origins: web pages whose passkey signatures count: `https://deploy.example.org`; none by default.
+        rp_ids: relying parties (names of web sites) whose passkeys count: `deploy.example.org`; none by default.
+        verify_required: signatures by security keys and passkeys count only where the key knew the person, by a PIN or
+            a finger. That somebody touched it, they must always show.
     """
 
     allowed_signers: Path | None = None
@@ -49,10 +57,14 @@ class TrustSettings:
     grants: tuple[GrantSettings, ...] = ()
     max_expiry: float = 3600.0
     skew: float = 30.0
+    mandate_max: float = 86_400.0
+    origins: tuple[str, ...] = ()
+    rp_ids: tuple[str, ...] = ()
+    verify_required: bool = False
 
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong with the times; the grants are checked by `trust.policy`, which knows the types."""
-        times = (("max_expiry", self.max_expiry, 1), ("skew", self.skew, 0))
+        times = (("max_expiry", self.max_expiry, 1), ("skew", self.skew, 0), ("mandate_max", self.mandate_max, 1))
         return tuple(
             f"{name}: expected seconds, at least {least} and at most {LONGEST:g}, not {value!r}"
             for name, value, least in times

@@ -33,7 +33,7 @@ from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy, Request, addressed_to
-from deploykit.trust.signature import HEADER, Signer, body_digest, copy_digest, verify
+from deploykit.trust.signature import HEADER, Signers, body_digest, copy_digest, verify
 from deploykit.wire import Frame, decode
 
 
@@ -56,21 +56,21 @@ class Verified:
 
     Args:
         message: decoded from the verified body; None for a keepalive.
-        signer: the key, and its principals.
+        signer: the keys, and their principals.
         frame: as it was received.
         node: who we are.
         policy: decides what the signer may do.
     """
 
     message: Message | None
-    signer: Signer
+    signer: Signers
     frame: Frame = attrs.field(repr=False)
     node: NodeName
     policy: Policy = attrs.field(repr=False)
 
     @property
     def key(self) -> str:
-        """The signer's fingerprint: ids are claimed for each key alone."""
+        """The fingerprints of the keys: ids are claimed for each of them."""
         return self.signer.fingerprint
 
     @property
@@ -80,7 +80,7 @@ class Verified:
 
     @property
     def copy(self) -> str:
-        """The name of this signed copy, for `answers` of `DeployReported` and `NodeDescribed`."""
+        """The name of what was signed by whom, for `answers` of `DeployReported` and `NodeDescribed`."""
         return copy_digest(self.frame)
 
     def authorize(self, now: datetime, *, claimed_at: datetime | None = None) -> Authorized:
@@ -184,7 +184,7 @@ class Trust:
             raise NotAddressed(f"a {type(message).__name__} is not for {self.node}")
         return Verified(message=message, signer=signer, frame=frame, node=self.node, policy=self.policy)
 
-    def _signer_of(self, frame: Frame, now: datetime) -> Signer:
+    def _signer_of(self, frame: Frame, now: datetime) -> Signers:
         if HEADER not in frame.headers:
             raise SignatureError("the message is not signed", f"sign it: header {HEADER}")
         try:

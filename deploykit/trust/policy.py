@@ -36,7 +36,7 @@ from deploykit.names import NodeName, SiteName
 from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
-from deploykit.trust.signature import Signer
+from deploykit.trust.signature import Signers
 
 Request: TypeAlias = DeployRequested | NodeQueried
 Reply: TypeAlias = DeployReported | NodeDescribed
@@ -110,7 +110,7 @@ class Policy:
             return now + self.remember_for
         return now + min(self.skew - _since(now, expires, message), self.remember_for)
 
-    def authorize(self, message: Message, signer: Signer, node: NodeName, now: datetime) -> GrantSettings:
+    def authorize(self, message: Message, signer: Signers, node: NodeName, now: datetime) -> GrantSettings:
         """Return the grant that lets a signed message pass.
 
         Args:
@@ -150,16 +150,16 @@ class Policy:
             "grant it in [[trust.grants]], if that is meant",
         )
 
-    def may_abort(self, signer: Signer, site: SiteName) -> bool:
+    def may_abort(self, signer: Signers, site: SiteName) -> bool:
         """Return whether a grant for `rollout.abort` lets a signer abort everybody's rollouts of a site."""
         return any(matches(grant.sites, site) for grant in self._granting(type_names(RolloutAbort), signer))
 
-    def may_coordinate(self, signer: Signer, site: SiteName) -> bool:
+    def may_coordinate(self, signer: Signers, site: SiteName) -> bool:
         """Return whether a signer may deploy a site, or abort its rollouts: what it says of a rollout counts."""
         types = type_names(DeployRequested) + type_names(RolloutAbort)
         return any(matches(grant.sites, site) for grant in self._granting(types, signer))
 
-    def authorize_abort(self, abort: RolloutAbort, signer: Signer, node: NodeName, now: datetime) -> bool:
+    def authorize_abort(self, abort: RolloutAbort, signer: Signers, node: NodeName, now: datetime) -> bool:
         """Return whether an abort counts for everybody's commands; else it counts for those of its signer alone.
 
         Args:
@@ -188,7 +188,7 @@ class Policy:
     def authorize_build(
         self,
         result: BuildFinished,
-        signer: Signer,
+        signer: Signers,
         *,
         now: datetime,
         remember: timedelta,
@@ -226,21 +226,21 @@ class Policy:
             raise PolicyRefused(f"results count for {remember / timedelta(days=1):g} days")
         return grant
 
-    def _grants_of(self, message: Message, signer: Signer) -> list[GrantSettings]:
+    def _grants_of(self, message: Message, signer: Signers) -> list[GrantSettings]:
         """Return the grants that let a signer send messages of such a type, for some site, repository or job."""
         names = type_names(type(message))
         if isinstance(message, DeployRequested) and message.phase == "discard":
             names += type_names(RolloutAbort)  # who may abort a rollout may take back what it prepared
         return self._granting(names, signer)
 
-    def _granting(self, names: tuple[str, ...], signer: Signer) -> list[GrantSettings]:
+    def _granting(self, names: tuple[str, ...], signer: Signers) -> list[GrantSettings]:
         return [
             grant
             for grant in self.grants
             if any(name in grant.types for name in names) and signer.is_principal(grant.principal)
         ]
 
-    def authorize_reply(self, reply: Reply, signer: Signer, *, request: Request, now: datetime) -> None:
+    def authorize_reply(self, reply: Reply, signer: Signers, *, request: Request, now: datetime) -> None:
         """Accept a node's reply to our own request.
 
         The age of a reply is not limited: the request is still waited for, and a report may have sat in an outbox.
@@ -267,7 +267,7 @@ class Policy:
                 "trust the node's key under the node's name, or grant it with speaks_for",
             )
 
-    def may_speak_for(self, signer: Signer, node: NodeName, message: Message) -> bool:
+    def may_speak_for(self, signer: Signers, node: NodeName, message: Message) -> bool:
         """Return whether a signer may report for a node: under the node's own name, or by a grant with `speaks_for`."""
         if signer.is_principal(node):
             return True
@@ -276,7 +276,7 @@ class Policy:
             matches(grant.speaks_for, node) and matches(grant.sites, site) for grant in self._grants_of(message, signer)
         )
 
-    def may_ask_about(self, question: NodeQueried, signer: Signer, site: SiteName) -> bool:
+    def may_ask_about(self, question: NodeQueried, signer: Signers, site: SiteName) -> bool:
         """Return whether a signer may ask nodes about a site; `authorize` says whether it may ask at all."""
         return any(matches(grant.sites, site) for grant in self._grants_of(question, signer))
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
 import attrs
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from deploykit.errors import KeyFileError, KeyNotTrusted, SignatureError, UsageError
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.sshsig import (
+    KEY_TYPE,
     NAMESPACE,
     decode_blob,
     decode_header,
@@ -39,6 +40,8 @@ from deploykit.wire.frame import Frame
 
 #: The STOMP header that holds the signature.
 HEADER: Final = "deploykit-signature"
+#: Most signatures in one header.
+MAX_SIGNATURES: Final = 4
 
 _MAX_KEY_FILE: Final = 1 << 16
 
@@ -139,15 +142,23 @@ def _has_bcrypt() -> bool:
 
 @attrs.frozen(kw_only=True, slots=True)
 class Signer:
-    """Who signed: a key, and the principals it may sign as.
+    """Who made one signature: a key, and the principals it may sign as.
 
     Args:
-        fingerprint: of the key, `SHA256:…`.
+        fingerprint: of the key, `SHA256:…`; of a certificate, of the key in it.
         principals: the pattern list of each allowed_signers line that counts.
+        key_type: of the key, as OpenSSH names it.
+        present: the signature shows that a person touched the key.
+        verified: the signature shows that the key knew the person: by a PIN or a finger.
+        certificate: key id and serial of the certificate, in words for a person; empty for a plain key.
     """
 
     fingerprint: str
     principals: tuple[tuple[str, ...], ...]
+    key_type: str = KEY_TYPE
+    present: bool = False
+    verified: bool = False
+    certificate: str = ""
 
     def is_principal(self, name: str) -> bool:
         """Return whether a line that counts lets this key sign as `name`."""
@@ -157,13 +168,67 @@ class Signer:
         return f"{' or '.join(','.join(patterns) for patterns in self.principals)} ({self.fingerprint})"
 
 
-def sign(frame: Frame, key: SigningKey) -> Frame:
-    """Return the frame with the signature of its body in header `deploykit-signature`; an older one is replaced."""
+@attrs.frozen(kw_only=True, slots=True)
+class Signers:
+    """Who signed a message: one signer or several, each with another key, in the order of their fingerprints."""
+
+    each: tuple[Signer, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprints of all keys, joined by commas."""
+        return ",".join(signer.fingerprint for signer in self.each)
+
+    @property
+    def principals(self) -> tuple[tuple[str, ...], ...]:
+        """The pattern lists of all lines that count, of all keys."""
+        return tuple(patterns for signer in self.each for patterns in signer.principals)
+
+    def is_principal(self, name: str) -> bool:
+        """Return whether one of the keys may sign as `name`."""
+        return any(signer.is_principal(name) for signer in self.each)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.each))
+
+
+class BodySigner(Protocol):
+    """What signs bodies: a `SigningKey`, or a key that an ssh-agent or a security key holds."""
+
+    @property
+    def public_blob(self) -> bytes:
+        """The public key in OpenSSH's wire form."""
+
+    @property
+    def fingerprint(self) -> str:
+        """The public key's SHA-256 name."""
+
+    def sign_body(self, body: bytes) -> bytes:
+        """Return the SSHSIG blob of a signature over the bytes."""
+
+
+def sign(frame: Frame, key: BodySigner) -> Frame:
+    """Return the frame with the signature of its body in header `deploykit-signature`; others are replaced."""
     return Frame({**frame.headers, HEADER: encode_header(key.sign_body(frame.body))}, frame.body)
 
 
-def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signer:
-    """Return who signed the frame's body.
+def add_signature(frame: Frame, key: BodySigner) -> Frame:
+    """Return the frame with one more signature in its header; one of the same key is replaced.
+
+    Raises:
+        SignatureError: the header is malformed, or holds four of other keys.
+    """
+    value = frame.headers.get(HEADER)
+    blobs = [] if value is None else decode_headers(value)
+    others = [blob for blob in blobs if decode_blob(blob).key != key.public_blob]
+    if len(others) >= MAX_SIGNATURES:
+        raise SignatureError(f"it has {MAX_SIGNATURES} signatures already, which is the most")
+    made = ",".join(map(encode_header, (*others, key.sign_body(frame.body))))
+    return Frame({**frame.headers, HEADER: made}, frame.body)
+
+
+def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signers:
+    """Return who signed the frame's body. All signatures must be good.
 
     Args:
         frame: as it was received; the body byte for byte.
@@ -176,7 +241,22 @@ def verify(frame: Frame, allowed: AllowedSigners, now: datetime) -> Signer:
     value = frame.headers.get(HEADER)
     if value is None:
         raise SignatureError("the message is not signed", f"sign it: header {HEADER}")
-    return verify_blob(frame.body, decode_header(value), allowed, now)
+    found = [verify_blob(frame.body, blob, allowed, now) for blob in decode_headers(value)]
+    if len({signer.fingerprint for signer in found}) < len(found):
+        raise SignatureError("one key signed twice")
+    return Signers(each=tuple(sorted(found, key=lambda signer: signer.fingerprint)))
+
+
+def decode_headers(value: str) -> list[bytes]:
+    """Return the blobs in a header's value: one, or up to four with commas between them.
+
+    Raises:
+        SignatureError: not canonical base64, too long, or too many.
+    """
+    parts = value.split(",", MAX_SIGNATURES)
+    if len(parts) > MAX_SIGNATURES:
+        raise SignatureError(f"the message has more than {MAX_SIGNATURES} signatures")
+    return [decode_header(part) for part in parts]
 
 
 def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime) -> Signer:
@@ -214,10 +294,43 @@ def body_digest(body: bytes) -> bytes:
 
 
 def copy_digest(frame: Frame) -> str:
-    """Return the name of one signed copy of a message (hex SHA-256 of body and signature): `DeployReported.answers`."""
-    return hashlib.sha256(
-        frame.body + b"\n" + frame.headers.get(HEADER, "").encode("utf-8", "surrogatepass")
-    ).hexdigest()
+    """Return the name of a signed message, for `DeployReported.answers`: of its body, and of the keys that signed it.
+
+    Hex SHA-256 of the body, a line feed, and the sorted fingerprints with commas between them. No byte of a signature
+    is in it: a key may make two for one body.
+
+    Args:
+        frame: verified, or made by us. Of any other, use `frame_digest`: its header may name keys that signed nothing.
+
+    Raises:
+        SignatureError: the header is malformed.
+    """
+    keys = sorted(fingerprint(decode_blob(blob).key) for blob in decode_headers(frame.headers.get(HEADER, "")))
+    return _name(frame.body, ",".join(keys))
 
 
-__all__ = ["HEADER", "Signer", "SigningKey", "body_digest", "copy_digest", "sign", "verify", "verify_blob"]
+def frame_digest(frame: Frame) -> str:
+    """Return the name of one copy of a message as it came, verified or not: of its body and its signature header."""
+    return _name(frame.body, frame.headers.get(HEADER, ""))
+
+
+def _name(body: bytes, by: str) -> str:
+    return hashlib.sha256(body + b"\n" + by.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+__all__ = [
+    "HEADER",
+    "MAX_SIGNATURES",
+    "BodySigner",
+    "Signer",
+    "Signers",
+    "SigningKey",
+    "add_signature",
+    "body_digest",
+    "copy_digest",
+    "decode_headers",
+    "frame_digest",
+    "sign",
+    "verify",
+    "verify_blob",
+]

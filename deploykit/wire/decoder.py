@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from functools import cache
-from typing import Any, Final, TypeVar, cast, get_args
+from typing import Annotated, Any, Final, TypeVar, cast, get_args, get_origin
 
 import attrs
 import cattrs
@@ -120,7 +120,7 @@ def _converter(*, detailed: bool) -> cattrs.Converter:
     )
     converter.register_structure_hook_factory(
         lambda hint: _type_if(hint, ListOf) is not None,
-        lambda hint: _list_hook(get_args(hint)[0], converter),
+        lambda hint: _list_hook(hint, converter),
     )
     converter.register_structure_hook_factory(
         lambda hint: isinstance(hint, type) and attrs.has(hint), lambda cls: _class_hook(cls, converter)
@@ -151,13 +151,16 @@ def _leaf_hook(leaf: Leaf, *, detailed: bool) -> _Hook:
     return explaining if detailed else quick
 
 
-def _list_hook(hint: Any, converter: cattrs.Converter) -> _Hook:
-    item = converter.get_structure_hook(hint)
-    read_batch = batch.batch_reader(field_types.field_type(hint))
+def _list_hook(list_hint: Any, converter: cattrs.Converter) -> _Hook:
+    kind = cast(ListOf, field_types.field_type(list_hint))
+    plain = get_args(list_hint)[0] if get_origin(list_hint) is Annotated else list_hint
+    item = converter.get_structure_hook(get_args(plain)[0])
+    read_batch = batch.batch_reader(kind.item)
 
     def bounded(values: Any) -> None:
-        if values.__class__ is not list or len(values) > MAX_ITEMS:
-            raise MessageError(f"expected a list of at most {MAX_ITEMS}")
+        most = kind.most or MAX_ITEMS
+        if values.__class__ is not list or len(values) > most:
+            raise MessageError(f"expected a list of at most {most}")
 
     def quick(values: Any, _hint: Any) -> Any:
         bounded(values)

@@ -156,9 +156,9 @@ def _writer(kind: FieldType) -> Writer:
     match kind:
         case Leaf():
             return _leaf_writer(kind)
-        case ListOf(item=item):
+        case ListOf(item=item, most=most):
             many = _batch_writer(item)
-            return lambda values: _list(many, values)
+            return lambda values: _list(many, values, most or MAX_ITEMS)
         case Maybe(item=item):
             inner = _writer(item)
             return lambda value: "null" if value is None else inner(value)
@@ -173,8 +173,8 @@ def _batch_writer(kind: FieldType) -> BatchWriter:
     return lambda values: map(one, values)
 
 
-def _list(many: BatchWriter, values: object) -> str:
-    if not isinstance(values, tuple | list) or len(values) > MAX_ITEMS:
+def _list(many: BatchWriter, values: object, most: int) -> str:
+    if not isinstance(values, tuple | list) or len(values) > most:
         raise MessageError("not a list in bounds")
     return f"[{','.join(many(values))}]"
 
@@ -216,9 +216,10 @@ def _value_problems(kind: FieldType, value: object, path: str) -> list[str]:
     match kind:
         case Leaf():
             return [] if _passes(kind, value) else [f"{path}: expected {kind.expected}"]
-        case ListOf(item=item):
-            if not isinstance(value, tuple | list) or len(value) > MAX_ITEMS:
-                return [f"{path}: expected a list of at most {MAX_ITEMS}"]
+        case ListOf(item=item, most=most):
+            most = most or MAX_ITEMS
+            if not isinstance(value, tuple | list) or len(value) > most:
+                return [f"{path}: expected a list of at most {most}"]
             return [line for i, v in enumerate(value) for line in _value_problems(item, v, f"{path}[{i}]")]
         case Maybe(item=item):
             return [] if value is None else _value_problems(item, value, path)

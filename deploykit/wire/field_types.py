@@ -11,7 +11,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
 
@@ -58,9 +58,14 @@ class Leaf:
 
 @attrs.frozen(kw_only=True, slots=True)
 class ListOf:
-    """A list of one type, at most `MAX_ITEMS` long; a tuple in Python."""
+    """A list of one type; a tuple in Python.
+
+    Args:
+        most: how long it may be; None for `MAX_ITEMS`.
+    """
 
     item: FieldType
+    most: int | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -144,6 +149,10 @@ def field_type(hint: object) -> FieldType:
     if leaf is not None:
         return leaf
     origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated and len(args) == 2 and isinstance(args[1], int):
+        inner = field_type(args[0])
+        if isinstance(inner, ListOf):
+            return attrs.evolve(inner, most=args[1])
     if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
         return ListOf(item=field_type(args[0]))
     if origin in (Union, types.UnionType) and len(args) == 2 and type(None) in args:

@@ -92,8 +92,8 @@ def _type_schema(kind: FieldType, nested: dict[str, Any]) -> dict[str, Any]:
     match kind:
         case Leaf(schema=leaf):
             return dict(leaf)
-        case ListOf(item=item):
-            return {"type": "array", "items": _type_schema(item, nested), "maxItems": MAX_ITEMS}
+        case ListOf(item=item, most=most):
+            return {"type": "array", "items": _type_schema(item, nested), "maxItems": most or MAX_ITEMS}
         case Maybe(item=item):
             return {"anyOf": [_type_schema(item, nested), {"type": "null"}]}
         case RecordType(cls=cls):

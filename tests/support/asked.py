@@ -10,7 +10,8 @@ from deploykit.messages import DeployReported, DeployRequested
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.settings import GrantSettings
 from deploykit.trust.policy import Policy
-from deploykit.trust.signature import Signer
+from deploykit.trust.signature import Signers
+from tests.support import signers
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -19,8 +20,8 @@ SKEW = timedelta(seconds=30)
 WEB1, WEB2 = NodeName("web1"), NodeName("web2")
 
 
-def signer(*patterns: str) -> Signer:
-    return Signer(fingerprint="SHA256:x", principals=(patterns,))
+def signer(*patterns: str) -> Signers:
+    return signers.one(fingerprint="SHA256:x", principals=(patterns,))
 
 
 def request(**changes: object) -> DeployRequested:

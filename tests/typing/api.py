@@ -38,7 +38,7 @@ from deploykit import (
     Retry,
     Runner,
     Settings,
-    Signer,
+    Signers,
     SigningKey,
     Site,
     SiteSettings,
@@ -125,7 +125,7 @@ def over_the_wire(headers: Mapping[str, str], body: bytes, key: SigningKey, trus
         return
     frame = deploykit.sign(deploykit.encode(message), key)
     assert_type(frame, Frame)
-    assert_type(deploykit.verify(frame, trusted, datetime.now(UTC)), Signer)
+    assert_type(deploykit.verify(frame, trusted, datetime.now(UTC)), Signers)
     match message:
         case DeployRequested(site=site, ref=ref):
             print(site, ref)

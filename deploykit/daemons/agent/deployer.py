@@ -28,7 +28,7 @@ from deploykit.mirror import Mirror
 from deploykit.names import RepoName
 from deploykit.release import DeployResult, Runner, Site
 from deploykit.settings.node import Settings
-from deploykit.trust.signature import Signer
+from deploykit.trust.signature import Signers
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class SiteDeployer:
         self._progress = progress
 
     def deploy(
-        self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
+        self, request: DeployRequested, signer: Signers, objection: Callable[[Site], str], *, resumed: bool = False
     ) -> DeployResult:
         """Carry out a command and return its result.
 

@@ -31,7 +31,7 @@ from deploykit.errors import BusError, DeploykitError, KeyFileError, MessageErro
 from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import HEADER, SigningKey, copy_digest, sign
+from deploykit.trust.signature import HEADER, SigningKey, frame_digest, sign
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class QueryHandler:
     def handle(self, delivery: Delivery) -> Verdict:
         """Judge one delivery; a question that is to be answered waits for `run`. Every delivery is acknowledged."""
         frame = Frame(delivery.headers, delivery.body)
-        if HEADER in frame.headers and self._was_just_seen(copy_digest(frame)):
+        if HEADER in frame.headers and self._was_just_seen(frame_digest(frame)):
             self._metrics.question_decided("repeated")
             return Ack()
         now = self._now()

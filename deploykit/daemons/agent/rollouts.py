@@ -27,7 +27,7 @@ from deploykit.errors import RolloutMemoryError
 from deploykit.names import SiteName
 from deploykit.system.durable import replace_file
 from deploykit.trust.allowed_signers import matches
-from deploykit.trust.signature import Signer
+from deploykit.trust.signature import Signers
 
 _log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class RolloutSender:
     key: str
     principal: str
 
-    def is_signer(self, signer: Signer) -> bool:
+    def is_signer(self, signer: Signers) -> bool:
         """Return whether a signer is the same: by the key, or because it may sign as that principal."""
         return signer.fingerprint == self.key or signer.is_principal(self.principal)
 

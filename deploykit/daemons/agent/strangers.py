@@ -20,7 +20,7 @@ from deploykit.errors import DeploykitError, KeyFileError, MessageError
 from deploykit.messages import DeployRequested
 from deploykit.names import NodeName
 from deploykit.trust.policy import addressed_to
-from deploykit.trust.signature import copy_digest
+from deploykit.trust.signature import frame_digest
 from deploykit.wire import Frame, decode
 
 _log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class Strangers:
             return
         try:
             self._reporter.report(
-                self._reports.without_result(request, copy_digest(frame), "refused", detail=_NOT_OBEYED)
+                self._reports.without_result(request, frame_digest(frame), "refused", detail=_NOT_OBEYED)
             )
         except Exception as error:  # noqa: BLE001 -- refusals may neither fill our time nor make commands come again
             _log.error("cannot report a refusal: %s", error)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from deploykit.errors import KeyFileError, SignatureError
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import generate_key, load_public_key, load_signing_key, trust
-from deploykit.trust.signature import HEADER, Signer, SigningKey, sign, verify, verify_blob
+from deploykit.trust.signature import HEADER, Signers, SigningKey, sign, verify, verify_blob
 from deploykit.trust.sshsig import armor, dearmor, decode_header, encode_header
 from deploykit.wire.frame import Frame
 from tests.support.keys import fixed_key
@@ -126,7 +126,7 @@ def test_other_keys_of_ssh_keygen_are_refused_with_the_way_out(tmp_path: Path, k
 # -- trust files -----------------------------------------------------------------------------------------------------
 
 
-def we_say(text: str, principal: str, now: datetime = NOW, revoked: str = "") -> Signer | str:
+def we_say(text: str, principal: str, now: datetime = NOW, revoked: str = "") -> Signers | str:
     """The signer when we believe `principal` signed; otherwise why not."""
     try:
         signer = verify(sign(Frame({}, BODY), KEY), AllowedSigners.parse(text, revoked=revoked, zone=UTC), now)
@@ -197,7 +197,7 @@ SAME = [
 def test_a_trust_line_means_the_same_to_ssh_keygen(keygen: SshKeygen, line: str) -> None:
     said = we_say(line, "ops")
     done = keygen.verify(BODY, ours(), line + "\n", principal="ops", at=AT)
-    assert isinstance(said, Signer) is (done.returncode == 0), (said, done.stderr)
+    assert isinstance(said, Signers) is (done.returncode == 0), (said, done.stderr)
 
 
 #: ssh-keygen takes these; we ask the author to write what he means.
@@ -214,7 +214,7 @@ STRICTER = [
 
 @pytest.mark.parametrize("line", STRICTER)
 def test_we_are_stricter_only_where_we_know(keygen: SshKeygen, line: str) -> None:
-    assert not isinstance(we_say(line, "ops"), Signer)
+    assert not isinstance(we_say(line, "ops"), Signers)
     assert keygen.verify(BODY, ours(), line + "\n", principal="ops", at="20260303Z").returncode == 0
 
 
@@ -245,7 +245,7 @@ def test_whom_we_believe_ssh_keygen_believes(keygen: SshKeygen, line: str, princ
     """And the other way round, save where a principal is empty or oddly quoted, or a date is impossible."""
     said = we_say(line, principal)
     done = keygen.verify(BODY, ours(), line + "\n", principal=principal, at=AT)
-    if isinstance(said, Signer):
+    if isinstance(said, Signers):
         assert done.returncode == 0, (line, done.stderr)
     elif done.returncode == 0:
         assert any(odd in said for odd in ("an empty principal", "the principals", "calendar")), (line, said)
@@ -257,7 +257,7 @@ def test_the_edges_of_a_keys_time_are_the_same_second(keygen: SshKeygen, seconds
     for option in (f'valid-after="{AT}"', f'valid-before="{AT}"'):
         line = f"ops {option} {PUB}"
         done = keygen.verify(BODY, ours(), line + "\n", principal="ops", at=f"{now:%Y%m%d%H%M%SZ}")
-        assert isinstance(we_say(line, "ops", now), Signer) is (done.returncode == 0)
+        assert isinstance(we_say(line, "ops", now), Signers) is (done.returncode == 0)
 
 
 @pytest.mark.parametrize("zone", ["Europe/Berlin", "America/St_Johns", "UTC"])
@@ -288,4 +288,4 @@ def test_revoked_keys_are_revoked_for_both(keygen: SshKeygen) -> None:
     for revoked, believed in ((f"{PUB}\n", False), (f"# lost\n{OTHER.public_openssh} old\n", True)):
         done = keygen.verify(BODY, ours(), line, principal="ops", at=AT, revoked=revoked)
         assert (done.returncode == 0) is believed
-        assert isinstance(we_say(line, "ops", revoked=revoked), Signer) is believed
+        assert isinstance(we_say(line, "ops", revoked=revoked), Signers) is believed

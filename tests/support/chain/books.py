@@ -17,7 +17,7 @@ from deploykit.messages import BuildFinished, BuildRequested, DeployReported, De
 from deploykit.messages.topics import TopicMap
 from deploykit.names import ObjectId
 from deploykit.trust.keyfiles import load_allowed_signers
-from deploykit.trust.signature import HEADER, Signer, verify
+from deploykit.trust.signature import HEADER, Signers, verify
 from deploykit.wire import Frame
 from tests.support.stubjobs import StubBuild
 
@@ -57,7 +57,7 @@ class ChainBooks:
         self._name = name
         self._patience = patience
         self._messages: dict[str, Message] = {}
-        self._signers_of: dict[str, Signer] = {}
+        self._signers_of: dict[str, Signers] = {}
         #: What daemons gave up.
         self.dead_letters: list[Delivery] = []
         self._changed = threading.Condition()
@@ -89,7 +89,7 @@ class ChainBooks:
             signer = verify(Frame(delivery.headers, delivery.body), allowed, datetime.now(UTC))
         self.enter(message, signer)
 
-    def enter(self, message: Message, signer: Signer | None) -> None:
+    def enter(self, message: Message, signer: Signers | None) -> None:
         """Enter a message, and who signed it."""
         with self._changed:
             self._messages[message.id] = message

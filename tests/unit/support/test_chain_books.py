@@ -15,7 +15,8 @@ from deploykit.messages import BuildFinished, BuildRequested, DeployReported, De
 from deploykit.messages.topics import TopicMap
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.testing.fakes import FakeBus
-from deploykit.trust.signature import Signer
+from deploykit.trust.signature import Signers
+from tests.support import signers
 from tests.support.chain.books import CI, ChainBooks
 from tests.support.stubjobs import StubBuild
 
@@ -44,8 +45,8 @@ def report(node: str, **changes: object) -> DeployReported:
     return attrs.evolve(base, **changes)  # type: ignore[arg-type]
 
 
-def signer(name: str) -> Signer | None:
-    return Signer(fingerprint="SHA256:x", principals=((name,),)) if name else None
+def signer(name: str) -> Signers | None:
+    return signers.one(fingerprint="SHA256:x", principals=((name,),)) if name else None
 
 
 def books(*entries: tuple[Message, str]) -> ChainBooks:

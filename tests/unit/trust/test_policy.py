@@ -23,8 +23,9 @@ from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.policy import Policy, addressed_to, type_names
-from deploykit.trust.signature import Signer, SigningKey, sign, verify
+from deploykit.trust.signature import SigningKey, sign, verify
 from deploykit.wire.frame import Frame
+from tests.support import signers
 from tests.support.asked import CAP, NOW, OPS, SECOND, SKEW, WEB1, WEB2, policy, request, signer
 
 # -- threat 4: valid caller, wrong site or action --------------------------------------------------------------------
@@ -68,7 +69,7 @@ PRINCIPALS = ("ops", "shopkeeper", "tester", "herald", "stager", "nobody", "OPS"
 @pytest.mark.parametrize(("principal", "message"), list(itertools.product(PRINCIPALS, MESSAGES)))
 def test_threat_4_only_what_a_grant_says_is_allowed(principal: str, message: str) -> None:
     """The whole matrix of principals and messages: each allowed pair is written down, every other one is refused."""
-    by_name = Signer(fingerprint="SHA256:x", principals=((principal.replace("*", "star"),),))
+    by_name = signers.one(fingerprint="SHA256:x", principals=((principal.replace("*", "star"),),))
     if (principal, message) in ALLOWED:
         policy(*GRANTS).authorize(MESSAGES[message], by_name, WEB1, NOW)
     else:

@@ -29,7 +29,7 @@ from deploykit.release import DeployResult, Outcome, Site
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import Signer, SigningKey, body_digest, sign
+from deploykit.trust.signature import Signers, SigningKey, body_digest, sign
 from deploykit.wire import Frame, encode
 from tests.support.asked import CAP, NOW, SECOND, SKEW, WEB1, WEB2, request
 from tests.support.keys import fixed_key
@@ -53,7 +53,7 @@ class FakeDeployer(SiteDeployer):
         self.go_on.set()
 
     def deploy(
-        self, request: DeployRequested, signer: Signer, objection: Callable[[Site], str], *, resumed: bool = False
+        self, request: DeployRequested, signer: Signers, objection: Callable[[Site], str], *, resumed: bool = False
     ) -> DeployResult:
         assert signer.fingerprint == OPERATOR.fingerprint
         self.deployed.append(request.id)

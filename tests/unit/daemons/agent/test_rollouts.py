@@ -14,7 +14,7 @@ from deploykit.daemons.agent import rollouts
 from deploykit.daemons.agent.rollouts import NotedAbort, RolloutMemory, RolloutSender
 from deploykit.errors import RolloutMemoryError
 from deploykit.names import SiteName
-from deploykit.trust.signature import Signer
+from tests.support import signers
 from tests.support.asked import NOW
 
 SHOP, BLOG = SiteName("shop"), SiteName("blog")
@@ -44,9 +44,9 @@ def test_the_first_whose_command_is_obeyed_is_the_starter_also_after_a_restart(p
 
 
 def test_a_sender_is_known_by_its_key_and_by_its_principal() -> None:
-    assert ANN.is_signer(Signer(fingerprint=ANN.key, principals=(("other",),)))
-    assert ANN.is_signer(Signer(fingerprint="SHA256:new", principals=(("ann", "ops"),)))
-    assert not ANN.is_signer(Signer(fingerprint=BOB.key, principals=(("bob",), ("!ann", "*"))))
+    assert ANN.is_signer(signers.one(fingerprint=ANN.key, principals=(("other",),)))
+    assert ANN.is_signer(signers.one(fingerprint="SHA256:new", principals=(("ann", "ops"),)))
+    assert not ANN.is_signer(signers.one(fingerprint=BOB.key, principals=(("bob",), ("!ann", "*"))))
 
 
 def test_an_abort_counts_for_the_commands_of_its_signer_or_where_granted_for_all(path: Path) -> None:
