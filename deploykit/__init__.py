@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         ServiceFailed,
         SettingsError,
         SignatureError,
+        SignatureNotEnough,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -224,7 +225,7 @@ _MODULES = {
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted BuildStoreError RolloutMemoryError "
+        "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -266,8 +267,8 @@ __all__ = [
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
-    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
-    "JobSettings", "RolloutMemoryError",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "SignatureNotEnough", "BuildStoreError", "BusError",
+    "AddressError", "JenkinsSettings", "JobSettings", "RolloutMemoryError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",

@@ -20,7 +20,8 @@ from typing import Final
 import attrs
 
 from deploykit.errors import KeyFileError
-from deploykit.trust.sshsig import KEY_TYPE, decode_key_text, fingerprint, key_type, raw_key
+from deploykit.trust.keyformat import KEY_TYPES, decode_key_text, fingerprint, key_type, parse_key
+from deploykit.trust.signaturerules import SignatureRules
 
 MAX_TEXT: Final = 1 << 20
 _MAX_LINE: Final = 8192
@@ -111,11 +112,13 @@ class AllowedSigners:
         signers: the lines that count, in order.
         revoked: blobs of keys that count for nothing, whatever `signers` says.
         unused: lines that were read and ignored (other key types), as `line N: why`.
+        rules: what signatures by security keys and passkeys must show; by default no passkey counts.
     """
 
     signers: tuple[AllowedSigner, ...] = ()
     revoked: tuple[bytes, ...] = attrs.field(default=(), repr=lambda keys: f"<{len(keys)} keys>")
     unused: tuple[str, ...] = ()
+    rules: SignatureRules = attrs.field(factory=SignatureRules)
 
     @classmethod
     def parse(cls, text: str, *, revoked: str = "", zone: tzinfo | None = None) -> AllowedSigners:
@@ -179,10 +182,10 @@ def _parse_lines(text: str, zone: tzinfo | None, problems: list[str], unused: li
         except (_LineError, KeyFileError) as error:
             problems.append(f"line {number}: {error.problem if isinstance(error, KeyFileError) else error}")
             continue
-        if key_type(signer.key) == KEY_TYPE:
+        if key_type(signer.key) in KEY_TYPES:
             yield signer
         else:
-            unused.append(f"line {number}: only {KEY_TYPE} keys count here, not {key_type(signer.key)}")
+            unused.append(f"line {number}: keys of type {key_type(signer.key)} do not count here")
 
 
 def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
@@ -197,8 +200,8 @@ def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
     blob = decode_key_text(encoded)
     if key_type(blob) != kind:
         raise _LineError(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
-    if kind == KEY_TYPE:
-        raw_key(blob)
+    if kind in KEY_TYPES:
+        parse_key(blob)
     after, before = (_parse_time(options, name, zone) for name in ("valid-after", "valid-before"))
     if after is not None and before is not None and before <= after:
         raise _LineError("valid-before is not later than valid-after")

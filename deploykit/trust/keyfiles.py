@@ -20,12 +20,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import attrs
+
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import TrustSettings
 from deploykit.system.lock import lock_descriptor
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
+from deploykit.trust.keyformat import fingerprint, parse_public_line, public_line
 from deploykit.trust.signature import SigningKey
-from deploykit.trust.sshsig import NAMESPACE, fingerprint, parse_public_line, public_line
+from deploykit.trust.signaturerules import SignatureRules
+from deploykit.trust.sshsig import NAMESPACE
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +99,7 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
     for note in signers.unused:
         _log.info("%s: %s", trust.allowed_signers, note)
-    return signers
+    return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
 
 
 class TrustReader:
