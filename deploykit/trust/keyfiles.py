@@ -79,7 +79,7 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
+def load_revoked_keys(path: Path) -> frozenset[bytes]:
     """Return the key blobs of a list of revoked keys.
 
     Raises:
