@@ -39,6 +39,8 @@ class CommandMaker:
         key: signs them.
         expires_in: how long a command may be obeyed.
         evidence, without_build: what the gates of nodes are to know, see `DeployRequested`.
+        override_lock: why they are to be obeyed although the site is locked; empty where they are not.
+        mandate: the digest of what people signed for the rollout; None where nobody had to.
     """
 
     rollout: str
@@ -49,6 +51,8 @@ class CommandMaker:
     expires_in: timedelta
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False
+    override_lock: str = ""
+    mandate: str | None = None
 
     def deploys(
         self, phase: DeployPhase, ref: RefName, commit: ObjectId, nodes: Sequence[NodeName], now: datetime
@@ -78,6 +82,8 @@ class CommandMaker:
                 evidence=self.evidence if phase in _GATED else (),
                 without_build=self.without_build and phase in _GATED,
                 rollout=self.rollout,
+                mandate=self.mandate,
+                override_lock=self.override_lock if phase != "discard" else "",
             )
             yield SentCommand(request=request, frame=sign(encode(request), self.key))
 

@@ -331,6 +331,8 @@ def _maker(head: JournalHead, key: SigningKey, max_expiry: timedelta) -> Command
         expires_in=min(timedelta(seconds=plan.options.timeout), max_expiry),
         evidence=head.evidence,
         without_build=head.without_build,
+        override_lock=head.override_lock,
+        mandate=head.mandate.digest if head.mandate is not None else None,
     )
 
 
