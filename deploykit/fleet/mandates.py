@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from deploykit.errors import RolloutError
+from deploykit.errors import PolicyRefused, RolloutError
 from deploykit.fleet.plan import Plan
 from deploykit.fleet.view import some_names
 from deploykit.messages import DeployPhase, RolloutApproved
@@ -103,6 +103,26 @@ def _objections(mandate: RolloutApproved, plan: Plan, *, without_build: bool, ov
         )
 
 
+def require_inside(
+    mandate: HeldMandate | None, plan: Plan, *, without_build: bool = False, override_lock: str = ""
+) -> None:
+    """Accept a plan that lies inside of its mandate, and any plan without one.
+
+    Args: as of `objections`.
+
+    Raises:
+        PolicyRefused: a part of it lies outside; the text says which.
+    """
+    if mandate is None:
+        return
+    found = objections(mandate.message, plan, without_build=without_build, override_lock=override_lock)
+    if found:
+        raise PolicyRefused(
+            f"the plan of rollout {plan.rollout} lies outside of its mandate: {'; '.join(found)}",
+            "nothing was sent; propose it again, and have that approved",
+        )
+
+
 def time_objection(mandate: RolloutApproved, now: datetime) -> str:
     """Return why no command would be obeyed under a mandate at this time; empty where the time is right.
 
@@ -165,4 +185,4 @@ def _shown(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-__all__ = ["HeldMandate", "approval_of", "objections", "phases_of", "time_objection"]
+__all__ = ["HeldMandate", "approval_of", "objections", "phases_of", "require_inside", "time_objection"]
