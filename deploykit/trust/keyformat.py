@@ -103,6 +103,11 @@ class BlobReader:
         """Return the next number of `size` bytes, most significant first."""
         return int.from_bytes(self.take(size, what), "big")
 
+    @property
+    def left(self) -> int:
+        """How many bytes are left."""
+        return len(self._data) - self._at
+
     def finish(self) -> None:
         """Refuse anything that follows."""
         if self._at != len(self._data):
