@@ -27,6 +27,7 @@ from deploykit.settings.trust import TrustSettings
 from deploykit.system.lock import lock_descriptor
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
 from deploykit.trust.keyformat import fingerprint, parse_public_line, public_line
+from deploykit.trust.krl import Revocations
 from deploykit.trust.signature import SigningKey
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import NAMESPACE
@@ -79,8 +80,8 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> frozenset[bytes]:
-    """Return the key blobs of a list of revoked keys.
+def load_revoked_keys(path: Path) -> Revocations:
+    """Return what a list of revoked keys revokes.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.
