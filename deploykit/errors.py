@@ -121,6 +121,16 @@ class KeyFileError(DeploykitError):
         self.problems = problems or (problem,)
 
 
+class WrongPassphrase(KeyFileError):
+    """A private key file did not open: its passphrase is wrong, or the file is damaged. Give the right one."""
+
+
+class KeyUnavailable(KeyFileError):
+    """A key that an ssh-agent or a security key holds did not sign. Make it available (`ssh-add`, touch), repeat."""
+
+    exit_code = 1
+
+
 # -- facts -----------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,13 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from deploykit.errors import KeyFileError, SignatureError, SignatureNotEnough, UsageError
+from deploykit.errors import (
+    KeyFileError,
+    SignatureError,
+    SignatureNotEnough,
+    UsageError,
+    WrongPassphrase,
+)
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import ED25519, MalformedBlob, fingerprint, key_blob, public_line
@@ -101,8 +107,9 @@ class SigningKey:
                 ) from None
             raise KeyFileError("the private key is of an unsupported kind", _MAKE_ONE) from None
         except ValueError:
-            problem = "the private key cannot be read" + (", or its passphrase is wrong" if secret else "")
-            raise KeyFileError(problem, _MAKE_ONE) from None
+            if secret:
+                raise WrongPassphrase("the passphrase is wrong, or the private key is damaged") from None
+            raise KeyFileError("the private key cannot be read", _MAKE_ONE) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError("the private key is not an Ed25519 key", _MAKE_ONE)
         return cls(key)
