@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import KeyFileError
+from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import KEY_TYPES, decode_key_text, fingerprint, key_type, parse_key
 
 MAX_TEXT: Final = 1 << 20
@@ -262,19 +263,23 @@ def _instant(numbers: list[int], zone: tzinfo | None) -> datetime:
 
 
 def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
-    """Yield public keys, one a line. Keys of other types are kept: they can be revoked too."""
+    """Yield public keys, one a line. Keys of other types are kept: they can be revoked too.
+
+    A certificate stands for the key in it, as in ssh-keygen: the key is revoked with every certificate it has.
+    """
     for number, line in _lines(text, "the list of revoked keys", problems):
         kind, _, rest = line.replace("\t", " ").partition(" ")
         encoded = rest.lstrip(" ").partition(" ")[0]
         try:
             blob = decode_key_text(encoded) if encoded else b""
+            plain = certified_key(blob)
         except KeyFileError as error:
             problems.append(f"revoked keys, line {number}: {error.problem}")
             continue
         if not kind.startswith(_KEY_TYPES) or key_type(blob) != kind:
-            problems.append(f"revoked keys, line {number}: not a public key line (a binary KRL is not supported)")
+            problems.append(f"revoked keys, line {number}: not a public key line")
             continue
-        yield blob
+        yield plain
 
 
 __all__ = ["MAX_TEXT", "AllowedSigner", "matches", "parse_revoked", "parse_signers"]
