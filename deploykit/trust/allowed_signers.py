@@ -81,10 +81,14 @@ class AllowedSigners:
 
 
 def _by_key(lines: Iterable[AllowedSigner]) -> Mapping[bytes, tuple[AllowedSigner, ...]]:
-    found: dict[bytes, list[AllowedSigner]] = {}
+    found: dict[bytes, tuple[AllowedSigner, ...]] = {}
+    more: dict[bytes, list[AllowedSigner]] = {}  # a key with thousands of lines takes no thousands of tuples
     for line in lines:
-        found.setdefault(line.key, []).append(line)
-    return {key: tuple(named) for key, named in found.items()}
+        if line.key in found:
+            more.setdefault(line.key, []).append(line)
+        else:
+            found[line.key] = (line,)
+    return found | {key: (*found[key], *others) for key, others in more.items()}
 
 
 __all__ = ["MAX_TEXT", "AllowedSigner", "AllowedSigners", "matches"]

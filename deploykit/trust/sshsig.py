@@ -23,6 +23,8 @@ from deploykit.errors import KeyFileError, SignatureError
 NAMESPACE: Final = "deploykit"
 HASH_ALGORITHM: Final = "sha512"
 KEY_TYPE: Final = "ssh-ed25519"
+#: Bytes of an Ed25519 public key blob.
+KEY_LENGTH: Final = 51
 
 _MAGIC: Final = b"SSHSIG"
 _VERSION: Final = 1
@@ -46,6 +48,7 @@ _SMALL_ORDER: Final = frozenset(
         "ee" + "ff" * 30 + "7f",
     )
 )
+_SMALL_ORDER_ENDS: Final = frozenset(point[-1] for point in _SMALL_ORDER)
 
 
 class _Malformed(ValueError):
@@ -139,9 +142,15 @@ def _raw_key(blob: bytes) -> bytes:
     reader.finish()
     if len(raw) != 32:
         raise _Malformed("its point is not 32 bytes long")
-    if raw[:31] + bytes([raw[31] & 0x7F]) in _SMALL_ORDER:
+    if is_weak_key(raw):
         raise _Malformed("it is a weak point that anybody can sign for")
     return raw
+
+
+def is_weak_key(key: bytes) -> bool:
+    """Return whether an Ed25519 key, as blob or as 32 bytes, is a point of small order."""
+    # All of them end in one of these bytes; the rest of the keys, nine of ten, need no look at the others.
+    return key[-1] & 0x7F in _SMALL_ORDER_ENDS and key[-32:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER
 
 
 def key_type(blob: bytes) -> str:
@@ -307,6 +316,7 @@ def dearmor(text: str) -> bytes:
 
 __all__ = [
     "HASH_ALGORITHM",
+    "KEY_LENGTH",
     "KEY_TYPE",
     "NAMESPACE",
     "SignatureParts",
@@ -318,6 +328,7 @@ __all__ = [
     "encode_blob",
     "encode_header",
     "fingerprint",
+    "is_weak_key",
     "key_blob",
     "key_type",
     "parse_public_line",
