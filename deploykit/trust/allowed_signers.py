@@ -16,6 +16,7 @@ from datetime import tzinfo
 import attrs
 
 from deploykit.errors import KeyFileError
+from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.signerlines import MAX_TEXT, AllowedSigner, matches, parse_revoked, parse_signers
 
 
@@ -27,11 +28,13 @@ class AllowedSigners:
         signers: the lines that count, in order; those of certificate authorities among them.
         revoked: blobs of keys that count for nothing, whatever `signers` says.
         unused: lines that were read and do not count (other key types, other options), as `line N: why`.
+        rules: what signatures by security keys and passkeys must show; by default no passkey counts.
     """
 
     signers: tuple[AllowedSigner, ...] = ()
     revoked: frozenset[bytes] = attrs.field(default=frozenset(), repr=lambda keys: f"<{len(keys)} keys>")
     unused: tuple[str, ...] = ()
+    rules: SignatureRules = attrs.field(factory=SignatureRules)
     _keys: Mapping[bytes, tuple[AllowedSigner, ...]] = attrs.field(init=False, repr=False, eq=False)
     _authorities: Mapping[bytes, tuple[AllowedSigner, ...]] = attrs.field(init=False, repr=False, eq=False)
 
@@ -81,14 +84,10 @@ class AllowedSigners:
 
 
 def _by_key(lines: Iterable[AllowedSigner]) -> Mapping[bytes, tuple[AllowedSigner, ...]]:
-    found: dict[bytes, tuple[AllowedSigner, ...]] = {}
-    more: dict[bytes, list[AllowedSigner]] = {}  # a key with thousands of lines takes no thousands of tuples
+    found: dict[bytes, list[AllowedSigner]] = {}
     for line in lines:
-        if line.key in found:
-            more.setdefault(line.key, []).append(line)
-        else:
-            found[line.key] = (line,)
-    return found | {key: (*found[key], *others) for key, others in more.items()}
+        found.setdefault(line.key, []).append(line)
+    return {key: tuple(named) for key, named in found.items()}
 
 
 __all__ = ["MAX_TEXT", "AllowedSigner", "AllowedSigners", "matches"]

@@ -19,7 +19,16 @@ from typing import Final
 import attrs
 
 from deploykit.errors import KeyFileError
-from deploykit.trust.sshsig import KEY_LENGTH, KEY_TYPE, decode_key_text, fingerprint, is_weak_key, key_type, raw_key
+from deploykit.trust.keyformat import (
+    ED25519,
+    ED25519_LENGTH,
+    KEY_TYPES,
+    decode_key_text,
+    fingerprint,
+    is_weak_key,
+    key_type,
+    parse_key,
+)
 
 #: Longest file. A line for a node's key takes 130 to 160 bytes, so that more than 100,000 of them fit.
 MAX_TEXT: Final = 1 << 24
@@ -239,11 +248,11 @@ def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
     blob = decode_key_text(encoded)
     if key_type(blob) != kind:
         raise _LineError(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
-    if kind == KEY_TYPE:
-        raw_key(blob)
+    if kind in KEY_TYPES:
+        parse_key(blob)
     meant = _meaning(options, zone)
-    if kind != KEY_TYPE:
-        raise _Unsupported(f"only {KEY_TYPE} keys count here, not {kind}")
+    if kind not in KEY_TYPES:
+        raise _Unsupported(f"keys of type {kind} do not count here")
     return AllowedSigner(
         principals=tuple(principals.split(",")),
         key=blob,
@@ -359,7 +368,7 @@ def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
         if not kind.startswith(_KEY_TYPES) or key_type(blob) != kind:
             problems.append(f"revoked keys, line {number}: not a public key line (a binary KRL is not supported)")
             continue
-        if kind == KEY_TYPE and len(blob) != KEY_LENGTH:  # it would revoke nothing
+        if kind == ED25519 and len(blob) != ED25519_LENGTH:  # it would revoke nothing
             problems.append(f"revoked keys, line {number}: the key is not whole")
             continue
         yield blob
