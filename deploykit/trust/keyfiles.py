@@ -33,6 +33,7 @@ from deploykit.trust.guardedfile import (
     write_new,
 )
 from deploykit.trust.keyformat import fingerprint, key_type, parse_public_line
+from deploykit.trust.krl import Revocations
 from deploykit.trust.privatefile import read_head
 from deploykit.trust.signature import BodySigner, SigningKey
 from deploykit.trust.signaturerules import SignatureRules
@@ -145,8 +146,8 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> frozenset[bytes]:
-    """Return the key blobs of a list of revoked keys.
+def load_revoked_keys(path: Path) -> Revocations:
+    """Return what a list of revoked keys revokes.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.

@@ -10,15 +10,15 @@ Grammar: ssh-keygen(1), ALLOWED SIGNERS. Rules:
 from __future__ import annotations
 
 import re
-import time
 from binascii import a2b_base64
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 import attrs
 
 from deploykit.errors import KeyFileError
+from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import (
     ED25519,
     ED25519_LENGTH,
@@ -29,19 +29,13 @@ from deploykit.trust.keyformat import (
     key_type,
     parse_key,
 )
+from deploykit.trust.lineoptions import LineError, LineOptions, UnsupportedLine, meaning_of, take_options
 
 #: Longest file. A line for a node's key takes 130 to 160 bytes, so that more than 100,000 of them fit.
 MAX_TEXT: Final = 1 << 24
 _MAX_LINE: Final = 8192
 _BLANK: Final = " \t"
-_ENDS_OPTION: Final = ", \t"
-_AUTHORITY: Final = "cert-authority"
-#: The options with a value, and those without, in lower case as they are compared.
-_OPTIONS: Final = frozenset({"namespaces", "valid-after", "valid-before"})
-_FLAGS: Final = frozenset({_AUTHORITY})
-_OPTION_NAME: Final = re.compile(r"[A-Za-z-]+")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
-_TIME: Final = re.compile(r"(\d{4})(\d\d)(\d\d)(?:(\d\d)(\d\d)(\d\d)?)?(Z|UTC)?\Z", re.IGNORECASE | re.ASCII)
 #: How the names of key types begin; no option does.
 _KEY_TYPES: Final = ("ssh-", "sk-ssh-", "ecdsa-", "sk-ecdsa-")
 #: The canonical base64 of every Ed25519 key blob, and of nothing else: 17 groups of three bytes, of which type, lengths
@@ -51,14 +45,6 @@ _USUAL_LINE: Final = re.compile(
     r"([A-Za-z0-9@._*?!,:/+-]{1,1024}) (?:(?!ssh-|sk-|ecdsa-)([a-zA-Z][!-~]{0,1024}) )?" + _ED25519
 ).match
 _USUAL_REVOKED: Final = re.compile(_ED25519).match
-
-
-class _LineError(ValueError):
-    """One line cannot be read; collected with its number."""
-
-
-class _Unsupported(ValueError):
-    """One line can be read, and holds what does not count here; noted with its number."""
 
 
 def matches(patterns: Iterable[str], text: str) -> bool:
@@ -157,20 +143,10 @@ def parse_signers(text: str, zone: tzinfo | None, problems: list[str], unused: l
     for number, line in _lines(text, "the allowed_signers file", problems):
         try:
             yield usual.parse(line, number) or _parse_line(line, number, zone)
-        except _Unsupported as note:
+        except UnsupportedLine as note:
             unused.append(f"line {number}: {note}")
-        except (_LineError, KeyFileError) as error:
+        except (LineError, KeyFileError) as error:
             problems.append(f"line {number}: {error.problem if isinstance(error, KeyFileError) else error}")
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class _Options:
-    """What the options of a line mean."""
-
-    authority: bool = False
-    namespaces: tuple[str, ...] | None = None
-    valid_after: datetime | None = None
-    valid_before: datetime | None = None
 
 
 class _UsualLines:
@@ -181,7 +157,7 @@ class _UsualLines:
 
     def __init__(self, zone: tzinfo | None) -> None:
         self._zone = zone
-        self._options: dict[str, _Options | None] = {"": _Options()}
+        self._options: dict[str, LineOptions | None] = {"": LineOptions()}
 
     def parse(self, line: str, number: int) -> AllowedSigner | None:
         found = _USUAL_LINE(line)
@@ -211,48 +187,31 @@ class _UsualLines:
             line=number,
         )
 
-    def _read_options(self, text: str) -> _Options | None:
+    def _read_options(self, text: str) -> LineOptions | None:
         try:
-            options, rest = _take_options(text)
-            return None if rest else _meaning(options, self._zone)
-        except (_LineError, _Unsupported):
+            options, rest = take_options(text)
+            return None if rest else meaning_of(options, self._zone)
+        except (LineError, UnsupportedLine):
             return None
-
-
-def _meaning(options: dict[str, str], zone: tzinfo | None) -> _Options:
-    after, before = (_parse_time(options, name, zone) for name in ("valid-after", "valid-before"))
-    if after is not None and before is not None and before <= after:
-        raise _LineError("valid-before is not later than valid-after")
-    # Only now: what can be read of such a line must be right, too.
-    unknown = sorted(options.keys() - _OPTIONS - _FLAGS)
-    if unknown:
-        raise _Unsupported(f"option {unknown[0][:40]} is not supported, so the line does not count")
-    namespaces = options.get("namespaces")
-    return _Options(
-        authority=_AUTHORITY in options,
-        namespaces=None if namespaces is None else tuple(namespaces.split(",")),
-        valid_after=after,
-        valid_before=before,
-    )
 
 
 def _parse_line(line: str, number: int, zone: tzinfo | None) -> AllowedSigner:
     principals, rest = _take_principals(line)
     options: dict[str, str] = {}
     if not rest.startswith(_KEY_TYPES):
-        options, rest = _take_options(rest)
+        options, rest = take_options(rest)
     kind, _, rest = rest.replace("\t", " ").partition(" ")
     encoded, _, comment = rest.lstrip(" ").partition(" ")
     if not kind.startswith(_KEY_TYPES) or not encoded:
-        raise _LineError("no public key where one should be")
+        raise LineError("no public key where one should be")
     blob = decode_key_text(encoded)
     if key_type(blob) != kind:
-        raise _LineError(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
+        raise LineError(f"the line says {kind[:40]!a} but the key says {key_type(blob)[:40]!a}")
     if kind in KEY_TYPES:
         parse_key(blob)
-    meant = _meaning(options, zone)
+    meant = meaning_of(options, zone)
     if kind not in KEY_TYPES:
-        raise _Unsupported(f"keys of type {kind} do not count here")
+        raise UnsupportedLine(f"keys of type {kind} do not count here")
     return AllowedSigner(
         principals=tuple(principals.split(",")),
         key=blob,
@@ -270,89 +229,26 @@ def _take_principals(line: str) -> tuple[str, str]:
     if line.startswith('"'):
         principals, quote, rest = line[1:].partition('"')
         if not quote or rest[:1] not in ("", *_BLANK):
-            raise _LineError("the quotes around the principals are not closed")
+            raise LineError("the quotes around the principals are not closed")
     else:
         end = next((at for at, c in enumerate(line) if c in _BLANK), len(line))
         principals, rest = line[:end], line[end:]
         if '"' in principals:
-            raise _LineError("a quote inside the principals (quote the whole field, or none of it)")
+            raise LineError("a quote inside the principals (quote the whole field, or none of it)")
     _check_principals(principals)
     return principals, rest.lstrip(_BLANK)
 
 
 def _check_principals(principals: str) -> None:
     if not all(principal.lstrip("!") for principal in principals.split(",")):
-        raise _LineError("an empty principal")
-
-
-def _take_options(text: str) -> tuple[dict[str, str], str]:
-    """Read `name="value",flag` up to the first blank outside quotes. Unknown names are read, too."""
-    found: dict[str, str] = {}
-    at = 0
-    while True:
-        name_match = _OPTION_NAME.match(text, at)
-        name = name_match.group().lower() if name_match else ""
-        start, at = at, at + len(name)
-        valued = text[at : at + 2] == '="' and name not in _FLAGS
-        if not name or not (valued or at >= len(text) or text[at] in _ENDS_OPTION or name in _OPTIONS | _FLAGS):
-            raise _LineError(f"neither a public key nor an option: {text[start:][:40]!a}")
-        if name in found:
-            raise _LineError(f"{name} is given twice")
-        if name in _OPTIONS and not valued:
-            raise _LineError(f'{name} needs a value in double quotes: {name}="…"')
-        found[name] = ""
-        if valued:
-            found[name], at = _take_quoted(text, at + 2, name)
-        if at >= len(text) or text[at] in _BLANK:
-            return found, text[at:].lstrip(_BLANK)
-        if text[at] != ",":
-            raise _LineError(f"{name} is followed by neither a comma nor a blank")
-        at += 1
-
-
-def _take_quoted(text: str, at: int, name: str) -> tuple[str, int]:
-    out: list[str] = []
-    while at < len(text):
-        if text.startswith('\\"', at):
-            out.append('"')
-            at += 2
-        elif text[at] == '"':
-            return "".join(out), at + 1
-        else:
-            out.append(text[at])
-            at += 1
-    raise _LineError(f"the quotes around the value of {name} are not closed")
-
-
-def _parse_time(options: dict[str, str], name: str, zone: tzinfo | None) -> datetime | None:
-    """Return the instant of an option: YYYYMMDD or YYYYMMDDHHMM[SS], with a Z for UTC."""
-    text = options.get(name)
-    if text is None:
-        return None
-    found = _TIME.match(text)
-    if not found:
-        raise _LineError(f"{name} is not a time: {text[:40]!a} (expected YYYYMMDD[HHMM[SS]][Z])")
-    numbers = [int(part or 0) for part in found.groups()[:6]]
-    try:
-        instant = _instant(numbers, UTC if found.group(7) else zone)
-    except (ValueError, OverflowError, OSError):
-        raise _LineError(f"{name} is not a time on any calendar: {text[:40]!a}") from None
-    if instant.timestamp() <= 0:  # the first second itself means "no time" to ssh-keygen
-        raise _LineError(f"{name} lies before 1970")
-    return instant
-
-
-def _instant(numbers: list[int], zone: tzinfo | None) -> datetime:
-    """Return the instant of a local time as ssh-keygen does: standard time in summer too (mktime with tm_isdst = 0)."""
-    year, month, day, hour, minute, second = numbers
-    there = datetime(year, month, day, hour, minute, second, tzinfo=zone or UTC)
-    if zone is None:
-        return datetime.fromtimestamp(time.mktime((*numbers[:6], 0, 0, 0)), UTC)  # type: ignore[arg-type]
-    return (there + (there.dst() or timedelta())).astimezone(UTC)
+        raise LineError("an empty principal")
 
 
 def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
-    """Yield public keys, one a line. Keys of other types are kept: they can be revoked too."""
+    """Yield public keys, one a line. Keys of other types are kept: they can be revoked too.
+
+    A certificate stands for the key in it, as in ssh-keygen: the key is revoked with every certificate it has.
+    """
     for number, line in _lines(text, "the list of revoked keys", problems):
         usual = _USUAL_REVOKED(line)
         if usual is not None:
@@ -362,16 +258,17 @@ def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
         encoded = rest.lstrip(" ").partition(" ")[0]
         try:
             blob = decode_key_text(encoded) if encoded else b""
+            plain = certified_key(blob)
         except KeyFileError as error:
             problems.append(f"revoked keys, line {number}: {error.problem}")
             continue
         if not kind.startswith(_KEY_TYPES) or key_type(blob) != kind:
-            problems.append(f"revoked keys, line {number}: not a public key line (a binary KRL is not supported)")
+            problems.append(f"revoked keys, line {number}: not a public key line")
             continue
         if kind == ED25519 and len(blob) != ED25519_LENGTH:  # it would revoke nothing
             problems.append(f"revoked keys, line {number}: the key is not whole")
             continue
-        yield blob
+        yield plain
 
 
 __all__ = ["MAX_TEXT", "AllowedSigner", "matches", "parse_revoked", "parse_signers"]

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
-from pathlib import Path
 from typing import Final, TypeAlias
 
 import attrs
