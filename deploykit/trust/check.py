@@ -31,9 +31,9 @@ from deploykit.messages import BuildFinished, DeployReported, Message, NodeDescr
 from deploykit.names import NodeName, SiteName
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy, Request, addressed_to
 from deploykit.trust.signature import HEADER, Signers, body_digest, copy_digest, verify
+from deploykit.trust.trustreader import TrustReader
 from deploykit.wire import Frame, decode
 
 

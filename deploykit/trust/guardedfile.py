@@ -35,9 +35,14 @@ def read_trusted(path: Path, what: str, limit: int) -> str:
     Raises:
         KeyFileError: unreadable, longer, writable by others, or not UTF-8.
     """
+    return as_text(path, read_trusted_bytes(path, what, limit))
+
+
+def read_trusted_bytes(path: Path, what: str, limit: int) -> bytes:
+    """Return the bytes of a file that only root or this user may write. See `read_trusted`."""
     with opened(path, what) as file:
         check_owner_writes(path, os.fstat(file))
-        return as_text(path, read_bounded(path, file, limit))
+        return read_bounded(path, file, limit)
 
 
 @contextlib.contextmanager
@@ -164,6 +169,7 @@ __all__ = [
     "opened",
     "read_bounded",
     "read_trusted",
+    "read_trusted_bytes",
     "replace_in",
     "way_out",
     "write_new",

@@ -164,7 +164,7 @@ class _UsualLines:
         if found is None:
             return None
         principals, text, encoded, comment = found.groups("")
-        names = (principals,)
+        names: tuple[str, ...] = (principals,)
         if "," in principals or "!" in principals:
             _check_principals(principals)
             names = tuple(principals.split(","))
