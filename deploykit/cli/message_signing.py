@@ -54,7 +54,7 @@ def sign(*, body: BinaryIO, key: Path, passphrase_file: Path | None, armor: bool
 @click.argument("body", type=_BODY, default="-")
 @click.option("-s", "--signature", required=True, help="The header's value, or a file that holds it or ssh-keygen's.")
 @click.option("-f", "--allowed-signers", type=_FILE, required=True, help="The keys to trust.")
-@click.option("--revoked", type=_FILE, help="Public keys that are no longer accepted, one a line.")
+@click.option("--revoked", type=_FILE, help="What is no longer accepted: public keys, one a line, or a KRL.")
 @click.option("-I", "--principal", help="Succeed only for a key that may sign as this name.")
 @json_option
 def verify(

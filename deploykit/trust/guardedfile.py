@@ -80,8 +80,7 @@ def as_text(path: Path, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        hint = "list revoked keys as public key lines" if data.startswith(b"SSHKRL") else ""
-        raise KeyFileError(f"{path} is not text in UTF-8", hint) from None
+        raise KeyFileError(f"{path} is not text in UTF-8") from None
 
 
 def check_secret(path: Path, found: os.stat_result, what: str) -> None:

@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -16,10 +17,12 @@ from typing import Final, TypeAlias
 
 import attrs
 
-from deploykit.errors import KeyFileError, WrongPassphrase
+from deploykit.errors import KeyFileError, KeyUnavailable, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
 from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
+from deploykit.trust.certificate import certified_key
+from deploykit.trust.certificatefile import certificate_line, private_half
 from deploykit.trust.guardedfile import (
     MAX_KEY,
     as_text,
@@ -28,6 +31,7 @@ from deploykit.trust.guardedfile import (
     opened,
     read_bounded,
     read_trusted,
+    read_trusted_bytes,
     way_out,
     write_new,
 )
@@ -53,10 +57,10 @@ AskPassphrase: TypeAlias = Callable[[Path, bool], str]
 
 
 def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> SigningKey:
-    """Return the key of a private key file.
+    """Return the key of a private key file, or of a certificate's file next to it.
 
     Args:
-        path: an OpenSSH Ed25519 private key.
+        path: an OpenSSH Ed25519 private key; or `KEY-cert.pub`: then `KEY` signs with that certificate.
         passphrase: of the key, if it has one.
 
     Raises:
@@ -64,6 +68,9 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
     """
     data = _private(path)
     if is_public_line(data):
+        certificate = certificate_line(path, as_text(path, data))
+        if certificate and (private := private_half(path)) is not None:
+            return _with_certificate(path, load_signing_key(private, passphrase=passphrase), certificate)
         raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
     return _opened_key(path, data, passphrase)
 
@@ -74,6 +81,7 @@ def load_signer(
     """Return what signs with the key at `path`: a private key file, or a public one whose key an ssh-agent holds.
 
     A private key file of a security key (`ssh-keygen -t ed25519-sk`) signs by ssh-keygen, which asks for its PIN.
+    A certificate's file signs with the certificate: by an agent that holds it, else by the private key next to it.
 
     Args:
         path: the file.
@@ -87,16 +95,19 @@ def load_signer(
     """
     data = _private(path)
     if is_public_line(data):
+        certificate = certificate_line(path, as_text(path, data))
+        if certificate and (private := private_half(path)) is not None:
+            with contextlib.suppress(KeyUnavailable):
+                return AgentKey.load(path, notify=notify)
+            return _certified(path, load_signer(private, passphrase=passphrase, notify=notify), certificate)
         if isinstance(passphrase, str | bytes):
             raise KeyFileError(f"{path} is a public key: its ssh-agent needs no passphrase", "leave it out")
         return AgentKey.load(path, notify=notify)
     head = read_head(data)
     if head is not None and key_type(head.public_blob).startswith(SECURITY_KEY):
         return AgentKey(path=path, public_blob=head.public_blob, in_agent=False, notify=notify)
-    if not callable(passphrase):
-        return _opened_key(path, data, passphrase)
-    if head is None or not head.encrypted:
-        return _opened_key(path, data, None)
+    if not callable(passphrase) or head is None or not head.encrypted:
+        return _opened_key(path, data, None if callable(passphrase) else passphrase)
     for tried in range(_TRIES):
         try:
             return _opened_key(path, data, passphrase(path, tried > 0))
@@ -125,6 +136,24 @@ def _opened_key(path: Path, data: bytes, passphrase: str | bytes | None) -> Sign
         raise type(error)(f"{path}: {error.problem}", error.remedy) from error
 
 
+def _certified(path: Path, key: BodySigner, certificate: bytes) -> BodySigner:
+    """Return a key that signs with the certificate at `path`."""
+    if isinstance(key, SigningKey):
+        return _with_certificate(path, key, certificate)
+    if key.public_blob != (wanted := certified_key(certificate)):
+        raise KeyFileError(f"{path} is for key {fingerprint(wanted)}, not for {key.fingerprint} next to it")
+    if isinstance(key, AgentKey):  # ssh-keygen finds the private key next to the certificate
+        return attrs.evolve(key, path=path, certificate=certificate)
+    raise KeyFileError(f"{path}: the key next to it cannot sign with a certificate")
+
+
+def _with_certificate(path: Path, key: SigningKey, certificate: bytes) -> SigningKey:
+    try:
+        return key.with_certificate(certificate)
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error.problem}", error.remedy) from error
+
+
 def unlock_hint(path: Path) -> str:
     """Return how a key with a passphrase can sign where nobody can be asked for it."""
     return f"give its passphrase with --passphrase-file FILE, or `ssh-add {path}` and name {path}.pub"
@@ -137,7 +166,7 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
     text = read_trusted(path, "allowed_signers file", MAX_TEXT)
-    gone = "" if revoked is None else read_trusted(revoked, "list of revoked keys", MAX_TEXT)
+    gone = b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT)
     try:
         return AllowedSigners.parse(text, revoked=gone)
     except KeyFileError as error:
@@ -150,7 +179,7 @@ def load_revoked_keys(path: Path) -> Revocations:
     Raises:
         KeyFileError: see `load_allowed_signers`.
     """
-    return AllowedSigners.parse("", revoked=read_trusted(path, "list of revoked keys", MAX_TEXT)).revoked
+    return AllowedSigners.parse("", revoked=read_trusted_bytes(path, "list of revoked keys", MAX_TEXT)).revoked
 
 
 def load_trusted(trust: TrustSettings) -> AllowedSigners:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import time
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from deploykit.trust.keyformat import key_blob, public_line
 from deploykit.trust.signature import HEADER, body_digest, sign, verify, verify_blob
 from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
 from deploykit.wire.frame import Frame
+from tests.support.certificates import AUTHORITY, CertificateMaker, krl
 from tests.support.keys import fixed_key
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -40,6 +42,38 @@ def test_threat_1_one_flipped_bit_anywhere_is_refused(body: bytes, data: st.Data
     whole[bit // 8] ^= 1 << bit % 8
     with pytest.raises(SignatureError):
         verify_blob(bytes(whole[: len(body)]), bytes(whole[len(body) :]), ALLOWED, NOW)
+
+
+CERTIFIED = KEY.with_certificate(CertificateMaker(key=KEY.public_blob).make()).sign_body(b"body")
+BY_CERTIFICATE = AllowedSigners.parse(f"* cert-authority {AUTHORITY.public_openssh}")
+
+
+def test_a_certificate_counts_before_it_is_changed() -> None:
+    assert verify_blob(b"body", CERTIFIED, BY_CERTIFICATE, NOW).is_principal("ann")
+
+
+@given(st.integers(0, len(CERTIFIED) * 8 - 1))
+def test_threat_1_one_flipped_bit_of_a_certificate_is_refused(bit: int) -> None:
+    changed = bytearray(CERTIFIED)
+    changed[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(SignatureError):
+        verify_blob(b"body", bytes(changed), BY_CERTIFICATE, NOW)
+
+
+@given(st.data())
+def test_a_mutated_certificate_is_refused_with_a_signature_error(data: st.DataObject) -> None:
+    pieces = data.draw(st.lists(st.tuples(st.integers(0, len(CERTIFIED)), st.integers(0, len(CERTIFIED))), max_size=5))
+    blob = b"".join(CERTIFIED[a:b] for a, b in pieces)
+    if blob != CERTIFIED:
+        with pytest.raises(SignatureError) as caught:
+            verify_blob(b"body", blob, BY_CERTIFICATE, NOW)
+        assert str(caught.value).isprintable()
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda data: krl() + data))
+def test_any_list_of_revoked_keys_is_read_or_refused_with_a_key_file_error(data: bytes) -> None:
+    with contextlib.suppress(KeyFileError):
+        AllowedSigners.parse("", revoked=data)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))

@@ -19,12 +19,16 @@ from deploykit.trust.keyfiles import (
     load_allowed_signers,
     load_passphrase,
     load_public_key,
+    load_revoked_keys,
+    load_signer,
     load_signing_key,
     load_trusted,
     trust,
     trusted_line,
 )
+from deploykit.trust.keyformat import public_line
 from deploykit.trust.signature import SigningKey
+from tests.support.certificates import CertificateMaker, krl, packed
 from tests.support.keys import fixed_key
 from tests.support.needs import needs_root
 
@@ -195,11 +199,44 @@ def test_mistakes_name_the_file_and_each_line(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
 
 
-def test_a_binary_revocation_list_is_refused_not_ignored(tmp_path: Path) -> None:
+def test_a_binary_revocation_list_is_read_and_a_broken_one_is_refused_not_ignored(tmp_path: Path) -> None:
     signers = written(tmp_path / "signers", "", 0o644)
-    revoked = written(tmp_path / "krl", b"SSHKRL\n\0\xff\xfe", 0o644)
-    with pytest.raises(KeyFileError, match="not text"):
-        load_allowed_signers(signers, revoked=revoked)
+    revoked = written(tmp_path / "krl", krl((2, packed(KEY.public_blob))), 0o644)
+    assert load_allowed_signers(signers, revoked=revoked).is_revoked(KEY.public_blob)
+    assert load_revoked_keys(revoked).has_key(KEY.public_blob)
+    for broken in (b"SSHKRL\n\0\xff\xfe", b"\xff\xfe"):
+        written(revoked, broken, 0o644)
+        with pytest.raises(KeyFileError, match="list of revoked keys"):
+            load_allowed_signers(signers, revoked=revoked)
+
+
+def test_a_certificates_file_signs_by_the_key_next_to_it(tmp_path: Path) -> None:
+    key = generate_key(tmp_path / "key", passphrase="secret")
+    certificate = CertificateMaker(key=key.public_blob).make()
+    path = written(tmp_path / "key-cert.pub", f"{public_line(certificate)} web1\n", 0o644)
+    for loaded in (
+        load_signing_key(path, passphrase="secret"),
+        load_signer(path, passphrase="secret"),
+        load_signer(path, passphrase=lambda path, again: "secret"),
+    ):
+        assert loaded.sign_body(b"body") == key.with_certificate(certificate).sign_body(b"body")
+        assert loaded.public_blob == key.public_blob
+    assert load_signing_key(tmp_path / "key", passphrase="secret").sign_body(b"body") == key.sign_body(b"body")
+
+
+def test_a_certificate_of_another_key_or_of_a_strange_kind_is_refused(tmp_path: Path) -> None:
+    generate_key(tmp_path / "key")
+    path = written(tmp_path / "key-cert.pub", public_line(CertificateMaker().make()), 0o644)
+    for load in (load_signing_key, load_signer):
+        with pytest.raises(KeyFileError, match=f"{path}: the certificate is for key SHA256:"):
+            load(path)
+        written(path, public_line(CertificateMaker().make()[:-1] + b"\0\0"), 0o644)
+        with pytest.raises(KeyFileError, match=f"{path}: not a certificate"):
+            load(path)
+        written(path, "ssh-rsa-cert-v01@openssh.com AAAAHHNzaC1yc2EtY2VydC12MDFAb3BlbnNzaC5jb20=", 0o644)
+        with pytest.raises(KeyFileError, match=f"{path}: certificates of type 'ssh-rsa-cert-v01@openssh.com'"):
+            load(path)
+        written(path, public_line(CertificateMaker().make()), 0o644)
 
 
 def test_settings_without_a_trust_file_trust_nobody() -> None:
