@@ -14,9 +14,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploykit.errors import KeyFileError, SignatureError
+from deploykit.trust import signerlines
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.clientdata import check_client_data
-from deploykit.trust.keyformat import MalformedBlob, encode_key, read_key
+from deploykit.trust.keyformat import MalformedBlob, encode_key, key_blob, public_line, read_key
 from deploykit.trust.signature import HEADER, body_digest, sign, verify, verify_blob
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
@@ -233,6 +234,26 @@ def test_a_trust_file_of_likely_words_never_trusts_more_than_its_keys(text: str)
     for signer in signers.signers:
         assert signer.key in (KEY.public_blob, OTHER.public_blob)
         assert all(signer.principals)
+
+
+@given(st.lists(st.one_of(_WORDS.map(str), st.text(max_size=3)), max_size=14).map("".join))
+@example(f"ops ssh-rsa {KEY.public_openssh}")
+@example(f'ops namespaces="deploykit",valid-after="20260101Z" {KEY.public_openssh} a comment ')
+@example(f"ops,,dev {KEY.public_openssh}")
+@example(f"ops {public_line(key_blob(bytes(32)))}")
+def test_the_quick_way_through_a_trust_file_means_the_same_as_the_other(text: str) -> None:
+    quick = _outcome(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signerlines, "_USUAL_LINE", lambda line: None)
+        patch.setattr(signerlines, "_USUAL_REVOKED", lambda line: None)
+        assert quick == _outcome(text)
+
+
+def _outcome(text: str) -> object:
+    try:
+        return AllowedSigners.parse(text, revoked=text.partition(" ")[2])
+    except KeyFileError as error:
+        return error.problems
 
 
 @given(st.text(max_size=100))
