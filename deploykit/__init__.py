@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         ServiceFailed,
         SettingsError,
         SignatureError,
+        SignatureNotEnough,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -227,7 +228,7 @@ _MODULES = {
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError WrongPassphrase KeyUnavailable "
         "OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted BuildStoreError RolloutMemoryError "
+        "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -271,8 +272,8 @@ __all__ = [
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
     "KeyUnavailable", "OutboxError", "IdStoreError", "IdForgotten",
-    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
-    "JobSettings", "RolloutMemoryError",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "SignatureNotEnough", "BuildStoreError", "BusError",
+    "AddressError", "JenkinsSettings", "JobSettings", "RolloutMemoryError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",

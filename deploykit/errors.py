@@ -94,6 +94,10 @@ class KeyNotTrusted(SignatureError):
     """A signature is by a key that is revoked, not among the allowed signers, or past its time. Do not act."""
 
 
+class SignatureNotEnough(SignatureError):
+    """A good signature by a security key or passkey does not show what the settings ask for. Do not act; sign again."""
+
+
 class PolicyRefused(DeploykitError):
     """A genuine message asks for what its sender may not do, or comes too late, or for somebody else. Do not act."""
 

@@ -95,6 +95,8 @@ def start_rollout(
             begun=time.time(),
             evidence=planned.evidence,
             without_build=planned.without_build,
+            override_lock=planned.override_lock,
+            mandate=planned.mandate,
         )
         with RolloutJournal.create(directory, head) as journal:
             coordinator = RolloutCoordinator(

@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from deploykit.errors import UsageError
+from deploykit.fleet.mandates import HeldMandate
 from deploykit.fleet.plan import Plan, RolloutOptions, Target, make_plan
 from deploykit.fleet.rollout import retry_plan
 from deploykit.messages import BuildEvidence, utc_now
@@ -37,6 +38,8 @@ class PlannedRollout:
         key: signs the commands.
         trust: judges the reports.
         evidence, without_build: for the build gates of nodes.
+        override_lock: why the commands are to be obeyed although the site is locked; empty where they are not.
+        mandate: what people signed for this rollout; None where nobody had to.
         notes: lines for the person, e.g. about build results that were left out.
     """
 
@@ -46,6 +49,8 @@ class PlannedRollout:
     trust: Trust
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False
+    override_lock: str = ""
+    mandate: HeldMandate | None = None
     notes: tuple[str, ...] = ()
 
 

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
+import attrs
+
 from deploykit.errors import KeyFileError, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
 from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
@@ -30,10 +32,11 @@ from deploykit.trust.guardedfile import (
     way_out,
     write_new,
 )
+from deploykit.trust.keyformat import fingerprint, key_type, parse_public_line
 from deploykit.trust.privatefile import read_head
 from deploykit.trust.signature import BodySigner, SigningKey
+from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.signersfile import check_principal, trust, trusted_line
-from deploykit.trust.sshsig import fingerprint, key_type, parse_public_line
 
 _log = logging.getLogger(__name__)
 
@@ -142,7 +145,7 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
+def load_revoked_keys(path: Path) -> frozenset[bytes]:
     """Return the key blobs of a list of revoked keys.
 
     Raises:
@@ -162,7 +165,7 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
     for note in signers.unused:
         _log.info("%s: %s", trust.allowed_signers, note)
-    return signers
+    return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
 
 
 class TrustReader:
