@@ -320,7 +320,7 @@ class RolloutCoordinator:
         return [EndRecord(state=model.state, at=self._clock(), exit_code=code, counts=counts_of(model))]
 
     def _announce(self) -> None:
-        """Publish how the rollout stands, signed, for people who watch. Nothing waits for it, and nobody is asked."""
+        """Publish how the rollout stands, signed, for people who watch. Nothing waits for it, no touch is asked for."""
         if isinstance(self._key, AgentKey) and self._key.needs_touch:
             return
         message = announcement(self.plan, self.model, self._wall())
