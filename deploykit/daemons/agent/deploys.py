@@ -123,7 +123,7 @@ class DeployHandler:
         self._answerer = DeployAnswerer(reporter, reports, ids, now)
         self._changed = threading.Condition()
         self._ending = threading.Event()
-        self._at_work: set[tuple[str, str]] = set()
+        self._at_work: list[tuple[str, frozenset[str]]] = []
         self._aborts = AbortHandler(rollouts, frozenset(sites), self._audit, now, self._ending)
         self._handlers: Mapping[type[Message], MessageHandler] = {RolloutAbort: self._aborts.handle, **(handlers or {})}
         self._strangers = Strangers(node, reporter, reports, self._audit)
@@ -203,18 +203,18 @@ class DeployHandler:
 
     def _obey_once(self, request: DeployRequested, command: Verified) -> Verdict:
         """Obey a genuine command, unless it is at work already."""
-        key = (command.key, request.id)
+        own = (request.id, frozenset(command.keys))
         with self._changed:
             if self._ending.is_set():
                 return Retry(after=_HAND_BACK_AFTER)  # unsettled when the bus stops: the next agent's work
-            if key in self._at_work:
+            if any(request.id == other and not own[1].isdisjoint(keys) for other, keys in self._at_work):
                 return Ack()  # the one report answers both
-            self._at_work.add(key)
+            self._at_work.append(own)
         try:
             return self._obey_when_possible(request, command)
         finally:
             with self._changed:
-                self._at_work.discard(key)
+                self._at_work.remove(own)
                 self._changed.notify_all()
 
     def _obey_when_possible(self, request: DeployRequested, command: Verified) -> Verdict:
