@@ -4,7 +4,7 @@ Rules:
 
 * One command for each (phase, ref, commit) that the core asks for, and for at most 100 nodes: every node of it gets the
   whole audience.
-* A command expires when its report is no longer waited for, or as late as nodes accept.
+* A command expires when its report is no longer waited for, as late as nodes accept, or with its mandate.
 * Ids are claimed by key, id and body: the same bytes are never acted on twice, however often they come.
 """
 
@@ -18,9 +18,10 @@ from typing import Final
 import attrs
 
 from deploykit.errors import RolloutError
+from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import BuildEvidence, DeployPhase, DeployRequested, RolloutAbort
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
-from deploykit.trust.signature import SigningKey, copy_digest, sign
+from deploykit.trust.signature import BodySigner, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.codec import ID_HEADER
 
@@ -39,16 +40,20 @@ class CommandMaker:
         key: signs them.
         expires_in: how long a command may be obeyed.
         evidence, without_build: what the gates of nodes are to know, see `DeployRequested`.
+        override_lock: why they are to be obeyed although the site is locked; empty where they are not.
+        mandate: what people signed for the rollout; None where nobody had to. No command is good for longer than it.
     """
 
     rollout: str
     site: SiteName
     requested_by: str
     correlation_id: str
-    key: SigningKey
+    key: BodySigner
     expires_in: timedelta
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False
+    override_lock: str = ""
+    mandate: HeldMandate | None = None
 
     def deploys(
         self, phase: DeployPhase, ref: RefName, commit: ObjectId, nodes: Sequence[NodeName], now: datetime
@@ -72,14 +77,21 @@ class CommandMaker:
                 ref=ref,
                 commit=commit,
                 audience=tuple(nodes[at : at + MOST_NODES]),
-                expires=now + self.expires_in,
+                expires=self._expires(phase, now),
                 phase=phase,
                 requested_by=self.requested_by,
                 evidence=self.evidence if phase in _GATED else (),
                 without_build=self.without_build and phase in _GATED,
                 rollout=self.rollout,
+                mandate=self.mandate.digest if self.mandate is not None else None,
+                override_lock=self.override_lock if phase != "discard" else "",
             )
             yield SentCommand(request=request, frame=sign(encode(request), self.key))
+
+    def _expires(self, phase: DeployPhase, now: datetime) -> datetime:
+        """Return when a command expires: at the end of its mandate at the latest, but for what needs none."""
+        expires = now + self.expires_in
+        return expires if self.mandate is None or phase == "discard" else min(expires, self.mandate.message.not_after)
 
     def abort(self, reason: str, now: datetime) -> SentAbort:
         """Return the command that ends the rollout on every node, signed."""

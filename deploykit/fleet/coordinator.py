@@ -6,6 +6,7 @@ Rules:
 
 * The report topic is subscribed before anything is sent, so no report can be missed.
 * An event and the commands that follow from it are in the journal before a command is sent.
+* A plan that lies outside of its mandate is refused. The mandate goes out before the first command.
 * A report counts only if a key that may speak for its node signed it, on this very copy of the command.
 * A lost connection is waited for: deadlines run. A broker that is down at the start is an error, and nothing was sent.
 * A process that is killed loses nothing: whoever runs the journal again ends in the same state.
@@ -39,6 +40,8 @@ from deploykit.fleet.journal import (
     JournalRecord,
     RolloutJournal,
 )
+from deploykit.fleet.mandatedesk import MandateDesk
+from deploykit.fleet.mandates import require_inside
 from deploykit.fleet.observer import RolloutObserver
 from deploykit.fleet.replay import replay
 from deploykit.fleet.reports import Doubt, ReportJudge, answer_of
@@ -58,11 +61,11 @@ from deploykit.fleet.rolloutevents import (
     TimePassed,
 )
 from deploykit.fleet.sender import CommandSender
-from deploykit.messages import DeployReported, RolloutReported, one_line, utc_now
+from deploykit.messages import ApprovalWanted, DeployReported, RolloutReported, one_line, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import encode
 
 #: Most seconds between two looks at the requests of other processes.
@@ -86,13 +89,16 @@ class RolloutCoordinator:
         observer: is shown what happens.
         connect_timeout: seconds to wait for the broker at the start.
         wall: the wall clock for signatures and expiries, aware UTC.
+
+    Raises:
+        PolicyRefused: the journal's plan lies outside of its mandate.
     """
 
     def __init__(
         self,
         bus: Bus,
         topics: TopicMap,
-        key: SigningKey,
+        key: BodySigner,
         trust: Trust,
         journal: RolloutJournal,
         *,
@@ -102,6 +108,7 @@ class RolloutCoordinator:
         wall: Callable[[], datetime] = utc_now,
     ) -> None:
         head = journal.contents.head
+        require_inside(head.mandate, head.plan, without_build=head.without_build, override_lock=head.override_lock)
         self.plan = head.plan
         self._bus = bus
         self._topics = topics
@@ -116,6 +123,7 @@ class RolloutCoordinator:
         self._book: CommandBook = self._replayed.book
         self._judge = ReportJudge(trust, self._book, self._replayed.doubts, wall)
         self._sender = CommandSender(bus, topics, self._observer.problem)
+        self._mandates = MandateDesk(head.mandate, self._sender, trust, self._book, wall)
         self._inbox = RolloutInbox(bus, topics, self._concerns, connect_timeout)
         self._announced: set[str] = set()
         self._rivals: set[str] = set()
@@ -151,8 +159,10 @@ class RolloutCoordinator:
         return self.model
 
     def _concerns(self, delivery: Delivery) -> bool:
-        """Return whether a delivery on the report topic is kept: a report, or another coordinator's announcement."""
-        return self._judge.concerns(delivery) or self._judge.announces(delivery, self.plan.rollout, self._announced)
+        """Return whether a delivery on the report topic is kept: a report, a question, another's announcement."""
+        if self._judge.concerns(delivery) or self._mandates.concerns(delivery):
+            return True
+        return self._judge.announces(delivery, self.plan.rollout, self._announced)
 
     # -- one round of the loop -----------------------------------------------------------------------------------------
 
@@ -162,6 +172,7 @@ class RolloutCoordinator:
             self._journal.append(self._end_records())
             return
         asked = outstanding_asks(self.plan, self.model)
+        self._mandates.publish(time.monotonic())
         if self._resumed:
             self._fold(CoordinatorCameBack(away=max(0.0, self._clock() - self._replayed.at)))
         if self._replayed.abort_wanted and not self.model.ended:
@@ -173,6 +184,7 @@ class RolloutCoordinator:
     def _turn(self) -> None:
         """Wait for something to happen, and take it; then do what time alone asks for."""
         now = time.monotonic()
+        self._mandates.step(now, self._wall(), self._owes)
         again = self._sender.step(now, self._wall(), self._owes)
         due = self.model.wakes_at
         left = due - self._clock() if due is not None else _LOOK
@@ -201,6 +213,8 @@ class RolloutCoordinator:
             self._observer.problem(f"connection lost, waiting for the broker: {item.reason}")
         elif isinstance(item, Event):
             self._sender.hurry(time.monotonic())
+        elif isinstance(item.message, ApprovalWanted):
+            self._mandates.hear(item, time.monotonic())
         else:
             self._hear(item)
 
@@ -320,7 +334,7 @@ class RolloutCoordinator:
             time.sleep(0.02)  # the sender makes a new future at each attempt, so there is none to wait for
 
 
-def _maker(head: JournalHead, key: SigningKey, max_expiry: timedelta) -> CommandMaker:
+def _maker(head: JournalHead, key: BodySigner, max_expiry: timedelta) -> CommandMaker:
     plan = head.plan
     return CommandMaker(
         rollout=plan.rollout,
@@ -331,6 +345,8 @@ def _maker(head: JournalHead, key: SigningKey, max_expiry: timedelta) -> Command
         expires_in=min(timedelta(seconds=plan.options.timeout), max_expiry),
         evidence=head.evidence,
         without_build=head.without_build,
+        override_lock=head.override_lock,
+        mandate=head.mandate,
     )
 
 

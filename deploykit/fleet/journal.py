@@ -10,10 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-import socket
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,37 +21,22 @@ import attrs
 from deploykit.errors import DeploykitError, JournalDamaged, RolloutError
 from deploykit.fleet.commands import SentAbort, SentCommand
 from deploykit.fleet.journalfile import JournalFile, Record, damaged, read_ends, read_lines
-from deploykit.fleet.journalformat import decode_event, decode_plan, encode_event, encode_plan
-from deploykit.fleet.plan import Plan
+from deploykit.fleet.journalformat import decode_event, encode_event
+from deploykit.fleet.journalhead import (
+    JournalHead,
+    decode_frame,
+    decode_head,
+    encode_frame,
+    encode_head,
+    is_rollout_id,
+    seconds,
+)
 from deploykit.fleet.rolloutevents import RolloutEvent
-from deploykit.messages import BuildEvidence
 from deploykit.messages.rollout import RolloutState
 from deploykit.names import NodeName, parse_node_name
-from deploykit.wire import Frame
 
 #: The journal's name in the directory of its rollout.
 NAME: Final = "journal.jsonl"
-#: Seconds from 1970 to the year 9999.
-_LATEST: Final = 253_370_764_800.0
-_ID: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}\Z", re.ASCII).match
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class JournalHead:
-    """What a journal begins with.
-
-    Args:
-        plan: what the rollout is to do.
-        begun: wall-clock seconds.
-        evidence, without_build: what commands carry for build gates.
-        host: where it was begun, in words for a person.
-    """
-
-    plan: Plan
-    begun: float
-    evidence: tuple[BuildEvidence, ...] = ()
-    without_build: bool = False
-    host: str = attrs.field(factory=socket.gethostname)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -143,7 +124,7 @@ class RolloutJournal:
             RolloutError: it cannot be written, or the rollout has one.
         """
         path = journal_path(directory, head.plan.rollout)
-        file = JournalFile.create(path, _encode_head(head))
+        file = JournalFile.create(path, encode_head(head))
         return cls(file, path, JournalContents(head=head, records=()))
 
     @classmethod
@@ -193,11 +174,6 @@ def journal_path(directory: Path, rollout: str) -> Path:
     return directory / rollout / NAME
 
 
-def is_rollout_id(text: str) -> bool:
-    """Return whether a text can be the id of a rollout, which is the name of a directory too."""
-    return _ID(text) is not None
-
-
 def read_journal(path: Path) -> JournalContents:
     """Return what a journal holds, also while another process writes it.
 
@@ -233,11 +209,11 @@ def encode_record(record: JournalRecord) -> Record:
             request = record.command.request
             what = {"id": request.id, "phase": request.phase, "nodes": list(request.audience)}
             until = {"expires": request.expires.isoformat()}
-            return {"command": {**what, **until, **_encode_frame(record.command.frame)}}
+            return {"command": {**what, **until, **encode_frame(record.command.frame)}}
         case AbortRecord():
             message = record.abort.message
             what = {"id": message.id, "expires": message.expires.isoformat()}
-            return {"abort": {**what, **_encode_frame(record.abort.frame)}}
+            return {"abort": {**what, **encode_frame(record.abort.frame)}}
         case DoubtRecord():
             return {"doubt": {"node": record.node, "reason": record.reason}}
         case EndRecord():
@@ -259,11 +235,11 @@ def decode_record(value: Record) -> JournalRecord:
     """
     match value:
         case {"event": event, "at": int() | float() as at}:
-            return EventRecord(at=_seconds(at), event=decode_event(event), control=str(value.get("control", "")))
+            return EventRecord(at=seconds(at), event=decode_event(event), control=str(value.get("control", "")))
         case {"command": {"headers": headers, "body": body}}:
-            return CommandRecord(command=SentCommand.of_frame(_decode_frame(headers, body)))
+            return CommandRecord(command=SentCommand.of_frame(decode_frame(headers, body)))
         case {"abort": {"headers": headers, "body": body}}:
-            return AbortRecord(abort=SentAbort.of_frame(_decode_frame(headers, body)))
+            return AbortRecord(abort=SentAbort.of_frame(decode_frame(headers, body)))
         case {"doubt": {"node": str() as node, "reason": str() as reason}}:
             return DoubtRecord(node=parse_node_name(node), reason=reason)
         case {
@@ -272,44 +248,16 @@ def decode_record(value: Record) -> JournalRecord:
             if state not in get_args(RolloutState):
                 raise ValueError(f"unknown state {state!a}")
             return EndRecord(
-                state=state, at=_seconds(at), exit_code=code, counts={str(k): int(v) for k, v in counts.items()}
+                state=state, at=seconds(at), exit_code=code, counts={str(k): int(v) for k, v in counts.items()}
             )
     raise ValueError(f"unknown record {', '.join(map(ascii, value))[:80]}")
-
-
-def _encode_head(head: JournalHead) -> Record:
-    return {
-        "rollout": head.plan.rollout,
-        "begun": head.begun,
-        "host": head.host,
-        "plan": encode_plan(head.plan),
-        "evidence": [{"body": e.body, "signature": e.signature} for e in head.evidence],
-        "without_build": head.without_build,
-    }
-
-
-def _decode_head(value: Record) -> JournalHead:
-    evidence = value.get("evidence", [])
-    begun = value["begun"]
-    if not isinstance(evidence, list) or not isinstance(begun, int | float):
-        raise TypeError("head")
-    plan = decode_plan(value["plan"])
-    if not is_rollout_id(plan.rollout):
-        raise ValueError(f"{plan.rollout[:80]!a} is no id of a rollout")
-    return JournalHead(
-        plan=plan,
-        begun=_seconds(begun),
-        evidence=tuple(BuildEvidence(body=str(e["body"]), signature=str(e["signature"])) for e in evidence),
-        without_build=value.get("without_build") is True,
-        host=str(value.get("host", "")),
-    )
 
 
 def _decode(head: Record, records: Iterable[Record], name: str) -> JournalContents:
     found: list[JournalRecord] = []
     line = 1
     try:
-        decoded = _decode_head(head)
+        decoded = decode_head(head)
         for record in records:
             line += 1
             found.append(decode_record(record))
@@ -318,28 +266,6 @@ def _decode(head: Record, records: Iterable[Record], name: str) -> JournalConten
     except (DeploykitError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise damaged(name, line, str(error) or type(error).__name__) from error
     return JournalContents(head=decoded, records=tuple(found))
-
-
-def _encode_frame(frame: Frame) -> dict[str, object]:
-    return {"headers": dict(frame.headers), "body": base64.b64encode(frame.body).decode()}
-
-
-def _decode_frame(headers: object, body: object) -> Frame:
-    if not isinstance(headers, dict) or not isinstance(body, str):
-        raise TypeError("a frame has headers and a body")
-    if not all(isinstance(part, str) for item in headers.items() for part in item):
-        raise TypeError("headers are texts")
-    try:
-        return Frame(headers, base64.b64decode(body, validate=True))
-    except binascii.Error as error:
-        raise ValueError(f"body: {error}") from error
-
-
-def _seconds(value: float) -> float:
-    """Return a wall-clock time of a journal; JSON as we read it has infinite numbers and others that are no date."""
-    if not 0 <= value < _LATEST:  # not true of NaN
-        raise ValueError("a time that is no date")
-    return float(value)
 
 
 def at_time(seconds: float) -> datetime:

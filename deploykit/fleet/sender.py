@@ -8,6 +8,7 @@ Rules:
   have lost the command or the report. An expired command is not sent again.
 * A broker that refuses a topic may end the connection each time. After a refusal, that node is left out for a minute.
 * An abort goes to the broadcast topic, until the broker has confirmed it.
+* The mandate of a rollout goes to the broadcast topic once, before the first command, and to a node that asks for it.
 """
 
 from __future__ import annotations
@@ -48,6 +49,15 @@ class _Sending:
     due: float
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class _Outgoing:
+    """A frame that the bus has no room for yet; of a command, or for one node, with that node."""
+
+    destination: str
+    frame: Frame
+    node: NodeName | None = None
+
+
 class CommandSender:
     """Sends what is due, each time `step` is called.
 
@@ -65,7 +75,7 @@ class CommandSender:
         self._mark = secrets.token_hex(4)
         self._copies = 0
         self._sendings: list[_Sending] = []
-        self._outgoing: deque[tuple[NodeName, Frame]] = deque()
+        self._outgoing: deque[_Outgoing] = deque()
         self._refusals: deque[NodeName] = deque()
         self._not_before: dict[NodeName, float] = {}
         self._failed: deque[str] = deque(maxlen=100)
@@ -84,9 +94,39 @@ class CommandSender:
         """
         chosen = tuple(nodes)
         frame = self._copy(command.frame) if again else command.frame
-        self._outgoing.extend((node, frame) for node in chosen)
+        self._outgoing.extend(self._to(node, frame) for node in chosen)
         due = now + self._backoff.pause(1)
         self._sendings.append(_Sending(command=command, nodes=chosen, times=1, due=due))
+
+    def broadcast(self, frame: Frame) -> None:
+        """Queue a copy of a frame for all nodes. What the broker refuses is reported, and not sent again."""
+        self._outgoing.append(_Outgoing(destination=self._topics.deploy, frame=self._copy(frame)))
+
+    def again(
+        self,
+        node: NodeName,
+        now: float,
+        wall: datetime,
+        silent: Callable[[NodeName, SentCommand], bool],
+        *,
+        before: Frame | None = None,
+    ) -> None:
+        """Queue a node's unanswered commands once more, beside the times when they go again anyway.
+
+        Args:
+            node: of their audience.
+            now, wall, silent: as of `step`.
+            before: is sent to the node first, where there is such a command.
+        """
+        if now < self._not_before.get(node, now):
+            return
+        unanswered = [
+            sending.command.frame
+            for sending in self._sendings
+            if node in sending.nodes and wall < sending.command.request.expires and silent(node, sending.command)
+        ]
+        first = [before] if before is not None and unanswered else []
+        self._outgoing.extend(self._to(node, self._copy(frame)) for frame in (*first, *unanswered))
 
     def abort(self, abort: SentAbort, *, again: bool = False) -> None:
         """Queue the abort; `again`: another process may have sent it before."""
@@ -121,14 +161,14 @@ class CommandSender:
         self._send_due(now, wall, silent)
         while self._outgoing:
             try:
-                node, frame = self._outgoing[0]
-                future = self._bus.publish_nowait(self._topics.deploy_to(node), frame)
+                item = self._outgoing[0]
+                future = self._bus.publish_nowait(item.destination, item.frame)
             except WindowFull:
                 break
             except BusError as error:
                 self._failed.append(str(error))
             else:
-                future.add_done_callback(partial(self._settled, node))
+                future.add_done_callback(partial(self._settled, item.node))
             self._outgoing.popleft()
         self._send_abort(now, wall)
         while self._failed:
@@ -143,7 +183,9 @@ class CommandSender:
                 self._sendings.remove(sending)
                 continue
             frame = self._copy(sending.command.frame)
-            self._outgoing.extend((node, frame) for node in sending.nodes if now >= self._not_before.get(node, now))
+            self._outgoing.extend(
+                self._to(node, frame) for node in sending.nodes if now >= self._not_before.get(node, now)
+            )
             sending.times += 1
             sending.due = now + self._backoff.pause(sending.times)
 
@@ -164,14 +206,17 @@ class CommandSender:
                 self._failed.append(f"the abort is not sent yet: {error}")
                 self._abort_due = now + _SOON
 
+    def _to(self, node: NodeName, frame: Frame) -> _Outgoing:
+        return _Outgoing(destination=self._topics.deploy_to(node), frame=frame, node=node)
+
     def _copy(self, frame: Frame) -> Frame:
         self._copies += 1
         return copy_of(frame, f"{self._mark}-{self._copies}")
 
-    def _settled(self, node: NodeName, future: Future[None]) -> None:
+    def _settled(self, node: NodeName | None, future: Future[None]) -> None:
         if not future.cancelled() and (error := future.exception()) is not None:
             self._failed.append(str(error))
-            if isinstance(error, PublishRefused):
+            if isinstance(error, PublishRefused) and node is not None:
                 self._refusals.append(node)
 
 

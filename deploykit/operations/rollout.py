@@ -31,6 +31,7 @@ from deploykit.fleet.view import BAD
 from deploykit.messages import DeployReported, utc_now
 from deploykit.names import NodeName
 from deploykit.operations.deploy import load_report_trust, signing_key, user_name
+from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.operations.rolloutstore import find_journal, prune, read_stored, unfinished
 from deploykit.settings.node import Settings
@@ -94,6 +95,8 @@ def start_rollout(
             begun=time.time(),
             evidence=planned.evidence,
             without_build=planned.without_build,
+            override_lock=planned.override_lock,
+            mandate=planned.mandate,
         )
         with RolloutJournal.create(directory, head) as journal:
             coordinator = RolloutCoordinator(
@@ -118,7 +121,7 @@ def resume_rollout(
     bus: Bus,
     where: str | Path,
     *,
-    key: Path | None = None,
+    key: KeyGiven = None,
     observer: RolloutObserver | None = None,
     then: controls.ControlKind | None = "resume",
     rollback: bool = False,

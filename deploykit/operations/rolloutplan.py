@@ -10,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from deploykit.errors import UsageError
+from deploykit.fleet.mandates import HeldMandate
 from deploykit.fleet.plan import Plan, RolloutOptions, Target, make_plan
 from deploykit.fleet.rollout import retry_plan
 from deploykit.messages import BuildEvidence, utc_now
@@ -17,10 +18,11 @@ from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, SiteName, parse_node_name, parse_site_name
 from deploykit.operations.builds import evidence_for
 from deploykit.operations.deploy import known_repository, load_report_trust, resolve_ref, signing_key, user_name
+from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutstore import read_rollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 #: Characters of a site's name that a rollout's id begins with.
 _SHORT_SITE = 40
@@ -36,15 +38,19 @@ class PlannedRollout:
         key: signs the commands.
         trust: judges the reports.
         evidence, without_build: for the build gates of nodes.
+        override_lock: why the commands are to be obeyed although the site is locked; empty where they are not.
+        mandate: what people signed for this rollout; None where nobody had to.
         notes: lines for the person, e.g. about build results that were left out.
     """
 
     settings: Settings
     plan: Plan
-    key: SigningKey
+    key: BodySigner
     trust: Trust
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False
+    override_lock: str = ""
+    mandate: HeldMandate | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +63,7 @@ def plan_deploy(
     *,
     commit: str | None = None,
     repo: str | None = None,
-    key: Path | None = None,
+    key: KeyGiven = None,
     evidence: Sequence[Path] = (),
     without_build: bool = False,
 ) -> PlannedRollout:
@@ -110,7 +116,7 @@ def plan_rollback(
     previous: Mapping[NodeName, SiteRelease],
     options: RolloutOptions | None = None,
     *,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> PlannedRollout:
     """Return the rollout that takes each node back to its own previous release. Nothing is sent.
 
@@ -144,7 +150,7 @@ def plan_rollback_to(
     *,
     commit: str | None = None,
     repo: str | None = None,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> PlannedRollout:
     """Return the rollout that takes all nodes back to one release. Nothing is sent; the origin may be contacted.
 
@@ -158,7 +164,7 @@ def plan_rollback_to(
 
 
 def plan_retry(
-    settings: Settings, rollout: str, *, key: Path | None = None, evidence: Sequence[Path] = ()
+    settings: Settings, rollout: str, *, key: KeyGiven = None, evidence: Sequence[Path] = ()
 ) -> PlannedRollout:
     """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
 

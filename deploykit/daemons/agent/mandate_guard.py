@@ -167,4 +167,3 @@ class MandateGuard(CommandGuard):
             return carried_out(self._asked.request, Site(self._site.path, self._site.release))
         except DeploykitError:
             return False
-
