@@ -109,7 +109,13 @@ class DeployDecider:
         try:
             claimed_at = self._ids.claimed_at(keys, request.id)
             authorized = command.authorize(now, claimed_at=claimed_at)
-            asked = AuthorizedCommand(request=request, command=command, authorized=authorized, claimed_at=claimed_at)
+            asked = AuthorizedCommand(
+                request=request,
+                command=command,
+                authorized=authorized,
+                judged_at=claimed_at or now,
+                claimed_at=claimed_at,
+            )
             guards = CommandGuards([make(asked) for make in self._guards], self._now)
             objection = guards.enter(now)
             if objection is not None and objection.missing:

@@ -50,7 +50,6 @@ class MandateGuard(CommandGuard):
         self._asked = asked
         self._site = site
         self._mandates = mandates
-        self._judged_at = asked.claimed_at
         self._stored: StoredMandate | None = None
         self._details: dict[str, str] = {}
 
@@ -67,28 +66,11 @@ class MandateGuard(CommandGuard):
 
     def enter(self, now: datetime) -> Objection | None:
         """Return why the command is not obeyed: without a mandate, outside of it, or before it is here."""
-        request = self._asked.request
-        if self._judged_at is not None and self._carried_out():
+        if self._asked.claimed_at is not None and self._carried_out():
             return None
-        self._judged_at = self._judged_at or now
         if why := self._malformed():
             return Objection(why=why)
-        digest = request.mandate or ""
-        self._stored = self._mandates.find(digest, wait=True)
-        if self._stored is None:
-            return self._missing(digest)
-        try:
-            weighed = self._weigh(self._stored, now)
-        except KeyFileError as error:
-            return Objection(why=f"its mandate cannot be judged now: {error}", missing=True)
-        target = SiteRelease(release="", ref=request.ref, commit=request.commit)
-        if why := self._outside(weighed, previous=None, live=target):
-            return Objection(why=why)
-        if not (why := self._not_enough(weighed)):
-            return None
-        if self._mandates.times_asked(request, digest) or not self._mandates.ask(request, digest):
-            return Objection(why=why)
-        return Objection(why=f"{why}; the mandate was asked for again", missing=True)
+        return self._judge(self._asked.request.mandate or "", now)
 
     def objection(self, site: Site, now: datetime) -> str:
         """Return why the command may not begin now: its mandate does not count any more, or not for this way back."""
@@ -97,7 +79,6 @@ class MandateGuard(CommandGuard):
             return ""
         if why := self._malformed():
             return why
-        self._judged_at = self._judged_at or now
         stored = self._mandates.find(request.mandate or "") or self._stored
         if stored is None:
             return f"{self._named_mandate} is not here any more: send the command again under another id"
@@ -125,13 +106,32 @@ class MandateGuard(CommandGuard):
             return "the command names a mandate and no rollout"
         return ""
 
+    def _judge(self, digest: str, now: datetime) -> Objection | None:
+        request = self._asked.request
+        self._stored = self._mandates.find(digest, wait=True)
+        if self._stored is None:
+            return self._missing(digest)
+        try:
+            weighed = self._weigh(self._stored, now)
+        except KeyFileError as error:
+            return Objection(why=f"its mandate cannot be judged now: {error}", missing=True)
+        target = SiteRelease(release="", ref=request.ref, commit=request.commit)
+        if why := self._outside(weighed, previous=None, live=target):
+            return Objection(why=why)
+        if not (why := self._not_enough(weighed)):
+            return None
+        if self._mandates.asks.times(request, digest):
+            return Objection(why=why)
+        self._mandates.asks.ask(request, digest)
+        return Objection(why=f"{why}; the mandate was asked for again", missing=True)
+
     def _missing(self, digest: str) -> Objection:
         request = self._asked.request
-        before = self._mandates.times_asked(request, digest)
+        before = self._mandates.asks.times(request, digest)
         if before < _ASK_AT_MOST:
-            self._mandates.ask(request, digest)
+            self._mandates.asks.ask(request, digest)
             return Objection(why=f"{self._named_mandate} is not here: it was asked for", missing=True)
-        refused = self._mandates.why_refused(digest)
+        refused = self._mandates.asks.why_refused(digest)
         why = f"; the last copy of it was refused: {refused}" if refused else f"; {_BROADCAST}"
         return Objection(why=f"{self._named_mandate} is not here, though it was asked for {before} times{why}")
 
@@ -145,18 +145,16 @@ class MandateGuard(CommandGuard):
         return weighed
 
     def _outside(self, weighed: WeighedMandate, *, previous: SiteRelease | None, live: SiteRelease | None) -> str:
-        assert self._judged_at is not None, "when the command was judged first"
         asked = self._asked
         return inside(
-            *(weighed.mandate, asked.request, asked.command.node, self._judged_at, previous, live),
+            *(weighed.mandate, asked.request, asked.command.node, self._asked.judged_at, previous, live),
             skew=asked.command.policy.skew,
         )
 
     def _not_enough(self, weighed: WeighedMandate) -> str:
         """Return why the mandate does not count by those who signed it."""
-        assert self._judged_at is not None, "when the command was judged first"
         try:
-            self._asked.command.policy.judge_mandate(weighed.mandate, Requirement.of(self._site), self._judged_at)
+            self._asked.command.policy.judge_mandate(weighed.mandate, Requirement.of(self._site), self._asked.judged_at)
         except PolicyRefused as error:
             return "; ".join((str(error), *weighed.doubts))
         return ""

@@ -6,28 +6,30 @@ Rules:
 * It is judged with the keys that are trusted now, when it comes and at each use: a signer may be revoked meanwhile.
 * Signatures of one body are collected. What does not count is not kept, and takes nothing away.
 * Copies of what is known cost neither a signature check nor a reading of 10,000 names.
-* A node that lacks a mandate asks for it: at most once in some seconds for each, and for few at once.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 import attrs
 
 from deploykit.bus import Ack, Verdict
+from deploykit.daemons.agent.mandate_asks import ApprovalAsker, remember
 from deploykit.daemons.agent.mandate_audit import MandateAudit
 from deploykit.daemons.agent.mandatestore import KeptMandate, MandateStore, StoredMandate, digest_of
 from deploykit.daemons.agent.reports import Reporter
+from deploykit.daemons.agent.rollouts import RolloutMemory
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.errors import KeyFileError, MessageError, PolicyRefused, SignatureError
-from deploykit.messages import ApprovalWanted, DeployRequested, RolloutApproved
+from deploykit.messages import DeployRequested, RolloutApproved, utc_now
 from deploykit.names import NodeName, SiteName
+from deploykit.settings.node import Settings
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.trust.check import Trust, Verified
 from deploykit.trust.mandate import Mandate, Requirement
@@ -43,18 +45,11 @@ from deploykit.trust.sshsig import decode_header, encode_header
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 
 _log = logging.getLogger(__name__)
-K = TypeVar("K")
-V = TypeVar("V")
 
 #: Seconds for which a command waits for its mandate before the node asks: it often comes on another topic, just behind.
 WAIT: Final = 3.0
 #: Most commands that wait so at once: the others must find somebody who obeys them.
 _MOST_WAITING: Final = 3
-#: Seconds until the same mandate is asked for again, and most mandates that are asked for in that time.
-_ASK_EVERY: Final = 5.0
-_MOST_ASKED: Final = 20
-#: Most commands of which it is known that something was asked for them, and most copies that are known by sight.
-_REMEMBERED: Final = 1000
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -100,16 +95,13 @@ class Mandates:
         self._sites = sites
         self.store = store
         self.trust = trust
-        self._reporter = reporter
+        self.asks = ApprovalAsker(node, reporter)
         self._audit = audit
         self._now = now
         self._wait = wait
         self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
         self._lock = threading.Lock()
-        self._seen: dict[str, str] = {}
-        self._asked: dict[str, float] = {}
-        self._asks: dict[tuple[str, str], int] = {}
-        self._refused_copies: dict[str, str] = {}
+        self._seen: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -131,11 +123,10 @@ class Mandates:
             problem: why.
 
         Returns:
-            Whether it was a mandate with a good signature. It is told why others are not when a command names it.
+            Whether it was a mandate with a good signature.
         """
         digest = digest_of(frame.body)
-        if digest in self._refused_copies or any(digest == asked for asked, _ in self._asks):
-            self._remember(self._refused_copies, digest, str(problem))
+        self.asks.refused(digest, str(problem))
         if "," not in frame.headers.get(HEADER, ""):
             return False
         try:
@@ -190,7 +181,8 @@ class Mandates:
         elif self.store.hold(made(signatures={key: text for key, (_, text) in came.items()})):
             _log.warning("does not count: %s, signed %s: %s", approved.summary, command.signer, objection)
             self._audit.denied(approved, command.signer, digest, objection)
-        self._remember(self._seen, frame_digest(command.frame), "")
+        with self._lock:
+            remember(self._seen, frame_digest(command.frame), None)
 
     def _signers(self, frame: Frame) -> dict[str, tuple[Signer, str]]:
         """Return the good signatures of a frame as in its header, and who made each, by the key's fingerprint."""
@@ -251,53 +243,12 @@ class Mandates:
         weighed = self.trust.weigh(stored.body, [decode_header(text) for text in texts], now)
         good = sorted((each for each in weighed if isinstance(each, Signer)), key=lambda signer: signer.fingerprint)
         doubts = [str(each) for each in weighed if isinstance(each, SignatureError)]
-        if refused := self._refused_copies.get(stored.kept.digest):
+        if refused := self.asks.why_refused(stored.kept.digest):
             doubts.append(refused)
         return WeighedMandate(
             mandate=Mandate(message=stored.message, signers=Signers(each=tuple(good)), digest=stored.kept.digest),
             doubts=tuple(dict.fromkeys(doubts)),
         )
-
-    def ask(self, request: DeployRequested, digest: str) -> int:
-        """Ask for a mandate, unless that was done a moment ago; return how often it was asked for this command.
-
-        Raises:
-            OutboxError: there is no room for the question. Try again.
-        """
-        now, key = time.monotonic(), (digest, request.id)
-        with self._lock:
-            asked = self._asks.get(key, 0)
-            for old in [each for each, at in self._asked.items() if now - at >= _ASK_EVERY]:
-                del self._asked[old]
-            if digest in self._asked or len(self._asked) >= _MOST_ASKED:
-                return asked
-            self._asked[digest] = now
-        try:
-            self._reporter.report(
-                ApprovalWanted(
-                    source=f"agent/{self.node}",
-                    correlation_id=request.correlation_id or request.id,
-                    node=self.node,
-                    site=request.site,
-                    rollout=request.rollout or request.id,
-                    mandate=digest,
-                    request=request.id,
-                )
-            )
-        except BaseException:
-            with self._lock:
-                self._asked.pop(digest, None)
-            raise
-        self._remember(self._asks, key, asked + 1)
-        return asked + 1
-
-    def times_asked(self, request: DeployRequested, digest: str) -> int:
-        """Return how often a mandate was asked for because of this command."""
-        return self._asks.get((digest, request.id), 0)
-
-    def why_refused(self, digest: str) -> str:
-        """Return why the last copy of a mandate that was asked for was refused; an empty string where none was."""
-        return self._refused_copies.get(digest, "")
 
     def flush(self, now: float) -> None:
         """Record what was counted since; `now` in monotonic seconds, infinite at the end."""
@@ -307,9 +258,27 @@ class Mandates:
         """Forget mandates that ended a day ago; return how many."""
         return self.store.prune(self._now())
 
-    def _remember(self, memory: dict[K, V], key: K, value: V) -> None:
-        with self._lock:
-            memory.pop(key, None)
-            memory[key] = value
-            while len(memory) > _REMEMBERED:
-                del memory[next(iter(memory))]
+
+def mandates_of(
+    settings: Settings,
+    trust: Trust,
+    reporter: Reporter,
+    writer: AuditWriter,
+    rollouts: RolloutMemory,
+    *,
+    now: Callable[[], datetime] = utc_now,
+    wait: float = WAIT,
+) -> Mandates:
+    """Return the mandates of the node whose settings are given; the arguments are those of `Mandates`.
+
+    Args:
+        writer: writes the audit.
+        rollouts: tells under which mandates commands were obeyed.
+    """
+
+    def needed(site: str, rollout: str) -> bool:
+        return bool(rollouts.get(SiteName(site), rollout).senders)
+
+    store = MandateStore(settings.state / "mandates", needed)
+    audit = MandateAudit(writer, settings.node)
+    return Mandates(settings.node, settings.sites, store, trust, reporter, audit, now, wait=wait)
