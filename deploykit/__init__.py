@@ -90,6 +90,7 @@ if TYPE_CHECKING:
         ServiceFailed,
         SettingsError,
         SignatureError,
+        SignatureNotEnough,
         TreeDamaged,
         TreeError,
         Unsendable,
@@ -171,9 +172,10 @@ if TYPE_CHECKING:
         SiteSettings,
         TrustSettings,
     )
+    from deploykit.trust.agentkey import AgentKey
     from deploykit.trust.allowed_signers import AllowedSigners
     from deploykit.trust.check import Authorized, Trust, Verified
-    from deploykit.trust.keyfiles import load_allowed_signers, load_signing_key
+    from deploykit.trust.keyfiles import load_allowed_signers, load_signer, load_signing_key
     from deploykit.trust.policy import Policy
     from deploykit.trust.signature import BodySigner, Signer, Signers, SigningKey, add_signature, sign, verify
     from deploykit.wire import Frame, decode, encode
@@ -201,7 +203,8 @@ _MODULES = {
     "deploykit.wire": "Frame encode decode",
     "deploykit.trust.signature": "SigningKey Signer Signers BodySigner sign add_signature verify",
     "deploykit.trust.allowed_signers": "AllowedSigners",
-    "deploykit.trust.keyfiles": "load_signing_key load_allowed_signers",
+    "deploykit.trust.agentkey": "AgentKey",
+    "deploykit.trust.keyfiles": "load_signing_key load_signer load_allowed_signers",
     "deploykit.trust.policy": "Policy",
     "deploykit.trust.check": "Trust Verified Authorized",
     "deploykit.fleet.facts": "NodeFacts",
@@ -223,8 +226,9 @@ _MODULES = {
     "deploykit.daemons.relay": "RelayService",
     "deploykit.errors": (
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
-        "NotAddressed KeyFileError OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted BuildStoreError RolloutMemoryError "
+        "NotAddressed KeyFileError WrongPassphrase KeyUnavailable "
+        "OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
+        "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -252,7 +256,8 @@ __all__ = [
     "Frame", "encode", "decode",
     "SigningKey", "Signer", "Signers", "BodySigner", "sign", "add_signature", "verify",
     "AllowedSigners",
-    "load_signing_key", "load_allowed_signers",
+    "AgentKey",
+    "load_signing_key", "load_signer", "load_allowed_signers",
     "Policy",
     "Trust", "Verified", "Authorized",
     "IdStore", "Claim",
@@ -265,9 +270,10 @@ __all__ = [
     "AuditSettings", "FactsSettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
-    "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "OutboxError", "IdStoreError", "IdForgotten",
-    "AuditError", "BuildsSettings", "KeyNotTrusted", "BuildStoreError", "BusError", "AddressError", "JenkinsSettings",
-    "JobSettings", "RolloutMemoryError",
+    "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
+    "KeyUnavailable", "OutboxError", "IdStoreError", "IdForgotten",
+    "AuditError", "BuildsSettings", "KeyNotTrusted", "SignatureNotEnough", "BuildStoreError", "BusError",
+    "AddressError", "JenkinsSettings", "JobSettings", "RolloutMemoryError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",

@@ -94,6 +94,10 @@ class KeyNotTrusted(SignatureError):
     """A signature is by a key that is revoked, not among the allowed signers, or past its time. Do not act."""
 
 
+class SignatureNotEnough(SignatureError):
+    """A good signature by a security key or passkey does not show what the settings ask for. Do not act; sign again."""
+
+
 class PolicyRefused(DeploykitError):
     """A genuine message asks for what its sender may not do, or comes too late, or for somebody else. Do not act."""
 
@@ -115,6 +119,16 @@ class KeyFileError(DeploykitError):
     def __init__(self, problem: str, remedy: str = "", *, problems: tuple[str, ...] = ()) -> None:
         super().__init__(problem, remedy)
         self.problems = problems or (problem,)
+
+
+class WrongPassphrase(KeyFileError):
+    """A private key file did not open: its passphrase is wrong, or the file is damaged. Give the right one."""
+
+
+class KeyUnavailable(KeyFileError):
+    """A key that an ssh-agent or a security key holds did not sign. Make it available (`ssh-add`, touch), repeat."""
+
+    exit_code = 1
 
 
 # -- facts -----------------------------------------------------------------------------------------------------------

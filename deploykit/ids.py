@@ -28,7 +28,7 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -60,6 +60,7 @@ PRAGMA application_id = {_APPLICATION_ID};
 PRAGMA user_version = {_VERSION};
 COMMIT;
 """
+_KNOWN: Final = "SELECT digest, claimed, done, reply FROM ids WHERE key = ? AND id = ?"
 _DAY: Final = timedelta(days=1)
 _CHUNK: Final = 5000
 #: Connections that a forked child inherited. SQLite allows neither use nor close of them there.
@@ -110,11 +111,14 @@ class IdStore:
 
     # -- the life of an id -------------------------------------------------------------------------------------------
 
-    def claim(self, key: str, id: str, digest: bytes, now: datetime, *, keep_until: datetime | None = None) -> Claim:
+    def claim(
+        self, keys: str | Sequence[str], id: str, digest: bytes, now: datetime, *, keep_until: datetime | None = None
+    ) -> Claim:
         """Claim `id`, durably, before acting; return what was known of it.
 
         Args:
-            key: whose id it is (the signer): two senders may use one id.
+            keys: whose id it is (the signer, or each of several): two senders may use one id. It is claimed for all of
+                them in one step; of what is known by them the gravest is returned: CONFLICT, DONE, RESUME, FRESH.
             digest: of the message's exact bytes.
             now: aware time.
             keep_until: until when a replay would be valid: the message's expiry and the allowed skew.
@@ -124,63 +128,67 @@ class IdStore:
             IdForgotten: ids as old as this one were forgotten already. Refuse the message.
         """
         until = _seconds(keep_until or now + self._keep)
+        wanted = _each(keys)
         with self._transaction("write to") as db:
-            row = db.execute("SELECT digest, done FROM ids WHERE key = ? AND id = ?", (key, id)).fetchone()
-            if row is None:
-                forgotten = db.execute("SELECT until FROM forgotten").fetchone()
-                if keep_until is not None and forgotten is not None and until <= forgotten[0]:
-                    raise IdForgotten(
-                        f"ids that old were forgotten already, so {_shown(id)} cannot be told from a replay",
-                        "its expiry has passed, or this machine's clock was wrong for more than a day",
-                    )
-                db.execute(
-                    "INSERT INTO ids (key, id, digest, claimed, keep_until) VALUES (?, ?, ?, ?, ?)",
-                    (key, id, digest, _seconds(now), until),
-                )
-                return Claim.FRESH
-            if bytes(row[0]) != digest:
-                _log.error("id %s of %s came again with other bytes and is refused", _shown(id), _shown(key))
-                return Claim.CONFLICT
-            # The same bytes have the same expiry, but the caller may allow a wider skew now.
-            db.execute(
-                "UPDATE ids SET keep_until = ? WHERE key = ? AND id = ? AND keep_until < ?", (until, key, id, until)
+            known = {key: row for key in wanted if (row := db.execute(_KNOWN, (key, id)).fetchone()) is not None}
+            for key, row in known.items():
+                if bytes(row[0]) != digest:
+                    _log.error("id %s of %s came again with other bytes and is refused", _shown(id), _shown(key))
+                    return Claim.CONFLICT
+            if not known:
+                _check_not_forgotten(db, id, until if keep_until is not None else None)
+            # A key that is new to the id joins the others: what they did must not be done again for that key alone.
+            first = min((row[1] for row in known.values()), default=_seconds(now))
+            done = next((row[2:] for row in known.values() if row[2] is not None), (None, None))
+            db.executemany(
+                "INSERT INTO ids (key, id, digest, claimed, done, reply, keep_until) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [(key, id, digest, first, *done, until) for key in wanted if key not in known],
             )
-            return Claim.RESUME if row[1] is None else Claim.DONE
+            # The same bytes have the same expiry, but the caller may allow a wider skew now.
+            db.executemany(
+                "UPDATE ids SET keep_until = ? WHERE key = ? AND id = ? AND keep_until < ?",
+                [(until, key, id, until) for key in known],
+            )
+            if not known:
+                return Claim.FRESH
+            return Claim.RESUME if done[0] is None else Claim.DONE
 
-    def done(self, key: str, id: str, reply: bytes, now: datetime) -> None:
-        """Mark a claimed id done, with the reply to give when its message comes again.
+    def done(self, keys: str | Sequence[str], id: str, reply: bytes, now: datetime) -> None:
+        """Mark a claimed id done for all its keys, with the reply to give when its message comes again.
 
         Raises:
-            IdStoreError: it cannot be written, or the id was never claimed.
+            IdStoreError: it cannot be written, or the id was never claimed for one of the keys.
         """
         with self._transaction("write to") as db:
-            changed = db.execute(
-                "UPDATE ids SET done = ?, reply = ? WHERE key = ? AND id = ?", (_seconds(now), reply, key, id)
-            ).rowcount
-            if not changed:
-                raise IdStoreError(f"id {_shown(id)} was never claimed", "call claim before acting")
+            for key in _each(keys):
+                changed = db.execute(
+                    "UPDATE ids SET done = ?, reply = ? WHERE key = ? AND id = ?", (_seconds(now), reply, key, id)
+                ).rowcount
+                if not changed:
+                    raise IdStoreError(f"id {_shown(id)} was never claimed", "call claim before acting")
 
-    def claimed_at(self, key: str, id: str) -> datetime | None:
-        """Return when an id was first claimed, None if never. A resumed command is judged by that time.
+    def claimed_at(self, keys: str | Sequence[str], id: str) -> datetime | None:
+        """Return when an id was first claimed for one of the keys, None if never.
 
-        Raises:
-            IdStoreError: the store cannot be read.
-        """
-        with self._transaction("read") as db:
-            row = db.execute("SELECT claimed FROM ids WHERE key = ? AND id = ?", (key, id)).fetchone()
-        return None if row is None else datetime.fromtimestamp(row[0], UTC)
-
-    def reply(self, key: str, id: str) -> bytes | None:
-        """Return the reply of an id that is done; None for any other id.
+        A resumed command is judged by that time.
 
         Raises:
             IdStoreError: the store cannot be read.
         """
         with self._transaction("read") as db:
-            row = db.execute(
-                "SELECT reply FROM ids WHERE key = ? AND id = ? AND done IS NOT NULL", (key, id)
-            ).fetchone()
-        return None if row is None else bytes(row[0] or b"")
+            rows = [db.execute(_KNOWN, (key, id)).fetchone() for key in _each(keys)]
+        claimed = [row[1] for row in rows if row is not None]
+        return datetime.fromtimestamp(min(claimed), UTC) if claimed else None
+
+    def reply(self, keys: str | Sequence[str], id: str) -> bytes | None:
+        """Return the reply of an id that is done for one of the keys; None for any other id.
+
+        Raises:
+            IdStoreError: the store cannot be read.
+        """
+        with self._transaction("read") as db:
+            rows = [db.execute(_KNOWN, (key, id)).fetchone() for key in _each(keys)]
+        return next((bytes(row[3] or b"") for row in rows if row is not None and row[2] is not None), None)
 
     def prune(self, now: datetime) -> int:
         """Forget ids whose `keep_until` passed a day ago; return their number.
@@ -300,6 +308,23 @@ class IdStore:
 
 _opening = threading.Lock()
 _REMEDY: Final = "no command is obeyed until it can be written: free the disk, or correct its owner and mode"
+
+
+def _each(keys: str | Sequence[str]) -> tuple[str, ...]:
+    """Return the keys of an id, each once."""
+    wanted = (keys,) if isinstance(keys, str) else tuple(dict.fromkeys(keys))
+    if not wanted:
+        raise UsageError("an id belongs to no key", "name the key that signed, or another namespace")
+    return wanted
+
+
+def _check_not_forgotten(db: sqlite3.Connection, id: str, until: float | None) -> None:
+    forgotten = db.execute("SELECT until FROM forgotten").fetchone()
+    if until is not None and forgotten is not None and until <= forgotten[0]:
+        raise IdForgotten(
+            f"ids that old were forgotten already, so {_shown(id)} cannot be told from a replay",
+            "its expiry has passed, or this machine's clock was wrong for more than a day",
+        )
 
 
 def _prepare(db: sqlite3.Connection, path: Path, deadline: float) -> None:

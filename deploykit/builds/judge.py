@@ -17,7 +17,7 @@ from typing import Final
 import attrs
 
 from deploykit.builds.result import SignedResult
-from deploykit.errors import KeyNotTrusted, PolicyRefused, SignatureError
+from deploykit.errors import KeyNotTrusted, PolicyRefused, SignatureError, SignatureNotEnough
 from deploykit.messages import BuildFinished
 from deploykit.names import SiteName
 from deploykit.trust.check import Trust
@@ -70,6 +70,8 @@ def judge(
         return KnownResult(result=verified.build(now, remember=remember, site=site), signer=signer)
     except KeyNotTrusted:
         objection = "its key is no longer trusted" if again else "its key is not trusted"
+    except SignatureNotEnough:
+        objection = "its signature does not show a person, or the web page, that this node asks for"
     except SignatureError:
         objection = "its signature does not fit: it was changed"
     except PolicyRefused as error:

@@ -12,16 +12,18 @@ import click
 
 from deploykit.cli.options import F, Seconds, config_option, load
 from deploykit.cli.selecting import selection_from
+from deploykit.cli.signing import key_options
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.bus import Bus
     from deploykit.fleet.selection import Selection
     from deploykit.messages import NodeDescribed
+    from deploykit.operations.keychoice import KeyChoice
     from deploykit.operations.nodes import FoundNodes
     from deploykit.settings.node import Settings
     from deploykit.trust.check import Trust
-    from deploykit.trust.signature import SigningKey
+    from deploykit.trust.signature import BodySigner
 
 #: Options of `selection_options` that choose; without any of them all nodes are meant, where nothing is changed.
 CHOOSING: Final = ("chosen_nodes", "chosen_classes", "chosen_facts", "chosen_selects", "chosen_list", "chosen_all")
@@ -30,7 +32,8 @@ _MOST_NOTES: Final = 20
 
 
 def asking_options(function: F) -> F:
-    """Add `--discovery-timeout`, `--key` and `--config`, handed on as `discovery_timeout`, `key` and `config`."""
+    """Add `--discovery-timeout`, `--key`, `--passphrase-file` and `--config`, handed on as `discovery_timeout`,
+    `key: KeyChoice` and `config`."""
     function = click.option(
         "--discovery-timeout",
         default=10.0,
@@ -38,9 +41,7 @@ def asking_options(function: F) -> F:
         type=Seconds(0.1),
         help="Seconds to wait for the first answer, or for all nodes that are named.",
     )(function)
-    function = click.option(
-        "--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign the question with this key instead."
-    )(function)
+    function = key_options(help="Sign the question with this key instead; KEY.pub: an ssh-agent holds it.")(function)
     return config_option(function)
 
 
@@ -59,7 +60,7 @@ def selection_or_all(given: Mapping[str, object]) -> Selection:
 
 
 @contextmanager
-def asking(config: Path | None, key: Path | None) -> Iterator[tuple[Settings, Bus, SigningKey, Trust]]:
+def asking(config: Path | None, key: KeyChoice) -> Iterator[tuple[Settings, Bus, BodySigner, Trust]]:
     """Yield what it takes to ask nodes: the settings, a connected bus, the key and whose answers to believe.
 
     Raises:

@@ -15,6 +15,7 @@ from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import any_given, options_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_options
+from deploykit.cli.signing import key_options
 
 if TYPE_CHECKING:
     from deploykit.operations.rolloutplan import PlannedRollout
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
-@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+@key_options()
 @click.option(
     "--evidence",
     multiple=True,

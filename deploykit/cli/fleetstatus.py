@@ -15,6 +15,7 @@ from deploykit.cli.visible import visible
 if TYPE_CHECKING:
     from deploykit.fleet.drift import NodeDrift, SiteDrift
     from deploykit.operations.fleetstatus import FleetStatus
+    from deploykit.operations.keychoice import KeyChoice
 
 
 def show_fleet(
@@ -23,7 +24,7 @@ def show_fleet(
     site: str | None,
     ref: str | None,
     discovery_timeout: float,
-    key: Path | None,
+    key: KeyChoice,
     config: Path | None,
     as_json: bool,
 ) -> int:

@@ -21,6 +21,7 @@ from deploykit.cli.selecting import selection_options
 
 if TYPE_CHECKING:
     from deploykit.fleet.history import HistoryEntry
+    from deploykit.operations.keychoice import KeyChoice
 
 
 @click.command()
@@ -38,7 +39,7 @@ def history(
     site: str,
     limit: int,
     discovery_timeout: float,
-    key: Path | None,
+    key: KeyChoice,
     config: Path | None,
     as_json: bool,
     **given: object,

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import click
 
-from deploykit.cli.keys import passphrase_of
 from deploykit.cli.options import json_option, print_json
+from deploykit.cli.signing import load_key, passphrase_file_option
 from deploykit.errors import KeyFileError, UsageError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -21,24 +21,23 @@ _MAX_BODY = 64 << 20
 
 @click.command()
 @click.argument("body", type=_BODY, default="-")
-@click.option("-k", "--key", type=_FILE, required=True, help="An OpenSSH Ed25519 private key.")
-@click.option("--passphrase", "ask", is_flag=True, help="Ask for the key's passphrase (needs the extra `keys`).")
-@click.option("--passphrase-file", type=_FILE, help="Take the passphrase from this file's first line.")
+@click.option("-k", "--key", type=_FILE, required=True, help="A private key file; KEY.pub: an ssh-agent holds it.")
+@click.option("--passphrase", is_flag=True, hidden=True, expose_value=False)  # asked for whenever it is needed
+@passphrase_file_option
 @click.option("--armor", is_flag=True, help="Print a signature file as `ssh-keygen -Y sign` writes it.")
 @json_option
-def sign(*, body: BinaryIO, key: Path, ask: bool, passphrase_file: Path | None, armor: bool, as_json: bool) -> None:
+def sign(*, body: BinaryIO, key: Path, passphrase_file: Path | None, armor: bool, as_json: bool) -> None:
     """Sign the bytes of BODY (a file, or - for standard input); print the STOMP header.
 
     \b
     Example:
       deploykit message sign request.json --key ~/.ssh/deploykit > request.json.sig
     """
-    from deploykit.trust.keyfiles import load_signing_key
     from deploykit.trust.signature import HEADER
     from deploykit.trust.sshsig import armor as armored
     from deploykit.trust.sshsig import encode_header
 
-    signing_key = load_signing_key(key, passphrase=passphrase_of(passphrase_file, ask=ask))
+    signing_key = load_key(key, passphrase_file)
     blob = signing_key.sign_body(_read(body))
     if as_json:
         print_json(

@@ -24,6 +24,7 @@ from deploykit.cli.selecting import selection_options
 
 if TYPE_CHECKING:
     from deploykit.messages import NodeDescribed
+    from deploykit.operations.keychoice import KeyChoice
     from deploykit.operations.nodes import FoundNodes
 
 
@@ -42,7 +43,7 @@ def nodes(
     names_only: bool,
     long: bool,
     discovery_timeout: float,
-    key: Path | None,
+    key: KeyChoice,
     config: Path | None,
     as_json: bool,
     **given: object,

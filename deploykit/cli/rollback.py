@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +14,7 @@ from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import options_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_from, selection_options
+from deploykit.cli.signing import key_options
 
 if TYPE_CHECKING:
     from deploykit.settings.node import Settings
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @rollout_options
 @click.option("--commit", help="With --to: the commit it must stand for.")
 @click.option("--repo", help="With --to: the repository to look it up in.")
-@click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
+@key_options()
 @config_option
 @json_option
 @click.pass_context

@@ -13,15 +13,15 @@ from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.rolloutnodes import plan_again
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.rolloutshow import LIST_HEAD, list_rows, listed_entry, show_lines, shown_entry
+from deploykit.cli.signing import key_options
 
 if TYPE_CHECKING:
     from deploykit.fleet.controls import ControlKind
     from deploykit.fleet.plan import Plan
+    from deploykit.operations.keychoice import KeyChoice
     from deploykit.settings.node import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_KEY = click.option("--key", type=click.Path(path_type=Path, dir_okay=False), help="Sign with this key instead.")
 
 
 @click.group()
@@ -113,11 +113,11 @@ def pause(config: Path | None, id_: str) -> None:
 
 @rollout.command("resume", short_help="End a pause, or go on with a rollout whose coordinator is gone.")
 @click.argument("id_", metavar="ID|JOURNAL")
-@_KEY
+@key_options()
 @config_option
 @json_option
 @click.pass_context
-def resume(ctx: click.Context, config: Path | None, id_: str, key: Path | None, as_json: bool) -> None:
+def resume(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_json: bool) -> None:
     """End a pause; or go on with a rollout whose coordinator is gone, here, from its journal.
 
     The journal may come from another machine: give the path of its file. Nodes that are done answer again and do
@@ -133,11 +133,11 @@ def resume(ctx: click.Context, config: Path | None, id_: str, key: Path | None, 
 
 @rollout.command("promote", short_help="Go on now: end a pause, or a bake.")
 @click.argument("id_", metavar="ID")
-@_KEY
+@key_options()
 @config_option
 @json_option
 @click.pass_context
-def promote(ctx: click.Context, config: Path | None, id_: str, key: Path | None, as_json: bool) -> None:
+def promote(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_json: bool) -> None:
     """Go on now: a pause ends, and a batch that is being watched (`--bake`) counts as good.
 
     \b
@@ -150,11 +150,11 @@ def promote(ctx: click.Context, config: Path | None, id_: str, key: Path | None,
 @rollout.command("abort", short_help="End a rollout; --rollback takes back what was activated.")
 @click.argument("id_", metavar="ID")
 @click.option("--rollback", is_flag=True, help="Take back what was activated, newest first, without pauses.")
-@_KEY
+@key_options()
 @config_option
 @json_option
 @click.pass_context
-def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: Path | None, as_json: bool) -> None:
+def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: KeyChoice, as_json: bool) -> None:
     """End a rollout: no further node is asked, and what was only prepared is discarded. Ends with 0 when it was
     asked to, or, where nobody coordinates it, when it has ended so.
 
@@ -169,11 +169,11 @@ def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key
 @rollout.command("retry", short_help="Roll out again to what failed or was silent.")
 @click.argument("id_", metavar="ID")
 @click.option("--dry-run", is_flag=True, help="Print the plan; send no command.")
-@_KEY
+@key_options()
 @config_option
 @json_option
 @click.pass_context
-def retry(ctx: click.Context, config: Path | None, id_: str, dry_run: bool, key: Path | None, as_json: bool) -> None:
+def retry(ctx: click.Context, config: Path | None, id_: str, dry_run: bool, key: KeyChoice, as_json: bool) -> None:
     """Begin a new rollout of what failed, refused or was silent in one that has ended.
 
     \b
@@ -195,7 +195,7 @@ def retry(ctx: click.Context, config: Path | None, id_: str, dry_run: bool, key:
 
 
 def _go_on(
-    settings: Settings, where: str, then: ControlKind, *, key: Path | None, as_json: bool, rollback: bool = False
+    settings: Settings, where: str, then: ControlKind, *, key: KeyChoice, as_json: bool, rollback: bool = False
 ) -> int:
     """Ask a rollout that is coordinated to do something; coordinate one that is not. Return the exit code."""
     from deploykit.operations.rollout import read_resumable, resume_rollout
@@ -215,6 +215,7 @@ def _go_on(
             return 0
         read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")  # before we connect
         where = plan.rollout
+    key.load(settings)  # a person may be asked for its passphrase: before the display
     with connected(settings) as bus:
         display = display_for(plan, as_json=as_json, answer=answer_for(settings, plan.rollout))
         code = carry_out(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from deploykit.bus import Bus
     from deploykit.fleet.selection import Selection
     from deploykit.names import NodeName
+    from deploykit.operations.keychoice import KeyGiven
     from deploykit.operations.rolloutplan import PlannedRollout
     from deploykit.operations.targets import Targets
     from deploykit.settings.node import Settings
@@ -30,7 +30,7 @@ def chosen_nodes(
     *,
     timeout: float,
     want_previous: bool = False,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> Targets:
     """Return the nodes that a selection chooses, and print what a person should know about them.
 
@@ -44,6 +44,7 @@ def chosen_nodes(
     from deploykit.operations.deploy import signing_key
     from deploykit.operations.targets import resolve_targets
 
+    signer = signing_key(settings, key) if bus is not None else None  # a person may be asked: before the display
     with counting() if bus is not None else nullcontext() as heard:
         targets = resolve_targets(
             settings,
@@ -52,7 +53,7 @@ def chosen_nodes(
             site=parse_site_name(site),
             want_previous=want_previous,
             timeout=timeout,
-            key=signing_key(settings, key) if bus is not None else None,
+            key=signer,
             on_node=heard,
         )
     notes = list(targets.notes)
@@ -74,7 +75,7 @@ def chosen_canaries(
     first_select: str | None,
     *,
     timeout: float,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> frozenset[NodeName] | None:
     """Return the chosen nodes for which `--first-select` holds; None where it was not given.
 

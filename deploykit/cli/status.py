@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from deploykit.cli.asking import asking_options, chooses
 from deploykit.cli.options import json_option, load, print_json
 from deploykit.cli.selecting import selection_options
+
+if TYPE_CHECKING:
+    from deploykit.operations.keychoice import KeyChoice
 
 
 @click.command()
@@ -25,7 +29,7 @@ def status(
     site: str | None,
     ref: str | None,
     discovery_timeout: float,
-    key: Path | None,
+    key: KeyChoice,
     config: Path | None,
     as_json: bool,
     **given: object,

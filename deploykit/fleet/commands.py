@@ -21,7 +21,7 @@ from deploykit.errors import RolloutError
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import BuildEvidence, DeployPhase, DeployRequested, RolloutAbort
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
-from deploykit.trust.signature import SigningKey, copy_digest, sign
+from deploykit.trust.signature import BodySigner, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from deploykit.wire.codec import ID_HEADER
 
@@ -48,7 +48,7 @@ class CommandMaker:
     site: SiteName
     requested_by: str
     correlation_id: str
-    key: SigningKey
+    key: BodySigner
     expires_in: timedelta
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False

@@ -65,7 +65,7 @@ from deploykit.messages import ApprovalWanted, DeployReported, RolloutReported, 
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import encode
 
 #: Most seconds between two looks at the requests of other processes.
@@ -98,7 +98,7 @@ class RolloutCoordinator:
         self,
         bus: Bus,
         topics: TopicMap,
-        key: SigningKey,
+        key: BodySigner,
         trust: Trust,
         journal: RolloutJournal,
         *,
@@ -334,7 +334,7 @@ class RolloutCoordinator:
             time.sleep(0.02)  # the sender makes a new future at each attempt, so there is none to wait for
 
 
-def _maker(head: JournalHead, key: SigningKey, max_expiry: timedelta) -> CommandMaker:
+def _maker(head: JournalHead, key: BodySigner, max_expiry: timedelta) -> CommandMaker:
     plan = head.plan
     return CommandMaker(
         rollout=plan.rollout,

@@ -28,7 +28,7 @@ from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, copy_digest, sign
+from deploykit.trust.signature import BodySigner, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ MAX_ANSWER: Final = 256 * 1024
 def discover(
     bus: Bus,
     topics: TopicMap,
-    key: SigningKey,
+    key: BodySigner,
     trust: Trust,
     query: NodeQueried,
     *,

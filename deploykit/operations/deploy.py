@@ -6,7 +6,6 @@ import getpass
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from deploykit.bus import Bus
 from deploykit.bus.events import ConnectFailed, Event
@@ -21,23 +20,21 @@ from deploykit.names import (
     parse_repo_name,
     parse_site_name,
 )
+from deploykit.operations.keychoice import KeyChoice, KeyGiven
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.keyfiles import load_signing_key, load_trusted
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.keyfiles import load_trusted
+from deploykit.trust.signature import BodySigner
 
 
-def signing_key(settings: Settings, path: Path | None) -> SigningKey:
-    """Return the key that signs commands: the one at `path`, or the settings'.
+def signing_key(settings: Settings, key: KeyGiven) -> BodySigner:
+    """Return the key that signs commands: the one that is given, or the settings'.
 
     Raises:
         PolicyRefused: there is none; an unsigned command is never sent.
         KeyFileError: it cannot be used.
     """
-    chosen = path or settings.signing_key
-    if chosen is None:
-        raise PolicyRefused("an unsigned deploy is refused", "give --key, or set signing_key; see `deploykit keys`")
-    return load_signing_key(chosen)
+    return (key if isinstance(key, KeyChoice) else KeyChoice(key)).load(settings)
 
 
 def load_report_trust(settings: Settings) -> Trust:

@@ -16,7 +16,7 @@ from deploykit.names import RepoName, SiteName
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, FoundNodes, find_nodes, shortened
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -48,7 +48,7 @@ def fleet_status(
     site: SiteName | None = None,
     ref: str | None = None,
     timeout: float = DISCOVERY_TIMEOUT,
-    key: SigningKey | None = None,
+    key: BodySigner | None = None,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
 ) -> FleetStatus:

@@ -19,7 +19,7 @@ from deploykit.names import NodeName, SiteName
 from deploykit.operations.deploy import load_report_trust, signing_key
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 from deploykit.wire.strictjson import MAX_ITEMS
 
 #: Seconds to wait for the first answer, or for all nodes of a list.
@@ -85,7 +85,7 @@ def find_nodes(
     site: SiteName | None = None,
     history_limit: int = 20,
     timeout: float = DISCOVERY_TIMEOUT,
-    key: SigningKey | None = None,
+    key: BodySigner | None = None,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
 ) -> FoundNodes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
 
 from deploykit.bus import Bus
 from deploykit.daemons.relay import open_outbox
@@ -12,8 +11,7 @@ from deploykit.messages import Message, Notice, one_line
 from deploykit.messages.destinations import check_destination
 from deploykit.messages.topics import topic_of
 from deploykit.settings.node import Settings
-from deploykit.trust.keyfiles import load_signing_key
-from deploykit.trust.signature import sign
+from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import Frame, decode, encode
 
 
@@ -44,7 +42,7 @@ def frame_of_bytes(body: bytes) -> tuple[Message, Frame]:
 
 
 def send(
-    settings: Settings, message: Message, frame: Frame, *, destination: str | None, now: bool, key: Path | None
+    settings: Settings, message: Message, frame: Frame, *, destination: str | None, now: bool, key: BodySigner | None
 ) -> str:
     """Queue the frame, or send it at once, and return where it goes.
 
@@ -58,7 +56,7 @@ def send(
         # A relay would find that much later, and the message would become a dead letter.
         raise UsageError(f"{one_line(target)} is not a destination", "e.g. /topic/NAME or /queue/NAME")
     if key is not None:
-        frame = sign(frame, load_signing_key(key))
+        frame = sign(frame, key)
     if now:
         with Bus(settings.broker.at_once()) as bus:
             bus.publish(target, frame, timeout=settings.broker.connect_timeout)

@@ -31,6 +31,7 @@ from deploykit.fleet.view import BAD
 from deploykit.messages import DeployReported, utc_now
 from deploykit.names import NodeName
 from deploykit.operations.deploy import load_report_trust, signing_key, user_name
+from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.operations.rolloutstore import find_journal, prune, read_stored, unfinished
 from deploykit.settings.node import Settings
@@ -120,7 +121,7 @@ def resume_rollout(
     bus: Bus,
     where: str | Path,
     *,
-    key: Path | None = None,
+    key: KeyGiven = None,
     observer: RolloutObserver | None = None,
     then: controls.ControlKind | None = "resume",
     rollback: bool = False,

@@ -18,10 +18,11 @@ from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, SiteName, parse_node_name, parse_site_name
 from deploykit.operations.builds import evidence_for
 from deploykit.operations.deploy import known_repository, load_report_trust, resolve_ref, signing_key, user_name
+from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.rolloutstore import read_rollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 #: Characters of a site's name that a rollout's id begins with.
 _SHORT_SITE = 40
@@ -44,7 +45,7 @@ class PlannedRollout:
 
     settings: Settings
     plan: Plan
-    key: SigningKey
+    key: BodySigner
     trust: Trust
     evidence: tuple[BuildEvidence, ...] = ()
     without_build: bool = False
@@ -62,7 +63,7 @@ def plan_deploy(
     *,
     commit: str | None = None,
     repo: str | None = None,
-    key: Path | None = None,
+    key: KeyGiven = None,
     evidence: Sequence[Path] = (),
     without_build: bool = False,
 ) -> PlannedRollout:
@@ -115,7 +116,7 @@ def plan_rollback(
     previous: Mapping[NodeName, SiteRelease],
     options: RolloutOptions | None = None,
     *,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> PlannedRollout:
     """Return the rollout that takes each node back to its own previous release. Nothing is sent.
 
@@ -149,7 +150,7 @@ def plan_rollback_to(
     *,
     commit: str | None = None,
     repo: str | None = None,
-    key: Path | None = None,
+    key: KeyGiven = None,
 ) -> PlannedRollout:
     """Return the rollout that takes all nodes back to one release. Nothing is sent; the origin may be contacted.
 
@@ -163,7 +164,7 @@ def plan_rollback_to(
 
 
 def plan_retry(
-    settings: Settings, rollout: str, *, key: Path | None = None, evidence: Sequence[Path] = ()
+    settings: Settings, rollout: str, *, key: KeyGiven = None, evidence: Sequence[Path] = ()
 ) -> PlannedRollout:
     """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
 

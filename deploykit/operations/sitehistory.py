@@ -15,7 +15,7 @@ from deploykit.names import NodeName, SiteName
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, FoundNodes, find_nodes, shortened
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -47,7 +47,7 @@ def site_history(
     *,
     limit: int = 20,
     timeout: float = DISCOVERY_TIMEOUT,
-    key: SigningKey | None = None,
+    key: BodySigner | None = None,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
 ) -> SiteHistory:

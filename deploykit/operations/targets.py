@@ -23,7 +23,7 @@ from deploykit.names import NodeName, SiteName
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes, shortened
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -57,7 +57,7 @@ def resolve_targets(
     site: SiteName,
     want_previous: bool = False,
     timeout: float = DISCOVERY_TIMEOUT,
-    key: SigningKey | None = None,
+    key: BodySigner | None = None,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
 ) -> Targets:

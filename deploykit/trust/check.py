@@ -70,8 +70,17 @@ class Verified:
 
     @property
     def key(self) -> str:
-        """The fingerprints of the keys: ids are claimed for each of them."""
+        """The fingerprints of the keys, joined by commas: a name for logs. Ids are claimed for `keys`."""
         return self.signer.fingerprint
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """For whom its id is claimed: each key that signed, and the body where several did.
+
+        A copy with one signature less, or with one more, is then known for the same message.
+        """
+        each = tuple(signer.fingerprint for signer in self.signer.each)
+        return each if len(each) == 1 else (*each, f"body:{self.digest.hex()}")
 
     @property
     def digest(self) -> bytes:

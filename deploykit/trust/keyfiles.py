@@ -1,40 +1,53 @@
-"""Key files on disk: read them with their modes checked, make new ones, add trust. The shell around `trust.signature`.
+"""Keys on disk: read them, make new ones, read whom to trust. The shell around `trust.signature`.
 
 Rules:
 
-* A private key that others can read is refused: its mode is 0600, or 0640 with a group this process is in.
-* A file of trusted keys that others can write is refused.
-* Modes are read from the open descriptor, so a swap between check and read gains nothing.
-* Writing is durable: temporary name, fsync, link or rename, fsync of the directory. No key is ever overwritten.
+* Files are read as `guardedfile` says: a secret that others can read is refused, and trust that others can write.
+* Writing is durable, and no key is ever overwritten.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import secrets
-import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from deploykit.errors import KeyFileError
+import attrs
+
+from deploykit.errors import KeyFileError, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
-from deploykit.system.lock import lock_descriptor
+from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
-from deploykit.trust.signature import SigningKey
-from deploykit.trust.sshsig import NAMESPACE, fingerprint, parse_public_line, public_line
+from deploykit.trust.guardedfile import (
+    MAX_KEY,
+    as_text,
+    check_secret,
+    open_directory,
+    opened,
+    read_bounded,
+    read_trusted,
+    way_out,
+    write_new,
+)
+from deploykit.trust.keyformat import fingerprint, key_type, parse_public_line
+from deploykit.trust.privatefile import read_head
+from deploykit.trust.signature import BodySigner, SigningKey
+from deploykit.trust.signaturerules import SignatureRules
+from deploykit.trust.signersfile import check_principal, trust, trusted_line
 
 _log = logging.getLogger(__name__)
 
-_MAX_KEY: Final = 1 << 16
 #: One state of the trusted files: times, device, inode, size, mode and owner of each.
 _Seen: TypeAlias = tuple[tuple[int, ...], ...]
 #: Nanoseconds within which a file may change twice under one time stamp.
 _TICK: Final = 2_000_000_000
-_NOT_IN_PRINCIPAL: Final = frozenset(' \t"\\*?!,#')
+#: How often a person may mistype a passphrase.
+_TRIES: Final = 3
+#: Returns the passphrase of a private key file; the second argument is whether the one before was wrong.
+AskPassphrase: TypeAlias = Callable[[Path, bool], str]
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
@@ -50,15 +63,72 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
     Raises:
         KeyFileError: unreadable, readable by others, or not such a key.
     """
-    with _opened(path, "private key") as file:
-        data = _read(path, file, _MAX_KEY)
-        if data.startswith(b"ssh-"):
-            raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
-        _check_secret(path, os.fstat(file), "private key")
+    data = _private(path)
+    if is_public_line(data):
+        raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
+    return _opened_key(path, data, passphrase)
+
+
+def load_signer(
+    path: Path, *, passphrase: str | bytes | AskPassphrase | None = None, notify: Notify | None = None
+) -> BodySigner:
+    """Return what signs with the key at `path`: a private key file, or a public one whose key an ssh-agent holds.
+
+    A private key file of a security key (`ssh-keygen -t ed25519-sk`) signs by ssh-keygen, which asks for its PIN.
+
+    Args:
+        path: the file.
+        passphrase: of a private key file; or what asks for it, and is called only where the file has one.
+        notify: is shown when a person must touch the key.
+
+    Raises:
+        KeyFileError: unreadable, readable by others, not such a key, or its passphrase is missing.
+        WrongPassphrase: the passphrase does not fit.
+        KeyUnavailable: no agent holds the key.
+    """
+    data = _private(path)
+    if is_public_line(data):
+        if isinstance(passphrase, str | bytes):
+            raise KeyFileError(f"{path} is a public key: its ssh-agent needs no passphrase", "leave it out")
+        return AgentKey.load(path, notify=notify)
+    head = read_head(data)
+    if head is not None and key_type(head.public_blob).startswith(SECURITY_KEY):
+        return AgentKey(path=path, public_blob=head.public_blob, in_agent=False, notify=notify)
+    if not callable(passphrase):
+        return _opened_key(path, data, passphrase)
+    if head is None or not head.encrypted:
+        return _opened_key(path, data, None)
+    for tried in range(_TRIES):
+        try:
+            return _opened_key(path, data, passphrase(path, tried > 0))
+        except WrongPassphrase:
+            if tried == _TRIES - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _private(path: Path) -> bytes:
+    """Return the bytes of a key file, which is secret unless it is a public key."""
+    with opened(path, "private key") as file:
+        data = read_bounded(path, file, MAX_KEY)
+        if not is_public_line(data):
+            check_secret(path, os.fstat(file), "private key")
+    return data
+
+
+def _opened_key(path: Path, data: bytes, passphrase: str | bytes | None) -> SigningKey:
+    head = read_head(data)
+    if head is not None and head.encrypted and not passphrase:
+        raise KeyFileError(f"{path}: the private key is protected by a passphrase", unlock_hint(path))
     try:
         return SigningKey.from_openssh(data, passphrase)
     except KeyFileError as error:
-        raise KeyFileError(f"{path}: {error.problem}", error.remedy) from error
+        raise type(error)(f"{path}: {error.problem}", error.remedy) from error
+
+
+def unlock_hint(path: Path) -> str:
+    """Return how a key with a passphrase can sign where nobody can be asked for it."""
+    return f"give its passphrase with --passphrase-file FILE, or `ssh-add {path}` and name {path}.pub"
 
 
 def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedSigners:
@@ -67,21 +137,21 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
     Raises:
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
-    text = _read_trusted(path, "allowed_signers file")
-    gone = "" if revoked is None else _read_trusted(revoked, "list of revoked keys")
+    text = read_trusted(path, "allowed_signers file", MAX_TEXT)
+    gone = "" if revoked is None else read_trusted(revoked, "list of revoked keys", MAX_TEXT)
     try:
         return AllowedSigners.parse(text, revoked=gone)
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> tuple[bytes, ...]:
+def load_revoked_keys(path: Path) -> frozenset[bytes]:
     """Return the key blobs of a list of revoked keys.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.
     """
-    return AllowedSigners.parse("", revoked=_read_trusted(path, "list of revoked keys")).revoked
+    return AllowedSigners.parse("", revoked=read_trusted(path, "list of revoked keys", MAX_TEXT)).revoked
 
 
 def load_trusted(trust: TrustSettings) -> AllowedSigners:
@@ -95,7 +165,7 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
     for note in signers.unused:
         _log.info("%s: %s", trust.allowed_signers, note)
-    return signers
+    return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
 
 
 class TrustReader:
@@ -143,8 +213,8 @@ def load_public_key(path: Path) -> tuple[bytes, str]:
     Raises:
         KeyFileError: unreadable, or not one Ed25519 public key line.
     """
-    with _opened(path, "public key") as file:
-        text = _text(path, _read(path, file, _MAX_KEY))
+    with opened(path, "public key") as file:
+        text = as_text(path, read_bounded(path, file, MAX_KEY))
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     if len(lines) != 1:
         raise KeyFileError(f"{path}: not one public key line")
@@ -160,8 +230,8 @@ def is_private_key(path: Path) -> bool:
     Raises:
         KeyFileError: unreadable.
     """
-    with _opened(path, "key") as file:
-        return b"PRIVATE KEY-----" in _read(path, file, _MAX_KEY).partition(b"\n")[0]
+    with opened(path, "key") as file:
+        return b"PRIVATE KEY-----" in read_bounded(path, file, MAX_KEY).partition(b"\n")[0]
 
 
 def load_passphrase(path: Path) -> str:
@@ -170,77 +240,12 @@ def load_passphrase(path: Path) -> str:
     Raises:
         KeyFileError: unreadable, readable by others, or empty.
     """
-    with _opened(path, "passphrase file") as file:
-        _check_secret(path, os.fstat(file), "passphrase file")
-        text = _text(path, _read(path, file, _MAX_KEY)).partition("\n")[0].rstrip("\r")
+    with opened(path, "passphrase file") as file:
+        check_secret(path, os.fstat(file), "passphrase file")
+        text = as_text(path, read_bounded(path, file, MAX_KEY)).partition("\n")[0].rstrip("\r")
     if not text:
         raise KeyFileError(f"passphrase file {path} begins with an empty line")
     return text
-
-
-def _read_trusted(path: Path, what: str) -> str:
-    with _opened(path, what) as file:
-        _check_owner_writes(path, os.fstat(file))
-        return _text(path, _read(path, file, MAX_TEXT))
-
-
-@contextlib.contextmanager
-def _opened(path: Path, what: str) -> Iterator[int]:
-    try:
-        # Non-blocking: a FIFO in the file's place must not hang the daemon.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    except OSError as error:
-        raise KeyFileError(f"cannot read {what} {path}: {error.strerror}") from error
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise KeyFileError(f"{what} {path} is not a regular file")
-        yield file
-    finally:
-        os.close(file)
-
-
-def _read(path: Path, file: int, limit: int) -> bytes:
-    data = b""
-    while len(data) <= limit:
-        try:
-            block = os.read(file, limit + 1 - len(data))
-        except OSError as error:
-            raise KeyFileError(f"cannot read {path}: {error.strerror}") from error
-        if not block:
-            return data
-        data += block
-    raise KeyFileError(f"{path} is longer than {limit} bytes")
-
-
-def _text(path: Path, data: bytes) -> str:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        hint = "list revoked keys as public key lines" if data.startswith(b"SSHKRL") else ""
-        raise KeyFileError(f"{path} is not text in UTF-8", hint) from None
-
-
-def _check_secret(path: Path, found: os.stat_result, what: str) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    ours = found.st_gid in {os.getegid(), *os.getgroups()}
-    if mode & 0o077 and not (mode & 0o077 == stat.S_IRGRP and ours):
-        raise KeyFileError(
-            f"{what} {path} has mode {mode:04o}: others could read or change it",
-            f"chmod 600 {path}, or 640 with a group the daemon is in",
-        )
-    _check_owner(path, found)
-
-
-def _check_owner_writes(path: Path, found: os.stat_result) -> None:
-    mode = stat.S_IMODE(found.st_mode)
-    if mode & 0o022:
-        raise KeyFileError(f"{path} has mode {mode:04o}: others could add their own keys", f"chmod go-w {path}")
-    _check_owner(path, found)
-
-
-def _check_owner(path: Path, found: os.stat_result) -> None:
-    if found.st_uid not in (0, os.geteuid()):
-        raise KeyFileError(f"{path} belongs to user {found.st_uid}, neither root nor us", f"chown root {path}")
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -254,132 +259,23 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
     """
     key = SigningKey.generate()
     try:
-        with _directory(path.parent) as directory:
+        with open_directory(path.parent) as directory:
             # The public half first: after a crash in between, `rm` it and try again; no secret is lost.
-            _write_new(
-                directory, f"{path.name}.pub", f"{key.public_openssh} {comment}".rstrip().encode() + b"\n", 0o644
-            )
+            write_new(directory, f"{path.name}.pub", f"{key.public_openssh} {comment}".rstrip().encode() + b"\n", 0o644)
             try:
-                _write_new(directory, path.name, key.to_openssh(passphrase))
+                write_new(directory, path.name, key.to_openssh(passphrase))
             except OSError:
                 os.unlink(f"{path.name}.pub", dir_fd=directory)
                 raise
     except FileExistsError as error:
         raise KeyFileError(f"{path} or {path}.pub exists", "give another name; a key is never overwritten") from error
     except OSError as error:
-        raise KeyFileError(f"cannot write private key {path}: {error.strerror}", _way_out(path, error)) from error
+        raise KeyFileError(f"cannot write private key {path}: {error.strerror}", way_out(path, error)) from error
     return key
 
 
-def check_principal(principal: str) -> None:
-    """Refuse a name that is a pattern or cannot stand in an `allowed_signers` file.
-
-    Raises:
-        KeyFileError: it is empty, a pattern, or holds a blank, a quote or a control character.
-    """
-    if not principal or not principal.isprintable() or _NOT_IN_PRINCIPAL & set(principal):
-        raise KeyFileError(f"not a principal: {principal!a}", "one name such as ops@example.com or a node's name")
-
-
-def trusted_line(principal: str, key: bytes, comment: str = "") -> str:
-    """Return the `allowed_signers` line that lets a key sign messages as `principal`.
-
-    Raises:
-        KeyFileError: see `check_principal`.
-    """
-    check_principal(principal)
-    shown = " ".join("".join(c if c.isprintable() else " " for c in comment).split())[:200]
-    return f'{principal} namespaces="{NAMESPACE}" {public_line(key, shown)}'
-
-
-def trust(file: Path, principal: str, key: bytes, comment: str = "") -> bool:
-    """Append a key to an `allowed_signers` file, unless it is there for that principal already.
-
-    Two processes at once both get their line in: the directory is locked while the file is rewritten.
-
-    Returns:
-        Whether a line was added.
-
-    Raises:
-        KeyFileError: the file cannot be parsed, is writable by others, or cannot be written. It is unchanged.
-    """
-    line = trusted_line(principal, key, comment)
-    target = Path(os.path.realpath(file))  # a symbolic link stays one
-    try:
-        with _directory(target.parent) as directory:
-            lock_descriptor(directory, target.parent, wait=None)
-            text, mode, owner = "", 0o644, None
-            if target.exists():
-                text = _read_trusted(target, "allowed_signers file")
-                found = target.stat()
-                mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
-            for known in _parsed(target, text).lines_for(key):
-                usual = known.namespaces == (NAMESPACE,) and known.valid_after is None and known.valid_before is None
-                if usual and principal in known.principals:
-                    return False
-            separator = "" if not text or text.endswith("\n") else "\n"
-            _replace(directory, target.name, f"{text}{separator}{line}\n".encode(), mode, owner)
-    except OSError as error:
-        raise KeyFileError(f"cannot write {file}: {error.strerror}", _way_out(file, error)) from error
-    return True
-
-
-def _way_out(path: Path, error: OSError) -> str:
-    return f"make the directory {path.parent} first" if isinstance(error, FileNotFoundError) else ""
-
-
-def _parsed(path: Path, text: str) -> AllowedSigners:
-    try:
-        return AllowedSigners.parse(text)
-    except KeyFileError as error:
-        raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
-
-
-@contextlib.contextmanager
-def _directory(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _temporary(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> Iterator[str]:
-    """Yield the name of a finished, synced temporary file; remove it in the end if it still has that name."""
-    temporary = f".{name}.{secrets.token_hex(8)}"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    try:
-        try:
-            if owner is not None and owner != (os.geteuid(), os.fstat(file).st_gid):
-                os.fchown(file, *owner)
-            os.fchmod(file, mode)
-            view = memoryview(data)
-            while view:
-                view = view[os.write(file, view) :]
-            os.fsync(file)
-        finally:
-            os.close(file)
-        yield temporary
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)
-
-
-def _write_new(directory: int, name: str, data: bytes, mode: int = 0o600) -> None:
-    """Create a whole new file. A link fails where a rename would overwrite."""
-    with _temporary(directory, name, data, mode, None) as temporary:
-        os.link(temporary, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-    os.fsync(directory)
-
-
-def _replace(directory: int, name: str, data: bytes, mode: int, owner: tuple[int, int] | None) -> None:
-    with _temporary(directory, name, data, mode, owner) as temporary:
-        os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-    os.fsync(directory)
-
-
 __all__ = [
+    "AskPassphrase",
     "TrustReader",
     "check_principal",
     "fingerprint",
@@ -389,8 +285,10 @@ __all__ = [
     "load_passphrase",
     "load_public_key",
     "load_revoked_keys",
+    "load_signer",
     "load_signing_key",
     "load_trusted",
     "trust",
     "trusted_line",
+    "unlock_hint",
 ]

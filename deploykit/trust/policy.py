@@ -36,6 +36,7 @@ from deploykit.names import NodeName, SiteName
 from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
+from deploykit.trust.mandate import Mandate, Requirement
 from deploykit.trust.signature import Signers
 
 Request: TypeAlias = DeployRequested | NodeQueried
@@ -184,6 +185,21 @@ class Policy:
             f"key {signer.fingerprint} may abort no rollout of site {abort.site}",
             "grant it rollout.abort in [[trust.grants]], if that is meant",
         )
+
+    def judge_mandate(self, mandate: Mandate, requirement: Requirement, now: datetime) -> None:
+        """Accept a mandate as one that enough people signed who may, and that is not over.
+
+        When it begins is judged with each command (`mandate.inside`): it may come before.
+
+        Args:
+            mandate: decoded from the body that `verify` accepted, with the trust of now.
+            requirement: what its site asks for.
+            now: aware; of a command that is resumed, when it was first claimed.
+
+        Raises:
+            PolicyRefused: too few people signed it, it is over, or it reaches too far ahead.
+        """
+        raise PolicyRefused("mandates cannot be judged yet")
 
     def authorize_build(
         self,

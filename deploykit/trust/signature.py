@@ -1,4 +1,4 @@
-"""Sign a frame, and verify who signed one: SSHSIG with Ed25519 over the exact body bytes, in one header.
+"""Sign a frame, and verify who signed one: SSHSIG over the exact body bytes, up to four in one header.
 
 Rules:
 
@@ -17,25 +17,29 @@ from datetime import datetime
 from typing import Final, Protocol
 
 import attrs
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from deploykit.errors import KeyFileError, KeyNotTrusted, SignatureError, UsageError
+from deploykit.errors import (
+    KeyFileError,
+    KeyNotTrusted,
+    SignatureError,
+    SignatureNotEnough,
+    UsageError,
+    WrongPassphrase,
+)
 from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.keyformat import ED25519, MalformedBlob, fingerprint, key_blob, public_line
 from deploykit.trust.sshsig import (
-    KEY_TYPE,
     NAMESPACE,
     decode_blob,
     decode_header,
     encode_blob,
     encode_header,
-    fingerprint,
-    key_blob,
-    public_line,
-    raw_key,
     signed_bytes,
 )
+from deploykit.trust.verification import fits
 from deploykit.wire.frame import Frame
 
 #: The STOMP header that holds the signature.
@@ -88,8 +92,9 @@ class SigningKey:
                 ) from None
             raise KeyFileError("the private key is of an unsupported kind", _MAKE_ONE) from None
         except ValueError:
-            problem = "the private key cannot be read" + (", or its passphrase is wrong" if secret else "")
-            raise KeyFileError(problem, _MAKE_ONE) from None
+            if secret:
+                raise WrongPassphrase("the passphrase is wrong, or the private key is damaged") from None
+            raise KeyFileError("the private key cannot be read", _MAKE_ONE) from None
         if not isinstance(key, Ed25519PrivateKey):
             raise KeyFileError("the private key is not an Ed25519 key", _MAKE_ONE)
         return cls(key)
@@ -150,14 +155,16 @@ class Signer:
         key_type: of the key, as OpenSSH names it.
         present: the signature shows that a person touched the key.
         verified: the signature shows that the key knew the person: by a PIN or a finger.
+        origin: the web page that asked a passkey for the signature; empty for other keys.
         certificate: key id and serial of the certificate, in words for a person; empty for a plain key.
     """
 
     fingerprint: str
     principals: tuple[tuple[str, ...], ...]
-    key_type: str = KEY_TYPE
+    key_type: str = ED25519
     present: bool = False
     verified: bool = False
+    origin: str = ""
     certificate: str = ""
 
     def is_principal(self, name: str) -> bool:
@@ -275,10 +282,20 @@ def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime
     if not good:
         raise KeyNotTrusted(f"key {name} does not count: {_joined(objections)}")
     try:
-        Ed25519PublicKey.from_public_bytes(raw_key(parts.key)).verify(parts.signature, signed_bytes(body))
-    except (InvalidSignature, ValueError):
-        raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed") from None
-    return Signer(fingerprint=name, principals=good)
+        if not fits(parts, body):
+            raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
+    except MalformedBlob as error:
+        raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
+    if objection := allowed.rules.objection(parts):
+        raise SignatureNotEnough(f"the signature by key {name} does not count: {objection}")
+    return Signer(
+        fingerprint=name,
+        principals=good,
+        key_type=parts.public.key_type,
+        present=parts.present,
+        verified=parts.verified,
+        origin=parts.origin,
+    )
 
 
 def _joined(texts: Iterable[str]) -> str:

@@ -1,55 +1,63 @@
-"""The bytes of OpenSSH keys and signatures (RFC 4251 strings, RFC 8709, OpenSSH's PROTOCOL.sshsig). No cryptography.
+"""The bytes of OpenSSH signatures (OpenSSH's PROTOCOL.sshsig and PROTOCOL.u2f). No cryptography.
 
 Rules:
 
-* Ed25519 and SHA-512 only, and one namespace: a signature has exactly one acceptable form.
+* SHA-512 only, and one namespace. The kind of the signature must fit the kind of its key.
 * A field that is empty, longer, in another order or followed by anything is refused. So is non-canonical base64.
 * No bit of a signature may change and leave it valid. `reserved` must be empty, though ssh-keygen ignores it.
+* One key can make several good signatures of one body (`n - s`, counters): nothing may depend on a signature's bytes.
 * Every input is bounded before it is parsed.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from typing import Final
 
 import attrs
 
-from deploykit.errors import KeyFileError, SignatureError
+from deploykit.errors import SignatureError
+from deploykit.trust.keyformat import (
+    ED25519,
+    SK_ECDSA,
+    SK_ED25519,
+    BlobReader,
+    MalformedBlob,
+    PublicKey,
+    decode_base64,
+    decode_key_text,
+    fingerprint,
+    key_blob,
+    key_type,
+    parse_public_line,
+    public_line,
+    raw_key,
+    read_key,
+    shown,
+    ssh_string,
+)
 
 #: What our signatures are for; a signature made for another purpose (git, file, email) is not one.
 NAMESPACE: Final = "deploykit"
 HASH_ALGORITHM: Final = "sha512"
-KEY_TYPE: Final = "ssh-ed25519"
+KEY_TYPE: Final = ED25519
+#: The kind of a signature that a web browser asked a passkey for; its key is of type `SK_ECDSA`.
+WEBAUTHN: Final = "webauthn-sk-ecdsa-sha2-nistp256@openssh.com"
+#: The key type that each kind of signature needs.
+KINDS: Final = {ED25519: ED25519, SK_ED25519: SK_ED25519, SK_ECDSA: SK_ECDSA, WEBAUTHN: SK_ECDSA}
 
 _MAGIC: Final = b"SSHSIG"
 _VERSION: Final = 1
 _MAX_BLOB: Final = 4096  # a 16384-bit RSA signature fits, so what is too weak or strange still gets its own error
-_MAX_KEY_LINE: Final = 16384
+#: Bits of `flags` (WebAuthn level 2, section 6.1).
+_PRESENT: Final = 0x01
+_VERIFIED: Final = 0x04
+_ATTESTED: Final = 0x40
+_EXTENDED: Final = 0x80
 
 _ARMOR_BEGIN: Final = "-----BEGIN SSH SIGNATURE-----"
 _ARMOR_END: Final = "-----END SSH SIGNATURE-----"
-
-#: Ed25519 points of small order, sign bit cleared (Cremers & Jackson 2019, "Prime, Order Please!", section 5): under
-#: such a "key" one signature fits nearly any text, so a line that holds one would let everybody in.
-_SMALL_ORDER: Final = frozenset(
-    bytes.fromhex(text)
-    for text in (
-        "00" * 32,
-        "01" + "00" * 31,
-        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
-        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
-        "ec" + "ff" * 30 + "7f",
-        "ed" + "ff" * 30 + "7f",
-        "ee" + "ff" * 30 + "7f",
-    )
-)
-
-
-class _Malformed(ValueError):
-    """Bytes have not the expected structure. Each public function below raises its own error instead."""
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -58,140 +66,41 @@ class SignatureParts:
 
     Args:
         key: the public key blob it claims to be from; not verified yet.
-        signature: the raw 64 bytes.
+        public: the same, taken apart.
+        kind: one of `KINDS`.
+        signature: 64 raw bytes of Ed25519, or two SSH mpints, r and s, of ECDSA.
+        flags: of a security key: what it knows of the person. Signed.
+        counter: of a security key: how often it signed, by its own count. Signed.
+        origin: of a passkey: the web page that asked for the signature. It must stand in `client_data` too.
+        client_data: of a passkey: the JSON text that the browser had signed.
+        extensions: of a passkey: what else the authenticator said, in CBOR. Signed.
     """
 
     key: bytes
+    public: PublicKey
+    kind: str = ED25519
     signature: bytes = attrs.field(repr=False)
+    flags: int = 0
+    counter: int = 0
+    origin: str = ""
+    client_data: bytes = attrs.field(default=b"", repr=False)
+    extensions: bytes = attrs.field(default=b"", repr=False)
 
+    @property
+    def present(self) -> bool:
+        """A person touched the key."""
+        return bool(self.flags & _PRESENT)
 
-# -- strings of the SSH wire format ----------------------------------------------------------------------------------
+    @property
+    def verified(self) -> bool:
+        """The key knew the person."""
+        return bool(self.flags & _VERIFIED)
 
-
-def _string(data: bytes) -> bytes:
-    return len(data).to_bytes(4, "big") + data
-
-
-class _Reader:
-    """Takes SSH strings off the front of bounded bytes."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def take(self, count: int, what: str) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise _Malformed(f"it is cut short in its {what}")
-        found = self._data[self._at : end]
-        self._at = end
-        return found
-
-    def string(self, what: str) -> bytes:
-        return self.take(int.from_bytes(self.take(4, what), "big"), what)
-
-    def finish(self) -> None:
-        if self._at != len(self._data):
-            raise _Malformed("something follows its end")
-
-
-def _shown(data: bytes) -> str:
-    return ascii(data[:40].decode("ascii", "replace"))
-
-
-def _base64(text: str) -> bytes:
-    """Return decoded base64 that is exactly what an encoder writes: no blanks, no stray bits in the last character."""
-    try:
-        data = base64.b64decode(text.encode("ascii"), validate=True)
-    except (UnicodeEncodeError, binascii.Error) as error:
-        raise _Malformed("it is not base64") from error
-    if base64.b64encode(data).decode("ascii") != text:
-        raise _Malformed("its base64 is not canonical")
-    return data
-
-
-# -- public keys -----------------------------------------------------------------------------------------------------
-
-
-def key_blob(raw: bytes) -> bytes:
-    """Return the blob of an Ed25519 public key's 32 bytes (RFC 8709, section 4)."""
-    return _string(KEY_TYPE.encode()) + _string(raw)
-
-
-def raw_key(blob: bytes) -> bytes:
-    """Return the 32 bytes in an Ed25519 public key blob.
-
-    Raises:
-        KeyFileError: another type, not exactly that structure, or a point of small order.
-    """
-    try:
-        return _raw_key(blob)
-    except _Malformed as error:
-        raise KeyFileError(f"not an Ed25519 public key: {error}", "make one with `deploykit keys generate`") from None
-
-
-def _raw_key(blob: bytes) -> bytes:
-    reader = _Reader(blob)
-    kind = reader.string("type")
-    if kind != KEY_TYPE.encode():
-        raise _Malformed(f"its type is {_shown(kind)}, only {KEY_TYPE} is accepted")
-    raw = reader.string("point")
-    reader.finish()
-    if len(raw) != 32:
-        raise _Malformed("its point is not 32 bytes long")
-    if raw[:31] + bytes([raw[31] & 0x7F]) in _SMALL_ORDER:
-        raise _Malformed("it is a weak point that anybody can sign for")
-    return raw
-
-
-def key_type(blob: bytes) -> str:
-    """Return the type that a public key blob names; empty when it names none."""
-    try:
-        return _Reader(blob).string("type").decode("ascii")
-    except (_Malformed, UnicodeDecodeError):
-        return ""
-
-
-def decode_key_text(text: str) -> bytes:
-    """Return the decoded base64 field of a public key line. The structure inside is not checked.
-
-    Raises:
-        KeyFileError: not canonical base64, or too long.
-    """
-    if len(text) > _MAX_KEY_LINE:
-        raise KeyFileError("the key is too long to be one")
-    try:
-        return _base64(text)
-    except _Malformed as error:
-        raise KeyFileError(f"not a public key: {error}") from None
-
-
-def public_line(blob: bytes, comment: str = "") -> str:
-    """Return a public key as OpenSSH writes it: type, base64, comment."""
-    return " ".join(part for part in (key_type(blob), base64.b64encode(blob).decode("ascii"), comment) if part)
-
-
-def parse_public_line(line: str) -> tuple[bytes, str]:
-    """Return the key blob and the comment of one line of a `.pub` file.
-
-    Raises:
-        KeyFileError: not an Ed25519 public key line.
-    """
-    kind, _, rest = line.strip().partition(" ")
-    text, _, comment = rest.strip().partition(" ")
-    if kind != KEY_TYPE or not text:
-        raise KeyFileError(
-            f"not an {KEY_TYPE} public key line",
-            f"expected `{KEY_TYPE} AAAA… comment`, as `deploykit keys show` prints",
-        )
-    blob = decode_key_text(text)
-    raw_key(blob)
-    return blob, comment.strip()
-
-
-def fingerprint(blob: bytes) -> str:
-    """Return a key's name as OpenSSH prints it: `SHA256:` and the unpadded base64 of its digest."""
-    return "SHA256:" + base64.b64encode(hashlib.sha256(blob).digest()).decode("ascii").rstrip("=")
+    @property
+    def authenticator_data(self) -> bytes:
+        """What a security key signs before the hash of the message (PROTOCOL.u2f, "SSH U2F signatures")."""
+        application = hashlib.sha256(self.public.application.encode()).digest()
+        return application + bytes([self.flags]) + self.counter.to_bytes(4, "big") + self.extensions
 
 
 # -- signatures ------------------------------------------------------------------------------------------------------
@@ -202,67 +111,123 @@ def signed_bytes(body: bytes) -> bytes:
     return b"".join(
         (
             _MAGIC,
-            _string(NAMESPACE.encode()),
-            _string(b""),
-            _string(HASH_ALGORITHM.encode()),
-            _string(hashlib.sha512(body).digest()),
+            ssh_string(NAMESPACE.encode()),
+            ssh_string(b""),
+            ssh_string(HASH_ALGORITHM.encode()),
+            ssh_string(hashlib.sha512(body).digest()),
         )
     )
 
 
 def encode_blob(key: bytes, signature: bytes) -> bytes:
-    """Return the SSHSIG blob of a public key blob and a raw signature."""
+    """Return the SSHSIG blob of an Ed25519 public key blob and a raw signature."""
+    return encode_parts(key, ssh_string(KEY_TYPE.encode()) + ssh_string(signature))
+
+
+def encode_parts(key: bytes, wrapped: bytes) -> bytes:
+    """Return the SSHSIG blob of a public key blob and the content of its signature field, of any kind."""
     return b"".join(
         (
             _MAGIC,
             _VERSION.to_bytes(4, "big"),
-            _string(key),
-            _string(NAMESPACE.encode()),
-            _string(b""),
-            _string(HASH_ALGORITHM.encode()),
-            _string(_string(KEY_TYPE.encode()) + _string(signature)),
+            ssh_string(key),
+            ssh_string(NAMESPACE.encode()),
+            ssh_string(b""),
+            ssh_string(HASH_ALGORITHM.encode()),
+            ssh_string(wrapped),
         )
     )
 
 
 def decode_blob(blob: bytes) -> SignatureParts:
-    """Return the parts of an SSHSIG blob, in the one form that `encode_blob` writes.
+    """Return the parts of an SSHSIG blob.
 
     Raises:
         SignatureError: anything else; the text names the first field that is wrong.
     """
     try:
         return _decode_blob(blob)
-    except _Malformed as error:
+    except MalformedBlob as error:
         raise SignatureError(f"the signature is malformed: {error}") from None
 
 
 def _decode_blob(blob: bytes) -> SignatureParts:
     if len(blob) > _MAX_BLOB:
-        raise _Malformed("it is too long to be one")
-    reader = _Reader(blob)
+        raise MalformedBlob("it is too long to be one")
+    reader = BlobReader(blob)
     if reader.take(len(_MAGIC), "preamble") != _MAGIC:
-        raise _Malformed("it does not begin with SSHSIG")
-    version = int.from_bytes(reader.take(4, "version"), "big")
+        raise MalformedBlob("it does not begin with SSHSIG")
+    version = reader.uint(4, "version")
     if version != _VERSION:
-        raise _Malformed(f"its version is {version}, not {_VERSION}")
+        raise MalformedBlob(f"its version is {version}, not {_VERSION}")
     key = reader.string("public key")
     namespace, reserved, algorithm = reader.string("namespace"), reader.string("reserved field"), reader.string("hash")
     wrapped = reader.string("signature")
     reader.finish()
-    _raw_key(key)
+    public = read_key(key)
     if namespace != NAMESPACE.encode():
-        raise _Malformed(f"it was made for namespace {_shown(namespace)}, not {NAMESPACE!r}")
+        raise MalformedBlob(f"it was made for namespace {shown(namespace)}, not {NAMESPACE!r}")
     if reserved:
-        raise _Malformed("its reserved field is not empty")
+        raise MalformedBlob("its reserved field is not empty")
     if algorithm != HASH_ALGORITHM.encode():
-        raise _Malformed(f"its hash is {_shown(algorithm)}, not {HASH_ALGORITHM}")
-    inner = _Reader(wrapped)
-    kind, signature = inner.string("signature type"), inner.string("signature value")
-    inner.finish()
-    if kind != KEY_TYPE.encode() or len(signature) != 64:
-        raise _Malformed(f"it is not an {KEY_TYPE} signature of 64 bytes")
-    return SignatureParts(key=key, signature=signature)
+        raise MalformedBlob(f"its hash is {shown(algorithm)}, not {HASH_ALGORITHM}")
+    return _decode_signature(key, public, BlobReader(wrapped))
+
+
+def _decode_signature(key: bytes, public: PublicKey, reader: BlobReader) -> SignatureParts:
+    kind_bytes, signature = reader.string("signature type"), reader.string("signature value")
+    kind = kind_bytes.decode("ascii", "replace")
+    if KINDS.get(kind) != public.key_type:
+        raise MalformedBlob(f"its kind {shown(kind_bytes)} does not fit its key, which is {public.key_type}")
+    if public.key_type != SK_ECDSA and len(signature) != 64:
+        raise MalformedBlob(f"it is not an {kind} signature of 64 bytes")
+    if kind == ED25519:
+        reader.finish()
+        return SignatureParts(key=key, public=public, signature=signature)
+    flags, counter = reader.uint(1, "flags"), reader.uint(4, "counter")
+    origin, client_data, extensions = b"", b"", b""
+    if kind == WEBAUTHN:
+        origin, client_data = reader.string("origin"), reader.string("client data")
+        extensions = reader.string("extensions")
+    reader.finish()
+    if flags & _ATTESTED or bool(flags & _EXTENDED) != bool(extensions):
+        raise MalformedBlob(f"its flags 0x{flags:02x} promise data that is not in it, or hide data that is")
+    return SignatureParts(
+        key=key,
+        public=public,
+        kind=kind,
+        signature=signature,
+        flags=flags,
+        counter=counter,
+        origin=_origin(origin),
+        client_data=client_data,
+        extensions=extensions,
+    )
+
+
+def _origin(data: bytes) -> str:
+    if any(not 0x20 < byte < 0x7F or byte in b'"\\' for byte in data):
+        raise MalformedBlob("its origin holds what no origin holds")
+    return data.decode("ascii")
+
+
+def ecdsa_numbers(signature: bytes) -> tuple[int, int]:
+    """Return r and s of an ECDSA signature (RFC 5656, section 3.1.2), each in its one form.
+
+    Raises:
+        MalformedBlob: a number that is negative, zero, over 256 bits, or written with more bytes than it needs.
+    """
+    reader = BlobReader(signature)
+    r, s = _positive(reader.string("number r")), _positive(reader.string("number s"))
+    reader.finish()
+    return r, s
+
+
+def _positive(data: bytes) -> int:
+    value = int.from_bytes(data, "big")
+    if not value or value.bit_length() > 256 or data != value.to_bytes(value.bit_length() // 8 + 1, "big"):
+        raise MalformedBlob("a number of it is not a positive number of 256 bits in its one form")
+    return value
 
 
 def encode_header(blob: bytes) -> str:
@@ -279,8 +244,8 @@ def decode_header(value: str) -> bytes:
     if len(value) > _MAX_BLOB * 4 // 3 + 4:
         raise SignatureError("the signature is malformed: it is too long to be one")
     try:
-        return _base64(value)
-    except _Malformed as error:
+        return decode_base64(value)
+    except MalformedBlob as error:
         raise SignatureError(f"the signature is malformed: {error}") from None
 
 
@@ -308,15 +273,19 @@ def dearmor(text: str) -> bytes:
 __all__ = [
     "HASH_ALGORITHM",
     "KEY_TYPE",
+    "KINDS",
     "NAMESPACE",
     "SignatureParts",
+    "WEBAUTHN",
     "armor",
     "dearmor",
     "decode_blob",
     "decode_header",
     "decode_key_text",
+    "ecdsa_numbers",
     "encode_blob",
     "encode_header",
+    "encode_parts",
     "fingerprint",
     "key_blob",
     "key_type",

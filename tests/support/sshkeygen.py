@@ -42,13 +42,13 @@ class SshKeygen:
         *,
         principal: str,
         at: str = "",
-        revoked: str = "",
+        revoked: str | bytes = "",
         namespace: str = NAMESPACE,
     ) -> subprocess.CompletedProcess[bytes]:
         """Verify; `at` is a time as allowed_signers writes it, instead of now."""
         (self.directory / "signature").write_text(armored)
         (self.directory / "allowed").write_text(allowed)
-        (self.directory / "revoked").write_text(revoked)
+        (self.directory / "revoked").write_bytes(revoked.encode() if isinstance(revoked, str) else revoked)
         options = [f"-Overify-time={at}"] if at else []
         options += ["-r", "revoked"] if revoked else []
         return self.run(

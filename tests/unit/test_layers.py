@@ -60,6 +60,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "release/scripts.py",
         "git/transport/remote.py",
         "mirror/upkeep.py",
+        "trust/agentkey.py",
         "hooking/installer.py",
         "demo/",
         "operations/",

@@ -11,8 +11,9 @@ Rules:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 from deploykit.audit import AuditLog
@@ -30,6 +31,8 @@ RESULT: Final = "deploy.result"
 ABORT: Final = "rollout.abort"
 #: Who asks where no signature says so.
 UNVERIFIED: Final = "unverified"
+
+_NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class CommandAudit:
@@ -50,20 +53,25 @@ class CommandAudit:
 
     # -- what is decided -----------------------------------------------------------------------------------------------
 
-    def denied(self, request: DeployRequested, command: Verified, reason: str) -> None:
+    def denied(
+        self, request: DeployRequested, command: Verified, reason: str, details: Mapping[str, str] = _NOTHING
+    ) -> None:
         """Record that a genuine command is not obeyed; each signed copy once a minute, the others are counted."""
         self._unrecorded.discard((command.key, request.id))
         if self._denied.due((command.key, command.digest), time.monotonic()):
-            self._writer.write(_entry(ACTION, "denied", request, command, reason))
+            self._writer.write(_entry(ACTION, "denied", request, command, reason, details))
         elif count := self._again.add(f"{request.site}: {reason}", time.monotonic()):
             self._denied_again(count, f"{request.site}: {reason}")
 
-    def allowed(self, request: DeployRequested, command: Verified, *, resumed: bool) -> None:
+    def allowed(
+        self, request: DeployRequested, command: Verified, details: Mapping[str, str] = _NOTHING, *, resumed: bool
+    ) -> None:
         """Record that a command is going to be obeyed.
 
         Args:
             request: the command.
             command: who signed it.
+            details: what else the record says.
             resumed: its id was claimed before.
 
         Raises:
@@ -73,13 +81,20 @@ class CommandAudit:
         first = not resumed or key in self._unrecorded
         self._unrecorded.add(key)
         reason = "granted" if first else "granted before; it goes on where it was interrupted"
-        self._writer.require(_entry(ACTION, "allowed", request, command, reason))
+        self._writer.require(_entry(ACTION, "allowed", request, command, reason, details))
         self._unrecorded.discard(key)
 
-    def ended(self, request: DeployRequested, command: Verified, result: DeployResult) -> None:
+    def ended(
+        self,
+        request: DeployRequested,
+        command: Verified,
+        result: DeployResult,
+        details: Mapping[str, str] = _NOTHING,
+    ) -> None:
         """Record what came of an allowed command; `denied` where the node refused it after all."""
         decision: Decision = "denied" if result.outcome == "refused" else "allowed"
-        self._writer.write(_entry(RESULT, decision, request, command, result.detail, outcome=result.outcome))
+        details = {**details, "outcome": result.outcome}
+        self._writer.write(_entry(RESULT, decision, request, command, result.detail, details))
 
     def abort_denied(self, abort: RolloutAbort, command: Verified, reason: str) -> None:
         """Record that a genuine abort does not count; each signed copy once a minute, the others are counted."""
@@ -168,7 +183,12 @@ def _abort_entry(decision: Decision, abort: RolloutAbort, command: Verified, rea
 
 
 def _entry(
-    action: str, decision: Decision, request: DeployRequested, command: Verified, reason: str, **details: str
+    action: str,
+    decision: Decision,
+    request: DeployRequested,
+    command: Verified,
+    reason: str,
+    details: Mapping[str, str],
 ) -> AuditEntry:
     return AuditEntry(
         actor=str(command.signer),
@@ -188,6 +208,7 @@ def _entry(
             **({"without_build": "yes"} if request.without_build else {}),
             **({"evidence": str(len(request.evidence))} if request.evidence else {}),
             **({"rollout": request.rollout} if request.rollout is not None else {}),
+            **({"mandate": request.mandate} if request.mandate is not None else {}),
             **details,
         },
     )

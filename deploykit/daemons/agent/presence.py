@@ -36,7 +36,8 @@ from deploykit.messages import AgentInstance, DeployReported, Message, NodeDescr
 from deploykit.settings.node import Settings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, sign
+from deploykit.trust.sshsig import public_line
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -57,10 +58,10 @@ class Presence:
         trust: judges the messages that our own key did not sign.
     """
 
-    def __init__(self, settings: Settings, key: SigningKey | None, trust: Trust) -> None:
+    def __init__(self, settings: Settings, key: BodySigner | None, trust: Trust) -> None:
         self._settings = settings
         self._key = key
-        own = AllowedSigners.parse(f"{settings.node} {key.public_openssh}") if key else AllowedSigners()
+        own = AllowedSigners.parse(f"{settings.node} {public_line(key.public_blob)}") if key else AllowedSigners()
         self._trusts = (Trust(lambda: own, trust.policy, settings.node), trust)
         self._topic = settings.topics.of_node(settings.node)
         self._instance = secrets.token_hex(8)  # never stored: what is stored is cloned

@@ -31,7 +31,7 @@ from deploykit.messages import DeployProgressed, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.names import NodeName
 from deploykit.release import StepRecord
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import Frame
 from deploykit.wire.codec import encode_fitted
 
@@ -73,7 +73,7 @@ class ProgressSender:
         node: NodeName,
         bus: ProgressBus,
         topics: TopicMap,
-        key: SigningKey | None,
+        key: BodySigner | None,
         *,
         limits: ProgressLimits | None = None,
         clock: Callable[[], float] = time.monotonic,

@@ -31,7 +31,7 @@ from deploykit.errors import BusError, DeploykitError, KeyFileError, MessageErro
 from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import HEADER, SigningKey, frame_digest, sign
+from deploykit.trust.signature import HEADER, BodySigner, frame_digest, sign
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ _log = logging.getLogger(__name__)
 _PUBLISH_WITHIN: Final = 10.0
 
 
-def publish_description(bus: Bus, topics: TopicMap, key: SigningKey, described: NodeDescribed) -> None:
+def publish_description(bus: Bus, topics: TopicMap, key: BodySigner, described: NodeDescribed) -> None:
     """Sign a description and send it, without waiting for a broker.
 
     Raises:
@@ -68,7 +68,7 @@ class QueryHandler:
         self,
         topics: TopicMap,
         describer: NodeDescriber,
-        key: SigningKey | None,
+        key: BodySigner | None,
         trust: Trust,
         audit: QuestionAudit,
         *,

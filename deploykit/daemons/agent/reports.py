@@ -9,7 +9,7 @@ from deploykit.errors import MessageError
 from deploykit.messages import DeployReported, Message, NodeDescribed, new_id
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.outbox import Outbox, Outgoing
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode_fitted
 from deploykit.wire.codec import ID_HEADER
 
@@ -30,7 +30,7 @@ class Reporter:
         self,
         outbox: Outbox,
         topics: TopicMap,
-        key: SigningKey | None,
+        key: BodySigner | None,
         *,
         stamp: Callable[[DeployReported], DeployReported] = lambda report: report,
     ) -> None:

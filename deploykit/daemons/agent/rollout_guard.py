@@ -18,15 +18,15 @@ from datetime import datetime
 import attrs
 
 from deploykit.daemons.agent.gate import only_prepared
+from deploykit.daemons.agent.guards import AuthorizedCommand, CommandGuard, Objection
 from deploykit.daemons.agent.rollouts import NotedAbort, RolloutMemory, RolloutSender
 from deploykit.errors import PolicyRefused
 from deploykit.messages import DeployRequested, one_line
 from deploykit.release import Site
-from deploykit.trust.check import Authorized, Verified
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class RolloutGuard:
+class RolloutGuard(CommandGuard):
     """Asked about one authorized command, before it is claimed and again when its turn has come.
 
     Args:
@@ -42,17 +42,16 @@ class RolloutGuard:
     may_abort: bool
 
     @classmethod
-    def of(
-        cls, request: DeployRequested, command: Verified, authorized: Authorized, memory: RolloutMemory
-    ) -> RolloutGuard:
+    def of(cls, asked: AuthorizedCommand, memory: RolloutMemory) -> RolloutGuard:
         """Return the guard of a command.
 
         Raises:
             PolicyRefused: a discard that its signer may not ask for.
         """
+        request, command = asked.request, asked.command
         guard = cls(
             request=request,
-            sender=RolloutSender(key=command.key, principal=authorized.grant.principal),
+            sender=RolloutSender(key=command.key, principal=asked.authorized.grant.principal),
             memory=memory,
             may_abort=command.policy.may_abort(command.signer, request.site),
         )
@@ -69,18 +68,20 @@ class RolloutGuard:
                 )
         return guard
 
-    def enter(self, now: datetime) -> str:
-        """Note whose command it is, unless it is stopped; return why it is, or an empty string.
+    def enter(self, now: datetime) -> Objection | None:
+        """Note whose command it is, unless it is stopped; return why it is.
 
         Raises:
             RolloutMemoryError: it cannot be written. Do not act.
         """
         if self.request.rollout is None or self.request.phase == "discard":
-            return ""
+            return None
         abort = self.memory.obeyed(self.request.site, self.request.rollout, self.sender, now)
-        return self._stopped_by(abort) if abort is not None and self.request.phase != "rollback" else ""
+        if abort is None or self.request.phase == "rollback":
+            return None
+        return Objection(why=self._stopped_by(abort))
 
-    def objection(self, site: Site) -> str:
+    def objection(self, site: Site, now: datetime) -> str:
         """Return why the command may not begin now, or an empty string. The site's lock is held, nothing is cut off."""
         request = self.request
         if request.phase == "discard":
@@ -88,7 +89,7 @@ class RolloutGuard:
         if request.rollout is None:
             return ""
         abort = self.memory.get(request.site, request.rollout).abort_for(self.sender)
-        if abort is None or _carried_out(request, site):
+        if abort is None or carried_out(request, site):
             return ""
         if request.phase == "rollback" and not only_prepared(request, site):
             return ""
@@ -117,7 +118,7 @@ class RolloutGuard:
 _NEEDS_GRANT = "another's discard needs the grant rollout.abort"
 
 
-def _carried_out(request: DeployRequested, site: Site) -> bool:
+def carried_out(request: DeployRequested, site: Site) -> bool:
     """Return whether the site has an end of this very command on record: then only its answer is due."""
     known = site.recorded().answered(request.id)
     return known is not None and known.outcome not in ("", "interrupted")

@@ -26,7 +26,7 @@ from deploykit.errors import BusError
 from deploykit.messages import NodeDescribed
 from deploykit.messages.topics import TopicMap
 from deploykit.settings.facts import FactsSettings
-from deploykit.trust.signature import SigningKey
+from deploykit.trust.signature import BodySigner
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class SelfDescription:
         topics: TopicMap,
         describer: NodeDescriber,
         sources: FactSources,
-        key: SigningKey | None,
+        key: BodySigner | None,
     ) -> None:
         self._topics = topics
         self._describer = describer
@@ -142,7 +142,7 @@ class SelfDescription:
             self._wake.wait(pause)
             self._wake.clear()
 
-    def _step(self, bus: Bus, key: SigningKey) -> None:
+    def _step(self, bus: Bus, key: BodySigner) -> None:
         now = time.monotonic()
         with self._lock:
             due, look = self._times.is_due(now), self._times.may_have_changed(now)
@@ -166,7 +166,7 @@ class SelfDescription:
             else:
                 self._times.looked(time.monotonic())
 
-    def _describe(self, bus: Bus, key: SigningKey, *, always: bool) -> bool:
+    def _describe(self, bus: Bus, key: BodySigner, *, always: bool) -> bool:
         """Send a description if it is due or differs from the last one; return whether it was sent."""
         marks = self._describer.marks()
         if marks == self._marks and not always:

@@ -78,5 +78,7 @@ def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) 
 
 def _with_key(grants: list[GrantSettings], signers: AllowedSigners, now: datetime) -> list[GrantSettings]:
     """Return the grants whose principal some key that counts now may sign as."""
-    lines = [line for line in signers.signers if line.key not in signers.revoked and not line.objection(NAMESPACE, now)]
+    lines = [
+        line for line in signers.signers if not signers.is_revoked(line.key) and not line.objection(NAMESPACE, now)
+    ]
     return [grant for grant in grants if any(matches(line.principals, grant.principal) for line in lines)]

@@ -20,7 +20,7 @@ import pytest
 from deploykit.audit import open_audit
 from deploykit.builds.store import builds_of
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
-from deploykit.daemons.agent import deployer, deploys, reports, strangers
+from deploykit.daemons.agent import deploy_decisions, deployer, deploys, reports, strangers
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
@@ -221,7 +221,7 @@ def pushed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Origin, ObjectId]:
 @pytest.fixture
 def world(tmp_path: Path, pushed: tuple[Origin, ObjectId], monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(deploys, "_RETRY_AFTER", 0.001)
-    monkeypatch.setattr(deploys, "_REPEAT_AFTER", 0.0)
+    monkeypatch.setattr(deploy_decisions, "_REPEAT_AFTER", 0.0)
     made = World(tmp_path, *pushed)
     made.mirroring.start()
     try:
@@ -489,12 +489,12 @@ def test_a_report_is_said_again_once_an_interval_and_before_an_asker_asks_again(
 ) -> None:
     """Anybody can send copies of a command, and a report can be large."""
     monkeypatch.undo()
-    assert ASK_AGAIN > deploys._REPEAT_AFTER > 0
+    assert ASK_AGAIN > deploy_decisions._REPEAT_AFTER > 0
     world.deploying = world.handler()
     for _ in range(20):
         assert isinstance(handled(world), Ack)
     assert len(world.reports()) == 2
-    world.deploying._repeated._until.clear()  # the interval is over
+    world.deploying._decider._repeated._until.clear()  # the interval is over
     assert isinstance(handled(world), Ack)
     assert len(world.reports()) == 3
 
@@ -510,7 +510,7 @@ def test_a_command_whose_id_cannot_be_looked_up_is_answered_when_it_has_expired(
 ) -> None:
     lookups = Fault(IdStore, "claimed_at", IdStoreError("the id store is damaged"), 10).plan(monkeypatch)
     start = datetime.now(UTC)
-    world.deploying._now = lambda: start + timedelta(minutes=6 if lookups.calls > 3 else 0)
+    world.deploying._decider._now = lambda: start + timedelta(minutes=6 if lookups.calls > 3 else 0)
     assert isinstance(handled(world), Ack)
     (report,) = world.reports()
     assert (report.outcome, lookups.calls, world.live()) == ("failure", 5, False)

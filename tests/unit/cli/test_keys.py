@@ -117,10 +117,13 @@ def test_generate_takes_a_passphrase_from_a_file(tmp_path: Path) -> None:
     assert "canary" not in shown.output
 
 
-def test_a_public_key_in_place_of_a_private_one_is_told_apart(tmp_path: Path, key: SigningKey) -> None:
+def test_a_public_key_whose_agent_is_not_there_names_the_private_one(
+    tmp_path: Path, key: SigningKey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     (tmp_path / "body").write_bytes(BODY)
     error = refusal(invoke(message, "sign", tmp_path / "body", "--key", tmp_path / "key.pub"))
-    assert "key.pub is a public key" in str(error)
+    assert f"or give the private key file: {tmp_path}/key" in str(error)
 
 
 def test_show_tells_the_public_half_only(tmp_path: Path, key: SigningKey) -> None:

@@ -49,8 +49,7 @@ def test_a_whole_message_keeps_its_bytes_so_that_a_signature_stays_good(settings
     body = encode(Notice(source="x", text="hello")).body.replace(b'"source"', b' "source"')
     message, frame = publish.frame_of_bytes(body)
     assert frame.body == body
-    generate_key(tmp_path / "k")
-    publish.send(settings, message, frame, destination=None, now=False, key=tmp_path / "k")
+    publish.send(settings, message, frame, destination=None, now=False, key=generate_key(tmp_path / "k"))
     (record,) = Outbox(settings.outbox.path).pending()
     assert record.frame.body == body
     assert record.frame.headers["deploykit-signature"]

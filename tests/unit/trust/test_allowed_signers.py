@@ -55,7 +55,7 @@ def test_an_empty_file_allows_nobody(text: str) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("ops", "no known option|neither a public key"),
+        ("ops", "neither a public key nor an option"),
         ("ops ssh-ed25519", "no public key"),
         ("ops ssh-ed25519 !!!!", "not base64"),
         (f"ops {PUB}=", "base64"),
@@ -63,18 +63,22 @@ def test_an_empty_file_allows_nobody(text: str) -> None:
         (f"ops {PUB[:-4]}", "cut short"),
         (f"ops {PUB}AAAA", "follows its end"),
         (f"ops ssh-rsa {PUB.split()[1]}", "but the key says 'ssh-ed25519'"),
-        (PUB, "neither a public key nor a known option"),
-        (f"ops cert-authority {PUB}", "cert-authority is not supported"),
-        (f'ops namespaces="x",cert-authority {PUB}', "cert-authority is not supported"),
-        (f"ops Cert-Authority {PUB}", "cert-authority is not supported"),
+        (PUB, "neither a public key nor an option"),
+        ("ops cert-authority", "no public key"),
+        (f"ops cert-authority,cert-authority {PUB}", "given twice"),
+        (f'ops cert-authority="yes" {PUB}', "neither a comma nor a blank"),
         (f"ops namespaces=deploykit {PUB}", "double quotes"),
+        (f"ops namespaces {PUB}", "double quotes"),
         (f'ops namespaces="deploykit {PUB}', "not closed"),
         (f'ops namespaces="a",namespaces="b" {PUB}', "given twice"),
-        (f'ops namespaces="a", {PUB}', "known option"),
+        (f'ops namespaces="a", {PUB}', "neither a public key nor an option"),
         (f'ops namespaces="a"valid-after="20260101" {PUB}', "neither a comma nor a blank"),
         (f'ops namespaces="a" valid-after="20260101" {PUB}', "no public key"),
-        (f"ops no-touch-required {PUB}", "known option"),
-        (f'ops valid-until="20260101" {PUB}', "known option"),
+        (f"ops valid-until=20260101 {PUB}", "neither a public key nor an option"),
+        (f'ops valid-until="20260101 {PUB}', "not closed"),
+        (f'ops valid-until="20260101",valid-until="20260102" {PUB}', "given twice"),
+        ('ops valid-until="20260101" ssh-ed25519 !!!!', "not base64"),
+        (f"ops no-touch-required,valid-after={PUB}", "double quotes"),
         (f'ops valid-after="yesterday" {PUB}', "not a time"),
         (f'ops valid-after="" {PUB}', "not a time"),
         (f'ops valid-after="2026-01-01" {PUB}', "not a time"),
@@ -106,7 +110,7 @@ def test_a_line_that_cannot_be_read_is_named(line: str, says: str) -> None:
 
 def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
     found = problems(
-        f"ops ssh-ed25519 !!!!\ngood {PUB}\nca cert-authority {PUB}\n\nbad\n",
+        f"ops ssh-ed25519 !!!!\ngood {PUB}\nca cert-authority\n\nbad\n",
         revoked=f"{PUB}\nnonsense\nssh-ed25519 ????\n",
     )
     assert [problem.split(":")[0] for problem in found] == [
@@ -125,12 +129,41 @@ def test_a_mistake_in_one_line_leaves_no_half_file() -> None:
 
 def test_other_key_types_count_for_nothing_and_are_reported() -> None:
     ecdsa = _line("ecdsa-sha2-nistp256", b"\0\0\0\x08nistp256" + b"\0\0\0\x01\x04")
-    security_key = _line("sk-ssh-ed25519@openssh.com", b"\0\0\0\x01x")
+    rsa = _line("ssh-rsa", b"\0\0\0\x01x")
     certificate = _line("ssh-ed25519-cert-v01@openssh.com", b"\0\0\0\x01x")
-    signers = AllowedSigners.parse(f"a {ecdsa}\nops {PUB}\nb {security_key}\nc {certificate}\n")
+    signers = AllowedSigners.parse(f"a {ecdsa}\nops {PUB}\nb {rsa}\nc {certificate}\n")
     assert [signer.line for signer in signers.signers] == [2]
     assert [note.split(":")[0] for note in signers.unused] == ["line 1", "line 3", "line 4"]
-    assert all("only ssh-ed25519" in note for note in signers.unused)
+    assert all("do not count here" in note for note in signers.unused)
+
+
+@pytest.mark.parametrize(
+    "option", ["no-touch-required", 'valid-until="20260101"', 'namespaces="deploykit",x="a b\\"c"']
+)
+def test_a_line_with_an_option_that_we_do_not_know_counts_for_nothing_and_is_reported(option: str) -> None:
+    signers = AllowedSigners.parse(f"ops {option} {PUB}\ndev {OTHER.public_openssh}\n")
+    assert [signer.line for signer in signers.signers] == [2]
+    (note,) = signers.unused
+    assert note.startswith("line 1: option ")
+    assert "not supported" in note
+
+
+@pytest.mark.parametrize(
+    "options", ["cert-authority", "Cert-Authority", 'namespaces="deploykit",cert-authority,valid-after="20260101Z"']
+)
+def test_a_certificate_authority_signs_no_message_itself(options: str) -> None:
+    signers = AllowedSigners.parse(f"*@example.com {options} {PUB}\nops {OTHER.public_openssh}\n")
+    authority, plain = signers.signers
+    assert (authority.authority, plain.authority) == (True, False)
+    assert signers.lines_for(KEY.public_blob) == ()
+    assert signers.authorities_for(KEY.public_blob) == (authority,)
+    assert signers.authorities_for(OTHER.public_blob) == ()
+
+
+def test_a_key_may_be_an_authority_on_one_line_and_sign_by_another() -> None:
+    signers = AllowedSigners.parse(f"* cert-authority {PUB}\nops {PUB}\n")
+    assert [line.line for line in signers.lines_for(KEY.public_blob)] == [2]
+    assert [line.line for line in signers.authorities_for(KEY.public_blob)] == [1]
 
 
 def _line(kind: str, rest: bytes) -> str:

@@ -1,0 +1,103 @@
+"""The answer to a deploy command: one final report in the outbox, and then its id is done.
+
+Rules:
+
+* A report that was given before is given again, byte for byte.
+* A report that cannot be made with its steps goes out without them.
+* The id is done only when the report is in the outbox.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+
+from deploykit.bus import Verdict
+from deploykit.daemons.agent.deploy_decisions import DeployDecision
+from deploykit.daemons.agent.deploy_reports import DeployReportMaker
+from deploykit.daemons.agent.reports import Reporter
+from deploykit.errors import MessageError
+from deploykit.ids import IdStore
+from deploykit.messages import DeployRequested
+from deploykit.release import DeployResult
+from deploykit.trust.check import Verified
+from deploykit.wire import Frame
+
+_log = logging.getLogger(__name__)
+
+
+class DeployAnswerer:
+    """Reports what was decided on a node's commands.
+
+    Args:
+        reporter: queues the reports.
+        reports: makes them.
+        ids: where a command's id is marked done.
+        now: the wall clock, aware UTC.
+    """
+
+    def __init__(
+        self, reporter: Reporter, reports: DeployReportMaker, ids: IdStore, now: Callable[[], datetime]
+    ) -> None:
+        self._reporter = reporter
+        self._reports = reports
+        self._ids = ids
+        self._now = now
+
+    def answer(
+        self, decided: DeployDecision, request: DeployRequested, command: Verified, *, with_steps: bool
+    ) -> Verdict:
+        """Report what was decided, and mark its id done.
+
+        Args:
+            decided: the answer; notes what is in the outbox.
+            request: the command.
+            command: the signed copy that is answered.
+            with_steps: False after a report with the steps failed again and again.
+
+        Raises:
+            IdStoreError, OutboxError: there is no room. Try again.
+        """
+        if decided.stored is not None:
+            self._report_again(decided.stored, request, command)
+        elif decided.result is not None:
+            if decided.reported is None:
+                decided.reported = self._report(decided, decided.result, request, command, with_steps=with_steps).body
+            if decided.claimed:
+                self._ids.done(command.key, request.id, decided.reported, self._now())
+        return decided.verdict
+
+    def _report_again(self, stored: bytes, request: DeployRequested, command: Verified) -> None:
+        try:
+            self._reporter.report_again(stored)
+        except MessageError as error:
+            _log.error("cannot repeat the stored report: %s: %s", request.summary, error)
+            detail = "it was answered before, and that report is damaged: see `deploykit release list`"
+            self._reporter.report(self._reports.without_result(request, command.copy, "failure", detail=detail))
+
+    def _report(
+        self,
+        decided: DeployDecision,
+        result: DeployResult,
+        request: DeployRequested,
+        command: Verified,
+        *,
+        with_steps: bool,
+    ) -> Frame:
+        """Queue the final report and return its frame; without the steps where a report with them cannot be made."""
+        if with_steps:
+            try:
+                report = decided.complete(self._reports.with_steps(request, command.copy, result))
+                (frame,) = self._reporter.report(report)
+            except MessageError as error:
+                _log.error("cannot encode the report, leaving its steps out: %s: %s", request.summary, error)
+            else:
+                return frame
+        detail = f"{result.detail}; " if result.detail else ""
+        detail += "the steps could not be reported"
+        short = attrs.evolve(result, detail=detail)
+        (frame,) = self._reporter.report(decided.complete(self._reports.without_steps(request, command.copy, short)))
+        return frame

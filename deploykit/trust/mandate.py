@@ -1,0 +1,197 @@
+"""What a mandate lets a coordinator do: pure rules over one signed `RolloutApproved` and one command.
+
+Rules:
+
+* A command that names a mandate is obeyed only inside it, whether its site asks for a mandate or not.
+* A mandate counts while enough people who signed it have the grant `rollout.approved` (`Policy.judge_mandate`).
+* A person is a principal that a grant names: two keys of one principal are one person.
+* A command lies inside when `inside` finds no difference. Free are its id and time, which of the nodes it is for, its
+  evidence, who asked, and an expiry up to the end of the mandate.
+* A `discard` puts nothing live and needs no mandate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, Literal, Self
+
+import attrs
+
+from deploykit.messages import DeployRequested, RolloutApproved, SiteRelease
+from deploykit.messages.site import named
+from deploykit.names import NodeName
+from deploykit.settings.site import NodeSiteSettings
+from deploykit.trust.signature import Signers
+
+#: The phases that a mandate may name. Going back has a switch of its own.
+FORWARD: Final = frozenset({"deploy", "prepare", "activate"})
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Mandate:
+    """A verified `RolloutApproved`.
+
+    Args:
+        message: decoded from the verified body.
+        signers: who signed it, by the keys that are trusted now.
+        digest: hex SHA-256 of its body: what commands name.
+    """
+
+    message: RolloutApproved
+    signers: Signers
+    digest: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Requirement:
+    """What a site asks of a mandate; the default is the least that any mandate needs.
+
+    Args:
+        require: `person`: only keys that show presence count.
+        signatures: how many different people must have signed.
+    """
+
+    require: Literal["", "person"] = ""
+    signatures: int = 1
+
+    @classmethod
+    def of(cls, site: NodeSiteSettings) -> Self:
+        """Return what a site asks for."""
+        return cls(require=site.require, signatures=site.signatures)
+
+
+def inside(
+    mandate: Mandate,
+    command: DeployRequested,
+    node: NodeName,
+    now: datetime,
+    previous: SiteRelease | None,
+    live: SiteRelease | None,
+    *,
+    skew: timedelta = timedelta(0),
+) -> str:
+    """Return why a command does not lie inside a mandate; an empty string where it does.
+
+    Args:
+        mandate: one that `Policy.judge_mandate` accepts.
+        command: as its signer sent it.
+        node: who we are.
+        now: aware; of a command that is resumed, when it was first claimed.
+        previous: the last good release before the live one, as this node has it on record; None for none.
+        live: what is live on this node; None for nothing.
+        skew: how far apart honest clocks may be.
+    """
+    if command.phase == "discard":
+        return ""
+    approved = mandate.message
+    if command.mandate != mandate.digest:
+        return "the command names another mandate"
+    for what, asked, allowed in (
+        ("site", command.site, approved.site),
+        ("rollout", command.rollout or "none", approved.rollout),
+    ):
+        if asked != allowed:
+            return f"the mandate is for {what} {allowed}, the command for {asked}"
+    return (
+        _outside_nodes(approved, command, node)
+        or _outside_time(approved, command, now, skew)
+        or _outside_switches(approved, command)
+        or (
+            _outside_way_back(approved, command, previous, live)
+            if command.phase == "rollback"
+            else _outside_way_forward(approved, command)
+        )
+    )
+
+
+def _outside_nodes(approved: RolloutApproved, command: DeployRequested, node: NodeName) -> str:
+    named_nodes = frozenset(approved.nodes)
+    if node not in named_nodes:
+        return f"the mandate does not name node {node}"
+    others = [other for other in command.audience if other not in named_nodes]
+    return f"the mandate does not name node {others[0]} of the command's audience" if others else ""
+
+
+def _outside_time(approved: RolloutApproved, command: DeployRequested, now: datetime, skew: timedelta) -> str:
+    if approved.not_before - now > skew:
+        return f"the mandate begins at {_at(approved.not_before)}"
+    if now - approved.not_after > skew:
+        return f"the mandate ended at {_at(approved.not_after)}"
+    if command.expires > approved.not_after:
+        return f"the command expires at {_at(command.expires)}, after the mandate ends at {_at(approved.not_after)}"
+    return ""
+
+
+def _outside_switches(approved: RolloutApproved, command: DeployRequested) -> str:
+    if command.without_build and not approved.without_build:
+        return "the mandate does not allow to leave out builds"
+    if command.override_lock and command.override_lock != approved.override_lock:
+        return (
+            "the mandate allows to override a lock for another reason"
+            if approved.override_lock
+            else "the mandate does not allow to override a lock"
+        )
+    return ""
+
+
+def _outside_way_forward(approved: RolloutApproved, command: DeployRequested) -> str:
+    if command.phase not in approved.phases:
+        allowed = ", ".join(approved.phases) or "only going back"
+        return f"the mandate allows {allowed}, the command is to {command.phase}"
+    for asked, allowed_name in ((command.ref, approved.ref), (command.commit, approved.commit)):
+        if asked != allowed_name:
+            return (
+                f"the mandate is for {named(approved.ref, approved.commit) or 'no commit'}, "
+                f"the command for {named(command.ref, command.commit)}"
+            )
+    return ""
+
+
+def _outside_way_back(
+    approved: RolloutApproved, command: DeployRequested, previous: SiteRelease | None, live: SiteRelease | None
+) -> str:
+    """Return why a node may not go back to there: not allowed, or not where it was before the rollout."""
+    if not approved.allow_rollback:
+        return "the mandate does not allow to go back"
+    target = (command.ref, command.commit)
+    if live is not None and (live.ref, live.commit) == target:
+        return ""  # it is there already: a command that was sent again
+    if approved.commit is not None and live is not None and live.commit != approved.commit:
+        return f"the mandate allows to go back from {approved.commit[:12]}, live is {live}"
+    if previous is None or (previous.ref, previous.commit) != target:
+        back_to = (
+            f"the previous release, {previous}" if previous is not None else "a previous release, and there is none"
+        )
+        return f"the mandate allows to go back to {back_to}; the command names {named(*target)}"
+    return ""
+
+
+def _at(when: datetime) -> str:
+    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def people(names: Sequence[Iterable[str]]) -> int:
+    """Return how many different people signed at most, each signature standing for another principal.
+
+    Args:
+        names: for each signature the principals that it may stand for.
+
+    >>> people([["ann", "bob"], ["ann"]]), people([["ann"], ["ann"]])
+    (2, 1)
+    """
+    taken: dict[str, int] = {}
+
+    def place(at: int, tried: set[str]) -> bool:
+        for name in names[at]:
+            if name not in tried:
+                tried.add(name)
+                if name not in taken or place(taken[name], tried):
+                    taken[name] = at
+                    return True
+        return False
+
+    return sum(place(at, set()) for at in range(len(names)))
+
+
+__all__ = ["FORWARD", "Mandate", "Requirement", "inside", "people"]
