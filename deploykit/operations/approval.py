@@ -197,8 +197,8 @@ class ApprovalDesk:
         if isinstance(signer, str):
             yield f"key {name} {signer}: nodes that trust as this machine does will refuse it"
             return
-        if refusal := self._refusal(sheet.held, [signer], Requirement(), now):
-            yield f"key {name} may not approve rollouts of {site}: {refusal}"
+        if not self._may(sheet.held, signer, now):
+            yield f"key {name} may not approve this rollout of site {site}: no grant for rollout.approved fits it here"
             return
         if sheet.requirement is not None and sheet.requirement.require == "person" and not signer.present:
             yield f"site {site} asks for keys that show that a person touched them: a {key_type(key)} key does not"
@@ -240,9 +240,14 @@ class ApprovalDesk:
                 problem = one_line(error.problem)
             except SignatureError as error:
                 problem = one_line(error.problem)
-        if signer is not None and (refusal := self._refusal(held, [signer], Requirement(), now)):
-            problem = refusal
+        if signer is not None and not self._may(held, signer, now):
+            problem = "no grant for rollout.approved fits it here"
         return ShownSignature(key=parts.key, key_type=parts.public.key_type, signer=signer, problem=problem, fits=good)
+
+    def _may(self, held: HeldMandate, signer: Signer, now: datetime) -> bool:
+        """Return whether a grant lets a key approve a mandate. Leaving out builds is for all signers together."""
+        message = attrs.evolve(held.message, without_build=False)
+        return not self._refusal(attrs.evolve(held, message=message), [signer], Requirement(), now)
 
     def _refusal(self, held: HeldMandate, signers: Sequence[Signer], requirement: Requirement, now: datetime) -> str:
         """Return why signers are not enough for a mandate; whether it is over does not count here."""

@@ -25,6 +25,7 @@ from deploykit.errors import PolicyRefused, SignatureError, UsageError
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import RolloutApproved
 from deploykit.system.durable import replace_file
+from deploykit.trust.approval import flaw
 from deploykit.trust.signature import HEADER, MAX_SIGNATURES, decode_headers
 from deploykit.trust.sshsig import decode_blob, encode_header
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
@@ -65,8 +66,8 @@ def _body_problems(held: HeldMandate) -> Iterator[str]:
         yield f"it has fields that this version does not know: {names}"
     if len(set(message.nodes)) != len(message.nodes):
         yield "it names a node twice"
-    if message.not_after < message.not_before:
-        yield "it ends before it begins"
+    if problem := flaw(message):
+        yield f"it {problem}"
     bare = attrs.evolve(message, extra={}, extensions={}) if unknown else message
     if not unknown and encode(bare).body != held.frame.body:
         yield "its bytes are not those that deploykit writes for what it says"
