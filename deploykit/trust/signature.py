@@ -30,7 +30,7 @@ from deploykit.errors import (
     WrongPassphrase,
 )
 from deploykit.trust.allowed_signers import AllowedSigners, matches
-from deploykit.trust.keyformat import ED25519, MalformedBlob, fingerprint, key_blob, public_line
+from deploykit.trust.keyformat import ED25519, fingerprint, key_blob, public_line
 from deploykit.trust.sshsig import (
     NAMESPACE,
     decode_blob,
@@ -39,7 +39,7 @@ from deploykit.trust.sshsig import (
     encode_header,
     signed_bytes,
 )
-from deploykit.trust.verification import fits
+from deploykit.trust.verification import check_fits
 from deploykit.wire.frame import Frame
 
 #: The STOMP header that holds the signature.
@@ -281,11 +281,7 @@ def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime
     good = tuple(line.principals for line, objection in zip(lines, objections, strict=True) if not objection)
     if not good:
         raise KeyNotTrusted(f"key {name} does not count: {_joined(objections)}")
-    try:
-        if not fits(parts, body):
-            raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
-    except MalformedBlob as error:
-        raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
+    check_fits(parts, body)
     if objection := allowed.rules.objection(parts):
         raise SignatureNotEnough(f"the signature by key {name} does not count: {objection}")
     return Signer(

@@ -11,8 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
+from deploykit.errors import SignatureError
 from deploykit.trust.clientdata import check_client_data
-from deploykit.trust.keyformat import ED25519, SK_ECDSA, MalformedBlob
+from deploykit.trust.keyformat import ED25519, SK_ECDSA, MalformedBlob, fingerprint
 from deploykit.trust.sshsig import WEBAUTHN, SignatureParts, ecdsa_numbers, signed_bytes
 
 _CURVE: Final = ec.SECP256R1()
@@ -45,4 +46,19 @@ def fits(parts: SignatureParts, body: bytes) -> bool:
     return True
 
 
-__all__ = ["fits"]
+def check_fits(parts: SignatureParts, body: bytes) -> None:
+    """Refuse a signature that was not made by the key in it over these bytes.
+
+    Raises:
+        SignatureError: it was not; the text names the key.
+    """
+    name = fingerprint(parts.key)
+    try:
+        good = fits(parts, body)
+    except MalformedBlob as error:
+        raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
+    if not good:
+        raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
+
+
+__all__ = ["check_fits", "fits"]
