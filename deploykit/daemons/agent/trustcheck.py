@@ -11,6 +11,7 @@ from deploykit.names import SiteName
 from deploykit.settings.node import Settings
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.certificatefile import load_certificate
 from deploykit.trust.keyfiles import load_trusted
 from deploykit.trust.policy import type_names
 from deploykit.trust.sshsig import NAMESPACE
@@ -26,6 +27,7 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
     found = []
     if settings.signing_key is None:
         found.append("no signing_key is set: no asker can believe this node's reports (see `deploykit keys generate`)")
+    found += certificate_problems(settings, now)
     if settings.trust.allowed_signers is None:
         return (*found, "no trust.allowed_signers is set: no command is obeyed (see `deploykit keys trust`)")
     try:
@@ -34,6 +36,23 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
         return (*found, f"no command is obeyed: {error}")
     lost = unreachable(settings.trust, signers, tuple(settings.sites), now)
     return (*found, *lost, *closed_for_ever(settings, signers, now))
+
+
+def certificate_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Return why nobody believes this node's reports where its signing_key is a certificate's file."""
+    path = settings.signing_key
+    try:
+        certificate = load_certificate(path) if path is not None else None
+    except DeploykitError as error:
+        return (f"signing_key: {error}",)
+    if certificate is None:
+        return ()
+    if objection := certificate.objection(now):
+        return (f"signing_key {path}: {objection}: no asker believes this node's reports (renew it, then reload)",)
+    if settings.node not in certificate.names:
+        names = ", ".join(certificate.names)
+        return (f"signing_key {path}: {certificate} is for {names}, not for {settings.node}: sign it with -n NODE",)
+    return ()
 
 
 def unreachable(
