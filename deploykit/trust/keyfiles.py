@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -20,7 +19,7 @@ import attrs
 
 from deploykit.errors import KeyFileError, KeyUnavailable, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
-from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
+from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line, parse_public
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
 from deploykit.trust.certificate import certified_key
 from deploykit.trust.certificatefile import certificate_line, private_half
@@ -45,10 +44,9 @@ from deploykit.trust.signersfile import check_principal, trust, trusted_line
 
 _log = logging.getLogger(__name__)
 
-#: One state of the trusted files: times, device, inode, size, mode and owner of each.
-_Seen: TypeAlias = tuple[tuple[int, ...], ...]
-#: Nanoseconds within which a file may change twice under one time stamp.
-_TICK: Final = 2_000_000_000
+#: Most lines that do not count and are logged one by one: a file for git, too, may hold thousands.
+_MOST_NOTES: Final = 10
+
 #: How often a person may mistype a passphrase.
 _TRIES: Final = 3
 #: Returns the passphrase of a private key file; the second argument is whether the one before was wrong.
@@ -117,6 +115,20 @@ def load_signer(
             if tried == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def check_signer(path: Path) -> None:
+    """Refuse a file that `load_signer` cannot use. No passphrase and no agent is needed for that.
+
+    Raises:
+        KeyFileError: unreadable, readable by others, or not such a key.
+    """
+    data = _private(path)
+    head = read_head(data)
+    if is_public_line(data):
+        parse_public(path, as_text(path, data))
+    elif head is None or not (head.encrypted or key_type(head.public_blob).startswith(SECURITY_KEY)):
+        _opened_key(path, data, None)
 
 
 def _private(path: Path) -> bytes:
@@ -193,48 +205,11 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     if trust.allowed_signers is None:
         return AllowedSigners()
     signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
-    for note in signers.unused:
+    for note in signers.unused[:_MOST_NOTES]:
         _log.info("%s: %s", trust.allowed_signers, note)
+    if len(signers.unused) > _MOST_NOTES:
+        _log.info("%s: %d more lines do not count", trust.allowed_signers, len(signers.unused) - _MOST_NOTES)
     return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
-
-
-class TrustReader:
-    """Returns the allowed signers, read again whenever a file has changed: a removed key stops counting at once.
-
-    Call it for each message: that costs two calls of stat(2). Use it from any thread.
-    """
-
-    def __init__(self, trust: TrustSettings) -> None:
-        self._trust = trust
-        self._read: tuple[_Seen, AllowedSigners] | None = None
-
-    def __call__(self) -> AllowedSigners:
-        """Return the allowed signers as they are now.
-
-        Raises:
-            KeyFileError: see `load_allowed_signers`. Believe no message then.
-        """
-        seen = self._state()
-        if self._read is not None and seen is not None and self._read[0] == seen:
-            return self._read[1]
-        signers = load_trusted(self._trust)
-        # A file that changed a moment ago may change again within the same tick of the file system's clock.
-        if seen is not None and max((entry[1] for entry in seen), default=0) < time.time_ns() - _TICK:
-            self._read = seen, signers
-        return signers
-
-    def _state(self) -> _Seen | None:
-        """Return the present state of the files; None where stat(2) fails for one."""
-        found = []
-        for path in (self._trust.allowed_signers, self._trust.revoked_keys):
-            if path is None:
-                continue
-            try:
-                at = path.stat()
-            except OSError:
-                return None
-            found.append((at.st_mtime_ns, at.st_ctime_ns, at.st_dev, at.st_ino, at.st_size, at.st_mode, at.st_uid))
-        return tuple(found)
 
 
 def load_public_key(path: Path) -> tuple[bytes, str]:
@@ -306,8 +281,8 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
 
 __all__ = [
     "AskPassphrase",
-    "TrustReader",
     "check_principal",
+    "check_signer",
     "fingerprint",
     "generate_key",
     "is_private_key",

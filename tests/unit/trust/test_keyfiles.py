@@ -12,10 +12,8 @@ import pytest
 
 from deploykit.errors import KeyFileError
 from deploykit.settings import TrustSettings
-from deploykit.trust import keyfiles
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import (
-    TrustReader,
     generate_key,
     is_private_key,
     load_allowed_signers,
@@ -252,52 +250,6 @@ def test_settings_name_signers_and_revoked_keys(tmp_path: Path) -> None:
     assert loaded.is_revoked(KEY.public_blob)
     with pytest.raises(KeyFileError, match="No such file"):
         load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=tmp_path / "gone"))
-
-
-def test_trusted_files_are_read_again_only_when_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signers = written(tmp_path / "signers", f"ops {KEY.public_openssh}\n", 0o644)
-    revoked = written(tmp_path / "revoked", "", 0o644)
-    reads: list[int] = []
-
-    def counted(trust: TrustSettings) -> AllowedSigners:
-        reads.append(1)
-        return load_trusted(trust)
-
-    monkeypatch.setattr(keyfiles, "load_trusted", counted)
-    monkeypatch.setattr(keyfiles, "_TICK", 0)
-    trusted = TrustReader(TrustSettings(allowed_signers=signers, revoked_keys=revoked))
-    for _ in range(100):
-        assert trusted().lines_for(KEY.public_blob)
-    assert len(reads) == 1
-    written(revoked, KEY.public_openssh, 0o644)
-    assert trusted().is_revoked(KEY.public_blob)
-    written(revoked, "", 0o644)
-    signers.chmod(0o666)  # the same bytes
-    with pytest.raises(KeyFileError, match="others could add"):
-        trusted()
-    signers.chmod(0o644)
-    assert trusted().lines_for(KEY.public_blob)
-    signers.unlink()
-    with pytest.raises(KeyFileError, match="No such file"):
-        trusted()
-
-
-def test_a_file_that_changed_a_moment_ago_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may change again within one tick of the file system's clock, and keep its size."""
-    signers = written(tmp_path / "signers", f"ops {KEY.public_openssh}\n", 0o644)
-    reads: list[int] = []
-
-    def counted(trust: TrustSettings) -> AllowedSigners:
-        reads.append(1)
-        return load_trusted(trust)
-
-    monkeypatch.setattr(keyfiles, "load_trusted", counted)
-    trusted = TrustReader(TrustSettings(allowed_signers=signers))
-    changed = signers.stat().st_ctime_ns
-    for seconds, known in ((0, 1), (1, 2), (3, 3), (3, 3)):
-        monkeypatch.setattr("deploykit.trust.keyfiles.time.time_ns", lambda: changed + seconds * 10**9)  # noqa: B023 - at once
-        trusted()
-        assert len(reads) == known
 
 
 def test_a_directory_that_is_missing_is_named_as_the_way_out(tmp_path: Path) -> None:
