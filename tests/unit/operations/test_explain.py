@@ -51,9 +51,16 @@ def node(require: Literal["", "person"] = "", grants: tuple[GrantSettings, ...] 
     )
 
 
-def one(asked: str, settings: Settings | None = None, signers: str = LINES, **more: object) -> ExplainedKey:
-    allowed = AllowedSigners.parse(signers)
-    (found,) = explain(settings or node(), attrs.evolve(allowed, **more), asked, NOW)  # type: ignore[arg-type]
+def one(
+    asked: str,
+    settings: Settings | None = None,
+    signers: str = LINES,
+    *,
+    revoked: str = "",
+    rules: SignatureRules | None = None,
+) -> ExplainedKey:
+    allowed = attrs.evolve(AllowedSigners.parse(signers, revoked=revoked), rules=rules or SignatureRules())
+    (found,) = explain(settings or node(), allowed, asked, NOW)
     return found
 
 
@@ -109,7 +116,7 @@ def test_a_key_that_counts_for_nothing_says_why() -> None:
     assert one(EVE.fingerprint).problem == "not among the allowed signers"
     assert one(BOB.fingerprint).problem == "none of its lines counts now"
     assert "was valid only before" in one(BOB.fingerprint).lines[0].objection
-    assert one(ANN.fingerprint, revoked=frozenset([ANN.public_blob])).problem == "revoked"
+    assert one(ANN.fingerprint, revoked=ANN.public_openssh).problem == "revoked"
     for key in (one(EVE.fingerprint), one(BOB.fingerprint)):
         assert not any(each.allowed for each in key.rights)
         assert {each.why for each in key.rights} == {key.problem}
