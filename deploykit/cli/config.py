@@ -122,7 +122,7 @@ def explain(keys: tuple[str, ...], config: Path | None, as_json: bool) -> None:
 
 def _explained(key: ExplainedKey) -> Iterator[str]:
     """Yield the lines that show what one key may do."""
-    yield " ".join((key.fingerprint or "no key", key.kind)).strip()
+    yield " ".join(filter(None, (key.fingerprint or "no key", key.kind, key.certificate)))
     for line in key.lines:
         names, comment = ",".join(line.principals), f" ({line.comment})" if line.comment else ""
         role = "certifies" if line.authority else "signs as"
