@@ -19,7 +19,7 @@ import attrs
 
 from deploykit.errors import KeyFileError, KeyUnavailable, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
-from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
+from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line, parse_public
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
 from deploykit.trust.certificate import certified_key
 from deploykit.trust.certificatefile import certificate_line, private_half
@@ -115,6 +115,20 @@ def load_signer(
             if tried == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def check_signer(path: Path) -> None:
+    """Refuse a file that `load_signer` cannot use. No passphrase and no agent is needed for that.
+
+    Raises:
+        KeyFileError: unreadable, readable by others, or not such a key.
+    """
+    data = _private(path)
+    head = read_head(data)
+    if is_public_line(data):
+        parse_public(path, as_text(path, data))
+    elif head is None or not (head.encrypted or key_type(head.public_blob).startswith(SECURITY_KEY)):
+        _opened_key(path, data, None)
 
 
 def _private(path: Path) -> bytes:
@@ -268,6 +282,7 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
 __all__ = [
     "AskPassphrase",
     "check_principal",
+    "check_signer",
     "fingerprint",
     "generate_key",
     "is_private_key",

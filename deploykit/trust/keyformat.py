@@ -204,10 +204,7 @@ def _p256_point(reader: BlobReader) -> bytes:
 
 
 def _application(data: bytes) -> str:
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        text = ""
+    text = data.decode(errors="surrogateescape")  # halves of surrogates are not printable
     if not text.isprintable() or not 0 < len(data) <= _MAX_APPLICATION:
         raise MalformedBlob(f"its application is not 1 to {_MAX_APPLICATION} bytes of visible text")
     return text

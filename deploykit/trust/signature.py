@@ -29,7 +29,7 @@ from deploykit.errors import (
 )
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.certificate import certified_key
-from deploykit.trust.keyformat import ED25519, MalformedBlob, fingerprint, key_blob, public_line
+from deploykit.trust.keyformat import ED25519, fingerprint, key_blob, public_line
 from deploykit.trust.signingprincipals import signing_principals
 from deploykit.trust.sshsig import (
     decode_blob,
@@ -38,7 +38,7 @@ from deploykit.trust.sshsig import (
     encode_header,
     signed_bytes,
 )
-from deploykit.trust.verification import fits
+from deploykit.trust.verification import check_fits
 from deploykit.wire.frame import Frame
 
 #: The STOMP header that holds the signature.
@@ -288,11 +288,7 @@ def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime
     parts = decode_blob(blob)
     name = fingerprint(parts.key)
     principals = signing_principals(parts, allowed, now)
-    try:
-        if not fits(parts, body):
-            raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
-    except MalformedBlob as error:
-        raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
+    check_fits(parts, body)
     if objection := allowed.rules.objection(parts):
         raise SignatureNotEnough(f"the signature by key {name} does not count: {objection}")
     return Signer(

@@ -51,6 +51,8 @@ KINDS: Final = {ED25519: ED25519, SK_ED25519: SK_ED25519, SK_ECDSA: SK_ECDSA, WE
 _MAGIC: Final = b"SSHSIG"
 _VERSION: Final = 1
 _MAX_BLOB: Final = 4096  # a 16384-bit RSA signature fits, so what is too weak or strange still gets its own error
+#: Characters of the longest signature in a header.
+MAX_SIGNATURE: Final = _MAX_BLOB * 4 // 3 + 4
 #: Bits of `flags` (WebAuthn level 2, section 6.1).
 _PRESENT: Final = 0x01
 _VERIFIED: Final = 0x04
@@ -252,7 +254,7 @@ def decode_header(value: str) -> bytes:
     Raises:
         SignatureError: not canonical base64, or too long.
     """
-    if len(value) > _MAX_BLOB * 4 // 3 + 4:
+    if len(value) > MAX_SIGNATURE:
         raise SignatureError("the signature is malformed: it is too long to be one")
     try:
         return decode_base64(value)
@@ -285,6 +287,7 @@ __all__ = [
     "HASH_ALGORITHM",
     "KEY_TYPE",
     "KINDS",
+    "MAX_SIGNATURE",
     "NAMESPACE",
     "SignatureParts",
     "WEBAUTHN",

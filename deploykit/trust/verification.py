@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from deploykit.errors import SignatureError, SignatureNotEnough
 from deploykit.trust.certificate import Certificate
 from deploykit.trust.clientdata import check_client_data
-from deploykit.trust.keyformat import ED25519, SK_ECDSA, MalformedBlob, ssh_string
+from deploykit.trust.keyformat import ED25519, SK_ECDSA, MalformedBlob, fingerprint, ssh_string
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import WEBAUTHN, SignatureParts, ecdsa_numbers, read_signature, signed_bytes
 
@@ -56,6 +56,21 @@ def _fits(parts: SignatureParts, message: bytes) -> bool:
     return True
 
 
+def check_fits(parts: SignatureParts, body: bytes) -> None:
+    """Refuse a signature that was not made by the key in it over these bytes.
+
+    Raises:
+        SignatureError: it was not; the text names the key.
+    """
+    name = fingerprint(parts.key)
+    try:
+        good = fits(parts, body)
+    except MalformedBlob as error:
+        raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
+    if not good:
+        raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
+
+
 def check_authority(certificate: Certificate) -> None:
     """Check that the authority that a certificate names signed it. A good signature is verified once and remembered.
 
@@ -82,4 +97,4 @@ def check_authority(certificate: Certificate) -> None:
     _GOOD.add(digest)
 
 
-__all__ = ["check_authority", "fits"]
+__all__ = ["check_authority", "check_fits", "fits"]

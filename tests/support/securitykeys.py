@@ -133,7 +133,8 @@ class SoftwareSecurityKey:
     def _sign(self, data: bytes) -> bytes:
         if self.key_type == SK_ED25519:
             return self._ed.sign(data)
-        r, s = decode_dss_signature(self._ec.sign(data, ec.ECDSA(hashes.SHA256())))
+        # No chance in it (RFC 6979): the same message and switches give the same bytes, so failures can be repeated.
+        r, s = decode_dss_signature(self._ec.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
         if self.high_s is not None:
             s = max(s, ORDER - s) if self.high_s else min(s, ORDER - s)
         return mpint(r) + mpint(s)
