@@ -20,7 +20,8 @@ from typing import Final, TypeAlias
 import attrs
 
 from deploykit.errors import KeyFileError, KeyUnavailable, SignatureError
-from deploykit.trust.certificate import CERTIFIED_TYPES
+from deploykit.trust.certificate import CERTIFIED_TYPES, certified_key
+from deploykit.trust.certificatefile import certificate_line
 from deploykit.trust.guardedfile import MAX_KEY, as_text, opened, read_bounded
 from deploykit.trust.keyformat import KEY_TYPES, decode_key_text, fingerprint, key_type, public_line
 from deploykit.trust.sshsig import NAMESPACE, dearmor, decode_blob
@@ -48,6 +49,7 @@ class AgentKey:
     Args:
         path: of the public key; or of the private key file that stands for a security key.
         public_blob: the public key in OpenSSH's wire form.
+        certificate: that it signs with, as `ssh-keygen -Y sign -f KEY-cert.pub`; empty for none.
         in_agent: whether an agent holds it; else the file stands for a security key.
         notify: is shown when a person must touch the key.
         limit: seconds for one signature.
@@ -55,6 +57,7 @@ class AgentKey:
 
     path: Path
     public_blob: bytes = attrs.field(repr=False)
+    certificate: bytes = attrs.field(default=b"", repr=False)
     in_agent: bool = True
     notify: Notify | None = attrs.field(default=None, repr=False, eq=False)
     limit: float = _LIMIT
@@ -69,7 +72,9 @@ class AgentKey:
         """
         with opened(path, "public key") as file:
             text = as_text(path, read_bounded(path, file, MAX_KEY))
-        key = cls(path=path, public_blob=parse_public(path, text), notify=notify)
+        certificate = certificate_line(path, text)
+        blob = certified_key(certificate) if certificate else parse_public(path, text)
+        key = cls(path=path, public_blob=blob, certificate=certificate, notify=notify)
         if problem := key.problem():
             raise KeyUnavailable(f"{key}: {problem}", key.way_out())
         return key
@@ -99,7 +104,8 @@ class AgentKey:
             raise KeyUnavailable(f"{self}: {self._reason(errors)}", self.way_out())
         try:
             blob = dearmor(output.decode("ascii"))
-            if decode_blob(blob).key != self.public_blob:
+            parts = decode_blob(blob)
+            if parts.key != self.public_blob or bool(parts.certificate) != bool(self.certificate):
                 raise KeyUnavailable(f"{self}: another key signed", "the file was changed meanwhile: try again")
         except (UnicodeDecodeError, SignatureError) as error:
             problem = error.problem if isinstance(error, SignatureError) else "ssh-keygen printed no signature"
@@ -134,7 +140,7 @@ class AgentKey:
 
     @property
     def _text(self) -> str:
-        return public_line(self.public_blob).split()[1]
+        return public_line(self.certificate or self.public_blob).split()[1]
 
     def _reason(self, errors: str) -> str:
         if self.in_agent and (problem := self.problem()):

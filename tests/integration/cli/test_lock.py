@@ -1,4 +1,4 @@
-"""`deploykit lock` and `unlock` against a real agent and stand-ins; `nodes` and `status` show locks, and help who is behind."""
+"""`lock` and `unlock` against a real agent and stand-ins; `nodes` and `status` show locks, and help who is behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHOP = SiteName("shop")
 GRANTS = """
 [[trust.grants]]
 principal = "ops"
-types = ["site.locked", "lock.release"]
+types = ["site.locked"]
 """
 
 
@@ -78,7 +78,7 @@ types = ["site.locked"]
 
 
 def test_a_lock_keeps_a_deploy_out_until_it_is_lifted(node: Node, desk: Path) -> None:
-    commit = node.origin.release("v1") if hasattr(node.origin, "release") else node.origin.commit("v1")
+    commit = node.origin.push(tag="v1")
     with node.agent() as agent:
         agent.ready()
         asked = ("--config", desk, "--discovery-timeout", "20")

@@ -46,10 +46,56 @@ def held(keygen: SshKeygen, agent: SshAgent) -> Path:
     return private.with_suffix(".pub")
 
 
+def certified(keygen: SshKeygen, name: str = "key") -> Path:
+    """A key and the certificate for `ops` next to it; the path of the certificate."""
+    key, authority = keygen.generate(name), keygen.generate("ca")
+    done = keygen.run("-q", "-s", authority, "-I", "ann", "-n", "ops", f"{key}.pub")
+    assert done.returncode == 0, done.stderr
+    return keygen.directory / f"{name}-cert.pub"
+
+
 def program(directory: Path, name: str, text: str) -> None:
     path = directory / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_an_agent_signs_with_the_certificate_that_it_holds(keygen: SshKeygen, agent: SshAgent) -> None:
+    """`ssh-add KEY` adds KEY-cert.pub too; the private half is gone then."""
+    path = certified(keygen)
+    agent.add(tmp := keygen.directory / "key")
+    tmp.unlink()
+    key = load_signer(path)
+    allowed = AllowedSigners.parse(f"* cert-authority {(keygen.directory / 'ca.pub').read_text()}")
+    signer = verify_blob(BODY, key.sign_body(BODY), allowed, utc_now())
+    assert signer.is_principal("ops")
+    assert (signer.fingerprint, signer.certificate) == (key.fingerprint, "key id 'ann' serial 0")
+
+
+def test_a_certificates_file_signs_without_an_agent_by_the_key_next_to_it(
+    keygen: SshKeygen, agent: SshAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certified(keygen)
+    allowed = AllowedSigners.parse(f"* cert-authority {(keygen.directory / 'ca.pub').read_text()}")
+    assert isinstance(load_signer(path), SigningKey)  # the agent runs, and does not hold it
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    key = load_signer(path)
+    assert verify_blob(BODY, key.sign_body(BODY), allowed, utc_now()).is_principal("ops")
+    (keygen.directory / "key").unlink()
+    with pytest.raises(KeyUnavailable, match="no ssh-agent runs here"):
+        load_signer(path)
+
+
+def test_an_agent_that_holds_the_key_without_its_certificate_does_not_sign_with_it(
+    keygen: SshKeygen, agent: SshAgent
+) -> None:
+    path = certified(keygen)
+    aside = path.rename(path.with_name("aside"))
+    agent.add(keygen.directory / "key")
+    aside.rename(path)
+    (keygen.directory / "key").unlink()
+    with pytest.raises(KeyUnavailable, match="does not hold this key"):
+        load_signer(path)
 
 
 def test_a_key_in_an_agent_signs_as_a_file_does(keygen: SshKeygen, agent: SshAgent) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import attrs
 import pytest
 
 from deploykit.errors import KeyFileError
@@ -81,8 +80,6 @@ def test_two_holders_locks_both_stand(people: Locking) -> None:
 
 def test_each_different_statement_is_judged_once(people: Locking) -> None:
     reads: list[int] = []
-    trust = people.trust()
-    counted = attrs.evolve(trust) if attrs.has(type(trust)) else trust
     read = people.trusted
 
     def trusted() -> object:
