@@ -5,11 +5,10 @@ A statement stays good without expiry, so a node that is off hears it later from
 
 from __future__ import annotations
 
-import re
 import socket
 import time
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Final
 
 import attrs
@@ -36,9 +35,6 @@ from deploykit.wire import encode
 DEFAULT_LOCK: Final = timedelta(hours=24)
 #: Seconds between two looks at which nodes hold a statement: nodes answer a question after a moment.
 _LOOKS: Final = (0.2, 0.5, 1.0, 2.0)
-_DURATION: Final = re.compile(r"(\d{1,6})([smhd])\Z")
-_TIME_FORMS: Final = "write 30m, 2h or 7d from now, or a time as 2026-12-31T18:00"
-_UNITS: Final[Mapping[str, str]] = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -66,26 +62,6 @@ class LockOutcome:
         if self.lacks or (unlocks and self.others):
             return 1
         return 0 if self.message is None or self.holds else 1
-
-
-def parse_until(text: str, now: datetime) -> datetime:
-    """Return the time that `30m`, `2h` or `7d` from now means, or `2026-12-31T18:00`: local where it names no zone.
-
-    Raises:
-        UsageError: it means none, or is not later than now.
-    """
-    found = _DURATION.match(text.strip())
-    if found is not None:
-        until = now + timedelta(**{_UNITS[found.group(2)]: int(found.group(1))})
-    else:
-        try:
-            until = datetime.fromisoformat(text.strip())
-        except ValueError:
-            raise UsageError(f"not a time: {text!a}", _TIME_FORMS) from None
-        until = (until if until.tzinfo is not None else until.astimezone()).astimezone(UTC)
-    if until <= now:
-        raise UsageError(f"{text!a} is not later than now", _TIME_FORMS)
-    return until
 
 
 def lock_site(
@@ -292,4 +268,4 @@ def _looked(
         time.sleep(pause)  # nodes say nothing when they have taken it in, so there is nothing to wait for
 
 
-__all__ = ["DEFAULT_LOCK", "LockOutcome", "lock_site", "parse_until", "unlock_site"]
+__all__ = ["DEFAULT_LOCK", "LockOutcome", "lock_site", "unlock_site"]
