@@ -53,7 +53,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
     ]
     found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
-        from deploykit.trust.policy import grant_warnings
+        from deploykit.trust.grants import grant_warnings
 
         found += grant_warnings(settings.trust.grants)
     return found
@@ -85,7 +85,7 @@ def _sites(settings: Settings, repositories: Collection[str]) -> Iterator[str]:
 def _grants(settings: Settings) -> tuple[str, ...]:
     if not settings.trust.grants:
         return ()
-    from deploykit.trust.policy import grant_problems
+    from deploykit.trust.grants import grant_problems
 
     return tuple(grant_problems(settings.trust.grants))
 

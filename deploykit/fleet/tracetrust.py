@@ -26,7 +26,8 @@ from deploykit.messages import (
     one_line,
 )
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.policy import Policy, type_names
+from deploykit.trust.policy import Policy
+from deploykit.trust.rights import DEPLOY, RUN, type_names
 from deploykit.trust.signature import HEADER, Signers, verify
 
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
@@ -84,9 +85,8 @@ def judge(record: RecordedMessage, message: Message, trust: TraceTrust | None) -
     return SignatureVerdict(standing="verified", signer=one_line(str(signer), 200))
 
 
-def _granted(policy: Policy, kind: type[Message]) -> bool:
-    """Return whether any grant is about messages of this type."""
-    names = type_names(kind)
+def _granted(policy: Policy, names: tuple[str, ...]) -> bool:
+    """Return whether any grant names one of these types or rights."""
     return any(name in names for grant in policy.grants for name in grant.types)
 
 
@@ -101,11 +101,13 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
         case DeployReported() | DeployProgressed():
             if not policy.may_speak_for(signer, message.node, message):
                 raise PolicyRefused(f"{signer} may not report for node {message.node}")
-        case DeployRequested() | BuildFinished() if not _granted(policy, type(message)):
+        case DeployRequested() if not _granted(policy, (*DEPLOY, RUN)):
+            pass
+        case BuildFinished() if not _granted(policy, type_names(BuildFinished)):
             pass
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
-        case RolloutAbort() | RolloutReported() if _granted(policy, DeployRequested):
+        case RolloutAbort() | RolloutReported() if _granted(policy, (*DEPLOY, RUN)):
             if not policy.may_coordinate(signer, message.site):
                 raise PolicyRefused(f"{signer} may not deploy site {message.site}")
         case BuildFinished():

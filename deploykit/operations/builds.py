@@ -177,4 +177,4 @@ def _of_commit(
 
 
 def _trust(settings: Settings) -> Trust:
-    return Trust.from_settings(settings.trust, settings.node)
+    return Trust.from_settings(settings.trust, settings.node, repos=settings.site_repos)

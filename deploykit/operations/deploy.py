@@ -47,7 +47,7 @@ def load_report_trust(settings: Settings) -> Trust:
     if settings.trust.allowed_signers is None:
         raise PolicyRefused("no node's report could be believed", "set trust.allowed_signers")
     trusted = load_trusted(settings.trust)
-    return Trust.from_settings(settings.trust, settings.node, trusted=lambda: trusted)
+    return Trust.from_settings(settings.trust, settings.node, trusted=lambda: trusted, repos=None)
 
 
 @contextmanager

@@ -71,7 +71,7 @@ def trace_trust(settings: Settings | None) -> TraceTrust | None:
     """
     if settings is None or settings.trust.allowed_signers is None:
         return None
-    return TraceTrust(trusted=TrustReader(settings.trust), policy=Policy.from_settings(settings.trust))
+    return TraceTrust(trusted=TrustReader(settings.trust), policy=Policy.from_settings(settings.trust, repos=None))
 
 
 def trace_log(

@@ -59,6 +59,11 @@ class Settings:
         """Where the journals and locks of rollouts are."""
         return self.rollouts if self.rollouts is not None else self.state / "rollouts"
 
+    @property
+    def site_repos(self) -> Mapping[SiteName, RepoName]:
+        """The repository of each site."""
+        return {name: site.repo for name, site in self.sites.items()}
+
     def problems(self) -> tuple[str, ...]:
         """Return what is wrong, each line with its full path; empty when all is well.
 

@@ -16,14 +16,17 @@ class GrantSettings:
 
     Args:
         principal: one name, no pattern; `allowed_signers` has the keys that may use it.
-        types: `deploy.requested`, its full wire type, or the class's name.
+        types: message types: `deploy.requested`, its full wire type, or the class's name; and rights: `rollout.run`
+            (commands inside a mandate), `lock.release`, `lock.override`, and `without-build` (deploy, or approve,
+            without the builds that a site requires).
         sites: patterns as in ssh_config(5) (`*`, `?`, `!not-this`).
         speaks_for: for replies: patterns of the nodes this principal may report for. A principal that is
             named like a node speaks for that node without any grant.
-        repos, jobs: for `build.finished`: patterns of the repositories and jobs whose results this principal may
-            report. Both are needed; with the default it may report none.
-        without_build: for `deploy.requested`: this principal may deploy without the builds that a site requires.
-        phases: for `deploy.requested` and `rollout.run`: the phases that this principal may ask for; all by default.
+        repos: patterns of repositories: the grant is for their sites alone; by default for all. For `build.finished`
+            the repositories whose results this principal may report; there the default is none.
+        jobs: for `build.finished`: patterns of the jobs whose results this principal may report; by default none.
+        phases: for `deploy.requested`, `rollout.run`, `rollout.approved` and `without-build`: the phases that this
+            principal may ask for or approve; all by default. Who may prepare may discard what was prepared.
     """
 
     principal: str
@@ -32,7 +35,6 @@ class GrantSettings:
     speaks_for: tuple[str, ...] = ()
     repos: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ()
-    without_build: bool = False
     phases: tuple[DeployPhase, ...] = ()
 
 

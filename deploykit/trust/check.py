@@ -20,19 +20,20 @@ claimed. What `check` returns holds all that the second step needs: it reads no 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Self
 
 import attrs
 
 from deploykit.errors import KeyFileError, NotAddressed, PolicyRefused, SignatureError, UsageError
-from deploykit.messages import BuildFinished, DeployReported, Message, NodeDescribed
-from deploykit.names import NodeName, SiteName
+from deploykit.messages import BuildFinished, DeployReported, DeployRequested, Message, NodeDescribed
+from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy, Request, addressed_to
+from deploykit.trust.rights import NO_REPOS
 from deploykit.trust.signature import HEADER, Signers, body_digest, copy_digest, verify
 from deploykit.wire import Frame, decode
 
@@ -44,10 +45,13 @@ class Authorized:
     Args:
         grant: the grant that allows it.
         keep_until: how long its id must be remembered, so that no replay passes: for `ids.IdStore.claim`.
+        mandate: the mandate that the message names: it may be acted on only inside that, whatever its site asks for.
+            None where it names none, and for a discard.
     """
 
     grant: GrantSettings
     keep_until: datetime
+    mandate: str | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -105,7 +109,9 @@ class Verified:
         if self.message is None:
             raise PolicyRefused("a keepalive asks for nothing")
         grant = self.policy.authorize(self.message, self.signer, self.node, claimed_at or now)
-        return Authorized(grant=grant, keep_until=self.policy.replayable_until(self.message, now))
+        return Authorized(
+            grant=grant, keep_until=self.policy.replayable_until(self.message, now), mandate=_mandate_of(self.message)
+        )
 
     def build(self, now: datetime, *, remember: timedelta, site: SiteName | None = None) -> BuildFinished:
         """Return the build result that this message is, if it counts.
@@ -159,7 +165,12 @@ class Trust:
 
     @classmethod
     def from_settings(
-        cls, trust: TrustSettings, node: NodeName, *, trusted: Callable[[], AllowedSigners] | None = None
+        cls,
+        trust: TrustSettings,
+        node: NodeName,
+        *,
+        trusted: Callable[[], AllowedSigners] | None = None,
+        repos: Mapping[SiteName, RepoName] | None = NO_REPOS,
     ) -> Self:
         """Make it from the `[trust]` table.
 
@@ -167,11 +178,13 @@ class Trust:
             trust: the settings.
             node: who we are.
             trusted: returns the allowed signers; by default the files are read, again whenever one has changed.
+            repos: the repository of each site, for grants that name some: `Settings.site_repos`. None on a machine
+                without sites that acts on no command: there `repos` of grants is not looked at.
 
         Raises:
             SettingsError: grants or times are wrong.
         """
-        return cls(trusted or TrustReader(trust), Policy.from_settings(trust), node)
+        return cls(trusted or TrustReader(trust), Policy.from_settings(trust, repos=repos), node)
 
     def check(self, frame: Frame, now: datetime, *, destination: str = "") -> Verified:
         """Return who signed a frame, and its message.
@@ -202,6 +215,12 @@ class Trust:
             raise
         except Exception as error:  # out of files or memory, or a bug: that says nothing about the signature
             raise KeyFileError(f"signatures cannot be checked: {type(error).__name__}: {error}") from error
+
+
+def _mandate_of(message: Message) -> str | None:
+    if isinstance(message, DeployRequested) and message.phase != "discard":
+        return message.mandate
+    return None
 
 
 def _same(left: str, right: str) -> bool:

@@ -3,8 +3,7 @@
 Rules:
 
 * A command that names a mandate is obeyed only inside it, whether its site asks for a mandate or not.
-* A mandate counts while enough people who signed it have the grant `rollout.approved` (`Policy.judge_mandate`).
-* A person is a principal that a grant names: two keys of one principal are one person.
+* Whether enough people signed it, who may, is judged before (`Policy.judge_mandate`).
 * A command lies inside when `inside` finds no difference. Free are its id and time, which of the nodes it is for, its
   evidence, who asked, and an expiry up to the end of the mandate.
 * A `discard` puts nothing live and needs no mandate.
@@ -12,8 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self
 
 import attrs
@@ -59,6 +57,10 @@ class Requirement:
     def of(cls, site: NodeSiteSettings) -> Self:
         """Return what a site asks for."""
         return cls(require=site.require, signatures=site.signatures)
+
+    def __str__(self) -> str:
+        who = "1 person" if self.signatures == 1 else f"{self.signatures} different people"
+        return f"{who} with a key that shows presence" if self.require == "person" else who
 
 
 def inside(
@@ -115,11 +117,12 @@ def _outside_nodes(approved: RolloutApproved, command: DeployRequested, node: No
 
 def _outside_time(approved: RolloutApproved, command: DeployRequested, now: datetime, skew: timedelta) -> str:
     if approved.not_before - now > skew:
-        return f"the mandate begins at {_at(approved.not_before)}"
+        return f"the mandate begins at {instant(approved.not_before)}"
     if now - approved.not_after > skew:
-        return f"the mandate ended at {_at(approved.not_after)}"
+        return f"the mandate ended at {instant(approved.not_after)}"
     if command.expires > approved.not_after:
-        return f"the command expires at {_at(command.expires)}, after the mandate ends at {_at(approved.not_after)}"
+        ends = instant(approved.not_after)
+        return f"the command expires at {instant(command.expires)}, after the mandate ends at {ends}"
     return ""
 
 
@@ -160,38 +163,14 @@ def _outside_way_back(
     if approved.commit is not None and live is not None and live.commit != approved.commit:
         return f"the mandate allows to go back from {approved.commit[:12]}, live is {live}"
     if previous is None or (previous.ref, previous.commit) != target:
-        back_to = (
-            f"the previous release, {previous}" if previous is not None else "a previous release, and there is none"
-        )
-        return f"the mandate allows to go back to {back_to}; the command names {named(*target)}"
+        there_is = str(previous) if previous is not None else "none"
+        return f"the mandate allows to go back to the previous release ({there_is}), the command names {named(*target)}"
     return ""
 
 
-def _at(when: datetime) -> str:
-    return f"{when:%Y-%m-%dT%H:%M:%SZ}"
+def instant(when: datetime) -> str:
+    """Return an instant as text, to the second, in UTC."""
+    return f"{when.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-def people(names: Sequence[Iterable[str]]) -> int:
-    """Return how many different people signed at most, each signature standing for another principal.
-
-    Args:
-        names: for each signature the principals that it may stand for.
-
-    >>> people([["ann", "bob"], ["ann"]]), people([["ann"], ["ann"]])
-    (2, 1)
-    """
-    taken: dict[str, int] = {}
-
-    def place(at: int, tried: set[str]) -> bool:
-        for name in names[at]:
-            if name not in tried:
-                tried.add(name)
-                if name not in taken or place(taken[name], tried):
-                    taken[name] = at
-                    return True
-        return False
-
-    return sum(place(at, set()) for at in range(len(names)))
-
-
-__all__ = ["FORWARD", "Mandate", "Requirement", "inside", "people"]
+__all__ = ["FORWARD", "Mandate", "Requirement", "inside", "instant"]

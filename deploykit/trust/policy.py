@@ -12,46 +12,64 @@ Rules:
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Self, TypeAlias
+from typing import Final, Self
 
 import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import (
+    ApprovalWanted,
     BuildFinished,
     DeployProgressed,
     DeployReported,
     DeployRequested,
+    LocksWanted,
     Message,
     NodeDescribed,
     NodeQueried,
     RolloutAbort,
+    RolloutApproved,
     RolloutReported,
+    SiteLocked,
+    SiteUnlocked,
 )
-from deploykit.messages.site import named
-from deploykit.names import NodeName, SiteName
+from deploykit.messages.deploy import DeployPhase
+from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
+from deploykit.trust.approval import judge_mandate
+from deploykit.trust.freshness import called, check_not_ahead, check_times, since
+from deploykit.trust.grants import grant_problems
 from deploykit.trust.mandate import Mandate, Requirement
-from deploykit.trust.signature import Signers
+from deploykit.trust.replies import Reply, Request, check_fits
+from deploykit.trust.rights import (
+    ABORT,
+    DEPLOY,
+    NO_REPOS,
+    RUN,
+    WITHOUT_BUILD,
+    allows,
+    covers,
+    granted,
+    type_names,
+)
+from deploykit.trust.signature import Signer, Signers
 
-Request: TypeAlias = DeployRequested | NodeQueried
-Reply: TypeAlias = DeployReported | NodeDescribed
-
-_NO_PATTERN = frozenset('*?!,"')
-
-
-def type_names(kind: type[Message]) -> tuple[str, ...]:
-    """Return the names of a message type in grants: its wire type, `deploy.requested`, and `DeployRequested`."""
-    full = kind.TYPE
-    if not full:  # a base class, or Unknown: what we do not understand cannot be granted
-        return ()
-    short = full.removeprefix("deploykit.").rpartition(".v")[0]
-    return tuple(name for name in (full, short, kind.__name__) if name)
+#: What `authorize` refuses to judge: its types, why, and where it is judged.
+_JUDGED_ELSEWHERE: Final[tuple[tuple[tuple[type[Message], ...], str, str], ...]] = (
+    (
+        (DeployReported, NodeDescribed, DeployProgressed, RolloutReported),
+        "a reply means nothing alone",
+        "check it against its request with authorize_reply()",
+    ),
+    ((BuildFinished,), "a build's result asks for nothing", "judge it with authorize_build()"),
+    ((RolloutApproved,), "a mandate asks for nothing", "judge it with judge_mandate()"),
+    ((SiteLocked, SiteUnlocked), "a statement on a lock asks for nothing", "judge it with may()"),
+    ((ApprovalWanted, LocksWanted), "what a node asks for is no command", "judge it with may_speak_for()"),
+)
 
 
 def addressed_to(message: Message, node: NodeName) -> bool:
@@ -69,19 +87,31 @@ class Policy:
         max_expiry: how far ahead an expiry may lie when the message arrives; also the age after which a
             signed message without an expiry is stale.
         skew: how far apart honest clocks may be; granted on every limit.
+        mandate_max: how far ahead the end of a mandate may lie when it is used.
+        repos: the repository of each site of this node, for grants that name some: they fit no other site. None where
+            this machine has no sites and decides nothing by it: then `repos` of grants is not looked at.
     """
 
     grants: tuple[GrantSettings, ...] = ()
     max_expiry: timedelta = timedelta(hours=1)
     skew: timedelta = timedelta(seconds=30)
+    mandate_max: timedelta = timedelta(days=1)
+    repos: Mapping[SiteName, RepoName] | None = attrs.field(default=NO_REPOS, hash=False)
 
     @classmethod
-    def from_settings(cls, trust: TrustSettings, *, own_types: Iterable[type[Message]] = ()) -> Self:
+    def from_settings(
+        cls,
+        trust: TrustSettings,
+        *,
+        own_types: Iterable[type[Message]] = (),
+        repos: Mapping[SiteName, RepoName] | None = NO_REPOS,
+    ) -> Self:
         """Return the policy that checked settings describe.
 
         Args:
             trust: the `[trust]` table.
             own_types: message classes of an embedding program that grants may name too.
+            repos: the repository of each site, see the class.
 
         Raises:
             SettingsError: all of them in `problems`.
@@ -94,6 +124,8 @@ class Policy:
             grants=trust.grants,
             max_expiry=timedelta(seconds=trust.max_expiry),
             skew=timedelta(seconds=trust.skew),
+            mandate_max=timedelta(seconds=trust.mandate_max),
+            repos=repos,
         )
 
     @property
@@ -109,10 +141,13 @@ class Policy:
         expires = getattr(message, "expires", None)
         if expires is None:
             return now + self.remember_for
-        return now + min(self.skew - _since(now, expires, message), self.remember_for)
+        return now + min(self.skew - since(now, expires, message), self.remember_for)
 
     def authorize(self, message: Message, signer: Signers, node: NodeName, now: datetime) -> GrantSettings:
         """Return the grant that lets a signed message pass.
+
+        Every key that signed it must be allowed to send it: else whoever adds a signature to another's command could
+        have it answered as one of both.
 
         Args:
             message: decoded from the body that `verify` accepted.
@@ -124,41 +159,96 @@ class Policy:
             NotAddressed: for other nodes; ignore it.
             PolicyRefused: no grant allows it; or it is too late, too early, or expires too far ahead.
         """
-        if isinstance(message, DeployReported | NodeDescribed | DeployProgressed | RolloutReported):
-            raise PolicyRefused("a reply means nothing alone", "check it against its request with authorize_reply()")
-        if isinstance(message, BuildFinished):
-            raise PolicyRefused("a build's result asks for nothing", "judge it with authorize_build()")
+        for kinds, what, remedy in _JUDGED_ELSEWHERE:
+            if isinstance(message, kinds):
+                raise PolicyRefused(what, remedy)
         if not addressed_to(message, node):
-            raise NotAddressed(f"{_called(message)} is not for {node}")
-        self._check_times(message, now)
-        site = str(getattr(message, "site", None) or "")
-        # A question about no site in particular is answered with the sites that may be asked about.
-        of_any = isinstance(message, NodeQueried) and message.site is None
-        found = [grant for grant in self._grants_of(message, signer) if of_any or matches(grant.sites, site)]
-        needs_build = not (isinstance(message, DeployRequested) and message.without_build)
-        for grant in found:
-            if needs_build or grant.without_build:
-                return grant
-        where = f" for site {site}" if site else ""
-        if found:
+            raise NotAddressed(f"{called(message)} is not for {node}")
+        check_times(message, now, cap=self.max_expiry, skew=self.skew)
+        found = [self._grant_of(message, each) for each in signer.each]
+        if (
+            isinstance(message, DeployRequested)
+            and message.without_build
+            and message.mandate is None  # else it is for those who approved it: see `approval`
+            and not self.may(WITHOUT_BUILD, signer, message.site, (message.phase,))
+        ):
             raise PolicyRefused(
-                f"key {signer.fingerprint} may deploy, but not without a build{where}",
-                "leave --without-build out, or give its grant without_build = true",
+                f"key {signer.fingerprint} may deploy, but not without a build for site {message.site}",
+                f"leave --without-build out, or add {WITHOUT_BUILD} to the types of its grant",
             )
+        return found[0]
+
+    def _grant_of(self, message: Message, signer: Signer) -> GrantSettings:
+        """Return the grant by which one key may send a message.
+
+        Raises:
+            PolicyRefused: there is none.
+        """
+        site = str(getattr(message, "site", None) or "")
+        if isinstance(message, DeployRequested):
+            found = self._deploying(message, signer)
+        else:
+            found = granted(self.grants, type_names(type(message)), signer)
+            # A question about no site in particular is answered with the sites that may be asked about.
+            if not (isinstance(message, NodeQueried) and message.site is None):
+                found = [grant for grant in found if covers(grant, site, self.repos)]
+        if found:
+            return found[0]
+        where = f" for site {site}" if site else ""
+        # Every subscriber reads this answer: it must not name principals of the trusted lines.
+        key = f"key {signer.fingerprint}"
+        if isinstance(message, DeployRequested):
+            if self.may(DEPLOY, signer, message.site) or (message.mandate and self.may((RUN,), signer, message.site)):
+                where += f" in phase {message.phase}"
+            elif self.may((RUN,), signer, message.site):
+                raise PolicyRefused(
+                    f"{key} may run rollouts{where} that others approved, and this command names no mandate",
+                    "have it approved (deploykit deploy --propose), or grant deploy.requested in [[trust.grants]]",
+                )
         raise PolicyRefused(
-            # Every subscriber reads this answer: it must not name principals of the trusted lines.
-            f"key {signer.fingerprint} may not send {_called(message)}{where}",
+            f"{key} may not send {called(message)}{where}",
             "grant it in [[trust.grants]], if that is meant",
+        )
+
+    def _deploying(self, command: DeployRequested, signer: Signer) -> list[GrantSettings]:
+        """Return the grants by which a key may send a deploy command.
+
+        Whoever may run rollouts may send what names a mandate, for it must lie inside that; and may discard.
+        """
+        discard = command.phase == "discard"
+        names = (*DEPLOY, RUN) if discard or command.mandate is not None else DEPLOY
+        found = [grant for grant in granted(self.grants, names, signer) if allows(grant, (command.phase,))]
+        if discard:  # who may abort a rollout may take back what it prepared
+            found += granted(self.grants, ABORT, signer)
+        return [grant for grant in found if covers(grant, command.site, self.repos)]
+
+    def may(
+        self,
+        right: str | Sequence[str],
+        signer: Signer | Signers,
+        site: SiteName,
+        phases: Sequence[DeployPhase] = (),
+    ) -> bool:
+        """Return whether some key of a signer has a right for a site, in all of the phases.
+
+        Args:
+            right: one of `rights.RIGHTS`, or the names of a message type (`type_names`).
+            signer: what `verify` returned, or one of its keys.
+            site: the site.
+            phases: what is asked for; none where phases mean nothing.
+        """
+        names = (right,) if isinstance(right, str) else right
+        return any(
+            covers(grant, site, self.repos) and allows(grant, phases) for grant in granted(self.grants, names, signer)
         )
 
     def may_abort(self, signer: Signers, site: SiteName) -> bool:
         """Return whether a grant for `rollout.abort` lets a signer abort everybody's rollouts of a site."""
-        return any(matches(grant.sites, site) for grant in self._granting(type_names(RolloutAbort), signer))
+        return self.may(ABORT, signer, site)
 
     def may_coordinate(self, signer: Signers, site: SiteName) -> bool:
         """Return whether a signer may deploy a site, or abort its rollouts: what it says of a rollout counts."""
-        types = type_names(DeployRequested) + type_names(RolloutAbort)
-        return any(matches(grant.sites, site) for grant in self._granting(types, signer))
+        return self.may((*DEPLOY, RUN, *ABORT), signer, site)
 
     def authorize_abort(self, abort: RolloutAbort, signer: Signers, node: NodeName, now: datetime) -> bool:
         """Return whether an abort counts for everybody's commands; else it counts for those of its signer alone.
@@ -175,12 +265,10 @@ class Policy:
                 early, or expires too far ahead.
         """
         if not addressed_to(abort, node):
-            raise NotAddressed(f"{_called(abort)} is not for {node}")
-        self._check_times(abort, now)
-        if self.may_abort(signer, abort.site):
-            return True
-        if any(matches(grant.sites, abort.site) for grant in self._granting(type_names(DeployRequested), signer)):
-            return False
+            raise NotAddressed(f"{called(abort)} is not for {node}")
+        check_times(abort, now, cap=self.max_expiry, skew=self.skew)
+        if all(self.may((*ABORT, *DEPLOY, RUN), each, abort.site) for each in signer.each):
+            return self.may_abort(signer, abort.site)
         raise PolicyRefused(
             f"key {signer.fingerprint} may abort no rollout of site {abort.site}",
             "grant it rollout.abort in [[trust.grants]], if that is meant",
@@ -199,7 +287,15 @@ class Policy:
         Raises:
             PolicyRefused: too few people signed it, it is over, or it reaches too far ahead.
         """
-        raise PolicyRefused("mandates cannot be judged yet")
+        judge_mandate(
+            mandate,
+            requirement,
+            now,
+            grants=self.grants,
+            repos=self.repos,
+            skew=self.skew,
+            longest=self.mandate_max,
+        )
 
     def authorize_build(
         self,
@@ -226,7 +322,7 @@ class Policy:
         if not result.number or result.repo is None or result.commit is None:
             missing = "number" if not result.number else "repository" if result.repo is None else "commit"
             raise PolicyRefused(f"it names no {missing}")
-        for grant in self._grants_of(result, signer):
+        for grant in granted(self.grants, type_names(BuildFinished), signer):
             if (
                 matches(grant.repos, result.repo)
                 and matches(grant.jobs, result.job)
@@ -235,26 +331,12 @@ class Policy:
                 break
         else:
             raise PolicyRefused(f"its key may not report {result.job} of {result.repo}")
-        age = _since(now, result.time, result)
+        age = since(now, result.time, result)
         if age < -self.skew:
             raise PolicyRefused("it claims to be from the future: compare the clocks (NTP)")
         if age > remember + self.skew:
             raise PolicyRefused(f"results count for {remember / timedelta(days=1):g} days")
         return grant
-
-    def _grants_of(self, message: Message, signer: Signers) -> list[GrantSettings]:
-        """Return the grants that let a signer send messages of such a type, for some site, repository or job."""
-        names = type_names(type(message))
-        if isinstance(message, DeployRequested) and message.phase == "discard":
-            names += type_names(RolloutAbort)  # who may abort a rollout may take back what it prepared
-        return self._granting(names, signer)
-
-    def _granting(self, names: tuple[str, ...], signer: Signers) -> list[GrantSettings]:
-        return [
-            grant
-            for grant in self.grants
-            if any(name in grant.types for name in names) and signer.is_principal(grant.principal)
-        ]
 
     def authorize_reply(self, reply: Reply, signer: Signers, *, request: Request, now: datetime) -> None:
         """Accept a node's reply to our own request.
@@ -265,18 +347,8 @@ class Policy:
             PolicyRefused: to another request; of a node that was not asked; signed by a key that may not speak for that
                 node; or success with something that was not asked for.
         """
-        if not _same(reply.request or "", request.id):
-            raise PolicyRefused(f"{_called(reply)} answers another request than {request.id}")
-        if request.audience is not None and reply.node not in request.audience:
-            raise PolicyRefused(f"{reply.node} was not asked and answers all the same")
-        match request, reply:
-            case DeployRequested(), DeployReported():
-                _check_outcome(reply, request)
-            case NodeQueried(), NodeDescribed():
-                pass
-            case _:
-                raise PolicyRefused(f"{_called(reply)} is no answer to a {type(request).__name__}")
-        self._check_not_ahead(reply, now)
+        check_fits(reply, request)
+        check_not_ahead(reply, now, self.skew)
         if not self.may_speak_for(signer, reply.node, reply):
             raise PolicyRefused(
                 f"{signer} may not report for node {reply.node}",
@@ -289,102 +361,13 @@ class Policy:
             return True
         site = str(getattr(message, "site", ""))
         return any(
-            matches(grant.speaks_for, node) and matches(grant.sites, site) for grant in self._grants_of(message, signer)
+            matches(grant.speaks_for, node) and matches(grant.sites, site)
+            for grant in granted(self.grants, type_names(type(message)), signer)
         )
 
     def may_ask_about(self, question: NodeQueried, signer: Signers, site: SiteName) -> bool:
         """Return whether a signer may ask nodes about a site; `authorize` says whether it may ask at all."""
-        return any(matches(grant.sites, site) for grant in self._grants_of(question, signer))
-
-    # Differences are compared, never sums: an expiry in the year 9999 plus a skew overflows datetime.
-
-    def _check_not_ahead(self, message: Message, now: datetime) -> None:
-        if _since(now, message.time, message) < -self.skew:
-            raise PolicyRefused(f"{_called(message)} claims to be from the future", "compare the clocks (NTP)")
-
-    def _check_times(self, message: Message, now: datetime) -> None:
-        self._check_not_ahead(message, now)
-        expires = getattr(message, "expires", None)
-        if expires is None:
-            if _since(now, message.time, message) > self.max_expiry + self.skew:
-                raise PolicyRefused(f"{_called(message)} is stale", "send it again")
-            return
-        overdue = _since(now, expires, message)
-        if overdue > self.skew:
-            raise PolicyRefused(
-                f"{_called(message)} expired {overdue.total_seconds():.0f} s ago",
-                "send it again; where it was just sent, compare the clocks (NTP)",
-            )
-        if -overdue > self.max_expiry + self.skew:
-            raise PolicyRefused(
-                f"{_called(message)} expires further ahead than {self.max_expiry.total_seconds():.0f} s",
-                "send it with an earlier expiry",
-            )
+        return self.may(type_names(type(question)), signer, site)
 
 
-def _check_outcome(reply: DeployReported, request: DeployRequested) -> None:
-    if (reply.site, reply.phase) != (request.site, request.phase):
-        raise PolicyRefused(
-            f"{reply.node} reports {reply.phase} of {reply.site}, asked was {request.phase} of {request.site}"
-        )
-    if reply.outcome == "success" and reply.phase != "discard" and reply.achieved != (request.ref, request.commit):
-        ref, commit = reply.achieved
-        kind = "ref" if commit == request.commit else "commit"
-        raise PolicyRefused(
-            f"{reply.node} reports success with another {kind} than asked for: {named(ref, commit) or 'none'}, "
-            f"not {named(request.ref, request.commit)}"
-        )
-
-
-def _called(message: Message) -> str:
-    return f"{type(message).__name__} {message.id[:64]!a}"
-
-
-def _same(left: str, right: str) -> bool:
-    """Return whether two ids are equal, in a time that shows nothing about how much of a guess is right."""
-    return hmac.compare_digest(left.encode("utf-8", "surrogatepass"), right.encode("utf-8", "surrogatepass"))
-
-
-def _since(now: datetime, then: datetime, message: Message) -> timedelta:
-    if then.tzinfo is None or now.tzinfo is None:
-        raise PolicyRefused(f"{_called(message)} has a time without a zone")
-    return now - then
-
-
-def grant_problems(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]] = ()) -> Iterator[str]:
-    """Find grants that could never allow anything: no principal's name, unknown types, empty lists."""
-    known = {name for kind in (*_all_types(Message), *own_types) for name in type_names(kind)}
-    for at, grant in enumerate(grants):
-        where = f"trust.grants[{at}]"
-        if not grant.principal or _NO_PATTERN & set(grant.principal) or grant.principal != grant.principal.strip():
-            yield f"{where}.principal: expected one name without pattern characters, not {grant.principal!r}"
-        for name in grant.types:
-            if name not in known:
-                yield f"{where}.types: unknown message type {name!r} (expected e.g. deploy.requested)"
-        for field in ("types", "sites"):
-            if not getattr(grant, field):
-                yield f"{where}.{field}: empty, so the grant allows nothing (remove it)"
-
-
-def grant_warnings(grants: tuple[GrantSettings, ...]) -> Iterator[str]:
-    """Find grants that are right by themselves and allow less than they seem to."""
-    builds, deploys = set(type_names(BuildFinished)), set(type_names(DeployRequested))
-    for at, grant in enumerate(grants):
-        where = f"trust.grants[{at}]"
-        if builds & set(grant.types):
-            for field in ("repos", "jobs"):
-                if not getattr(grant, field):
-                    yield f"{where}.{field}: empty, so no build result of {grant.principal} counts (name {field})"
-        elif grant.repos or grant.jobs:
-            yield f"{where}: repos and jobs mean nothing without build.finished in types"
-        if grant.without_build and not deploys & set(grant.types):
-            yield f"{where}.without_build: means nothing without deploy.requested in types"
-
-
-def _all_types(base: type[Message]) -> Iterator[type[Message]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _all_types(kind)
-
-
-__all__ = ["Policy", "Reply", "Request", "addressed_to", "grant_problems", "grant_warnings", "type_names"]
+__all__ = ["Policy", "Reply", "Request", "addressed_to", "type_names"]

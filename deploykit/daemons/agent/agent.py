@@ -137,7 +137,7 @@ class Agent(Service):
         outbox = open_outbox(settings.outbox)
         settings.state.mkdir(parents=True, exist_ok=True)
         self._lock = StateLock(settings.state)
-        trust = Trust.from_settings(settings.trust, settings.node)
+        trust = Trust.from_settings(settings.trust, settings.node, repos=settings.site_repos)
         self._presence = Presence(settings, key, trust)
         facts = FactSources(settings.facts)
         audit = open_audit(settings, on_record=metrics.audit_recorded)

@@ -40,7 +40,7 @@ class BuiltNode(Node):
         trust(self.signers, "jenkins", self.keys["jenkins"].public_blob)
         trust(self.signers, "oncall@example.org", self.keys["stranger"].public_blob)
         builds = GrantSettings(principal="jenkins", types=("build.finished",), repos=("shop",), jobs=("shop-*",))
-        oncall = GrantSettings(principal="oncall@example.org", types=("deploy.requested",), without_build=True)
+        oncall = GrantSettings(principal="oncall@example.org", types=("deploy.requested", "without-build"))
         live = CheckoutSettings(mode="branch", branch="main", target=root / "live")
         site, repository = self.settings.sites[SiteName("shop")], self.settings.repositories[SHOP]
         self.settings = attrs.evolve(

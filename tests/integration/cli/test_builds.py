@@ -25,7 +25,7 @@ from tests.support.node import SHOP, Node, write_settings
 
 GRANT = (
     '[[trust.grants]]\nprincipal = "jenkins"\ntypes = ["build.finished"]\nrepos = ["shop"]\njobs = ["shop-*"]\n'
-    '[[trust.grants]]\nprincipal = "oncall@example.org"\ntypes = ["deploy.requested"]\nwithout_build = true\n'
+    '[[trust.grants]]\nprincipal = "oncall@example.org"\ntypes = ["deploy.requested", "without-build"]\n'
 )
 
 
@@ -130,7 +130,7 @@ def test_a_deploy_carries_what_is_known_and_what_is_given(node: Node) -> None:
     grants = (
         *node.settings.trust.grants,
         GrantSettings(principal="jenkins", types=("build.finished",), repos=("shop",), jobs=("shop-*",)),
-        GrantSettings(principal="oncall@example.org", types=("deploy.requested",), without_build=True),
+        GrantSettings(principal="oncall@example.org", types=("deploy.requested", "without-build")),
     )
     changes = {
         "sites": {SiteName("shop"): attrs.evolve(site, require_build=("shop-tests",))},

@@ -11,7 +11,7 @@ from deploykit.errors import PolicyRefused
 from deploykit.messages import BuildFinished, Notice
 from deploykit.names import SiteName
 from deploykit.settings import GrantSettings
-from deploykit.trust.policy import grant_problems, grant_warnings
+from deploykit.trust.grants import grant_problems, grant_warnings
 from deploykit.trust.signature import sign
 from deploykit.wire import encode
 from tests.support.asked import NOW, WEB1, policy, request, signer
@@ -19,7 +19,7 @@ from tests.support.builds import JENKINS, REMEMBER, result, trust
 from tests.support.builds import NOW as BUILT
 
 DEPLOY = GrantSettings(principal="ops", types=("deploy.requested",))
-ONCALL = GrantSettings(principal="ops", types=("deploy.requested",), sites=("shop",), without_build=True)
+ONCALL = GrantSettings(principal="ops", types=("deploy.requested", "without-build"), sites=("shop",))
 
 
 def test_a_build_result_is_no_request() -> None:
@@ -37,9 +37,9 @@ def test_a_build_result_counts_longer_than_a_command() -> None:
 
 def test_without_a_build_needs_its_own_grant() -> None:
     urgent = request(without_build=True)
-    with pytest.raises(PolicyRefused, match=r"may deploy, but not without a build for site shop .*= true"):
+    with pytest.raises(PolicyRefused, match=r"may deploy, but not without a build for site shop .*to the types"):
         policy(DEPLOY).authorize(urgent, signer("ops"), WEB1, NOW)
-    assert policy(DEPLOY, ONCALL).authorize(urgent, signer("ops"), WEB1, NOW) is ONCALL
+    assert policy(DEPLOY, ONCALL).authorize(urgent, signer("ops"), WEB1, NOW) is DEPLOY
     assert policy(ONCALL).authorize(request(), signer("ops"), WEB1, NOW) is ONCALL
     for refused in (attrs.evolve(urgent, site=SiteName("blog")), urgent):
         who = "ops" if refused.site == "blog" else "else"
@@ -54,9 +54,10 @@ def test_a_grant_of_before_that_names_neither_repositories_nor_jobs_is_warned_ab
         "trust.grants[0].repos",
         "trust.grants[0].jobs",
     ]
-    odd = (attrs.evolve(DEPLOY, jobs=("x",)), attrs.evolve(old, repos=("*",), jobs=("*",), without_build=True))
+    useless = attrs.evolve(old, repos=("*",), jobs=("*",), types=("build.finished", "without-build"))
+    odd = (attrs.evolve(DEPLOY, jobs=("x",)), useless)
     assert [line.partition(":")[0] for line in grant_warnings(odd)] == [
-        "trust.grants[0]",
-        "trust.grants[1].without_build",
+        "trust.grants[0].jobs",
+        "trust.grants[1].types",
     ]
     assert list(grant_warnings((ONCALL, attrs.evolve(old, repos=("*",), jobs=("*",))))) == []

@@ -11,7 +11,7 @@ from deploykit.errors import NotAddressed, PolicyRefused
 from deploykit.messages import RolloutAbort
 from deploykit.names import SiteName
 from deploykit.settings import GrantSettings
-from deploykit.trust.policy import grant_problems, grant_warnings
+from deploykit.trust.grants import grant_problems, grant_warnings
 from tests.support.asked import CAP, NOW, SECOND, SKEW, WEB1, WEB2, policy, request, signer
 
 DEPLOYER = GrantSettings(principal="ops", types=("deploy.requested",), sites=("shop",))
@@ -81,6 +81,6 @@ def test_a_grant_to_abort_is_a_known_type_and_draws_no_warning() -> None:
         assert list(grant_problems((grant,))) == []
         assert list(grant_warnings((grant,))) == []
         assert policy(grant).may_abort(signer("duty"), SiteName("shop"))
-    odd = attrs.evolve(ABORTER, without_build=True)
-    assert [line.partition(":")[0] for line in grant_warnings((odd,))] == ["trust.grants[0].without_build"]
+    odd = attrs.evolve(ABORTER, types=("rollout.abort", "without-build"))
+    assert [line.partition(":")[0] for line in grant_warnings((odd,))] == ["trust.grants[0].types"]
     assert list(grant_problems((attrs.evolve(ABORTER, types=("rollout.aborted",)),))) != []
