@@ -9,7 +9,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 import attrs
@@ -17,9 +17,10 @@ import attrs
 from deploykit.daemons.agent.guards import AuthorizedCommand, CommandGuard, Objection
 from deploykit.daemons.agent.locks import LockKeeper
 from deploykit.daemons.agent.rollout_guard import carried_out
-from deploykit.messages import DeployReported, one_line
+from deploykit.messages import DeployReported, DeployRequested, one_line
 from deploykit.release import Site
 from deploykit.trust.locks import LockDecision
+from deploykit.trust.signature import Signers
 
 
 class LockGuard(CommandGuard):
@@ -28,11 +29,18 @@ class LockGuard(CommandGuard):
     Args:
         asked: the command.
         locks: of the node.
+        approvers: returns who approved the command beside its signer: their right to override counts too.
     """
 
-    def __init__(self, asked: AuthorizedCommand, locks: LockKeeper) -> None:
+    def __init__(
+        self,
+        asked: AuthorizedCommand,
+        locks: LockKeeper,
+        approvers: Callable[[DeployRequested, datetime], Iterable[Signers]] = lambda *_: (),
+    ) -> None:
         self._asked = asked
         self._locks = locks
+        self._approvers = approvers
         self._decision = LockDecision()
 
     def enter(self, now: datetime) -> Objection | None:
@@ -64,5 +72,8 @@ class LockGuard(CommandGuard):
 
     def _decide(self, now: datetime) -> str:
         request = self._asked.request
-        self._decision = self._locks.decide(request, [self._asked.command.signer], now)
+        signers = [self._asked.command.signer]
+        if request.override_lock:
+            signers += self._approvers(request, now)
+        self._decision = self._locks.decide(request, signers, now)
         return self._decision.objection
