@@ -20,7 +20,7 @@ claimed. What `check` returns holds all that the second step needs: it reads no 
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Self
 
@@ -31,10 +31,10 @@ from deploykit.messages import BuildFinished, DeployReported, DeployRequested, M
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy, Request, addressed_to
 from deploykit.trust.rights import NO_REPOS
-from deploykit.trust.signature import HEADER, Signers, body_digest, copy_digest, verify
+from deploykit.trust.signature import HEADER, Signer, Signers, body_digest, copy_digest, verify, verify_blob
+from deploykit.trust.trustreader import TrustReader
 from deploykit.wire import Frame, decode
 
 
@@ -206,6 +206,27 @@ class Trust:
             raise NotAddressed(f"a {type(message).__name__} is not for {self.node}")
         return Verified(message=message, signer=signer, frame=frame, node=self.node, policy=self.policy)
 
+    def weigh(self, body: bytes, blobs: Sequence[bytes], now: datetime) -> tuple[Signer | SignatureError, ...]:
+        """Return for each signature of a body who made it, if it counts now; else why it does not.
+
+        For what is kept and counts for longer than a message: keys are revoked and expire in the meantime.
+
+        Args:
+            body: that was verified when it came.
+            blobs: its signatures, each by another key.
+            now: aware.
+
+        Raises:
+            KeyFileError: whom to believe cannot be found out now. Try again later.
+        """
+        try:
+            allowed = self._trusted()
+            return tuple(_weighed(body, blob, allowed, now) for blob in blobs)
+        except (KeyFileError, UsageError):
+            raise
+        except Exception as error:  # as in `_signer_of`
+            raise KeyFileError(f"signatures cannot be checked: {type(error).__name__}: {error}") from error
+
     def _signer_of(self, frame: Frame, now: datetime) -> Signers:
         if HEADER not in frame.headers:
             raise SignatureError("the message is not signed", f"sign it: header {HEADER}")
@@ -215,6 +236,13 @@ class Trust:
             raise
         except Exception as error:  # out of files or memory, or a bug: that says nothing about the signature
             raise KeyFileError(f"signatures cannot be checked: {type(error).__name__}: {error}") from error
+
+
+def _weighed(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime) -> Signer | SignatureError:
+    try:
+        return verify_blob(body, blob, allowed, now)
+    except SignatureError as error:
+        return error
 
 
 def _mandate_of(message: Message) -> str | None:

@@ -21,13 +21,16 @@ from deploykit.config import load_settings
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
+from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.daemons.relay import open_outbox
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.errors import DeploykitError
 from deploykit.ids import IdStore
+from deploykit.messages import utc_now
 from deploykit.release import Runner, Site
 from deploykit.testing.fakes import FakeBus
 from deploykit.trust.check import Trust
@@ -48,10 +51,12 @@ def main() -> None:
     gate = BuildGate(settings, trust, builds, result_audit(audit, builds, settings.node))
     progress = ProgressSender(settings.node, FakeBus(), settings.topics, None)
     deployer = SiteDeployer(settings, MirrorHandler(settings, reporter), gate, progress)
+    rollouts, writer = rollouts_of(settings.state), AuditWriter(audit, f"agent/{settings.node}", utc_now)
     deploys = DeployHandler(
         *(settings.node, deployer, reporter, ids, trust, audit),
-        rollouts=rollouts_of(settings.state),
+        rollouts=rollouts,
         sites=settings.sites,
+        mandates=mandates_of(settings, trust, reporter, writer, rollouts),
     )
     for site in settings.sites.values():
         try:

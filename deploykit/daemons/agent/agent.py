@@ -27,6 +27,7 @@ from deploykit.daemons.agent.lock_guard import LockGuard
 from deploykit.daemons.agent.locks import LockKeeper
 from deploykit.daemons.agent.lockstore import lock_store_of
 from deploykit.daemons.agent.locksync import LockSync
+from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
 from deploykit.daemons.agent.progress import ProgressSender
@@ -179,12 +180,14 @@ class Agent(Service):
         self._progress = ProgressSender(settings.node, self.link.bus, settings.topics, key)
         deployer = SiteDeployer(settings, self._mirrors, gate, self._progress)
         self._rollouts = rollouts_of(settings.state)
+        self._mandates = mandates_of(settings, trust, reporter, writer, self._rollouts)
         self._deploys = DeployHandler(
             *(settings.node, deployer, reporter, self._ids, trust, audit),
             rollouts=self._rollouts,
             sites=settings.sites,
             guards=[partial(LockGuard, locks=locks)],
             handlers={SiteLocked: self._locks.handle, SiteUnlocked: self._locks.handle},
+            mandates=self._mandates,
             metrics=metrics,
         )
         self._relay = make_relay(outbox, self.link.bus, settings.outbox)
@@ -293,6 +296,7 @@ class Agent(Service):
                 try:
                     self._ids.prune(utc_now())
                     self._rollouts.prune(utc_now())
+                    self._mandates.prune()
                 except (IdStoreError, RolloutMemoryError) as error:
                     _log.warning("cannot prune what is remembered of commands: %s", error)
                 self._builds.prune()

@@ -3,6 +3,7 @@
 Rules:
 
 * A report that was given before is given again, byte for byte.
+* A copy with other signatures is the same command. It gets the same report, which then names that copy.
 * A report that cannot be made with its steps goes out without them.
 * The id is done only when the report is in the outbox.
 """
@@ -21,10 +22,10 @@ from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.errors import MessageError
 from deploykit.ids import IdStore
-from deploykit.messages import DeployRequested
+from deploykit.messages import DeployReported, DeployRequested
 from deploykit.release import DeployResult
 from deploykit.trust.check import Verified
-from deploykit.wire import Frame
+from deploykit.wire import CONTENT_TYPE, Frame, decode
 
 _log = logging.getLogger(__name__)
 
@@ -67,12 +68,16 @@ class DeployAnswerer:
             if decided.reported is None:
                 decided.reported = self._report(decided, decided.result, request, command, with_steps=with_steps).body
             if decided.claimed:
-                self._ids.done(command.key, request.id, decided.reported, self._now())
+                self._ids.done(command.keys, request.id, decided.reported, self._now())
         return decided.verdict
 
     def _report_again(self, stored: bytes, request: DeployRequested, command: Verified) -> None:
         try:
-            self._reporter.report_again(stored)
+            message = decode({"content-type": CONTENT_TYPE}, stored)
+            if isinstance(message, DeployReported) and message.answers != command.copy:
+                self._reporter.report(self._reports.for_copy(message, command.copy))
+            else:
+                self._reporter.report_again(stored)
         except MessageError as error:
             _log.error("cannot repeat the stored report: %s: %s", request.summary, error)
             detail = "it was answered before, and that report is damaged: see `deploykit release list`"

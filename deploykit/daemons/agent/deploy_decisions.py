@@ -105,18 +105,24 @@ class DeployDecider:
             AuditError, IdStoreError, RolloutMemoryError: the decision, the id or the rollout could not be recorded, so
                 nothing was done. Try again, until the command has expired.
         """
-        now, key = self._now(), command.key
+        now, keys = self._now(), command.keys
         try:
-            claimed_at = self._ids.claimed_at(key, request.id)
+            claimed_at = self._ids.claimed_at(keys, request.id)
             authorized = command.authorize(now, claimed_at=claimed_at)
-            asked = AuthorizedCommand(request=request, command=command, authorized=authorized, claimed_at=claimed_at)
+            asked = AuthorizedCommand(
+                request=request,
+                command=command,
+                authorized=authorized,
+                judged_at=claimed_at or now,
+                claimed_at=claimed_at,
+            )
             guards = CommandGuards([make(asked) for make in self._guards], self._now)
             objection = guards.enter(now)
             if objection is not None and objection.missing:
                 _log.info("waits: %s: %s: %s", command.signer, request.summary, objection.why)
                 self._audit.denied(request, command, objection.why, guards.details)
                 return DeployDecision()
-            claim = self._ids.claim(key, request.id, command.digest, now, keep_until=authorized.keep_until)
+            claim = self._ids.claim(keys, request.id, command.digest, now, keep_until=authorized.keep_until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", command.signer, error)
             return self._denied("refused", str(error), request, command)
@@ -132,16 +138,16 @@ class DeployDecider:
                 self._audit.denied(request, command, why, guards.details)
                 return DeployDecision(verdict=Reject(why))
             case Claim.DONE:
-                return self._done_before(request, key)
+                return self._done_before(request, keys)
             case Claim.FRESH | Claim.RESUME:
                 stopped = objection.why if objection is not None else ""
                 decision = self._act(asked, now, guards, stopped, resumed=claim is Claim.RESUME)
                 decision.claimed, decision.complete = True, guards.complete
                 return decision
 
-    def _done_before(self, request: DeployRequested, key: str) -> DeployDecision:
-        stored = self._ids.reply(key, request.id) or b""  # before it counts as answered again
-        if due := self._repeated.due((key, request.id), time.monotonic()):
+    def _done_before(self, request: DeployRequested, keys: tuple[str, ...]) -> DeployDecision:
+        stored = self._ids.reply(keys, request.id) or b""  # before it counts as answered again
+        if due := self._repeated.due((keys[0], request.id), time.monotonic()):
             _log.info("answered again, not repeated: %s", request.summary)
         return DeployDecision(stored=stored if due else None)
 

@@ -37,7 +37,7 @@ class DeployReportMaker:
     ) -> DeployReported:
         """Report on a command that was not carried out: nothing was read from the site."""
         return DeployReported(
-            id=str(uuid.uuid5(_REPORTS, f"{self.node}/{copy}/{outcome}")),
+            id=self._id(copy, outcome),
             source=f"agent/{self.node}",
             correlation_id=request.correlation_id or request.id,
             node=self.node,
@@ -48,6 +48,13 @@ class DeployReportMaker:
             outcome=outcome,
             detail=one_line(detail, _DETAIL),
         )
+
+    def for_copy(self, report: DeployReported, copy: str) -> DeployReported:
+        """Return a report as the answer to another signed copy of the same command."""
+        return attrs.evolve(report, id=self._id(copy, report.outcome), answers=copy)
+
+    def _id(self, copy: str, outcome: DeployOutcome) -> str:
+        return str(uuid.uuid5(_REPORTS, f"{self.node}/{copy}/{outcome}"))
 
     def with_steps(self, request: DeployRequested, copy: str, result: DeployResult) -> DeployReported:
         """Report a result with each of its steps."""

@@ -34,6 +34,8 @@ from deploykit.daemons.agent.deploy_decisions import DeployDecider, DeployDecisi
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.guards import GuardMaker
+from deploykit.daemons.agent.mandate_guard import MandateGuard
+from deploykit.daemons.agent.mandates import Mandates
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollout_aborts import AbortHandler
 from deploykit.daemons.agent.rollout_guard import RolloutGuard
@@ -53,7 +55,7 @@ from deploykit.errors import (
     SignatureError,
 )
 from deploykit.ids import IdStore
-from deploykit.messages import DeployRequested, Message, RolloutAbort, utc_now
+from deploykit.messages import DeployRequested, Message, RolloutAbort, RolloutApproved, utc_now
 from deploykit.names import NodeName, SiteName
 from deploykit.trust.check import Trust, Verified
 from deploykit.trust.signature import body_digest
@@ -81,7 +83,7 @@ _TRIES: Final = 3
 
 
 class DeployHandler:
-    """Obeys what comes on the topics of commands, on one node: `DeployRequested`, `RolloutAbort`, and what is added.
+    """Obeys what comes on the topics of commands, on one node: commands, aborts, mandates, and what is added.
 
     Args:
         node: who we are.
@@ -92,7 +94,8 @@ class DeployHandler:
         audit: where decisions are recorded.
         rollouts: remembers whose rollouts were begun, and which were aborted.
         sites: of this node.
-        guards: asked about every authorized command, in this order, before whether its rollout was aborted.
+        mandates: of this node; whether a command lies inside one is asked first.
+        guards: asked about every authorized command after that, in this order; last is whether its rollout was aborted.
         handlers: of further genuine messages, by their type.
         now: the wall clock, aware UTC.
         metrics: counts the commands.
@@ -109,23 +112,33 @@ class DeployHandler:
         *,
         rollouts: RolloutMemory,
         sites: Collection[SiteName],
+        mandates: Mandates,
         guards: Sequence[GuardMaker] = (),
         handlers: Mapping[type[Message], MessageHandler] | None = None,
         now: Callable[[], datetime] = utc_now,
         metrics: Metrics | None = None,
     ) -> None:
         self._trust = trust
+        self._mandates = mandates
         self._now = now
         self._audit = CommandAudit(audit, node, now)
         reports = DeployReportMaker(node=node)
-        every: tuple[GuardMaker, ...] = (*guards, partial(RolloutGuard.of, memory=rollouts))
+        every: tuple[GuardMaker, ...] = (
+            partial(MandateGuard.of, mandates=mandates),
+            *guards,
+            partial(RolloutGuard.of, memory=rollouts),
+        )
         self._decider = DeployDecider(deployer, ids, self._audit, every, now, metrics or Metrics())
         self._answerer = DeployAnswerer(reporter, reports, ids, now)
         self._changed = threading.Condition()
         self._ending = threading.Event()
-        self._at_work: set[tuple[str, str]] = set()
+        self._at_work: list[tuple[str, frozenset[str]]] = []
         self._aborts = AbortHandler(rollouts, frozenset(sites), self._audit, now, self._ending)
-        self._handlers: Mapping[type[Message], MessageHandler] = {RolloutAbort: self._aborts.handle, **(handlers or {})}
+        self._handlers: Mapping[type[Message], MessageHandler] = {
+            RolloutAbort: self._aborts.handle,
+            RolloutApproved: mandates.handle,
+            **(handlers or {}),
+        }
         self._strangers = Strangers(node, reporter, reports, self._audit)
         self._delayed = LogThrottle()
         self._unreadable = KeyedThrottle()
@@ -133,17 +146,12 @@ class DeployHandler:
     def handle(self, delivery: Delivery) -> Verdict:
         """Act on one delivery. What is not for this node, or has no handler, is acknowledged and left alone."""
         frame = Frame(delivery.headers, delivery.body)
+        if self._mandates.is_copy(frame):
+            return Ack()
         try:
             command = self._trust.check(frame, self._now(), destination=delivery.destination)
-        except NotAddressed:
-            return Ack()
-        except SignatureError as error:
-            self._strangers.refuse(frame, error)
-            return Ack()
-        except KeyFileError as error:
-            return self._wait_for_trust(delivery, frame, error)
-        except MessageError as error:
-            return self._keep_unreadable(frame, error)
+        except (MessageError, KeyFileError, NotAddressed) as error:
+            return self._leave(delivery, frame, error)
         if isinstance(command.message, DeployRequested):
             return self._obey_once(command.message, command)
         handler = self._handlers.get(type(command.message)) if command.message is not None else None
@@ -170,9 +178,24 @@ class DeployHandler:
             now: monotonic seconds. What is not due yet is left for the next time; infinite takes all.
         """
         self._strangers.flush(now)
+        self._mandates.flush(now)
         self._audit.flush(now)
 
     # -- what is not verified, or not readable -------------------------------------------------------------------------
+
+    def _leave(self, delivery: Delivery, frame: Frame, problem: MessageError | KeyFileError | NotAddressed) -> Verdict:
+        """Do with a frame what its problem asks for."""
+        match problem:
+            case NotAddressed():
+                return Ack()
+            case SignatureError():
+                if not self._mandates.rescue(frame, problem):
+                    self._strangers.refuse(frame, problem)
+                return Ack()
+            case KeyFileError():
+                return self._wait_for_trust(delivery, frame, problem)
+            case _:
+                return self._keep_unreadable(frame, problem)
 
     def _wait_for_trust(self, delivery: Delivery, frame: Frame, problem: KeyFileError) -> Verdict:
         """Leave for later what may be genuine: files that cannot be read now say nothing of who signed it."""
@@ -203,18 +226,18 @@ class DeployHandler:
 
     def _obey_once(self, request: DeployRequested, command: Verified) -> Verdict:
         """Obey a genuine command, unless it is at work already."""
-        key = (command.key, request.id)
+        own = (request.id, frozenset(command.keys))
         with self._changed:
             if self._ending.is_set():
                 return Retry(after=_HAND_BACK_AFTER)  # unsettled when the bus stops: the next agent's work
-            if key in self._at_work:
+            if any(request.id == other and not own[1].isdisjoint(keys) for other, keys in self._at_work):
                 return Ack()  # the one report answers both
-            self._at_work.add(key)
+            self._at_work.append(own)
         try:
             return self._obey_when_possible(request, command)
         finally:
             with self._changed:
-                self._at_work.discard(key)
+                self._at_work.remove(own)
                 self._changed.notify_all()
 
     def _obey_when_possible(self, request: DeployRequested, command: Verified) -> Verdict:

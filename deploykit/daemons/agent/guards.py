@@ -32,12 +32,14 @@ class AuthorizedCommand:
         request: the command.
         command: who signed it.
         authorized: by which grant.
-        claimed_at: when its id was first claimed, if it comes again; its times are judged by that instant.
+        judged_at: the instant by which times are judged: of the first claim of its id, or else now.
+        claimed_at: when its id was first claimed, if it comes again.
     """
 
     request: DeployRequested
     command: Verified
     authorized: Authorized
+    judged_at: datetime
     claimed_at: datetime | None = None
 
 

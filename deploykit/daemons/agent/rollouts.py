@@ -44,12 +44,21 @@ _REMEDY: Final = (
 )
 
 
+def share_a_key(left: str, right: str) -> bool:
+    """Return whether two messages have a signer in common, by the fingerprints of their keys.
+
+    >>> share_a_key("SHA256:a,SHA256:b", "SHA256:b"), share_a_key("SHA256:a", "SHA256:ab")
+    (True, False)
+    """
+    return not set(left.split(",")).isdisjoint(right.split(","))
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class RolloutSender:
     """Who sent commands of a rollout that were obeyed here.
 
     Args:
-        key: the fingerprint of the key that signed.
+        key: the fingerprint of the key that signed; of several, with commas between them.
         principal: the name in the grant that let the command pass.
     """
 
@@ -57,8 +66,8 @@ class RolloutSender:
     principal: str
 
     def is_signer(self, signer: Signers) -> bool:
-        """Return whether a signer is the same: by the key, or because it may sign as that principal."""
-        return signer.fingerprint == self.key or signer.is_principal(self.principal)
+        """Return whether a signer is the same: by one of the keys, or because it may sign as that principal."""
+        return share_a_key(signer.fingerprint, self.key) or signer.is_principal(self.principal)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -81,7 +90,7 @@ class NotedAbort:
 
     def counts_for(self, sender: RolloutSender) -> bool:
         """Return whether it stops the commands of a sender."""
-        if self.for_all or self.key == sender.key:
+        if self.for_all or share_a_key(self.key, sender.key):
             return True
         return any(matches(patterns, sender.principal) for patterns in self.principals)
 

@@ -25,10 +25,12 @@ from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
+from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.errors import (
     DeploykitError,
     IdForgotten,
@@ -40,7 +42,7 @@ from deploykit.errors import (
 )
 from deploykit.fleet.sender import ASK_AGAIN
 from deploykit.ids import IdStore
-from deploykit.messages import DeployReported, DeployRequested
+from deploykit.messages import DeployReported, DeployRequested, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.mirror import Mirror
 from deploykit.mirror.pool import MirrorPool
@@ -137,6 +139,7 @@ class World:
         gate = BuildGate(self.settings, trust, builds, result_audit(audit, builds, NODE))
         progress = ProgressSender(NODE, FakeBus(), TopicMap(), None)
         deployer = SiteDeployer(self.settings, self.mirroring, gate, progress)
+        rollouts, writer = rollouts_of(self.settings.state), AuditWriter(audit, f"agent/{NODE}", utc_now)
         return DeployHandler(
             NODE,
             deployer,
@@ -144,8 +147,9 @@ class World:
             self.ids,
             trust,
             audit,
-            rollouts=rollouts_of(self.settings.state),
+            rollouts=rollouts,
             sites=self.settings.sites,
+            mandates=mandates_of(self.settings, trust, self._reporter, writer, rollouts),
         )
 
     def trusted(self) -> Any:

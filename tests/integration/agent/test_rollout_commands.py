@@ -21,13 +21,15 @@ from deploykit.daemons.agent import rollouts
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
+from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim, IdStore
-from deploykit.messages import DeployPhase, DeployReported, DeployRequested, Message, RolloutAbort
+from deploykit.messages import DeployPhase, DeployReported, DeployRequested, Message, RolloutAbort, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.mirror import Mirror
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
@@ -124,10 +126,14 @@ class World:
         deployer = SiteDeployer(settings, FakeMirrors(self.shop.repo.path), gate, progress)
         self.ids = IdStore(settings.state / "ids.sqlite")
         self.memory = rollouts_of(settings.state)
+        writer = AuditWriter(self.audit, "agent/web1", utc_now)
         self.handler = DeployHandler(
             *(WEB1, deployer, self.reporter, self.ids, trust, self.audit),
             rollouts=self.memory,
             sites=settings.sites,
+            mandates=mandates_of(
+                settings, trust, self.reporter, AuditWriter(self.audit, "agent", utc_now), self.memory
+            ),
             now=lambda: self.now,
         )
 

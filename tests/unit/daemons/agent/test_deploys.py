@@ -18,15 +18,17 @@ from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent import deploys
 from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
+from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
+from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import AuditError, KeyFileError
 from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested, Message
 from deploykit.names import SiteName
 from deploykit.release import DeployResult, Outcome, Site
-from deploykit.settings import GrantSettings, TrustSettings
+from deploykit.settings import GrantSettings, Settings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import Signers, SigningKey, body_digest, sign
@@ -104,10 +106,13 @@ class World:
         self.metrics = Metrics()
         self.metrics.expect("agent", sites=["shop"])
         self.audit = FakeAudit(root / "audit.log", now=lambda: self.now)
+        rollouts, writer = rollouts_of(root), AuditWriter(self.audit, "agent/web1", lambda: self.now)
+        settings = Settings(node=WEB1, state=root, trust=SETTINGS)
         self.handler = DeployHandler(
             *(WEB1, self.deployer, self.reporter, self.ids, trust, self.audit),
-            rollouts=rollouts_of(root),
+            rollouts=rollouts,
             sites=[SiteName("shop")],
+            mandates=mandates_of(settings, trust, self.reporter, writer, rollouts, now=lambda: self.now, wait=0),
             now=lambda: self.now,
             metrics=self.metrics,
         )
