@@ -118,8 +118,13 @@ def test_nodes_that_were_off_new_ones_and_replays(fleet: LockedFleet) -> None:
 
         old = fleet.state(lock(1))  # web2 is off
         wait_until(lambda: fleet.stored("web1") == {1}, "the lock at web1")
+        heard: list[str] = []
+        listening = fleet.bus.subscribe(fleet.desk.topics.deploy, lambda delivery: heard.append(str(delivery.message)))
+        assert listening.wait_active(60)
         refused = fleet.deploy("v2", "web1")
         assert refused.exit_code == 3
+        wait_until(lambda: any("SiteLocked" in each for each in heard), "the lock again, by the coordinator")
+        listening.unsubscribe()
         (detail,) = details(refused)
         assert "site shop is locked by ann (key SHA256:" in detail
         assert "the warehouse moves" in detail
