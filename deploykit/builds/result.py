@@ -1,28 +1,31 @@
 """A signed build result as it came: the exact body and its signature; and many of them as lines of a file. Pure.
 
-Rule: nothing in it counts before `judge` verified it.
+Rules:
+
+* Nothing in it counts before `judge` verified it.
+* It has one signature: whose result it is, is one key's word.
+* It is known by its body and its key. A key can make several good signatures of one body.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Final
 
 import attrs
 
-from deploykit.errors import MessageError, UsageError
+from deploykit.errors import MessageError, SignatureError, UsageError
 from deploykit.messages import BuildEvidence, BuildFinished
-from deploykit.trust.signature import HEADER
+from deploykit.trust.signature import HEADER, copy_digest, frame_digest
+from deploykit.trust.sshsig import MAX_SIGNATURE
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 from deploykit.wire.strictjson import parse
 
-#: Bytes of the longest body that is kept or carried, and characters of the longest signature.
+#: Bytes of the longest body that is kept or carried.
 MAX_RESULT: Final = 65_536
-_MAX_SIGNATURE: Final = 1024
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -37,12 +40,14 @@ class SignedResult:
         """Return the signed result in a received frame.
 
         Raises:
-            MessageError: it is not signed, or too large.
+            MessageError: it is not signed, has several signatures, or is too large.
         """
         signature = frame.headers.get(HEADER, "")
         if not signature:
             raise MessageError("the build result is not signed", "only a signed one can be kept")
-        if len(frame.body) > MAX_RESULT or len(signature) > _MAX_SIGNATURE:
+        if "," in signature:
+            raise MessageError("the build result has several signatures", "sign it with one key")
+        if len(frame.body) > MAX_RESULT or len(signature) > MAX_SIGNATURE:
             raise MessageError("the build result is too large", f"at most {MAX_RESULT} bytes")
         return cls(body=frame.body, signature=signature)
 
@@ -71,8 +76,15 @@ class SignedResult:
 
     @property
     def digest(self) -> bytes:
-        """The name of these very bytes (SHA-256)."""
-        return hashlib.sha256(self.body + b"\n" + self.signature.encode("utf-8", "surrogatepass")).digest()
+        """The name of the body and the key (SHA-256); of a malformed signature, of the body and its bytes.
+
+        Before the result is verified, the key is only a claim: a bad copy may have the name of a good one.
+        """
+        try:
+            name = copy_digest(self.frame)
+        except SignatureError:
+            name = frame_digest(self.frame)
+        return bytes.fromhex(name)
 
     def unverified(self) -> BuildFinished:
         """Return what the body claims.

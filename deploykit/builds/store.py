@@ -33,7 +33,7 @@ _APPLICATION_ID: Final = 0x64706264  # "dpbd": shown by file(1), and a guard aga
 _VERSION: Final = 1
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS results (
-    digest BLOB PRIMARY KEY,    -- of body and signature
+    digest BLOB PRIMARY KEY,    -- of body and key
     repo TEXT NOT NULL,
     "commit" TEXT NOT NULL,
     job TEXT NOT NULL,
@@ -173,7 +173,7 @@ class BuildStore:
         return tuple(SignedResult(body=bytes(body), signature=signature) for body, signature in rows)
 
     def has(self, signed: SignedResult) -> bool:
-        """Return whether these very bytes are kept.
+        """Return whether a verified result is kept: this body by this key.
 
         Raises:
             BuildStoreError: it cannot be read.

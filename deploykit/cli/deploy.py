@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploykit.cli.asking import print_notes
+from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
 from deploykit.cli.options import config_option, json_option, load
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import any_given, options_from, rollout_options
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 )
 @click.option("--commit", help="The commit it must stand for; looked up at the origin when absent.")
 @click.option("--repo", help="The repository to look it up in; needed when the settings name several.")
+@mandate_options
 @key_options()
 @click.option(
     "--evidence",
@@ -56,6 +58,7 @@ def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **g
       deploykit deploy shop --ref v1.2 -C nginx -F env=live --first 1 --batch 10% --max-failures 2
       deploykit deploy shop --ref v1.2 --nodes web.txt --pause ask --on-failure rollback
       deploykit deploy shop --ref v1.2 --all --dry-run
+      deploykit deploy shop --ref v1.2 --all --propose --reason "the fix for carts"
     """
     began = time.monotonic()
     settings = load(given["config"])
@@ -77,6 +80,7 @@ def _deploy(
 ) -> int:
     from deploykit.operations.rollout import left_unfinished, start_rollout
 
+    check_mandate_options(given)
     timeout = given["timeout"]
     incomplete = 0
     bus = None
@@ -112,6 +116,11 @@ def _deploy(
     if given["dry_run"]:
         print_plan(planned.plan, as_json=as_json)
         return incomplete
+    approved = with_mandate(planned, given, as_json=as_json)
+    if approved is None:
+        return incomplete
+    if given["approve_with"]:
+        began = time.monotonic()  # a person may have taken their time
     if bus is None:
         limit = max(0.1, timeout - (time.monotonic() - began)) if len(planned.plan.nodes) == 1 else None
         bus = stack.enter_context(connected(settings, timeout=limit))
@@ -119,7 +128,7 @@ def _deploy(
     rollout = planned.plan.rollout
     display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, rollout))
     code = carry_out(
-        settings, display, lambda observer: start_rollout(planned, connection, observer=observer, begun=began)
+        settings, display, lambda observer: start_rollout(approved, connection, observer=observer, begun=began)
     )
     return code or incomplete
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploykit.cli.asking import print_notes
+from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
 from deploykit.cli.options import config_option, json_option, load
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import options_from, rollout_options
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @rollout_options
 @click.option("--commit", help="With --to: the commit it must stand for.")
 @click.option("--repo", help="With --to: the repository to look it up in.")
+@mandate_options
 @key_options()
 @config_option
 @json_option
@@ -43,6 +45,7 @@ def rollback(ctx: click.Context, /, site: str, to: str | None, as_json: bool, **
       deploykit rollback shop -I web1 -I web2
       deploykit rollback shop -C nginx --to v1.1
       deploykit rollback shop --all --dry-run
+      deploykit rollback shop --all --approve-with ~/.ssh/deploykit
     """
     began = time.monotonic()
     settings = load(given["config"])
@@ -68,6 +71,7 @@ def _rollback(
     if to is None and (given["commit"] is not None or given["repo"] is not None):
         raise UsageError("--commit and --repo go with --to REF")
     selection, key = selection_from(given), given["key"]
+    check_mandate_options(given)
     wanted = options_from(given)  # before anything is asked of anybody
     if wanted.quorum is not None:
         raise UsageError("--quorum counts nodes that are prepared, and a rollback prepares nothing", "leave it out")
@@ -90,6 +94,11 @@ def _rollback(
     if given["dry_run"]:
         print_plan(planned.plan, as_json=as_json)
         return worse_of(chosen)
+    approved = with_mandate(planned, given, as_json=as_json)
+    if approved is None:
+        return worse_of(chosen)
+    if given["approve_with"]:
+        began = time.monotonic()  # a person may have taken their time
     display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, planned.plan.rollout))
-    code = carry_out(settings, display, lambda observer: start_rollout(planned, bus, observer=observer, begun=began))
+    code = carry_out(settings, display, lambda observer: start_rollout(approved, bus, observer=observer, begun=began))
     return code or worse_of(chosen)

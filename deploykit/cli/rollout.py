@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from deploykit.cli.asking import print_notes, print_table
+from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
 from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.rolloutnodes import plan_again
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.rolloutshow import LIST_HEAD, list_rows, listed_entry, show_lines, shown_entry
+from deploykit.cli.rolloutstart import proposal_named, show_proposal, start, withdraw_proposal
 from deploykit.cli.signing import key_options
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ def rollout() -> None:
       deploykit rollout show last
       deploykit rollout abort shop-20260131-1204 --rollback
     """
+
+
+rollout.add_command(start)
 
 
 @rollout.command("list")
@@ -79,7 +84,12 @@ def show(ctx: click.Context, config: Path | None, id_: str, state: str | None, a
     """
     from deploykit.operations.rolloutstore import read_rollout
 
-    stored = read_rollout(load(config), id_)
+    settings = load(config)
+    proposal = proposal_named(settings, id_)
+    if proposal is not None:
+        show_proposal(settings, proposal, as_json=as_json)
+        return
+    stored = read_rollout(settings, id_)
     if state is not None:
         for node, status in stored.model.nodes.items():
             if status.state == state:
@@ -156,37 +166,51 @@ def promote(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, a
 @click.pass_context
 def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: KeyChoice, as_json: bool) -> None:
     """End a rollout: no further node is asked, and what was only prepared is discarded. Ends with 0 when it was
-    asked to, or, where nobody coordinates it, when it has ended so.
+    asked to, or, where nobody coordinates it, when it has ended so. One that only was proposed is withdrawn.
 
     \b
     Examples:
       deploykit rollout abort last
       deploykit rollout abort last --rollback
     """
-    ctx.exit(_go_on(load(config), id_, "abort", key=key, as_json=as_json, rollback=rollback))
+    settings = load(config)
+    proposal = proposal_named(settings, id_)
+    if proposal is not None:
+        withdraw_proposal(proposal, as_json=as_json)
+        return
+    ctx.exit(_go_on(settings, id_, "abort", key=key, as_json=as_json, rollback=rollback))
 
 
 @rollout.command("retry", short_help="Roll out again to what failed or was silent.")
 @click.argument("id_", metavar="ID")
 @click.option("--dry-run", is_flag=True, help="Print the plan; send no command.")
+@mandate_options
 @key_options()
 @config_option
 @json_option
 @click.pass_context
-def retry(ctx: click.Context, config: Path | None, id_: str, dry_run: bool, key: KeyChoice, as_json: bool) -> None:
-    """Begin a new rollout of what failed, refused or was silent in one that has ended.
+def retry(
+    ctx: click.Context, /, config: Path | None, id_: str, dry_run: bool, key: KeyChoice, as_json: bool, **given: Any
+) -> None:
+    """Begin a new rollout of what failed, refused or was silent in one that has ended. It is another rollout: where
+    the earlier one needed a mandate, this one needs one of its own.
 
     \b
-    Example:
+    Examples:
       deploykit rollout retry last
+      deploykit rollout retry last --propose
     """
     from deploykit.operations.rollout import start_rollout
 
+    check_mandate_options(given)
     settings = load(config)
-    planned = plan_again(ctx, settings, id_, {"key": key})
-    print_notes(planned.notes)
+    plan = plan_again(ctx, settings, id_, {"key": key})
+    print_notes(plan.notes)
     if dry_run:
-        print_plan(planned.plan, as_json=as_json)
+        print_plan(plan.plan, as_json=as_json)
+        return
+    planned = with_mandate(plan, given, as_json=as_json)
+    if planned is None:
         return
     with connected(settings) as bus:
         display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, planned.plan.rollout))
@@ -213,7 +237,8 @@ def _go_on(
                 back = " and to roll back" if rollback else ""
                 click.echo(f"asked {plan.rollout} to {then}{back}; see `deploykit rollout show`")
             return 0
-        read_resumable(settings.rollouts_directory, stored.path, aborting=then == "abort")  # before we connect
+        directory, aborting = settings.rollouts_directory, then == "abort"
+        read_resumable(directory, stored.path, aborting=aborting, rollback=rollback)  # before we connect
         where = plan.rollout
     key.load(settings)  # a person may be asked for its passphrase: before the display
     with connected(settings) as bus:

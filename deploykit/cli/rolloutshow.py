@@ -30,8 +30,8 @@ def list_rows(entries: Sequence[RolloutEntry], now: datetime) -> list[tuple[str,
             each.rollout,
             each.kind,
             each.target,
-            _state(each),
-            counts_words(each.counts.items()) if not each.problem else each.problem,
+            _state(each, now),
+            each.problem or (f"{each.nodes} nodes" if each.state == "proposed" else counts_words(each.counts.items())),
             ago(now - each.begun) if each.begun is not None else "",
         )
         for each in entries
@@ -52,6 +52,8 @@ def listed_entry(entry: RolloutEntry) -> dict[str, object]:
         "ended": entry.ended.isoformat() if entry.ended is not None else None,
         "nodes": entry.nodes,
         "counts": dict(entry.counts),
+        "signatures": entry.signatures,
+        "until": entry.until.isoformat() if entry.until is not None else None,
         "problem": entry.problem,
     }
 
@@ -118,9 +120,12 @@ def shown_entry(stored: StoredRollout) -> dict[str, object]:
     }
 
 
-def _state(entry: RolloutEntry) -> str:
+def _state(entry: RolloutEntry, now: datetime) -> str:
     if entry.problem:
         return "unreadable"
+    if entry.state == "proposed":
+        over = entry.until is not None and now > entry.until
+        return "proposed, over" if over else f"proposed, signed by {entry.signatures}"
     if entry.ended is not None:
         return state_words(entry.state)
     return f"{state_words(entry.state)}, {'running' if entry.running else 'left'}"

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import attrs
 
@@ -173,7 +173,7 @@ def approval_of(
         phases=phases_of(plan),
         allow_rollback=True,
         not_before=not_before.replace(microsecond=0),
-        not_after=(not_after + timedelta(microseconds=999_999)).replace(microsecond=0),
+        not_after=not_after.replace(microsecond=0),
         without_build=without_build,
         override_lock=override_lock,
         requested_by=plan.requested_by,

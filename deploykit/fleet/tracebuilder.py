@@ -2,14 +2,13 @@
 
 Rules:
 
-* A copy counts once, at the time of the first. Another signature makes another copy.
+* A copy counts once, at the time of the first. Other keys make another copy; a second signature by one key does not.
 * At most `MOST_MESSAGES` are kept, and of progress one fold for each node and command. What is left out is counted.
 * What cannot be decoded is counted.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Final, TypeVar
@@ -20,7 +19,7 @@ from deploykit.errors import MessageError
 from deploykit.fleet.recordformat import RecordedMessage
 from deploykit.fleet.tracetrust import SignatureVerdict, TraceTrust, judge
 from deploykit.messages import DeployProgressed, Message
-from deploykit.trust.signature import HEADER
+from deploykit.trust.signature import copy_digest, frame_digest
 from deploykit.wire import decode
 
 M = TypeVar("M", bound=Message)
@@ -108,6 +107,7 @@ class TraceBuilder:
     def __init__(self, trust: TraceTrust | None) -> None:
         self._trust = trust
         self._messages: dict[str, TracedMessage] = {}
+        self._names: dict[str, str] = {}
         self._folds: dict[tuple[str, ...], ProgressFold] = {}
         self.unreadable = 0
         self.left_out = 0
@@ -124,12 +124,8 @@ class TraceBuilder:
 
     def add(self, record: RecordedMessage) -> bool:
         """Take one message; return whether it is new."""
-        digest = hashlib.sha256(record.body + b"\n" + record.headers.get(HEADER, "").encode(errors="replace"))
-        name = digest.hexdigest()
-        known = self._messages.get(name)
-        if known is not None:
-            if record.received < known.received:
-                self._messages[name] = attrs.evolve(known, received=record.received)
+        as_it_came = frame_digest(record.frame)
+        if self._came_before(self._names.get(as_it_came, ""), record):
             return False
         try:
             message = decode(record.headers, record.body, record.destination, received=record.received)
@@ -141,11 +137,26 @@ class TraceBuilder:
         verdict = judge(record, message, self._trust)
         if isinstance(message, DeployProgressed):
             return self._fold(message, record.received, verdict)
+        return self._keep(message, record, verdict, as_it_came)
+
+    def _keep(self, message: Message, record: RecordedMessage, verdict: SignatureVerdict, as_it_came: str) -> bool:
+        # Only a verified copy is known by its keys: those of another may have signed nothing.
+        name = copy_digest(record.frame) if verdict.standing == "verified" else as_it_came
+        if self._came_before(name, record):
+            return False
         if len(self._messages) >= MOST_MESSAGES:
             self.left_out += 1
             return False
         self._messages[name] = TracedMessage(message=message, received=record.received, verdict=verdict, digest=name)
+        self._names[as_it_came] = name
         return True
+
+    def _came_before(self, name: str, record: RecordedMessage) -> bool:
+        """Return whether a message is known by this name; note when its first copy came."""
+        known = self._messages.get(name)
+        if known is not None and record.received < known.received:
+            self._messages[name] = attrs.evolve(known, received=record.received)
+        return known is not None
 
     def _fold(self, message: DeployProgressed, received: datetime, verdict: SignatureVerdict) -> bool:
         key = (message.node, message.request, verdict.standing, verdict.signer)

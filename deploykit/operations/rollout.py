@@ -19,10 +19,11 @@ from pathlib import Path
 import attrs
 
 from deploykit.bus import Bus
-from deploykit.errors import ConnectError, RolloutError, UsageError
+from deploykit.errors import ConnectError, KeyUnavailable, PolicyRefused, RolloutError, UsageError
 from deploykit.fleet import controls
 from deploykit.fleet.coordinator import RolloutCoordinator
 from deploykit.fleet.journal import NAME, JournalHead, RolloutJournal, at_time, journal_path, read_journal
+from deploykit.fleet.mandates import time_objection
 from deploykit.fleet.observer import RolloutObserver
 from deploykit.fleet.plan import Plan
 from deploykit.fleet.rollout import RolloutModel
@@ -32,6 +33,8 @@ from deploykit.messages import DeployReported, utc_now
 from deploykit.names import NodeName
 from deploykit.operations.deploy import load_report_trust, signing_key, user_name
 from deploykit.operations.keychoice import KeyGiven
+from deploykit.operations.proposals import NAME as PROPOSAL
+from deploykit.operations.proposals import prune_proposals
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.operations.rolloutstore import find_journal, prune, read_stored, unfinished
 from deploykit.settings.node import Settings
@@ -89,6 +92,7 @@ def start_rollout(
     settings, directory = planned.settings, planned.settings.rollouts_directory
     with SiteLock(directory, planned.plan.site, _holder(planned.plan.rollout)):
         prune(directory, time.time())
+        prune_proposals(directory, utc_now())
         plan = _within(planned.plan, begun)
         head = JournalHead(
             plan=plan,
@@ -112,7 +116,7 @@ def start_rollout(
                 return _run(coordinator)
             except (ConnectError, KeyboardInterrupt):
                 if not coordinator.begun:
-                    shutil.rmtree(journal.directory, ignore_errors=True)
+                    _forget(journal.directory)
                 raise
 
 
@@ -146,7 +150,7 @@ def resume_rollout(
     signer, trust = signing_key(settings, key), load_report_trust(settings)
     directory = settings.rollouts_directory
     path = _journal_at(directory, where)
-    plan = read_resumable(directory, path, aborting=then == "abort")
+    plan = read_resumable(directory, path, aborting=then == "abort", rollback=rollback)
     with SiteLock(directory, plan.site, _holder(plan.rollout)), RolloutJournal.open(path) as journal:
         if then is not None:
             controls.ask(journal.directory, controls.ControlRequest(kind=then, by=user_name(), rollback=rollback))
@@ -163,11 +167,12 @@ def resume_rollout(
         return _run(coordinator)
 
 
-def read_resumable(directory: Path, path: Path, *, aborting: bool = False) -> Plan:
+def read_resumable(directory: Path, path: Path, *, aborting: bool = False, rollback: bool = False) -> Plan:
     """Return the plan of a rollout that can be gone on with.
 
     Raises:
         UsageError: it has ended, or a later rollout of its site was begun here.
+        PolicyRefused: its mandate has ended: nodes obey nothing of it any more but `discard`.
         RolloutError: its journal cannot be read.
     """
     found = read_stored(directory, path)
@@ -182,6 +187,13 @@ def read_resumable(directory: Path, path: Path, *, aborting: bool = False) -> Pl
             f"rollout {found.later} of {plan.site} was begun after {plan.rollout}: "
             "going on would put an older release live",
             f"end it: `deploykit rollout abort {plan.rollout}`",
+        )
+    mandate = found.contents.head.mandate
+    over = time_objection(mandate.message, utc_now()) if mandate is not None else ""
+    if over and (rollback or not aborting):
+        raise PolicyRefused(
+            f"{over}: no node goes on under it" + (", or back" if rollback else ""),
+            f"end it: `deploykit rollout abort {plan.rollout}`, then propose anew what is left",
         )
     return plan
 
@@ -214,8 +226,11 @@ def what_goes_on(plan: Plan, model: RolloutModel, now: datetime | None = None) -
 
 def _run(coordinator: RolloutCoordinator) -> RolloutResult:
     interrupted = False
+    rollout = coordinator.plan.rollout
     try:
         coordinator.run()
+    except KeyUnavailable as error:
+        raise KeyUnavailable(error.problem, f"{error.remedy}; then `deploykit rollout resume {rollout}`") from error
     except KeyboardInterrupt:
         if not coordinator.begun:
             raise  # nothing was sent
@@ -227,6 +242,15 @@ def _run(coordinator: RolloutCoordinator) -> RolloutResult:
         doubts=coordinator.doubts,
         interrupted=interrupted,
     )
+
+
+def _forget(directory: Path) -> None:
+    """Remove what a rollout left that sent nothing; its proposal stays, with the signatures."""
+    if not (directory / PROPOSAL).exists():
+        shutil.rmtree(directory, ignore_errors=True)
+        return
+    shutil.rmtree(directory / "control", ignore_errors=True)
+    (directory / NAME).unlink(missing_ok=True)
 
 
 def _holder(rollout: str) -> LockHolder:

@@ -40,6 +40,7 @@ class PlannedRollout:
         evidence, without_build: for the build gates of nodes.
         override_lock: why the commands are to be obeyed although the site is locked; empty where they are not.
         mandate: what people signed for this rollout; None where nobody had to.
+        retried: the earlier rollout that this one repeats, where that had a mandate; empty for none.
         notes: lines for the person, e.g. about build results that were left out.
     """
 
@@ -51,6 +52,7 @@ class PlannedRollout:
     without_build: bool = False
     override_lock: str = ""
     mandate: HeldMandate | None = None
+    retried: str = ""
     notes: tuple[str, ...] = ()
 
 
@@ -168,7 +170,8 @@ def plan_retry(
 ) -> PlannedRollout:
     """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
 
-    Commit and options are those of the earlier rollout: the origin is not asked again.
+    Commit and options are those of the earlier rollout: the origin is not asked again. The mandate is not: it was for
+    the earlier id.
 
     Args:
         settings: of the machine that asks.
@@ -198,6 +201,7 @@ def plan_retry(
         trust=trust,
         evidence=results,
         without_build=head.without_build,
+        retried=head.plan.rollout if head.mandate is not None else "",
         notes=notes,
     )
 

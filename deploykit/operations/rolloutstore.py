@@ -16,11 +16,11 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import attrs
 
-from deploykit.errors import RolloutError, UsageError
+from deploykit.errors import DeploykitError, RolloutError, UsageError
 from deploykit.fleet import controls
 from deploykit.fleet.journal import (
     NAME,
@@ -41,6 +41,8 @@ from deploykit.messages.rollout import RolloutState
 from deploykit.messages.site import named
 from deploykit.names import NodeName, SiteName
 from deploykit.operations.deploy import user_name
+from deploykit.operations.mandatefiles import blobs_of
+from deploykit.operations.proposals import find_proposal, proposal_paths, read_proposal
 from deploykit.settings.node import Settings
 
 #: Rollouts that are kept, the newest first, and for how many seconds.
@@ -53,10 +55,11 @@ class RolloutEntry:
     """A rollout in a list.
 
     Args:
-        state: as its journal has it.
+        state: as its journal has it; `proposed` where it has none yet.
         running: a process on this machine coordinates it now.
         begun, ended: times; None for one that has not ended.
         counts: how many nodes are in which state.
+        signatures, until: of one that only was proposed: how many have signed it, and when its mandate ends.
         problem: why its journal cannot be read; then the rest but the id means nothing.
     """
 
@@ -65,12 +68,14 @@ class RolloutEntry:
     kind: str = ""
     target: str = ""
     requested_by: str = ""
-    state: RolloutState = "planned"
+    state: RolloutState | Literal["proposed"] = "planned"
     running: bool = False
     begun: datetime | None = None
     ended: datetime | None = None
     nodes: int = 0
     counts: Mapping[str, int] = attrs.field(factory=dict, eq=dict, hash=False)
+    signatures: int = 0
+    until: datetime | None = None
     problem: str = ""
 
 
@@ -115,8 +120,10 @@ class StoredRollout:
 
 
 def list_rollouts(settings: Settings) -> tuple[RolloutEntry, ...]:
-    """Return the rollouts that were begun on this machine, newest first."""
-    entries = [_entry(path) for path in _journals(settings.rollouts_directory)]
+    """Return the rollouts that were begun or proposed on this machine, newest first."""
+    directory = settings.rollouts_directory
+    entries = [_entry(path) for path in _journals(directory)]
+    entries += [_proposed(path) for path in proposal_paths(directory)]
     return tuple(sorted(entries, key=lambda entry: (entry.begun is not None, entry.begun, entry.rollout), reverse=True))
 
 
@@ -177,6 +184,10 @@ def find_journal(directory: Path, rollout: str) -> Path:
     if found:
         names = ", ".join(sorted(path.parent.name for path in found)[:5])
         raise UsageError(f"more than one rollout begins with {rollout}: {names}", "give more of its id")
+    proposal = find_proposal(directory, rollout)
+    if proposal is not None:
+        name = proposal.parent.name
+        raise UsageError(f"rollout {name} is proposed, and has not begun", f"see `deploykit rollout show {name}`")
     raise UsageError(f"there is no rollout {rollout} in {directory}", "see `deploykit rollout list`")
 
 
@@ -219,6 +230,11 @@ def later_of(directory: Path, plan: Plan, begun: float) -> str | None:
             if head.plan.site == plan.site and head.plan.rollout != plan.rollout and head.begun > begun:
                 return head.plan.rollout
     return None
+
+
+def begun_since(settings: Settings, plan: Plan, proposal: Path) -> str:
+    """Return the id of a rollout of the site that was begun here after a proposal was made; empty where none was."""
+    return later_of(settings.rollouts_directory, plan, read_proposal(proposal).head.begun) or ""
 
 
 def begun_after(settings: Settings, plan: Plan) -> str:
@@ -304,6 +320,26 @@ def _entry(path: Path) -> RolloutEntry:
         ended=at_time(end.at) if end is not None else None,
         nodes=len(plan.nodes),
         counts=counts,
+    )
+
+
+def _proposed(path: Path) -> RolloutEntry:
+    try:
+        found = read_proposal(path)
+    except DeploykitError as error:
+        return RolloutEntry(rollout=path.parent.name, state="proposed", problem=str(error))
+    plan = found.plan
+    return RolloutEntry(
+        rollout=plan.rollout,
+        site=plan.site,
+        kind=plan.kind,
+        target=target_of(plan),
+        requested_by=plan.requested_by,
+        state="proposed",
+        begun=at_time(found.head.begun),
+        nodes=len(plan.nodes),
+        signatures=len(blobs_of(found.mandate)),
+        until=found.mandate.message.not_after,
     )
 
 

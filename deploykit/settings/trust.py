@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import attrs
 
 from deploykit.messages.deploy import DeployPhase
 from deploykit.settings.problems import LONGEST
+
+_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_HOST: Final = rf"(?:{_LABEL}\.)*(?=[a-z0-9-]*[a-z]){_LABEL}"  # the last label is no number: no IP address
+_RP_ID: Final = re.compile(_HOST)
+_ORIGIN: Final = re.compile(rf"(?:https://{_HOST}|http://(?:{_LABEL}\.)*localhost)(?::(?!0|80\Z|443\Z)\d{{1,5}})?")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -44,7 +52,7 @@ class TrustSettings:
 
     Args:
         allowed_signers: an OpenSSH allowed_signers file; without one no command is accepted.
-        revoked_keys: public keys, one a line, that are no longer accepted.
+        revoked_keys: what is no longer accepted: public keys, one a line, or OpenSSH's binary list (`ssh-keygen -k`).
         max_expiry: seconds that a command's expiry may lie ahead when it arrives.
         skew: seconds that clocks may differ.
         mandate_max: seconds from now to the latest end of a `RolloutApproved`; commands have `max_expiry`.
@@ -65,10 +73,26 @@ class TrustSettings:
     verify_required: bool = False
 
     def problems(self) -> tuple[str, ...]:
-        """Return what is wrong with the times; the grants are checked by `trust.policy`, which knows the types."""
+        """Return what is wrong, save in the grants, which `trust.policy` checks: it knows the types."""
         times = (("max_expiry", self.max_expiry, 1), ("skew", self.skew, 0), ("mandate_max", self.mandate_max, 1))
-        return tuple(
+        wrong = tuple(
             f"{name}: expected seconds, at least {least} and at most {LONGEST:g}, not {value!r}"
             for name, value, least in times
             if not least <= value <= LONGEST
         )
+        return wrong + tuple(self._passkey_problems())
+
+    def _passkey_problems(self) -> Iterator[str]:
+        """Yield what no browser would write: it would match no signature, and nobody would know why."""
+        for origin in self.origins:
+            if not _ORIGIN.fullmatch(origin):
+                yield (
+                    f"origins: expected https://HOST, with :PORT where it is not the usual one, or http://localhost, "
+                    f"in lower case and with nothing behind it, not {origin!a}"
+                )
+        for name in self.rp_ids:
+            if not _RP_ID.fullmatch(name):
+                yield f"rp_ids: expected the name of a host in lower case, no address, not {name!a}"
+        if bool(self.origins) != bool(self.rp_ids):
+            given, missing = ("origins", "rp_ids") if self.origins else ("rp_ids", "origins")
+            yield f"{missing}: {given} is given, but passkeys count only where both are"

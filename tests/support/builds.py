@@ -12,7 +12,7 @@ from deploykit.names import NodeName, ObjectId, RefName, RepoName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import SigningKey, sign
+from deploykit.trust.signature import BodySigner, SigningKey, sign
 from deploykit.wire import encode
 from tests.support.keys import fixed_key
 
@@ -41,7 +41,7 @@ def result(**changes: object) -> BuildFinished:
     return attrs.evolve(base, **changes)  # type: ignore[arg-type]
 
 
-def signed(message: BuildFinished, key: SigningKey = JENKINS) -> SignedResult:
+def signed(message: BuildFinished, key: BodySigner = JENKINS) -> SignedResult:
     return SignedResult.from_frame(sign(encode(message), key))
 
 

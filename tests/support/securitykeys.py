@@ -119,9 +119,9 @@ class SoftwareSecurityKey:
 
     def sign_body(self, body: bytes) -> bytes:
         """The SSHSIG blob of a signature over the bytes, as a touch of the token makes it."""
-        return encode_parts(self.public_blob, self._signature_of(signed_bytes(body), self.key_type))
+        return encode_parts(self.public_blob, self.signature_of(signed_bytes(body), self.key_type))
 
-    def _signature_of(self, message: bytes, kind: str, tail: bytes = b"") -> bytes:
+    def signature_of(self, message: bytes, kind: str, tail: bytes = b"") -> bytes:
         """The content of the signature field over a message, with what follows the counter."""
         if self.counter is not None:
             self.counter += 1
@@ -133,7 +133,8 @@ class SoftwareSecurityKey:
     def _sign(self, data: bytes) -> bytes:
         if self.key_type == SK_ED25519:
             return self._ed.sign(data)
-        r, s = decode_dss_signature(self._ec.sign(data, ec.ECDSA(hashes.SHA256())))
+        # No chance in it (RFC 6979): the same message and switches give the same bytes, so failures can be repeated.
+        r, s = decode_dss_signature(self._ec.sign(data, ec.ECDSA(hashes.SHA256(), deterministic_signing=True)))
         if self.high_s is not None:
             s = max(s, ORDER - s) if self.high_s else min(s, ORDER - s)
         return mpint(r) + mpint(s)
@@ -179,7 +180,7 @@ class SoftwarePasskey(SoftwareSecurityKey):
         """The SSHSIG blob of a signature over the bytes, as a web page makes it from what the browser returns."""
         data = self.client_data(signed_bytes(body))
         tail = ssh_string(self.origin.encode()) + ssh_string(data) + ssh_string(self.extensions)
-        return encode_parts(self.public_blob, self._signature_of(data, WEBAUTHN, tail))
+        return encode_parts(self.public_blob, self.signature_of(data, WEBAUTHN, tail))
 
 
 def mpint(number: int) -> bytes:

@@ -159,7 +159,7 @@ class BuildGate:
             except MessageError:
                 doubts.append(f"evidence {at} is no build result")
             else:
-                found[signed.digest] = known
+                found[signed.digest] = _better(known, found.get(signed.digest))
         return found, doubts
 
     def _keep(self, signed: SignedResult, known: KnownResult, now: datetime) -> None:
@@ -177,13 +177,19 @@ class BuildGate:
         skew = self._trust.policy.skew
         since, until = now - self._remember - skew, now + skew
         for signed in self._store.of(settings.repo, request.commit, settings.require_build, since=since, until=until):
-            if signed.digest in without:
+            carried = without.get(signed.digest)
+            if carried is not None and not carried.objection:
                 continue
             try:
                 found.append(judge(signed, self._trust, now, remember=self._remember, site=request.site, again=True))
             except MessageError as error:
                 _log.error("a stored build result is damaged: %s", error)
         return found
+
+
+def _better(new: KnownResult, old: KnownResult | None) -> KnownResult:
+    """Return the one that counts, of two copies of a result: a bad copy must not hide a good one."""
+    return new if old is None or old.objection else old
 
 
 def gate_problems(settings: Settings) -> tuple[str, ...]:

@@ -10,10 +10,11 @@ import pytest
 from deploykit.builds import KnownResult, SignedResult, judge, judge_to_keep, read_results, write_results
 from deploykit.errors import MessageError, UsageError
 from deploykit.messages import BuildEvidence, BuildFinished, Notice
-from deploykit.names import SiteName
-from deploykit.settings import GrantSettings
+from deploykit.names import NodeName, SiteName
+from deploykit.settings import GrantSettings, TrustSettings
+from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
-from deploykit.trust.signature import sign
+from deploykit.trust.signature import add_signature, sign
 from deploykit.wire import Frame, encode
 from tests.support.builds import (
     DAY,
@@ -26,6 +27,7 @@ from tests.support.builds import (
     signed,
     trust,
 )
+from tests.support.securitykeys import SoftwareSecurityKey
 
 SECOND = timedelta(seconds=1)
 SKEW = timedelta(seconds=30)
@@ -114,6 +116,32 @@ def test_an_unsigned_or_huge_result_cannot_be_kept() -> None:
         SignedResult.from_frame(encode(result()))
     with pytest.raises(MessageError, match="too large"):
         SignedResult.from_frame(sign(encode(result(url="x" * 70_000)), JENKINS))
+
+
+def test_threat_44_two_signatures_of_one_key_are_one_result() -> None:
+    token, message = SoftwareSecurityKey.ecdsa(), result()
+    made = []
+    for high_s in (False, True):
+        token.high_s = high_s
+        made.append(signed(message, token))
+    assert made[0].signature != made[1].signature
+    assert made[0].digest == made[1].digest != signed(message).digest
+    assert attrs.evolve(made[0], signature="AAAA").digest != attrs.evolve(made[0], signature="BBBB").digest
+
+
+def test_a_result_is_the_word_of_one_key() -> None:
+    frame = add_signature(sign(encode(result()), JENKINS), STRANGER)
+    with pytest.raises(MessageError, match="several signatures"):
+        SignedResult.from_frame(frame)
+
+
+def test_a_signature_that_does_not_show_enough_says_so() -> None:
+    token = SoftwareSecurityKey.ecdsa(presence=False)
+    allowed = AllowedSigners.parse(f"jenkins {token.public_openssh}")
+    believes = Trust.from_settings(TrustSettings(grants=(GRANT,)), NodeName("web1"), trusted=lambda: allowed)
+    assert "does not show a person" in judged(signed(result(), token), believes).objection
+    token.presence = True
+    assert judged(signed(result(), token), believes).objection == ""
 
 
 def test_results_travel_as_evidence_and_as_lines_byte_for_byte() -> None:

@@ -14,8 +14,11 @@ from deploykit.cli import message_signing
 from deploykit.cli.keys import keys
 from deploykit.errors import DeploykitError, KeyFileError, SignatureError, UsageError
 from deploykit.trust.keyfiles import generate_key, load_allowed_signers, load_signing_key, trust
+from deploykit.trust.keyformat import SK_ECDSA, SK_ED25519
 from deploykit.trust.signature import HEADER, SigningKey
+from deploykit.trust.sshsig import armor
 from tests.support.cli import run
+from tests.support.securitykeys import SoftwarePasskey, SoftwareSecurityKey
 
 BODY = b'{"id":"1"}\xff\r\n'
 
@@ -179,14 +182,29 @@ def test_sign_prints_the_header_and_verify_takes_it(tmp_path: Path, signers: Pat
     (tmp_path / "armored").write_text(armored)
     for given in (value, line.strip(), tmp_path / "line", tmp_path / "value", tmp_path / "armored"):
         result = invoke(message, "verify", body, "-s", given, "-f", signers)
-        assert result.stdout == f"good signature by ops ({key.fingerprint})\n", given
+        assert result.stdout == f"good signature by ops ({key.fingerprint})\n  ssh-ed25519, shows no person\n", given
 
 
 def test_sign_and_verify_as_json(tmp_path: Path, signers: Path, key: SigningKey) -> None:
     signed = json.loads(invoke(message, "sign", "-k", tmp_path / "key", "--json", stdin=BODY).stdout)
     assert (signed["header"], signed["fingerprint"]) == (HEADER, key.fingerprint)
     result = invoke(message, "verify", "-s", signed["value"], "-f", signers, "--json", stdin=BODY)
-    assert json.loads(result.stdout) == {"good": True, "fingerprint": key.fingerprint, "principals": [["ops"]]}
+    assert json.loads(result.stdout) == {
+        "good": True,
+        "fingerprint": key.fingerprint,
+        "principals": [["ops"]],
+        "signers": [
+            {
+                "fingerprint": key.fingerprint,
+                "principals": [["ops"]],
+                "key_type": "ssh-ed25519",
+                "present": False,
+                "verified": False,
+                "origin": None,
+                "certificate": None,
+            }
+        ],
+    }
 
 
 def test_verify_refuses_with_3(tmp_path: Path, signers: Path) -> None:
@@ -202,6 +220,78 @@ def test_verify_refuses_with_3(tmp_path: Path, signers: Path) -> None:
     revoked.write_text(load_signing_key(tmp_path / "key").public_openssh)
     result = invoke(message, "verify", "-s", value, "-f", signers, "--revoked", revoked, stdin=BODY)
     assert "revoked" in str(refusal(result))
+
+
+def _passkey_file(tmp_path: Path, signers: Path) -> tuple[SoftwarePasskey, Path]:
+    """A passkey that is trusted, and its signature in a file of ssh-keygen's form."""
+    passkey = SoftwarePasskey()
+    trust(signers, "ann", passkey.public_blob)
+    (tmp_path / "passkey.sig").write_text(armor(passkey.sign_body(BODY)))
+    return passkey, tmp_path / "passkey.sig"
+
+
+PASSKEYS = ("--origin", "https://deploy.example.org", "--rp-id", "deploy.example.org")
+
+
+def test_several_signatures_are_added_and_each_signer_is_shown(tmp_path: Path, signers: Path, key: SigningKey) -> None:
+    passkey, first = _passkey_file(tmp_path, signers)
+    line = invoke(message, "sign", "-k", tmp_path / "key", "--add", first, stdin=BODY).stdout.strip()
+    assert line.count(",") == 1
+    shown = invoke(message, "verify", "-s", line, "-f", signers, *PASSKEYS, stdin=BODY).stdout
+    assert f"good signature by ops ({key.fingerprint})\n  ssh-ed25519, shows no person\n" in shown
+    assert (
+        f"good signature by ann ({passkey.fingerprint})\n  sk-ecdsa-sha2-nistp256@openssh.com, somebody touched it, "
+        "and it knew the person (PIN or finger), asked for by https://deploy.example.org\n"
+    ) in shown
+    both = invoke(message, "verify", "-s", first, "-s", line.split(",")[1], "-f", signers, *PASSKEYS, stdin=BODY)
+    assert both.stdout == shown
+    signed = json.loads(invoke(message, "sign", "-k", tmp_path / "key", "--add", line, "--json", stdin=BODY).stdout)
+    assert (signed["count"], signed["value"]) == (2, line.partition(":")[2]), "the same key replaces its own"
+    assert invoke(message, "verify", "-s", line, "-f", signers, *PASSKEYS, "-I", "ann", stdin=BODY).exit_code == 0
+
+
+def test_signatures_of_another_body_are_not_added_to(tmp_path: Path, signers: Path) -> None:
+    _, first = _passkey_file(tmp_path, signers)
+    error = refusal(invoke(message, "sign", "-k", tmp_path / "key", "--add", first, stdin=BODY + b" "))
+    assert "not about this message" in str(error)
+    refused = refusal(invoke(message, "sign", "-k", tmp_path / "key", "--add", first, "--armor", stdin=BODY))
+    assert "--armor writes one signature" in str(refused)
+
+
+def test_verify_takes_pages_and_sites_from_options_or_settings(tmp_path: Path, signers: Path) -> None:
+    _, first = _passkey_file(tmp_path, signers)
+    nothing = refusal(invoke(message, "verify", "-s", first, "-f", signers, stdin=BODY))
+    assert "not in trust.rp_ids" in str(nothing)
+    strict = (*PASSKEYS, "--verify-required")
+    assert invoke(message, "verify", "-s", first, "-f", signers, *strict, stdin=BODY).exit_code == 0
+    wrong = ("--origin", "https://deploy.example.org/", "--rp-id", "deploy.example.org")
+    assert "expected https://HOST" in str(refusal(invoke(message, "verify", "-s", first, "-f", signers, *wrong)))
+    config = tmp_path / "deploykit.toml"
+    config.write_text(
+        f'[trust]\nallowed_signers = "{signers}"\norigins = ["https://deploy.example.org"]\n'
+        'rp_ids = ["deploy.example.org"]\n'
+    )
+    assert "asked for by" in invoke(message, "verify", "-s", first, "-c", config, stdin=BODY).stdout
+    elsewhere = ("--origin", "https://other.example.org")
+    refused = refusal(invoke(message, "verify", "-s", first, "-c", config, *elsewhere, stdin=BODY))
+    assert "not in trust.origins" in str(refused)
+    config.write_text("[trust]\n")
+    error = refusal(invoke(message, "verify", "-s", first, "-c", config, stdin=BODY))
+    assert "give --allowed-signers FILE" in str(error)
+
+
+@pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
+def test_keys_of_security_keys_are_shown_and_trusted(tmp_path: Path, kind: str) -> None:
+    token = SoftwareSecurityKey(kind)
+    (tmp_path / "token.pub").write_text(f"{token.public_openssh} a token\n")
+    shown = invoke(keys, "show", tmp_path / "token.pub")
+    assert (shown.stdout, shown.stderr) == (f"{token.public_openssh} a token\n", f"{token.fingerprint}\n")
+    file = tmp_path / "allowed_signers"
+    assert "trusts now: ann" in invoke(keys, "trust", "ann", tmp_path / "token.pub", "--file", file).stdout
+    assert load_allowed_signers(file).lines_for(token.public_blob)[0].principals == ("ann",)
+    (tmp_path / "sig").write_text(armor(token.sign_body(BODY)))
+    verified = invoke(message, "verify", "-s", tmp_path / "sig", "-f", file, stdin=BODY)
+    assert f"  {kind}, somebody touched it, without PIN or finger\n" in verified.stdout
 
 
 def test_verify_names_a_missing_signature_file(signers: Path) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from deploykit.fleet.recordformat import RecordedMessage
 from deploykit.fleet.trace import gaps_between
+from deploykit.fleet.tracebuilder import TraceBuilder
 from deploykit.fleet.tracekeys import keys_of
 from deploykit.fleet.tracesubject import Ambiguous
 from deploykit.fleet.tracetrust import TraceTrust
@@ -22,8 +23,10 @@ from deploykit.names import ZERO_ID, ObjectId, RefName
 from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.policy import Policy
-from deploykit.trust.signature import HEADER, SigningKey
-from deploykit.wire import decode
+from deploykit.trust.signature import HEADER, SigningKey, sign
+from deploykit.trust.sshsig import decode_header, encode_header
+from deploykit.wire import Frame, decode
+from tests.support.securitykeys import SoftwareSecurityKey
 from tests.support.way import C1, SITE, START, WEB, Way, find, rows, traced
 
 WHOLE = Way().whole()
@@ -322,6 +325,28 @@ def test_good_signatures_are_verified_and_what_needs_none_is_unsigned() -> None:
         "release": "verified",
     }
     assert trace.complete
+
+
+def test_threat_44_a_second_signature_by_one_key_is_no_second_message() -> None:
+    """Whoever hears a message can turn s into n - s. A copy that no key made must not stand for the genuine one."""
+    token = SoftwareSecurityKey.ecdsa()
+    allowed = AllowedSigners.parse(f"ops {token.public_openssh}")
+    trust = attrs.evolve(TRUST, trusted=lambda: allowed)
+    way = Way(keys=KEYS)
+    command = way.record(way.command("deploy", WEB[0]))
+    copies = []
+    for high_s in (False, True):
+        token.high_s = high_s
+        frame = sign(Frame({"content-type": command.headers["content-type"]}, command.body), token)
+        copies.append(attrs.evolve(command, headers=frame.headers))
+    blob = bytearray(decode_header(copies[0].headers[HEADER]))
+    blob[-1] ^= 1
+    forged = attrs.evolve(command, headers={**copies[0].headers, HEADER: encode_header(bytes(blob))})
+    for order in ([*copies, forged], [forged, *copies], [copies[1], forged, copies[0], *copies]):
+        builder = TraceBuilder(trust)
+        for record in order:
+            builder.add(record)
+        assert sorted(one.verdict.standing for one in builder.messages) == ["doubtful", "verified"]
 
 
 def test_without_trusted_keys_nothing_is_verified() -> None:

@@ -21,6 +21,7 @@ from deploykit.release import Operation, Release, Site
 from deploykit.release.state import SiteRecord, save_state
 from deploykit.settings import GrantSettings, NodeSiteSettings, Settings
 from deploykit.trust.check import Trust, Verified
+from deploykit.trust.sshsig import decode_header, encode_header
 from deploykit.wire import Frame
 from tests.support.asked import request
 from tests.support.builds import (
@@ -198,6 +199,22 @@ def test_tampered_evidence_is_named(node: GatedNode) -> None:
     tampered = attrs.evolve(made, body=made.body.replace(b'"failure"', b'"success"'))
     assert "its signature does not fit: it was changed" in node.refusal(asked(evidence=carried(tampered)))
     assert node.store.count() == 0
+
+
+def test_a_bad_copy_does_not_hide_the_good_result_of_the_same_body_and_key(
+    node: GatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = signed(result())
+    blob = bytearray(decode_header(good.signature))
+    blob[-1] ^= 1
+    bad = attrs.evolve(good, signature=encode_header(bytes(blob)))
+    assert bad.digest == good.digest
+    assert "it was changed" in node.refusal(asked(evidence=carried(bad)))
+    assert node.ask(asked(evidence=carried(good, bad))).outcome == "open"
+    assert node.ask(asked(evidence=carried(bad))).outcome == "open", "the good one is stored by now"
+    monkeypatch.setattr(node, "store", BuildStore(node.settings.state / "not-kept.sqlite"))
+    monkeypatch.setattr(node.store, "put", lambda *_: False)
+    assert node.ask(asked(evidence=carried(good, bad))).outcome == "open"
 
 
 def test_a_failure_that_the_node_knows_is_not_outdone_by_older_evidence(node: GatedNode) -> None:

@@ -1,0 +1,181 @@
+"""Have a rollout approved before it begins: write the proposal, and start what enough people have signed.
+
+Rules:
+
+* A mandate is for one rollout id. A retry is another rollout, and needs another mandate.
+* Where the settings of this machine know what a site asks for, nothing is sent that its nodes would refuse.
+* Only signatures that count here go out: nodes believe a mandate only where all its signatures are good.
+"""
+
+from __future__ import annotations
+
+import socket
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+import attrs
+
+from deploykit.errors import PolicyRefused, UsageError
+from deploykit.fleet.journalhead import JournalHead
+from deploykit.fleet.mandates import HeldMandate, approval_of, require_inside, time_objection
+from deploykit.messages import utc_now
+from deploykit.operations.approval import ApprovalDesk
+from deploykit.operations.deploy import load_report_trust, signing_key
+from deploykit.operations.keychoice import KeyGiven
+from deploykit.operations.mandatefiles import require_canonical
+from deploykit.operations.proposals import Proposal, prune_proposals, read_proposal, store_proposal
+from deploykit.operations.rolloutplan import PlannedRollout
+from deploykit.settings.node import Settings
+from deploykit.wire import encode
+
+#: Most nodes that one mandate can name.
+MOST_NODES: Final = 10_000
+
+
+def mandate_for(
+    planned: PlannedRollout,
+    now: datetime,
+    *,
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
+    reason: str = "",
+) -> HeldMandate:
+    """Return the mandate that a planned rollout needs, without a signature.
+
+    Args:
+        planned: from `plan_deploy` and its siblings.
+        now: aware.
+        not_before: when it may begin; at once when None.
+        not_after: when it must be over; as late as nodes accept when None (`trust.mandate_max`).
+        reason: why, in words for a person.
+
+    Raises:
+        UsageError: it would be over before it begins, reach further than nodes accept, or name too many nodes.
+        MessageError: it is longer than a message can be.
+    """
+    plan, longest = planned.plan, timedelta(seconds=planned.settings.trust.mandate_max)
+    begins = not_before or now
+    ends = not_after or begins + longest
+    if len(plan.nodes) > MOST_NODES:
+        raise UsageError(
+            f"a mandate names at most {MOST_NODES} nodes, not {len(plan.nodes)}", "propose several rollouts"
+        )
+    if ends <= max(begins, now):
+        raise UsageError("the mandate would be over before it begins", "give a later --not-after")
+    if ends - begins > longest:
+        raise UsageError(
+            f"nodes accept a mandate for {longest}, not for {ends - begins}",
+            "give an earlier --not-after; trust.mandate_max says how long",
+        )
+    message = approval_of(
+        plan,
+        now=now,
+        not_before=begins,
+        not_after=ends,
+        source=f"operator/{socket.gethostname()}",
+        without_build=planned.without_build,
+        override_lock=planned.override_lock,
+        reason=reason,
+    )
+    held = HeldMandate.of_frame(encode(message))
+    require_canonical(held)
+    return held
+
+
+def propose(planned: PlannedRollout, mandate: HeldMandate) -> Proposal:
+    """Write the proposal of a rollout, durably; nothing is sent. Old proposals are removed.
+
+    Args:
+        planned: what the rollout would do.
+        mandate: from `mandate_for`.
+
+    Raises:
+        RolloutError: it cannot be written.
+    """
+    now = utc_now()
+    directory = planned.settings.rollouts_directory
+    prune_proposals(directory, now)
+    head = JournalHead(
+        plan=planned.plan,
+        begun=now.timestamp(),
+        evidence=planned.evidence,
+        without_build=planned.without_build,
+        override_lock=planned.override_lock,
+        mandate=mandate,
+    )
+    return store_proposal(directory, head)
+
+
+def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> PlannedRollout:
+    """Return the rollout of a proposal, ready to be started.
+
+    Args:
+        settings: of this machine.
+        path: of the proposal.
+        key: signs the commands; the settings' key when None.
+
+    Raises:
+        PolicyRefused: nobody who counts here has signed it, too few have, it is over, or it begins later.
+        RolloutError: the proposal cannot be read.
+    """
+    proposal = read_proposal(path)
+    head = proposal.head
+    planned = PlannedRollout(
+        settings=settings,
+        plan=head.plan,
+        key=signing_key(settings, key),
+        trust=load_report_trust(settings),
+        evidence=head.evidence,
+        without_build=head.without_build,
+        override_lock=head.override_lock,
+    )
+    return approved(planned, proposal.mandate)
+
+
+def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
+    """Return a planned rollout with its mandate: with the signatures that count here.
+
+    Raises:
+        PolicyRefused: nobody who counts here has signed it, too few have, it is over, or it begins later; or the plan
+            lies outside of it.
+    """
+    now, plan, settings = utc_now(), planned.plan, planned.settings
+    require_canonical(mandate)
+    require_inside(mandate, plan, without_build=planned.without_build, override_lock=planned.override_lock)
+    if objection := time_objection(mandate.message, now):
+        raise PolicyRefused(objection, "" if now < mandate.message.not_before else "propose the rollout again")
+    desk = ApprovalDesk.from_settings(settings)
+    counting, left_out = desk.counting(mandate, now)
+    if missing := desk.judge(counting, now):
+        raise PolicyRefused(
+            f"rollout {plan.rollout} is not approved: {missing}", f"`deploykit approve {plan.rollout}` adds a signature"
+        )
+    notes = tuple(f"the signature by key {each.fingerprint} is left out: {each.problem}" for each in left_out)
+    return attrs.evolve(planned, mandate=counting, notes=(*planned.notes, *notes))
+
+
+def require_no_mandate(planned: PlannedRollout) -> None:
+    """Accept a rollout without a mandate, as far as this machine knows what the site asks for.
+
+    Raises:
+        PolicyRefused: the site asks for a mandate, or the rollout repeats one that had a mandate, and it has none.
+    """
+    if planned.mandate is not None:
+        return
+    if planned.retried:
+        raise PolicyRefused(
+            f"rollout {planned.retried} ran under a mandate, and a mandate is for one rollout id: "
+            f"the retry is rollout {planned.plan.rollout}, and needs one of its own",
+            "add --propose, or --approve-with KEY",
+        )
+    site = planned.settings.sites.get(planned.plan.site)
+    if site is not None and site.needs_mandate:
+        asks = "a person's signature" if site.require == "person" else f"{site.signatures} people's signatures"
+        raise PolicyRefused(
+            f"site {planned.plan.site} asks for {asks}: nodes refuse a rollout without a mandate",
+            "add --propose, or --approve-with KEY",
+        )
+
+
+__all__ = ["MOST_NODES", "approved", "mandate_for", "plan_approved", "propose", "require_no_mandate"]
