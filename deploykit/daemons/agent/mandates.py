@@ -93,7 +93,7 @@ class Mandates:
         audit: MandateAudit,
         now: Callable[[], datetime],
         *,
-        wait: float = WAIT,
+        wait: float,
     ) -> None:
         self.node = node
         self._sites = sites
@@ -283,13 +283,14 @@ def mandates_of(
     rollouts: RolloutMemory,
     *,
     now: Callable[[], datetime] = utc_now,
-    wait: float = WAIT,
+    wait: float | None = None,
 ) -> Mandates:
     """Return the mandates of the node whose settings are given; the arguments are those of `Mandates`.
 
     Args:
         writer: writes the audit.
         rollouts: tells under which mandates commands were obeyed.
+        wait: `WAIT` by default.
     """
 
     def needed(site: str, rollout: str) -> bool:
@@ -297,4 +298,6 @@ def mandates_of(
 
     store = MandateStore(settings.state / "mandates", needed)
     audit = MandateAudit(writer, settings.node)
-    return Mandates(settings.node, settings.sites, store, trust, reporter, audit, now, wait=wait)
+    return Mandates(
+        settings.node, settings.sites, store, trust, reporter, audit, now, wait=WAIT if wait is None else wait
+    )

@@ -13,7 +13,7 @@ import pytest
 from deploykit.daemons.agent import deploys, mandate_asks
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim
-from deploykit.messages import DeployPhase, DeployRequested
+from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
 from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.release import Runner, Site
 from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
@@ -449,6 +449,24 @@ def test_a_command_waits_a_moment_for_a_mandate_that_is_just_behind_it(node: Man
     node.send(mandate)
     worker.join(60)
     assert (answers, node.wanted) == (["success"], [])
+
+
+def test_a_copy_that_comes_while_the_first_one_is_still_asked_about_is_obeyed(node: MandatedNode) -> None:
+    """A coordinator may answer before the node is done with asking."""
+    mandate = node.mandate("ann")
+    node.send(mandate)
+    frame = signed(encode(node.command(mandate)), "coordinator")
+    say = node.reporter.report
+
+    def answered_at_once(*messages: Message) -> tuple[Frame, ...]:
+        if isinstance(messages[0], ApprovalWanted):
+            node.send(signed(mandate, "bob"))
+            node.send(frame)
+        return say(*messages)
+
+    node.reporter.report = answered_at_once  # type: ignore[method-assign]
+    node.send(frame)
+    assert [report.outcome for report in node.reports] == ["success"]
 
 
 def test_more_commands_than_may_wait_ask_at_once(node: MandatedNode) -> None:
