@@ -64,6 +64,7 @@ if TYPE_CHECKING:
         KeyFileError,
         KeyNotTrusted,
         LockBusy,
+        LockStoreError,
         LoginRefused,
         MayNotLook,
         MessageError,
@@ -228,7 +229,7 @@ _MODULES = {
         "DeploykitError InvalidName SettingsError UsageError MessageError SignatureError PolicyRefused "
         "NotAddressed KeyFileError WrongPassphrase KeyUnavailable "
         "OutboxError IdStoreError IdForgotten AuditError BusError AddressError "
-        "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError "
+        "ConnectError KeyNotTrusted SignatureNotEnough BuildStoreError RolloutMemoryError LockStoreError "
         "LoginRefused ClientIdInUse PublishError PublishRefused WindowFull Unsendable PublishManyFailed BusClosed "
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
@@ -273,7 +274,7 @@ __all__ = [
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
     "KeyUnavailable", "OutboxError", "IdStoreError", "IdForgotten",
     "AuditError", "BuildsSettings", "KeyNotTrusted", "SignatureNotEnough", "BuildStoreError", "BusError",
-    "AddressError", "JenkinsSettings", "JobSettings", "RolloutMemoryError",
+    "AddressError", "JenkinsSettings", "JobSettings", "RolloutMemoryError", "LockStoreError",
     "ConnectError", "LoginRefused", "ClientIdInUse", "PublishError", "PublishRefused", "WindowFull", "Unsendable",
     "PublishManyFailed", "BusClosed", "DialectError", "FactsError", "FrameError", "BrokerError", "MirrorError",
     "OriginError", "PackError", "DeadlineExceeded", "RefNotFound", "RefRefused", "MirrorCorrupt", "LockBusy",

@@ -157,6 +157,10 @@ class RolloutMemoryError(DeploykitError):
     """A node cannot read or write what it knows of rollouts. It obeys no command of a rollout until it can."""
 
 
+class LockStoreError(DeploykitError):
+    """A node cannot read or write what it knows of the locks of its sites. Correct owner or mode, or free the disk."""
+
+
 # -- audit -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from deploykit.cli.keytrust import list_, revoke, trust, untrust
 from deploykit.cli.options import json_option, print_json
+from deploykit.cli.signing import load_key, passphrase_file_option
 from deploykit.errors import UsageError
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -28,12 +30,13 @@ def passphrase_of(file: Path | None, *, ask: bool = False, confirm: bool = False
 
 @click.group()
 def keys() -> None:
-    """Make signing keys, and trust those of others. Keys are ordinary OpenSSH Ed25519 keys.
+    """Make signing keys, trust those of others, and revoke them. Files are OpenSSH's own.
 
     \b
     Example:
       deploykit keys generate ~/.ssh/deploykit --principal ops@example.com
       deploykit keys trust ops@example.com ~/.ssh/deploykit.pub --file /etc/deploykit/allowed_signers
+      deploykit keys list
     """
 
 
@@ -77,10 +80,10 @@ def _user_at_host() -> str:
 
 @keys.command()
 @click.argument("path", type=_FILE)
-@click.option("--passphrase", "ask", is_flag=True, help="Ask for the private key's passphrase.")
-@click.option("--passphrase-file", type=_FILE, help="Take the passphrase from this file's first line.")
+@click.option("--passphrase", is_flag=True, hidden=True, expose_value=False)  # asked for whenever it is needed
+@passphrase_file_option
 @json_option
-def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> None:
+def show(path: Path, passphrase_file: Path | None, as_json: bool) -> None:
     """Show the fingerprint and the public line of a key file, private or public. Never the secret.
 
     \b
@@ -88,13 +91,12 @@ def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> 
       deploykit keys show /etc/deploykit/node_key > node_key.pub
     """
     from deploykit.messages import one_line
-    from deploykit.trust.keyfiles import fingerprint, is_private_key, load_public_key, load_signing_key
+    from deploykit.trust.keyfiles import fingerprint, is_private_key, load_public_key
     from deploykit.trust.sshsig import public_line
 
     private = is_private_key(path)
     if private:
-        passphrase = passphrase_of(passphrase_file, ask=ask)
-        blob, comment = load_signing_key(path, passphrase=passphrase).public_blob, ""
+        blob, comment = load_key(path, passphrase_file).public_blob, ""
     else:
         blob, comment = load_public_key(path)
     line = public_line(blob, one_line(comment))
@@ -105,36 +107,5 @@ def show(path: Path, ask: bool, passphrase_file: Path | None, as_json: bool) -> 
     click.echo(line)
 
 
-@keys.command()
-@click.argument("principal")
-@click.argument("pubkey")
-@click.option("--file", "file", type=_FILE, required=True, help="The allowed_signers file; made when absent.")
-@json_option
-def trust(principal: str, pubkey: str, file: Path, as_json: bool) -> None:
-    """Let PUBKEY (a .pub file, or the line itself in quotes) sign messages as PRINCIPAL.
-
-    [[trust.grants]] in the settings decide what PRINCIPAL may then send. A second time adds nothing.
-
-    \b
-    Example:
-      deploykit keys trust ops@example.com ops.pub --file /etc/deploykit/allowed_signers
-    """
-    from deploykit.trust.keyfiles import fingerprint, load_public_key, trusted_line
-    from deploykit.trust.keyfiles import trust as add
-    from deploykit.trust.sshsig import parse_public_line
-
-    blob, comment = parse_public_line(pubkey) if " " in pubkey.strip() else load_public_key(Path(pubkey))
-    added = add(file, principal, blob, comment)
-    if as_json:
-        print_json(
-            {
-                "file": str(file),
-                "principal": principal,
-                "fingerprint": fingerprint(blob),
-                "added": added,
-                "line": trusted_line(principal, blob, comment),
-            }
-        )
-        return
-    change = "trusts now" if added else "trusted already"
-    click.echo(f"{file} {change}: {principal} {fingerprint(blob)}")
+for _command in (list_, trust, untrust, revoke):
+    keys.add_command(_command)

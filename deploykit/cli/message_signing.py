@@ -86,7 +86,7 @@ def _check_same_body(body: bytes, value: str | None) -> None:
     help="The header's value, or a file that holds it or ssh-keygen's; repeat for several signers.",
 )
 @click.option("-f", "--allowed-signers", type=_FILE, help="The keys to trust; default: those of the settings.")
-@click.option("--revoked", type=_FILE, help="Public keys that are no longer accepted, one a line.")
+@click.option("--revoked", type=_FILE, help="What is no longer accepted: public keys, one a line, or a KRL.")
 @click.option("--origin", "origins", multiple=True, help="A web page whose passkey signatures count; repeat.")
 @click.option("--rp-id", "rp_ids", multiple=True, help="A site whose passkeys count; repeat.")
 @click.option("--verify-required", is_flag=True, help="Security keys and passkeys must have known the person.")

@@ -24,6 +24,13 @@ Place = tuple[str | int, ...]
 
 _TOO_SMALL: Final = re.compile(r"'(\w+)' must be >= (\S+):").match  # the text of attrs' validator `ge`
 _MOST_ROUNDS: Final = 20
+#: Settings that are gone, by their class: what to write instead.
+_GONE: Final = {
+    ("GrantSettings", "without_build"): (
+        'is a right now: remove it, and write "without-build" among the types, '
+        'as in types = ["deploy.requested", "without-build"]'
+    ),
+}
 
 
 def explain(error: BaseException, kind: Any, path: str = "") -> list[str]:
@@ -64,6 +71,8 @@ def _step_of(error: BaseException) -> tuple[str | int | None, Any]:
 
 
 def _unknown(path: str, key: str, cls: type | None) -> str:
+    if cls is not None and (gone := _GONE.get((cls.__name__, key))):
+        return f"{path}: {gone}"
     known = [f.name for f in attrs.fields(cls)] if cls is not None and attrs.has(cls) else []
     close = difflib.get_close_matches(key, known, n=1)
     return f"{path}: unknown setting" + (f" (did you mean {close[0]}?)" if close else f" (known: {', '.join(known)})")

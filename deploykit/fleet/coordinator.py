@@ -23,7 +23,7 @@ from typing import Final
 
 from deploykit.bus import Bus, Delivery
 from deploykit.bus.events import Connected, ConnectionLost, Event
-from deploykit.errors import BusError
+from deploykit.errors import BusError, KeyUnavailable
 from deploykit.fleet import controls
 from deploykit.fleet.announcement import announcement, counts_of, kept_report
 from deploykit.fleet.clock import SteadyClock
@@ -64,6 +64,7 @@ from deploykit.fleet.sender import CommandSender
 from deploykit.messages import ApprovalWanted, DeployReported, RolloutReported, one_line, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
+from deploykit.trust.agentkey import AgentKey
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import encode
@@ -147,6 +148,7 @@ class RolloutCoordinator:
         Raises:
             ConnectError: no broker is connected; nothing was sent.
             RolloutError: the journal cannot be written; nothing was sent that it does not hold.
+            KeyUnavailable: the next command is not signed. What was sent is in the journal: it can be resumed.
             BusError: the bus cannot subscribe, or was stopped.
         """
         with self._inbox:
@@ -318,10 +320,16 @@ class RolloutCoordinator:
         return [EndRecord(state=model.state, at=self._clock(), exit_code=code, counts=counts_of(model))]
 
     def _announce(self) -> None:
-        """Publish how the rollout stands, signed, for people who watch. Nothing waits for it."""
+        """Publish how the rollout stands, signed, for people who watch. Nothing waits for it, no touch is asked for."""
+        if isinstance(self._key, AgentKey) and self._key.needs_touch:
+            return
         message = announcement(self.plan, self.model, self._wall())
         self._announced.add(message.id)
-        frame = sign(encode(message), self._key)
+        try:
+            frame = sign(encode(message), self._key)
+        except KeyUnavailable as error:  # the next command fails by it, if there is one
+            self._observer.problem(f"nobody else is shown how the rollout stands: {error}")
+            return
         with contextlib.suppress(BusError):  # people who watch see the next one
             self._bus.publish_nowait(self._topics.report, frame)
 

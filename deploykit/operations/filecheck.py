@@ -38,7 +38,7 @@ from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
 from deploykit.system.secretfile import read_secret, read_secret_text
 from deploykit.system.users import AS_OWNER, find_group, parse_identity
-from deploykit.trust.keyfiles import load_allowed_signers, load_revoked_keys, load_signing_key
+from deploykit.trust.keyfiles import check_signer, load_allowed_signers, load_revoked_keys, load_signing_key
 
 #: Takes a setting's value and the settings it stands in; raises for what is wrong.
 FileCheck: TypeAlias = Callable[[Any, Any], object]
@@ -183,6 +183,14 @@ def _classes(files: tuple[Path, ...]) -> None:
         raise _Wrong(f"{', '.join(map(str, files))}: no such file (create one, or remove the setting)")
 
 
+def _signing_key(path: Path, settings: Settings) -> None:
+    """Check the key. Where sites are, an agent uses it, and nobody is there to be asked for a passphrase."""
+    if settings.sites:
+        load_signing_key(path)
+    else:
+        check_signer(path)
+
+
 def _scripts(place: str) -> None:
     if place.startswith("/") and not Path(place).is_dir():
         raise _Wrong(f"{place} is not a directory")
@@ -242,5 +250,5 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),
     (Settings, "rollouts"): _ignoring_settings(_directory),
-    (Settings, "signing_key"): _ignoring_settings(load_signing_key),
+    (Settings, "signing_key"): _signing_key,
 }

@@ -19,7 +19,7 @@ from pathlib import Path
 import attrs
 
 from deploykit.bus import Bus
-from deploykit.errors import ConnectError, PolicyRefused, RolloutError, UsageError
+from deploykit.errors import ConnectError, KeyUnavailable, PolicyRefused, RolloutError, UsageError
 from deploykit.fleet import controls
 from deploykit.fleet.coordinator import RolloutCoordinator
 from deploykit.fleet.journal import NAME, JournalHead, RolloutJournal, at_time, journal_path, read_journal
@@ -226,8 +226,11 @@ def what_goes_on(plan: Plan, model: RolloutModel, now: datetime | None = None) -
 
 def _run(coordinator: RolloutCoordinator) -> RolloutResult:
     interrupted = False
+    rollout = coordinator.plan.rollout
     try:
         coordinator.run()
+    except KeyUnavailable as error:
+        raise KeyUnavailable(error.problem, f"{error.remedy}; then `deploykit rollout resume {rollout}`") from error
     except KeyboardInterrupt:
         if not coordinator.begun:
             raise  # nothing was sent

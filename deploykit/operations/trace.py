@@ -33,8 +33,8 @@ from deploykit.messages import utc_now
 from deploykit.operations.deploy import connected_bus
 from deploykit.settings.node import Settings
 from deploykit.system.sizedqueue import SizedQueue
-from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy
+from deploykit.trust.trustreader import TrustReader
 
 #: Bytes of messages that are kept of a bus.
 MOST_BYTES: Final = 64 * 1024 * 1024

@@ -52,7 +52,7 @@ class TrustSettings:
 
     Args:
         allowed_signers: an OpenSSH allowed_signers file; without one no command is accepted.
-        revoked_keys: public keys, one a line, that are no longer accepted.
+        revoked_keys: what is no longer accepted: public keys, one a line, or OpenSSH's binary list (`ssh-keygen -k`).
         max_expiry: seconds that a command's expiry may lie ahead when it arrives.
         skew: seconds that clocks may differ.
         mandate_max: seconds from now to the latest end of a `RolloutApproved`; commands have `max_expiry`.

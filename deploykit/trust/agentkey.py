@@ -20,8 +20,11 @@ from typing import Final, TypeAlias
 import attrs
 
 from deploykit.errors import KeyFileError, KeyUnavailable, SignatureError
+from deploykit.trust.certificate import CERTIFIED_TYPES, certified_key
+from deploykit.trust.certificatefile import certificate_line
 from deploykit.trust.guardedfile import MAX_KEY, as_text, opened, read_bounded
-from deploykit.trust.sshsig import NAMESPACE, dearmor, decode_blob, decode_key_text, fingerprint, key_type, public_line
+from deploykit.trust.keyformat import KEY_TYPES, decode_key_text, fingerprint, key_type, public_line
+from deploykit.trust.sshsig import NAMESPACE, dearmor, decode_blob
 
 #: Called with a line for the person at the terminal.
 Notify: TypeAlias = Callable[[str], None]
@@ -30,10 +33,8 @@ Notify: TypeAlias = Callable[[str], None]
 _LIMIT: Final = 120.0
 #: Seconds in which an agent lists its keys.
 _LIST_LIMIT: Final = 10.0
-_PLAIN: Final = "ssh-ed25519"
 #: Key types of security keys begin like this.
 SECURITY_KEY: Final = "sk-"
-_KINDS: Final = (_PLAIN, "sk-ssh-ed25519", "sk-ecdsa-sha2-nistp256")
 _ENVIRONMENT: Final = (
     *("PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TERM", "XDG_RUNTIME_DIR"),
     *("SSH_AUTH_SOCK", "SSH_ASKPASS", "SSH_ASKPASS_REQUIRE", "SSH_SK_PROVIDER"),
@@ -48,6 +49,7 @@ class AgentKey:
     Args:
         path: of the public key; or of the private key file that stands for a security key.
         public_blob: the public key in OpenSSH's wire form.
+        certificate: that it signs with, as `ssh-keygen -Y sign -f KEY-cert.pub`; empty for none.
         in_agent: whether an agent holds it; else the file stands for a security key.
         notify: is shown when a person must touch the key.
         limit: seconds for one signature.
@@ -55,6 +57,7 @@ class AgentKey:
 
     path: Path
     public_blob: bytes = attrs.field(repr=False)
+    certificate: bytes = attrs.field(default=b"", repr=False)
     in_agent: bool = True
     notify: Notify | None = attrs.field(default=None, repr=False, eq=False)
     limit: float = _LIMIT
@@ -69,7 +72,9 @@ class AgentKey:
         """
         with opened(path, "public key") as file:
             text = as_text(path, read_bounded(path, file, MAX_KEY))
-        key = cls(path=path, public_blob=_public_blob(path, text), notify=notify)
+        certificate = certificate_line(path, text)
+        blob = certified_key(certificate) if certificate else parse_public(path, text)
+        key = cls(path=path, public_blob=blob, certificate=certificate, notify=notify)
         if problem := key.problem():
             raise KeyUnavailable(f"{key}: {problem}", key.way_out())
         return key
@@ -99,7 +104,8 @@ class AgentKey:
             raise KeyUnavailable(f"{self}: {self._reason(errors)}", self.way_out())
         try:
             blob = dearmor(output.decode("ascii"))
-            if decode_blob(blob).key != self.public_blob:
+            parts = decode_blob(blob)
+            if parts.key != self.public_blob or bool(parts.certificate) != bool(self.certificate):
                 raise KeyUnavailable(f"{self}: another key signed", "the file was changed meanwhile: try again")
         except (UnicodeDecodeError, SignatureError) as error:
             problem = error.problem if isinstance(error, SignatureError) else "ssh-keygen printed no signature"
@@ -134,7 +140,7 @@ class AgentKey:
 
     @property
     def _text(self) -> str:
-        return public_line(self.public_blob).split()[1]
+        return public_line(self.certificate or self.public_blob).split()[1]
 
     def _reason(self, errors: str) -> str:
         if self.in_agent and (problem := self.problem()):
@@ -159,7 +165,12 @@ def is_public_line(data: bytes) -> bool:
     return data.startswith((b"ssh-", b"sk-", b"ecdsa-", b"webauthn-"))
 
 
-def _public_blob(path: Path, text: str) -> bytes:
+def parse_public(path: Path, text: str) -> bytes:
+    """Return the public key in a public key file's text.
+
+    Raises:
+        KeyFileError: not one line with a key of a type that can sign.
+    """
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     words = lines[0].split() if lines else []
     if len(lines) != 1 or len(words) < 2:
@@ -169,7 +180,7 @@ def _public_blob(path: Path, text: str) -> bytes:
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error.problem}", error.remedy) from error
     kind = key_type(blob)
-    if kind != words[0] or kind.partition("@")[0].removesuffix("-cert-v01") not in _KINDS:
+    if kind != words[0] or kind not in (*KEY_TYPES, *CERTIFIED_TYPES):
         raise KeyFileError(
             f"{path}: keys of type {words[0][:40]!a} cannot sign messages",
             "use one of `ssh-keygen -t ed25519`, or of a security key",
@@ -211,4 +222,4 @@ def _finished(argv: Sequence[str], data: bytes, limit: float, *, own_session: bo
     return process.returncode, output, "".join(c if c.isprintable() else "?" for c in text)[-300:]
 
 
-__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line"]
+__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line", "parse_public"]

@@ -1,4 +1,4 @@
-"""Whose signatures count: an ordinary OpenSSH `allowed_signers` file, and a list of revoked keys. Pure: text in.
+"""Whose signatures count: an ordinary OpenSSH `allowed_signers` file, and what was revoked since. Pure: text in.
 
 Rules:
 
@@ -16,23 +16,24 @@ from datetime import tzinfo
 import attrs
 
 from deploykit.errors import KeyFileError
+from deploykit.trust.krl import Revocations, is_krl, parse_krl
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.signerlines import MAX_TEXT, AllowedSigner, matches, parse_revoked, parse_signers
 
 
 @attrs.frozen(kw_only=True, slots=True)
 class AllowedSigners:
-    """An `allowed_signers` file and the keys revoked since. The empty one allows nobody.
+    """An `allowed_signers` file and what was revoked since. The empty one allows nobody.
 
     Args:
         signers: the lines that count, in order; those of certificate authorities among them.
-        revoked: blobs of keys that count for nothing, whatever `signers` says.
+        revoked: keys and certificates that count for nothing, whatever `signers` says.
         unused: lines that were read and do not count (other key types, other options), as `line N: why`.
         rules: what signatures by security keys and passkeys must show; by default no passkey counts.
     """
 
     signers: tuple[AllowedSigner, ...] = ()
-    revoked: frozenset[bytes] = attrs.field(default=frozenset(), repr=lambda keys: f"<{len(keys)} keys>")
+    revoked: Revocations = attrs.field(factory=Revocations)
     unused: tuple[str, ...] = ()
     rules: SignatureRules = attrs.field(factory=SignatureRules)
     _keys: Mapping[bytes, tuple[AllowedSigner, ...]] = attrs.field(init=False, repr=False, eq=False)
@@ -47,12 +48,12 @@ class AllowedSigners:
         return _by_key(line for line in self.signers if line.authority)
 
     @classmethod
-    def parse(cls, text: str, *, revoked: str = "", zone: tzinfo | None = None) -> AllowedSigners:
+    def parse(cls, text: str, *, revoked: str | bytes = "", zone: tzinfo | None = None) -> AllowedSigners:
         """Read the text of an `allowed_signers` file.
 
         Args:
             text: the file.
-            revoked: public keys, one a line, as `ssh-keygen -Y verify -r` takes them (a binary KRL is refused).
+            revoked: public keys, one a line, or the bytes of a KRL, as `ssh-keygen -Y verify -r` takes either.
             zone: of times written without a Z; None is the machine's own. As in ssh-keygen they are standard time
                 all the year round, which surprises people: write the Z.
 
@@ -62,7 +63,7 @@ class AllowedSigners:
         problems: list[str] = []
         unused: list[str] = []
         signers = list(parse_signers(text, zone, problems, unused))
-        gone = frozenset(parse_revoked(revoked, problems))
+        gone = _parse_revocations(revoked, problems)
         if problems:
             head = problems[0] if len(problems) == 1 else f"{len(problems)} mistakes in the trusted keys"
             raise KeyFileError(
@@ -80,7 +81,27 @@ class AllowedSigners:
 
     def is_revoked(self, key: bytes) -> bool:
         """Return whether this key was revoked."""
-        return key in self.revoked
+        return self.revoked.has_key(key)
+
+
+def _parse_revocations(revoked: str | bytes, problems: list[str]) -> Revocations:
+    if isinstance(revoked, bytes):
+        if is_krl(revoked):
+            return _parse_krl(revoked, problems)
+        try:
+            revoked = revoked.decode()
+        except UnicodeDecodeError:
+            problems.append("the list of revoked keys is neither text in UTF-8 nor a KRL")
+            return Revocations()
+    return Revocations(keys=frozenset(parse_revoked(revoked, problems)))
+
+
+def _parse_krl(data: bytes, problems: list[str]) -> Revocations:
+    try:
+        return parse_krl(data)
+    except KeyFileError as error:
+        problems.append(error.problem)
+        return Revocations()
 
 
 def _by_key(lines: Iterable[AllowedSigner]) -> Mapping[bytes, tuple[AllowedSigner, ...]]:

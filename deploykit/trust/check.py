@@ -31,10 +31,10 @@ from deploykit.messages import BuildFinished, DeployReported, DeployRequested, M
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.policy import Policy, Request, addressed_to
 from deploykit.trust.rights import NO_REPOS
 from deploykit.trust.signature import HEADER, Signer, Signers, body_digest, copy_digest, verify, verify_blob
+from deploykit.trust.trustreader import TrustReader
 from deploykit.wire import Frame, decode
 
 

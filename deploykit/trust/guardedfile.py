@@ -35,9 +35,14 @@ def read_trusted(path: Path, what: str, limit: int) -> str:
     Raises:
         KeyFileError: unreadable, longer, writable by others, or not UTF-8.
     """
+    return as_text(path, read_trusted_bytes(path, what, limit))
+
+
+def read_trusted_bytes(path: Path, what: str, limit: int) -> bytes:
+    """Return the bytes of a file that only root or this user may write. See `read_trusted`."""
     with opened(path, what) as file:
         check_owner_writes(path, os.fstat(file))
-        return as_text(path, read_bounded(path, file, limit))
+        return read_bounded(path, file, limit)
 
 
 @contextlib.contextmanager
@@ -75,8 +80,7 @@ def as_text(path: Path, data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        hint = "list revoked keys as public key lines" if data.startswith(b"SSHKRL") else ""
-        raise KeyFileError(f"{path} is not text in UTF-8", hint) from None
+        raise KeyFileError(f"{path} is not text in UTF-8") from None
 
 
 def check_secret(path: Path, found: os.stat_result, what: str) -> None:
@@ -164,6 +168,7 @@ __all__ = [
     "opened",
     "read_bounded",
     "read_trusted",
+    "read_trusted_bytes",
     "replace_in",
     "way_out",
     "write_new",

@@ -8,19 +8,21 @@ Rules:
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import attrs
 
-from deploykit.errors import KeyFileError, WrongPassphrase
+from deploykit.errors import KeyFileError, KeyUnavailable, WrongPassphrase
 from deploykit.settings.trust import TrustSettings
-from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line
+from deploykit.trust.agentkey import SECURITY_KEY, AgentKey, Notify, is_public_line, parse_public
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
+from deploykit.trust.certificate import certified_key
+from deploykit.trust.certificatefile import certificate_line, private_half
 from deploykit.trust.guardedfile import (
     MAX_KEY,
     as_text,
@@ -29,10 +31,12 @@ from deploykit.trust.guardedfile import (
     opened,
     read_bounded,
     read_trusted,
+    read_trusted_bytes,
     way_out,
     write_new,
 )
 from deploykit.trust.keyformat import fingerprint, key_type, parse_public_line
+from deploykit.trust.krl import Revocations
 from deploykit.trust.privatefile import read_head
 from deploykit.trust.signature import BodySigner, SigningKey
 from deploykit.trust.signaturerules import SignatureRules
@@ -40,10 +44,9 @@ from deploykit.trust.signersfile import check_principal, trust, trusted_line
 
 _log = logging.getLogger(__name__)
 
-#: One state of the trusted files: times, device, inode, size, mode and owner of each.
-_Seen: TypeAlias = tuple[tuple[int, ...], ...]
-#: Nanoseconds within which a file may change twice under one time stamp.
-_TICK: Final = 2_000_000_000
+#: Most lines that do not count and are logged one by one: a file for git, too, may hold thousands.
+_MOST_NOTES: Final = 10
+
 #: How often a person may mistype a passphrase.
 _TRIES: Final = 3
 #: Returns the passphrase of a private key file; the second argument is whether the one before was wrong.
@@ -54,10 +57,10 @@ AskPassphrase: TypeAlias = Callable[[Path, bool], str]
 
 
 def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> SigningKey:
-    """Return the key of a private key file.
+    """Return the key of a private key file, or of a certificate's file next to it.
 
     Args:
-        path: an OpenSSH Ed25519 private key.
+        path: an OpenSSH Ed25519 private key; or `KEY-cert.pub`: then `KEY` signs with that certificate.
         passphrase: of the key, if it has one.
 
     Raises:
@@ -65,6 +68,9 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
     """
     data = _private(path)
     if is_public_line(data):
+        certificate = certificate_line(path, as_text(path, data))
+        if certificate and (private := private_half(path)) is not None:
+            return _with_certificate(path, load_signing_key(private, passphrase=passphrase), certificate)
         raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
     return _opened_key(path, data, passphrase)
 
@@ -75,6 +81,7 @@ def load_signer(
     """Return what signs with the key at `path`: a private key file, or a public one whose key an ssh-agent holds.
 
     A private key file of a security key (`ssh-keygen -t ed25519-sk`) signs by ssh-keygen, which asks for its PIN.
+    A certificate's file signs with the certificate: by an agent that holds it, else by the private key next to it.
 
     Args:
         path: the file.
@@ -88,16 +95,19 @@ def load_signer(
     """
     data = _private(path)
     if is_public_line(data):
+        certificate = certificate_line(path, as_text(path, data))
+        if certificate and (private := private_half(path)) is not None:
+            with contextlib.suppress(KeyUnavailable):
+                return AgentKey.load(path, notify=notify)
+            return _certified(path, load_signer(private, passphrase=passphrase, notify=notify), certificate)
         if isinstance(passphrase, str | bytes):
             raise KeyFileError(f"{path} is a public key: its ssh-agent needs no passphrase", "leave it out")
         return AgentKey.load(path, notify=notify)
     head = read_head(data)
     if head is not None and key_type(head.public_blob).startswith(SECURITY_KEY):
         return AgentKey(path=path, public_blob=head.public_blob, in_agent=False, notify=notify)
-    if not callable(passphrase):
-        return _opened_key(path, data, passphrase)
-    if head is None or not head.encrypted:
-        return _opened_key(path, data, None)
+    if not callable(passphrase) or head is None or not head.encrypted:
+        return _opened_key(path, data, None if callable(passphrase) else passphrase)
     for tried in range(_TRIES):
         try:
             return _opened_key(path, data, passphrase(path, tried > 0))
@@ -105,6 +115,20 @@ def load_signer(
             if tried == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def check_signer(path: Path) -> None:
+    """Refuse a file that `load_signer` cannot use. No passphrase and no agent is needed for that.
+
+    Raises:
+        KeyFileError: unreadable, readable by others, or not such a key.
+    """
+    data = _private(path)
+    head = read_head(data)
+    if is_public_line(data):
+        parse_public(path, as_text(path, data))
+    elif head is None or not (head.encrypted or key_type(head.public_blob).startswith(SECURITY_KEY)):
+        _opened_key(path, data, None)
 
 
 def _private(path: Path) -> bytes:
@@ -126,6 +150,24 @@ def _opened_key(path: Path, data: bytes, passphrase: str | bytes | None) -> Sign
         raise type(error)(f"{path}: {error.problem}", error.remedy) from error
 
 
+def _certified(path: Path, key: BodySigner, certificate: bytes) -> BodySigner:
+    """Return a key that signs with the certificate at `path`."""
+    if isinstance(key, SigningKey):
+        return _with_certificate(path, key, certificate)
+    if key.public_blob != (wanted := certified_key(certificate)):
+        raise KeyFileError(f"{path} is for key {fingerprint(wanted)}, not for {key.fingerprint} next to it")
+    if isinstance(key, AgentKey):  # ssh-keygen finds the private key next to the certificate
+        return attrs.evolve(key, path=path, certificate=certificate)
+    raise KeyFileError(f"{path}: the key next to it cannot sign with a certificate")
+
+
+def _with_certificate(path: Path, key: SigningKey, certificate: bytes) -> SigningKey:
+    try:
+        return key.with_certificate(certificate)
+    except KeyFileError as error:
+        raise KeyFileError(f"{path}: {error.problem}", error.remedy) from error
+
+
 def unlock_hint(path: Path) -> str:
     """Return how a key with a passphrase can sign where nobody can be asked for it."""
     return f"give its passphrase with --passphrase-file FILE, or `ssh-add {path}` and name {path}.pub"
@@ -138,20 +180,20 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
     text = read_trusted(path, "allowed_signers file", MAX_TEXT)
-    gone = "" if revoked is None else read_trusted(revoked, "list of revoked keys", MAX_TEXT)
+    gone = b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT)
     try:
         return AllowedSigners.parse(text, revoked=gone)
     except KeyFileError as error:
         raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
 
 
-def load_revoked_keys(path: Path) -> frozenset[bytes]:
-    """Return the key blobs of a list of revoked keys.
+def load_revoked_keys(path: Path) -> Revocations:
+    """Return what a list of revoked keys revokes.
 
     Raises:
         KeyFileError: see `load_allowed_signers`.
     """
-    return AllowedSigners.parse("", revoked=read_trusted(path, "list of revoked keys", MAX_TEXT)).revoked
+    return AllowedSigners.parse("", revoked=read_trusted_bytes(path, "list of revoked keys", MAX_TEXT)).revoked
 
 
 def load_trusted(trust: TrustSettings) -> AllowedSigners:
@@ -163,48 +205,11 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     if trust.allowed_signers is None:
         return AllowedSigners()
     signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
-    for note in signers.unused:
+    for note in signers.unused[:_MOST_NOTES]:
         _log.info("%s: %s", trust.allowed_signers, note)
+    if len(signers.unused) > _MOST_NOTES:
+        _log.info("%s: %d more lines do not count", trust.allowed_signers, len(signers.unused) - _MOST_NOTES)
     return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
-
-
-class TrustReader:
-    """Returns the allowed signers, read again whenever a file has changed: a removed key stops counting at once.
-
-    Call it for each message: that costs two calls of stat(2). Use it from any thread.
-    """
-
-    def __init__(self, trust: TrustSettings) -> None:
-        self._trust = trust
-        self._read: tuple[_Seen, AllowedSigners] | None = None
-
-    def __call__(self) -> AllowedSigners:
-        """Return the allowed signers as they are now.
-
-        Raises:
-            KeyFileError: see `load_allowed_signers`. Believe no message then.
-        """
-        seen = self._state()
-        if self._read is not None and seen is not None and self._read[0] == seen:
-            return self._read[1]
-        signers = load_trusted(self._trust)
-        # A file that changed a moment ago may change again within the same tick of the file system's clock.
-        if seen is not None and max((entry[1] for entry in seen), default=0) < time.time_ns() - _TICK:
-            self._read = seen, signers
-        return signers
-
-    def _state(self) -> _Seen | None:
-        """Return the present state of the files; None where stat(2) fails for one."""
-        found = []
-        for path in (self._trust.allowed_signers, self._trust.revoked_keys):
-            if path is None:
-                continue
-            try:
-                at = path.stat()
-            except OSError:
-                return None
-            found.append((at.st_mtime_ns, at.st_ctime_ns, at.st_dev, at.st_ino, at.st_size, at.st_mode, at.st_uid))
-        return tuple(found)
 
 
 def load_public_key(path: Path) -> tuple[bytes, str]:
@@ -276,8 +281,8 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
 
 __all__ = [
     "AskPassphrase",
-    "TrustReader",
     "check_principal",
+    "check_signer",
     "fingerprint",
     "generate_key",
     "is_private_key",

@@ -22,6 +22,8 @@ from deploykit.errors import KeyFileError
 ED25519: Final = "ssh-ed25519"
 SK_ED25519: Final = "sk-ssh-ed25519@openssh.com"
 SK_ECDSA: Final = "sk-ecdsa-sha2-nistp256@openssh.com"
+#: Bytes of an Ed25519 public key blob.
+ED25519_LENGTH: Final = 51
 #: Types of the keys that can sign for us.
 KEY_TYPES: Final = (ED25519, SK_ED25519, SK_ECDSA)
 
@@ -43,6 +45,8 @@ _SMALL_ORDER: Final = frozenset(
         "ee" + "ff" * 30 + "7f",
     )
 )
+
+_SMALL_ORDER_ENDS: Final = frozenset(point[-1] for point in _SMALL_ORDER)
 
 #: P-256 (SP 800-186, section 3.2.1.3): y^2 = x^3 - 3x + b modulo p.
 _P: Final = 2**256 - 2**224 + 2**192 + 2**96 - 1
@@ -176,9 +180,15 @@ def _ed25519_point(reader: BlobReader) -> bytes:
     point = reader.string("point")
     if len(point) != 32:
         raise MalformedBlob("its point is not 32 bytes long")
-    if point[:31] + bytes([point[31] & 0x7F]) in _SMALL_ORDER:
+    if is_weak_key(point):
         raise MalformedBlob("it is a weak point that anybody can sign for")
     return point
+
+
+def is_weak_key(key: bytes) -> bool:
+    """Return whether an Ed25519 key, as blob or as 32 bytes, is a point of small order."""
+    # Each of these ends in one of few bytes: most keys need no look at the others.
+    return key[-1] & 0x7F in _SMALL_ORDER_ENDS and key[-32:-1] + bytes([key[-1] & 0x7F]) in _SMALL_ORDER
 
 
 def _p256_point(reader: BlobReader) -> bytes:
@@ -276,6 +286,7 @@ def fingerprint(blob: bytes) -> str:
 
 __all__ = [
     "ED25519",
+    "ED25519_LENGTH",
     "KEY_TYPES",
     "SK_ECDSA",
     "SK_ED25519",
@@ -286,6 +297,7 @@ __all__ = [
     "decode_key_text",
     "encode_key",
     "fingerprint",
+    "is_weak_key",
     "key_blob",
     "key_type",
     "parse_key",

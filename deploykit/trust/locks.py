@@ -18,7 +18,7 @@ Pure but for the trusted files; not for several threads. The coordinator, `deplo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -110,13 +110,15 @@ class LockBook:
         """
         heard = judge(signed, self._trust, now)
         site = heard.site
-        counted = self.counting(site, now)
-        known = any(each.rank == heard.rank for each in counted)
+        counting = self.counting(site, now)
+        known = any(each.rank == heard.rank for each in counting)
         if not known:
             self._kept.setdefault(site, []).append((heard.signed, now))
-            self._bound(site, (*counted, heard))
-        latest = self.newest(site, now)
-        if latest is None or latest.rank == heard.rank or (known and latest.rank < heard.rank):
+            counting = tuple(sorted((*counting, heard), key=lambda each: each.rank, reverse=True))
+            self._bound(site, counting)
+            self._counted[site] = counting
+        latest = self._decisive(counting, now)
+        if latest is not None and (latest.rank == heard.rank or (known and latest.rank < heard.rank)):
             latest = None
         return NotedStatement(statement=heard, news=not known, newer=latest)
 
@@ -139,14 +141,12 @@ class LockBook:
 
         It is the highest lock that nobody replaced and that is not over; else the highest statement.
         """
-        standing = self._standing(site, now)
-        skew = self._trust.policy.skew
-        locks = (each for each in standing if isinstance(each.message, SiteLocked) and not each.is_over(now, skew))
-        return next(locks, standing[0] if standing else None)
+        return self._decisive(self.counting(site, now), now)
 
     def in_force(self, site: SiteName, now: datetime) -> tuple[KnownStatement, ...]:
         """Return the locks of a site that are in force, the highest first; several are of different holders."""
-        return tuple(each for each in self._standing(site, now) if each.in_force(now, self._trust.policy.skew))
+        standing = _standing(self.counting(site, now))
+        return tuple(each for each in standing if each.in_force(now, self._trust.policy.skew))
 
     def decide(
         self, site: SiteName, phase: DeployPhase, now: datetime, *, signers: Iterable[Signers], override: str = ""
@@ -173,10 +173,19 @@ class LockBook:
         remedy = "its holder may override it, or who has the grant lock.override"
         return LockDecision(objection=f"{text}; {remedy}", lock=barring[0])
 
-    def _standing(self, site: SiteName, now: datetime) -> list[KnownStatement]:
-        """Return the statements on a site that no other replaces, the highest first."""
-        counting = self.counting(site, now)
-        return [each for at, each in enumerate(counting) if not any(higher.replaces(each) for higher in counting[:at])]
+    def next_serial(self, site: SiteName, now: datetime) -> int:
+        """Return the serial of a new statement on a site, see `next_serial`.
+
+        Raises:
+            UsageError: there is no higher one.
+        """
+        highest = next(iter(self.counting(site, now)), None)
+        return next_serial(None if highest is None else highest.message.serial, now)
+
+    def _decisive(self, counting: tuple[KnownStatement, ...], now: datetime) -> KnownStatement | None:
+        standing, skew = _standing(counting), self._trust.policy.skew
+        locks = (each for each in standing if isinstance(each.message, SiteLocked) and not each.is_over(now, skew))
+        return next(locks, standing[0] if standing else None)
 
     def _bound(self, site: SiteName, counted: tuple[KnownStatement, ...]) -> None:
         """Forget the lowest statements of a site, of the key that has most, while too many are kept.
@@ -194,6 +203,11 @@ class LockBook:
                 return
             lowest = min((each for each in kept if each.signer.fingerprint == key), key=lambda each: each.rank)
             rows[:] = [row for row in rows if row[0] != lowest.signed]
+
+
+def _standing(counting: Sequence[KnownStatement]) -> list[KnownStatement]:
+    """Return the statements that no other replaces, in the same order; `counting` has the highest first."""
+    return [each for at, each in enumerate(counting) if not any(higher.replaces(each) for higher in counting[:at])]
 
 
 def next_serial(known: int | None, now: datetime) -> int:

@@ -163,10 +163,8 @@ def _outside_way_back(
     if approved.commit is not None and live is not None and live.commit != approved.commit:
         return f"the mandate allows to go back from {approved.commit[:12]}, live is {live}"
     if previous is None or (previous.ref, previous.commit) != target:
-        back_to = (
-            f"the previous release, {previous}" if previous is not None else "a previous release, and there is none"
-        )
-        return f"the mandate allows to go back to {back_to}; the command names {named(*target)}"
+        there_is = str(previous) if previous is not None else "none"
+        return f"the mandate allows to go back to the previous release ({there_is}), the command names {named(*target)}"
     return ""
 
 

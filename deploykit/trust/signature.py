@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -23,16 +22,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from deploykit.errors import (
     KeyFileError,
-    KeyNotTrusted,
     SignatureError,
     SignatureNotEnough,
     UsageError,
     WrongPassphrase,
 )
 from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import ED25519, fingerprint, key_blob, public_line
+from deploykit.trust.signingprincipals import signing_principals
 from deploykit.trust.sshsig import (
-    NAMESPACE,
     decode_blob,
     decode_header,
     encode_blob,
@@ -53,11 +52,27 @@ _MAX_KEY_FILE: Final = 1 << 16
 class SigningKey:
     """An Ed25519 private key. Only `to_openssh` returns the secret; `repr` and the other properties do not."""
 
-    __slots__ = ("_blob", "_key")
+    __slots__ = ("_blob", "_certificate", "_key")
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: Ed25519PrivateKey, *, certificate: bytes = b"") -> None:
         self._key = key
         self._blob = key_blob(key.public_key().public_bytes_raw())
+        self._certificate = certificate
+
+    def with_certificate(self, blob: bytes) -> SigningKey:
+        """Return the same key, which signs with a certificate from now on, as `ssh-keygen -Y sign -f KEY-cert.pub`.
+
+        Its `public_blob` and `fingerprint` stay those of the key.
+
+        Raises:
+            KeyFileError: not a certificate, or that of another key.
+        """
+        key = certified_key(blob)
+        if key == blob:
+            raise KeyFileError("not a certificate", "make one with `ssh-keygen -s CA_KEY`")
+        if key != self._blob:
+            raise KeyFileError(f"the certificate is for key {fingerprint(key)}, not for {self.fingerprint}")
+        return SigningKey(self._key, certificate=blob)
 
     @classmethod
     def generate(cls) -> SigningKey:
@@ -128,7 +143,7 @@ class SigningKey:
 
     def sign_body(self, body: bytes) -> bytes:
         """Return the SSHSIG blob of a signature over the bytes."""
-        return encode_blob(self._blob, self._key.sign(signed_bytes(body)))
+        return encode_blob(self._certificate or self._blob, self._key.sign(signed_bytes(body)))
 
     def __repr__(self) -> str:
         return f"<SigningKey {self.fingerprint}>"
@@ -272,30 +287,19 @@ def verify_blob(body: bytes, blob: bytes, allowed: AllowedSigners, now: datetime
         raise UsageError("`now` has no time zone", "use deploykit.messages.utc_now()")
     parts = decode_blob(blob)
     name = fingerprint(parts.key)
-    if allowed.is_revoked(parts.key):
-        raise KeyNotTrusted(f"key {name} is revoked")
-    lines = allowed.lines_for(parts.key)
-    if not lines:
-        raise KeyNotTrusted(f"key {name} is not among the allowed signers", "add it with `deploykit keys trust`")
-    objections = [line.objection(NAMESPACE, now) for line in lines]
-    good = tuple(line.principals for line, objection in zip(lines, objections, strict=True) if not objection)
-    if not good:
-        raise KeyNotTrusted(f"key {name} does not count: {_joined(objections)}")
+    principals = signing_principals(parts, allowed, now)
     check_fits(parts, body)
     if objection := allowed.rules.objection(parts):
         raise SignatureNotEnough(f"the signature by key {name} does not count: {objection}")
     return Signer(
         fingerprint=name,
-        principals=good,
+        principals=principals,
         key_type=parts.public.key_type,
         present=parts.present,
         verified=parts.verified,
         origin=parts.origin,
+        certificate=parts.certificate.words if parts.certificate else "",
     )
-
-
-def _joined(texts: Iterable[str]) -> str:
-    return "; ".join(text for text in texts if text)
 
 
 def body_digest(body: bytes) -> bytes:

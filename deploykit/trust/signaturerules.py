@@ -47,6 +47,9 @@ class SignatureRules:
 
     def objection(self, parts: SignatureParts) -> str:
         """Return why a signature does not count; empty when it does. A plain Ed25519 key shows nothing and may."""
+        asked = parts.certificate is not None and parts.certificate.verify_required
+        if asked and not parts.verified:
+            return "it does not show that the key knew the person (PIN or finger): its certificate has verify-required"
         if parts.kind == ED25519:
             return ""
         if made_for := self._made_for_another_purpose(parts):

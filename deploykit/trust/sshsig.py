@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import SignatureError
+from deploykit.trust.certificate import Certificate, is_certificate, read_certificate
 from deploykit.trust.keyformat import (
     ED25519,
     SK_ECDSA,
@@ -67,8 +68,9 @@ class SignatureParts:
     """A decoded signature.
 
     Args:
-        key: the public key blob it claims to be from; not verified yet.
+        key: the public key blob it claims to be from; not verified yet. Of a certificate, the key in it.
         public: the same, taken apart.
+        certificate: what stood in the key's place; None where the key itself did. Not verified yet, either.
         kind: one of `KINDS`.
         signature: 64 raw bytes of Ed25519, or two SSH mpints, r and s, of ECDSA.
         flags: of a security key: what it knows of the person. Signed.
@@ -87,6 +89,7 @@ class SignatureParts:
     origin: str = ""
     client_data: bytes = attrs.field(default=b"", repr=False)
     extensions: bytes = attrs.field(default=b"", repr=False)
+    certificate: Certificate | None = None
 
     @property
     def present(self) -> bool:
@@ -166,17 +169,25 @@ def _decode_blob(blob: bytes) -> SignatureParts:
     namespace, reserved, algorithm = reader.string("namespace"), reader.string("reserved field"), reader.string("hash")
     wrapped = reader.string("signature")
     reader.finish()
-    public = read_key(key)
+    certificate = read_certificate(key) if is_certificate(key) else None
     if namespace != NAMESPACE.encode():
         raise MalformedBlob(f"it was made for namespace {shown(namespace)}, not {NAMESPACE!r}")
     if reserved:
         raise MalformedBlob("its reserved field is not empty")
     if algorithm != HASH_ALGORITHM.encode():
         raise MalformedBlob(f"its hash is {shown(algorithm)}, not {HASH_ALGORITHM}")
-    return _decode_signature(key, public, BlobReader(wrapped))
+    if certificate is None:
+        return read_signature(key, wrapped)
+    return attrs.evolve(read_signature(certificate.key, wrapped), certificate=certificate)
 
 
-def _decode_signature(key: bytes, public: PublicKey, reader: BlobReader) -> SignatureParts:
+def read_signature(key: bytes, wrapped: bytes) -> SignatureParts:
+    """Return the parts of a signature: of the content of a signature field, by a public key blob.
+
+    Raises:
+        MalformedBlob: not exactly the structure of a kind that fits the key.
+    """
+    public, reader = read_key(key), BlobReader(wrapped)
     kind_bytes, signature = reader.string("signature type"), reader.string("signature value")
     kind = kind_bytes.decode("ascii", "replace")
     if KINDS.get(kind) != public.key_type:
@@ -294,6 +305,7 @@ __all__ = [
     "key_type",
     "parse_public_line",
     "public_line",
+    "read_signature",
     "raw_key",
     "signed_bytes",
 ]

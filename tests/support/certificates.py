@@ -7,6 +7,7 @@ import attrs
 from deploykit.trust.keyformat import ssh_string
 from deploykit.trust.signature import SigningKey
 from tests.support.keys import fixed_key
+from tests.support.securitykeys import SoftwareSecurityKey
 
 #: The authority of tests.
 AUTHORITY = fixed_key(200)
@@ -23,7 +24,7 @@ class CertificateMaker:
     """Makes certificates; `attrs.evolve` it."""
 
     key: bytes = fixed_key(1).public_blob
-    authority: SigningKey = AUTHORITY
+    authority: SigningKey | SoftwareSecurityKey = AUTHORITY
     serial: int = 7
     type: int = 1
     key_id: str | bytes = "ann@laptop"
@@ -55,6 +56,8 @@ class CertificateMaker:
                 ssh_string(self.authority.public_blob),
             )
         )
+        if isinstance(self.authority, SoftwareSecurityKey):
+            return signed + ssh_string(self.authority.signature_of(signed, self.authority.key_type))
         return signed + ssh_string(packed("ssh-ed25519", self.authority._key.sign(signed)))
 
 

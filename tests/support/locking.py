@@ -41,6 +41,7 @@ class Locking:
         self.options: dict[str, str] = {}
         self.unreadable: Exception | None = None
         self.rights: dict[str, tuple[str, ...]] = dict(RIGHTS)
+        self._parsed: dict[tuple[str, str], AllowedSigners] = {}
 
     def trust(self, node: str = "web1", *, grants: Iterable[GrantSettings] | None = None) -> Trust:
         """What the node believes at each call; its grants are those of now."""
@@ -52,12 +53,14 @@ class Locking:
         """The lines that count now."""
         if self.unreadable is not None:
             raise self.unreadable
-        lines = (
+        lines = "\n".join(
             f'{name} namespaces="deploykit"{self.options.get(name, "")} {self.keys[name].public_openssh}'
             for name in self.rights
         )
         revoked = "".join(f"{self.keys[name].public_openssh}\n" for name in self.revoked)
-        return AllowedSigners.parse("\n".join(lines), revoked=revoked)
+        if (lines, revoked) not in self._parsed:
+            self._parsed[lines, revoked] = AllowedSigners.parse(lines, revoked=revoked)
+        return self._parsed[lines, revoked]
 
     def signer(self, name: str) -> Signers:
         """A person as the signer of a command."""

@@ -119,9 +119,9 @@ class SoftwareSecurityKey:
 
     def sign_body(self, body: bytes) -> bytes:
         """The SSHSIG blob of a signature over the bytes, as a touch of the token makes it."""
-        return encode_parts(self.public_blob, self._signature_of(signed_bytes(body), self.key_type))
+        return encode_parts(self.public_blob, self.signature_of(signed_bytes(body), self.key_type))
 
-    def _signature_of(self, message: bytes, kind: str, tail: bytes = b"") -> bytes:
+    def signature_of(self, message: bytes, kind: str, tail: bytes = b"") -> bytes:
         """The content of the signature field over a message, with what follows the counter."""
         if self.counter is not None:
             self.counter += 1
@@ -180,7 +180,7 @@ class SoftwarePasskey(SoftwareSecurityKey):
         """The SSHSIG blob of a signature over the bytes, as a web page makes it from what the browser returns."""
         data = self.client_data(signed_bytes(body))
         tail = ssh_string(self.origin.encode()) + ssh_string(data) + ssh_string(self.extensions)
-        return encode_parts(self.public_blob, self._signature_of(data, WEBAUTHN, tail))
+        return encode_parts(self.public_blob, self.signature_of(data, WEBAUTHN, tail))
 
 
 def mpint(number: int) -> bytes:

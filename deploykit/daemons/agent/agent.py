@@ -22,6 +22,11 @@ from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.description import NodeDescriber
 from deploykit.daemons.agent.factsources import FactSources
 from deploykit.daemons.agent.gate import BuildGate, gate_problems
+from deploykit.daemons.agent.lock_audit import LockAudit
+from deploykit.daemons.agent.lock_guard import LockGuard
+from deploykit.daemons.agent.locks import LockKeeper
+from deploykit.daemons.agent.lockstore import lock_store_of
+from deploykit.daemons.agent.locksync import LockSync
 from deploykit.daemons.agent.mandates import mandates_of
 from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.presence import Presence
@@ -44,7 +49,7 @@ from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.throttle import INTERVAL
 from deploykit.errors import IdStoreError, RolloutMemoryError
 from deploykit.ids import IdStore
-from deploykit.messages import BuildFinished, DeployReported, utc_now
+from deploykit.messages import BuildFinished, DeployReported, SiteLocked, SiteUnlocked, utc_now
 from deploykit.messages.topics import topics_of_class
 from deploykit.release import Site
 from deploykit.settings.node import Settings
@@ -126,7 +131,7 @@ class Agent(Service):
         self.settings = settings
         metrics = metrics or Metrics()
         self._trust_problems: tuple[str, ...] = ()
-        self._recovered = threading.Event()
+        self._recovered, self._leaving = threading.Event(), threading.Event()
         for warning in warnings(settings, user_name(os.geteuid())):
             _log.warning("settings: %s", warning)
         key = load_signing_key(settings.signing_key) if settings.signing_key else None
@@ -136,16 +141,32 @@ class Agent(Service):
         trust = Trust.from_settings(settings.trust, settings.node, repos=settings.site_repos)
         self._presence = Presence(settings, key, trust)
         facts = FactSources(settings.facts)
-        describer = NodeDescriber(settings, facts, me=lambda: self._presence.me, twins=lambda: self._presence.twins)
+        audit = open_audit(settings, on_record=metrics.audit_recorded)
+        writer = AuditWriter(audit, f"agent/{settings.node}", utc_now)
+        locks = LockKeeper(
+            *(settings.sites, trust, lock_store_of(settings.state), LockAudit(writer)),
+            ending=self._leaving,
+            on_change=self._changed,
+        )
+        self._locks = LockSync(settings.node, settings.topics, key, locks)
+        describer = NodeDescriber(
+            *(settings, facts),
+            me=lambda: self._presence.me,
+            twins=lambda: self._presence.twins,
+            lock=locks.shown,
+        )
         self._unasked = SelfDescription(settings.facts, settings.topics, describer, facts, key)
         reporter = Reporter(outbox, settings.topics, key, stamp=self._stamp)
         self._mirrors = MirrorHandler(settings, reporter, metrics=metrics)
         self._ids = IdStore(settings.state / "ids.sqlite")
-        audit, builds = open_audit(settings, on_record=metrics.audit_recorded), builds_of(settings.state)
-        writer = AuditWriter(audit, f"agent/{settings.node}", utc_now)
+        builds = builds_of(settings.state)
         self._results = ResultAudit(writer, settings.node, builds)
         asked = QuestionAudit(writer, settings.node)
-        self._queries = QueryHandler(settings.topics, describer, key, trust, asked, metrics=metrics)
+        self._queries = QueryHandler(
+            *(settings.topics, describer, key, trust, asked),
+            others=self._locks.asked,
+            metrics=metrics,
+        )
         self._builds = BuildResultHandler(settings, trust, builds, self._mirrors, self._results)
         gate = BuildGate(settings, trust, builds, self._results, metrics=metrics)
         super().__init__(
@@ -164,6 +185,8 @@ class Agent(Service):
             *(settings.node, deployer, reporter, self._ids, trust, audit),
             rollouts=self._rollouts,
             sites=settings.sites,
+            guards=[partial(LockGuard, locks=locks)],
+            handlers={SiteLocked: self._locks.handle, SiteUnlocked: self._locks.handle},
             mandates=self._mandates,
             metrics=metrics,
         )
@@ -176,6 +199,7 @@ class Agent(Service):
         self.threads.add("upkeep", self._look_after)
         self.threads.add("presence", partial(self._presence.run, self.ending))
         self.threads.add("answers", partial(self._queries.run, self.ending))
+        self.threads.add("locks", partial(self._locks.run, self.link.bus, self.ending))
         self.threads.add("description", partial(self._unasked.run, self.link.bus, self.ending))
 
     def _start(self) -> None:
@@ -223,7 +247,8 @@ class Agent(Service):
     def _end(self) -> None:
         try:
             self.ending.set()
-            for sleeper in (self._presence, self._queries, self._unasked):
+            self._leaving.set()
+            for sleeper in (self._presence, self._queries, self._unasked, self._locks):
                 sleeper.wake()
             self._recovered.wait()
             self._deploys.finish()
@@ -248,6 +273,10 @@ class Agent(Service):
             return "an interrupted deploy"
         count = self._deploys.at_work
         return f"{count} deploy{'s' if count > 1 else ''}" if count else ""
+
+    def _changed(self) -> None:
+        """Have the node described soon: what is known of a lock has changed."""
+        self._unasked.on_change()
 
     def _stamp(self, report: DeployReported) -> DeployReported:
         """Return a deploy's report with which agent made it: a deploy has ended, so the node may have changed."""
@@ -286,6 +315,7 @@ class Agent(Service):
                 self._mirrors.reconcile_soon()
                 self._presence.on_connected()
                 self._unasked.on_connected()
+                self._locks.on_connected()
             case ConnectFailed():
                 self._presence.on_refused(self.link.bus.problem)
             case _:

@@ -26,6 +26,7 @@ from deploykit.daemons.agent.sitestates import describe_site
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import AgentInstance, NodeDescribed, NodeQueried, one_line
 from deploykit.messages.node import HeldRef, NodeDetail, SiteState
+from deploykit.messages.statement import SignedStatement
 from deploykit.mirror.newest import NewestRefs
 from deploykit.names import RepoName, SiteName
 from deploykit.release import Site
@@ -51,6 +52,7 @@ class NodeDescriber:
         facts: what it knows of itself.
         me: returns which agent this is.
         twins: returns the other agents of this name.
+        lock: returns the statement that decides on the lock of a site; None where nothing is known.
     """
 
     def __init__(
@@ -60,11 +62,13 @@ class NodeDescriber:
         *,
         me: Callable[[], AgentInstance],
         twins: Callable[[], tuple[AgentInstance, ...]],
+        lock: Callable[[SiteName], SignedStatement | None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._facts = facts
         self._me = me
         self._twins = twins
+        self._lock = lock
         self._reading = threading.Lock()
         self._refs = {repo: NewestRefs(mirror_path(settings, repo)) for repo in settings.repositories}
         self._logged: tuple[str, ...] = ()
@@ -128,7 +132,8 @@ class NodeDescriber:
         """Return what changes whenever `unasked` may: the marks of two moments are equal, or something may differ."""
         known = self._known_facts()
         sites = (Site(site.path) for site in self._settings.sites.values())
-        return (known.facts, known.classes, known.cut, self._twins(), tuple(map(_site_mark, sites)))
+        locks = tuple(map(self._lock, self._settings.sites))
+        return (known.facts, known.classes, known.cut, self._twins(), tuple(map(_site_mark, sites)), locks)
 
     def _known_facts(self) -> KnownFacts:
         known = self._facts.read()
@@ -149,7 +154,7 @@ class NodeDescriber:
             if drift and time.monotonic() >= end:
                 drift, skipped = False, skipped + 1
             state, missing = describe_site(name, self._settings.sites[name], drift=drift, history=history)
-            states.append(state)
+            states.append(attrs.evolve(state, lock=self._lock(name)))
             cut += missing
         if skipped:
             cut.append(f"drift: not counted for {skipped} of {len(names)} sites within {DRIFT_SECONDS:g} s")

@@ -3,18 +3,20 @@
 Rules:
 
 * A description has at most `MAX_DESCRIPTION` bytes: 50,000 nodes may describe themselves at once.
-* What was asked for as a list goes first: refs, then histories. Then other facts than the first, classes, and sites.
+* What was asked for as a list goes first: refs, then histories. Locks go next: nodes obey them all the same.
+* Then other facts than the first go, classes, and sites.
 * A list loses its end. What is left of it is as it was, and `cut` has the numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import attrs
 
 from deploykit.messages import NodeDescribed
+from deploykit.messages.node import SiteState
 from deploykit.wire import body_size
 
 #: Most bytes of a body.
@@ -32,12 +34,23 @@ class _Part:
     shortened: Callable[[NodeDescribed, int], NodeDescribed]
 
 
+def _with_locks(sites: tuple[SiteState, ...], most: int) -> Iterator[SiteState]:
+    for site in sites:
+        most -= site.lock is not None
+        yield site if most >= 0 else attrs.evolve(site, lock=None)
+
+
 _PARTS: Final = (
     _Part("refs", lambda d: len(d.refs), lambda d, n: attrs.evolve(d, refs=d.refs[:n])),
     _Part(
         "operations of each site",
         lambda d: max((len(site.history) for site in d.sites), default=0),
         lambda d, n: attrs.evolve(d, sites=tuple(attrs.evolve(s, history=s.history[:n]) for s in d.sites)),
+    ),
+    _Part(
+        "locks",
+        lambda d: sum(site.lock is not None for site in d.sites),
+        lambda d, n: attrs.evolve(d, sites=tuple(_with_locks(d.sites, n))),
     ),
     _Part(
         "facts",

@@ -30,7 +30,7 @@ from deploykit.daemons.service.metrics import Metrics
 from deploykit.errors import BusError, DeploykitError, KeyFileError, MessageError, NotAddressed, PolicyRefused
 from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
-from deploykit.trust.check import Trust
+from deploykit.trust.check import Trust, Verified
 from deploykit.trust.signature import HEADER, BodySigner, frame_digest, sign
 from deploykit.wire import Frame, encode
 
@@ -60,6 +60,7 @@ class QueryHandler:
         key: the node's own; without one nothing is answered: nobody would believe it.
         trust: judges the questions.
         audit: where refusals are recorded.
+        others: takes genuine messages for this node that are no `NodeQueried`.
         metrics: counts the questions.
         now: the wall clock, aware UTC.
     """
@@ -72,6 +73,7 @@ class QueryHandler:
         trust: Trust,
         audit: QuestionAudit,
         *,
+        others: Callable[[Verified], None] = lambda _: None,
         metrics: Metrics | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
@@ -80,6 +82,7 @@ class QueryHandler:
         self._key = key
         self._trust = trust
         self._audit = audit
+        self._others = others
         self._metrics = metrics or Metrics()
         self._now = now
         self._queue = QuestionQueue()
@@ -109,6 +112,7 @@ class QueryHandler:
             return Ack()
         question = asked.message
         if not isinstance(question, NodeQueried):
+            self._others(asked)
             return Ack()
         try:
             asked.authorize(now)

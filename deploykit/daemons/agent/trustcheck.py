@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from deploykit.errors import DeploykitError
-from deploykit.messages import BuildFinished, DeployRequested
-from deploykit.names import SiteName
+from deploykit.messages import BuildFinished
 from deploykit.settings.node import Settings
 from deploykit.settings.trust import GrantSettings, TrustSettings
-from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, matches
+from deploykit.trust.approval import people
 from deploykit.trust.keyfiles import load_trusted
-from deploykit.trust.policy import type_names
+from deploykit.trust.keyformat import key_type
+from deploykit.trust.mandate import Requirement
+from deploykit.trust.rights import APPROVE, DEPLOY, RUN, covers, type_names
 from deploykit.trust.sshsig import NAMESPACE
 
 
@@ -32,16 +34,17 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
         signers = load_trusted(settings.trust)
     except DeploykitError as error:
         return (*found, f"no command is obeyed: {error}")
-    lost = unreachable(settings.trust, signers, tuple(settings.sites), now)
-    return (*found, *lost, *closed_for_ever(settings, signers, now))
+    return (
+        *found,
+        *unreachable(settings, signers, now),
+        *closed_for_ever(settings, signers, now),
+        *never_approved(settings, signers, now),
+    )
 
 
-def unreachable(
-    trust: TrustSettings, signers: AllowedSigners, sites: tuple[SiteName, ...], now: datetime
-) -> Iterator[str]:
+def unreachable(settings: Settings, signers: AllowedSigners, now: datetime) -> Iterator[str]:
     """Yield a line where sites have no grant with a usable key that allows deploying them. Pure."""
-    names = type_names(DeployRequested)
-    grants = [grant for grant in trust.grants if any(name in grant.types for name in names)]
+    grants = _naming(settings.trust, (*DEPLOY, RUN))
     if not grants:
         yield "no grant is for deploy.requested: no command is obeyed (add one to [[trust.grants]])"
         return
@@ -50,16 +53,15 @@ def unreachable(
         who = ", ".join(sorted({grant.principal for grant in grants}))
         yield f"no key in allowed_signers may sign as {who}: no command is obeyed (see `deploykit keys trust`)"
         return
-    lost = [site for site in sites if not any(matches(grant.sites, site) for grant in useful)]
+    repos = settings.site_repos
+    lost = [site for site in settings.sites if not any(covers(grant, site, repos) for grant in useful)]
     if lost:
         yield f"no trusted key may deploy {', '.join(lost)}: correct `sites` in [[trust.grants]]"
 
 
 def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) -> Iterator[str]:
     """Yield a line for each site that requires a build of a job whose result no trusted key may report. Pure."""
-    names = type_names(BuildFinished)
-    grants = [grant for grant in settings.trust.grants if any(name in grant.types for name in names)]
-    useful = _with_key(grants, signers, now)
+    useful = _with_key(_naming(settings.trust, type_names(BuildFinished)), signers, now)
     for name, site in settings.sites.items():
         lost = [
             job
@@ -76,9 +78,47 @@ def closed_for_ever(settings: Settings, signers: AllowedSigners, now: datetime) 
             )
 
 
+def never_approved(settings: Settings, signers: AllowedSigners, now: datetime) -> Iterator[str]:
+    """Yield a line for each site whose mandates could never be signed by enough people who may. Pure."""
+    grants = _naming(settings.trust, APPROVE)
+    for name, site in settings.sites.items():
+        if not site.needs_mandate:
+            continue
+        useful = [grant.principal for grant in grants if covers(grant, name, settings.site_repos)]
+        person = site.require == "person"
+        keys = [_keys_of(principal, signers, now, person=person) for principal in dict.fromkeys(useful)]
+        enough = people(keys)
+        if enough < site.signatures:
+            kinds = " (keys on security keys, sk-…)" if person else ""
+            yield (
+                f"site {name} asks for the approval of {Requirement.of(site)}{kinds}, and trusted keys can give that "
+                f"of {enough or 'nobody'} (grant rollout.approved in [[trust.grants]]; see `deploykit keys trust`)"
+            )
+
+
+def _naming(trust: TrustSettings, names: Sequence[str]) -> list[GrantSettings]:
+    """Return the grants that name one of these types or rights."""
+    return [grant for grant in trust.grants if any(name in grant.types for name in names)]
+
+
 def _with_key(grants: list[GrantSettings], signers: AllowedSigners, now: datetime) -> list[GrantSettings]:
     """Return the grants whose principal some key that counts now may sign as."""
-    lines = [
-        line for line in signers.signers if not signers.is_revoked(line.key) and not line.objection(NAMESPACE, now)
-    ]
+    lines = _counting(signers, now)
     return [grant for grant in grants if any(matches(line.principals, grant.principal) for line in lines)]
+
+
+def _keys_of(principal: str, signers: AllowedSigners, now: datetime, *, person: bool) -> list[str]:
+    """Return names of the keys that may sign as a principal now; with `person` of those that show presence.
+
+    An authority may certify a key of any kind for each principal that it may name.
+    """
+    return [
+        f"{principal} by line {line.line}" if line.authority else line.key.hex()
+        for line in _counting(signers, now)
+        if matches(line.principals, principal)
+        and (not person or line.authority or key_type(line.key).startswith("sk-"))
+    ]
+
+
+def _counting(signers: AllowedSigners, now: datetime) -> list[AllowedSigner]:
+    return [line for line in signers.signers if not signers.is_revoked(line.key) and not line.objection(NAMESPACE, now)]

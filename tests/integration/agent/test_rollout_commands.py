@@ -126,7 +126,6 @@ class World:
         deployer = SiteDeployer(settings, FakeMirrors(self.shop.repo.path), gate, progress)
         self.ids = IdStore(settings.state / "ids.sqlite")
         self.memory = rollouts_of(settings.state)
-        writer = AuditWriter(self.audit, "agent/web1", utc_now)
         self.handler = DeployHandler(
             *(WEB1, deployer, self.reporter, self.ids, trust, self.audit),
             rollouts=self.memory,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Iterator
@@ -15,8 +16,10 @@ from deploykit.messages import utc_now
 from deploykit.trust.agentkey import AgentKey
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import load_signer, load_signing_key
+from deploykit.trust.keyformat import public_line, ssh_string
 from deploykit.trust.signature import SigningKey, verify_blob
-from deploykit.trust.sshsig import public_line
+from deploykit.trust.sshsig import armor, decode_blob
+from tests.support.securitykeys import SoftwareSecurityKey
 from tests.support.sshagent import SshAgent
 from tests.support.sshkeygen import SshKeygen
 
@@ -43,10 +46,56 @@ def held(keygen: SshKeygen, agent: SshAgent) -> Path:
     return private.with_suffix(".pub")
 
 
+def certified(keygen: SshKeygen, name: str = "key") -> Path:
+    """A key and the certificate for `ops` next to it; the path of the certificate."""
+    key, authority = keygen.generate(name), keygen.generate("ca")
+    done = keygen.run("-q", "-s", authority, "-I", "ann", "-n", "ops", f"{key}.pub")
+    assert done.returncode == 0, done.stderr
+    return keygen.directory / f"{name}-cert.pub"
+
+
 def program(directory: Path, name: str, text: str) -> None:
     path = directory / name
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def test_an_agent_signs_with_the_certificate_that_it_holds(keygen: SshKeygen, agent: SshAgent) -> None:
+    """`ssh-add KEY` adds KEY-cert.pub too; the private half is gone then."""
+    path = certified(keygen)
+    agent.add(tmp := keygen.directory / "key")
+    tmp.unlink()
+    key = load_signer(path)
+    allowed = AllowedSigners.parse(f"* cert-authority {(keygen.directory / 'ca.pub').read_text()}")
+    signer = verify_blob(BODY, key.sign_body(BODY), allowed, utc_now())
+    assert signer.is_principal("ops")
+    assert (signer.fingerprint, signer.certificate) == (key.fingerprint, "key id 'ann' serial 0")
+
+
+def test_a_certificates_file_signs_without_an_agent_by_the_key_next_to_it(
+    keygen: SshKeygen, agent: SshAgent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = certified(keygen)
+    allowed = AllowedSigners.parse(f"* cert-authority {(keygen.directory / 'ca.pub').read_text()}")
+    assert isinstance(load_signer(path), SigningKey)  # the agent runs, and does not hold it
+    monkeypatch.delenv("SSH_AUTH_SOCK")
+    key = load_signer(path)
+    assert verify_blob(BODY, key.sign_body(BODY), allowed, utc_now()).is_principal("ops")
+    (keygen.directory / "key").unlink()
+    with pytest.raises(KeyUnavailable, match="no ssh-agent runs here"):
+        load_signer(path)
+
+
+def test_an_agent_that_holds_the_key_without_its_certificate_does_not_sign_with_it(
+    keygen: SshKeygen, agent: SshAgent
+) -> None:
+    path = certified(keygen)
+    aside = path.rename(path.with_name("aside"))
+    agent.add(keygen.directory / "key")
+    aside.rename(path)
+    (keygen.directory / "key").unlink()
+    with pytest.raises(KeyUnavailable, match="does not hold this key"):
+        load_signer(path)
 
 
 def test_a_key_in_an_agent_signs_as_a_file_does(keygen: SshKeygen, agent: SshAgent) -> None:
@@ -182,6 +231,63 @@ def test_a_public_key_of_another_type_cannot_sign(keygen: SshKeygen, agent: SshA
     agent.add(private)
     with pytest.raises(KeyFileError, match="cannot sign messages"):
         load_signer(private.with_suffix(".pub"))
+
+
+# -- security keys: in software, for there is no hardware here -------------------------------------------------------
+
+
+def plugged_in(directory: Path, monkeypatch: pytest.MonkeyPatch, key: SoftwareSecurityKey) -> None:
+    """Put programs in place of OpenSSH's, as if an agent held the key and somebody touched it."""
+    (directory / "signature").write_text(armor(key.sign_body(BODY)))
+    program(directory, "ssh-add", f"echo '{key.public_openssh} on a token'")
+    program(directory, "ssh-keygen", f"cat > /dev/null; tty -s < /dev/tty && exit 9; cat {directory}/signature")
+    monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/nowhere")
+
+
+@pytest.mark.parametrize(
+    "token", [SoftwareSecurityKey.ed25519(), SoftwareSecurityKey.ecdsa()], ids=["ed25519", "ecdsa"]
+)
+def test_a_person_is_asked_to_touch_a_security_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: SoftwareSecurityKey
+) -> None:
+    plugged_in(tmp_path, monkeypatch, token)
+    public = tmp_path / "token.pub"
+    public.write_text(f"{token.public_openssh}\n")
+    lines: list[str] = []
+    key = load_signer(public, notify=lines.append)
+    assert lines == []  # loading signs nothing
+    blob = key.sign_body(BODY)
+    assert lines == [f"touch your security key to sign ({public}, {token.fingerprint})"]
+    signer = verify_blob(BODY, blob, AllowedSigners.parse(f"ops {token.public_openssh}"), utc_now())
+    assert signer.present
+
+
+def test_a_file_that_stands_for_a_security_key_signs_by_ssh_keygen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = SoftwareSecurityKey.ed25519()
+    plugged_in(tmp_path, monkeypatch, token)
+    private = tmp_path / "token"
+    private.write_bytes(key_file(token.public_blob))
+    private.chmod(0o600)
+    lines: list[str] = []
+    key = load_signer(private, passphrase=lambda path, again: pytest.fail("ssh-keygen asks"), notify=lines.append)
+    assert isinstance(key, AgentKey)
+    assert (key.in_agent, key.needs_touch) == (False, True)
+    assert decode_blob(key.sign_body(BODY)).key == token.public_blob
+    program(tmp_path, "ssh-keygen", "echo 'device not found' >&2; exit 255")
+    with pytest.raises(KeyUnavailable, match=r"did not sign: device not found .plug it in"):
+        key.sign_body(BODY)
+    assert len(lines) == 2
+
+
+def key_file(public: bytes) -> bytes:
+    """The part of an OpenSSH private key file that is not encrypted, and nothing after it."""
+    fields = b"".join(map(ssh_string, (b"none", b"none", b"")))
+    content = b"openssh-key-v1\0" + fields + (1).to_bytes(4, "big") + ssh_string(public)
+    text = base64.encodebytes(content).decode()
+    return f"-----BEGIN OPENSSH PRIVATE KEY-----\n{text}-----END OPENSSH PRIVATE KEY-----\n".encode()
 
 
 # -- private key files -----------------------------------------------------------------------------------------------

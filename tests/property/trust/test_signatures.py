@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import time
 from datetime import UTC, datetime
@@ -13,13 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from deploykit.errors import KeyFileError, SignatureError
+from deploykit.trust import signerlines
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.clientdata import check_client_data
-from deploykit.trust.keyformat import MalformedBlob, encode_key, read_key
+from deploykit.trust.keyformat import MalformedBlob, encode_key, key_blob, public_line, read_key
 from deploykit.trust.signature import HEADER, body_digest, sign, verify, verify_blob
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
 from deploykit.wire.frame import Frame
+from tests.support.certificates import AUTHORITY, CertificateMaker, krl
 from tests.support.keys import fixed_key
 from tests.support.securitykeys import SoftwarePasskey, SoftwareSecurityKey
 
@@ -111,6 +114,38 @@ def test_any_key_is_read_back_or_refused(blob: bytes) -> None:
     assert encode_key(key) == blob
 
 
+CERTIFIED = KEY.with_certificate(CertificateMaker(key=KEY.public_blob).make()).sign_body(b"body")
+BY_CERTIFICATE = AllowedSigners.parse(f"* cert-authority {AUTHORITY.public_openssh}")
+
+
+def test_a_certificate_counts_before_it_is_changed() -> None:
+    assert verify_blob(b"body", CERTIFIED, BY_CERTIFICATE, NOW).is_principal("ann")
+
+
+@given(st.integers(0, len(CERTIFIED) * 8 - 1))
+def test_threat_1_one_flipped_bit_of_a_certificate_is_refused(bit: int) -> None:
+    changed = bytearray(CERTIFIED)
+    changed[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(SignatureError):
+        verify_blob(b"body", bytes(changed), BY_CERTIFICATE, NOW)
+
+
+@given(st.data())
+def test_a_mutated_certificate_is_refused_with_a_signature_error(data: st.DataObject) -> None:
+    pieces = data.draw(st.lists(st.tuples(st.integers(0, len(CERTIFIED)), st.integers(0, len(CERTIFIED))), max_size=5))
+    blob = b"".join(CERTIFIED[a:b] for a, b in pieces)
+    if blob != CERTIFIED:
+        with pytest.raises(SignatureError) as caught:
+            verify_blob(b"body", blob, BY_CERTIFICATE, NOW)
+        assert str(caught.value).isprintable()
+
+
+@given(st.binary(max_size=300) | st.binary(max_size=300).map(lambda data: krl() + data))
+def test_any_list_of_revoked_keys_is_read_or_refused_with_a_key_file_error(data: bytes) -> None:
+    with contextlib.suppress(KeyFileError):
+        AllowedSigners.parse("", revoked=data)
+
+
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_signature_fits_one_body_only(one: bytes, two: bytes) -> None:
     if one == two:
@@ -199,6 +234,26 @@ def test_a_trust_file_of_likely_words_never_trusts_more_than_its_keys(text: str)
     for signer in signers.signers:
         assert signer.key in (KEY.public_blob, OTHER.public_blob)
         assert all(signer.principals)
+
+
+@given(st.lists(st.one_of(_WORDS.map(str), st.text(max_size=3)), max_size=14).map("".join))
+@example(f"ops ssh-rsa {KEY.public_openssh}")
+@example(f'ops namespaces="deploykit",valid-after="20260101Z" {KEY.public_openssh} a comment ')
+@example(f"ops,,dev {KEY.public_openssh}")
+@example(f"ops {public_line(key_blob(bytes(32)))}")
+def test_the_quick_way_through_a_trust_file_means_the_same_as_the_other(text: str) -> None:
+    quick = _outcome(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signerlines, "_USUAL_LINE", lambda line: None)
+        patch.setattr(signerlines, "_USUAL_REVOKED", lambda line: None)
+        assert quick == _outcome(text)
+
+
+def _outcome(text: str) -> object:
+    try:
+        return AllowedSigners.parse(text, revoked=text.partition(" ")[2])
+    except KeyFileError as error:
+        return error.problems
 
 
 @given(st.text(max_size=100))

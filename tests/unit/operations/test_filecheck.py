@@ -12,8 +12,9 @@ import pytest
 
 from deploykit.config import load_settings
 from deploykit.errors import SettingsError
+from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.filecheck import FILE_CHECKS, file_problems
-from deploykit.settings import Settings
+from deploykit.settings import NodeSiteSettings, Settings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
 from tests.support.cli import run
@@ -296,3 +297,17 @@ def test_a_node_that_can_obey_nobody_passes_with_a_warning(file: Path) -> None:
 def test_settings_that_name_nothing_have_no_mistakes(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text('node = "web1"\n')
     assert run("config", "check", "-c", str(tmp_path / "x.toml")).returncode == 0
+
+
+def test_a_key_with_a_passphrase_is_for_people_and_not_for_an_agent(tmp_path: Path) -> None:
+    generate_key(tmp_path / "key", passphrase="open sesame")
+    desk = Settings(node=NodeName("desk"), state=tmp_path, signing_key=tmp_path / "key")
+    assert file_problems(desk) == ()
+    assert file_problems(attrs.evolve(desk, signing_key=tmp_path / "key.pub")) == ()
+    site = NodeSiteSettings(repo=RepoName("shop"), path=tmp_path / "shop")
+    node = attrs.evolve(desk, sites={SiteName("shop"): site})
+    (problem,) = file_problems(node)
+    assert "signing_key" in problem
+    assert "protected by a passphrase" in problem
+    (problem,) = file_problems(attrs.evolve(node, signing_key=tmp_path / "key.pub"))
+    assert "is a public key" in problem

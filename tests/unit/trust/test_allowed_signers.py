@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploykit.errors import KeyFileError
-from deploykit.trust.allowed_signers import AllowedSigners, matches
+from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners, matches
 from deploykit.trust.sshsig import fingerprint, key_blob, public_line, raw_key, signed_bytes
 from tests.support.keys import fixed_key
 
@@ -204,7 +204,7 @@ def test_such_points_are_a_danger_in_truth() -> None:
 
 
 def test_the_file_is_bounded() -> None:
-    (problem,) = problems("#" * ((1 << 20) + 1))
+    (problem,) = problems("#" * (MAX_TEXT + 1))
     assert "longer than" in problem
 
 
@@ -226,9 +226,20 @@ def test_a_time_can_be_marked_as_utc(mark: str) -> None:
 def test_revoked_keys_of_other_types_are_kept_too() -> None:
     line = _line("ssh-rsa", b"\0\0\0\x01\x03")
     signers = AllowedSigners.parse("", revoked=f"{line} old\n# comment\n{PUB}\n")
-    assert len(signers.revoked) == 2
+    assert len(signers.revoked.keys) == 2
     assert signers.is_revoked(KEY.public_blob)
     assert not signers.is_revoked(OTHER.public_blob)
+
+
+def test_a_revoked_key_that_is_cut_short_refuses_the_list() -> None:
+    """It would revoke nothing, and nobody would notice."""
+    (problem,) = problems("", revoked=f"{OTHER.public_openssh}\n{PUB[:-4]}\n")
+    assert problem == "revoked keys, line 2: the key is not whole"
+
+
+def test_a_weak_key_can_be_revoked() -> None:
+    weak = key_blob(bytes(32))
+    assert AllowedSigners.parse("", revoked=public_line(weak)).is_revoked(weak)
 
 
 def test_repr_names_keys_by_fingerprint() -> None:
@@ -280,3 +291,30 @@ def test_no_pattern_takes_long() -> None:
     began = time.process_time()
     assert not matches(["*a" * 200 + "b"], "a" * 4000)
     assert time.process_time() - began < 2
+
+
+# -- many keys -------------------------------------------------------------------------------------------------------
+
+
+def test_the_limit_of_the_file_leaves_room_for_100_000_nodes() -> None:
+    line = f'web12345.shop.example.com namespaces="deploykit" {PUB} web12345 of the shop\n'
+    assert len(line) * 100_000 < MAX_TEXT
+
+
+@pytest.mark.parametrize("lines", ["plain", "one key", "odd"])
+def test_the_time_for_a_file_grows_with_its_lines_alone(lines: str) -> None:
+    """The bound is generous: a parse in quadratic time takes minutes."""
+    count = 5_000
+    points = [number.to_bytes(32, "big") for number in range(1000, 1000 + count)]
+    keys = [PUB if lines == "one key" else public_line(key_blob(point)) for point in points]
+    quote = '"' if lines == "odd" else ""  # what the quick way leaves to the other
+    text = "".join(f'{quote}web{number}{quote} namespaces="deploykit" {key}\n' for number, key in enumerate(keys))
+    began = time.process_time()
+    signers = AllowedSigners.parse(text, revoked="\n".join(keys))
+    assert time.process_time() - began < 5
+    blob = signers.signers[-1].key
+    began = time.process_time()
+    for _ in range(1000):
+        assert signers.lines_for(blob)
+        assert signers.is_revoked(blob)
+    assert time.process_time() - began < 0.5

@@ -12,21 +12,23 @@ import pytest
 
 from deploykit.errors import KeyFileError
 from deploykit.settings import TrustSettings
-from deploykit.trust import keyfiles
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyfiles import (
-    TrustReader,
     generate_key,
     is_private_key,
     load_allowed_signers,
     load_passphrase,
     load_public_key,
+    load_revoked_keys,
+    load_signer,
     load_signing_key,
     load_trusted,
     trust,
     trusted_line,
 )
+from deploykit.trust.keyformat import public_line
 from deploykit.trust.signature import SigningKey
+from tests.support.certificates import CertificateMaker, krl, packed
 from tests.support.keys import fixed_key
 from tests.support.needs import needs_root
 
@@ -197,11 +199,44 @@ def test_mistakes_name_the_file_and_each_line(tmp_path: Path) -> None:
     assert len(caught.value.problems) == 2
 
 
-def test_a_binary_revocation_list_is_refused_not_ignored(tmp_path: Path) -> None:
+def test_a_binary_revocation_list_is_read_and_a_broken_one_is_refused_not_ignored(tmp_path: Path) -> None:
     signers = written(tmp_path / "signers", "", 0o644)
-    revoked = written(tmp_path / "krl", b"SSHKRL\n\0\xff\xfe", 0o644)
-    with pytest.raises(KeyFileError, match="not text"):
-        load_allowed_signers(signers, revoked=revoked)
+    revoked = written(tmp_path / "krl", krl((2, packed(KEY.public_blob))), 0o644)
+    assert load_allowed_signers(signers, revoked=revoked).is_revoked(KEY.public_blob)
+    assert load_revoked_keys(revoked).has_key(KEY.public_blob)
+    for broken in (b"SSHKRL\n\0\xff\xfe", b"\xff\xfe"):
+        written(revoked, broken, 0o644)
+        with pytest.raises(KeyFileError, match="list of revoked keys"):
+            load_allowed_signers(signers, revoked=revoked)
+
+
+def test_a_certificates_file_signs_by_the_key_next_to_it(tmp_path: Path) -> None:
+    key = generate_key(tmp_path / "key", passphrase="secret")
+    certificate = CertificateMaker(key=key.public_blob).make()
+    path = written(tmp_path / "key-cert.pub", f"{public_line(certificate)} web1\n", 0o644)
+    for loaded in (
+        load_signing_key(path, passphrase="secret"),
+        load_signer(path, passphrase="secret"),
+        load_signer(path, passphrase=lambda path, again: "secret"),
+    ):
+        assert loaded.sign_body(b"body") == key.with_certificate(certificate).sign_body(b"body")
+        assert loaded.public_blob == key.public_blob
+    assert load_signing_key(tmp_path / "key", passphrase="secret").sign_body(b"body") == key.sign_body(b"body")
+
+
+def test_a_certificate_of_another_key_or_of_a_strange_kind_is_refused(tmp_path: Path) -> None:
+    generate_key(tmp_path / "key")
+    path = written(tmp_path / "key-cert.pub", public_line(CertificateMaker().make()), 0o644)
+    for load in (load_signing_key, load_signer):
+        with pytest.raises(KeyFileError, match=f"{path}: the certificate is for key SHA256:"):
+            load(path)
+        written(path, public_line(CertificateMaker().make()[:-1] + b"\0\0"), 0o644)
+        with pytest.raises(KeyFileError, match=f"{path}: not a certificate"):
+            load(path)
+        written(path, "ssh-rsa-cert-v01@openssh.com AAAAHHNzaC1yc2EtY2VydC12MDFAb3BlbnNzaC5jb20=", 0o644)
+        with pytest.raises(KeyFileError, match=f"{path}: certificates of type 'ssh-rsa-cert-v01@openssh.com'"):
+            load(path)
+        written(path, public_line(CertificateMaker().make()), 0o644)
 
 
 def test_settings_without_a_trust_file_trust_nobody() -> None:
@@ -215,52 +250,6 @@ def test_settings_name_signers_and_revoked_keys(tmp_path: Path) -> None:
     assert loaded.is_revoked(KEY.public_blob)
     with pytest.raises(KeyFileError, match="No such file"):
         load_trusted(TrustSettings(allowed_signers=signers, revoked_keys=tmp_path / "gone"))
-
-
-def test_trusted_files_are_read_again_only_when_they_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    signers = written(tmp_path / "signers", f"ops {KEY.public_openssh}\n", 0o644)
-    revoked = written(tmp_path / "revoked", "", 0o644)
-    reads: list[int] = []
-
-    def counted(trust: TrustSettings) -> AllowedSigners:
-        reads.append(1)
-        return load_trusted(trust)
-
-    monkeypatch.setattr(keyfiles, "load_trusted", counted)
-    monkeypatch.setattr(keyfiles, "_TICK", 0)
-    trusted = TrustReader(TrustSettings(allowed_signers=signers, revoked_keys=revoked))
-    for _ in range(100):
-        assert trusted().lines_for(KEY.public_blob)
-    assert len(reads) == 1
-    written(revoked, KEY.public_openssh, 0o644)
-    assert trusted().is_revoked(KEY.public_blob)
-    written(revoked, "", 0o644)
-    signers.chmod(0o666)  # the same bytes
-    with pytest.raises(KeyFileError, match="others could add"):
-        trusted()
-    signers.chmod(0o644)
-    assert trusted().lines_for(KEY.public_blob)
-    signers.unlink()
-    with pytest.raises(KeyFileError, match="No such file"):
-        trusted()
-
-
-def test_a_file_that_changed_a_moment_ago_is_read_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may change again within one tick of the file system's clock, and keep its size."""
-    signers = written(tmp_path / "signers", f"ops {KEY.public_openssh}\n", 0o644)
-    reads: list[int] = []
-
-    def counted(trust: TrustSettings) -> AllowedSigners:
-        reads.append(1)
-        return load_trusted(trust)
-
-    monkeypatch.setattr(keyfiles, "load_trusted", counted)
-    trusted = TrustReader(TrustSettings(allowed_signers=signers))
-    changed = signers.stat().st_ctime_ns
-    for seconds, known in ((0, 1), (1, 2), (3, 3), (3, 3)):
-        monkeypatch.setattr("deploykit.trust.keyfiles.time.time_ns", lambda: changed + seconds * 10**9)  # noqa: B023 - at once
-        trusted()
-        assert len(reads) == known
 
 
 def test_a_directory_that_is_missing_is_named_as_the_way_out(tmp_path: Path) -> None:

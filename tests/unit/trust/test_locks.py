@@ -355,8 +355,6 @@ def test_many_keys_cannot_fill_the_book() -> None:
 def test_copies_of_one_statement_are_one() -> None:
     known = book(PEOPLE, PEOPLE.lock("ann", 1), PEOPLE.lock("ann", 1))
     assert len(known.kept) == 1
-    padded = PEOPLE.lock("ann", 1)
-    assert not known.add(padded, NOW + SECOND).news
 
 
 def test_serials_grow_by_the_clock_and_beyond_every_known_one() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import pytest
@@ -14,6 +14,7 @@ from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
 from tests.support.keys import fixed_key
+from tests.support.securitykeys import SoftwareSecurityKey
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 GRANT = GrantSettings(principal="ops", types=("deploy.requested",))
@@ -101,3 +102,58 @@ def test_a_site_whose_gate_nobody_can_open_is_named(
     found = trust_problems(node(tmp_path, LINE, GRANT, *grants, sites={SiteName("shop"): site}), NOW)
     assert len(found) == (1 if lost else 0)
     assert all(f"site shop requires builds that no trusted key may report: {lost} (" in text for text in found)
+
+
+APPROVE = GrantSettings(principal="ann", types=("rollout.approved",))
+BOTH = (GRANT, APPROVE, attrs.evolve(APPROVE, principal="bob"))
+TOKEN = SoftwareSecurityKey.ed25519(seed=3).public_openssh
+
+
+def signer_lines(ann: str = "ann", bob: str = "bob", *, token: bool = False) -> str:
+    keys = (fixed_key(2).public_openssh, TOKEN if token else fixed_key(3).public_openssh)
+    return f"{LINE}{ann} {keys[0]}\n{bob} {keys[1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("require", "signatures", "signers", "grants", "says"),
+    [
+        ("", 1, LINE, (GRANT,), ""),
+        ("", 2, signer_lines(), BOTH, ""),
+        ("", 2, signer_lines(), BOTH[:2], "2 different people, and trusted keys can give that of 1"),
+        ("", 2, signer_lines(), BOTH[:1], "that of nobody"),
+        ("", 2, signer_lines(), (*BOTH[:2], attrs.evolve(BOTH[2], sites=("blog",))), "that of 1"),
+        ("", 2, signer_lines(), (*BOTH[:2], attrs.evolve(BOTH[2], repos=("blog",))), "that of 1"),
+        ("", 2, signer_lines(), (*BOTH[:2], attrs.evolve(BOTH[2], repos=("sh*",))), ""),
+        ("", 2, signer_lines(bob='bob valid-before="20200101Z"'), BOTH, "that of 1"),
+        ("", 2, f"{LINE}*,!ops {fixed_key(2).public_openssh}\n", BOTH, "that of 1"),
+        ("", 2, signer_lines(ann="ann,bob", bob="ann"), BOTH, ""),
+        ("", 2, signer_lines(ann="ann", bob="ann"), BOTH, "that of 1"),
+        ("", 2, f"{LINE}ann,bob cert-authority {fixed_key(2).public_openssh}\n", BOTH, ""),
+        ("", 3, signer_lines(), BOTH, "3 different people, and trusted keys can give that of 2"),
+        ("person", 1, signer_lines(), BOTH, r"1 person with a key that shows presence \(keys on security keys, sk-…\)"),
+        ("person", 1, signer_lines(token=True), BOTH, ""),
+        ("person", 2, signer_lines(token=True), BOTH, "that of 1"),
+        ("person", 2, f"{LINE}ann,bob cert-authority {fixed_key(2).public_openssh}\n", BOTH, ""),
+    ],
+)
+def test_a_site_whose_mandates_nobody_could_approve_is_named(
+    tmp_path: Path,
+    require: Literal["", "person"],
+    signatures: int,
+    signers: str,
+    grants: tuple[GrantSettings, ...],
+    says: str,
+) -> None:
+    site = NodeSiteSettings(path=tmp_path / "site", repo=RepoName("shop"), require=require, signatures=signatures)
+    found = trust_problems(node(tmp_path, signers, *grants, sites={SiteName("shop"): site}), NOW)
+    assert len(found) == (1 if says else 0), found
+    assert all(text.startswith("site shop asks for the approval of ") and re.search(says, text) for text in found), (
+        found
+    )
+
+
+def test_who_may_only_run_approved_rollouts_makes_a_site_reachable(tmp_path: Path) -> None:
+    run = attrs.evolve(GRANT, types=("rollout.run",))
+    assert trust_problems(node(tmp_path, LINE, run), NOW) == ()
+    (found,) = trust_problems(node(tmp_path, LINE, attrs.evolve(GRANT, repos=("blog",))), NOW)
+    assert "no trusted key may deploy shop" in found
