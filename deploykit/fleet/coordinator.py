@@ -189,6 +189,8 @@ class RolloutCoordinator:
         """Wait for something to happen, and take it; then do what time alone asks for."""
         now = time.monotonic()
         self._mandates.step(now, self._wall(), self._owes)
+        if news := self._mandates.news(self._wall()):
+            self._observer.problem(news)
         again = self._sender.step(now, self._wall(), self._owes)
         due = self.model.wakes_at
         left = due - self._clock() if due is not None else _LOOK

@@ -37,7 +37,7 @@ from deploykit.settings import TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
 from deploykit.trust.keyformat import key_blob, public_line
-from deploykit.trust.signature import BodySigner, SigningKey, add_signature, sign
+from deploykit.trust.signature import BodySigner, add_signature, sign
 from deploykit.trust.sshsig import signed_bytes
 from deploykit.wire import Frame, decode, encode
 from tests.support.certificates import AUTHORITY, CertificateMaker, packed
