@@ -106,8 +106,11 @@ def test_the_settings_on_the_page_are_accepted() -> None:
     policy = Policy.from_settings(parse_settings(settings_example()).trust)
     assert [grant.principal for grant in policy.grants] == [
         "ops@example.com",
+        "night@example.com",
         "jenkins",
         "oncall@example.com",
         "oncall@example.com",
+        "ann@example.com",
+        "coordinator",
         "gateway",
     ]
