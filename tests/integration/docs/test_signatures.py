@@ -12,12 +12,13 @@ import pytest
 
 from deploykit.cli.message_signing import verify as verify_command
 from deploykit.config import parse_settings
+from deploykit.errors import KeyNotTrusted
 from deploykit.messages import DeployRequested
 from deploykit.names import NodeName
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import load_public_key, trust
+from deploykit.trust.keyfiles import load_allowed_signers, load_public_key, load_signing_key, trust
 from deploykit.trust.policy import Policy
-from deploykit.trust.signature import HEADER, verify
+from deploykit.trust.signature import HEADER, sign, verify
 from deploykit.trust.sshsig import decode_header
 from deploykit.wire import Frame, decode, encode
 from tests.support.needs import needs
@@ -85,6 +86,15 @@ def test_a_header_made_with_ssh_keygen_is_accepted(ran: tuple[Path, str], tmp_pa
     words = [directory / "body.json", "--signature", directory / "mine.header"]
     words += ["--allowed-signers", tmp_path / "allowed_signers"]
     verify_command.main([str(word) for word in words], standalone_mode=False)
+
+
+def test_the_certificate_on_the_page_signs_until_it_is_revoked(ran: tuple[Path, str]) -> None:
+    directory, _ = ran
+    line = directory / "allowed_by_authority"
+    frame = sign(example_frame(directory), load_signing_key(directory / "web1-cert.pub"))
+    assert verify(frame, load_allowed_signers(line), datetime.now(UTC)).is_principal("web1")
+    with pytest.raises(KeyNotTrusted, match="revoked by its serial"):
+        verify(frame, load_allowed_signers(line, revoked=directory / "revoked_keys"), datetime.now(UTC))
 
 
 def settings_example() -> bytes:
