@@ -12,7 +12,6 @@ import pytest
 from deploykit.errors import KeyFileError, SignatureError, SignatureNotEnough
 from deploykit.settings.trust import TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import TrustReader
 from deploykit.trust.keyformat import (
     SK_ECDSA,
     SK_ED25519,
@@ -36,6 +35,7 @@ from deploykit.trust.signature import (
 )
 from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import WEBAUTHN, decode_blob, decode_header, ecdsa_numbers, encode_header, encode_parts
+from deploykit.trust.trustreader import TrustReader
 from deploykit.wire.frame import Frame
 from tests.support.keys import fixed_key
 from tests.support.securitykeys import ATTESTED, EXTENDED, ORDER, SoftwarePasskey, SoftwareSecurityKey, mpint
