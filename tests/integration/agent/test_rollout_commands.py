@@ -131,9 +131,7 @@ class World:
             *(WEB1, deployer, self.reporter, self.ids, trust, self.audit),
             rollouts=self.memory,
             sites=settings.sites,
-            mandates=mandates_of(
-                settings, trust, self.reporter, AuditWriter(self.audit, "agent", utc_now), self.memory
-            ),
+            mandates=mandates_of(settings, trust, self.reporter, writer, self.memory),
             now=lambda: self.now,
         )
 
