@@ -200,10 +200,10 @@ def load_times(keys: int, rounds: int = 7) -> dict[str, float]:
     revoked = "\n".join(line.split('"')[2].strip() for line in text.splitlines())
     times: dict[str, list[float]] = {"allowed": [], "revoked": []}
     for _ in range(rounds):
-        for name, lines, gone in (("allowed", text, ""), ("revoked", "", revoked)):
+        for name, allowed, gone in (("allowed", text, ""), ("revoked", "", revoked)):
             gc.collect()
             start = time.perf_counter()
-            AllowedSigners.parse(lines, revoked=gone)
+            AllowedSigners.parse(allowed, revoked=gone)
             times[name].append(time.perf_counter() - start)
     gc.collect()
     tracemalloc.start()
