@@ -160,6 +160,11 @@ class AgentKey:
         return f"key {self.path} ({self.fingerprint})"
 
 
+def needs_touch(key: object) -> bool:
+    """Return whether a person must touch a key for each signature, so that nothing should sign that can be left out."""
+    return isinstance(key, AgentKey) and key.needs_touch
+
+
 def is_public_line(data: bytes) -> bool:
     """Return whether the bytes of a file begin as a public key line does."""
     return data.startswith((b"ssh-", b"sk-", b"ecdsa-", b"webauthn-"))
@@ -222,4 +227,4 @@ def _finished(argv: Sequence[str], data: bytes, limit: float, *, own_session: bo
     return process.returncode, output, "".join(c if c.isprintable() else "?" for c in text)[-300:]
 
 
-__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line", "parse_public"]
+__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line", "needs_touch", "parse_public"]
