@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons.agent import deploys, mandate_asks
+from deploykit.daemons.agent import deploy_decisions, deploys, mandate_asks
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim
 from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
@@ -134,6 +135,26 @@ def test_signatures_that_come_apart_or_in_another_order_or_with_more_are_collect
     assert counted == ["kept, and not enough yet", "it counts"]
     node.start()
     assert node.ask(node.command(mandate)) == "success", "all of them are on the disk"
+
+
+def test_two_signatures_that_come_at_once_are_both_kept(node: MandatedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    mandate = node.mandate("ann")
+    known, both = node.mandates.store.signatures, threading.Barrier(2)
+
+    def slow(digest: str) -> Any:
+        found = known(digest)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return found
+
+    monkeypatch.setattr(node.mandates, "is_copy", lambda _: False)
+    monkeypatch.setattr(node.mandates.store, "signatures", slow)
+    workers = [threading.Thread(target=node.send, args=(signed(mandate, who),)) for who in ("ann", "bob")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert node.ask(node.command(mandate)) == "success"
 
 
 def test_a_mandate_with_one_bad_signature_counts_by_its_good_ones(node: MandatedNode) -> None:
@@ -418,6 +439,24 @@ def test_a_command_that_is_claimed_and_has_lost_its_mandate_asks_for_it(node: Ma
     assert node.ask(command) == ""
     node.send(mandate)
     assert node.ask(command) == "success"
+
+
+def test_a_done_command_is_answered_again_whatever_became_of_its_mandate(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy_decisions, "_REPEAT_AFTER", 0.0)
+    mandate = node.mandate("ann", "bob")
+    node.send(mandate)
+    node.start()
+    obeyed, refused = node.command(mandate), node.command(mandate, "rollback", "v3")
+    assert node.ask(obeyed) == "success"
+    first = node.ask(refused)
+    assert first.startswith("refused")
+    for file in (node.settings.state / "mandates").iterdir():
+        file.unlink()
+    node.start()
+    assert (node.ask(obeyed), node.ask(refused)) == ("success", first)
+    assert node.wanted == []
 
 
 # -- what is lost and asked for ----------------------------------------------------------------------------------------
