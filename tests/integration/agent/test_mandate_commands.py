@@ -17,6 +17,7 @@ from deploykit.ids import Claim
 from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
 from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.release import Runner, Site
+from deploykit.settings import GrantSettings
 from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
 from deploykit.wire import Frame, encode
 from tests.support.keys import fixed_key
@@ -267,6 +268,24 @@ def test_threat_44_the_other_form_of_an_ecdsa_signature_is_the_same_signature(tm
     again = node.command(plain)
     assert node.ask(again) == ""
     assert "shows no person's presence" in node.ask(again)
+
+
+def test_to_leave_builds_out_is_for_those_who_approved_it_together(tmp_path: Path) -> None:
+    """One of two approvers has the right; the key that runs the rollout needs none."""
+    node = MandatedNode(tmp_path, signatures=2, require_build=("tests",))
+    mandate = node.mandate("ann", "bob", without_build=True)
+    node.send(mandate)
+    command = node.command(mandate, without_build=True)
+    assert node.ask(command) == ""
+    assert "leaves out builds, which nobody who approved it may" in node.ask(command)
+    right = GrantSettings(principal="bob", types=("without-build",))
+    node.settings = attrs.evolve(
+        node.settings, trust=attrs.evolve(node.settings.trust, grants=(*node.settings.trust.grants, right))
+    )
+    node.start()
+    assert node.ask(node.command(mandate)).startswith("refused: no "), "the gate is closed"
+    assert node.ask(node.command(mandate, without_build=True)) == "success"
+    assert "without a build" in node.reports[-1].detail
 
 
 # -- what lies outside -------------------------------------------------------------------------------------------------
