@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "rollback": ("rollback", "rollback", "Take nodes back to the release that was live there before."),
     "rollout": ("rollout", "rollout", "Show rollouts; pause, continue, end and repeat them."),
     "approve": ("approve", "approve", "Show what a proposed rollout may do, and sign it."),
+    "lock": ("lock", "lock", "Let nothing new go live on a site for a while, and say why."),
+    "unlock": ("lock", "unlock", "Lift the lock of a site."),
     "nodes": ("nodes", "nodes", "Find nodes: which there are, what they hold, which a selection chooses."),
     "builds": ("builds", "builds", "Show the build results known here, and carry them to other nodes."),
     "status": ("status", "status", "Show what this node holds, or what the fleet has live."),

@@ -21,6 +21,7 @@ def print_described(described: NodeDescribed) -> None:
 
 def _lines(described: NodeDescribed) -> Iterator[tuple[str, str]]:
     from deploykit.cli.options import to_json
+    from deploykit.fleet.lockview import summary_of
     from deploykit.messages.site import named
 
     yield "agent", f"{described.instance} on {described.host}, deploykit {described.version}"
@@ -36,6 +37,8 @@ def _lines(described: NodeDescribed) -> Iterator[tuple[str, str]]:
             yield "previous", f"{site.site} {site.previous}"
         if site.prepared is not None:
             yield "prepared", f"{site.site} {site.prepared}"
+        if site.lock is not None:
+            yield "lock", summary_of(site.lock)
     for held in described.refs:
         yield "ref", f"{held.repo} {named(held.ref, held.commit)}"
     for cut in described.cut:

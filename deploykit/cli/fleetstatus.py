@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploykit.cli.asking import asking, counting, found_json, print_notes, print_table, selection_or_all
+from deploykit.cli.locksof import look_at_locks
 from deploykit.cli.options import print_json
 from deploykit.cli.visible import visible
 
@@ -46,9 +47,10 @@ def show_fleet(
             trust=trust,
             on_node=heard,
         )
-    print_notes(status.notes)
+        locks = look_at_locks(settings, bus, trust, (*status.found.nodes, *status.found.strangers), site=only)
+    print_notes((*status.notes, *locks.notes))
     if as_json:
-        print_json(_as_json(status))
+        print_json({**_as_json(status), "locks": locks.as_json})
     else:
         for at, each in enumerate(status.sites):
             _print_site(each, first=at == 0)

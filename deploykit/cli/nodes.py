@@ -18,6 +18,7 @@ from deploykit.cli.asking import (
     selection_or_all,
 )
 from deploykit.cli.describednode import print_described
+from deploykit.cli.locksof import look_at_locks
 from deploykit.cli.nodetest import forbid_test_options, node_test_options, run_test
 from deploykit.cli.options import json_option, print_json
 from deploykit.cli.selecting import selection_options
@@ -85,9 +86,10 @@ def nodes(
             timeout=discovery_timeout,
             on_node=heard,
         )
-    print_notes(found.notes)
+        locks = look_at_locks(settings, bus, trust, (*found.nodes, *found.strangers))
+    print_notes((*found.notes, *locks.notes))
     if as_json:
-        print_json({"nodes": [_as_json(each) for each in found.nodes], **found_json(found)})
+        print_json({"nodes": [_as_json(each) for each in found.nodes], "locks": locks.as_json, **found_json(found)})
     elif names_only or long:
         for each in found.nodes:
             click.echo(each.node)

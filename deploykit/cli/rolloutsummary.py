@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _NAMED: Final = 4
 #: How the core's reason for a silent node ends.
 _MAY_OBEY: Final = "it may yet obey"
+#: From how many nodes on that refused for one reason they share a line.
+_ALIKE: Final = 3
 #: Lines of output that are shown of a node that failed.
 _OUTPUT: Final = 5
 
@@ -28,8 +30,13 @@ def summary_lines(summary: RolloutSummary) -> Iterator[str]:
     why = f": {summary.detail}" if summary.detail else ""
     yield visible(f"rollout {plan.rollout} {_state(summary.state)} ({counts_words(summary.counts.items())}){why}")
     width = min(30, max((len(each.node) for each in summary.bad), default=0))
+    alike = _refused_alike(summary)
+    folded = {each.node for nodes in alike for each in nodes}
+    for nodes in alike:
+        yield from _folded_lines(nodes)
     for each in summary.bad:
-        yield from _node_lines(each, width)
+        if each.node not in folded:
+            yield from _node_lines(each, width)
     yield from map(visible, advice_lines(summary))
 
 
@@ -86,6 +93,24 @@ def summary_entry(summary: RolloutSummary) -> dict[str, object]:
             for each in summary.bad
         ],
     }
+
+
+def _refused_alike(summary: RolloutSummary) -> list[list[NodeOutcome]]:
+    """Return the nodes that refused for one reason, where several did: a lock says the same on each of hundreds."""
+    groups: dict[tuple[str, str], list[NodeOutcome]] = {}
+    for each in summary.bad:
+        if each.state == "refused" and each.detail and not each.doubts:
+            groups.setdefault((each.phase, each.detail), []).append(each)
+    return [nodes for nodes in groups.values() if len(nodes) >= _ALIKE]
+
+
+def _folded_lines(nodes: list[NodeOutcome]) -> Iterator[str]:
+    from deploykit.fleet.folding import folded_names
+
+    first = nodes[0]
+    phase = f"{first.phase}: " if first.phase else ""
+    yield visible(f"  {first.state:<8} {len(nodes)} nodes: {', '.join(folded_names(each.node for each in nodes))}")
+    yield visible(f"  {'':<8} {phase}{first.detail}")
 
 
 def _node_lines(each: NodeOutcome, width: int) -> Iterator[str]:

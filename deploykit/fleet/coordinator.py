@@ -40,6 +40,7 @@ from deploykit.fleet.journal import (
     JournalRecord,
     RolloutJournal,
 )
+from deploykit.fleet.lockwatch import LockWatch
 from deploykit.fleet.mandatedesk import MandateDesk
 from deploykit.fleet.mandates import require_inside
 from deploykit.fleet.observer import RolloutObserver
@@ -125,6 +126,7 @@ class RolloutCoordinator:
         self._judge = ReportJudge(trust, self._book, self._replayed.doubts, wall)
         self._sender = CommandSender(bus, topics, self._observer.problem)
         self._mandates = MandateDesk(head.mandate, self._sender, trust, self._book, wall)
+        self._locks = LockWatch(head.plan.site, bus, topics, trust)
         self._inbox = RolloutInbox(bus, topics, self._concerns, connect_timeout)
         self._announced: set[str] = set()
         self._rivals: set[str] = set()
@@ -229,6 +231,7 @@ class RolloutCoordinator:
                 self._book.answered(report.node, report.phase, report.outcome)
                 self.reports[report.node] = kept_report(report, len(self.plan.nodes))
                 self._observer.reported(report)
+                self._locks.hear(report.lock, self._wall(), time.monotonic())
                 self._fold(answer_of(report))
             case RolloutReported() as rival if rival.host not in self._rivals and len(self._rivals) < _MOST_RIVALS:
                 self._rivals.add(rival.host)

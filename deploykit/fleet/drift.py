@@ -4,6 +4,7 @@ Rules:
 
 * What is live counts, as each node read it from its site; never what was asked for.
 * What was tampered with, or failed last, is shown as that, also where the right commit is live.
+* A site that is not current, and that a lock keeps so, is `frozen`. One that is current stays it, locked or not.
 * A release is `outdated` only where something shows it: it is an older tag, an older commit of the same branch, or what
   nodes that are current had before. Everything else is `other`.
 """
@@ -11,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal, get_args
 
@@ -21,11 +22,13 @@ from deploykit.messages import NodeDescribed, SiteRelease, SiteState, one_line
 from deploykit.messages.site import named
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName, short_ref
 
-Drift = Literal["current", "outdated", "other", "modified", "failed", "silent", "unexpected"]
+Drift = Literal["current", "outdated", "other", "frozen", "modified", "failed", "silent", "unexpected"]
 DRIFTS: Final[tuple[Drift, ...]] = get_args(Drift)
 
 _FAILED: Final = frozenset({"failure", "rolled-back", "interrupted"})
 _TAGS: Final = "refs/tags/"
+#: What a deploy would change.
+_NOT_YET: Final = frozenset({"outdated", "other"})
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -46,11 +49,27 @@ class WantedRelease:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class ShownLock:
+    """A lock that is in force on a node.
+
+    Args:
+        holder: who locked, in words; may be empty.
+        until: when it ends by itself.
+        text: who, why and until when, in one line.
+    """
+
+    holder: str
+    until: datetime
+    text: str
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class NodeDrift:
     """A site on one node, compared.
 
     Args:
         live, since: what is live there; None where nothing is, or where the node was not heard.
+        lock: the lock that holds the site there; None where none does.
         detail: what a person should know beyond `drift`; may be empty.
     """
 
@@ -59,6 +78,7 @@ class NodeDrift:
     live: SiteRelease | None = None
     since: datetime | None = None
     detail: str = ""
+    lock: ShownLock | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -146,6 +166,7 @@ class FleetReleases:
         *,
         silent: Iterable[NodeName] = (),
         unexpected: Iterable[NodeName] = (),
+        locked: Callable[[SiteState], ShownLock | None] = lambda _: None,
     ) -> SiteDrift:
         """Return how each node's site differs from what is wanted.
 
@@ -154,6 +175,7 @@ class FleetReleases:
             wanted: None: nothing is current.
             silent: nodes that did not answer, and may have the site.
             unexpected: nodes that answered and should not be there.
+            locked: returns the lock that holds a site on the node that described it.
         """
         strangers = frozenset(unexpected)
         had_before = {
@@ -166,10 +188,16 @@ class FleetReleases:
             state = _state_of(node, site)
             if state is not None:
                 kind, detail = self._compare(state, wanted, had_before)
+                lock = locked(state)
+                if lock is not None:
+                    detail = one_line("; ".join(filter(None, (kind if kind in _NOT_YET else "", detail, lock.text))))
+                    kind = "frozen" if kind in _NOT_YET else kind
                 if node.node in strangers:
                     kind, detail = "unexpected", one_line(f"not on the list; {kind}{': ' if detail else ''}{detail}")
                 live = SiteRelease(release=state.release, ref=state.ref, commit=state.commit) if state.release else None
-                found.append(NodeDrift(node=node.node, drift=kind, live=live, since=state.since, detail=detail))
+                found.append(
+                    NodeDrift(node=node.node, drift=kind, live=live, since=state.since, detail=detail, lock=lock)
+                )
         return SiteDrift(site=site, wanted=wanted, nodes=tuple(sorted(found, key=lambda each: each.node)))
 
     def _compare(
@@ -221,4 +249,4 @@ def _state_of(node: NodeDescribed, site: SiteName) -> SiteState | None:
     return next((state for state in node.sites if state.site == site), None)
 
 
-__all__ = ["DRIFTS", "Drift", "FleetReleases", "NodeDrift", "SiteDrift", "WantedRelease"]
+__all__ = ["DRIFTS", "Drift", "FleetReleases", "NodeDrift", "ShownLock", "SiteDrift", "WantedRelease"]

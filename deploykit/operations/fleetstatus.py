@@ -9,10 +9,12 @@ import attrs
 from deploykit.bus import Bus
 from deploykit.errors import NobodyMatches, UsageError
 from deploykit.fleet.drift import FleetReleases, SiteDrift, WantedRelease
+from deploykit.fleet.lockwatch import shown_lock
 from deploykit.fleet.selection import Selection
 from deploykit.git.transport.lookup import resolve_at_origin
-from deploykit.messages import NodeDescribed
+from deploykit.messages import NodeDescribed, utc_now
 from deploykit.names import RepoName, SiteName
+from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, FoundNodes, find_nodes, shortened
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
@@ -70,6 +72,7 @@ def fleet_status(
         OriginError: the origin cannot be reached.
         ConnectError: the connection is or was lost.
     """
+    judge = trust or load_report_trust(settings)
     found = find_nodes(
         settings,
         bus,
@@ -78,9 +81,10 @@ def fleet_status(
         site=None if selection.needs_discovery else site,
         timeout=timeout,
         key=key,
-        trust=trust,
+        trust=judge,
         on_node=on_node,
     )
+    now = utc_now()
     releases = FleetReleases((*found.nodes, *found.strangers))
     sites = releases.sites if site is None else (site,) if site in releases.sites else ()
     if not sites:
@@ -98,6 +102,7 @@ def fleet_status(
                 _asked_for(settings, releases, each, ref) if ref is not None else releases.newest_live(each),
                 silent=found.silent if len(sites) == 1 else (),
                 unexpected=found.unexpected,
+                locked=lambda state: shown_lock(state, judge, now),
             )
             for each in sites
         ),

@@ -35,6 +35,10 @@ class KeyChoice:
         self._notify = notify
         self._loaded: BodySigner | None = None
 
+    def with_path(self, path: Path) -> KeyChoice:
+        """Return another key, whose passphrase is found in the same way."""
+        return KeyChoice(path, passphrase=self._passphrase, notify=self._notify)
+
     def load(self, settings: Settings) -> BodySigner:
         """Return the key; a person may be asked for its passphrase the first time.
 

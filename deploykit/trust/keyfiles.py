@@ -109,8 +109,9 @@ def load_signer(
     if not callable(passphrase) or head is None or not head.encrypted:
         return _opened_key(path, data, None if callable(passphrase) else passphrase)
     for tried in range(_TRIES):
+        secret = passphrase(path, tried > 0)
         try:
-            return _opened_key(path, data, passphrase(path, tried > 0))
+            return _opened_key(path, data, secret)
         except WrongPassphrase:
             if tried == _TRIES - 1:
                 raise

@@ -25,9 +25,9 @@ from deploykit.messages.deploy import DeployPhase
 from deploykit.messages.lock import MAX_LOCK
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import SiteName
-from deploykit.trust.allowed_signers import matches
 from deploykit.trust.check import Trust
-from deploykit.trust.policy import Policy, type_names
+from deploykit.trust.policy import Policy
+from deploykit.trust.rights import RELEASE, covers, granted, type_names
 from deploykit.trust.signature import Signers
 from deploykit.trust.statements import frame_of, statement_of
 
@@ -35,9 +35,8 @@ Statement: TypeAlias = SiteLocked | SiteUnlocked
 #: Order of the statements on a site; never equal for two that differ.
 Rank: TypeAlias = tuple[int, str, bytes, str]
 
-#: Rights in grants.
-RELEASE: Final = "lock.release"
-OVERRIDE: Final = "lock.override"
+#: The names in grants of the right to lock.
+LOCK: Final = type_names(SiteLocked)
 #: Longest bodies, in bytes: a node shows a statement for each of its sites.
 MAX_LOCK_BODY: Final = 2048
 MAX_UNLOCK_BODY: Final = 8192
@@ -140,8 +139,8 @@ def judge(signed: SignedStatement, trust: Trust, now: datetime, *, heard: dateti
         raise PolicyRefused(f"a {type(message).__name__} has at most {longest} bytes", "give a shorter reason")
     if isinstance(message, SiteLocked) and (problem := lock_problem(message, at)):
         raise PolicyRefused(problem, "lock for a shorter time")
-    holders = principals_with(policy, type_names(SiteLocked), signer, message.site)
-    releases = may_release(policy, signer, message.site)
+    holders = _holders(policy, signer, message.site)
+    releases = policy.may(RELEASE, signer, message.site)
     if not holders and not (releases and isinstance(message, SiteUnlocked)):
         what = "lock" if isinstance(message, SiteLocked) else "unlock"
         raise PolicyRefused(
@@ -172,37 +171,17 @@ def lock_problem(lock: SiteLocked, now: datetime) -> str:
     return ""
 
 
-def may_release(policy: Policy, signer: Signers, site: SiteName) -> bool:
-    """Return whether a signer may lift everybody's locks of a site."""
-    return bool(principals_with(policy, (RELEASE,), signer, site))
-
-
-def may_override(policy: Policy, signer: Signers, site: SiteName) -> bool:
-    """Return whether a signer may have commands obeyed in spite of everybody's locks of a site."""
-    return bool(principals_with(policy, (OVERRIDE,), signer, site))
-
-
-def principals_with(policy: Policy, names: tuple[str, ...], signer: Signers, site: SiteName) -> tuple[str, ...]:
-    """Return the principals by whose grants a signer has a right on a site; `names`: all names of the right."""
-    found = (
-        grant.principal
-        for grant in policy.grants
-        if any(name in grant.types for name in names)
-        and matches(grant.sites, site)
-        and signer.is_principal(grant.principal)
-    )
-    return tuple(dict.fromkeys(found))
+def _holders(policy: Policy, signer: Signers, site: SiteName) -> tuple[str, ...]:
+    """Return the principals by whose grants a signer may lock a site."""
+    grants = granted(policy.grants, LOCK, signer)
+    return tuple(dict.fromkeys(grant.principal for grant in grants if covers(grant, site, policy.repos)))
 
 
 __all__ = [
     "KnownStatement",
     "MAX_LOCK_BODY",
     "MAX_UNLOCK_BODY",
-    "OVERRIDE",
-    "RELEASE",
     "Statement",
     "judge",
     "lock_problem",
-    "may_override",
-    "may_release",
 ]

@@ -30,7 +30,8 @@ from deploykit.messages.deploy import DeployPhase
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import SiteName
 from deploykit.trust.check import Trust
-from deploykit.trust.lockrules import KnownStatement, judge, lock_problem, may_override
+from deploykit.trust.lockrules import KnownStatement, judge, lock_problem
+from deploykit.trust.rights import OVERRIDE
 from deploykit.trust.signature import Signers
 
 #: Most statements that are kept of one key, and in all, on one site.
@@ -167,8 +168,9 @@ class LockBook:
         if not override.strip():
             remedy = "wait, unlock it, or say why not to wait with --override-lock REASON"
             return LockDecision(objection=f"{text}; {remedy}", lock=barring[0])
+        policy = self._trust.policy
         for signer in signers:
-            if may_override(self._trust.policy, signer, site) or all(lock.is_holder(signer) for lock in barring):
+            if policy.may(OVERRIDE, signer, site, (phase,)) or all(lock.is_holder(signer) for lock in barring):
                 return LockDecision(lock=barring[0], overridden=override)
         remedy = "its holder may override it, or who has the grant lock.override"
         return LockDecision(objection=f"{text}; {remedy}", lock=barring[0])

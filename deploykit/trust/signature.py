@@ -187,7 +187,8 @@ class Signer:
         return any(matches(patterns, name) for patterns in self.principals)
 
     def __str__(self) -> str:
-        return f"{' or '.join(','.join(patterns) for patterns in self.principals)} ({self.fingerprint})"
+        by = f", certificate {self.certificate}" if self.certificate else ""
+        return f"{' or '.join(','.join(patterns) for patterns in self.principals)} ({self.fingerprint}{by})"
 
 
 @attrs.frozen(kw_only=True, slots=True)

@@ -185,7 +185,7 @@ class Agent(Service):
             *(settings.node, deployer, reporter, self._ids, trust, audit),
             rollouts=self._rollouts,
             sites=settings.sites,
-            guards=[partial(LockGuard, locks=locks)],
+            guards=[partial(LockGuard.of, locks=locks, mandates=self._mandates)],
             handlers={SiteLocked: self._locks.handle, SiteUnlocked: self._locks.handle},
             mandates=self._mandates,
             metrics=metrics,

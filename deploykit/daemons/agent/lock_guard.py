@@ -9,17 +9,21 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import partial
 
 import attrs
 
 from deploykit.daemons.agent.guards import AuthorizedCommand, CommandGuard, Objection
 from deploykit.daemons.agent.locks import LockKeeper
+from deploykit.daemons.agent.mandates import Mandates
 from deploykit.daemons.agent.rollout_guard import carried_out
-from deploykit.messages import DeployReported, one_line
+from deploykit.errors import KeyFileError
+from deploykit.messages import DeployReported, DeployRequested, one_line
 from deploykit.release import Site
 from deploykit.trust.locks import LockDecision
+from deploykit.trust.signature import Signers
 
 
 class LockGuard(CommandGuard):
@@ -28,11 +32,18 @@ class LockGuard(CommandGuard):
     Args:
         asked: the command.
         locks: of the node.
+        approvers: returns who approved the override beside the signer of the command: their right counts too.
     """
 
-    def __init__(self, asked: AuthorizedCommand, locks: LockKeeper) -> None:
+    def __init__(
+        self,
+        asked: AuthorizedCommand,
+        locks: LockKeeper,
+        approvers: Callable[[DeployRequested, datetime], Iterable[Signers]] = lambda *_: (),
+    ) -> None:
         self._asked = asked
         self._locks = locks
+        self._approvers = approvers
         self._decision = LockDecision()
 
     def enter(self, now: datetime) -> Objection | None:
@@ -62,7 +73,26 @@ class LockGuard(CommandGuard):
             return report
         return attrs.evolve(report, lock=lock.signed, overridden=one_line(self._decision.overridden))
 
+    @classmethod
+    def of(cls, asked: AuthorizedCommand, locks: LockKeeper, mandates: Mandates) -> LockGuard:
+        """Return the guard of a command. Who approved an override in its mandate may override."""
+        return cls(asked, locks, partial(_approvers, mandates))
+
     def _decide(self, now: datetime) -> str:
         request = self._asked.request
-        self._decision = self._locks.decide(request, [self._asked.command.signer], now)
+        signers = [self._asked.command.signer]
+        if request.override_lock:
+            signers += self._approvers(request, now)
+        self._decision = self._locks.decide(request, signers, now)
         return self._decision.objection
+
+
+def _approvers(mandates: Mandates, request: DeployRequested, now: datetime) -> Iterable[Signers]:
+    """Return who signed the mandate of a command, if it overrides the same lock for the same reason."""
+    stored = mandates.find(request.mandate) if request.mandate is not None else None
+    if stored is None or (stored.message.site, stored.message.override_lock) != (request.site, request.override_lock):
+        return ()
+    try:
+        return (mandates.weigh(stored, now).mandate.signers,)
+    except KeyFileError:
+        return ()

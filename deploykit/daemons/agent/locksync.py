@@ -113,8 +113,9 @@ class LockSync:
             for site, serial in serials.items():
                 if serial and wanted.known.get(site, serial) != serial:
                     self._times.owe(site, now)
-        if spared:
+        if spared:  # the answers reach this node too
             self._keeper.note_asked()
+            self._note_connected(now)
         self._wake.set()
 
     def _is_fresh(self, wanted: LocksWanted, question: Verified) -> bool:

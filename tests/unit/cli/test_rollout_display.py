@@ -296,3 +296,14 @@ def test_a_plan_shows_its_quorum_and_the_seed_that_makes_its_order_again() -> No
     rules = list(plan_lines(plan))[-1]
     assert "at least 2 of them before the first is activated" in rules
     assert f"--seed {plan.options.seed};" in rules
+
+
+def test_nodes_that_refused_for_one_lock_share_a_line() -> None:
+    plan = plan_of(41)
+    locked = "site shop is locked by ann (key SHA256:x) until 2026-03-01 13:00 UTC: stocktaking"
+    states = {str(node): NodeStatus(state="refused", phase="prepare", detail=locked) for node in names(40)}
+    states["web41"] = NodeStatus(state="refused", phase="prepare", detail="no build")
+    lines = list(summary_lines(summarize(plan, model_of(plan, states, state="failed"))))
+    assert lines[1] == "  refused  40 nodes: web[1-40]"
+    assert lines[2] == f"           prepare: {locked}"
+    assert lines[3].split() == ["refused", "web41", "prepare:", "no", "build"]

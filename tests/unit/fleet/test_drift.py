@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploykit.fleet.drift import DRIFTS, FleetReleases, NodeDrift, WantedRelease
+from deploykit.fleet.drift import DRIFTS, FleetReleases, NodeDrift, ShownLock, WantedRelease
 from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SiteRelease, SiteState
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
@@ -183,3 +183,35 @@ def test_hostile_texts_are_one_line() -> None:
 
 def test_a_wanted_release_is_shown_with_its_ref_and_commit() -> None:
     assert str(WantedRelease(ref=ref_of("v1"), commit=COMMITS["v1"], reason="")) == "v1 000000000000"
+
+
+def test_what_is_not_current_and_locked_is_frozen_and_what_is_current_stays_it() -> None:
+    lock = ShownLock(holder="ann", until=START + timedelta(hours=1), text="locked by ann until 13:00: stocktaking")
+    failed = SiteOperation(number=1, phase="deploy", outcome="failure", detail="exit 1")
+    fleet = FleetReleases(
+        [
+            node("web1", "v1", holds=AGES),
+            node("web2", "v3"),
+            node("web3", state("v1", last=failed)),
+            node("web4", state("v3", modified=2)),
+            node("web5", "v1"),
+            node("web6", "main"),
+        ]
+    )
+    wanted = fleet.named_ref(SHOP, "v3")
+    found = fleet.drift(
+        SHOP,
+        wanted,
+        silent=[NodeName("web9")],
+        locked=lambda shown: None if shown is fleet._nodes[4].sites[0] else lock,
+    )
+    by_node = {str(each.node): (each.drift, each.detail, each.lock) for each in found.nodes}
+    assert by_node["web1"] == ("frozen", "outdated; locked by ann until 13:00: stocktaking", lock)
+    assert by_node["web2"] == ("current", "locked by ann until 13:00: stocktaking", lock)
+    assert by_node["web3"][0] == "failed"
+    assert "exit 1; locked by ann" in by_node["web3"][1]
+    assert by_node["web4"][0] == "modified"
+    assert by_node["web5"] == ("outdated", "", None)
+    assert by_node["web6"][:2] == ("frozen", "other; newer than that; locked by ann until 13:00: stocktaking")
+    assert by_node["web9"] == ("silent", "it did not answer", None)
+    assert found.counts["frozen"] == 2

@@ -1,0 +1,271 @@
+"""Lock a site, and unlock it: ask the nodes what they know, publish a newer statement, see which nodes hold it.
+
+A statement stays good without expiry, so a node that is off hears it later from those that hold it.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import attrs
+
+from deploykit.bus import Bus
+from deploykit.errors import KeyFileError, MessageError, NobodyMatches, PolicyRefused, UsageError
+from deploykit.fleet.lockview import LockView, SiteLocks, shows, view_locks
+from deploykit.fleet.selection import Selection
+from deploykit.messages import NodeDescribed, SiteLocked, SiteUnlocked, utc_now
+from deploykit.messages.lock import MAX_LOCK
+from deploykit.messages.statement import SignedStatement
+from deploykit.names import NodeName, SiteName
+from deploykit.operations.deploy import load_report_trust, user_name
+from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes
+from deploykit.settings.node import Settings
+from deploykit.trust.check import Trust
+from deploykit.trust.lockrules import judge, lock_problem
+from deploykit.trust.locks import KnownStatement, next_serial
+from deploykit.trust.signature import BodySigner, sign
+from deploykit.trust.statements import statement_of
+from deploykit.wire import encode
+
+#: How long a lock lasts where nobody says it.
+DEFAULT_LOCK: Final = timedelta(hours=24)
+#: Seconds between two looks at which nodes hold a statement: nodes answer a question after a moment.
+_LOOKS: Final = (0.2, 0.5, 1.0, 2.0)
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LockOutcome:
+    """What became of a statement.
+
+    Args:
+        message: what was published; None where there was nothing to unlock.
+        holds: the nodes with the site that show it.
+        lacks: those that do not: they were silent, or show another statement.
+        others: locks that are in force beside it, or in spite of it.
+        notes: lines for the person.
+    """
+
+    message: SiteLocked | SiteUnlocked | None
+    holds: tuple[NodeName, ...] = ()
+    lacks: tuple[NodeName, ...] = ()
+    others: tuple[KnownStatement, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """0 where all nodes that were heard hold it; 1 where one does not, or none was heard."""
+        unlocks = self.message is None or isinstance(self.message, SiteUnlocked)
+        if self.lacks or (unlocks and self.others):
+            return 1
+        return 0 if self.message is None or self.holds else 1
+
+
+def lock_site(
+    settings: Settings,
+    bus: Bus,
+    key: BodySigner,
+    site: SiteName,
+    reason: str,
+    *,
+    until: datetime | None = None,
+    since: datetime | None = None,
+    allow_rollback: bool = True,
+    timeout: float = DISCOVERY_TIMEOUT,
+    trust: Trust | None = None,
+    on_node: Callable[[NodeDescribed], object] | None = None,
+) -> LockOutcome:
+    """Publish a lock of a site, signed, and return which nodes hold it.
+
+    Args:
+        settings: of this machine.
+        bus: connected.
+        key: signs it; its principals hold the lock.
+        site: the site.
+        reason: for everybody whom it keeps from deploying.
+        until: when it ends by itself; 24 hours after it begins by default.
+        since: when it begins; at once by default.
+        allow_rollback: nodes may still go back to their previous release.
+        timeout: seconds to wait for nodes, twice.
+        trust: judges answers and statements; the settings' when None.
+        on_node: called with each node that answers.
+
+    Raises:
+        UsageError: no reason, or times that no lock may have.
+        PolicyRefused: no answer could be believed.
+        KeyFileError: a key cannot be used.
+        BusError: the broker does not take it.
+    """
+    now = utc_now()
+    if not reason.strip():
+        raise UsageError("a lock says why", "--reason TEXT")
+    end = until or (since or now) + DEFAULT_LOCK
+    believes = trust or load_report_trust(settings)
+    draft = SiteLocked(
+        source=f"operator/{socket.gethostname()}",
+        time=now,
+        site=site,
+        serial=0,
+        holder=user_name(),
+        reason=reason,
+        since=since,
+        until=end,
+        allow_rollback=allow_rollback,
+    )
+    if problem := lock_problem(draft, now):
+        raise UsageError(problem, f"--until at most {MAX_LOCK.days} days after it begins")
+    found = _ask(settings, bus, site, key, believes, timeout, on_node)
+    view = view_locks(found.nodes, believes, now)
+    message = attrs.evolve(draft, serial=_serial(view, site, now))
+    return _publish(settings, bus, key, believes, message, found, timeout)
+
+
+def unlock_site(
+    settings: Settings,
+    bus: Bus,
+    key: BodySigner,
+    site: SiteName,
+    reason: str = "",
+    *,
+    timeout: float = DISCOVERY_TIMEOUT,
+    trust: Trust | None = None,
+    on_node: Callable[[NodeDescribed], object] | None = None,
+) -> LockOutcome:
+    """Publish that a site's lock is lifted, signed, and return which nodes hold that; nothing where there is no lock.
+
+    Arguments and errors: as for `lock_site`.
+
+    Raises:
+        NobodyMatches: no node with the site answered, so nobody knows whether it is locked.
+    """
+    now = utc_now()
+    believes = trust or load_report_trust(settings)
+    found = _ask(settings, bus, site, key, believes, timeout, on_node)
+    if not _having(found, site):
+        raise NobodyMatches(f"no node with site {site} answered, so nothing is known of its lock", WHY_NOBODY)
+    view = view_locks(found.nodes, believes, now)
+    shown = view.of(site)
+    lock = _lifted(shown, now)
+    if lock is None:
+        doubts = shown.doubts if shown is not None else ()
+        return LockOutcome(message=None, notes=(*found.notes, *doubts))
+    message = SiteUnlocked(
+        source=f"operator/{socket.gethostname()}",
+        time=now,
+        site=site,
+        serial=_serial(view, site, now),
+        holder=user_name(),
+        reason=reason,
+        locked=lock.signed,
+    )
+    return _publish(settings, bus, key, believes, message, found, timeout)
+
+
+def _ask(
+    settings: Settings,
+    bus: Bus,
+    site: SiteName,
+    key: BodySigner,
+    trust: Trust,
+    timeout: float,
+    on_node: Callable[[NodeDescribed], object] | None = None,
+    names: tuple[NodeName, ...] | None = None,
+) -> FoundNodes:
+    chosen = Selection(everybody=True) if names is None else Selection(identities=tuple(map(str, names)))
+    return find_nodes(
+        settings,
+        bus,
+        chosen,
+        details=("sites",),
+        site=site,
+        timeout=timeout,
+        key=key,
+        trust=trust,
+        on_node=on_node,
+    )
+
+
+def _having(found: FoundNodes, site: SiteName) -> tuple[NodeName, ...]:
+    return tuple(node.node for node in found.nodes if any(state.site == site for state in node.sites))
+
+
+def _serial(view: LockView, site: SiteName, now: datetime) -> int:
+    counting = view.book.counting(site, now)
+    return next_serial(counting[0].message.serial if counting else None, now)
+
+
+def _lifted(shown: SiteLocks | None, now: datetime) -> KnownStatement | None:
+    """Return the lock that an unlock lifts: the highest in force, or one that is still to come."""
+    if shown is None:
+        return None
+    if shown.in_force:
+        return shown.in_force[0]
+    newest = shown.newest
+    coming = newest is not None and isinstance(newest.message, SiteLocked) and newest.message.until > now
+    return newest if coming else None
+
+
+def _publish(
+    settings: Settings,
+    bus: Bus,
+    key: BodySigner,
+    trust: Trust,
+    message: SiteLocked | SiteUnlocked,
+    found: FoundNodes,
+    timeout: float,
+) -> LockOutcome:
+    """Publish a statement; ask the nodes that have the site until all hold it, or time is over."""
+    frame = sign(encode(message), key)
+    statement = statement_of(frame)
+    notes = [*found.notes]
+    try:
+        judge(statement, trust, utc_now())
+    except KeyFileError:
+        raise
+    except (MessageError, PolicyRefused) as error:
+        notes.append(f"by this machine's settings it does not count: {error}")
+    bus.publish(settings.topics.deploy, frame, timeout=settings.broker.connect_timeout)
+    names = _having(found, message.site)
+    if not names:
+        notes.append(f"no node with site {message.site} answered: ask again with `deploykit nodes`")
+        return LockOutcome(message=message, notes=tuple(notes))
+    deadline = time.monotonic() + timeout
+    heard = _looked(settings, bus, key, trust, message, names, statement, deadline)
+    holds = tuple(node.node for node in heard if shows(node, message.site, statement))
+    view = view_locks(heard, trust, utc_now()).of(message.site)
+    others = tuple(lock for lock in view.in_force if lock.signed != statement) if view is not None else ()
+    return LockOutcome(
+        message=message,
+        holds=holds,
+        lacks=tuple(name for name in names if name not in holds),
+        others=others,
+        notes=tuple(dict.fromkeys((*notes, *(view.doubts if view is not None else ())))),
+    )
+
+
+def _looked(
+    settings: Settings,
+    bus: Bus,
+    key: BodySigner,
+    trust: Trust,
+    message: SiteLocked | SiteUnlocked,
+    names: tuple[NodeName, ...],
+    statement: SignedStatement,
+    deadline: float,
+) -> tuple[NodeDescribed, ...]:
+    """Return what nodes show once all of them hold a statement, or when time is over."""
+    looks = iter(_LOOKS)
+    while True:
+        left = max(0.1, deadline - time.monotonic())
+        heard = _ask(settings, bus, message.site, key, trust, left, names=names).nodes
+        holding = {node.node for node in heard if shows(node, message.site, statement)}
+        pause = next(looks, _LOOKS[-1])
+        if holding.issuperset(names) or time.monotonic() + pause >= deadline:
+            return heard
+        time.sleep(pause)  # nodes say nothing when they have taken it in, so there is nothing to wait for
+
+
+__all__ = ["DEFAULT_LOCK", "LockOutcome", "lock_site", "unlock_site"]
