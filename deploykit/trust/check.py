@@ -191,6 +191,14 @@ class Trust:
         """
         return cls(trusted or TrustReader(trust), Policy.from_settings(trust, repos=repos), node)
 
+    def trusted(self) -> AllowedSigners:
+        """Return the keys that are trusted now: the same object while the files are unchanged.
+
+        Raises:
+            KeyFileError: they cannot be read now.
+        """
+        return self._trusted()
+
     def check(self, frame: Frame, now: datetime, *, destination: str = "") -> Verified:
         """Return who signed a frame, and its message.
 
