@@ -35,6 +35,8 @@ def sheet_lines(sheet: ApprovalSheet, now: datetime) -> Iterator[str]:
         if sheet.commit is not None:
             line, author = visible(sheet.commit.line), visible(sheet.commit.author)
             yield from _row("", f"local mirror of {sheet.commit.repo}, not signed: {line} ({author.strip()})")
+        else:
+            yield from _row("", "no mirror of this machine has it")
     else:
         yield from _row("ref", "none: nodes may only go back")
     many = "1 node" if len(message.nodes) == 1 else f"{len(message.nodes)} nodes"

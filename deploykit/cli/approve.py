@@ -56,7 +56,6 @@ def approve(
       deploykit approve shop.mandate --key ~/.ssh/id_ed25519_sk.pub
       deploykit approve last --add ann.mandate --add bob.mandate --no-sign
     """
-    from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
     from deploykit.operations.mandatefiles import merged, read_mandate_file, require_canonical, write_mandate_file
@@ -70,14 +69,8 @@ def approve(
         path = _proposal_path(settings, what)
         held = read_proposal(path).mandate
     desk = ApprovalDesk.from_settings(settings)
-    given = [(file, read_mandate_file(file)) for file in files]
-
-    def with_given(current: HeldMandate) -> HeldMandate:
-        for file, other in given:
-            current = merged(current, desk.fitting(other), str(file))
-        return current
-
-    held = with_given(held)
+    for file in files:
+        held = merged(held, desk.fitting(read_mandate_file(file)), str(file))
     now = utc_now()
     sheet = desk.sheet(held, now)
     if not as_json:
@@ -87,24 +80,14 @@ def approve(
     if not no_sign:
         require_canonical(held)
         signer = confirmed(desk, sheet, key, settings, yes=yes, quiet=as_json)
-
-    def signed(current: HeldMandate) -> HeldMandate:
-        if current.frame.body != held.frame.body:
-            raise UsageError("the mandate was changed while it was shown", "look at it again")
-        taken = with_given(current)
-        return desk.signed(taken, signer) if signer is not None else taken
-
+    result = desk.signed(held, signer) if signer is not None else held
+    changed = signer is not None or bool(files)
     if output is not None:
-        result = signed(held)
         write_mandate_file(output, result)
-    elif in_file:
-        result = signed(held)
-        if result != held or files or signer is not None:
-            write_mandate_file(path, result)
-    elif signer is not None or files:
-        result = change_mandate(path, signed).mandate
-    else:
-        result = held
+    elif in_file and changed:
+        write_mandate_file(path, result)
+    elif changed:  # somebody else may have signed meanwhile
+        result = change_mandate(path, lambda current: merged(current, result, "what was shown")).mandate
     _report(desk, result, signer, output or (path if in_file else None), as_json=as_json)
 
 
@@ -156,7 +139,7 @@ def confirmed(
     return signer
 
 
-def print_sheets(desk: ApprovalDesk, held: HeldMandate) -> ApprovalSheet:
+def print_sheet(desk: ApprovalDesk, held: HeldMandate) -> ApprovalSheet:
     """Print a mandate, and return what was shown."""
     from deploykit.messages import utc_now
 
@@ -212,4 +195,4 @@ def _signatures(signatures: Sequence[object]) -> str:
     return "it has 1 signature" if len(signatures) == 1 else f"it has {len(signatures)} signatures"
 
 
-__all__ = ["approve", "confirmed", "print_sheets"]
+__all__ = ["approve", "confirmed", "print_sheet"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import click
@@ -12,6 +14,9 @@ import click
 from deploykit.cli.options import config_option, json_option, load, print_json, to_json
 from deploykit.cli.visible import visible
 from deploykit.config.crosschecks import warnings
+
+if TYPE_CHECKING:
+    from deploykit.operations.explain import ExplainedKey
 
 
 @click.group()
@@ -87,6 +92,51 @@ def show(config: Path | None, as_json: bool) -> None:
         click.echo(f"# read: {file}")
     for path, value in _leaves(tree):
         click.echo(f"{path} = {_value_text(value)}")
+
+
+@config.command()
+@click.argument("keys", metavar="KEY…", nargs=-1, required=True)
+@config_option
+@json_option
+def explain(keys: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+    """Show what each KEY may do on this node, for each site, and why not.
+
+    KEY is a fingerprint (SHA256:…), a key file, a public key line in quotes, or a principal: then every key that may
+    sign as it. Where the settings have no sites, the sites that grants name are shown.
+
+    \b
+    Example:
+      deploykit config explain ops@example.com
+      deploykit config explain ~/.ssh/id_ed25519.pub SHA256:rJ3F9CeWlOwY34kabaXCB/LfZZ3/At38xvB4c7ClJ/A --json
+    """
+    from deploykit.messages import utc_now
+    from deploykit.operations.explain import explain_keys
+
+    found = explain_keys(load(config), keys, utc_now())
+    if as_json:
+        print_json({"keys": [attrs.asdict(key) for key in found]})
+        return
+    for line in (line for key in found for line in _explained(key)):
+        click.echo(visible(line))
+
+
+def _explained(key: ExplainedKey) -> Iterator[str]:
+    """Yield the lines that show what one key may do."""
+    yield " ".join(filter(None, (key.fingerprint or "no key", key.kind, key.certificate)))
+    for line in key.lines:
+        names, comment = ",".join(line.principals), f" ({line.comment})" if line.comment else ""
+        role = "certifies" if line.authority else "signs as"
+        yield f"  line {line.line}: {role} {names}{comment}" + (f": {line.objection}" if line.objection else "")
+    if key.problem:
+        yield f"  may do nothing: {key.problem}"
+        return
+    yield f"  principals of grants: {', '.join(key.principals) or 'none'}"
+    for site, rights in itertools.groupby(key.rights, key=lambda right: right.site):
+        yield f"  site {site}:" if site else "  any site:"
+        for right in rights:
+            by = f"as {', '.join(right.principals)} ({', '.join(f'trust.grants[{at}]' for at in right.grants)})"
+            text = "; ".join(filter(None, (by if right.allowed else "", right.why)))
+            yield f"    {'yes' if right.allowed else 'no ':<3} {right.right:<18} {text}"
 
 
 def _shown(value: object) -> object:

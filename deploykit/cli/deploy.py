@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from deploykit.cli.asking import print_notes
 from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
 from deploykit.cli.options import config_option, json_option, load
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
-from deploykit.cli.rolloutoptions import any_given, options_from, rollout_options
+from deploykit.cli.rolloutoptions import any_given, options_from, override_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_options
 from deploykit.cli.signing import key_options
@@ -81,6 +82,7 @@ def _deploy(
     from deploykit.operations.rollout import left_unfinished, start_rollout
 
     check_mandate_options(given)
+    override = override_from(given)
     timeout = given["timeout"]
     incomplete = 0
     bus = None
@@ -112,6 +114,7 @@ def _deploy(
             evidence=given["evidence"],
             without_build=given["without_build"],
         )
+    planned = attrs.evolve(planned, override_lock=override)
     print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
     if given["dry_run"]:
         print_plan(planned.plan, as_json=as_json)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from deploykit.cli.asking import asking, asking_options, counting, print_notes
+from deploykit.cli.moments import MomentType
 from deploykit.cli.options import json_option, print_json
 from deploykit.cli.visible import visible
 
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("site")
 @click.option("--reason", required=True, help="Why: everybody whom the lock keeps from deploying reads it.")
-@click.option("--until", metavar="TIME", help="When it ends: 2h, 7d (at most 30), or 2026-12-31T18:00.  [default: 24h]")
-@click.option("--since", metavar="TIME", help="When it begins, in the same forms.  [default: at once]")
+@click.option(
+    "--until", type=MomentType(), help="When it ends: 2h, or 2026-12-31T18:00Z; at most 30 days.  [default: 24h]"
+)
+@click.option("--since", type=MomentType(), help="When it begins, in the same forms.  [default: at once]")
 @click.option("--no-rollback", is_flag=True, help="Nodes must not go back to their previous release either.")
 @asking_options
 @json_option
@@ -29,8 +33,8 @@ def lock(
     ctx: click.Context,
     site: str,
     reason: str,
-    until: str | None,
-    since: str | None,
+    until: datetime | None,
+    since: datetime | None,
     no_rollback: bool,
     discovery_timeout: float,
     key: KeyChoice,
@@ -45,15 +49,12 @@ def lock(
     \b
     Examples:
       deploykit lock shop --reason "audit until Monday" --until 3d
-      deploykit lock shop --reason "release freeze" --since 2026-12-20T00:00 --until 2027-01-04T08:00
+      deploykit lock shop --reason "release freeze" --since 2026-12-20T00:00Z --until 2027-01-04T08:00Z
     """
-    from deploykit.messages import utc_now
     from deploykit.names import parse_site_name
-    from deploykit.operations.locks import lock_site, parse_until
+    from deploykit.operations.locks import lock_site
 
-    now, name = utc_now(), parse_site_name(site)
-    end = parse_until(until, now) if until is not None else None
-    begin = parse_until(since, now) if since is not None else None
+    name = parse_site_name(site)
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         outcome = lock_site(
             settings,
@@ -61,8 +62,8 @@ def lock(
             signer,
             name,
             reason,
-            until=end,
-            since=begin,
+            until=until,
+            since=since,
             allow_rollback=not no_rollback,
             timeout=discovery_timeout,
             trust=trust,

@@ -82,8 +82,7 @@ def with_mandate(planned: PlannedRollout, given: Mapping[str, Any], *, as_json: 
 
 
 def _signed_now(planned: PlannedRollout, mandate: Any, given: Mapping[str, Any], *, as_json: bool) -> PlannedRollout:
-    from deploykit.cli.approve import confirmed, print_sheets
-    from deploykit.cli.signing import key_choice
+    from deploykit.cli.approve import confirmed, print_sheet
     from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
@@ -93,9 +92,9 @@ def _signed_now(planned: PlannedRollout, mandate: Any, given: Mapping[str, Any],
         raise UsageError("--json asks no question", "add --yes")
     desk = ApprovalDesk.from_settings(planned.settings)
     held = mandate
-    sheet = desk.sheet(held, utc_now()) if as_json else print_sheets(desk, held)
+    sheet = desk.sheet(held, utc_now()) if as_json else print_sheet(desk, held)
     for path in given["approve_with"]:
-        key = key_choice(path, given.get("passphrase_file"))
+        key = given["key"].with_path(path)
         signer = confirmed(desk, sheet, key, planned.settings, yes=given["yes"], quiet=as_json)
         held = desk.signed(held, signer)
         sheet = desk.sheet(held, utc_now())

@@ -6,13 +6,14 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from deploykit.cli.asking import print_notes
 from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
 from deploykit.cli.options import config_option, json_option, load
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
-from deploykit.cli.rolloutoptions import options_from, rollout_options
+from deploykit.cli.rolloutoptions import options_from, override_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_from, selection_options
 from deploykit.cli.signing import key_options
@@ -72,6 +73,7 @@ def _rollback(
         raise UsageError("--commit and --repo go with --to REF")
     selection, key = selection_from(given), given["key"]
     check_mandate_options(given)
+    override = override_from(given)
     wanted = options_from(given)  # before anything is asked of anybody
     if wanted.quorum is not None:
         raise UsageError("--quorum counts nodes that are prepared, and a rollback prepares nothing", "leave it out")
@@ -90,6 +92,7 @@ def _rollback(
         planned = plan_rollback_to(
             settings, site, to, chosen.nodes, options, commit=given["commit"], repo=given["repo"], key=key
         )
+    planned = attrs.evolve(planned, override_lock=override)
     print_notes((*planned.notes, *left_unfinished(settings, planned.plan)))
     if given["dry_run"]:
         print_plan(planned.plan, as_json=as_json)

@@ -209,7 +209,7 @@ def retry(
     if dry_run:
         print_plan(plan.plan, as_json=as_json)
         return
-    planned = with_mandate(plan, given, as_json=as_json)
+    planned = with_mandate(plan, {**given, "key": key}, as_json=as_json)
     if planned is None:
         return
     with connected(settings) as bus:

@@ -134,6 +134,11 @@ _OPTIONS: Final = (
         type=Seconds(0.1),
         help="Where nodes must be asked: seconds to wait for the first answer, or for all that are named.",
     ),
+    click.option(
+        "--override-lock",
+        metavar="REASON",
+        help="Although the site is locked; needs the grant lock.override, and stands in reports and audits.",
+    ),
     click.option("--dry-run", is_flag=True, help="Print the plan with its batches; send no command."),
 )
 
@@ -150,6 +155,20 @@ def rollout_options(function: F) -> F:
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
+
+
+def override_from(values: Mapping[str, Any]) -> str:
+    """Return why commands are to be obeyed although the site is locked; empty where they are not.
+
+    Raises:
+        UsageError: the option was given without a reason.
+    """
+    from deploykit.errors import UsageError
+
+    reason = values["override_lock"]
+    if reason is not None and not reason.strip():
+        raise UsageError("--override-lock says why", "--override-lock REASON")
+    return str(reason or "").strip()
 
 
 def any_given(ctx: click.Context, prefix: str = "") -> bool:

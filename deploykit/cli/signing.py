@@ -91,12 +91,21 @@ def ask_passphrase(path: Path, again: bool) -> str:
         raise click.Abort from None
 
 
-def _passphrase(file: Path | None) -> str | Callable[[Path, bool], str]:
+def _passphrase(file: Path | None) -> Callable[[Path, bool], str]:
+    """Return what finds the passphrase of each key that has one: in the file, else at the terminal."""
     if file is None:
         return ask_passphrase
-    from deploykit.trust.keyfiles import load_passphrase
+    source = file
 
-    return load_passphrase(file)
+    def from_file(path: Path, again: bool) -> str:
+        from deploykit.errors import WrongPassphrase
+        from deploykit.trust.keyfiles import load_passphrase
+
+        if again:
+            raise WrongPassphrase(f"the passphrase in {source} is not that of {path}", "correct the file's first line")
+        return load_passphrase(source)
+
+    return from_file
 
 
 __all__ = ["ask_passphrase", "key_choice", "key_options", "load_key", "notify", "passphrase_file_option"]

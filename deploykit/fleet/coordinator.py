@@ -65,7 +65,7 @@ from deploykit.fleet.sender import CommandSender
 from deploykit.messages import ApprovalWanted, DeployReported, RolloutReported, one_line, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
-from deploykit.trust.agentkey import AgentKey
+from deploykit.trust.agentkey import needs_touch
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import encode
@@ -189,6 +189,8 @@ class RolloutCoordinator:
         """Wait for something to happen, and take it; then do what time alone asks for."""
         now = time.monotonic()
         self._mandates.step(now, self._wall(), self._owes)
+        if news := self._mandates.news(self._wall()):
+            self._observer.problem(news)
         again = self._sender.step(now, self._wall(), self._owes)
         due = self.model.wakes_at
         left = due - self._clock() if due is not None else _LOOK
@@ -324,7 +326,7 @@ class RolloutCoordinator:
 
     def _announce(self) -> None:
         """Publish how the rollout stands, signed, for people who watch. Nothing waits for it, no touch is asked for."""
-        if isinstance(self._key, AgentKey) and self._key.needs_touch:
+        if needs_touch(self._key):
             return
         message = announcement(self.plan, self.model, self._wall())
         self._announced.add(message.id)

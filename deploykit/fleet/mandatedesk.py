@@ -20,7 +20,7 @@ from deploykit.bus import Delivery
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.fleet.commandbook import CommandBook
 from deploykit.fleet.commands import SentCommand
-from deploykit.fleet.mandates import HeldMandate
+from deploykit.fleet.mandates import HeldMandate, time_objection
 from deploykit.fleet.sender import CommandSender
 from deploykit.messages import ApprovalWanted
 from deploykit.names import NodeName
@@ -64,6 +64,7 @@ class MandateDesk:
         #: Nodes whose commands go again, and when: a broadcast and a command may overtake each other.
         self._behind: dict[NodeName, float] = {}
         self._next_broadcast = 0.0
+        self._noted_end = False
 
     def publish(self, now: float) -> None:
         """Queue the mandate for all nodes.
@@ -74,6 +75,13 @@ class MandateDesk:
         if self._mandate is not None:
             self._sender.broadcast(self._mandate.frame)
             self._next_broadcast = now + SERVED_FOR
+
+    def news(self, wall: datetime) -> str:
+        """Return a line for people once the mandate has ended, the first time; else an empty text."""
+        if self._mandate is None or self._noted_end or wall <= self._mandate.message.not_after:
+            return ""
+        self._noted_end = True
+        return f"{time_objection(self._mandate.message, wall)}: nodes obey nothing more of this rollout but discard"
 
     def concerns(self, delivery: Delivery) -> bool:
         """Return whether a delivery claims to ask for this mandate. Nothing is verified."""

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from deploykit.errors import KeyFileError
-from deploykit.trust.certificate import certified_key, is_certificate
+from deploykit.trust.certificate import Certificate, certified_key, is_certificate, parse_certificate
+from deploykit.trust.guardedfile import MAX_KEY, as_text, opened, read_bounded
 from deploykit.trust.keyformat import decode_key_text, key_type
 
 _SUFFIX: Final = "-cert.pub"
@@ -38,6 +39,19 @@ def certificate_line(path: Path, text: str) -> bytes:
     return blob
 
 
+def load_certificate(path: Path) -> Certificate | None:
+    """Return the certificate in a file that a key signs with; None where the file is no certificate's.
+
+    Raises:
+        KeyFileError: unreadable, or a certificate that is malformed.
+    """
+    if not path.name.endswith(_SUFFIX):
+        return None
+    with opened(path, "certificate") as file:
+        blob = certificate_line(path, as_text(path, read_bounded(path, file, MAX_KEY)))
+    return parse_certificate(blob) if blob else None
+
+
 def private_half(path: Path) -> Path | None:
     """Return the private key file that a certificate's file stands next to; None where there is none.
 
@@ -50,4 +64,4 @@ def private_half(path: Path) -> Path | None:
     return private if private.exists() else None
 
 
-__all__ = ["certificate_line", "private_half"]
+__all__ = ["certificate_line", "load_certificate", "private_half"]

@@ -33,10 +33,15 @@ def signing_principals(parts: SignatureParts, allowed: AllowedSigners, now: date
     """
     if parts.certificate is not None:
         return certificate_principals(parts.certificate, allowed, now)
-    name = fingerprint(parts.key)
-    if allowed.is_revoked(parts.key):
+    return key_principals(parts.key, allowed, now)
+
+
+def key_principals(key: bytes, allowed: AllowedSigners, now: datetime) -> tuple[tuple[str, ...], ...]:
+    """Return the names that a key without a certificate may sign as. See `signing_principals`."""
+    name = fingerprint(key)
+    if allowed.is_revoked(key):
         raise KeyNotTrusted(f"key {name} is revoked")
-    lines = allowed.lines_for(parts.key)
+    lines = allowed.lines_for(key)
     if not lines:
         raise KeyNotTrusted(f"key {name} is not among the allowed signers", "add it with `deploykit keys trust`")
     objections = [line.objection(NAMESPACE, now) for line in lines]
@@ -76,4 +81,4 @@ def _joined(texts: Iterable[str]) -> str:
     return "; ".join(text for text in texts if text)
 
 
-__all__ = ["certificate_principals", "signing_principals"]
+__all__ = ["certificate_principals", "key_principals", "signing_principals"]

@@ -1,7 +1,7 @@
 """Security keys and passkeys in software, written from OpenSSH's PROTOCOL.u2f and the WebAuthn standard.
 
 They make the bytes that a token makes, and those that it would never make: without a touch, say, or `n - s` for `s`.
-No hardware was tried.
+No hardware was tried. `browser_signatures` are real ones of a browser, whose authenticator was software too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from pathlib import Path
 
+import attrs
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,6 +24,35 @@ from deploykit.trust.sshsig import WEBAUTHN, encode_parts, signed_bytes
 #: The order of P-256's group.
 ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 PRESENT, VERIFIED, ATTESTED, EXTENDED = 0x01, 0x04, 0x40, 0x80
+
+
+@attrs.frozen(kw_only=True)
+class BrowserSignature:
+    """What a browser had a passkey sign, when a page asked for verification or not."""
+
+    body: bytes
+    public_openssh: str
+    header: str
+    origin: str
+    rp_id: str
+    verified: bool
+
+
+def browser_signatures() -> tuple[BrowserSignature, ...]:
+    """Recorded signatures: one with the larger s and one with the smaller, one with verification and one without."""
+    path = Path(__file__).parents[1] / "data" / "passkeys" / "chromium-156.json"
+    record = json.loads(path.read_text())
+    return tuple(
+        BrowserSignature(
+            body=record["body"].encode(),
+            public_openssh=record["public_key"],
+            header=each["header"],
+            origin=record["origin"],
+            rp_id=record["rp_id"],
+            verified=each["verification"] == "required",
+        )
+        for each in record["signatures"]
+    )
 
 
 class SoftwareSecurityKey:

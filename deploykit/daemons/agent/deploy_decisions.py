@@ -49,6 +49,7 @@ class DeployDecision:
         stored: the body of the report that was given before, if the command was done.
         verdict: for the bus, once the command is answered.
         claimed: the id was claimed here and must be marked done.
+        missing: the command lacks something here and has no answer yet.
         complete: adds to the report what the guards know.
         reported: the body of the report that is in the outbox.
     """
@@ -57,6 +58,7 @@ class DeployDecision:
     stored: bytes | None = None
     verdict: Verdict = attrs.field(factory=Ack)
     claimed: bool = False
+    missing: bool = False
     complete: Callable[[DeployReported], DeployReported] = _as_it_is
     reported: bytes | None = None
 
@@ -116,12 +118,14 @@ class DeployDecider:
                 judged_at=claimed_at or now,
                 claimed_at=claimed_at,
             )
-            guards = CommandGuards([make(asked) for make in self._guards], self._now)
+            done = claimed_at is not None and self._ids.reply(keys, request.id) is not None
+            # What is done is answered again, whatever became of its mandate, its rollout or the site's lock.
+            guards = CommandGuards([] if done else [make(asked) for make in self._guards], self._now)
             objection = guards.enter(now)
             if objection is not None and objection.missing:
                 _log.info("waits: %s: %s: %s", command.signer, request.summary, objection.why)
                 self._audit.denied(request, command, objection.why, guards.details)
-                return DeployDecision()
+                return DeployDecision(missing=True)
             claim = self._ids.claim(keys, request.id, command.digest, now, keep_until=authorized.keep_until)
         except (PolicyRefused, IdForgotten) as error:
             _log.warning("refused: %s: %s", command.signer, error)

@@ -26,6 +26,8 @@ from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias
 
+import attrs
+
 from deploykit.audit import AuditLog
 from deploykit.bus import Ack, Delivery, Reject, Retry, Verdict
 from deploykit.daemons.agent.command_audit import CommandAudit
@@ -82,6 +84,15 @@ _UNDONE: Final = {
 _TRIES: Final = 3
 
 
+@attrs.define(kw_only=True, slots=True, eq=False)
+class _AtWork:
+    """A command that is handled now: its id, for whose keys, and whether a copy has come meanwhile."""
+
+    request: str
+    keys: frozenset[str]
+    again: bool = False
+
+
 class DeployHandler:
     """Obeys what comes on the topics of commands, on one node: commands, aborts, mandates, and what is added.
 
@@ -132,7 +143,7 @@ class DeployHandler:
         self._answerer = DeployAnswerer(reporter, reports, ids, now)
         self._changed = threading.Condition()
         self._ending = threading.Event()
-        self._at_work: list[tuple[str, frozenset[str]]] = []
+        self._at_work: list[_AtWork] = []
         self._aborts = AbortHandler(rollouts, frozenset(sites), self._audit, now, self._ending)
         self._handlers: Mapping[type[Message], MessageHandler] = {
             RolloutAbort: self._aborts.handle,
@@ -225,23 +236,41 @@ class DeployHandler:
     # -- genuine commands ----------------------------------------------------------------------------------------------
 
     def _obey_once(self, request: DeployRequested, command: Verified) -> Verdict:
-        """Obey a genuine command, unless it is at work already."""
-        own = (request.id, frozenset(command.keys))
+        """Obey a genuine command, unless it is at work already.
+
+        A copy of one that is at work has the same report. Where the first one has none, for it lacked something here,
+        the copy is obeyed: what lacked may have come with it.
+        """
+        own = _AtWork(request=request.id, keys=frozenset(command.keys))
         with self._changed:
             if self._ending.is_set():
                 return Retry(after=_HAND_BACK_AFTER)  # unsettled when the bus stops: the next agent's work
-            if any(request.id == other and not own[1].isdisjoint(keys) for other, keys in self._at_work):
-                return Ack()  # the one report answers both
+            for other in self._at_work:
+                if other.request == own.request and not other.keys.isdisjoint(own.keys):
+                    other.again = True
+                    return Ack()
             self._at_work.append(own)
         try:
-            return self._obey_when_possible(request, command)
-        finally:
+            while True:
+                own.again = False
+                verdict, missing = self._obey_when_possible(request, command)
+                with self._changed:
+                    if not (missing and own.again):
+                        self._at_work.remove(own)
+                        self._changed.notify_all()
+                        return verdict
+        except BaseException:
             with self._changed:
                 self._at_work.remove(own)
                 self._changed.notify_all()
+            raise
 
-    def _obey_when_possible(self, request: DeployRequested, command: Verified) -> Verdict:
-        """Obey, and try again after a failure: a full disk costs time, neither the command nor its report."""
+    def _obey_when_possible(self, request: DeployRequested, command: Verified) -> tuple[Verdict, bool]:
+        """Obey, and try again after a failure: a full disk costs time, neither the command nor its report.
+
+        Returns:
+            The verdict, and whether the command lacks something here and has no answer.
+        """
         decided: DeployDecision | None = None
         tries, before = 0, ""
         while True:
@@ -249,7 +278,7 @@ class DeployHandler:
                 if decided is None:
                     decide = self._decider.give_up if tries >= _TRIES else self._decider.decide
                     decided = decide(request, command)
-                return self._answerer.answer(decided, request, command, with_steps=tries < _TRIES)
+                return self._answerer.answer(decided, request, command, with_steps=tries < _TRIES), decided.missing
             except (AuditError, IdStoreError, OutboxError, RolloutMemoryError) as error:
                 if str(error) != before:
                     _log.error("cannot %s, retrying: %s: %s", _UNDONE[type(error)], request.summary, error)
@@ -260,4 +289,4 @@ class DeployHandler:
                     what = "obey the command" if decided is None else "queue the report"
                     _log.exception("cannot %s, retrying: %s", what, request.summary)
             if self._ending.wait(_RETRY_AFTER):
-                return Retry(after=_HAND_BACK_AFTER)
+                return Retry(after=_HAND_BACK_AFTER), False

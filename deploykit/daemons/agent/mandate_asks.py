@@ -41,6 +41,7 @@ class ApprovalAsker:
         self._reporter = reporter
         self._lock = threading.Lock()
         self._asked: dict[str, float] = {}
+        self._ever: dict[str, None] = {}
         self._times: dict[tuple[str, str], int] = {}
         self._refused: dict[str, str] = {}
 
@@ -74,6 +75,7 @@ class ApprovalAsker:
                 self._asked.pop(mandate, None)
             raise
         with self._lock:
+            remember(self._ever, mandate, None)
             remember(self._times, (mandate, request.id), self.times(request, mandate) + 1)
 
     def times(self, request: DeployRequested, mandate: str) -> int:
@@ -83,7 +85,7 @@ class ApprovalAsker:
     def refused(self, mandate: str, why: str) -> None:
         """Note why a copy of a mandate was refused, if it is one that was asked for."""
         with self._lock:
-            if mandate in self._refused or any(mandate == asked for asked, _ in self._times):
+            if mandate in self._ever:
                 remember(self._refused, mandate, why)
 
     def why_refused(self, mandate: str) -> str:

@@ -4,7 +4,7 @@ Rules:
 
 * A mandate for another node, or for a site that is not here, is left alone.
 * It is judged with the keys that are trusted now, when it comes and at each use: a signer may be revoked meanwhile.
-* Signatures of one body are collected. What does not count is not kept, and takes nothing away.
+* Signatures of one body are collected. One that does not count takes nothing away.
 * Copies of what is known cost neither a signature check nor a reading of 10,000 names.
 """
 
@@ -14,7 +14,6 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from functools import partial
 from typing import Final
 
 import attrs
@@ -50,6 +49,8 @@ _log = logging.getLogger(__name__)
 WAIT: Final = 3.0
 #: Most commands that wait so at once: the others must find somebody who obeys them.
 _MOST_WAITING: Final = 3
+#: Most signatures that are kept of one mandate: more than a header holds, for the keys of one person could fill that.
+_MOST_SIGNATURES: Final = 16
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -77,6 +78,9 @@ class Mandates:
         audit: where it is recorded which mandates count.
         now: the wall clock, aware UTC.
         wait: seconds for which a command waits for its mandate before the node asks.
+
+    Attributes:
+        waiting: how many commands wait so now.
     """
 
     def __init__(
@@ -89,7 +93,7 @@ class Mandates:
         audit: MandateAudit,
         now: Callable[[], datetime],
         *,
-        wait: float = WAIT,
+        wait: float,
     ) -> None:
         self.node = node
         self._sites = sites
@@ -99,8 +103,9 @@ class Mandates:
         self._audit = audit
         self._now = now
         self._wait = wait
-        self._waiting = threading.BoundedSemaphore(_MOST_WAITING)
+        self.waiting = 0
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
         self._seen: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
@@ -148,7 +153,8 @@ class Mandates:
         if self.node not in approved.nodes:
             return Ack()
         try:
-            self._take_in(approved, command, self._now())
+            with self._taking:  # or of two copies with different signatures one would be lost
+                self._take_in(approved, command, self._now())
         except KeyFileError as error:  # it was verified a moment ago
             _log.warning("cannot judge a mandate, it is asked for when it is needed: %s", error)
         return Ack()
@@ -158,31 +164,38 @@ class Mandates:
         came = self._signers(command.frame)
         known = self._weighed(command.frame.body, self.store.signatures(digest).values(), now)
         every = {**came, **known}  # in the order in which they are let in: the known ones first
-        counting: dict[str, tuple[Signer, str]] = {}
-        objection = ""
+        counting, objection = list[str](), ""
         for key in (*known, *came):
-            signer, text = every[key]
-            # Who may leave builds out is asked of all signers together, not of each.
-            alone = Mandate(
-                message=attrs.evolve(approved, without_build=False), signers=Signers(each=(signer,)), digest=digest
-            )
-            try:
-                command.policy.judge_mandate(alone, Requirement(), now)
-            except PolicyRefused as error:
-                objection = str(error)
-            else:
-                counting[key] = signer, text
-        kept = dict(list(counting.items())[:MAX_SIGNATURES])
-        made = partial(KeptMandate.of, approved, command.frame.body, now=now)
-        if kept:
-            if self.store.keep(made(signatures={key: text for key, (_, text) in kept.items()}), now):
-                signers = Signers(each=tuple(signer for _, (signer, _) in sorted(kept.items())))
+            if why := self._objection(approved, digest, every[key][0], command, now):
+                objection = why
+            elif key not in counting:
+                counting.append(key)
+        # Those that do not count are kept behind the others: the refusal of a command says why.
+        kept = {key: every[key] for key in (*counting, *known, *came)}
+        kept = dict(list(kept.items())[:_MOST_SIGNATURES])
+        mandate = KeptMandate.of(approved, command.frame.body, {key: text for key, (_, text) in kept.items()}, now)
+        signers = Signers(each=tuple(signer for _, (signer, _) in sorted(kept.items())))
+        if counting:
+            if self.store.keep(mandate, now):
                 self._note_kept(command, approved, digest, signers, now)
-        elif self.store.hold(made(signatures={key: text for key, (_, text) in came.items()})):
+        elif self.store.hold(mandate):
             _log.warning("does not count: %s, signed %s: %s", approved.summary, command.signer, objection)
             self._audit.denied(approved, command.signer, digest, objection)
         with self._lock:
             remember(self._seen, frame_digest(command.frame), None)
+
+    def _objection(
+        self, approved: RolloutApproved, digest: str, signer: Signer, command: Verified, now: datetime
+    ) -> str:
+        """Return why one signature does not count by itself. Who may leave builds out is asked of all together."""
+        alone = attrs.evolve(approved, without_build=False)
+        try:
+            command.policy.judge_mandate(
+                Mandate(message=alone, signers=Signers(each=(signer,)), digest=digest), Requirement(), now
+            )
+        except PolicyRefused as error:
+            return str(error)
+        return ""
 
     def _signers(self, frame: Frame) -> dict[str, tuple[Signer, str]]:
         """Return the good signatures of a frame as in its header, and who made each, by the key's fingerprint."""
@@ -226,12 +239,17 @@ class Mandates:
             wait: it may be just behind on another topic; wait some seconds for it.
         """
         found = self.store.find(digest)
-        if found is None and wait and self._waiting.acquire(blocking=False):
-            try:
-                found = self.store.find(digest, wait=self._wait)
-            finally:
-                self._waiting.release()
-        return found
+        if found is not None or not wait:
+            return found
+        with self._lock:
+            if self.waiting >= _MOST_WAITING:
+                return None
+            self.waiting += 1
+        try:
+            return self.store.find(digest, wait=self._wait)
+        finally:
+            with self._lock:
+                self.waiting -= 1
 
     def weigh(self, stored: StoredMandate, now: datetime) -> WeighedMandate:
         """Return a mandate with the signers that count now.
@@ -267,13 +285,14 @@ def mandates_of(
     rollouts: RolloutMemory,
     *,
     now: Callable[[], datetime] = utc_now,
-    wait: float = WAIT,
+    wait: float | None = None,
 ) -> Mandates:
     """Return the mandates of the node whose settings are given; the arguments are those of `Mandates`.
 
     Args:
         writer: writes the audit.
         rollouts: tells under which mandates commands were obeyed.
+        wait: `WAIT` by default.
     """
 
     def needed(site: str, rollout: str) -> bool:
@@ -281,4 +300,6 @@ def mandates_of(
 
     store = MandateStore(settings.state / "mandates", needed)
     audit = MandateAudit(writer, settings.node)
-    return Mandates(settings.node, settings.sites, store, trust, reporter, audit, now, wait=wait)
+    return Mandates(
+        settings.node, settings.sites, store, trust, reporter, audit, now, wait=WAIT if wait is None else wait
+    )

@@ -27,11 +27,19 @@ from deploykit.daemons.agent.question_audit import QuestionAudit
 from deploykit.daemons.agent.questionqueue import AcceptedQuestion, QuestionQueue
 from deploykit.daemons.service.link import BusLink
 from deploykit.daemons.service.metrics import Metrics
-from deploykit.errors import BusError, DeploykitError, KeyFileError, MessageError, NotAddressed, PolicyRefused
+from deploykit.errors import (
+    BusError,
+    DeploykitError,
+    KeyFileError,
+    MessageError,
+    NotAddressed,
+    PolicyRefused,
+    SignatureError,
+)
 from deploykit.messages import NodeDescribed, NodeQueried, utc_now
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.trust.check import Trust, Verified
-from deploykit.trust.signature import HEADER, BodySigner, frame_digest, sign
+from deploykit.trust.signature import HEADER, BodySigner, copy_digest, sign
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -99,7 +107,7 @@ class QueryHandler:
     def handle(self, delivery: Delivery) -> Verdict:
         """Judge one delivery; a question that is to be answered waits for `run`. Every delivery is acknowledged."""
         frame = Frame(delivery.headers, delivery.body)
-        if HEADER in frame.headers and self._was_just_seen(frame_digest(frame)):
+        if HEADER in frame.headers and self._was_just_seen(frame):
             self._metrics.question_decided("repeated")
             return Ack()
         now = self._now()
@@ -151,7 +159,12 @@ class QueryHandler:
         """Record what was refused since the last record; `now` in monotonic seconds, infinite at the end."""
         self._audit.flush(now)
 
-    def _was_just_seen(self, copy: str) -> bool:
+    def _was_just_seen(self, frame: Frame) -> bool:
+        """Return whether an unverified frame claims to be a question that was accepted: a copy, or not worth a look."""
+        try:
+            copy = copy_digest(frame)
+        except SignatureError:
+            return False
         with self._lock:
             return self._queue.knows(copy, time.monotonic())
 

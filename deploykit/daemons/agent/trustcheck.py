@@ -11,6 +11,7 @@ from deploykit.settings.node import Settings
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, matches
 from deploykit.trust.approval import people
+from deploykit.trust.certificatefile import load_certificate
 from deploykit.trust.keyfiles import load_trusted
 from deploykit.trust.keyformat import key_type
 from deploykit.trust.mandate import Requirement
@@ -28,6 +29,7 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
     found = []
     if settings.signing_key is None:
         found.append("no signing_key is set: no asker can believe this node's reports (see `deploykit keys generate`)")
+    found += certificate_problems(settings, now)
     if settings.trust.allowed_signers is None:
         return (*found, "no trust.allowed_signers is set: no command is obeyed (see `deploykit keys trust`)")
     try:
@@ -40,6 +42,23 @@ def trust_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
         *closed_for_ever(settings, signers, now),
         *never_approved(settings, signers, now),
     )
+
+
+def certificate_problems(settings: Settings, now: datetime) -> tuple[str, ...]:
+    """Return why nobody believes this node's reports where its signing_key is a certificate's file."""
+    path = settings.signing_key
+    try:
+        certificate = load_certificate(path) if path is not None else None
+    except DeploykitError as error:
+        return (f"signing_key: {error}",)
+    if certificate is None:
+        return ()
+    if objection := certificate.objection(now):
+        return (f"signing_key {path}: {objection}: no asker believes this node's reports (renew it, then reload)",)
+    if settings.node not in certificate.names:
+        names = ", ".join(certificate.names)
+        return (f"signing_key {path}: {certificate} is for {names}, not for {settings.node}: sign it with -n NODE",)
+    return ()
 
 
 def unreachable(settings: Settings, signers: AllowedSigners, now: datetime) -> Iterator[str]:

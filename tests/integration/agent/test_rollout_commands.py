@@ -126,13 +126,12 @@ class World:
         deployer = SiteDeployer(settings, FakeMirrors(self.shop.repo.path), gate, progress)
         self.ids = IdStore(settings.state / "ids.sqlite")
         self.memory = rollouts_of(settings.state)
+        writer = AuditWriter(self.audit, "agent/web1", utc_now)
         self.handler = DeployHandler(
             *(WEB1, deployer, self.reporter, self.ids, trust, self.audit),
             rollouts=self.memory,
             sites=settings.sites,
-            mandates=mandates_of(
-                settings, trust, self.reporter, AuditWriter(self.audit, "agent", utc_now), self.memory
-            ),
+            mandates=mandates_of(settings, trust, self.reporter, writer, self.memory),
             now=lambda: self.now,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,10 @@ from deploykit.bus import Bus, Delivery
 from deploykit.cli import group
 from deploykit.errors import DeploykitError, NobodyMatches, UsageError
 from deploykit.fleet import discovery
-from deploykit.messages import NodeDescribed, SiteLocked, SiteState, SiteUnlocked, utc_now
+from deploykit.messages import DeployReported, NodeDescribed, SiteLocked, SiteState, SiteUnlocked, utc_now
 from deploykit.messages.statement import SignedStatement
 from deploykit.messages.topics import TopicMap
 from deploykit.names import RepoName, SiteName
-from deploykit.operations.locks import parse_until
 from deploykit.settings import BusSettings, GrantSettings
 from deploykit.trust.signature import sign
 from deploykit.trust.statements import statement_of
@@ -257,39 +256,13 @@ def test_a_forged_statement_is_shown_as_one(fleet: list[Reply], heard: Heard, co
 # -- what is typed ---------------------------------------------------------------------------------------------------
 
 
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    ("text", "until"),
-    [
-        ("30m", NOW + timedelta(minutes=30)),
-        ("2h", NOW + timedelta(hours=2)),
-        ("7d", NOW + timedelta(days=7)),
-        ("2026-03-02T08:00Z", datetime(2026, 3, 2, 8, 0, tzinfo=UTC)),
-        ("2026-03-02T08:00+01:00", datetime(2026, 3, 2, 7, 0, tzinfo=UTC)),
-    ],
-)
-def test_times_in_each_form(text: str, until: datetime) -> None:
-    assert parse_until(text, NOW) == until
-
-
-@pytest.mark.parametrize("text", ["", "soon", "2", "0h", "-2h", "2026-02-01T00:00Z", "2h30m", "999999d "])
-def test_what_is_no_time_to_come_is_refused(text: str) -> None:
-    if text.strip() == "999999d":
-        assert parse_until(text, NOW).year > 4000  # the lock itself refuses more than 30 days
-        return
-    with pytest.raises(UsageError):
-        parse_until(text, NOW)
-
-
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--reason", " "), "a lock says why"),
         (("--reason", "x", "--until", "31d"), "longer than 30 days"),
         (("--reason", "x", "--since", "2h", "--until", "1h"), "ends before it begins"),
-        (("--reason", "x", "--until", "yesterday"), "not a time"),
+        (("--reason", "x", "--until", "2026-01-01T00:00Z"), "ends before it begins"),
     ],
 )
 def test_what_makes_no_lock_is_a_usage_error(
@@ -303,3 +276,61 @@ def test_what_makes_no_lock_is_a_usage_error(
 @pytest.mark.parametrize("command", ["lock", "unlock"])
 def test_help_has_an_example(command: str) -> None:
     assert f"deploykit {command} shop" in run(command, "--help").output
+
+
+def test_an_override_says_why_before_anything_is_asked(fleet: list[Reply], config: Path) -> None:
+    for words in (("deploy", "shop", "--ref", "v1", "-I", "web1"), ("rollback", "shop", "-I", "web1")):
+        refused = run(*words, "--override-lock", " ", "--config", config).exception
+        assert isinstance(refused, UsageError)
+        assert "--override-lock says why" in str(refused)
+
+
+def test_an_override_goes_with_the_command_and_stands_in_the_report(
+    tmp_path: Path, node: Node, desk: Path, deploykit_broker: EmbeddedBroker
+) -> None:
+    commit = node.origin.push(tag="v1")
+    with node.agent() as agent:
+        agent.ready()
+        asked = ("--config", desk, "--discovery-timeout", "20")
+        assert run("lock", "shop", "--reason", "audit", *asked).exit_code == 0
+        target = ("--ref", "refs/tags/v1", "--commit", str(commit), "-I", "web1")
+        refused = run("deploy", "shop", *target, "--config", desk)
+        assert refused.exit_code == 3, (refused.output, refused.exception)
+        # The holder of a lock needs no grant to override it.
+        done = run("deploy", "shop", *target, "--override-lock", "the shop is down", "--config", desk)
+        assert done.exit_code == 0, (done.output, done.exception)
+    report = node.wait(DeployReported, lambda message: message.outcome == "success")
+    assert report.overridden == "the shop is down"
+    assert report.lock is not None
+
+
+def test_the_status_of_a_node_shows_its_locks(node: Node, desk: Path) -> None:
+    file = node.root / "node.toml"
+    file.touch(mode=0o600)
+    file.write_text(f"""
+node = "web1"
+state = "{node.settings.state}"
+broker = {{ address = "{node.settings.broker.address}" }}
+outbox = {{ path = "{node.settings.outbox.path}" }}
+[repositories.shop]
+url = "{node.origin.path}"
+[sites.shop]
+path = "{node.site}"
+repo = "shop"
+[trust]
+allowed_signers = "{node.signers}"
+[[trust.grants]]
+principal = "ops@example.org"
+types = ["site.locked"]
+""")
+    with node.agent() as agent:
+        agent.ready()
+        assert run("lock", "shop", "--reason", "audit", "--config", desk, "--discovery-timeout", "20").exit_code == 0
+    shown = run("status", "--config", file)
+    assert "  lock    shop is locked by" in shown.stdout, (shown.output, shown.exception)
+    (site,) = json.loads(run("status", "--json", "--config", file).stdout)["sites"]
+    assert len(site["locks"]) == 1
+    (node.settings.state / "locks.json").write_text("{")
+    broken = run("status", "--config", file)
+    assert broken.exit_code == 1
+    assert "locks.json is damaged" in broken.stdout

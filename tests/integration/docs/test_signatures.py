@@ -12,12 +12,13 @@ import pytest
 
 from deploykit.cli.message_signing import verify as verify_command
 from deploykit.config import parse_settings
+from deploykit.errors import KeyNotTrusted
 from deploykit.messages import DeployRequested
 from deploykit.names import NodeName
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import load_public_key, trust
+from deploykit.trust.keyfiles import load_allowed_signers, load_public_key, load_signing_key, trust
 from deploykit.trust.policy import Policy
-from deploykit.trust.signature import HEADER, verify
+from deploykit.trust.signature import HEADER, sign, verify
 from deploykit.trust.sshsig import decode_header
 from deploykit.wire import Frame, decode, encode
 from tests.support.needs import needs
@@ -87,6 +88,15 @@ def test_a_header_made_with_ssh_keygen_is_accepted(ran: tuple[Path, str], tmp_pa
     verify_command.main([str(word) for word in words], standalone_mode=False)
 
 
+def test_the_certificate_on_the_page_signs_until_it_is_revoked(ran: tuple[Path, str]) -> None:
+    directory, _ = ran
+    line = directory / "allowed_by_authority"
+    frame = sign(example_frame(directory), load_signing_key(directory / "web1-cert.pub"))
+    assert verify(frame, load_allowed_signers(line), datetime.now(UTC)).is_principal("web1")
+    with pytest.raises(KeyNotTrusted, match="revoked by its serial"):
+        verify(frame, load_allowed_signers(line, revoked=directory / "revoked_keys"), datetime.now(UTC))
+
+
 def settings_example() -> bytes:
     return "\n".join(blocks("toml")).encode()
 
@@ -96,8 +106,11 @@ def test_the_settings_on_the_page_are_accepted() -> None:
     policy = Policy.from_settings(parse_settings(settings_example()).trust)
     assert [grant.principal for grant in policy.grants] == [
         "ops@example.com",
+        "night@example.com",
         "jenkins",
         "oncall@example.com",
         "oncall@example.com",
+        "ann@example.com",
+        "coordinator",
         "gateway",
     ]

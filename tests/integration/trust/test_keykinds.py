@@ -15,8 +15,8 @@ from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.keyformat import SK_ECDSA, SK_ED25519, ssh_string
 from deploykit.trust.signature import verify_blob
 from deploykit.trust.signaturerules import SignatureRules
-from deploykit.trust.sshsig import WEBAUTHN, armor, decode_blob, encode_parts
-from tests.support.securitykeys import SoftwarePasskey, SoftwareSecurityKey
+from deploykit.trust.sshsig import WEBAUTHN, armor, decode_blob, decode_header, encode_parts
+from tests.support.securitykeys import BrowserSignature, SoftwarePasskey, SoftwareSecurityKey, browser_signatures
 from tests.support.sshkeygen import SshKeygen
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -59,6 +59,12 @@ def test_ssh_keygen_accepts_each_kind_and_names_the_same_key(keygen: SshKeygen, 
         assert we_accept(key, blob, body)
         done = keygen.verify(body, armor(blob), line_of(key), principal="ops")
         assert (done.returncode, key.fingerprint in done.stdout.decode()) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize("made", browser_signatures(), ids=["verified", "touched"])
+def test_ssh_keygen_accepts_what_a_browser_made(keygen: SshKeygen, made: BrowserSignature) -> None:
+    done = keygen.verify(made.body, armor(decode_header(made.header)), f"ops {made.public_openssh}\n", principal="ops")
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

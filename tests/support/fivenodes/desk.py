@@ -36,9 +36,10 @@ class Desk:
         root: where its log and its list of nodes are.
         config: its settings file.
         nodes: all nodes.
+        people: the keys of those who approve rollouts; the desk signs with them as they would.
     """
 
-    def __init__(self, root: Path, config: Path, nodes: Iterable[str]) -> None:
+    def __init__(self, root: Path, config: Path, nodes: Iterable[str], people: Sequence[Path] = ()) -> None:
         self._root, self._config = root, config
         self.home: Settings = load_settings(config)
         self._settings = config.read_text()
@@ -46,20 +47,32 @@ class Desk:
         self._log = root / "desk.log"
         self._list = root / "nodes.txt"
         self._list.write_text("".join(f"{node}\n" for node in nodes))
+        self._people = tuple(people)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def words(self, target: Target, *options: str) -> list[str]:
-        """Return the words of the command that rolls a tag out to all nodes."""
+    def words(self, target: Target, *options: str, approved: bool = True) -> list[str]:
+        """Return the words of the command that rolls a tag out to all nodes; `approved` by all people there are."""
         words = ["deploy", "shop", "--ref", short_ref(target.ref), "--nodes", str(self._list), "--timeout", "300"]
+        if approved and "--propose" not in options and self._people:
+            options = (*options, "--yes", *(word for key in self._people for word in ("--approve-with", str(key))))
         return [*words, *options, "--config", str(self._config)]
 
     def start(self, target: Target, *options: str) -> None:
         """Begin to roll a tag out to all nodes."""
         self.spawn(command(*self.words(target, *options)))
 
-    def run(self, target: Target, *options: str) -> Done:
+    def run(self, target: Target, *options: str, approved: bool = True) -> Done:
         """Roll a tag out to all nodes."""
-        self.start(target, *options)
+        self.spawn(command(*self.words(target, *options, approved=approved)))
+        return self.wait()
+
+    def begin(self, *words: str) -> None:
+        """Begin another command of the desk."""
+        self.spawn(command(*words, "--config", str(self._config)))
+
+    def order(self, *words: str) -> Done:
+        """Run another command of the desk to its end."""
+        self.begin(*words)
         return self.wait()
 
     def resume(self) -> None:

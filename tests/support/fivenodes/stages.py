@@ -16,6 +16,7 @@ from a copy of the journal; the `node` that is at work, or while the rollout is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import product
 from typing import Final, Literal
 
@@ -82,14 +83,16 @@ def play(fleet: FiveNodes, plot: Plot, *hits: Hit) -> None:
     victims = {hit.stage: hit.victim for hit in hits}
     assert all(hit.plot == plot for hit in hits)
     steps = _steps(fleet, plot, old, new, victims)
-    for stage in steps:
-        victim = victims.get(stage) if stage is not None else None
-        if stage is None or victim is None:
-            continue
-        _kill(fleet, stage, victim)
-        next(steps)  # what this stage does goes on without it
-        _revive(fleet, stage, victim)
-    done = fleet.desk.wait()
+    with ExitStack() as stack:
+        for stage in steps:
+            victim = victims.get(stage) if stage is not None else None
+            if stage is None or victim is None:
+                continue
+            stack.enter_context(fleet.people_away())  # who approved it did so before it began
+            _kill(fleet, stage, victim)
+            next(steps)  # what this stage does goes on without it
+            _revive(fleet, stage, victim)
+        done = fleet.desk.wait()
     back = plot == "goes-back"
     assert done.code == (1 if back else 0), done.output
     stored = Books(fleet=fleet, old=old, new=new).compare(**({} if back else dict.fromkeys(fleet.places, "new")))

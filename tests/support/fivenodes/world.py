@@ -13,8 +13,8 @@ wait, where a file says so.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Self
 
@@ -117,9 +117,17 @@ class FiveNodes:
         root: an empty directory.
         broker: runs already.
         killable: the nodes whose agents are processes.
+        approvers: principals of whom each must sign a rollout; the key of the desk may then run those alone.
     """
 
-    def __init__(self, root: Path, broker: ChainBroker, *, killable: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        broker: ChainBroker,
+        *,
+        killable: Collection[str] = (),
+        approvers: Sequence[str] = (),
+    ) -> None:
         self.root, self.broker = root, broker
         self.mark = f"f{secrets.token_hex(3)}"
         self.topics = own_topics(self.mark)
@@ -130,7 +138,9 @@ class FiveNodes:
         self._orders.mkdir()
         self._signers = root / "allowed_signers"
         shorts = [f"web{number}" for number in range(1, COUNT + 1)]
-        for principal in (OPERATOR, *(self.named(short) for short in shorts)):
+        self._approvers = tuple(approvers)
+        self.people = tuple(root / f"{name}.key" for name in approvers)
+        for principal in (OPERATOR, *approvers, *(self.named(short) for short in shorts)):
             key = generate_key(root / f"{principal}.key")
             trust(self._signers, principal, key.public_blob)
         self.desk_file = self._settings("desk", OPERATOR)
@@ -139,7 +149,7 @@ class FiveNodes:
             config = self._settings(short, self.named(short))
             self.places[short] = Place(root, short, config, process=short in killable)
         self.settings: Settings = load_settings(self.desk_file)
-        self.desk = Desk(root, self.desk_file, self.nodes)
+        self.desk = Desk(root, self.desk_file, self.nodes, self.people)
         settings = BusSettings(address=broker.address, backoff_max=0.3, dead_letter=self.dead_letter)
         bus = Bus(settings, client_id=f"{self.mark}-books")
         more = [self.topics.deploy_to(node) for node in self.nodes]
@@ -174,6 +184,18 @@ class FiveNodes:
     def nodes(self) -> tuple[NodeName, ...]:
         """All nodes, in their order."""
         return tuple(place.name for place in self.places.values())
+
+    @contextmanager
+    def people_away(self) -> Iterator[None]:
+        """Take the keys of those who approve away for the time of a `with` block: nobody can sign."""
+        there = [key for key in self.people if key.exists()]
+        for key in there:
+            key.rename(key.with_suffix(".away"))
+        try:
+            yield
+        finally:
+            for key in there:
+                key.with_suffix(".away").rename(key)
 
     # -- what people do ------------------------------------------------------------------------------------------------
 
@@ -218,6 +240,10 @@ class FiveNodes:
         """Let one script go on."""
         self._order("hold", short, step, target).unlink()
 
+    def let_fail(self, short: str, step: str, target: Target) -> None:
+        """Let a script that failed fail no more."""
+        self._order("fail", short, step, target).unlink()
+
     def let_go(self) -> None:
         """Let all scripts go on that wait, and those that would."""
         for file in self._orders.glob("*.h*ld"):
@@ -239,6 +265,10 @@ class FiveNodes:
         file = directory / "deploykit.toml"
         node = "desk" if short == "desk" else principal
         site = f'[sites.shop]\npath = "{directory}/site"\nrepo = "shop"\n' if short != "desk" else ""
+        site += f"signatures = {len(self._approvers)}\n" if site and self._approvers else ""
+        types = '"rollout.run"' if self._approvers else '"deploy.requested", "rollout.abort"'
+        grants = [f'{{ principal = "{OPERATOR}", types = [{types}] }}']
+        grants += [f'{{ principal = "{name}", types = ["rollout.approved"] }}' for name in self._approvers]
         file.touch(0o600)
         file.write_text(
             f'node = "{node}"\nstate = "{directory}/state"\nsigning_key = "{self.root}/{principal}.key"\n'
@@ -247,7 +277,7 @@ class FiveNodes:
             f'dead_letter = "{self.dead_letter}"\n'
             f'[outbox]\npath = "{directory}/spool"\n'
             f'[trust]\nallowed_signers = "{self._signers}"\n'
-            f'grants = [{{ principal = "{OPERATOR}", types = ["deploy.requested", "rollout.abort"] }}]\n'
+            f"grants = [{', '.join(grants)}]\n"
             f'[repositories.shop]\nurl = "{self.origin.path}"\n{site}{topics_table(self.topics)}'
         )
         return file

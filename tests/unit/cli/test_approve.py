@@ -192,7 +192,8 @@ def test_a_proposal_that_changes_while_it_is_shown_is_not_signed(
 
     monkeypatch.setattr(proposals, "change_mandate", swapped)
     result = invoke(world, approve, "shop-1", "--key", world.root / "ann", "--yes")
-    assert isinstance(result.exception, UsageError)
+    assert isinstance(result.exception, PolicyRefused)
+    assert "another wording" in result.exception.problem
     assert blobs_of(read_proposal(made.path).mandate) == ()
 
 

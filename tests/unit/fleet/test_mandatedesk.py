@@ -168,6 +168,14 @@ def test_many_that_ask_at_once_are_served_by_one_broadcast() -> None:
     assert sorted(desk.sent()) == sorted((TOPICS.deploy_to(node), desk.commands[0].frame.body) for node in asking)
 
 
+def test_that_it_has_ended_is_said_once() -> None:
+    desk = Desk()
+    end = desk.mandate.message.not_after
+    assert desk.desk.news(end) == ""
+    assert "ended at" in desk.desk.news(end + timedelta(seconds=1))
+    assert desk.desk.news(end + timedelta(seconds=2)) == ""
+
+
 def test_without_a_mandate_nothing_is_sent() -> None:
     desk = Desk()
     empty = MandateDesk(None, desk.sender, cast("Any", None), CommandBook(), lambda: WALL)

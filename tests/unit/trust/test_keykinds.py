@@ -38,7 +38,16 @@ from deploykit.trust.sshsig import WEBAUTHN, decode_blob, decode_header, ecdsa_n
 from deploykit.trust.trustreader import TrustReader
 from deploykit.wire.frame import Frame
 from tests.support.keys import fixed_key
-from tests.support.securitykeys import ATTESTED, EXTENDED, ORDER, SoftwarePasskey, SoftwareSecurityKey, mpint
+from tests.support.securitykeys import (
+    ATTESTED,
+    EXTENDED,
+    ORDER,
+    BrowserSignature,
+    SoftwarePasskey,
+    SoftwareSecurityKey,
+    browser_signatures,
+    mpint,
+)
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 BODY = b'{"id":"1"}'
@@ -84,6 +93,29 @@ def test_each_kind_counts_and_shows_what_it_knows(kind: str) -> None:
         verified=kind == WEBAUTHN,
         origin=ORIGIN if kind == WEBAUTHN else "",
     )
+
+
+@pytest.mark.parametrize("made", browser_signatures(), ids=["verified", "touched"])
+def test_what_a_browser_made_counts(made: BrowserSignature) -> None:
+    rules = SignatureRules(origins=frozenset([made.origin]), rp_ids=frozenset([made.rp_id]))
+    allowed = attrs.evolve(AllowedSigners.parse(f"ops {made.public_openssh}"), rules=rules)
+    signer = verify(Frame({HEADER: made.header}, made.body), allowed, NOW).each[0]
+    assert (signer.present, signer.verified, signer.origin) == (True, made.verified, "http://localhost:8965")
+    with pytest.raises(SignatureError, match="not about this message"):
+        verify(Frame({HEADER: made.header}, made.body + b" "), allowed, NOW)
+
+
+def test_a_passkey_in_software_writes_what_a_browser_writes() -> None:
+    for made in browser_signatures():
+        blob = decode_header(made.header)
+        theirs = decode_blob(blob)
+        key = SoftwarePasskey(made.origin, made.rp_id, verified=made.verified, counter=theirs.counter - 1)
+        ours = decode_blob(key.sign_body(made.body))
+        same = (attrs.asdict(parts, filter=lambda field, _: field.name in SAME) for parts in (ours, theirs))
+        assert next(same) == next(same)
+
+
+SAME = {"kind", "flags", "counter", "origin", "client_data", "extensions"}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -33,6 +33,7 @@ from deploykit.trust.signature import HEADER, SigningKey, copy_digest, sign
 from deploykit.wire import Frame, decode, encode
 from tests.support.asked import CAP, NOW, SECOND, SKEW, WEB1, WEB2
 from tests.support.keys import fixed_key
+from tests.support.securitykeys import SoftwareSecurityKey
 from tests.support.wait import wait_until
 
 OPERATOR, BUILDER, STRANGER, NODE_KEY = (fixed_key(number) for number in range(1, 5))
@@ -222,6 +223,25 @@ def test_a_flood_of_any_kind_is_a_few_records_and_a_few_answers(asked: Asked) ->
         totals[record.actor] = totals.get(record.actor, 0) + int(dict(record.details).get("count", 1))
     assert sum(totals.values()) == 4000 + 200
     assert len(asked.records()) <= 5
+
+
+def test_a_copy_of_a_question_costs_no_verification_whichever_signature_it_has(tmp_path: Path) -> None:
+    """A copy under the same key's other signature (n - s) is a copy too."""
+    token = SoftwareSecurityKey.ecdsa()
+    allowed = AllowedSigners.parse(f"ops {token.public_openssh}")
+    reads = 0
+
+    def trusted() -> AllowedSigners:
+        nonlocal reads
+        reads += 1
+        return allowed
+
+    asked = Asked(tmp_path, trusted)  # nobody answers: the question waits
+    frame = encode(question())
+    for high_s in (False, True, False):
+        token.high_s = high_s
+        asked.hand(sign(frame, token))
+    assert (reads, asked.counts()) == (1, {"repeated": 2})
 
 
 def test_an_unsigned_question_reads_no_file(tmp_path: Path) -> None:

@@ -146,3 +146,13 @@ def test_where_the_disk_is_full_an_abort_counts_and_a_command_waits(
 
 def _no_space(*_: object, **__: object) -> None:
     raise OSError(28, "No space left on device")
+
+
+def test_one_key_in_common_makes_two_messages_of_one_sender() -> None:
+    """A copy of a command may have a signature less, and one of its signers may abort it."""
+    sender = RolloutSender(key="SHA256:a,SHA256:b", principal="ops")
+    assert sender.is_signer(signers.one(fingerprint="SHA256:b", principals=(("else",),)))
+    assert not sender.is_signer(signers.one(fingerprint="SHA256:ab", principals=(("else",),)))
+    abort = NotedAbort(key="SHA256:b,SHA256:c", principals=(("else",),), for_all=False)
+    assert abort.counts_for(sender)
+    assert not abort.counts_for(RolloutSender(key="SHA256:d", principal="ops"))

@@ -13,6 +13,8 @@ import pytest
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
+from deploykit.trust.keyformat import public_line
+from tests.support.certificates import CertificateMaker, packed
 from tests.support.keys import fixed_key
 from tests.support.securitykeys import SoftwareSecurityKey
 
@@ -67,6 +69,26 @@ def test_what_makes_a_node_obey_nobody_is_named(
 ) -> None:
     (found,) = trust_problems(node(tmp_path, signers, *grants, **changes), NOW)
     assert re.search(says, found), found
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"principals": packed("web1", "web1.example.com")}, ""),
+        ({"principals": packed("web1"), "before": int(NOW.timestamp())}, "was valid only before 2026-03-01T00:00:00Z"),
+        ({"principals": packed("web1"), "type": 2}, "is a host certificate"),
+        ({"principals": packed("web2")}, "is for web2, not for web1"),
+        ({"principals": b"\0\0\0\x09web1"}, "signing_key: .*not a certificate"),
+    ],
+)
+def test_a_certificate_by_which_nobody_believes_the_node_is_named(
+    tmp_path: Path, fields: dict[str, Any], says: str
+) -> None:
+    path = tmp_path / "key-cert.pub"
+    path.write_text(public_line(CertificateMaker(**fields).make()) + "\n")
+    found = trust_problems(node(tmp_path, LINE, GRANT, signing_key=path), NOW)
+    assert len(found) == bool(says)
+    assert not says or re.search(says, found[0]), found
 
 
 def test_a_revoked_key_is_nobodys(tmp_path: Path) -> None:
