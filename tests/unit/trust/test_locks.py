@@ -286,6 +286,7 @@ def test_a_lock_outlives_the_validity_of_the_key_that_made_it() -> None:
     known = book(people, people.lock("ann", 1, until=NOW + DAY))
     later = NOW + HOUR
     assert decide(known, now=later).objection
+    assert decide(LockBook(people.trust(), known.kept), now=later).objection, "judged anew after a restart"
     with pytest.raises(SignatureError, match="does not count"):
         book(people, people.lock("ann", 1, until=NOW + DAY), now=later)
 
