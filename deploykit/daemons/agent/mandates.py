@@ -107,6 +107,7 @@ class Mandates:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._seen: dict[str, None] = {}
+        self._foreign: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -116,9 +117,10 @@ class Mandates:
         if len(parts) > MAX_SIGNATURES:
             return False
         digest = digest_of(frame.body)
-        if self.store.knows(digest, parts):
+        if digest in self._foreign or self.store.knows(digest, parts):
             return True
-        return bool(self.store.signatures(digest)) and frame_digest(frame) in self._seen
+        # What was lost since is taken in again, if it was asked for.
+        return frame_digest(frame) in self._seen and (digest in self.store or not self.asks.wanted(digest))
 
     def rescue(self, frame: Frame, problem: SignatureError) -> bool:
         """Take in a mandate of which not every signature is good: each good one stands for itself.
@@ -148,9 +150,11 @@ class Mandates:
     def handle(self, command: Verified) -> Verdict:
         """Take in a genuine mandate for this node."""
         approved = command.message
-        if not isinstance(approved, RolloutApproved) or approved.site not in self._sites:
+        if not isinstance(approved, RolloutApproved):
             return Ack()
-        if self.node not in approved.nodes:
+        if approved.site not in self._sites or self.node not in approved.nodes:
+            with self._lock:
+                remember(self._foreign, digest_of(command.frame.body), None)
             return Ack()
         try:
             with self._taking:  # or of two copies with different signatures one would be lost

@@ -15,7 +15,7 @@ from deploykit.daemons.agent import deploy_decisions, deploys, mandate_asks
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim
 from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
-from deploykit.names import NodeName, ObjectId, RefName
+from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings
 from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
@@ -581,6 +581,27 @@ def test_a_mandate_of_ten_thousand_nodes_is_kept_and_its_copies_are_not_read_aga
     monkeypatch.setattr(node.handler._trust, "check", lambda *_, **__: checked.append(1))
     for _ in range(100):
         node.send(mandate)
+    assert checked == []
+
+
+@pytest.mark.parametrize("kind", ["kept", "another node's", "another site's", "ended", "of eve"])
+def test_copies_of_any_genuine_mandate_are_dropped_unread(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whoever has seen one can send it again and again, and each may name 10,000 nodes."""
+    kinds: dict[str, dict[str, Any]] = {
+        "another node's": {"nodes": (WEB2,)},
+        "another site's": {"site": SiteName("elsewhere")},
+        "ended": {"not_before": node.now - 2 * HOUR, "not_after": node.now - HOUR},
+    }
+    changes = kinds.get(kind, {})
+    many = [node.mandate("eve" if kind == "of eve" else "ann", **{"rollout": f"r{n}", **changes}) for n in range(12)]
+    for frame in many:
+        node.send(frame)
+    checked: list[Frame] = []
+    monkeypatch.setattr(node.handler._trust, "check", lambda frame, *_, **__: checked.append(frame))
+    for frame in many * 3:
+        node.send(frame)
     assert checked == []
 
 
