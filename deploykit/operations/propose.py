@@ -16,12 +16,14 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import PolicyRefused, UsageError
+from deploykit.errors import MessageError, PolicyRefused, UsageError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate, approval_of, require_inside, time_objection
-from deploykit.messages import utc_now
+from deploykit.fleet.plan import Plan
+from deploykit.messages import BuildEvidence, utc_now
 from deploykit.operations.approval import ApprovalDesk
-from deploykit.operations.deploy import load_report_trust, signing_key
+from deploykit.operations.builds import evidence_for
+from deploykit.operations.deploy import known_repository, load_report_trust, signing_key
 from deploykit.operations.keychoice import KeyGiven
 from deploykit.operations.mandatefiles import require_canonical
 from deploykit.operations.proposals import Proposal, prune_proposals, read_proposal, store_proposal
@@ -51,8 +53,8 @@ def mandate_for(
         reason: why, in words for a person.
 
     Raises:
-        UsageError: it would be over before it begins, reach further than nodes accept, or name too many nodes.
-        MessageError: it is longer than a message can be.
+        UsageError: it would be over before it begins, reach further than nodes accept, or name too many nodes, or too
+            long ones for one message.
     """
     plan, longest = planned.plan, timedelta(seconds=planned.settings.trust.mandate_max)
     begins = not_before or now
@@ -78,7 +80,10 @@ def mandate_for(
         override_lock=planned.override_lock,
         reason=reason,
     )
-    held = HeldMandate.of_frame(encode(message))
+    try:
+        held = HeldMandate.of_frame(encode(message))
+    except MessageError as error:
+        raise UsageError(f"this cannot be one mandate: {error.problem}", "propose several rollouts") from error
     require_canonical(held)
     return held
 
@@ -126,7 +131,7 @@ def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> Pl
         plan=head.plan,
         key=signing_key(settings, key),
         trust=load_report_trust(settings),
-        evidence=head.evidence,
+        evidence=head.evidence or _builds_since(settings, head.plan),
         without_build=head.without_build,
         override_lock=head.override_lock,
     )
@@ -153,6 +158,14 @@ def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
         )
     notes = tuple(f"the signature by key {each.fingerprint} is left out: {each.problem}" for each in left_out)
     return attrs.evolve(planned, mandate=counting, notes=(*planned.notes, *notes))
+
+
+def _builds_since(settings: Settings, plan: Plan) -> tuple[BuildEvidence, ...]:
+    """Return the build results that are known by now, where none were when the rollout was proposed."""
+    if plan.kind != "deploy":
+        return ()
+    commit = plan.targets[plan.nodes[0]].commit
+    return evidence_for(settings, plan.site, known_repository(settings, plan.site, None), commit, ())[0]
 
 
 def require_no_mandate(planned: PlannedRollout) -> None:

@@ -14,7 +14,9 @@ import pytest
 from deploykit.errors import PolicyRefused, RolloutError, UsageError
 from deploykit.fleet.journal import RolloutJournal
 from deploykit.fleet.mandates import HeldMandate
+from deploykit.fleet.plan import make_plan
 from deploykit.messages import utc_now
+from deploykit.names import NodeName, SiteName
 from deploykit.operations.mandatefiles import blobs_of
 from deploykit.operations.proposals import (
     KEPT_FOR,
@@ -27,7 +29,7 @@ from deploykit.operations.proposals import (
 from deploykit.operations.propose import mandate_for, propose
 from deploykit.operations.rolloutstore import find_journal, list_rollouts
 from deploykit.trust.signature import SigningKey, add_signature
-from tests.support.approving import ApprovalWorld
+from tests.support.approving import NEW, ApprovalWorld
 
 
 @pytest.fixture
@@ -132,6 +134,14 @@ def test_ten_thousand_nodes_fit_and_one_more_does_not(world: ApprovalWorld) -> N
     assert json.loads(made.path.read_bytes())["mandate"]
     with pytest.raises(UsageError, match="at most 10000 nodes"):
         mandate_for(world.planned(10_001), utc_now())
+
+
+def test_names_that_fit_into_no_message_need_several_rollouts(world: ApprovalWorld) -> None:
+    nodes = [NodeName(f"{'a' * 190}{number}") for number in range(6000)]
+    plan = make_plan(site=SiteName("shop"), nodes=nodes, target=NEW, rollout="shop-1")
+    with pytest.raises(UsageError, match="over the limit") as caught:
+        mandate_for(world.planned(plan=plan), utc_now())
+    assert caught.value.remedy == "propose several rollouts"
 
 
 def test_a_mandate_reaches_no_further_than_nodes_accept(world: ApprovalWorld) -> None:
