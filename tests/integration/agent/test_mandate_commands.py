@@ -208,6 +208,25 @@ def test_who_is_revoked_after_the_mandate_came_does_not_count_any_more(node: Man
     assert node.ask(node.command(mandate, "activate")) == "success", "another person signed the same mandate"
 
 
+def test_a_key_that_is_gone_for_a_while_counts_again_when_it_is_back(node: MandatedNode) -> None:
+    """Copies that came meanwhile took its signature away from nobody."""
+    mandate = node.mandate("ann", "bob")
+    node.send(mandate)
+    bob = node.trusted.pop("bob")
+    node.send(signed(mandate, "cid"))
+    node.send(signed(mandate, "eve"))
+    node.trusted["bob"] = bob
+    del node.trusted["ann"], node.trusted["cid"]
+    command = node.command(mandate)
+    assert node.ask(command) == ""
+    refused = node.ask(command)
+    assert f"has that of 1: key {KEYS['eve'].fingerprint} may not approve it" in refused
+    assert f"key {KEYS['bob'].fingerprint} counts" in refused
+    assert f"key {KEYS['cid'].fingerprint} is not among the allowed signers" in refused
+    node.trusted["ann"] = KEYS["ann"]
+    assert node.ask(node.command(mandate)) == "success"
+
+
 def test_a_mandate_of_which_every_signer_is_revoked_is_asked_for_and_at_last_refused_with_why(
     node: MandatedNode,
 ) -> None:
