@@ -11,6 +11,7 @@ import click
 from deploykit.cli.asking import asking_options, chooses
 from deploykit.cli.options import json_option, load, print_json
 from deploykit.cli.selecting import selection_options
+from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
     from deploykit.operations.keychoice import KeyChoice
@@ -86,6 +87,9 @@ def _show_node(config: Path | None, *, as_json: bool) -> int:
         jobs = site.get("require_build")
         needs = f", requires a build of {', '.join(map(str, jobs))}" if isinstance(jobs, list) else ""
         _print_entry("site", site, f"{site['site']}  {site['current'] or 'nothing is live'}{needs}")
+        locks = site.get("locks")
+        for lock in locks if isinstance(locks, list) else ():
+            click.echo(f"  lock    {site['site']} is {visible(lock)}")
     for outbox in node["outbox"]:
         _print_entry("outbox", outbox, f"{outbox['waiting']} waiting")
     for results in node["builds"]:

@@ -65,7 +65,7 @@ from deploykit.fleet.sender import CommandSender
 from deploykit.messages import ApprovalWanted, DeployReported, RolloutReported, one_line, utc_now
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName
-from deploykit.trust.agentkey import AgentKey
+from deploykit.trust.agentkey import needs_touch
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.wire import encode
@@ -326,7 +326,7 @@ class RolloutCoordinator:
 
     def _announce(self) -> None:
         """Publish how the rollout stands, signed, for people who watch. Nothing waits for it, no touch is asked for."""
-        if isinstance(self._key, AgentKey) and self._key.needs_touch:
+        if needs_touch(self._key):
             return
         message = announcement(self.plan, self.model, self._wall())
         self._announced.add(message.id)

@@ -87,6 +87,8 @@ class LockWatch:
         self._trust = trust
         self._book = LockBook(trust)
         self._published: dict[bytes, float] = {}
+        #: The statement that decides: thousands of nodes may show it, and it is judged once.
+        self._latest: SignedStatement | None = None
 
     def hear(self, statement: SignedStatement | None, now: datetime, monotonic: float) -> None:
         """Take the lock of a believed report; publish it if it is new here, or the newer one that is known.
@@ -96,12 +98,13 @@ class LockWatch:
             now: aware.
             monotonic: seconds.
         """
-        if statement is None:
+        if statement is None or statement == self._latest:
             return
         try:
             noted = self._book.add(statement, now)
         except DeploykitError:  # the node that shows it counts it; here it does not count
             return
+        self._latest = noted.statement.signed if noted.newer is None else self._latest
         wanted = noted.newer or (noted.statement if noted.news else None)
         if wanted is None or wanted.site != self._site:
             return

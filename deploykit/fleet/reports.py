@@ -27,6 +27,7 @@ from deploykit.messages.base import one_line
 from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.trust.check import Trust
+from deploykit.trust.signature import frame_digest
 from deploykit.wire import Frame
 
 _log = logging.getLogger(__name__)
@@ -106,7 +107,10 @@ class ReportJudge:
         now = self._now()
         try:
             self._trust.check(_frame(delivery), now, destination=delivery.destination).believe(
-                command.request, now, copy=command.copy
+                command.request,
+                now,
+                copy=command.copy,
+                as_sent=frame_digest(command.frame) if report.outcome == "refused" else None,
             )
         except (MessageError, PolicyRefused, KeyFileError) as error:
             return self._doubt(report, one_line(str(error)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TypeAlias
 
-from deploykit.errors import PolicyRefused
+from deploykit.errors import KeyFileError, PolicyRefused
 from deploykit.settings.node import Settings
-from deploykit.trust.agentkey import Notify
+from deploykit.trust.agentkey import Notify, needs_touch
 from deploykit.trust.keyfiles import AskPassphrase, load_signer
 from deploykit.trust.signature import BodySigner
 
@@ -56,7 +57,16 @@ class KeyChoice:
         return self._loaded
 
 
+def asking_key(settings: Settings, key: BodySigner) -> BodySigner:
+    """Return the key that asks nodes: the settings' own instead of one that a person must touch for each question."""
+    if needs_touch(key) and settings.signing_key is not None:
+        with contextlib.suppress(KeyFileError):
+            own = load_signer(settings.signing_key)
+            return key if needs_touch(own) else own
+    return key
+
+
 #: A key as an operation takes it: a choice, a path, or None for that of the settings.
 KeyGiven: TypeAlias = KeyChoice | Path | None
 
-__all__ = ["KeyChoice", "KeyGiven"]
+__all__ = ["KeyChoice", "KeyGiven", "asking_key"]

@@ -22,8 +22,10 @@ from deploykit.messages.lock import MAX_LOCK
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, SiteName
 from deploykit.operations.deploy import load_report_trust, user_name
+from deploykit.operations.keychoice import asking_key
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes
 from deploykit.settings.node import Settings
+from deploykit.trust.agentkey import needs_touch
 from deploykit.trust.check import Trust
 from deploykit.trust.lockrules import judge, lock_problem
 from deploykit.trust.locks import KnownStatement, next_serial
@@ -83,7 +85,7 @@ def lock_site(
     Args:
         settings: of this machine.
         bus: connected.
-        key: signs it; its principals hold the lock.
+        key: signs it; its principals hold the lock. Where a person must touch it, the settings' key asks the nodes.
         site: the site.
         reason: for everybody whom it keeps from deploying.
         until: when it ends by itself; 24 hours after it begins by default.
@@ -117,7 +119,8 @@ def lock_site(
     )
     if problem := lock_problem(draft, now):
         raise UsageError(problem, f"--until at most {MAX_LOCK.days} days after it begins")
-    found = _ask(settings, bus, site, key, believes, timeout, on_node)
+    asker = asking_key(settings, key)
+    found = _ask(settings, bus, site, asker, believes, timeout, on_node)
     view = view_locks(found.nodes, believes, now)
     message = attrs.evolve(draft, serial=_serial(view, site, now))
     return _publish(settings, bus, key, believes, message, found, timeout)
@@ -143,7 +146,8 @@ def unlock_site(
     """
     now = utc_now()
     believes = trust or load_report_trust(settings)
-    found = _ask(settings, bus, site, key, believes, timeout, on_node)
+    asker = asking_key(settings, key)
+    found = _ask(settings, bus, site, asker, believes, timeout, on_node)
     if not _having(found, site):
         raise NobodyMatches(f"no node with site {site} answered, so nothing is known of its lock", WHY_NOBODY)
     view = view_locks(found.nodes, believes, now)
@@ -233,7 +237,7 @@ def _publish(
         notes.append(f"no node with site {message.site} answered: ask again with `deploykit nodes`")
         return LockOutcome(message=message, notes=tuple(notes))
     deadline = time.monotonic() + timeout
-    heard = _looked(settings, bus, key, trust, message, names, statement, deadline)
+    heard = _looked(settings, bus, asking_key(settings, key), trust, message, names, statement, deadline)
     holds = tuple(node.node for node in heard if shows(node, message.site, statement))
     view = view_locks(heard, trust, utc_now()).of(message.site)
     others = tuple(lock for lock in view.in_force if lock.signed != statement) if view is not None else ()
@@ -258,12 +262,15 @@ def _looked(
 ) -> tuple[NodeDescribed, ...]:
     """Return what nodes show once all of them hold a statement, or when time is over."""
     looks = iter(_LOOKS)
+    once = needs_touch(key)  # for each question a person touches it: one, after a moment, must do
+    if once:
+        time.sleep(min(_LOOKS[-1], max(0.0, deadline - time.monotonic())))
     while True:
-        left = max(0.1, deadline - time.monotonic())
+        left = max(1.0, deadline - time.monotonic())
         heard = _ask(settings, bus, message.site, key, trust, left, names=names).nodes
         holding = {node.node for node in heard if shows(node, message.site, statement)}
         pause = next(looks, _LOOKS[-1])
-        if holding.issuperset(names) or time.monotonic() + pause >= deadline:
+        if once or holding.issuperset(names) or time.monotonic() + pause >= deadline:
             return heard
         time.sleep(pause)  # nodes say nothing when they have taken it in, so there is nothing to wait for
 

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 from deploykit.builds.store import builds_of
 from deploykit.daemons.agent.buildresults import wants_builds
+from deploykit.daemons.agent.lockstore import lock_store_of
 from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.daemons.agent.trustcheck import trust_problems
 from deploykit.daemons.agent.twinfile import read_twins
@@ -20,6 +21,8 @@ from deploykit.names import RepoName, SiteName
 from deploykit.outbox import Outbox
 from deploykit.release import Runner, Site
 from deploykit.settings.node import Settings
+from deploykit.trust.check import Trust
+from deploykit.trust.locks import LockBook
 
 Entry = dict[str, object]
 
@@ -92,6 +95,11 @@ def _site(settings: Settings, name: SiteName) -> Entry:
         entry["current"] = current.name if current else None
         if (linked := found.live_name()) and not found.has(linked):
             entry["problem"] = one_line(f"current points at {linked}, which does not exist: nothing is live")
+    with _problem_into(entry):
+        kept = lock_store_of(settings.state).load().statements
+        book = LockBook(Trust.from_settings(settings.trust, settings.node), kept)
+        if locks := book.in_force(name, utc_now()):
+            entry["locks"] = [str(lock) for lock in locks]
     return entry
 
 

@@ -24,6 +24,7 @@ from deploykit.trust.certificate import CERTIFIED_TYPES, certified_key
 from deploykit.trust.certificatefile import certificate_line
 from deploykit.trust.guardedfile import MAX_KEY, as_text, opened, read_bounded
 from deploykit.trust.keyformat import KEY_TYPES, decode_key_text, fingerprint, key_type, public_line
+from deploykit.trust.signature import BodySigner
 from deploykit.trust.sshsig import NAMESPACE, dearmor, decode_blob
 
 #: Called with a line for the person at the terminal.
@@ -87,7 +88,7 @@ class AgentKey:
     @property
     def needs_touch(self) -> bool:
         """Whether a person must touch the key for each signature."""
-        return key_type(self.public_blob).startswith(SECURITY_KEY)
+        return needs_touch(self)
 
     def sign_body(self, body: bytes) -> bytes:
         """Return the SSHSIG blob of a signature over the bytes. A person may have to touch the key meanwhile.
@@ -160,6 +161,11 @@ class AgentKey:
         return f"key {self.path} ({self.fingerprint})"
 
 
+def needs_touch(key: BodySigner) -> bool:
+    """Return whether a person must touch a key for each signature, so that nothing should sign that can be left out."""
+    return key_type(key.public_blob).startswith(SECURITY_KEY)
+
+
 def is_public_line(data: bytes) -> bool:
     """Return whether the bytes of a file begin as a public key line does."""
     return data.startswith((b"ssh-", b"sk-", b"ecdsa-", b"webauthn-"))
@@ -222,4 +228,4 @@ def _finished(argv: Sequence[str], data: bytes, limit: float, *, own_session: bo
     return process.returncode, output, "".join(c if c.isprintable() else "?" for c in text)[-300:]
 
 
-__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line", "parse_public"]
+__all__ = ["SECURITY_KEY", "AgentKey", "Notify", "is_public_line", "needs_touch", "parse_public"]

@@ -43,6 +43,7 @@ _KEY_FIELDS: Final = {
     SK_ED25519: ("point", "application"),
     SK_ECDSA: ("curve", "point", "application"),
 }
+_MARK: Final = CERTIFICATE_SUFFIX.encode()
 _USER: Final = 1
 _HOST: Final = 2
 _MAX_PRINCIPALS: Final = 256  # as ssh-keygen
@@ -125,7 +126,8 @@ class Certificate:
 
 def is_certificate(blob: bytes) -> bool:
     """Return whether a blob names the type of a certificate that can count here."""
-    return key_type(blob) in CERTIFIED_TYPES
+    # Asked for each message: most are signed without one.
+    return _MARK in blob[:64] and key_type(blob) in CERTIFIED_TYPES
 
 
 def parse_certificate(blob: bytes) -> Certificate:

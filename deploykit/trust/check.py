@@ -129,13 +129,15 @@ class Verified:
         self.policy.authorize_build(self.message, self.signer, now=now, remember=remember, site=site)
         return self.message
 
-    def believe(self, request: Request, now: datetime, *, copy: str | None = None) -> None:
+    def believe(self, request: Request, now: datetime, *, copy: str | None = None, as_sent: str | None = None) -> None:
         """Accept this message as a node's reply to our request.
 
         Args:
             request: what was asked.
             now: aware.
-            copy: names the signed request as it went out (`copy_digest`). A reply that answers another is refused.
+            copy: names the signed request (`copy_digest`). A reply that answers another is refused.
+            as_sent: names its frame as it went out (`frame_digest`), for a node that could not verify it can name it
+                only so. It counts for refusals.
 
         Raises:
             PolicyRefused: no reply; to another request or copy; of a node that was not asked; signed by a key that may
@@ -145,6 +147,9 @@ class Verified:
         if not isinstance(reply, DeployReported | NodeDescribed):
             raise PolicyRefused(f"a {type(reply).__name__} is no reply")
         self.policy.authorize_reply(reply, self.signer, request=request, now=now)
+        refused = isinstance(reply, DeployReported) and reply.outcome == "refused"
+        if refused and as_sent is not None and _same(reply.answers, as_sent):
+            return
         if copy is not None and not _same(reply.answers, copy):
             raise PolicyRefused(f"{reply.node} answers another copy of this request: somebody sends under its id")
 
@@ -185,6 +190,14 @@ class Trust:
             SettingsError: grants or times are wrong.
         """
         return cls(trusted or TrustReader(trust), Policy.from_settings(trust, repos=repos), node)
+
+    def trusted(self) -> AllowedSigners:
+        """Return the keys that are trusted now: the same object while the files are unchanged.
+
+        Raises:
+            KeyFileError: they cannot be read now.
+        """
+        return self._trusted()
 
     def check(self, frame: Frame, now: datetime, *, destination: str = "") -> Verified:
         """Return who signed a frame, and its message.

@@ -72,6 +72,12 @@ def load_signing_key(path: Path, *, passphrase: str | bytes | None = None) -> Si
         if certificate and (private := private_half(path)) is not None:
             return _with_certificate(path, load_signing_key(private, passphrase=passphrase), certificate)
         raise KeyFileError(f"{path} is a public key", "name its private half, mostly the same without .pub")
+    head = read_head(data)
+    if head is not None and head.encrypted and not passphrase:
+        raise KeyFileError(
+            f"{path}: the private key is protected by a passphrase, and nobody can be asked for it here",
+            f"use one without: `ssh-keygen -p -f {path}` removes it",
+        )
     return _opened_key(path, data, passphrase)
 
 

@@ -7,8 +7,8 @@ Rules:
 
 * Of the statements on a site the one with the highest (serial, id) counts. Copies of lower ones change nothing.
 * It replaces a lock of somebody else only with the right `lock.release`. Until it may, both locks stand.
-* Every answer is judged anew from the kept bytes: a key that was revoked, or lost its grant, has no say any more. What
-  its statements had replaced counts again while it is kept.
+* Whenever the trusted files change, the kept bytes are judged anew: a revoked key has no say any more. What its
+  statements had replaced counts again while it is kept.
 * Of each key and of each site only the newest statements are kept.
 * While the trusted files cannot be read, what counted before counts.
 
@@ -29,6 +29,7 @@ from deploykit.messages import SiteLocked
 from deploykit.messages.deploy import DeployPhase
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import SiteName
+from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
 from deploykit.trust.lockrules import KnownStatement, judge, lock_problem
 from deploykit.trust.rights import OVERRIDE
@@ -82,6 +83,7 @@ class LockBook:
     def __init__(self, trust: Trust, kept: Iterable[tuple[SiteName, SignedStatement, datetime]] = ()) -> None:
         self._trust = trust
         self._kept: dict[SiteName, list[tuple[SignedStatement, datetime]]] = {}
+        self._judged_by: dict[SiteName, AllowedSigners] = {}
         self._counted: dict[SiteName, tuple[KnownStatement, ...]] = {}
         for site, signed, heard in kept:
             self._kept.setdefault(site, []).append((signed, heard))
@@ -112,30 +114,37 @@ class LockBook:
         heard = judge(signed, self._trust, now)
         site = heard.site
         counting = self.counting(site, now)
-        known = any(each.rank == heard.rank for each in counting)
+        known, news = any(each.rank == heard.rank for each in counting), False
         if not known:
             self._kept.setdefault(site, []).append((heard.signed, now))
             counting = tuple(sorted((*counting, heard), key=lambda each: each.rank, reverse=True))
             self._bound(site, counting)
+            kept = {row for row, _ in self._kept[site]}
+            counting = tuple(each for each in counting if each.signed in kept)
             self._counted[site] = counting
+            news = heard.signed in kept  # else so many higher ones are kept that it says nothing any more
         latest = self._decisive(counting, now)
         if latest is not None and (latest.rank == heard.rank or (known and latest.rank < heard.rank)):
             latest = None
-        return NotedStatement(statement=heard, news=not known, newer=latest)
+        return NotedStatement(statement=heard, news=news, newer=latest)
 
     def counting(self, site: SiteName, now: datetime) -> tuple[KnownStatement, ...]:
         """Return the statements on a site that count at this moment, the newest first."""
-        found = []
         try:
-            for signed, heard in self._kept.get(site, ()):
-                try:
-                    found.append(judge(signed, self._trust, now, heard=heard))
-                except (MessageError, PolicyRefused):  # its key was revoked or lost its grant
-                    continue
-        except KeyFileError:
-            return self._counted.get(site, ())
-        self._counted[site] = tuple(sorted(found, key=lambda each: each.rank, reverse=True))
-        return self._counted[site]
+            trusted = self._trust.trusted()
+            if self._judged_by.get(site) is not trusted:
+                found = filter(None, [self._judged(*row, now) for row in self._kept.get(site, ())])
+                self._counted[site] = tuple(sorted(found, key=lambda each: each.rank, reverse=True))
+                self._judged_by[site] = trusted
+        except KeyFileError:  # what counted before counts on
+            pass
+        return self._counted.get(site, ())
+
+    def _judged(self, signed: SignedStatement, heard: datetime, now: datetime) -> KnownStatement | None:
+        try:
+            return judge(signed, self._trust, now, heard=heard)
+        except (MessageError, PolicyRefused):  # its key was revoked or lost its grant
+            return None
 
     def newest(self, site: SiteName, now: datetime) -> KnownStatement | None:
         """Return the statement that decides, which nodes show and publish again; None where nothing is known.

@@ -41,6 +41,7 @@ from deploykit.settings.problems import below
 from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.allowed_signers import matches
 from deploykit.trust.approval import judge_mandate
+from deploykit.trust.buildresults import judge_build
 from deploykit.trust.freshness import called, check_not_ahead, check_times, since
 from deploykit.trust.grants import grant_problems
 from deploykit.trust.mandate import Mandate, Requirement
@@ -319,24 +320,8 @@ class Policy:
             PolicyRefused: it names no number, repository or commit, no grant lets its key report this job of this
                 repository, it is too old, or it is from the future. The text may be shown to anybody.
         """
-        if not result.number or result.repo is None or result.commit is None:
-            missing = "number" if not result.number else "repository" if result.repo is None else "commit"
-            raise PolicyRefused(f"it names no {missing}")
-        for grant in granted(self.grants, type_names(BuildFinished), signer):
-            if (
-                matches(grant.repos, result.repo)
-                and matches(grant.jobs, result.job)
-                and (site is None or matches(grant.sites, site))
-            ):
-                break
-        else:
-            raise PolicyRefused(f"its key may not report {result.job} of {result.repo}")
-        age = since(now, result.time, result)
-        if age < -self.skew:
-            raise PolicyRefused("it claims to be from the future: compare the clocks (NTP)")
-        if age > remember + self.skew:
-            raise PolicyRefused(f"results count for {remember / timedelta(days=1):g} days")
-        return grant
+        granting = granted(self.grants, type_names(BuildFinished), signer)
+        return judge_build(result, granting, now=now, remember=remember, site=site, skew=self.skew)
 
     def authorize_reply(self, reply: Reply, signer: Signers, *, request: Request, now: datetime) -> None:
         """Accept a node's reply to our own request.

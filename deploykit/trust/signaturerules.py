@@ -65,11 +65,11 @@ class SignatureRules:
         if parts.kind != WEBAUTHN:
             if application.startswith(SSH_APPLICATION):
                 return ""
-            return f"its security key was made for {application!a}, not for {SSH_APPLICATION!r}"
+            return f"its security key was made for {application[:80]!a}, not for {SSH_APPLICATION!r}"
         if application not in self.rp_ids:
-            return f"its passkey was made for {application!a}, which is not in trust.rp_ids"
+            return f"its passkey was made for {application[:80]!a}, which is not in trust.rp_ids"
         if parts.origin not in self.origins:
-            return f"the web page {parts.origin!a} asked for it, which is not in trust.origins"
+            return f"the web page {parts.origin[:80]!a} asked for it, which is not in trust.origins"
         return ""
 
 

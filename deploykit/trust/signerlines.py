@@ -67,6 +67,10 @@ def matches(patterns: Iterable[str], text: str) -> bool:
 
 def _glob(pattern: str, text: str) -> bool:
     """Return whether a `*` and `?` pattern matches, in time bounded by len(pattern) x len(text)."""
+    if pattern == text:
+        return True
+    if "*" not in pattern and "?" not in pattern:
+        return False
     p = t = mark = 0
     star = -1
     while t < len(text):

@@ -21,6 +21,7 @@ from deploykit.errors import SignatureError
 from deploykit.trust.certificate import Certificate, is_certificate, read_certificate
 from deploykit.trust.keyformat import (
     ED25519,
+    ED25519_LENGTH,
     SK_ECDSA,
     SK_ED25519,
     BlobReader,
@@ -29,6 +30,7 @@ from deploykit.trust.keyformat import (
     decode_base64,
     decode_key_text,
     fingerprint,
+    is_weak_key,
     key_blob,
     key_type,
     parse_public_line,
@@ -111,17 +113,13 @@ class SignatureParts:
 # -- signatures ------------------------------------------------------------------------------------------------------
 
 
+_FOR_US: Final = ssh_string(NAMESPACE.encode()) + ssh_string(b"") + ssh_string(HASH_ALGORITHM.encode())
+_SIGNED: Final = _MAGIC + _FOR_US + (64).to_bytes(4, "big")
+
+
 def signed_bytes(body: bytes) -> bytes:
     """Return the bytes that the key signs: namespace, hash name, and the hash of the body."""
-    return b"".join(
-        (
-            _MAGIC,
-            ssh_string(NAMESPACE.encode()),
-            ssh_string(b""),
-            ssh_string(HASH_ALGORITHM.encode()),
-            ssh_string(hashlib.sha512(body).digest()),
-        )
-    )
+    return _SIGNED + hashlib.sha512(body).digest()
 
 
 def encode_blob(key: bytes, signature: bytes) -> bytes:
@@ -151,9 +149,31 @@ def decode_blob(blob: bytes) -> SignatureParts:
         SignatureError: anything else; the text names the first field that is wrong.
     """
     try:
-        return _decode_blob(blob)
+        return _usual_parts(blob) or _decode_blob(blob)
     except MalformedBlob as error:
         raise SignatureError(f"the signature is malformed: {error}") from None
+
+
+#: What stands around the point and the signature in the blob of a plain Ed25519 key, of which most are.
+_BEFORE_KEY: Final = _MAGIC + _VERSION.to_bytes(4, "big")
+_BEFORE_POINT: Final = _BEFORE_KEY + (ED25519_LENGTH).to_bytes(4, "big") + key_blob(bytes(32))[:-32]
+_POINT_END: Final = len(_BEFORE_POINT) + 32
+_BEFORE_SIGNATURE: Final = (
+    _FOR_US + (len(KEY_TYPE) + 72).to_bytes(4, "big") + ssh_string(KEY_TYPE.encode()) + (64).to_bytes(4, "big")
+)
+_USUAL_LENGTH: Final = _POINT_END + len(_BEFORE_SIGNATURE) + 64
+
+
+def _usual_parts(blob: bytes) -> SignatureParts | None:
+    """Return the parts of a good blob of a plain Ed25519 key, in a tenth of the time; None for any other."""
+    if (
+        len(blob) != _USUAL_LENGTH
+        or not blob.startswith(_BEFORE_POINT)
+        or not blob.startswith(_BEFORE_SIGNATURE, _POINT_END)
+        or is_weak_key(key := blob[len(_BEFORE_KEY) + 4 : _POINT_END])
+    ):
+        return None
+    return SignatureParts(key=key, public=PublicKey(key_type=ED25519, point=key[-32:]), signature=blob[-64:])
 
 
 def _decode_blob(blob: bytes) -> SignatureParts:

@@ -5,7 +5,7 @@ Rules:
 * The body is the message; headers are copies for people and brokers. Only `content-type` is read on the way in.
 * For any bytes, `decode` returns a message or raises `MessageError`, in bounded time and memory.
 * What `encode` writes, `decode` accepts; what `decode` returns, `encode` accepts, short of the limit on size.
-* The first `decode` of a native body loads cattrs, `encode` never does: a push loads only what it uses.
+* The first `decode` of a native body loads all message classes, `encode` never does: a push loads only what it uses.
 
 `docs/wire-format.md` is the contract, for writers of other clients.
 """
@@ -200,7 +200,7 @@ def _decode_native(body: bytes, received: datetime | None) -> Message:
 
 @cache
 def _read_event() -> Callable[[type[Message], dict[str, Any]], Message]:
-    """Return the decoder of native bodies; the first call loads it, and cattrs with it."""
+    """Return the decoder of native bodies; the first call loads it."""
     from deploykit.wire.decoder import read_event
 
     return read_event

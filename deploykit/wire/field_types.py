@@ -1,6 +1,6 @@
 """What a field may hold, read from the type hints of the message classes: one description, three users.
 
-`encoder` makes writers from it, `decoder` a cattrs converter, `schema` a JSON Schema; so the three cannot disagree.
+`encoder` makes writers from it, `quickreader` readers, `schema` a JSON Schema; so the three cannot disagree.
 A leaf's `check` returns every valid value (parsed, where the wire has another form) and raises for all others.
 """
 
@@ -302,7 +302,12 @@ def _choice(choices: tuple[object, ...]) -> Leaf:
             raise MessageError("not one of the choices")
         return value
 
-    return Leaf(expected="one of " + ", ".join(map(str, choices)), check=check, schema={"enum": list(choices)})
+    return Leaf(
+        expected="one of " + ", ".join(map(str, choices)),
+        check=check,
+        schema={"enum": list(choices)},
+        all_valid=allowed.issuperset,
+    )
 
 
 _LEAVES: Final[dict[object, Leaf]] = {

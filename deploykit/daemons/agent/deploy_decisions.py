@@ -118,7 +118,9 @@ class DeployDecider:
                 judged_at=claimed_at or now,
                 claimed_at=claimed_at,
             )
-            guards = CommandGuards([make(asked) for make in self._guards], self._now)
+            done = claimed_at is not None and self._ids.reply(keys, request.id) is not None
+            # What is done is answered again, whatever became of its mandate, its rollout or the site's lock.
+            guards = CommandGuards([] if done else [make(asked) for make in self._guards], self._now)
             objection = guards.enter(now)
             if objection is not None and objection.missing:
                 _log.info("waits: %s: %s: %s", command.signer, request.summary, objection.why)

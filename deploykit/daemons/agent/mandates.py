@@ -105,6 +105,7 @@ class Mandates:
         self._wait = wait
         self.waiting = 0
         self._lock = threading.Lock()
+        self._taking = threading.Lock()
         self._seen: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
@@ -152,7 +153,8 @@ class Mandates:
         if self.node not in approved.nodes:
             return Ack()
         try:
-            self._take_in(approved, command, self._now())
+            with self._taking:  # or of two copies with different signatures one would be lost
+                self._take_in(approved, command, self._now())
         except KeyFileError as error:  # it was verified a moment ago
             _log.warning("cannot judge a mandate, it is asked for when it is needed: %s", error)
         return Ack()

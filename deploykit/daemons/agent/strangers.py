@@ -1,4 +1,4 @@
-"""Messages without a trusted signature: counted, and once a minute logged, recorded and answered, with a fixed text.
+"""Messages without a trusted signature: counted, and once a minute logged, recorded and answered, with fixed texts.
 
 Rules:
 
@@ -16,7 +16,7 @@ from deploykit.daemons.agent.command_audit import CommandAudit
 from deploykit.daemons.agent.deploy_reports import DeployReportMaker
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.service.throttle import LogThrottle
-from deploykit.errors import DeploykitError, KeyFileError, MessageError
+from deploykit.errors import DeploykitError, KeyFileError, MessageError, SignatureNotEnough
 from deploykit.messages import DeployRequested
 from deploykit.names import NodeName
 from deploykit.trust.policy import addressed_to
@@ -25,8 +25,13 @@ from deploykit.wire import Frame, decode
 
 _log = logging.getLogger(__name__)
 
-#: The one answer to unverified commands.
+#: The answer to unverified commands.
 _NOT_OBEYED: Final = "this node obeys no command without a signature by a key that it trusts"
+#: The answer to those whose signature is good, by a trusted key on a security key or a passkey, and shows too little.
+_SHOWS_TOO_LITTLE: Final = (
+    "the signature does not show what this node asks for: that somebody touched the key, by PIN or finger where that "
+    "is required, and that a web page it knows asked for it"
+)
 
 
 class Strangers:
@@ -63,10 +68,9 @@ class Strangers:
         self._audit.unverified(count, str(problem), request)
         if request is None:
             return
+        detail = _SHOWS_TOO_LITTLE if isinstance(problem, SignatureNotEnough) else _NOT_OBEYED
         try:
-            self._reporter.report(
-                self._reports.without_result(request, frame_digest(frame), "refused", detail=_NOT_OBEYED)
-            )
+            self._reporter.report(self._reports.without_result(request, frame_digest(frame), "refused", detail=detail))
         except Exception as error:  # noqa: BLE001 -- refusals may neither fill our time nor make commands come again
             _log.error("cannot report a refusal: %s", error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import timedelta
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 import attrs
 import pytest
 
-from deploykit.daemons.agent import deploys, mandate_asks
+from deploykit.daemons.agent import deploy_decisions, deploys, mandate_asks
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim
 from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
 from deploykit.names import NodeName, ObjectId, RefName
 from deploykit.release import Runner, Site
+from deploykit.settings import GrantSettings
 from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
 from deploykit.wire import Frame, encode
 from tests.support.keys import fixed_key
@@ -136,6 +138,26 @@ def test_signatures_that_come_apart_or_in_another_order_or_with_more_are_collect
     assert node.ask(node.command(mandate)) == "success", "all of them are on the disk"
 
 
+def test_two_signatures_that_come_at_once_are_both_kept(node: MandatedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    mandate = node.mandate("ann")
+    known, both = node.mandates.store.signatures, threading.Barrier(2)
+
+    def slow(digest: str) -> Any:
+        found = known(digest)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.3)
+        return found
+
+    monkeypatch.setattr(node.mandates, "is_copy", lambda _: False)
+    monkeypatch.setattr(node.mandates.store, "signatures", slow)
+    workers = [threading.Thread(target=node.send, args=(signed(mandate, who),)) for who in ("ann", "bob")]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    assert node.ask(node.command(mandate)) == "success"
+
+
 def test_a_mandate_with_one_bad_signature_counts_by_its_good_ones(node: MandatedNode) -> None:
     good = node.mandate("ann", "bob")
     ann, bob = parts(good)
@@ -246,6 +268,24 @@ def test_threat_44_the_other_form_of_an_ecdsa_signature_is_the_same_signature(tm
     again = node.command(plain)
     assert node.ask(again) == ""
     assert "shows no person's presence" in node.ask(again)
+
+
+def test_to_leave_builds_out_is_for_those_who_approved_it_together(tmp_path: Path) -> None:
+    """One of two approvers has the right; the key that runs the rollout needs none."""
+    node = MandatedNode(tmp_path, signatures=2, require_build=("tests",))
+    mandate = node.mandate("ann", "bob", without_build=True)
+    node.send(mandate)
+    command = node.command(mandate, without_build=True)
+    assert node.ask(command) == ""
+    assert "leaves out builds, which nobody who approved it may" in node.ask(command)
+    right = GrantSettings(principal="bob", types=("without-build",))
+    node.settings = attrs.evolve(
+        node.settings, trust=attrs.evolve(node.settings.trust, grants=(*node.settings.trust.grants, right))
+    )
+    node.start()
+    assert node.ask(node.command(mandate)).startswith("refused: no "), "the gate is closed"
+    assert node.ask(node.command(mandate, without_build=True)) == "success"
+    assert "without a build" in node.reports[-1].detail
 
 
 # -- what lies outside -------------------------------------------------------------------------------------------------
@@ -418,6 +458,24 @@ def test_a_command_that_is_claimed_and_has_lost_its_mandate_asks_for_it(node: Ma
     assert node.ask(command) == ""
     node.send(mandate)
     assert node.ask(command) == "success"
+
+
+def test_a_done_command_is_answered_again_whatever_became_of_its_mandate(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy_decisions, "_REPEAT_AFTER", 0.0)
+    mandate = node.mandate("ann", "bob")
+    node.send(mandate)
+    node.start()
+    obeyed, refused = node.command(mandate), node.command(mandate, "rollback", "v3")
+    assert node.ask(obeyed) == "success"
+    first = node.ask(refused)
+    assert first.startswith("refused")
+    for file in (node.settings.state / "mandates").iterdir():
+        file.unlink()
+    node.start()
+    assert (node.ask(obeyed), node.ask(refused)) == ("success", first)
+    assert node.wanted == []
 
 
 # -- what is lost and asked for ----------------------------------------------------------------------------------------

@@ -302,3 +302,35 @@ def test_an_override_goes_with_the_command_and_stands_in_the_report(
     report = node.wait(DeployReported, lambda message: message.outcome == "success")
     assert report.overridden == "the shop is down"
     assert report.lock is not None
+
+
+def test_the_status_of_a_node_shows_its_locks(node: Node, desk: Path) -> None:
+    file = node.root / "node.toml"
+    file.touch(mode=0o600)
+    file.write_text(f"""
+node = "web1"
+state = "{node.settings.state}"
+broker = {{ address = "{node.settings.broker.address}" }}
+outbox = {{ path = "{node.settings.outbox.path}" }}
+[repositories.shop]
+url = "{node.origin.path}"
+[sites.shop]
+path = "{node.site}"
+repo = "shop"
+[trust]
+allowed_signers = "{node.signers}"
+[[trust.grants]]
+principal = "ops@example.org"
+types = ["site.locked"]
+""")
+    with node.agent() as agent:
+        agent.ready()
+        assert run("lock", "shop", "--reason", "audit", "--config", desk, "--discovery-timeout", "20").exit_code == 0
+    shown = run("status", "--config", file)
+    assert "  lock    shop is locked by" in shown.stdout, (shown.output, shown.exception)
+    (site,) = json.loads(run("status", "--json", "--config", file).stdout)["sites"]
+    assert len(site["locks"]) == 1
+    (node.settings.state / "locks.json").write_text("{")
+    broken = run("status", "--config", file)
+    assert broken.exit_code == 1
+    assert "locks.json is damaged" in broken.stdout

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, TypeVar
 
 import attrs
 import pytest
@@ -32,6 +33,7 @@ BODY = b'{"specversion":"1.0","id":"1"}'
 KEY = fixed_key(1)
 OTHER = fixed_key(2)
 CA_LINE = AUTHORITY.public_openssh
+T = TypeVar("T")
 EXAMPLES = 5000 if os.environ.get("DEPLOYKIT_FULL_SWEEP") else 250
 MAKER = CertificateMaker(key=KEY.public_blob, principals=packed("ops"))
 
@@ -94,41 +96,58 @@ def test_a_key_does_not_sign_with_the_certificate_of_another() -> None:
 # -- the matrix ------------------------------------------------------------------------------------------------------
 
 SECURITY_KEYS = [SoftwareSecurityKey.ed25519(), SoftwareSecurityKey.ecdsa()]
+#: Authorities on security keys; the last one's was not touched.
+SECURITY_AUTHORITIES = [
+    SoftwareSecurityKey.ed25519(seed=3),
+    SoftwareSecurityKey.ecdsa(seed=3),
+    SoftwareSecurityKey.ed25519(seed=4, presence=False),
+]
 
-_CERTIFICATES = st.builds(
-    CertificateMaker,
-    key=st.sampled_from([KEY.public_blob, KEY.public_blob, *(key.public_blob for key in SECURITY_KEYS)]),
-    authority=st.sampled_from([AUTHORITY, AUTHORITY, AUTHORITY, OTHER]),
-    serial=st.sampled_from([0, 1, 5, FOREVER]),
-    type=st.sampled_from([1, 1, 1, 1, 2]),
-    key_id=st.sampled_from(["ann", "bob", ""]),
-    principals=st.sampled_from(
-        [packed("ops"), packed("ops"), packed("dev", "ops"), packed("dev"), packed("*"), packed("o*", "dev"), b""]
+
+#: The values of each field of a certificate, the usual one first.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "key": (KEY.public_blob, *(key.public_blob for key in SECURITY_KEYS)),
+    "authority": (AUTHORITY, OTHER, *SECURITY_AUTHORITIES),
+    "serial": (5, 0, 1, FOREVER),
+    "type": (1, 2),
+    "key_id": ("ann", "bob", ""),
+    "principals": tuple(
+        packed(*names) for names in (["ops"], ["dev", "ops"], ["dev"], ["*"], ["o*", "dev"], ["OPS"], [])
     ),
-    after=st.sampled_from([0, 0, 0, SECOND - 1, SECOND, SECOND + 1]),
-    before=st.sampled_from([FOREVER, FOREVER, FOREVER, SECOND, SECOND + 1]),
-    critical=st.sampled_from([b"", b"", b"", packed("verify-required", ""), packed("force-command", packed("x"))]),
-    extensions=st.sampled_from([b"", packed("permit-pty", ""), packed("no-touch-required", "")]),
-)
-_PUBS = [CA_LINE, CA_LINE, CA_LINE, KEY.public_openssh, OTHER.public_openssh]
-_LINES = st.tuples(
-    st.sampled_from(["ops", "*", "*", "o?s,!dev", "dev", "*,!ops", "o*"]),
-    st.just(" "),
-    st.sampled_from(
-        [
-            "cert-authority ",
-            "cert-authority ",
-            "Cert-Authority ",
-            'cert-authority,namespaces="deploykit" ',
-            'namespaces="git",cert-authority ',
-            f'cert-authority,valid-before="{AT}" ',
-            'cert-authority,valid-after="20260301120001Z" ',
-            "",
-        ]
+    "after": (0, SECOND - 1, SECOND, SECOND + 1),
+    "before": (FOREVER, SECOND, SECOND + 1),
+    "critical": (b"", packed("verify-required", ""), packed("force-command", packed("x")), packed("x@y", "")),
+    "extensions": (packed("permit-pty", ""), b"", packed("no-touch-required", "")),
+}
+#: Stands for the authority of the certificate; the others are strange keys, and the key in the certificate.
+_ITS_AUTHORITY = "AUTHORITY"
+#: The values of each part of a line, the usual one first.
+LINES: dict[str, tuple[str, ...]] = {
+    "principals": ("*", "ops", "o?s,!dev", "dev", "*,!ops", "o*"),
+    "options": (
+        "cert-authority",
+        "Cert-Authority",
+        'cert-authority,namespaces="deploykit"',
+        'namespaces="git",cert-authority',
+        f'cert-authority,valid-before="{AT}"',
+        'cert-authority,valid-after="20260301120001Z"',
+        "",
     ),
-    st.sampled_from(_PUBS),
-    st.just("\n"),
-).map("".join)
+    "key": (_ITS_AUTHORITY, CA_LINE, KEY.public_openssh, OTHER.public_openssh),
+}
+PRINCIPALS = ("ops", "dev", "o*", "*")
+
+
+def mostly(values: tuple[T, ...]) -> st.SearchStrategy[T]:
+    """The first value five times out of six: where every field is odd, all verdicts are the same."""
+    return st.sampled_from([values[0]] * 5 * (len(values) - 1) + list(values[1:]))
+
+
+def line_of(parts: Mapping[str, str], maker: CertificateMaker) -> str:
+    text = " ".join(parts[name] for name in LINES if parts[name])
+    return text.replace(_ITS_AUTHORITY, maker.authority.public_openssh) + "\n"
+
+
 _SPECIFICATIONS = [
     [serial_line(5)],
     [serial_line(1, FOREVER)],
@@ -170,6 +189,7 @@ STRICTER = (
     "has the critical option",
     "verify-required",
     "no principal that is a plain name",
+    "it does not show that somebody touched the key",
     "somebody else",  # a principal that is a pattern
 )
 
@@ -181,19 +201,61 @@ def signature(certificate: bytes, key: bytes) -> bytes:
     return certify(makers[key](BODY), certificate)
 
 
+def check_verdicts(
+    keygen: SshKeygen,
+    maker: CertificateMaker,
+    allowed: str,
+    principal: str = "ops",
+    revoked: str | bytes = "",
+    certificate: bytes = b"",
+) -> bool:
+    """Hold our verdict against that of ssh-keygen; return ours."""
+    blob = signature(certificate or maker.make(), maker.key)
+    ours = we_say(blob, allowed, principal, revoked)
+    theirs = they_say(keygen, blob, allowed, principal, revoked)
+    if isinstance(ours, Signer):
+        assert theirs, (maker, allowed, revoked)
+    elif theirs:
+        assert any(odd in ours for odd in STRICTER), (ours, maker, allowed, revoked)
+        assert "somebody else" not in ours or principal in ("*", "o*")
+    return isinstance(ours, Signer)
+
+
+@pytest.mark.parametrize("field", [*FIELDS, *(f"line's {part}" for part in LINES), "principal"])
+def test_each_value_alone_has_the_verdict_of_ssh_keygen(keygen: SshKeygen, field: str) -> None:
+    """Every other field has its usual value: so the one decides."""
+    usual = CertificateMaker(**{name: values[0] for name, values in FIELDS.items()})
+    line = {name: values[0] for name, values in LINES.items()}
+    verdicts = []
+    if field in FIELDS:
+        for value in FIELDS[field]:
+            maker = attrs.evolve(usual, **{field: value})
+            verdicts.append(check_verdicts(keygen, maker, line_of(line, maker)))
+    elif field == "principal":
+        verdicts = [check_verdicts(keygen, usual, line_of(line, usual), principal) for principal in PRINCIPALS]
+    else:
+        part = field.removeprefix("line's ")
+        for text in LINES[part]:
+            verdicts.append(check_verdicts(keygen, usual, line_of({**line, part: text}, usual)))
+    assert verdicts[0]
+    assert all(verdicts) is (field in ("key", "serial", "key_id", "extensions"))
+
+
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    maker=_CERTIFICATES,
-    lines=st.lists(_LINES, min_size=1, max_size=2),
-    principal=st.sampled_from(["ops", "ops", "ops", "dev", "o*", "*"]),
+    maker=st.builds(CertificateMaker, **{name: mostly(values) for name, values in FIELDS.items()}),
+    lines=st.lists(
+        st.fixed_dictionaries({name: mostly(values) for name, values in LINES.items()}), min_size=1, max_size=2
+    ),
+    principal=mostly(PRINCIPALS),
     revoked=st.none() | st.integers(0, 100),
-    forged=st.sampled_from([False] * 9 + [True]),
+    forged=mostly((False, True)),
 )
 def test_our_verdict_on_a_certificate_is_that_of_ssh_keygen(
     keygen: SshKeygen,
     revocations: list[str | bytes],
     maker: CertificateMaker,
-    lines: list[str],
+    lines: list[dict[str, str]],
     principal: str,
     revoked: int | None,
     forged: bool,
@@ -201,15 +263,9 @@ def test_our_verdict_on_a_certificate_is_that_of_ssh_keygen(
     certificate = maker.make()
     if forged:  # a serial that the authority did not sign
         certificate = certificate.replace(maker.serial.to_bytes(8, "big"), (77).to_bytes(8, "big"), 1)
-    blob = signature(certificate, maker.key)
     gone = "" if revoked is None else revocations[revoked % len(revocations)]
-    ours = we_say(blob, "".join(lines), principal, gone)
-    theirs = they_say(keygen, blob, "".join(lines), principal, gone)
-    if isinstance(ours, Signer):
-        assert theirs, (maker, lines, gone)
-    elif theirs:
-        assert any(odd in ours for odd in STRICTER), (ours, maker, lines, gone)
-        assert "somebody else" not in ours or principal in ("*", "o*")
+    allowed = "".join(line_of(line, maker) for line in lines)
+    check_verdicts(keygen, maker, allowed, principal, gone, certificate)
 
 
 def test_the_matrix_has_enough_of_both_verdicts(keygen: SshKeygen, revocations: list[str | bytes]) -> None:

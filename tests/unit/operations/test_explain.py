@@ -163,7 +163,7 @@ def test_a_certificate_is_explained_by_its_authority_and_its_names(tmp_path: Pat
     made = CertificateMaker(key=EVE.public_blob, principals=packed("ann@example.com"), serial=9)
     file.write_text(public_line(made.make()) + "\n")
     key = one(str(file), signers=lines)
-    assert (key.fingerprint, key.certificate) == (EVE.fingerprint, "key id ann@laptop serial 9")
+    assert (key.fingerprint, key.certificate) == (EVE.fingerprint, "key id 'ann@laptop' serial 9")
     assert right(key, "deploy.requested").principals == ("ann@example.com",)
     assert one(public_line(made.make()), signers=lines) == key
     file.write_text(public_line(attrs.evolve(made, principals=packed("ann@example.org")).make()) + "\n")

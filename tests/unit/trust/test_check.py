@@ -25,7 +25,7 @@ from deploykit.settings import GrantSettings, TrustSettings
 from deploykit.trust import check as module
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Authorized, Trust
-from deploykit.trust.signature import HEADER, SigningKey, body_digest, copy_digest, sign
+from deploykit.trust.signature import HEADER, SigningKey, body_digest, copy_digest, frame_digest, sign
 from deploykit.wire import CONTENT_TYPE, Frame, encode
 from tests.support.asked import CAP, NOW, SECOND, SKEW, WEB1, WEB2, report, request
 from tests.support.keys import fixed_key
@@ -216,6 +216,22 @@ def test_threat_6_a_nodes_own_report_on_this_very_copy_is_believed() -> None:
 def test_threat_6_every_other_report_is_not(frame: Frame, says: str) -> None:
     with pytest.raises((SignatureError, PolicyRefused), match=says):
         believed(frame)
+
+
+def test_a_refusal_by_a_node_that_could_not_verify_the_request_is_believed() -> None:
+    """It names the frame as it came. Of one that was changed on the way the asker knows nothing."""
+    answers = frame_digest(SENT)
+    changed = frame_digest(attrs.evolve(SENT, headers={**SENT.headers, HEADER: "AAAA"}))
+
+    def believed_as(**changes: Any) -> None:
+        frame = signed(attrs.evolve(REPORT, **changes), NODE)
+        trust().check(frame, NOW).believe(request(), NOW, copy=copy_digest(SENT), as_sent=answers)
+
+    believed_as(outcome="refused", answers=answers)
+    believed_as(outcome="refused")
+    for outcome, named in (("refused", changed), ("success", answers), ("failure", answers)):
+        with pytest.raises(PolicyRefused, match="another copy"):
+            believed_as(outcome=outcome, answers=named)
 
 
 QUESTION = NodeQueried(id="question-1", time=NOW, source="test")

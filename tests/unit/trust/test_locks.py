@@ -290,6 +290,19 @@ def test_a_lock_outlives_the_validity_of_the_key_that_made_it() -> None:
         book(people, people.lock("ann", 1, until=NOW + DAY), now=later)
 
 
+def test_what_is_judged_by_other_files_fails_to_no_open_site(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files change, and cannot be read between the look at them and the verification."""
+    people = Locking()
+    known = book(people, people.lock("ann", 1))
+    people.options["bob"] = ',valid-before="20400101Z"'
+    monkeypatch.setattr("deploykit.trust.locks.judge", failing)
+    assert decide(known).objection
+
+
+def failing(*_: object, **__: object) -> object:
+    raise KeyFileError("cannot read")
+
+
 def test_while_the_trusted_files_cannot_be_read_what_counted_before_counts() -> None:
     people = Locking()
     known = book(people, people.lock("ann", 1))
@@ -339,6 +352,7 @@ def test_few_statements_of_each_key_and_site_are_kept_the_newest() -> None:
     assert len(known.kept) == KEPT_OF_KEY + 1
     noted = known.add(PEOPLE.lock("ann", 5), NOW)
     assert noted.newer is not None
+    assert not noted.news, "a replay of what was forgotten is no news, else anybody could fill the audit"
     assert len(known.kept) == KEPT_OF_KEY + 1
 
 

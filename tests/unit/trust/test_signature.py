@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from deploykit.errors import KeyFileError, SignatureError, UsageError
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.signature import HEADER, SigningKey, body_digest, sign, verify, verify_blob
-from deploykit.trust.sshsig import decode_header, encode_blob, encode_header
+from deploykit.trust.sshsig import decode_header, encode_blob, encode_header, signed_bytes
 from deploykit.wire.frame import Frame
 from tests.support.keys import fixed_key
 
@@ -208,6 +208,8 @@ def test_a_signature_for_another_namespace_is_refused(monkeypatch: pytest.Monkey
 
 def test_threat_1_the_namespace_field_alone_does_not_make_a_signature_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deploykit.trust.sshsig.NAMESPACE", "deploycat")
+    signs = signed_bytes(BODY).replace(b"deploykit", b"deploycat")
+    monkeypatch.setattr("deploykit.trust.signature.signed_bytes", lambda _body: signs)
     blob = KEY.sign_body(BODY).replace(b"deploycat", b"deploykit")
     monkeypatch.undo()
     with pytest.raises(SignatureError, match="does not fit"):

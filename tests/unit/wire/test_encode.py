@@ -182,7 +182,7 @@ def test_a_password_hash_is_one_of_the_good_kinds(line: str) -> None:
         encode(AccessGrantRequested(site=SiteName("s"), user="jane", password_hash=line))
 
 
-def test_a_push_loads_no_cattrs() -> None:
+def test_nobody_loads_cattrs_but_who_must_explain_what_is_wrong_with_a_message() -> None:
     code = (
         "import sys, deploykit\n"
         "from deploykit.messages import Notice\n"
@@ -191,7 +191,12 @@ def test_a_push_loads_no_cattrs() -> None:
         "assert 'cattrs' not in sys.modules, 'encode'\n"
         "assert not {'stomp', 'dulwich', 'click', 'cryptography'} & set(sys.modules)\n"
         "deploykit.decode(frame.headers, frame.body)\n"
-        "assert 'cattrs' in sys.modules, 'decode'\n"
+        "assert 'cattrs' not in sys.modules, 'decode'\n"
+        "try:\n"
+        "    deploykit.decode(frame.headers, frame.body.replace(b'\"x\"', b'1'))\n"
+        "except deploykit.MessageError as error:\n"
+        "    assert 'data.text' in str(error), error\n"
+        "assert 'cattrs' in sys.modules, 'explain'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 

@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 import deploykit
-import deploykit.wire.decoder as native_decoder
 from deploykit.errors import MessageError
 from deploykit.messages import Notice, RefUpdated
 from deploykit.names import ObjectId, RefName, RepoName
-from deploykit.wire import CONTENT_TYPE, Frame, codec, decode, encode, frame, sendable, strictjson
+from deploykit.wire import CONTENT_TYPE, Frame, codec, decode, encode, frame, quickreader, sendable, strictjson
 from deploykit.wire.legacy import decoder as legacy_decoder
 from deploykit.wire.legacy import encoder as legacy_encoder
 
@@ -152,7 +151,7 @@ def test_threat_19_without_the_limits_they_are_read(monkeypatch: pytest.MonkeyPa
     assert read_a_huge_body()
     monkeypatch.setattr(strictjson, "MAX_ITEMS", 2**30)
     assert read_a_huge_list()
-    monkeypatch.setattr(native_decoder, "MAX_ITEMS", 2**30)
+    monkeypatch.setattr(quickreader, "MAX_ITEMS", 2**30)
     assert read_a_huge_list_of_ours()
     monkeypatch.setattr(legacy_decoder, "MAX_BODY", 2**30)
     assert read_a_huge_text_of_the_originals()
@@ -251,7 +250,7 @@ def test_threat_33_a_lax_parser_would_let_it_through(body: bytes, also: str, mon
     monkeypatch.setattr(strictjson, "_decode", json.loads)
     if also:
         assert not gets_through(body)  # the second line of defence
-        monkeypatch.setattr("deploykit.wire.decoder.within_limits", lambda _value: True)
+        monkeypatch.setattr("deploykit.wire.quickreader.within_limits", lambda _value: True)
     assert gets_through(body)
 
 
