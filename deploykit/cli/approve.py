@@ -126,7 +126,7 @@ def confirmed(
     if now > message.not_after:
         raise PolicyRefused(f"the mandate of rollout {message.rollout} is over", "have it proposed again")
     signer = key.load(settings or AnySettings(node=NodeName("nobody")))
-    notes = desk.notes_on_key(sheet, signer.public_blob, now)
+    notes = desk.notes_on_key(sheet, signer, now)
     if any(each.key == signer.public_blob for each in sheet.signatures):
         notes = (*notes, f"key {signer.fingerprint} has signed it already: a further signature replaces that one")
     if notes and not quiet:
