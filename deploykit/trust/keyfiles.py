@@ -30,7 +30,6 @@ from deploykit.trust.guardedfile import (
     open_directory,
     opened,
     read_bounded,
-    read_trusted,
     read_trusted_bytes,
     way_out,
     write_new,
@@ -180,18 +179,47 @@ def unlock_hint(path: Path) -> str:
     return f"give its passphrase with --passphrase-file FILE, or `ssh-add {path}` and name {path}.pub"
 
 
+@attrs.frozen(slots=True)
+class TrustFiles:
+    """The bytes of an `allowed_signers` file, and of a list of revoked keys; that is empty where there is none."""
+
+    signers: bytes = attrs.field(repr=False)
+    revoked: bytes = attrs.field(default=b"", repr=False)
+
+
+def read_trust_files(path: Path, revoked: Path | None = None) -> TrustFiles:
+    """Return the bytes of the trusted files.
+
+    Raises:
+        KeyFileError: unreadable, too long, or writable by others.
+    """
+    return TrustFiles(
+        read_trusted_bytes(path, "allowed_signers file", MAX_TEXT),
+        b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT),
+    )
+
+
+def parse_trust_files(path: Path, files: TrustFiles) -> AllowedSigners:
+    """Return the allowed signers in the bytes of the trusted files; `path` is that of the first, for errors.
+
+    Raises:
+        KeyFileError: not UTF-8, or with lines that cannot be parsed (all in `problems`).
+    """
+    try:
+        return AllowedSigners.parse(as_text(path, files.signers), revoked=files.revoked)
+    except KeyFileError as error:
+        if not error.problems:
+            raise
+        raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
+
+
 def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedSigners:
     """Return the allowed signers of an `allowed_signers` file and, where given, a list of revoked keys.
 
     Raises:
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
-    text = read_trusted(path, "allowed_signers file", MAX_TEXT)
-    gone = b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT)
-    try:
-        return AllowedSigners.parse(text, revoked=gone)
-    except KeyFileError as error:
-        raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
+    return parse_trust_files(path, read_trust_files(path, revoked))
 
 
 def load_revoked_keys(path: Path) -> Revocations:
@@ -211,11 +239,23 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     """
     if trust.allowed_signers is None:
         return AllowedSigners()
-    signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
+    return parse_trusted(trust, read_trust_files(trust.allowed_signers, trust.revoked_keys))
+
+
+def parse_trusted(trust: TrustSettings, files: TrustFiles) -> AllowedSigners:
+    """Return the allowed signers in the bytes of the files that the settings name, with the settings' rules.
+
+    Raises:
+        KeyFileError: see `parse_trust_files`.
+    """
+    path = trust.allowed_signers
+    if path is None:
+        return AllowedSigners()
+    signers = parse_trust_files(path, files)
     for note in signers.unused[:_MOST_NOTES]:
-        _log.info("%s: %s", trust.allowed_signers, note)
+        _log.info("%s: %s", path, note)
     if len(signers.unused) > _MOST_NOTES:
-        _log.info("%s: %d more lines do not count", trust.allowed_signers, len(signers.unused) - _MOST_NOTES)
+        _log.info("%s: %d more lines do not count", path, len(signers.unused) - _MOST_NOTES)
     return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
 
 
@@ -288,6 +328,7 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
 
 __all__ = [
     "AskPassphrase",
+    "TrustFiles",
     "check_principal",
     "check_signer",
     "fingerprint",
@@ -300,6 +341,9 @@ __all__ = [
     "load_signer",
     "load_signing_key",
     "load_trusted",
+    "parse_trust_files",
+    "parse_trusted",
+    "read_trust_files",
     "trust",
     "trusted_line",
     "unlock_hint",

@@ -20,12 +20,11 @@ import attrs
 from deploykit.errors import KeyFileError
 from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import (
-    ED25519,
-    ED25519_LENGTH,
     KEY_TYPES,
     decode_key_text,
     fingerprint,
     is_weak_key,
+    is_whole,
     key_type,
     parse_key,
 )
@@ -269,7 +268,7 @@ def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
         if not kind.startswith(_KEY_TYPES) or key_type(blob) != kind:
             problems.append(f"revoked keys, line {number}: not a public key line")
             continue
-        if kind == ED25519 and len(blob) != ED25519_LENGTH:  # it would revoke nothing
+        if is_whole(plain) is False:  # it would revoke nothing
             problems.append(f"revoked keys, line {number}: the key is not whole")
             continue
         yield plain
