@@ -181,10 +181,19 @@ def unlock_hint(path: Path) -> str:
 
 @attrs.frozen(slots=True)
 class TrustFiles:
-    """The bytes of an `allowed_signers` file, and of a list of revoked keys; that is empty where there is none."""
+    """Where an `allowed_signers` file and a list of revoked keys are, and their bytes."""
 
+    path: Path
     signers: bytes = attrs.field(repr=False)
+    revoked_path: Path | None = None
     revoked: bytes = attrs.field(default=b"", repr=False)
+
+    def named(self, error: KeyFileError) -> KeyFileError:
+        """Return an error with the path of the file that it is about."""
+        path = str(self.path)
+        if self.revoked_path is not None and not _readable(b"", self.revoked):
+            path = f"{self.revoked_path}" if _readable(self.signers, b"") else f"{path}, {self.revoked_path}"
+        return KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems)
 
 
 def read_trust_files(path: Path, revoked: Path | None = None) -> TrustFiles:
@@ -194,23 +203,32 @@ def read_trust_files(path: Path, revoked: Path | None = None) -> TrustFiles:
         KeyFileError: unreadable, too long, or writable by others.
     """
     return TrustFiles(
+        path,
         read_trusted_bytes(path, "allowed_signers file", MAX_TEXT),
+        revoked,
         b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT),
     )
 
 
-def parse_trust_files(path: Path, files: TrustFiles) -> AllowedSigners:
-    """Return the allowed signers in the bytes of the trusted files; `path` is that of the first, for errors.
+def _readable(signers: bytes, revoked: bytes) -> bool:
+    try:
+        AllowedSigners.parse(signers.decode(), revoked=revoked)
+    except (KeyFileError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def parse_trust_files(files: TrustFiles) -> AllowedSigners:
+    """Return the allowed signers in the bytes of the trusted files.
 
     Raises:
         KeyFileError: not UTF-8, or with lines that cannot be parsed (all in `problems`).
     """
+    text = as_text(files.path, files.signers)
     try:
-        return AllowedSigners.parse(as_text(path, files.signers), revoked=files.revoked)
+        return AllowedSigners.parse(text, revoked=files.revoked)
     except KeyFileError as error:
-        if not error.problems:
-            raise
-        raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
+        raise files.named(error) from error
 
 
 def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedSigners:
@@ -219,7 +237,7 @@ def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedS
     Raises:
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
-    return parse_trust_files(path, read_trust_files(path, revoked))
+    return parse_trust_files(read_trust_files(path, revoked))
 
 
 def load_revoked_keys(path: Path) -> Revocations:
@@ -248,10 +266,8 @@ def parse_trusted(trust: TrustSettings, files: TrustFiles) -> AllowedSigners:
     Raises:
         KeyFileError: see `parse_trust_files`.
     """
-    path = trust.allowed_signers
-    if path is None:
-        return AllowedSigners()
-    signers = parse_trust_files(path, files)
+    path = files.path
+    signers = parse_trust_files(files)
     for note in signers.unused[:_MOST_NOTES]:
         _log.info("%s: %s", path, note)
     if len(signers.unused) > _MOST_NOTES:

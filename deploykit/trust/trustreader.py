@@ -89,11 +89,12 @@ class TrustReader:
         return loaded.result
 
     def _load(self, seen: _Seen | None) -> AllowedSigners | KeyFileError:
-        if seen is None:  # an error that is cheap to find again
+        path = self._trust.allowed_signers
+        if seen is None or path is None:  # an error that is cheap to find again; or nothing to read
             return load_trusted(self._trust)
         settled = max((entry[1] for entry in seen), default=0) < time.time_ns() - _TICK
         # Read once: what is parsed is what the digest is of, also where a file is being rewritten in its place.
-        files = self._read()
+        files = read_trust_files(path, self._trust.revoked_keys)
         digest = _digest(files)
         before = self._loaded
         result: AllowedSigners | KeyFileError
@@ -110,12 +111,6 @@ class TrustReader:
             until = math.inf if settled else time.monotonic() + _LOOK
         self._loaded = _Loaded(seen=seen, result=result, digest=digest, until=until)
         return result
-
-    def _read(self) -> TrustFiles:
-        """Return the files' bytes; their modes and owners are checked on the way."""
-        if self._trust.allowed_signers is None:
-            return TrustFiles(b"")
-        return read_trust_files(self._trust.allowed_signers, self._trust.revoked_keys)
 
     def _state(self) -> _Seen | None:
         """Return the present state of the files; None where stat(2) fails for one."""

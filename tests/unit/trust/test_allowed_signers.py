@@ -124,6 +124,12 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
     ]
 
 
+def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
+    with pytest.raises(KeyFileError, match="200 or more mistakes") as caught:
+        AllowedSigners.parse("x y z\n" * 100_000, revoked="rubbish\n" * 100_000)
+    assert len(caught.value.problems) == 200
+
+
 def test_a_mistake_in_one_line_leaves_no_half_file() -> None:
     with pytest.raises(KeyFileError, match="line 2"):
         AllowedSigners.parse(f"ops {PUB}\nbad\n")

@@ -151,7 +151,7 @@ def test_a_file_is_left_alone_once_its_time_stamp_is_old(
     monkeypatch.setattr("deploykit.trust.trustreader.time.time_ns", lambda: later)
     clock(1.0)
     trusted()
-    monkeypatch.setattr(trusted, "_read", lambda: pytest.fail("the bytes were looked at"))
+    monkeypatch.setattr(trustreader, "read_trust_files", lambda *_: pytest.fail("the bytes were looked at"))
     clock(1000.0)
     assert trusted().lines_for(KEY.public_blob)
 
