@@ -28,7 +28,7 @@ from deploykit.settings.node import Settings
 from deploykit.trust.agentkey import SECURITY_KEY
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
-from deploykit.trust.keyformat import MalformedBlob
+from deploykit.trust.keyformat import MalformedBlob, parse_key
 from deploykit.trust.mandate import Mandate, Requirement
 from deploykit.trust.signature import BodySigner, Signer, Signers, add_signature, verify_blob
 from deploykit.trust.sshsig import NAMESPACE, decode_blob, fingerprint, key_type
@@ -118,7 +118,10 @@ class ApprovalDesk:
         if settings is None or settings.trust.allowed_signers is None:
             return cls(settings, None, None)
         allowed = load_trusted(settings.trust)
-        return cls(settings, Trust.from_settings(settings.trust, settings.node, trusted=lambda: allowed), allowed)
+        # A desk without sites cannot know their repositories; the nodes judge by them.
+        repos = settings.site_repos or None
+        trust = Trust.from_settings(settings.trust, settings.node, trusted=lambda: allowed, repos=repos)
+        return cls(settings, trust, allowed)
 
     @property
     def knows_signers(self) -> bool:
@@ -219,6 +222,8 @@ class ApprovalDesk:
         lines = [line for line in allowed.lines_for(key) if not line.objection(NAMESPACE, now)]
         if not lines:
             return "is not among the allowed signers of this machine"
+        if never := allowed.rules.never(parse_key(key)):
+            return f"does not count: {never}"
         kind = key_type(key)
         principals = tuple(line.principals for line in lines)
         shows = kind.startswith(SECURITY_KEY)
