@@ -50,6 +50,7 @@ def sheet_lines(sheet: ApprovalSheet, now: datetime) -> Iterator[str]:
         yield from _row("BUILDS", "MAY BE LEFT OUT: the site's required builds need not have succeeded")
     if message.override_lock:
         yield from _row("LOCK", f"IS OVERRIDDEN, for this reason: {_text(message.override_lock)}")
+        yield from _row("", sheet.warning) if sheet.warning else ()
     who = _text(message.requested_by) or "nobody"
     yield from _row("says", f"requested by {who}" + (f": {_text(message.reason)}" if message.reason else ""))
     yield from _row(
@@ -122,6 +123,7 @@ def sheet_entry(sheet: ApprovalSheet) -> dict[str, object]:
             for each in sheet.signatures
         ],
         "missing": sheet.missing,
+        "warning": sheet.warning,
     }
 
 

@@ -81,6 +81,8 @@ def approve(
         require_canonical(held)
         signer = confirmed(desk, sheet, key, settings, yes=yes, quiet=as_json)
     result = desk.signed(held, signer) if signer is not None else held
+    if signer is not None:
+        _look_again(desk, result, signer, yes=yes)
     changed = signer is not None or bool(files)
     if output is not None:
         write_mandate_file(output, result)
@@ -124,7 +126,7 @@ def confirmed(
     if now > message.not_after:
         raise PolicyRefused(f"the mandate of rollout {message.rollout} is over", "have it proposed again")
     signer = key.load(settings or AnySettings(node=NodeName("nobody")))
-    notes = desk.notes_on_key(sheet, signer.public_blob, now)
+    notes = desk.notes_on_key(sheet, signer, now)
     if any(each.key == signer.public_blob for each in sheet.signatures):
         notes = (*notes, f"key {signer.fingerprint} has signed it already: a further signature replaces that one")
     if notes and not quiet:
@@ -137,6 +139,26 @@ def confirmed(
         raise UsageError("there is nobody to ask", "give --yes")
     click.confirm(f"Sign exactly this with key {signer.fingerprint}?", abort=True, err=True)
     return signer
+
+
+def _look_again(desk: ApprovalDesk, result: HeldMandate, signer: BodySigner, *, yes: bool) -> None:
+    """Accept the signature that was made; ask where it turned out to be worth nothing, in what it shows of the person.
+
+    Raises:
+        PolicyRefused: it is worth nothing, and with `yes` there is no question.
+    """
+    from deploykit.cli.asking import print_notes
+    from deploykit.errors import PolicyRefused
+    from deploykit.messages import utc_now
+
+    (made,) = [each for each in desk.sheet(result, utc_now()).signatures if each.key == signer.public_blob]
+    if not made.problem or not desk.knows_signers:
+        return
+    text = f"the signature by key {made.fingerprint} does not count: {made.problem}"
+    if yes:
+        raise PolicyRefused(text, "nothing was written; without --yes you are asked")
+    print_notes([text])
+    click.confirm("Write it all the same?", abort=True, err=True)
 
 
 def print_sheet(desk: ApprovalDesk, held: HeldMandate) -> ApprovalSheet:

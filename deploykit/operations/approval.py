@@ -25,13 +25,17 @@ from deploykit.messages.base import one_line
 from deploykit.names import ObjectId, RepoName
 from deploykit.operations.mandatefiles import blobs_of, body_problems, with_blobs
 from deploykit.settings.node import Settings
-from deploykit.trust.agentkey import SECURITY_KEY
+from deploykit.trust.agentkey import SECURITY_KEY, AgentKey
 from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.certificate import parse_certificate
 from deploykit.trust.check import Trust
-from deploykit.trust.keyformat import MalformedBlob, parse_key
+from deploykit.trust.keyformat import MalformedBlob
 from deploykit.trust.mandate import Mandate, Requirement
-from deploykit.trust.signature import BodySigner, Signer, Signers, add_signature, verify_blob
-from deploykit.trust.sshsig import NAMESPACE, decode_blob, fingerprint, key_type
+from deploykit.trust.policy import Policy
+from deploykit.trust.rights import OVERRIDE
+from deploykit.trust.signature import BodySigner, Signer, Signers, SigningKey, add_signature, verify_blob
+from deploykit.trust.signingprincipals import certificate_principals, key_principals
+from deploykit.trust.sshsig import decode_blob, fingerprint, key_type
 from deploykit.trust.verification import fits
 
 #: Characters of a commit's line that are shown.
@@ -82,6 +86,7 @@ class ApprovalSheet:
         commit: what a local mirror says of the commit; None where there is none.
         requirement: what the site asks for, where the settings of this machine know the site.
         missing: what the site asks for and the signatures do not give; empty where they do, or nobody knows.
+        warning: why its override of a lock may not be obeyed; empty for no reason known here.
     """
 
     held: HeldMandate
@@ -90,6 +95,7 @@ class ApprovalSheet:
     commit: LocalCommit | None = None
     requirement: Requirement | None = None
     missing: str = ""
+    warning: str = ""
 
 
 class ApprovalDesk:
@@ -143,6 +149,7 @@ class ApprovalDesk:
             commit=self._commit(held.message.commit),
             requirement=requirement,
             missing=self._missing(held, signatures, requirement, now),
+            warning=self._warning(held, signatures),
         )
 
     def counting(self, held: HeldMandate, now: datetime) -> tuple[HeldMandate, tuple[ShownSignature, ...]]:
@@ -187,18 +194,19 @@ class ApprovalDesk:
         sheet = self.sheet(held, now)
         return self._missing(held, sheet.signatures, sheet.requirement or Requirement(), now)
 
-    def notes_on_key(self, sheet: ApprovalSheet, key: bytes, now: datetime) -> tuple[str, ...]:
+    def notes_on_key(self, sheet: ApprovalSheet, signing: BodySigner, now: datetime) -> tuple[str, ...]:
         """Return why a signature by this key would be worth less than a person may think, a line each."""
-        return tuple(self._notes_on_key(sheet, key, now))
+        return tuple(self._notes_on_key(sheet, signing, now))
 
-    def _notes_on_key(self, sheet: ApprovalSheet, key: bytes, now: datetime) -> Iterator[str]:
-        name, site = fingerprint(key), sheet.held.message.site
+    def _notes_on_key(self, sheet: ApprovalSheet, signing: BodySigner, now: datetime) -> Iterator[str]:
+        key, name, site = signing.public_blob, signing.fingerprint, sheet.held.message.site
         if self._trust is None or self._allowed is None:
             yield "which keys count is not known here: trust.allowed_signers is not set"
             return
-        signer = self._probe(key, now)
-        if isinstance(signer, str):
-            yield f"key {name} {signer}: nodes that trust as this machine does will refuse it"
+        try:
+            signer = _probe(signing, self._allowed, now)
+        except SignatureError as error:
+            yield f"{one_line(error.problem)}: nodes that trust as this machine does will refuse it"
             return
         if not self._may(sheet.held, signer, now):
             yield f"key {name} may not approve this rollout of site {site}: no grant for rollout.approved fits it here"
@@ -213,21 +221,6 @@ class ApprovalDesk:
             and self._refusal(sheet.held, [*others, signer], after, now)
         ):
             yield f"key {name} may sign as somebody who has signed already: it counts as no further person"
-
-    def _probe(self, key: bytes, now: datetime) -> Signer | str:
-        """Return who a good signature by this key would be by; or why it would not count."""
-        allowed = self._allowed or AllowedSigners()
-        if allowed.is_revoked(key):
-            return "is revoked"
-        lines = [line for line in allowed.lines_for(key) if not line.objection(NAMESPACE, now)]
-        if not lines:
-            return "is not among the allowed signers of this machine"
-        if never := allowed.rules.never(parse_key(key)):
-            return f"does not count: {never}"
-        kind = key_type(key)
-        principals = tuple(line.principals for line in lines)
-        shows = kind.startswith(SECURITY_KEY)
-        return Signer(fingerprint=fingerprint(key), principals=principals, key_type=kind, present=shows)
 
     def _shown(self, held: HeldMandate, blob: bytes, now: datetime) -> ShownSignature:
         parts, body = decode_blob(blob), held.frame.body
@@ -249,6 +242,12 @@ class ApprovalDesk:
             problem = "no grant for rollout.approved fits it here"
         return ShownSignature(key=parts.key, key_type=parts.public.key_type, signer=signer, problem=problem, fits=good)
 
+    def _policy(self, held: HeldMandate) -> Policy:
+        """Return the policy of this machine; what grants say of repositories counts where the site is known here."""
+        policy = self._trust.policy if self._trust is not None else Policy()
+        known = self._settings is not None and held.message.site in self._settings.sites
+        return attrs.evolve(policy, repos=self._settings.site_repos if known and self._settings is not None else None)
+
     def _may(self, held: HeldMandate, signer: Signer, now: datetime) -> bool:
         """Return whether a grant lets a key approve a mandate. Leaving out builds is for all signers together."""
         message = attrs.evolve(held.message, without_build=False)
@@ -265,7 +264,7 @@ class ApprovalDesk:
             digest=held.digest,
         )
         try:
-            self._trust.policy.judge_mandate(mandate, requirement, at)
+            self._policy(held).judge_mandate(mandate, requirement, at)
         except PolicyRefused as error:
             return one_line(error.problem)
         return ""
@@ -284,6 +283,15 @@ class ApprovalDesk:
             return "nobody has signed it whose key counts here"
         return self._refusal(held, signers, requirement, now)
 
+    def _warning(self, held: HeldMandate, signatures: Sequence[ShownSignature]) -> str:
+        message = held.message
+        if self._trust is None or not message.override_lock:
+            return ""
+        may = self._policy(held).may
+        if any(each.signer is not None and may(OVERRIDE, each.signer, message.site) for each in signatures):
+            return ""
+        return "nobody who has signed has the right lock.override: it is obeyed only where one of them holds the lock"
+
     def _requirement(self, held: HeldMandate) -> Requirement | None:
         site = self._settings.sites.get(held.message.site) if self._settings is not None else None
         return Requirement.of(site) if site is not None else None
@@ -301,6 +309,24 @@ class ApprovalDesk:
                         author = found.author.decode("utf-8", "replace").partition("<")[0]
                         return LocalCommit(repo=repo, line=one_line(line, _LINE), author=one_line(author, _LINE))
         return None
+
+
+def _probe(signing: BodySigner, allowed: AllowedSigners, now: datetime) -> Signer:
+    """Return who a good signature by this key would be by.
+
+    Raises:
+        SignatureError: it would not count.
+    """
+    key, blob = signing.public_blob, signing.certificate if isinstance(signing, SigningKey | AgentKey) else b""
+    certificate = parse_certificate(blob) if blob else None
+    if certificate is not None:
+        principals = certificate_principals(certificate, allowed, now)
+    else:
+        principals = key_principals(key, allowed, now)
+    kind = key_type(key)
+    return Signer(
+        fingerprint=fingerprint(key), principals=principals, key_type=kind, present=kind.startswith(SECURITY_KEY)
+    )
 
 
 __all__ = ["ApprovalDesk", "ApprovalSheet", "LocalCommit", "ShownSignature"]

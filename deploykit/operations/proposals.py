@@ -13,9 +13,9 @@ Rules:
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -169,13 +169,21 @@ def change_mandate(path: Path, change: Callable[[HeldMandate], HeldMandate]) -> 
 def withdraw(path: Path) -> None:
     """Remove a proposal. Files with its mandate stay as good as they are, until the mandate ends.
 
+    Only the proposal's own files go: a rollout that is started at this moment keeps its journal.
+
     Raises:
+        UsageError: the rollout has begun.
         RolloutError: it cannot be removed.
     """
     try:
-        shutil.rmtree(path.parent)
+        for name in (NAME, _LOCK):
+            (path.parent / name).unlink(missing_ok=True)
+        path.parent.rmdir()
     except OSError as error:
-        raise _cannot("removed", path, error) from error
+        if (path.parent / JOURNAL).exists():
+            raise UsageError(f"rollout {path.parent.name} has begun", "abort it again: now it is ended") from error
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise _cannot("removed", path, error) from error
 
 
 def prune_proposals(directory: Path, now: datetime) -> tuple[str, ...]:

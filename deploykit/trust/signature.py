@@ -132,6 +132,11 @@ class SigningKey:
         return self._blob
 
     @property
+    def certificate(self) -> bytes:
+        """The certificate that it signs with; empty for none."""
+        return self._certificate
+
+    @property
     def public_openssh(self) -> str:
         """The public key as one line, without a comment."""
         return public_line(self._blob)

@@ -119,6 +119,20 @@ def test_a_node_that_has_lost_the_mandate_asks_for_it_and_goes_on(fleet: FiveNod
     check_mandate(fleet, rollout)
 
 
+def test_a_rollback_that_two_people_approve_takes_all_nodes_back(fleet: FiveNodes) -> None:
+    old, new = fleet.level(), fleet.push()
+    assert fleet.desk.run(new, "--batch", "4").code == 0
+    done = fleet.desk.roll_back()
+    assert done.code in (1, 3), done.output
+    assert {fleet.live(short) for short in ALL} == {new}
+    keys = [word for key in fleet.people for word in ("--approve-with", str(key))]
+    done = fleet.desk.roll_back("--batch", "4", "--yes", *keys)
+    assert done.code == 0, done.output
+    assert "none: nodes may only go back" in done.output
+    assert {fleet.live(short) for short in ALL} == {old}
+    check_mandate(fleet, fleet.desk.stored.plan.rollout)
+
+
 def test_a_retry_needs_a_mandate_of_its_own(fleet: FiveNodes) -> None:
     fleet.level()
     new = fleet.push()

@@ -66,6 +66,10 @@ class Desk:
         self.spawn(command(*self.words(target, *options, approved=approved)))
         return self.wait()
 
+    def roll_back(self, *options: str) -> Done:
+        """Take all nodes back to what each of them had before."""
+        return self.order("rollback", "shop", "--nodes", str(self._list), "--timeout", "300", *options)
+
     def begin(self, *words: str) -> None:
         """Begin another command of the desk."""
         self.spawn(command(*words, "--config", str(self._config)))

@@ -266,7 +266,7 @@ class FiveNodes:
         node = "desk" if short == "desk" else principal
         site = f'[sites.shop]\npath = "{directory}/site"\nrepo = "shop"\n' if short != "desk" else ""
         site += f"signatures = {len(self._approvers)}\n" if site and self._approvers else ""
-        types = '"rollout.run"' if self._approvers else '"deploy.requested", "rollout.abort"'
+        types = '"rollout.run", "node.queried"' if self._approvers else '"deploy.requested", "rollout.abort"'
         grants = [f'{{ principal = "{OPERATOR}", types = [{types}] }}']
         grants += [f'{{ principal = "{name}", types = ["rollout.approved"] }}' for name in self._approvers]
         file.touch(0o600)

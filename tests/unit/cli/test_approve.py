@@ -18,9 +18,12 @@ from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
 from deploykit.operations.mandatefiles import blobs_of, mandate_text, read_mandate_file, write_mandate_file
 from deploykit.operations.proposals import Proposal, change_mandate, read_proposal
+from deploykit.trust.keyfiles import trust
+from deploykit.trust.keyformat import SK_ED25519
 from deploykit.trust.signature import add_signature
 from deploykit.wire import encode
 from tests.support.approving import ApprovalWorld
+from tests.support.securitykeys import SoftwareSecurityKey
 
 
 @pytest.fixture
@@ -241,3 +244,18 @@ def test_the_mandate_of_a_signed_proposal_stays_the_same_bytes(world: ApprovalWo
     sign(world, "shop-1", "ann")
     assert read_proposal(made.path).mandate.frame.body == made.mandate.frame.body
     assert read_proposal(made.path).mandate.message.not_after > utc_now()
+
+
+def test_a_signature_that_turns_out_to_show_too_little_is_not_written(
+    world: ApprovalWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kind of a key says that it shows a person; whether it did, only its signature says."""
+    from deploykit.operations.keychoice import KeyChoice
+
+    untouched = SoftwareSecurityKey(SK_ED25519, presence=False)
+    trust(world.signers, "ann", untouched.public_blob)
+    monkeypatch.setattr(KeyChoice, "load", lambda self, settings: untouched)
+    path = world.proposed().path
+    with pytest.raises(PolicyRefused, match="does not show that somebody touched the key"):
+        sign(world, "shop-1", "ann")
+    assert blobs_of(read_proposal(path).mandate) == ()

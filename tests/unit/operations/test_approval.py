@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from deploykit.config import load_settings
 from deploykit.errors import PolicyRefused, SignatureError
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
@@ -15,9 +16,10 @@ from deploykit.operations.mandatefiles import blobs_of, mandate_frame, with_blob
 from deploykit.operations.propose import approved, plan_approved, require_no_mandate
 from deploykit.trust.keyfiles import trust
 from deploykit.trust.keyformat import SK_ED25519
-from deploykit.trust.signature import HEADER
+from deploykit.trust.signature import HEADER, SigningKey
 from deploykit.trust.sshsig import encode_header
 from tests.support.approving import ApprovalWorld
+from tests.support.certificates import CertificateMaker
 from tests.support.securitykeys import SoftwareSecurityKey
 
 
@@ -36,7 +38,7 @@ def signed(world: ApprovalWorld, *names: str, held: HeldMandate | None = None) -
 
 def notes(world: ApprovalWorld, held: HeldMandate, name: str) -> tuple[str, ...]:
     desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
-    return desk.notes_on_key(desk.sheet(held, now), world.keys[name].public_blob, now)
+    return desk.notes_on_key(desk.sheet(held, now), world.keys[name], now)
 
 
 def test_who_may_approve_hears_nothing_and_the_others_why_not(world: ApprovalWorld) -> None:
@@ -63,7 +65,7 @@ def test_a_site_that_asks_for_a_person_wants_a_key_that_shows_one(tmp_path: Path
     touched = SoftwareSecurityKey(SK_ED25519)
     trust(world.signers, "ann", touched.public_blob)
     desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
-    assert desk.notes_on_key(desk.sheet(world.mandate(), now), touched.public_blob, now) == ()
+    assert desk.notes_on_key(desk.sheet(world.mandate(), now), touched, now) == ()
     sheet = desk.sheet(desk.signed(world.mandate(), touched), now)
     assert sheet.missing == ""
     assert [(each.key_type, each.signer is not None and each.signer.present) for each in sheet.signatures] == [
@@ -78,7 +80,7 @@ def test_without_allowed_signers_nobody_pretends_to_know(world: ApprovalWorld) -
     assert [(each.signer, each.problem, each.fits) for each in sheet.signatures] == [
         (None, "which keys count is not known here", True)
     ]
-    assert "not known here" in desk.notes_on_key(sheet, world.keys["bob"].public_blob, now)[0]
+    assert "not known here" in desk.notes_on_key(sheet, world.keys["bob"], now)[0]
 
 
 def flipped(held: HeldMandate) -> HeldMandate:
@@ -163,7 +165,35 @@ def test_to_leave_out_builds_one_who_signs_must_be_allowed(world: ApprovalWorld)
     desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
     held = world.proposed(planned).mandate
     for name in ("ann", "bob"):
-        assert desk.notes_on_key(desk.sheet(held, now), world.keys[name].public_blob, now) == ()
+        assert desk.notes_on_key(desk.sheet(held, now), world.keys[name], now) == ()
         held = desk.signed(held, world.keys[name])
     assert [each.problem for each in desk.sheet(held, now).signatures] == ["", ""]
     assert "leaves out builds" in desk.sheet(held, now).missing
+
+
+def test_an_override_of_a_lock_that_nobody_who_signs_may_give_is_named(world: ApprovalWorld) -> None:
+    desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
+    held = desk.signed(world.proposed(world.planned(override_lock="fire")).mandate, world.keys["ann"])
+    assert "lock.override" in desk.sheet(held, now).warning
+    assert desk.sheet(signed(world, "ann"), now).warning == ""
+    world.config.write_text(world.config.read_text().replace("rollout.approved", 'rollout.approved", "lock.override'))
+    granted = ApprovalDesk.from_settings(load_settings(world.config))
+    assert granted.sheet(held, now).warning == ""
+
+
+def test_a_certificate_counts_by_its_authority_and_the_key_in_it_does_not(world: ApprovalWorld) -> None:
+    authority = SigningKey.generate()
+    key = SigningKey.generate()
+    with world.signers.open("a") as file:
+        file.write(f"ann cert-authority {authority.public_openssh}\n")
+    made = CertificateMaker(key=key.public_blob, authority=authority).make()
+    certified = key.with_certificate(made)
+    desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
+    held = world.mandate()
+    assert desk.notes_on_key(desk.sheet(held, now), certified, now) == ()
+    assert "not among the allowed signers" in desk.notes_on_key(desk.sheet(held, now), key, now)[0]
+    (shown,) = desk.sheet(desk.signed(held, certified), now).signatures
+    assert shown.problem == ""
+    assert shown.signer is not None
+    assert shown.signer.certificate
+    assert "counts as no further person" in desk.notes_on_key(desk.sheet(signed(world, "ann"), now), certified, now)[0]

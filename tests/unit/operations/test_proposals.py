@@ -128,6 +128,14 @@ def test_a_withdrawn_one_is_gone(world: ApprovalWorld) -> None:
     assert list_rollouts(world.settings) == ()
 
 
+def test_one_that_is_started_while_it_is_withdrawn_keeps_its_journal(world: ApprovalWorld) -> None:
+    made = world.proposed()
+    with RolloutJournal.create(world.settings.rollouts_directory, made.head) as journal:
+        with pytest.raises(UsageError, match="has begun"):
+            withdraw(made.path)
+        assert journal.path.exists()
+
+
 def test_ten_thousand_nodes_fit_and_one_more_does_not(world: ApprovalWorld) -> None:
     made = world.proposed(world.planned(10_000))
     assert len(read_proposal(made.path).mandate.message.nodes) == 10_000
