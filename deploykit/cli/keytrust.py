@@ -46,6 +46,7 @@ def list_(word: str | None, file: Path | None, revoked: Path | None, config: Pat
     from deploykit.messages import utc_now
     from deploykit.operations.keylist import list_keys
     from deploykit.trust.keyfiles import load_allowed_signers
+    from deploykit.trust.signaturerules import SignatureRules
 
     settings = load(config) if file is None or config is not None else None
     if revoked is None and settings is not None and (file is None or file == settings.trust.allowed_signers):
@@ -53,7 +54,8 @@ def list_(word: str | None, file: Path | None, revoked: Path | None, config: Pat
     path = _chosen(file, settings)
     allowed = load_allowed_signers(path, revoked=revoked)
     grants = settings.trust.grants if settings is not None else ()
-    found = [key for key in list_keys(allowed, grants, utc_now()) if word is None or _holds(key, word)]
+    rules = SignatureRules.from_settings(settings.trust) if settings is not None else None
+    found = [key for key in list_keys(allowed, grants, utc_now(), rules=rules) if word is None or _holds(key, word)]
     if as_json:
         print_json({"file": str(path), "keys": [_entry(key) for key in found], "unused": allowed.unused})
         return

@@ -23,7 +23,10 @@ from deploykit.messages.statement import SignedStatement
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, SiteName
 from deploykit.trust.check import Trust
+from deploykit.trust.keyformat import fingerprint
 from deploykit.trust.locks import KnownStatement, LockBook
+from deploykit.trust.signature import decode_headers
+from deploykit.trust.sshsig import decode_blob
 from deploykit.trust.statements import frame_again, frame_of
 from deploykit.wire import decode
 
@@ -167,13 +170,14 @@ def _doubts(
 
 
 def summary_of(signed: SignedStatement) -> str:
-    """Return what a statement says of itself; nothing of it is verified."""
+    """Return what a statement says of itself, and which keys it names; nothing of it is verified."""
     try:
         frame = frame_of(signed)
         message = decode(frame.headers, frame.body)
+        keys = ", ".join(fingerprint(decode_blob(blob).key) for blob in decode_headers(signed.signature))
     except MessageError:
         return "unreadable"
-    return one_line(message.summary if message is not None else "empty")
+    return one_line(f"{message.summary if message is not None else 'empty'}; key {keys}")
 
 
 def _name(signed: SignedStatement) -> tuple[str, str]:

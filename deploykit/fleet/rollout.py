@@ -284,8 +284,9 @@ def _look_at_the_time(draft: Draft) -> None:
 
 def _deadline_passed(draft: Draft) -> None:
     discarding = draft.model.task == "discard"
-    for node in draft.awaited():
-        draft.answered(node)
+    awaited = draft.awaited()
+    draft.answered(*awaited)
+    for node in awaited:
         if discarding:
             draft.turn_node(node, NodeTurn.NOT_DISCARDED, detail="did not answer the discard in time")
         else:

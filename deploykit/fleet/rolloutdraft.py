@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 import attrs
 
+from deploykit.fleet.persistentmap import PersistentMap
 from deploykit.fleet.plan import Plan, Target
 from deploykit.fleet.rolloutevents import Announce, End, NodeAnswered, RolloutAction, SendAbort, WakeAt
 from deploykit.fleet.rolloutmodel import NodeStatus, RolloutModel, Task, asks_of
@@ -40,26 +41,26 @@ class Draft:
         self.actions: list[RolloutAction] = []
         self.model = model
         self._before = model
-        self._nodes: dict[NodeName, NodeStatus] | None = None
-        self._outstanding: dict[NodeName, DeployPhase] | None = None
+        self._nodes: dict[NodeName, NodeStatus] = {}  # those that changed
+        self._outstanding = model.outstanding
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def status(self, node: NodeName) -> NodeStatus:
         """Return how a node stands."""
-        return (self._nodes if self._nodes is not None else self.model.nodes)[node]
+        return self._nodes.get(node) or self.model.nodes[node]
 
     def waits(self) -> bool:
         """Return whether any answer is awaited."""
-        return bool(self._outstanding if self._outstanding is not None else self.model.outstanding)
+        return bool(self._outstanding)
 
     def awaits(self, node: NodeName) -> bool:
         """Return whether the answer of this node is awaited."""
-        return node in (self._outstanding if self._outstanding is not None else self.model.outstanding)
+        return node in self._outstanding
 
     def awaited(self) -> tuple[NodeName, ...]:
         """Return the nodes whose answer is awaited."""
-        return tuple(self._outstanding if self._outstanding is not None else self.model.outstanding)
+        return tuple(self._outstanding)
 
     def stage(self) -> tuple[NodeName, ...]:
         """Return the nodes of the stage at work."""
@@ -128,11 +129,9 @@ class Draft:
             self.model = attrs.evolve(self.model, failures=self.model.failures + 1)
         return True
 
-    def answered(self, node: NodeName) -> None:
-        """Take a node from those whose answer is awaited."""
-        if self._outstanding is None:
-            self._outstanding = dict(self.model.outstanding)
-        self._outstanding.pop(node, None)
+    def answered(self, *nodes: NodeName) -> None:
+        """Take nodes from those whose answer is awaited."""
+        self._outstanding = self._outstanding.without(nodes)
 
     def uncount(self, nodes: Iterable[NodeName]) -> None:
         """Take nodes out of the failure budget: a quorum lets them be skipped."""
@@ -150,7 +149,7 @@ class Draft:
             before = self.status(node)
             state = NODE[before.state][NodeTurn.ASKED]
             self._put(node, attrs.evolve(before, state=state, phase=phase, deadline=deadline, detail=""))
-        self._outstanding = phases
+        self._outstanding = PersistentMap(phases)
         self.model = attrs.evolve(self.model, task=task, deadline=deadline, until=None)
         self.actions += asks_of(self.plan, self._frozen(), phases)
 
@@ -192,17 +191,13 @@ class Draft:
         return frozenset({"rollback"}) if self.plan.kind == "rollback" else FORWARD
 
     def _put(self, node: NodeName, status: NodeStatus) -> None:
-        if self._nodes is None:
-            self._nodes = dict(self.model.nodes)
         self._nodes[node] = status
 
     def _frozen(self) -> RolloutModel:
-        if self._nodes is not None:
-            self.model = attrs.evolve(self.model, nodes=self._nodes)
-            self._nodes = None
-        if self._outstanding is not None:
-            self.model = attrs.evolve(self.model, outstanding=self._outstanding)
-            self._outstanding = None
+        nodes = self.model.nodes.updated(self._nodes)
+        if nodes is not self.model.nodes or self._outstanding is not self.model.outstanding:
+            self.model = attrs.evolve(self.model, nodes=nodes, outstanding=self._outstanding)
+            self._nodes = {}
         return self.model
 
 

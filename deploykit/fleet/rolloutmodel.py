@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 
 from deploykit.fleet.options import MAX_BATCH
+from deploykit.fleet.persistentmap import PersistentMap
 from deploykit.fleet.plan import Plan, Target
 from deploykit.fleet.rolloutevents import Ask
 from deploykit.fleet.rolloutstates import ENDS, NodeState
@@ -42,6 +43,14 @@ class NodeStatus:
     counted: bool = False
 
 
+def _nodes(statuses: Mapping[NodeName, NodeStatus]) -> PersistentMap[NodeName, NodeStatus]:
+    return statuses if isinstance(statuses, PersistentMap) else PersistentMap(statuses)
+
+
+def _phases(outstanding: Mapping[NodeName, DeployPhase]) -> PersistentMap[NodeName, DeployPhase]:
+    return outstanding if isinstance(outstanding, PersistentMap) else PersistentMap(outstanding)
+
+
 @attrs.frozen(kw_only=True, slots=True)
 class RolloutModel:
     """How a rollout stands. Made by `fleet.rollout.start`, followed by `fleet.rollout.step`.
@@ -65,8 +74,8 @@ class RolloutModel:
     """
 
     state: RolloutState = "planned"
-    nodes: Mapping[NodeName, NodeStatus]
-    outstanding: Mapping[NodeName, DeployPhase] = attrs.field(factory=dict)
+    nodes: PersistentMap[NodeName, NodeStatus] = attrs.field(converter=_nodes)
+    outstanding: PersistentMap[NodeName, DeployPhase] = attrs.field(factory=dict, converter=_phases)
     task: Task = "over"
     stage: int = -1
     failures: int = 0

@@ -10,8 +10,6 @@ Rules:
 from __future__ import annotations
 
 import heapq
-import itertools
-import operator
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -320,14 +318,12 @@ def _changed(
 ) -> Iterator[tuple[NodeName, NodeStatus | None, NodeStatus]]:
     """Yield the nodes whose status is another one than before, with both; all at first.
 
-    Each answer is a step of the rollout, and changes one node of perhaps thousands: it must cost no look at the others
-    but whether they are the same object. All models of a rollout have its nodes in the plan's order.
+    Each answer is a step of the rollout, and changes one node of perhaps thousands: it must cost no look at the others.
     """
     if before is None:
         yield from ((node, None, status) for node, status in model.nodes.items())
         return
-    changed = map(operator.is_not, before.nodes.values(), model.nodes.values())
-    for node in itertools.compress(model.nodes, changed):
+    for node in model.nodes.changed_since(before.nodes):
         yield node, before.nodes[node], model.nodes[node]
 
 

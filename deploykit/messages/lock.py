@@ -56,8 +56,8 @@ class SiteUnlocked(Message):
     Args:
         serial: higher than that of the lock.
         holder: who unlocks, in words for a person.
-        locked: the lock that is lifted: a node that never heard of it sees here whose it was. Without it only the grant
-            `lock.release` counts.
+        locked: the lock that is lifted, for nodes that never heard of it: it counts again when whoever lifted it turns
+            out to have no right to.
     """
 
     TYPE: ClassVar[str] = "deploykit.site.unlocked.v1"

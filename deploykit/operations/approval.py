@@ -124,7 +124,9 @@ class ApprovalDesk:
         if settings is None or settings.trust.allowed_signers is None:
             return cls(settings, None, None)
         allowed = load_trusted(settings.trust)
-        trust = Trust.from_settings(settings.trust, settings.node, trusted=lambda: allowed, repos=None)
+        # A desk without sites cannot know their repositories; the nodes judge by them.
+        repos = settings.site_repos or None
+        trust = Trust.from_settings(settings.trust, settings.node, trusted=lambda: allowed, repos=repos)
         return cls(settings, trust, allowed)
 
     @property

@@ -22,9 +22,8 @@ from deploykit.trust.certificate import CERTIFIED_TYPES, Certificate, is_certifi
 from deploykit.trust.certificatefile import certificate_line
 from deploykit.trust.guardedfile import MAX_KEY, as_text, opened, read_bounded
 from deploykit.trust.keyfiles import is_private_key, load_public_key, load_trusted
-from deploykit.trust.keyformat import KEY_TYPES, SK_ECDSA, fingerprint, key_type, parse_key, parse_public_line
+from deploykit.trust.keyformat import KEY_TYPES, fingerprint, key_type, parse_key, parse_public_line
 from deploykit.trust.signature import Signer
-from deploykit.trust.signaturerules import SSH_APPLICATION
 from deploykit.trust.signingprincipals import certificate_principals, key_principals
 from deploykit.trust.sshsig import NAMESPACE
 
@@ -189,10 +188,8 @@ def _principals(allowed: AllowedSigners, meant: _Meant, now: datetime) -> tuple[
             found = key_principals(meant.key, allowed, now)
     except SignatureError as error:
         return (), error.problem
-    application = parse_key(meant.key).application
-    passkey = key_type(meant.key) == SK_ECDSA and application in allowed.rules.rp_ids
-    if application and not application.startswith(SSH_APPLICATION) and not passkey:
-        return (), f"it is a passkey of {application}, which trust.rp_ids does not name"
+    if never := allowed.rules.never(parse_key(meant.key)):
+        return (), never
     return found, ""
 
 

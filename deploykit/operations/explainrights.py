@@ -13,7 +13,7 @@ from deploykit.settings.node import Settings
 from deploykit.settings.trust import GrantSettings
 from deploykit.trust.allowed_signers import matches
 from deploykit.trust.mandate import Requirement
-from deploykit.trust.rights import APPROVE, DEPLOY, RIGHTS, RUN, WITHOUT_BUILD, covers, granted, type_names
+from deploykit.trust.rights import APPROVE, DEPLOY, PHASED, RIGHTS, RUN, WITHOUT_BUILD, covers, granted, type_names
 from deploykit.trust.signature import Signer
 
 #: The rights that are always explained, in this order; others where a grant names them.
@@ -143,7 +143,7 @@ def _limits(
     wanted = settings.sites.get(SiteName(site))
     if not site:
         yield f"for sites {', '.join(dict.fromkeys(pattern for grant in grants for pattern in grant.sites))}"
-    if grants and all(grant.phases for grant in grants) and names in (DEPLOY, (RUN,), APPROVE, (WITHOUT_BUILD,)):
+    if grants and all(grant.phases for grant in grants) and PHASED.intersection(names):
         yield f"in phases {', '.join(dict.fromkeys(phase for grant in grants for phase in grant.phases))}"
     if names == DEPLOY and wanted is not None and wanted.needs_mandate:
         yield f"inside a mandate of {Requirement.of(wanted)}"

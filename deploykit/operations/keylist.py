@@ -12,7 +12,8 @@ from deploykit.errors import KeyFileError
 from deploykit.settings.trust import GrantSettings
 from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, matches
 from deploykit.trust.keyfiles import load_public_key
-from deploykit.trust.keyformat import fingerprint, key_type, parse_public_line
+from deploykit.trust.keyformat import ED25519, fingerprint, key_type, parse_key, parse_public_line
+from deploykit.trust.signaturerules import SignatureRules
 from deploykit.trust.sshsig import NAMESPACE
 
 
@@ -41,23 +42,35 @@ class ListedKey:
         return key_type(self.line.key)
 
 
-def list_keys(allowed: AllowedSigners, grants: Iterable[GrantSettings], now: datetime) -> tuple[ListedKey, ...]:
+def list_keys(
+    allowed: AllowedSigners, grants: Iterable[GrantSettings], now: datetime, *, rules: SignatureRules | None = None
+) -> tuple[ListedKey, ...]:
     """Return each line that this program can use, in the file's order.
 
     Args:
         allowed: the trusted keys, and those that are revoked.
         grants: of the settings.
         now: aware.
+        rules: of the settings: which passkeys count; None where that is not known.
     """
     kept = tuple(grants)
     return tuple(
         ListedKey(
             line=line,
-            problem="revoked" if allowed.is_revoked(line.key) else line.objection(NAMESPACE, now),
+            problem=_problem(allowed, line, now, rules),
             grants=tuple(grant for grant in kept if matches(line.principals, grant.principal)),
         )
         for line in allowed.signers
     )
+
+
+def _problem(allowed: AllowedSigners, line: AllowedSigner, now: datetime, rules: SignatureRules | None) -> str:
+    if allowed.is_revoked(line.key):
+        return "revoked"
+    objection = line.objection(NAMESPACE, now)
+    if objection or rules is None or key_type(line.key) == ED25519:
+        return objection
+    return rules.never(parse_key(line.key))
 
 
 def line_matcher(who: str) -> Callable[[AllowedSigner], bool]:

@@ -33,8 +33,9 @@ class GrantSettings:
         repos: patterns of repositories: the grant is for their sites alone; by default for all. For `build.finished`
             the repositories whose results this principal may report; there the default is none.
         jobs: for `build.finished`: patterns of the jobs whose results this principal may report; by default none.
-        phases: for `deploy.requested`, `rollout.run`, `rollout.approved` and `without-build`: the phases that this
-            principal may ask for or approve; all by default. Who may prepare may discard what was prepared.
+        phases: for `deploy.requested`, `rollout.run`, `rollout.approved`, `without-build` and `lock.override`: the
+            phases that this principal may ask for or approve; all by default. Who may prepare may discard what was
+            prepared.
     """
 
     principal: str

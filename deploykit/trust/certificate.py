@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 import attrs
@@ -156,6 +157,7 @@ def certified_key(blob: bytes) -> bytes:
         raise KeyFileError(f"not a certificate: {error}", "make one with `ssh-keygen -s CA_KEY`") from None
 
 
+@lru_cache(maxsize=1024)  # a node signs each report with the same one
 def read_certificate(blob: bytes) -> Certificate:
     """Return what a certificate's blob says.
 

@@ -42,7 +42,7 @@ def grant_warnings(grants: tuple[GrantSettings, ...]) -> Iterator[str]:
         elif grant.jobs:
             yield f"{where}.jobs: means nothing without build.finished in types"
         if grant.phases and not types & PHASED:
-            yield f"{where}.phases: means nothing without deploy.requested, rollout.run or rollout.approved in types"
+            yield f"{where}.phases: means nothing without deploy.requested, or another right to deploy, in types"
         for field in ("sites", "repos", "jobs"):
             patterns = getattr(grant, field)
             if patterns and all(pattern.startswith("!") for pattern in patterns):

@@ -60,9 +60,7 @@ class RevokedCertificates:
     key_ids: frozenset[bytes] = frozenset()
 
     def has_serial(self, serial: int) -> bool:
-        """Return whether a serial is revoked; 0 never is."""
-        if not serial:
-            return False
+        """Return whether a serial is revoked; 0 never is, for no list can hold it."""
         if self.groups.get(serial >> _GROUP, 0) >> (serial & 0xFF) & 1:
             return True
         at = bisect_right(self.ranges, (serial, _MAX_SERIAL)) - 1

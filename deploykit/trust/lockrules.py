@@ -70,6 +70,11 @@ class KnownStatement:
         return self.message.site
 
     @property
+    def body(self) -> bytes:
+        """The exact bytes of the message."""
+        return frame_of(self.signed).body
+
+    @property
     def rank(self) -> Rank:
         """Its place among the statements on the site: serial and id; then body and key, so that no two are equal."""
         digest = hashlib.sha256(self.signed.body.encode()).digest()

@@ -25,7 +25,7 @@ from typing import Final
 import attrs
 
 from deploykit.errors import KeyFileError, MessageError, PolicyRefused, UsageError
-from deploykit.messages import SiteLocked
+from deploykit.messages import SiteLocked, SiteUnlocked
 from deploykit.messages.deploy import DeployPhase
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import SiteName
@@ -50,11 +50,13 @@ class NotedStatement:
         statement: the one that was heard.
         news: it was not known before, and is kept.
         newer: the statement that others should hear instead, because it counts and this one does not; None for none.
+        carried: the lock that an unlock carries, if it was not known before and counts by itself.
     """
 
     statement: KnownStatement
     news: bool
     newer: KnownStatement | None
+    carried: KnownStatement | None = None
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -99,7 +101,9 @@ class LockBook:
         return tuple(self._kept)
 
     def add(self, signed: SignedStatement, now: datetime) -> NotedStatement:
-        """Take a statement that was heard, if it counts.
+        """Take a statement that was heard, if it counts; of an unlock, also the lock that it carries.
+
+        So all know of a lock that somebody lifted: it counts again when the key that lifted it has no say any more.
 
         Args:
             signed: its exact bytes.
@@ -112,6 +116,22 @@ class LockBook:
             KeyFileError: the trusted files cannot be read now. Try again later.
         """
         heard = judge(signed, self._trust, now)
+        carried = self._carried(heard, now)
+        noted = self._take(heard, now)
+        return attrs.evolve(noted, carried=carried)
+
+    def _carried(self, heard: KnownStatement, now: datetime) -> KnownStatement | None:
+        if not isinstance(heard.message, SiteUnlocked) or heard.message.locked is None:
+            return None
+        try:
+            lock = judge(heard.message.locked, self._trust, now)
+        except (MessageError, PolicyRefused):
+            return None
+        if lock.site != heard.site or not isinstance(lock.message, SiteLocked):
+            return None
+        return lock if self._take(lock, now).news else None
+
+    def _take(self, heard: KnownStatement, now: datetime) -> NotedStatement:
         site = heard.site
         counting = self.counting(site, now)
         known, news = any(each.rank == heard.rank for each in counting), False

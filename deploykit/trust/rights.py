@@ -44,7 +44,7 @@ DEPLOY: Final = type_names(DeployRequested)
 ABORT: Final = type_names(RolloutAbort)
 APPROVE: Final = type_names(RolloutApproved)
 #: What `phases` of a grant restricts.
-PHASED: Final = frozenset((*DEPLOY, *APPROVE, RUN, WITHOUT_BUILD))
+PHASED: Final = frozenset((*DEPLOY, *APPROVE, RUN, WITHOUT_BUILD, OVERRIDE))
 
 #: No repositories: a grant that names some fits no site.
 NO_REPOS: Final[Mapping[SiteName, RepoName]] = MappingProxyType({})

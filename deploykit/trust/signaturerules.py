@@ -17,7 +17,7 @@ from typing import Final, Self
 import attrs
 
 from deploykit.settings.trust import TrustSettings
-from deploykit.trust.keyformat import ED25519
+from deploykit.trust.keyformat import ED25519, SK_ECDSA, PublicKey
 from deploykit.trust.sshsig import WEBAUTHN, SignatureParts
 
 #: How the applications of keys for OpenSSH begin.
@@ -59,6 +59,14 @@ class SignatureRules:
         if self.verify_required and not parts.verified:
             return "it does not show that the key knew the person (PIN or finger), which trust.verify_required asks for"
         return ""
+
+    def never(self, key: PublicKey) -> str:
+        """Return why no signature by a key can count; empty where one may."""
+        if key.key_type == ED25519 or key.application.startswith(SSH_APPLICATION):
+            return ""
+        if key.application not in self.rp_ids:
+            return f"its passkey was made for {key.application[:80]!a}, which is not in trust.rp_ids"
+        return "" if key.key_type == SK_ECDSA else f"passkeys count only as {SK_ECDSA}"
 
     def _made_for_another_purpose(self, parts: SignatureParts) -> str:
         application = parts.public.application

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Final
 
 from cryptography.exceptions import InvalidSignature
@@ -48,7 +49,7 @@ def _fits(parts: SignatureParts, message: bytes) -> bool:
             key = ec.EllipticCurvePublicKey.from_encoded_point(_CURVE, parts.public.point)
             key.verify(encode_dss_signature(*ecdsa_numbers(parts.signature)), message, _HASH)
         else:
-            Ed25519PublicKey.from_public_bytes(parts.public.point).verify(parts.signature, message)
+            _ed25519(parts.public.point).verify(parts.signature, message)
     except MalformedBlob:
         raise
     except (InvalidSignature, ValueError):
@@ -69,6 +70,11 @@ def check_fits(parts: SignatureParts, body: bytes) -> None:
         raise SignatureError(f"the signature by key {name} is malformed: {error}") from None
     if not good:
         raise SignatureError(f"the signature by key {name} does not fit the message: one of them was changed")
+
+
+@lru_cache(maxsize=4096)
+def _ed25519(point: bytes) -> Ed25519PublicKey:
+    return Ed25519PublicKey.from_public_bytes(point)
 
 
 def check_authority(certificate: Certificate) -> None:

@@ -13,6 +13,8 @@ from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.daemons.service.throttle import KeyedThrottle
 from deploykit.messages import SiteLocked, SiteUnlocked
 from deploykit.trust.check import Verified
+from deploykit.trust.locks import KnownStatement
+from deploykit.trust.signature import Signers, body_digest
 
 #: What is stated.
 LOCK: Final = "site.lock"
@@ -30,22 +32,24 @@ class LockAudit:
         self._writer = writer
         self._denied = KeyedThrottle()
 
-    def noted(self, message: SiteLocked | SiteUnlocked, stated: Verified, reason: str) -> None:
+    def noted(self, statement: KnownStatement, reason: str) -> None:
         """Record that a statement is new and counts."""
-        self._writer.write(_entry("allowed", message, stated, reason))
+        self._writer.write(_entry("allowed", statement.message, statement.signer, statement.body, reason))
 
     def denied(self, message: SiteLocked | SiteUnlocked, stated: Verified, reason: str) -> bool:
         """Record that a genuine statement does not count; return whether a log line about it is due."""
         due = self._denied.due(stated.key, time.monotonic())
         if due:
-            self._writer.write(_entry("denied", message, stated, reason))
+            self._writer.write(_entry("denied", message, stated.signer, stated.frame.body, reason))
         return due
 
 
-def _entry(decision: Decision, message: SiteLocked | SiteUnlocked, stated: Verified, reason: str) -> AuditEntry:
+def _entry(
+    decision: Decision, message: SiteLocked | SiteUnlocked, signer: Signers, body: bytes, reason: str
+) -> AuditEntry:
     locked = isinstance(message, SiteLocked)
     return AuditEntry(
-        actor=str(stated.signer),
+        actor=str(signer),
         action=LOCK if locked else UNLOCK,
         target=message.site,
         decision=decision,
@@ -54,8 +58,8 @@ def _entry(decision: Decision, message: SiteLocked | SiteUnlocked, stated: Verif
         correlation_id=message.correlation_id or message.id,
         details={
             "serial": str(message.serial),
-            "key": stated.key,
-            "body": stated.digest.hex(),
+            "key": signer.fingerprint,
+            "body": body_digest(body).hex(),
             **({"holder": message.holder} if message.holder else {}),
             **({"reason": message.reason} if message.reason else {}),
             **({"until": message.until.isoformat()} if isinstance(message, SiteLocked) else {}),

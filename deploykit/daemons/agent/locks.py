@@ -125,7 +125,7 @@ class LockKeeper:
         try:
             with self._lock:
                 noted = self._book.add(statement_of(stated.frame), self._now())
-                self._unsaved = self._unsaved or noted.news
+                self._unsaved = self._unsaved or noted.news or noted.carried is not None
         except KeyFileError as error:
             _log.warning("cannot judge a statement on a lock, trying again: %s", error)
             return Retry(after=_RETRY_AFTER), None
@@ -133,9 +133,12 @@ class LockKeeper:
             if self._audit.denied(message, stated, str(error)):
                 _log.warning("does not count: %s: %s: %s", stated.signer, message.summary, error)
             return Ack(), None
+        if noted.carried is not None:
+            self._audit.noted(noted.carried, "an unlock carried it")
         if noted.news:
             _log.warning("%s, signed %s", message.summary, stated.signer)
-            self._audit.noted(message, stated, "it decides" if noted.newer is None else _decides(noted.newer))
+            self._audit.noted(noted.statement, "it decides" if noted.newer is None else _decides(noted.newer))
+        if noted.news or noted.carried is not None:
             self._on_change()
         return self._save_at_last(message), noted
 

@@ -82,6 +82,10 @@ class ApprovalAsker:
         """Return how often a mandate was asked for because of this command."""
         return self._times.get((mandate, request.id), 0)
 
+    def wanted(self, mandate: str) -> bool:
+        """Return whether a mandate was asked for."""
+        return mandate in self._ever
+
     def refused(self, mandate: str, why: str) -> None:
         """Note why a copy of a mandate was refused, if it is one that was asked for."""
         with self._lock:

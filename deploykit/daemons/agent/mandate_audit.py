@@ -40,12 +40,14 @@ class MandateAudit:
         """Record that a mandate counts, or counts with one signature more."""
         self._writer.write(_entry("allowed", approved, signers, digest, why))
 
-    def denied(self, approved: RolloutApproved, signers: Signers, digest: str, why: str) -> None:
-        """Record that a genuine mandate does not count."""
+    def denied(self, approved: RolloutApproved, signers: Signers, digest: str, why: str) -> bool:
+        """Record that a genuine mandate does not count; return whether it has a record of its own."""
         if self._denied.due(signers.fingerprint, time.monotonic()):
             self._writer.write(_entry("denied", approved, signers, digest, why))
-        elif count := self._again.add(why, time.monotonic()):
+            return True
+        if count := self._again.add(why, time.monotonic()):
             self._count(count, why)
+        return False
 
     def flush(self, now: float) -> None:
         """Record what was counted since; `now` in monotonic seconds, infinite at the end."""

@@ -107,6 +107,7 @@ class Mandates:
         self._lock = threading.Lock()
         self._taking = threading.Lock()
         self._seen: dict[str, None] = {}
+        self._foreign: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -116,9 +117,10 @@ class Mandates:
         if len(parts) > MAX_SIGNATURES:
             return False
         digest = digest_of(frame.body)
-        if self.store.knows(digest, parts):
+        if digest in self._foreign or self.store.knows(digest, parts):
             return True
-        return bool(self.store.signatures(digest)) and frame_digest(frame) in self._seen
+        # What was lost since is taken in again, if it was asked for.
+        return frame_digest(frame) in self._seen and (digest in self.store or not self.asks.wanted(digest))
 
     def rescue(self, frame: Frame, problem: SignatureError) -> bool:
         """Take in a mandate of which not every signature is good: each good one stands for itself.
@@ -148,9 +150,11 @@ class Mandates:
     def handle(self, command: Verified) -> Verdict:
         """Take in a genuine mandate for this node."""
         approved = command.message
-        if not isinstance(approved, RolloutApproved) or approved.site not in self._sites:
+        if not isinstance(approved, RolloutApproved):
             return Ack()
-        if self.node not in approved.nodes:
+        if approved.site not in self._sites or self.node not in approved.nodes:
+            with self._lock:
+                remember(self._foreign, digest_of(command.frame.body), None)
             return Ack()
         try:
             with self._taking:  # or of two copies with different signatures one would be lost
@@ -160,27 +164,26 @@ class Mandates:
         return Ack()
 
     def _take_in(self, approved: RolloutApproved, command: Verified, now: datetime) -> None:
-        digest = digest_of(command.frame.body)
-        came = self._signers(command.frame)
-        known = self._weighed(command.frame.body, self.store.signatures(digest).values(), now)
-        every = {**came, **known}  # in the order in which they are let in: the known ones first
-        counting, objection = list[str](), ""
-        for key in (*known, *came):
-            if why := self._objection(approved, digest, every[key][0], command, now):
-                objection = why
-            elif key not in counting:
-                counting.append(key)
-        # Those that do not count are kept behind the others: the refusal of a command says why.
-        kept = {key: every[key] for key in (*counting, *known, *came)}
-        kept = dict(list(kept.items())[:_MOST_SIGNATURES])
-        mandate = KeptMandate.of(approved, command.frame.body, {key: text for key, (_, text) in kept.items()}, now)
-        signers = Signers(each=tuple(signer for _, (signer, _) in sorted(kept.items())))
+        body = command.frame.body
+        digest = digest_of(body)
+        stored = self.store.signatures(digest)
+        good = self._weighed(body, stored.values(), now)
+        good |= {key: each for key, each in self._signers(command.frame).items() if key not in good}
+        why = {key: self._objection(approved, digest, signer, command, now) for key, (signer, _) in good.items()}
+        counting = [key for key in good if not why[key]]
+        # Those that do not count stand behind the others: the refusal of a command says why, and a key may count again.
+        texts = {**{key: good[key][1] for key in (*counting, *good)}, **stored}
+        texts |= {key: text for key, (_, text) in good.items()}
+        kept = dict(list(texts.items())[:_MOST_SIGNATURES])
+        mandate = KeptMandate.of(approved, body, kept, now)
         if counting:
             if self.store.keep(mandate, now):
+                signers = Signers(each=tuple(good[key][0] for key in sorted(kept) if key in good))
                 self._note_kept(command, approved, digest, signers, now)
         elif self.store.hold(mandate):
-            _log.warning("does not count: %s, signed %s: %s", approved.summary, command.signer, objection)
-            self._audit.denied(approved, command.signer, digest, objection)
+            objection = next(iter(why.values()), "no signature of it counts any more")
+            if self._audit.denied(approved, command.signer, digest, objection):
+                _log.warning("does not count: %s, signed %s: %s", approved.summary, command.signer, objection)
         with self._lock:
             remember(self._seen, frame_digest(command.frame), None)
 

@@ -175,6 +175,10 @@ class MandateStore:
         """How many are on the disk."""
         return len(self._kept)
 
+    def __contains__(self, digest: str) -> bool:
+        """Whether a mandate is known, as far as the index says."""
+        return digest in self._kept or digest in self._held
+
     def find(self, digest: str, *, wait: float = 0.0) -> StoredMandate | None:
         """Return a mandate; None where it is not here, nor comes within `wait` seconds."""
         with self._changed:

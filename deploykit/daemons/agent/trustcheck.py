@@ -13,7 +13,7 @@ from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, match
 from deploykit.trust.approval import people
 from deploykit.trust.certificatefile import load_certificate
 from deploykit.trust.keyfiles import load_trusted
-from deploykit.trust.keyformat import key_type
+from deploykit.trust.keyformat import ED25519, key_type, parse_key
 from deploykit.trust.mandate import Requirement
 from deploykit.trust.rights import APPROVE, DEPLOY, RUN, covers, type_names
 from deploykit.trust.sshsig import NAMESPACE
@@ -140,4 +140,10 @@ def _keys_of(principal: str, signers: AllowedSigners, now: datetime, *, person: 
 
 
 def _counting(signers: AllowedSigners, now: datetime) -> list[AllowedSigner]:
-    return [line for line in signers.signers if not signers.is_revoked(line.key) and not line.objection(NAMESPACE, now)]
+    return [
+        line
+        for line in signers.signers
+        if not signers.is_revoked(line.key)
+        and not line.objection(NAMESPACE, now)
+        and not (key_type(line.key) != ED25519 and signers.rules.never(parse_key(line.key)))
+    ]

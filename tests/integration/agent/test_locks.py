@@ -13,9 +13,17 @@ import pytest
 from deploykit.audit.files import read_records
 from deploykit.audit.record import AuditRecord
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.bus import Bus
+from deploykit.bus import Bus, Delivery
 from deploykit.daemons.agent.lockstore import lock_store_of
-from deploykit.messages import DeployReported, DeployRequested, Message, SiteLocked, SiteUnlocked, utc_now
+from deploykit.messages import (
+    DeployReported,
+    DeployRequested,
+    Message,
+    NodeDescribed,
+    SiteLocked,
+    SiteUnlocked,
+    utc_now,
+)
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, RefName, SiteName
 from deploykit.operations.rollout import RolloutResult
@@ -26,6 +34,8 @@ from deploykit.trust.signature import SigningKey, sign
 from deploykit.trust.statements import frame_again, frame_of, statement_of
 from deploykit.wire import decode, encode
 from tests.brokers.server import BrokerServer
+from tests.support.daemon import RunningDaemon
+from tests.support.needs import other_clock
 from tests.support.node import NodeAgent
 from tests.support.realfleet import RealFleet, topics_below
 from tests.support.wait import wait_until
@@ -224,15 +234,56 @@ def test_a_new_node_learns_of_a_lock_on_a_real_broker(
 ) -> None:
     """Its question and the answers cross topics to which an agent otherwise only listens."""
     topics = topics_below(unique_name)
-    with (
-        LockedFleet(tmp_path, real_broker.address, topics=topics) as fleet,
-        fleet.agent("web1") as web1,
-        fleet.agent("web2") as web2,
-    ):
+    with LockedFleet(tmp_path, real_broker.address, topics=topics) as fleet, fleet.agent("web1") as web1:
         web1.ready()
-        web2.ready()
         fleet.state(lock(1))
-        wait_until(lambda: fleet.stored("web1") == fleet.stored("web2") == {1}, "the lock")
+        wait_until(lambda: fleet.stored("web1") == {1}, "the lock")
         with fleet.agent("web3") as web3:
             web3.ready()
             wait_until(lambda: fleet.stored("web3") == {1}, "the lock at the new node")
+
+
+def test_nodes_whose_clocks_are_an_hour_off_keep_show_and_pass_on_statements(
+    tmp_path: Path, deploykit_broker: EmbeddedBroker
+) -> None:
+    """Commands they would refuse for their clocks; a statement neither expires nor comes from the future."""
+    with LockedFleet(tmp_path, deploykit_broker.address) as fleet:
+        shown: dict[str, int] = {}
+        passed_on: list[str] = []
+
+        def hear(delivery: Delivery) -> None:
+            described = delivery.message
+            if isinstance(described, NodeDescribed):
+                for statement in (state.lock for state in described.sites if state.lock is not None):
+                    shown[described.node] = serial_of(statement)
+
+        topics = fleet.desk.topics
+        assert fleet.bus.subscribe(topics.inventory, hear).wait_active(60)
+        with process(fleet, "web1", "-1h") as behind, process(fleet, "web2", "+1h") as ahead:
+            behind.wait("agent on web1")
+            ahead.wait("agent on web2")
+            old = fleet.state(lock(1, until=utc_now() + 3 * HOUR))
+            wait_until(lambda: shown == {"web1": 1, "web2": 1}, "the lock, shown")
+            fleet.state(unlock(2))
+            wait_until(lambda: shown == {"web1": 2, "web2": 2}, "its end, shown")
+            listening = fleet.bus.subscribe(topics.deploy, lambda each: passed_on.append(type(each.message).__name__))
+            assert listening.wait_active(60)
+            fleet.replay(old)
+            wait_until(lambda: "SiteUnlocked" in passed_on, "the newer one, passed on")
+            assert shown == {"web1": 2, "web2": 2}
+
+
+def process(fleet: LockedFleet, name: str, offset: str) -> RunningDaemon:
+    """A node's agent as a process with another wall clock, to be entered."""
+    home = fleet.root / f"{name}-process"
+    home.mkdir()
+    daemon = RunningDaemon(home, fleet.desk.broker.address, "agent", env=other_clock(offset))
+    daemon.file.write_text(
+        f'node = "{name}"\nstate = "{home}/state"\nsigning_key = "{fleet.root}/{name}.key"\n'
+        f'[outbox]\npath = "{home}/spool"\n[broker]\naddress = "{fleet.desk.broker.address}"\n'
+        f'[trust]\nallowed_signers = "{fleet.root}/allowed_signers"\n'
+        'grants = [{ principal = "ann@example.org", types = ["site.locked"] }]\n'
+        f'[repositories.shop]\nurl = "{fleet.origin.path}"\n'
+        f'[sites.shop]\npath = "{home}/site"\nrepo = "shop"\n'
+    )
+    return daemon

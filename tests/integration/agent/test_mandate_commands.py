@@ -15,7 +15,7 @@ from deploykit.daemons.agent import deploy_decisions, deploys, mandate_asks
 from deploykit.git.repository import Repository
 from deploykit.ids import Claim
 from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Message
-from deploykit.names import NodeName, ObjectId, RefName
+from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings
 from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
@@ -206,6 +206,25 @@ def test_who_is_revoked_after_the_mandate_came_does_not_count_any_more(node: Man
     assert f"key {KEYS['bob'].fingerprint} is not among the allowed signers" in refused
     node.send(signed(mandate, "ann", "cid"))
     assert node.ask(node.command(mandate, "activate")) == "success", "another person signed the same mandate"
+
+
+def test_a_key_that_is_gone_for_a_while_counts_again_when_it_is_back(node: MandatedNode) -> None:
+    """Copies that came meanwhile took its signature away from nobody."""
+    mandate = node.mandate("ann", "bob")
+    node.send(mandate)
+    bob = node.trusted.pop("bob")
+    node.send(signed(mandate, "cid"))
+    node.send(signed(mandate, "eve"))
+    node.trusted["bob"] = bob
+    del node.trusted["ann"], node.trusted["cid"]
+    command = node.command(mandate)
+    assert node.ask(command) == ""
+    refused = node.ask(command)
+    assert f"has that of 1: key {KEYS['eve'].fingerprint} may not approve it" in refused
+    assert f"key {KEYS['bob'].fingerprint} counts" in refused
+    assert f"key {KEYS['cid'].fingerprint} is not among the allowed signers" in refused
+    node.trusted["ann"] = KEYS["ann"]
+    assert node.ask(node.command(mandate)) == "success"
 
 
 def test_a_mandate_of_which_every_signer_is_revoked_is_asked_for_and_at_last_refused_with_why(
@@ -581,6 +600,27 @@ def test_a_mandate_of_ten_thousand_nodes_is_kept_and_its_copies_are_not_read_aga
     monkeypatch.setattr(node.handler._trust, "check", lambda *_, **__: checked.append(1))
     for _ in range(100):
         node.send(mandate)
+    assert checked == []
+
+
+@pytest.mark.parametrize("kind", ["kept", "another node's", "another site's", "ended", "of eve"])
+def test_copies_of_any_genuine_mandate_are_dropped_unread(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Whoever has seen one can send it again and again, and each may name 10,000 nodes."""
+    kinds: dict[str, dict[str, Any]] = {
+        "another node's": {"nodes": (WEB2,)},
+        "another site's": {"site": SiteName("elsewhere")},
+        "ended": {"not_before": node.now - 2 * HOUR, "not_after": node.now - HOUR},
+    }
+    changes = kinds.get(kind, {})
+    many = [node.mandate("eve" if kind == "of eve" else "ann", **{"rollout": f"r{n}", **changes}) for n in range(12)]
+    for frame in many:
+        node.send(frame)
+    checked: list[Frame] = []
+    monkeypatch.setattr(node.handler._trust, "check", lambda frame, *_, **__: checked.append(frame))
+    for frame in many * 3:
+        node.send(frame)
     assert checked == []
 
 

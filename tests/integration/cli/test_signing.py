@@ -131,3 +131,13 @@ def test_a_key_in_an_ssh_agent_signs_without_any_question(desk: Desk) -> None:
     assert f"deploykit: key {public} (SHA256:" in done.stderr
     assert "the ssh-agent is gone" in done.stderr
     assert desk.acted("web1") == ["deploy"]
+
+
+def test_an_agent_that_is_gone_when_nothing_is_left_to_sign_fails_nothing(desk: Desk) -> None:
+    with SshAgent() as agent:
+        agent.add(desk.plain)
+        desk.before = lambda node, request: agent.end()
+        done = desk.without_terminal("--key", str(desk.root / "operator.key.pub"), **agent.environment)
+    assert done.returncode == 0, done.stderr
+    assert desk.acted("web1") == ["deploy"]
+    assert "nobody else is shown how the rollout stands: key " in done.stdout + done.stderr

@@ -280,6 +280,21 @@ def test_verify_takes_pages_and_sites_from_options_or_settings(tmp_path: Path, s
     assert "give --allowed-signers FILE" in str(error)
 
 
+def test_the_list_says_which_passkeys_can_count(tmp_path: Path, signers: Path) -> None:
+    _passkey_file(tmp_path, signers)
+    config = tmp_path / "deploykit.toml"
+    config.write_text(f'[trust]\nallowed_signers = "{signers}"\n')
+    listed = json.loads(invoke(keys, "list", "-c", config, "--json").stdout)["keys"]
+    assert [key["why_not"] for key in listed if key["why_not"]] == [
+        "its passkey was made for 'deploy.example.org', which is not in trust.rp_ids"
+    ]
+    with config.open("a") as file:
+        file.write('origins = ["https://deploy.example.org"]\nrp_ids = ["deploy.example.org"]\n')
+    for words in (("-c", config), ("--file", signers)):  # without settings nobody knows
+        listed = json.loads(invoke(keys, "list", *words, "--json").stdout)["keys"]
+        assert [key["why_not"] or "" for key in listed] == ["", ""]
+
+
 @pytest.mark.parametrize("kind", [SK_ED25519, SK_ECDSA])
 def test_keys_of_security_keys_are_shown_and_trusted(tmp_path: Path, kind: str) -> None:
     token = SoftwareSecurityKey(kind)

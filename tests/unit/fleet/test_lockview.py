@@ -106,3 +106,4 @@ def test_whether_a_node_shows_a_statement_is_about_its_very_bytes(people: Lockin
     assert shows(node("web1", None), SHOP, one) is False
     assert shows(node("web1", one, BLOG), SHOP, one) is None
     assert summary_of(one).startswith("shop locked by ann until")
+    assert summary_of(one).endswith(f"; key {people.keys['ann'].fingerprint}")

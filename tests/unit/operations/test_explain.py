@@ -131,7 +131,7 @@ def test_a_passkey_counts_only_for_a_site_that_the_settings_name() -> None:
     passkey = SoftwarePasskey("https://deploy.example.org", "deploy.example.org")
     lines = f"ann@example.com {passkey.public_openssh}\n"
     name = passkey.fingerprint
-    assert "passkey of deploy.example.org, which trust.rp_ids" in one(name, signers=lines).problem
+    assert "made for 'deploy.example.org', which is not in trust.rp_ids" in one(name, signers=lines).problem
     rules = SignatureRules(rp_ids=frozenset(["deploy.example.org"]))
     assert one(name, signers=lines, rules=rules).problem == ""
 

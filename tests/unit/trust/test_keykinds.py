@@ -291,6 +291,22 @@ def test_a_plain_signature_by_a_key_that_was_not_made_for_ssh_is_refused(kind: s
     assert judged(SoftwareSecurityKey(kind, application="ssh:deploys of Bücher")).present
 
 
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        (SoftwarePasskey(ORIGIN, RP_ID), ""),
+        (SoftwareSecurityKey.ecdsa(), ""),
+        (SoftwareSecurityKey.ed25519(application="ssh:x"), ""),
+        (SoftwarePasskey(ORIGIN, "evil.net"), "not in trust.rp_ids"),
+        (SoftwareSecurityKey.ed25519(application=RP_ID), "passkeys count only as sk-ecdsa"),
+    ],
+)
+def test_of_a_key_that_can_never_count_it_is_known_why(key: SoftwareSecurityKey, says: str) -> None:
+    never = RULES.never(key.public)
+    assert says in never
+    assert bool(never) is bool(says)
+
+
 def test_the_rules_come_with_the_trusted_files(tmp_path: Path) -> None:
     key = SoftwarePasskey(ORIGIN, RP_ID)
     path = tmp_path / "allowed_signers"

@@ -52,6 +52,7 @@ def test_with_its_key_an_authority_loses_its_certificates() -> None:
     [
         ([(LIST, u64(3, 9))], [3, 9]),
         ([(RANGE, u64(3, 6)), (RANGE, u64(5, 8)), (RANGE, u64(9, 10))], [3, 4, 5, 6, 7, 8, 9, 10]),
+        ([(RANGE, u64(3, 9)), (RANGE, u64(4, 5))], [3, 4, 5, 6, 7, 8, 9]),
         ([(BITMAP, u64(4) + packed(b"\x0b"))], [4, 5, 7]),
         ([(BITMAP, u64(0) + packed(b"\x02"))], [1]),
         ([(LIST, u64(2)), (RANGE, u64(12, 13)), (LIST, u64(5))], [2, 5, 12, 13]),

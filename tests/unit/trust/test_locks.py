@@ -266,6 +266,25 @@ def test_statements_of_a_key_that_has_no_say_any_more_do_not_count_and_the_next_
     assert not decide(LockBook(people.trust(), again.kept)).objection, "the bytes were kept"
 
 
+def test_an_unlock_carries_the_lock_that_it_lifts_to_who_never_heard_of_it() -> None:
+    people = Locking()
+    lock = people.lock("ann", 1)
+    known = book(people, people.unlock("chief", 2, locked=lock))
+    assert not decide(known).objection
+    people.revoked.add("chief")
+    assert "by ann" in decide(known).objection, "chief had no right to lift it"
+    by_bob = book(people, people.unlock("bob", 2, locked=lock))
+    assert "by ann" in decide(by_bob).objection, "bob has none either, and says which lock there is"
+    for carried in (
+        people.lock("ops", 1),
+        people.lock("ann", 1, site=SiteName("blog")),
+        people.unlock("ann", 1),
+        attrs.evolve(lock, body=people.lock("ann", 9).body),
+    ):
+        noted = LockBook(people.trust()).add(people.unlock("bob", 2, locked=carried), NOW)
+        assert (noted.news, noted.carried) == (True, None)
+
+
 def test_a_holder_with_the_highest_serial_there_is_blocks_a_site_until_its_key_is_revoked() -> None:
     people = Locking()
     known = book(people, people.lock("bob", 2**53 - 1, id="~" * 36))
@@ -286,6 +305,7 @@ def test_a_lock_outlives_the_validity_of_the_key_that_made_it() -> None:
     known = book(people, people.lock("ann", 1, until=NOW + DAY))
     later = NOW + HOUR
     assert decide(known, now=later).objection
+    assert decide(LockBook(people.trust(), known.kept), now=later).objection, "judged anew after a restart"
     with pytest.raises(SignatureError, match="does not count"):
         book(people, people.lock("ann", 1, until=NOW + DAY), now=later)
 

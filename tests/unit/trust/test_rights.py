@@ -209,6 +209,8 @@ def test_every_right_is_known_and_a_wrong_one_is_named(right: str) -> None:
         ({"types": ("rollout.approved",), "phases": ("deploy",)}, None),
         ({"types": ("rollout.approved", "without-build")}, None),
         ({"types": ("lock.override", "lock.release")}, None),
+        ({"types": ("lock.override",), "phases": ("rollback",)}, None),
+        ({"types": ("lock.release",), "phases": ("rollback",)}, "trust.grants[0].phases"),
         ({"types": ("node.queried",), "phases": ("deploy",)}, "trust.grants[0].phases"),
         ({"types": ("site.locked",), "phases": ("deploy",)}, "trust.grants[0].phases"),
         ({"types": ("without-build",)}, "trust.grants[0].types"),

@@ -10,7 +10,7 @@ import pytest
 
 from deploykit.errors import KeyFileError, KeyNotTrusted, SignatureError, SignatureNotEnough
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyformat import ssh_string
+from deploykit.trust.keyformat import public_line, ssh_string
 from deploykit.trust.signature import (
     HEADER,
     Signer,
@@ -122,6 +122,7 @@ def test_a_certificate_that_was_good_counts_no_longer_once_its_time_is_over() ->
     [
         (KEY.public_openssh, "is revoked"),
         (AUTHORITY.public_openssh, "its authority"),
+        (f"# ann's old one\n{public_line(attrs.evolve(MAKER, serial=1).make())} ann\n", "is revoked"),
         (krl((2, packed(KEY.public_blob))), "is revoked"),
         (krl(krl_of(AUTHORITY.public_blob, (0x20, (7).to_bytes(8, "big")))), "revoked by its serial"),
         (krl(krl_of(b"", (0x23, packed("ann@laptop")))), "revoked by its key id"),

@@ -128,6 +128,15 @@ def test_a_lock_counts_is_kept_recorded_and_shown(world: World, people: Locking)
     assert (len(world.audited()), world.changes) == (1, 1), "a copy is no news"
 
 
+def test_a_lock_that_an_unlock_carries_is_kept_and_recorded(world: World, people: Locking) -> None:
+    world.hears(people.unlock("bob", 6, locked=people.lock("ann", 5)))
+    world.start()
+    assert "by ann" in world.objection()
+    carried, unlocked = world.audited()
+    assert (carried.action, carried.actor.split()[0], carried.reason) == ("site.lock", "ann", "an unlock carried it")
+    assert (unlocked.action, unlocked.actor.split()[0]) == ("site.unlock", "bob")
+
+
 def test_what_does_not_count_is_recorded_and_not_kept(world: World, people: Locking) -> None:
     assert isinstance(world.hears(people.lock("ops", 5)), Ack)
     assert isinstance(world.hears(people.lock("ann", 5, until=NOW + timedelta(days=31))), Ack)

@@ -16,7 +16,7 @@ from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettin
 from deploykit.trust.keyformat import public_line
 from tests.support.certificates import CertificateMaker, packed
 from tests.support.keys import fixed_key
-from tests.support.securitykeys import SoftwareSecurityKey
+from tests.support.securitykeys import SoftwarePasskey, SoftwareSecurityKey
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 GRANT = GrantSettings(principal="ops", types=("deploy.requested",))
@@ -89,6 +89,15 @@ def test_a_certificate_by_which_nobody_believes_the_node_is_named(
     found = trust_problems(node(tmp_path, LINE, GRANT, signing_key=path), NOW)
     assert len(found) == bool(says)
     assert not says or re.search(says, found[0]), found
+
+
+def test_a_passkey_that_can_never_count_is_nobodys(tmp_path: Path) -> None:
+    settings = node(tmp_path, f"ops {SoftwarePasskey().public_openssh}\n", GRANT)
+    assert ["may sign as ops" in problem for problem in trust_problems(settings, NOW)] == [True]
+    named = attrs.evolve(settings.trust, rp_ids=("deploy.example.org",), origins=("https://deploy.example.org",))
+    assert trust_problems(attrs.evolve(settings, trust=named), NOW) == ()
+    (tmp_path / "allowed_signers").write_text(f"ops {SoftwareSecurityKey.ed25519().public_openssh}\n")
+    assert trust_problems(settings, NOW) == ()
 
 
 def test_a_revoked_key_is_nobodys(tmp_path: Path) -> None:
