@@ -6,7 +6,8 @@ Rules:
 
 * A mandate that is lost is asked for again. So a damaged file is removed, and a full disk stops no command.
 * Signatures of one body are collected: a copy with fewer never replaces what is known.
-* Of too many, those go that have ended, the oldest end first; then, of the key that signed most, the oldest.
+* Of too many, those go that have ended, the oldest end first; then, of the key that signed most, the oldest. One that
+  several people signed is of whoever of them signed least: nobody makes another's their own by adding a signature.
 * One that commands were obeyed under here, and that has not ended, never makes room.
 * What does not count yet is held in memory, a few: it tells why a command under it is refused.
 """
@@ -61,6 +62,7 @@ class KeptMandate:
         arrived: when it came first.
         size: of the body, in bytes.
         signatures: by the fingerprint of each key, as in the header.
+        counting: the keys whose signatures counted when it was kept.
         body: where it is in memory alone; else None.
     """
 
@@ -71,10 +73,19 @@ class KeptMandate:
     arrived: float
     size: int
     signatures: Mapping[str, str]
+    counting: tuple[str, ...] = ()
     body: bytes | None = attrs.field(default=None, repr=False)
 
     @classmethod
-    def of(cls, approved: RolloutApproved, body: bytes, signatures: Mapping[str, str], now: datetime) -> KeptMandate:
+    def of(
+        cls,
+        approved: RolloutApproved,
+        body: bytes,
+        signatures: Mapping[str, str],
+        now: datetime,
+        *,
+        counting: Iterable[str] = (),
+    ) -> KeptMandate:
         """Return what to keep of a verified mandate."""
         return cls(
             digest=digest_of(body),
@@ -84,6 +95,7 @@ class KeptMandate:
             arrived=now.timestamp(),
             size=len(body),
             signatures=signatures,
+            counting=tuple(counting),
             body=body,
         )
 
@@ -133,10 +145,8 @@ def to_remove(
         if ended:
             victim = min(ended, key=lambda each: each.ends)
         elif free:
-            share = Counter(key for each in (*left, new) for key in each.signatures)
-            victim = min(
-                free, key=lambda each: (-max((share[key] for key in each.signatures), default=0), each.arrived)
-            )
+            share = Counter(key for each in (*left, new) for key in each.counting)
+            victim = min(free, key=lambda each: (-min((share[key] for key in each.counting), default=0), each.arrived))
         else:
             return None
         left.remove(victim)
@@ -359,4 +369,5 @@ def _parse_head(file: Path) -> KeptMandate:
         arrived=float(data["arrived"]),
         size=int(data["size"]),
         signatures={str(key): str(text) for key, text in data["signatures"].items()},
+        counting=tuple(map(str, data["counting"])),
     )
