@@ -7,13 +7,24 @@ from typing import Final
 
 import attrs
 
-from deploykit.messages import BuildFinished, DeployReported, Message
+from deploykit.messages import BuildFinished, DeployReported
 from deploykit.names import SiteName
 from deploykit.settings.node import Settings
 from deploykit.settings.trust import GrantSettings
 from deploykit.trust.allowed_signers import matches
 from deploykit.trust.mandate import Requirement
-from deploykit.trust.rights import APPROVE, DEPLOY, PHASED, RIGHTS, RUN, WITHOUT_BUILD, covers, granted, type_names
+from deploykit.trust.rights import (
+    APPROVE,
+    DEPLOY,
+    PHASED,
+    RIGHTS,
+    RUN,
+    WITHOUT_BUILD,
+    covers,
+    granted,
+    message_kinds,
+    type_names,
+)
 from deploykit.trust.signature import Signer
 
 #: The rights that are always explained, in this order; others where a grant names them.
@@ -70,23 +81,16 @@ def explain_rights(
 
 def _rights(grants: Sequence[GrantSettings]) -> tuple[str, ...]:
     """Return the rights to explain: the usual ones, then what else grants name, by the short name."""
-    short = {name: type_names(kind)[1] for kind in _kinds(Message) for name in type_names(kind)}
+    short = {name: type_names(kind)[1] for kind in message_kinds() for name in type_names(kind)}
     named = (short.get(name, name) for grant in grants for name in grant.types)
     return tuple(dict.fromkeys((*_SHOWN, *named)))
-
-
-def _kinds(base: type[Message]) -> Iterator[type[Message]]:
-    for kind in base.__subclasses__():
-        if kind.TYPE:
-            yield kind
-        yield from _kinds(kind)
 
 
 def _names(right: str) -> tuple[str, ...]:
     """Return all names of a right in grants."""
     if right in RIGHTS:
         return (right,)
-    return next((names for kind in _kinds(Message) if right in (names := type_names(kind))), (right,))
+    return next((names for kind in message_kinds() if right in (names := type_names(kind))), (right,))
 
 
 def _right(

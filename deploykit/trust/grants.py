@@ -7,7 +7,16 @@ from typing import Final
 
 from deploykit.messages import BuildFinished, Message
 from deploykit.settings.trust import GrantSettings
-from deploykit.trust.rights import APPROVE, DEPLOY, PHASED, RIGHTS, WITHOUT_BUILD, type_names
+from deploykit.trust.rights import (
+    APPROVE,
+    DEPLOY,
+    PHASED,
+    RIGHTS,
+    WITHOUT_BUILD,
+    loaded_kinds,
+    message_kinds,
+    type_names,
+)
 
 _NO_PATTERN: Final = frozenset('*?!,"')
 _BUILDS: Final = frozenset(type_names(BuildFinished))
@@ -15,7 +24,9 @@ _BUILDS: Final = frozenset(type_names(BuildFinished))
 
 def grant_problems(grants: tuple[GrantSettings, ...], own_types: Iterable[type[Message]] = ()) -> Iterator[str]:
     """Find grants that could never allow anything: no principal's name, unknown types, empty lists."""
-    known = {name for kind in (*_all_types(Message), *own_types) for name in type_names(kind)} | set(RIGHTS)
+    known = {name for kind in (*loaded_kinds(), *own_types) for name in type_names(kind)} | set(RIGHTS)
+    if not all(known.issuperset(grant.types) for grant in grants):
+        known.update(name for kind in message_kinds() for name in type_names(kind))
     for at, grant in enumerate(grants):
         where = f"trust.grants[{at}]"
         if not grant.principal or _NO_PATTERN & set(grant.principal) or grant.principal != grant.principal.strip():
@@ -59,12 +70,6 @@ def _useless_rights(grants: tuple[GrantSettings, ...]) -> Iterator[str]:
                 f"trust.grants[{at}].types: {WITHOUT_BUILD} means nothing for {grant.principal}, who may neither "
                 "deploy nor approve a rollout (add deploy.requested or rollout.approved)"
             )
-
-
-def _all_types(base: type[Message]) -> Iterator[type[Message]]:
-    for kind in base.__subclasses__():
-        yield kind
-        yield from _all_types(kind)
 
 
 __all__ = ["grant_problems", "grant_warnings"]

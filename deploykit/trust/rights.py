@@ -9,10 +9,11 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from deploykit import messages
 from deploykit.messages import DeployRequested, Message, RolloutAbort, RolloutApproved
 from deploykit.messages.deploy import DeployPhase
 from deploykit.names import RepoName, SiteName
@@ -38,6 +39,19 @@ def type_names(kind: type[Message]) -> tuple[str, ...]:
         return ()
     short = full.removeprefix("deploykit.").rpartition(".v")[0]
     return tuple(name for name in (full, short, kind.__name__) if name)
+
+
+def message_kinds() -> tuple[type[Message], ...]:
+    """Return every message type that a grant can name: ours, loaded or not yet, and those of a program around us."""
+    return tuple(dict.fromkeys((*messages.BY_TYPE.values(), *loaded_kinds())))
+
+
+def loaded_kinds(base: type[Message] = Message) -> Iterator[type[Message]]:
+    """Yield the message types that this program has used so far. To load all the others takes 50 ms."""
+    for kind in base.__subclasses__():
+        if kind.TYPE:
+            yield kind
+        yield from loaded_kinds(kind)
 
 
 DEPLOY: Final = type_names(DeployRequested)
@@ -94,5 +108,7 @@ __all__ = [
     "allows",
     "covers",
     "granted",
+    "loaded_kinds",
+    "message_kinds",
     "type_names",
 ]

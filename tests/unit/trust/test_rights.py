@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from deploykit.config import parse_settings
 from deploykit.errors import PolicyRefused, SettingsError
 from deploykit.messages import (
+    BY_TYPE,
     ApprovalWanted,
     DeployPhase,
     LocksWanted,
@@ -24,7 +27,7 @@ from deploykit.names import RepoName, SiteName
 from deploykit.settings import GrantSettings
 from deploykit.trust.grants import grant_problems, grant_warnings
 from deploykit.trust.policy import Policy
-from deploykit.trust.rights import RIGHTS
+from deploykit.trust.rights import RIGHTS, type_names
 from deploykit.trust.signature import Signers
 from tests.support.asked import CAP, NOW, SECOND, SKEW, WEB1, policy, request, signer
 from tests.support.mandates import HOUR, approved, command, person
@@ -224,3 +227,18 @@ def test_what_can_never_allow_anything_is_warned_about(changes: dict[str, Any], 
     grant = attrs.evolve(DEPLOY, **changes)
     assert list(grant_problems((grant,))) == []
     assert [line.partition(":")[0] for line in grant_warnings((grant,))] == ([warned] if warned else [])
+
+
+@pytest.mark.parametrize("kind", BY_TYPE.values(), ids=lambda kind: kind.__name__)
+def test_a_grant_may_name_each_message_type_whatever_was_loaded_before(kind: type[Message]) -> None:
+    """Messages are loaded on first use: in a fresh program nobody has used this one yet."""
+    program = (
+        "from deploykit.operations.explainrights import _names\n"
+        "from deploykit.settings import GrantSettings\n"
+        "from deploykit.trust.grants import grant_problems\n"
+        f"names = {type_names(kind)!r}\n"
+        "assert [*grant_problems((GrantSettings(principal='ops', types=names),))] == []\n"
+        "assert _names(names[1]) == names\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
