@@ -91,6 +91,12 @@ class ApprovalAsker:
         """Return how often a mandate was asked for because of this command."""
         return self._times.get((mandate, request.id), 0)
 
+    def waits(self, mandate: str) -> bool:
+        """Return whether a mandate was asked for a moment ago: the answer may be under way."""
+        with self._lock:
+            asked = self._asked.get(mandate)
+        return asked is not None and time.monotonic() - asked[0] < ASK_EVERY
+
     def count(self, mandate: str) -> int:
         """Return how often a mandate was asked for."""
         return self._ever.get(mandate, 0)

@@ -125,7 +125,8 @@ class MandateGuard(CommandGuard):
             return Objection(why=why)
         if not (why := self._not_enough(weighed)):
             return None
-        if self._mandates.asks.times(request, digest):
+        # Anybody can send a copy of the command, before the answer can be here: that refuses nothing.
+        if self._mandates.asks.times(request, digest) and not self._mandates.asks.waits(digest):
             return Objection(why=why)
         self._mandates.asks.ask(request, digest, self._asked.command.key)
         return Objection(why=f"{why}; the mandate was asked for again", missing=True)

@@ -123,6 +123,19 @@ def test_a_copy_by_a_key_without_rights_takes_away_no_signature_that_does_not_co
     assert node.ask(node.command(mandate)) == "success"
 
 
+def test_copies_of_a_command_refuse_nothing_before_the_rest_of_its_signatures_can_be_here(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mandate_asks, "ASK_EVERY", 3600.0)
+    mandate = node.mandate("ann", "bob")
+    node.send(with_parts(mandate, parts(mandate)[0]))  # who may only write to the broker dropped one
+    command = node.command(mandate)
+    assert [node.ask(command) for _ in range(5)] == [""] * 5
+    assert node.wanted == [digest(mandate)]
+    node.send(mandate)
+    assert node.ask(command) == "success"
+
+
 def test_only_the_mandate_that_was_obeyed_has_a_lasting_place_not_every_one_of_its_rollout(
     node: MandatedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from deploykit.audit import AuditLog
 from deploykit.audit.files import read_records
 from deploykit.audit.record import AuditRecord
 from deploykit.bus import Ack, Bus, Retry
+from deploykit.daemons.agent import lockstore
 from deploykit.daemons.agent.lock_audit import LockAudit
 from deploykit.daemons.agent.locks import LockKeeper
 from deploykit.daemons.agent.lockstore import LockStore
@@ -204,9 +205,22 @@ def test_a_statement_in_the_store_counts_only_by_its_signature(world: World, peo
     path = world.root / "locks.json"
     data = json.loads(path.read_bytes())
     data["statements"][0]["body"] = people.lock("ann", 6).body
-    path.write_text(json.dumps(data))
+    del data["sha256"]
+    path.write_text(json.dumps({"sha256": lockstore._digest(data), **data}))
     world.start()
     assert not world.objection()
+
+
+@pytest.mark.parametrize("field", ["body", "signature"])
+def test_a_bit_that_flipped_in_a_statement_does_not_unlock_a_site_in_silence(
+    world: World, people: Locking, field: str
+) -> None:
+    world.hears(people.lock("ann", 5))
+    path = world.root / "locks.json"
+    value = json.loads(path.read_bytes())["statements"][0][field]
+    path.write_text(path.read_text().replace(value, value[:80] + ("A" if value[80] != "A" else "B") + value[81:]))
+    with pytest.raises(LockStoreError, match="move it away"):
+        world.start()
 
 
 # -- clocks --------------------------------------------------------------------------------------------------------
