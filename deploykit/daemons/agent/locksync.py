@@ -109,7 +109,7 @@ class LockSync:
         serials = self._keeper.serials
         now = time.monotonic()
         with self._lock:
-            spared = wanted.node != self._node and self._times.another_asked(wanted.known, serials, now)
+            spared = wanted.node != self._node and self._times.another_asked(question.key, wanted.known, serials, now)
             for site, serial in serials.items():
                 if serial and wanted.known.get(site, serial) != serial:
                     self._times.owe(site, now)

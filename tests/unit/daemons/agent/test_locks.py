@@ -99,7 +99,7 @@ class World:
 @pytest.fixture
 def people() -> Locking:
     made = Locking()
-    for node in ("web1", "web2"):
+    for node in ("web1", "web2", "web3"):
         made.keys[node], made.rights[node] = made.keys["ann"].generate(), ()
     return made
 
@@ -375,13 +375,26 @@ def test_a_node_whose_question_was_never_sent_asks_at_its_next_start(world: Worl
     assert questions(world)
 
 
-def test_who_hears_the_same_question_does_not_ask(world: World) -> None:
+def test_who_hears_two_others_ask_does_not_ask(world: World) -> None:
     world.sync.on_connected()
     world.asks("web2")
+    world.asks("web3", node=NodeName("web3"))
     assert not questions(world)
     world.start()
     world.sync.on_connected()
     assert not questions(world)
+
+
+def test_a_stolen_key_of_a_node_keeps_no_new_node_from_asking(world: World, people: Locking) -> None:
+    (other := world.root / "other").mkdir()
+    knows = World(other, people)
+    knows.hears(people.lock("ann", 5))
+    knows.asks("web2", known={"shop": 5})  # a second earlier, while nobody else listens
+    world.sync.on_connected()
+    for node in (world, knows):
+        node.asks("web2", known={"shop": 0})
+    assert knows.step() == [], "it was asked by that key a moment ago"
+    assert questions(world), "nobody answers that, so the new node must ask itself"
 
 
 def test_what_is_asked_is_signed_as_a_node_and_its_own_copy_is_no_reason_to_be_silent(world: World) -> None:
