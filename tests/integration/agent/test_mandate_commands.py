@@ -19,7 +19,7 @@ from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
+from deploykit.trust.signature import HEADER, add_signature, body_digest, copy_digest, frame_digest, sign
 from deploykit.trust.sshsig import encode_header
 from deploykit.wire import Frame, encode
 from tests.support.certificates import AUTHORITY, FOREVER, CertificateMaker, certify, packed
@@ -93,6 +93,23 @@ def test_another_certificate_of_the_same_key_shadows_none_that_counts(
         node.send(frame)
     node.start()
     assert node.ask(node.command(mandate)) == "success"
+
+
+def test_a_copy_with_a_poorer_certificate_is_refused_in_an_answer_that_is_none_to_the_genuine_command(
+    certified: Certified,
+) -> None:
+    node = certified.node
+    mandate = node.mandate("ann", "cid")
+    node.send(mandate)
+    frame = encode(node.command(mandate))
+    poor = with_parts(frame, certified.by_bob(frame, "guest"))
+    genuine = with_parts(frame, certified.by_bob(frame, "coordinator"))
+    for copy in (poor, genuine):
+        node.send(copy)
+    refused, success = node.reports
+    assert (refused.outcome, refused.answers) == ("refused", frame_digest(poor))
+    assert (success.outcome, success.answers) == ("success", copy_digest(genuine))
+    assert refused.answers not in (copy_digest(genuine), frame_digest(genuine))
 
 
 def test_a_certificate_that_has_ended_makes_room_for_a_good_one_that_came_before(certified: Certified) -> None:
