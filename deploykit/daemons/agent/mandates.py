@@ -181,7 +181,7 @@ class Mandates:
         texts = {**{key: good[key][1] for key in (*counting, *good)}, **stored}
         texts |= {key: text for key, (_, text) in good.items()}
         kept = dict(list(texts.items())[:_MOST_SIGNATURES])
-        mandate = KeptMandate.of(approved, body, kept, now)
+        mandate = KeptMandate.of(approved, body, kept, now, counting=counting)
         if counting:
             if self.store.keep(mandate, now):
                 signers = Signers(each=tuple(good[key][0] for key in sorted(kept) if key in good))

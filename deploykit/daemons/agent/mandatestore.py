@@ -6,8 +6,8 @@ Rules:
 
 * A mandate that is lost is asked for again. So a damaged file is removed, and a full disk stops no command.
 * Signatures of one body are collected: a copy with fewer never replaces what is known.
-* Of too many, those go that have ended, the oldest end first; then, of those by nobody but who signed most, the oldest.
-  Nobody pushes out what others signed, neither by many of their own nor by a signature added to it.
+* Of too many, those go that have ended, the oldest end first; then, of the key that signed most, the oldest. One that
+  several people signed is of whoever of them signed least: nobody makes another's their own by adding a signature.
 * One that commands were obeyed under here, and that has not ended, never makes room.
 * What does not count yet is held in memory, a few: it tells why a command under it is refused.
 """
@@ -68,6 +68,7 @@ class KeptMandate:
         arrived: when it came first.
         size: of the body, in bytes.
         signatures: by the fingerprint of each key, as in the header.
+        counting: the keys whose signatures counted when it was kept.
         body: where it is in memory alone; else None.
     """
 
@@ -78,10 +79,19 @@ class KeptMandate:
     arrived: float
     size: int
     signatures: Mapping[str, str]
+    counting: tuple[str, ...] = ()
     body: bytes | None = attrs.field(default=None, repr=False)
 
     @classmethod
-    def of(cls, approved: RolloutApproved, body: bytes, signatures: Mapping[str, str], now: datetime) -> KeptMandate:
+    def of(
+        cls,
+        approved: RolloutApproved,
+        body: bytes,
+        signatures: Mapping[str, str],
+        now: datetime,
+        *,
+        counting: Iterable[str] = (),
+    ) -> KeptMandate:
         """Return what to keep of a verified mandate."""
         return cls(
             digest=digest_of(body),
@@ -91,6 +101,7 @@ class KeptMandate:
             arrived=now.timestamp(),
             size=len(body),
             signatures=signatures,
+            counting=tuple(counting),
             body=body,
         )
 
@@ -149,13 +160,14 @@ def to_remove(
 
 
 def _least_missed(free: Collection[KeptMandate], among: Collection[KeptMandate]) -> KeptMandate:
-    """Return the oldest of those that were signed by the keys that signed most, and by no others.
+    """Return one that does not count; else the oldest of those that nobody signed but who signed most."""
+    share = Counter(key for each in among for key in each.counting or each.signatures)
 
-    Whoever signs many so loses their own alone. They can add their signature to the mandates of others, and those have
-    signatures of other keys all the same.
-    """
-    share = Counter(key for each in among for key in each.signatures)
-    return min(free, key=lambda each: (-min((share[key] for key in each.signatures), default=0), each.arrived))
+    def rank(mandate: KeptMandate) -> tuple[bool, int, float]:
+        keys = mandate.counting or mandate.signatures
+        return bool(mandate.counting), -min((share[key] for key in keys), default=0), mandate.arrived
+
+    return min(free, key=rank)
 
 
 class MandateStore:
@@ -380,4 +392,5 @@ def _parse_head(file: Path) -> KeptMandate:
         arrived=times[1],
         size=int(data["size"]),
         signatures=signatures,
+        counting=tuple(map(str, data["counting"])),
     )

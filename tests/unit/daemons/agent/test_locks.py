@@ -397,11 +397,13 @@ def test_a_stolen_key_of_a_node_keeps_no_new_node_from_asking(world: World, peop
     assert questions(world), "nobody answers that, so the new node must ask itself"
 
 
-def test_what_is_asked_is_signed_as_a_node_and_its_own_copy_is_no_reason_to_be_silent(world: World) -> None:
+def test_neither_its_own_question_nor_a_copy_of_an_old_one_is_a_reason_to_be_silent(world: World) -> None:
+    """A copy of an old question spares nobody a question: nobody answers it again."""
     world.sync.on_connected()
-    (asked,) = questions(world)
-    world.sync.asked(world.trust.check(world.bus.sent[0].frame, NOW))
-    assert asked.node == WEB1
+    world.asks("web1", node=WEB1)
+    world.asks("web2", time=NOW - timedelta(seconds=6))
+    world.asks("web3", node=NodeName("web3"), time=NOW - timedelta(seconds=6))
+    assert questions(world)
 
 
 def test_the_loop_asks_when_there_is_a_connection_and_ends(world: World) -> None:
