@@ -113,7 +113,7 @@ class LockSync:
         # A copy of an older question is answered by nobody, for all have answered it before.
         is_new = wanted.node != self._node and abs(self._now() - wanted.time) <= _SPARES
         with self._lock:
-            spared = is_new and self._times.another_asked(wanted.known, serials, now)
+            spared = is_new and self._times.another_asked(question.key, wanted.known, serials, now)
             for site, serial in serials.items():
                 if serial and wanted.known.get(site, serial) != serial:
                     self._times.owe(site, now)
