@@ -11,6 +11,7 @@ import attrs
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import GrantSettings
 from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, matches
+from deploykit.trust.certificatefile import load_certificate
 from deploykit.trust.keyfiles import load_public_key
 from deploykit.trust.keyformat import ED25519, fingerprint, key_type, parse_key, parse_public_line
 from deploykit.trust.signaturerules import SignatureRules
@@ -94,6 +95,8 @@ def line_matcher(who: str) -> Callable[[AllowedSigner], bool]:
 def public_key(who: str) -> tuple[bytes, str] | None:
     """Return the key blob and comment of a public key line or a .pub file; None for a fingerprint or a principal.
 
+    Of the file of a certificate it is the key that is certified.
+
     Raises:
         KeyFileError: the file cannot be read, or is no public key.
     """
@@ -102,6 +105,9 @@ def public_key(who: str) -> tuple[bytes, str] | None:
     if " " in who.strip():
         return parse_public_line(who)
     if "/" in who or who.endswith(".pub"):
+        certificate = load_certificate(Path(who))
+        if certificate is not None:
+            return certificate.key, certificate.key_id.decode("utf-8", "replace")
         return load_public_key(Path(who))
     return None
 
@@ -116,6 +122,11 @@ def nothing_found(who: str, file: Path, lines: Iterable[AllowedSigner]) -> KeyFi
     shared = others_of(who, lines)
     if shared:
         numbers = ", ".join(str(line.line) for line in shared)
+        if all(line.authority for line in shared):
+            return KeyFileError(
+                f"{file} has no line of {who} alone: line {numbers} is an authority's, which certifies others too",
+                f"revoke the certificate of {who}: `deploykit keys revoke --key-id ID --authority CA.pub`",
+            )
         return KeyFileError(
             f"{file} has no line of {who} alone: line {numbers} is for others too", "give the key's fingerprint"
         )
