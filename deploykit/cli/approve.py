@@ -137,8 +137,15 @@ def confirmed(
         return signer
     if not sys.stdin.isatty():
         raise UsageError("there is nobody to ask", "give --yes")
-    click.confirm(f"Sign exactly this with key {signer.fingerprint}?", abort=True, err=True)
+    _ask(f"Sign exactly this with key {signer.fingerprint}?", "nothing was signed")
     return signer
+
+
+def _ask(question: str, otherwise: str) -> None:
+    """Go on after a yes; after a no, say what that means and end with 1."""
+    if not click.confirm(question, err=True):
+        click.echo(f"deploykit: {otherwise}", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def _look_again(desk: ApprovalDesk, result: HeldMandate, signer: BodySigner, *, yes: bool) -> None:
@@ -158,7 +165,7 @@ def _look_again(desk: ApprovalDesk, result: HeldMandate, signer: BodySigner, *, 
     if yes:
         raise PolicyRefused(text, "nothing was written; without --yes you are asked")
     print_notes([text])
-    click.confirm("Write it all the same?", abort=True, err=True)
+    _ask("Write it all the same?", "nothing was written")
 
 
 def print_sheet(desk: ApprovalDesk, held: HeldMandate) -> ApprovalSheet:
@@ -190,7 +197,10 @@ def _proposal_path(settings: Settings | None, what: str) -> Path:
     directory = settings.rollouts_directory
     path = find_proposal(directory, what)
     if path is None:
-        raise UsageError(f"there is no proposal {what[:80]!a} in {directory}", "see `deploykit rollout list`")
+        raise UsageError(
+            f"there is no file {what[:80]!a}, and no proposal of that name in {directory}",
+            "see `deploykit rollout list`",
+        )
     return path
 
 

@@ -41,7 +41,7 @@ def asking_options(function: F) -> F:
         type=Seconds(0.1),
         help="Seconds to wait for the first answer, or for all nodes that are named.",
     )(function)
-    function = key_options(help="Sign the question with this key instead; KEY.pub: an ssh-agent holds it.")(function)
+    function = key_options(help="Sign with this key instead; KEY.pub: an ssh-agent holds it.")(function)
     return config_option(function)
 
 

@@ -109,11 +109,14 @@ def unlock(
 
 def _show(site: str, outcome: LockOutcome, *, as_json: bool) -> int:
     """Print what became of a statement, and return the exit code."""
+    from deploykit.messages import SiteLocked
+
     message = outcome.message
     notes = list(outcome.notes)
     if outcome.lacks:
         notes.append(f"not on {', '.join(outcome.lacks)}: see what they show with `deploykit nodes --long`")
-    notes += [f"{site} is also {other}" for other in outcome.others]
+    also = "also" if outcome.holds and isinstance(message, SiteLocked) else "still"
+    notes += [f"{site} is {also} {other}" for other in outcome.others]
     print_notes(notes)
     if as_json:
         print_json(_as_json(site, outcome))
@@ -122,7 +125,8 @@ def _show(site: str, outcome: LockOutcome, *, as_json: bool) -> int:
         click.echo(f"{site} is not locked")
         return outcome.exit_code
     count = f"{len(outcome.holds)} of {len(outcome.holds) + len(outcome.lacks)} nodes hold it"
-    click.echo(f"{visible(message.summary)}; {count}")
+    sent = visible(message.summary)
+    click.echo(f"{sent}; {count}" if outcome.holds else f"no node holds it: {sent}")
     return outcome.exit_code
 
 

@@ -30,7 +30,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 def rollout() -> None:
     """Look at rollouts that were begun on this machine, and pause, continue or end them.
 
-    ID is a rollout's id, a beginning of it that no other one has, or `last`.
+    ID is a rollout's id, a beginning of it that no other one has, or `last`: the newest that was begun, or, where
+    none was, the newest that is proposed.
 
     \b
     Examples:

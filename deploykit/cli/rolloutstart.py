@@ -13,6 +13,7 @@ from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_f
 from deploykit.cli.signing import key_options
 
 if TYPE_CHECKING:
+    from deploykit.errors import UsageError
     from deploykit.operations.keychoice import KeyChoice
     from deploykit.settings.node import Settings
 
@@ -32,7 +33,6 @@ def start(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_
     Example:
       deploykit rollout start shop-20260131-1204
     """
-    from deploykit.errors import UsageError
     from deploykit.operations.proposals import find_proposal
     from deploykit.operations.propose import plan_approved
     from deploykit.operations.rollout import left_unfinished, start_rollout
@@ -41,9 +41,7 @@ def start(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_
     settings = load(config)
     path = find_proposal(settings.rollouts_directory, id_)
     if path is None:
-        raise UsageError(
-            f"there is no proposal {id_[:80]!a} in {settings.rollouts_directory}", "see `deploykit rollout list`"
-        )
+        raise _not_proposed(settings, id_)
     planned = plan_approved(settings, path, key=key)
     plan = planned.plan
     later = begun_since(settings, plan, path)
@@ -55,13 +53,29 @@ def start(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_
     ctx.exit(code)
 
 
+def _not_proposed(settings: Settings, id_: str) -> UsageError:
+    """Return the error for an id that names no proposal: what it names instead, if anything."""
+    from deploykit.errors import UsageError
+    from deploykit.operations.rolloutstore import find_journal
+
+    if id_ == "last":
+        return UsageError("no proposal waits to be started", "see `deploykit rollout list`")
+    try:
+        begun = find_journal(settings.rollouts_directory, id_).parent.name
+    except UsageError:
+        return UsageError(
+            f"there is no proposal {id_[:80]!a} in {settings.rollouts_directory}", "see `deploykit rollout list`"
+        )
+    return UsageError(f"rollout {begun} was started before", f"see `deploykit rollout show {begun}`")
+
+
 def proposal_named(settings: Settings, id_: str) -> Path | None:
-    """Return the proposal that an id names, where it names no rollout that was begun; `last` is one that was."""
+    """Return the proposal that an id names, where it names no rollout that was begun."""
     from deploykit.errors import UsageError
     from deploykit.operations.proposals import find_proposal
     from deploykit.operations.rolloutstore import find_journal
 
-    if id_ == "last" or "/" in id_:
+    if "/" in id_:
         return None
     try:
         find_journal(settings.rollouts_directory, id_)

@@ -11,6 +11,7 @@ import attrs
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import GrantSettings
 from deploykit.trust.allowed_signers import AllowedSigner, AllowedSigners, matches
+from deploykit.trust.certificatefile import load_certificate
 from deploykit.trust.keyfiles import load_public_key
 from deploykit.trust.keyformat import ED25519, fingerprint, key_type, parse_key, parse_public_line
 from deploykit.trust.signaturerules import SignatureRules
@@ -94,17 +95,30 @@ def line_matcher(who: str) -> Callable[[AllowedSigner], bool]:
 def public_key(who: str) -> tuple[bytes, str] | None:
     """Return the key blob and comment of a public key line or a .pub file; None for a fingerprint or a principal.
 
+    Of the file of a certificate it is the key that is certified.
+
     Raises:
         KeyFileError: the file cannot be read, or is no public key.
     """
     if who.startswith("SHA256:") or _is_principal(who):
         return None
+<<<<<<< HEAD
     return parse_public_line(who) if " " in who.strip() else load_public_key(Path(who))
 
 
 def _is_principal(who: str) -> bool:
     """Return whether a word names a person or a node, and not a key in one of its forms."""
     return not (who.startswith("SHA256:") or " " in who.strip() or "/" in who or who.endswith(".pub"))
+=======
+    if " " in who.strip():
+        return parse_public_line(who)
+    if "/" in who or who.endswith(".pub"):
+        certificate = load_certificate(Path(who))
+        if certificate is not None:
+            return certificate.key, certificate.key_id.decode("utf-8", "replace")
+        return load_public_key(Path(who))
+    return None
+>>>>>>> newcomer3
 
 
 def others_of(who: str, lines: Iterable[AllowedSigner]) -> tuple[AllowedSigner, ...]:
@@ -119,6 +133,11 @@ def nothing_found(who: str, file: Path, lines: Iterable[AllowedSigner]) -> KeyFi
     shared = others_of(who, lines)
     if shared:
         numbers = ", ".join(str(line.line) for line in shared)
+        if all(line.authority for line in shared):
+            return KeyFileError(
+                f"{file} has no line of {who} alone: line {numbers} is an authority's, which certifies others too",
+                f"revoke the certificate of {who}: `deploykit keys revoke --key-id ID --authority CA.pub`",
+            )
         return KeyFileError(
             f"{file} has no line of {who} alone: line {numbers} is for others too", "give the key's fingerprint"
         )

@@ -10,7 +10,7 @@ Rules:
 from __future__ import annotations
 
 import socket
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ from deploykit.errors import MessageError, PolicyRefused, UsageError
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate, approval_of, require_inside, time_objection
 from deploykit.fleet.plan import Plan
+from deploykit.fleet.view import duration
 from deploykit.messages import BuildEvidence, utc_now
 from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.builds import evidence_for
@@ -67,7 +68,8 @@ def mandate_for(
         raise UsageError("the mandate would be over before it begins", "give a later --not-after")
     if ends - begins > longest:
         raise UsageError(
-            f"nodes accept a mandate for {longest}, not for {ends - begins}",
+            f"nodes accept a mandate for {duration(longest.total_seconds())}: it must end by "
+            f"{(begins + longest).astimezone(UTC):%Y-%m-%dT%H:%MZ}",
             "give an earlier --not-after; trust.mandate_max says how long",
         )
     message = approval_of(

@@ -285,7 +285,7 @@ def load_public_key(path: Path) -> tuple[bytes, str]:
         text = as_text(path, read_bounded(path, file, MAX_KEY))
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     if len(lines) != 1:
-        raise KeyFileError(f"{path}: not one public key line")
+        raise KeyFileError(f"{path}: not one public key line", "name the .pub file")
     try:
         return parse_public_line(lines[0])
     except KeyFileError as error:

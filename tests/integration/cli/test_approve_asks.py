@@ -14,7 +14,10 @@ from tests.support.cli import command
 from tests.support.terminal import TerminalProgram
 
 
-@pytest.mark.parametrize(("name", "answer", "code", "signatures"), [("ann", "y\n", 0, 1), ("eve", "n\n", 130, 0)])
+@pytest.mark.parametrize(
+    ("name", "answer", "code", "signatures"),
+    [("ann", "y\n", 0, 1), ("eve", "n\n", 1, 0), ("ann", "\x03", 130, 0)],
+)
 def test_nothing_is_signed_without_a_yes(tmp_path: Path, name: str, answer: str, code: int, signatures: int) -> None:
     world = ApprovalWorld(tmp_path)
     path = world.proposed().path
@@ -27,4 +30,5 @@ def test_nothing_is_signed_without_a_yes(tmp_path: Path, name: str, answer: str,
         assert ("no grant for rollout.approved fits it" in text) == (name == "eve")
         program.press(answer)
         assert program.end() == code
+        assert ("deploykit: nothing was signed" in program.screen.text) == (answer == "n\n")
     assert len(blobs_of(read_proposal(path).mandate)) == signatures

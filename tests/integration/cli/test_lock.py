@@ -16,12 +16,14 @@ from click.testing import CliRunner, Result
 from deploykit.broker.server import EmbeddedBroker
 from deploykit.bus import Bus, Delivery
 from deploykit.cli import group
+from deploykit.cli.lock import _show
 from deploykit.errors import DeploykitError, NobodyMatches, UsageError
 from deploykit.fleet import discovery
 from deploykit.messages import DeployReported, NodeDescribed, SiteLocked, SiteState, SiteUnlocked, utc_now
 from deploykit.messages.statement import SignedStatement
 from deploykit.messages.topics import TopicMap
-from deploykit.names import RepoName, SiteName
+from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.operations.locks import LockOutcome
 from deploykit.settings import BusSettings, GrantSettings
 from deploykit.trust.signature import sign
 from deploykit.trust.statements import statement_of
@@ -334,3 +336,16 @@ types = ["site.locked"]
     broken = run("status", "--config", file)
     assert broken.exit_code == 1
     assert "locks.json is damaged" in broken.stdout
+
+
+LOCK = SiteLocked(site=SHOP, serial=1, holder="ann", reason="audit", until=utc_now() + timedelta(hours=1))
+UNLOCK = SiteUnlocked(site=SHOP, serial=2, holder="ann")
+
+
+@pytest.mark.parametrize("message", [LOCK, UNLOCK])
+@pytest.mark.parametrize("lacks", [(), (NodeName("web1"),)])
+def test_what_no_node_holds_is_not_shown_as_done(
+    message: SiteLocked | SiteUnlocked, lacks: tuple[NodeName, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _show("shop", LockOutcome(message=message, lacks=lacks), as_json=False) == 1
+    assert capsys.readouterr().out == f"no node holds it: {message.summary}\n"

@@ -365,3 +365,30 @@ def test_the_settings_file_is_changed_where_none_is_named(tmp_path: Path, file: 
 @pytest.mark.parametrize("command", ["list", "untrust", "revoke"])
 def test_help_has_an_example(command: str) -> None:
     assert f"deploykit keys {command}" in invoke(command, "--help").output
+
+
+# -- certificates ----------------------------------------------------------------------------------------------------
+
+
+def test_the_file_of_a_certificate_stands_for_its_key(keygen: SshKeygen, tmp_path: Path) -> None:
+    authority, key = keygen.generate("ca"), keygen.generate("key")
+    done = keygen.run("-q", "-s", authority, "-I", "ann of 2026", "-n", "ann", f"{key}.pub")
+    assert done.returncode == 0, done.stderr
+    revoked = tmp_path / "revoked"
+    shown = as_json("revoke", tmp_path / "key-cert.pub", "--revoked", revoked)
+    assert shown["added"] == 1
+    assert as_json("revoke", f"{key}.pub", "--revoked", revoked) == {**shown, "added": 0}
+
+
+def test_whose_certificate_counts_is_not_told_to_revoke_the_authority(keygen: SshKeygen, file: Path) -> None:
+    as_json("trust", "*", f"{keygen.generate('ca')}.pub", "--cert-authority", "--file", file)
+    for words in (("untrust", "ann"), ("revoke", "ann", "--revoked", file.with_name("revoked"))):
+        error = refusal(*words, "--file", file)
+        assert "is an authority's" in error.problem
+        assert "fingerprint" not in error.remedy
+        assert "--key-id" in error.remedy
+
+
+def test_a_private_key_in_place_of_its_public_half_is_named(keygen: SshKeygen, tmp_path: Path) -> None:
+    key = keygen.generate("key")
+    assert refusal("revoke", key, "--revoked", tmp_path / "revoked").remedy == "name the .pub file"

@@ -214,6 +214,7 @@ def test_a_proposal_is_listed_shown_and_withdrawn(world: ApprovalWorld) -> None:
     world.proposed()
     assert "proposed, signed by 0" in invoke(world, rollout, "list").output
     text = invoke(world, rollout, "show", "shop").output
+    assert invoke(world, rollout, "show", "last").output == text  # nothing was begun here
     assert "proposed; it has not begun" in text
     assert "deploykit rollout start shop-1" in text
     for command in ("pause", "promote", "resume"):
@@ -222,6 +223,17 @@ def test_a_proposal_is_listed_shown_and_withdrawn(world: ApprovalWorld) -> None:
         assert "has not begun" in error.problem
     assert "nothing was sent" in invoke(world, rollout, "abort", "shop-1").output
     assert isinstance(invoke(world, rollout, "start", "shop-1").exception, UsageError)
+
+
+def test_what_was_started_before_is_not_called_unknown(world: ApprovalWorld) -> None:
+    path = world.proposed().path
+    (path.parent / "journal.jsonl").touch()
+    error = invoke(world, rollout, "start", "shop-1").exception
+    assert isinstance(error, UsageError)
+    assert error.problem == "rollout shop-1 was started before"
+    error = invoke(world, rollout, "start", "last").exception
+    assert isinstance(error, UsageError)
+    assert error.problem == "no proposal waits to be started"
 
 
 def test_what_is_not_approved_is_not_started(world: ApprovalWorld) -> None:

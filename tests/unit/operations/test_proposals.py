@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from datetime import timedelta
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +155,11 @@ def test_names_that_fit_into_no_message_need_several_rollouts(world: ApprovalWor
 def test_a_mandate_reaches_no_further_than_nodes_accept(world: ApprovalWorld) -> None:
     now = utc_now()
     planned = world.planned()
+    elsewhere = now.astimezone(timezone(timedelta(hours=5)))
+    tomorrow = f"{now + timedelta(days=1):%Y-%m-%dT%H:%MZ}"
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"not_after": now + timedelta(days=1, seconds=1)}, "accept a mandate for 1 day"),
+        ({"not_after": now + timedelta(days=1, seconds=1)}, f"for 24 h: it must end by {tomorrow}"),
+        ({"not_before": elsewhere, "not_after": now + timedelta(days=2)}, f"it must end by {tomorrow}"),
         ({"not_after": now}, "over before it begins"),
         ({"not_before": now + timedelta(hours=2), "not_after": now + timedelta(hours=1)}, "over before it begins"),
     ]
