@@ -102,23 +102,17 @@ def public_key(who: str) -> tuple[bytes, str] | None:
     """
     if who.startswith("SHA256:") or _is_principal(who):
         return None
-<<<<<<< HEAD
-    return parse_public_line(who) if " " in who.strip() else load_public_key(Path(who))
+    if " " in who.strip():
+        return parse_public_line(who)
+    certificate = load_certificate(Path(who))
+    if certificate is not None:
+        return certificate.key, certificate.key_id.decode("utf-8", "replace")
+    return load_public_key(Path(who))
 
 
 def _is_principal(who: str) -> bool:
     """Return whether a word names a person or a node, and not a key in one of its forms."""
     return not (who.startswith("SHA256:") or " " in who.strip() or "/" in who or who.endswith(".pub"))
-=======
-    if " " in who.strip():
-        return parse_public_line(who)
-    if "/" in who or who.endswith(".pub"):
-        certificate = load_certificate(Path(who))
-        if certificate is not None:
-            return certificate.key, certificate.key_id.decode("utf-8", "replace")
-        return load_public_key(Path(who))
-    return None
->>>>>>> newcomer3
 
 
 def others_of(who: str, lines: Iterable[AllowedSigner]) -> tuple[AllowedSigner, ...]:
