@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _FILE: Final = click.Path(path_type=Path, dir_okay=False)
 _TIMES: Final = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"])
 _HEAD: Final = ("line", "fingerprint", "type", "principals", "counts", "may")
+_SERIALS: Final = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,20}))?")
 _signers_option = click.option(
     "--file", "file", type=_FILE, help="The allowed_signers file; that of the settings when absent."
 )
@@ -243,10 +245,11 @@ def _specification(serials: tuple[str, ...], key_ids: tuple[str, ...]) -> list[s
 
     lines = []
     for text in serials:
-        first, dash, last = text.partition("-")
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise UsageError(f"not a serial: {text!a}", "a number, or a range: 7-9")
-        lines.append(serial_line(int(first), int(last) if dash else None))
+        found = _SERIALS.fullmatch(text)
+        if found is None:
+            raise UsageError(f"not a serial: {text[:40]!a}", "a number of up to 20 digits, or a range: 7-9")
+        first, last = found.groups()
+        lines.append(serial_line(int(first), int(last) if last else None))
     return lines + [key_id_line(key_id) for key_id in key_ids]
 
 

@@ -16,6 +16,7 @@ from deploykit.operations.times import shown_time
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from deploykit.fleet.mandates import HeldMandate
     from deploykit.operations.rolloutstore import RolloutEntry, StoredRollout
 
 
@@ -64,6 +65,9 @@ def show_lines(stored: StoredRollout) -> Iterator[str]:
     yield plan_title(plan)
     by = f" by {plan.requested_by}" if plan.requested_by else ""
     yield visible(f"begun {shown_time(_moment(head.begun))}{by} on {head.host}")
+    if head.mandate is not None:
+        signers = ", ".join(_signed_by(head.mandate)) or "nobody"
+        yield visible(f"approved until {shown_time(head.mandate.message.not_after)}, signed by {signers}")
     why = f": {model.detail}" if model.detail else ""
     yield visible(f"{state_words(model.state)} since {shown_time(stored.at)}{why}")
     if not model.ended:
@@ -103,6 +107,7 @@ def shown_entry(stored: StoredRollout) -> dict[str, object]:
         "begun": _moment(stored.contents.head.begun).isoformat(),
         "changed": stored.at.isoformat(),
         "host": stored.contents.head.host,
+        "mandate": _mandate_entry(stored.contents.head.mandate),
         "exit_code": stored.exit_code,
         "counts": dict(summarize(stored.plan, model).counts),
         "requests": [{"kind": request.kind, "by": request.by} for request in stored.requests],
@@ -129,6 +134,21 @@ def _state(entry: RolloutEntry, now: datetime) -> str:
     if entry.ended is not None:
         return state_words(entry.state)
     return f"{state_words(entry.state)}, {'running' if entry.running else 'left'}"
+
+
+def _mandate_entry(mandate: HeldMandate | None) -> dict[str, object] | None:
+    if mandate is None:
+        return None
+    until = mandate.message.not_after.isoformat()
+    return {"digest": mandate.digest, "not_after": until, "signed_by": _signed_by(mandate)}
+
+
+def _signed_by(mandate: HeldMandate) -> list[str]:
+    """Return the keys that signed a mandate, as its journal has it."""
+    from deploykit.operations.mandatefiles import blobs_of
+    from deploykit.trust.sshsig import decode_blob, fingerprint
+
+    return [fingerprint(decode_blob(blob).key) for blob in blobs_of(mandate)]
 
 
 def _moment(seconds: float) -> datetime:

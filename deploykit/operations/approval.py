@@ -29,7 +29,7 @@ from deploykit.trust.agentkey import SECURITY_KEY, AgentKey
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.certificate import parse_certificate
 from deploykit.trust.check import Trust
-from deploykit.trust.keyformat import MalformedBlob
+from deploykit.trust.keyformat import MalformedBlob, parse_key
 from deploykit.trust.mandate import Mandate, Requirement
 from deploykit.trust.policy import Policy
 from deploykit.trust.rights import OVERRIDE
@@ -323,6 +323,8 @@ def _probe(signing: BodySigner, allowed: AllowedSigners, now: datetime) -> Signe
         principals = certificate_principals(certificate, allowed, now)
     else:
         principals = key_principals(key, allowed, now)
+    if never := allowed.rules.never(parse_key(key)):
+        raise SignatureError(f"key {fingerprint(key)} does not count: {never}")
     kind = key_type(key)
     return Signer(
         fingerprint=fingerprint(key), principals=principals, key_type=kind, present=kind.startswith(SECURITY_KEY)

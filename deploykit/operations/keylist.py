@@ -100,20 +100,25 @@ def public_key(who: str) -> tuple[bytes, str] | None:
     Raises:
         KeyFileError: the file cannot be read, or is no public key.
     """
-    if who.startswith("SHA256:"):
+    if who.startswith("SHA256:") or _is_principal(who):
         return None
     if " " in who.strip():
         return parse_public_line(who)
-    if "/" in who or who.endswith(".pub"):
-        certificate = load_certificate(Path(who))
-        if certificate is not None:
-            return certificate.key, certificate.key_id.decode("utf-8", "replace")
-        return load_public_key(Path(who))
-    return None
+    certificate = load_certificate(Path(who))
+    if certificate is not None:
+        return certificate.key, certificate.key_id.decode("utf-8", "replace")
+    return load_public_key(Path(who))
+
+
+def _is_principal(who: str) -> bool:
+    """Return whether a word names a person or a node, and not a key in one of its forms."""
+    return not (who.startswith("SHA256:") or " " in who.strip() or "/" in who or who.endswith(".pub"))
 
 
 def others_of(who: str, lines: Iterable[AllowedSigner]) -> tuple[AllowedSigner, ...]:
-    """Return the lines that let somebody sign as a principal and name others too, or patterns."""
+    """Return the lines that let somebody sign as a principal and name others too, or patterns; none for a key."""
+    if not _is_principal(who):
+        return ()
     return tuple(line for line in lines if line.principals != (who,) and matches(line.principals, who))
 
 

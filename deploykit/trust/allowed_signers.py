@@ -18,7 +18,7 @@ import attrs
 from deploykit.errors import KeyFileError
 from deploykit.trust.krl import Revocations, is_krl, parse_krl
 from deploykit.trust.signaturerules import SignatureRules
-from deploykit.trust.signerlines import MAX_TEXT, AllowedSigner, matches, parse_revoked, parse_signers
+from deploykit.trust.signerlines import MAX_TEXT, MOST_PROBLEMS, AllowedSigner, matches, parse_revoked, parse_signers
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -58,14 +58,15 @@ class AllowedSigners:
                 all the year round, which surprises people: write the Z.
 
         Raises:
-            KeyFileError: with every line that cannot be read in `problems`.
+            KeyFileError: with every line that cannot be read in `problems`, up to some hundreds.
         """
         problems: list[str] = []
         unused: list[str] = []
         signers = list(parse_signers(text, zone, problems, unused))
         gone = _parse_revocations(revoked, problems)
         if problems:
-            head = problems[0] if len(problems) == 1 else f"{len(problems)} mistakes in the trusted keys"
+            count = f"{len(problems)}{' or more' * (len(problems) >= MOST_PROBLEMS)}"
+            head = problems[0] if len(problems) == 1 else f"{count} mistakes in the trusted keys"
             raise KeyFileError(
                 head, "see ALLOWED SIGNERS in ssh-keygen(1), or use `deploykit keys trust`", problems=tuple(problems)
             )

@@ -3,7 +3,7 @@
 Rules:
 
 * A secret that others can read is refused: its mode is 0600, or 0640 with a group this process is in.
-* A file of trusted keys that others can write is refused.
+* A file of trusted keys that others can write is refused, and one in a directory that everybody can write.
 * Modes are read from the open descriptor, so a swap between check and read gains nothing.
 * Writing is durable: temporary name, fsync, link or rename, fsync of the directory. No key is ever overwritten.
 """
@@ -101,6 +101,21 @@ def check_owner_writes(path: Path, found: os.stat_result) -> None:
     if mode & 0o022:
         raise KeyFileError(f"{path} has mode {mode:04o}: others could add their own keys", f"chmod go-w {path}")
     _check_owner(path, found)
+    _check_place(path)
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file in whose place everybody could put a link to another one, such as an empty file of root's."""
+    for place in {*path.absolute().parents, *Path(os.path.realpath(path)).parents}:
+        try:
+            mode, read_only = place.stat().st_mode, os.statvfs(place).f_flag & os.ST_RDONLY
+        except OSError as error:
+            raise KeyFileError(f"cannot read {place}: {error.strerror}") from error
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not read_only:
+            raise KeyFileError(
+                f"{path} lies in {place}, which everybody can write: others could put another file there",
+                f"chmod o-w {place}",
+            )
 
 
 def _check_owner(path: Path, found: os.stat_result) -> None:

@@ -30,7 +30,6 @@ from deploykit.trust.guardedfile import (
     open_directory,
     opened,
     read_bounded,
-    read_trusted,
     read_trusted_bytes,
     way_out,
     write_new,
@@ -180,18 +179,65 @@ def unlock_hint(path: Path) -> str:
     return f"give its passphrase with --passphrase-file FILE, or `ssh-add {path}` and name {path}.pub"
 
 
+@attrs.frozen(slots=True)
+class TrustFiles:
+    """Where an `allowed_signers` file and a list of revoked keys are, and their bytes."""
+
+    path: Path
+    signers: bytes = attrs.field(repr=False)
+    revoked_path: Path | None = None
+    revoked: bytes = attrs.field(default=b"", repr=False)
+
+    def named(self, error: KeyFileError) -> KeyFileError:
+        """Return an error with the path of the file that it is about."""
+        path = str(self.path)
+        if self.revoked_path is not None and not _readable(b"", self.revoked):
+            path = f"{self.revoked_path}" if _readable(self.signers, b"") else f"{path}, {self.revoked_path}"
+        return KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems)
+
+
+def read_trust_files(path: Path, revoked: Path | None = None) -> TrustFiles:
+    """Return the bytes of the trusted files.
+
+    Raises:
+        KeyFileError: unreadable, too long, or writable by others.
+    """
+    return TrustFiles(
+        path,
+        read_trusted_bytes(path, "allowed_signers file", MAX_TEXT),
+        revoked,
+        b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT),
+    )
+
+
+def _readable(signers: bytes, revoked: bytes) -> bool:
+    try:
+        AllowedSigners.parse(signers.decode(), revoked=revoked)
+    except (KeyFileError, UnicodeDecodeError):
+        return False
+    return True
+
+
+def parse_trust_files(files: TrustFiles) -> AllowedSigners:
+    """Return the allowed signers in the bytes of the trusted files.
+
+    Raises:
+        KeyFileError: not UTF-8, or with lines that cannot be parsed (all in `problems`).
+    """
+    text = as_text(files.path, files.signers)
+    try:
+        return AllowedSigners.parse(text, revoked=files.revoked)
+    except KeyFileError as error:
+        raise files.named(error) from error
+
+
 def load_allowed_signers(path: Path, *, revoked: Path | None = None) -> AllowedSigners:
     """Return the allowed signers of an `allowed_signers` file and, where given, a list of revoked keys.
 
     Raises:
         KeyFileError: unreadable, writable by others, or with lines that cannot be parsed (all in `problems`).
     """
-    text = read_trusted(path, "allowed_signers file", MAX_TEXT)
-    gone = b"" if revoked is None else read_trusted_bytes(revoked, "list of revoked keys", MAX_TEXT)
-    try:
-        return AllowedSigners.parse(text, revoked=gone)
-    except KeyFileError as error:
-        raise KeyFileError(f"{path}: {error.problem}", error.remedy, problems=error.problems) from error
+    return parse_trust_files(read_trust_files(path, revoked))
 
 
 def load_revoked_keys(path: Path) -> Revocations:
@@ -211,11 +257,21 @@ def load_trusted(trust: TrustSettings) -> AllowedSigners:
     """
     if trust.allowed_signers is None:
         return AllowedSigners()
-    signers = load_allowed_signers(trust.allowed_signers, revoked=trust.revoked_keys)
+    return parse_trusted(trust, read_trust_files(trust.allowed_signers, trust.revoked_keys))
+
+
+def parse_trusted(trust: TrustSettings, files: TrustFiles) -> AllowedSigners:
+    """Return the allowed signers in the bytes of the files that the settings name, with the settings' rules.
+
+    Raises:
+        KeyFileError: see `parse_trust_files`.
+    """
+    path = files.path
+    signers = parse_trust_files(files)
     for note in signers.unused[:_MOST_NOTES]:
-        _log.info("%s: %s", trust.allowed_signers, note)
+        _log.info("%s: %s", path, note)
     if len(signers.unused) > _MOST_NOTES:
-        _log.info("%s: %d more lines do not count", trust.allowed_signers, len(signers.unused) - _MOST_NOTES)
+        _log.info("%s: %d more lines do not count", path, len(signers.unused) - _MOST_NOTES)
     return attrs.evolve(signers, rules=SignatureRules.from_settings(trust))
 
 
@@ -288,6 +344,7 @@ def generate_key(path: Path, *, passphrase: str | bytes | None = None, comment: 
 
 __all__ = [
     "AskPassphrase",
+    "TrustFiles",
     "check_principal",
     "check_signer",
     "fingerprint",
@@ -300,6 +357,9 @@ __all__ = [
     "load_signer",
     "load_signing_key",
     "load_trusted",
+    "parse_trust_files",
+    "parse_trusted",
+    "read_trust_files",
     "trust",
     "trusted_line",
     "unlock_hint",

@@ -210,6 +210,36 @@ def _application(data: bytes) -> str:
     return text
 
 
+#: Bytes of the fields after the type of each kind of key; None is any number. What cannot sign for us may be revoked.
+_FIELDS: Final[dict[str, tuple[int | None, ...]]] = {
+    ED25519: (32,),
+    SK_ED25519: (32, None),
+    SK_ECDSA: (len(_CURVE), 65, None),
+    "ssh-rsa": (None, None),
+    "ssh-dss": (None, None, None, None),
+    "ecdsa-sha2-nistp256": (8, 65),
+    "ecdsa-sha2-nistp384": (8, 97),
+    "ecdsa-sha2-nistp521": (8, 133),
+}
+
+
+def is_whole(blob: bytes) -> bool | None:
+    """Return whether a public key has all of its bytes and no others; None where its type is not known here.
+
+    It may still be no key: a weak one, say. Lists of what is revoked ask this: a key that is cut short revokes nothing.
+    """
+    reader = BlobReader(blob)
+    try:
+        sizes = _FIELDS.get(reader.string("type").decode("ascii", "replace"))
+        if sizes is None:
+            return None
+        good = all(size in (None, len(reader.string("field"))) for size in sizes)
+        reader.finish()
+    except MalformedBlob:
+        return False
+    return good
+
+
 def parse_key(blob: bytes) -> PublicKey:
     """Return the key in a public key blob.
 
@@ -303,6 +333,7 @@ __all__ = [
     "encode_key",
     "fingerprint",
     "is_weak_key",
+    "is_whole",
     "key_blob",
     "key_type",
     "parse_key",

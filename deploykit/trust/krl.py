@@ -20,7 +20,7 @@ import attrs
 
 from deploykit.errors import KeyFileError
 from deploykit.trust.certificate import CERTIFICATE_SUFFIX, Certificate
-from deploykit.trust.keyformat import BlobReader, MalformedBlob, fingerprint, key_type
+from deploykit.trust.keyformat import BlobReader, MalformedBlob, fingerprint, is_whole, key_type
 
 #: How a KRL begins.
 KRL_MAGIC: Final = b"SSHKRL\n\0"
@@ -159,8 +159,8 @@ class _Krl:
         if kind == _CERTIFICATES:
             authority = section.string("authority's key")
             section.string("reserved field")
-            if authority and not key_type(authority):
-                raise MalformedBlob("the key of an authority in it is none")
+            if authority and not is_whole(authority):
+                raise MalformedBlob("the key of an authority in it is none, or not whole")
             collected = self._certificates.setdefault(authority, _Collected())
             while section.left:
                 collected.section(section.uint(1, "certificate section"), section.string("certificate section"))
@@ -292,7 +292,7 @@ def key_id_line(key_id: str) -> str:
     if not key_id or key_id != key_id.strip() or not key_id.isprintable() or "#" in key_id:
         raise KeyFileError(
             f"cannot revoke key id {key_id!a} by a specification: it is empty, or holds a # or a blank at an end",
-            "revoke its serial, or the certificate's file",
+            "revoke its serial, or its file: `ssh-keygen -k -u -f KRL KEY-cert.pub`",
         )
     return f"id: {key_id}"
 

@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, Self
 
@@ -72,6 +73,7 @@ def inside(
     live: SiteRelease | None,
     *,
     skew: timedelta = timedelta(0),
+    went_back: Collection[SiteRelease] = (),
 ) -> str:
     """Return why a command does not lie inside a mandate; an empty string where it does.
 
@@ -83,6 +85,7 @@ def inside(
         previous: the last good release before the live one, as this node has it on record; None for none.
         live: what is live on this node; None for nothing.
         skew: how far apart honest clocks may be.
+        went_back: where commands of this rollout took this node back before, as it has them on record.
     """
     if command.phase == "discard":
         return ""
@@ -100,7 +103,7 @@ def inside(
         or _outside_time(approved, command, now, skew)
         or _outside_switches(approved, command)
         or (
-            _outside_way_back(approved, command, previous, live)
+            _outside_way_back(approved, command, previous, live, went_back)
             if command.phase == "rollback"
             else _outside_way_forward(approved, command)
         )
@@ -152,7 +155,11 @@ def _outside_way_forward(approved: RolloutApproved, command: DeployRequested) ->
 
 
 def _outside_way_back(
-    approved: RolloutApproved, command: DeployRequested, previous: SiteRelease | None, live: SiteRelease | None
+    approved: RolloutApproved,
+    command: DeployRequested,
+    previous: SiteRelease | None,
+    live: SiteRelease | None,
+    went_back: Collection[SiteRelease],
 ) -> str:
     """Return why a node may not go back to there: not allowed, or not where it was before the rollout."""
     if not approved.allow_rollback:
@@ -160,6 +167,8 @@ def _outside_way_back(
     target = (command.ref, command.commit)
     if live is not None and (live.ref, live.commit) == target:
         return ""  # it is there already: a command that was sent again
+    if other := next((each for each in went_back if (each.ref, each.commit) != target), None):
+        return f"a command of this rollout took the node back to {other} before, and one mandate is for one step"
     if approved.commit is not None and live is not None and live.commit != approved.commit:
         return f"the mandate allows to go back from {approved.commit[:12]}, live is {live}"
     if previous is None or (previous.ref, previous.commit) != target:

@@ -20,12 +20,11 @@ import attrs
 from deploykit.errors import KeyFileError
 from deploykit.trust.certificate import certified_key
 from deploykit.trust.keyformat import (
-    ED25519,
-    ED25519_LENGTH,
     KEY_TYPES,
     decode_key_text,
     fingerprint,
     is_weak_key,
+    is_whole,
     key_type,
     parse_key,
 )
@@ -34,6 +33,8 @@ from deploykit.trust.lineoptions import LineError, LineOptions, UnsupportedLine,
 #: Longest file. A line for a node's key takes 130 to 160 bytes, so that more than 100,000 of them fit.
 MAX_TEXT: Final = 1 << 24
 _MAX_LINE: Final = 8192
+#: After so many mistakes the rest is not read.
+MOST_PROBLEMS: Final = 200
 _BLANK: Final = " \t"
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]").search
 #: How the names of key types begin; no option does.
@@ -128,6 +129,8 @@ def _lines(text: str, what: str, problems: list[str]) -> Iterator[tuple[int, str
         problems.append(f"{what} is longer than {MAX_TEXT} characters")
         return
     for number, raw in enumerate(text.split("\n"), 1):
+        if len(problems) >= MOST_PROBLEMS:  # it is refused; a file of another kind has a mistake in each line
+            return
         line = raw.strip(" \t\r")
         if not line or line.startswith("#"):
             continue
@@ -269,10 +272,10 @@ def parse_revoked(text: str, problems: list[str]) -> Iterator[bytes]:
         if not kind.startswith(_KEY_TYPES) or key_type(blob) != kind:
             problems.append(f"revoked keys, line {number}: not a public key line")
             continue
-        if kind == ED25519 and len(blob) != ED25519_LENGTH:  # it would revoke nothing
+        if is_whole(plain) is False:  # it would revoke nothing
             problems.append(f"revoked keys, line {number}: the key is not whole")
             continue
         yield plain
 
 
-__all__ = ["MAX_TEXT", "AllowedSigner", "matches", "parse_revoked", "parse_signers"]
+__all__ = ["MAX_TEXT", "MOST_PROBLEMS", "AllowedSigner", "matches", "parse_revoked", "parse_signers"]

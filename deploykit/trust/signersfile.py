@@ -29,6 +29,8 @@ _NOT_IN_PATTERN: Final = frozenset(' \t"\\#')
 _NOT_IN_PRINCIPAL: Final = frozenset("*?!,") | _NOT_IN_PATTERN
 _SIGNERS: Final = "allowed_signers file"
 _REVOKED: Final = "list of revoked keys"
+#: Seconds to wait for another process that changes a file in the same directory: each takes milliseconds.
+_LOCK_WAIT: Final = 20.0
 
 
 def check_principal(principal: str, *, pattern: bool = False) -> None:
@@ -166,11 +168,13 @@ def rewrite(
 
     Raises:
         KeyFileError: it cannot be written. It is unchanged.
+        LockBusy: another process holds the lock of its directory, for longer than a change takes. It is unchanged.
     """
     target = Path(os.path.realpath(file))
     try:
         with open_directory(target.parent) as directory:
-            lock_descriptor(directory, target.parent, wait=None)
+            # Bounded: everybody who can read the directory can lock it, and a revocation must not hang in silence.
+            lock_descriptor(directory, target.parent, wait=_LOCK_WAIT, remedy="`lslocks` names who holds it")
             content, mode, owner = None, 0o644, None
             if target.exists():
                 content = read(target)

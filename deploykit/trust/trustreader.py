@@ -23,9 +23,8 @@ import attrs
 
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import TrustSettings
-from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners
-from deploykit.trust.guardedfile import read_trusted_bytes
-from deploykit.trust.keyfiles import load_trusted
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.keyfiles import TrustFiles, load_trusted, parse_trusted, read_trust_files
 
 #: One state of the trusted files: times, device, inode, size, mode and owner of each.
 _Seen: TypeAlias = tuple[tuple[int, ...], ...]
@@ -44,7 +43,7 @@ class _Loaded:
     Args:
         seen: their state before they were read.
         result: the signers; or why there are none.
-        digest: of their bytes, before they were parsed.
+        digest: of the bytes that were parsed.
         until: monotonic seconds; then the bytes are looked at again.
     """
 
@@ -90,18 +89,20 @@ class TrustReader:
         return loaded.result
 
     def _load(self, seen: _Seen | None) -> AllowedSigners | KeyFileError:
-        if seen is None:  # an error that is cheap to find again
+        path = self._trust.allowed_signers
+        if seen is None or path is None:  # an error that is cheap to find again; or nothing to read
             return load_trusted(self._trust)
         settled = max((entry[1] for entry in seen), default=0) < time.time_ns() - _TICK
-        # Before they are parsed: a change in between is found at the next look.
-        digest = self._digest()
+        # Read once: what is parsed is what the digest is of, also where a file is being rewritten in its place.
+        files = read_trust_files(path, self._trust.revoked_keys)
+        digest = _digest(files)
         before = self._loaded
         result: AllowedSigners | KeyFileError
         if before is not None and before.digest == digest and isinstance(before.result, AllowedSigners):
             result = before.result
         else:
             try:
-                result = load_trusted(self._trust)
+                result = parse_trusted(self._trust, files)
             except KeyFileError as error:
                 result = error.with_traceback(None)
         if isinstance(result, KeyFileError):
@@ -110,13 +111,6 @@ class TrustReader:
             until = math.inf if settled else time.monotonic() + _LOOK
         self._loaded = _Loaded(seen=seen, result=result, digest=digest, until=until)
         return result
-
-    def _digest(self) -> bytes:
-        """Return a digest of the files' bytes; their modes and owners are checked on the way."""
-        whole = hashlib.sha256()
-        for path in self._paths:
-            whole.update(hashlib.sha256(read_trusted_bytes(path, "file of trusted keys", MAX_TEXT)).digest())
-        return whole.digest()
 
     def _state(self) -> _Seen | None:
         """Return the present state of the files; None where stat(2) fails for one."""
@@ -128,6 +122,11 @@ class TrustReader:
                 return None
             found.append((at.st_mtime_ns, at.st_ctime_ns, at.st_dev, at.st_ino, at.st_size, at.st_mode, at.st_uid))
         return tuple(found)
+
+
+def _digest(files: TrustFiles) -> bytes:
+    each = (hashlib.sha256(data).digest() for data in (files.signers, files.revoked))
+    return hashlib.sha256(b"".join(each)).digest()
 
 
 __all__ = ["TrustReader"]

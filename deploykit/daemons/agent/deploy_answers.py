@@ -3,6 +3,8 @@
 Rules:
 
 * A report that was given before is given again, byte for byte.
+* A refusal that claims no id is for the very frame that came: anybody can put another certificate of the same key into
+  a copy, with fewer rights, and the answer to that must not pass for the answer to the genuine one.
 * A copy with other signatures is the same command. It gets the same report, which then names that copy.
 * A report that cannot be made with its steps goes out without them.
 * The id is done only when the report is in the outbox.
@@ -25,6 +27,7 @@ from deploykit.ids import IdStore
 from deploykit.messages import DeployReported, DeployRequested
 from deploykit.release import DeployResult
 from deploykit.trust.check import Verified
+from deploykit.trust.signature import frame_digest
 from deploykit.wire import CONTENT_TYPE, Frame, decode
 
 _log = logging.getLogger(__name__)
@@ -93,9 +96,11 @@ class DeployAnswerer:
         with_steps: bool,
     ) -> Frame:
         """Queue the final report and return its frame; without the steps where a report with them cannot be made."""
+        unclaimed = result.outcome == "refused" and not decided.claimed
+        copy = frame_digest(command.frame) if unclaimed else command.copy
         if with_steps:
             try:
-                report = decided.complete(self._reports.with_steps(request, command.copy, result))
+                report = decided.complete(self._reports.with_steps(request, copy, result))
                 (frame,) = self._reporter.report(report)
             except MessageError as error:
                 _log.error("cannot encode the report, leaving its steps out: %s: %s", request.summary, error)
@@ -104,5 +109,5 @@ class DeployAnswerer:
         detail = f"{result.detail}; " if result.detail else ""
         detail += "the steps could not be reported"
         short = attrs.evolve(result, detail=detail)
-        (frame,) = self._reporter.report(decided.complete(self._reports.without_steps(request, command.copy, short)))
+        (frame,) = self._reporter.report(decided.complete(self._reports.without_steps(request, copy, short)))
         return frame

@@ -1,12 +1,16 @@
 """What a node knows of the locks of its sites, in one file of its state directory: durable, small.
 
+A lock in a damaged file would be none, without a word. So the file holds a digest of itself.
+
 It also holds when the node was last connected, and for which sites it has asked what it missed: an agent that was away
 for long, or that is new, asks the others.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -57,11 +61,14 @@ class LockStore:
         try:
             with self.path.open("rb") as file:
                 data = json.loads(file.read(_LARGEST))
+            digest = data.pop("sha256", "")
             if data["format"] != _FORMAT:
                 raise LockStoreError(
                     f"{self.path} has format {data['format']!r}, known is {_FORMAT}",
                     "use the deploykit version that wrote it",
                 )
+            if _digest(data) != digest:
+                raise ValueError("its digest is another")
             statements = tuple(
                 (
                     parse_site_name(row["site"]),
@@ -78,7 +85,7 @@ class LockStore:
             raise LockStoreError(
                 f"cannot read {self.path}: {error.strerror}", "correct its owner or mode: sites may be locked"
             ) from error
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise LockStoreError(
                 f"{self.path} is damaged: {error}",
                 "move it away: the node then asks the others which of its sites are locked",
@@ -100,7 +107,7 @@ class LockStore:
             ],
         }
         try:
-            replace_file(self.path, json.dumps(data, separators=(",", ":")).encode() + b"\n", mode=0o600)
+            replace_file(self.path, _raw({"sha256": _digest(data), **data}) + b"\n", mode=0o600)
         except OSError as error:
             raise LockStoreError(
                 f"cannot write {self.path}: {error.strerror}", "free the disk, or correct its mode"
@@ -110,6 +117,14 @@ class LockStore:
 def lock_store_of(state: Path) -> LockStore:
     """Return the store of the node whose state directory is given."""
     return LockStore(state / "locks.json")
+
+
+def _raw(data: Mapping[str, object]) -> bytes:
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def _digest(data: Mapping[str, object]) -> str:
+    return hashlib.sha256(_raw(data)).hexdigest()
 
 
 def _text(value: object) -> str:

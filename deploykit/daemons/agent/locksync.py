@@ -44,6 +44,8 @@ AWAY: Final = timedelta(hours=1)
 _NOTE_EVERY: Final = 600.0
 #: A question is answered once, and not when it is older: its age is judged by clocks that may be an hour wrong.
 _QUESTION_AGE: Final = timedelta(hours=2)
+#: A question spares others theirs only while it is as young as this by their clocks: its answers are yet to come.
+_SPARES: Final = timedelta(seconds=5)
 #: Seconds within which the broker must confirm what is published.
 _PUBLISH_WITHIN: Final = 10.0
 #: Most sites in a question.
@@ -108,8 +110,10 @@ class LockSync:
             return
         serials = self._keeper.serials
         now = time.monotonic()
+        # A copy of an older question is answered by nobody, for all have answered it before.
+        is_new = wanted.node != self._node and abs(self._now() - wanted.time) <= _SPARES
         with self._lock:
-            spared = wanted.node != self._node and self._times.another_asked(wanted.known, serials, now)
+            spared = is_new and self._times.another_asked(question.key, wanted.known, serials, now)
             for site, serial in serials.items():
                 if serial and wanted.known.get(site, serial) != serial:
                     self._times.owe(site, now)

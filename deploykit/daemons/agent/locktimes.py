@@ -5,7 +5,8 @@ Rules:
 * All of a fleet may know an answer. Each node waits a random time and is silent when another was quicker.
 * The times are drawn so that few draw a short one: of thousands of nodes, a handful answer.
 * A statement that was on the wire a moment ago is not sent at once again: it is no amplifier.
-* Who is about to ask, and hears another ask who knows no more, does not ask: the answers reach all.
+* Who is about to ask, and hears two others ask who know no more, does not ask: the answers reach all. One is not
+  enough: it may have asked a moment before this node listened, and then gets no answer now.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ ANSWER_WITHIN: Final = 3.0
 AT_MOST_EVERY: Final = 1.0
 #: Least seconds between two questions.
 ASK_EVERY: Final = 600.0
+#: After the questions of so many others a node needs none of its own.
+_SPARED_BY: Final = 2
 #: How many nodes the draw is made for.
 _GROUP: Final = 10_000
 
@@ -54,6 +57,7 @@ class LockTimes:
         self._heard: dict[SiteName, float] = {}
         self._ask_at = float("inf")
         self._asked = float("-inf")
+        self._others: set[str] = set()
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
@@ -79,6 +83,8 @@ class LockTimes:
 
     def ask_soon(self, now: float) -> None:
         """Note that this node may have missed statements."""
+        if self._ask_at == float("inf"):
+            self._others.clear()
         self._ask_at = min(self._ask_at, max(now, self._asked + ASK_EVERY) + self._draw(ASK_WITHIN))
 
     def ask_is_due(self, now: float) -> bool:
@@ -88,15 +94,21 @@ class LockTimes:
         self._ask_at, self._asked = float("inf"), now
         return True
 
-    def another_asked(self, theirs: Mapping[str, object], ours: Mapping[SiteName, int], now: float) -> bool:
+    def another_asked(self, by: str, theirs: Mapping[str, object], ours: Mapping[SiteName, int], now: float) -> bool:
         """Note another node's question; return whether it spares this node its own.
 
         Args:
+            by: the key that signed it.
             theirs: the serials that they know.
             ours: the serials that this node would name.
             now: monotonic seconds.
         """
         if self._ask_at == float("inf") or any(not _knows_no_more(theirs.get(site), n) for site, n in ours.items()):
+            return False
+        if by not in self._others:
+            self._others.add(by)
+            self._ask_at = now + self._draw(ASK_WITHIN)  # of all who still ask, few are quick once more
+        if len(self._others) < _SPARED_BY:
             return False
         self._ask_at, self._asked = float("inf"), now
         return True

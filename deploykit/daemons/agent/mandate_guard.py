@@ -14,7 +14,7 @@ Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Final
 
@@ -22,9 +22,9 @@ from deploykit.daemons.agent.guards import AuthorizedCommand, CommandGuard, Obje
 from deploykit.daemons.agent.mandates import Mandates, WeighedMandate
 from deploykit.daemons.agent.mandatestore import StoredMandate, is_digest
 from deploykit.daemons.agent.rollout_guard import carried_out
-from deploykit.daemons.agent.sitestates import named_release
+from deploykit.daemons.agent.sitestates import named_release, origin_of
 from deploykit.errors import DeploykitError, KeyFileError, PolicyRefused
-from deploykit.messages import SiteRelease
+from deploykit.messages import DeployRequested, SiteRelease
 from deploykit.release import DeployResult, Runner, Site
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.trust.mandate import Requirement, inside
@@ -90,7 +90,12 @@ class MandateGuard(CommandGuard):
         if why := self._not_enough(weighed):
             return why
         seen = Runner(site).with_site_state(DeployResult(outcome="success"))
-        return self._outside(weighed, previous=named_release(seen.previous), live=named_release(seen.live))
+        return self._outside(
+            weighed,
+            previous=named_release(seen.previous),
+            live=named_release(seen.live),
+            went_back=_ways_back(request, site),
+        )
 
     # -- the decisions -------------------------------------------------------------------------------------------------
 
@@ -120,16 +125,17 @@ class MandateGuard(CommandGuard):
             return Objection(why=why)
         if not (why := self._not_enough(weighed)):
             return None
-        if self._mandates.asks.times(request, digest):
+        # Anybody can send a copy of the command, before the answer can be here: that refuses nothing.
+        if self._mandates.asks.times(request, digest) and not self._mandates.asks.waits(digest):
             return Objection(why=why)
-        self._mandates.asks.ask(request, digest)
+        self._mandates.asks.ask(request, digest, self._asked.command.key)
         return Objection(why=f"{why}; the mandate was asked for again", missing=True)
 
     def _missing(self, digest: str) -> Objection:
         request = self._asked.request
         before = self._mandates.asks.times(request, digest)
         if before < _ASK_AT_MOST:
-            self._mandates.asks.ask(request, digest)
+            self._mandates.asks.ask(request, digest, self._asked.command.key)
             return Objection(why=f"{self._named_mandate} is not here: it was asked for", missing=True)
         refused = self._mandates.asks.why_refused(digest)
         why = f"; the last copy of it was refused: {refused}" if refused else f"; {_BROADCAST}"
@@ -144,11 +150,19 @@ class MandateGuard(CommandGuard):
         self._details["approved_by"] = str(weighed.mandate.signers)
         return weighed
 
-    def _outside(self, weighed: WeighedMandate, *, previous: SiteRelease | None, live: SiteRelease | None) -> str:
+    def _outside(
+        self,
+        weighed: WeighedMandate,
+        *,
+        previous: SiteRelease | None,
+        live: SiteRelease | None,
+        went_back: Collection[SiteRelease] = (),
+    ) -> str:
         asked = self._asked
         return inside(
             *(weighed.mandate, asked.request, asked.command.node, self._asked.judged_at, previous, live),
             skew=asked.command.policy.skew,
+            went_back=went_back,
         )
 
     def _not_enough(self, weighed: WeighedMandate) -> str:
@@ -165,3 +179,14 @@ class MandateGuard(CommandGuard):
             return carried_out(self._asked.request, Site(self._site.path, self._site.release))
         except DeploykitError:
             return False
+
+
+def _ways_back(request: DeployRequested, site: Site) -> tuple[SiteRelease, ...]:
+    """Return where other commands of this command's rollout took the site back, or tried to."""
+    found = []
+    for each in site.recorded().operations:
+        ours = each.rollout == request.rollout and each.request != request.id
+        if ours and each.phase == "rollback" and each.outcome != "refused":
+            ref, commit = origin_of(each.ref, each.commit)
+            found.append(SiteRelease(release=each.release, ref=ref, commit=commit))
+    return tuple(found)

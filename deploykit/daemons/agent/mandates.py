@@ -106,7 +106,7 @@ class Mandates:
         self.waiting = 0
         self._lock = threading.Lock()
         self._taking = threading.Lock()
-        self._seen: dict[str, None] = {}
+        self._seen: dict[str, int] = {}
         self._foreign: dict[str, None] = {}
 
     # -- what comes ----------------------------------------------------------------------------------------------------
@@ -119,8 +119,10 @@ class Mandates:
         digest = digest_of(frame.body)
         if digest in self._foreign or self.store.knows(digest, parts):
             return True
-        # What was lost since is taken in again, if it was asked for.
-        return frame_digest(frame) in self._seen and (digest in self.store or not self.asks.wanted(digest))
+        # What was lost since, or counted for nothing then, is taken in again, if it was asked for.
+        if self._seen.get(frame_digest(frame)) != self.asks.count(digest):
+            return False
+        return digest in self.store or not self.asks.count(digest)
 
     def rescue(self, frame: Frame, problem: SignatureError) -> bool:
         """Take in a mandate of which not every signature is good: each good one stands for itself.
@@ -166,16 +168,20 @@ class Mandates:
     def _take_in(self, approved: RolloutApproved, command: Verified, now: datetime) -> None:
         body = command.frame.body
         digest = digest_of(body)
+        asked = self.asks.count(digest)
         stored = self.store.signatures(digest)
-        good = self._weighed(body, stored.values(), now)
-        good |= {key: each for key, each in self._signers(command.frame).items() if key not in good}
-        why = {key: self._objection(approved, digest, signer, command, now) for key, (signer, _) in good.items()}
+        good, why = dict[str, tuple[Signer, str]](), dict[str, str]()
+        for key, each in (*self._weighed(body, stored.values(), now).items(), *self._signers(command.frame).items()):
+            objection = self._objection(approved, digest, each[0], command, now)
+            # Anybody can put another certificate of the same key into a copy: one that says less takes nothing away.
+            if key not in good or (not objection, _width(each[0])) > (not why[key], _width(good[key][0])):
+                good[key], why[key] = each, objection
         counting = [key for key in good if not why[key]]
         # Those that do not count stand behind the others: the refusal of a command says why, and a key may count again.
         texts = {**{key: good[key][1] for key in (*counting, *good)}, **stored}
         texts |= {key: text for key, (_, text) in good.items()}
         kept = dict(list(texts.items())[:_MOST_SIGNATURES])
-        mandate = KeptMandate.of(approved, body, kept, now)
+        mandate = KeptMandate.of(approved, body, kept, now, counting=counting)
         if counting:
             if self.store.keep(mandate, now):
                 signers = Signers(each=tuple(good[key][0] for key in sorted(kept) if key in good))
@@ -185,7 +191,7 @@ class Mandates:
             if self._audit.denied(approved, command.signer, digest, objection):
                 _log.warning("does not count: %s, signed %s: %s", approved.summary, command.signer, objection)
         with self._lock:
-            remember(self._seen, frame_digest(command.frame), None)
+            remember(self._seen, frame_digest(command.frame), asked)
 
     def _objection(
         self, approved: RolloutApproved, digest: str, signer: Signer, command: Verified, now: datetime
@@ -298,11 +304,16 @@ def mandates_of(
         wait: `WAIT` by default.
     """
 
-    def needed(site: str, rollout: str) -> bool:
-        return bool(rollouts.get(SiteName(site), rollout).senders)
+    def needed(mandate: KeptMandate) -> bool:
+        return mandate.digest in rollouts.get(SiteName(mandate.site), mandate.rollout).mandates
 
     store = MandateStore(settings.state / "mandates", needed)
     audit = MandateAudit(writer, settings.node)
     return Mandates(
         settings.node, settings.sites, store, trust, reporter, audit, now, wait=WAIT if wait is None else wait
     )
+
+
+def _width(signer: Signer) -> int:
+    """Return as how many names a signer may sign."""
+    return len({name for patterns in signer.principals for name in patterns})

@@ -6,7 +6,8 @@ Rules:
 
 * A mandate that is lost is asked for again. So a damaged file is removed, and a full disk stops no command.
 * Signatures of one body are collected: a copy with fewer never replaces what is known.
-* Of too many, those go that have ended, the oldest end first; then, of the key that signed most, the oldest.
+* Of too many, those go that have ended, the oldest end first; then, of the key that signed most, the oldest. One that
+  several people signed is of whoever of them signed least: nobody makes another's their own by adding a signature.
 * One that commands were obeyed under here, and that has not ended, never makes room.
 * What does not count yet is held in memory, a few: it tells why a command under it is refused.
 """
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import re
 import threading
 import time
@@ -28,9 +30,10 @@ from typing import Any, Final
 import attrs
 
 from deploykit.daemons.service.throttle import LogThrottle
-from deploykit.errors import MessageError
+from deploykit.errors import MessageError, SignatureError
 from deploykit.messages import RolloutApproved
 from deploykit.system.durable import replace_file
+from deploykit.trust.sshsig import decode_header
 from deploykit.wire import CONTENT_TYPE, decode
 
 _log = logging.getLogger(__name__)
@@ -46,8 +49,12 @@ _MOST_HELD: Final = 8
 _KEPT_FOR: Final = timedelta(days=1)
 #: Most decoded mandates that are kept: each may name 10,000 nodes.
 _DECODED: Final = 4
-#: Longest first line of a file.
-_HEAD: Final = 1 << 16
+#: Longest first line of a file: each signature in it may have a long certificate.
+_HEAD: Final = 1 << 18
+#: What reading the first line of a damaged file raises.
+_DAMAGED: Final = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, SignatureError),
+)
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -61,6 +68,7 @@ class KeptMandate:
         arrived: when it came first.
         size: of the body, in bytes.
         signatures: by the fingerprint of each key, as in the header.
+        counting: the keys whose signatures counted when it was kept.
         body: where it is in memory alone; else None.
     """
 
@@ -71,10 +79,19 @@ class KeptMandate:
     arrived: float
     size: int
     signatures: Mapping[str, str]
+    counting: tuple[str, ...] = ()
     body: bytes | None = attrs.field(default=None, repr=False)
 
     @classmethod
-    def of(cls, approved: RolloutApproved, body: bytes, signatures: Mapping[str, str], now: datetime) -> KeptMandate:
+    def of(
+        cls,
+        approved: RolloutApproved,
+        body: bytes,
+        signatures: Mapping[str, str],
+        now: datetime,
+        *,
+        counting: Iterable[str] = (),
+    ) -> KeptMandate:
         """Return what to keep of a verified mandate."""
         return cls(
             digest=digest_of(body),
@@ -84,6 +101,7 @@ class KeptMandate:
             arrived=now.timestamp(),
             size=len(body),
             signatures=signatures,
+            counting=tuple(counting),
             body=body,
         )
 
@@ -133,10 +151,7 @@ def to_remove(
         if ended:
             victim = min(ended, key=lambda each: each.ends)
         elif free:
-            share = Counter(key for each in (*left, new) for key in each.signatures)
-            victim = min(
-                free, key=lambda each: (-max((share[key] for key in each.signatures), default=0), each.arrived)
-            )
+            victim = _least_missed(free, [*left, new])
         else:
             return None
         left.remove(victim)
@@ -144,19 +159,30 @@ def to_remove(
     return tuple(removed)
 
 
+def _least_missed(free: Collection[KeptMandate], among: Collection[KeptMandate]) -> KeptMandate:
+    """Return one that does not count; else the oldest of those that nobody signed but who signed most."""
+    share = Counter(key for each in among for key in each.counting or each.signatures)
+
+    def rank(mandate: KeptMandate) -> tuple[bool, int, float]:
+        keys = mandate.counting or mandate.signatures
+        return bool(mandate.counting), -min((share[key] for key in keys), default=0), mandate.arrived
+
+    return min(free, key=rank)
+
+
 class MandateStore:
     """The mandates that one node knows. Use it from any thread of one process.
 
     Args:
         path: the directory; made when first written to.
-        needed: returns whether commands of a rollout of a site were obeyed here.
+        needed: returns whether commands were obeyed under a mandate here.
         most, most_bytes: what the disk may hold.
     """
 
     def __init__(
         self,
         path: Path,
-        needed: Callable[[str, str], bool],
+        needed: Callable[[KeptMandate], bool],
         *,
         most: int = _MOST,
         most_bytes: int = _MOST_BYTES,
@@ -199,7 +225,7 @@ class MandateStore:
     def signatures(self, digest: str) -> Mapping[str, str]:
         """Return the signatures of a body that are known, by the fingerprint of each key."""
         with self._changed:
-            known = self._kept.get(digest)
+            known = self._kept.get(digest) or self._held.get(digest)
             return known.signatures if known is not None else {}
 
     def knows(self, digest: str, signatures: Iterable[str]) -> bool:
@@ -253,12 +279,13 @@ class MandateStore:
         self._held.pop(mandate.digest, None)
         self._held[mandate.digest] = mandate
         while len(self._held) > _MOST_HELD:
-            del self._held[next(iter(self._held))]
+            others = [each for each in self._held.values() if each is not mandate]
+            del self._held[_least_missed(others, self._held.values()).digest]
 
     def _make_room(self, new: KeptMandate, now: datetime) -> bool:
         others = [each for each in self._kept.values() if each.digest != new.digest]
         removed = to_remove(
-            *(others, new, now.timestamp(), lambda each: self._needed(each.site, each.rollout)),
+            *(others, new, now.timestamp(), self._needed),
             most=self._most,
             most_bytes=self._most_bytes,
         )
@@ -330,7 +357,7 @@ class MandateStore:
         for file in found:
             try:
                 mandate = _parse_head(file)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except _DAMAGED as error:
                 _log.warning("removed %s, which is no mandate: %s", file.name, error)
                 self._unlink(file)
             else:
@@ -351,12 +378,19 @@ def _parse_head(file: Path) -> KeptMandate:
         raise ValueError("another format")
     if not is_digest(data["digest"]) or file.name != data["digest"] + _SUFFIX:
         raise ValueError("another digest")
+    times = float(data["ends"]), float(data["arrived"])
+    signatures = {str(key): str(text) for key, text in data["signatures"].items()}
+    for text in signatures.values():
+        decode_header(text)
+    if not all(map(math.isfinite, times)):  # it would never end
+        raise ValueError("a time is no number")
     return KeptMandate(
         digest=data["digest"],
         site=str(data["site"]),
         rollout=str(data["rollout"]),
-        ends=float(data["ends"]),
-        arrived=float(data["arrived"]),
+        ends=times[0],
+        arrived=times[1],
         size=int(data["size"]),
-        signatures={str(key): str(text) for key, text in data["signatures"].items()},
+        signatures=signatures,
+        counting=tuple(map(str, data["counting"])),
     )

@@ -76,7 +76,8 @@ class RolloutGuard(CommandGuard):
         """
         if self.request.rollout is None or self.request.phase == "discard":
             return None
-        abort = self.memory.obeyed(self.request.site, self.request.rollout, self.sender, now)
+        mandate = self.request.mandate or ""
+        abort = self.memory.obeyed(self.request.site, self.request.rollout, self.sender, now, mandate=mandate)
         if abort is None or self.request.phase == "rollback":
             return None
         return Objection(why=self._stopped_by(abort))

@@ -39,6 +39,8 @@ _MOST: Final = 2000
 _HEARD_EVERY: Final = 86400.0
 #: Most principals, and most aborts, that are kept for one rollout.
 _MOST_OF_ONE: Final = 16
+#: Most mandates that are remembered of one rollout: it has one, unless its people approved it anew.
+_MOST_MANDATES: Final = 4
 _REMEDY: Final = (
     "no command of a rollout is obeyed until it can be written: free the disk, or correct its owner and mode"
 )
@@ -102,11 +104,13 @@ class KnownRollout:
     Args:
         senders: whose commands were obeyed here, the starter first.
         aborts: who aborted it.
+        mandates: the digests of those under which commands were obeyed here, the newest last.
         heard: seconds since 1970 when something was last heard of it, to the day.
     """
 
     senders: tuple[RolloutSender, ...] = ()
     aborts: tuple[NotedAbort, ...] = ()
+    mandates: tuple[str, ...] = ()
     heard: float = 0.0
 
     @property
@@ -123,11 +127,14 @@ class KnownRollout:
         """Return the abort that stops the commands of a sender, if there is one."""
         return next((abort for abort in self.aborts if abort.counts_for(sender)), None)
 
-    def with_sender(self, sender: RolloutSender) -> KnownRollout:
-        """Add whose command is obeyed."""
-        if sender in self.senders or len(self.senders) >= _MOST_OF_ONE:
-            return self
-        return attrs.evolve(self, senders=(*self.senders, sender))
+    def with_sender(self, sender: RolloutSender, mandate: str = "") -> KnownRollout:
+        """Add whose command is obeyed, and under which mandate, if under one."""
+        senders, mandates = self.senders, self.mandates
+        if sender not in senders and len(senders) < _MOST_OF_ONE:
+            senders = (*senders, sender)
+        if mandate and mandate not in mandates:
+            mandates = (*mandates, mandate)[-_MOST_MANDATES:]
+        return attrs.evolve(self, senders=senders, mandates=mandates)
 
     def with_abort(self, abort: NotedAbort) -> KnownRollout:
         """Add an abort; a later one of the same key never takes back that it was granted for all."""
@@ -168,8 +175,16 @@ class RolloutMemory:
         with self._lock:
             return self._known.get((site, rollout), KnownRollout())
 
-    def obeyed(self, site: SiteName, rollout: str, sender: RolloutSender, now: datetime) -> NotedAbort | None:
+    def obeyed(
+        self, site: SiteName, rollout: str, sender: RolloutSender, now: datetime, *, mandate: str = ""
+    ) -> NotedAbort | None:
         """Note whose command is about to be obeyed; return the abort that stops it instead, if there is one.
+
+        Args:
+            site, rollout: of the command.
+            sender: who sent it.
+            now: aware.
+            mandate: the digest of the mandate that it lies inside; empty for none.
 
         Raises:
             RolloutMemoryError: it cannot be written. Do not act.
@@ -178,7 +193,7 @@ class RolloutMemory:
 
         def change(known: KnownRollout) -> KnownRollout:
             stopped.extend(filter(None, [known.abort_for(sender)]))
-            return known if stopped else known.with_sender(sender)
+            return known if stopped else known.with_sender(sender, mandate)
 
         self._change((site, rollout), change, now)
         return stopped[0] if stopped else None
@@ -269,5 +284,8 @@ def _known(row: Mapping[str, Any]) -> KnownRollout:
         for each in row["aborts"]
     )
     return KnownRollout(
-        senders=tuple(RolloutSender(**each) for each in row["senders"]), aborts=tuple(aborts), heard=float(row["heard"])
+        senders=tuple(RolloutSender(**each) for each in row["senders"]),
+        aborts=tuple(aborts),
+        mandates=tuple(map(str, row.get("mandates", ()))),
+        heard=float(row["heard"]),
     )

@@ -160,14 +160,14 @@ def test_threat_1_an_unsigned_or_strange_command_is_refused(node: Node, key: str
 
 def test_threat_6_a_refused_copy_of_a_request_does_not_stand_for_the_genuine_one(node: Node) -> None:
     """Somebody takes the signature off a genuine command and is refused: the asker must not believe that it was him."""
-    from deploykit.trust.signature import copy_digest
+    from deploykit.trust.signature import copy_digest, frame_digest
 
     with node.agent() as agent:
         ready(agent)
         request = node.request("v1", node.origin.push(tag="v1", files={"index.html": "one\n"}))
         stripped = node.send(request, key=None)
         refusal = node.report_on(request)
-        assert (refusal.outcome, refusal.answers) == ("refused", copy_digest(stripped))
+        assert (refusal.outcome, refusal.answers) == ("refused", frame_digest(stripped))
         genuine = sign(encode(request), node.keys["operator"])
         genuine = attrs.evolve(genuine, headers={**genuine.headers, "deploykit-id": "another-transport-id"})
         node.bus.publish(node.settings.topics.deploy, genuine)

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import pytest
@@ -18,8 +18,11 @@ from deploykit.messages import ApprovalWanted, DeployPhase, DeployRequested, Mes
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings
-from deploykit.trust.signature import HEADER, add_signature, body_digest, sign
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.signature import HEADER, add_signature, body_digest, copy_digest, frame_digest, sign
+from deploykit.trust.sshsig import encode_header
 from deploykit.wire import Frame, encode
+from tests.support.certificates import AUTHORITY, FOREVER, CertificateMaker, certify, packed
 from tests.support.keys import fixed_key
 from tests.support.mandated import BLOG, KEYS, SHOP, WEB1, WEB2, MandatedNode, digest, parts, signed, with_parts
 from tests.support.securitykeys import SoftwareSecurityKey
@@ -37,6 +40,134 @@ def node(tmp_path: Path) -> MandatedNode:
 def asks_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The node may ask as often as it likes; when it may, has a test of its own."""
     monkeypatch.setattr(mandate_asks, "ASK_EVERY", 0.0)
+
+
+# -- what others can add to a mandate ----------------------------------------------------------------------------------
+
+
+class Certified:
+    """A node that trusts an authority; bob signs with certificates of it.
+
+    Args:
+        node: some node.
+        patch: puts the authority among its signers.
+    """
+
+    def __init__(self, node: MandatedNode, patch: pytest.MonkeyPatch) -> None:
+        self.node = node
+        line = f'* cert-authority,namespaces="deploykit" {AUTHORITY.public_openssh}\n'
+
+        def signers() -> AllowedSigners:
+            lines = (
+                f"{name.rstrip('2')} {cast(Any, key).public_openssh}\n"
+                for name, key in node.trusted.items()
+                if name != "bob"
+            )
+            return AllowedSigners.parse(line + "".join(lines))
+
+        patch.setattr(node, "signers", signers)
+        node.start()
+
+    def by_bob(self, frame: Frame, *names: str, before: int = FOREVER) -> str:
+        """Bob's signature with a certificate for these names, as in a header."""
+        made = CertificateMaker(key=KEYS["bob"].public_blob, principals=packed(*names), before=before).make()
+        return encode_header(certify(KEYS["bob"].sign_body(frame.body), made))
+
+
+@pytest.fixture
+def certified(node: MandatedNode, monkeypatch: pytest.MonkeyPatch) -> Certified:
+    return Certified(node, monkeypatch)
+
+
+@pytest.mark.parametrize("first", ["the poor copy", "the good one"])
+@pytest.mark.parametrize("poor", ["guest", "ann"])
+def test_another_certificate_of_the_same_key_shadows_none_that_counts(
+    certified: Certified, first: str, poor: str
+) -> None:
+    node = certified.node
+    mandate = node.mandate("ann")
+    (by_ann,) = parts(mandate)
+    good = with_parts(mandate, by_ann, certified.by_bob(mandate, "ann", "bob"))
+    copy = with_parts(mandate, by_ann, certified.by_bob(mandate, poor))
+    for frame in (copy, good) if first == "the poor copy" else (good, copy):
+        node.send(frame)
+    node.start()
+    assert node.ask(node.command(mandate)) == "success"
+
+
+def test_a_copy_with_a_poorer_certificate_is_refused_in_an_answer_that_is_none_to_the_genuine_command(
+    certified: Certified,
+) -> None:
+    node = certified.node
+    mandate = node.mandate("ann", "cid")
+    node.send(mandate)
+    frame = encode(node.command(mandate))
+    poor = with_parts(frame, certified.by_bob(frame, "guest"))
+    genuine = with_parts(frame, certified.by_bob(frame, "coordinator"))
+    for copy in (poor, genuine):
+        node.send(copy)
+    refused, success = node.reports
+    assert (refused.outcome, refused.answers) == ("refused", frame_digest(poor))
+    assert (success.outcome, success.answers) == ("success", copy_digest(genuine))
+    assert refused.answers not in (copy_digest(genuine), frame_digest(genuine))
+
+
+def test_a_certificate_that_has_ended_makes_room_for_a_good_one_that_came_before(certified: Certified) -> None:
+    node = certified.node
+    mandate = node.mandate("ann")
+    (by_ann,) = parts(mandate)
+    soon = int((node.now + MINUTE).timestamp())
+    good = with_parts(mandate, by_ann, certified.by_bob(mandate, "bob"))
+    node.send(good)
+    node.send(with_parts(mandate, by_ann, certified.by_bob(mandate, "bob", "guest", before=soon)))
+    node.now += 2 * MINUTE
+    command = node.command(mandate)
+    assert node.ask(command) == "", "it is asked for"
+    node.send(good)
+    assert node.ask(command) == "success"
+
+
+def test_a_copy_by_a_key_without_rights_takes_away_no_signature_that_does_not_count_yet(node: MandatedNode) -> None:
+    mandate, trusted = node.mandate("ann", "bob"), dict(node.trusted)
+    grants = node.settings.trust.grants
+    people = tuple(grant for grant in grants if grant.principal not in ("ann", "bob"))
+    node.settings = attrs.evolve(node.settings, trust=attrs.evolve(node.settings.trust, grants=people))
+    node.start()
+    node.send(mandate)
+    node.send(signed(mandate, "eve"))
+    node.mandates.trust.policy = attrs.evolve(node.mandates.trust.policy, grants=grants)
+    assert node.trusted == trusted
+    assert node.ask(node.command(mandate)) == "success"
+
+
+def test_copies_of_a_command_refuse_nothing_before_the_rest_of_its_signatures_can_be_here(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mandate_asks, "ASK_EVERY", 3600.0)
+    mandate = node.mandate("ann", "bob")
+    node.send(with_parts(mandate, parts(mandate)[0]))  # who may only write to the broker dropped one
+    command = node.command(mandate)
+    assert [node.ask(command) for _ in range(5)] == [""] * 5
+    assert node.wanted == [digest(mandate)]
+    node.send(mandate)
+    assert node.ask(command) == "success"
+
+
+def test_only_the_mandate_that_was_obeyed_has_a_lasting_place_not_every_one_of_its_rollout(
+    node: MandatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node.mandates.store, "_most", 4)
+    first = node.mandate("ann", "bob")
+    node.send(first)
+    assert node.ask(node.command(first)) == "success"
+    for n in range(10):  # one of the people signs more for the rollout that runs
+        node.send(node.mandate("cid", reason=str(n)))
+    other = node.mandate("ann", "bob", rollout="r2")
+    node.send(other)
+    node.start()
+    assert digest(first) in node.mandates.store
+    assert digest(other) in node.mandates.store
+    assert len(node.mandates.store) == 4
 
 
 # -- what is obeyed ----------------------------------------------------------------------------------------------------
@@ -402,6 +533,24 @@ def test_a_way_back_leads_only_to_this_nodes_own_previous_release(node: Mandated
     assert node.live() == "3"
     assert node.ask(node.command(mandate, "rollback", "v2")) == "success"
     assert node.live() == "2"
+
+
+def test_a_stolen_key_that_runs_rollouts_cannot_walk_a_node_back_release_by_release(node: MandatedNode) -> None:
+    assert node.shop.deploy("v2").outcome == "success"
+    assert node.shop.deploy("v3").outcome == "success"
+    mandate = node.mandate("ann", "bob", ref=None, commit=None, phases=())
+    node.send(mandate)
+    assert node.ask(node.command(mandate, "rollback", "v2")) == "success"
+    assert node.ask(node.command(mandate, "rollback", "v2")) == "success", "sent again under another id"
+    refused = node.ask(node.command(mandate, "rollback", "v1"))
+    assert "took the node back to v2" in refused
+    node.start()
+    assert node.ask(node.command(mandate, "rollback", "v1")).startswith("refused"), "also after a restart"
+    assert node.live() == "2"
+    again = node.mandate("ann", "bob", ref=None, commit=None, phases=(), rollout="r2")
+    node.send(again)
+    assert node.ask(node.command(again, "rollback", "v1", rollout="r2")) == "success"
+    assert node.live() == "1"
 
 
 # -- what is interrupted -----------------------------------------------------------------------------------------------

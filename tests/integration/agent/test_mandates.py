@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 from deploykit.broker.server import EmbeddedBroker
-from deploykit.daemons.agent import mandates
+from deploykit.daemons.agent import mandate_asks, mandates
 from deploykit.messages import ApprovalWanted, DeployReported, DeployRequested, RolloutApproved, utc_now
 from deploykit.names import NodeName, ObjectId, RefName, SiteName
 from deploykit.settings import GrantSettings
@@ -174,7 +174,10 @@ def test_after_a_restart_the_mandate_is_there_or_asked_for_again(node: Node, los
         assert node.count(ApprovalWanted) == int(lost)
 
 
-def test_one_signature_of_two_is_refused_with_what_lacks_once_no_other_came(node: Node) -> None:
+def test_one_signature_of_two_is_refused_with_what_lacks_once_no_other_came(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mandate_asks, "ASK_EVERY", 0.0)
     commit = node.origin.push(tag="v1")
     approved = mandate(node, "v1", commit, PEOPLE[:1])
     with node.agent() as agent:

@@ -78,6 +78,7 @@ def test_proposed_signed_by_two_started_killed_resumed_and_taken_back(fleet: Fiv
     assert stored.model.state == "rolled-back"
     assert fleet.asked("rollback", old) == {"web1", "web2"}
     check_mandate(fleet, rollout)
+    assert fleet.desk.order("rollout", "show", rollout).output.count("SHA256:") == 2
 
 
 def test_with_one_signature_no_node_obeys_and_the_books_say_why(fleet: FiveNodes) -> None:

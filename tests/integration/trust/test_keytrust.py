@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from deploykit.cli.keys import keys
-from deploykit.errors import DeploykitError, KeyFileError, UsageError
+from deploykit.errors import DeploykitError, KeyFileError, LockBusy, UsageError
 from deploykit.operations.keyrevoke import revoke_keys
 from deploykit.trust.keyfiles import generate_key, load_allowed_signers
 from deploykit.trust.keyformat import ssh_string
@@ -156,6 +158,33 @@ def test_untrust_names_what_still_matches_and_refuses_what_is_not_there(tmp_path
     assert file.read_text() == "nonsense\n"
 
 
+@pytest.mark.parametrize("form", ["fingerprint", "file", "line"])
+def test_a_key_is_nobody_whom_a_pattern_lets_sign(tmp_path: Path, file: Path, form: str) -> None:
+    key, authority = generate_key(tmp_path / "key"), generate_key(tmp_path / "ca")
+    trust(file, "ann", key.public_blob)
+    trust(file, "*", authority.public_blob, authority=True)
+    who = {"fingerprint": key.fingerprint, "file": str(tmp_path / "key.pub"), "line": key.public_openssh}[form]
+    assert invoke("untrust", who, "--file", file).stderr == ""
+    refused = refusal("untrust", who, "--file", file)
+    assert "has no line of" in str(refused)
+    assert "for others too" not in str(refused)
+
+
+def test_who_locks_the_directory_stops_no_revocation_in_silence(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everybody who can read a directory can lock it."""
+    monkeypatch.setattr("deploykit.trust.signersfile._LOCK_WAIT", 0.05)
+    held = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for change in (revoke, lambda path, key: trust(path, "ann", key)):
+            with pytest.raises(LockBusy, match="lslocks"):
+                change(file, fixed_key(1).public_blob)
+        assert not file.exists()
+    finally:
+        os.close(held)
+    assert revoke(file, fixed_key(1).public_blob)
+
+
 def test_lines_added_and_removed_at_once_all_take_effect(file: Path) -> None:
     signers = [fixed_key(number) for number in range(1, 13)]
     for number, key in enumerate(signers):
@@ -246,6 +275,9 @@ def test_what_a_list_cannot_hold_is_refused_and_leaves_it(keygen: SshKeygen, tmp
         ("SHA256:x", "--serial", "7", "--authority", "ca.pub"),
         ("--serial", "seven", "--authority", "ca.pub", "--revoked", "x"),
         ("--serial", "7-", "--authority", "ca.pub", "--revoked", "x"),
+        ("--serial", "7" * 5000, "--authority", "ca.pub", "--revoked", "x"),
+        ("--serial", "7-" + "8" * 5000, "--authority", "ca.pub", "--revoked", "x"),
+        ("--serial", "\u0663", "--authority", "ca.pub", "--revoked", "x"),
     ],
 )
 def test_what_makes_no_sense_is_a_usage_error(words: tuple[str, ...]) -> None:

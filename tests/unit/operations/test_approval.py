@@ -20,7 +20,7 @@ from deploykit.trust.signature import HEADER, SigningKey
 from deploykit.trust.sshsig import encode_header
 from tests.support.approving import ApprovalWorld
 from tests.support.certificates import CertificateMaker
-from tests.support.securitykeys import SoftwareSecurityKey
+from tests.support.securitykeys import SoftwarePasskey, SoftwareSecurityKey
 
 
 @pytest.fixture
@@ -71,6 +71,13 @@ def test_a_site_that_asks_for_a_person_wants_a_key_that_shows_one(tmp_path: Path
     assert [(each.key_type, each.signer is not None and each.signer.present) for each in sheet.signatures] == [
         (SK_ED25519, True)
     ]
+
+
+def test_a_passkey_of_a_site_that_no_setting_names_counts_for_nothing(world: ApprovalWorld) -> None:
+    passkey = SoftwarePasskey()
+    trust(world.signers, "ann", passkey.public_blob)
+    desk, now = ApprovalDesk.from_settings(world.settings), utc_now()
+    assert "trust.rp_ids" in desk.notes_on_key(desk.sheet(world.mandate(), now), passkey, now)[0]
 
 
 def test_without_allowed_signers_nobody_pretends_to_know(world: ApprovalWorld) -> None:

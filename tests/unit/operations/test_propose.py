@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from deploykit.bus import Bus
+from deploykit.cli.rolloutshow import show_lines, shown_entry
 from deploykit.errors import ConnectError, PolicyRefused
 from deploykit.fleet.inbox import RolloutInbox
 from deploykit.fleet.journal import JournalHead, RolloutJournal, journal_path
@@ -22,7 +23,7 @@ from deploykit.operations.proposals import find_proposal, read_proposal
 from deploykit.operations.propose import mandate_for, plan_approved
 from deploykit.operations.rollout import read_resumable, resume_rollout, start_rollout
 from deploykit.operations.rolloutplan import plan_retry
-from deploykit.operations.rolloutstore import list_rollouts
+from deploykit.operations.rolloutstore import list_rollouts, read_rollout
 from tests.support.approving import ApprovalWorld
 from tests.support.node import Origin, git
 
@@ -66,6 +67,16 @@ def test_what_its_commands_would_carry_is_compared_too(world: ApprovalWorld) -> 
     journal(world, without_build=True)
     with pytest.raises(PolicyRefused, match="without a build"):
         resume_rollout(world.settings, NO_BUS, "shop-1", then=None)
+
+
+def test_a_rollout_that_has_begun_shows_who_approved_it(world: ApprovalWorld) -> None:
+    journal(world)
+    stored = read_rollout(world.settings, "shop-1")
+    names = [world.keys[name].fingerprint for name in ("ann", "bob")]
+    assert any(f"signed by {', '.join(names)}" in line for line in show_lines(stored))
+    mandate = shown_entry(stored)["mandate"]
+    assert isinstance(mandate, dict)
+    assert mandate["signed_by"] == names
 
 
 def test_after_the_end_of_its_mandate_it_can_only_be_ended(world: ApprovalWorld) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import time
 from datetime import UTC, datetime, timedelta, timezone
@@ -13,6 +14,7 @@ from deploykit.errors import KeyFileError
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners, matches
 from deploykit.trust.sshsig import fingerprint, key_blob, public_line, raw_key, signed_bytes
 from tests.support.keys import fixed_key
+from tests.support.securitykeys import SoftwareSecurityKey
 
 KEY = fixed_key(1)
 OTHER = fixed_key(2)
@@ -122,6 +124,12 @@ def test_all_mistakes_are_told_at_once_with_their_lines() -> None:
     ]
 
 
+def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
+    with pytest.raises(KeyFileError, match="200 or more mistakes") as caught:
+        AllowedSigners.parse("x y z\n" * 100_000, revoked="rubbish\n" * 100_000)
+    assert len(caught.value.problems) == 200
+
+
 def test_a_mistake_in_one_line_leaves_no_half_file() -> None:
     with pytest.raises(KeyFileError, match="line 2"):
         AllowedSigners.parse(f"ops {PUB}\nbad\n")
@@ -224,7 +232,7 @@ def test_a_time_can_be_marked_as_utc(mark: str) -> None:
 
 
 def test_revoked_keys_of_other_types_are_kept_too() -> None:
-    line = _line("ssh-rsa", b"\0\0\0\x01\x03")
+    line = _line("ssh-rsa", b"\0\0\0\x01\x03\0\0\0\x01\x05")
     signers = AllowedSigners.parse("", revoked=f"{line} old\n# comment\n{PUB}\n")
     assert len(signers.revoked.keys) == 2
     assert signers.is_revoked(KEY.public_blob)
@@ -235,6 +243,19 @@ def test_a_revoked_key_that_is_cut_short_refuses_the_list() -> None:
     """It would revoke nothing, and nobody would notice."""
     (problem,) = problems("", revoked=f"{OTHER.public_openssh}\n{PUB[:-4]}\n")
     assert problem == "revoked keys, line 2: the key is not whole"
+
+
+@pytest.mark.parametrize(
+    "key", [SoftwareSecurityKey.ed25519(), SoftwareSecurityKey.ecdsa()], ids=lambda key: key.key_type
+)
+@pytest.mark.parametrize("cut", [1, 3, 9, 20])
+def test_the_revoked_key_of_a_security_key_that_is_cut_short_refuses_the_list(
+    key: SoftwareSecurityKey, cut: int
+) -> None:
+    assert AllowedSigners.parse("", revoked=key.public_openssh).is_revoked(key.public_blob)
+    short = base64.b64encode(key.public_blob[:-cut]).decode()
+    with pytest.raises(KeyFileError, match="the key is not whole"):
+        AllowedSigners.parse("", revoked=f"{key.key_type} {short}\n")
 
 
 def test_a_weak_key_can_be_revoked() -> None:

@@ -363,3 +363,44 @@ def test_what_is_not_one_public_key_is_refused(tmp_path: Path, text: str) -> Non
     path = written(tmp_path / "key.pub", text.encode("latin-1"), 0o644)
     with pytest.raises(KeyFileError, match=f"^{path}"):
         load_public_key(path)
+
+
+@pytest.mark.parametrize(
+    ("signers", "revoked", "named"),
+    [
+        ("rubbish\n", "", "{0}/signers: line 1"),
+        ("", "SSHKRL\nrubbish", "{0}/revoked: the list of revoked keys cannot be read"),
+        ("", "rubbish\n", "{0}/revoked: revoked keys, line 1"),
+        ("rubbish\n", "rubbish\n", "{0}/signers, {0}/revoked: 2 mistakes"),
+    ],
+)
+def test_the_file_with_the_mistake_is_named(tmp_path: Path, signers: str, revoked: str, named: str) -> None:
+    """Nobody is believed until it is mended: who mends it must not look into the other one."""
+    for name, text in (("signers", signers), ("revoked", revoked)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o644)
+    with pytest.raises(KeyFileError) as caught:
+        load_allowed_signers(tmp_path / "signers", revoked=tmp_path / "revoked")
+    assert caught.value.problem.startswith(named.format(tmp_path))
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "through a link"])
+def test_a_list_that_everybody_could_swap_for_an_empty_one_is_refused(tmp_path: Path, linked: bool) -> None:
+    """Anybody could put a link to an empty file of root's in its place, and nothing would be revoked."""
+    place = tmp_path / "open" / "deeper"
+    place.mkdir(parents=True)
+    signers, revoked = place / "signers", place / "revoked"
+    for path, text in ((signers, ""), (revoked, f"{KEY.public_openssh}\n")):
+        path.write_text(text)
+        path.chmod(0o644)
+    given = revoked
+    if linked:
+        given = tmp_path / "link"
+        given.symlink_to(revoked)
+    place.parent.chmod(0o777)
+    with pytest.raises(KeyFileError, match="open, which everybody can write"):
+        load_allowed_signers(signers, revoked=given)
+    with pytest.raises(KeyFileError, match="everybody can write"):
+        load_revoked_keys(given)
+    place.parent.chmod(0o1777)  # as /tmp: nobody can rename there what is not their own
+    assert load_allowed_signers(signers, revoked=given).is_revoked(KEY.public_blob)

@@ -7,13 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.errors import KeyFileError
 from deploykit.settings.trust import TrustSettings
 from deploykit.trust import trustreader
 from deploykit.trust.allowed_signers import AllowedSigners
-from deploykit.trust.keyfiles import load_trusted
+from deploykit.trust.guardedfile import read_bounded
+from deploykit.trust.keyfiles import TrustFiles, parse_trusted
 from deploykit.trust.trustreader import TrustReader
 from tests.support.keys import fixed_key
 
@@ -33,11 +35,11 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """One entry for each time that files were parsed."""
     done: list[int] = []
 
-    def counted(trust: TrustSettings) -> AllowedSigners:
+    def counted(trust: TrustSettings, files: TrustFiles) -> AllowedSigners:
         done.append(1)
-        return load_trusted(trust)
+        return parse_trusted(trust, files)
 
-    monkeypatch.setattr(trustreader, "load_trusted", counted)
+    monkeypatch.setattr(trustreader, "parse_trusted", counted)
     return done
 
 
@@ -112,6 +114,33 @@ def test_a_file_that_changed_under_one_time_stamp_is_seen_at_the_next_look(
     assert len(loads) == 2
 
 
+def test_a_file_that_is_written_anew_in_its_place_while_it_is_read_revokes_what_it_says(
+    tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same list is copied over itself: whole, empty for a moment, whole. No byte differs in the end."""
+    signers, revoked = written(tmp_path / "signers", LINE), written(tmp_path / "revoked", KEY.public_openssh)
+    states: list[str] = []
+
+    def copied_meanwhile(path: Path, file: int, limit: int) -> bytes:
+        data = read_bounded(path, file, limit)
+        if path == revoked:
+            states.append("")
+            revoked.write_text("" if len(states) % 2 else KEY.public_openssh)
+        return data
+
+    monkeypatch.setattr("deploykit.trust.guardedfile.read_bounded", copied_meanwhile)
+    trusted = TrustReader(TrustSettings(allowed_signers=signers, revoked_keys=revoked))
+    trusted()
+    monkeypatch.undo()
+    revoked.write_text(KEY.public_openssh)
+    assert states
+    for _ in range(20):  # longer than any time stamp is too young
+        if trusted().is_revoked(KEY.public_blob):
+            break
+        trusted._loaded = None if trusted._loaded is None else attrs.evolve(trusted._loaded, until=0.0)
+    assert trusted().is_revoked(KEY.public_blob)
+
+
 def test_a_file_is_left_alone_once_its_time_stamp_is_old(
     tmp_path: Path, clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +151,7 @@ def test_a_file_is_left_alone_once_its_time_stamp_is_old(
     monkeypatch.setattr("deploykit.trust.trustreader.time.time_ns", lambda: later)
     clock(1.0)
     trusted()
-    monkeypatch.setattr(trusted, "_digest", lambda: pytest.fail("the bytes were looked at"))
+    monkeypatch.setattr(trustreader, "read_trust_files", lambda *_: pytest.fail("the bytes were looked at"))
     clock(1000.0)
     assert trusted().lines_for(KEY.public_blob)
 

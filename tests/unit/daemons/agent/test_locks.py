@@ -16,6 +16,7 @@ from deploykit.audit import AuditLog
 from deploykit.audit.files import read_records
 from deploykit.audit.record import AuditRecord
 from deploykit.bus import Ack, Bus, Retry
+from deploykit.daemons.agent import lockstore
 from deploykit.daemons.agent.lock_audit import LockAudit
 from deploykit.daemons.agent.locks import LockKeeper
 from deploykit.daemons.agent.lockstore import LockStore
@@ -98,7 +99,7 @@ class World:
 @pytest.fixture
 def people() -> Locking:
     made = Locking()
-    for node in ("web1", "web2"):
+    for node in ("web1", "web2", "web3"):
         made.keys[node], made.rights[node] = made.keys["ann"].generate(), ()
     return made
 
@@ -204,9 +205,22 @@ def test_a_statement_in_the_store_counts_only_by_its_signature(world: World, peo
     path = world.root / "locks.json"
     data = json.loads(path.read_bytes())
     data["statements"][0]["body"] = people.lock("ann", 6).body
-    path.write_text(json.dumps(data))
+    del data["sha256"]
+    path.write_text(json.dumps({"sha256": lockstore._digest(data), **data}))
     world.start()
     assert not world.objection()
+
+
+@pytest.mark.parametrize("field", ["body", "signature"])
+def test_a_bit_that_flipped_in_a_statement_does_not_unlock_a_site_in_silence(
+    world: World, people: Locking, field: str
+) -> None:
+    world.hears(people.lock("ann", 5))
+    path = world.root / "locks.json"
+    value = json.loads(path.read_bytes())["statements"][0][field]
+    path.write_text(path.read_text().replace(value, value[:80] + ("A" if value[80] != "A" else "B") + value[81:]))
+    with pytest.raises(LockStoreError, match="move it away"):
+        world.start()
 
 
 # -- clocks --------------------------------------------------------------------------------------------------------
@@ -361,20 +375,35 @@ def test_a_node_whose_question_was_never_sent_asks_at_its_next_start(world: Worl
     assert questions(world)
 
 
-def test_who_hears_the_same_question_does_not_ask(world: World) -> None:
+def test_who_hears_two_others_ask_does_not_ask(world: World) -> None:
     world.sync.on_connected()
     world.asks("web2")
+    world.asks("web3", node=NodeName("web3"))
     assert not questions(world)
     world.start()
     world.sync.on_connected()
     assert not questions(world)
 
 
-def test_what_is_asked_is_signed_as_a_node_and_its_own_copy_is_no_reason_to_be_silent(world: World) -> None:
+def test_a_stolen_key_of_a_node_keeps_no_new_node_from_asking(world: World, people: Locking) -> None:
+    (other := world.root / "other").mkdir()
+    knows = World(other, people)
+    knows.hears(people.lock("ann", 5))
+    knows.asks("web2", known={"shop": 5})  # a second earlier, while nobody else listens
     world.sync.on_connected()
-    (asked,) = questions(world)
-    world.sync.asked(world.trust.check(world.bus.sent[0].frame, NOW))
-    assert asked.node == WEB1
+    for node in (world, knows):
+        node.asks("web2", known={"shop": 0})
+    assert knows.step() == [], "it was asked by that key a moment ago"
+    assert questions(world), "nobody answers that, so the new node must ask itself"
+
+
+def test_neither_its_own_question_nor_a_copy_of_an_old_one_is_a_reason_to_be_silent(world: World) -> None:
+    """A copy of an old question spares nobody a question: nobody answers it again."""
+    world.sync.on_connected()
+    world.asks("web1", node=WEB1)
+    world.asks("web2", time=NOW - timedelta(seconds=6))
+    world.asks("web3", node=NodeName("web3"), time=NOW - timedelta(seconds=6))
+    assert questions(world)
 
 
 def test_the_loop_asks_when_there_is_a_connection_and_ends(world: World) -> None:

@@ -71,7 +71,15 @@ def test_a_node_asks_once_and_then_not_for_ten_minutes() -> None:
     assert times.ask_is_due(ASK_WITHIN + ASK_EVERY + ASK_WITHIN)
 
 
-def test_the_question_of_a_node_that_knows_no_more_spares_ones_own() -> None:
+def test_one_node_that_asks_again_and_again_puts_no_question_off() -> None:
+    times = LockTimes(at_last)
+    times.ask_soon(0.0)
+    for now in (1.0, 2.0, 3.0, 4.0):
+        assert not times.another_asked("web2", {"shop": 0}, {SHOP: 0}, now)
+    assert times.ask_is_due(4.0)
+
+
+def test_the_questions_of_two_nodes_that_know_no_more_spare_ones_own() -> None:
     ours = {SHOP: 5, BLOG: 0}
     for theirs, spares in (
         ({"shop": 5, "blog": 0}, True),
@@ -83,7 +91,9 @@ def test_the_question_of_a_node_that_knows_no_more_spares_ones_own() -> None:
     ):
         times = LockTimes(at_last)
         times.ask_soon(0.0)
-        assert times.another_asked(theirs, ours, 1.0) is spares
+        assert not times.another_asked("web2", theirs, ours, 1.0), "it may get no answer"
+        assert not times.another_asked("web2", theirs, ours, 1.0), "the same node"
+        assert times.another_asked("web3", theirs, ours, 1.0) is spares
         assert times.ask_is_due(10.0) is not spares
     idle = LockTimes(at_last)
-    assert not idle.another_asked({"shop": 0, "blog": 0}, ours, 1.0), "there is nothing to spare"
+    assert not idle.another_asked("web2", {"shop": 0, "blog": 0}, ours, 1.0), "there is nothing to spare"
