@@ -298,6 +298,11 @@ def parse_public_line(line: str) -> tuple[bytes, str]:
     """
     kind, _, rest = line.strip().partition(" ")
     text, _, comment = rest.strip().partition(" ")
+    if "-cert-" in kind and text:
+        raise KeyFileError(
+            "not a public key line: it is a certificate's",
+            "name the key's own .pub file; to trust its authority: `deploykit keys trust WHO CA.pub --cert-authority`",
+        )
     if kind not in KEY_TYPES or not text:
         raise KeyFileError(
             f"not a public key line of type {' or '.join(KEY_TYPES)}",

@@ -380,6 +380,14 @@ def test_the_file_of_a_certificate_stands_for_its_key(keygen: SshKeygen, tmp_pat
     assert as_json("revoke", f"{key}.pub", "--revoked", revoked) == {**shown, "added": 0}
 
 
+def test_a_certificate_is_not_trusted_as_a_key(keygen: SshKeygen, file: Path) -> None:
+    authority, key = keygen.generate("ca"), keygen.generate("key")
+    keygen.run("-q", "-s", authority, "-I", "ann of 2026", "-n", "ann", f"{key}.pub")
+    error = refusal("trust", "ann", f"{key}-cert.pub", "--file", file)
+    assert "it is a certificate's" in error.problem
+    assert "--cert-authority" in error.remedy
+
+
 def test_whose_certificate_counts_is_not_told_to_revoke_the_authority(keygen: SshKeygen, file: Path) -> None:
     as_json("trust", "*", f"{keygen.generate('ca')}.pub", "--cert-authority", "--file", file)
     for words in (("untrust", "ann"), ("revoke", "ann", "--revoked", file.with_name("revoked"))):
