@@ -55,7 +55,10 @@ def advice_lines(summary: RolloutSummary) -> Iterator[str]:
         yield f"  deploykit status --all --site {plan.site}"
         return
     if summary.bad:
-        yield "to try those that failed, refused or were silent once more:"
+        if all(each.state == "refused" for each in summary.bad):
+            yield "to try them once more, when the reason why they refused is gone:"
+        else:
+            yield "to try those that failed, refused or were silent once more:"
         if plan.kind == "deploy":
             ref = short_ref(plan.targets[plan.nodes[0]].ref)
             yield f"  deploykit deploy {plan.site} --ref {ref} --retry-failed {plan.rollout}"

@@ -245,6 +245,7 @@ def test_a_summary_tells_failed_silent_and_not_believed_apart() -> None:
     assert any(line.split()[:3] == ["refused", "web1", "prepare:"] for line in lines)
     assert any(line.split()[:3] == ["silent", "web2", "prepare:"] for line in lines)
     assert any(line.split()[:3] == ["failed", "web3", "activate:"] for line in lines)
+    assert "to try those that failed, refused or were silent once more:" in lines
 
 
 def test_what_had_the_release_before_is_not_told_to_be_taken_back() -> None:
@@ -307,3 +308,4 @@ def test_nodes_that_refused_for_one_lock_share_a_line() -> None:
     assert lines[1] == "  refused  40 nodes: web[1-40]"
     assert lines[2] == f"           prepare: {locked}"
     assert lines[3].split() == ["refused", "web41", "prepare:", "no", "build"]
+    assert "when the reason why they refused is gone" in lines[4]
