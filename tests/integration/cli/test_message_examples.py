@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from deploykit.trust.keyfiles import generate_key
 from tests.support.cli import run
 from tests.support.needs import needs
 
@@ -26,7 +27,7 @@ def example(*command: str) -> str:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Path:
-    """A person's home: the command on the path, a repository with a tag, and a place for /etc/deploykit."""
+    """A person's home: the command on the path, a repository with a tag, and settings in place of /etc/deploykit."""
     git = needs("git", package="git")
     for directory in ("bin", "etc", ".ssh"):
         (tmp_path / directory).mkdir(mode=0o700)
@@ -34,6 +35,9 @@ def desk(tmp_path: Path) -> Path:
     wrapper.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m deploykit "$@"\n')
     wrapper.chmod(0o755)
     (tmp_path / "push.txt").write_text(PUSH)
+    settings = tmp_path / "etc" / "deploykit.toml"
+    settings.touch(0o600)
+    settings.write_text(f'node = "desk"\n[trust]\nallowed_signers = "{tmp_path}/etc/allowed_signers"\n')
     for words in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "x"], ["tag", "-a", "-m", "x", "v1"]):
         subprocess.run([git, *words], cwd=tmp_path, env=environment(tmp_path), check=True, timeout=60)
     return tmp_path
@@ -42,7 +46,8 @@ def desk(tmp_path: Path) -> Path:
 def environment(home: Path) -> dict[str, str]:
     names = {f"GIT_{who}_{what}": "a@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     kept = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE")}
-    return {"PATH": f"{home}/bin:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", **names, **kept}
+    config = {"DEPLOYKIT_CONFIG": f"{home}/etc/deploykit.toml"}
+    return {"PATH": f"{home}/bin:/usr/bin:/bin", "HOME": str(home), "LC_ALL": "C.UTF-8", **config, **names, **kept}
 
 
 def copied(home: Path, *command: str) -> str:
@@ -72,4 +77,8 @@ def test_the_examples_in_the_help_work_when_they_are_copied(desk: Path) -> None:
     copied(desk, "keys", "show")
     assert (desk / "node_key.pub").read_text().startswith("ssh-ed25519 ")
     (desk / "node_key.pub").rename(desk / "ops.pub")
-    assert "trusts now: ops@example.com" in copied(desk, "keys", "trust")
+    for name in ("guest", "ca"):
+        generate_key(desk / name)
+    trusted = copied(desk, "keys", "trust")
+    assert all(f"trusts now: {who}" in trusted for who in ("ops@example.com", "guest@example.com", "*.example.com"))
+    assert "authority" in copied(desk, "keys", "list")
