@@ -92,7 +92,7 @@ def show(path: Path, passphrase_file: Path | None, as_json: bool) -> None:
     """
     from deploykit.messages import one_line
     from deploykit.trust.keyfiles import fingerprint, is_private_key, load_public_key
-    from deploykit.trust.sshsig import public_line
+    from deploykit.trust.keyformat import public_line
 
     private = is_private_key(path)
     if private:

@@ -146,7 +146,8 @@ def _mandate_entry(mandate: HeldMandate | None) -> dict[str, object] | None:
 def _signed_by(mandate: HeldMandate) -> list[str]:
     """Return the keys that signed a mandate, as its journal has it."""
     from deploykit.operations.mandatefiles import blobs_of
-    from deploykit.trust.sshsig import decode_blob, fingerprint
+    from deploykit.trust.keyformat import fingerprint
+    from deploykit.trust.sshsig import decode_blob
 
     return [fingerprint(decode_blob(blob).key) for blob in blobs_of(mandate)]
 

@@ -52,7 +52,7 @@ def shown_lock(state: SiteState, trust: Trust, now: datetime) -> ShownLock | Non
 
 
 def _unverified(state: SiteState, now: datetime, skew: timedelta) -> ShownLock | None:
-    with contextlib.suppress(MessageError):
+    with contextlib.suppress(MessageError):  # no message holds no lock
         frame = frame_of(state.lock) if state.lock is not None else None
         lock = decode(frame.headers, frame.body) if frame is not None else None
         if not isinstance(lock, SiteLocked) or lock.site != state.site or now - lock.until > skew:

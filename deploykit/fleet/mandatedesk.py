@@ -87,7 +87,7 @@ class MandateDesk:
         """Return whether a delivery claims to ask for this mandate. Nothing is verified."""
         if self._mandate is None:
             return False
-        with contextlib.suppress(MessageError):
+        with contextlib.suppress(MessageError):  # asks for nothing
             message = delivery.message
             return isinstance(message, ApprovalWanted) and message.mandate == self._mandate.digest
         return False

@@ -29,13 +29,13 @@ from deploykit.trust.agentkey import SECURITY_KEY, AgentKey
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.certificate import parse_certificate
 from deploykit.trust.check import Trust
-from deploykit.trust.keyformat import MalformedBlob, parse_key
+from deploykit.trust.keyformat import MalformedBlob, fingerprint, key_type, parse_key
 from deploykit.trust.mandate import Mandate, Requirement
 from deploykit.trust.policy import Policy
 from deploykit.trust.rights import OVERRIDE
 from deploykit.trust.signature import BodySigner, Signer, Signers, SigningKey, add_signature, verify_blob
 from deploykit.trust.signingprincipals import certificate_principals, key_principals
-from deploykit.trust.sshsig import decode_blob, fingerprint, key_type
+from deploykit.trust.sshsig import decode_blob
 from deploykit.trust.verification import fits
 
 #: Characters of a commit's line that are shown.
@@ -225,7 +225,7 @@ class ApprovalDesk:
     def _shown(self, held: HeldMandate, blob: bytes, now: datetime) -> ShownSignature:
         parts, body = decode_blob(blob), held.frame.body
         good, signer, problem = False, None, ""
-        with contextlib.suppress(MalformedBlob):
+        with contextlib.suppress(MalformedBlob):  # fits nothing
             good = fits(parts, body)
         if not good:
             problem = "it does not fit these bytes"

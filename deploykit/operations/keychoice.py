@@ -60,7 +60,7 @@ class KeyChoice:
 def asking_key(settings: Settings, key: BodySigner) -> BodySigner:
     """Return the key that asks nodes: the settings' own instead of one that a person must touch for each question."""
     if needs_touch(key) and settings.signing_key is not None:
-        with contextlib.suppress(KeyFileError):
+        with contextlib.suppress(KeyFileError):  # a daemon's key that this person may not read
             own = load_signer(settings.signing_key)
             return key if needs_touch(own) else own
     return key

@@ -264,7 +264,7 @@ def _looked(
     looks = iter(_LOOKS)
     once = needs_touch(key)  # for each question a person touches it: one, after a moment, must do
     if once:
-        time.sleep(min(_LOOKS[-1], max(0.0, deadline - time.monotonic())))
+        time.sleep(min(_LOOKS[-1], max(0.0, deadline - time.monotonic())))  # nothing tells that nodes have taken it in
     while True:
         left = max(1.0, deadline - time.monotonic())
         heard = _ask(settings, bus, message.site, key, trust, left, names=names).nodes

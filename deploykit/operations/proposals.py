@@ -138,7 +138,7 @@ def proposal_paths(directory: Path) -> Iterator[Path]:
     except OSError:
         return
     for entry in entries:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # withdrawn meanwhile, or another person's
             if is_rollout_id(entry.name) and (entry / NAME).is_file() and not (entry / JOURNAL).exists():
                 yield entry / NAME
 
@@ -190,7 +190,7 @@ def prune_proposals(directory: Path, now: datetime) -> tuple[str, ...]:
     """Remove proposals whose mandates ended a week ago; return their ids. One that cannot be read stays."""
     removed = []
     for path in list(proposal_paths(directory)):
-        with contextlib.suppress(DeploykitError):
+        with contextlib.suppress(DeploykitError):  # a person sees it in the list, and why it cannot be read
             if now - read_proposal(path).mandate.message.not_after > KEPT_FOR:
                 withdraw(path)
                 removed.append(path.parent.name)

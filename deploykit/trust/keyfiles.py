@@ -102,7 +102,7 @@ def load_signer(
     if is_public_line(data):
         certificate = certificate_line(path, as_text(path, data))
         if certificate and (private := private_half(path)) is not None:
-            with contextlib.suppress(KeyUnavailable):
+            with contextlib.suppress(KeyUnavailable):  # then the private key beside it signs
                 return AgentKey.load(path, notify=notify)
             return _certified(path, load_signer(private, passphrase=passphrase, notify=notify), certificate)
         if isinstance(passphrase, str | bytes):

@@ -18,13 +18,11 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mandates import mandates_of
-from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
 from deploykit.daemons.service.auditing import AuditWriter
 from deploykit.errors import OutboxError
-from deploykit.git.repository import Repository
 from deploykit.ids import IdStore
 from deploykit.messages import (
     ApprovalWanted,
@@ -36,7 +34,6 @@ from deploykit.messages import (
     RolloutApproved,
 )
 from deploykit.messages.topics import TopicMap
-from deploykit.mirror import Mirror
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
 from deploykit.testing.fakes import FakeBus
@@ -45,6 +42,7 @@ from deploykit.trust.check import Trust
 from deploykit.trust.signature import HEADER, BodySigner, add_signature, sign
 from deploykit.wire import CONTENT_TYPE, Frame, decode, encode
 from tests.support.keys import fixed_key
+from tests.support.openmirrors import FakeMirrors
 from tests.support.releasing import Shop, script
 from tests.support.resultaudit import result_audit
 from tests.support.securitykeys import SoftwareSecurityKey
@@ -67,22 +65,6 @@ GRANTS = (
     GrantSettings(principal="dan", types=APPROVE, sites=("blog",)),
     GrantSettings(principal="ops", types=("deploy.requested",)),
 )
-
-
-class FakeMirrors(MirrorHandler):
-    """Opens the repository itself in place of a mirror."""
-
-    def __init__(self, repo: Path) -> None:
-        self._repo = repo
-
-    def mirror(self, repo: RepoName) -> Mirror:
-        return cast(Mirror, Repository(self._repo))
-
-    def sync(self, repo: RepoName, **_: Any) -> bool:
-        return True
-
-    def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
-        pass
 
 
 class FakeReporter(Reporter):

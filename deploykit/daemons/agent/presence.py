@@ -36,8 +36,8 @@ from deploykit.messages import AgentInstance, DeployReported, Message, NodeDescr
 from deploykit.settings.node import Settings
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.check import Trust
+from deploykit.trust.keyformat import public_line
 from deploykit.trust.signature import BodySigner, sign
-from deploykit.trust.sshsig import public_line
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)

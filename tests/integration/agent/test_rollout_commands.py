@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import attrs
 import pytest
@@ -22,7 +22,6 @@ from deploykit.daemons.agent.deployer import SiteDeployer
 from deploykit.daemons.agent.deploys import DeployHandler
 from deploykit.daemons.agent.gate import BuildGate
 from deploykit.daemons.agent.mandates import mandates_of
-from deploykit.daemons.agent.mirrors import MirrorHandler
 from deploykit.daemons.agent.progress import ProgressSender
 from deploykit.daemons.agent.reports import Reporter
 from deploykit.daemons.agent.rollouts import rollouts_of
@@ -31,7 +30,6 @@ from deploykit.git.repository import Repository
 from deploykit.ids import Claim, IdStore
 from deploykit.messages import DeployPhase, DeployReported, DeployRequested, Message, RolloutAbort, utc_now
 from deploykit.messages.topics import TopicMap
-from deploykit.mirror import Mirror
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.release import Runner, Site
 from deploykit.settings import GrantSettings, NodeSiteSettings, RepositorySettings, Settings, TrustSettings
@@ -42,6 +40,7 @@ from deploykit.trust.check import Trust
 from deploykit.trust.signature import SigningKey, body_digest, sign
 from deploykit.wire import Frame, encode
 from tests.support.keys import fixed_key
+from tests.support.openmirrors import FakeMirrors
 from tests.support.releasing import Shop, script
 from tests.support.resultaudit import result_audit
 from tests.support.wait import wait_until
@@ -59,22 +58,6 @@ GRANTS = (
     GrantSettings(principal="carol", types=("rollout.abort",), sites=("shop",)),
     GrantSettings(principal="dan", types=("rollout.abort",), sites=("blog",)),
 )
-
-
-class FakeMirrors(MirrorHandler):
-    """Opens the repository itself in place of a mirror."""
-
-    def __init__(self, repo: Path) -> None:
-        self._repo = repo
-
-    def mirror(self, repo: RepoName) -> Mirror:
-        return cast(Mirror, Repository(self._repo))
-
-    def sync(self, repo: RepoName, **_: Any) -> bool:
-        return True
-
-    def reclone_if_damaged(self, repo: RepoName, error: BaseException | None) -> None:
-        pass
 
 
 class FakeReporter(Reporter):

@@ -17,10 +17,10 @@ from deploykit.errors import KeyFileError, SignatureError
 from deploykit.trust import signerlines
 from deploykit.trust.allowed_signers import AllowedSigners, matches
 from deploykit.trust.clientdata import check_client_data
-from deploykit.trust.keyformat import MalformedBlob, encode_key, key_blob, public_line, read_key
+from deploykit.trust.keyformat import MalformedBlob, encode_key, key_blob, parse_public_line, public_line, read_key
 from deploykit.trust.signature import HEADER, body_digest, sign, verify, verify_blob
 from deploykit.trust.signaturerules import SignatureRules
-from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob, parse_public_line
+from deploykit.trust.sshsig import armor, dearmor, decode_blob, decode_header, encode_blob
 from deploykit.wire.frame import Frame
 from tests.support.certificates import AUTHORITY, CertificateMaker, krl
 from tests.support.keys import fixed_key

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from deploykit.errors import KeyFileError
 from deploykit.trust.allowed_signers import MAX_TEXT, AllowedSigners, matches
-from deploykit.trust.sshsig import fingerprint, key_blob, public_line, raw_key, signed_bytes
+from deploykit.trust.keyformat import fingerprint, key_blob, public_line, raw_key
+from deploykit.trust.sshsig import signed_bytes
 from tests.support.keys import fixed_key
 from tests.support.securitykeys import SoftwareSecurityKey
 
