@@ -32,7 +32,7 @@ def install_wheel(session: nox.Session) -> None:
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(dist), ".")
     (wheel,) = dist.glob("*.whl")
-    session.install(f"{wheel}[keys,metrics,testing]")
+    session.install(f"{wheel}[keys,metrics,postgresql,testing,web]")
 
 
 def only_tests(session: nox.Session) -> Path:
@@ -76,7 +76,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the types, strictly; and what we export, as users of two type checkers see it."""
-    session.install("-e", ".[keys,metrics,testing]", *groups("types"))
+    session.install("-e", ".[keys,metrics,postgresql,testing,web]", *groups("types"))
     session.run("mypy", "deploykit", "tests", "noxfile.py")
     session.run("basedpyright")
 
@@ -96,7 +96,7 @@ def matrix(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the pages, warnings being errors, and run the examples in them."""
-    session.install("-e", ".[keys,metrics,testing]", *groups("docs"), "pytest", "pytest-timeout")
+    session.install("-e", ".[keys,metrics,postgresql,testing,web]", *groups("docs"), "pytest", "pytest-timeout")
     session.run("python", "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
     session.run("python", "-m", "sphinx", "-q", "-W", "-b", "doctest", "docs", "docs/_build/doctest")
     session.run("python", "-m", "pytest", "-q", "--doctest-modules", "-o", "addopts=", "deploykit")

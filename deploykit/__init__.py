@@ -77,6 +77,7 @@ if TYPE_CHECKING:
         PackError,
         PolicyRefused,
         PreflightRefused,
+        ProjectionError,
         PublishError,
         PublishManyFailed,
         PublishRefused,
@@ -96,6 +97,8 @@ if TYPE_CHECKING:
         TreeError,
         Unsendable,
         UsageError,
+        WebError,
+        WebhookRefused,
         WindowFull,
     )
     from deploykit.fleet.facts import NodeFacts
@@ -172,6 +175,8 @@ if TYPE_CHECKING:
         Settings,
         SiteSettings,
         TrustSettings,
+        WebhookSettings,
+        WebSettings,
     )
     from deploykit.trust.agentkey import AgentKey
     from deploykit.trust.allowed_signers import AllowedSigners
@@ -219,7 +224,7 @@ _MODULES = {
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
         "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
-        "FactsSettings JenkinsSettings JobSettings"
+        "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.daemons.agent.agent": "Agent",
@@ -234,7 +239,8 @@ _MODULES = {
         "DialectError FactsError FrameError BrokerError MirrorError OriginError PackError DeadlineExceeded RefNotFound "
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
-        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy"
+        "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
+        "WebError WebhookRefused ProjectionError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -268,7 +274,7 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
-    "AuditSettings", "FactsSettings", "load_settings",
+    "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
@@ -281,6 +287,7 @@ __all__ = [
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
+    "WebError", "WebhookRefused", "ProjectionError",
     "__version__",
 ]
 # fmt: on

@@ -351,6 +351,26 @@ class ServiceFailed(DeploykitError):
     """A daemon, or one of several in a process, cannot go on, so all end. Read the log; start the process again."""
 
 
+class WebError(DeploykitError):
+    """The console or the webhook receiver cannot serve: its address, its database, a file. Correct what it names."""
+
+
+class WebhookRefused(WebError):
+    """A webhook request is not taken; nothing of it was published. `status` is the answer's; the sender may correct it.
+
+    Args:
+        status: HTTP status code of the answer.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, status: int = 400) -> None:
+        super().__init__(problem, remedy)
+        self.status = status
+
+
+class ProjectionError(WebError):
+    """The console's database cannot be used. It holds nothing that cannot be rebuilt: move it away, start again."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
 

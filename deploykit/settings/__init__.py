@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
+    from deploykit.settings.web import WebAccessSettings, WebSettings
+    from deploykit.settings.webhook import GenericMapping, WebhookSettings, WebhookSourceSettings
 
 _LAZY = {
     "AuditSettings": "audit",
@@ -47,6 +49,11 @@ _LAZY = {
     "SiteSettings": "site",
     "TreeSettings": "tree",
     "TrustSettings": "trust",
+    "GenericMapping": "webhook",
+    "WebAccessSettings": "web",
+    "WebSettings": "web",
+    "WebhookSettings": "webhook",
+    "WebhookSourceSettings": "webhook",
 }
 
 __all__ = [
@@ -69,6 +76,11 @@ __all__ = [
     "SiteSettings",
     "TreeSettings",
     "TrustSettings",
+    "GenericMapping",
+    "WebAccessSettings",
+    "WebSettings",
+    "WebhookSettings",
+    "WebhookSourceSettings",
 ]
 
 

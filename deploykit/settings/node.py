@@ -21,6 +21,8 @@ from deploykit.settings.problems import below, too_small
 from deploykit.settings.service import ServiceSettings
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.settings.web import WebSettings
+from deploykit.settings.webhook import WebhookSettings
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -51,6 +53,8 @@ class Settings:
     repositories: Mapping[RepoName, RepositorySettings] = attrs.field(factory=dict)
     sites: Mapping[SiteName, NodeSiteSettings] = attrs.field(factory=dict)
     jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
+    web: WebSettings = attrs.field(factory=WebSettings)
+    webhook: WebhookSettings = attrs.field(factory=WebhookSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -82,6 +86,8 @@ class Settings:
         yield from below("builds", self.builds.problems())
         yield from below("facts", self.facts.problems())
         yield from below("jenkins", self.jenkins.problems())
+        yield from below("web", self.web.problems())
+        yield from below("webhook", self.webhook.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

@@ -13,7 +13,7 @@ import attrs
 from deploykit.errors import UsageError
 
 #: What may have an address of its own: the daemons, and `deploykit run` with several of them in one process.
-LISTENERS: Final = ("agent", "jenkins", "keepalive", "relay", "run")
+LISTENERS: Final = ("agent", "jenkins", "keepalive", "relay", "run", "web", "webhook")
 
 _UNIX: Final = "unix:"
 #: Bytes of the longest path that a UNIX socket can have (unix(7)), less the suffix that it has while it is made.
@@ -41,6 +41,70 @@ class PagesAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class ListenAddress:
+    """Where a server of ours listens: a port of one of this machine's addresses, or a UNIX socket.
+
+    Args:
+        host, port: port 0 is any free one.
+        path: the socket; None for a port.
+    """
+
+    host: str = ""
+    port: int = 0
+    path: Path | None = None
+
+    @property
+    def only_here(self) -> bool:
+        """Whether no other machine can reach it."""
+        return self.path is not None or _is_loopback(self.host)
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return f"{_UNIX}{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_listen_address(text: str) -> ListenAddress:
+    """Return the address at which a server of ours listens.
+
+    Raises:
+        UsageError: it is no such address.
+
+    >>> str(parse_listen_address("0.0.0.0:8471"))
+    '0.0.0.0:8471'
+    """
+    if text.startswith(_UNIX):
+        return ListenAddress(path=_socket_path(text))
+    found = _TCP(text)
+    host = (found["six"] or found["host"]) if found is not None else ""
+    if host == "localhost":
+        host = "127.0.0.1"
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        found = None
+    if found is None or int(found["port"]) > 65535:
+        raise UsageError(f'expected "ADDRESS:PORT", "[ADDRESS]:PORT" or "unix:/PATH", not {text!a}')
+    return ListenAddress(host=host, port=int(found["port"]))
+
+
+def _socket_path(text: str) -> Path:
+    path = Path(text.removeprefix(_UNIX))
+    if not path.is_absolute() or "\0" in text or text.endswith("/"):
+        raise UsageError(f"expected an absolute path after {_UNIX}, not {text.removeprefix(_UNIX)!a}")
+    if len(bytes(path)) > _MAX_PATH:
+        raise UsageError(f"expected a path of at most {_MAX_PATH} bytes, not {len(bytes(path))}")
+    return path
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def parse_pages_address(text: str) -> PagesAddress | None:
     """Return the address that a setting `listen` names; None for an empty one.
 
@@ -53,23 +117,14 @@ def parse_pages_address(text: str) -> PagesAddress | None:
     if not text:
         return None
     if text.startswith(_UNIX):
-        path = Path(text.removeprefix(_UNIX))
-        if not path.is_absolute() or "\0" in text or text.endswith("/"):
-            raise UsageError(f"expected an absolute path after {_UNIX}, not {text.removeprefix(_UNIX)!a}")
-        if len(bytes(path)) > _MAX_PATH:
-            raise UsageError(f"expected a path of at most {_MAX_PATH} bytes, not {len(bytes(path))}")
-        return PagesAddress(path=path)
+        return PagesAddress(path=_socket_path(text))
     found = _TCP(text)
     if found is None or int(found["port"]) > 65535:
         raise UsageError(f"{_EXPECTED}, not {text!a}")
     host = found["six"] or found["host"]
     if host == "localhost":
         host = "127.0.0.1"
-    try:
-        loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+    if not _is_loopback(host):
         raise UsageError(
             f"expected a loopback address, not {host!a}: the pages have no login",
             "use 127.0.0.1, or a UNIX socket, and let a proxy with a login serve other machines",
@@ -84,8 +139,8 @@ class ServiceSettings:
     Args:
         listen: `127.0.0.1:PORT`, `[::1]:PORT` or `unix:/PATH` (mode 0660) for `/live`, `/ready` and `/metrics`; empty:
             no pages.
-        listen_of: the same for one daemon (`agent`, `jenkins`, `keepalive`, `relay`, and `run` for several in one
-            process), where several run on one machine: two cannot have one address.
+        listen_of: the same for one daemon (`agent`, `jenkins`, `keepalive`, `relay`, `web`, `webhook`, and `run` for
+            several in one process), where several run on one machine: two cannot have one address.
     """
 
     listen: str = ""

@@ -47,15 +47,21 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "config": (9, None),
     "daemons": (10, None),
     "operations": (11, None),
-    "demo": (12, None),
-    "cli": (13, None),
-    "__main__": (14, None),
+    "web": (12, None),
+    "demo": (13, None),
+    "cli": (14, None),
+    "__main__": (15, None),
 }
 #: Where the chains meet: from here on a module may reach both.
 MEET = 9
 ONLY_IN: dict[str, tuple[str, ...]] = {
     "stomp": ("bus/stomp/",),
     "dulwich": ("git/", "mirror/", "trees/"),
+    "starlette": ("web/",),
+    "uvicorn": ("web/",),
+    "jinja2": ("web/",),
+    "sqlalchemy": ("web/",),
+    "alembic": ("web/",),
     "subprocess": (
         "release/scripts.py",
         "git/transport/remote.py",

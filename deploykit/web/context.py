@@ -1,0 +1,30 @@
+"""What every view of the console needs, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+
+from deploykit.messages import utc_now
+from deploykit.settings.node import Settings
+from deploykit.web.live.events import EventRing
+from deploykit.web.projection.queries import Queries
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ConsoleContext:
+    """What every view needs.
+
+    Args:
+        settings: of this machine.
+        queries: what the bus has told.
+        events: what changes now.
+        now: the wall clock, aware UTC.
+    """
+
+    settings: Settings
+    queries: Queries
+    events: EventRing
+    now: Callable[[], datetime] = utc_now

@@ -1,0 +1,1 @@
+"""Who looks: ways to log in, roles by site, sessions, and the headers that keep browsers safe."""

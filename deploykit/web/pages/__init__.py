@@ -1,0 +1,1 @@
+"""The pages: templates, static files, and a thin view for each."""

@@ -1,0 +1,23 @@
+"""A message as the projection takes it: decoded, and judged."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import attrs
+
+from deploykit.messages import Message
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Heard:
+    """A message that counts.
+
+    Args:
+        received: by this machine's clock, aware UTC.
+        signer: who signed it, in words; empty where nobody did, or nobody looked.
+    """
+
+    message: Message
+    received: datetime
+    signer: str = ""

@@ -1,0 +1,31 @@
+"""What a view takes from a request: the console's context, and who looks."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from starlette.requests import Request
+
+from deploykit.web.context import ConsoleContext
+from deploykit.web.projection.views import MAX_LIMIT, PageRequested
+from deploykit.web.viewer import Viewer
+
+
+def context_of(request: Request) -> ConsoleContext:
+    """Return the context of the console that got a request."""
+    return cast(ConsoleContext, request.app.state.console)
+
+
+def viewer_of(request: Request) -> Viewer:
+    """Return who looks; the middleware of `login` has put it there before any view runs."""
+    return cast(Viewer, request.state.viewer)
+
+
+def page_of(request: Request, *, limit: int = 100) -> PageRequested:
+    """Return which part of a list a request asks for: `after`, `limit`, `q`. What is wrong counts as not given."""
+    query = request.query_params
+    asked = query.get("limit", "")
+    wanted = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 6 else limit
+    return PageRequested(
+        after=query.get("after", "")[:500], limit=min(max(wanted, 1), MAX_LIMIT), search=query.get("q", "")[:100]
+    )

@@ -1,0 +1,54 @@
+"""Who looks at the console, and at which sites they may look. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from typing import Final
+
+import attrs
+
+from deploykit.settings.web import ROLES, WebRole
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class RoleGrant:
+    """A role on all sites that match a pattern; `*` stands for any text."""
+
+    sites: str
+    role: WebRole
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class Viewer:
+    """A person or program that is logged in.
+
+    Args:
+        name: as people know them; empty where nobody is logged in.
+        grants: what they may do; none: nothing at all.
+    """
+
+    name: str = ""
+    grants: tuple[RoleGrant, ...] = ()
+
+    def role(self, site: str) -> WebRole | None:
+        """Return the highest role on a site; None: they may not even look."""
+        held = [ROLES.index(grant.role) for grant in self.grants if fnmatchcase(site, grant.sites)]
+        return ROLES[max(held)] if held else None
+
+    def sees(self, site: str) -> bool:
+        """Return whether they may look at a site."""
+        return any(fnmatchcase(site, grant.sites) for grant in self.grants)
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether they may look at every site, and so at what belongs to none: notices, unknown repositories."""
+        return any(grant.sites == "*" for grant in self.grants)
+
+    def visible(self, sites: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the sites at which they may look, in their order."""
+        return tuple(site for site in sites if self.sees(site))
+
+
+#: Whoever reaches a console that has no login: on loopback only.
+EVERYBODY: Final = Viewer(name="local", grants=(RoleGrant(sites="*", role="admin"),))
