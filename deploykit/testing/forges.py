@@ -16,7 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 from urllib.parse import urlencode
 
-from deploykit.testing.forgepayloads import PAYLOADS, ZERO, ForgedChange, ForgedCommit, ForgedEvent
+from deploykit.testing.forgedevents import ZERO, ForgedChange, ForgedCommit, ForgedEvent
+from deploykit.testing.forgepayloads import PAYLOADS
 
 OLD: Final = "1f" * 20
 NEW: Final = "2e" * 20

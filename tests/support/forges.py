@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from deploykit.testing.forgepayloads import ELSEWHERE, PAYLOADS, ForgedEvent
+from deploykit.testing.forgedevents import ELSEWHERE, ForgedEvent
+from deploykit.testing.forgepayloads import PAYLOADS
 from deploykit.testing.forges import (
     DELIVERY,
     FORGES,
