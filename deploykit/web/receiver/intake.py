@@ -41,6 +41,8 @@ WebhookResult = Literal[
 ]
 #: Seconds after which a sender may try again.
 RETRY_AFTER: Final = 30
+#: Seconds for which a failure is shown when nothing else comes.
+_SHOWN_FOR: Final = 60.0
 #: Unmapped repositories that are remembered as logged.
 _MOST_LOGGED: Final = 1000
 
@@ -98,17 +100,20 @@ class WebhookIntake:
         self._throttle = KeyedThrottle()
         self._turn = threading.Lock()
         self._logged: set[tuple[str, str]] = set()
-        self._failure = ""
+        self._failure, self._failed_at = "", 0.0
 
     @property
     def failure(self) -> str:
-        """Why the last delivery could not be taken; empty if it could."""
-        return self._failure
+        """Why the last delivery could not be taken; empty if it could, or if that was a while ago.
+
+        A balancer that sends nothing here while this is not ready would else never find out that it works again.
+        """
+        return self._failure if time.monotonic() - self._failed_at < _SHOWN_FOR else ""
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What a person has to correct, one line each."""
-        return tuple(filter(None, (self._failure, *(each.problem for each in self._secrets.values()))))
+        return tuple(filter(None, (self.failure, *(each.problem for each in self._secrets.values()))))
 
     def take(self, name: str, headers: Mapping[str, str], raw: bytes, *, peer: str = "") -> WebhookAnswer:
         """Take one request, publish what it says, and return the answer. It blocks for a durable write.
@@ -181,7 +186,7 @@ class WebhookIntake:
             return WebhookAnswer(status=202, result="unmapped", detail=read.reason, read=read)
         if read.outcome == "ignored":
             _log.debug("source %s: %s: ignored: %s", read.source, read.event, read.reason)
-            if not (read.messages and self._settings.notices):
+            if not read.wanted_messages(notices=self._settings.notices):
                 return ignored
         with self._turn:  # two copies at the same time: the second one finds the mark of the first
             answer = self._publish_once(read)
@@ -200,14 +205,14 @@ class WebhookIntake:
             _log.info("source %s: %s", read.source, earlier)
             return WebhookAnswer(status=202, result="copy", detail=earlier, read=read)
         try:
-            self._publish(read.messages)
+            self._publish(read.wanted_messages(notices=self._settings.notices))
         except MessageError as error:
             raise WebhookRefused(f"cannot be published: {error.problem}") from None
         except (OutboxError, OSError) as error:
             return self._failed(read, str(error))
         self._failure = ""
         self._mark(read)
-        count = len(read.messages)
+        count = read.refs
         detail = f"{count} ref{'' if count == 1 else 's'} queued"
         return WebhookAnswer(status=202, result="queued", detail=detail, messages=count, read=read)
 
@@ -237,7 +242,7 @@ class WebhookIntake:
             _log.error("%s (copies of deliveries are published meanwhile, with the same ids)", error)
 
     def _failed(self, read: ReadDelivery, why: str) -> WebhookAnswer:
-        self._failure = f"webhooks are answered with 503: {why}"
+        self._failure, self._failed_at = f"webhooks are answered with 503: {why}", time.monotonic()
         if self._throttle.due("outbox", time.monotonic()):
             _log.error("%s", self._failure)
         return WebhookAnswer(

@@ -49,7 +49,7 @@ class ReadDelivery:
         repository: the forge's name of it.
         outcome: what comes of it, unless it is a copy.
         reason: why nothing of it is published; empty where something is.
-        messages: what is published.
+        messages: what is published; a `Notice` among them only where notices are wanted.
     """
 
     source: str
@@ -60,6 +60,15 @@ class ReadDelivery:
     outcome: Outcome
     reason: str = ""
     messages: tuple[Message, ...] = ()
+
+    def wanted_messages(self, *, notices: bool) -> tuple[Message, ...]:
+        """Return the messages, without lines for people where those are not wanted."""
+        return self.messages if notices else tuple(m for m in self.messages if not isinstance(m, Notice))
+
+    @property
+    def refs(self) -> int:
+        """How many refs are announced."""
+        return sum(isinstance(message, RefUpdated) for message in self.messages)
 
 
 def read_delivery(
@@ -104,7 +113,7 @@ def _judge(
     )
     repo = source.repositories.get(delivery.repository)
     if delivery.ignored:
-        line = _notice(known, delivery, now) if repo is not None and delivery.notice else ()
+        line = _notice(known, delivery, now) if repo is not None else ()
         return attrs.evolve(known, reason=one_line(delivery.ignored), messages=line)
     if repo is None:
         return attrs.evolve(
@@ -116,7 +125,8 @@ def _judge(
     if not pushes:
         refs = ", ".join(one_line(push.ref, 100) for push in delivery.pushes[:3]) or "no ref"
         return attrs.evolve(known, reason=f"{refs}: not among webhook.sources.{name}.refs")
-    return attrs.evolve(known, outcome="queued", messages=_messages(known, repo, pushes, now))
+    messages = _messages(known, repo, pushes, now)
+    return attrs.evolve(known, outcome="queued", messages=(*messages, *_notice(known, delivery, now)))
 
 
 def _messages(known: ReadDelivery, repo: RepoName, pushes: Sequence[Pushed], now: datetime) -> tuple[RefUpdated, ...]:
@@ -142,6 +152,8 @@ def _messages(known: ReadDelivery, repo: RepoName, pushes: Sequence[Pushed], now
 
 
 def _notice(known: ReadDelivery, delivery: ForgeDelivery, now: datetime) -> tuple[Notice, ...]:
+    if not delivery.notice:
+        return ()
     own = _message_id(known, "notice")
     return (
         Notice(id=own, correlation_id=own, source=f"{KIND}/{known.source}", time=now, text=one_line(delivery.notice)),
