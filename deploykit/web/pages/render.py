@@ -24,7 +24,7 @@ from deploykit.errors import DeploykitError
 from deploykit.web.pages import filters, words
 from deploykit.web.pages.assets import assets, takes_gzip
 from deploykit.web.projection.views import ProjectionHealth
-from deploykit.web.requests import context_of
+from deploykit.web.requests import context_of, logout_token_of
 from deploykit.web.viewer import Viewer
 
 _THEMES: Final = frozenset({"light", "dark"})
@@ -41,6 +41,7 @@ class PageFrame:
         health: None where the console cannot say.
         base: path under which the console is mounted; empty for the root.
         path: of this page, under `base`; marks the entry in the navigation.
+        logout: the token of the form that ends this login; empty: it cannot be ended here.
         theme: `light`, `dark`, or empty: as the system.
     """
 
@@ -48,22 +49,28 @@ class PageFrame:
     health: ProjectionHealth | None
     base: str
     path: str
+    logout: str
     theme: str
 
 
 def frame_of(request: Request) -> PageFrame:
     """Return the frame for a request. It never fails: an error page needs one too."""
     base = str(request.scope.get("root_path", "")).rstrip("/")
+    viewer: Viewer | None = getattr(request.state, "viewer", None)
+    if viewer is not None and not viewer.grants:
+        viewer = None
     try:
-        health: ProjectionHealth | None = context_of(request).queries.health()
+        # Nobody who is not logged in learns how the console stands.
+        health: ProjectionHealth | None = context_of(request).queries.health() if viewer is not None else None
     except (AttributeError, DeploykitError):  # no console in the application, or its database is away
         health = None
     theme = request.cookies.get("theme", "")
     return PageFrame(
-        viewer=getattr(request.state, "viewer", None),
+        viewer=viewer,
         health=health,
         base=base,
         path=str(request.scope.get("path", "/")).removeprefix(base) or "/",
+        logout=logout_token_of(request),
         theme=theme if theme in _THEMES else "",
     )
 
