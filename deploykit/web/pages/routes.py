@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from deploykit.errors import ProjectionError
-from deploykit.web.pages import errors
+from deploykit.web.pages import activity, changes, deploys, errors, logs
 from deploykit.web.pages.assets import static_file
 
 ErrorHandler = Callable[[Request, Exception], Response]
@@ -20,6 +20,10 @@ def routes() -> list[BaseRoute]:
     """Return the routes of the pages and of the static files."""
     return [
         Route("/static/{name}", static_file, name="static"),
+        *deploys.routes(),
+        *logs.routes(),
+        *changes.routes(),
+        *activity.routes(),
     ]
 
 
