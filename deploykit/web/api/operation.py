@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Final
 
@@ -62,4 +63,13 @@ class ApiOperation:
     plain_text: Callable[[object], str] | None = None
 
 
-__all__ = ["AFTER", "LIMIT", "PAGE", "SEARCH", "ApiCall", "ApiOperation"]
+def written_path(path: str) -> str:
+    """Return a route's path as OpenAPI writes it.
+
+    >>> written_path("/refs/{repo:path}")
+    '/refs/{repo}'
+    """
+    return re.sub(r":\w+\}", "}", path)
+
+
+__all__ = ["AFTER", "LIMIT", "PAGE", "SEARCH", "ApiCall", "ApiOperation", "written_path"]

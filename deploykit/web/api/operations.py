@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploykit.web.api.operation import PAGE, ApiCall, ApiOperation
+import attrs
+
+from deploykit._version import __version__
+from deploykit.web.api.diffs import HISTORY_DIFF, SITE_DIFF
+from deploykit.web.api.operation import PAGE, ApiCall, ApiOperation, written_path
 from deploykit.web.api.parameters import Parameter
 from deploykit.web.api.problems import RequestRefused
 from deploykit.web.projection.activityviews import (
@@ -37,6 +41,32 @@ _REPO = Parameter(name="repo", description="Only of this repository.", example="
 def _whole(items: tuple[object, ...]) -> Paged[object]:
     """Return a list that is never cut as its only page, so that all lists look alike."""
     return Paged(items=items, total=len(items))
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class ApiIndex:
+    """What there is to ask for.
+
+    Args:
+        version: of deploykit.
+        openapi: where the description of the API is.
+        paths: what can be read, variable parts in braces.
+        viewer: as whom the reader is logged in.
+    """
+
+    version: str
+    openapi: str
+    paths: tuple[str, ...]
+    viewer: str = ""
+
+
+def _index(call: ApiCall) -> object:
+    return ApiIndex(
+        version=__version__,
+        openapi="openapi.json",
+        paths=(*(written_path(operation.path) for operation in OPERATIONS), "/events"),
+        viewer=call.viewer.name,
+    )
 
 
 def _health(call: ApiCall) -> object:
@@ -141,7 +171,8 @@ def _most(default: int) -> Parameter:
     return Parameter(name="limit", description="Most items.", least=1, most=500, default=default)
 
 
-OPERATIONS: Final = (
+OPERATIONS: Final[tuple[ApiOperation, ...]] = (
+    ApiOperation(name="index", path="/", summary="What there is to ask for", answer=ApiIndex, view=_index),
     ApiOperation(
         name="health",
         path="/health",
@@ -175,6 +206,7 @@ OPERATIONS: Final = (
         view=_site_nodes,
         query=PAGE,
     ),
+    SITE_DIFF,
     ApiOperation(
         name="operation",
         path="/sites/{site}/history/{operation}",
@@ -267,6 +299,7 @@ OPERATIONS: Final = (
         view=_history,
         query=(_SITE, _NODE, *PAGE),
     ),
+    HISTORY_DIFF,
     ApiOperation(
         name="audit",
         path="/audit",

@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from deploykit.web.api.problems import SHOWN, ParameterProblem, RequestRefused
+from deploykit.web.live.events import TOPICS
 
 #: Characters of one value.
 MAX_TEXT: Final = 500
@@ -119,4 +120,17 @@ def _choice_problem(parameter: Parameter, value: str) -> str:
     return f"unknown {unknown[0][:SHOWN]!a}; there are {', '.join(parameter.choices)}" if unknown else ""
 
 
-__all__ = ["GivenParameters", "Parameter", "check_parameters", "value_is_text"]
+EVENT_PARAMETERS = (
+    Parameter(
+        name="topics", description="Only these kinds, with commas between.", example="deploy,log", choices=TOPICS
+    ),
+    Parameter(name="site", description="Only events of this site, and those of the console's health."),
+    Parameter(
+        name="after",
+        description="Number of the last event that the reader has; `Last-Event-ID` counts before it.",
+        least=0,
+        most=10**15,
+    ),
+)
+
+__all__ = ["EVENT_PARAMETERS", "MAX_TEXT", "GivenParameters", "Parameter", "check_parameters", "value_is_text"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
 from starlette.exceptions import HTTPException
@@ -22,30 +22,24 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploykit.errors import WebError
 from deploykit.web.api.encoding import accepts, encode, same_tag, tag_of
+from deploykit.web.api.openapi import openapi_text
 from deploykit.web.api.operation import ApiCall, ApiOperation
 from deploykit.web.api.operations import OPERATIONS
-from deploykit.web.api.parameters import GivenParameters, Parameter, check_parameters, value_is_text
+from deploykit.web.api.parameters import (
+    EVENT_PARAMETERS,
+    GivenParameters,
+    Parameter,
+    check_parameters,
+    value_is_text,
+)
 from deploykit.web.api.problems import SHOWN, ParameterProblem, RequestRefused, problem_response
 from deploykit.web.live.broadcast import StreamLimits, TooManyStreams
-from deploykit.web.live.events import TOPICS, EventFilter
+from deploykit.web.live.events import EventFilter
 from deploykit.web.live.stream import EventStreamResponse, broadcast_of
 from deploykit.web.requests import context_of, viewer_of
 
 PREFIX = "/api/v1"
 _log = logging.getLogger(__name__)
-
-EVENT_PARAMETERS = (
-    Parameter(
-        name="topics", description="Only these kinds, with commas between.", example="deploy,log", choices=TOPICS
-    ),
-    Parameter(name="site", description="Only events of this site, and those of the console's health."),
-    Parameter(
-        name="after",
-        description="Number of the last event that the reader has; `Last-Event-ID` counts before it.",
-        least=0,
-        most=10**15,
-    ),
-)
 
 
 def routes(limits: StreamLimits | None = None) -> list[BaseRoute]:
@@ -54,6 +48,7 @@ def routes(limits: StreamLimits | None = None) -> list[BaseRoute]:
         Route(operation.path, _endpoint(operation), methods=["GET"], name=f"api:{operation.name}")
         for operation in OPERATIONS
     ]
+    inner.append(Route("/openapi.json", _openapi, methods=["GET"], name="api:openapi"))
     inner.append(Route("/events", _event_endpoint(limits), methods=["GET"], name="api:events"))
     return [Mount(PREFIX, app=_ProblemsOf(Router(routes=inner, redirect_slashes=False)), name="api")]
 
@@ -95,6 +90,7 @@ def _endpoint(operation: ApiOperation) -> Callable[[Request], Response]:
 def _answer(operation: ApiOperation, request: Request) -> Response:
     call = _call(request, operation.query)
     media_type = _media_type(operation, request)
+    newest = call.context.events.newest  # before the view: what happens meanwhile is followed, not missed
     value = operation.view(call)
     if value is None:
         named = ", ".join(f"{name} {text[:SHOWN]!a}" for name, text in call.path.items())
@@ -103,10 +99,25 @@ def _answer(operation: ApiOperation, request: Request) -> Response:
         body = operation.plain_text(value).encode(errors="replace")
     else:
         body = encode(value, functools.partial(_next_url, request))
-    headers = {"etag": tag_of(body), "cache-control": "private, no-cache", "vary": "Accept, Authorization, Cookie"}
-    if same_tag(request.headers.get("if-none-match", ""), headers["etag"]):
-        return Response(status_code=304, headers=headers)
-    return Response(body, media_type=media_type, headers=headers)
+    return _tagged(request, body, media_type, {"x-last-event-id": str(newest)})
+
+
+def _tagged(request: Request, body: bytes, media_type: str, headers: Mapping[str, str]) -> Response:
+    """Return a body, or that the reader has it already."""
+    tag = tag_of(body)
+    more = {"etag": tag, "cache-control": "private, no-cache", "vary": "Accept, Authorization, Cookie", **headers}
+    if same_tag(request.headers.get("if-none-match", ""), tag):
+        return Response(status_code=304, headers=more)
+    return Response(body, media_type=media_type, headers=more)
+
+
+def _openapi(request: Request) -> Response:
+    """Answer with the description of the API; it holds nothing of the fleet."""
+    try:
+        check_parameters(request.query_params.multi_items(), ())
+    except RequestRefused as refused:
+        return problem_response(refused)
+    return _tagged(request, openapi_text().encode(), "application/json", {})
 
 
 def _call(request: Request, query: tuple[Parameter, ...]) -> ApiCall:
@@ -176,4 +187,4 @@ def _after(request: Request, query: GivenParameters) -> int | None:
     return query.number("after", 0) if query.text("after") else None
 
 
-__all__ = ["EVENT_PARAMETERS", "PREFIX", "routes"]
+__all__ = ["PREFIX", "routes"]
