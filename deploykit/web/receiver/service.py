@@ -23,7 +23,7 @@ from deploykit.daemons.service.service import STOP_SECONDS, Service
 from deploykit.errors import ServiceFailed
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
-from deploykit.web.listener import Listener
+from deploykit.web.listener import SharedListener
 from deploykit.web.receiver.assembly import WebhookReceiver
 from deploykit.web.server import ServerLimits, WebServer
 
@@ -70,7 +70,7 @@ class WebhookService(Service):
         with ExitStack() as undo:
             self._receiver = WebhookReceiver(settings, counted)
             undo.callback(self._receiver.close)
-            listener = Listener(parse_listen_address(settings.webhook.listen), setting=_SETTING)
+            listener = SharedListener(parse_listen_address(settings.webhook.listen), setting=_SETTING)
             undo.callback(listener.close)
             self._server = WebServer(
                 self._receiver.application(),
