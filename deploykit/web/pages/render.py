@@ -28,6 +28,7 @@ from deploykit.web.pages import filters, words
 from deploykit.web.pages.assets import assets, takes_gzip
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.views import Problem, ProjectionHealth
+from deploykit.web.requests import logout_token_of
 from deploykit.web.viewer import Viewer
 
 _THEMES: Final = frozenset({"light", "dark"})
@@ -44,6 +45,7 @@ class PageFrame:
         health: None where the console cannot say.
         base: path under which the console is mounted; empty for the root.
         path: of this page, under `base`; marks the entry in the navigation.
+        logout: the token of the form that ends this login; empty: it cannot be ended here.
         theme: `light`, `dark`, or empty: as the system.
         now: the server's clock; None where the console cannot say.
     """
@@ -52,6 +54,7 @@ class PageFrame:
     health: ProjectionHealth | None
     base: str
     path: str
+    logout: str
     theme: str
     now: datetime | None
 
@@ -59,17 +62,22 @@ class PageFrame:
 def frame_of(request: Request) -> PageFrame:
     """Return the frame for a request. It never fails: an error page needs one too."""
     base = str(request.scope.get("root_path", "")).rstrip("/")
+    viewer: Viewer | None = getattr(request.state, "viewer", None)
+    if viewer is not None and not viewer.grants:
+        viewer = None
     console: ConsoleContext | None = getattr(request.app.state, "console", None)
     health: ProjectionHealth | None = None
     # The database is away: the banner says so. The error itself is logged where the view asks.
     with suppress(DeploykitError):
-        health = console.queries.health() if console else None
+        # Nobody who is not logged in learns how the console stands.
+        health = console.queries.health() if console and viewer else None
     theme = request.cookies.get("theme", "")
     return PageFrame(
-        viewer=getattr(request.state, "viewer", None),
+        viewer=viewer,
         health=health,
         base=base,
         path=str(request.scope.get("path", "/")).removeprefix(base) or "/",
+        logout=logout_token_of(request),
         theme=theme if theme in _THEMES else "",
         now=console.now() if console else None,
     )

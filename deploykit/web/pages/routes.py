@@ -9,7 +9,7 @@ from starlette.routing import BaseRoute, Route
 
 from deploykit.errors import ProjectionError
 from deploykit.web.app import ErrorHandler
-from deploykit.web.pages import errors, fleet, nodes, overview, sites
+from deploykit.web.pages import activity, changes, deploys, errors, fleet, logs, nodes, overview, sites
 from deploykit.web.pages.assets import static_file
 
 
@@ -24,6 +24,10 @@ def routes() -> list[BaseRoute]:
         Route("/nodes", nodes.nodes),
         Route("/nodes/{node}", nodes.node),
         Route("/static/{name}", static_file),
+        *deploys.routes(),
+        *logs.routes(),
+        *changes.routes(),
+        *activity.routes(),
     ]
 
 
