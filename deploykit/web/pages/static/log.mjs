@@ -16,7 +16,7 @@ const toEnd = () => { box.scrollTop = box.scrollHeight; };
 /** Give a block its numbers, and its height before a browser has laid it out. */
 function sized(one) {
   one.nums.textContent = Array.from({ length: one.lines }, (_, at) => one.first + at).join("\n");
-  one.el.style.containIntrinsicSize = `auto ${one.lines * lineHeight()}px`;
+  one.el.style.containIntrinsicHeight = `auto ${one.lines * lineHeight()}px`;
   return one;
 }
 
