@@ -1,0 +1,109 @@
+"""An ASGI application behind real HTTP on loopback, in this process; and the console for one viewer, without login."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import httpx
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deploykit.names import parse_node_name
+from deploykit.settings.node import Settings
+from deploykit.web.api.routes import routes
+from deploykit.web.app import make_console
+from deploykit.web.context import ConsoleContext
+from deploykit.web.live.broadcast import StreamLimits
+from deploykit.web.live.events import EventRing
+from deploykit.web.projection.queries import Queries
+from deploykit.web.viewer import EVERYBODY, Viewer
+from tests.support.wait import wait_until
+
+
+class SeenAs:
+    """Middleware of tests: everybody is one viewer. `viewer` may be changed while the console runs."""
+
+    def __init__(self, app: ASGIApp, viewer: Viewer) -> None:
+        self._app = app
+        self.viewer = viewer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["viewer"] = self.viewer
+        await self._app(scope, receive, send)
+
+
+def api_alone(
+    queries: Queries, ring: EventRing | None = None, viewer: Viewer = EVERYBODY, limits: StreamLimits | None = None
+) -> Starlette:
+    """The console with nothing but its API."""
+    settings = Settings(node=parse_node_name("console"))
+    context = ConsoleContext(settings=settings, queries=queries, events=ring or EventRing(1))
+    return make_console(context, routes=routes(limits), middleware=[Middleware(SeenAs, viewer=viewer)])
+
+
+@contextmanager
+def serving(app: ASGIApp) -> Iterator[tuple[str, int]]:
+    """Serve an application; yield host and port. Streams must be ended by the test before it leaves."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="console under test")
+    thread.start()
+    try:
+        wait_until(lambda: server.started, "the server listens")
+        yield listener.getsockname()[:2]
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+    assert not thread.is_alive(), "the server did not end"
+
+
+def ask(app: ASGIApp, url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """The answer of an application to one request, in this process. An exception of a view comes out here."""
+
+    async def one() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, url, headers=headers)
+
+    return asyncio.run(one())
+
+
+class StreamClient:
+    """A browser with an event stream, as bytes over a socket; reads when it is asked to."""
+
+    def __init__(self, address: tuple[str, int], query: str = "", **headers: str) -> None:
+        self.socket = socket.create_connection(address)
+        self.socket.settimeout(30)
+        lines = [f"GET /api/v1/events{query} HTTP/1.1", "Host: localhost", "Accept: text/event-stream"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+        self.received = b""
+
+    def read_until(self, text: bytes) -> bytes:
+        """Return all that came so far, once `text` did."""
+        while text not in self.received:
+            more = self.socket.recv(1 << 16)
+            assert more, f"the stream ended without {text!r}; its end was {self.received[-300:]!r}"
+            self.received += more
+        return self.received
+
+    def read_to_end(self) -> bytes:
+        """Return all that came, once the server has ended the answer or the connection."""
+        while not self.received.endswith(b"0\r\n\r\n") and (more := self.socket.recv(1 << 16)):
+            self.received += more
+        return self.received
+
+    def close(self) -> None:
+        self.socket.close()
+
+
+__all__ = ["SeenAs", "StreamClient", "api_alone", "ask", "serving"]
