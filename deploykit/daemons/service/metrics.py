@@ -75,19 +75,21 @@ class Metrics:
         *,
         sites: Iterable[str] = (),
         repositories: Iterable[str] = (),
+        sources: Iterable[str] = (),
         counters: Iterable[str] = (),
     ) -> None:
         """Set the names that a service of this process has in its settings, in place of those of its last call.
 
         Args:
             service: the service's name.
-            sites, repositories: the closed sets of the labels `site` and `repo`.
+            sites, repositories, sources: the closed sets of the labels `site`, `repo` and `source`.
             counters: those that it counts (`deploys_total` …): they are shown as 0 from the beginning, so that an alert
                 sees the first one.
         """
         with self._lock:
             self._names["site"][service] = frozenset(sites)
             self._names["repo"][service] = frozenset(repositories)
+            self._names["source"][service] = frozenset(sources)
             self._expected[service] = frozenset(counters)
 
     # -- counting ------------------------------------------------------------------------------------------------------
@@ -146,6 +148,10 @@ class Metrics:
     def audit_recorded(self, decision: str) -> None:
         """Count a record of the audit log: `allowed` or `denied`."""
         self._add("audit_records_total", decision)
+
+    def webhook_answered(self, source: str, result: str) -> None:
+        """Count a request of a webhook sender, by its source and by what became of it (`queued`, `unverified` …)."""
+        self._add("webhook_requests_total", source, result)
 
     def counted(self, handler: Handler) -> Handler:
         """Return a handler that does what `handler` does, and counts each message and its verdict."""

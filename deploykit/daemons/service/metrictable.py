@@ -23,7 +23,7 @@ OTHER: Final = "other"
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
 #: Labels whose values are names in the settings.
-NAMED: Final = ("repo", "site")
+NAMED: Final = ("repo", "site", "source")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
@@ -38,6 +38,11 @@ BUILD_OUTCOMES: Final = (
 GATE_OUTCOMES: Final = ("open", "closed", "not-needed", "without-build")
 DECISIONS: Final = ("allowed", "denied")
 QUESTION_OUTCOMES: Final = ("answered", "denied", "unverified", "repeated", "dropped", "expired")
+
+WEBHOOK_RESULTS: Final = (
+    *("queued", "copy", "ignored", "unmapped"),
+    *("unverified", "refused", "too-large", "too-slow", "failed"),
+)
 
 #: Seconds: a deploy may take half an hour.
 DEPLOY_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -151,6 +156,12 @@ METRICS: Final = (
         {"outcome": QUESTION_OUTCOMES},
     ),
     MetricSpec("audit_records_total", "counter", "Records in the audit log.", {"decision": DECISIONS}),
+    MetricSpec(
+        "webhook_requests_total",
+        "counter",
+        "Requests of webhook senders, by what became of them.",
+        {"source": (), "result": WEBHOOK_RESULTS},
+    ),
     MetricSpec("release_info", "info", "The live release of each site.", {**_SITE, "release": ()}),
     MetricSpec("build_info", "info", "The version of deploykit.", {"version": ()}),
     MetricSpec("threads", "gauge", "Threads of the process."),

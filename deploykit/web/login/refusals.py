@@ -11,6 +11,12 @@ from typing import Final
 import attrs
 from starlette.responses import Response
 
+from deploykit.settings.web import WebSettings
+from deploykit.web.login.hosts import HostRule
+
+#: By which header a program logs in.
+BASIC_CHALLENGE: Final = 'Basic realm="deploykit", charset="UTF-8"'
+
 _PAGE: Final = """<!doctype html>
 <html lang="en">
 <head>
@@ -61,9 +67,58 @@ class AccessRefusal:
         return Response(page, self.status, dict(self.headers), media_type="text/html")
 
 
+def wrong_host(rule: HostRule) -> AccessRefusal:
+    """Return the refusal of a request for another host."""
+    way = (
+        f"Open {rule.scheme}://{rule.host}/."
+        if rule.host
+        else "Open it by localhost, or name its address in the setting [web] url."
+    )
+    return AccessRefusal(status=421, detail=f"This console is not reached by that name. {way}")
+
+
+def not_ours(audit: str) -> AccessRefusal:
+    """Return the refusal of a request that another page may have sent."""
+    return AccessRefusal(
+        status=403,
+        detail="This did not come from a page of this console, or the page was too old. Load it again, and try again.",
+        audit=audit,
+    )
+
+
+def not_logged_in(settings: WebSettings, path: str, *, browser: bool) -> AccessRefusal:
+    """Return the refusal of a request of nobody that cannot be sent to the login page."""
+    if settings.login == "proxy":
+        where = settings.url or "the proxy"
+        return AccessRefusal(
+            status=403,
+            detail=f"The proxy in front of the console did not send {settings.proxy_header}: log in by {where}.",
+        )
+    # A browser would open its own window for a challenge by Basic; it goes to the login page instead.
+    challenge = 'Session realm="deploykit"' if browser or not wants_json(path) else BASIC_CHALLENGE
+    return AccessRefusal(status=401, detail="Log in first.", headers={"WWW-Authenticate": challenge}, link="/login")
+
+
+def no_rights(name: str) -> AccessRefusal:
+    """Return the refusal of somebody whom no rule names."""
+    return AccessRefusal(
+        status=403,
+        detail=f"You are logged in as {name}, but no [[web.access]] names you. Ask whoever looks after the settings.",
+        audit="no [[web.access]] names them",
+    )
+
+
 def wants_json(path: str) -> bool:
     """Return whether a path is one of the API, whose errors are problem+json."""
     return path.startswith("/api/")
 
 
-__all__ = ["AccessRefusal", "wants_json"]
+__all__ = [
+    "BASIC_CHALLENGE",
+    "AccessRefusal",
+    "no_rights",
+    "not_logged_in",
+    "not_ours",
+    "wants_json",
+    "wrong_host",
+]

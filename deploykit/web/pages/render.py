@@ -10,6 +10,8 @@ Rules:
 from __future__ import annotations
 
 import gzip
+from contextlib import suppress
+from datetime import datetime
 from functools import cache
 from typing import Final
 
@@ -21,10 +23,12 @@ from starlette.responses import HTMLResponse, Response
 
 from deploykit._version import __version__
 from deploykit.errors import DeploykitError
+from deploykit.web.context import ConsoleContext
 from deploykit.web.pages import filters, words
 from deploykit.web.pages.assets import assets, takes_gzip
-from deploykit.web.projection.views import ProjectionHealth
-from deploykit.web.requests import context_of
+from deploykit.web.projection.activityviews import LatestChange
+from deploykit.web.projection.views import Problem, ProjectionHealth
+from deploykit.web.requests import logout_token_of
 from deploykit.web.viewer import Viewer
 
 _THEMES: Final = frozenset({"light", "dark"})
@@ -41,36 +45,71 @@ class PageFrame:
         health: None where the console cannot say.
         base: path under which the console is mounted; empty for the root.
         path: of this page, under `base`; marks the entry in the navigation.
+        logout: the token of the form that ends this login; empty: it cannot be ended here.
         theme: `light`, `dark`, or empty: as the system.
+        now: the server's clock; None where the console cannot say.
     """
 
     viewer: Viewer | None
     health: ProjectionHealth | None
     base: str
     path: str
+    logout: str
     theme: str
+    now: datetime | None
 
 
 def frame_of(request: Request) -> PageFrame:
     """Return the frame for a request. It never fails: an error page needs one too."""
     base = str(request.scope.get("root_path", "")).rstrip("/")
-    try:
-        health: ProjectionHealth | None = context_of(request).queries.health()
-    except (AttributeError, DeploykitError):  # no console in the application, or its database is away
-        health = None
+    viewer: Viewer | None = getattr(request.state, "viewer", None)
+    if viewer is not None and not viewer.grants:
+        viewer = None
+    console: ConsoleContext | None = getattr(request.app.state, "console", None)
+    health: ProjectionHealth | None = None
+    # The database is away: the banner says so. The error itself is logged where the view asks.
+    with suppress(DeploykitError):
+        # Nobody who is not logged in learns how the console stands.
+        health = console.queries.health() if console and viewer else None
     theme = request.cookies.get("theme", "")
     return PageFrame(
-        viewer=getattr(request.state, "viewer", None),
+        viewer=viewer,
         health=health,
         base=base,
         path=str(request.scope.get("path", "/")).removeprefix(base) or "/",
+        logout=logout_token_of(request),
         theme=theme if theme in _THEMES else "",
+        now=console.now() if console else None,
     )
 
 
 @pass_context
 def _url(context: Context, *parts: object, **query: object) -> str:
     return filters.path_of(str(context["base"]), parts, query)
+
+
+@pass_context
+def _problem_url(context: Context, problem: Problem) -> str:
+    """Return where a problem can be looked at."""
+    if problem.kind == "build":
+        return _url(context, "builds", repo=problem.repo)
+    if problem.rollout:
+        return _url(context, "deploys", problem.rollout)
+    if (problem.kind == "mirror" and problem.node) or (not problem.site and problem.node):
+        return _url(context, "nodes", problem.node)
+    if problem.site:
+        return _url(context, "sites", problem.site)
+    return _url(context, "refs", problem.repo) if problem.repo else _url(context, "notices")
+
+
+@pass_context
+def _change_url(context: Context, change: LatestChange) -> str:
+    """Return where a change can be looked at."""
+    if change.rollout:
+        return _url(context, "deploys", change.rollout)
+    if change.what in ("push", "build") and change.repo:
+        return _url(context, "pushes" if change.what == "push" else "builds", repo=change.repo)
+    return _url(context, "sites", change.site) if change.site else _url(context, "notices")
 
 
 @pass_context
@@ -110,9 +149,11 @@ def environment() -> Environment:
     )
     env.globals.update(
         bar=words.bar,
+        change_url=_change_url,
         counted=filters.counted,
         icons=words.KIND_ICONS,
         kept_query=_kept_query,
+        problem_url=_problem_url,
         static=_static,
         url=_url,
         version=__version__,

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from deploykit.errors import ProjectionError
-from deploykit.web.pages import errors
+from deploykit.web.app import ErrorHandler
+from deploykit.web.pages import activity, changes, deploys, errors, fleet, logs, nodes, overview, sites
 from deploykit.web.pages.assets import static_file
-
-ErrorHandler = Callable[[Request, Exception], Response]
 
 
 def routes() -> list[BaseRoute]:
     """Return the routes of the pages and of the static files."""
     return [
-        Route("/static/{name}", static_file, name="static"),
+        Route("/", overview.overview),
+        Route("/find", overview.find),
+        Route("/fleet", fleet.fleet),
+        Route("/sites", overview.all_sites),
+        Route("/sites/{site}", sites.site),
+        Route("/nodes", nodes.nodes),
+        Route("/nodes/{node}", nodes.node),
+        Route("/static/{name}", static_file),
+        *deploys.routes(),
+        *logs.routes(),
+        *changes.routes(),
+        *activity.routes(),
     ]
 
 

@@ -9,6 +9,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from deploykit.settings.web import WebSettings
+from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.headers import SECURITY_HEADERS
 from deploykit.web.login.middleware import login_middleware
 from deploykit.web.requests import viewer_of
@@ -36,7 +37,10 @@ def tagged(request: Request) -> Response:
 def client(settings: WebSettings | None = None) -> Asker:
     routes = [Route("/", show), Route("/fail", fail), Route("/cached", cached), Route("/tagged", tagged)]
     routes += [Route("/hook/a", show, methods=["POST"]), Route("/api/v1/x", show)]
-    app = Starlette(routes=routes, middleware=list(login_middleware(settings or WebSettings(), open_paths={"/hook/a"})))
+    app = Starlette(
+        routes=routes,
+        middleware=list(login_middleware(ConsoleLogin(settings or WebSettings()), open_paths={"/hook/a"})),
+    )
     return Asker(app=app)
 
 
@@ -105,7 +109,7 @@ def test_the_page_for_errors_is_the_applications() -> None:
 
     app = Starlette(
         routes=[Route("/fail", fail)],
-        middleware=list(login_middleware(WebSettings())),
+        middleware=list(login_middleware(ConsoleLogin(WebSettings()))),
         exception_handlers={Exception: handler},
     )
     answer = Asker(app=app).get("/fail")
