@@ -41,8 +41,8 @@ class StreamFigures:
 def serve(rate: int, seconds: float, readers: int) -> int:
     """Run the console of the benchmark in this process; figures on standard output."""
     from deploykit.web.live.events import EventRing
-    from tests.support.cannedqueries import small_world
     from tests.support.consoleserver import api_alone, serving
+    from tests.support.smallworld import small_world
 
     ring = EventRing(1)
     app = api_alone(small_world(), ring)
