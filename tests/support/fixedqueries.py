@@ -35,7 +35,7 @@ T = TypeVar("T")
 def one_page(items: Sequence[T], asked: PageRequested, name: Callable[[T], str], *, counted: bool = False) -> Paged[T]:
     """Return one page of a list; `after` is a number of the first item."""
     found = [one for one in items if asked.search.lower() in name(one).lower()]
-    first = int(asked.after) if asked.after.isdigit() else 0
+    first = int(asked.after) if asked.after.isascii() and asked.after.isdigit() else 0
     shown = tuple(found[first : first + asked.limit])
     more = first + asked.limit < len(found)
     return Paged(items=shown, next=str(first + asked.limit) if more else "", total=len(found) if counted else None)
