@@ -15,6 +15,7 @@ from deploykit.errors import SettingsError
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.filecheck import FILE_CHECKS, file_problems
 from deploykit.settings import NodeSiteSettings, Settings
+from deploykit.settings.webhook import WebhookSettings, WebhookSourceSettings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
 from tests.support.cli import run
@@ -320,3 +321,26 @@ def test_a_key_with_a_passphrase_is_for_people_and_not_for_an_agent(tmp_path: Pa
     assert "protected by a passphrase" in problem
     (problem,) = file_problems(attrs.evolve(node, signing_key=tmp_path / "key.pub"))
     assert "is a public key" in problem
+
+
+def test_secrets_of_webhook_sources_are_looked_at(tmp_path: Path) -> None:
+    good, loose, cut, empty = (tmp_path / name for name in ("good", "loose", "cut", "empty"))
+    for file, mode, text in ((good, 0o600, "s"), (loose, 0o644, "s"), (cut, 0o600, "whsec_AAAA"), (empty, 0o600, "")):
+        file.write_text(text)
+        file.chmod(mode)
+    sources = {
+        "good": WebhookSourceSettings(forge="github", secret_files=(good,)),
+        "two": WebhookSourceSettings(forge="github", secret_files=(loose, tmp_path / "missing")),
+        "cut": WebhookSourceSettings(forge="gitlab", secret_files=(cut, empty)),
+        "azure": WebhookSourceSettings(forge="azure", secret_files=(good,)),
+    }
+    settings = Settings(node=NodeName("web1"), state=tmp_path, webhook=WebhookSettings(sources=sources))
+    found = [line for line in file_problems(settings) if line.startswith("webhook.")]
+    for line, source, says in zip(
+        found,
+        ("two", "two", "cut", "cut", "azure"),
+        ("mode 0644", "missing", "whsec_", "is empty", "USER:PASSWORD"),
+        strict=True,
+    ):
+        assert line.startswith(f"webhook.sources.{source}.secret_files: ")
+        assert says in line
