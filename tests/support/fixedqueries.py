@@ -97,7 +97,9 @@ class FixedQueries(Queries):
         return attrs.evolve(node, sites=tuple(one for one in node.sites if viewer.sees(one.site)))
 
     def node_mirrors(self, viewer: Viewer, node: str, page: PageRequested) -> Paged[MirrorView]:
-        return one_page([one for one in self.mirror_list if one.node == node], page, lambda one: one.repo)
+        repos = {one.repo for one in self.sites(viewer)}
+        found = [one for one in self.mirror_list if one.node == node and (viewer.sees_all or one.repo in repos)]
+        return one_page(found, page, lambda one: one.repo)
 
     def repositories(self, viewer: Viewer) -> tuple[str, ...]:
         return tuple(sorted({one.repo for one in self.ref_list} | {one.repo for one in self.site_list if one.repo}))
