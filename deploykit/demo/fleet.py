@@ -109,14 +109,18 @@ class DemoFleet:
         self._figures["three agents start"] = took
         self._timeline.event("node", f"{', '.join(NODES)}: three agents, each with a directory of its own")
 
-    def write_settings(self, name: str, path: Path) -> None:
-        """Write the settings of a node, or of the operator."""
+    def write_settings(self, name: str, path: Path, *, key: str = "", more: str = "") -> None:
+        """Write the settings of a node, of the operator, or of whoever signs with the `key` of another.
+
+        Args:
+            more: TOML tables at the end.
+        """
         root = self._stage.root
         text = f"""\
 node = "{name}"
 fetch_spread = 0
 state = "{root / name / "state"}"
-signing_key = "{root / f"{name}.key"}"
+signing_key = "{root / f"{key or name}.key"}"
 
 [broker]
 address = "stomp://127.0.0.1:{self._port}"
@@ -144,7 +148,7 @@ path = "{root / name / "site"}"
 repo = "shop"
 release = {{ required = ["pre-deploy", "post-deploy"] }}
 """
-        path.write_text(text)
+        path.write_text(text + more)
 
     @staticmethod
     def by_name() -> tuple[str, ...]:
