@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -66,17 +64,6 @@ def serving(app: ASGIApp) -> Iterator[tuple[str, int]]:
     assert not thread.is_alive(), "the server did not end"
 
 
-def ask(app: ASGIApp, url: str, method: str = "GET", headers: Mapping[str, str] | None = None) -> httpx.Response:
-    """The answer of an application to one request, in this process. An exception of a view comes out here."""
-
-    async def one() -> httpx.Response:
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
-            return await client.request(method, url, headers=headers)
-
-    return asyncio.run(one())
-
-
 class StreamClient:
     """A browser with an event stream, as bytes over a socket; reads when it is asked to."""
 
@@ -106,4 +93,4 @@ class StreamClient:
         self.socket.close()
 
 
-__all__ = ["SeenAs", "StreamClient", "api_alone", "ask", "serving"]
+__all__ = ["SeenAs", "StreamClient", "api_alone", "serving"]

@@ -45,7 +45,8 @@ class StreamLimits:
     """How streams are kept in bounds; the defaults are the module's.
 
     Args:
-        readers, of_one: streams at a time, of all viewers and of one.
+        readers, of_one: streams at a time, of all viewers and of one; fewer than the connections that a server takes,
+            so that pages still come.
     """
 
     tick: float = TICK
@@ -53,7 +54,7 @@ class StreamLimits:
     silence: float = SILENCE
     lasts: float = LASTS
     behind: int = BEHIND
-    readers: int = 500
+    readers: int = 300
     of_one: int = 200
 
 

@@ -41,19 +41,28 @@ class EventStreamResponse(Response):
         self._first = broadcast.ring.newest if after is None else after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send events until somebody ends it."""
+        """Send events until somebody ends it. What `send` raises comes out as it is, for the middleware around it."""
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
             if not self._head:
-                async with anyio.create_task_group() as group:
-                    group.start_soon(self._watch, receive)
-                    with self._scope:
-                        await self._send_all(send)
-                    group.cancel_scope.cancel()
+                await self._until_its_end(receive, send)
             if not self._scope.cancel_called:
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._broadcast.close_reader(self._reader)
+
+    async def _until_its_end(self, receive: Receive, send: Send) -> None:
+        failed: OSError | None = None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._watch, receive)
+            with self._scope:
+                try:
+                    await self._send_all(send)
+                except OSError as error:  # the server's, or the login's, for a reader that is gone
+                    failed = error
+            group.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
 
     def _stream_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers without a length: nobody knows how long it gets."""

@@ -118,7 +118,7 @@ class LoginMiddleware:
         if not path.startswith("/api/"):
             await self._app(scope, receive, send)
             return
-        lasting = LastingAnswer(send, lambda: self._login.goes_on(identity))
+        lasting = LastingAnswer(send, lambda: self._login.goes_on(identity), clock=self._login.clock)
         key = identity.session.key if identity.session is not None else identity.viewer.name
         most = MOST_LOCAL_STREAMS if self._login.settings.login == "none" else MOST_STREAMS
         with self._streams.one_more(key, most if path == _EVENTS else 1 << 30) as may:
