@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from deploykit.cli.options import json_option
+from deploykit.cli.webextra import needs_web_extra
 
 
 @click.command()
@@ -18,7 +19,7 @@ from deploykit.cli.options import json_option
     help="Start from this git repository; it is cloned, never written to.",
 )
 @click.option("--fleet", is_flag=True, help="Show three nodes: a canary that fails, a rollout, the way back.")
-@click.option("--web", is_flag=True, help="Show the web console over three nodes, with pushes and rollouts, until Ctrl-C.")
+@click.option("--web", is_flag=True, help="Show the web console over three nodes, until Ctrl-C.")
 @click.option(
     "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Of the web console; a free one where none is given."
 )
@@ -61,7 +62,8 @@ def demo(
     if web:
         if broker is not None or repo is not None:
             raise UsageError("--web takes neither --broker nor --repo", "it brings its own")
-        require_web("the web demo")
+        with needs_web_extra():
+            from deploykit.web import service as _  # noqa: F401 -- before anything is started
         play_web(port=port or 0, keep=keep, as_json=as_json)
         return
     if fleet:

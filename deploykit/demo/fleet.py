@@ -10,6 +10,8 @@ from deploykit.demo.timeline import Timeline
 
 NODES: Final = ("web1", "web2", "web3")
 CANARY: Final = NODES[0]
+#: The machine of the web console, where there is one.
+CONSOLE: Final = "console"
 #: Scripts of the demo's site. They take their time, so that there is something to see.
 _PRE_DEPLOY: Final = """#!/bin/sh
 for table in orders customers prices; do
@@ -93,7 +95,7 @@ class DemoFleet:
         from deploykit.trust.keyfiles import generate_key, trust
 
         stage, root = self._stage, self._stage.root
-        for who in ("operator", *NODES):
+        for who in ("operator", CONSOLE, *NODES):
             made = generate_key(root / f"{who}.key")
             trust(root / "allowed_signers", "operator@demo" if who == "operator" else who, made.public_blob)
         self.write_settings("operator", self.operator)
@@ -142,6 +144,10 @@ url = "{self.origin}"
 [[trust.grants]]
 principal = "operator@demo"
 types = ["deploy.requested", "rollout.abort", "node.queried"]
+
+[[trust.grants]]
+principal = "{CONSOLE}"
+types = ["node.queried"]
 
 [sites.shop]
 path = "{root / name / "site"}"

@@ -13,8 +13,8 @@ from rich.console import Console
 from deploykit.demo.fleetstory import FleetStory
 from deploykit.demo.stage import Stage
 from deploykit.demo.story import Story
-from deploykit.demo.webstory import PAUSE, WebStory
 from deploykit.demo.timeline import ConsoleTimeline, JsonTimeline, Timeline
+from deploykit.demo.webstory import PAUSE, WebStory
 from deploykit.errors import UsageError
 from deploykit.settings.address import Broker, parse_address
 

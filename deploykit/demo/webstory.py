@@ -9,10 +9,10 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from deploykit.demo.fleet import BROKEN, NODES, POST_DEPLOY, DemoFleet
+from deploykit.demo.fleet import BROKEN, CONSOLE, NODES, POST_DEPLOY, DemoFleet
 from deploykit.demo.stage import Stage, free_port
 from deploykit.demo.timeline import Timeline
 from deploykit.errors import DemoFailed
@@ -89,8 +89,8 @@ class WebStory:
     def _set_up_console(self) -> None:
         stage = self._stage
         more = f'\n[web]\nlisten = "127.0.0.1:{self._port}"\n'
-        self._fleet.write_settings("console", self._console, key="operator", more=more)
-        stage.start("console", *stage.command("run", "agent", "web", "--config", str(self._console)))
+        self._fleet.write_settings(CONSOLE, self._console, more=more)
+        stage.start(CONSOLE, *stage.command("run", "agent", "web", "--config", str(self._console)))
         stage.wait(self._answers, "the console to answer", timeout=60)
         self._timeline.heading(f"The console is at {self.url}")
         self._timeline.event("operator", f"open {self.url} and leave it open; Ctrl-C ends everything")
@@ -118,7 +118,11 @@ class WebStory:
         commit = stage.git("rev-parse", f"{tag}^{{commit}}", cwd=fleet.work)
         build = {"JOB_NAME": "shop-tests", "BUILD_NUMBER": tag.rpartition(".")[2], "GIT_COMMIT": commit}
         build |= {"GIT_BRANCH": "origin/main", "BUILD_URL": f"https://ci.example.org/job/shop-tests/{tag[3:]}/"}
-        build |= {"DEPLOYKIT_REPO": "shop", "DEPLOYKIT_REF": "refs/heads/main", "JENKINS_URL": "https://ci.example.org/"}
+        build |= {
+            "DEPLOYKIT_REPO": "shop",
+            "DEPLOYKIT_REF": "refs/heads/main",
+            "JENKINS_URL": "https://ci.example.org/",
+        }
         for word in ("begin", "success"):
             self._notify(word, build)
         self._timeline.event("builder", f"shop-tests #{build['BUILD_NUMBER']} succeeded")
