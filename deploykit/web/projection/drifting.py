@@ -58,12 +58,18 @@ def compare_site(rows: WorkingRows, site: str, now: datetime) -> None:
         counts[standing] += 1
         changed = {"standing": standing, "rank": RANKS[standing], "detail": drift.detail[:1000]}
         rows.put(SITE_NODES, by_node[drift.node] | changed)
+    if wanted is None and silent.intersection(by_node):  # what was known last, while nobody answers
+        current = {}
+    else:
+        current = {
+            "ref": (wanted.ref or "") if wanted is not None else "",
+            "commit": wanted.commit if wanted is not None else "",
+            "reason": wanted.reason if wanted is not None else "",
+        }
     newest = max(nodes, key=lambda each: each["since"] or 0, default=None)
     row |= {
         "repo": next((each["repo"] for each in nodes if each["repo"]), row["repo"]),
-        "ref": (wanted.ref or "") if wanted is not None else "",
-        "commit": wanted.commit if wanted is not None else "",
-        "reason": wanted.reason if wanted is not None else "",
+        **current,
         "counts": packed(counts),
         "nodes": len(nodes),
         "changed": latest(each["since"] for each in nodes),

@@ -34,6 +34,9 @@ _MOST_NODES: Final = 10_000
 def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> None:
     """Keep a command, and the nodes it is for."""
     request, rollout = clean(message.id), clean(message.rollout) or clean(message.id)
+    known = rows.get(COMMANDS, request)
+    if known is not None and known["ref"]:
+        return  # a copy: one command goes to the topic of each of its nodes
     know_site(rows, message.site)
     row = open_rollout(
         rows,
@@ -144,7 +147,7 @@ def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployRep
     """Let a row show the command of a message, if that is newer than the one it shows."""
     request, order = clean(message.request), order_of(message.time, "")
     if node["request"] == request:
-        node["began"] = node["began"] if node["began"] is not None else at_of(heard)
+        node["began"] = at_of(heard) if node["began"] is None else min(node["began"], at_of(heard))
         node["ord"] = max(node["ord"], order)
     elif order >= node["ord"]:
         node |= {

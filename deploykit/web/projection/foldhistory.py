@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from deploykit.messages import DeployReported, SiteOperation, SiteState
 from deploykit.web.projection.cells import Row, clean, digest, micros, micros_or_none
 from deploykit.web.projection.folding import at_of
@@ -10,9 +12,37 @@ from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import HISTORY
 
 
-def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState) -> None:
-    """Keep the operations that a site's own history lists."""
+def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState, known: Row) -> Row:
+    """Keep the operations that a site's own history lists, and return the cells that say which are kept.
+
+    Nodes list the same operations again and again: those that ended and are kept are not looked at.
+
+    Args:
+        rows: of this transaction.
+        heard, node, state: the description.
+        known: the row of the site on the node.
+    """
     listed = {each.number: each for each in (*state.history, *((state.last,) if state.last is not None else ()))}
+    first, last = known["history_first"], known["history_last"]
+    news = {number: each for number, each in listed.items() if not first <= number <= last or not last}
+    _fold_operations(rows, heard, node, state, news)
+    ended = [number for number, each in news.items() if each.outcome]
+    if not ended:
+        return {}
+    # Only a range without a gap is remembered; what lies outside is looked at when it is listed again.
+    span = (min(ended), max(ended))
+    overlap = max(0, min(span[1], last) - max(span[0], first) + 1) if last else 0
+    whole = len(ended) + overlap == span[1] - span[0] + 1
+    if whole and last and span[0] <= last + 1 and span[1] >= first - 1:
+        span = (min(first, span[0]), max(last, span[1]))
+    elif not whole:
+        span = (span[1], span[1])
+    return {"history_first": span[0], "history_last": span[1]}
+
+
+def _fold_operations(
+    rows: WorkingRows, heard: Heard, node: str, state: SiteState, listed: Mapping[int, SiteOperation]
+) -> None:
     for number, operation in listed.items():
         key = digest(state.site, node, number)
         row = rows.get(HISTORY, key)

@@ -19,7 +19,6 @@ from deploykit.web.projection.cells import (
     Row,
     clean,
     digest,
-    latest,
     micros,
     micros_or_none,
     order_of,
@@ -34,6 +33,8 @@ from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import NODE_REFS, NODES, QUESTIONS, SITE_NODES
 
 _SITES: Final = frozenset({"sites", "drift", "history"})
+#: Columns of a site on a node that say nothing about how it stands.
+_UNCOMPARED: Final = frozenset({"ord", "seen", "history_first", "history_last"})
 #: Most names of one kind that are kept of one description.
 _MOST: Final = 5000
 
@@ -109,9 +110,12 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
         row = before.pop(clean(state.site), None)
         if row is None:
             row = new_row(SITE_NODES, site=clean(state.site), node=clean(message.node))
-        fold_operations(rows, heard, message.node, state)
+        kept = fold_operations(rows, heard, message.node, state, row)
         if order > row["ord"]:
-            put_site(rows, row, _described(row, state) | {"ord": order, "seen": micros(heard.received)})
+            changes = _described(row, state) | {"ord": order, "seen": micros(heard.received)}
+            put_site(rows, row, changes | kept)
+        elif kept:
+            rows.put(SITE_NODES, row | kept)
     # An asker who may not see all sites gets an answer without them: only what nodes say unasked removes one.
     if not message.request and not message.cut and len(message.sites) <= _MOST:
         for row in before.values():
@@ -122,7 +126,7 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
 
 def put_site(rows: WorkingRows, row: Row, changes: Row) -> None:
     """Keep what changed of a site on a node; it is compared anew where more changed than when it was seen."""
-    if any(row[name] != value for name, value in changes.items() if name not in ("ord", "seen")) or not row["ord"]:
+    if any(row[name] != value for name, value in changes.items() if name not in _UNCOMPARED) or not row["ord"]:
         touch_site(rows, row["site"], changes.get("repo", ""))
     rows.put(SITE_NODES, {**row, **changes})
 
@@ -179,14 +183,20 @@ def _asker(state: SiteState, row: Row) -> str:
 def _fold_refs(rows: WorkingRows, message: NodeDescribed, order: str, asked: _Asked) -> None:
     if not message.refs and not (asked.known and "refs" in asked.details):
         return
+    node, _ = rows.get_or_new(NODES, node=clean(message.node))
+    if order <= node["refs_ord"]:
+        return
+    rows.put(NODES, node | {"refs_ord": order})
     before = {(row["repo"], row["key"]): row for row in rows.select(NODE_REFS, node=clean(message.node))}
     for held in message.refs[:_MOST]:
         key = clean(held.repo), digest(held.ref)
         row = before.pop(key, None)
         if row is None:
             row = new_row(NODE_REFS, node=clean(message.node), repo=key[0], key=key[1])
-        if order > row["ord"]:
-            rows.put(NODE_REFS, _held(row, held) | {"ord": order})
+        changed = _held(row, held)
+        # Not written again only because it was listed again: there may be thousands, and `refs_ord` says it.
+        if order > row["ord"] and changed != row:
+            rows.put(NODE_REFS, changed | {"ord": order})
     complete = _complete_repos(message, asked)
     for row in before.values():
         if order > row["ord"] and (complete is None or row["repo"] in complete):
@@ -194,8 +204,8 @@ def _fold_refs(rows: WorkingRows, message: NodeDescribed, order: str, asked: _As
 
 
 def _held(row: Row, held: HeldRef) -> Row:
-    row |= {"ref": clean(held.ref), "commit": held.commit, "at": latest((micros_or_none(held.time),)) or row["at"]}
-    return row
+    at = micros_or_none(held.time)
+    return row | {"ref": clean(held.ref), "commit": held.commit, "at": row["at"] if at is None else at}
 
 
 def _complete_repos(message: NodeDescribed, asked: _Asked) -> frozenset[str] | None:

@@ -13,7 +13,6 @@ from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows
 from deploykit.web.projection.tables import ROLLOUT_NODES, ROLLOUTS
 
-#: Most nodes of a rollout without an announcement that are counted.
 _SUCCESS: Final = {"prepare": "prepared", "rollback": "rolled-back", "discard": "skipped"}
 _COUNTED: Final = {"": "asked", "began": "asked", "failure": "failed", "rolled-back": "failed", "refused": "refused"}
 
@@ -27,10 +26,14 @@ def open_rollout(
         at = at_of(heard)
         row |= {"site": clean(site), "kind": kind or "deploy", "at": at, "began": at, "changed": at, "single": single}
         rows.put(ROLLOUTS, row)
-    elif row["site"] != clean(site):
+        return row
+    if row["site"] != clean(site):
         return None
-    elif kind and row["single"] and row["kind"] != kind:
+    if kind and row["single"]:
         row["kind"] = kind
+    earliest = min(row["at"], at_of(heard))
+    row |= {"at": earliest, "began": earliest}
+    rows.put(ROLLOUTS, row)
     return row
 
 
@@ -54,7 +57,6 @@ def fold_announcement(rows: WorkingRows, heard: Heard, message: RolloutReported)
         "host": clean(message.host, 300),
         "detail": clean(message.detail),
         "changed": at,
-        "began": min(row["began"], at) if row["began"] is not None else at,
         "ended": at if message.state in ENDS else None,
         "single": False,
     }

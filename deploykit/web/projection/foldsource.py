@@ -19,7 +19,7 @@ from deploykit.web.projection.cells import clean, digest, micros, order_of, pack
 from deploykit.web.projection.folding import at_of, saw_node
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
-from deploykit.web.projection.tables import BUILDS, MIRRORS, NODE_REFS, NOTICES, PUSHES
+from deploykit.web.projection.tables import BUILDS, MIRRORS, NODE_REFS, NODES, NOTICES, PUSHES
 
 _RANKS: Final = {"queued": 1, "joined": 1, "scanned": 1, "started": 2}
 #: Above every state of a request and of a build that runs.
@@ -161,7 +161,8 @@ def fold_mirror(rows: WorkingRows, heard: Heard, message: MirrorUpdated) -> None
     if message.outcome not in ("updated", "unchanged"):
         return
     held, new = rows.get_or_new(NODE_REFS, node=clean(message.node), repo=clean(message.repo), key=key)
-    if not new and order <= held["ord"]:
+    node = rows.get(NODES, held["node"])
+    if not new and order <= max(held["ord"], node["refs_ord"] if node is not None else ""):
         return
     if gone:
         rows.remove(NODE_REFS, held["node"], held["repo"], key)

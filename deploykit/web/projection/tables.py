@@ -82,7 +82,7 @@ NODES: Final = _table(
     _text("node", key=True),
     _time("seen"),
     _flag("silent"),
-    *map(_text, ("ord", "instance", "version", "host", "facts", "classes", "cut")),
+    *map(_text, ("ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
     _count("twins"),
 )
 #: What was asked of nodes: an answer alone does not show what it was about.
@@ -117,6 +117,8 @@ SITE_NODES: Final = _table(
     _time("since"),
     _time("last_at"),
     _time("seen"),
+    _count("history_first"),
+    _count("history_last"),
     Column("modified", BigInteger, nullable=True),
     Column("rank", Integer, nullable=False, default=0),
     Index("site_nodes_rank", "site", "rank", "node"),

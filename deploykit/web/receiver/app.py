@@ -90,7 +90,9 @@ def make_receiver(
 
 def receiver_app(settings: WebhookSettings, intake: WebhookIntake) -> Starlette:
     """Return the application for an intake."""
-    return Starlette(routes=receiver_routes(settings, intake), exception_handlers={HTTPException: _not_found})
+    app = Starlette(routes=receiver_routes(settings, intake), exception_handlers={HTTPException: _not_found})
+    app.router.redirect_slashes = False  # a sender follows no redirect, and would lose the delivery
+    return app
 
 
 def receiver_routes(settings: WebhookSettings, intake: WebhookIntake) -> list[BaseRoute]:
@@ -134,10 +136,12 @@ class SourceEndpoint:
                     f"{one_line(scope['method'], 20)} is not taken", "choose POST at the sender", status=405
                 )
             kind_of(headers)
+        except WebhookRefused as error:
+            await self._bodies.drop(headers, receive)
+            return self._intake.refuse(self._name, error, headers, 0, peer=peer)
+        try:
             raw = await self._bodies.read(headers, receive)
         except WebhookRefused as error:
-            if error.status != 408:
-                await self._bodies.drop(headers, receive)
             return self._intake.refuse(self._name, error, headers, 0, peer=peer)
         try:
             return await run_in_threadpool(self._intake.take, self._name, headers, raw, peer=peer)

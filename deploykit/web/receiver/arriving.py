@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Final
 
@@ -19,6 +20,8 @@ from deploykit.errors import WebhookRefused
 
 #: Bytes of all bodies on their way together; more are asked to come later.
 MOST_HELD: Final = 64 << 20
+#: Digits of a length that is looked at: no body is that long.
+_MOST_DIGITS: Final = 15
 #: Bytes of a refused body that are read and dropped.
 _MOST_DROPPED: Final = 64 << 20
 
@@ -57,22 +60,24 @@ class Bodies:
         return self._held
 
     async def read(self, headers: Mapping[str, str], receive: Receive) -> bytes:
-        """Return a whole body. Call `release` with its length once it is not needed any more.
+        """Return a whole body; what is left of a refused one is dropped. Call `release` once it is not needed any more.
 
         Raises:
             WebhookRefused: too long (413), too slow (408), or too many at a time (503).
             SenderGone: the connection has ended.
         """
-        self._check_length(headers)
+        if self._declared(headers) > self._most:
+            await self.drop(headers, receive)
+            raise self._too_long()
         parts: list[bytes] = []
-        size = 0
+        size, more = 0, True
         try:
             async with asyncio.timeout(self._deadline):
-                while True:
+                while more:
                     event = await receive()
                     if event["type"] == "http.disconnect":
                         raise SenderGone
-                    part = event.get("body", b"")
+                    part, more = event.get("body", b""), event.get("more_body", False)
                     if size + len(part) > self._most:
                         raise self._too_long()
                     if self._held + len(part) > self._most_held:
@@ -80,11 +85,16 @@ class Bodies:
                     self._held += len(part)
                     size += len(part)
                     parts.append(part)
-                    if not event.get("more_body", False):
-                        return b"".join(parts)
+                return b"".join(parts)
         except TimeoutError:
             self._held -= size
             raise WebhookRefused(f"the body did not arrive within {self._deadline:g} s", status=408) from None
+        except WebhookRefused:
+            self._held -= size
+            parts.clear()
+            if more:
+                await self.drop(headers, receive)
+            raise
         except BaseException:
             self._held -= size
             raise
@@ -108,10 +118,12 @@ class Bodies:
         except TimeoutError:
             return
 
-    def _check_length(self, headers: Mapping[str, str]) -> None:
+    def _declared(self, headers: Mapping[str, str]) -> int:
+        """Return how long the sender says that the body is; 0 where it does not."""
         length = headers.get("content-length", "")
-        if length.isascii() and length.isdigit() and (len(length) > 12 or int(length) > self._most):
-            raise self._too_long()
+        if not (length.isascii() and length.isdigit()):
+            return 0
+        return int(length) if len(length) <= _MOST_DIGITS else sys.maxsize
 
     def _too_long(self) -> WebhookRefused:
         return WebhookRefused(
