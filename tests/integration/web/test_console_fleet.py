@@ -58,9 +58,7 @@ class Console:
             with httpx.stream("GET", f"{self.service.url}api/v1/events", timeout=60) as answer:
                 opened.set()
                 try:
-                    for line in answer.iter_lines():
-                        if line.startswith("event: "):
-                            kinds.append(line.removeprefix("event: "))
+                    kinds.extend(each.removeprefix("event: ") for each in answer.iter_lines() if each[:6] == "event:")
                 except httpx.TransportError:
                     return  # the console has ended
 
