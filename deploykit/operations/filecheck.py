@@ -36,8 +36,10 @@ from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.settings.web import WebSettings
 from deploykit.settings.webhook import WebhookSourceSettings
 from deploykit.settings.webhooksecrets import check_secret
+from deploykit.system.passwordfile import read_passwords
 from deploykit.system.secretfile import read_secret, read_secret_text
 from deploykit.system.users import AS_OWNER, find_group, parse_identity
 from deploykit.trust.keyfiles import check_signer, load_allowed_signers, load_revoked_keys, load_signing_key
@@ -262,6 +264,8 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (SiteSettings, "owner"): _user("owner"),
     (SiteSettings, "run_as"): _run_as,
     (NodeSiteSettings, "path"): _ignoring_settings(_directory),
+    (WebSettings, "password_file"): lambda path, _: read_passwords(path),
+    (WebSettings, "database_password_file"): _secret("database_password_file"),
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),

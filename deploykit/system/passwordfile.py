@@ -30,7 +30,6 @@ _log = logging.getLogger(__name__)
 #: Bytes of the longest password that is compared at all.
 MOST_PASSWORD: Final = 512
 MOST_NAME: Final = 255
-_SETTING: Final = "web.password_file"
 _BCRYPT: Final = re.compile(r"\$2[aby]\$(?P<cost>[0-9]{2})\$[./0-9A-Za-z]{53}\Z")
 _BCRYPT_BYTES: Final = 72
 #: Cost of the slowest bcrypt hash that we compare: some seconds.
@@ -86,7 +85,20 @@ def _bcrypt_fits(password: bytes, stored: str) -> bool:
     return bcrypt.checkpw(password, stored.encode())
 
 
-def parse_passwords(text: str) -> PasswordTable:
+def read_passwords(path: Path, setting: str = "password_file") -> PasswordTable:
+    """Return the table of a file that only its owner and its group may read.
+
+    Args:
+        path: the file.
+        setting: the setting that names it, for errors.
+
+    Raises:
+        SettingsError: it cannot be read, others may read it, or a line is wrong.
+    """
+    return parse_passwords(read_secret_text(path, setting), setting)
+
+
+def parse_passwords(text: str, setting: str = "password_file") -> PasswordTable:
     """Return the table of a file's text: lines `NAME:HASH`, empty lines, and comments after `#`.
 
     Raises:
@@ -97,7 +109,7 @@ def parse_passwords(text: str) -> PasswordTable:
     if not hashes and not problems:
         problems.append("no line NAME:HASH")
     if problems:
-        lines = tuple(f"{_SETTING}: {problem}" for problem in problems)
+        lines = tuple(f"{setting}: {problem}" for problem in problems)
         raise SettingsError("; ".join(lines), "write its lines with: htpasswd -B FILE NAME", problems=lines)
     return PasswordTable(hashes=hashes)
 
@@ -132,18 +144,22 @@ class PasswordFile:
 
     Args:
         path: the file.
+        setting: the setting that names it, for errors.
         clock: monotonic seconds.
 
     Raises:
         SettingsError: it cannot be read or used, or others may read it.
     """
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, path: Path, *, setting: str = "web.password_file", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._path = path
+        self._setting = setting
         self._clock = clock
         self._lock = threading.Lock()
         self._stamp = self._stamp_now()
-        self._table = parse_passwords(read_secret_text(path, _SETTING))
+        self._table = read_passwords(path, setting)
         self._looked = clock()
 
     @property
@@ -161,7 +177,7 @@ class PasswordFile:
             return
         self._stamp = stamp
         try:
-            self._table = parse_passwords(read_secret_text(self._path, _SETTING))
+            self._table = read_passwords(self._path, self._setting)
         except SettingsError as error:
             _log.error("the passwords stay as they were: %s", error)
         else:
@@ -176,4 +192,4 @@ class PasswordFile:
         return found.st_mtime_ns, found.st_ino, found.st_size, found.st_mode, found.st_ctime_ns
 
 
-__all__ = ["MOST_PASSWORD", "PasswordFile", "PasswordTable", "is_login_name", "parse_passwords"]
+__all__ = ["MOST_PASSWORD", "PasswordFile", "PasswordTable", "is_login_name", "parse_passwords", "read_passwords"]

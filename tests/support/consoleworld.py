@@ -33,7 +33,7 @@ from tests.support.fixedqueries import FixedQueries
 #: The clock of this world.
 NOW: Final = datetime(2026, 11, 30, 3, 12, tzinfo=UTC)
 #: What a hostile sender writes everywhere: it must be seen as text, and never run.
-CANARY: Final = '<img src=x onerror="window.hit=1"><script>window.hit=1</script>"\'}}{{7*7}}\u202e\x1b[31m'
+CANARY: Final = '<img src=x onerror="window.hit=1"><script>window.hit=1<!--"\'}}{{7*7}}\u202e\x1b[31m'
 
 _COMMITS: Final = {
     "v2.4.0": "5f1a0c7b9e2d48f6a3c1b0d9e8f7a6b5c4d3e2f1",
@@ -290,3 +290,24 @@ def big_world(nodes: int = 1000, sites: int = 20) -> FixedQueries:
             for name in names[:12]
         ),
     )  # fmt: skip
+
+
+def hostile_world() -> FixedQueries:
+    """Return the small world with `CANARY` in front of every text that came from outside."""
+    world = small_world()
+    for field in attrs.fields(FixedQueries):
+        setattr(world, field.name, _hostile(getattr(world, field.name)))
+    return world
+
+
+def _hostile(value: object) -> object:
+    if isinstance(value, str):
+        return CANARY + value
+    if isinstance(value, tuple):
+        return tuple(_hostile(one) for one in value)
+    if isinstance(value, dict):
+        return {_hostile(key): _hostile(one) for key, one in value.items()}
+    fields: tuple[attrs.Attribute[object], ...] = getattr(type(value), "__attrs_attrs__", ())
+    if fields:
+        return type(value)(**{field.name: _hostile(getattr(value, field.name)) for field in fields})
+    return value

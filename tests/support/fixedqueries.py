@@ -35,7 +35,7 @@ T = TypeVar("T")
 def one_page(items: Sequence[T], asked: PageRequested, name: Callable[[T], str], *, counted: bool = False) -> Paged[T]:
     """Return one page of a list; `after` is a number of the first item."""
     found = [one for one in items if asked.search.lower() in name(one).lower()]
-    first = int(asked.after) if asked.after.isdigit() else 0
+    first = int(asked.after) if asked.after.isascii() and asked.after.isdigit() else 0
     shown = tuple(found[first : first + asked.limit])
     more = first + asked.limit < len(found)
     return Paged(items=shown, next=str(first + asked.limit) if more else "", total=len(found) if counted else None)
@@ -97,7 +97,9 @@ class FixedQueries(Queries):
         return attrs.evolve(node, sites=tuple(one for one in node.sites if viewer.sees(one.site)))
 
     def node_mirrors(self, viewer: Viewer, node: str, page: PageRequested) -> Paged[MirrorView]:
-        return one_page([one for one in self.mirror_list if one.node == node], page, lambda one: one.repo)
+        repos = {one.repo for one in self.sites(viewer)}
+        found = [one for one in self.mirror_list if one.node == node and (viewer.sees_all or one.repo in repos)]
+        return one_page(found, page, lambda one: one.repo)
 
     def repositories(self, viewer: Viewer) -> tuple[str, ...]:
         return tuple(sorted({one.repo for one in self.ref_list} | {one.repo for one in self.site_list if one.repo}))

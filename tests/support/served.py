@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
 import anyio
 import attrs
+import httpx
 import uvicorn
+from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
@@ -78,7 +81,7 @@ class EventFeed:
             self.readers.append(reader)
             self.ever += 1
             try:
-                yield b": hello\n\n"
+                yield b"retry: 200\n\n"
                 while self.open and not await request.is_disconnected():
                     try:
                         event = reader.get_nowait()
@@ -126,23 +129,49 @@ def serving(app: ASGIApp) -> Iterator[str]:
         listener.close()
 
 
+def console_app(
+    queries: Queries,
+    *,
+    viewer: Viewer = EVERYBODY,
+    now: datetime = NOW,
+    more: tuple[BaseRoute, ...] = (),
+) -> Starlette:
+    """Return the console's pages over a projection, without a login."""
+    context = ConsoleContext(
+        settings=Settings(node=parse_node_name("ops-1")), queries=queries, events=EventRing(1), now=lambda: now
+    )
+    return make_console(
+        context,
+        routes=[*routes(), *more],
+        middleware=[Middleware(AsViewer, viewer=viewer)],
+        handlers=error_handlers(),
+    )
+
+
+def answer_of(app: ASGIApp, path: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """Return the answer to a GET, unpacked; an exception of the application is the answer 500, as on a server.
+
+    Args:
+        path: as it is sent, percent-encoded.
+    """
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.get(path, headers=dict(headers or {}))
+
+    return asyncio.run(ask())
+
+
 @contextmanager
 def console_of(
     queries: Queries, *, viewer: Viewer = EVERYBODY, now: datetime = NOW, more: tuple[BaseRoute, ...] = ()
 ) -> Iterator[Served]:
     """Serve the console's pages over a projection."""
-    context = ConsoleContext(
-        settings=Settings(node=parse_node_name("ops-1")), queries=queries, events=EventRing(1), now=lambda: now
-    )
     feed = EventFeed()
-    app = make_console(
-        context,
-        routes=[*routes(), Route("/api/v1/events", feed.stream), *more],
-        middleware=[Middleware(AsViewer, viewer=viewer)],
-        handlers=error_handlers(),
-    )
+    app = console_app(queries, viewer=viewer, now=now, more=(Route("/api/v1/events", feed.stream), *more))
     with serving(app) as url:
         try:
-            yield Served(url=url, context=context, feed=feed)
+            yield Served(url=url, context=app.state.console, feed=feed)
         finally:
             feed.open = False

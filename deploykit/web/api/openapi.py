@@ -63,7 +63,7 @@ def document() -> Schema:
 @functools.cache
 def openapi_text() -> str:
     """Return the description as JSON text, as the committed file holds it."""
-    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 
 def _operation(operation: ApiOperation, maker: SchemaMaker) -> Schema:

@@ -15,6 +15,8 @@ from deploykit.errors import WebError
 PROBLEM_TYPE: Final = "application/problem+json"
 #: Most of a text from a request that an answer repeats.
 SHOWN: Final = 80
+#: Titles whose words differ between versions of Python.
+_TITLES: Final = {422: "Unprocessable Content"}
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -63,7 +65,7 @@ class RequestRefused(WebError):
 def problem_response(refused: RequestRefused, headers: Mapping[str, str] | None = None) -> Response:
     """Return the answer."""
     details = ProblemDetails(
-        title=HTTPStatus(refused.status).phrase,
+        title=_TITLES.get(refused.status) or HTTPStatus(refused.status).phrase,
         status=refused.status,
         detail=refused.problem,
         errors=refused.parameters,

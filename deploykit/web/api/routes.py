@@ -127,6 +127,8 @@ def _call(request: Request, query: tuple[Parameter, ...]) -> ApiCall:
         RequestRefused: they may look at nothing, or a part of the URL is wrong.
     """
     viewer = viewer_of(request)
+    if not viewer.name:
+        raise RequestRefused(401, "log in first")
     if not viewer.grants:
         raise RequestRefused(403, f"{viewer.name[:SHOWN]!a} may look at nothing here")
     path = {name: str(value) for name, value in request.path_params.items() if name != "path"}

@@ -33,7 +33,7 @@ BEHIND: Final = 1000
 #: Batches kept for the next reader that asks for the same: bounds the memory when many come back at once.
 MOST_BATCHES: Final = 32
 #: Seconds from the end of the console to the cut of streams whose browser does not read.
-GRACE: Final = 0.5
+GRACE: Final = 0.2
 
 
 class TooManyStreams(WebError):
@@ -45,7 +45,8 @@ class StreamLimits:
     """How streams are kept in bounds; the defaults are the module's.
 
     Args:
-        readers, of_one: streams at a time, of all viewers and of one.
+        readers, of_one: streams at a time, of all viewers and of one; fewer than the connections that a server takes,
+            so that pages still come.
     """
 
     tick: float = TICK
@@ -53,7 +54,7 @@ class StreamLimits:
     silence: float = SILENCE
     lasts: float = LASTS
     behind: int = BEHIND
-    readers: int = 500
+    readers: int = 300
     of_one: int = 200
 
 

@@ -68,6 +68,7 @@ class ConsoleLogin:
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self._key = secrets.token_bytes(32)
         self.notes = AuditNotes(note, now=now, clock=clock)
         self.passwords = PasswordAttempts(self.notes, clock=clock)

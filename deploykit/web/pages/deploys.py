@@ -18,10 +18,11 @@ from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview
 from deploykit.web.requests import context_of, page_of, viewer_of
 from deploykit.web.viewer import Viewer
 
-#: States of nodes for which the end of the log is shown, and how much of it.
+#: States of nodes for which the end of the log is shown; how many nodes, lines of each, characters of a line.
 _FAILED: Final = frozenset({"failure", "failed", "refused", "rolled-back", "interrupted"})
 _TAILS: Final = 3
 _TAIL_LINES: Final = 14
+_TAIL_WIDTH: Final = 400
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -66,7 +67,7 @@ def _tails(
     for node in [node for node in nodes if node.state in _FAILED and node.log_lines][:_TAILS]:
         found = context.queries.log(viewer, rollout, node.node, -_TAIL_LINES, _TAIL_LINES)
         if found is not None and found.lines:
-            tails.append(LogTail(node=node, lines=tuple(shown_line(line) for line in found.lines)))
+            tails.append(LogTail(node=node, lines=tuple(shown_line(line)[:_TAIL_WIDTH] for line in found.lines)))
     return tuple(tails)
 
 

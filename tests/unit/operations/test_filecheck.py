@@ -98,6 +98,11 @@ repo = "shop"
 server = "ci"
 job = "shop-tests"
 token_file = "{root}/job_token"
+[web]
+login = "password"
+password_file = "{root}/passwords"
+database = "postgresql://console@db.example.org/console"
+database_password_file = "{root}/db_password"
 [sites.shop]
 path = "{root}/site"
 repo = "shop"
@@ -126,6 +131,8 @@ def file(tmp_path: Path, authority: Authority) -> Path:
         ("cred", "https://a:b@git.example.org\n", 0o600),
         ("token", "t\n", 0o600),
         ("job_token", "t\n", 0o600),
+        ("passwords", f"ann:$2b$12${'a' * 53}\n", 0o600),
+        ("db_password", "t\n", 0o600),
         ("secret", "s\n", 0o600),
         ("headers", "X-Token: t\n", 0o600),
         ("facts.json", "{}", 0o644),
@@ -213,6 +220,8 @@ def is_file(path: Path) -> None:
         *[("headers", harm, "jenkins.servers.other.headers_file") for harm in (gone, rubbish, open_to_all)],
         *[("secret", harm, "jenkins.servers.other.secret_file") for harm in (gone, empty, open_to_all)],
         *[("job_token", harm, "jenkins.jobs[0].token_file") for harm in (gone, empty, open_to_all)],
+        *[("passwords", harm, "web.password_file") for harm in (gone, rubbish, empty, open_to_all)],
+        *[("db_password", harm, "web.database_password_file") for harm in (gone, empty, open_to_all)],
         *[("facts.json", harm, "facts.files") for harm in (gone, rubbish, empty, is_pipe)],
         *[("facts.yaml", harm, "facts.files") for harm in (gone, rubbish, is_pipe)],
         *[("classes.txt", harm, "facts.classes_files") for harm in (gone, binary, is_pipe)],

@@ -200,10 +200,12 @@ function move(step) {
   to.querySelector("a")?.focus({ preventScroll: true });
 }
 
-/** Follow the link that a key stands for: in the marked row if it has one, else the page's. */
+/** Follow the link, or go to the field, that a key stands for: in the marked row if it has one, else the page's. */
 function follow(name) {
   const links = [document.querySelector(`.here [data-key=${name}]`), document.querySelector(`[data-key=${name}]`)];
-  links.find(Boolean)?.click();
+  const link = links.find(Boolean);
+  if (link?.matches("input")) link.focus();
+  else link?.click();
 }
 
 const KEYS = {

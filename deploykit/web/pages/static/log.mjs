@@ -6,17 +6,15 @@ const root = document.getElementById("log"), box = document.getElementById("log-
 const [range, pages, find, found, wrapLabel, followLabel] = ["range", "pages", "find", "found", "wrap", "follow"]
   .map((id) => document.getElementById(`log-${id}`));
 const wrap = wrapLabel.firstElementChild, follow = followLabel.firstElementChild, count = new Intl.NumberFormat().format;
-let total = Number(root.dataset.total), open = root.dataset.open === "1", blocks = [], busy = false, asked = 0, hit = null;
+let total = Number(root.dataset.total), open = root.dataset.open === "1", blocks = [], busy = null, asked = 0, hit = null;
 
 const last = () => blocks.at(-1).first + blocks.at(-1).lines - 1;
 const lineHeight = () => parseFloat(getComputedStyle(box).lineHeight);
 const below = () => box.scrollHeight - box.scrollTop - box.clientHeight;
 const toEnd = () => { box.scrollTop = box.scrollHeight; };
-
-/** Give a block its numbers, and its height before a browser has laid it out. */
-function sized(one) {
+function sized(one) { // its numbers, and its height before it is laid out
   one.nums.textContent = Array.from({ length: one.lines }, (_, at) => one.first + at).join("\n");
-  one.el.style.containIntrinsicSize = `auto ${one.lines * lineHeight()}px`;
+  one.el.style.containIntrinsicHeight = `auto ${one.lines * lineHeight()}px`;
   return one;
 }
 
@@ -33,8 +31,7 @@ function show() {
     `${count(last())} are loaded` + (open ? "; the node still works" : "");
 }
 
-/** Fetch lines from number `from` on; return them as parts that become blocks. */
-async function load(from, lines) {
+async function load(from, lines) { // lines from number `from` on, as parts that become blocks
   const answer = await fetch(`${root.dataset.text}?from=${from}&limit=${lines}`, { cache: "no-store" });
   if (!answer.ok) throw new Error(String(answer.status));
   [total, open] = [Number(answer.headers.get("Log-Total")), answer.headers.get("Log-Open") === "1"];
@@ -43,12 +40,8 @@ async function load(from, lines) {
     .map((part, at) => ({ first: first + at * BLOCK, lines: part.length, text: part.join("\n") + "\n" }));
 }
 
-async function grow(work) {
-  if (busy) return;
-  busy = true;
-  try { await work(); show(); } catch { /* the server is away: the next scroll or tick tries again */ }
-  busy = false;
-}
+/** Do one piece of work at a time. Where the server is away, the next scroll or tick tries again. */
+const grow = (work) => { busy ||= work().then(show, () => {}).finally(() => { busy = null; }); };
 
 async function before() {
   const from = Math.max(1, blocks[0].first - FETCH), fresh = (await load(from, blocks[0].first - from)).map(made);
@@ -68,9 +61,9 @@ async function after() {
       sized(end);
     } else box.append(blocks[blocks.push(made(part)) - 1].el);
   }
-  const height = box.scrollHeight, gone = blocks.splice(0, Math.max(0, blocks.length - WINDOW));
-  for (const one of gone) one.el.remove();
-  if (gone.length) box.scrollTop -= height - box.scrollHeight;
+  const height = box.scrollHeight;
+  while (blocks.length > WINDOW) blocks.shift().el.remove();
+  box.scrollTop -= height - box.scrollHeight;
   if (follow.checked) toEnd();
 }
 
@@ -88,8 +81,7 @@ function tick() {
   else grow(last() >= total || follow.checked ? after : () => load(total + 1, 1));
 }
 
-/** Mark the next hit after the last one, round to where it began; return where it is, in words. */
-function search(words) {
+function search(words) { // marks the next hit after the last one, round to where it began; returns where it is
   const wanted = new RegExp(words.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "gi");
   const start = Math.max(blocks.findIndex((one) => one.el === hit?.el), 0);
   for (let at = 0; at <= blocks.length; at += 1) {
@@ -98,12 +90,11 @@ function search(words) {
     const match = wanted.exec(text.data);
     if (!match) continue;
     hit = { el: one.el, index: match.index };
-    mark.setStart(text, match.index);
-    mark.setEnd(text, match.index + match[0].length);
+    mark.setStart(text, hit.index); mark.setEnd(text, hit.index + match[0].length);
     globalThis.CSS?.highlights?.set("found", new Highlight(mark));
     one.el.scrollIntoView({ block: "nearest" });
     box.scrollTop += mark.getBoundingClientRect().top - box.getBoundingClientRect().top - box.clientHeight / 3;
-    return `line ${count(one.first + text.data.slice(0, match.index).split("\n").length - 1)}`;
+    return `line ${count(one.first + text.data.slice(0, hit.index).split("\n").length - 1)}`;
   }
   return `not in lines ${count(blocks[0].first)} to ${count(last())}`;
 }
@@ -111,7 +102,7 @@ function search(words) {
 if (box) {
   box.classList.add("live");
   blocks = [...box.children].map((el) => sized({ first: Number(el.dataset.first), lines: Number(el.dataset.lines), el,
-    nums: el.firstElementChild, pre: el.lastElementChild }));
+    nums: el.children[0], pre: el.children[1] }));
   [find.hidden, wrapLabel.hidden, followLabel.hidden] = [false, false, !open];
   for (const link of pages.querySelectorAll("[rel=prev], [rel=next]")) link.hidden = true;
   if (!new URLSearchParams(location.search).has("from") && !location.hash) toEnd();
@@ -120,10 +111,9 @@ if (box) {
   follow.addEventListener("change", () => { if (follow.checked) toEnd(); });
   find.addEventListener("submit", (event) => {
     event.preventDefault();
-    const words = find.querySelector("input").value;
-    found.textContent = words && search(words);
+    found.textContent = find.elements[0].value && search(find.elements[0].value);
   });
   look();
 }
-document.addEventListener("deploykit:event", tick);
+document.addEventListener("deploykit:event", ({ detail }) => ["log", "step", "deploy"].includes(detail.kind) && tick());
 setInterval(tick, 3000);

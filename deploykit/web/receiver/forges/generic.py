@@ -16,18 +16,18 @@ def parse_generic(payload: PayloadValue, mapping: GenericMapping) -> ForgeDelive
         WebhookRefused: repository, ref or new id is missing or wrong, or an old id is there and wrong.
     """
 
-    def found(path: str) -> PayloadValue:
-        return payload.at(*path.split(".")) if path else PayloadValue(None)
+    def found(path: str, name: str = "mapping") -> PayloadValue:
+        return payload.at(*path.split(".")) if path else PayloadValue(None, name)
 
     old = found(mapping.old)
     push = pushed(
-        found(mapping.ref).ref(),
+        found(mapping.ref, "mapping.ref").ref(),
         old.object_id() if old.present and old.value != "" else None,
-        found(mapping.new).object_id(),
+        found(mapping.new, "mapping.new").object_id(),
         pusher=found(mapping.pusher).label(),
     )
     delivery = usable_id(found(mapping.delivery).value)
-    return acted_on(delivery, "push", found(mapping.repository).name(), (push,))
+    return acted_on(delivery, "push", found(mapping.repository, "mapping.repository").name(), (push,))
 
 
 __all__ = ["parse_generic"]

@@ -28,6 +28,7 @@ from deploykit.wire.field_types import MAX_COUNT, parse_time
 MAX_REPOSITORY: Final = 500
 #: Changes of refs in one delivery that are published. Of a push with more the nodes' reconcile finds the others.
 MAX_LISTED: Final = 1000
+_INDEX: Final = re.compile("[0-9]{1,6}").fullmatch
 _SHOWN_PATH: Final = 120
 #: Not in any text: halves of surrogate pairs cannot be encoded, control characters but tab and newline are no prose.
 _UNFIT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -54,7 +55,7 @@ class PayloadValue:
         """Return the value under one key after the other; a number also counts the items of a list."""
         here = self
         for key in keys:
-            here = here._item(int(key)) if isinstance(here.value, list) and key.isdecimal() else here.get(key)
+            here = here._item(int(key)) if isinstance(here.value, list) and _INDEX(key) else here.get(key)
         return here
 
     def _item(self, index: int) -> PayloadValue:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -10,12 +10,15 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import pytest
+from starlette.types import Message
 
 from deploykit.web.live.broadcast import Broadcast, StreamLimits
 from deploykit.web.live.events import EventRing
+from deploykit.web.login.lasting import AnswerEnded
+from deploykit.web.server import WebServer
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
-from tests.support.cannedqueries import CannedQueries
-from tests.support.consoleserver import StreamClient, api_alone, serving
+from tests.support.consoleserver import StreamClient, address_of, api_alone, serving
+from tests.support.fixedqueries import FixedQueries
 from tests.support.wait import wait_until
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -24,8 +27,9 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 class World:
     """A console that serves streams, within limits of the test's choice."""
 
-    def __init__(self, address: tuple[str, int], ring: EventRing, app_state: object) -> None:
-        self.address = address
+    def __init__(self, server: WebServer, ring: EventRing, app_state: object) -> None:
+        self.server = server
+        self.address = address_of(server)
         self.ring = ring
         self._state = app_state
         self.clients: list[StreamClient] = []
@@ -49,13 +53,12 @@ class World:
 @contextmanager
 def world(limits: StreamLimits | None = None, viewer: Viewer = EVERYBODY) -> Iterator[World]:
     ring = EventRing(1000)
-    app = api_alone(CannedQueries(), ring, viewer, limits)
-    with serving(app) as address:
-        here = World(address, ring, app.state)
+    app = api_alone(FixedQueries(), ring, viewer, limits)
+    with serving(app, on_ending=ring.close) as server:
+        here = World(server, ring, app.state)
         try:
             yield here
         finally:
-            ring.close()
             for client in here.clients:
                 client.close()
 
@@ -123,20 +126,32 @@ def test_the_end_of_the_console_ends_all_streams_at_once() -> None:
         assert b"503" in late.read_until(b"application/problem+json")
 
 
+def test_the_server_ends_in_time_with_streams_open_that_nobody_reads() -> None:
+    with world() as here:
+        clients = [here.open() for _ in range(10)]
+        for _ in range(500):
+            here.ring.add("log", NOON, site="shop", data={"text": "x" * 15_000})
+        clients[0].read_until(b"id: 1400\n")
+        ending = time.monotonic()
+        here.server.close()
+        assert time.monotonic() - ending < 2
+
+
 def test_a_reader_that_does_not_read_is_cut_and_the_others_get_all(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="uvicorn.error")
-    with world(StreamLimits(behind=1000, sweep=0.05)) as here:
+    with world(StreamLimits(behind=300, sweep=0.05)) as here:
         slow, quick = here.open(), here.open()
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for round_ in range(200):
             for _ in range(25):
-                here.ring.add("log", NOON, site="shop", data={"text": "x" * 2000})
+                here.ring.add("log", NOON, site="shop", data={"text": "x" * 8000})
             mark = f"mark {round_} end"
             here.ring.add("log", NOON, site="shop", data={"text": mark})
             quick.read_until(mark.encode())
             if here.readers == 1:
                 break
         wait_until(lambda: here.readers == 1, "the slow reader was cut")
+        wait_until(lambda: here.server.connections == 1, "its connection was dropped")
+        assert caplog.text == "", "a slow browser is no error of the console"
         assert b"event: reset" not in quick.received
         assert quick.received.count(b"event: log") == here.ring.newest - 999
 
@@ -181,3 +196,31 @@ def test_a_wrong_parameter_is_named(query: str, status: int) -> None:
 def test_nobody_without_rights_gets_a_stream() -> None:
     with world(viewer=Viewer(name="eve")) as here:
         assert here.ask().read_until(b"problem+json").startswith(b"HTTP/1.1 403")
+
+
+def test_what_the_middleware_around_it_raises_ends_the_stream_as_it_is() -> None:
+    ring = EventRing(1000)
+    app = api_alone(FixedQueries(), ring)
+
+    async def tried() -> int:
+        async def send(message: Message) -> None:
+            if message.get("body"):
+                raise AnswerEnded
+
+        async def receive() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError("unreachable")
+
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/api/v1/events",
+            "root_path": "",
+            "query_string": b"",
+            "headers": [],
+        }
+        with pytest.raises(AnswerEnded):
+            await app(scope, receive, send)
+        return len(app.state.broadcast)
+
+    assert asyncio.run(tried()) == 0, "it is not counted any more"

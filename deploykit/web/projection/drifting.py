@@ -1,0 +1,156 @@
+"""How the nodes of a site stand: compared when something changed, and kept, so that no page has to compare.
+
+The comparison itself is that of `deploykit nodes --drift` (`fleet.drift`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, select
+
+from deploykit.fleet.drift import FleetReleases, NodeDrift, ShownLock
+from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SiteRelease, SiteState
+from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
+from deploykit.web.projection.cells import Row, latest, moment, packed
+from deploykit.web.projection.foldlocks import node_lock
+from deploykit.web.projection.rows import WorkingRows
+from deploykit.web.projection.tables import LOCKS, NODE_REFS, NODES, SITE_NODES, SITES
+
+#: Those that need a look come first in lists.
+RANKS: Final = {
+    "failed": 0,
+    "modified": 1,
+    "unexpected": 2,
+    "silent": 3,
+    "other": 4,
+    "outdated": 5,
+    "frozen": 6,
+    "empty": 7,
+    "current": 8,
+}
+_MOST_COMMITS: Final = 500
+
+
+def compare_site(rows: WorkingRows, site: str, now: datetime) -> None:
+    """Write down how each node of a site stands, and what counts as current there."""
+    row = rows.get(SITES, site)
+    if row is None:
+        return
+    nodes = sorted(rows.select(SITE_NODES, site=site), key=lambda each: str(each["node"]))
+    silent = _silent(rows.connection)
+    statement = rows.get(LOCKS, site)
+    by_node = {each["node"]: each for each in nodes}
+    fleet = FleetReleases(_described(rows.connection, [each for each in nodes if each["node"] not in silent]))
+    wanted = fleet.newest_live(SiteName(site))
+    found = fleet.drift(
+        SiteName(site),
+        wanted,
+        silent=[NodeName(each["node"]) for each in nodes if each["node"] in silent],
+        locked=lambda state: _shown(by_node.get(state.extra.get("node")), statement, now),
+    )
+    counts: Counter[str] = Counter()
+    for drift in found.nodes:
+        standing = _standing(drift)
+        counts[standing] += 1
+        changed = {"standing": standing, "rank": RANKS[standing], "detail": drift.detail[:1000]}
+        rows.put(SITE_NODES, by_node[drift.node] | changed)
+    if wanted is None and silent.intersection(by_node):  # what was known last, while nobody answers
+        current = {}
+    else:
+        current = {
+            "ref": (wanted.ref or "") if wanted is not None else "",
+            "commit": wanted.commit if wanted is not None else "",
+            "reason": wanted.reason if wanted is not None else "",
+        }
+    newest = max(nodes, key=lambda each: each["since"] or 0, default=None)
+    row |= {
+        "repo": next((each["repo"] for each in nodes if each["repo"]), row["repo"]),
+        **current,
+        "counts": packed(counts),
+        "nodes": len(nodes),
+        "changed": latest(each["since"] for each in nodes),
+        "by": newest["by"] if newest is not None else "",
+    }
+    rows.put(SITES, row)
+
+
+def _silent(connection: Connection) -> frozenset[str]:
+    return frozenset(connection.execute(select(NODES.c.node).where(NODES.c.silent)).scalars())
+
+
+def _standing(drift: NodeDrift) -> str:
+    return "empty" if drift.drift == "other" and drift.live is None else drift.drift
+
+
+def _shown(row: Row | None, statement: Row | None, now: datetime) -> ShownLock | None:
+    if row is None:
+        return None
+    lock = node_lock(row["lock"], row["seen"], statement, now)
+    if lock is None or lock.until is None:
+        return None
+    text = f"locked{f' by {lock.holder}' if lock.holder else ''} until {lock.until:%Y-%m-%d %H:%M} UTC"
+    return ShownLock(holder=lock.holder, until=lock.until, text=f"{text}: {lock.reason}" if lock.reason else text)
+
+
+def _described(connection: Connection, rows: Sequence[Row]) -> list[NodeDescribed]:
+    """Return rows as descriptions, the first of which holds the ages of all commits that are live."""
+    described = [
+        NodeDescribed(id="", node=NodeName(row["node"]), sites=(_state(row),), time=_SOME_TIME) for row in rows
+    ]
+    if described:
+        refs = tuple(_ages(connection, rows))
+        described[0] = NodeDescribed(
+            id="", node=described[0].node, sites=described[0].sites, refs=refs, time=_SOME_TIME
+        )
+    return described
+
+
+_SOME_TIME: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
+
+
+def _ages(connection: Connection, rows: Iterable[Row]) -> Iterable[HeldRef]:
+    table = NODE_REFS.c
+    commits = sorted({row["commit"] for row in rows if row["commit"]})[:_MOST_COMMITS]
+    statement = (
+        select(table.repo, table.commit, table.ref, table.at)
+        .where(table.commit.in_(commits), table.at.is_not(None))
+        .distinct()
+    )
+    for repo, commit, ref, at in connection.execute(statement):
+        yield HeldRef(repo=RepoName(repo), ref=RefName(ref), commit=ObjectId(commit), time=moment(at))
+
+
+def _state(row: Row) -> SiteState:
+    last = None
+    if row["last_outcome"]:
+        last = SiteOperation(
+            number=0,
+            phase=row["last_phase"],
+            outcome=row["last_outcome"],
+            release=row["last_release"],
+            ref=RefName(row["last_ref"]) if row["last_ref"] else None,
+            commit=ObjectId(row["last_commit"]) if row["last_commit"] else None,
+            detail=row["last_detail"],
+        )
+    return SiteState(
+        site=SiteName(row["site"]),
+        repo=RepoName(row["repo"]),
+        release=row["release"],
+        ref=RefName(row["ref"]) if row["ref"] else None,
+        commit=ObjectId(row["commit"]) if row["commit"] else None,
+        since=moment(row["since"]),
+        previous=SiteRelease(
+            release=row["previous_release"],
+            commit=ObjectId(row["previous_commit"]) if row["previous_commit"] else None,
+        )
+        if row["previous_release"]
+        else None,
+        last=last,
+        modified=row["modified"],
+        problem=row["problem"],
+        extra={"node": row["node"]},
+    )

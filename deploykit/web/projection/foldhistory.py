@@ -1,0 +1,116 @@
+"""What nodes and their reports say of the operations on a site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploykit.messages import DeployReported, SiteOperation, SiteState
+from deploykit.web.projection.cells import Row, clean, digest, micros, micros_or_none
+from deploykit.web.projection.folding import at_of
+from deploykit.web.projection.heard import Heard
+from deploykit.web.projection.rows import WorkingRows, new_row
+from deploykit.web.projection.tables import HISTORY
+
+
+def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState, known: Row) -> Row:
+    """Keep the operations that a site's own history lists, and return the cells that say which are kept.
+
+    Nodes list the same operations again and again: those that ended and are kept are not looked at.
+
+    Args:
+        rows: of this transaction.
+        heard, node, state: the description.
+        known: the row of the site on the node.
+    """
+    listed = {each.number: each for each in (*state.history, *((state.last,) if state.last is not None else ()))}
+    first, last = known["history_first"], known["history_last"]
+    news = {number: each for number, each in listed.items() if not first <= number <= last or not last}
+    _fold_operations(rows, heard, node, state, news)
+    ended = [number for number, each in news.items() if each.outcome]
+    if not ended:
+        return {}
+    # Only a range without a gap is remembered; what lies outside is looked at when it is listed again.
+    span = (min(ended), max(ended))
+    overlap = max(0, min(span[1], last) - max(span[0], first) + 1) if last else 0
+    whole = len(ended) + overlap == span[1] - span[0] + 1
+    if whole and last and span[0] <= last + 1 and span[1] >= first - 1:
+        span = (min(first, span[0]), max(last, span[1]))
+    elif not whole:
+        span = (span[1], span[1])
+    return {"history_first": span[0], "history_last": span[1]}
+
+
+def _fold_operations(
+    rows: WorkingRows, heard: Heard, node: str, state: SiteState, listed: Mapping[int, SiteOperation]
+) -> None:
+    for number, operation in listed.items():
+        key = digest(state.site, node, number)
+        row = rows.get(HISTORY, key)
+        if row is None:
+            row = new_row(HISTORY, key=key, at=0, site=clean(state.site), node=clean(node), number=number)
+            if operation.request:
+                _forget_provisional(rows, row, operation.request)
+        elif row["outcome"] and not operation.outcome:
+            continue
+        rows.put(HISTORY, row | _cells(operation, heard, row))
+
+
+def _cells(operation: SiteOperation, heard: Heard, row: Row) -> Row:
+    received = micros(heard.received)
+    finished = micros_or_none(operation.finished or operation.started)
+    return {
+        "at": min(finished, received) if finished is not None else (row["at"] or received),
+        "phase": clean(operation.phase),
+        "outcome": clean(operation.outcome),
+        "release": clean(operation.release),
+        "ref": clean(operation.ref),
+        "commit": clean(operation.commit),
+        "requested_by": clean(operation.requested_by, 300),
+        "detail": clean(operation.detail),
+        "request": clean(operation.request),
+        "rollout": clean(operation.rollout),
+        "started": micros_or_none(operation.started),
+        "finished": micros_or_none(operation.finished),
+    }
+
+
+def fold_reported(rows: WorkingRows, heard: Heard, message: DeployReported, command: Row | None) -> None:
+    """Keep the operation that a report is about, until the site's own history lists it.
+
+    Args:
+        rows: of this transaction.
+        heard, message: the report.
+        command: the row of the command, if it was heard.
+    """
+    node, request = clean(message.node), clean(message.request)
+    if message.outcome == "refused" or rows.select(HISTORY, node=node, request=request):
+        return
+    ref, commit = message.achieved
+    if ref is None and message.target is not None:
+        ref, commit = message.target.ref, message.target.commit
+    row = new_row(
+        HISTORY,
+        key=digest(message.site, node, "request", request),
+        at=at_of(heard),
+        site=clean(message.site),
+        node=node,
+        number=micros(message.time),
+        phase=message.phase,
+        outcome=message.outcome,
+        release=clean(message.target.release if message.target is not None else message.release),
+        ref=clean(ref),
+        commit=clean(commit),
+        requested_by=command["requested_by"] if command is not None else "",
+        detail=clean(message.detail),
+        request=request,
+        rollout=command["rollout"] if command is not None and command["rollout"] != request else "",
+        finished=micros(message.time),
+        provisional=True,
+    )
+    rows.put(HISTORY, row)
+
+
+def _forget_provisional(rows: WorkingRows, row: Row, request: str) -> None:
+    for each in rows.select(HISTORY, node=row["node"], request=clean(request)):
+        if each["provisional"] and each["site"] == row["site"]:
+            rows.remove(HISTORY, each["key"])

@@ -1,0 +1,73 @@
+"""What several folds need: which time counts, that a node or site was heard of, rows of the audit."""
+
+from __future__ import annotations
+
+from deploykit.web.projection.cells import clean, digest, micros
+from deploykit.web.projection.heard import Heard
+from deploykit.web.projection.rows import WorkingRows, new_row
+from deploykit.web.projection.tables import AUDIT, NODES, SITE_NODES, SITES
+
+
+def at_of(heard: Heard) -> int:
+    """Return what a row is sorted by: the sender's time, but never later than when the message was received."""
+    return min(micros(heard.message.time), micros(heard.received))
+
+
+def saw_node(rows: WorkingRows, node: str, heard: Heard) -> None:
+    """Note that a node was heard: it is not silent."""
+    row, new = rows.get_or_new(NODES, node=clean(node))
+    received = micros(heard.received)
+    if new or received > (row["seen"] or 0):
+        if row["silent"]:
+            for each in rows.select(SITE_NODES, node=clean(node)):
+                touch_site(rows, each["site"])
+        rows.put(NODES, {**row, "seen": received, "silent": False})
+
+
+def touch_site(rows: WorkingRows, site: str, repo: str = "") -> None:
+    """Note that a site exists, and that it must be compared anew."""
+    row, new = rows.get_or_new(SITES, site=clean(site))
+    if new or (repo and row["repo"] != repo):
+        rows.put(SITES, {**row, "repo": clean(repo) or row["repo"]})
+    rows.touched.add(clean(site))
+
+
+def know_site(rows: WorkingRows, site: str) -> None:
+    """Note that a site exists."""
+    row, new = rows.get_or_new(SITES, site=clean(site))
+    if new:
+        rows.put(SITES, row)
+
+
+def audit(
+    rows: WorkingRows,
+    heard: Heard,
+    action: str,
+    decision: str,
+    *,
+    who: str = "",
+    signer: str | None = None,
+    place: str = "",
+    site: str = "",
+    rollout: str = "",
+    detail: str = "",
+) -> None:
+    """Keep that somebody asked for something, or what was decided."""
+    message = heard.message
+    key = digest(action, decision, message.source, message.id)
+    if rows.get(AUDIT, key) is None:
+        row = new_row(
+            AUDIT,
+            key=key,
+            at=at_of(heard),
+            id=clean(message.id),
+            action=action,
+            decision=decision,
+            who=clean(who, 300),
+            signer=clean(heard.signer if signer is None else signer, 300),
+            place=clean(place),
+            site=clean(site),
+            rollout=clean(rollout),
+            detail=clean(detail, 1000),
+        )
+        rows.put(AUDIT, row)

@@ -1,0 +1,12 @@
+"""What alembic runs: the migrations, on the connection that `web.projection.database` gives it."""
+
+from alembic import context
+
+from deploykit.web.projection.tables import METADATA
+
+config = getattr(context, "config", None)
+if config is not None:  # else somebody just imports this module
+    connection = config.attributes["connection"]
+    context.configure(connection=connection, target_metadata=METADATA, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
