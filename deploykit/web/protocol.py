@@ -26,6 +26,8 @@ _STREAM_END: Final = 0.3
 #: Bytes of a head that are parsed at once.
 _PIECE: Final = 4096
 _MAPPED: Final = "::ffff:"
+#: In the state of a request's scope: drops its connection at once. A peer that reads nothing cannot be ended otherwise.
+ABORT: Final = "abort_connection"
 
 
 class DeadlineProtocol(H11Protocol):
@@ -40,6 +42,7 @@ class DeadlineProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Take a connection."""
         super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
         if self.client is not None and self.client[0].startswith(_MAPPED):  # an IPv4 peer of an IPv6 socket
             self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
         peer: socket.socket | None = transport.get_extra_info("socket")
