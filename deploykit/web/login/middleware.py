@@ -18,7 +18,7 @@ from urllib.parse import quote
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -27,7 +27,7 @@ from deploykit.web.login.console import NOBODY, ConsoleLogin, RequestIdentity
 from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
 from deploykit.web.login.headers import SecurityHeadersMiddleware
 from deploykit.web.login.hosts import Sender
-from deploykit.web.login.lasting import MOST_LOCAL_STREAMS, MOST_STREAMS, AnswerEnded, LastingAnswer, OpenStreams
+from deploykit.web.login.lasting import MOST_LOCAL_STREAMS, MOST_STREAMS, LastingAnswer, OpenStreams
 from deploykit.web.login.refusals import AccessRefusal, no_rights, not_logged_in, not_ours, wants_json, wrong_host
 from deploykit.web.pages.errors import error_page
 
@@ -130,7 +130,8 @@ class LoginMiddleware:
                 return
             try:
                 await self._app(scope, receive, lasting.send)
-            except (AnswerEnded, ClientDisconnect):
+            except Exception:
+                # Streams have tasks of their own, which wrap `AnswerEnded` in what they raise.
                 if not lasting.ended:
                     raise
 

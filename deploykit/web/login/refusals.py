@@ -16,6 +16,8 @@ from deploykit.web.login.hosts import HostRule
 
 #: By which header a program logs in.
 BASIC_CHALLENGE: Final = 'Basic realm="deploykit", charset="UTF-8"'
+#: How people do, by the form: a scheme that no browser opens a window of its own for.
+FORM_CHALLENGE: Final = 'Session realm="deploykit"'
 
 _PAGE: Final = """<!doctype html>
 <html lang="en">
@@ -94,8 +96,7 @@ def not_logged_in(settings: WebSettings, path: str, *, browser: bool) -> AccessR
             status=403,
             detail=f"The proxy in front of the console did not send {settings.proxy_header}: log in by {where}.",
         )
-    # A browser would open its own window for a challenge by Basic; it goes to the login page instead.
-    challenge = 'Session realm="deploykit"' if browser or not wants_json(path) else BASIC_CHALLENGE
+    challenge = FORM_CHALLENGE if browser or not wants_json(path) else BASIC_CHALLENGE
     return AccessRefusal(status=401, detail="Log in first.", headers={"WWW-Authenticate": challenge}, link="/login")
 
 
@@ -115,6 +116,7 @@ def wants_json(path: str) -> bool:
 
 __all__ = [
     "BASIC_CHALLENGE",
+    "FORM_CHALLENGE",
     "AccessRefusal",
     "no_rights",
     "not_logged_in",

@@ -13,7 +13,7 @@ from deploykit.web.login.console import ConsoleLogin, RequestIdentity
 from deploykit.web.login.credentials import set_cookie
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.middleware import LOGIN, LOGOUT, base_of
-from deploykit.web.login.refusals import AccessRefusal
+from deploykit.web.login.refusals import FORM_CHALLENGE, AccessRefusal
 from deploykit.web.pages.render import render
 
 
@@ -75,6 +75,8 @@ def _form(request: Request, wanted: str, *, name: str = "", refused: AccessRefus
     answer = render(request, "login.html", status=status, wanted=wanted, name=name[:255], problem=problem)
     if refused is not None:
         answer.headers.update(dict(refused.headers))
+    if status == 401:
+        answer.headers["www-authenticate"] = FORM_CHALLENGE
     return answer
 
 

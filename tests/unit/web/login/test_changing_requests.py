@@ -10,7 +10,7 @@ from starlette.types import Message
 
 from deploykit.web.login.forms import MOST_BODY, read_body
 from deploykit.web.login.refusals import AccessRefusal
-from tests.unit.web.login.loginworld import OWN, PASSWORDS, LoginWorld, form, login_world
+from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, form, login_world
 from tests.unit.web.login.test_password_login import basic
 
 HOST = "localhost:8470"

@@ -9,7 +9,7 @@ import pytest
 
 from deploykit.settings.web import WebSettings
 from deploykit.web.login.headers import SECURITY_HEADERS
-from tests.unit.web.login.loginworld import OWN, PASSWORDS, LoginWorld, access, form, login_world, write_passwords
+from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, access, form, login_world, write_passwords
 
 
 @pytest.fixture

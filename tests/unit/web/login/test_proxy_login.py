@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deploykit.web.login.peers import RequestPeer, forwarded_peer, peer_of, proxy_name
 from deploykit.web.login.refusals import AccessRefusal
 from tests.support.asgi import Asker
-from tests.unit.web.login.loginworld import OWN, LoginWorld, access, form, login_world
+from tests.support.loginworld import OWN, LoginWorld, access, form, login_world
 
 HEADER = "x-remote-user"
 

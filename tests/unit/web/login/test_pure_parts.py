@@ -13,7 +13,7 @@ from deploykit.web.login.forms import safe_next
 from deploykit.web.login.hosts import HostRule
 from deploykit.web.login.limits import MOST_KEYS, NAME, PEER, KeyedLimit, LoginLimits
 from deploykit.web.login.sessions import MOST_OF_ONE, SessionStore
-from tests.unit.web.login.loginworld import Clock
+from tests.support.loginworld import Clock
 
 HOSTILE = st.text(alphabet=st.sampled_from("/\\:@.?#%\t\n\r ae\x00é"), max_size=12)
 
