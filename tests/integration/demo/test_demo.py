@@ -9,6 +9,7 @@ import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -135,7 +136,7 @@ def test_the_demo_console_shows_pushes_and_rollouts_until_it_is_interrupted(tmp_
         url = next(
             entry["chapter"].rpartition(" ")[2] for entry in map(json.loads, lines) if "console is at" in str(entry)
         )
-        ended = [entry["event"] for entry, _ in zip(_rollouts(lines), range(3), strict=False)]
+        ended = [entry["event"] for entry in islice(_rollouts(lines), 3)]
         with urllib.request.urlopen(url, timeout=10) as page:
             overview = page.read().decode()
         with urllib.request.urlopen(f"{url}api/v1/deploys", timeout=10) as answer:
