@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from deploykit.cli.options import json_option
-from deploykit.cli.webextra import needs_web_extra
 
 
 @click.command()
@@ -62,7 +61,9 @@ def demo(
     if web:
         if broker is not None or repo is not None:
             raise UsageError("--web takes neither --broker nor --repo", "it brings its own")
-        with needs_web_extra():
+        from deploykit.daemons.service.extras import needing_extra
+
+        with needing_extra("web"):
             from deploykit.web import service as _  # noqa: F401 -- before anything is started
         play_web(port=port or 0, keep=keep, as_json=as_json)
         return
