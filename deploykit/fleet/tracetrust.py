@@ -1,8 +1,12 @@
-"""Who signed a traced message, and whether that is to be believed. A trace decides nothing; it shows.
+"""Who signed a message that is shown, in a trace or in the console, and whether it is to be believed.
 
-Commands are judged by grants and by their own time, reports and progress by the node they speak for, build results by
-grants. Where the grants of this machine name nobody for a type, as on one that only asks, a trusted key is enough: only
-the nodes know who may. Pushes, fetches and the beginnings of builds need no signature.
+Rules:
+
+* Showing decides nothing: nodes judge commands, locks and approvals by rules of their own.
+* Commands are judged by grants and by their own time, locks and build results by grants.
+* What speaks for a node is judged by that node: reports, progress, descriptions.
+* Where the grants of this machine name nobody for a type, a trusted key is enough: only the nodes know who may.
+* Pushes, fetches and the beginnings of builds need no signature. A fetch that has one is judged by its node.
 """
 
 from __future__ import annotations
@@ -16,22 +20,32 @@ import attrs
 from deploykit.errors import DeploykitError, KeyFileError, PolicyRefused
 from deploykit.fleet.recordformat import RecordedMessage
 from deploykit.messages import (
+    ApprovalWanted,
     BuildFinished,
     DeployProgressed,
     DeployReported,
     DeployRequested,
     Message,
+    MirrorUpdated,
+    NodeDescribed,
     RolloutAbort,
+    RolloutApproved,
     RolloutReported,
+    SiteLocked,
+    SiteUnlocked,
     one_line,
 )
 from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.trust.lockrules import LOCK
 from deploykit.trust.policy import Policy
-from deploykit.trust.rights import DEPLOY, RUN, type_names
+from deploykit.trust.rights import DEPLOY, RELEASE, RUN, covers, granted, type_names
 from deploykit.trust.signature import HEADER, Signers, verify
 
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
-_SIGNED: Final = (DeployRequested, RolloutAbort, DeployReported, DeployProgressed, RolloutReported)
+_SIGNED: Final = (
+    *(DeployRequested, RolloutAbort, RolloutApproved, SiteLocked, SiteUnlocked),
+    *(DeployReported, DeployProgressed, RolloutReported, NodeDescribed, ApprovalWanted),
+)
 _EVER: Final = timedelta(days=36500)
 
 
@@ -98,13 +112,17 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
     """
     policy = trust.policy
     match message:
-        case DeployReported() | DeployProgressed():
+        case DeployReported() | DeployProgressed() | NodeDescribed() | ApprovalWanted() | MirrorUpdated():
             if not policy.may_speak_for(signer, message.node, message):
                 raise PolicyRefused(f"{signer} may not report for node {message.node}")
         case DeployRequested() if not _granted(policy, (*DEPLOY, RUN)):
             pass
         case BuildFinished() if not _granted(policy, type_names(BuildFinished)):
             pass
+        case SiteLocked() | SiteUnlocked() if _granted(policy, (*LOCK, RELEASE)):
+            names = LOCK if isinstance(message, SiteLocked) else (*LOCK, RELEASE)
+            if not any(covers(grant, message.site, None) for grant in granted(policy.grants, names, signer)):
+                raise PolicyRefused(f"{signer} may not lock site {message.site}")
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
         case RolloutAbort() | RolloutReported() if _granted(policy, (*DEPLOY, RUN)):

@@ -14,10 +14,12 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import attrs
+
 from deploykit.hooking.process import child_environment, spawn_detached
 from deploykit.messages.base import Message
 from deploykit.messages.notice import Notice
-from deploykit.messages.topics import topic_of
+from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.settings.hooks import HookSettings, default_spool
 from deploykit.wire.codec import encode_fitted
@@ -37,13 +39,66 @@ class Queued(NamedTuple):
         return "; ".join((line, *self.notes))
 
 
-def frames_of(message: Message, settings: HookSettings) -> tuple[Frame, ...]:
-    """Return one message encoded in the form that the settings ask for."""
-    if settings.legacy:
+#: Characters of all commit messages in one event of the original's form. Its JSON takes twelve bytes for an emoji;
+#: this leaves room for 50 titles and authors made of nothing else.
+_LEGACY_TEXT = 60_000
+
+
+def frames_of(message: Message, *, legacy: bool) -> tuple[Frame, ...]:
+    """Return one message encoded, in the original's form for `legacy`; texts are cut where they would not fit.
+
+    Raises:
+        MessageError: a field holds what no reader would accept, or there is no such form.
+    """
+    if legacy:
         from deploykit.wire.legacy import legacy_frames
 
-        return legacy_frames(message)
+        return legacy_frames(_fitting_legacy(message))
     return (encode_fitted(message),)
+
+
+def outgoing_of(
+    messages: Iterable[Message],
+    topics: TopicMap,
+    *,
+    notices: bool,
+    legacy: bool,
+    key: Callable[[Frame], Frame] | None = None,
+) -> list[Outgoing]:
+    """Return what goes into the spool for messages: each one and, where wanted, the human line of it.
+
+    Args:
+        messages: a `Notice` among them is a line of its own.
+        topics: where they go.
+        notices: whether each gets a human line.
+        legacy: write the original's form.
+        key: signs the frames of messages, not those of lines.
+
+    Raises:
+        MessageError: a message cannot be encoded.
+    """
+    items: list[Outgoing] = []
+    for message in messages:
+        target = topic_of(message, topics)
+        items += (Outgoing(target, key(frame) if key else frame) for frame in frames_of(message, legacy=legacy))
+        if notices and not isinstance(message, Notice):
+            notice = Notice(source=message.source, text=message.summary, correlation_id=message.correlation_id)
+            items += (Outgoing(topic_of(notice, topics), frame) for frame in frames_of(notice, legacy=legacy))
+    return items
+
+
+def _fitting_legacy(message: Message) -> Message:
+    """Return a push whose commit messages fit the original's form; other messages as they are."""
+    from deploykit.messages.source import Commit, RefUpdated
+
+    if not isinstance(message, RefUpdated):
+        return message
+    commits = message.commits
+    if sum(len(commit.message) for commit in commits) <= _LEGACY_TEXT:
+        return message
+    each = _LEGACY_TEXT // len(commits)
+    cut = (Commit(id=c.id, author=c.author, time=c.time, message=c.message[:each]) for c in commits)
+    return attrs.evolve(message, commits=tuple(cut))
 
 
 def enqueue(
@@ -62,15 +117,8 @@ def enqueue(
         KeyFileError: the signing key cannot be used; nothing was queued.
     """
     key = _signing_key(settings) if sign and settings.signing_key else None
-    items: list[Outgoing] = []
-    count = 0
-    for message in messages:
-        count += 1
-        target = topic_of(message, settings.topics)
-        items += (Outgoing(target, key(frame) if key else frame) for frame in frames_of(message, settings))
-        if settings.notices:
-            notice = Notice(source=message.source, text=message.summary, correlation_id=message.correlation_id)
-            items += (Outgoing(topic_of(notice, settings.topics), frame) for frame in frames_of(notice, settings))
+    queued = tuple(messages)
+    items = outgoing_of(queued, settings.topics, notices=settings.notices, legacy=settings.legacy, key=key)
     path, shared = (settings.spool, True) if settings.spool else default_spool(environ)
     if not items:
         return Queued(0, "", tuple(notes))
@@ -78,7 +126,7 @@ def enqueue(
     outbox.put_many(items)
     more = _start_sending(outbox, settings, environ)
     shown = path if more or not settings.spool else ""
-    return Queued(count, shown, (*notes, *more))
+    return Queued(len(queued), shown, (*notes, *more))
 
 
 def _signing_key(settings: HookSettings) -> Callable[[Frame], Frame]:

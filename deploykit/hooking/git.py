@@ -20,7 +20,7 @@ from deploykit.hooking.enqueue import Queued, enqueue
 from deploykit.hooking.origin import host_source, pusher, repository_name
 from deploykit.hooking.repository import Change, PushedRepository, RefHistory
 from deploykit.messages.base import new_id, utc_now
-from deploykit.messages.source import Commit, RefUpdated
+from deploykit.messages.source import RefUpdated
 from deploykit.names import RefName, RepoName, parse_object_id, parse_ref_name
 from deploykit.settings.hooks import HookSettings, load_hook_settings
 
@@ -78,7 +78,7 @@ def messages_of(
         histories = [RefHistory() for _ in push.changes]
         notes.append(f"without their commits: {error}")
     pairs = zip(push.changes, histories, strict=True)
-    return _messages(name, pairs, pusher(environ), legacy=settings.legacy), push, tuple(notes)
+    return _messages(name, pairs, pusher(environ)), push, tuple(notes)
 
 
 def namespace(environ: Mapping[str, str]) -> str:
@@ -129,14 +129,7 @@ def wanted(ref: RefName, patterns: Sequence[str]) -> bool:
     return False
 
 
-#: Characters of all commit messages in one event of the original's form. Its JSON takes twelve bytes for an emoji;
-#: this leaves room for 50 titles and authors made of nothing else.
-_LEGACY_TEXT = 60_000
-
-
-def _messages(
-    repo: RepoName, pairs: Iterable[tuple[Change, RefHistory]], who: str, *, legacy: bool
-) -> list[RefUpdated]:
+def _messages(repo: RepoName, pairs: Iterable[tuple[Change, RefHistory]], who: str) -> list[RefUpdated]:
     """Return one event for each ref; all have the first one's id as correlation id."""
     thread = new_id()
     source, now = host_source("git"), utc_now()
@@ -152,15 +145,8 @@ def _messages(
             new=change.new,
             forced=history.forced,
             pusher=who,
-            commits=_fitting(history.commits) if legacy else history.commits,
+            commits=history.commits,
             commit_count=history.total,
         )
         for number, (change, history) in enumerate(pairs)
     ]
-
-
-def _fitting(commits: tuple[Commit, ...]) -> tuple[Commit, ...]:
-    if sum(len(commit.message) for commit in commits) <= _LEGACY_TEXT:
-        return commits
-    each = _LEGACY_TEXT // len(commits)
-    return tuple(Commit(id=c.id, author=c.author, time=c.time, message=c.message[:each]) for c in commits)

@@ -36,6 +36,10 @@ from deploykit.settings.node import Settings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.site import NodeSiteSettings, SiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.settings.web import WebSettings
+from deploykit.settings.webhook import WebhookSourceSettings
+from deploykit.settings.webhooksecrets import check_secret
+from deploykit.system.passwordfile import read_passwords
 from deploykit.system.secretfile import read_secret, read_secret_text
 from deploykit.system.users import AS_OWNER, find_group, parse_identity
 from deploykit.trust.keyfiles import check_signer, load_allowed_signers, load_revoked_keys, load_signing_key
@@ -154,6 +158,19 @@ def _secret(name: str) -> FileCheck:
     return lambda path, _: read_secret(path, name)
 
 
+def _webhook_secrets(paths: tuple[Path, ...], source: WebhookSourceSettings) -> None:
+    """Check each secret of a source: its mode, and that it can verify anything."""
+    found = []
+    for path in paths:
+        try:
+            check_secret(read_secret(path, "secret_files"), source)
+        except SettingsError as error:
+            text = str(error).removeprefix("secret_files: ")
+            found.append(text if str(path) in text else f"{path}: {text}")
+    if found:
+        raise SettingsError(found[0], problems=tuple(found))
+
+
 def _build_server_ca(path: Path, settings: BuildServerSettings) -> None:
     HttpServer.of("https://localhost/", ca_file=path, connect_timeout=settings.connect_timeout)
 
@@ -240,12 +257,15 @@ FILE_CHECKS: Final[Mapping[tuple[type, str], FileCheck]] = {
     (BuildServerSettings, "headers_file"): lambda path, _: parse_headers(read_secret_text(path, "headers_file")),
     (BuildServerSettings, "ca_file"): _build_server_ca,
     (JobSettings, "token_file"): _secret("token_file"),
+    (WebhookSourceSettings, "secret_files"): _webhook_secrets,
     (CheckoutSettings, "target"): _ignoring_settings(_checkout),
     (CheckoutSettings, "owner"): _user("owner"),
     (SiteSettings, "scripts"): _ignoring_settings(_scripts),
     (SiteSettings, "owner"): _user("owner"),
     (SiteSettings, "run_as"): _run_as,
     (NodeSiteSettings, "path"): _ignoring_settings(_directory),
+    (WebSettings, "password_file"): lambda path, _: read_passwords(path),
+    (WebSettings, "database_password_file"): _secret("database_password_file"),
     (TrustSettings, "allowed_signers"): _ignoring_settings(load_allowed_signers),
     (TrustSettings, "revoked_keys"): _ignoring_settings(load_revoked_keys),
     (Settings, "state"): _ignoring_settings(_directory),

@@ -133,7 +133,7 @@ def _events(place: HookPlace, settings: HookSettings) -> Iterator[Finding]:
     try:
         messages = _samples(place, settings)
         for message in messages:
-            frames = frames_of(message, settings)
+            frames = frames_of(message, legacy=settings.legacy)
             form = "the original's form" if settings.legacy else "native"
             text = f"{message.summary} -> {topic_of(message, settings.topics)} ({form}, {len(frames[0].body)} bytes)"
             yield Finding(check="event", verdict="ok", text=text)

@@ -6,6 +6,7 @@ Nothing here is for production. Importing this package loads none of it; import 
 * `deploykit.broker.server.EmbeddedBroker`: a real STOMP 1.0 to 1.2 broker in this process, with fault switches.
 * `deploykit.testing.proxy.FaultProxy`: a TCP proxy that delays, slices, cuts and swallows, before any broker.
 * `deploykit.testing.plugin`: the pytest plugin with the fixtures `deploykit_broker` and `deploykit_proxy`.
+* `deploykit.testing.forges`: requests as forges send them to a webhook receiver, signed.
 * `deploykit.testing.strategies`: hypothesis strategies for names and messages (extra `testing`).
 """
 

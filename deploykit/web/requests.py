@@ -21,6 +21,12 @@ def viewer_of(request: Request) -> Viewer:
     return cast(Viewer, request.state.viewer)
 
 
+def logout_token_of(request: Request) -> str:
+    """Return the token of the form that ends this login; empty where there is no session to end."""
+    identity = getattr(request.state, "identity", None)
+    return str(identity.token) if identity is not None and identity.session is not None else ""
+
+
 def page_of(request: Request, *, limit: int = 100) -> PageRequested:
     """Return which part of a list a request asks for: `after`, `limit`, `q`. What is wrong counts as not given."""
     query = request.query_params

@@ -44,7 +44,7 @@ def schema(cls: type[Message]) -> dict[str, Any]:
         "$schema": DIALECT,
         "$id": f"urn:deploykit:schema:{cls.TYPE}",
         "title": cls.__name__,
-        "description": _first_line(cls),
+        "description": first_line(cls),
         "type": "object",
         "properties": {
             "specversion": {"const": "1.0"},
@@ -73,7 +73,7 @@ def _attribute(name: str, description: str) -> dict[str, Any]:
 
 
 def _record(cls: type, nested: dict[str, Any]) -> dict[str, Any]:
-    descriptions = _descriptions(cls)
+    descriptions = field_descriptions(cls)
     properties: dict[str, Any] = {}
     for field in field_types.fields(cls):
         properties[field.name] = _type_schema(field.type, nested)
@@ -98,18 +98,19 @@ def _type_schema(kind: FieldType, nested: dict[str, Any]) -> dict[str, Any]:
             return {"anyOf": [_type_schema(item, nested), {"type": "null"}]}
         case RecordType(cls=cls):
             if cls.__name__ not in nested:
-                nested[cls.__name__] = {"description": _first_line(cls), **_record(cls, nested)}
+                nested[cls.__name__] = {"description": first_line(cls), **_record(cls, nested)}
             return {"$ref": f"#/$defs/{cls.__name__}"}
 
 
-def _first_line(cls: type) -> str:
+def first_line(cls: type) -> str:
+    """Return the first line of a class's docstring."""
     return (inspect.getdoc(cls) or "").partition("\n")[0]
 
 
 _ARGUMENT = re.compile(r"^    ([a-z_, ]+): (.*(?:\n        .*)*)", re.MULTILINE)
 
 
-def _descriptions(cls: type) -> dict[str, str]:
+def field_descriptions(cls: type) -> dict[str, str]:
     """Return the description of each field in the class's docstring."""
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):

@@ -66,14 +66,19 @@ _decode = json.JSONDecoder(
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 
 
-def parse(body: bytes) -> object:
+def parse(body: bytes, *, limit: int | None = None) -> object:
     """Return one JSON value.
+
+    Args:
+        body: the text.
+        limit: bytes of the longest one, where other senders than ours write longer ones.
 
     Raises:
         MessageError: the bytes are not JSON by the rules above. The error never shows them.
     """
-    if len(body) > MAX_BODY:
-        raise MessageError(f"body of {len(body)} bytes is over the limit of {MAX_BODY}")
+    most = MAX_BODY if limit is None else limit
+    if len(body) > most:
+        raise MessageError(f"body of {len(body)} bytes is over the limit of {most}")
     # (Measured: stripping all other bytes takes less time than counting two. The regular expression for surrogates
     # takes less than a search for `\\u` first, where many lines end in `\\n`.)
     # Each level opens with one of two bytes, so few of them cannot nest deep: the parser's recursion is then harmless.

@@ -42,7 +42,7 @@ class ServiceGroup:
                 self._bus.start()
                 undo.callback(self._bus.stop, STOP_SECONDS)
             for service in self.services:
-                undo.callback(service.link.stop, 0)  # also of those that are not started: a bus holds descriptors
+                undo.callback(service.discard)  # also of those that are not started: a bus holds descriptors
             for service in self.services:
                 self._of(service, undo.enter_context, service)
             undo.pop_all()
@@ -58,7 +58,7 @@ class ServiceGroup:
     def discard(self) -> None:
         """Free what services hold that were made and never started: the descriptors of a bus."""
         for service in self.services:
-            service.link.stop(0)
+            service.discard()
         if self._bus is not None:
             self._bus.stop(0)
 

@@ -20,8 +20,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, Protocol, Self
 
+from deploykit.daemons.service.listeningsocket import ListeningSocket
 from deploykit.daemons.service.pagehttp import MAX_HEAD, Page, PageRequest, answer_bytes, read_request
-from deploykit.daemons.service.pagesocket import PagesSocket
 from deploykit.daemons.service.throttle import KeyedThrottle
 from deploykit.settings.service import PagesAddress
 
@@ -107,7 +107,7 @@ class HealthServer:
         self._clock = clock
         self._lock = threading.Lock()
         self._wanted: PagesAddress | None = None
-        self._listener: PagesSocket | None = None
+        self._listener: ListeningSocket[PagesAddress] | None = None
         self._loop: _Loop | None = None
 
     @property
@@ -136,7 +136,7 @@ class HealthServer:
             if address == self._wanted:
                 yield
                 return
-            opened = PagesSocket(address) if address is not None else None
+            opened = ListeningSocket(address) if address is not None else None
             try:
                 yield
             except BaseException:
@@ -145,7 +145,7 @@ class HealthServer:
                 raise
             self._replace(address, opened)
 
-    def _replace(self, address: PagesAddress | None, opened: PagesSocket | None) -> None:
+    def _replace(self, address: PagesAddress | None, opened: ListeningSocket[PagesAddress] | None) -> None:
         before, self._loop = self._loop, None
         if before is not None:
             before.stop()

@@ -75,19 +75,21 @@ class Metrics:
         *,
         sites: Iterable[str] = (),
         repositories: Iterable[str] = (),
+        sources: Iterable[str] = (),
         counters: Iterable[str] = (),
     ) -> None:
         """Set the names that a service of this process has in its settings, in place of those of its last call.
 
         Args:
             service: the service's name.
-            sites, repositories: the closed sets of the labels `site` and `repo`.
+            sites, repositories, sources: the closed sets of the labels `site`, `repo` and `source`.
             counters: those that it counts (`deploys_total` …): they are shown as 0 from the beginning, so that an alert
                 sees the first one.
         """
         with self._lock:
             self._names["site"][service] = frozenset(sites)
             self._names["repo"][service] = frozenset(repositories)
+            self._names["source"][service] = frozenset(sources)
             self._expected[service] = frozenset(counters)
 
     # -- counting ------------------------------------------------------------------------------------------------------
@@ -147,6 +149,32 @@ class Metrics:
         """Count a record of the audit log: `allowed` or `denied`."""
         self._add("audit_records_total", decision)
 
+    def webhook_answered(self, source: str, result: str) -> None:
+        """Count a request of a webhook sender, by its source and by what became of it (`queued`, `unverified` …)."""
+        self._add("webhook_requests_total", source, result)
+
+    def web_answered(self, part: str, answer: str) -> None:
+        """Count a request to the console: `page`, `api`, `events`, `static` or `hook`; `2xx` …, or `aborted`."""
+        self._add("web_requests_total", part, answer)
+
+    def web_heard(self, result: str, number: int) -> None:
+        """Count messages that came to the console: `kept`, `distrusted`, `unreadable` or `dropped`."""
+        self._add("web_messages_total", result, number=number)
+
+    def web_announced(self, number: int) -> None:
+        """Count events for open pages."""
+        self._add("web_events_total", number=number)
+
+    def web_readers(self, number: int) -> None:
+        """Show how many event streams are open."""
+        with self._lock:
+            self._values["web_readers"][()] = float(number)
+
+    def web_lag(self, seconds: float) -> None:
+        """Show how long the last messages waited until they were kept."""
+        with self._lock:
+            self._values["web_lag_seconds"][()] = max(0.0, seconds)
+
     def counted(self, handler: Handler) -> Handler:
         """Return a handler that does what `handler` does, and counts each message and its verdict."""
 
@@ -165,11 +193,11 @@ class Metrics:
 
         return handle
 
-    def _add(self, name: str, *labels: str) -> None:
+    def _add(self, name: str, *labels: str, number: int = 1) -> None:
         spec, values = BY_NAME[name], self._values[name]
         with self._lock:
             key = self._key(spec, labels)
-            values[key] = values.get(key, 0.0) + 1
+            values[key] = values.get(key, 0.0) + number
 
     def _key(self, spec: MetricSpec, labels: tuple[str, ...]) -> tuple[str, ...]:
         """Return label values, each of its closed set. Call it with the lock held."""

@@ -23,7 +23,7 @@ OTHER: Final = "other"
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
 #: Labels whose values are names in the settings.
-NAMED: Final = ("repo", "site")
+NAMED: Final = ("repo", "site", "source")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
@@ -38,6 +38,15 @@ BUILD_OUTCOMES: Final = (
 GATE_OUTCOMES: Final = ("open", "closed", "not-needed", "without-build")
 DECISIONS: Final = ("allowed", "denied")
 QUESTION_OUTCOMES: Final = ("answered", "denied", "unverified", "repeated", "dropped", "expired")
+
+WEBHOOK_RESULTS: Final = (
+    *("queued", "copy", "ignored", "unmapped"),
+    *("unverified", "refused", "too-large", "too-slow", "failed"),
+)
+#: What of the console was asked for, how it was answered, and what became of messages.
+WEB_PARTS: Final = ("page", "api", "events", "static", "hook")
+WEB_ANSWERS: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", "aborted")
+WEB_MESSAGES: Final = ("kept", "distrusted", "unreadable", "dropped")
 
 #: Seconds: a deploy may take half an hour.
 DEPLOY_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -151,6 +160,27 @@ METRICS: Final = (
         {"outcome": QUESTION_OUTCOMES},
     ),
     MetricSpec("audit_records_total", "counter", "Records in the audit log.", {"decision": DECISIONS}),
+    MetricSpec(
+        "webhook_requests_total",
+        "counter",
+        "Requests of webhook senders, by what became of them.",
+        {"source": (), "result": WEBHOOK_RESULTS},
+    ),
+    MetricSpec(
+        "web_requests_total",
+        "counter",
+        "Requests to the console, by what was asked for and how it was answered.",
+        {"part": WEB_PARTS, "answer": WEB_ANSWERS},
+    ),
+    MetricSpec(
+        "web_messages_total",
+        "counter",
+        "Messages that came to the console, by what became of them.",
+        {"result": WEB_MESSAGES},
+    ),
+    MetricSpec("web_events_total", "counter", "Events for open pages."),
+    MetricSpec("web_readers", "gauge", "Open event streams of pages and programs."),
+    MetricSpec("web_lag_seconds", "gauge", "How long the last messages waited until the console's database had them."),
     MetricSpec("release_info", "info", "The live release of each site.", {**_SITE, "release": ()}),
     MetricSpec("build_info", "info", "The version of deploykit.", {"version": ()}),
     MetricSpec("threads", "gauge", "Threads of the process."),

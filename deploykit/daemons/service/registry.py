@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from typing import Final
 
 import attrs
 
 from deploykit.bus import Bus
+from deploykit.daemons.service.extras import import_with_extra
 from deploykit.daemons.service.group import ServiceGroup, name_in
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
@@ -21,19 +21,26 @@ class ServiceEntry:
     """Where a service is found.
 
     Args:
-        loader: `module:class`, below `deploykit.daemons`. The class takes settings, `bus=` and `metrics=`.
+        loader: `module:class`, below `deploykit.daemons`, or in full. The class takes settings, `bus=` and `metrics=`.
         client_id: of the connection, with `{node}` for the node's name; the first of those that run together counts.
         relays: it sends what waits in the outbox, too.
+        extra: what must be installed beside the package, `web`; empty: nothing.
     """
 
     loader: str
     client_id: str = ""
     relays: bool = False
+    extra: str = ""
 
     def make(self, settings: Settings, bus: Bus, metrics: Metrics) -> Service:
-        """Return the service, not yet started."""
+        """Return the service, not yet started.
+
+        Raises:
+            UsageError: what it needs is not installed.
+        """
         module, _, name = self.loader.partition(":")
-        kind = getattr(importlib.import_module(f"deploykit.daemons.{module}"), name)
+        full = module if module.startswith("deploykit.") else f"deploykit.daemons.{module}"
+        kind = getattr(import_with_extra(full, self.extra), name)
         made = kind(settings, bus=bus, metrics=metrics)
         if not isinstance(made, Service):
             raise TypeError(f"{self.loader} is no service")
@@ -44,6 +51,17 @@ class ServiceEntry:
 SERVICES: Final[dict[str, ServiceEntry]] = {
     "agent": ServiceEntry(loader="agent.agent:Agent", client_id="deploykit-{node}", relays=True),
     "jenkins": ServiceEntry(loader="jenkins.trigger:JenkinsTrigger", client_id="deploykit-{node}-jenkins", relays=True),
+    "webhook": ServiceEntry(
+        loader="deploykit.web.receiver.service:WebhookService",
+        client_id="deploykit-{node}-webhook",
+        relays=True,
+        extra="web",
+    ),
+    "web": ServiceEntry(
+        loader="deploykit.web.service:ConsoleService",
+        client_id="deploykit-{node}-web",
+        extra="web",
+    ),
     "relay": ServiceEntry(loader="relay:RelayService", relays=True),
     "keepalive": ServiceEntry(loader="keepalive:KeepaliveSender"),
 }

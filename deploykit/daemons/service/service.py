@@ -78,6 +78,10 @@ class Service(ABC):
         with self._watches:
             self._end()
 
+    def discard(self) -> None:
+        """Free what was made and is not, or no more, started: the descriptors of a bus. It may have ended already."""
+        self.link.stop(0)
+
     def watch_outbox(self, path: Path | str) -> None:
         """Have the metrics show how much waits in a spool, until the service ends."""
         self._watches.callback(self.metrics.watch_outbox(str(path)))

@@ -15,6 +15,7 @@ from deploykit.errors import SettingsError
 from deploykit.names import NodeName, RepoName, SiteName
 from deploykit.operations.filecheck import FILE_CHECKS, file_problems
 from deploykit.settings import NodeSiteSettings, Settings
+from deploykit.settings.webhook import WebhookSettings, WebhookSourceSettings
 from deploykit.trust.keyfiles import generate_key
 from tests.brokers.certs import Authority
 from tests.support.cli import run
@@ -97,6 +98,11 @@ repo = "shop"
 server = "ci"
 job = "shop-tests"
 token_file = "{root}/job_token"
+[web]
+login = "password"
+password_file = "{root}/passwords"
+database = "postgresql://console@db.example.org/console"
+database_password_file = "{root}/db_password"
 [sites.shop]
 path = "{root}/site"
 repo = "shop"
@@ -125,6 +131,8 @@ def file(tmp_path: Path, authority: Authority) -> Path:
         ("cred", "https://a:b@git.example.org\n", 0o600),
         ("token", "t\n", 0o600),
         ("job_token", "t\n", 0o600),
+        ("passwords", f"ann:$2b$12${'a' * 53}\n", 0o600),
+        ("db_password", "t\n", 0o600),
         ("secret", "s\n", 0o600),
         ("headers", "X-Token: t\n", 0o600),
         ("facts.json", "{}", 0o644),
@@ -212,6 +220,8 @@ def is_file(path: Path) -> None:
         *[("headers", harm, "jenkins.servers.other.headers_file") for harm in (gone, rubbish, open_to_all)],
         *[("secret", harm, "jenkins.servers.other.secret_file") for harm in (gone, empty, open_to_all)],
         *[("job_token", harm, "jenkins.jobs[0].token_file") for harm in (gone, empty, open_to_all)],
+        *[("passwords", harm, "web.password_file") for harm in (gone, rubbish, empty, open_to_all)],
+        *[("db_password", harm, "web.database_password_file") for harm in (gone, empty, open_to_all)],
         *[("facts.json", harm, "facts.files") for harm in (gone, rubbish, empty, is_pipe)],
         *[("facts.yaml", harm, "facts.files") for harm in (gone, rubbish, is_pipe)],
         *[("classes.txt", harm, "facts.classes_files") for harm in (gone, binary, is_pipe)],
@@ -311,3 +321,26 @@ def test_a_key_with_a_passphrase_is_for_people_and_not_for_an_agent(tmp_path: Pa
     assert "protected by a passphrase" in problem
     (problem,) = file_problems(attrs.evolve(node, signing_key=tmp_path / "key.pub"))
     assert "is a public key" in problem
+
+
+def test_secrets_of_webhook_sources_are_looked_at(tmp_path: Path) -> None:
+    good, loose, cut, empty = (tmp_path / name for name in ("good", "loose", "cut", "empty"))
+    for file, mode, text in ((good, 0o600, "s"), (loose, 0o644, "s"), (cut, 0o600, "whsec_AAAA"), (empty, 0o600, "")):
+        file.write_text(text)
+        file.chmod(mode)
+    sources = {
+        "good": WebhookSourceSettings(forge="github", secret_files=(good,)),
+        "two": WebhookSourceSettings(forge="github", secret_files=(loose, tmp_path / "missing")),
+        "cut": WebhookSourceSettings(forge="gitlab", secret_files=(cut, empty)),
+        "azure": WebhookSourceSettings(forge="azure", secret_files=(good,)),
+    }
+    settings = Settings(node=NodeName("web1"), state=tmp_path, webhook=WebhookSettings(sources=sources))
+    found = [line for line in file_problems(settings) if line.startswith("webhook.")]
+    for line, source, says in zip(
+        found,
+        ("two", "two", "cut", "cut", "azure"),
+        ("mode 0644", "missing", "whsec_", "is empty", "USER:PASSWORD"),
+        strict=True,
+    ):
+        assert line.startswith(f"webhook.sources.{source}.secret_files: ")
+        assert says in line

@@ -21,8 +21,10 @@ from deploykit.names import NodeName, RepoName
 from deploykit.settings import BusSettings, OutboxSettings, Settings
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.jenkins import JenkinsSettings, JobSettings
+from deploykit.settings.webhook import WebhookSettings
 from tests.support.manager import FakeManager
 from tests.support.wait import wait_until
+from tests.support.webhooks import source_of
 
 NOWHERE = BusSettings(address="stomp://127.0.0.1:9", backoff_max=0.2)
 SETTINGS = Settings(node=NodeName("web1"), broker=NOWHERE)
@@ -300,6 +302,7 @@ def test_every_service_can_be_made_and_shares_the_one_bus(tmp_path: Path) -> Non
         broker=broker,
         outbox=OutboxSettings(path=tmp_path / "spool"),
         jenkins=JenkinsSettings(servers={"ci": server}, jobs=(JobSettings(repo=RepoName("shop"), job="shop"),)),
+        webhook=WebhookSettings(listen="127.0.0.1:0", sources={"github": source_of("github", tmp_path)}),
     )
     group = make_group(tuple(SERVICES), settings)
     buses = {id(one.link.bus) for one in group.services}

@@ -18,9 +18,9 @@ import pytest
 
 from deploykit.daemons.service import health
 from deploykit.daemons.service.health import MAX_CONNECTIONS, HealthServer
+from deploykit.daemons.service.listeningsocket import ListeningSocket
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.pagehttp import MAX_HEAD, Page, PageRequest, read_request
-from deploykit.daemons.service.pagesocket import PagesSocket
 from deploykit.errors import UsageError
 from deploykit.settings.service import PagesAddress
 from tests.support.wait import wait_until
@@ -389,9 +389,9 @@ def test_a_directory_that_is_missing_is_named(server: HealthServer, tmp_path: Pa
 
 def test_the_socket_of_the_next_process_is_not_removed_by_the_end_of_this_one(tmp_path: Path) -> None:
     address = PagesAddress(path=tmp_path / "pages.sock")
-    first = PagesSocket(address)
+    first = ListeningSocket(address)
     first.socket.close()  # as if it were dead
-    second = PagesSocket(address)
+    second = ListeningSocket(address)
     first.close()
     assert (tmp_path / "pages.sock").exists()
     second.close()

@@ -64,6 +64,17 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.message_handled("anything", "anything")
     metrics.audit_recorded("denied")
     metrics.question_decided("answered")
+    metrics.expect("webhook", sources=["forge"])
+    for source in ("forge", "nobody's"):
+        metrics.webhook_answered(source, "queued")
+        metrics.webhook_answered(source, "x" * 1000)
+    metrics.web_answered("page", "2xx")
+    metrics.web_answered("/etc/passwd", "x" * 1000)
+    metrics.web_heard("kept", 3)
+    metrics.web_heard("x" * 1000, 1)
+    metrics.web_announced(2)
+    metrics.web_readers(1)
+    metrics.web_lag(0.1)
     metrics.watch_bus(WatchedByTest())
     outbox = Outbox(tmp_path / "spool")
     outbox.put("/topic/x", Frame({}, b"x"))
@@ -127,7 +138,7 @@ def test_a_bad_name_is_found(spec: MetricSpec) -> None:
 
 
 def test_every_label_has_a_closed_set_and_what_is_outside_is_other(tmp_path: Path) -> None:
-    named = {"site": {"shop", OTHER}, "repo": {"group/shop", OTHER}}
+    named = {"site": {"shop", OTHER}, "repo": {"group/shop", OTHER}, "source": {"forge", OTHER}}
     seen_other = set()
     for sample in samples(everything(tmp_path)):
         spec = next((s for s in METRICS if sample.name.startswith(s.full_name)), None)
@@ -139,7 +150,7 @@ def test_every_label_has_a_closed_set_and_what_is_outside_is_other(tmp_path: Pat
             allowed = named[label] if label in NAMED else {*spec.labels[label], OTHER}
             assert found in allowed, (sample.name, label, found)
             seen_other.add(label) if found == OTHER else None
-    assert seen_other == {"site", "repo", "phase", "outcome", "type", "verdict"}
+    assert seen_other == {"site", "repo", "source", "phase", "outcome", "type", "verdict", "result", "part", "answer"}
 
 
 def test_no_label_is_one_that_never_ends() -> None:
@@ -155,11 +166,13 @@ def test_the_words_of_labels_are_those_of_the_code() -> None:
     from deploykit.daemons.jenkins.ports import BuildAnswerKind
     from deploykit.messages import MirrorOutcome
     from deploykit.release.model import Outcome, Phase
+    from deploykit.web.receiver.intake import WebhookResult
 
     assert set(metrictable.PHASES) == set(get_args(Phase))
     assert set(metrictable.DEPLOY_OUTCOMES) == set(get_args(Outcome))
     assert set(metrictable.FETCH_OUTCOMES) == set(get_args(MirrorOutcome))
     assert set(metrictable.BUILD_OUTCOMES) == set(get_args(BuildAnswerKind))
+    assert set(metrictable.WEBHOOK_RESULTS) == set(get_args(WebhookResult))
 
 
 def test_the_page_about_metrics_has_the_same_table() -> None:
@@ -176,6 +189,7 @@ def test_the_page_about_metrics_has_the_same_table() -> None:
         "BUILD_OUTCOMES",
         "GATE_OUTCOMES",
         "QUESTION_OUTCOMES",
+        "WEBHOOK_RESULTS",
     ):
         for word in getattr(metrictable, words):
             assert f"`{word}`" in page, word

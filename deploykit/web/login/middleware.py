@@ -1,0 +1,204 @@
+"""Every request passes here before a view: its host, who looks, where it comes from, how large it is.
+
+Rules:
+
+* `request.state.viewer` is set for every view; where nobody is logged in, it is a viewer without grants.
+* Paths of webhooks are `open`: they have signatures of their own, and caps of their own.
+* Static files and the login itself need no login, but the right host.
+* A request that changes something needs our own page as its sender and the token of its login; only a program that
+  shows its password with the request itself needs neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deploykit.web.login.attempts import same_text
+from deploykit.web.login.console import NOBODY, ConsoleLogin, RequestIdentity
+from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
+from deploykit.web.login.headers import SecurityHeadersMiddleware
+from deploykit.web.login.hosts import Sender
+from deploykit.web.login.lasting import MOST_LOCAL_STREAMS, MOST_STREAMS, LastingAnswer, OpenStreams
+from deploykit.web.login.refusals import AccessRefusal, no_rights, not_logged_in, not_ours, wants_json, wrong_host
+from deploykit.web.pages.errors import error_page
+
+LOGIN: Final = "/login"
+LOGOUT: Final = "/logout"
+_STATIC: Final = "/static/"
+_EVENTS: Final = "/api/v1/events"
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+#: A link from another site comes without our cookie, which is SameSite=Strict. The same page, asked for by our own
+#: page, comes with it: so nobody who is logged in must log in again for a link in a chat.
+_ASK_AGAIN: Final = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>deploykit</title>'
+)
+
+
+class LoginMiddleware:
+    """Decides of each request who looks, or answers it.
+
+    Args:
+        app: what is protected.
+        login: of this console.
+        open_paths: those of webhooks, which check their requests themselves.
+    """
+
+    def __init__(self, app: ASGIApp, *, login: ConsoleLogin, open_paths: Collection[str] = ()) -> None:
+        self._app = app
+        self._login = login
+        self._open = frozenset(open_paths)
+        self._streams = OpenStreams()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        scope.setdefault("state", {}).update(viewer=NOBODY.viewer, identity=NOBODY, login=self._login)
+        path = path_of(scope)
+        if path in self._open:
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        judged = await self._judge(scope, receive, headers, path)
+        if isinstance(judged, AccessRefusal):
+            if judged.audit:
+                who = scope["state"]["viewer"].name
+                await self._login.notes.refused("request", judged.audit, who=who)
+            answer = await run_in_threadpool(_answer, judged, Request(scope), path)
+            await answer(scope, receive, send)
+        elif isinstance(judged, Response):
+            await judged(scope, receive, send)
+        else:
+            await self._serve(scope, judged, send, path)
+
+    async def _judge(
+        self, scope: Scope, receive: Receive, headers: Headers, path: str
+    ) -> AccessRefusal | Response | Receive:
+        """Return what refuses or answers a request, or what gives its body to the application."""
+        safe = scope["method"] in _SAFE
+        sender = self._sender(headers)
+        if isinstance(sender, AccessRefusal) or path.startswith(_STATIC):
+            return sender if isinstance(sender, AccessRefusal) else receive
+        if not safe and sender == "foreign":
+            return not_ours(f"{scope['method']} {path[:100]!a} from another page")
+        identity = await self._login.identify(scope["client"], headers, basic=wants_json(path))
+        if isinstance(identity, AccessRefusal):
+            return identity
+        scope["state"].update(viewer=identity.viewer, identity=identity)
+        if path != LOGIN and not identity.viewer.name:
+            return _without_login(self._login, scope, headers, path)
+        if path not in (LOGIN, LOGOUT) and not identity.viewer.grants:
+            return no_rights(identity.viewer.name)
+        return receive if safe else await _changing(scope, receive, headers, sender)
+
+    def _sender(self, headers: Headers) -> Sender | AccessRefusal:
+        """Return where a request comes from, or its refusal where it is for another host."""
+        hosts = headers.getlist("host")
+        if not self._login.hosts.takes(hosts):
+            return wrong_host(self._login.hosts)
+        return self._login.hosts.sender(
+            host=hosts[0], sites=headers.getlist("sec-fetch-site"), origins=headers.getlist("origin")
+        )
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
+        identity: RequestIdentity = scope["state"]["identity"]
+        if not path.startswith("/api/"):
+            await self._app(scope, receive, send)
+            return
+        lasting = LastingAnswer(send, lambda: self._login.goes_on(identity), clock=self._login.clock)
+        key = identity.session.key if identity.session is not None else identity.viewer.name
+        most = MOST_LOCAL_STREAMS if self._login.settings.login == "none" else MOST_STREAMS
+        with self._streams.one_more(key, most if path == _EVENTS else 1 << 30) as may:
+            if not may:
+                many = AccessRefusal(
+                    status=429, detail="Too many event streams of one login.", headers={"Retry-After": "10"}
+                )
+                await many.answer(as_json=True)(scope, receive, send)
+                return
+            try:
+                await self._app(scope, receive, lasting.send)
+            except Exception:
+                # Streams have tasks of their own, which wrap `AnswerEnded` in what they raise.
+                if not lasting.ended:
+                    raise
+
+
+async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Sender) -> AccessRefusal | Receive:
+    """Return why a request that changes something is refused, or what gives its body to the application."""
+    refused = length_problem(headers)
+    if refused is not None:
+        return refused
+    body = await read_body(receive)
+    if isinstance(body, AccessRefusal):
+        return body
+    fields, identity, path = form_fields(headers, body), scope["state"]["identity"], path_of(scope)
+    # A program that shows its password with the request itself, or one on this machine where there is no login,
+    # has no page from which it could know the token, and is no browser that could be made to send something.
+    if path != LOGIN and (identity.ambient or (identity.token and sender == "own")):
+        given = headers.getlist("x-csrf-token") or [fields.get("csrf", "")]
+        if len(given) != 1 or not same_text(given[0], identity.token):
+            return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
+    scope["state"]["form"] = fields
+    return replayed(body, receive)
+
+
+def _without_login(login: ConsoleLogin, scope: Scope, headers: Headers, path: str) -> AccessRefusal | Response:
+    """Return the answer to a request of nobody."""
+    safe = scope["method"] in _SAFE
+    kind, site = headers.get("sec-fetch-mode", "navigate"), headers.get("sec-fetch-site", "")
+    if login.settings.login != "password" or wants_json(path) or not safe or kind != "navigate":
+        return not_logged_in(login.settings, path, browser="sec-fetch-mode" in headers)
+    if site in ("cross-site", "same-site"):
+        return HTMLResponse(_ASK_AGAIN)
+    query = scope["query_string"].decode("latin-1")
+    wanted = quote(quote(path) + (f"?{query}" if query else ""), safe="/")
+    return RedirectResponse(f"{base_of(scope)}{LOGIN}" + (f"?next={wanted}" if wanted != "/" else ""), 303)
+
+
+def _answer(refused: AccessRefusal, request: Request, path: str) -> Response:
+    """Return a refusal as a page of ours, where its style can be loaded."""
+    if wants_json(path) or refused.status == 421:
+        return refused.answer(as_json=wants_json(path))
+    answer = error_page(request, refused.status, title=refused.title, text=refused.detail)
+    MutableHeaders(raw=answer.raw_headers).update(dict(refused.headers))
+    return answer
+
+
+def base_of(scope: Scope) -> str:
+    """Return the path under which the console is mounted; empty for the root."""
+    return str(scope.get("root_path", "")).rstrip("/")
+
+
+def path_of(scope: Scope) -> str:
+    """Return the path of a request under the one where the console is mounted."""
+    path, base = str(scope["path"]), base_of(scope)
+    return path.removeprefix(base) if path.startswith(f"{base}/") else path
+
+
+def login_middleware(login: ConsoleLogin, *, open_paths: Collection[str] = ()) -> Sequence[Middleware]:
+    """Return the middleware of a console, the outermost first.
+
+    Args:
+        login: who may look; one for the whole life of the process, so that sessions outlast a reload.
+        open_paths: paths of webhooks, which check their requests themselves.
+    """
+    return (
+        Middleware(SecurityHeadersMiddleware),
+        Middleware(LoginMiddleware, login=login, open_paths=open_paths),
+    )
+
+
+__all__ = ["LOGIN", "LOGOUT", "LoginMiddleware", "base_of", "login_middleware", "path_of"]

@@ -1,0 +1,103 @@
+"""HTTP/1.1 of one connection: uvicorn's, with a deadline for each request, and an end of streams at shutdown.
+
+Rules:
+
+* A request must have arrived whole within some seconds of its first byte, and the first one after connecting.
+* What still arrives of a request that was answered already has the same deadline.
+* A peer that takes nothing for half a minute is dropped.
+* At shutdown an answer that is being made is finished; a stream is ended, and its application hears of a disconnect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+#: Seconds in which a request must arrive, its body included.
+ARRIVAL: Final = 20.0
+#: Milliseconds for which a peer may leave what was sent unacknowledged.
+_UNREAD: Final = 30_000
+#: Seconds that a stream may go on after the shutdown began.
+_STREAM_END: Final = 0.3
+#: Bytes of a head that are parsed at once.
+_PIECE: Final = 4096
+_MAPPED: Final = "::ffff:"
+#: In the state of a request's scope: drops its connection at once. A peer that reads nothing cannot be ended otherwise.
+ABORT: Final = "abort_connection"
+
+
+class DeadlineProtocol(H11Protocol):
+    """A connection. uvicorn makes it."""
+
+    arrival: float = ARRIVAL
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # uvicorn's own arguments, handed through
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        """Take a connection."""
+        super().connection_made(transport)
+        self.app_state = {**self.app_state, ABORT: transport.abort}
+        if self.client is not None and self.client[0].startswith(_MAPPED):  # an IPv4 peer of an IPv6 socket
+            self.client = (self.client[0].removeprefix(_MAPPED), self.client[1])
+        peer: socket.socket | None = transport.get_extra_info("socket")
+        if peer is not None and peer.family in (socket.AF_INET, socket.AF_INET6):
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD)
+            # asyncio sets this only where the listening socket names its protocol. Without it an answer's body waits
+            # for the peer to acknowledge its head: 40 ms.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        limit = self.config.limit_concurrency
+        if limit is not None and len(self.connections) > limit + limit // 4:
+            transport.abort()  # up to there 503 says why; beyond it even that costs too much
+            return
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request: a head in small pieces, so that its limit holds whatever came at once."""
+        rest = memoryview(data)
+        while rest and self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            piece, rest = rest[:_PIECE], rest[_PIECE:]
+            super().data_received(bytes(piece))
+        if rest and not self.transport.is_closing():
+            super().data_received(bytes(rest))
+        state = self.conn.their_state
+        if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
+            self._expect()
+        else:
+            self._arrived()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._arrived()
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Begin to end: at once where nothing is asked, soon where a stream is open."""
+        super().shutdown()
+        self.loop.call_later(_STREAM_END, self._end_stream)
+
+    def _end_stream(self) -> None:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or not cycle.response_started or cycle.response_complete:
+            return
+        cycle.disconnected = True
+        cycle.message_event.set()
+        self.transport.close()
+
+    def _expect(self) -> None:
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(self.arrival, self._late)
+
+    def _arrived(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self._deadline = None
+        self.transport.abort()

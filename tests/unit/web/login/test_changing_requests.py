@@ -1,0 +1,132 @@
+"""Requests that change something: only from our own pages, with the token of their login, small and soon."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from starlette.types import Message
+
+from deploykit.web.login.forms import MOST_BODY, read_body
+from deploykit.web.login.refusals import AccessRefusal
+from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, form, login_world
+from tests.unit.web.login.test_password_login import basic
+
+HOST = "localhost:8470"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> LoginWorld:
+    return login_world(tmp_path)
+
+
+def test_our_own_page_with_the_token_may_change(world: LoginWorld) -> None:
+    cookie = world.cookie()
+    body = form(csrf=world.token(cookie), x="1")
+    answer = world.asker.post("/change", body, {**OWN, **cookie})
+    assert (answer.status, answer.body) == (200, body), "the view reads the whole body"
+    by_script = world.asker.ask("POST", "/change", {**OWN, **cookie, "x-csrf-token": world.token(cookie)}, [b"a", b"b"])
+    assert (by_script.status, by_script.text) == (200, "ab")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site"},
+        {"sec-fetch-site": "none"},
+        {"sec-fetch-site": "cross-site", "origin": f"http://{HOST}"},
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"origin": f"http://{HOST}.evil.example"},
+        {"origin": "http://localhost:9999"},
+        {"origin": f"ftp://{HOST}"},
+        {"origin": ""},
+    ],
+)
+def test_another_page_may_not_even_with_the_token(world: LoginWorld, headers: dict[str, str]) -> None:
+    cookie = world.cookie()
+    refused = world.asker.post("/change", form(csrf=world.token(cookie)), {**headers, **cookie})
+    assert refused.status == 403
+    assert world.notes[-1].decision == "refused"
+    assert world.asker.post("/login", form(name="ann", password=PASSWORDS["ann"]), headers).status == 403
+
+
+@pytest.mark.parametrize("headers", [{"sec-fetch-site": "same-origin"}, {"origin": f"http://{HOST}"}])
+def test_either_header_shows_our_own_page(world: LoginWorld, headers: dict[str, str]) -> None:
+    cookie = world.cookie()
+    assert world.asker.post("/change", form(csrf=world.token(cookie)), {**headers, **cookie}).status == 200
+
+
+def test_the_token_is_that_of_this_session(world: LoginWorld) -> None:
+    ann, bob = world.cookie("ann"), world.cookie("bob")
+    for token in (world.token(bob), "", world.token(ann)[:-1], "ü"):
+        assert world.asker.post("/change", form(csrf=token), {**OWN, **ann}).status == 403
+    twice = form(csrf=world.token(ann)) + b"&csrf=x"
+    assert world.asker.post("/change", twice, {**OWN, **ann}).status == 403
+
+
+def test_a_form_as_text_has_no_token(world: LoginWorld) -> None:
+    cookie = world.cookie()
+    body = form(csrf=world.token(cookie))
+    for kind in ("text/plain", "multipart/form-data; boundary=x", ""):
+        answer = world.asker.ask("POST", "/change", {**OWN, **cookie, "content-type": kind}, [body])
+        assert answer.status == 403
+
+
+def test_a_cookie_without_the_headers_of_a_browser_needs_the_token(world: LoginWorld) -> None:
+    assert world.asker.post("/change", b"", world.cookie()).status == 403
+
+
+def test_a_program_with_its_password_needs_no_token(world: LoginWorld) -> None:
+    login = basic("ann", PASSWORDS["ann"])
+    assert world.asker.post("/api/v1/change", b"x", login).status == 200
+    assert world.asker.post("/api/v1/change", b"x", {**login, "origin": "https://evil.example"}).status == 403
+
+
+def test_without_a_login_other_pages_may_not_and_programs_may(tmp_path: Path) -> None:
+    world = login_world(tmp_path, mode="none")
+    assert world.asker.post("/change", b"x").status == 200
+    assert world.asker.post("/change", b"x", {"origin": "https://evil.example"}).status == 403
+    assert world.asker.post("/change", b"x", OWN).status == 403, "our pages have the token"
+    token = world.token({})
+    assert world.asker.post("/change", form(csrf=token), OWN).status == 200
+    assert world.asker.get("/login").headers["location"] == "/"
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "POST", "FROBNICATE"])
+def test_every_method_but_those_that_read_is_judged(world: LoginWorld, method: str) -> None:
+    assert world.asker.ask(method, "/", {"sec-fetch-site": "cross-site"}).status == 403
+    assert world.asker.ask(method, "/", OWN).status == 401
+
+
+# -- bodies ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_body_is_refused_whatever_its_length_says(world: LoginWorld) -> None:
+    large = b"x" * (MOST_BODY + 1)
+    assert world.asker.post("/login", large, OWN).status == 413
+    pieces = [b"x" * 1000] * 100
+    assert world.asker.ask("POST", "/login", OWN, pieces).status == 413
+    assert world.asker.ask("POST", "/login", {**OWN, "content-length": "5"}, pieces).status == 413
+    for length in ("-1", "1e9", "9" * 30, "²"):
+        assert world.asker.ask("POST", "/login", {**OWN, "content-length": length}, [b""]).status == 413
+
+
+def test_a_packed_body_is_refused(world: LoginWorld) -> None:
+    assert world.asker.post("/login", b"x", {**OWN, "content-encoding": "gzip"}).status == 415
+
+
+def test_a_body_that_does_not_come_is_given_up() -> None:
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
+
+    refused = asyncio.run(read_body(receive, seconds=0.02))
+    assert isinstance(refused, AccessRefusal)
+    assert refused.status == 408
+
+
+def test_a_form_of_many_fields_is_no_form(world: LoginWorld) -> None:
+    assert world.asker.post("/login", b"&".join(b"a%d=1" % n for n in range(5000)), OWN).status == 422
