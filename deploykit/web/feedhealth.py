@@ -27,9 +27,7 @@ class FeedHealth:
         self._lock = threading.Lock()
         self._now = now
         self._on_change = on_change
-        self._health = ProjectionHealth(
-            away_since=now(), reason="not connected yet", rebuilding=True, unverified=unverified
-        )
+        self._health = ProjectionHealth(away_since=now(), reason="not connected yet", unverified=unverified)
         #: Why nodes cannot be asked, and why the database cannot be used; empty while they can.
         self.cannot_ask = ""
         self.cannot_keep = ""
@@ -40,17 +38,18 @@ class FeedHealth:
         return self._health
 
     def connected(self) -> None:
-        """Note that a broker accepted us: what is told from now on is heard, what was told before may be missing."""
+        """Note that a broker accepted us: from now on every message is heard, earlier ones may be missing."""
         self._change(connected=True, away_since=None, reason="", rebuilding=True, complete_since=self._now())
 
     def lost(self, reason: str) -> None:
         """Note that there is no connection, and why."""
         since = self._health.away_since or self._now()
-        self._change(connected=False, away_since=since, reason=one_line(reason, 300), rebuilding=True)
+        self._change(connected=False, away_since=since, reason=one_line(reason, 300), rebuilding=False)
 
     def missed(self) -> None:
-        """Note that something was not kept: nodes are to be asked again."""
-        self._change(rebuilding=True, complete_since=self._now())
+        """Note that something was not kept: nodes are to be asked again. Without a connection they are anyway."""
+        if self._health.connected:
+            self._change(rebuilding=True, complete_since=self._now())
 
     def asked(self, at: datetime, answered: int) -> None:
         """Note an answered question to all nodes."""

@@ -41,13 +41,13 @@ class StreamFigures:
 def serve(rate: int, seconds: float, readers: int) -> int:
     """Run the console of the benchmark in this process; figures on standard output."""
     from deploykit.web.live.events import EventRing
-    from tests.support.consoleserver import api_alone, serving
+    from tests.support.consoleserver import address_of, api_alone, serving
     from tests.support.smallworld import small_world
 
     ring = EventRing(1)
     app = api_alone(small_world(), ring)
-    with serving(app) as (_, port):
-        print(port, flush=True)
+    with serving(app, on_ending=ring.close) as server:
+        print(address_of(server)[1], flush=True)
         sys.stdin.readline()
         broadcast = app.state.broadcast
         assert len(broadcast) == readers, len(broadcast)
@@ -66,7 +66,6 @@ def serve(rate: int, seconds: float, readers: int) -> int:
             json.dumps({"events": count, "cpu": used, "seconds": time.monotonic() - began, "memory": peak}), flush=True
         )
         sys.stdin.readline()
-        ring.close()
     return 0
 
 

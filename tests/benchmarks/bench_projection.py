@@ -1,6 +1,6 @@
 """The console's projection with a large fleet: folding, comparing, asking.
 
-    python -m tests.benchmarks.bench_projection [--nodes 1000] [--sites 20] [--postgresql]
+python -m tests.benchmarks.bench_projection [--nodes 1000] [--sites 20] [--postgresql]
 """
 
 from __future__ import annotations

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import socket
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploykit.names import parse_node_name
 from deploykit.settings.node import Settings
+from deploykit.settings.service import parse_listen_address
 from deploykit.web.api.routes import routes
 from deploykit.web.app import make_console
 from deploykit.web.context import ConsoleContext
+from deploykit.web.listener import SharedListener
 from deploykit.web.live.broadcast import StreamLimits
 from deploykit.web.live.events import EventRing
 from deploykit.web.projection.queries import Queries
+from deploykit.web.server import WebServer
 from deploykit.web.viewer import EVERYBODY, Viewer
-from tests.support.wait import wait_until
 
 
 class SeenAs:
@@ -46,22 +47,19 @@ def api_alone(
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[tuple[str, int]]:
-    """Serve an application; yield host and port. Streams must be ended by the test before it leaves."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=5)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="console under test")
-    thread.start()
-    try:
-        wait_until(lambda: server.started, "the server listens")
-        yield listener.getsockname()[:2]
-    finally:
-        server.should_exit = True
-        thread.join(30)
-        listener.close()
-    assert not thread.is_alive(), "the server did not end"
+def serving(app: ASGIApp, *, on_ending: Callable[[], None] = lambda: None) -> Iterator[WebServer]:
+    """Serve an application as the console does, on a free port of loopback."""
+    listener = SharedListener(parse_listen_address("127.0.0.1:0"), setting="[web] listen")
+    with WebServer(app, listener, on_ending=on_ending) as server:
+        yield server
+
+
+def address_of(server: WebServer) -> tuple[str, int]:
+    """Host and port of a server."""
+    found = urlsplit(server.url)
+    assert found.hostname is not None
+    assert found.port is not None
+    return found.hostname, found.port
 
 
 class StreamClient:
@@ -93,4 +91,4 @@ class StreamClient:
         self.socket.close()
 
 
-__all__ = ["SeenAs", "StreamClient", "api_alone", "serving"]
+__all__ = ["SeenAs", "StreamClient", "address_of", "api_alone", "serving"]

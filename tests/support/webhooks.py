@@ -114,6 +114,19 @@ def source_of(forge: str, root: Path, **changes: Any) -> WebhookSourceSettings:
     )
 
 
+def source_tables(root: Path, *forges: str) -> str:
+    """Return the tables `[webhook.sources.FORGE]` of a settings file, of all forges by default."""
+    lines = []
+    for forge in forges or FORGES:
+        files = json.dumps([str(path) for path in source_of(forge, root).secret_files])
+        header = 'header = "X-Signature"\n' if forge == "generic" else ""
+        lines.append(
+            f'[webhook.sources.{forge}]\nforge = "{forge}"\nsecret_files = {files}\n{header}'
+            f'repositories = {{ "{THEIRS}" = "{OURS}" }}\n'
+        )
+    return "".join(lines)
+
+
 def push_of(forge: str, **what: Any) -> ForgedRequest:
     """Return a push of a forge, signed with its secret unless `secret` says otherwise."""
     return forged(forge, **{"event": "push", "secret": SECRETS[forge], "timestamp": int(time.time()), **what})

@@ -153,6 +153,28 @@ class Metrics:
         """Count a request of a webhook sender, by its source and by what became of it (`queued`, `unverified` …)."""
         self._add("webhook_requests_total", source, result)
 
+    def web_answered(self, part: str, answer: str) -> None:
+        """Count a request to the console: `page`, `api`, `events`, `static` or `hook`; `2xx` …, or `aborted`."""
+        self._add("web_requests_total", part, answer)
+
+    def web_heard(self, result: str, number: int) -> None:
+        """Count messages that came to the console: `kept`, `distrusted`, `unreadable` or `dropped`."""
+        self._add("web_messages_total", result, number=number)
+
+    def web_announced(self, number: int) -> None:
+        """Count events for open pages."""
+        self._add("web_events_total", number=number)
+
+    def web_readers(self, number: int) -> None:
+        """Show how many event streams are open."""
+        with self._lock:
+            self._values["web_readers"][()] = float(number)
+
+    def web_lag(self, seconds: float) -> None:
+        """Show how long the last messages waited until they were kept."""
+        with self._lock:
+            self._values["web_lag_seconds"][()] = max(0.0, seconds)
+
     def counted(self, handler: Handler) -> Handler:
         """Return a handler that does what `handler` does, and counts each message and its verdict."""
 
@@ -171,11 +193,11 @@ class Metrics:
 
         return handle
 
-    def _add(self, name: str, *labels: str) -> None:
+    def _add(self, name: str, *labels: str, number: int = 1) -> None:
         spec, values = BY_NAME[name], self._values[name]
         with self._lock:
             key = self._key(spec, labels)
-            values[key] = values.get(key, 0.0) + 1
+            values[key] = values.get(key, 0.0) + number
 
     def _key(self, spec: MetricSpec, labels: tuple[str, ...]) -> tuple[str, ...]:
         """Return label values, each of its closed set. Call it with the lock held."""

@@ -43,6 +43,10 @@ WEBHOOK_RESULTS: Final = (
     *("queued", "copy", "ignored", "unmapped"),
     *("unverified", "refused", "too-large", "too-slow", "failed"),
 )
+#: What of the console was asked for, how it was answered, and what became of messages.
+WEB_PARTS: Final = ("page", "api", "events", "static", "hook")
+WEB_ANSWERS: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", "aborted")
+WEB_MESSAGES: Final = ("kept", "distrusted", "unreadable", "dropped")
 
 #: Seconds: a deploy may take half an hour.
 DEPLOY_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -162,6 +166,21 @@ METRICS: Final = (
         "Requests of webhook senders, by what became of them.",
         {"source": (), "result": WEBHOOK_RESULTS},
     ),
+    MetricSpec(
+        "web_requests_total",
+        "counter",
+        "Requests to the console, by what was asked for and how it was answered.",
+        {"part": WEB_PARTS, "answer": WEB_ANSWERS},
+    ),
+    MetricSpec(
+        "web_messages_total",
+        "counter",
+        "Messages that came to the console, by what became of them.",
+        {"result": WEB_MESSAGES},
+    ),
+    MetricSpec("web_events_total", "counter", "Events for open pages."),
+    MetricSpec("web_readers", "gauge", "Open event streams of pages and programs."),
+    MetricSpec("web_lag_seconds", "gauge", "How long the last messages waited until the console's database had them."),
     MetricSpec("release_info", "info", "The live release of each site.", {**_SITE, "release": ()}),
     MetricSpec("build_info", "info", "The version of deploykit.", {"version": ()}),
     MetricSpec("threads", "gauge", "Threads of the process."),

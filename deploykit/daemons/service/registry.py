@@ -57,6 +57,11 @@ SERVICES: Final[dict[str, ServiceEntry]] = {
         relays=True,
         extra="web",
     ),
+    "web": ServiceEntry(
+        loader="deploykit.web.service:ConsoleService",
+        client_id="deploykit-{node}-web",
+        extra="web",
+    ),
     "relay": ServiceEntry(loader="relay:RelayService", relays=True),
     "keepalive": ServiceEntry(loader="keepalive:KeepaliveSender"),
 }

@@ -33,7 +33,7 @@ BEHIND: Final = 1000
 #: Batches kept for the next reader that asks for the same: bounds the memory when many come back at once.
 MOST_BATCHES: Final = 32
 #: Seconds from the end of the console to the cut of streams whose browser does not read.
-GRACE: Final = 0.5
+GRACE: Final = 0.2
 
 
 class TooManyStreams(WebError):

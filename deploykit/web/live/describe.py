@@ -42,6 +42,15 @@ from deploykit.web.projection.heard import Heard
 
 #: So many nodes of one batch are named one by one.
 MOST_NODES: Final = 20
+_KINDS: Final[Mapping[EventKind, tuple[type[Message], ...]]] = {
+    "push": (RefUpdated, RevisionCommitted),
+    "build": (BuildRequested, BuildStarted, BuildFinished),
+    "mirror": (MirrorUpdated,),
+    "step": (DeployProgressed,),
+    "deploy": (DeployRequested, DeployReported, RolloutReported, RolloutAbort, RolloutApproved, ApprovalWanted),
+    "lock": (SiteLocked, SiteUnlocked),
+    "notice": (Notice, PackagePublished),
+}
 #: Characters of the line in an event.
 _LINE: Final = 300
 
@@ -78,24 +87,7 @@ def describe(batch: Iterable[Heard]) -> tuple[EventDraft, ...]:
 
 
 def _kind(message: Message) -> EventKind | None:
-    match message:
-        case RefUpdated() | RevisionCommitted():
-            return "push"
-        case BuildRequested() | BuildStarted() | BuildFinished():
-            return "build"
-        case MirrorUpdated():
-            return "mirror"
-        case DeployProgressed():
-            return "step"
-        case DeployRequested() | DeployReported() | RolloutReported() | RolloutAbort():
-            return "deploy"
-        case RolloutApproved() | ApprovalWanted():
-            return "deploy"
-        case SiteLocked() | SiteUnlocked():
-            return "lock"
-        case Notice() | PackagePublished():
-            return "notice"
-    return None
+    return next((kind for kind, classes in _KINDS.items() if isinstance(message, classes)), None)
 
 
 def _event(kind: EventKind, heard: Heard, **more: object) -> EventDraft:
@@ -134,7 +126,7 @@ def _rollout_of(message: Message) -> str | None:
 def _of_nodes(nodes: Mapping[str, Heard]) -> Iterator[EventDraft]:
     if not nodes:
         return
-    last = next(reversed(nodes.values()))
+    last = list(nodes.values())[-1]
     if len(nodes) > MOST_NODES:
         yield EventDraft(kind="node", time=last.received, data={"nodes": len(nodes)})
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -12,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from deploykit.web.live.broadcast import Broadcast, StreamLimits
 from deploykit.web.live.events import EventFilter, EventRing
+from deploykit.web.protocol import ABORT
 
 #: Milliseconds until a browser comes back, and how many more at most: not all at once after a restart.
 RETRY: Final = (1000, 3000)
@@ -37,11 +39,14 @@ class EventStreamResponse(Response):
         self._broadcast = broadcast
         self._scope = anyio.CancelScope()
         self._head = head
-        self._reader = broadcast.open(wanted, after, cut=self._scope.cancel)
+        self._abort: Callable[[], None] = self._scope.cancel
+        self._reader = broadcast.open(wanted, after, cut=self._cut)
         self._first = broadcast.ring.newest if after is None else after
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send events until somebody ends it. What `send` raises comes out as it is, for the middleware around it."""
+        # Under a server of another kind its task is ended, and the server lets go of the connection when it can.
+        self._abort = scope.get("state", {}).get(ABORT, self._abort)
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self._stream_headers()})
             if not self._head:
@@ -67,6 +72,9 @@ class EventStreamResponse(Response):
     def _stream_headers(self) -> list[tuple[bytes, bytes]]:
         """Return the headers without a length: nobody knows how long it gets."""
         return [(name, value) for name, value in self.raw_headers if name != b"content-length"]
+
+    def _cut(self) -> None:
+        self._abort()
 
     async def _send_all(self, send: Send) -> None:
         least, more = RETRY

@@ -12,7 +12,7 @@ import attrs
 from deploykit.errors import DeploykitError, MessageError
 from deploykit.messages import MAX_COMMITS, MAX_DIRS, Commit, Message, RefUpdated, RevisionCommitted, svn_projects
 from deploykit.messages.source import COMMIT_TEXT, DIR_TEXT, NAME_TEXT
-from deploykit.names import is_zero, parse_object_id, parse_ref_name, parse_repo_name
+from deploykit.names import RepoName, is_zero, parse_object_id, parse_ref_name, parse_repo_name
 from deploykit.wire.field_types import MAX_COUNT
 from deploykit.wire.strictjson import parse
 
@@ -45,7 +45,7 @@ def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dic
     """Return the message of a git hook or a webhook."""
     new = named(parse_object_id, head, "newrev")
     message = RefUpdated(
-        repo=named(parse_repo_name, head, "repo"),
+        repo=named(_repository, head, "repo"),
         ref=named(parse_ref_name, head, "refname"),
         old=named(parse_object_id, head, "oldrev"),
         new=new,
@@ -56,6 +56,18 @@ def ref_updated(head: Mapping[str, str], rest: str, _subject: str, envelope: dic
         return _with_payload(message, payload)
     commits = () if is_zero(new) else _commits(rest)
     return attrs.evolve(message, commits=commits[:MAX_COMMITS], commit_count=len(commits))
+
+
+def _repository(text: object) -> RepoName:
+    """Return the name of a repository as a hook or the original's webhook sender wrote it.
+
+    The sender cut it from the clone URL: of `https://HOST/group/name.git` it left `/HOST/group/name`. The host is
+    dropped: it is no part of the name, may hold a password, and no other name begins with a slash.
+    """
+    if isinstance(text, str) and text.startswith("/"):
+        host, _, path = text[1:].partition("/")
+        return parse_repo_name(path if host else text)
+    return parse_repo_name(text)
 
 
 def _payload(rest: str, head: Mapping[str, str]) -> dict[str, Any] | None:

@@ -68,6 +68,13 @@ def everything(tmp_path: Path) -> Metrics:
     for source in ("forge", "nobody's"):
         metrics.webhook_answered(source, "queued")
         metrics.webhook_answered(source, "x" * 1000)
+    metrics.web_answered("page", "2xx")
+    metrics.web_answered("/etc/passwd", "x" * 1000)
+    metrics.web_heard("kept", 3)
+    metrics.web_heard("x" * 1000, 1)
+    metrics.web_announced(2)
+    metrics.web_readers(1)
+    metrics.web_lag(0.1)
     metrics.watch_bus(WatchedByTest())
     outbox = Outbox(tmp_path / "spool")
     outbox.put("/topic/x", Frame({}, b"x"))
@@ -143,7 +150,7 @@ def test_every_label_has_a_closed_set_and_what_is_outside_is_other(tmp_path: Pat
             allowed = named[label] if label in NAMED else {*spec.labels[label], OTHER}
             assert found in allowed, (sample.name, label, found)
             seen_other.add(label) if found == OTHER else None
-    assert seen_other == {"site", "repo", "source", "phase", "outcome", "type", "verdict", "result"}
+    assert seen_other == {"site", "repo", "source", "phase", "outcome", "type", "verdict", "result", "part", "answer"}
 
 
 def test_no_label_is_one_that_never_ends() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -167,6 +167,7 @@ def test_the_end_does_not_wait_for_a_database_that_is_away(world: World) -> None
 
 
 def test_a_database_that_was_lost_is_rebuilt_from_the_nodes(world: World) -> None:
+    world.health.connected()
     world.health.asked(NOW, 3)
     world.books.lost_at_next = True
     feed = world.feed()
@@ -189,11 +190,11 @@ def test_what_comes_too_fast_is_dropped_counted_and_asked_for_again(world: World
 
 
 @pytest.fixture
-def keys(tmp_path: Path) -> Iterator[Path]:
+def keys(tmp_path: Path) -> Path:
     """A directory with keys of web1 and of a stranger; web1's is trusted."""
     trust(tmp_path / "allowed_signers", "web1", generate_key(tmp_path / "web1.key").public_blob)
     generate_key(tmp_path / "stranger.key")
-    yield tmp_path
+    return tmp_path
 
 
 def trusting(keys: Path) -> TraceTrust:

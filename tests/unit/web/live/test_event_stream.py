@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -16,8 +15,9 @@ from starlette.types import Message
 from deploykit.web.live.broadcast import Broadcast, StreamLimits
 from deploykit.web.live.events import EventRing
 from deploykit.web.login.lasting import AnswerEnded
+from deploykit.web.server import WebServer
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
-from tests.support.consoleserver import StreamClient, api_alone, serving
+from tests.support.consoleserver import StreamClient, address_of, api_alone, serving
 from tests.support.fixedqueries import FixedQueries
 from tests.support.wait import wait_until
 
@@ -27,8 +27,9 @@ NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 class World:
     """A console that serves streams, within limits of the test's choice."""
 
-    def __init__(self, address: tuple[str, int], ring: EventRing, app_state: object) -> None:
-        self.address = address
+    def __init__(self, server: WebServer, ring: EventRing, app_state: object) -> None:
+        self.server = server
+        self.address = address_of(server)
         self.ring = ring
         self._state = app_state
         self.clients: list[StreamClient] = []
@@ -53,12 +54,11 @@ class World:
 def world(limits: StreamLimits | None = None, viewer: Viewer = EVERYBODY) -> Iterator[World]:
     ring = EventRing(1000)
     app = api_alone(FixedQueries(), ring, viewer, limits)
-    with serving(app) as address:
-        here = World(address, ring, app.state)
+    with serving(app, on_ending=ring.close) as server:
+        here = World(server, ring, app.state)
         try:
             yield here
         finally:
-            ring.close()
             for client in here.clients:
                 client.close()
 
@@ -126,8 +126,18 @@ def test_the_end_of_the_console_ends_all_streams_at_once() -> None:
         assert b"503" in late.read_until(b"application/problem+json")
 
 
+def test_the_server_ends_in_time_with_streams_open_that_nobody_reads() -> None:
+    with world() as here:
+        clients = [here.open() for _ in range(10)]
+        for _ in range(500):
+            here.ring.add("log", NOON, site="shop", data={"text": "x" * 15_000})
+        clients[0].read_until(b"id: 1400\n")
+        ending = time.monotonic()
+        here.server.close()
+        assert time.monotonic() - ending < 2
+
+
 def test_a_reader_that_does_not_read_is_cut_and_the_others_get_all(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL, logger="uvicorn.error")
     with world(StreamLimits(behind=300, sweep=0.05)) as here:
         slow, quick = here.open(), here.open()
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -140,6 +150,8 @@ def test_a_reader_that_does_not_read_is_cut_and_the_others_get_all(caplog: pytes
             if here.readers == 1:
                 break
         wait_until(lambda: here.readers == 1, "the slow reader was cut")
+        wait_until(lambda: here.server.connections == 1, "its connection was dropped")
+        assert caplog.text == "", "a slow browser is no error of the console"
         assert b"event: reset" not in quick.received
         assert quick.received.count(b"event: log") == here.ring.newest - 999
 

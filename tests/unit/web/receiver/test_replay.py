@@ -12,22 +12,15 @@ from click.testing import CliRunner, Result
 from deploykit.cli.webhook import webhook
 from deploykit.errors import DeploykitError
 from tests.support.forges import FORGES, NEW, OLD, ForgedChange, ForgedRequest
-from tests.support.webhooks import OURS, THEIRS, push_of, source_of
+from tests.support.webhooks import OURS, THEIRS, push_of, source_tables
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Settings with a source of each forge."""
-    lines = ['node = "web1"', f'state = "{tmp_path}/state"', "[outbox]", f'path = "{tmp_path}/spool"']
-    for forge in FORGES:
-        files = json.dumps([str(path) for path in source_of(forge, tmp_path).secret_files])
-        header = 'header = "X-Signature"\n' if forge == "generic" else ""
-        lines.append(
-            f'[webhook.sources.{forge}]\nforge = "{forge}"\nsecret_files = {files}\n{header}'
-            f'repositories = {{ "{THEIRS}" = "{OURS}" }}'
-        )
+    start = f'node = "web1"\nstate = "{tmp_path}/state"\n[outbox]\npath = "{tmp_path}/spool"\n'
     file = tmp_path / "deploykit.toml"
-    file.write_text("\n".join(lines))
+    file.write_text(start + source_tables(tmp_path))
     return file
 
 

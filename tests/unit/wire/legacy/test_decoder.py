@@ -100,6 +100,28 @@ def web(*commits: tuple[str, str]) -> str:
     return "".join(f" commit {i}\nAuthor: a@example.org\nDate: 2026-01-01T00:00:00Z\n\t{m}\n\n" for i, m in commits)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("/git.example.org/group/widget", "group/widget"),
+        ("/git.example.org:8443/group/sub/widget", "group/sub/widget"),
+        ("/ada:PASSWORD@git.example.org/widget", "widget"),
+        ("widget", "widget"),
+    ],
+)
+def test_the_name_that_a_webhook_cut_from_a_clone_url_has_no_host(written: str, name: str) -> None:
+    assert ref_updated(git(repo=written, rest=HEAD)).repo == name
+
+
+@pytest.mark.parametrize(
+    "written", ["/", "//srv/git/widget", "/host", "/host/", "/host//widget", "/PASSWORD@host/../x"]
+)
+def test_a_name_without_a_repository_in_it_is_refused_and_not_repeated(written: str) -> None:
+    with pytest.raises(MessageError, match="repo: not a repository name") as refusal:
+        ref_updated(git(repo=written, rest=HEAD))
+    assert "PASSWORD" not in str(refusal.value)
+
+
 def test_a_webhook_without_json_tells_its_commits_newest_first() -> None:
     message = ref_updated(git(rest=web((OTHER, "first"), (NEW, "second\n\nwith a body"))))
     assert [(c.id, c.message) for c in message.commits] == [(NEW, "second\n\nwith a body"), (OTHER, "first")]
