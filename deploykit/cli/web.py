@@ -9,6 +9,7 @@ import attrs
 import click
 
 from deploykit.cli.options import config_option, load
+from deploykit.cli.webopenapi import openapi
 
 if TYPE_CHECKING:
     from deploykit.settings.node import Settings
@@ -43,6 +44,9 @@ def web(ctx: click.Context, config: Path | None, listen: str | None) -> None:
         from deploykit.web import service
 
     service.run(lambda: _settings(config, listen), on_ready=lambda name: click.echo(f"ready: {name}"))
+
+
+web.add_command(openapi)
 
 
 def _settings(config: Path | None, listen: str | None) -> Settings:
