@@ -103,6 +103,15 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def screenshots(session: nox.Session) -> None:
+    """Take the pictures in docs/images anew, of a small fleet in Debian's Chromium; look at them before you commit."""
+    install_wheel(session)
+    session.install(*groups("test"))
+    env = {"PYTHONSAFEPATH": "1", "PYTHONPATH": str(only_tests(session))}
+    session.run("python", "-m", "tests.screenshots", "docs/images", *session.posargs, env=env)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks: ratios within one run, medians of interleaved rounds; `-- --check` fails above a limit."""
     install_wheel(session)

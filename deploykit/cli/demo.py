@@ -18,10 +18,23 @@ from deploykit.cli.options import json_option
     help="Start from this git repository; it is cloned, never written to.",
 )
 @click.option("--fleet", is_flag=True, help="Show three nodes: a canary that fails, a rollout, the way back.")
+@click.option("--web", is_flag=True, help="Show the web console over three nodes, until Ctrl-C.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), metavar="PORT", help="Of the web console; a free one where none is given."
+)
 @click.option("--keep", is_flag=True, help="Leave the directory with all repositories, settings and logs.")
 @json_option
 @click.pass_context
-def demo(ctx: click.Context, broker: str | None, repo: Path | None, fleet: bool, keep: bool, as_json: bool) -> None:
+def demo(
+    ctx: click.Context,
+    broker: str | None,
+    repo: Path | None,
+    fleet: bool,
+    web: bool,
+    port: int | None,
+    keep: bool,
+    as_json: bool,
+) -> None:
     """Show one push become a message, a mirror, a release and a report, in a temporary directory.
 
     Starts a broker, a git origin with the hook, a relay and a node; pushes, deploys a tag, kills the broker and
@@ -29,15 +42,31 @@ def demo(ctx: click.Context, broker: str | None, repo: Path | None, fleet: bool,
 
     With --fleet: three nodes, a release that the canary stops, one that reaches all, and the way back.
 
+    With --web: the same nodes in the web console, at http://localhost:PORT/. It goes on until Ctrl-C.
+
     \b
     Examples:
       deploykit demo
       deploykit demo --fleet
+      deploykit demo --web --port 8470
       deploykit demo --broker stomp://guest:guest@127.0.0.1:61613 --repo ~/src/site
     """
-    from deploykit.demo.play import play, play_fleet
+    from deploykit.demo.play import play, play_fleet, play_web
     from deploykit.errors import UsageError
 
+    if fleet and web:
+        raise UsageError("--fleet and --web are two demos", "give one of them")
+    if port is not None and not web:
+        raise UsageError("--port is for --web", "give both")
+    if web:
+        if broker is not None or repo is not None:
+            raise UsageError("--web takes neither --broker nor --repo", "it brings its own")
+        from deploykit.daemons.service.extras import needing_extra
+
+        with needing_extra("web"):
+            from deploykit.web import service as _  # noqa: F401 -- before anything is started
+        play_web(port=port or 0, keep=keep, as_json=as_json)
+        return
     if fleet:
         if broker is not None or repo is not None:
             raise UsageError("--fleet takes neither --broker nor --repo", "it brings its own")

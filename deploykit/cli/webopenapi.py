@@ -6,8 +6,6 @@ from pathlib import Path
 
 import click
 
-from deploykit.cli.webextra import needs_web_extra
-
 
 @click.command()
 @click.option(
@@ -23,7 +21,9 @@ def openapi(*, write: Path | None) -> None:
     Example:
       deploykit web openapi --write openapi.json
     """
-    with needs_web_extra():
+    from deploykit.daemons.service.extras import needing_extra
+
+    with needing_extra("web"):
         from deploykit.web.api.openapi import openapi_text
     text = openapi_text()
     if write is None:

@@ -10,6 +10,8 @@ from deploykit.demo.timeline import Timeline
 
 NODES: Final = ("web1", "web2", "web3")
 CANARY: Final = NODES[0]
+#: The machine of the web console, where there is one.
+CONSOLE: Final = "console"
 #: Scripts of the demo's site. They take their time, so that there is something to see.
 _PRE_DEPLOY: Final = """#!/bin/sh
 for table in orders customers prices; do
@@ -93,7 +95,7 @@ class DemoFleet:
         from deploykit.trust.keyfiles import generate_key, trust
 
         stage, root = self._stage, self._stage.root
-        for who in ("operator", *NODES):
+        for who in ("operator", CONSOLE, *NODES):
             made = generate_key(root / f"{who}.key")
             trust(root / "allowed_signers", "operator@demo" if who == "operator" else who, made.public_blob)
         self.write_settings("operator", self.operator)
@@ -109,14 +111,18 @@ class DemoFleet:
         self._figures["three agents start"] = took
         self._timeline.event("node", f"{', '.join(NODES)}: three agents, each with a directory of its own")
 
-    def write_settings(self, name: str, path: Path) -> None:
-        """Write the settings of a node, or of the operator."""
+    def write_settings(self, name: str, path: Path, *, key: str = "", more: str = "") -> None:
+        """Write the settings of a node, of the operator, or of whoever signs with the `key` of another.
+
+        Args:
+            more: TOML tables at the end.
+        """
         root = self._stage.root
         text = f"""\
 node = "{name}"
 fetch_spread = 0
 state = "{root / name / "state"}"
-signing_key = "{root / f"{name}.key"}"
+signing_key = "{root / f"{key or name}.key"}"
 
 [broker]
 address = "stomp://127.0.0.1:{self._port}"
@@ -139,12 +145,16 @@ url = "{self.origin}"
 principal = "operator@demo"
 types = ["deploy.requested", "rollout.abort", "node.queried"]
 
+[[trust.grants]]
+principal = "{CONSOLE}"
+types = ["node.queried"]
+
 [sites.shop]
 path = "{root / name / "site"}"
 repo = "shop"
 release = {{ required = ["pre-deploy", "post-deploy"] }}
 """
-        path.write_text(text)
+        path.write_text(text + more)
 
     @staticmethod
     def by_name() -> tuple[str, ...]:

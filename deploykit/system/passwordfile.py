@@ -53,16 +53,19 @@ class PasswordTable:
             WebError: the package bcrypt is missing.
         """
         stored = self.hashes.get(name)
-        fits = _fits(password.encode(), stored or self._nobodys)
+        fits = _fits(password.encode(errors="replace"), stored or self._nobodys(name))
         return fits and stored is not None
 
-    @property
-    def _nobodys(self) -> str:
-        """A hash of the kind of the first name's, with a digest that no password has in practice."""
-        first = next(iter(self.hashes.values()), _NOBODYS)
-        head, _, digest = first.rpartition("$")
+    def _nobodys(self, name: str) -> str:
+        """Return a hash that no password has in practice, of the kind and cost of some name's in the table.
+
+        An unknown name always gets the same one, so that its time looks like that of a name that is known.
+        """
+        all_ = list(self.hashes.values()) or [_NOBODYS]
+        like = all_[hash(name) % len(all_)]
+        head, _, digest = like.rpartition("$")
         # bcrypt's last part begins with the salt, 22 characters.
-        kept = digest[:22] if first.startswith("$2") else ""
+        kept = digest[:22] if like.startswith("$2") else ""
         return f"{head}${kept}{'.' * (len(digest) - len(kept))}"
 
 
@@ -110,7 +113,7 @@ def parse_passwords(text: str, setting: str = "password_file") -> PasswordTable:
         problems.append("no line NAME:HASH")
     if problems:
         lines = tuple(f"{setting}: {problem}" for problem in problems)
-        raise SettingsError("; ".join(lines), "write its lines with: htpasswd -B FILE NAME", problems=lines)
+        raise SettingsError("; ".join(lines), "write its lines with: htpasswd -B -C 12 FILE NAME", problems=lines)
     return PasswordTable(hashes=hashes)
 
 

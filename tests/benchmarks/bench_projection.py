@@ -22,7 +22,9 @@ from deploykit.messages import (
     HeldRef,
     Message,
     NodeDescribed,
+    NodeDetail,
     NodeQueried,
+    ProgressState,
     RolloutReported,
     SiteOperation,
     SiteRelease,
@@ -44,7 +46,7 @@ _C1, _C2 = ObjectId("1" * 40), ObjectId("2" * 40)
 def descriptions(nodes: int, sites: int, minutes: float) -> Iterator[Message]:
     """Yield the answers of all nodes to one question."""
     time_ = NOW - timedelta(minutes=minutes)
-    details = ("facts", "sites", "refs", "history", "drift")
+    details: tuple[NodeDetail, ...] = ("facts", "sites", "refs", "history", "drift")
     question = NodeQueried(id=f"q{minutes}", time=time_, details=details)
     yield question
     for at in range(nodes):
@@ -115,7 +117,8 @@ def rollout(nodes: int) -> Iterator[Message]:
             id=request, time=at, site=site, ref=_V2, commit=_C2, audience=(node,), expires=NOW, rollout="big"
         )
         for step in range(12):
-            state = ("began", "output", "done")[step % 3]
+            states: tuple[ProgressState, ...] = ("began", "output", "done")
+            state = states[step % 3]
             yield DeployProgressed(
                 time=at + timedelta(milliseconds=step),
                 node=node,
@@ -125,7 +128,7 @@ def rollout(nodes: int) -> Iterator[Message]:
                 phase="deploy",
                 number=step,
                 step=f"step{step // 3}",
-                state=state,  # type: ignore[arg-type] -- one of three literals
+                state=state,
                 output="a line of output\n" * 10 if state == "output" else "",
             )
         release = SiteRelease(release="r21", ref=_V2, commit=_C2)

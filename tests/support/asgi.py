@@ -58,9 +58,11 @@ class Asker:
 
     def ask(self, method: str, path: str, headers: _Headers = (), body: Iterable[bytes] = ()) -> Asked:
         """Return the answer to any request, whose body comes in pieces. `Host` among the headers replaces ours."""
-        return asyncio.run(self._ask(method, path, headers, list(body) or [b""]))
+        return asyncio.run(self.ask_soon(method, path, headers, body))
 
-    async def _ask(self, method: str, path: str, headers: _Headers, pieces: list[bytes]) -> Asked:
+    async def ask_soon(self, method: str, path: str, headers: _Headers = (), body: Iterable[bytes] = ()) -> Asked:
+        """Return the answer to any request, for tests that have several at a time."""
+        pieces = list(body) or [b""]
         pairs = [(name.lower(), value) for name, value in [*self.headers.items(), *_pairs(headers)]]
         if self.host is not None and not any(name == "host" for name, _ in pairs):
             pairs.insert(0, ("host", self.host))

@@ -51,6 +51,20 @@ _LOCK: Final = SiteLockView(
     until=NOW + timedelta(hours=7),
 )
 
+_LOG: Final = (
+    "fetch: v2.4.1 is 9c3e7d1f0a",
+    "fetch: 3 objects, 14 kB",
+    "migrate: 0042_basket_index ... ok",
+    "migrate: 0043_basket_count ... ok",
+    "migrate: 2 migrations in 4.8 s",
+    "switch: current -> releases/2026-11-30T03:02:14",
+    *(f"check: attempt {at} of 10: GET /health: 503 Service Unavailable" for at in range(1, 11)),
+    'check: basket: relation "basket_count" does not exist',
+    "check: gave up after 30 s, exit code 7",
+    "back: current -> releases/2026-11-28T00:07:51",
+    "back: GET /health: 200",
+)
+
 
 def ago(**size: float) -> datetime:
     """Return a time before now."""
@@ -204,7 +218,7 @@ def small_world() -> FixedQueries:
             "r-7f31": (
                 RolloutNode(
                     node="web-1", state="rolled-back", phase="activate", detail="step check: exit code 7",
-                    request="d-1", log_lines=42, began=ago(minutes=11), ended=ago(minutes=9),
+                    request="d-1", log_lines=len(_LOG), began=ago(minutes=11), ended=ago(minutes=9),
                     steps=(
                         StepView(name="fetch", state="done", seconds=1.2),
                         StepView(name="migrate", state="done", seconds=4.8),
@@ -215,7 +229,7 @@ def small_world() -> FixedQueries:
                 *(RolloutNode(node=name, state="pending") for name in _WEB[1:]),
             )
         },
-        logs={("r-7f31", "web-1"): tuple(f"line {number}" for number in range(42))},
+        logs={("r-7f31", "web-1"): _LOG},
         history_list=tuple(
             HistoryView(
                 id=f"{node}:{number}", site="shop", node=node, number=number, phase="deploy", outcome="success",

@@ -18,7 +18,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -64,6 +64,7 @@ class EventFeed:
     readers: list[queue.SimpleQueue[LiveEvent | None]] = attrs.Factory(list)
     ever: int = 0
     open: bool = True
+    status: int = 200
     _number: int = 1
 
     def send(self, kind: EventKind, *, site: str = "", time: datetime = NOW) -> None:
@@ -73,8 +74,10 @@ class EventFeed:
         for reader in tuple(self.readers):
             reader.put(event)
 
-    async def stream(self, request: Request) -> StreamingResponse:
+    async def stream(self, request: Request) -> Response:
         """Answer `/api/v1/events`."""
+        if self.status != 200:
+            return PlainTextResponse(status_code=self.status)
         reader: queue.SimpleQueue[LiveEvent | None] = queue.SimpleQueue()
 
         async def blocks() -> AsyncIterator[bytes]:

@@ -10,6 +10,7 @@ Rules:
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import cache
@@ -113,9 +114,10 @@ def _change_url(context: Context, change: LatestChange) -> str:
 
 
 @pass_context
-def _kept_query(context: Context, after: str) -> dict[str, str]:
-    """Return the query of this page for another page of its list."""
-    return {**{key: value for key, value in context["query"].items() if key != "after"}, "after": after}
+def _page_url(context: Context, parts: Sequence[object], after: str) -> str:
+    """Return the address of another page of this list. What a browser asked for is never passed as an argument."""
+    kept = {key: value for key, value in context["query"].items() if key != "after"}
+    return filters.path_of(str(context["base"]), parts, {**kept, "after": after})
 
 
 @pass_context
@@ -152,7 +154,7 @@ def environment() -> Environment:
         change_url=_change_url,
         counted=filters.counted,
         icons=words.KIND_ICONS,
-        kept_query=_kept_query,
+        page_url=_page_url,
         problem_url=_problem_url,
         static=_static,
         url=_url,

@@ -39,7 +39,7 @@ _STATES: Final[Mapping[str, ShownState]] = {
     "outdated": ShownState("outdated", "warn", "behind"),
     "other": ShownState("other release", "warn", "other"),
     "frozen": ShownState("held by a lock", "hold", "lock"),
-    "modified": ShownState("files modified", "bad", "edit"),
+    "modified": ShownState("modified by hand", "bad", "edit"),
     "silent": ShownState("silent", "warn", "silent"),
     "unexpected": ShownState("unexpected", "warn", "plus"),
     "empty": ShownState("nothing live", "off", "none"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, func, select, union
+import attrs
+from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
@@ -19,7 +20,7 @@ from deploykit.web.projection.paging import (
     visible_repos,
     visible_sites,
 )
-from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NOTICES, PUSHES, SITE_NODES
+from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NOTICES, PUSHES, REPOS, SITE_NODES
 from deploykit.web.projection.views import Paged, PageRequested
 from deploykit.web.viewer import Viewer
 
@@ -132,9 +133,7 @@ def read_repositories(connection: Connection, viewer: Viewer) -> tuple[str, ...]
     seen = visible_repos(connection, viewer)
     if seen is not None:
         return tuple(sorted(seen))
-    tables = (SITE_NODES, PUSHES, NODE_REFS)
-    found = connection.execute(union(*(select(table.c.repo).distinct() for table in tables))).scalars()
-    return tuple(sorted(repo for repo in found if repo))
+    return tuple(connection.execute(select(REPOS.c.repo).order_by(REPOS.c.repo)).scalars())
 
 
 def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageRequested) -> Paged[RefView]:
@@ -158,54 +157,82 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
     table = NODE_REFS.c
-    expected = _mirroring(connection, repo)
-    held: defaultdict[str, list[Row[Any]]] = defaultdict(list)
-    keys = [row.key for row in rows]
-    for each in connection.execute(select(NODE_REFS).where(table.repo == repo, table.key.in_(keys))):
-        held[each.key].append(each)
-    live: defaultdict[str, set[str]] = defaultdict(set)
+    expected = connection.execute(select(func.count()).select_from(_mirroring(repo).subquery())).scalar_one()
+    held: defaultdict[str, list[HeldAs]] = defaultdict(list)
+    statement = (
+        select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0))
+        .where(table.repo == repo, table.key.in_([row.key for row in rows]))
+        .group_by(table.key, table.commit, table.object)
+    )
+    for key, commit, object_, nodes, at in connection.execute(statement):
+        held[key].append(HeldAs(commit=commit, object=object_, nodes=nodes, at=at))
+    live: defaultdict[str, list[str]] = defaultdict(list)
     places = SITE_NODES.c
     sites = visible_sites(connection, viewer)
-    statement = (
-        select(places.ref, places.site).where(places.repo == repo, places.site.in_(sites), places.ref != "").distinct()
-    )
-    for ref, site in connection.execute(statement):
-        live[ref].add(site)
-    return [_ref_view(repo, row, held[row.key], expected, live[row.ref]) for row in rows]
+    found = select(places.ref, places.site).where(places.repo == repo, places.site.in_(sites), places.ref != "")
+    for ref, site in connection.execute(found.distinct().order_by(places.site)):
+        live[ref].append(site)
+    views = []
+    for row in rows:
+        commit, holding = newest_held(held[row.key])
+        holders = sum(each.nodes for each in holding)
+        missing = _missing(connection, repo, row.key, holding) if holders < expected else ()
+        view = RefView(
+            repo=repo,
+            ref=row.ref,
+            commit=commit,
+            time=moment(row.newest) if row.newest else None,
+            holders=holders,
+            expected=expected,
+            missing=missing,
+            live=tuple(live[row.ref]),
+        )
+        views.append(view)
+    return views
 
 
-def _ref_view(repo: str, row: Row[Any], held: list[Row[Any]], expected: frozenset[str], live: set[str]) -> RefView:
-    commits = known_commits(held)
-    votes = Counter(commits.values())
-    ages = {commits[each.node]: each.at or 0 for each in sorted(held, key=lambda each: each.at or 0)}
-    commit = max(votes, key=lambda each: (ages[each], votes[each], each), default="")
-    holders = {node for node, names in commits.items() if names == commit}
-    return RefView(
-        repo=repo,
-        ref=row.ref,
-        commit=commit,
-        time=moment(row.newest) if row.newest else None,
-        holders=len(holders),
-        expected=len(expected | holders),
-        missing=tuple(sorted(expected - holders)[:_NAMED]),
-        live=tuple(sorted(live)),
-    )
+@attrs.frozen(kw_only=True, slots=True)
+class HeldAs:
+    """What a ref names on some nodes: a commit, or an object of which only that is known.
+
+    Args:
+        nodes: how many.
+        at: how old the commit is.
+    """
+
+    commit: str
+    object: str
+    nodes: int
+    at: int
 
 
-def known_commits(held: Iterable[Row[Any]]) -> dict[str, str]:
-    """Return the commit that a ref names on each node, by node.
+def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
+    """Return the newest commit that a ref names on any node, and in which forms nodes hold that one.
 
     Of a tag that a node has just fetched only the tag's own object is known: another node says which commit that is.
     """
-    rows = list(held)
-    peeled = {row.object: row.commit for row in rows if row.object and row.commit}
-    return {row.node: row.commit or peeled.get(row.object, row.object) for row in rows}
+    peeled = {each.object: each.commit for each in held if each.object and each.commit}
+    commits = [each.commit or peeled.get(each.object, each.object) for each in held]
+    ages: dict[str, int] = {}
+    votes: Counter[str] = Counter()
+    for each, commit in zip(held, commits, strict=True):
+        ages[commit] = max(ages.get(commit, 0), each.at)
+        votes[commit] += each.nodes
+    newest = max(votes, key=lambda commit: (ages[commit], votes[commit], commit), default="")
+    return newest, [each for each, commit in zip(held, commits, strict=True) if commit == newest]
 
 
-def _mirroring(connection: Connection, repo: str) -> frozenset[str]:
-    """Return the nodes that mirror a repository."""
-    found = union(
-        select(NODE_REFS.c.node).where(NODE_REFS.c.repo == repo),
-        select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo),
-    )
-    return frozenset(connection.execute(found).scalars())
+def _missing(connection: Connection, repo: str, key: str, holding: Sequence[HeldAs]) -> tuple[str, ...]:
+    """Return nodes that mirror a repository and do not hold a ref as others do."""
+    table = NODE_REFS.c
+    forms = or_(*(and_(table.commit == each.commit, table.object == each.object) for each in holding))
+    holders = select(table.node).where(table.repo == repo, table.key == key, forms)
+    nodes = _mirroring(repo).subquery()
+    statement = select(nodes.c.node).where(nodes.c.node.not_in(holders)).order_by(nodes.c.node).limit(_NAMED)
+    return tuple(connection.execute(statement).scalars())
+
+
+def _mirroring(repo: str) -> CompoundSelect[str]:
+    """Return the question which nodes mirror a repository."""
+    held = select(NODE_REFS.c.node).where(NODE_REFS.c.repo == repo)
+    return union(held, select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))

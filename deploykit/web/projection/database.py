@@ -50,7 +50,7 @@ def database_url(settings: WebSettings, state: Path) -> URL:
         return URL.create("sqlite", database=str(state / "web" / "console.db"))
     try:
         url = make_url(settings.database)
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError) as error:
         scheme = urlsplit(settings.database).scheme
         raise ProjectionError(f"web.database: no URL of a database ({scheme[:20]!a})", _EXPECTED) from error
     if url.drivername == "postgresql":

@@ -43,16 +43,22 @@ def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState
 def _fold_operations(
     rows: WorkingRows, heard: Heard, node: str, state: SiteState, listed: Mapping[int, SiteOperation]
 ) -> None:
+    if not listed:
+        return
+    before = rows.select(HISTORY, site=clean(state.site), node=clean(node))
+    numbered = {row["number"]: row for row in before if not row["provisional"]}
+    provisional = {row["request"]: row["key"] for row in before if row["provisional"]}
     for number, operation in listed.items():
-        key = digest(state.site, node, number)
-        row = rows.get(HISTORY, key)
+        row = numbered.get(number)
         if row is None:
+            key = digest(state.site, node, number)
             row = new_row(HISTORY, key=key, at=0, site=clean(state.site), node=clean(node), number=number)
-            if operation.request:
-                _forget_provisional(rows, row, operation.request)
-        elif row["outcome"] and not operation.outcome:
-            continue
-        rows.put(HISTORY, row | _cells(operation, heard, row))
+            rows.put_new(HISTORY, row | _cells(operation, heard, row))
+            reported = provisional.get(clean(operation.request)) if operation.request else None
+            if reported is not None:
+                rows.remove(HISTORY, reported)
+        elif operation.outcome or not row["outcome"]:
+            rows.put(HISTORY, row | _cells(operation, heard, row))
 
 
 def _cells(operation: SiteOperation, heard: Heard, row: Row) -> Row:
@@ -108,9 +114,3 @@ def fold_reported(rows: WorkingRows, heard: Heard, message: DeployReported, comm
         provisional=True,
     )
     rows.put(HISTORY, row)
-
-
-def _forget_provisional(rows: WorkingRows, row: Row, request: str) -> None:
-    for each in rows.select(HISTORY, node=row["node"], request=clean(request)):
-        if each["provisional"] and each["site"] == row["site"]:
-            rows.remove(HISTORY, each["key"])

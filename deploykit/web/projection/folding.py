@@ -5,7 +5,7 @@ from __future__ import annotations
 from deploykit.web.projection.cells import clean, digest, micros
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
-from deploykit.web.projection.tables import AUDIT, NODES, SITE_NODES, SITES
+from deploykit.web.projection.tables import AUDIT, NODES, REPOS, SITE_NODES, SITES
 
 
 def at_of(heard: Heard) -> int:
@@ -30,6 +30,12 @@ def touch_site(rows: WorkingRows, site: str, repo: str = "") -> None:
     if new or (repo and row["repo"] != repo):
         rows.put(SITES, {**row, "repo": clean(repo) or row["repo"]})
     rows.touched.add(clean(site))
+
+
+def know_repo(rows: WorkingRows, repo: str | None) -> None:
+    """Note that a repository exists."""
+    if repo and rows.get(REPOS, clean(repo)) is None:
+        rows.put(REPOS, {"repo": clean(repo)})
 
 
 def know_site(rows: WorkingRows, site: str) -> None:

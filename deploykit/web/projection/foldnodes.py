@@ -26,7 +26,7 @@ from deploykit.web.projection.cells import (
     unpacked_list,
 )
 from deploykit.web.projection.foldhistory import fold_operations
-from deploykit.web.projection.folding import at_of, saw_node, touch_site
+from deploykit.web.projection.folding import at_of, know_repo, saw_node, touch_site
 from deploykit.web.projection.foldlocks import carried_lock
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
@@ -107,6 +107,7 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
         return
     before = {row["site"]: row for row in rows.select(SITE_NODES, node=clean(message.node))}
     for state in message.sites[:_MOST]:
+        know_repo(rows, state.repo)
         row = before.pop(clean(state.site), None)
         if row is None:
             row = new_row(SITE_NODES, site=clean(state.site), node=clean(message.node))
@@ -192,7 +193,10 @@ def _fold_refs(rows: WorkingRows, message: NodeDescribed, order: str, asked: _As
         key = clean(held.repo), digest(held.ref)
         row = before.pop(key, None)
         if row is None:
+            know_repo(rows, held.repo)
             row = new_row(NODE_REFS, node=clean(message.node), repo=key[0], key=key[1])
+            rows.put_new(NODE_REFS, _held(row, held) | {"ord": order})
+            continue
         changed = _held(row, held)
         # Not written again only because it was listed again: there may be thousands, and `refs_ord` says it.
         if order > row["ord"] and changed != row:

@@ -16,7 +16,7 @@ from deploykit.messages import (
 from deploykit.messages.source import MAX_COMMITS
 from deploykit.names import is_zero
 from deploykit.web.projection.cells import clean, digest, micros, order_of, packed
-from deploykit.web.projection.folding import at_of, saw_node
+from deploykit.web.projection.folding import at_of, know_repo, saw_node
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import BUILDS, MIRRORS, NODE_REFS, NODES, NOTICES, PUSHES
@@ -74,12 +74,14 @@ def _pushed(heard: Heard, message: RefUpdated | RevisionCommitted) -> dict[str, 
 
 
 def _put_first(rows: WorkingRows, row: dict[str, object]) -> None:
+    know_repo(rows, str(row["repo"]))
     if rows.get(PUSHES, row["key"]) is None:
         rows.put(PUSHES, row)
 
 
 def fold_build(rows: WorkingRows, heard: Heard, message: Build) -> None:
     """Keep how a build stands: asked for, started, ended. What comes late takes nothing back."""
+    know_repo(rows, message.repo)
     rank, state = _build_state(message)
     key = _build_key(rows, message)
     row, new = rows.get_or_new(BUILDS, key=key)
@@ -143,6 +145,7 @@ def _build_key(rows: WorkingRows, message: Build) -> str:
 def fold_mirror(rows: WorkingRows, heard: Heard, message: MirrorUpdated) -> None:
     """Keep how the last fetch of a ref ended on a node, and what its mirror holds now."""
     saw_node(rows, message.node, heard)
+    know_repo(rows, message.repo)
     key, order = digest(message.ref), order_of(message.time, message.id)
     row, new = rows.get_or_new(MIRRORS, node=clean(message.node), repo=clean(message.repo), key=key)
     if not new and order <= row["ord"]:

@@ -26,6 +26,7 @@ class WorkingRows:
         self._connection = connection
         self._rows: dict[Table, dict[_Key, Row | None]] = {}
         self._before: dict[Table, dict[_Key, Row | None]] = {}
+        self._changed: dict[Table, set[_Key]] = {}
         #: Sites that must be compared anew.
         self.touched: set[str] = set()
 
@@ -51,16 +52,19 @@ class WorkingRows:
 
     def select(self, table: Table, **equal: object) -> list[Row]:
         """Return copies of all rows in which these columns have these values."""
+        self._write(table)
         statement = select(table)
         for name, value in equal.items():
             statement = statement.where(table.c[name] == value)
         known = self._rows.setdefault(table, {})
+        result = []
         for found in self._connection.execute(statement).mappings():
             row = dict(found)
             key = _key_of(table, row)
             if key not in known:
                 self._note(table, key, row)
-        return [dict(row) for row in known.values() if row is not None and equal.items() <= row.items()]
+            result.append(dict(row))
+        return result
 
     def put(self, table: Table, row: Row) -> bool:
         """Keep a row for the end of the transaction; return whether it differs from what is there."""
@@ -68,26 +72,43 @@ class WorkingRows:
         if self.get(table, *key) == row:
             return False
         self._rows[table][key] = dict(row)
+        self._changed.setdefault(table, set()).add(key)
         return True
+
+    def put_new(self, table: Table, row: Row) -> None:
+        """Keep a row that is known not to be there, for the end of the transaction."""
+        key = _key_of(table, row)
+        if key not in self._rows.setdefault(table, {}):
+            self._note(table, key, None)
+        self._rows[table][key] = dict(row)
+        self._changed.setdefault(table, set()).add(key)
 
     def remove(self, table: Table, *key: object) -> None:
         """Remove a row at the end of the transaction."""
         if self.get(table, *key) is not None:
             self._rows[table][key] = None
+            self._changed.setdefault(table, set()).add(key)
 
     def flush(self) -> None:
         """Write all that changed."""
-        for table, rows in self._rows.items():
-            before = self._before[table]
-            gone = [key for key, row in rows.items() if row is None and before[key] is not None]
-            changed = [row for key, row in rows.items() if row is not None and row != before[key]]
-            if gone:
-                values = [{f"k{at}": value for at, value in enumerate(key)} for key in gone]
-                self._connection.execute(_delete(table), values)
-            if changed:
-                self._connection.execute(_upsert(table, self._connection.dialect.name), changed)
+        for table in list(self._changed):
+            self._write(table)
         self._rows.clear()
         self._before.clear()
+
+    def _write(self, table: Table) -> None:
+        keys = self._changed.pop(table, None)
+        if not keys:
+            return
+        rows, before = self._rows[table], self._before[table]
+        gone = [key for key in keys if rows[key] is None and before[key] is not None]
+        changed = [row for key in keys if (row := rows[key]) is not None and row != before[key]]
+        if gone:
+            values = [{f"k{at}": value for at, value in enumerate(key)} for key in gone]
+            self._connection.execute(_delete(table), values)
+        if changed:
+            self._connection.execute(_upsert(table, self._connection.dialect.name), changed)
+        before.update((key, rows[key]) for key in keys)
 
     def _note(self, table: Table, key: _Key, row: Row | None) -> None:
         self._rows.setdefault(table, {})[key] = row
@@ -140,9 +161,11 @@ def _upsert(table: Table, dialect: str) -> Insert:
         module = postgresql if dialect == "postgresql" else sqlite
         insert = module.insert(table)
         keys = [column.name for column in table.primary_key]
-        found = insert.on_conflict_do_update(
-            index_elements=keys, set_={c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
-        )
+        rest = {c.name: insert.excluded[c.name] for c in table.columns if c.name not in keys}
+        if rest:
+            found = insert.on_conflict_do_update(index_elements=keys, set_=rest)
+        else:
+            found = insert.on_conflict_do_nothing(index_elements=keys)
         _UPSERTS[table, dialect] = found
     return found
 

@@ -5,7 +5,7 @@ Rules:
 * A batch is one transaction. Applying it again changes nothing.
 * A message that cannot be kept is logged and left out; it does not hold up those behind it.
 * An SQLite file that is damaged or gone is replaced by an empty one: `began_empty` says so, and nodes are asked anew.
-* Sites are compared after a batch, or before somebody looks, but each for at most a tenth of the time.
+* Sites are compared after a batch, or before somebody looks, but each for at most a third of the time.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ from deploykit.web.projection.views import ProjectionHealth
 _log = logging.getLogger(__name__)
 
 #: A site is compared again after so many times what the last comparison took.
-_SPARING: Final = 10.0
+_SPARING: Final = 2.0
+#: Seconds for which somebody who looks waits for a comparison that may not begin yet.
+_WAIT: Final = 0.15
 #: Seconds after which sites are compared although nothing was heard: locks end by themselves.
 _LOCKS_EVERY: Final = 30.0
 
@@ -193,12 +195,20 @@ class Store:
             ProjectionError: the database cannot be used now.
         """
         if self._touched:
-            self.settle()
+            self._settle_for_reader()
         try:
             with database.reading(self._connected()) as connection:
                 yield connection
         except SQLAlchemyError as error:
             raise _unusable(error) from error
+
+    def _settle_for_reader(self) -> None:
+        """Compare the sites that changed; wait a moment for those that were just compared, but not for long."""
+        self.settle()
+        due = [self._compare_after.get(site, 0.0) for site in tuple(self._touched)]
+        if due:
+            time.sleep(min(max(max(due) - time.monotonic(), 0.0), _WAIT))
+            self.settle()
 
     # -- the database ------------------------------------------------------------------------------------------
 

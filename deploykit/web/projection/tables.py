@@ -85,6 +85,7 @@ NODES: Final = _table(
     *map(_text, ("ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
     _count("twins"),
 )
+REPOS: Final = _table("repos", _text("repo", key=True))
 #: What was asked of nodes: an answer alone does not show what it was about.
 QUESTIONS: Final = _table(
     "questions",

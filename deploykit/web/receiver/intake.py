@@ -41,6 +41,8 @@ WebhookResult = Literal[
 ]
 #: Seconds after which a sender may try again.
 RETRY_AFTER: Final = 30
+#: Deliveries that may be written at a time.
+_TURNS: Final = 32
 #: Seconds for which a failure is shown when nothing else comes.
 _SHOWN_FOR: Final = 60.0
 #: Unmapped repositories that are remembered as logged.
@@ -98,7 +100,7 @@ class WebhookIntake:
         self._count = count
         self._secrets = {name: SourceSecrets(name, source) for name, source in settings.sources.items()}
         self._throttle = KeyedThrottle()
-        self._turn = threading.Lock()
+        self._turns = tuple(threading.Lock() for _ in range(_TURNS))
         self._logged: set[tuple[str, str]] = set()
         self._failure, self._failed_at = "", 0.0
 
@@ -188,7 +190,9 @@ class WebhookIntake:
             _log.debug("source %s: %s: ignored: %s", read.source, read.event, read.reason)
             if not read.wanted_messages(notices=self._settings.notices):
                 return ignored
-        with self._turn:  # two copies at the same time: the second one finds the mark of the first
+        # Of two copies at the same time the second one finds the mark of the first. Others do not wait: the file system
+        # makes several files durable in one step.
+        with self._turns[read.digest[0] % _TURNS]:
             answer = self._publish_once(read)
         if answer.result == "queued":
             for message in read.messages:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
+import urllib.request
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -121,3 +125,29 @@ def test_the_fleet_demo_brings_its_own_broker_and_repository(tmp_path: Path, mor
     done = run("demo", "--fleet", *more, cwd=tmp_path)
     assert done.returncode == 2
     assert "--fleet takes neither" in done.stderr
+
+
+def test_the_demo_console_shows_pushes_and_rollouts_until_it_is_interrupted(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    argv = [*command("demo", "--web", "--json")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, env=env, cwd=tmp_path) as demo:
+        assert demo.stdout is not None
+        lines = iter(demo.stdout)
+        url = next(
+            entry["chapter"].rpartition(" ")[2] for entry in map(json.loads, lines) if "console is at" in str(entry)
+        )
+        ended = [entry["event"] for entry in islice(_rollouts(lines), 3)]
+        with urllib.request.urlopen(url, timeout=10) as page:
+            overview = page.read().decode()
+        with urllib.request.urlopen(f"{url}api/v1/deploys", timeout=10) as answer:
+            states = [deploy["state"] for deploy in json.load(answer)["items"]]
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0
+    assert [text.rpartition("v1.")[2] for text in ended] == ["0 succeeded", "1 stopped at the canary", "2 succeeded"]
+    assert states == ["succeeded", "failed", "succeeded"]
+    assert "shop" in overview
+    assert list(tmp_path.iterdir()) == []
+
+
+def _rollouts(lines: Iterator[str]) -> Iterator[dict[str, str]]:
+    return (entry for entry in map(json.loads, lines) if "the rollout of" in entry.get("event", ""))

@@ -184,13 +184,32 @@ def test_many_tabs_share_one_stream_and_the_last_one_ends_it(browser: Browser) -
         wait_until(lambda: not served.feed.readers, "the stream ended")
 
 
-def test_a_stream_that_breaks_is_shown_and_comes_back(browser: Browser) -> None:
+def test_a_stream_that_ends_comes_back_in_silence(browser: Browser) -> None:
     with console_of(small_world()) as served, tab(browser) as one:
         page = opened(served, one, "/")
+        page.evaluate(
+            "window.shown = new Set(); const sign = document.getElementById('stream');"
+            "new MutationObserver(() => shown.add(sign.innerText))"
+            ".observe(sign, {subtree: true, childList: true, attributes: true})"
+        )
+        served.feed.cut()
+        wait_until(lambda: served.feed.ever == 2, "the stream came back")
+        served.feed.send("notice")
+        page.evaluate("new Promise((done) => setTimeout(done, 300))")
+        assert page.evaluate("[...shown].filter((words) => words !== 'live')") == []
+
+
+def test_a_stream_that_is_refused_is_shown_and_the_page_is_right_when_it_is_back(browser: Browser) -> None:
+    with console_of(small_world()) as served, tab(browser) as one:
+        page = one.page
+        page.clock.install()
+        opened(served, one, "/nodes")
+        served.feed.status = 503
         served.feed.cut()
         page.locator("#stream-words", has_text="reconnecting").wait_for()
-        page.locator("#stream-words", has_text="live").wait_for()
-        wait_until(lambda: page.evaluate("1") and one.requests.count(served.url + "/") == 2, "fetched again")
+        queries_of(served).node_list = ()
+        page.clock.fast_forward(3000)  # the page looks whether it is logged out, and is right by that
+        page.locator("#nodes", has_text="No node has answered yet").wait_for()
 
 
 def test_the_keyboard_alone_is_enough(browser: Browser, console: Served) -> None:

@@ -78,7 +78,7 @@ def test_an_unknown_name_takes_as_long_as_a_known_one(stored: str) -> None:
     ],
 )
 def test_a_line_that_is_wrong_is_named_without_its_hash(text: str, says: str) -> None:
-    with pytest.raises(SettingsError, match=r"htpasswd -B") as caught:
+    with pytest.raises(SettingsError, match=r"htpasswd -B -C 12") as caught:
         parse_passwords(text)
     assert says in str(caught.value)
     assert BCRYPT not in str(caught.value)

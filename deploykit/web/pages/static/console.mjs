@@ -9,18 +9,26 @@
 const inPage = typeof document !== "undefined";
 const KINDS = ["push", "build", "mirror", "deploy", "step", "log", "node", "lock", "notice", "health", "reset"];
 const RETRY = 15_000; // after an answer that EventSource takes for final, as 401 or 503
+const CALM = 5_000; // a stream that is back before nobody hears of: the server ends each after some minutes
 
 // -- the stream ----------------------------------------------------------------------------------------------------
 
 /** Listen to the events below `base`; `tell` gets {state} and {kind, data}. Returns a function that ends it. */
 function listen(base, tell) {
-  let source, timer;
+  let source, timer, again = false;
   const open = () => {
     source = new EventSource(`${base}/api/v1/events`);
-    source.onopen = () => tell({ state: "live" });
+    source.onopen = () => {
+      tell({ state: "live" });
+      if (again) tell({ kind: "reset", data: {} }); // a new stream: nobody knows what it missed
+      again = false;
+    };
     source.onerror = () => {
-      tell({ state: "lost" });
-      if (source.readyState === EventSource.CLOSED) timer = setTimeout(open, RETRY);
+      const closed = source.readyState === EventSource.CLOSED;
+      tell({ state: closed ? "closed" : "lost" });
+      if (!closed) return; // the browser comes back by itself, and gets what it missed
+      again = true;
+      timer = setTimeout(open, RETRY);
     };
     for (const kind of KINDS) {
       source.addEventListener(kind, (event) => {
@@ -176,15 +184,21 @@ function takeOver(next) {
   }
 }
 
-let shown = "";
+let slow = 0;
+/** Show how the stream is: "live" at once, "lost" when it stays so; "closed" may mean that a login is needed. */
 function showStream(state) {
-  const words = { live: "live", lost: "reconnecting …", ended: "logged out: load the page again" };
+  clearTimeout(slow);
+  if (state === "lost") slow = setTimeout(writeStream, CALM, state);
+  else writeStream(state);
+  if (state === "closed") refreshSoon();
+}
+
+function writeStream(state) {
+  const words = { live: "live", ended: "logged out: load the page again" };
   const sign = document.getElementById("stream");
   sign.hidden = false;
   sign.classList.toggle("lost", state !== "live");
-  document.getElementById("stream-words").textContent = words[state];
-  if (state === "live" && shown === "lost") refreshSoon();
-  shown = state;
+  document.getElementById("stream-words").textContent = words[state] ?? "reconnecting …";
 }
 
 // -- keys ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from deploykit.web.api.openapi import document
 from deploykit.web.api.operations import OPERATIONS
 from deploykit.web.live.events import EventRing
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
+from tests.support.answerschemas import problem_validator, validator
 from tests.support.asgi import Asked, Asker
 from tests.support.consoleserver import api_alone
 from tests.support.fixedqueries import FixedQueries
@@ -67,39 +67,6 @@ class Api:
 @pytest.fixture(scope="module")
 def api() -> Api:
     return Api()
-
-
-def strict(schema: Any) -> Any:
-    """The schema, but nothing may be in an answer that it does not have."""
-    if isinstance(schema, dict):
-        made = {key: strict(value) for key, value in schema.items()}
-        return made | ({"additionalProperties": False} if "required" in made and "properties" in made else {})
-    return [strict(each) for each in schema] if isinstance(schema, list) else schema
-
-
-@functools.cache
-def strict_document() -> Any:
-    return strict(document())
-
-
-@functools.cache
-def validator(name: str) -> Draft202012Validator:
-    """What the answer of an operation must fulfil, as OpenAPI describes it."""
-    made = strict_document()
-    found = next(
-        each["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        for each in made["paths"].values()
-        if each["get"]["operationId"] == name
-    )
-    return Draft202012Validator(
-        {**found, "components": made["components"]}, format_checker=Draft202012Validator.FORMAT_CHECKER
-    )
-
-
-@functools.cache
-def problem_validator() -> Draft202012Validator:
-    components = strict_document()["components"]
-    return Draft202012Validator({"$ref": "#/components/schemas/ProblemDetails", "components": components})
 
 
 def problem_of(answer: Asked) -> dict[str, Any]:

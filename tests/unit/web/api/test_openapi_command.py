@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
-from deploykit.cli.webextra import needs_web_extra
+from deploykit.cli.web import web
 from deploykit.cli.webopenapi import openapi
-from deploykit.errors import UsageError
 from deploykit.web.api.openapi import openapi_text
 
 COMMITTED = Path(__file__).parents[4] / "docs" / "openapi.json"
@@ -34,11 +30,7 @@ def test_it_is_printed_or_written(tmp_path: Path) -> None:
     assert "up to date" in CliRunner().invoke(openapi, ["--write", str(file)]).output
 
 
-def test_without_the_extra_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "starlette.middleware.cors", None)
-    says = r"starlette is missing \(pip install 'deploykit\[web\]'\)"
-    with pytest.raises(UsageError, match=says) as caught, needs_web_extra():
-        importlib.import_module("starlette.middleware.cors")
-    assert caught.value.exit_code == 2
-    with pytest.raises(ModuleNotFoundError), needs_web_extra():
-        importlib.import_module("deploykit.nothing_of_this_name")
+def test_it_is_a_command_of_web() -> None:
+    shown = CliRunner().invoke(web, ["openapi", "--help"])
+    assert shown.exit_code == 0
+    assert "deploykit web openapi --write openapi.json" in shown.output

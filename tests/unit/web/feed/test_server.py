@@ -296,3 +296,11 @@ def read_to_end(peer: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return got
+
+
+def test_an_answer_is_sent_at_once_and_waits_for_no_acknowledgement(server: WebServer) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        client.get("/")
+        (connection,) = server._server.server_state.connections
+        peer = connection.transport.get_extra_info("socket")
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -30,10 +30,10 @@ _ALL = PageRequested(limit=500)
 _DOCS_ONLY = Viewer(name="dora", grants=(RoleGrant(sites="docs", role="look"),))
 
 
-@pytest.fixture
-def queries(tmp_path: Path) -> Iterator[Queries]:
+@pytest.fixture(scope="module")
+def queries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Queries]:
     """The questions of a store that holds the world."""
-    store = world_store(tmp_path)
+    store = world_store(tmp_path_factory.mktemp("world"))
     yield world_queries(store)
     store.close()
 
