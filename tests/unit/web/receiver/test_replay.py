@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +109,8 @@ def test_a_hostile_payload_writes_no_control_characters(config: Path) -> None:
     shown = tried(config, "github", request).output
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def test_it_needs_no_server_library() -> None:
+    code = "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None; import deploykit.web.receiver.replay"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
