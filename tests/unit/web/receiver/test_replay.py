@@ -85,6 +85,10 @@ def test_wrong_usage_is_named(config: Path) -> None:
     with pytest.raises(DeploykitError, match="leave out --event"):
         invoke(config, "azure", "--event", "push")
     assert "not both" in tried(config, "github", push_of("github"), "--sign", "--check", expect=2).output
+    missing = CliRunner().invoke(webhook, ["test", "github", "/nowhere", "-c", str(config)])
+    assert (missing.exit_code, "/nowhere" in missing.output) == (2, True)
+    listening = CliRunner().invoke(webhook, ["--listen", "nowhere", "-c", str(config)])
+    assert "--listen: expected" in str(listening.exception)
     assert "NAME: VALUE" in tried(config, "github", push_of("github"), "--header", "x", expect=2).output
 
 
