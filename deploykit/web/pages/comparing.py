@@ -15,8 +15,9 @@ from deploykit.names import OBJECT_ID_PATTERN, parse_repo_name
 from deploykit.operations.compare import CommitComparison, compare
 from deploykit.settings.node import Settings
 
-#: Comparisons that run at once, that are kept, and seconds to wait for one's turn.
+#: Comparisons that run at once; that run or wait, so that other pages have threads left; that are kept; seconds to wait.
 _AT_ONCE: Final = 2
+_WAITING: Final = 8
 _KEPT: Final = 64
 _PATIENCE: Final = 15.0
 #: Commits of each direction, and files, that a page lists.
@@ -35,6 +36,9 @@ class ComparisonOutcome:
     remedy: str = ""
 
 
+_BUSY: Final = ComparisonOutcome(problem="too many comparisons run at this moment", remedy="load the page again")
+
+
 class Comparisons:
     """Compares commits for pages. Use it from any thread.
 
@@ -45,6 +49,7 @@ class Comparisons:
     def __init__(self, compare: Compare = compare) -> None:
         self._compare = compare
         self._seats = threading.BoundedSemaphore(_AT_ONCE)
+        self._queue = threading.BoundedSemaphore(_WAITING)
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, str, str], CommitComparison] = OrderedDict()
 
@@ -59,14 +64,19 @@ class Comparisons:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return ComparisonOutcome(found=self._kept[key])
-        if not self._seats.acquire(timeout=_PATIENCE):
-            return ComparisonOutcome(problem="too many comparisons run at this moment", remedy="load the page again")
+        if not self._queue.acquire(blocking=False):
+            return _BUSY
         try:
-            found = self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
+            if not self._seats.acquire(timeout=_PATIENCE):
+                return _BUSY
+            try:
+                found = self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
+            finally:
+                self._seats.release()
         except DeploykitError as error:
             return ComparisonOutcome(problem=error.problem, remedy=error.remedy)
         finally:
-            self._seats.release()
+            self._queue.release()
         if found.commits_complete and found.files_complete and _ID.fullmatch(old) and _ID.fullmatch(new):
             with self._lock:
                 self._kept[key] = found
