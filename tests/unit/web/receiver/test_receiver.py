@@ -227,6 +227,16 @@ def test_after_a_crash_before_the_mark_the_same_delivery_makes_the_same_messages
     assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
 
 
+def test_the_line_about_a_merge_has_the_same_id_after_a_crash_too(tmp_path: Path) -> None:
+    sent: list[Sequence[Message]] = []
+    request = push_of("gitlab", event="merge")
+    for _ in range(2):
+        with ReceiverWorld(tmp_path, publish=sent.append) as world:
+            world.post("gitlab", request)
+            world.store.prune(float("inf"))
+    assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
+
+
 def test_two_copies_at_the_same_time_are_published_once(world: ReceiverWorld) -> None:
     request = push_of("github")
 
