@@ -13,6 +13,7 @@ import click
 
 from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.visible import visible
+from deploykit.errors import UsageError
 
 if TYPE_CHECKING:
     from deploykit.settings.node import Settings
@@ -53,7 +54,10 @@ def webhook(ctx: click.Context, config: Path | None, listen: str | None) -> None
             return loaded
         from deploykit.settings.service import parse_listen_address
 
-        parse_listen_address(listen)
+        try:
+            parse_listen_address(listen)
+        except UsageError as error:
+            raise UsageError(f"--listen: {error.problem}") from None
         return attrs.evolve(loaded, webhook=attrs.evolve(loaded.webhook, listen=listen))
 
     service.run(settings, on_ready=lambda name: click.echo(f"ready: {name}"))
@@ -61,7 +65,7 @@ def webhook(ctx: click.Context, config: Path | None, listen: str | None) -> None
 
 @webhook.command()
 @click.argument("source")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="As the sender sends it; repeat it.")
 @click.option("--event", default="", metavar="NAME", help="The forge's name of the event.  [default: a push]")
 @click.option("--sign", is_flag=True, help="Sign it with the source's own secret, and verify that.")

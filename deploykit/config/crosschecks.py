@@ -14,7 +14,9 @@ from deploykit.names import RepoName, SiteName
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.mirror import RepositorySettings
 from deploykit.settings.node import Settings
+from deploykit.settings.service import parse_listen_address
 from deploykit.settings.site import SiteSettings
+from deploykit.settings.webhook import WebhookSettings
 from deploykit.system.users import AS_OWNER
 
 
@@ -30,6 +32,7 @@ def problems(settings: Settings, *, repositories: Collection[str] = ()) -> tuple
         *_grants(settings),
         *_repositories(settings.repositories),
         *_jobs(settings.jenkins),
+        *_webhooks(settings.webhook),
     )
 
 
@@ -51,6 +54,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         for job in site.require_build
         if "*" in job or "?" in job
     ]
+    found += _webhook_warnings(settings.webhook)
     found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
         from deploykit.trust.grants import grant_warnings
@@ -143,6 +147,26 @@ def _jobs(settings: JenkinsSettings) -> Iterator[str]:
             compile_ref_pattern(job.ignore_refs)
         except DeploykitError as error:
             yield f"jenkins.jobs[{at}].ignore_refs: {error}"
+
+
+def _webhooks(settings: WebhookSettings) -> Iterator[str]:
+    """Find patterns that match no ref."""
+    if not settings.sources:
+        return
+    from deploykit.mirror.refplan import matches_nothing
+
+    for name, source in settings.sources.items():
+        for pattern in filter(matches_nothing, source.refs):
+            yield f"webhook.sources.{name}.refs: {_full_names(pattern)}"
+
+
+def _webhook_warnings(settings: WebhookSettings) -> Iterator[str]:
+    """Find secrets and tokens that would cross a network as plain text."""
+    if settings.sources and not parse_listen_address(settings.listen).only_here:
+        yield (
+            f"webhook.listen: {settings.listen} can be reached by other machines, and speaks no TLS "
+            "(listen on 127.0.0.1 or a UNIX socket, behind a proxy that speaks it)"
+        )
 
 
 def _full_names(pattern: str) -> str:

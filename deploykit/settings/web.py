@@ -97,6 +97,8 @@ class WebSettings:
         else:
             if self.login == "none" and not address.only_here:
                 yield "listen: without a login only a loopback address or a UNIX socket (set login)"
+            if not address.only_here and not self.url:
+                yield "url: needed where other machines connect: https://HOST, as people type it"
         yield from self._url_problems()
         if self.login == "password" and self.password_file is None:
             yield 'password_file: needed for login = "password"'

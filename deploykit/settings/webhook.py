@@ -17,6 +17,8 @@ from deploykit.settings.service import parse_listen_address
 Forge = Literal["github", "gitlab", "gitea", "forgejo", "gogs", "bitbucket", "bitbucket-dc", "azure", "generic"]
 #: Most bytes of a body that `max_body` may allow: what the largest sender sends.
 LARGEST_BODY: Final = 25 << 20
+#: Characters of a source's name: it is part of the source of messages.
+_MOST_NAME: Final = 100
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*\Z").match
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z").match
 
@@ -124,7 +126,7 @@ class WebhookSettings:
             yield f"listen: {error}"
         paths: dict[str, str] = {}
         for name, source in self.sources.items():
-            if not _PATH(f"/{name}"):
+            if not _PATH(f"/{name}") or len(name) > _MOST_NAME:
                 yield f"sources: {name[:60]!a} is no name for a source"
             yield from below(f"sources.{name}", source.problems())
             other = paths.setdefault(self.path_of(name), name)

@@ -57,7 +57,11 @@ def place(tmp_path: Path) -> Place:
     path.parent.mkdir(parents=True)
     repo = GitRepo(path)
     old = repo.commit({"a.txt": b"1", "gone.txt": b"2", "old/name": b"moved\n"}, tag="v2.4.0")
-    tree = {"a.txt": b"2", b"<script>x</script>": b"3", "new/name": b"moved\n"}
+    tree: dict[str | bytes, bytes | tuple[str, bytes]] = {
+        "a.txt": b"2",
+        b"<script>x</script>": b"3",
+        "new/name": b"moved\n",
+    }
     middle = repo.commit(tree)
     new = repo.commit_tree(repo.tree_of(middle), parent=middle, message="<script>canary()</script> & more")
     repo.git("update-ref", "refs/tags/v2.4.1", new)

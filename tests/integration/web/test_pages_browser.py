@@ -11,11 +11,13 @@ import attrs
 import pytest
 
 from deploykit.errors import ProjectionError
+from deploykit.web.api.routes import routes as api_routes
+from deploykit.web.context import ConsoleContext
 from deploykit.web.projection.views import ProjectionHealth
 from tests.support.browser import WIDTHS, Tab, chromium, serious_findings, tab
 from tests.support.consoleworld import CANARY, NOW, ago, big_world, hostile_world, quiet_world, small_world
 from tests.support.fixedqueries import FixedQueries
-from tests.support.served import Served, console_of
+from tests.support.served import Served, console_app, console_of, serving
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
@@ -147,6 +149,22 @@ def test_what_changes_is_seen_without_a_reload(browser: Browser, console: Served
             assert " ago" in page.locator("#sites").inner_text()
     finally:
         world.site_list, world.problem_list = kept
+
+
+def test_the_real_stream_reaches_the_page(browser: Browser) -> None:
+    world = small_world()
+    app = console_app(world, more=tuple(api_routes()))
+    context: ConsoleContext = app.state.console
+    with serving(app) as url, tab(browser) as one:
+        try:
+            one.page.goto(url)
+            one.page.locator("#stream-words", has_text="live").wait_for()
+            world.problem_list = world.problem_list[:1]
+            context.events.add("lock", NOW, site="billing")
+            one.page.locator("h1", has_text="One thing needs a look").wait_for()
+            assert one.problems == []
+        finally:
+            context.events.close()
 
 
 def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browser: Browser, console: Served) -> None:

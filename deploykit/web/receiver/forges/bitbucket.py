@@ -4,7 +4,8 @@ Rules:
 
 * Cloud: null stands for "no object", names are short. It sends the commit that a tag points to, and no tag object.
 * Cloud lists at most 5 commits (`truncated`), and nothing says how many there were: those listed are counted.
-* Data Center: full names, zeros; no commits in most versions. `mirror:repo_synchronized` has the same form.
+* Data Center: full names, zeros; at most 5 commits, none in older versions. `mirror:repo_synchronized` has the same
+  form; with `refLimitExceeded` it lists nothing, and only people can be told.
 """
 
 from __future__ import annotations
@@ -101,6 +102,9 @@ def parse_bitbucket_dc(headers: Mapping[str, str], payload: PayloadValue) -> For
     if event in ("repo:refs_changed", "mirror:repo_synchronized"):
         where = payload.get("repository")
         name = f"{where.at('project', 'key').name()}/{where.get('slug').name()}"
+        if payload.get("refLimitExceeded").value is True and not payload.get("changes").size:
+            why = "it lists none of the changed refs, for they are too many"
+            return ignored(delivery, event, why, _dc_name(where), f"{name}: many refs changed, none is announced")
         return acted_on(delivery, event, name, _dc_changes(payload), total=payload.get("changes").size)
     if event == "diagnostics:ping":
         return ignored(delivery, event, "it only asks whether we are here", _dc_name(payload.get("repository")))

@@ -186,6 +186,30 @@ def test_data_center_that_sends_commits_with_one_change_has_them_read() -> None:
     assert (read_commit.author, read_commit.time) == ("ada <ada@example.org>", "2025-11-30T09:00:00+00:00")
 
 
+@pytest.mark.parametrize("stamp", [True, -1, 2**53, 10**299, 1.5, "yesterday", "2026-13-40T00:00:00Z", None, []])
+def test_a_time_that_is_none_is_left_out(stamp: object) -> None:
+    request = forged("bitbucket-dc")
+    payload = json.loads(request.body) | {"commits": [{"id": NEW, "message": "Serve", "authorTimestamp": stamp}]}
+    (push,) = parse("bitbucket-dc", request.lowered, payload).pushes
+    assert [(commit.id, commit.time) for commit in push.commits] == [(NEW, "")]
+
+
+@pytest.mark.parametrize("forge", ["github", "bitbucket", "azure"])
+def test_texts_of_commits_are_cut_to_what_a_message_carries(forge: Forge) -> None:
+    commit = ForgedCommit(NEW, "m" * 99_999, "a" * 99_999, "b" * 99_999)
+    (read_commit,) = read(forge, commits=[commit]).pushes[0].commits
+    assert (len(read_commit.message), len(read_commit.author)) == (2000, 200)
+
+
+def test_a_mirror_of_data_center_that_lists_nothing_because_it_is_too_much_is_told_to_people() -> None:
+    request = forged("bitbucket-dc")
+    payload = json.loads(request.body) | {"eventKey": "mirror:repo_synchronized"}
+    assert len(parse("bitbucket-dc", request.lowered, payload).pushes) == 1
+    delivery = parse("bitbucket-dc", request.lowered, payload | {"changes": [], "refLimitExceeded": True})
+    assert "too many" in delivery.ignored
+    assert delivery.notice == "group/widget: many refs changed, none is announced"
+
+
 def test_azure_gives_commits_to_no_ref_where_several_changed() -> None:
     changes = [ForgedChange("refs/heads/a", OLD, NEW), ForgedChange("refs/heads/b", OLD, NEW)]
     assert [push.commits for push in read("azure", changes=changes).pushes] == [(), ()]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,10 @@ def test_wrong_usage_is_named(config: Path) -> None:
     with pytest.raises(DeploykitError, match="leave out --event"):
         invoke(config, "azure", "--event", "push")
     assert "not both" in tried(config, "github", push_of("github"), "--sign", "--check", expect=2).output
+    missing = CliRunner().invoke(webhook, ["test", "github", "/nowhere", "-c", str(config)])
+    assert (missing.exit_code, "/nowhere" in missing.output) == (2, True)
+    listening = CliRunner().invoke(webhook, ["--listen", "nowhere", "-c", str(config)])
+    assert "--listen: expected" in str(listening.exception)
     assert "NAME: VALUE" in tried(config, "github", push_of("github"), "--header", "x", expect=2).output
 
 
@@ -106,3 +113,8 @@ def test_a_hostile_payload_writes_no_control_characters(config: Path) -> None:
     shown = tried(config, "github", request).output
     assert "\x1b" not in shown
     assert "\u202e" not in shown
+
+
+def test_it_needs_no_server_library() -> None:
+    code = "import sys; sys.modules['starlette'] = sys.modules['uvicorn'] = None; import deploykit.web.receiver.replay"
+    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ))
