@@ -70,7 +70,7 @@ def _index(call: ApiCall) -> object:
 
 
 def _health(call: ApiCall) -> object:
-    return call.context.queries.health()
+    return call.context.queries.health(call.viewer)
 
 
 def _problems(call: ApiCall) -> object:

@@ -15,9 +15,9 @@ from typing import Final
 from sqlalchemy import update
 
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
-from deploykit.web.projection.cells import Row, clean, micros, order_of, packed, unpacked_list
+from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
-from deploykit.web.projection.folding import at_of, audit, know_site, saw_node
+from deploykit.web.projection.folding import at_of, audit, heard_order, know_site, saw_node
 from deploykit.web.projection.foldlogs import log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
@@ -145,7 +145,7 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
 
 def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployReported) -> None:
     """Let a row show the command of a message, if that is newer than the one it shows."""
-    request, order = clean(message.request), order_of(message.time, "")
+    request, order = clean(message.request), heard_order(heard, "")
     if node["request"] == request:
         node["began"] = at_of(heard) if node["began"] is None else min(node["began"], at_of(heard))
         node["ord"] = max(node["ord"], order)
@@ -226,7 +226,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
 def _fold_live(rows: WorkingRows, heard: Heard, message: DeployReported, command: Row | None) -> None:
     """Keep what is live on the node, as the report has read it from the site."""
     row, new = rows.get_or_new(SITE_NODES, site=clean(message.site), node=clean(message.node))
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     if not message.live_known or (not new and order <= row["ord"]):
         return
     changes = live_cells(message.release, message.ref, message.commit) | release_cells("previous", message.previous)

@@ -16,7 +16,7 @@ from deploykit.web.projection.activityqueries import push_view
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.cells import moment, moment_of
 from deploykit.web.projection.drifting import RANKS
-from deploykit.web.projection.paging import narrowed, only_repos, only_sites, visible_sites
+from deploykit.web.projection.paging import narrowed, only_nodes, only_repos, only_sites, visible_sites
 from deploykit.web.projection.sitequeries import read_locks
 from deploykit.web.projection.tables import AUDIT, BUILDS, MIRRORS, NODES, PUSHES, ROLLOUTS, SITE_NODES
 from deploykit.web.projection.views import Problem, ProjectionHealth
@@ -51,7 +51,8 @@ def _of_health(health: ProjectionHealth) -> Iterator[Problem]:
     if health.dropped:
         yield Problem(kind="database", text=f"{health.dropped} messages came faster than they could be kept")
     if health.distrusted:
-        text = f"{health.distrusted} messages are not believed and not shown; the last: {health.distrust}"
+        last = f"; the last: {health.distrust}" if health.distrust else ""
+        text = f"{health.distrusted} messages are not believed and not shown{last}"
         yield Problem(kind="distrust", text=one_line(text))
 
 
@@ -97,11 +98,12 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
 
 
 def _of_nodes(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
-    statement = select(NODES.c.node, NODES.c.seen, NODES.c.silent, NODES.c.twins)
-    statement = statement.where(NODES.c.silent | (NODES.c.twins > 0)).order_by(NODES.c.seen.desc(), NODES.c.node)
-    if not viewer.sees_all:
-        mine = select(SITE_NODES.c.node).where(SITE_NODES.c.site.in_(visible_sites(connection, viewer)))
-        statement = statement.where(NODES.c.node.in_(mine))
+    table = NODES.c
+    statement = narrowed(
+        select(table.node, table.seen, table.silent, table.twins),
+        table.silent | (table.twins > 0),
+        only_nodes(connection, viewer, table.node),
+    ).order_by(table.seen.desc(), table.node)
     for node, seen, silent, twins in connection.execute(statement.limit(100)):
         if silent:
             yield Problem(kind="node", text=f"{node} does not answer", since=moment(seen), node=node)
@@ -130,7 +132,10 @@ def _of_builds(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
 def _of_mirrors(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = MIRRORS.c
     statement = narrowed(
-        select(MIRRORS), table.outcome.in_(("failed", "refused")), only_repos(connection, viewer, table.repo)
+        select(MIRRORS),
+        table.outcome.in_(("failed", "refused")),
+        only_repos(connection, viewer, table.repo),
+        only_nodes(connection, viewer, table.node),
     ).order_by(table.at.desc())
     for row in connection.execute(statement.limit(20)):
         why = f": {row.detail}" if row.detail else ""

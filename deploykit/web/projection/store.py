@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -195,7 +195,9 @@ class Store:
             ProjectionError: the database cannot be used now.
         """
         if self._touched:
-            self._settle_for_reader()
+            # Where it cannot be written now, what was compared before is shown: a full disk takes no page away.
+            with suppress(ProjectionError):
+                self._settle_for_reader()
         try:
             with database.reading(self._connected()) as connection:
                 yield connection
