@@ -5,6 +5,7 @@ Rules:
 * A command that belongs to no rollout is a rollout of its own, under the command's id.
 * A report names no rollout: where the command was not heard before, it stands under its own id until it is.
 * A rollout keeps its site: a message that names the id of another site's rollout changes nothing.
+* A command is for its nodes: what another node reports of it changes nothing.
 * What a coordinator announced of its rollout counts; else its state follows from its nodes.
 """
 
@@ -115,7 +116,7 @@ def _rollout_of(
 ) -> tuple[str, Row | None]:
     """Return the rollout that a step or report belongs to, with its row; None where it must not count."""
     command = rows.get(COMMANDS, clean(message.request))
-    if command is not None and command["site"] != clean(message.site):
+    if command is not None and not _is_for(rows, command, message):
         return "", None
     rollout = command["rollout"] if command is not None else clean(named) or clean(message.request)
     row = open_rollout(rows, heard, rollout, message.site, single=rollout == clean(message.request))
@@ -125,6 +126,13 @@ def _rollout_of(
         )
         rows.put(COMMANDS, {**made, "phase": message.phase})
     return rollout, row
+
+
+def _is_for(rows: WorkingRows, command: Row, message: DeployProgressed | DeployReported) -> bool:
+    """Return whether a command is for the site and the node that speak of it; where only they do, that is not known."""
+    if command["site"] != clean(message.site):
+        return False
+    return not command["ref"] or rows.get(ROLLOUT_NODES, command["rollout"], clean(message.node)) is not None
 
 
 def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) -> None:

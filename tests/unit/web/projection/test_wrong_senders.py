@@ -11,7 +11,16 @@ import attrs
 import pytest
 from sqlalchemy import select, text
 
-from deploykit.messages import DeployProgressed, Message, MirrorUpdated, NodeDescribed, RolloutReported, SiteState
+from deploykit.messages import (
+    DeployProgressed,
+    DeployReported,
+    DeployRequested,
+    Message,
+    MirrorUpdated,
+    NodeDescribed,
+    RolloutReported,
+    SiteState,
+)
 from deploykit.names import ZERO_ID, RefName
 from deploykit.settings.web import WebSettings
 from deploykit.web.projection.folding import AHEAD
@@ -22,7 +31,7 @@ from deploykit.web.projection.store import Store
 from deploykit.web.projection.tables import ROLLOUT_NODES
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.viewer import EVERYBODY
-from tests.support.webworld import C1, C2, MAIN, NOW, REPO, SHOP, V1, V2, WEB1, world_queries, world_store
+from tests.support.webworld import C1, C2, MAIN, NOW, REPO, SHOP, V1, V2, WEB1, WEB2, world_queries, world_store
 
 _LATER = NOW + timedelta(minutes=10)
 _DECADE = timedelta(days=3650)
@@ -142,3 +151,19 @@ def test_pages_are_there_while_comparisons_cannot_be_written(tmp_path: Path) -> 
     store._compare_after.clear()
     assert [site.site for site in world_queries(store).sites(EVERYBODY)] == ["docs", "shop"]
     store.close()
+
+
+def test_a_node_cannot_fail_a_command_that_is_for_another_node(store: Store, queries: Queries) -> None:
+    asked = DeployRequested(
+        id="q", time=NOW, site=SHOP, ref=V1, commit=C1, audience=(WEB1,), expires=_LATER, phase="deploy"
+    )
+    report = DeployReported(time=NOW, node=WEB1, site=SHOP, request="q", phase="deploy", outcome="success")
+    printed = DeployProgressed(
+        time=NOW, node=WEB2, site=SHOP, request="q", phase="deploy", number=0, step="s", state="output", output="x\n"
+    )
+    for message in (asked, report, attrs.evolve(report, id="r", node=WEB2, outcome="failure"), printed):
+        at(message, store, timedelta(seconds=1))
+    found = queries.rollout(EVERYBODY, "q", PageRequested())
+    assert found is not None
+    assert (found.summary.state, [node.node for node in found.nodes.items]) == ("succeeded", [WEB1])
+    assert {entry.where for entry in queries.audit(EVERYBODY, "", PageRequested()).items} == {WEB1, ""}
