@@ -141,18 +141,18 @@ class WebhookIntake:
         """Count and log a refusal, and return the answer.
 
         Args:
-            size: bytes of the body that came.
+            size: bytes of the body; 0 where it was not read whole: then the log has the length that was announced.
         """
         result = _RESULTS.get(error.status, "refused")
         self._count(name, result)
         if self._throttle.due((name, error.status), time.monotonic()):
             seen = ", ".join(sorted(header for header in headers if header in KNOWN_HEADERS)) or "none that is known"
             _log.warning(
-                "source %s: %d: %s (%d bytes, content-type %s, headers: %s%s)",
+                "source %s: %d: %s (%s bytes, content-type %s, headers: %s%s)",
                 name,
                 error.status,
                 one_line(error.problem),
-                size,
+                size or one_line(headers.get("content-length", "unknown"), 20),
                 one_line(headers.get("content-type", "none"), 60),
                 seen,
                 f", from {peer}" if peer else "",
@@ -206,7 +206,8 @@ class WebhookIntake:
             WebhookRefused: it makes a message that nobody could read.
         """
         if earlier := self._earlier(read):
-            _log.info("source %s: %s", read.source, earlier)
+            if self._throttle.due((read.source, "copy"), time.monotonic()):  # whoever saw one request can repeat it
+                _log.info("source %s: %s", read.source, earlier)
             return WebhookAnswer(status=202, result="copy", detail=earlier, read=read)
         try:
             self._publish(read.wanted_messages(notices=self._settings.notices))
