@@ -96,7 +96,7 @@ def test_a_log_of_100_000_lines_does_not_freeze_the_page(browser: Browser, conso
         trace = browser.stop_tracing()
         tasks = main_thread_tasks(trace)
         assert len(tasks) > 100  # it was measured
-        # Each of some 20 fetches would take long if a load laid out all lines. A busy machine can lengthen a single task.
+        # Each of some 20 fetches would be long if it laid out all lines. A busy machine can lengthen a single task.
         assert sorted(tasks)[-3] < 100
         assert blocks == 50
         wrong, lines, blocks, last = page.evaluate(CHECK)

@@ -20,6 +20,7 @@ from deploykit.settings import Settings
 from deploykit.web.app import make_console
 from deploykit.web.context import ConsoleContext
 from deploykit.web.live.events import EventRing
+from deploykit.web.pages.assets import assets
 from deploykit.web.pages.logs import PAGE_LINES
 from deploykit.web.pages.routes import error_handlers, routes
 from deploykit.web.projection.activityviews import BuildView, RefView
@@ -250,3 +251,9 @@ def test_the_key_of_a_query_never_becomes_an_argument() -> None:
     body = client_of(activity_world()).get("/history?limit=1&context=x&parts=y&base=z&self=u").text
     assert "context=x" in body
     assert "self=u" in body
+
+
+def test_the_script_of_the_log_stays_small_and_writes_text_alone() -> None:
+    script = assets()["log.mjs"].content.decode()
+    assert script.count("\n") < 120
+    assert re.search(r"innerHTML|insertAdjacent|document\.write|eval\(", script) is None

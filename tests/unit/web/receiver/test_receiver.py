@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -200,6 +201,23 @@ def test_a_replay_under_another_delivery_id_publishes_nothing(world: ReceiverWor
     assert len(world.refs()) == 1
 
 
+def test_an_equal_payload_under_another_id_that_is_signed_is_another_push(tmp_path: Path) -> None:
+    """A branch that went back and forth: GitLab's payload does not say when, its signed id tells the two apart."""
+    token = b"whsec_" + base64.b64encode(bytes(range(32)))
+    (tmp_path / "gitlab.new").touch(0o600)
+    (tmp_path / "gitlab.new").write_bytes(token)
+    with ReceiverWorld(tmp_path) as world:
+        requests = [push_of("gitlab", secret=token, delivery=delivery) for delivery in ("first", "second")]
+        for request in (*requests, requests[0]):
+            world.post("gitlab", request)
+        # The header that names the delivery is not what is signed.
+        world.post("gitlab", requests[0], Idempotency_Key="third")
+        first, second = world.refs()
+        assert first.id != second.id
+        assert (first.ref, first.new) == (second.ref, second.new)
+        assert world.counts == {("gitlab", "queued"): 2, ("gitlab", "copy"): 2}
+
+
 def test_a_copy_under_another_id_does_not_use_up_that_id(world: ReceiverWorld) -> None:
     request = push_of("github")
     world.post("github", request)
@@ -224,6 +242,16 @@ def test_after_a_crash_before_the_mark_the_same_delivery_makes_the_same_messages
             assert world.post("bitbucket-dc", request).json()["result"] == "queued"
             world.store.prune(float("inf"))  # as if it had not been marked
         assert len(sent) == number + 1
+    assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
+
+
+def test_the_line_about_a_merge_has_the_same_id_after_a_crash_too(tmp_path: Path) -> None:
+    sent: list[Sequence[Message]] = []
+    request = push_of("gitlab", event="merge")
+    for _ in range(2):
+        with ReceiverWorld(tmp_path, publish=sent.append) as world:
+            world.post("gitlab", request)
+            world.store.prune(float("inf"))
     assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
 
 
