@@ -76,6 +76,16 @@ def test_copies_are_logged_once_a_minute(world: ReceiverWorld, caplog: pytest.Lo
     assert world.counts["github", "copy"] == 19
 
 
+def test_an_id_that_comes_again_with_another_payload_is_a_warning(
+    world: ReceiverWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mapping that names a project's number as the delivery's id loses all pushes but the first."""
+    caplog.set_level(logging.WARNING)
+    for number in range(3):
+        world.push("generic", delivery="7", changes=[ForgedChange(f"refs/heads/{number}", OLD, NEW)])
+    assert caplog.text.count("the id, with another payload") == 1
+
+
 def test_a_secret_that_could_not_be_read_for_a_moment_counts_once_it_can(world: ReceiverWorld) -> None:
     file = world.root / "github.new"
     file.write_bytes(b"a newer secret\n")

@@ -535,7 +535,7 @@ def test_a_file_of_a_secret_that_went_wrong_changes_nothing_and_is_shown(world: 
     assert world.intake.problems == ()
 
 
-@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "two\nlines")])
+@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "  "), (0o600, "two\nlines")])
 def test_at_the_start_a_bad_file_is_refused(tmp_path: Path, mode: int, text: str) -> None:
     file = tmp_path / "github.new"
     file.touch(mode)
