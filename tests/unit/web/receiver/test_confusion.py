@@ -5,12 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import resource
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote_plus
+from urllib.parse import quote_plus, unquote_to_bytes
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from deploykit.errors import WebhookRefused
+from deploykit.web.receiver.payload import body_of
+from deploykit.web.receiver.reading import read_delivery
+from deploykit.web.receiver.signatures import WebhookSecret
 from tests.support.forges import FORGES, NEW, OLD, ForgedChange, ForgedCommit, ForgedRequest
 from tests.support.webhooks import OLD_SECRET, ReceiverWorld, push_of
 
@@ -36,6 +43,41 @@ def test_json_is_no_form_though_a_commit_message_has_the_field_of_one(world: Rec
     assert world.post(forge, retyped(request, FORM)).status == 400
     assert world.messages() == []
     assert world.post(forge, request).json()["result"] == "queued"
+
+
+def test_a_form_of_nothing_but_escapes_takes_little_room_before_it_is_verified(world: ReceiverWorld) -> None:
+    body = b"payload=" + b"%41" * (1 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(WebhookRefused, match="the signature is wrong"):
+            read_delivery(
+                "github",
+                world.settings.sources["github"],
+                (WebhookSecret.of("secret"),),
+                {"content-type": FORM, "x-hub-signature-256": f"sha256={'0' * 64}"},
+                body,
+                now=world.now,
+            )
+        assert tracemalloc.get_traced_memory()[1] < 5 * len(body)
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.binary(max_size=200))
+def test_the_field_of_a_form_is_read_as_it_was_written(value: bytes) -> None:
+    assert body_of("form", b"payload=" + quote_plus(value).encode()).text == value
+
+
+@given(
+    st.lists(st.sampled_from([b"%", b"4", b"a", b"Z", b"=", b"+", b"_", b"\n", b"\r\n", b" ", b"\xff"])).map(b"".join)
+)
+def test_a_field_is_read_as_every_other_reader_does_or_not_at_all(raw: bytes) -> None:
+    try:
+        text = body_of("form", b"payload=" + raw).text
+    except WebhookRefused:
+        assert b"%" in raw
+    else:
+        assert text == unquote_to_bytes(raw.replace(b"+", b" "))
 
 
 def test_a_form_is_no_json(world: ReceiverWorld) -> None:
