@@ -216,8 +216,13 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     """Return the newest commit that a ref names on any node, and in which forms nodes hold that one.
 
     Of a tag that a node has just fetched only the tag's own object is known: another node says which commit that is.
+    Where no node does, that object cannot be told from the newest commit that others have listed: they count as one.
     """
     peeled = {each.object: each.commit for each in held if each.object and each.commit}
+    listed = max((each for each in held if each.commit), key=_age, default=None)
+    fetched = max((each for each in held if not each.commit and each.object not in peeled), key=_age, default=None)
+    if listed is not None and fetched is not None and listed.commit not in peeled.values():
+        peeled[fetched.object] = listed.commit
     commits = [each.commit or peeled.get(each.object, each.object) for each in held]
     ages: dict[str, int] = {}
     votes: Counter[str] = Counter()
@@ -226,6 +231,10 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
         votes[commit] += each.nodes
     newest = max(votes, key=lambda commit: (ages[commit], votes[commit], commit), default="")
     return newest, [each for each, commit in zip(held, commits, strict=True) if commit == newest]
+
+
+def _age(held: HeldAs) -> tuple[int, int, str]:
+    return held.at, held.nodes, held.commit or held.object
 
 
 def _missing(

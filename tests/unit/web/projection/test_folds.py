@@ -185,6 +185,23 @@ def test_an_answer_removes_only_what_was_asked_for(store: Store) -> None:
     assert queries.repositories(EVERYBODY) == (_REPO,)
 
 
+def test_a_tag_of_which_only_the_object_is_known_is_not_missing_elsewhere(store: Store) -> None:
+    fetched = MirrorUpdated(
+        time=NOW + timedelta(seconds=5), node=_WEB2, repo=_REPO, ref=_V1, old=ZERO_ID, new=_TAG, outcome="updated"
+    )
+    held = HeldRef(repo=_REPO, ref=_V1, commit=_C1, time=NOW)
+    queries = _apply(store, _described(1, refs=(held,), refs_count=1, sites=(_state(),)), fetched)
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.commit, ref.holders, ref.expected, ref.missing) == (_C1, 2, 2, ())
+    _apply(
+        store,
+        attrs.evolve(fetched, node=_WEB1, id="again"),
+        attrs.evolve(fetched, new=_C2, id="moved", time=NOW + timedelta(seconds=9)),
+    )
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.holders, ref.missing) != (2, ()), "web1 names both, so another object is another tag"
+
+
 def test_a_node_lacks_only_what_it_would_have_listed(store: Store) -> None:
     def tag(number: int) -> HeldRef:
         return HeldRef(repo=_REPO, ref=RefName(f"refs/tags/v{number}"), commit=_C1, time=NOW + timedelta(hours=number))
