@@ -10,12 +10,12 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError
+from deploykit.errors import DeploykitError, WebError
 from deploykit.names import OBJECT_ID_PATTERN, parse_repo_name
 from deploykit.operations.compare import CommitComparison, compare
 from deploykit.settings.node import Settings
 
-#: Comparisons that run at once; that run or wait, so that other pages have threads left; that are kept; seconds to wait.
+#: Comparisons that run at once; that run or wait (other pages need threads, too); that are kept; seconds to wait.
 _AT_ONCE: Final = 2
 _WAITING: Final = 8
 _KEPT: Final = 64
@@ -34,9 +34,6 @@ class ComparisonOutcome:
     found: CommitComparison | None = None
     problem: str = ""
     remedy: str = ""
-
-
-_BUSY: Final = ComparisonOutcome(problem="too many comparisons run at this moment", remedy="load the page again")
 
 
 class Comparisons:
@@ -64,25 +61,33 @@ class Comparisons:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return ComparisonOutcome(found=self._kept[key])
-        if not self._queue.acquire(blocking=False):
-            return _BUSY
         try:
-            if not self._seats.acquire(timeout=_PATIENCE):
-                return _BUSY
-            try:
-                found = self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
-            finally:
-                self._seats.release()
+            found = self._in_turn(settings, repo, old, new)
         except DeploykitError as error:
             return ComparisonOutcome(problem=error.problem, remedy=error.remedy)
-        finally:
-            self._queue.release()
         if found.commits_complete and found.files_complete and _ID.fullmatch(old) and _ID.fullmatch(new):
             with self._lock:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
         return ComparisonOutcome(found=found)
+
+    def _in_turn(self, settings: Settings, repo: str, old: str, new: str) -> CommitComparison:
+        if not self._queue.acquire(blocking=False):
+            raise _busy()
+        try:
+            if not self._seats.acquire(timeout=_PATIENCE):
+                raise _busy()
+            try:
+                return self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
+            finally:
+                self._seats.release()
+        finally:
+            self._queue.release()
+
+
+def _busy() -> WebError:
+    return WebError("too many comparisons run at this moment", "load the page again")
 
 
 __all__ = ["LISTED", "ComparisonOutcome", "Comparisons"]

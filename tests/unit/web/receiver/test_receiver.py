@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -198,6 +199,23 @@ def test_a_replay_under_another_delivery_id_publishes_nothing(world: ReceiverWor
     assert headers != request.headers
     assert world.post(forge, ForgedRequest(headers, request.body)).json()["result"] == "copy"
     assert len(world.refs()) == 1
+
+
+def test_an_equal_payload_under_another_id_that_is_signed_is_another_push(tmp_path: Path) -> None:
+    """A branch that went back and forth: GitLab's payload does not say when, its signed id tells the two apart."""
+    token = b"whsec_" + base64.b64encode(bytes(range(32)))
+    (tmp_path / "gitlab.new").touch(0o600)
+    (tmp_path / "gitlab.new").write_bytes(token)
+    with ReceiverWorld(tmp_path) as world:
+        requests = [push_of("gitlab", secret=token, delivery=delivery) for delivery in ("first", "second")]
+        for request in (*requests, requests[0]):
+            world.post("gitlab", request)
+        # The header that names the delivery is not what is signed.
+        world.post("gitlab", requests[0], Idempotency_Key="third")
+        first, second = world.refs()
+        assert first.id != second.id
+        assert (first.ref, first.new) == (second.ref, second.new)
+        assert world.counts == {("gitlab", "queued"): 2, ("gitlab", "copy"): 2}
 
 
 def test_a_copy_under_another_id_does_not_use_up_that_id(world: ReceiverWorld) -> None:
