@@ -26,15 +26,18 @@ from deploykit.names import NodeName
 from deploykit.operations.nodes import FoundNodes, find_nodes
 from deploykit.settings.node import Settings
 from deploykit.web.feedhealth import FeedHealth
+from deploykit.web.projection.activityqueries import LISTED_REFS
 
 _log = logging.getLogger(__name__)
 
 DETAILS: Final[tuple[NodeDetail, ...]] = ("facts", "sites", "refs", "drift", "history")
 #: Operations of each site, and refs of each repository, that are asked for; a node leaves out what is too much.
 HISTORY: Final = 20
-REFS: Final = 100
+REFS: Final = LISTED_REFS
 #: Seconds after which a question that failed is asked again; between two looks for a connection.
 _AGAIN: Final = 5.0
+#: Seconds after which all are asked again where a node answered for the first time: it may have just begun to clone.
+_NEWCOMERS: Final = 20.0
 _LOOK: Final = 0.25
 
 #: Asks all nodes, and returns those that answered.
@@ -94,6 +97,7 @@ class NodesRebuilder:
         self._wanted = threading.Event()
         self._again = _AGAIN
         self._due = time.monotonic()
+        self._known: frozenset[NodeName] = frozenset()
 
     def soon(self, why: str) -> None:
         """Ask as soon as there is a connection."""
@@ -122,7 +126,11 @@ class NodesRebuilder:
         self._due = time.monotonic() + self._settings.web.ask_every
         try:
             found = self._ask(self._settings, self._bus)
-            missing = self._store.answered({each.node for each in found.nodes}, at)
+            answered = frozenset(each.node for each in found.nodes)
+            missing = self._store.answered(answered, at)
+            if answered - self._known:
+                self._due = min(self._due, time.monotonic() + _NEWCOMERS)
+            self._known |= answered
         except (BusError, ProjectionError) as error:
             _log.info("the question to all nodes failed, and is asked again: %s", error)
             self._due = time.monotonic() + _AGAIN
@@ -133,7 +141,7 @@ class NodesRebuilder:
         else:
             self._health.asked(at, found.answered)
             if missing and self._again < self._settings.web.ask_every:
-                self._due = time.monotonic() + self._again
+                self._due = min(self._due, time.monotonic() + self._again)
                 self._again *= 2
 
 

@@ -49,6 +49,7 @@ class PageFrame:
         logout: the token of the form that ends this login; empty: it cannot be ended here.
         theme: `light`, `dark`, or empty: as the system.
         now: the server's clock; None where the console cannot say.
+        newest: number of the last event that the page shows for certain: it follows those after it.
     """
 
     viewer: Viewer | None
@@ -58,6 +59,7 @@ class PageFrame:
     logout: str
     theme: str
     now: datetime | None
+    newest: int
 
 
 def frame_of(request: Request) -> PageFrame:
@@ -81,6 +83,7 @@ def frame_of(request: Request) -> PageFrame:
         logout=logout_token_of(request),
         theme=theme if theme in _THEMES else "",
         now=console.now() if console else None,
+        newest=getattr(request.state, "newest", 0),  # 0: answered before the view; its stream begins with a reset
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, union
+from sqlalchemy import CompoundSelect, Connection, Row, func, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
@@ -21,10 +21,12 @@ from deploykit.web.projection.paging import (
     visible_repos,
     visible_sites,
 )
-from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NOTICES, PUSHES, REPOS, SITE_NODES
+from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NODES, NOTICES, PUSHES, REPOS, SITE_NODES
 from deploykit.web.projection.views import Paged, PageRequested
 from deploykit.web.viewer import Viewer
 
+#: Refs of each repository that the console asks a node for.
+LISTED_REFS: Final = 100
 #: Nodes without a ref that are named.
 _NAMED: Final = 20
 
@@ -163,6 +165,7 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
     mine = only_nodes(connection, viewer, table.node)
     mirroring = _mirroring(connection, viewer, repo)
     expected = connection.execute(select(func.count()).select_from(mirroring.subquery())).scalar_one()
+    listed: Mapping[str, int] | None = None
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
     statement = (
         narrowed(
@@ -183,15 +186,18 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
     for row in rows:
         commit, holding = newest_held(held[row.key])
         holders = sum(each.nodes for each in holding)
-        missing = _missing(connection, mirroring, repo, row.key, holding) if holders < expected else ()
+        missing: list[str] = []
+        if holders < expected:
+            listed = _listed_from(connection, mirroring, repo) if listed is None else listed
+            missing = _missing(connection, repo, row, holding, listed)
         view = RefView(
             repo=repo,
             ref=row.ref,
             commit=commit,
             time=moment(row.newest) if row.newest else None,
             holders=holders,
-            expected=expected,
-            missing=missing,
+            expected=holders + len(missing),
+            missing=tuple(missing[:_NAMED]),
             live=tuple(live[row.ref]),
         )
         views.append(view)
@@ -217,8 +223,13 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     """Return the newest commit that a ref names on any node, and in which forms nodes hold that one.
 
     Of a tag that a node has just fetched only the tag's own object is known: another node says which commit that is.
+    Where no node does, that object cannot be told from the newest commit that others have listed: they count as one.
     """
     peeled = {each.object: each.commit for each in held if each.object and each.commit}
+    listed = max((each for each in held if each.commit), key=_age, default=None)
+    fetched = max((each for each in held if not each.commit and each.object not in peeled), key=_age, default=None)
+    if listed is not None and fetched is not None and listed.commit not in peeled.values():
+        peeled[fetched.object] = listed.commit
     commits = [each.commit or peeled.get(each.object, each.object) for each in held]
     ages: dict[str, int] = {}
     votes: Counter[str] = Counter()
@@ -229,16 +240,41 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     return newest, [each for each, commit in zip(held, commits, strict=True) if commit == newest]
 
 
+def _age(held: HeldAs) -> tuple[int, int, str]:
+    return held.at, held.nodes, held.commit or held.object
+
+
 def _missing(
-    connection: Connection, mirroring: CompoundSelect[str], repo: str, key: str, holding: Sequence[HeldAs]
-) -> tuple[str, ...]:
-    """Return nodes that mirror a repository and do not hold a ref as others do."""
+    connection: Connection, repo: str, ref: Row[Any], holding: Sequence[HeldAs], listed: Mapping[str, int]
+) -> list[str]:
+    """Return nodes that do not hold a ref as others do: they hold another commit, or would have listed it."""
     table = NODE_REFS.c
-    forms = or_(*(and_(table.commit == each.commit, table.object == each.object) for each in holding))
-    holders = select(table.node).where(table.repo == repo, table.key == key, forms)
-    nodes = mirroring.subquery()
-    statement = select(nodes.c.node).where(nodes.c.node.not_in(holders)).order_by(nodes.c.node).limit(_NAMED)
-    return tuple(connection.execute(statement).scalars())
+    wanted = {(each.commit, each.object) for each in holding}
+    statement = select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key)
+    held = {
+        node: (commit, object_) in wanted for node, commit, object_ in connection.execute(statement) if node in listed
+    }
+    lacking = (node for node, oldest in listed.items() if node not in held and oldest <= ref.newest)
+    return sorted([*lacking, *(node for node, as_others in held.items() if not as_others)])
+
+
+def _listed_from(connection: Connection, mirroring: CompoundSelect[str], repo: str) -> dict[str, int]:
+    """Return from which time on a node that mirrors a repository has listed its refs; 0: it has listed all of them.
+
+    Nodes list the newest refs alone where there are many. What a node was never asked for it does not lack.
+    """
+    table, nodes = NODE_REFS.c, NODES.c
+    held = select(table.node, func.count().label("refs"), func.min(table.at).label("oldest"))
+    counts = held.where(table.repo == repo).group_by(table.node).subquery()
+    statement = (
+        select(nodes.node, nodes.cut, func.coalesce(counts.c.refs, 0), func.coalesce(counts.c.oldest, 0))
+        .outerjoin_from(NODES, counts, counts.c.node == nodes.node)
+        .where(nodes.refs_ord != "", nodes.node.in_(mirroring))
+    )
+    return {
+        node: oldest if refs >= LISTED_REFS or unpacked_list(cut) else 0
+        for node, cut, refs, oldest in connection.execute(statement)
+    }
 
 
 def _mirroring(connection: Connection, viewer: Viewer, repo: str) -> CompoundSelect[str]:

@@ -104,12 +104,18 @@ class LogSlice:
 
 @attrs.frozen(kw_only=True, slots=True)
 class HistoryView:
-    """An operation in a site's history on a node. `id` names it in links: `NODE:NUMBER`."""
+    """An operation in a site's history on a node. `id` names it in links: `NODE:NUMBER`.
+
+    Args:
+        number: in the node's own history.
+        provisional: only the node's report was heard; `number` is the time of that, until the node lists its history.
+    """
 
     id: str
     site: str
     node: str
     number: int
+    provisional: bool = False
     phase: str = ""
     outcome: str = ""
     release: str = ""

@@ -151,3 +151,15 @@ def test_where_there_is_no_key_pages_go_on_without_asking(fleet: Fleet, health: 
     assert "signing_key" in health.cannot_ask
     assert not health.shown.rebuilding
     assert not fleet.answers
+
+
+def test_who_answers_for_the_first_time_is_asked_again_soon(
+    fleet: Fleet, health: FeedHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploykit.web.rebuild._NEWCOMERS", 0.0)
+    made = rebuilder(fleet, health)
+    with running(made):
+        wait_until(lambda: fleet.asked == 2, "its mirrors may not have been whole yet")
+        made.soon("connected")
+        wait_until(lambda: fleet.asked == 3)
+        assert fleet.answers == [{"web1"}] * 3

@@ -246,6 +246,14 @@ def test_the_history_of_a_site_offers_any_two_operations_and_each_with_the_one_b
     assert "from=web-1%3A10&amp;to=web-1%3A11" not in body  # the same commit: nothing to see
 
 
+def test_a_number_that_is_not_the_nodes_own_is_not_shown() -> None:
+    world = activity_world()
+    newest = attrs.evolve(world.history_list[0], id="web-1:1796030491384689", number=1796030491384689, provisional=True)
+    text = text_of(client_of(attrs.evolve(world, history_list=(newest, *world.history_list[1:]))).get("/history").text)
+    assert "#1796030491384689" not in text
+    assert f"#{world.history_list[1].number}" in text
+
+
 def test_a_difference_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     client = client_of(activity_world(), state=tmp_path)
     for path in ("/sites/shop/diff?to=v9", "/history/diff?site=shop&from=web-1:11&to=web-1:12"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from deploykit.messages import (
 )
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings.web import WebSettings
+from deploykit.web.projection.activityqueries import LISTED_REFS
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.store import Store
@@ -256,6 +257,48 @@ def test_an_answer_removes_only_what_was_asked_for(store: Store) -> None:
     assert node.sites == ()
     assert queries.refs(EVERYBODY, _REPO, _ALL).items == ()
     assert queries.repositories(EVERYBODY) == (_REPO,)
+
+
+def test_a_tag_of_which_only_the_object_is_known_is_not_missing_elsewhere(store: Store) -> None:
+    fetched = MirrorUpdated(
+        time=NOW + timedelta(seconds=5), node=_WEB2, repo=_REPO, ref=_V1, old=ZERO_ID, new=_TAG, outcome="updated"
+    )
+    held = HeldRef(repo=_REPO, ref=_V1, commit=_C1, time=NOW)
+    queries = _apply(store, _described(1, refs=(held,), refs_count=1, sites=(_state(),)), fetched)
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.commit, ref.holders, ref.expected, ref.missing) == (_C1, 2, 2, ())
+    _apply(
+        store,
+        attrs.evolve(fetched, node=_WEB1, id="again"),
+        attrs.evolve(fetched, new=_C2, id="moved", time=NOW + timedelta(seconds=9)),
+    )
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.holders, ref.missing) != (2, ()), "web1 names both, so another object is another tag"
+
+
+def test_a_node_lacks_only_what_it_would_have_listed(store: Store) -> None:
+    def tag(number: int) -> HeldRef:
+        return HeldRef(repo=_REPO, ref=RefName(f"refs/tags/v{number}"), commit=_C1, time=NOW + timedelta(hours=number))
+
+    def missing() -> dict[str, tuple[str, ...]]:
+        refs = queries.refs(EVERYBODY, _REPO, PageRequested(limit=200)).items
+        assert all(ref.everywhere == (not ref.missing) for ref in refs)
+        return {ref.ref: ref.missing for ref in refs if ref.missing}
+
+    def listed(node: NodeName, second: int, refs: Iterable[HeldRef], count: int) -> NodeDescribed:
+        described = _described(second, request="q", refs=tuple(refs), refs_count=count, sites=(_state(),))
+        return attrs.evolve(described, node=node, id=f"{node}-{second}")
+
+    many = [tag(number) for number in range(LISTED_REFS + 5)]
+    asked = NodeQueried(id="q", time=NOW, details=("refs", "sites"), refs_limit=LISTED_REFS)
+    unasked = attrs.evolve(_described(1, sites=(_state(),)), node=_WEB2)
+    queries = _apply(store, asked, listed(_WEB1, 1, many[:3], 3), unasked)
+    assert missing() == {}, "web2 mirrors it, and was not asked for its refs yet"
+    _apply(store, listed(_WEB2, 2, many[1:3], 2))
+    assert missing() == {"refs/tags/v0": ("web2",)}
+    _apply(store, listed(_WEB2, 3, many[5:], len(many)))
+    assert set(missing()) == {f"refs/tags/v{number}" for number in range(5, len(many))}, "web1 listed all it has"
+    assert set(missing().values()) == {("web1",)}, "web2 may hold what is older than its list"
 
 
 def test_a_tag_that_was_just_fetched_counts_as_held(store: Store) -> None:

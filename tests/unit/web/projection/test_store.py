@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import sys
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, event
 
-from deploykit.errors import ProjectionError
+from deploykit.errors import ProjectionError, UsageError
 from deploykit.messages import Notice
 from deploykit.settings.web import WebSettings
 from deploykit.web.projection.activityviews import AuditView
@@ -234,3 +235,10 @@ def test_a_closed_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ProjectionError, match="closed"):
         queries.sites(EVERYBODY)
     assert _file(tmp_path).exists()
+
+
+def test_postgresql_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    settings = WebSettings(database="postgresql://console@127.0.0.1/console")
+    with pytest.raises(UsageError, match=r"pip install 'deploykit\[web,postgresql\]'"):
+        Store.open(settings, tmp_path, now=lambda: NOW)
