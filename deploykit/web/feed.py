@@ -211,9 +211,10 @@ class ConsoleFeed:
 
     def _doubt(self, message: Message, why: str) -> None:
         line = one_line(f"{message.TYPE} from {message.source}: {why}", 300)
-        self._health.distrusted(line)
+        count = self._distrust.add(line, time.monotonic())
+        self._health.distrusted(line, tell=count > 0)
         self._ports.count("distrusted", 1)
-        if count := self._distrust.add(line, time.monotonic()):
+        if count:
             _log.warning("%d messages are not believed and not shown, the last: %s", count, line)
 
     def _keep(self, heard: Sequence[Heard], ending: threading.Event) -> bool:

@@ -148,12 +148,14 @@ def environment() -> Environment:
         state=words.shown_state,
         states=words.in_order,
         utc=filters.utc,
+        who=filters.who_words,
     )
     env.globals.update(
         bar=words.bar,
         change_url=_change_url,
         counted=filters.counted,
         icons=words.KIND_ICONS,
+        node_state=words.node_state,
         page_url=_page_url,
         problem_url=_problem_url,
         static=_static,

@@ -13,23 +13,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import update
-
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
 from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
 from deploykit.web.projection.folding import at_of, audit, heard_order, know_site, saw_node
-from deploykit.web.projection.foldlogs import log_progress, log_report
+from deploykit.web.projection.foldlogs import adopt_log, log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
-from deploykit.web.projection.tables import COMMANDS, LOG_CHUNKS, ROLLOUT_NODES, ROLLOUTS, SITE_NODES
+from deploykit.web.projection.stepcells import merged_steps, with_event, with_report
+from deploykit.web.projection.tables import COMMANDS, ROLLOUT_NODES, ROLLOUTS, SITE_NODES
 
 #: Sort order of nodes in a rollout: those that failed, those at work, then the others.
 RANKS: Final = {"failure": 0, "refused": 0, "rolled-back": 0, "began": 1, "": 2, "success": 3}
 _DECISIONS: Final = {"success": "done", "refused": "refused"}
 _MOST_NODES: Final = 10_000
+#: Cells of a node that are of its newest command.
+_OF_COMMAND: Final = ("request", "phase", "ord", "began", "ended", "state", "detail", "rank")
 
 
 def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> None:
@@ -100,11 +101,14 @@ def _move(rows: WorkingRows, request: str, rollout: str) -> None:
         return
     for row in rows.select(ROLLOUT_NODES, rollout=request):
         rows.remove(ROLLOUT_NODES, request, row["node"])
-        if rows.get(ROLLOUT_NODES, rollout, row["node"]) is None:
-            rows.put(ROLLOUT_NODES, {**row, "rollout": rollout})
+        known = rows.get(ROLLOUT_NODES, rollout, row["node"])
+        if known is None:
+            known, _ = rows.get_or_new(ROLLOUT_NODES, rollout=rollout, node=row["node"])
+        newer = row if row["ord"] > known["ord"] else known
+        merged = known | {name: newer[name] for name in _OF_COMMAND}
+        merged["steps"] = packed(merged_steps(unpacked_list(known["steps"]), unpacked_list(row["steps"])))
+        rows.put(ROLLOUT_NODES, adopt_log(rows, merged, row))
     rows.remove(ROLLOUTS, request)
-    rows.flush()
-    rows.connection.execute(update(LOG_CHUNKS).where(LOG_CHUNKS.c.rollout == request).values(rollout=rollout))
 
 
 def _rollout_of(
@@ -143,8 +147,8 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
     _take_request(node, heard, message)
     if node["request"] == clean(message.request) and node["ended"] is None:
         node |= {"state": "began", "rank": RANKS["began"]}
-        if message.state != "output":
-            node["steps"] = packed(_stepped(unpacked_list(node["steps"]), message, at_of(heard)))
+    if message.state != "output":
+        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard)))
     node = log_progress(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     if node["state"] != before:
@@ -166,21 +170,7 @@ def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployRep
             "ended": None,
             "state": "",
             "detail": "",
-            "steps": "",
         }
-
-
-def _stepped(steps: list[Row], message: DeployProgressed, at: int) -> list[Row]:
-    """Return steps after one began or ended."""
-    changed = {"name": message.step, "state": message.state, "phase": message.phase, "began": at}
-    if message.state != "began":
-        changed |= {"seconds": message.seconds, "exit_code": message.exit_code}
-    for position, each in enumerate(steps):
-        if each["name"] == message.step and each["phase"] == message.phase:
-            if message.state == "began" and each["state"] != "began":
-                return steps  # its end came first
-            return [*steps[:position], {**each, **changed, "began": each.get("began", at)}, *steps[position + 1 :]]
-    return [*steps, changed][:200]
 
 
 def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> None:
@@ -205,25 +195,13 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
     node, _ = rows.get_or_new(ROLLOUT_NODES, rollout=rollout, node=clean(message.node))
     _take_request(node, heard, message)
     if node["request"] == clean(message.request):
-        began = {step["name"]: step.get("began") for step in unpacked_list(node["steps"])}
-        steps = [
-            {
-                "name": each.name,
-                "state": each.outcome,
-                "phase": message.phase,
-                "seconds": each.seconds,
-                "exit_code": each.exit_code,
-                "began": began.get(each.name),
-            }
-            for each in message.steps[:200]
-        ]
         node |= {
             "state": message.outcome,
             "rank": RANKS.get(message.outcome, 0),
             "detail": clean(message.detail),
-            "steps": packed(steps) if steps else node["steps"],
             "ended": at_of(heard),
         }
+    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message))
     node = log_report(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     fold_reported(rows, heard, message, command)

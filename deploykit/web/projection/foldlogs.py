@@ -75,6 +75,27 @@ def log_report(rows: WorkingRows, rollout: Row, node: Row, message: DeployReport
     return node | {"heard": _heard(heard, request, {**known, "done": True})}
 
 
+def adopt_log(rows: WorkingRows, node: Row, other: Row) -> Row:
+    """Return a node's row after the log of another row of this node was put behind its own.
+
+    Args:
+        other: stands under another rollout, which goes.
+    """
+    rows.flush()
+    table = LOG_CHUNKS.c
+    theirs = (table.rollout == other["rollout"]) & (table.node == other["node"])
+    chunks = rows.connection.execute(select(LOG_CHUNKS).where(theirs).order_by(table.first)).all()
+    rows.connection.execute(delete(LOG_CHUNKS).where(theirs))
+    if chunks:
+        node = finish_line(rows, node, node, node["request"]) | {"log_step": ""}
+    for chunk in chunks:
+        node = _write(rows, node, node, chunk.request, chunk.step, chunk.text.split("\n"), fresh=True)
+    if chunks:
+        node |= {"log_step": other["log_step"], "partial": other["partial"]}
+    heard = unpacked_dict(other["heard"]) | unpacked_dict(node["heard"])
+    return node | {"heard": packed(dict(list(heard.items())[-_REQUESTS:]))}
+
+
 def _heard(heard: Row, request: str, known: Row) -> str:
     rest = list(heard.items())[-(_REQUESTS - 1) :]
     return packed({**dict(rest), request: known})

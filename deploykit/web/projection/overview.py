@@ -15,6 +15,7 @@ from deploykit.names import RefName, short_ref
 from deploykit.web.projection.activityqueries import push_view
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.cells import moment, moment_of
+from deploykit.web.projection.drifting import RANKS
 from deploykit.web.projection.paging import narrowed, only_nodes, only_repos, only_sites, visible_sites
 from deploykit.web.projection.sitequeries import read_locks
 from deploykit.web.projection.tables import AUDIT, BUILDS, MIRRORS, NODES, PUSHES, ROLLOUTS, SITE_NODES
@@ -23,6 +24,8 @@ from deploykit.web.viewer import Viewer
 
 _NAMED: Final = 5
 _STANDINGS: Final = {"failed": "failed", "modified": "modified by hand", "unexpected": "not expected"}
+#: How builds ended, in words of a sentence.
+_ENDED: Final = {"success": "succeeded", "failure": "failed", "cancelled": "was cancelled", "unstable": "is unstable"}
 _BAD_BUILDS: Final = ("failure", "unstable", "refused", "failed")
 
 
@@ -33,7 +36,7 @@ def find_problems(
     found: list[Problem] = []
     sources = (_of_health(health), _of_rollouts(connection, viewer), _of_sites(connection, viewer))
     more = (_of_nodes(connection, viewer), _of_builds(connection, viewer), _of_mirrors(connection, viewer))
-    for source in (*sources, *more, _of_locks(connection, viewer, now)):
+    for source in (*sources, *more, _of_distrust(health), _of_locks(connection, viewer, now)):
         for problem in source:
             found.append(problem)
             if len(found) >= limit:
@@ -48,11 +51,19 @@ def _of_health(health: ProjectionHealth) -> Iterator[Problem]:
     if health.rebuilding:
         yield Problem(kind="database", text="the nodes are being asked: what is shown is not complete yet")
     if health.dropped:
-        yield Problem(kind="database", text=f"{health.dropped} messages came faster than they could be kept")
+        count = _messages(health.dropped)
+        yield Problem(kind="database", text=f"{count} lost: they came faster than they could be kept")
+
+
+def _of_distrust(health: ProjectionHealth) -> Iterator[Problem]:
     if health.distrusted:
         last = f"; the last: {health.distrust}" if health.distrust else ""
-        text = f"{health.distrusted} messages are not believed and not shown{last}"
-        yield Problem(kind="distrust", text=one_line(text))
+        text = f"{_messages(health.distrusted)} not believed and not shown{last}"
+        yield Problem(kind="distrust", text=one_line(text), since=health.distrusted_at)
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _of_rollouts(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
@@ -81,7 +92,7 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = SITE_NODES.c
     statement = narrowed(
         select(table.site, table.node, table.standing, table.detail, table.last_at),
-        table.standing.in_(list(_STANDINGS)),
+        table.rank.in_([RANKS[standing] for standing in _STANDINGS]),
         only_sites(connection, viewer, table.site),
     ).order_by(table.rank, table.site, table.node)
     groups: defaultdict[tuple[str, str], list[tuple[str, str, int | None]]] = defaultdict(list)
@@ -124,7 +135,7 @@ def _of_builds(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     ).order_by(table.at.desc())
     for row in connection.execute(statement.limit(20)):
         of = f" of {_ref(row.ref)}" if row.ref else ""
-        text = one_line(f"build {row.job} {row.number}{of} {row.state}")
+        text = one_line(f"build {row.job} {row.number}{of} {_ENDED.get(row.state, row.state)}")
         yield Problem(kind="build", text=text, since=moment_of(row.at), repo=row.repo)
 
 
@@ -174,7 +185,7 @@ def _builds(connection: Connection, viewer: Viewer, limit: int) -> Iterator[Late
     statement = narrowed(select(BUILDS), only_repos(connection, viewer, BUILDS.c.repo))
     for row in connection.execute(statement.order_by(BUILDS.c.at.desc(), BUILDS.c.key).limit(limit)):
         of = f" of {_ref(row.ref)}" if row.ref else ""
-        text = one_line(f"{row.job} {row.number}{of} {row.state}")
+        text = one_line(f"{row.job} {row.number}{of} {_ENDED.get(row.state, row.state)}")
         yield LatestChange(time=moment_of(row.at), what="build", text=text, by=row.signer, repo=row.repo)
 
 

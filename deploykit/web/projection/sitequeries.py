@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, func, literal_column, select
 
 from deploykit.web.projection.activityviews import MirrorView
 from deploykit.web.projection.cells import moment, unpacked_dict, unpacked_list
@@ -69,7 +69,7 @@ def read_locks(connection: Connection, sites: Sequence[str], now: datetime) -> d
     table = SITE_NODES.c
     statement = (
         select(table.site, table.lock, func.max(table.seen))
-        .where(table.site.in_(sites), table.lock != "")
+        .where(table.site.in_(sites), table.lock != literal_column("''"))
         .group_by(table.site, table.lock)
     )
     for site, lock, seen in connection.execute(statement):

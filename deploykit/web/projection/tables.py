@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, text
 from sqlalchemy.types import TypeEngine
 
 METADATA: Final = MetaData()
@@ -124,6 +124,8 @@ SITE_NODES: Final = _table(
     Column("rank", Integer, nullable=False, default=0),
     Index("site_nodes_rank", "site", "rank", "node"),
     Index("site_nodes_node", "node"),
+    Index("site_nodes_worst", "rank", "site", "node"),
+    Index("site_nodes_locked", "site", sqlite_where=text("lock != ''"), postgresql_where=text("lock != ''")),
 )
 NODE_REFS: Final = _table(
     "node_refs",
