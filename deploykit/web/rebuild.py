@@ -5,6 +5,7 @@ Rules:
 * The answers come through the feed, as every description of a node does. Asking shows who is silent.
 * Several reasons to ask that come together make one question.
 * A question that fails because the connection was lost is asked again soon; one that is not allowed, at the usual time.
+* Nodes that do not answer may be late, as after the end of a broker: they are asked again after 5 s, 10 s, 20 s …
 """
 
 from __future__ import annotations
@@ -46,8 +47,12 @@ NodesAsker = Callable[[Settings, Bus], FoundNodes]
 class AnsweredKeeper(Protocol):
     """What notes who is silent: `projection.store.Store`."""
 
-    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> None:
-        """Note which nodes answered a question to all: those that were not heard since are silent."""
+    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> int:
+        """Note which nodes answered a question to all: those that were not heard since are silent.
+
+        Returns:
+            How many did not answer.
+        """
         ...
 
 
@@ -90,12 +95,14 @@ class NodesRebuilder:
         self._ask = ask
         self._now = now
         self._wanted = threading.Event()
+        self._again = _AGAIN
         self._due = time.monotonic()
         self._known: frozenset[NodeName] = frozenset()
 
     def soon(self, why: str) -> None:
         """Ask as soon as there is a connection."""
         _log.info("all nodes are asked what they hold, once a broker is connected: %s", why)
+        self._again = _AGAIN
         self._wanted.set()
 
     def end(self) -> None:
@@ -120,7 +127,7 @@ class NodesRebuilder:
         try:
             found = self._ask(self._settings, self._bus)
             answered = frozenset(each.node for each in found.nodes)
-            self._store.answered(answered, at)
+            missing = self._store.answered(answered, at)
             if answered - self._known:
                 self._due = min(self._due, time.monotonic() + _NEWCOMERS)
             self._known |= answered
@@ -133,6 +140,9 @@ class NodesRebuilder:
             self._health.not_asked(str(error))
         else:
             self._health.asked(at, found.answered)
+            if missing and self._again < self._settings.web.ask_every:
+                self._due = time.monotonic() + self._again
+                self._again *= 2
 
 
 __all__ = ["AnsweredKeeper", "NodesAsker", "NodesRebuilder", "ask_everybody"]

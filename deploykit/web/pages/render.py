@@ -73,7 +73,7 @@ def frame_of(request: Request) -> PageFrame:
     # The database is away: the banner says so. The error itself is logged where the view asks.
     with suppress(DeploykitError):
         # Nobody who is not logged in learns how the console stands.
-        health = console.queries.health() if console and viewer else None
+        health = console.queries.health(viewer) if console and viewer else None
     theme = request.cookies.get("theme", "")
     return PageFrame(
         viewer=viewer,
@@ -151,12 +151,14 @@ def environment() -> Environment:
         state=words.shown_state,
         states=words.in_order,
         utc=filters.utc,
+        who=filters.who_words,
     )
     env.globals.update(
         bar=words.bar,
         change_url=_change_url,
         counted=filters.counted,
         icons=words.KIND_ICONS,
+        node_state=words.node_state,
         page_url=_page_url,
         problem_url=_problem_url,
         static=_static,

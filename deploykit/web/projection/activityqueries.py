@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import CompoundSelect, Connection, Row, func, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, func, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
 from deploykit.web.projection.paging import (
     narrowed,
+    only_nodes,
     only_repos,
     only_sites,
     paged,
@@ -144,7 +145,9 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
     newest = func.coalesce(func.max(table.at), 0).label("newest")
     ref = func.min(table.ref).label("ref")
     grouped = narrowed(
-        searched(select(table.key, ref, newest), page, table.ref), only_repos(connection, viewer, table.repo, repo)
+        searched(select(table.key, ref, newest), page, table.ref),
+        only_repos(connection, viewer, table.repo, repo),
+        only_nodes(connection, viewer, table.node),
     ).group_by(table.key)
     inner = grouped.subquery()
     return paged(
@@ -159,11 +162,15 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
     table = NODE_REFS.c
-    expected = connection.execute(select(func.count()).select_from(_mirroring(repo).subquery())).scalar_one()
+    mine = only_nodes(connection, viewer, table.node)
+    mirroring = _mirroring(connection, viewer, repo)
+    expected = connection.execute(select(func.count()).select_from(mirroring.subquery())).scalar_one()
     listed: Mapping[str, int] | None = None
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
     statement = (
-        select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0))
+        narrowed(
+            select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0)), mine
+        )
         .where(table.repo == repo, table.key.in_([row.key for row in rows]))
         .group_by(table.key, table.commit, table.object)
     )
@@ -181,8 +188,8 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
         holders = sum(each.nodes for each in holding)
         missing: list[str] = []
         if holders < expected:
-            listed = _listed_from(connection, repo) if listed is None else listed
-            missing = _missing(connection, repo, row, holding, listed)
+            listed = _listed_from(connection, mirroring, repo) if listed is None else listed
+            missing = _missing(connection, mine, repo, row, holding, listed)
         view = RefView(
             repo=repo,
             ref=row.ref,
@@ -238,18 +245,25 @@ def _age(held: HeldAs) -> tuple[int, int, str]:
 
 
 def _missing(
-    connection: Connection, repo: str, ref: Row[Any], holding: Sequence[HeldAs], listed: Mapping[str, int]
+    connection: Connection,
+    mine: ColumnElement[bool] | None,
+    repo: str,
+    ref: Row[Any],
+    holding: Sequence[HeldAs],
+    listed: Mapping[str, int],
 ) -> list[str]:
     """Return nodes that do not hold a ref as others do: they hold another commit, or would have listed it."""
     table = NODE_REFS.c
     wanted = {(each.commit, each.object) for each in holding}
-    statement = select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key)
+    statement = narrowed(
+        select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key), mine
+    )
     held = {node: (commit, object_) in wanted for node, commit, object_ in connection.execute(statement)}
     lacking = (node for node, oldest in listed.items() if node not in held and oldest <= ref.newest)
     return sorted([*lacking, *(node for node, as_others in held.items() if not as_others)])
 
 
-def _listed_from(connection: Connection, repo: str) -> dict[str, int]:
+def _listed_from(connection: Connection, mirroring: CompoundSelect[str], repo: str) -> dict[str, int]:
     """Return from which time on a node that mirrors a repository has listed its refs; 0: it has listed all of them.
 
     Nodes list the newest refs alone where there are many. What a node was never asked for it does not lack.
@@ -260,7 +274,7 @@ def _listed_from(connection: Connection, repo: str) -> dict[str, int]:
     statement = (
         select(nodes.node, nodes.cut, func.coalesce(counts.c.refs, 0), func.coalesce(counts.c.oldest, 0))
         .outerjoin_from(NODES, counts, counts.c.node == nodes.node)
-        .where(nodes.refs_ord != "", nodes.node.in_(_mirroring(repo)))
+        .where(nodes.refs_ord != "", nodes.node.in_(mirroring))
     )
     return {
         node: oldest if refs >= LISTED_REFS or unpacked_list(cut) else 0
@@ -268,7 +282,10 @@ def _listed_from(connection: Connection, repo: str) -> dict[str, int]:
     }
 
 
-def _mirroring(repo: str) -> CompoundSelect[str]:
-    """Return the question which nodes mirror a repository."""
-    held = select(NODE_REFS.c.node).where(NODE_REFS.c.repo == repo)
-    return union(held, select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))
+def _mirroring(connection: Connection, viewer: Viewer, repo: str) -> CompoundSelect[str]:
+    """Return the question which nodes mirror a repository, as far as the viewer may see them."""
+    found = [
+        narrowed(select(table.c.node), table.c.repo == repo, only_nodes(connection, viewer, table.c.node))
+        for table in (NODE_REFS, SITE_NODES)
+    ]
+    return union(*found)

@@ -82,7 +82,7 @@ NODES: Final = _table(
     _text("node", key=True),
     _time("seen"),
     _flag("silent"),
-    *map(_text, ("ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
+    *map(_text, ("newest", "ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
     _count("twins"),
 )
 REPOS: Final = _table("repos", _text("repo", key=True))

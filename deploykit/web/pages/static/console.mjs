@@ -167,6 +167,7 @@ function takeOver(next) {
   for (const part of live()) {
     const found = next.getElementById(part.id);
     const focus = part.contains(document.activeElement) ? document.activeElement : null;
+    if (found) part.className = found.className; // its tone
     if (!found || written.get(part.id) === found.innerHTML || focus?.matches("input, select, textarea")) continue;
     const before = new DOMParser().parseFromString(written.get(part.id) ?? "", "text/html");
     const texts = rowTexts(before), here = part.querySelector(".here"), marked = here && keyOf(here);

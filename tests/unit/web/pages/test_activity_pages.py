@@ -133,6 +133,14 @@ def test_a_database_that_is_away_is_said() -> None:
     assert answer.status_code == 503
 
 
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    away = attrs.evolve(activity_world(), error=ProjectionError("the database is gone"))
+    assert client_of(away).get("/sites/x%0aforged%1b[2J").status_code == 503
+    (record,) = (each.getMessage() for each in caplog.records if "gone" in each.getMessage())
+    assert record.isprintable()
+    assert "forged" in record
+
+
 def test_a_failed_node_shows_the_end_of_its_log_on_the_page_of_the_deploy() -> None:
     body = client_of(activity_world()).get(f"/deploys/{ROLLOUT}").text
     assert "web-1 : the end of its log" in text_of(body)

@@ -91,10 +91,10 @@ def test_a_form_is_taken_whichever_text_the_forge_signs(world: ReceiverWorld, fo
     assert len(world.refs()) == 1
 
 
-def test_a_form_with_more_fields_around_the_signed_json_is_the_same_delivery(world: ReceiverWorld) -> None:
+def test_a_form_with_more_fields_after_the_signed_json_is_the_same_delivery(world: ReceiverWorld) -> None:
     request = push_of("gogs")
     assert world.post("gogs", request).json()["result"] == "queued"
-    body = urlencode({"x": "1", "payload": request.body, "y": "2"}).encode()
+    body = urlencode({"payload": request.body, "x": "1", "y": "2"}).encode()
     wrapped = ForgedRequest(
         {**request.headers, "Content-Type": "application/x-www-form-urlencoded", "X-Gogs-Delivery": "new"}, body
     )
@@ -332,7 +332,8 @@ NO_PAYLOADS = (
 
 
 def test_a_form_that_is_none_is_refused_with_400(world: ReceiverWorld) -> None:
-    for body in (b"", b"payload", b"x=1", b"payload={}&payload={}", b"&" * 200, b"payload=%ff", b"payload=%7B"):
+    wrong = (b"", b"payload", b"x=1", b"x=1&payload={}", b"payload={}&payload={}", b"payload=%ff", b"payload=%7B")
+    for body in (*wrong, b"&" * 200, b"payload={}" + b"&" * 200):
         headers = {**push_of("github", form=True).headers, **signed("github", body, SECRETS["github"])}
         problem(world.post("github", ForgedRequest(headers, body)), 400)
 
@@ -534,7 +535,7 @@ def test_a_file_of_a_secret_that_went_wrong_changes_nothing_and_is_shown(world: 
     assert world.intake.problems == ()
 
 
-@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "two\nlines")])
+@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "  "), (0o600, "two\nlines")])
 def test_at_the_start_a_bad_file_is_refused(tmp_path: Path, mode: int, text: str) -> None:
     file = tmp_path / "github.new"
     file.touch(mode)
