@@ -141,7 +141,7 @@ class NodesRebuilder:
         else:
             self._health.asked(at, found.answered)
             if missing and self._again < self._settings.web.ask_every:
-                self._due = time.monotonic() + self._again
+                self._due = min(self._due, time.monotonic() + self._again)
                 self._again *= 2
 
 

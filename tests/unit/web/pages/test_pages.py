@@ -227,7 +227,7 @@ def test_a_page_follows_the_events_after_what_it_has_read() -> None:
 
     world = console.queries
     assert isinstance(world, FixedQueries)
-    world.health = read_then_changed  # type: ignore[method-assign]  # the event comes while the page is drawn
+    world.health = read_then_changed  # type: ignore[method-assign, assignment]  # the event comes while the page is drawn
     console.events.add("push", ago())
     before = console.events.newest
     assert f'data-event="{before}"' in get(app, "/").text
