@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import CompoundSelect, Connection, Row, func, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, func, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
@@ -189,7 +189,7 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
         missing: list[str] = []
         if holders < expected:
             listed = _listed_from(connection, mirroring, repo) if listed is None else listed
-            missing = _missing(connection, repo, row, holding, listed)
+            missing = _missing(connection, mine, repo, row, holding, listed)
         view = RefView(
             repo=repo,
             ref=row.ref,
@@ -245,15 +245,20 @@ def _age(held: HeldAs) -> tuple[int, int, str]:
 
 
 def _missing(
-    connection: Connection, repo: str, ref: Row[Any], holding: Sequence[HeldAs], listed: Mapping[str, int]
+    connection: Connection,
+    mine: ColumnElement[bool] | None,
+    repo: str,
+    ref: Row[Any],
+    holding: Sequence[HeldAs],
+    listed: Mapping[str, int],
 ) -> list[str]:
     """Return nodes that do not hold a ref as others do: they hold another commit, or would have listed it."""
     table = NODE_REFS.c
     wanted = {(each.commit, each.object) for each in holding}
-    statement = select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key)
-    held = {
-        node: (commit, object_) in wanted for node, commit, object_ in connection.execute(statement) if node in listed
-    }
+    statement = narrowed(
+        select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key), mine
+    )
+    held = {node: (commit, object_) in wanted for node, commit, object_ in connection.execute(statement)}
     lacking = (node for node, oldest in listed.items() if node not in held and oldest <= ref.newest)
     return sorted([*lacking, *(node for node, as_others in held.items() if not as_others)])
 

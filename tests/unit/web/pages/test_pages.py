@@ -221,7 +221,7 @@ def test_a_page_follows_the_events_after_what_it_has_read() -> None:
     app = console_app(bare_world())
     console: ConsoleContext = app.state.console
 
-    def read_then_changed(_: Viewer) -> ProjectionHealth:
+    def read_then_changed(_viewer: Viewer) -> ProjectionHealth:
         console.events.add("health", ago())
         return ProjectionHealth()
 
