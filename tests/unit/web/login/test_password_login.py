@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.settings.web import WebSettings
@@ -266,6 +267,19 @@ def test_a_name_is_tried_a_few_times_then_slowly(world: LoginWorld) -> None:
     assert (refused.status, refused.headers["retry-after"]) == (429, "31"), "even the right password waits"
     world.clock.now += 31
     assert world.log_in().status == 303
+
+
+def test_addresses_of_one_ipv6_network_share_their_attempts(world: LoginWorld) -> None:
+    tried = [
+        attrs.evolve(world, asker=attrs.evolve(world.asker, client=(f"2001:db8::{n:x}", 1))).log_in("ann", "x").status
+        for n in range(7)
+    ]
+    assert tried == [401] * 5 + [429] * 2
+
+
+def test_an_empty_token_fits_nothing() -> None:
+    assert attempts.same_text("a", "a")
+    assert not attempts.same_text("", "")
 
 
 def test_the_api_has_the_same_limits(world: LoginWorld) -> None:
