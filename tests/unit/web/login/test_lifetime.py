@@ -163,6 +163,9 @@ def test_a_flood_of_refusals_does_not_fill_the_audit(tmp_path: Path) -> None:
     world.clock.now += NOTES.seconds
     world.asker.post("/change", b"", {"origin": "https://evil.example"})
     assert world.notes[-1].detail.endswith("(and 50 more refusals)")
+    world.clock.now += NOTES.seconds
+    world.asker.post("/change", b"", {"origin": "https://evil.example"})
+    assert "more refusals" not in world.notes[-1].detail, "each is counted once"
 
 
 def test_an_audit_that_fails_locks_nobody_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

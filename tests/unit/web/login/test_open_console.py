@@ -115,3 +115,27 @@ def test_the_page_for_errors_is_the_applications() -> None:
     answer = Asker(app=app).get("/fail")
     assert (answer.status, answer.text) == (500, "ours")
     assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_page_for_errors_that_fails_is_answered_by_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    def handler(request: Request, error: Exception) -> Response:
+        raise RuntimeError("secret of the page")
+
+    app = Starlette(
+        routes=[Route("/fail", fail)],
+        middleware=list(login_middleware(ConsoleLogin(WebSettings()))),
+        exception_handlers={Exception: handler},
+    )
+    answer = Asker(app=app).get("/fail")
+    assert (answer.status, answer.text) == (500, "The console failed. Its log says why.\n")
+    assert "secret of the page" in caplog.text
+
+
+def test_the_headers_forbid_frames_foreign_scripts_and_guesses_of_types() -> None:
+    policy = dict(part.strip().split(" ", 1) for part in SECURITY_HEADERS["content-security-policy"].split(";"))
+    assert policy.pop("default-src") == policy.pop("frame-ancestors") == policy.pop("base-uri") == "'none'"
+    assert set(policy.values()) == {"'self'"}
+    assert SECURITY_HEADERS["x-frame-options"] == "DENY"
+    assert SECURITY_HEADERS["x-content-type-options"] == "nosniff"
+    for name in ("referrer-policy", "cross-origin-opener-policy", "cross-origin-resource-policy"):
+        assert SECURITY_HEADERS[name] == "same-origin"

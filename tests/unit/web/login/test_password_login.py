@@ -5,10 +5,14 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
+import attrs
 import pytest
 
 from deploykit.settings.web import WebSettings
+from deploykit.web.login import attempts
+from deploykit.web.login.attempts import REMEMBERED_SECONDS
 from deploykit.web.login.headers import SECURITY_HEADERS
+from deploykit.web.login.limits import PEER
 from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, access, form, login_world, write_passwords
 
 
@@ -241,12 +245,41 @@ def test_many_requests_of_a_program_are_no_attempts(world: LoginWorld) -> None:
 # -- limits ------------------------------------------------------------------------------------------------------------
 
 
+def test_what_a_program_sent_is_compared_again_after_a_minute(world: LoginWorld) -> None:
+    right = basic("ann", PASSWORDS["ann"])
+    assert world.asker.get("/api/v1/sites", right).status == 200
+    world.clock.now += REMEMBERED_SECONDS + 1
+    for number in range(PEER.burst):
+        world.asker.get("/api/v1/sites", basic(f"nobody{number}", "x"))
+    assert world.asker.get("/api/v1/sites", right).status == 429, "it is an attempt again"
+
+
+def test_of_programs_few_logins_are_remembered(world: LoginWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "_MOST_REMEMBERED", 1)
+    for name, password in PASSWORDS.items():
+        assert world.asker.get("/api/v1/sites", basic(name, password)).status == 200
+    assert len(world.login.passwords._remembered) == 1
+
+
 def test_a_name_is_tried_a_few_times_then_slowly(world: LoginWorld) -> None:
     assert [world.log_in("ann", "wrong").status for _ in range(7)] == [401] * 5 + [429] * 2
     refused = world.log_in()
     assert (refused.status, refused.headers["retry-after"]) == (429, "31"), "even the right password waits"
     world.clock.now += 31
     assert world.log_in().status == 303
+
+
+def test_addresses_of_one_ipv6_network_share_their_attempts(world: LoginWorld) -> None:
+    tried = [
+        attrs.evolve(world, asker=attrs.evolve(world.asker, client=(f"2001:db8::{n:x}", 1))).log_in("ann", "x").status
+        for n in range(7)
+    ]
+    assert tried == [401] * 5 + [429] * 2
+
+
+def test_an_empty_token_fits_nothing() -> None:
+    assert attempts.same_text("a", "a")
+    assert not attempts.same_text("", "")
 
 
 def test_the_api_has_the_same_limits(world: LoginWorld) -> None:
