@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import CompoundSelect, Connection, Row, and_, func, or_, select, union
+from sqlalchemy import CompoundSelect, Connection, Row, and_, exists, func, or_, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
@@ -20,7 +20,18 @@ from deploykit.web.projection.paging import (
     visible_repos,
     visible_sites,
 )
-from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NOTICES, PUSHES, REPOS, SITE_NODES
+from deploykit.web.projection.refforms import NO_AGE
+from deploykit.web.projection.tables import (
+    AUDIT,
+    BUILDS,
+    NODE_REFS,
+    NODES,
+    NOTICES,
+    PUSHES,
+    REF_FORMS,
+    REPOS,
+    SITE_NODES,
+)
 from deploykit.web.projection.views import Paged, PageRequested
 from deploykit.web.viewer import Viewer
 
@@ -138,8 +149,8 @@ def read_repositories(connection: Connection, viewer: Viewer) -> tuple[str, ...]
 
 def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageRequested) -> Paged[RefView]:
     """Return the refs that nodes hold, newest first."""
-    table = NODE_REFS.c
-    newest = func.coalesce(func.max(table.at), 0).label("newest")
+    table = REF_FORMS.c
+    newest = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0).label("newest")
     ref = func.min(table.ref).label("ref")
     grouped = narrowed(
         searched(select(table.key, ref, newest), page, table.ref), only_repos(connection, viewer, table.repo, repo)
@@ -156,16 +167,17 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
-    table = NODE_REFS.c
+    table = REF_FORMS.c
     expected = connection.execute(select(func.count()).select_from(_mirroring(repo).subquery())).scalar_one()
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
+    newest_at = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0)
     statement = (
-        select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0))
+        select(table.key, table.commit, table.object, func.sum(table.nodes), newest_at)
         .where(table.repo == repo, table.key.in_([row.key for row in rows]))
         .group_by(table.key, table.commit, table.object)
     )
     for key, commit, object_, nodes, at in connection.execute(statement):
-        held[key].append(HeldAs(commit=commit, object=object_, nodes=nodes, at=at))
+        held[key].append(HeldAs(commit=commit, object=object_, nodes=int(nodes), at=at))
     live: defaultdict[str, list[str]] = defaultdict(list)
     places = SITE_NODES.c
     sites = visible_sites(connection, viewer)
@@ -226,13 +238,15 @@ def _missing(connection: Connection, repo: str, key: str, holding: Sequence[Held
     """Return nodes that mirror a repository and do not hold a ref as others do."""
     table = NODE_REFS.c
     forms = or_(*(and_(table.commit == each.commit, table.object == each.object) for each in holding))
-    holders = select(table.node).where(table.repo == repo, table.key == key, forms)
     nodes = _mirroring(repo).subquery()
-    statement = select(nodes.c.node).where(nodes.c.node.not_in(holders)).order_by(nodes.c.node).limit(_NAMED)
+    # Asked of one node after the other, by the primary key: most often the first few answer.
+    holds = exists().where(table.node == nodes.c.node, table.repo == repo, table.key == key, forms)
+    statement = select(nodes.c.node).where(~holds).order_by(nodes.c.node).limit(_NAMED)
     return tuple(connection.execute(statement).scalars())
 
 
 def _mirroring(repo: str) -> CompoundSelect[str]:
     """Return the question which nodes mirror a repository."""
-    held = select(NODE_REFS.c.node).where(NODE_REFS.c.repo == repo)
-    return union(held, select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))
+    # A node may hold thousands of refs: one of them is enough, so it is asked of the nodes.
+    holds = exists().where(NODE_REFS.c.node == NODES.c.node, NODE_REFS.c.repo == repo)
+    return union(select(NODES.c.node).where(holds), select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))

@@ -102,7 +102,7 @@ def _move(rows: WorkingRows, request: str, rollout: str) -> None:
         if rows.get(ROLLOUT_NODES, rollout, row["node"]) is None:
             rows.put(ROLLOUT_NODES, {**row, "rollout": rollout})
     rows.remove(ROLLOUTS, request)
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     rows.connection.execute(update(LOG_CHUNKS).where(LOG_CHUNKS.c.rollout == request).values(rollout=rollout))
 
 

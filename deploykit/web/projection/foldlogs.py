@@ -60,7 +60,7 @@ def log_report(rows: WorkingRows, rollout: Row, node: Row, message: DeployReport
     if known["done"]:
         return node
     node = finish_line(rows, rollout, node, request)
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     lost = [
         step
         for step in message.steps
@@ -197,7 +197,7 @@ def _cut(rows: WorkingRows, rollout: Row, node: Row) -> Row:
     most = FEW_LINES if few else MOST_LINES
     if node["log_lines"] - node["log_lost"] <= most and node["log_bytes"] <= MOST_TEXT:
         return node
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     table = LOG_CHUNKS.c
     mine = (table.rollout == node["rollout"]) & (table.node == node["node"])
     chunks = rows.connection.execute(

@@ -15,6 +15,7 @@ from deploykit.names import RefName, short_ref
 from deploykit.web.projection.activityqueries import push_view
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.cells import moment, moment_of
+from deploykit.web.projection.drifting import RANKS
 from deploykit.web.projection.paging import narrowed, only_repos, only_sites, visible_sites
 from deploykit.web.projection.sitequeries import read_locks
 from deploykit.web.projection.tables import AUDIT, BUILDS, MIRRORS, NODES, PUSHES, ROLLOUTS, SITE_NODES
@@ -80,7 +81,7 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = SITE_NODES.c
     statement = narrowed(
         select(table.site, table.node, table.standing, table.detail, table.last_at),
-        table.standing.in_(list(_STANDINGS)),
+        table.rank.in_([RANKS[standing] for standing in _STANDINGS]),
         only_sites(connection, viewer, table.site),
     ).order_by(table.rank, table.site, table.node)
     groups: defaultdict[tuple[str, str], list[tuple[str, str, int | None]]] = defaultdict(list)

@@ -20,7 +20,7 @@ from deploykit.web.projection.paging import (
     searched,
     visible_sites,
 )
-from deploykit.web.projection.tables import LOCKS, MIRRORS, NODES, ROLLOUTS, SITE_NODES, SITES
+from deploykit.web.projection.tables import LOCKED, LOCKS, MIRRORS, NODES, ROLLOUTS, SITE_NODES, SITES
 from deploykit.web.projection.views import (
     NodeSummary,
     Paged,
@@ -68,7 +68,7 @@ def read_locks(connection: Connection, sites: Sequence[str], now: datetime) -> d
     table = SITE_NODES.c
     statement = (
         select(table.site, table.lock, func.max(table.seen))
-        .where(table.site.in_(sites), table.lock != "")
+        .where(table.site.in_(sites), LOCKED)
         .group_by(table.site, table.lock)
     )
     for site, lock, seen in connection.execute(statement):
@@ -181,8 +181,11 @@ def _summaries(connection: Connection, viewer: Viewer, rows: Sequence[Row[Any]],
     sites: defaultdict[str, list[SiteOnNode]] = defaultdict(list)
     statement = select(SITE_NODES).where(SITE_NODES.c.node.in_(names)).order_by(SITE_NODES.c.site)
     locks = {row["site"]: dict(row) for row in connection.execute(select(LOCKS)).mappings()}
+    seen: dict[str, bool] = {}
     for row in connection.execute(statement):
-        if viewer.sees(row.site):
+        if row.site not in seen:
+            seen[row.site] = viewer.sees(row.site)
+        if seen[row.site]:
             sites[row.node].append(site_on_node(row, locks, now))
     return [
         NodeSummary(

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, text
 from sqlalchemy.types import TypeEngine
 
 METADATA: Final = MetaData()
+#: Sites on nodes that showed a lock: few of many. A query finds them by its index only when it says just this.
+LOCKED: Final = text("lock != ''")
 
 
 def _text(name: str, *, key: bool = False) -> Column[str]:
@@ -124,6 +126,9 @@ SITE_NODES: Final = _table(
     Column("rank", Integer, nullable=False, default=0),
     Index("site_nodes_rank", "site", "rank", "node"),
     Index("site_nodes_node", "node"),
+    Index("site_nodes_uneasy", "rank", "site", "node"),
+    Index("site_nodes_repo", "repo", "site", "ref", "node"),
+    Index("site_nodes_locked", "site", "lock", sqlite_where=LOCKED, postgresql_where=LOCKED),
 )
 NODE_REFS: Final = _table(
     "node_refs",
@@ -132,8 +137,17 @@ NODE_REFS: Final = _table(
     _text("key", key=True),
     *map(_text, ("ref", "commit", "object", "ord")),
     _time("at"),
-    Index("node_refs_repo", "repo", "key"),
-    Index("node_refs_commit", "commit"),
+)
+#: How many nodes hold a ref as just this: kept up to date as `NODE_REFS` changes, which has a row for each of them.
+REF_FORMS: Final = _table(
+    "ref_forms",
+    _text("repo", key=True),
+    _text("key", key=True),
+    _text("commit", key=True),
+    _text("object", key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    _text("ref"),
+    _count("nodes"),
 )
 MIRRORS: Final = _table(
     "mirrors",
@@ -206,7 +220,7 @@ HISTORY: Final = _table(
     Index("history_at", "at", "key"),
     Index("history_site", "site", "at", "key"),
     Index("history_node", "node", "at", "key"),
-    Index("history_request", "node", "request"),
+    Index("history_place", "node", "site", "number"),
 )
 LOCKS: Final = _table(
     "locks",
