@@ -37,8 +37,11 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, default=False)
 
 
-def _table(name: str, *columns: Column[str] | Column[int] | Column[bool] | Column[float] | Index) -> Table:
-    return Table(name, METADATA, *columns)
+def _table(
+    name: str, *columns: Column[str] | Column[int] | Column[bool] | Column[float] | Index, rowid: bool = True
+) -> Table:
+    # Without a rowid SQLite keeps the rows in the order of the key, which is then no second tree.
+    return Table(name, METADATA, *columns, sqlite_with_rowid=rowid)
 
 
 META: Final = _table("meta", _text("name", key=True), _text("value"))
@@ -137,6 +140,7 @@ NODE_REFS: Final = _table(
     _text("key", key=True),
     *map(_text, ("ref", "commit", "object", "ord")),
     _time("at"),
+    rowid=False,
 )
 #: How many nodes hold a ref as just this: kept up to date as `NODE_REFS` changes, which has a row for each of them.
 REF_FORMS: Final = _table(
@@ -148,6 +152,7 @@ REF_FORMS: Final = _table(
     Column("at", BigInteger, primary_key=True, autoincrement=False),
     _text("ref"),
     _count("nodes"),
+    rowid=False,
 )
 MIRRORS: Final = _table(
     "mirrors",
@@ -219,7 +224,6 @@ HISTORY: Final = _table(
     _flag("provisional"),
     Index("history_at", "at", "key"),
     Index("history_site", "site", "at", "key"),
-    Index("history_node", "node", "at", "key"),
     Index("history_place", "node", "site", "number"),
 )
 LOCKS: Final = _table(

@@ -134,7 +134,8 @@ def test_no_question_reads_a_large_table_whole(tmp_path: Path) -> None:
                     for step in steps
                     for table in _LARGE
                     # The newest of all is read along an index, and ends with the page.
-                    if step.startswith(f"SCAN {table}") and f"USING INDEX {table}_at" not in step
+                    if step.startswith(f"SCAN {table}")
+                    and (f"USING INDEX {table}_at" not in step or " WHERE " in sql.replace("\n", " "))
                 ]
     store.close()
     assert len(asked) > 20
