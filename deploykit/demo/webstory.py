@@ -6,6 +6,7 @@ It goes on until somebody ends it: every few seconds there is another push, and 
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import time
 import urllib.request
@@ -15,7 +16,7 @@ from typing import Final
 from deploykit.demo.fleet import BROKEN, CONSOLE, NODES, POST_DEPLOY, DemoFleet
 from deploykit.demo.stage import Stage, free_port
 from deploykit.demo.timeline import Timeline
-from deploykit.errors import DemoFailed
+from deploykit.errors import DemoFailed, UsageError
 from deploykit.hooking.scripts import hooks_dir
 
 #: Seconds between two scenes: time to read a page.
@@ -34,13 +35,16 @@ class WebStory:
         timeline: where it prints.
         port: of the console; 0 takes a free one.
         pause: seconds between two scenes.
+
+    Raises:
+        UsageError: something else listens on the port: its page would be taken for the demo's.
     """
 
     def __init__(self, stage: Stage, timeline: Timeline, *, port: int = 0, pause: float = PAUSE) -> None:
         self._stage = stage
         self._timeline = timeline
         self._pause = pause
-        self._port = port or free_port()
+        self._port = _checked(port) or free_port()
         self._fleet = DemoFleet(stage, timeline, {})
         self._console = stage.root / "console.toml"
         self._hub = stage.root / "hub.toml"
@@ -142,6 +146,20 @@ class WebStory:
         done = self._stage.run(*self._stage.command(*words), *where)
         ended = "succeeded" if done.code == 0 else "stopped at the canary"
         self._timeline.event("node", f"{', '.join(NODES)}: the rollout of {tag} {ended}")
+
+
+def _checked(port: int) -> int:
+    """Return a port, if it is free.
+
+    Raises:
+        UsageError: it is in use, or needs root.
+    """
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return port
+    except OSError as error:
+        problem = f"--port: cannot listen on port {port}: {error.strerror}"
+        raise UsageError(problem, "stop what uses it, or choose another") from error
 
 
 __all__ = ["PAUSE", "WebStory"]

@@ -115,9 +115,10 @@ class StepRunner:
         self.journal.starts(label, durable=True, process=process)
         self._listeners.emit(label, None)
         self.ran_scripts = True
-        script = self._script(step, file, name, rollback, previous, process.mark)
+        # What it prints goes by the record's name, too: "500" of one script is not to be read beside "200" of the next.
+        script = attrs.evolve(self._script(step, file, name, rollback, previous, process.mark), step=label)
         try:
-            record = attrs.evolve(run_script(script, self._listeners.output, self._note_process), name=label)
+            record = run_script(script, self._listeners.output, self._note_process)
         except ScriptFailed as error:
             record = StepRecord(name=label, outcome="failed", output=str(error))
             self._ended(record)

@@ -218,13 +218,15 @@ class ConsoleFeed:
         if not verdict.counts or (self._trust is not None and verdict.standing == "not verified"):
             self._doubt(message, verdict.why)
             return None
-        return Heard(message=message, received=received, signer=verdict.signer)
+        unsigned = verdict.standing == "unsigned"
+        return Heard(message=message, received=received, signer=verdict.signer, forgeable=unsigned)
 
     def _doubt(self, message: Message, why: str) -> None:
         line = one_line(f"{message.TYPE} from {message.source}: {why}", 300)
-        self._health.distrusted(line)
+        count = self._distrust.add(line, time.monotonic())
+        self._health.distrusted(line, tell=count > 0)
         self._ports.count("distrusted", 1)
-        if count := self._distrust.add(line, time.monotonic()):
+        if count:
             _log.warning("%d messages are not believed and not shown, the last: %s", count, line)
 
     def _keep(self, heard: Sequence[Heard], ending: threading.Event) -> bool:

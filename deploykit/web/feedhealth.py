@@ -69,11 +69,18 @@ class FeedHealth:
         """Note that the database takes none now."""
         self.cannot_keep = one_line(why, 300)
 
-    def distrusted(self, why: str) -> None:
-        """Count a message that is not shown."""
+    def distrusted(self, why: str, *, tell: bool = True) -> None:
+        """Count a message that is not shown.
+
+        Args:
+            tell: open pages; a flood of such messages must not reload them all the time.
+        """
         with self._lock:
             count = self._health.distrusted + 1
-            self._health = attrs.evolve(self._health, distrusted=count, distrust=one_line(why, 300))
+            at = self._now()
+            self._health = attrs.evolve(self._health, distrusted=count, distrust=one_line(why, 300), distrusted_at=at)
+        if tell:
+            self._on_change()
 
     def dropped(self) -> None:
         """Count a message that came too fast."""

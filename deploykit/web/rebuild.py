@@ -5,6 +5,7 @@ Rules:
 * The answers come through the feed, as every description of a node does. Asking shows who is silent.
 * Several reasons to ask that come together make one question.
 * A question that fails because the connection was lost is asked again soon; one that is not allowed, at the usual time.
+* Nodes that do not answer may be late, as after the end of a broker: they are asked again after 5 s, 10 s, 20 s …
 """
 
 from __future__ import annotations
@@ -25,15 +26,18 @@ from deploykit.names import NodeName
 from deploykit.operations.nodes import FoundNodes, find_nodes
 from deploykit.settings.node import Settings
 from deploykit.web.feedhealth import FeedHealth
+from deploykit.web.projection.activityqueries import LISTED_REFS
 
 _log = logging.getLogger(__name__)
 
 DETAILS: Final[tuple[NodeDetail, ...]] = ("facts", "sites", "refs", "drift", "history")
 #: Operations of each site, and refs of each repository, that are asked for; a node leaves out what is too much.
 HISTORY: Final = 20
-REFS: Final = 100
+REFS: Final = LISTED_REFS
 #: Seconds after which a question that failed is asked again; between two looks for a connection.
 _AGAIN: Final = 5.0
+#: Seconds after which all are asked again where a node answered for the first time: it may have just begun to clone.
+_NEWCOMERS: Final = 20.0
 _LOOK: Final = 0.25
 
 #: Asks all nodes, and returns those that answered.
@@ -43,8 +47,12 @@ NodesAsker = Callable[[Settings, Bus], FoundNodes]
 class AnsweredKeeper(Protocol):
     """What notes who is silent: `projection.store.Store`."""
 
-    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> None:
-        """Note which nodes answered a question to all: those that were not heard since are silent."""
+    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> int:
+        """Note which nodes answered a question to all: those that were not heard since are silent.
+
+        Returns:
+            How many did not answer.
+        """
         ...
 
 
@@ -87,11 +95,14 @@ class NodesRebuilder:
         self._ask = ask
         self._now = now
         self._wanted = threading.Event()
+        self._again = _AGAIN
         self._due = time.monotonic()
+        self._known: frozenset[NodeName] = frozenset()
 
     def soon(self, why: str) -> None:
         """Ask as soon as there is a connection."""
         _log.info("all nodes are asked what they hold, once a broker is connected: %s", why)
+        self._again = _AGAIN
         self._wanted.set()
 
     def end(self) -> None:
@@ -115,7 +126,11 @@ class NodesRebuilder:
         self._due = time.monotonic() + self._settings.web.ask_every
         try:
             found = self._ask(self._settings, self._bus)
-            self._store.answered({each.node for each in found.nodes}, at)
+            answered = frozenset(each.node for each in found.nodes)
+            missing = self._store.answered(answered, at)
+            if answered - self._known:
+                self._due = min(self._due, time.monotonic() + _NEWCOMERS)
+            self._known |= answered
         except (BusError, ProjectionError) as error:
             _log.info("the question to all nodes failed, and is asked again: %s", error)
             self._due = time.monotonic() + _AGAIN
@@ -125,6 +140,9 @@ class NodesRebuilder:
             self._health.not_asked(str(error))
         else:
             self._health.asked(at, found.answered)
+            if missing and self._again < self._settings.web.ask_every:
+                self._due = min(self._due, time.monotonic() + self._again)
+                self._again *= 2
 
 
 __all__ = ["AnsweredKeeper", "NodesAsker", "NodesRebuilder", "ask_everybody"]

@@ -20,6 +20,8 @@ import attrs
 
 #: Keys of one kind that are remembered; the one that was used least recently is forgotten.
 MOST_KEYS: Final = 10_000
+#: Characters of a name that tell it from others: a form may have one of 64 KiB, from each of many peers.
+_MOST_NAME: Final = 256
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -76,7 +78,7 @@ class LoginLimits:
 
     def attempt(self, name: str, peer: str) -> float:
         """Count an attempt and return 0, or return the seconds to wait, and count nothing."""
-        now = self._clock()
+        now, name = self._clock(), name[:_MOST_NAME]
         with self._lock:
             wait = max(limit.wait(key, now) for limit, key in self._limits(name, peer))
             if wait == 0:
@@ -86,6 +88,7 @@ class LoginLimits:
 
     def succeeded(self, name: str, peer: str) -> None:
         """Give an attempt back, and remember that the name logs in from there."""
+        name = name[:_MOST_NAME]
         with self._lock:
             for limit, key in self._limits(name, peer):
                 limit.give_back(key)

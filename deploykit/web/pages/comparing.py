@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -10,10 +11,12 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError, WebError
+from deploykit.errors import DeploykitError, InvalidName, RefNotFound, WebError
 from deploykit.names import OBJECT_ID_PATTERN, parse_repo_name
 from deploykit.operations.compare import CommitComparison, compare
 from deploykit.settings.node import Settings
+
+_log = logging.getLogger(__name__)
 
 #: Comparisons that run at once; that run or wait (other pages need threads, too); that are kept; seconds to wait.
 _AT_ONCE: Final = 2
@@ -63,8 +66,12 @@ class Comparisons:
                 return ComparisonOutcome(found=self._kept[key])
         try:
             found = self._in_turn(settings, repo, old, new)
-        except DeploykitError as error:
+        except (RefNotFound, InvalidName, WebError) as error:
             return ComparisonOutcome(problem=error.problem, remedy=error.remedy)
+        except DeploykitError as error:  # it names paths of this machine: they are for those who read its log
+            _log.warning("cannot compare %a with %a: %s", old, new, error)
+            problem = f"the mirror of {repo} cannot be read"
+            return ComparisonOutcome(problem=problem, remedy="the console's log says why")
         if found.commits_complete and found.files_complete and _ID.fullmatch(old) and _ID.fullmatch(new):
             with self._lock:
                 self._kept[key] = found

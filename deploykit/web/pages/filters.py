@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -20,6 +21,11 @@ _REFS: Final = ("refs/heads/", "refs/tags/", "refs/")
 #: Kinds of characters that are shown as an escape: controls, those that reorder text, half characters.
 _UNSEEN: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 _KEPT: Final = frozenset({"\n", "\t", "\u200d"})  # the last joins parts of one emoji
+
+
+_FINGERPRINT: Final = re.compile(r"(SHA256:[A-Za-z0-9+/]{8})[A-Za-z0-9+/]{35}")
+#: What follows a principal: its key, and the certificate that names it.
+_KEY_OF: Final = re.compile(r" \(SHA256:[A-Za-z0-9+/]{43}(?:, certificate [^()]*)?\)")
 
 
 def plain(text: str) -> str:
@@ -65,6 +71,17 @@ def ref_words(ref: str | None) -> str:
     return text
 
 
+def who_words(who: str | None) -> str:
+    """Return who did something without the fingerprints of keys; they belong into a title.
+
+    >>> who_words("root, signed ops@demo (SHA256:PXCrhxFfN0tZ1nG1pF5b1dPVJm2dO4Zf2mWJwqzgq8c)")
+    'root, signed ops@demo'
+    >>> who_words("SHA256:PXCrhxFfN0tZ1nG1pF5b1dPVJm2dO4Zf2mWJwqzgq8c")
+    'SHA256:PXCrhxFf…'
+    """
+    return _FINGERPRINT.sub(r"\1…", _KEY_OF.sub("", who or ""))
+
+
 def first_line(text: str | None) -> str:
     """Return the first line of a commit's message."""
     return (text or "").strip().partition("\n")[0]
@@ -81,21 +98,23 @@ def utc(time: datetime) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a length of time in at most two units.
+    r"""Return a length of time in at most two units; a number and its unit stay in one line.
 
-    >>> duration(0.34), duration(75), duration(7300), duration(90000)
-    ('0.3 s', '1 min 15 s', '2 h 1 min', '1 d 1 h')
+    >>> [duration(seconds).replace("\u00a0", " ") for seconds in (0, 0.04, 0.34, 75, 7300, 90000)]
+    ['< 1 s', '< 0.1 s', '0.3 s', '1 min 15 s', '2 h 1 min', '1 d 1 h']
     """
     if seconds is None or seconds < 0:
         return ""
+    if seconds < 0.05:
+        return "<\u00a00.1\u00a0s" if seconds else "<\u00a01\u00a0s"  # 0: of times in whole seconds
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}\u00a0s"
     whole = round(seconds)
     for size, name, below, small in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:
             rest = whole % size // below
-            return f"{whole // size} {name} {rest} {small}" if rest else f"{whole // size} {name}"
-    return f"{whole} s"
+            return f"{whole // size}\u00a0{name} {rest}\u00a0{small}" if rest else f"{whole // size}\u00a0{name}"
+    return f"{whole}\u00a0s"
 
 
 def number(value: int | None) -> str:

@@ -56,7 +56,7 @@ def headline(
         sites, nodes: how many there are; None where nobody counted.
         limit: how many problems were asked for; so many mean: or more.
     """
-    known = counted(sites, "site") + (f" on {counted(nodes, 'node')}" if nodes is not None else "")
+    known = counted(sites, "site") + (f", {counted(nodes, 'node')}" if nodes is not None else "")
     if not health.connected:
         return Headline(
             tone="bad",
@@ -68,16 +68,22 @@ def headline(
         count = f"{len(problems)} or more things need" if len(problems) >= limit else _need(len(problems))
         return Headline(tone=tone, title=f"{count} a look", text=f"{known}.")
     if not sites:
-        if health.rebuilding:
-            return Headline(tone="run", title="Asking the nodes", text="Sites appear here as nodes answer.")
-        return Headline(
-            tone="off",
-            title="No site was heard of yet",
-            text="Sites appear here as soon as an agent answers, or something is deployed.",
-        )
+        return _no_sites(asking=health.rebuilding)
     if health.rebuilding:
         return Headline(tone="run", title="Nothing wrong so far", text=f"{known}; nodes are still being asked.")
+    if health.distrusted:
+        return Headline(tone="warn", title="Not all messages are believed", text=f"{known}; see the line above.")
     return Headline(tone="ok", title="All is well", text=f"{known}.")
+
+
+def _no_sites(*, asking: bool) -> Headline:
+    if asking:
+        return Headline(tone="run", title="Asking the nodes", text="Sites appear here as nodes answer.")
+    return Headline(
+        tone="off",
+        title="No site was heard of yet",
+        text="Sites appear here as soon as an agent answers, or something is deployed.",
+    )
 
 
 def _need(count: int) -> str:

@@ -16,6 +16,8 @@ from deploykit.web.requests import context_of, viewer_of
 #: Problems and changes on the first page.
 MOST_PROBLEMS: Final = 12
 MOST_CHANGES: Final = 8
+#: Kinds of problems that the lines above every page tell.
+ABOVE: Final = frozenset({"broker", "database", "distrust"})
 #: Sites on the first page; the fleet page shows the rest.
 MOST_SITES: Final = 40
 
@@ -24,12 +26,13 @@ def overview(request: Request) -> Response:
     """Return the first page."""
     queries, viewer = context_of(request).queries, viewer_of(request)
     sites = queries.sites(viewer)
-    problems = queries.problems(viewer, MOST_PROBLEMS)
+    found = queries.problems(viewer, MOST_PROBLEMS + len(ABOVE))
+    problems = [one for one in found if one.kind not in ABOVE][:MOST_PROBLEMS]
     count = queries.nodes(viewer, PageRequested(limit=1)).total
     return render(
         request,
         "overview.html",
-        headline=headline(problems, queries.health(), len(sites), count, MOST_PROBLEMS),
+        headline=headline(problems, queries.health(viewer), len(sites), count, MOST_PROBLEMS),
         problems=[(one, problem_tone(one)) for one in problems],
         changes=queries.changes(viewer, MOST_CHANGES),
         sites=shown_sites(sites, MOST_SITES),

@@ -49,6 +49,7 @@ class PageFrame:
         logout: the token of the form that ends this login; empty: it cannot be ended here.
         theme: `light`, `dark`, or empty: as the system.
         now: the server's clock; None where the console cannot say.
+        newest: number of the last event that the page shows for certain: it follows those after it.
     """
 
     viewer: Viewer | None
@@ -58,6 +59,7 @@ class PageFrame:
     logout: str
     theme: str
     now: datetime | None
+    newest: int
 
 
 def frame_of(request: Request) -> PageFrame:
@@ -71,7 +73,7 @@ def frame_of(request: Request) -> PageFrame:
     # The database is away: the banner says so. The error itself is logged where the view asks.
     with suppress(DeploykitError):
         # Nobody who is not logged in learns how the console stands.
-        health = console.queries.health() if console and viewer else None
+        health = console.queries.health(viewer) if console and viewer else None
     theme = request.cookies.get("theme", "")
     return PageFrame(
         viewer=viewer,
@@ -81,6 +83,7 @@ def frame_of(request: Request) -> PageFrame:
         logout=logout_token_of(request),
         theme=theme if theme in _THEMES else "",
         now=console.now() if console else None,
+        newest=getattr(request.state, "newest", 0),  # 0: answered before the view; its stream begins with a reset
     )
 
 
@@ -148,12 +151,14 @@ def environment() -> Environment:
         state=words.shown_state,
         states=words.in_order,
         utc=filters.utc,
+        who=filters.who_words,
     )
     env.globals.update(
         bar=words.bar,
         change_url=_change_url,
         counted=filters.counted,
         icons=words.KIND_ICONS,
+        node_state=words.node_state,
         page_url=_page_url,
         problem_url=_problem_url,
         static=_static,

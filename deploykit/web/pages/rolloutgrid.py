@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.web.projection.rolloutviews import RolloutNode, StepView
+from deploykit.web.projection.rolloutviews import RolloutNode, StepView, phase_order
 
 #: Columns of the grid; scripts may have any number of steps.
 MOST_COLUMNS: Final = 24
@@ -50,7 +50,10 @@ class StepGrid:
 
 
 def grid_of(nodes: Sequence[RolloutNode]) -> StepGrid:
-    """Return the grid of some nodes: each step stands after the one that came before it on the first node with both."""
+    """Return the grid of some nodes, phase by phase.
+
+    Within a phase each step stands after the one that came before it on the first node with both.
+    """
     columns = _columns(nodes)
     shown = columns[:MOST_COLUMNS]
     rows = []
@@ -73,7 +76,7 @@ def _columns(nodes: Iterable[RolloutNode]) -> list[StepColumn]:
                 known.add(column)
                 columns.insert(at, column)
                 at += 1
-    return columns
+    return sorted(columns, key=lambda column: phase_order(column.phase))
 
 
 __all__ = ["MOST_COLUMNS", "GridRow", "StepColumn", "StepGrid", "grid_of"]

@@ -64,6 +64,7 @@ _STATES: Final[Mapping[str, ShownState]] = {
     "active": ShownState("active", "ok", "ok"),
     "refused": ShownState("refused", "bad", "bad"),
     "skipped": ShownState("skipped", "off", "none"),
+    "went-back": ShownState("failed, went back", "bad", "back"),
     "success": ShownState("succeeded", "ok", "ok"),
     "failure": ShownState("failed", "bad", "bad"),
     "interrupted": ShownState("interrupted", "bad", "bad"),
@@ -112,6 +113,25 @@ def shown_state(state: str) -> ShownState:
 def known_states() -> frozenset[str]:
     """Return the states that have words of their own."""
     return frozenset(_STATES)
+
+
+def node_state(phase: str, state: str, kind: str) -> str:
+    """Return the state of a node in a rollout, as the rollout's counts name it.
+
+    Args:
+        phase, state: of its last command: a `discard` that succeeded leaves the node skipped.
+        kind: of the rollout.
+    """
+    if state == "rolled-back":
+        return "went-back"  # it failed there, and the node went back by itself
+    if state != "success":
+        return state or "pending"
+    if phase == "rollback" and kind == "rollback":
+        return "active"
+    return _ENDED_WELL.get(phase, "active")
+
+
+_ENDED_WELL: Final = {"prepare": "prepared", "rollback": "rolled-back", "discard": "skipped"}
 
 
 def in_order(counts: Mapping[str, int]) -> tuple[tuple[ShownState, int], ...]:

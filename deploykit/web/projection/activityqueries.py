@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import CompoundSelect, Connection, Row, and_, exists, func, or_, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, exists, func, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
 from deploykit.web.projection.paging import (
     narrowed,
+    only_nodes,
     only_repos,
     only_sites,
     paged,
@@ -35,6 +36,8 @@ from deploykit.web.projection.tables import (
 from deploykit.web.projection.views import Paged, PageRequested
 from deploykit.web.viewer import Viewer
 
+#: Refs of each repository that the console asks a node for.
+LISTED_REFS: Final = 100
 #: Nodes without a ref that are named.
 _NAMED: Final = 20
 
@@ -149,11 +152,13 @@ def read_repositories(connection: Connection, viewer: Viewer) -> tuple[str, ...]
 
 def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageRequested) -> Paged[RefView]:
     """Return the refs that nodes hold, newest first."""
-    table = REF_FORMS.c
+    table = REF_FORMS.c if viewer.sees_all else NODE_REFS.c
     newest = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0).label("newest")
     ref = func.min(table.ref).label("ref")
     grouped = narrowed(
-        searched(select(table.key, ref, newest), page, table.ref), only_repos(connection, viewer, table.repo, repo)
+        searched(select(table.key, ref, newest), page, table.ref),
+        only_repos(connection, viewer, table.repo, repo),
+        only_nodes(connection, viewer, NODE_REFS.c.node),
     ).group_by(table.key)
     inner = grouped.subquery()
     return paged(
@@ -167,17 +172,22 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
-    table = REF_FORMS.c
-    expected = connection.execute(select(func.count()).select_from(_mirroring(repo).subquery())).scalar_one()
+    # Who may see all nodes sees what is counted already.
+    table = REF_FORMS.c if viewer.sees_all else NODE_REFS.c
+    nodes = func.sum(REF_FORMS.c.nodes) if viewer.sees_all else func.count()
+    mine = only_nodes(connection, viewer, NODE_REFS.c.node)
+    mirroring = _mirroring(connection, viewer, repo)
+    expected = connection.execute(select(func.count()).select_from(mirroring.subquery())).scalar_one()
+    listed: Mapping[str, int] | None = None
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
     newest_at = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0)
     statement = (
-        select(table.key, table.commit, table.object, func.sum(table.nodes), newest_at)
+        narrowed(select(table.key, table.commit, table.object, nodes, newest_at), mine)
         .where(table.repo == repo, table.key.in_([row.key for row in rows]))
         .group_by(table.key, table.commit, table.object)
     )
-    for key, commit, object_, nodes, at in connection.execute(statement):
-        held[key].append(HeldAs(commit=commit, object=object_, nodes=int(nodes), at=at))
+    for key, commit, object_, count, at in connection.execute(statement):
+        held[key].append(HeldAs(commit=commit, object=object_, nodes=int(count), at=at))
     live: defaultdict[str, list[str]] = defaultdict(list)
     places = SITE_NODES.c
     sites = visible_sites(connection, viewer)
@@ -188,15 +198,18 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
     for row in rows:
         commit, holding = newest_held(held[row.key])
         holders = sum(each.nodes for each in holding)
-        missing = _missing(connection, repo, row.key, holding) if holders < expected else ()
+        missing: list[str] = []
+        if holders < expected:
+            listed = _listed_from(connection, mirroring, repo) if listed is None else listed
+            missing = _missing(connection, mine, repo, row, holding, listed)
         view = RefView(
             repo=repo,
             ref=row.ref,
             commit=commit,
             time=moment(row.newest) if row.newest else None,
             holders=holders,
-            expected=expected,
-            missing=missing,
+            expected=holders + len(missing),
+            missing=tuple(missing[:_NAMED]),
             live=tuple(live[row.ref]),
         )
         views.append(view)
@@ -222,8 +235,13 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     """Return the newest commit that a ref names on any node, and in which forms nodes hold that one.
 
     Of a tag that a node has just fetched only the tag's own object is known: another node says which commit that is.
+    Where no node does, that object cannot be told from the newest commit that others have listed: they count as one.
     """
     peeled = {each.object: each.commit for each in held if each.object and each.commit}
+    listed = max((each for each in held if each.commit), key=_age, default=None)
+    fetched = max((each for each in held if not each.commit and each.object not in peeled), key=_age, default=None)
+    if listed is not None and fetched is not None and listed.commit not in peeled.values():
+        peeled[fetched.object] = listed.commit
     commits = [each.commit or peeled.get(each.object, each.object) for each in held]
     ages: dict[str, int] = {}
     votes: Counter[str] = Counter()
@@ -234,19 +252,54 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     return newest, [each for each, commit in zip(held, commits, strict=True) if commit == newest]
 
 
-def _missing(connection: Connection, repo: str, key: str, holding: Sequence[HeldAs]) -> tuple[str, ...]:
-    """Return nodes that mirror a repository and do not hold a ref as others do."""
+def _age(held: HeldAs) -> tuple[int, int, str]:
+    return held.at, held.nodes, held.commit or held.object
+
+
+def _missing(
+    connection: Connection,
+    mine: ColumnElement[bool] | None,
+    repo: str,
+    ref: Row[Any],
+    holding: Sequence[HeldAs],
+    listed: Mapping[str, int],
+) -> list[str]:
+    """Return nodes that do not hold a ref as others do: they hold another commit, or would have listed it."""
     table = NODE_REFS.c
-    forms = or_(*(and_(table.commit == each.commit, table.object == each.object) for each in holding))
-    nodes = _mirroring(repo).subquery()
-    # Asked of one node after the other, by the primary key: most often the first few answer.
-    holds = exists().where(table.node == nodes.c.node, table.repo == repo, table.key == key, forms)
-    statement = select(nodes.c.node).where(~holds).order_by(nodes.c.node).limit(_NAMED)
-    return tuple(connection.execute(statement).scalars())
+    wanted = {(each.commit, each.object) for each in holding}
+    statement = narrowed(
+        select(table.node, table.commit, table.object).where(table.repo == repo, table.key == ref.key), mine
+    )
+    held = {node: (commit, object_) in wanted for node, commit, object_ in connection.execute(statement)}
+    lacking = (node for node, oldest in listed.items() if node not in held and oldest <= ref.newest)
+    return sorted([*lacking, *(node for node, as_others in held.items() if not as_others)])
 
 
-def _mirroring(repo: str) -> CompoundSelect[str]:
-    """Return the question which nodes mirror a repository."""
+def _listed_from(connection: Connection, mirroring: CompoundSelect[str], repo: str) -> dict[str, int]:
+    """Return from which time on a node that mirrors a repository has listed its refs; 0: it has listed all of them.
+
+    Nodes list the newest refs alone where there are many. What a node was never asked for it does not lack.
+    """
+    table, nodes = NODE_REFS.c, NODES.c
+    held = select(table.node, func.count().label("refs"), func.min(table.at).label("oldest"))
+    counts = held.where(table.repo == repo).group_by(table.node).subquery()
+    statement = (
+        select(nodes.node, nodes.cut, func.coalesce(counts.c.refs, 0), func.coalesce(counts.c.oldest, 0))
+        .outerjoin_from(NODES, counts, counts.c.node == nodes.node)
+        .where(nodes.refs_ord != "", nodes.node.in_(mirroring))
+    )
+    return {
+        node: oldest if refs >= LISTED_REFS or unpacked_list(cut) else 0
+        for node, cut, refs, oldest in connection.execute(statement)
+    }
+
+
+def _mirroring(connection: Connection, viewer: Viewer, repo: str) -> CompoundSelect[str]:
+    """Return the question which nodes mirror a repository, as far as the viewer may see them."""
     # A node may hold thousands of refs: one of them is enough, so it is asked of the nodes.
     holds = exists().where(NODE_REFS.c.node == NODES.c.node, NODE_REFS.c.repo == repo)
-    return union(select(NODES.c.node).where(holds), select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))
+    found = [
+        narrowed(select(table.c.node), condition, only_nodes(connection, viewer, table.c.node))
+        for table, condition in ((NODES, holds), (SITE_NODES, SITE_NODES.c.repo == repo))
+    ]
+    return union(*found)

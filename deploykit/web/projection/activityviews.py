@@ -78,8 +78,8 @@ class RefView:
     Args:
         commit: the newest that it names on any node.
         holders: how many of the nodes that mirror the repository hold just this.
-        expected: how many nodes mirror the repository.
-        missing: nodes that hold another commit or none; at most 20.
+        expected: how many nodes should: those that do, and those that are known to hold another commit or none.
+        missing: nodes that hold another commit or none; at most 20. Who has not listed its refs yet is not among them.
         live: sites of the repository on which it is live somewhere.
     """
 

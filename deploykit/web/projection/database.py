@@ -27,7 +27,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, m
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from deploykit.errors import ProjectionError
+from deploykit.errors import ProjectionError, UsageError
 from deploykit.settings.web import WebSettings
 from deploykit.system.secretfile import read_secret
 
@@ -64,7 +64,11 @@ _EXPECTED: Final = "expected sqlite:////PATH or postgresql://USER@HOST/NAME"
 
 
 def make_engine(url: URL, password_file: Path | None) -> Engine:
-    """Return an engine for any number of reading threads and one that writes. Nothing is connected yet."""
+    """Return an engine for any number of reading threads and one that writes. Nothing is connected yet.
+
+    Raises:
+        UsageError: what speaks to PostgreSQL is not installed.
+    """
     if url.drivername == "sqlite":
         engine = create_engine(
             url,
@@ -76,7 +80,13 @@ def make_engine(url: URL, password_file: Path | None) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
-    engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args={"connect_timeout": 5})
+    try:
+        engine = create_engine(
+            url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+        )
+    except ImportError as error:  # it is not there, or it finds no libpq
+        problem = "psycopg cannot be loaded: a database on PostgreSQL needs the extra postgresql"
+        raise UsageError(problem, "pip install 'deploykit[web,postgresql]'") from error
     if password_file is not None:
 
         def with_password(_dialect: object, _record: object, _args: object, values: dict[str, object]) -> None:

@@ -5,6 +5,7 @@ Rules:
 * A command that belongs to no rollout is a rollout of its own, under the command's id.
 * A report names no rollout: where the command was not heard before, it stands under its own id until it is.
 * A rollout keeps its site: a message that names the id of another site's rollout changes nothing.
+* A command is for its nodes: what another node reports of it changes nothing.
 * What a coordinator announced of its rollout counts; else its state follows from its nodes.
 """
 
@@ -12,23 +13,24 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import update
-
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
-from deploykit.web.projection.cells import Row, clean, micros, order_of, packed, unpacked_list
+from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
-from deploykit.web.projection.folding import at_of, audit, know_site, saw_node
-from deploykit.web.projection.foldlogs import log_progress, log_report
+from deploykit.web.projection.folding import at_of, audit, heard_order, know_site, saw_node
+from deploykit.web.projection.foldlogs import adopt_log, log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
-from deploykit.web.projection.tables import COMMANDS, LOG_CHUNKS, ROLLOUT_NODES, ROLLOUTS, SITE_NODES
+from deploykit.web.projection.stepcells import merged_steps, with_event, with_report
+from deploykit.web.projection.tables import COMMANDS, ROLLOUT_NODES, ROLLOUTS, SITE_NODES
 
 #: Sort order of nodes in a rollout: those that failed, those at work, then the others.
 RANKS: Final = {"failure": 0, "refused": 0, "rolled-back": 0, "began": 1, "": 2, "success": 3}
 _DECISIONS: Final = {"success": "done", "refused": "refused"}
 _MOST_NODES: Final = 10_000
+#: Cells of a node that are of its newest command.
+_OF_COMMAND: Final = ("request", "phase", "ord", "began", "ended", "state", "detail", "rank")
 
 
 def fold_command(rows: WorkingRows, heard: Heard, message: DeployRequested) -> None:
@@ -99,11 +101,14 @@ def _move(rows: WorkingRows, request: str, rollout: str) -> None:
         return
     for row in rows.select(ROLLOUT_NODES, rollout=request):
         rows.remove(ROLLOUT_NODES, request, row["node"])
-        if rows.get(ROLLOUT_NODES, rollout, row["node"]) is None:
-            rows.put(ROLLOUT_NODES, {**row, "rollout": rollout})
+        known = rows.get(ROLLOUT_NODES, rollout, row["node"])
+        if known is None:
+            known, _ = rows.get_or_new(ROLLOUT_NODES, rollout=rollout, node=row["node"])
+        newer = row if row["ord"] > known["ord"] else known
+        merged = known | {name: newer[name] for name in _OF_COMMAND}
+        merged["steps"] = packed(merged_steps(unpacked_list(known["steps"]), unpacked_list(row["steps"])))
+        rows.put(ROLLOUT_NODES, adopt_log(rows, merged, row))
     rows.remove(ROLLOUTS, request)
-    rows.let_go(LOG_CHUNKS)
-    rows.connection.execute(update(LOG_CHUNKS).where(LOG_CHUNKS.c.rollout == request).values(rollout=rollout))
 
 
 def _rollout_of(
@@ -111,7 +116,7 @@ def _rollout_of(
 ) -> tuple[str, Row | None]:
     """Return the rollout that a step or report belongs to, with its row; None where it must not count."""
     command = rows.get(COMMANDS, clean(message.request))
-    if command is not None and command["site"] != clean(message.site):
+    if command is not None and not _is_for(rows, command, message):
         return "", None
     rollout = command["rollout"] if command is not None else clean(named) or clean(message.request)
     row = open_rollout(rows, heard, rollout, message.site, single=rollout == clean(message.request))
@@ -121,6 +126,13 @@ def _rollout_of(
         )
         rows.put(COMMANDS, {**made, "phase": message.phase})
     return rollout, row
+
+
+def _is_for(rows: WorkingRows, command: Row, message: DeployProgressed | DeployReported) -> bool:
+    """Return whether a command is for the site and the node that speak of it; where only they do, that is not known."""
+    if command["site"] != clean(message.site):
+        return False
+    return not command["ref"] or rows.get(ROLLOUT_NODES, command["rollout"], clean(message.node)) is not None
 
 
 def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) -> None:
@@ -135,8 +147,8 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
     _take_request(node, heard, message)
     if node["request"] == clean(message.request) and node["ended"] is None:
         node |= {"state": "began", "rank": RANKS["began"]}
-        if message.state != "output":
-            node["steps"] = packed(_stepped(unpacked_list(node["steps"]), message, at_of(heard)))
+    if message.state != "output":
+        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard)))
     node = log_progress(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     if node["state"] != before:
@@ -145,7 +157,7 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
 
 def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployReported) -> None:
     """Let a row show the command of a message, if that is newer than the one it shows."""
-    request, order = clean(message.request), order_of(message.time, "")
+    request, order = clean(message.request), heard_order(heard, "")
     if node["request"] == request:
         node["began"] = at_of(heard) if node["began"] is None else min(node["began"], at_of(heard))
         node["ord"] = max(node["ord"], order)
@@ -158,21 +170,7 @@ def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployRep
             "ended": None,
             "state": "",
             "detail": "",
-            "steps": "",
         }
-
-
-def _stepped(steps: list[Row], message: DeployProgressed, at: int) -> list[Row]:
-    """Return steps after one began or ended."""
-    changed = {"name": message.step, "state": message.state, "phase": message.phase, "began": at}
-    if message.state != "began":
-        changed |= {"seconds": message.seconds, "exit_code": message.exit_code}
-    for position, each in enumerate(steps):
-        if each["name"] == message.step and each["phase"] == message.phase:
-            if message.state == "began" and each["state"] != "began":
-                return steps  # its end came first
-            return [*steps[:position], {**each, **changed, "began": each.get("began", at)}, *steps[position + 1 :]]
-    return [*steps, changed][:200]
 
 
 def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> None:
@@ -197,25 +195,13 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
     node, _ = rows.get_or_new(ROLLOUT_NODES, rollout=rollout, node=clean(message.node))
     _take_request(node, heard, message)
     if node["request"] == clean(message.request):
-        began = {step["name"]: step.get("began") for step in unpacked_list(node["steps"])}
-        steps = [
-            {
-                "name": each.name,
-                "state": each.outcome,
-                "phase": message.phase,
-                "seconds": each.seconds,
-                "exit_code": each.exit_code,
-                "began": began.get(each.name),
-            }
-            for each in message.steps[:200]
-        ]
         node |= {
             "state": message.outcome,
             "rank": RANKS.get(message.outcome, 0),
             "detail": clean(message.detail),
-            "steps": packed(steps) if steps else node["steps"],
             "ended": at_of(heard),
         }
+    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message))
     node = log_report(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     fold_reported(rows, heard, message, command)
@@ -226,7 +212,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
 def _fold_live(rows: WorkingRows, heard: Heard, message: DeployReported, command: Row | None) -> None:
     """Keep what is live on the node, as the report has read it from the site."""
     row, new = rows.get_or_new(SITE_NODES, site=clean(message.site), node=clean(message.node))
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     if not message.live_known or (not new and order <= row["ord"]):
         return
     changes = live_cells(message.release, message.ref, message.commit) | release_cells("previous", message.previous)

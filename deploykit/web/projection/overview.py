@@ -16,7 +16,7 @@ from deploykit.web.projection.activityqueries import push_view
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.cells import moment, moment_of
 from deploykit.web.projection.drifting import RANKS
-from deploykit.web.projection.paging import narrowed, only_repos, only_sites, visible_sites
+from deploykit.web.projection.paging import narrowed, only_nodes, only_repos, only_sites, visible_sites
 from deploykit.web.projection.sitequeries import read_locks
 from deploykit.web.projection.tables import AUDIT, BUILDS, MIRRORS, NODES, PUSHES, ROLLOUTS, SITE_NODES
 from deploykit.web.projection.views import Problem, ProjectionHealth
@@ -24,6 +24,8 @@ from deploykit.web.viewer import Viewer
 
 _NAMED: Final = 5
 _STANDINGS: Final = {"failed": "failed", "modified": "modified by hand", "unexpected": "not expected"}
+#: How builds ended, in words of a sentence.
+_ENDED: Final = {"success": "succeeded", "failure": "failed", "cancelled": "was cancelled", "unstable": "is unstable"}
 _BAD_BUILDS: Final = ("failure", "unstable", "refused", "failed")
 
 
@@ -34,7 +36,7 @@ def find_problems(
     found: list[Problem] = []
     sources = (_of_health(health), _of_rollouts(connection, viewer), _of_sites(connection, viewer))
     more = (_of_nodes(connection, viewer), _of_builds(connection, viewer), _of_mirrors(connection, viewer))
-    for source in (*sources, *more, _of_locks(connection, viewer, now)):
+    for source in (*sources, *more, _of_distrust(health), _of_locks(connection, viewer, now)):
         for problem in source:
             found.append(problem)
             if len(found) >= limit:
@@ -49,10 +51,19 @@ def _of_health(health: ProjectionHealth) -> Iterator[Problem]:
     if health.rebuilding:
         yield Problem(kind="database", text="the nodes are being asked: what is shown is not complete yet")
     if health.dropped:
-        yield Problem(kind="database", text=f"{health.dropped} messages came faster than they could be kept")
+        count = _messages(health.dropped)
+        yield Problem(kind="database", text=f"{count} lost: they came faster than they could be kept")
+
+
+def _of_distrust(health: ProjectionHealth) -> Iterator[Problem]:
     if health.distrusted:
-        text = f"{health.distrusted} messages are not believed and not shown; the last: {health.distrust}"
-        yield Problem(kind="distrust", text=one_line(text))
+        last = f"; the last: {health.distrust}" if health.distrust else ""
+        text = f"{_messages(health.distrusted)} not believed and not shown{last}"
+        yield Problem(kind="distrust", text=one_line(text), since=health.distrusted_at)
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
 
 
 def _of_rollouts(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
@@ -97,11 +108,12 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
 
 
 def _of_nodes(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
-    statement = select(NODES.c.node, NODES.c.seen, NODES.c.silent, NODES.c.twins)
-    statement = statement.where(NODES.c.silent | (NODES.c.twins > 0)).order_by(NODES.c.seen.desc(), NODES.c.node)
-    if not viewer.sees_all:
-        mine = select(SITE_NODES.c.node).where(SITE_NODES.c.site.in_(visible_sites(connection, viewer)))
-        statement = statement.where(NODES.c.node.in_(mine))
+    table = NODES.c
+    statement = narrowed(
+        select(table.node, table.seen, table.silent, table.twins),
+        table.silent | (table.twins > 0),
+        only_nodes(connection, viewer, table.node),
+    ).order_by(table.seen.desc(), table.node)
     for node, seen, silent, twins in connection.execute(statement.limit(100)):
         if silent:
             yield Problem(kind="node", text=f"{node} does not answer", since=moment(seen), node=node)
@@ -123,14 +135,17 @@ def _of_builds(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     ).order_by(table.at.desc())
     for row in connection.execute(statement.limit(20)):
         of = f" of {_ref(row.ref)}" if row.ref else ""
-        text = one_line(f"build {row.job} {row.number}{of} {row.state}")
+        text = one_line(f"build {row.job} {row.number}{of} {_ENDED.get(row.state, row.state)}")
         yield Problem(kind="build", text=text, since=moment_of(row.at), repo=row.repo)
 
 
 def _of_mirrors(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = MIRRORS.c
     statement = narrowed(
-        select(MIRRORS), table.outcome.in_(("failed", "refused")), only_repos(connection, viewer, table.repo)
+        select(MIRRORS),
+        table.outcome.in_(("failed", "refused")),
+        only_repos(connection, viewer, table.repo),
+        only_nodes(connection, viewer, table.node),
     ).order_by(table.at.desc())
     for row in connection.execute(statement.limit(20)):
         why = f": {row.detail}" if row.detail else ""
@@ -170,7 +185,7 @@ def _builds(connection: Connection, viewer: Viewer, limit: int) -> Iterator[Late
     statement = narrowed(select(BUILDS), only_repos(connection, viewer, BUILDS.c.repo))
     for row in connection.execute(statement.order_by(BUILDS.c.at.desc(), BUILDS.c.key).limit(limit)):
         of = f" of {_ref(row.ref)}" if row.ref else ""
-        text = one_line(f"{row.job} {row.number}{of} {row.state}")
+        text = one_line(f"{row.job} {row.number}{of} {_ENDED.get(row.state, row.state)}")
         yield LatestChange(time=moment_of(row.at), what="build", text=text, by=row.signer, repo=row.repo)
 
 

@@ -165,6 +165,7 @@ def _history(row: Row[Any]) -> HistoryView:
         site=row.site,
         node=row.node,
         number=row.number,
+        provisional=bool(row.provisional),
         phase=row.phase,
         outcome=row.outcome,
         release=row.release,

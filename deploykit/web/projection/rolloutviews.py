@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 import attrs
 
 from deploykit.web.projection.views import Paged
 
+#: Phases of commands, in the order in which a rollout goes through them.
+PHASES: Final = ("prepare", "deploy", "activate", "discard", "rollback")
+
+
+def phase_order(phase: str) -> int:
+    """Return the place of a phase among all; an unknown one comes last."""
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
+
 
 @attrs.frozen(kw_only=True, slots=True)
 class StepView:
-    """A step of one command on a node. `state`: began, done, failed, skipped."""
+    """A step of the newest command of a phase on a node. `state`: began, done, failed, skipped."""
 
     name: str
     state: str
@@ -95,12 +104,18 @@ class LogSlice:
 
 @attrs.frozen(kw_only=True, slots=True)
 class HistoryView:
-    """An operation in a site's history on a node. `id` names it in links: `NODE:NUMBER`."""
+    """An operation in a site's history on a node. `id` names it in links: `NODE:NUMBER`.
+
+    Args:
+        number: in the node's own history.
+        provisional: only the node's report was heard; `number` is the time of that, until the node lists its history.
+    """
 
     id: str
     site: str
     node: str
     number: int
+    provisional: bool = False
     phase: str = ""
     outcome: str = ""
     release: str = ""

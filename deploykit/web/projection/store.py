@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -146,22 +146,28 @@ class Store:
         self._compare_after[site] = time.monotonic() + (time.thread_time() - began) * _SPARING
         self._touched.discard(site)
 
-    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> None:
+    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> int:
         """Note which nodes answered a question to all: those that were not heard since are silent.
 
         Args:
             nodes: those that answered.
             asked_at: when they were asked, aware.
+
+        Returns:
+            How many did not answer; those that were heard since are among them: an answer shows more.
         """
         with self._writing, self._transaction() as connection:
             asked = micros(asked_at)
             rows = WorkingRows(connection)
+            count = 0
             for node, seen, silent in connection.execute(select(NODES.c.node, NODES.c.seen, NODES.c.silent)).all():
                 is_silent = node not in nodes and (seen or 0) < asked
+                count += node not in nodes
                 if is_silent != silent:
                     connection.execute(update(NODES).where(NODES.c.node == node).values(silent=is_silent))
                     self._touched.update(row["site"] for row in rows.select(SITE_NODES, node=node))
         self.settle()
+        return count
 
     def note(self, entry: AuditView) -> None:
         """Keep a decision of the console itself.
@@ -207,7 +213,9 @@ class Store:
             ProjectionError: the database cannot be used now.
         """
         if self._touched:
-            self._settle_for_reader()
+            # Where it cannot be written now, what was compared before is shown: a full disk takes no page away.
+            with suppress(ProjectionError):
+                self._settle_for_reader()
         try:
             with database.reading(self._connected()) as connection:
                 yield connection

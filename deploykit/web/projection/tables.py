@@ -87,7 +87,7 @@ NODES: Final = _table(
     _text("node", key=True),
     _time("seen"),
     _flag("silent"),
-    *map(_text, ("ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
+    *map(_text, ("newest", "ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
     _count("twins"),
 )
 REPOS: Final = _table("repos", _text("repo", key=True))
@@ -129,9 +129,9 @@ SITE_NODES: Final = _table(
     Column("rank", Integer, nullable=False, default=0),
     Index("site_nodes_rank", "site", "rank", "node"),
     Index("site_nodes_node", "node"),
-    Index("site_nodes_uneasy", "rank", "site", "node"),
+    Index("site_nodes_worst", "rank", "site", "node"),
     Index("site_nodes_repo", "repo", "site", "ref", "node"),
-    Index("site_nodes_locked", "site", "lock", sqlite_where=LOCKED, postgresql_where=LOCKED),
+    Index("site_nodes_locked", "site", sqlite_where=LOCKED, postgresql_where=LOCKED),
 )
 NODE_REFS: Final = _table(
     "node_refs",
@@ -140,6 +140,7 @@ NODE_REFS: Final = _table(
     _text("key", key=True),
     *map(_text, ("ref", "commit", "object", "ord")),
     _time("at"),
+    Index("node_refs_repo", "repo", "key"),
     rowid=False,
 )
 #: How many nodes hold a ref as just this: kept up to date as `NODE_REFS` changes, which has a row for each of them.

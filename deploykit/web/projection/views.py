@@ -60,9 +60,11 @@ class ProjectionHealth:
         asked, answered: when nodes were last asked, and how many answered.
         complete_since: from when on what the bus told is complete, as far as known.
         distrusted: messages since the start whose signature was missing or not believed: they are not shown.
-        distrust: why, the last such message, in one line.
+        distrust, distrusted_at: why, the last such message, in one line; when it came.
         unverified: no keys are configured: everything is shown as it came.
         dropped: messages since the start that came faster than they could be kept.
+
+    `distrust` and `answered` are of the whole fleet: empty, and 0, for those who do not see all sites.
     """
 
     connected: bool = False
@@ -74,6 +76,7 @@ class ProjectionHealth:
     complete_since: datetime | None = None
     distrusted: int = 0
     distrust: str = ""
+    distrusted_at: datetime | None = None
     unverified: bool = False
     dropped: int = 0
 

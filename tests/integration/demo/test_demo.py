@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -151,3 +152,12 @@ def test_the_demo_console_shows_pushes_and_rollouts_until_it_is_interrupted(tmp_
 
 def _rollouts(lines: Iterator[str]) -> Iterator[dict[str, str]]:
     return (entry for entry in map(json.loads, lines) if "the rollout of" in entry.get("event", ""))
+
+
+def test_a_port_in_use_is_found_before_anything_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("demo", "--web", "--port", str(port), cwd=tmp_path, env={"TMPDIR": str(tmp_path)}, timeout=60)
+    assert (done.returncode, done.stdout) == (2, ""), "else the page of something else is taken for the demo's"
+    assert f"cannot listen on port {port}" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -345,3 +345,10 @@ def test_an_empty_tree_can_be_deployed(shop: Shop) -> None:
     assert shop.deploy("empty").outcome == "success"
     assert shop.read("TAG") == "Tag: empty\n"
     shop.whole()
+
+
+def test_what_a_script_prints_on_the_way_back_goes_by_a_name_of_its_own(shop: Shop) -> None:
+    shop.put({"a": b"1", "deploy/post-deploy": script("echo 200 OK")})
+    shop.heard.clear()
+    shop.put({"a": b"2", "deploy/post-deploy": script("echo 500", "exit 1")})
+    assert shop.heard == [("post-deploy", "stdout", "500\n"), ("post-deploy-rollback", "stdout", "200 OK\n")]

@@ -21,7 +21,7 @@ from tests.support.served import Served, console_app, console_of, serving
 from tests.support.wait import wait_until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 PAGES = ("/", "/fleet", "/sites/shop", "/nodes", "/nodes/web-1")
 
@@ -163,6 +163,32 @@ def test_the_real_stream_reaches_the_page(browser: Browser) -> None:
             context.events.add("lock", NOW, site="billing")
             one.page.locator("h1", has_text="One thing needs a look").wait_for()
             assert one.problems == []
+        finally:
+            context.events.close()
+
+
+def test_what_happens_before_the_stream_is_open_is_seen_too(browser: Browser) -> None:
+    world = small_world()
+    app = console_app(world, more=tuple(api_routes()))
+    context: ConsoleContext = app.state.console
+    with serving(app) as url, tab(browser) as one:
+
+        def change_first(route: Route) -> None:
+            world.problem_list = world.problem_list[1:]
+            context.events.add("deploy", NOW, site="shop")
+            route.continue_()
+
+        try:
+            pages: list[Page] = []
+            for page in (one.page, one.page.context.new_page()):  # it opens the stream; it joins that of the first
+                left = len(world.problem_list) - 1
+                # The page is drawn, and its script is not there yet.
+                page.route("**/static/console*.mjs", change_first, times=1)
+                page.goto(url)
+                for each in (*pages, page):
+                    each.locator("#problems li").nth(left).wait_for(state="detached")
+                    assert each.locator("#problems li").count() == left
+                pages.append(page)
         finally:
             context.events.close()
 

@@ -36,9 +36,12 @@ from tests.support.node import NodeAgent, Origin
 from tests.support.wait import wait_until
 
 OPERATOR: Final = "ops@fleet"
+#: Who signs build results, where there is a console.
+CI: Final = "ci@fleet"
 COUNT: Final = 5
 _SCRIPT: Final = """#!/bin/sh
 order={root}/$DEPLOYKIT_NODE.$DEPLOYKIT_STEP.$DEPLOYKIT_TAG
+echo "$DEPLOYKIT_STEP runs on $DEPLOYKIT_NODE"
 echo "$DEPLOYKIT_STEP $DEPLOYKIT_TAG" >> {root}/$DEPLOYKIT_NODE.ran
 while [ -e $order.hold ]; do : > $order.held; sleep 0.02; done
 test ! -e $order.fail
@@ -118,6 +121,7 @@ class FiveNodes:
         broker: runs already.
         killable: the nodes whose agents are processes.
         approvers: principals of whom each must sign a rollout; the key of the desk may then run those alone.
+        console: there is a machine more, for the web console: nodes answer its questions. It has no site.
     """
 
     def __init__(
@@ -127,6 +131,7 @@ class FiveNodes:
         *,
         killable: Collection[str] = (),
         approvers: Sequence[str] = (),
+        console: bool = False,
     ) -> None:
         self.root, self.broker = root, broker
         self.mark = f"f{secrets.token_hex(3)}"
@@ -139,11 +144,15 @@ class FiveNodes:
         self._signers = root / "allowed_signers"
         shorts = [f"web{number}" for number in range(1, COUNT + 1)]
         self._approvers = tuple(approvers)
+        self._console = console
         self.people = tuple(root / f"{name}.key" for name in approvers)
-        for principal in (OPERATOR, *approvers, *(self.named(short) for short in shorts)):
+        machines = [*shorts, "console"] if console else shorts
+        for principal in (OPERATOR, *([CI] if console else ()), *approvers, *(self.named(one) for one in machines)):
             key = generate_key(root / f"{principal}.key")
             trust(self._signers, principal, key.public_blob)
         self.desk_file = self._settings("desk", OPERATOR)
+        if console:
+            self.console_file = self._settings("console", self.named("console"))
         self.places = {}
         for short in shorts:
             config = self._settings(short, self.named(short))
@@ -264,11 +273,16 @@ class FiveNodes:
         directory.mkdir()
         file = directory / "deploykit.toml"
         node = "desk" if short == "desk" else principal
-        site = f'[sites.shop]\npath = "{directory}/site"\nrepo = "shop"\n' if short != "desk" else ""
+        bare = short in ("desk", "console")
+        site = "" if bare else f'[sites.shop]\npath = "{directory}/site"\nrepo = "shop"\n'
         site += f"signatures = {len(self._approvers)}\n" if site and self._approvers else ""
         types = '"rollout.run", "node.queried"' if self._approvers else '"deploy.requested", "rollout.abort"'
         grants = [f'{{ principal = "{OPERATOR}", types = [{types}] }}']
         grants += [f'{{ principal = "{name}", types = ["rollout.approved"] }}' for name in self._approvers]
+        if self._console:
+            asking = [OPERATOR, self.named("console")]
+            grants += [f'{{ principal = "{name}", types = ["node.queried"] }}' for name in asking]
+            grants += [f'{{ principal = "{CI}", types = ["build.finished"], repos = ["shop"], jobs = ["*"] }}']
         file.touch(0o600)
         file.write_text(
             f'node = "{node}"\nstate = "{directory}/state"\nsigning_key = "{self.root}/{principal}.key"\n'
@@ -283,4 +297,4 @@ class FiveNodes:
         return file
 
 
-__all__ = ["COUNT", "OPERATOR", "FiveNodes", "Place"]
+__all__ = ["CI", "COUNT", "OPERATOR", "FiveNodes", "Place"]

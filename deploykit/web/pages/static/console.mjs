@@ -9,33 +9,29 @@
 const inPage = typeof document !== "undefined";
 const KINDS = ["push", "build", "mirror", "deploy", "step", "log", "node", "lock", "notice", "health", "reset"];
 const RETRY = 15_000; // after an answer that EventSource takes for final, as 401 or 503
+const RECENT = 500; // events kept for tabs that are opened beside others
 const CALM = 5_000; // a stream that is back before nobody hears of: the server ends each after some minutes
 
 // -- the stream ----------------------------------------------------------------------------------------------------
 
-/** Listen to the events below `base`; `tell` gets {state} and {kind, data}. Returns a function that ends it. */
-function listen(base, tell) {
-  let source, timer, again = false;
+/** Listen to the events below `base` that follow number `at`; `tell` gets {state} and {kind, data, at}. Returns its end. */
+function listen(base, at, tell) {
+  let source, timer;
   const open = () => {
-    source = new EventSource(`${base}/api/v1/events`);
-    source.onopen = () => {
-      tell({ state: "live" });
-      if (again) tell({ kind: "reset", data: {} }); // a new stream: nobody knows what it missed
-      again = false;
-    };
+    source = new EventSource(`${base}/api/v1/events?after=${at}`);
+    source.onopen = () => tell({ state: "live" });
     source.onerror = () => {
       const closed = source.readyState === EventSource.CLOSED;
       tell({ state: closed ? "closed" : "lost" });
-      if (!closed) return; // the browser comes back by itself, and gets what it missed
-      again = true;
-      timer = setTimeout(open, RETRY);
+      if (closed) timer = setTimeout(open, RETRY); // else the browser comes back by itself, and gets what it missed
     };
     for (const kind of KINDS) {
       source.addEventListener(kind, (event) => {
+        at = Number(event.lastEventId);
         try {
-          tell({ kind, data: JSON.parse(event.data) });
+          tell({ kind, at, data: JSON.parse(event.data) });
         } catch {
-          tell({ kind: "reset", data: {} });
+          tell({ kind: "reset", at, data: {} });
         }
       });
     }
@@ -44,41 +40,45 @@ function listen(base, tell) {
   return () => { clearTimeout(timer); source.close(); };
 }
 
-/** Serve every tab from one stream, which is open while there is a tab. */
+/** Serve every tab from one stream, which is open while there is a tab; a tab says which event its page shows. */
 function serveTabs() {
   const tabs = new Set();
-  let end = null, state = null;
+  let end = null, state = null, recent = [], since = 0;
   const tell = (message) => {
     if (message.state) state = message.state;
+    else if (recent.push(message) > RECENT) since = recent.shift().at;
     for (const tab of tabs) tab.postMessage(message);
   };
   self.onconnect = ({ ports: [tab] }) => {
-    tab.onmessage = ({ data }) => {
-      if (data === "hello") {
-        tabs.add(tab);
-        if (state) tab.postMessage({ state });
-        end ??= listen(self.name, tell);
-      } else {
+    tab.onmessage = ({ data: shown }) => {
+      if (shown === "bye") {
         tabs.delete(tab);
-        if (!tabs.size && end) { end(); end = state = null; }
+        if (!tabs.size && end) { end(); end = state = null; recent = []; }
+        return;
       }
+      tabs.add(tab);
+      if (!end) end = listen(self.name, since = shown, tell);
+      else if (state) tab.postMessage({ state });
+      const missed = shown < since ? [{ kind: "reset", data: {} }] : recent.filter(({ at }) => at > shown);
+      for (const message of missed) tab.postMessage(message);
     };
   };
 }
 
-/** Get events into this page, through the shared worker where there is one. */
-function subscribe(base, tell) {
+/** Get the events that follow number `shown` into this page, through the shared worker where there is one. */
+function subscribe(base, shown, tell) {
+  const take = (message) => { shown = Math.max(shown, message.at ?? 0); tell(message); };
   if (typeof SharedWorker === "undefined") {
-    let end = listen(base, tell);
+    let end = listen(base, shown, take);
     addEventListener("pagehide", () => { end?.(); end = null; });
-    addEventListener("pageshow", () => { end ??= listen(base, tell); });
+    addEventListener("pageshow", () => { end ??= listen(base, shown, take); });
     return;
   }
   const { port } = new SharedWorker(import.meta.url, { type: "module", name: base });
-  port.onmessage = ({ data }) => tell(data);
-  port.postMessage("hello");
+  port.onmessage = ({ data }) => take(data);
+  port.postMessage(shown);
   addEventListener("pagehide", () => port.postMessage("bye"));
-  addEventListener("pageshow", ({ persisted }) => { if (persisted) port.postMessage("hello"); });
+  addEventListener("pageshow", ({ persisted }) => { if (persisted) port.postMessage(shown); });
 }
 
 // -- times ---------------------------------------------------------------------------------------------------------
@@ -167,6 +167,7 @@ function takeOver(next) {
   for (const part of live()) {
     const found = next.getElementById(part.id);
     const focus = part.contains(document.activeElement) ? document.activeElement : null;
+    if (found) part.className = found.className; // its tone
     if (!found || written.get(part.id) === found.innerHTML || focus?.matches("input, select, textarea")) continue;
     const before = new DOMParser().parseFromString(written.get(part.id) ?? "", "text/html");
     const texts = rowTexts(before), here = part.querySelector(".here"), marked = here && keyOf(here);
@@ -275,7 +276,7 @@ function startTheme(base) {
 }
 
 function startPage() {
-  const { base, now } = document.documentElement.dataset;
+  const { base, now, event } = document.documentElement.dataset;
   if (now) skew = new Date(now) - Date.now();
   remember();
   writeTimes(document);
@@ -283,7 +284,7 @@ function startPage() {
   startKeys();
   startTheme(base);
   if (!live().length || !("stream" in document.body.dataset)) return;
-  subscribe(base, heard);
+  subscribe(base, Number(event), heard);
   document.addEventListener("visibilitychange", () => {
     if (!document.hidden && stale) { stale = false; refreshSoon(); }
   });

@@ -54,6 +54,16 @@ def test_a_connection_that_is_lost_again_and_again_is_away_since_the_first_loss(
     assert (shown.rebuilding, shown.complete_since) == (True, back)
 
 
+def test_open_pages_hear_of_a_message_that_is_not_believed_and_of_a_flood_only_now_and_then(clock: Clock) -> None:
+    told: list[int] = []
+    health = FeedHealth(clock, on_change=lambda: told.append(health.shown.distrusted))
+    health.distrusted("not signed")
+    at = clock.later(3)
+    health.distrusted("not signed", tell=False)
+    assert told == [1]
+    assert (health.shown.distrusted, health.shown.distrusted_at) == (2, at)
+
+
 def test_an_answered_question_ends_the_rebuild(clock: Clock) -> None:
     health = FeedHealth(clock)
     health.connected()

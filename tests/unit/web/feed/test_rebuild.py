@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ class Fleet:
     is_connected: bool = True
     looks: int = 0
     error: DeploykitError | None = None
+    missing: int = 0
     asked: int = 0
     answers: list[set[str]] = attrs.Factory(list)
 
@@ -48,9 +50,10 @@ class Fleet:
             raise self.error
         return FoundNodes(nodes=(NodeDescribed(node=NodeName("web1"), instance="i"),), answered=1)
 
-    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> None:
+    def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> int:
         assert asked_at == NOW
         self.answers.append({str(node) for node in nodes})
+        return self.missing
 
 
 @pytest.fixture
@@ -121,9 +124,42 @@ def test_a_question_that_the_connection_cut_off_is_asked_again(
         wait_until(lambda: not health.shown.rebuilding)
 
 
+def test_nodes_that_did_not_answer_are_asked_again_soon_and_ever_more_seldom(
+    fleet: Fleet, health: FeedHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploykit.web.rebuild._AGAIN", 0.01)
+    fleet.missing = 1
+    made = rebuilder(fleet, health)
+    waits = []
+    for _ in range(4):
+        begun = time.monotonic()
+        made.step()
+        waits.append(round(made._due - begun, 2))
+    assert waits == [0.01, 0.02, 0.04, 0.08]
+    fleet.missing = 0
+    made.step()
+    assert made._due > time.monotonic() + 3000
+    fleet.missing = 1
+    with running(made):
+        made.soon("connected to a broker")
+        wait_until(lambda: fleet.asked > 7, "asked again without a reason")
+
+
 def test_where_there_is_no_key_pages_go_on_without_asking(fleet: Fleet, health: FeedHealth) -> None:
     fleet.error = PolicyRefused("an unsigned deploy is refused", "give --key, or set signing_key")
     rebuilder(fleet, health).step()
     assert "signing_key" in health.cannot_ask
     assert not health.shown.rebuilding
     assert not fleet.answers
+
+
+def test_who_answers_for_the_first_time_is_asked_again_soon(
+    fleet: Fleet, health: FeedHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploykit.web.rebuild._NEWCOMERS", 0.0)
+    made = rebuilder(fleet, health)
+    with running(made):
+        wait_until(lambda: fleet.asked == 2, "its mirrors may not have been whole yet")
+        made.soon("connected")
+        wait_until(lambda: fleet.asked == 3)
+        assert fleet.answers == [{"web1"}] * 3

@@ -6,9 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from starlette.datastructures import Headers
 from starlette.types import Message
 
-from deploykit.web.login.forms import MOST_BODY, read_body
+from deploykit.web.login.forms import MOST_BODY, length_problem, read_body
 from deploykit.web.login.refusals import AccessRefusal
 from tests.support.loginworld import OWN, PASSWORDS, LoginWorld, form, login_world
 from tests.unit.web.login.test_password_login import basic
@@ -129,4 +130,23 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
 
 
 def test_a_form_of_many_fields_is_no_form(world: LoginWorld) -> None:
-    assert world.asker.post("/login", b"&".join(b"a%d=1" % n for n in range(5000)), OWN).status == 422
+    right = form(name="ann", password=PASSWORDS["ann"])
+    assert world.asker.post("/login", b"&".join([right, *(b"a%d=1" % n for n in range(60))]), OWN).status == 422
+    assert world.asker.post("/login", right, OWN).status == 303
+
+
+@pytest.mark.parametrize("more", [{"name": "bob"}, {"password": "x"}, {"name": "ann"}])
+def test_a_field_that_stands_twice_counts_as_none(world: LoginWorld, more: dict[str, str]) -> None:
+    body = form(name="ann", password=PASSWORDS["ann"]) + b"&" + form(**more)
+    assert world.asker.post("/login", body, OWN).status == 422
+
+
+@pytest.mark.parametrize("body", [b"name=ann&password=%ff", b"name=ann&password=\xff"])
+def test_a_form_that_is_no_utf8_is_no_form(world: LoginWorld, body: bytes) -> None:
+    assert world.asker.post("/login", body, OWN).status == 422
+
+
+def test_a_body_that_says_that_it_is_large_is_refused_unread() -> None:
+    for length, status in ((str(MOST_BODY), None), (str(MOST_BODY + 1), 413), ("9" * 17, 413)):
+        refused = length_problem(Headers({"content-length": length}))
+        assert (refused.status if refused is not None else None) == status

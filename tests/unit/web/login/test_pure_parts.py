@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from deploykit.web.login.credentials import basic_login
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.hosts import HostRule
-from deploykit.web.login.limits import MOST_KEYS, NAME, PEER, KeyedLimit, LoginLimits
+from deploykit.web.login.limits import MOST_KEYS, NAME, NAME_AT_PEER, PEER, Allowance, KeyedLimit, LoginLimits
 from deploykit.web.login.sessions import MOST_OF_ONE, SessionStore
 from tests.support.loginworld import Clock
 
@@ -95,6 +95,24 @@ def test_limits_do_not_grow_without_end() -> None:
         limit.take(number, 0)
     assert len(limit) == 100
     assert MOST_KEYS <= 10_000
+    limits = LoginLimits(clock=Clock())
+    for number in range(MOST_KEYS + 10):
+        limits.succeeded("ann", f"peer{number}")
+    assert len(limits._known) == MOST_KEYS
+
+
+def test_a_name_as_long_as_a_form_may_be_takes_no_more_memory_than_another() -> None:
+    limits = LoginLimits(clock=Clock())
+    for peer in range(20):
+        limits.attempt("a" * 60_000, str(peer))
+        limits.succeeded("b" * 60_000, str(peer))
+    assert len(repr((limits._pairs._whole_at, limits._names._whole_at, limits._known))) < 40_000
+
+
+@pytest.mark.parametrize("allowance", [NAME_AT_PEER, NAME])
+def test_a_password_cannot_be_guessed_within_a_day(allowance: Allowance) -> None:
+    assert allowance.burst <= 60
+    assert allowance.burst + 86_400 / allowance.seconds < 10_000
 
 
 def test_sessions_do_not_grow_without_end() -> None:

@@ -133,6 +133,14 @@ def test_a_database_that_is_away_is_said() -> None:
     assert answer.status_code == 503
 
 
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    away = attrs.evolve(activity_world(), error=ProjectionError("the database is gone"))
+    assert client_of(away).get("/sites/x%0aforged%1b[2J").status_code == 503
+    (record,) = (each.getMessage() for each in caplog.records if "gone" in each.getMessage())
+    assert record.isprintable()
+    assert "forged" in record
+
+
 def test_a_failed_node_shows_the_end_of_its_log_on_the_page_of_the_deploy() -> None:
     body = client_of(activity_world()).get(f"/deploys/{ROLLOUT}").text
     assert "web-1 : the end of its log" in text_of(body)
@@ -236,6 +244,14 @@ def test_the_history_of_a_site_offers_any_two_operations_and_each_with_the_one_b
     link = "/history/diff?site=shop&amp;from=web-1%3A11&amp;to=web-1%3A12"
     assert body.count(f'href="{link}"') == 1
     assert "from=web-1%3A10&amp;to=web-1%3A11" not in body  # the same commit: nothing to see
+
+
+def test_a_number_that_is_not_the_nodes_own_is_not_shown() -> None:
+    world = activity_world()
+    newest = attrs.evolve(world.history_list[0], id="web-1:1796030491384689", number=1796030491384689, provisional=True)
+    text = text_of(client_of(attrs.evolve(world, history_list=(newest, *world.history_list[1:]))).get("/history").text)
+    assert "#1796030491384689" not in text
+    assert f"#{world.history_list[1].number}" in text
 
 
 def test_a_difference_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:

@@ -6,7 +6,9 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from deploykit.errors import RefNotFound
+import pytest
+
+from deploykit.errors import MirrorCorrupt, MirrorError, RefNotFound
 from deploykit.names import ObjectId, RepoName, parse_node_name
 from deploykit.operations.compare import CommitComparison
 from deploykit.settings import Settings
@@ -90,3 +92,11 @@ def test_many_comparisons_at_once_leave_threads_for_other_pages() -> None:
         outcomes = [one.result(60) for one in asked]
     assert sum(outcome.found is not None for outcome in outcomes) == 8
     assert {outcome.problem for outcome in outcomes} == {"", "too many comparisons run at this moment"}
+
+
+@pytest.mark.parametrize("kind", [MirrorError, MirrorCorrupt])
+def test_a_path_of_this_machine_is_for_its_log_alone(kind: type[MirrorError], caplog: pytest.LogCaptureFixture) -> None:
+    compare = Counting(error=kind("cannot use /var/lib/secret: Permission denied", "see /var/lib/secret"))
+    outcome = Comparisons(compare).between(SETTINGS, "shop", OLD, NEW)
+    assert (outcome.problem, outcome.remedy) == ("the mirror of shop cannot be read", "the console's log says why")
+    assert "/var/lib/secret" in caplog.text

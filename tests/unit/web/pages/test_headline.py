@@ -18,7 +18,7 @@ def of(*kinds: ProblemKind, health: ProjectionHealth = _FINE, sites: int = 2) ->
 
 
 def test_a_good_night() -> None:
-    assert of() == Headline(tone="ok", title="All is well", text="2 sites on 3 nodes.")
+    assert of() == Headline(tone="ok", title="All is well", text="2 sites, 3 nodes.")
 
 
 def test_without_a_broker_nothing_is_well() -> None:
@@ -39,6 +39,11 @@ def test_while_nodes_are_asked_nothing_is_called_well() -> None:
 def test_no_site_is_not_all_is_well() -> None:
     assert of(sites=0).tone == "off"
     assert "well" not in of(sites=0).title
+
+
+def test_while_messages_are_not_believed_nothing_is_called_well() -> None:
+    shown = of(health=attrs.evolve(_FINE, distrusted=1))
+    assert (shown.tone, shown.title) == ("warn", "Not all messages are believed")
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 
+from deploykit.web.context import ConsoleContext
 from deploykit.web.pages.assets import assets
 from deploykit.web.projection.views import NodeSummary, Paged, PageRequested, ProjectionHealth, SiteOnNode, SiteSummary
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
@@ -214,3 +215,20 @@ def test_the_fixed_projection_pages_as_the_real_one() -> None:
     page = big_world(7, 1).nodes(EVERYBODY, PageRequested(limit=3, after="6"))
     assert page == Paged(items=page.items, next="", total=7)
     assert [one.node for one in page.items] == ["node-0006"]
+
+
+def test_a_page_follows_the_events_after_what_it_has_read() -> None:
+    app = console_app(bare_world())
+    console: ConsoleContext = app.state.console
+
+    def read_then_changed(_viewer: Viewer) -> ProjectionHealth:
+        console.events.add("health", ago())
+        return ProjectionHealth()
+
+    world = console.queries
+    assert isinstance(world, FixedQueries)
+    world.health = read_then_changed  # type: ignore[method-assign, assignment]  # the event comes while the page is drawn
+    console.events.add("push", ago())
+    before = console.events.newest
+    assert f'data-event="{before}"' in get(app, "/").text
+    assert console.events.newest > before

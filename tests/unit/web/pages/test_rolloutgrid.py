@@ -31,6 +31,12 @@ def test_the_same_step_of_two_phases_has_two_columns() -> None:
     assert [cell.state for cell in grid.rows[0].cells if cell] == ["done", "done", "failed"]
 
 
+def test_phases_stand_in_the_order_of_a_rollout_whichever_node_comes_first() -> None:
+    nodes = [_node("a", "activate", "check", phase="activate"), _node("b", "discard", phase="discard")]
+    nodes += [_node("c", "fetch", phase="prepare")]
+    assert grid_of(nodes).phases == (("prepare", 1), ("activate", 2), ("discard", 1))
+
+
 def test_a_step_that_ran_twice_shows_how_it_ended() -> None:
     steps = (StepView(name="check", state="failed"), StepView(name="check", state="done"))
     (row,) = grid_of([RolloutNode(node="a", steps=steps)]).rows

@@ -15,7 +15,7 @@ from deploykit.messages.deploy import DeployOutcome
 from deploykit.messages.mirror import MirrorOutcome
 from deploykit.messages.rollout import RolloutState
 from deploykit.messages.source import RefChangeKind
-from deploykit.web.pages.words import KIND_ICONS, TONES, bar, in_order, known_states, shown_state, worst
+from deploykit.web.pages.words import KIND_ICONS, TONES, bar, in_order, known_states, node_state, shown_state, worst
 from deploykit.web.projection.views import ProblemKind, SiteStanding
 
 _EVERY = (
@@ -75,3 +75,22 @@ def test_a_bar_is_full_and_its_smallest_part_is_seen(counts: dict[str, int]) -> 
 def test_a_bar_of_nothing_is_empty() -> None:
     assert bar({}) == ()
     assert bar({"current": 0}) == ()
+
+
+@pytest.mark.parametrize(
+    ("phase", "state", "kind", "shown"),
+    [
+        ("prepare", "success", "deploy", "prepared"),
+        ("activate", "success", "deploy", "active"),
+        ("discard", "success", "deploy", "skipped"),
+        ("rollback", "success", "deploy", "rolled back"),
+        ("rollback", "success", "rollback", "active"),
+        ("activate", "rolled-back", "deploy", "failed, went back"),
+        ("activate", "began", "deploy", "at work"),
+        ("activate", "", "deploy", "pending"),
+    ],
+)
+def test_a_node_that_ended_its_last_command_well_is_shown_as_what_it_became(
+    phase: str, state: str, kind: str, shown: str
+) -> None:
+    assert shown_state(node_state(phase, state, kind)).label == shown

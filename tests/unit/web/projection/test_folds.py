@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from deploykit.messages import (
 )
 from deploykit.names import ZERO_ID, NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.settings.web import WebSettings
+from deploykit.web.projection.activityqueries import LISTED_REFS
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.store import Store
@@ -68,7 +69,7 @@ def _command(**fields: Any) -> DeployRequested:
 def _progress(number: int, **fields: Any) -> DeployProgressed:
     values: dict[str, Any] = {"node": _WEB1, "site": _SHOP, "request": "c1", "rollout": "r", "phase": "deploy"}
     values |= {"number": number, "step": "export", "state": "began", "time": NOW + timedelta(seconds=1 + number)}
-    return DeployProgressed(id=f"p{number}", **(values | fields))
+    return DeployProgressed(**({"id": f"p{number}"} | values | fields))
 
 
 def _report(**fields: Any) -> DeployReported:
@@ -117,6 +118,80 @@ def test_a_rollout_is_the_same_in_whatever_order_its_messages_come(tmp_path: Pat
         seen.add((rollouts, detail.summary.state, detail.summary.began, node.state, steps, history.outcome))
         store.close()
     assert seen == {(("r",), "canary", NOW, "success", (("export", "done", 1.0),), "success")}
+
+
+def test_each_phase_of_a_rollout_keeps_the_steps_of_its_newest_command_in_whatever_order_they_come(
+    tmp_path: Path,
+) -> None:
+    def prepare(number: int, **fields: Any) -> DeployProgressed:
+        return _progress(number, phase="prepare", **fields)
+
+    def activate(number: int, **fields: Any) -> DeployProgressed:
+        times = {"time": NOW + timedelta(seconds=20 + number)}
+        return _progress(number, phase="activate", request="c2", **times, **({"id": f"q{number}"} | fields))
+
+    fetched = (StepReport(name="export", outcome="done", seconds=1.0), StepReport(name="pre-link", outcome="skipped"))
+    messages: Sequence[Message] = (
+        _command(phase="prepare"),
+        prepare(0),
+        _report(phase="prepare", steps=fetched),
+        _command(id="c2", phase="activate"),
+        activate(0, step="activate"),
+        activate(1, step="activate", state="done", seconds=2.0),
+    )
+    seen = set()
+    for at, order in enumerate(itertools.permutations(messages)):
+        if at % 37:
+            continue  # a sample: each makes a database
+        store = Store.open(WebSettings(), tmp_path / str(at), now=lambda: NOW)
+        detail = _apply(store, *order).rollout(EVERYBODY, "r", _ALL)
+        assert detail is not None
+        (node,) = detail.nodes.items
+        seen.add((node.state, node.phase, tuple((step.phase, step.name, step.state) for step in node.steps)))
+        store.close()
+    prepared = (("prepare", "export", "done"), ("prepare", "pre-link", "skipped"))
+    assert seen == {("began", "activate", (*prepared, ("activate", "activate", "done")))}
+
+
+def test_the_log_of_a_command_whose_rollout_is_known_only_later_goes_behind_what_is_there(store: Store) -> None:
+    """Both logs begin with line 0."""
+    step = StepReport(name="export", outcome="done", seconds=1.0, output="exported\n", exit_code=0)
+    queries = _apply(
+        store,
+        _progress(0, phase="activate", request="c2", step="check", state="output", output="checked\nhalf"),
+        _report(phase="prepare", steps=(step,)),
+        _command(phase="prepare"),
+        _progress(1, phase="activate", request="c2", step="check", state="output", output=" and half\n"),
+    )
+    log = queries.log(EVERYBODY, "r", "web1", 0, 100)
+    assert log is not None
+    shown = [line for line in log.lines if not line.startswith("---")]
+    assert shown == ["checked", "half", "exported", " and half"]
+    assert [each.rollout for each in queries.rollouts(EVERYBODY, "", _ALL).items] == ["r"]
+
+
+def test_a_phase_that_is_asked_for_again_begins_anew_and_what_is_late_of_the_old_one_counts_no_more(
+    store: Store,
+) -> None:
+    queries = _apply(
+        store,
+        _progress(0, step="one"),
+        _progress(1, step="one", state="failed"),
+        _progress(0, id="again", step="other", request="c9", time=NOW + timedelta(seconds=60)),
+        _progress(2, step="late"),
+        _report(steps=(StepReport(name="old", outcome="done"),)),
+    )
+    detail = queries.rollout(EVERYBODY, "r", _ALL)
+    assert detail is not None
+    (node,) = detail.nodes.items
+    assert [(step.name, step.state) for step in node.steps] == [("other", "began")]
+
+
+def test_what_comes_after_a_report_changes_no_step(store: Store) -> None:
+    queries = _apply(store, _report(), _progress(7, step="export", state="failed"), _progress(8, step="ghost"))
+    detail = queries.rollout(EVERYBODY, "c1", _ALL)
+    assert detail is not None
+    assert [(step.name, step.state) for step in detail.nodes.items[0].steps] == [("export", "done")]
 
 
 def test_the_end_of_a_rollout_is_not_taken_back_by_an_older_announcement(store: Store) -> None:
@@ -182,6 +257,48 @@ def test_an_answer_removes_only_what_was_asked_for(store: Store) -> None:
     assert node.sites == ()
     assert queries.refs(EVERYBODY, _REPO, _ALL).items == ()
     assert queries.repositories(EVERYBODY) == (_REPO,)
+
+
+def test_a_tag_of_which_only_the_object_is_known_is_not_missing_elsewhere(store: Store) -> None:
+    fetched = MirrorUpdated(
+        time=NOW + timedelta(seconds=5), node=_WEB2, repo=_REPO, ref=_V1, old=ZERO_ID, new=_TAG, outcome="updated"
+    )
+    held = HeldRef(repo=_REPO, ref=_V1, commit=_C1, time=NOW)
+    queries = _apply(store, _described(1, refs=(held,), refs_count=1, sites=(_state(),)), fetched)
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.commit, ref.holders, ref.expected, ref.missing) == (_C1, 2, 2, ())
+    _apply(
+        store,
+        attrs.evolve(fetched, node=_WEB1, id="again"),
+        attrs.evolve(fetched, new=_C2, id="moved", time=NOW + timedelta(seconds=9)),
+    )
+    (ref,) = queries.refs(EVERYBODY, _REPO, _ALL).items
+    assert (ref.holders, ref.missing) != (2, ()), "web1 names both, so another object is another tag"
+
+
+def test_a_node_lacks_only_what_it_would_have_listed(store: Store) -> None:
+    def tag(number: int) -> HeldRef:
+        return HeldRef(repo=_REPO, ref=RefName(f"refs/tags/v{number}"), commit=_C1, time=NOW + timedelta(hours=number))
+
+    def missing() -> dict[str, tuple[str, ...]]:
+        refs = queries.refs(EVERYBODY, _REPO, PageRequested(limit=200)).items
+        assert all(ref.everywhere == (not ref.missing) for ref in refs)
+        return {ref.ref: ref.missing for ref in refs if ref.missing}
+
+    def listed(node: NodeName, second: int, refs: Iterable[HeldRef], count: int) -> NodeDescribed:
+        described = _described(second, request="q", refs=tuple(refs), refs_count=count, sites=(_state(),))
+        return attrs.evolve(described, node=node, id=f"{node}-{second}")
+
+    many = [tag(number) for number in range(LISTED_REFS + 5)]
+    asked = NodeQueried(id="q", time=NOW, details=("refs", "sites"), refs_limit=LISTED_REFS)
+    unasked = attrs.evolve(_described(1, sites=(_state(),)), node=_WEB2)
+    queries = _apply(store, asked, listed(_WEB1, 1, many[:3], 3), unasked)
+    assert missing() == {}, "web2 mirrors it, and was not asked for its refs yet"
+    _apply(store, listed(_WEB2, 2, many[1:3], 2))
+    assert missing() == {"refs/tags/v0": ("web2",)}
+    _apply(store, listed(_WEB2, 3, many[5:], len(many)))
+    assert set(missing()) == {f"refs/tags/v{number}" for number in range(5, len(many))}, "web1 listed all it has"
+    assert set(missing().values()) == {("web1",)}, "web2 may hold what is older than its list"
 
 
 def test_a_tag_that_was_just_fetched_counts_as_held(store: Store) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sqlite3
 import stat
+import sys
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, event
 
-from deploykit.errors import ProjectionError
+from deploykit.errors import ProjectionError, UsageError
 from deploykit.messages import Notice
 from deploykit.settings.web import WebSettings
 from deploykit.web.projection.activityviews import AuditView
@@ -160,7 +162,7 @@ def test_nodes_that_do_not_answer_are_silent_until_they_are_heard(tmp_path: Path
     assert any(problem.kind == "node" and problem.node == WEB3 for problem in queries.problems(EVERYBODY))
     later = NOW + timedelta(minutes=1)
     heard = next(each for each in heard_messages() if each.message.source == f"agent/{WEB3}")
-    store.apply([Heard(message=heard.message, received=later, signer="x")])
+    store.apply([Heard(message=attrs.evolve(heard.message, time=later), received=later, signer="x")])
     web3 = queries.node(EVERYBODY, WEB3)
     assert web3 is not None
     assert not web3.silent
@@ -233,3 +235,10 @@ def test_a_closed_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ProjectionError, match="closed"):
         queries.sites(EVERYBODY)
     assert _file(tmp_path).exists()
+
+
+def test_postgresql_without_its_extra_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    settings = WebSettings(database="postgresql://console@127.0.0.1/console")
+    with pytest.raises(UsageError, match=r"pip install 'deploykit\[web,postgresql\]'"):
+        Store.open(settings, tmp_path, now=lambda: NOW)
