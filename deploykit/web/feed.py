@@ -17,6 +17,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
@@ -70,6 +71,14 @@ class HeardKeeper(Protocol):
 
         Raises:
             ProjectionError: the database cannot be used now; try the same batch again.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Compare what changed and was not compared yet.
+
+        Raises:
+            ProjectionError: the database cannot be used now.
         """
         ...
 
@@ -165,6 +174,9 @@ class ConsoleFeed:
             self._ports.count("kept", len(heard))
             self._ports.lag((self._now() - heard[0].received).total_seconds())
             self._ports.announce(describe(heard))
+        else:
+            with suppress(ProjectionError):  # whoever keeps the next message reports it
+                self._store.settle()
         if self._overflowed.is_set() and not self._came.qsize():
             self._overflowed.clear()
             self._rebuild("messages came faster than they could be kept")

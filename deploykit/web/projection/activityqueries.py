@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import attrs
-from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, func, select, union
+from sqlalchemy import ColumnElement, CompoundSelect, Connection, Row, exists, func, select, union
 
 from deploykit.web.projection.activityviews import AuditView, BuildView, CommitView, NoticeView, PushView, RefView
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
@@ -21,7 +21,18 @@ from deploykit.web.projection.paging import (
     visible_repos,
     visible_sites,
 )
-from deploykit.web.projection.tables import AUDIT, BUILDS, NODE_REFS, NODES, NOTICES, PUSHES, REPOS, SITE_NODES
+from deploykit.web.projection.refforms import NO_AGE
+from deploykit.web.projection.tables import (
+    AUDIT,
+    BUILDS,
+    NODE_REFS,
+    NODES,
+    NOTICES,
+    PUSHES,
+    REF_FORMS,
+    REPOS,
+    SITE_NODES,
+)
 from deploykit.web.projection.views import Paged, PageRequested
 from deploykit.web.viewer import Viewer
 
@@ -141,13 +152,13 @@ def read_repositories(connection: Connection, viewer: Viewer) -> tuple[str, ...]
 
 def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageRequested) -> Paged[RefView]:
     """Return the refs that nodes hold, newest first."""
-    table = NODE_REFS.c
-    newest = func.coalesce(func.max(table.at), 0).label("newest")
+    table = REF_FORMS.c if viewer.sees_all else NODE_REFS.c
+    newest = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0).label("newest")
     ref = func.min(table.ref).label("ref")
     grouped = narrowed(
         searched(select(table.key, ref, newest), page, table.ref),
         only_repos(connection, viewer, table.repo, repo),
-        only_nodes(connection, viewer, table.node),
+        only_nodes(connection, viewer, NODE_REFS.c.node),
     ).group_by(table.key)
     inner = grouped.subquery()
     return paged(
@@ -161,21 +172,22 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
-    table = NODE_REFS.c
-    mine = only_nodes(connection, viewer, table.node)
+    # Who may see all nodes sees what is counted already.
+    table = REF_FORMS.c if viewer.sees_all else NODE_REFS.c
+    nodes = func.sum(REF_FORMS.c.nodes) if viewer.sees_all else func.count()
+    mine = only_nodes(connection, viewer, NODE_REFS.c.node)
     mirroring = _mirroring(connection, viewer, repo)
     expected = connection.execute(select(func.count()).select_from(mirroring.subquery())).scalar_one()
     listed: Mapping[str, int] | None = None
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
+    newest_at = func.coalesce(func.max(func.nullif(table.at, NO_AGE)), 0)
     statement = (
-        narrowed(
-            select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0)), mine
-        )
+        narrowed(select(table.key, table.commit, table.object, nodes, newest_at), mine)
         .where(table.repo == repo, table.key.in_([row.key for row in rows]))
         .group_by(table.key, table.commit, table.object)
     )
-    for key, commit, object_, nodes, at in connection.execute(statement):
-        held[key].append(HeldAs(commit=commit, object=object_, nodes=nodes, at=at))
+    for key, commit, object_, count, at in connection.execute(statement):
+        held[key].append(HeldAs(commit=commit, object=object_, nodes=int(count), at=at))
     live: defaultdict[str, list[str]] = defaultdict(list)
     places = SITE_NODES.c
     sites = visible_sites(connection, viewer)
@@ -284,8 +296,10 @@ def _listed_from(connection: Connection, mirroring: CompoundSelect[str], repo: s
 
 def _mirroring(connection: Connection, viewer: Viewer, repo: str) -> CompoundSelect[str]:
     """Return the question which nodes mirror a repository, as far as the viewer may see them."""
+    # A node may hold thousands of refs: one of them is enough, so it is asked of the nodes.
+    holds = exists().where(NODE_REFS.c.node == NODES.c.node, NODE_REFS.c.repo == repo)
     found = [
-        narrowed(select(table.c.node), table.c.repo == repo, only_nodes(connection, viewer, table.c.node))
-        for table in (NODE_REFS, SITE_NODES)
+        narrowed(select(table.c.node), condition, only_nodes(connection, viewer, table.c.node))
+        for table, condition in ((NODES, holds), (SITE_NODES, SITE_NODES.c.repo == repo))
     ]
     return union(*found)

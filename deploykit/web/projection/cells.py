@@ -7,6 +7,8 @@ import json
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii
 from typing import Any, Final, TypeAlias
 
 #: One row by column names. Its values are of as many types as there are columns.
@@ -46,12 +48,22 @@ def clean(text: str | None, limit: int = TEXT) -> str:
     >>> clean("a\\x00b")
     'a\\ufffdb'
     """
-    return "" if text is None else _REFUSED.sub("\ufffd", text[:limit])
+    if not text:
+        return ""
+    cut = text[:limit]
+    return cut if cut.isprintable() else _REFUSED.sub("\ufffd", cut)
 
 
 def digest(*parts: object) -> str:
     """Return a short key that is the same for the same parts, and for no others."""
-    return hashlib.blake2b(json.dumps([str(part) for part in parts]).encode(), digest_size=16).hexdigest()
+    quoted = ", ".join([encode_basestring_ascii(str(part)) for part in parts])
+    return hashlib.blake2b(f"[{quoted}]".encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=8192)
+def ref_key(ref: str) -> str:
+    """Return the key of a ref: all nodes list the same ones again and again."""
+    return digest(ref)
 
 
 def order_of(time: datetime, id: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import Final
 
 from sqlalchemy import Connection, select
@@ -17,8 +18,9 @@ from deploykit.messages import HeldRef, NodeDescribed, SiteOperation, SiteReleas
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 from deploykit.web.projection.cells import Row, latest, moment, packed
 from deploykit.web.projection.foldlocks import node_lock
+from deploykit.web.projection.refforms import NO_AGE
 from deploykit.web.projection.rows import WorkingRows
-from deploykit.web.projection.tables import LOCKS, NODE_REFS, NODES, SITE_NODES, SITES
+from deploykit.web.projection.tables import LOCKS, NODES, REF_FORMS, SITE_NODES, SITES
 
 #: Those that need a look come first in lists.
 RANKS: Final = {
@@ -33,6 +35,11 @@ RANKS: Final = {
     "current": 8,
 }
 _MOST_COMMITS: Final = 500
+#: What two nodes have in common that stand alike: all that `_state` and `_shown` read, but not since when.
+_COMPARED: Final = itemgetter(
+    *("repo", "release", "ref", "commit", "previous_release", "previous_commit", "modified", "problem", "lock"),
+    *("last_phase", "last_outcome", "last_release", "last_ref", "last_commit", "last_detail"),
+)
 
 
 def compare_site(rows: WorkingRows, site: str, now: datetime) -> None:
@@ -44,7 +51,8 @@ def compare_site(rows: WorkingRows, site: str, now: datetime) -> None:
     silent = _silent(rows.connection)
     statement = rows.get(LOCKS, site)
     by_node = {each["node"]: each for each in nodes}
-    fleet = FleetReleases(_described(rows.connection, [each for each in nodes if each["node"] not in silent]))
+    answering = [each for each in nodes if each["node"] not in silent]
+    fleet = FleetReleases(_described(rows.connection, answering, statement["at"] if statement is not None else 0))
     wanted = fleet.newest_live(SiteName(site))
     found = fleet.drift(
         SiteName(site),
@@ -96,11 +104,19 @@ def _shown(row: Row | None, statement: Row | None, now: datetime) -> ShownLock |
     return ShownLock(holder=lock.holder, until=lock.until, text=f"{text}: {lock.reason}" if lock.reason else text)
 
 
-def _described(connection: Connection, rows: Sequence[Row]) -> list[NodeDescribed]:
-    """Return rows as descriptions, the first of which holds the ages of all commits that are live."""
-    described = [
-        NodeDescribed(id="", node=NodeName(row["node"]), sites=(_state(row),), time=_SOME_TIME) for row in rows
-    ]
+def _described(connection: Connection, rows: Sequence[Row], stated: int) -> list[NodeDescribed]:
+    """Return rows as descriptions, the first of which holds the ages of all commits that are live.
+
+    Of a thousand nodes most stand alike: those share one state, also for the question which lock holds them.
+    """
+    states: dict[tuple[object, ...], tuple[SiteState]] = {}
+    described = []
+    for row in rows:
+        alike = (*_COMPARED(row), (row["seen"] or 0) >= stated)
+        shared = states.get(alike)
+        if shared is None:
+            shared = states[alike] = (_state(row),)
+        described.append(NodeDescribed(id="", node=NodeName(row["node"]), sites=shared, time=_SOME_TIME))
     if described:
         refs = tuple(_ages(connection, rows))
         described[0] = NodeDescribed(
@@ -113,11 +129,12 @@ _SOME_TIME: Final = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 
 
 def _ages(connection: Connection, rows: Iterable[Row]) -> Iterable[HeldRef]:
-    table = NODE_REFS.c
+    table = REF_FORMS.c
     commits = sorted({row["commit"] for row in rows if row["commit"]})[:_MOST_COMMITS]
+    repos = sorted({row["repo"] for row in rows})
     statement = (
         select(table.repo, table.commit, table.ref, table.at)
-        .where(table.commit.in_(commits), table.at.is_not(None))
+        .where(table.repo.in_(repos), table.commit.in_(commits), table.at != NO_AGE)
         .distinct()
     )
     for repo, commit, ref, at in connection.execute(statement):
@@ -142,7 +159,6 @@ def _state(row: Row) -> SiteState:
         release=row["release"],
         ref=RefName(row["ref"]) if row["ref"] else None,
         commit=ObjectId(row["commit"]) if row["commit"] else None,
-        since=moment(row["since"]),
         previous=SiteRelease(
             release=row["previous_release"],
             commit=ObjectId(row["previous_commit"]) if row["previous_commit"] else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from deploykit.messages import DeployReported, SiteOperation, SiteState
 from deploykit.web.projection.cells import Row, clean, digest, micros, micros_or_none
@@ -22,9 +22,8 @@ def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState
         heard, node, state: the description.
         known: the row of the site on the node.
     """
-    listed = {each.number: each for each in (*state.history, *((state.last,) if state.last is not None else ()))}
     first, last = known["history_first"], known["history_last"]
-    news = {number: each for number, each in listed.items() if not first <= number <= last or not last}
+    news = _news(state, known)
     _fold_operations(rows, heard, node, state, news)
     ended = [number for number, each in news.items() if each.outcome]
     if not ended:
@@ -38,6 +37,24 @@ def fold_operations(rows: WorkingRows, heard: Heard, node: str, state: SiteState
     elif not whole:
         span = (span[1], span[1])
     return {"history_first": span[0], "history_last": span[1]}
+
+
+def load_operations(rows: WorkingRows, node: str, states: Iterable[tuple[SiteState, Row]]) -> None:
+    """Read at once which operations of a node are kept, where it lists new ones of several sites.
+
+    Args:
+        rows: of this transaction.
+        node: the node.
+        states: its sites, each with its known row.
+    """
+    sites = [(clean(state.site), clean(node)) for state, known in states if _news(state, known)]
+    rows.load(HISTORY, ("site", "node"), sites, node=clean(node))
+
+
+def _news(state: SiteState, known: Row) -> dict[int, SiteOperation]:
+    listed = {each.number: each for each in (*state.history, *((state.last,) if state.last is not None else ()))}
+    first, last = known["history_first"], known["history_last"]
+    return {number: each for number, each in listed.items() if not first <= number <= last or not last}
 
 
 def _fold_operations(
@@ -89,7 +106,9 @@ def fold_reported(rows: WorkingRows, heard: Heard, message: DeployReported, comm
         command: the row of the command, if it was heard.
     """
     node, request = clean(message.node), clean(message.request)
-    if message.outcome == "refused" or rows.select(HISTORY, node=node, request=request):
+    if message.outcome == "refused":
+        return
+    if any(row["request"] == request for row in rows.select(HISTORY, site=clean(message.site), node=node)):
         return
     ref, commit = message.achieved
     if ref is None and message.target is not None:

@@ -64,7 +64,7 @@ def log_report(rows: WorkingRows, rollout: Row, node: Row, message: DeployReport
     if known["done"]:
         return node
     node = finish_line(rows, rollout, node, request)
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     lost = [
         step
         for step in message.steps
@@ -81,7 +81,7 @@ def adopt_log(rows: WorkingRows, node: Row, other: Row) -> Row:
     Args:
         other: stands under another rollout, which goes.
     """
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     table = LOG_CHUNKS.c
     theirs = (table.rollout == other["rollout"]) & (table.node == other["node"])
     chunks = rows.connection.execute(select(LOG_CHUNKS).where(theirs).order_by(table.first)).all()
@@ -222,7 +222,7 @@ def _cut(rows: WorkingRows, rollout: Row, node: Row) -> Row:
     most = FEW_LINES if few else MOST_LINES
     if node["log_lines"] - node["log_lost"] <= most and node["log_bytes"] <= MOST_TEXT:
         return node
-    rows.flush()
+    rows.let_go(LOG_CHUNKS)
     table = LOG_CHUNKS.c
     mine = (table.rollout == node["rollout"]) & (table.node == node["node"])
     chunks = rows.connection.execute(

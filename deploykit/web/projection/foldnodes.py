@@ -18,13 +18,13 @@ from deploykit.messages import HeldRef, NodeDescribed, NodeQueried, SiteOperatio
 from deploykit.web.projection.cells import (
     Row,
     clean,
-    digest,
     micros,
     micros_or_none,
     packed,
+    ref_key,
     unpacked_list,
 )
-from deploykit.web.projection.foldhistory import fold_operations
+from deploykit.web.projection.foldhistory import fold_operations, load_operations
 from deploykit.web.projection.folding import at_of, heard_order, know_repo, saw_node, touch_site
 from deploykit.web.projection.foldlocks import carried_lock
 from deploykit.web.projection.heard import Heard
@@ -105,11 +105,13 @@ def _fold_sites(rows: WorkingRows, heard: Heard, message: NodeDescribed, order: 
     if not message.sites and not (asked.known and asked.details & _SITES):
         return
     before = {row["site"]: row for row in rows.select(SITE_NODES, node=clean(message.node))}
+    states = []
     for state in message.sites[:_MOST]:
-        know_repo(rows, state.repo)
         row = before.pop(clean(state.site), None)
-        if row is None:
-            row = new_row(SITE_NODES, site=clean(state.site), node=clean(message.node))
+        states.append((state, row or new_row(SITE_NODES, site=clean(state.site), node=clean(message.node))))
+    load_operations(rows, message.node, states)
+    for state, row in states:
+        know_repo(rows, state.repo)
         kept = fold_operations(rows, heard, message.node, state, row)
         if order > row["ord"]:
             changes = _described(row, state) | {"ord": order, "seen": micros(heard.received)}
@@ -189,7 +191,7 @@ def _fold_refs(rows: WorkingRows, message: NodeDescribed, order: str, asked: _As
     rows.put(NODES, node | {"refs_ord": order})
     before = {(row["repo"], row["key"]): row for row in rows.select(NODE_REFS, node=clean(message.node))}
     for held in message.refs[:_MOST]:
-        key = clean(held.repo), digest(held.ref)
+        key = clean(held.repo), ref_key(held.ref)
         row = before.pop(key, None)
         if row is None:
             know_repo(rows, held.repo)

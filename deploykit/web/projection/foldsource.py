@@ -15,7 +15,7 @@ from deploykit.messages import (
 )
 from deploykit.messages.source import MAX_COMMITS
 from deploykit.names import is_zero
-from deploykit.web.projection.cells import clean, digest, micros, packed
+from deploykit.web.projection.cells import clean, digest, micros, packed, ref_key
 from deploykit.web.projection.folding import at_of, heard_order, know_repo, saw_node
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
@@ -146,7 +146,7 @@ def fold_mirror(rows: WorkingRows, heard: Heard, message: MirrorUpdated) -> None
     """Keep how the last fetch of a ref ended on a node, and what its mirror holds now."""
     saw_node(rows, message.node, heard)
     know_repo(rows, message.repo)
-    key, order = digest(message.ref), heard_order(heard, message.id)
+    key, order = ref_key(message.ref), heard_order(heard, message.id)
     row, new = rows.get_or_new(MIRRORS, node=clean(message.node), repo=clean(message.repo), key=key)
     if not new and order <= row["ord"]:
         return

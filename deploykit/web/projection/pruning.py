@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import Column, Connection, Table, and_, delete, func, select
 
+from deploykit.web.projection.refforms import forget_nodes
 from deploykit.web.projection.tables import (
     AUDIT,
     BUILDS,
@@ -102,6 +103,7 @@ def _lost_nodes(connection: Connection, oldest: int) -> tuple[int, set[str]]:
     if not nodes:
         return 0, set()
     sites = set(connection.execute(select(SITE_NODES.c.site).where(SITE_NODES.c.node.in_(nodes))).scalars())
+    forget_nodes(connection, nodes)
     for table in (NODES, SITE_NODES, NODE_REFS, MIRRORS):
         connection.execute(delete(table).where(table.c.node.in_(nodes)))
     return len(nodes), sites

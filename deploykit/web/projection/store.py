@@ -6,6 +6,7 @@ Rules:
 * A message that cannot be kept is logged and left out; it does not hold up those behind it.
 * An SQLite file that is damaged or gone is replaced by an empty one: `began_empty` says so, and nodes are asked anew.
 * Sites are compared after a batch, or before somebody looks, but each for at most a third of the time.
+* Who looks does not wait for all of that: a large fleet that just answered is compared by the thread that folds.
 """
 
 from __future__ import annotations
@@ -34,16 +35,18 @@ from deploykit.web.projection.fold import fold
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.pruning import prune_some
 from deploykit.web.projection.queries import Queries
+from deploykit.web.projection.refforms import count_forms
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.storedqueries import StoredQueries
-from deploykit.web.projection.tables import AUDIT, LOCKS, NODES, SITE_NODES, SITES
+from deploykit.web.projection.tables import AUDIT, LOCKED, LOCKS, NODES, SITE_NODES, SITES
 from deploykit.web.projection.views import ProjectionHealth
 
 _log = logging.getLogger(__name__)
 
 #: A site is compared again after so many times what the last comparison took.
 _SPARING: Final = 2.0
-#: Seconds for which somebody who looks waits for a comparison that may not begin yet.
+#: Seconds for which those who look wait for comparisons. A page asks several times: they share these, and so much comes
+#: back as has passed since, times `_SPARING`.
 _WAIT: Final = 0.15
 #: Seconds after which sites are compared although nothing was heard: locks end by themselves.
 _LOCKS_EVERY: Final = 30.0
@@ -62,6 +65,7 @@ class Store:
         self._touched: set[str] = set()
         self._compare_after: dict[str, float] = {}
         self._locks_looked_at = 0.0
+        self._patience, self._waited_at = _WAIT, 0.0
         #: The database was new, damaged or gone, and holds only what was heard since: whoever feeds it resets this.
         self.began_empty = False
         #: Why it was moved aside; empty where it was not.
@@ -115,24 +119,32 @@ class Store:
         self.settle()
 
     def settle(self) -> None:
-        """Compare the sites that changed, those that are due."""
-        with self._writing:
-            at = time.monotonic()
-            if at - self._locks_looked_at > _LOCKS_EVERY:
+        """Compare the sites that changed, those that are due.
+
+        Raises:
+            ProjectionError: the database cannot be used now.
+        """
+        at = time.monotonic()
+        if at - self._locks_looked_at > _LOCKS_EVERY:
+            with self._writing:
                 self._locks_looked_at = at
                 self._touched |= self._locked_sites()
-            due = [site for site in sorted(self._touched) if self._compare_after.get(site, 0.0) <= at]
-            if not due:
-                return
-            with self._transaction() as connection:
-                rows = WorkingRows(connection)
-                for site in due:
-                    began = time.thread_time()  # what it costs: on a busy machine it lasts longer
-                    compare_site(rows, site, self._now())
-                    took = time.thread_time() - began
-                    self._compare_after[site] = time.monotonic() + took * _SPARING
-                rows.flush()
-            self._touched.difference_update(due)
+        for site in self._due(at):
+            with self._writing:  # each by itself: whoever else writes need not wait for all of them
+                if site in self._touched:
+                    self._compare(site)
+
+    def _due(self, at: float) -> list[str]:
+        return [site for site in sorted(self._touched) if self._compare_after.get(site, 0.0) <= at]
+
+    def _compare(self, site: str) -> None:
+        began = time.thread_time()  # what it costs: on a busy machine it lasts longer
+        with self._transaction() as connection:
+            rows = WorkingRows(connection)
+            compare_site(rows, site, self._now())
+            rows.flush()
+        self._compare_after[site] = time.monotonic() + (time.thread_time() - began) * _SPARING
+        self._touched.discard(site)
 
     def answered(self, nodes: Collection[NodeName], asked_at: datetime) -> int:
         """Note which nodes answered a question to all: those that were not heard since are silent.
@@ -211,12 +223,24 @@ class Store:
             raise _unusable(error) from error
 
     def _settle_for_reader(self) -> None:
-        """Compare the sites that changed; wait a moment for those that were just compared, but not for long."""
-        self.settle()
-        due = [self._compare_after.get(site, 0.0) for site in tuple(self._touched)]
-        if due:
-            time.sleep(min(max(max(due) - time.monotonic(), 0.0), _WAIT))
-            self.settle()
+        """Compare sites that changed, or wait for that; but not for long: what is left is compared by who writes."""
+        began = time.monotonic()
+        patience = min(_WAIT, self._patience + (began - self._waited_at) * _SPARING)
+        while self._touched and (left := began + patience - time.monotonic()) > 0:
+            if not self._writing.acquire(timeout=left):
+                break
+            try:
+                due = self._due(time.monotonic())
+                if due:
+                    self._compare(due[0])
+            finally:
+                self._writing.release()
+            if not due:
+                soonest = min((self._compare_after.get(site, 0.0) for site in tuple(self._touched)), default=0.0)
+                left = began + patience - time.monotonic()
+                time.sleep(max(0.0, min(left, max(soonest - time.monotonic(), 0.001))))
+        self._waited_at = time.monotonic()
+        self._patience = max(0.0, began + patience - self._waited_at)
 
     # -- the database ------------------------------------------------------------------------------------------
 
@@ -245,6 +269,7 @@ class Store:
             rows = WorkingRows(connection)
             for heard in batch:
                 fold(rows, heard)
+            count_forms(rows)
             rows.flush()
         self._touched |= rows.touched
 
@@ -329,7 +354,7 @@ class Store:
 
     def _locked_sites(self) -> set[str]:
         with self._transaction() as connection:
-            shown = connection.execute(select(SITE_NODES.c.site).where(SITE_NODES.c.lock != "").distinct()).scalars()
+            shown = connection.execute(select(SITE_NODES.c.site).where(LOCKED).distinct()).scalars()
             return {*shown, *connection.execute(select(LOCKS.c.site)).scalars()}
 
 

@@ -15,6 +15,8 @@ from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaD
 from sqlalchemy.types import TypeEngine
 
 METADATA: Final = MetaData()
+#: Sites on nodes that showed a lock: few of many. A query finds them by its index only when it says just this.
+LOCKED: Final = text("lock != ''")
 
 
 def _text(name: str, *, key: bool = False) -> Column[str]:
@@ -35,8 +37,11 @@ def _flag(name: str) -> Column[bool]:
     return Column(name, Boolean, nullable=False, default=False)
 
 
-def _table(name: str, *columns: Column[str] | Column[int] | Column[bool] | Column[float] | Index) -> Table:
-    return Table(name, METADATA, *columns)
+def _table(
+    name: str, *columns: Column[str] | Column[int] | Column[bool] | Column[float] | Index, rowid: bool = True
+) -> Table:
+    # Without a rowid SQLite keeps the rows in the order of the key, which is then no second tree.
+    return Table(name, METADATA, *columns, sqlite_with_rowid=rowid)
 
 
 META: Final = _table("meta", _text("name", key=True), _text("value"))
@@ -125,7 +130,8 @@ SITE_NODES: Final = _table(
     Index("site_nodes_rank", "site", "rank", "node"),
     Index("site_nodes_node", "node"),
     Index("site_nodes_worst", "rank", "site", "node"),
-    Index("site_nodes_locked", "site", sqlite_where=text("lock != ''"), postgresql_where=text("lock != ''")),
+    Index("site_nodes_repo", "repo", "site", "ref", "node"),
+    Index("site_nodes_locked", "site", sqlite_where=LOCKED, postgresql_where=LOCKED),
 )
 NODE_REFS: Final = _table(
     "node_refs",
@@ -135,7 +141,19 @@ NODE_REFS: Final = _table(
     *map(_text, ("ref", "commit", "object", "ord")),
     _time("at"),
     Index("node_refs_repo", "repo", "key"),
-    Index("node_refs_commit", "commit"),
+    rowid=False,
+)
+#: How many nodes hold a ref as just this: kept up to date as `NODE_REFS` changes, which has a row for each of them.
+REF_FORMS: Final = _table(
+    "ref_forms",
+    _text("repo", key=True),
+    _text("key", key=True),
+    _text("commit", key=True),
+    _text("object", key=True),
+    Column("at", BigInteger, primary_key=True, autoincrement=False),
+    _text("ref"),
+    _count("nodes"),
+    rowid=False,
 )
 MIRRORS: Final = _table(
     "mirrors",
@@ -207,8 +225,7 @@ HISTORY: Final = _table(
     _flag("provisional"),
     Index("history_at", "at", "key"),
     Index("history_site", "site", "at", "key"),
-    Index("history_node", "node", "at", "key"),
-    Index("history_request", "node", "request"),
+    Index("history_place", "node", "site", "number"),
 )
 LOCKS: Final = _table(
     "locks",

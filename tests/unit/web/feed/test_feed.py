@@ -47,6 +47,10 @@ class Books:
         self.kept: list[Heard] = []
         self.failures = 0
         self.lost_at_next = False
+        self.settled = 0
+
+    def settle(self) -> None:
+        self.settled += 1
 
     def apply(self, batch: Sequence[Heard]) -> None:
         if self.failures:
@@ -117,6 +121,12 @@ def test_what_comes_is_kept_in_order_and_announced_after_that(world: World) -> N
     assert [event.kind for event in world.announced] == ["push"] * 3
     assert world.kept_when_announced == [3]
     assert world.counts == {"kept": 3}
+
+
+def test_while_nothing_comes_what_changed_is_compared(world: World) -> None:
+    feed = world.feed()
+    assert feed.step(NEVER)
+    assert world.books.settled == 1
 
 
 def test_what_is_no_message_is_counted_and_holds_up_nothing(world: World) -> None:
