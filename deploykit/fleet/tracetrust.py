@@ -3,7 +3,7 @@
 Rules:
 
 * Showing decides nothing: nodes judge commands, locks and approvals by rules of their own.
-* Commands are judged by grants and by their own time, locks and build results by grants.
+* Commands are judged by grants and by their own time; locks, approvals and build results by grants.
 * What speaks for a node is judged by that node: reports, progress, descriptions.
 * Where the grants of this machine name nobody for a type, a trusted key is enough: only the nodes know who may.
 * Pushes, fetches and the beginnings of builds need no signature. A fetch that has one is judged by its node.
@@ -38,7 +38,7 @@ from deploykit.messages import (
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.trust.lockrules import LOCK
 from deploykit.trust.policy import Policy
-from deploykit.trust.rights import DEPLOY, RELEASE, RUN, covers, granted, type_names
+from deploykit.trust.rights import APPROVE, DEPLOY, RELEASE, RUN, covers, granted, type_names
 from deploykit.trust.signature import HEADER, Signers, verify
 
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
@@ -119,10 +119,8 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             pass
         case BuildFinished() if not _granted(policy, type_names(BuildFinished)):
             pass
-        case SiteLocked() | SiteUnlocked() if _granted(policy, (*LOCK, RELEASE)):
-            names = LOCK if isinstance(message, SiteLocked) else (*LOCK, RELEASE)
-            if not any(covers(grant, message.site, None) for grant in granted(policy.grants, names, signer)):
-                raise PolicyRefused(f"{signer} may not lock site {message.site}")
+        case SiteLocked() | SiteUnlocked() | RolloutApproved():
+            _check_statement(message, signer, policy)
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
         case RolloutAbort() | RolloutReported() if _granted(policy, (*DEPLOY, RUN)):
@@ -132,3 +130,18 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             policy.authorize_build(message, signer, now=message.time, remember=_EVER)
         case _:
             pass
+
+
+def _check_statement(message: SiteLocked | SiteUnlocked | RolloutApproved, signer: Signers, policy: Policy) -> None:
+    """Refuse a lock or an approval of somebody whom no grant allows it on that site.
+
+    Raises:
+        PolicyRefused: it may not.
+    """
+    approves = isinstance(message, RolloutApproved)
+    if not _granted(policy, APPROVE if approves else (*LOCK, RELEASE)):
+        return
+    names = APPROVE if approves else LOCK if isinstance(message, SiteLocked) else (*LOCK, RELEASE)
+    if not any(covers(grant, message.site, None) for grant in granted(policy.grants, names, signer)):
+        what = "approve rollouts of" if approves else "lock"
+        raise PolicyRefused(f"{signer} may not {what} site {message.site}")

@@ -86,7 +86,7 @@ def replay(
     if source is None:
         known = ", ".join(settings.webhook.sources) or "none"
         raise UsageError(f"no source {name!a} in the settings", f"there are: {known}")
-    found = {key.lower(): value for key, value in headers.items()}
+    found = {key.lower(): _on_the_wire(value) for key, value in headers.items()}
     form = raw.startswith(b"payload=")
     found.setdefault("content-type", "application/x-www-form-urlencoded" if form else "application/json")
     if source.forge in _EVENT:
@@ -114,7 +114,7 @@ def signed_headers(source: WebhookSourceSettings, secret: WebhookSecret, raw: by
     """Return the headers with which the sender would prove that it knows the secret. Never show them."""
     if source.forge == "gitlab":
         if not secret.value.startswith(SIGNING_TOKEN):
-            return {"x-gitlab-token": secret.value.decode()}
+            return {"x-gitlab-token": secret.value.decode("latin-1")}
         own_id, at = new_id(), str(int(now.timestamp()))
         content = b".".join((own_id.encode(), at.encode(), raw))
         digest = hmac.new(signing_key_of(secret.value.decode()), content, hashlib.sha256).digest()
@@ -122,10 +122,15 @@ def signed_headers(source: WebhookSourceSettings, secret: WebhookSecret, raw: by
         return {"webhook-id": own_id, "webhook-timestamp": at, "webhook-signature": signature}
     if source.forge == "azure":
         if source.header:
-            return {source.header.lower(): secret.value.decode()}
+            return {source.header.lower(): secret.value.decode("latin-1")}
         return {"authorization": f"Basic {base64.b64encode(secret.value).decode()}"}
     header, prefix = HEX_HEADERS.get(source.forge, ((source.header.lower(), "sha256="),))[0]
     return {header: prefix + hmac.new(secret.value, raw, hashlib.sha256).hexdigest()}
+
+
+def _on_the_wire(value: str) -> str:
+    """Return a header's value as a server hands it over: one character for each byte."""
+    return value.encode("utf-8", "surrogateescape").decode("latin-1")
 
 
 __all__ = ["Proof", "ReplayedWebhook", "replay", "signed_headers"]

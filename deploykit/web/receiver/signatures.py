@@ -39,6 +39,7 @@ HEX_HEADERS: Final[Mapping[Forge, tuple[tuple[str, str], ...]]] = {
     "bitbucket": (("x-hub-signature", "sha256="),),
     "bitbucket-dc": (("x-hub-signature", "sha256="),),
 }
+_LATE: Final = "s away from our clock"
 _STANDARD: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{64}\Z").match
 _SECONDS: Final = re.compile(r"[0-9]{1,12}\Z").match
@@ -98,7 +99,8 @@ def verify(
     else:
         problem = hex_problem(secrets, headers, bodies, HEX_HEADERS.get(forge) or ((header.lower(), ""),))
     if problem:
-        raise WebhookRefused(problem, "compare the secret at the sender with secret_files", status=401)
+        remedy = "set the clocks" if _LATE in problem else "compare the secret at the sender with secret_files"
+        raise WebhookRefused(problem, remedy, status=401)
     return signed_id
 
 
@@ -146,7 +148,7 @@ def standard_problem(keys: Sequence[bytes], headers: Mapping[str, str], body: by
     if _SECONDS(at) is None:
         return "header webhook-timestamp: not a number of seconds"
     if abs(now - int(at)) > TOLERANCE:
-        return f"header webhook-timestamp: {abs(now - int(at)):.0f} s away from our clock, at most {TOLERANCE} count"
+        return f"header webhook-timestamp: {abs(now - int(at)):.0f} {_LATE}, at most {TOLERANCE} count"
     # A header is latin-1 on the wire; these are the bytes that came.
     signed = b".".join((signed_id.encode("latin-1", "replace"), at.encode(), body))
     mine = [hmac.new(key, signed, hashlib.sha256).digest() for key in keys if key]

@@ -51,8 +51,8 @@ def parse_bitbucket(headers: Mapping[str, str], payload: PayloadValue) -> ForgeD
 def _cloud_changes(payload: PayloadValue) -> Iterator[Pushed]:
     actor = payload.get("actor")
     who = first_label(actor.get("nickname"), actor.get("username"), actor.get("display_name"))
-    for change in payload.at("push", "changes").listed():
-        old, new = change.get("old"), change.get("new")
+    sides = ((change, old, new) for change in payload.at("push", "changes").listed() for old, new in _sides(change))
+    for change, old, new in sides:
         side = new if new.present else old
         kind = side.get("type").text()
         if kind not in _PREFIXES:
@@ -68,6 +68,23 @@ def _cloud_changes(payload: PayloadValue) -> Iterator[Pushed]:
             commits=commits_of(commits, after, oldest_first=False, id_key="hash"),
             commit_count=commits.size,
         )
+
+
+def _sides(change: PayloadValue) -> Iterator[tuple[PayloadValue, PayloadValue]]:
+    """Yield what a ref was and is; of one that has another name now, that one is gone and one is new."""
+    old, new = change.get("old"), change.get("new")
+    if _full_name(old) and _full_name(new) and _full_name(old) != _full_name(new):
+        nothing = PayloadValue(None)
+        yield old, nothing
+        yield nothing, new
+    else:
+        yield old, new
+
+
+def _full_name(side: PayloadValue) -> str:
+    """Return the name of a ref as git has it; empty where it cannot be read."""
+    kind, name = side.get("type").value, side.get("name").value
+    return _PREFIXES[kind] + name if isinstance(name, str) and isinstance(kind, str) and kind in _PREFIXES else ""
 
 
 def _target(side: PayloadValue) -> ObjectId | None:

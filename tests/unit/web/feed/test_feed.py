@@ -13,10 +13,18 @@ import pytest
 from deploykit.bus import Ack, Delivery
 from deploykit.errors import KeyFileError, ProjectionError
 from deploykit.fleet.tracetrust import TraceTrust
-from deploykit.messages import AccessRevokeRequested, Message, NodeDescribed, NodeQueried, Notice, RefUpdated
+from deploykit.messages import (
+    AccessRevokeRequested,
+    Message,
+    NodeDescribed,
+    NodeQueried,
+    Notice,
+    RefUpdated,
+    RolloutApproved,
+)
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
-from deploykit.settings.trust import TrustSettings
+from deploykit.settings.trust import GrantSettings, TrustSettings
 from deploykit.trust.keyfiles import generate_key, load_signer, trust
 from deploykit.trust.policy import Policy
 from deploykit.trust.signature import sign
@@ -229,6 +237,34 @@ def test_a_description_that_is_not_believed_is_counted_and_not_shown(
     assert not world.announced
     assert world.health.shown.distrusted == 1
     assert "node.described" in world.health.shown.distrust
+
+
+@pytest.mark.parametrize(
+    ("site", "by", "believed"), [("shop", "ann", True), ("docs", "ann", False), ("shop", "web1", False)]
+)
+def test_an_approval_counts_where_its_signer_may_approve(
+    world: World, keys: Path, site: str, by: str, believed: bool
+) -> None:
+    trust(keys / "allowed_signers", "ann", generate_key(keys / "ann.key").public_blob)
+    may = GrantSettings(principal="ann", types=("rollout.approved",), sites=("shop",))
+    settings = TrustSettings(allowed_signers=keys / "allowed_signers", grants=(may,))
+    world.trust = TraceTrust(trusted=TrustReader(settings), policy=Policy.from_settings(settings, repos=None))
+    approved = RolloutApproved(
+        time=NOW,
+        site=SiteName(site),
+        rollout="r",
+        ref=RefName("refs/tags/v1"),
+        commit=ObjectId("1" * 40),
+        nodes=(NodeName("web1"),),
+        phases=("deploy",),
+        not_before=NOW,
+        not_after=NOW,
+    )
+    feed = world.feed()
+    feed.hear(delivery(sign(encode(approved), load_signer(keys / f"{by}.key"))))
+    feed.step(NEVER)
+    assert bool(world.books.kept) == believed
+    assert world.health.shown.distrusted == (0 if believed else 1)
 
 
 def test_a_push_needs_no_signature(world: World, keys: Path) -> None:

@@ -78,6 +78,17 @@ def test_the_order_of_commits_is_seen_from_where_the_new_id_stands() -> None:
     assert [c.message for c in read("github", commits=commits).pushes[0].commits] == ["newest", "older"]
 
 
+def test_a_branch_of_bitbucket_that_has_another_name_now_is_one_that_is_gone_and_one_that_is_new() -> None:
+    request = forged("bitbucket", changes=[ForgedChange("refs/heads/master", NEW, NEW)])
+    payload = json.loads(request.body)
+    payload["push"]["changes"][0]["new"]["name"] = "main"
+    pushes = parse("bitbucket", request.lowered, payload).pushes
+    assert [(p.ref, p.old, p.new) for p in pushes] == [
+        ("refs/heads/master", NEW, ZERO),
+        ("refs/heads/main", ZERO, NEW),
+    ]
+
+
 @pytest.mark.parametrize("forge", ["github", "gitlab", "gitea", "bitbucket-dc", "azure"])
 def test_a_push_from_nothing_to_nothing_is_refused(forge: Forge) -> None:
     with pytest.raises(WebhookRefused, match="zeros"):

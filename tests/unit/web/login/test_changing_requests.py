@@ -141,6 +141,11 @@ def test_a_field_that_stands_twice_counts_as_none(world: LoginWorld, more: dict[
     assert world.asker.post("/login", body, OWN).status == 422
 
 
+@pytest.mark.parametrize("body", [b"name=ann&password=%ff", b"name=ann&password=\xff"])
+def test_a_form_that_is_no_utf8_is_no_form(world: LoginWorld, body: bytes) -> None:
+    assert world.asker.post("/login", body, OWN).status == 422
+
+
 def test_a_body_that_says_that_it_is_large_is_refused_unread() -> None:
     for length, status in ((str(MOST_BODY), None), (str(MOST_BODY + 1), 413), ("9" * 17, 413)):
         refused = length_problem(Headers({"content-length": length}))

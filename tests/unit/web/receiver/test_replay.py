@@ -65,6 +65,17 @@ def test_given_headers_are_checked(config: Path) -> None:
     assert "refused with 401" in tried(config, "github", changed, *headers, "--check", expect=1).output
 
 
+@pytest.mark.parametrize(("forge", "name"), [("gitlab", "X-Gitlab-Token"), ("azure", "X-Own")])
+def test_a_secret_may_have_any_letters(config: Path, forge: str, name: str) -> None:
+    for number in ("new", "old"):
+        (config.parent / f"{forge}.{number}").write_text(f"Schlüssel € {number}\n")
+    config.write_text(config.read_text().replace('forge = "azure"', 'forge = "azure"\nheader = "X-Own"'))
+    assert "moved" in tried(config, forge, push_of(forge), "--sign").output
+    assert "moved" in tried(config, forge, push_of(forge), "--header", f"{name}: Schlüssel € old", "--check").output
+    wrong = ("--header", f"{name}: Schlüssel ? old", "--check")
+    assert "401" in tried(config, forge, push_of(forge), *wrong, expect=1).output
+
+
 def test_a_form_is_known_by_its_beginning(config: Path) -> None:
     assert as_json(tried(config, "gogs", push_of("gogs", form=True), "--json"))["published"]
 
