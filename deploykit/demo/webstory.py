@@ -93,6 +93,8 @@ class WebStory:
     def _set_up_console(self) -> None:
         stage = self._stage
         more = f'\n[web]\nlisten = "127.0.0.1:{self._port}"\n'
+        # The agent beside it answers as well: else the console shows it as a node that does not.
+        more += f'\n[[trust.grants]]\nprincipal = "{CONSOLE}"\ntypes = ["node.queried"]\n'
         self._fleet.write_settings(CONSOLE, self._console, more=more)
         stage.start(CONSOLE, *stage.command("run", "agent", "web", "--config", str(self._console)))
         stage.wait(self._answers, "the console to answer", timeout=60)

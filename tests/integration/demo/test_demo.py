@@ -19,6 +19,7 @@ from tests.brokers.activemq import ActiveMQ
 from tests.brokers.rabbitmq import RabbitMQ
 from tests.support.cli import command, run
 from tests.support.terminal import TerminalProgram
+from tests.support.wait import wait_until
 
 
 def claims(done: subprocess.CompletedProcess[str]) -> dict[str, bool]:
@@ -142,12 +143,18 @@ def test_the_demo_console_shows_pushes_and_rollouts_until_it_is_interrupted(tmp_
             overview = page.read().decode()
         with urllib.request.urlopen(f"{url}api/v1/deploys", timeout=10) as answer:
             states = [deploy["state"] for deploy in json.load(answer)["items"]]
+        wait_until(lambda: _health(url)["answered"] == 4, "three nodes and the console's own agent answered")
         demo.send_signal(signal.SIGINT)
         assert demo.wait(30) == 0
     assert [text.rpartition("v1.")[2] for text in ended] == ["0 succeeded", "1 stopped at the canary", "2 succeeded"]
     assert states == ["succeeded", "failed", "succeeded"]
     assert "shop" in overview
     assert list(tmp_path.iterdir()) == []
+
+
+def _health(url: str) -> dict[str, object]:
+    with urllib.request.urlopen(f"{url}api/v1/health", timeout=10) as answer:
+        return dict(json.load(answer))
 
 
 def _rollouts(lines: Iterator[str]) -> Iterator[dict[str, str]]:
