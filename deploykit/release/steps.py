@@ -41,6 +41,11 @@ class Listeners:
     output: OnOutput | None = None
     step: OnStep | None = None
 
+    def output_of(self, label: str) -> OnOutput | None:
+        """Return what hears a script's output under the name that its record has, whatever the script is called."""
+        heard = self.output
+        return None if heard is None else lambda _step, stream, text: heard(label, stream, text)
+
     def emit(self, step: str, record: StepRecord | None) -> None:
         """Report that a step began or ended. A listener that fails must not break a deploy."""
         if self.step is not None:
@@ -117,7 +122,8 @@ class StepRunner:
         self.ran_scripts = True
         script = self._script(step, file, name, rollback, previous, process.mark)
         try:
-            record = attrs.evolve(run_script(script, self._listeners.output, self._note_process), name=label)
+            output = self._listeners.output_of(label)
+            record = attrs.evolve(run_script(script, output, self._note_process), name=label)
         except ScriptFailed as error:
             record = StepRecord(name=label, outcome="failed", output=str(error))
             self._ended(record)

@@ -15,7 +15,7 @@ from typing import Final
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
 from deploykit.web.projection.cells import Row, clean, micros, order_of, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
-from deploykit.web.projection.folding import at_of, audit, know_site, saw_node
+from deploykit.web.projection.folding import asked_by, at_of, audit, know_site, saw_node
 from deploykit.web.projection.foldlogs import adopt_log, log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
@@ -211,7 +211,7 @@ def _fold_live(rows: WorkingRows, heard: Heard, message: DeployReported, command
     changes |= {"ord": order, "seen": micros(heard.received), "problem": ""}
     if changes["release"] != row["release"]:
         changes |= {"since": micros(message.time), "modified": None}
-        changes["by"] = command["requested_by"] if command is not None else ""
+        changes["by"] = asked_by(command)
     if message.outcome == "success" and message.phase == "prepare":
         changes |= release_cells("prepared", message.target)
     elif message.outcome == "success":
