@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -82,9 +83,19 @@ def outgoing_of(
         target = topic_of(message, topics)
         items += (Outgoing(target, key(frame) if key else frame) for frame in frames_of(message, legacy=legacy))
         if notices and not isinstance(message, Notice):
-            notice = Notice(source=message.source, text=message.summary, correlation_id=message.correlation_id)
+            notice = Notice(
+                id=_notice_id(message),
+                source=message.source,
+                text=message.summary,
+                correlation_id=message.correlation_id,
+            )
             items += (Outgoing(topic_of(notice, topics), frame) for frame in frames_of(notice, legacy=legacy))
     return items
+
+
+def _notice_id(message: Message) -> str:
+    """Return the id of a message's human line: a message that is published again has the same line, no second one."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{message.id}\0notice"))
 
 
 def _fitting_legacy(message: Message) -> Message:

@@ -84,6 +84,7 @@ def find_nodes(
     details: Sequence[NodeDetail] = _FOR_SELECTORS,
     site: SiteName | None = None,
     history_limit: int = 20,
+    refs_limit: int = 20,
     timeout: float = DISCOVERY_TIMEOUT,
     key: BodySigner | None = None,
     trust: Trust | None = None,
@@ -101,6 +102,7 @@ def find_nodes(
         details: what to ask for. What the selection looks at is asked for too.
         site: ask about this site alone. A selection by anything but names then sees no other site.
         history_limit: how many operations of a site to ask for.
+        refs_limit: how many refs of a repository to ask for, newest first.
         timeout: seconds to wait for the first answer, or for all nodes that the selection names.
         key: signs the question; the settings' key when None.
         trust: judges the answers; the settings' when None.
@@ -123,6 +125,7 @@ def find_nodes(
             details=tuple(what),
             site=site,
             history_limit=history_limit,
+            refs_limit=refs_limit,
         )
         return discover(
             bus,

@@ -39,6 +39,8 @@ def check_secret(text: str, source: WebhookSourceSettings) -> None:
     Raises:
         SettingsError: it cannot; the text says what was expected.
     """
+    if not text.strip():
+        raise SettingsError("holds nothing but spaces", "write the secret into it, as it is set at the sender")
     if source.forge == "gitlab" and text.startswith(SIGNING_TOKEN.decode()):
         signing_key_of(text)
     if source.forge == "azure" and not source.header and not text.partition(":")[2]:

@@ -206,7 +206,8 @@ class ConsoleFeed:
         if not verdict.counts or (self._trust is not None and verdict.standing == "not verified"):
             self._doubt(message, verdict.why)
             return None
-        return Heard(message=message, received=received, signer=verdict.signer)
+        unsigned = verdict.standing == "unsigned"
+        return Heard(message=message, received=received, signer=verdict.signer, forgeable=unsigned)
 
     def _doubt(self, message: Message, why: str) -> None:
         line = one_line(f"{message.TYPE} from {message.source}: {why}", 300)

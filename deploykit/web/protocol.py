@@ -5,17 +5,28 @@ Rules:
 * A request must have arrived whole within some seconds of its first byte, and the first one after connecting.
 * What still arrives of a request that was answered already has the same deadline.
 * A peer that takes nothing for half a minute is dropped.
+* A request beyond the most connections is answered with 503, far beyond them none is. Both are logged, once a minute: a
+  sender that does not try again has lost what it sent.
 * At shutdown an answer that is being made is finished; a stream is ended, and its application hears of a disconnect.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import socket
+import time
 from typing import Final
 
 import h11
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
+
+from deploykit.daemons.service.throttle import LogThrottle
+
+_log = logging.getLogger(__name__)
 
 #: Seconds in which a request must arrive, its body included.
 ARRIVAL: Final = 20.0
@@ -28,16 +39,48 @@ _PIECE: Final = 4096
 _MAPPED: Final = "::ffff:"
 #: In the state of a request's scope: drops its connection at once. A peer that reads nothing cannot be ended otherwise.
 ABORT: Final = "abort_connection"
+#: Seconds after which a peer may try again that was one too many.
+_RETRY_AFTER: Final = 30
+_FULL: Final = json.dumps(
+    {"type": "about:blank", "title": "Service Unavailable", "status": 503, "detail": "too many connections at a time"}
+)
 
 
 class DeadlineProtocol(H11Protocol):
-    """A connection. uvicorn makes it."""
+    """A connection. uvicorn makes it.
+
+    Attributes:
+        arrival: seconds for a request to arrive.
+        refused: counts what is too much; of all connections of a server.
+    """
 
     arrival: float = ARRIVAL
+    refused = LogThrottle()
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # uvicorn's own arguments, handed through
         self._deadline: asyncio.TimerHandle | None = None
+        self._served: ASGIApp = self.app
+        self.app = self._answer
+        self.limit_concurrency = None  # uvicorn's answer to one too many has no Retry-After, and leaves no trace
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        limit = self.config.limit_concurrency
+        if limit is None or len(self.connections) < limit:
+            await self._served(scope, receive, send)
+            return
+        self._count_refused()
+        headers = {"retry-after": str(_RETRY_AFTER), "connection": "close", "cache-control": "no-store"}
+        await Response(_FULL, 503, headers, "application/problem+json")(scope, receive, send)
+
+    def _count_refused(self) -> None:
+        count = self.refused.add("", time.monotonic())
+        if count:
+            _log.warning(
+                "too many connections at a time, at most %s are served: %d refused or dropped since the last such line",
+                self.config.limit_concurrency,
+                count,
+            )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         """Take a connection."""
@@ -53,6 +96,7 @@ class DeadlineProtocol(H11Protocol):
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = self.config.limit_concurrency
         if limit is not None and len(self.connections) > limit + limit // 4:
+            self._count_refused()
             transport.abort()  # up to there 503 says why; beyond it even that costs too much
             return
         self._expect()

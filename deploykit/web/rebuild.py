@@ -30,8 +30,9 @@ from deploykit.web.feedhealth import FeedHealth
 _log = logging.getLogger(__name__)
 
 DETAILS: Final[tuple[NodeDetail, ...]] = ("facts", "sites", "refs", "drift", "history")
-#: Operations of each site that are asked for.
+#: Operations of each site, and refs of each repository, that are asked for; a node leaves out what is too much.
 HISTORY: Final = 20
+REFS: Final = 100
 #: Seconds after which a question that failed is asked again; between two looks for a connection.
 _AGAIN: Final = 5.0
 _LOOK: Final = 0.25
@@ -58,7 +59,8 @@ def ask_everybody(settings: Settings, bus: Bus) -> FoundNodes:
     Raises:
         DeploykitError: as `find_nodes`.
     """
-    return find_nodes(settings, bus, Selection(everybody=True), details=DETAILS, history_limit=HISTORY)
+    everybody = Selection(everybody=True)
+    return find_nodes(settings, bus, everybody, details=DETAILS, history_limit=HISTORY, refs_limit=REFS)
 
 
 class NodesRebuilder:
@@ -95,7 +97,7 @@ class NodesRebuilder:
 
     def soon(self, why: str) -> None:
         """Ask as soon as there is a connection."""
-        _log.info("asking all nodes what they hold: %s", why)
+        _log.info("all nodes are asked what they hold, once a broker is connected: %s", why)
         self._again = _AGAIN
         self._wanted.set()
 

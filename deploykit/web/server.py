@@ -26,6 +26,7 @@ import attrs
 import uvicorn
 from starlette.types import ASGIApp
 
+from deploykit.daemons.service.throttle import LogThrottle
 from deploykit.errors import WebError
 from deploykit.web.listener import SharedListener
 from deploykit.web.protocol import ARRIVAL, DeadlineProtocol
@@ -78,7 +79,7 @@ class WebServer:
         self._started = threading.Event()
         self._error: BaseException | None = None
         self._ended = False
-        protocol = type("Protocol", (DeadlineProtocol,), {"arrival": limits.arrival})
+        protocol = type("Protocol", (DeadlineProtocol,), {"arrival": limits.arrival, "refused": LogThrottle()})
         config = uvicorn.Config(
             app,
             http=protocol,

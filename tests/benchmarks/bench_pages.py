@@ -126,7 +126,8 @@ def measure(url: str, rounds: int) -> None:
                 times.append((time.perf_counter() - began) * 1000)
             print(
                 f"{path:42} {answer.status_code}  {size:8} bytes {answer.headers.get('content-encoding', ''):5}"
-                f"  p50 {statistics.median(times):6.0f} ms  worst {max(times):6.0f} ms"
+                f"  p50 {statistics.median(times):6.0f} ms  worst {max(times):6.0f} ms",
+                flush=True,
             )
 
 
@@ -169,7 +170,9 @@ def main() -> int:
         f"Python {platform.python_version()}, {os.cpu_count()} CPUs, load {os.getloadavg()[0]:.1f}; "
         f"{options.nodes} nodes, {options.sites} sites; {datetime.now(UTC):%Y-%m-%d}"
     )
+    began = time.monotonic()
     with console(options.nodes, options.sites) as (url, process):
+        print(f"the database was filled in {time.monotonic() - began:.0f} s", flush=True)
         measure(url, options.rounds)
         views = [first_view(url) for _ in range(5)]
         assert process.stdin is not None

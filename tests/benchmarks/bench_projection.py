@@ -43,8 +43,11 @@ _V1, _V2 = RefName("refs/tags/v1"), RefName("refs/tags/v2")
 _C1, _C2 = ObjectId("1" * 40), ObjectId("2" * 40)
 
 
-def descriptions(nodes: int, sites: int, minutes: float) -> Iterator[Message]:
-    """Yield the answers of all nodes to one question."""
+def descriptions(nodes: int, sites: int, minutes: float, listed: int = 4) -> Iterator[Message]:
+    """Yield the answers of all nodes to one question; each lists so many operations and refs of each site.
+
+    An answer has at most 64 KiB: with 20 sites it lists about four of each.
+    """
     time_ = NOW - timedelta(minutes=minutes)
     details: tuple[NodeDetail, ...] = ("facts", "sites", "refs", "history", "drift")
     question = NodeQueried(id=f"q{minutes}", time=time_, details=details)
@@ -64,7 +67,7 @@ def descriptions(nodes: int, sites: int, minutes: float) -> Iterator[Message]:
                     requested_by="ann",
                     finished=NOW - timedelta(days=30 - number),
                 )
-                for number in range(20, 0, -1)
+                for number in range(20, 20 - listed, -1)
             )
             states.append(
                 SiteState(
@@ -88,7 +91,7 @@ def descriptions(nodes: int, sites: int, minutes: float) -> Iterator[Message]:
                 time=NOW - timedelta(days=40 - number),
             )
             for site in range(sites)
-            for number in range(1, 21)
+            for number in range(1, 1 + listed)
         )
         yield NodeDescribed(
             time=time_ + timedelta(milliseconds=at),

@@ -62,7 +62,7 @@ class FixedQueries(Queries):
     audit_list: tuple[AuditView, ...] = ()
     error: Exception | None = None
 
-    def health(self) -> ProjectionHealth:
+    def health(self, viewer: Viewer) -> ProjectionHealth:
         if self.error:
             raise self.error
         return self.health_now

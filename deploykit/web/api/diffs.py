@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from deploykit.errors import InvalidName, MirrorCorrupt, RefNotFound
+from deploykit.errors import InvalidName, MirrorError, RefNotFound
 from deploykit.names import parse_repo_name
 from deploykit.operations.compare import CommitComparison, compare
 from deploykit.web.api.operation import ApiCall, ApiOperation
@@ -15,23 +16,36 @@ from deploykit.web.api.parameters import Parameter
 from deploykit.web.api.problems import SHOWN, RequestRefused
 from deploykit.web.projection.views import SiteSummary
 
-#: Comparisons at a time, and seconds that a request waits for its turn.
+_log = logging.getLogger(__name__)
+
+#: Comparisons at a time; that run or wait, for each takes a thread of the console; seconds that one waits.
 AT_A_TIME: Final = 2
+WAITING: Final = 8
 PATIENCE: Final = 5.0
 #: In the place of an operation: what is live.
 LIVE: Final = "live"
 
 _turns = threading.BoundedSemaphore(AT_A_TIME)
+_queue = threading.BoundedSemaphore(WAITING)
 
 
 @contextmanager
 def _one_of_few() -> Iterator[None]:
-    if not _turns.acquire(timeout=PATIENCE):
-        raise RequestRefused(503, "other comparisons are at work", retry_after=5)
+    if not _queue.acquire(blocking=False):
+        raise _busy()
     try:
-        yield
+        if not _turns.acquire(timeout=PATIENCE):
+            raise _busy()
+        try:
+            yield
+        finally:
+            _turns.release()
     finally:
-        _turns.release()
+        _queue.release()
+
+
+def _busy() -> RequestRefused:
+    return RequestRefused(503, "other comparisons are at work", retry_after=5)
 
 
 def _compare(call: ApiCall, site: SiteSummary, old: str, new: str) -> CommitComparison:
@@ -46,8 +60,10 @@ def _compare(call: ApiCall, site: SiteSummary, old: str, new: str) -> CommitComp
         raise RequestRefused(404, f"the repository of {site.site[:SHOWN]!a} is not known") from None
     except RefNotFound as error:
         raise RequestRefused(404, str(error)) from error
-    except MirrorCorrupt as error:
-        raise RequestRefused(503, str(error), retry_after=60) from error
+    except MirrorError as error:  # it names paths of this machine: they are for those who read its log
+        _log.warning("cannot compare %a with %a: %s", old, new, error)
+        problem = f"the mirror of {repo} cannot be read; the console's log says why"
+        raise RequestRefused(503, problem, retry_after=60) from error
 
 
 def _site_diff(call: ApiCall) -> object:

@@ -11,6 +11,7 @@ from deploykit.web.api.diffs import HISTORY_DIFF, SITE_DIFF
 from deploykit.web.api.operation import PAGE, ApiCall, ApiOperation, written_path
 from deploykit.web.api.parameters import Parameter
 from deploykit.web.api.problems import RequestRefused
+from deploykit.web.pages.logtext import shown_lines
 from deploykit.web.projection.activityviews import (
     AuditView,
     BuildView,
@@ -70,7 +71,7 @@ def _index(call: ApiCall) -> object:
 
 
 def _health(call: ApiCall) -> object:
-    return call.context.queries.health()
+    return call.context.queries.health(call.viewer)
 
 
 def _problems(call: ApiCall) -> object:
@@ -146,7 +147,8 @@ def _log(call: ApiCall) -> object:
 
 
 def _log_text(value: object) -> str:
-    return "".join(f"{line}\n" for line in value.lines) if isinstance(value, LogSlice) else ""
+    """Return lines as a terminal may print them: what scripts printed must not be able to control it."""
+    return shown_lines(value.lines) if isinstance(value, LogSlice) else ""
 
 
 def _history(call: ApiCall) -> object:

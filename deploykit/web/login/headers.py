@@ -61,7 +61,7 @@ class SecurityHeadersMiddleware:
         except Exception as error:
             if started:
                 raise
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception("%a %a failed", scope["method"], scope["path"])
             answer = await _error_answer(Request(scope), error)
             await answer(scope, receive, send_with_headers)
 

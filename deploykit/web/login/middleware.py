@@ -92,6 +92,8 @@ class LoginMiddleware:
         sender = self._sender(headers)
         if isinstance(sender, AccessRefusal) or path.startswith(_STATIC):
             return sender if isinstance(sender, AccessRefusal) else receive
+        if self._login.hosts.host:
+            scope["scheme"] = self._login.hosts.scheme  # redirects lead to where people reach us, not to plain http
         if not safe and sender == "foreign":
             return not_ours(f"{scope['method']} {path[:100]!a} from another page")
         identity = await self._login.identify(scope["client"], headers, basic=wants_json(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import threading
 from collections import OrderedDict
@@ -10,13 +11,16 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import DeploykitError
+from deploykit.errors import DeploykitError, InvalidName, RefNotFound, WebError
 from deploykit.names import OBJECT_ID_PATTERN, parse_repo_name
 from deploykit.operations.compare import CommitComparison, compare
 from deploykit.settings.node import Settings
 
-#: Comparisons that run at once, that are kept, and seconds to wait for one's turn.
+_log = logging.getLogger(__name__)
+
+#: Comparisons that run at once; that run or wait (other pages need threads, too); that are kept; seconds to wait.
 _AT_ONCE: Final = 2
+_WAITING: Final = 8
 _KEPT: Final = 64
 _PATIENCE: Final = 15.0
 #: Commits of each direction, and files, that a page lists.
@@ -45,6 +49,7 @@ class Comparisons:
     def __init__(self, compare: Compare = compare) -> None:
         self._compare = compare
         self._seats = threading.BoundedSemaphore(_AT_ONCE)
+        self._queue = threading.BoundedSemaphore(_WAITING)
         self._lock = threading.Lock()
         self._kept: OrderedDict[tuple[str, str, str], CommitComparison] = OrderedDict()
 
@@ -59,20 +64,37 @@ class Comparisons:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return ComparisonOutcome(found=self._kept[key])
-        if not self._seats.acquire(timeout=_PATIENCE):
-            return ComparisonOutcome(problem="too many comparisons run at this moment", remedy="load the page again")
         try:
-            found = self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
-        except DeploykitError as error:
+            found = self._in_turn(settings, repo, old, new)
+        except (RefNotFound, InvalidName, WebError) as error:
             return ComparisonOutcome(problem=error.problem, remedy=error.remedy)
-        finally:
-            self._seats.release()
+        except DeploykitError as error:  # it names paths of this machine: they are for those who read its log
+            _log.warning("cannot compare %a with %a: %s", old, new, error)
+            problem = f"the mirror of {repo} cannot be read"
+            return ComparisonOutcome(problem=problem, remedy="the console's log says why")
         if found.commits_complete and found.files_complete and _ID.fullmatch(old) and _ID.fullmatch(new):
             with self._lock:
                 self._kept[key] = found
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
         return ComparisonOutcome(found=found)
+
+    def _in_turn(self, settings: Settings, repo: str, old: str, new: str) -> CommitComparison:
+        if not self._queue.acquire(blocking=False):
+            raise _busy()
+        try:
+            if not self._seats.acquire(timeout=_PATIENCE):
+                raise _busy()
+            try:
+                return self._compare(settings, parse_repo_name(repo), old, new, limit=LISTED)
+            finally:
+                self._seats.release()
+        finally:
+            self._queue.release()
+
+
+def _busy() -> WebError:
+    return WebError("too many comparisons run at this moment", "load the page again")
 
 
 __all__ = ["LISTED", "ComparisonOutcome", "Comparisons"]

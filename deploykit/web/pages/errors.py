@@ -73,11 +73,11 @@ def on_http_error(request: Request, error: Exception) -> Response:
 
 def on_database_away(request: Request, error: Exception) -> Response:
     """Return the page for a `ProjectionError`; a handler of Starlette."""
-    logger.error("%s %s: %s", request.method, request.url.path, error)
+    logger.error("%a %a: %s", request.method, request.url.path, error)
     return error_page(request, 503)
 
 
 def on_mistake(request: Request, error: Exception) -> Response:
     """Return the page for an exception that nothing expected; a handler of Starlette, which logs it afterwards."""
-    logger.error("%s %s: %s", request.method, request.url.path, type(error).__name__)
+    logger.error("%a %a: %s", request.method, request.url.path, type(error).__name__)
     return error_page(request, 500)

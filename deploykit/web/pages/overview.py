@@ -32,7 +32,7 @@ def overview(request: Request) -> Response:
     return render(
         request,
         "overview.html",
-        headline=headline(problems, queries.health(), len(sites), count, MOST_PROBLEMS),
+        headline=headline(problems, queries.health(viewer), len(sites), count, MOST_PROBLEMS),
         problems=[(one, problem_tone(one)) for one in problems],
         changes=queries.changes(viewer, MOST_CHANGES),
         sites=shown_sites(sites, MOST_SITES),

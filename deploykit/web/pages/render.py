@@ -71,7 +71,7 @@ def frame_of(request: Request) -> PageFrame:
     # The database is away: the banner says so. The error itself is logged where the view asks.
     with suppress(DeploykitError):
         # Nobody who is not logged in learns how the console stands.
-        health = console.queries.health() if console and viewer else None
+        health = console.queries.health(viewer) if console and viewer else None
     theme = request.cookies.get("theme", "")
     return PageFrame(
         viewer=viewer,

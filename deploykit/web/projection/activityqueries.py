@@ -13,6 +13,7 @@ from deploykit.web.projection.activityviews import AuditView, BuildView, CommitV
 from deploykit.web.projection.cells import moment, moment_of, unpacked_list
 from deploykit.web.projection.paging import (
     narrowed,
+    only_nodes,
     only_repos,
     only_sites,
     paged,
@@ -142,7 +143,9 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
     newest = func.coalesce(func.max(table.at), 0).label("newest")
     ref = func.min(table.ref).label("ref")
     grouped = narrowed(
-        searched(select(table.key, ref, newest), page, table.ref), only_repos(connection, viewer, table.repo, repo)
+        searched(select(table.key, ref, newest), page, table.ref),
+        only_repos(connection, viewer, table.repo, repo),
+        only_nodes(connection, viewer, table.node),
     ).group_by(table.key)
     inner = grouped.subquery()
     return paged(
@@ -157,10 +160,14 @@ def read_refs(connection: Connection, viewer: Viewer, repo: str, page: PageReque
 
 def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence[Row[Any]]) -> list[RefView]:
     table = NODE_REFS.c
-    expected = connection.execute(select(func.count()).select_from(_mirroring(repo).subquery())).scalar_one()
+    mine = only_nodes(connection, viewer, table.node)
+    mirroring = _mirroring(connection, viewer, repo)
+    expected = connection.execute(select(func.count()).select_from(mirroring.subquery())).scalar_one()
     held: defaultdict[str, list[HeldAs]] = defaultdict(list)
     statement = (
-        select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0))
+        narrowed(
+            select(table.key, table.commit, table.object, func.count(), func.coalesce(func.max(table.at), 0)), mine
+        )
         .where(table.repo == repo, table.key.in_([row.key for row in rows]))
         .group_by(table.key, table.commit, table.object)
     )
@@ -176,7 +183,7 @@ def _ref_views(connection: Connection, viewer: Viewer, repo: str, rows: Sequence
     for row in rows:
         commit, holding = newest_held(held[row.key])
         holders = sum(each.nodes for each in holding)
-        missing = _missing(connection, repo, row.key, holding) if holders < expected else ()
+        missing = _missing(connection, mirroring, repo, row.key, holding) if holders < expected else ()
         view = RefView(
             repo=repo,
             ref=row.ref,
@@ -222,17 +229,22 @@ def newest_held(held: Sequence[HeldAs]) -> tuple[str, list[HeldAs]]:
     return newest, [each for each, commit in zip(held, commits, strict=True) if commit == newest]
 
 
-def _missing(connection: Connection, repo: str, key: str, holding: Sequence[HeldAs]) -> tuple[str, ...]:
+def _missing(
+    connection: Connection, mirroring: CompoundSelect[str], repo: str, key: str, holding: Sequence[HeldAs]
+) -> tuple[str, ...]:
     """Return nodes that mirror a repository and do not hold a ref as others do."""
     table = NODE_REFS.c
     forms = or_(*(and_(table.commit == each.commit, table.object == each.object) for each in holding))
     holders = select(table.node).where(table.repo == repo, table.key == key, forms)
-    nodes = _mirroring(repo).subquery()
+    nodes = mirroring.subquery()
     statement = select(nodes.c.node).where(nodes.c.node.not_in(holders)).order_by(nodes.c.node).limit(_NAMED)
     return tuple(connection.execute(statement).scalars())
 
 
-def _mirroring(repo: str) -> CompoundSelect[str]:
-    """Return the question which nodes mirror a repository."""
-    held = select(NODE_REFS.c.node).where(NODE_REFS.c.repo == repo)
-    return union(held, select(SITE_NODES.c.node).where(SITE_NODES.c.repo == repo))
+def _mirroring(connection: Connection, viewer: Viewer, repo: str) -> CompoundSelect[str]:
+    """Return the question which nodes mirror a repository, as far as the viewer may see them."""
+    found = [
+        narrowed(select(table.c.node), table.c.repo == repo, only_nodes(connection, viewer, table.c.node))
+        for table in (NODE_REFS, SITE_NODES)
+    ]
+    return union(*found)

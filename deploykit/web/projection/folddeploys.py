@@ -5,6 +5,7 @@ Rules:
 * A command that belongs to no rollout is a rollout of its own, under the command's id.
 * A report names no rollout: where the command was not heard before, it stands under its own id until it is.
 * A rollout keeps its site: a message that names the id of another site's rollout changes nothing.
+* A command is for its nodes: what another node reports of it changes nothing.
 * What a coordinator announced of its rollout counts; else its state follows from its nodes.
 """
 
@@ -13,9 +14,9 @@ from __future__ import annotations
 from typing import Final
 
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
-from deploykit.web.projection.cells import Row, clean, micros, order_of, packed, unpacked_list
+from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
-from deploykit.web.projection.folding import asked_by, at_of, audit, know_site, saw_node
+from deploykit.web.projection.folding import asked_by, at_of, audit, heard_order, know_site, saw_node
 from deploykit.web.projection.foldlogs import adopt_log, log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
@@ -115,7 +116,7 @@ def _rollout_of(
 ) -> tuple[str, Row | None]:
     """Return the rollout that a step or report belongs to, with its row; None where it must not count."""
     command = rows.get(COMMANDS, clean(message.request))
-    if command is not None and command["site"] != clean(message.site):
+    if command is not None and not _is_for(rows, command, message):
         return "", None
     rollout = command["rollout"] if command is not None else clean(named) or clean(message.request)
     row = open_rollout(rows, heard, rollout, message.site, single=rollout == clean(message.request))
@@ -125,6 +126,13 @@ def _rollout_of(
         )
         rows.put(COMMANDS, {**made, "phase": message.phase})
     return rollout, row
+
+
+def _is_for(rows: WorkingRows, command: Row, message: DeployProgressed | DeployReported) -> bool:
+    """Return whether a command is for the site and the node that speak of it; where only they do, that is not known."""
+    if command["site"] != clean(message.site):
+        return False
+    return not command["ref"] or rows.get(ROLLOUT_NODES, command["rollout"], clean(message.node)) is not None
 
 
 def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) -> None:
@@ -140,7 +148,7 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
     if node["request"] == clean(message.request) and node["ended"] is None:
         node |= {"state": "began", "rank": RANKS["began"]}
     if message.state != "output":
-        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard)))
+        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard), heard_order(heard, "")))
     node = log_progress(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     if node["state"] != before:
@@ -149,7 +157,7 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
 
 def _take_request(node: Row, heard: Heard, message: DeployProgressed | DeployReported) -> None:
     """Let a row show the command of a message, if that is newer than the one it shows."""
-    request, order = clean(message.request), order_of(message.time, "")
+    request, order = clean(message.request), heard_order(heard, "")
     if node["request"] == request:
         node["began"] = at_of(heard) if node["began"] is None else min(node["began"], at_of(heard))
         node["ord"] = max(node["ord"], order)
@@ -193,7 +201,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
             "detail": clean(message.detail),
             "ended": at_of(heard),
         }
-    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message))
+    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message, heard_order(heard, "")))
     node = log_report(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     fold_reported(rows, heard, message, command)
@@ -204,7 +212,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
 def _fold_live(rows: WorkingRows, heard: Heard, message: DeployReported, command: Row | None) -> None:
     """Keep what is live on the node, as the report has read it from the site."""
     row, new = rows.get_or_new(SITE_NODES, site=clean(message.site), node=clean(message.node))
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     if not message.live_known or (not new and order <= row["ord"]):
         return
     changes = live_cells(message.release, message.ref, message.commit) | release_cells("previous", message.previous)

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from deploykit.web.projection.cells import Row, clean, digest, micros
+from datetime import timedelta
+from typing import Final
+
+from deploykit.web.projection.cells import Row, clean, digest, micros, order_of
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import AUDIT, NODES, REPOS, SITE_NODES, SITES
+
+#: By how much a sender's clock may be ahead of ours before its messages are sorted by ours.
+AHEAD: Final = timedelta(minutes=5)
+
+
+def heard_order(heard: Heard, id: str) -> str:
+    """Return what sorts the messages of one sender, see `cells.order_of`.
+
+    A clock that was far ahead for a while must not make everything that its node says afterwards an older message.
+    """
+    return order_of(min(heard.message.time, heard.received + AHEAD), id)
 
 
 def at_of(heard: Heard) -> int:
@@ -14,14 +28,19 @@ def at_of(heard: Heard) -> int:
 
 
 def saw_node(rows: WorkingRows, node: str, heard: Heard) -> None:
-    """Note that a node was heard: it is not silent."""
+    """Note that a node was heard: it is not silent.
+
+    A message that is older than another one of the node is no sign of life: anybody who has it may send it again.
+    """
+    if heard.forgeable:
+        return
     row, new = rows.get_or_new(NODES, node=clean(node))
-    received = micros(heard.received)
-    if new or received > (row["seen"] or 0):
+    newest = heard_order(heard, "")
+    if new or newest > row["newest"]:
         if row["silent"]:
             for each in rows.select(SITE_NODES, node=clean(node)):
                 touch_site(rows, each["site"])
-        rows.put(NODES, {**row, "seen": received, "silent": False})
+        rows.put(NODES, {**row, "seen": micros(heard.received), "newest": newest, "silent": False})
 
 
 def touch_site(rows: WorkingRows, site: str, repo: str = "") -> None:

@@ -30,6 +30,9 @@ ROLLOUT_TEXT: Final = 256 * 2**20
 FEW_LINES: Final = 2000
 #: Characters of the longest line; the rest of a longer one follows as further lines.
 LINE_TEXT: Final = 8192
+#: Steps of a command that are remembered, and characters of a step's name.
+STEPS: Final = 200
+STEP_TEXT: Final = 200
 #: Requests of one node in a rollout whose numbers are remembered.
 _REQUESTS: Final = 8
 
@@ -41,14 +44,15 @@ def log_progress(rows: WorkingRows, rollout: Row, node: Row, message: DeployProg
     known = heard.pop(request, {"next": 0, "gaps": [], "ended": [], "done": False})
     if known["done"] or message.number < known["next"]:
         return node
-    if message.number > known["next"] and message.step not in known["gaps"]:
-        known["gaps"].append(message.step)
+    step = clean(message.step, STEP_TEXT)
+    if message.number > known["next"] and step not in known["gaps"]:
+        known["gaps"] = [*known["gaps"], step][-STEPS:]
     known["next"] = message.number + 1
     if message.state == "output":
         node = append(rows, rollout, node, request, message.step, message.output)
     elif message.state != "began":
         node = finish_line(rows, rollout, node, request)
-        known["ended"] = [*known["ended"], message.step][-200:]
+        known["ended"] = [*known["ended"], step][-STEPS:]
     return node | {"heard": _heard(heard, request, known)}
 
 

@@ -21,12 +21,11 @@ from deploykit.web.projection.cells import (
     digest,
     micros,
     micros_or_none,
-    order_of,
     packed,
     unpacked_list,
 )
 from deploykit.web.projection.foldhistory import fold_operations
-from deploykit.web.projection.folding import at_of, know_repo, saw_node, touch_site
+from deploykit.web.projection.folding import at_of, heard_order, know_repo, saw_node, touch_site
 from deploykit.web.projection.foldlocks import carried_lock
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
@@ -69,7 +68,7 @@ def fold_description(rows: WorkingRows, heard: Heard, message: NodeDescribed) ->
     """Keep what a node says of itself."""
     saw_node(rows, message.node, heard)
     asked = _asked(rows, message)
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     row, _ = rows.get_or_new(NODES, node=clean(message.node))
     if order > row["ord"]:
         row |= {

@@ -7,8 +7,8 @@ from typing import Final
 
 from deploykit.fleet.rolloutstates import ENDS
 from deploykit.messages import RolloutAbort, RolloutApproved, RolloutReported
-from deploykit.web.projection.cells import Row, clean, order_of, packed
-from deploykit.web.projection.folding import at_of, audit, know_site
+from deploykit.web.projection.cells import Row, clean, packed
+from deploykit.web.projection.folding import at_of, audit, heard_order, know_site
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows
 from deploykit.web.projection.tables import ROLLOUT_NODES, ROLLOUTS
@@ -41,7 +41,7 @@ def fold_announcement(rows: WorkingRows, heard: Heard, message: RolloutReported)
     """Keep what a coordinator announces of its rollout."""
     know_site(rows, message.site)
     row = open_rollout(rows, heard, clean(message.rollout), message.site, single=False)
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     if row is None or order <= row["ord"]:
         return
     at = at_of(heard)

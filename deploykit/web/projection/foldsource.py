@@ -15,8 +15,8 @@ from deploykit.messages import (
 )
 from deploykit.messages.source import MAX_COMMITS
 from deploykit.names import is_zero
-from deploykit.web.projection.cells import clean, digest, micros, order_of, packed
-from deploykit.web.projection.folding import at_of, know_repo, saw_node
+from deploykit.web.projection.cells import clean, digest, micros, packed
+from deploykit.web.projection.folding import at_of, heard_order, know_repo, saw_node
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import BUILDS, MIRRORS, NODE_REFS, NODES, NOTICES, PUSHES
@@ -85,7 +85,7 @@ def fold_build(rows: WorkingRows, heard: Heard, message: Build) -> None:
     rank, state = _build_state(message)
     key = _build_key(rows, message)
     row, new = rows.get_or_new(BUILDS, key=key)
-    order = order_of(message.time, message.id)
+    order = heard_order(heard, message.id)
     if not new and (rank, order) <= (row["rank"], row["ord"]):
         _complete(row, message)
         rows.put(BUILDS, row)
@@ -146,7 +146,7 @@ def fold_mirror(rows: WorkingRows, heard: Heard, message: MirrorUpdated) -> None
     """Keep how the last fetch of a ref ended on a node, and what its mirror holds now."""
     saw_node(rows, message.node, heard)
     know_repo(rows, message.repo)
-    key, order = digest(message.ref), order_of(message.time, message.id)
+    key, order = digest(message.ref), heard_order(heard, message.id)
     row, new = rows.get_or_new(MIRRORS, node=clean(message.node), repo=clean(message.repo), key=key)
     if not new and order <= row["ord"]:
         return

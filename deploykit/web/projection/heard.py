@@ -16,8 +16,10 @@ class Heard:
     Args:
         received: by this machine's clock, aware UTC.
         signer: who signed it, in words; empty where nobody did, or nobody looked.
+        forgeable: keys are configured, and it has no signature: it counts, but shows nothing of who sent it.
     """
 
     message: Message
     received: datetime
     signer: str = ""
+    forgeable: bool = False

@@ -15,7 +15,8 @@ from deploykit.names import RefName, short_ref
 from deploykit.web.projection.activityqueries import push_view
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.cells import moment, moment_of
-from deploykit.web.projection.paging import narrowed, only_repos, only_sites, visible_sites
+from deploykit.web.projection.drifting import RANKS
+from deploykit.web.projection.paging import narrowed, only_nodes, only_repos, only_sites, visible_sites
 from deploykit.web.projection.sitequeries import read_locks
 from deploykit.web.projection.tables import AUDIT, BUILDS, MIRRORS, NODES, PUSHES, ROLLOUTS, SITE_NODES
 from deploykit.web.projection.views import Problem, ProjectionHealth
@@ -56,7 +57,9 @@ def _of_health(health: ProjectionHealth) -> Iterator[Problem]:
 
 def _of_distrust(health: ProjectionHealth) -> Iterator[Problem]:
     if health.distrusted:
-        text = f"{_messages(health.distrusted)} not believed and not shown; the last: {health.distrust}"
+        are = "is" if health.distrusted == 1 else "are"
+        last = f"; the last: {health.distrust}" if health.distrust else ""
+        text = f"{_messages(health.distrusted)} {are} not believed and not shown{last}"
         yield Problem(kind="distrust", text=one_line(text), since=health.distrusted_at)
 
 
@@ -90,7 +93,7 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = SITE_NODES.c
     statement = narrowed(
         select(table.site, table.node, table.standing, table.detail, table.last_at),
-        table.standing.in_(list(_STANDINGS)),
+        table.rank.in_([RANKS[standing] for standing in _STANDINGS]),
         only_sites(connection, viewer, table.site),
     ).order_by(table.rank, table.site, table.node)
     groups: defaultdict[tuple[str, str], list[tuple[str, str, int | None]]] = defaultdict(list)
@@ -106,11 +109,12 @@ def _of_sites(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
 
 
 def _of_nodes(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
-    statement = select(NODES.c.node, NODES.c.seen, NODES.c.silent, NODES.c.twins)
-    statement = statement.where(NODES.c.silent | (NODES.c.twins > 0)).order_by(NODES.c.seen.desc(), NODES.c.node)
-    if not viewer.sees_all:
-        mine = select(SITE_NODES.c.node).where(SITE_NODES.c.site.in_(visible_sites(connection, viewer)))
-        statement = statement.where(NODES.c.node.in_(mine))
+    table = NODES.c
+    statement = narrowed(
+        select(table.node, table.seen, table.silent, table.twins),
+        table.silent | (table.twins > 0),
+        only_nodes(connection, viewer, table.node),
+    ).order_by(table.seen.desc(), table.node)
     for node, seen, silent, twins in connection.execute(statement.limit(100)):
         if silent:
             yield Problem(kind="node", text=f"{node} does not answer", since=moment(seen), node=node)
@@ -139,7 +143,10 @@ def _of_builds(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
 def _of_mirrors(connection: Connection, viewer: Viewer) -> Iterator[Problem]:
     table = MIRRORS.c
     statement = narrowed(
-        select(MIRRORS), table.outcome.in_(("failed", "refused")), only_repos(connection, viewer, table.repo)
+        select(MIRRORS),
+        table.outcome.in_(("failed", "refused")),
+        only_repos(connection, viewer, table.repo),
+        only_nodes(connection, viewer, table.node),
     ).order_by(table.at.desc())
     for row in connection.execute(statement.limit(20)):
         why = f": {row.detail}" if row.detail else ""

@@ -119,6 +119,13 @@ def only_sites(
     return None if viewer.sees_all else column.in_(visible_sites(connection, viewer))
 
 
+def only_nodes(connection: Connection, viewer: Viewer, column: Column[str]) -> ColumnElement[bool] | None:
+    """Return the condition that a row is of a node of a site that the viewer may see; None for no condition."""
+    if viewer.sees_all:
+        return None
+    return column.in_(select(SITE_NODES.c.node).where(SITE_NODES.c.site.in_(visible_sites(connection, viewer))))
+
+
 def visible_repos(connection: Connection, viewer: Viewer) -> frozenset[str] | None:
     """Return the repositories of the sites that a viewer may see; None where they may see everything."""
     if viewer.sees_all:

@@ -33,8 +33,8 @@ class Queries(ABC):
     """What can be asked. None, or an empty page, where there is no such thing or the viewer may not see it."""
 
     @abstractmethod
-    def health(self) -> ProjectionHealth:
-        """Return whether what is shown can be relied on."""
+    def health(self, viewer: Viewer) -> ProjectionHealth:
+        """Return whether what is shown can be relied on; without what it says of sites that they may not see."""
 
     @abstractmethod
     def problems(self, viewer: Viewer, limit: int = 50) -> tuple[Problem, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, select
+from sqlalchemy import Connection, Row, and_, func, literal_column, select
 
 from deploykit.web.projection.activityviews import MirrorView
 from deploykit.web.projection.cells import moment, unpacked_dict, unpacked_list
@@ -15,6 +15,7 @@ from deploykit.web.projection.drifting import RANKS
 from deploykit.web.projection.foldlocks import node_lock, site_lock
 from deploykit.web.projection.paging import (
     narrowed,
+    only_nodes,
     only_repos,
     paged,
     searched,
@@ -68,7 +69,7 @@ def read_locks(connection: Connection, sites: Sequence[str], now: datetime) -> d
     table = SITE_NODES.c
     statement = (
         select(table.site, table.lock, func.max(table.seen))
-        .where(table.site.in_(sites), table.lock != "")
+        .where(table.site.in_(sites), table.lock != literal_column("''"))
         .group_by(table.site, table.lock)
     )
     for site, lock, seen in connection.execute(statement):
@@ -169,11 +170,7 @@ def read_node(connection: Connection, viewer: Viewer, node: str, now: datetime) 
 
 
 def _visible_nodes(connection: Connection, viewer: Viewer) -> Any:
-    statement = select(NODES)
-    if viewer.sees_all:
-        return statement
-    sites = visible_sites(connection, viewer)
-    return statement.where(NODES.c.node.in_(select(SITE_NODES.c.node).where(SITE_NODES.c.site.in_(sites))))
+    return narrowed(select(NODES), only_nodes(connection, viewer, NODES.c.node))
 
 
 def _summaries(connection: Connection, viewer: Viewer, rows: Sequence[Row[Any]], now: datetime) -> list[NodeSummary]:
@@ -194,11 +191,16 @@ def _summaries(connection: Connection, viewer: Viewer, rows: Sequence[Row[Any]],
             facts=unpacked_dict(row.facts),
             classes=tuple(map(str, unpacked_list(row.classes))),
             twins=row.twins,
-            cut=tuple(map(str, unpacked_list(row.cut))),
+            cut=_cut(viewer, unpacked_list(row.cut)),
             sites=tuple(sites[row.node]),
         )
         for row in rows
     ]
+
+
+def _cut(viewer: Viewer, lines: list[object]) -> tuple[str, ...]:
+    """Return what a node left out. Its lines name repositories and sites, whichever those are."""
+    return tuple(map(str, lines)) if viewer.sees_all or not lines else ("some of it",)
 
 
 def read_node_mirrors(connection: Connection, viewer: Viewer, node: str, page: PageRequested) -> Paged[MirrorView]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from datetime import datetime
 
+import attrs
 from sqlalchemy import Connection
 
 from deploykit.web.projection.activityqueries import (
@@ -25,6 +26,7 @@ from deploykit.web.projection.activityviews import (
     PushView,
     RefView,
 )
+from deploykit.web.projection.cells import clean
 from deploykit.web.projection.overview import find_problems, latest_changes
 from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.rolloutqueries import (
@@ -49,7 +51,7 @@ from deploykit.web.viewer import Viewer
 
 
 class StoredQueries(Queries):
-    """Answers from a store.
+    """Answers from a store. Of names that are asked for, a character that no database takes matches nothing.
 
     Args:
         reading: yields a connection that sees one state of the database.
@@ -68,14 +70,16 @@ class StoredQueries(Queries):
         self._health = health
         self._now = now
 
-    def health(self) -> ProjectionHealth:
+    def health(self, viewer: Viewer) -> ProjectionHealth:
         """See `Queries`."""
-        return self._health()
+        health = self._health()
+        # The line on the last message that is not believed names its node and site, whichever those are.
+        return health if viewer.sees_all else attrs.evolve(health, distrust="", answered=0)
 
     def problems(self, viewer: Viewer, limit: int = 50) -> tuple[Problem, ...]:
         """See `Queries`."""
         with self._reading() as connection:
-            return find_problems(connection, viewer, self._health(), self._now(), limit)
+            return find_problems(connection, viewer, self.health(viewer), self._now(), limit)
 
     def changes(self, viewer: Viewer, limit: int = 20) -> tuple[LatestChange, ...]:
         """See `Queries`."""
@@ -90,12 +94,12 @@ class StoredQueries(Queries):
     def site(self, viewer: Viewer, site: str) -> SiteSummary | None:
         """See `Queries`."""
         with self._reading() as connection:
-            return next(iter(read_sites(connection, viewer, self._now(), site)), None) if site else None
+            return next(iter(read_sites(connection, viewer, self._now(), clean(site))), None) if site else None
 
     def site_nodes(self, viewer: Viewer, site: str, page: PageRequested) -> Paged[SiteOnNode]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_site_nodes(connection, viewer, site, page, self._now())
+            return read_site_nodes(connection, viewer, clean(site), page, self._now())
 
     def nodes(self, viewer: Viewer, page: PageRequested) -> Paged[NodeSummary]:
         """See `Queries`."""
@@ -105,12 +109,12 @@ class StoredQueries(Queries):
     def node(self, viewer: Viewer, node: str) -> NodeSummary | None:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_node(connection, viewer, node, self._now())
+            return read_node(connection, viewer, clean(node), self._now())
 
     def node_mirrors(self, viewer: Viewer, node: str, page: PageRequested) -> Paged[MirrorView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_node_mirrors(connection, viewer, node, page)
+            return read_node_mirrors(connection, viewer, clean(node), page)
 
     def repositories(self, viewer: Viewer) -> tuple[str, ...]:
         """See `Queries`."""
@@ -120,42 +124,42 @@ class StoredQueries(Queries):
     def refs(self, viewer: Viewer, repo: str, page: PageRequested) -> Paged[RefView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_refs(connection, viewer, repo, page) if repo else Paged(items=())
+            return read_refs(connection, viewer, clean(repo), page) if repo else Paged(items=())
 
     def pushes(self, viewer: Viewer, repo: str, page: PageRequested) -> Paged[PushView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_pushes(connection, viewer, repo, page)
+            return read_pushes(connection, viewer, clean(repo), page)
 
     def builds(self, viewer: Viewer, repo: str, page: PageRequested) -> Paged[BuildView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_builds(connection, viewer, repo, page)
+            return read_builds(connection, viewer, clean(repo), page)
 
     def rollouts(self, viewer: Viewer, site: str, page: PageRequested) -> Paged[RolloutOverview]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_rollouts(connection, viewer, site, page)
+            return read_rollouts(connection, viewer, clean(site), page)
 
     def rollout(self, viewer: Viewer, rollout: str, page: PageRequested) -> RolloutDetail | None:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_rollout(connection, viewer, rollout, page)
+            return read_rollout(connection, viewer, clean(rollout), page)
 
     def log(self, viewer: Viewer, rollout: str, node: str, first: int, limit: int) -> LogSlice | None:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_log(connection, viewer, rollout, node, first, limit)
+            return read_log(connection, viewer, clean(rollout), clean(node), first, limit)
 
     def history(self, viewer: Viewer, site: str, node: str, page: PageRequested) -> Paged[HistoryView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_history(connection, viewer, site, node, page)
+            return read_history(connection, viewer, clean(site), clean(node), page)
 
     def operation(self, viewer: Viewer, site: str, id: str) -> HistoryView | None:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_operation(connection, viewer, site, id)
+            return read_operation(connection, viewer, clean(site), clean(id))
 
     def notices(self, viewer: Viewer, page: PageRequested) -> Paged[NoticeView]:
         """See `Queries`."""
@@ -165,4 +169,4 @@ class StoredQueries(Queries):
     def audit(self, viewer: Viewer, site: str, page: PageRequested) -> Paged[AuditView]:
         """See `Queries`."""
         with self._reading() as connection:
-            return read_audit(connection, viewer, site, page)
+            return read_audit(connection, viewer, clean(site), page)

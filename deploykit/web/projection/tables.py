@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table, text
 from sqlalchemy.types import TypeEngine
 
 METADATA: Final = MetaData()
@@ -82,7 +82,7 @@ NODES: Final = _table(
     _text("node", key=True),
     _time("seen"),
     _flag("silent"),
-    *map(_text, ("ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
+    *map(_text, ("newest", "ord", "refs_ord", "instance", "version", "host", "facts", "classes", "cut")),
     _count("twins"),
 )
 REPOS: Final = _table("repos", _text("repo", key=True))
@@ -124,6 +124,8 @@ SITE_NODES: Final = _table(
     Column("rank", Integer, nullable=False, default=0),
     Index("site_nodes_rank", "site", "rank", "node"),
     Index("site_nodes_node", "node"),
+    Index("site_nodes_worst", "rank", "site", "node"),
+    Index("site_nodes_locked", "site", sqlite_where=text("lock != ''"), postgresql_where=text("lock != ''")),
 )
 NODE_REFS: Final = _table(
     "node_refs",

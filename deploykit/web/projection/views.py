@@ -63,6 +63,8 @@ class ProjectionHealth:
         distrust, distrusted_at: why, the last such message, in one line; when it came.
         unverified: no keys are configured: everything is shown as it came.
         dropped: messages since the start that came faster than they could be kept.
+
+    `distrust` and `answered` are of the whole fleet: empty, and 0, for those who do not see all sites.
     """
 
     connected: bool = False

@@ -1,5 +1,7 @@
 """The webhook receiver as an ASGI application: of its own, in the console, or in anybody's application.
 
+Example::
+
     publish = outbox_publisher(Outbox("/var/spool/deploykit"), settings)
     with DeliveryStore(Path("/var/lib/deploykit/webhook/deliveries.db")) as seen:
         app = make_receiver(settings.webhook, publish, seen)

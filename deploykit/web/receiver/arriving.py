@@ -17,6 +17,7 @@ from typing import Final
 from starlette.types import Receive, Scope
 
 from deploykit.errors import WebhookRefused
+from deploykit.web.receiver.payload import too_long
 
 #: Bytes of all bodies on their way together; more are asked to come later.
 MOST_HELD: Final = 64 << 20
@@ -126,9 +127,7 @@ class Bodies:
         return int(length) if len(length) <= _MOST_DIGITS else sys.maxsize
 
     def _too_long(self) -> WebhookRefused:
-        return WebhookRefused(
-            f"the body is longer than {self._most} bytes", "raise webhook.max_body (at most 25 MiB)", status=413
-        )
+        return too_long(self._most)
 
 
 __all__ = ["MOST_HELD", "Bodies", "SenderGone", "headers_of"]

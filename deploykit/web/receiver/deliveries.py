@@ -3,7 +3,7 @@
 Rules:
 
 * A delivery is known by its source and the forge's id, **and** by its source and the digest of its payload: headers are
-  not signed, so a copy under a new id is a copy.
+  not signed, so a copy under a new id is a copy. Where a sender signs the id, the digest is of id and payload.
 * It is marked once the outbox has it. A crash in between publishes it again, with the same message ids.
 * An id counts for what was published under it. A copy that came under another id marks nothing.
 * The file can be lost: then copies of old deliveries are published again. A damaged one is moved aside.

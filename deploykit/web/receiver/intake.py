@@ -26,7 +26,7 @@ from deploykit.daemons.service.throttle import KeyedThrottle
 from deploykit.errors import DeploykitError, MessageError, OutboxError, WebError, WebhookRefused
 from deploykit.messages import Message, one_line, utc_now
 from deploykit.settings.webhook import WebhookSettings
-from deploykit.web.receiver.deliveries import SeenDeliveries
+from deploykit.web.receiver.deliveries import PublishedDelivery, SeenDeliveries
 from deploykit.web.receiver.reading import ReadDelivery, read_delivery, unforeseen
 from deploykit.web.receiver.signatures import KNOWN_HEADERS
 from deploykit.web.receiver.sourcesecrets import SourceSecrets
@@ -141,18 +141,18 @@ class WebhookIntake:
         """Count and log a refusal, and return the answer.
 
         Args:
-            size: bytes of the body that came.
+            size: bytes of the body; 0 where it was not read whole: then the log has the length that was announced.
         """
         result = _RESULTS.get(error.status, "refused")
         self._count(name, result)
         if self._throttle.due((name, error.status), time.monotonic()):
             seen = ", ".join(sorted(header for header in headers if header in KNOWN_HEADERS)) or "none that is known"
             _log.warning(
-                "source %s: %d: %s (%d bytes, content-type %s, headers: %s%s)",
+                "source %s: %d: %s (%s bytes, content-type %s, headers: %s%s)",
                 name,
                 error.status,
                 one_line(error.problem),
-                size,
+                size or one_line(headers.get("content-length", "unknown"), 20),
                 one_line(headers.get("content-type", "none"), 60),
                 seen,
                 f", from {peer}" if peer else "",
@@ -205,9 +205,14 @@ class WebhookIntake:
         Raises:
             WebhookRefused: it makes a message that nobody could read.
         """
-        if earlier := self._earlier(read):
-            _log.info("source %s: %s", read.source, earlier)
-            return WebhookAnswer(status=202, result="copy", detail=earlier, read=read)
+        if (earlier := self._earlier(read)) is not None:
+            detail = _copy_of(earlier)
+            # Whoever saw one request can repeat it. An id that comes again with another payload loses a push, though:
+            # the mapping of a `generic` sender may name as its id what is none.
+            level = logging.INFO if earlier.same_body else logging.WARNING
+            if self._throttle.due((read.source, "copy", level), time.monotonic()):
+                _log.log(level, "source %s: %s", read.source, detail)
+            return WebhookAnswer(status=202, result="copy", detail=detail, read=read)
         try:
             self._publish(read.wanted_messages(notices=self._settings.notices))
         except MessageError as error:
@@ -220,20 +225,13 @@ class WebhookIntake:
         detail = f"{count} ref{'' if count == 1 else 's'} queued"
         return WebhookAnswer(status=202, result="queued", detail=detail, messages=count, read=read)
 
-    def _earlier(self, read: ReadDelivery) -> str:
-        """Return what a delivery is a copy of; empty for none, also where that cannot be found out."""
+    def _earlier(self, read: ReadDelivery) -> PublishedDelivery | None:
+        """Return what a delivery is a copy of; None for nothing, also where that cannot be found out."""
         try:
-            found = self._seen.find(read.source, read.id, read.digest)
+            return self._seen.find(read.source, read.id, read.digest)
         except WebError as error:
             self._log_store(error)
-            return ""
-        if found is None:
-            return ""
-        at = datetime.fromtimestamp(found.at, UTC)
-        what = "the payload" if found.same_body else "the id, with another payload,"
-        return (
-            f"a copy: {what} of delivery {one_line(found.id, 80) or 'without an id'}, published {at:%Y-%m-%dT%H:%M:%SZ}"
-        )
+            return None
 
     def _mark(self, read: ReadDelivery) -> None:
         try:
@@ -262,6 +260,13 @@ class WebhookIntake:
         if key not in self._logged and len(self._logged) < _MOST_LOGGED:
             self._logged.add(key)
             _log.warning("source %s: %s: nothing of it is published", read.source, read.reason)
+
+
+def _copy_of(earlier: PublishedDelivery) -> str:
+    at = datetime.fromtimestamp(earlier.at, UTC)
+    what = "the payload" if earlier.same_body else "the id, with another payload,"
+    shown = one_line(earlier.id, 80) or "without an id"
+    return f"a copy: {what} of delivery {shown}, published {at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 _RESULTS: Final[Mapping[int, WebhookResult]] = {

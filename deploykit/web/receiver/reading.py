@@ -12,6 +12,7 @@ Rules:
 
 from __future__ import annotations
 
+import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -45,7 +46,7 @@ class ReadDelivery:
         source: the name of the source.
         id: the forge's id of the delivery; may be empty.
         event: the forge's name of the event.
-        digest: SHA-256 of the JSON text.
+        digest: SHA-256 of the JSON text; where the signature covers the delivery's id, of that id and the text.
         repository: the forge's name of it.
         outcome: what comes of it, unless it is a copy.
         reason: why nothing of it is published; empty where something is.
@@ -94,20 +95,28 @@ def read_delivery(
         WebhookRefused: nothing; its `status` is the answer's.
     """
     body = body_of(kind_of(headers), raw)
+    signed_id = ""
     if secrets is not None:
-        verify(source.forge, source.header, secrets, headers, body.signed, now=now.timestamp())
+        signed_id = verify(source.forge, source.header, secrets, headers, body.signed, now=now.timestamp())
     delivery = parse(source.forge, headers, body.parsed(), source.mapping)
-    return _judge(name, source, delivery, body, now)
+    return _judge(name, source, delivery, _digest(body, signed_id), now)
+
+
+def _digest(body: WebhookBody, signed_id: str) -> bytes:
+    """Return what tells deliveries apart: two equal payloads are two deliveries where the sender signed two ids."""
+    if not signed_id:
+        return body.digest
+    return hashlib.sha256(signed_id.encode() + b"\0" + body.digest).digest()
 
 
 def _judge(
-    name: str, source: WebhookSourceSettings, delivery: ForgeDelivery, body: WebhookBody, now: datetime
+    name: str, source: WebhookSourceSettings, delivery: ForgeDelivery, digest: bytes, now: datetime
 ) -> ReadDelivery:
     known = ReadDelivery(
         source=name,
         id=delivery.id[:_ID_TEXT],
         event=one_line(delivery.event, 100),
-        digest=body.digest,
+        digest=digest,
         repository=one_line(delivery.repository),
         outcome="ignored",
     )

@@ -21,6 +21,7 @@ from deploykit.outbox import Outgoing
 from deploykit.settings.node import Settings
 from deploykit.settings.webhook import Forge, WebhookSourceSettings
 from deploykit.settings.webhooksecrets import SIGNING_TOKEN, signing_key_of
+from deploykit.web.receiver.payload import too_long
 from deploykit.web.receiver.reading import ReadDelivery, read_delivery
 from deploykit.web.receiver.signatures import HEX_HEADERS, WebhookSecret
 from deploykit.web.receiver.sourcesecrets import read_secrets
@@ -98,6 +99,8 @@ def replay(
     if proof == "sign" and secrets is not None:
         found |= signed_headers(source, secrets[0], raw, now)
     try:
+        if len(raw) > settings.webhook.max_body:
+            raise too_long(settings.webhook.max_body)
         read = read_delivery(name, source, secrets, found, raw, now=now)
     except WebhookRefused as error:
         return ReplayedWebhook(status=error.status, reason=str(error))

@@ -76,8 +76,8 @@ def verify(
     bodies: Sequence[bytes],
     *,
     now: float,
-) -> None:
-    """Make sure that a request comes from who knows one of the secrets.
+) -> str:
+    """Return the delivery's id if the signature covers it, else an empty text; refuse who knows none of the secrets.
 
     Args:
         forge: who sends.
@@ -90,14 +90,16 @@ def verify(
     Raises:
         WebhookRefused: it does not; status 401.
     """
+    signed_id = ""
     if forge == "gitlab":
-        problem = _gitlab_problem(secrets, headers, bodies[0], now)
+        problem, signed_id = _gitlab_problem(secrets, headers, bodies[0], now)
     elif forge == "azure":
         problem = azure_problem(secrets, headers, header)
     else:
         problem = hex_problem(secrets, headers, bodies, HEX_HEADERS.get(forge) or ((header.lower(), ""),))
     if problem:
         raise WebhookRefused(problem, "compare the secret at the sender with secret_files", status=401)
+    return signed_id
 
 
 def hex_problem(
@@ -187,16 +189,23 @@ def azure_problem(secrets: Sequence[WebhookSecret], headers: Mapping[str, str], 
     return "" if found else "header authorization: user name or password is wrong"
 
 
-def _gitlab_problem(secrets: Sequence[WebhookSecret], headers: Mapping[str, str], body: bytes, now: float) -> str:
-    """Return why neither a signing token nor a plain token verifies; each secret counts as what it is."""
+def _gitlab_problem(
+    secrets: Sequence[WebhookSecret], headers: Mapping[str, str], body: bytes, now: float
+) -> tuple[str, str]:
+    """Return why neither a signing token nor a plain token verifies, and the id that the signature covers, if it does.
+
+    Each secret counts as what it is.
+    """
     keys = [signing_key_of(secret.value.decode()) for secret in secrets if secret.value.startswith(SIGNING_TOKEN)]
     plain = [secret for secret in secrets if not secret.value.startswith(SIGNING_TOKEN)]
     problems = []
     if keys:
         problems.append(standard_problem(keys, headers, body, now))
+        if not problems[0]:
+            return "", headers[_STANDARD[0]]
     if plain:
         problems.append(token_problem(plain, headers, "x-gitlab-token"))
-    return "; ".join(problems) or "no secret" if all(problems) else ""
+    return ("; ".join(problems) or "no secret" if all(problems) else ""), ""
 
 
 def _is_one_of(secrets: Sequence[WebhookSecret], given: str) -> bool:

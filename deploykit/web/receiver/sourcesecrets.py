@@ -3,7 +3,8 @@
 Rules:
 
 * A file that others may read, or that is empty, is refused at the start.
-* A file that cannot be used later changes nothing: what was read before counts on, and the log says why.
+* A file that cannot be used later changes nothing: what was read before counts on, and the log says why. It is tried
+  again with each request, for the reason may lie elsewhere: too many open files, a network that is away.
 """
 
 from __future__ import annotations
@@ -49,13 +50,14 @@ class SourceSecrets:
         """Return the secrets that count now. It costs a stat(2) for each file."""
         with self._lock:
             marks = self._look()
-            if marks != self._marks:
+            if marks != self._marks or self._problem:
                 self._marks = marks
                 try:
                     self._secrets = self._read()
                 except SettingsError as error:
-                    self._problem = f"{error} (what was read before still counts)"
-                    _log.error("%s", self._problem)
+                    before, self._problem = self._problem, f"{error} (what was read before still counts)"
+                    if self._problem != before:
+                        _log.error("%s", self._problem)
                 else:
                     self._problem = ""
                     _log.info("source %s: secrets read again", self._name)

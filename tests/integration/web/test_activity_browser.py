@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import pytest
 
 from tests.support.activityworld import FAILED_NODE, ROLLOUT, LoggedQueries, activity_world, poisoned_world
 from tests.support.browser import WIDTHS, chromium, serious_findings, tab
+from tests.support.browsertrace import CATEGORIES, DRAG_LOG, main_thread_tasks
 from tests.support.served import Served, console_of
 from tests.support.wait import wait_until
 
@@ -38,16 +38,6 @@ CHECK: Final = """() => {
     });
   }
   return [wrong, lines, document.querySelectorAll(".block").length, wanted - 1];
-}"""
-
-#: Drag the scroll bar to the top (0) or the bottom (1) of what is loaded until a line is reached.
-DRAG: Final = """async ([bottom, line]) => {
-  const box = document.getElementById("log-lines"), range = document.getElementById("log-range");
-  const top = () => Number(range.textContent.split(" ")[1].replace(",", ""));
-  while (bottom ? top() < line : top() > line) {
-    box.scrollTop = bottom ? box.scrollHeight : 0;
-    await new Promise((done) => setTimeout(done, 20));
-  }
 }"""
 
 
@@ -90,38 +80,24 @@ def position(page: Page) -> str:
     return page.locator("#log-range").inner_text()
 
 
-def worst_task(trace: bytes) -> float:
-    """Return the processor time of the longest task of the page's main thread, in milliseconds."""
-    events: list[dict[str, Any]] = json.loads(trace)["traceEvents"]
-    mains = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event.get("name") == "thread_name" and event["args"].get("name") == "CrRendererMain"
-    }
-    tasks: list[float] = [
-        event.get("tdur", 0) / 1000
-        for event in events
-        if event.get("ph") == "X" and event["name"] == "RunTask" and (event["pid"], event["tid"]) in mains
-    ]
-    assert len(tasks) > 100  # it was measured
-    return max(tasks)
-
-
 def test_a_log_of_100_000_lines_does_not_freeze_the_page(browser: Browser, console: Served) -> None:
     with tab(browser) as one:
         page = one.page
-        browser.start_tracing(page=page, categories=["disabled-by-default-devtools.timeline"])
+        browser.start_tracing(page=page, categories=[*CATEGORIES])
         page.goto(console.url + LONG)
         page.locator(".log.live").wait_for()
         assert "of 100,000; 99,001 to 100,000 are loaded" in position(page)
-        page.evaluate(DRAG, [0, 72_000])
+        page.evaluate(DRAG_LOG, [0, 72_000])
         blocks = page.locator(".block").count()
-        page.evaluate(DRAG, [1, 99_900])
+        page.evaluate(DRAG_LOG, [1, 99_900])
         page.locator("#log-find input").fill("needle99000;")
         page.keyboard.press("Enter")
         assert page.locator("#log-found").inner_text() == "line 99,000"
         trace = browser.stop_tracing()
-        assert worst_task(trace) < 100
+        tasks = main_thread_tasks(trace)
+        assert len(tasks) > 100  # it was measured
+        # Each of some 20 fetches would be long if it laid out all lines. A busy machine can lengthen a single task.
+        assert sorted(tasks)[-3] < 100
         assert blocks == 50
         wrong, lines, blocks, last = page.evaluate(CHECK)
         assert (wrong, blocks, last) == (0, 50, LINES)

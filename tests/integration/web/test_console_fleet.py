@@ -20,9 +20,12 @@ from deploykit.settings.web import WebSettings
 from deploykit.web.service import ConsoleService
 from deploykit.wire import encode
 from tests.brokers.rabbitmq import RabbitMQ
+from tests.support.node import git
 from tests.support.realfleet import RealFleet, topics_below
 from tests.support.wait import wait_until
 
+#: More than the refs of a repository that a question asks for by itself.
+MANY_TAGS = 30
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240), pytest.mark.rabbitmq]
 
 
@@ -87,6 +90,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, rabbitmq: RabbitMQ) -> Itera
     topics = topics_below(f"t-{secrets.token_hex(6)}")
     with RealFleet(tmp_path_factory.mktemp("fleet"), rabbitmq.address, ["web1", "web2"], topics=topics) as made:
         made.push("v1")
+        for number in range(MANY_TAGS):
+            git("tag", f"t{number + 1}", cwd=made.origin.path)
         assert made.run(made.planned("v1")).exit_code == 0
         yield made
 
@@ -103,6 +108,8 @@ def test_a_console_that_starts_later_shows_what_the_nodes_hold(fleet: RealFleet,
         assert (health["connected"], health["answered"], health["distrusted"]) == (True, 2, 0)
         assert not health["unverified"]
         assert console.get("history?site=shop")["items"], "the nodes' own journals"
+        shown = {each["ref"] for each in console.get("refs/shop")["items"]}
+        assert len(shown) > MANY_TAGS, "more refs than a question asks for by itself"
         for path in ("/", "/sites/shop", "/nodes", "/nodes/web1", "/deploys", "/history?site=shop"):
             assert "web1" in console.page(path) or "shop" in console.page(path), path
 

@@ -122,3 +122,20 @@ def test_a_server_that_is_away_is_an_error_that_names_no_secret(tmp_path: Path) 
         Store.open(WebSettings(database=url, database_password_file=secret), tmp_path)
     assert "cannot be used" in str(caught.value)
     assert "canary" not in repr(caught.value) + str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["\x00", "shop\x00", "\ud800"])
+def test_a_name_that_the_database_does_not_take_is_not_found(settings: WebSettings, tmp_path: Path, name: str) -> None:
+    store = world_store(tmp_path, settings=settings)
+    queries = world_queries(store)
+    assert queries.site(EVERYBODY, name) is None
+    assert queries.node(EVERYBODY, name) is None
+    assert queries.rollout(EVERYBODY, name, _ALL) is None
+    assert queries.log(EVERYBODY, FAILED, name, 0, 10) is None
+    assert queries.operation(EVERYBODY, "shop", f"{name}:1") is None
+    lists = (queries.pushes, queries.builds, queries.rollouts, queries.audit, queries.refs)
+    assert [ask(EVERYBODY, name, _ALL).items for ask in lists] == [()] * 5
+    assert queries.history(EVERYBODY, name, name, _ALL).items == ()
+    assert queries.site_nodes(EVERYBODY, name, _ALL).items == ()
+    assert queries.node_mirrors(EVERYBODY, name, _ALL).items == ()
+    store.close()

@@ -126,7 +126,7 @@ class Night:
         check_same(self.known(), before)
         see(self.page, "#sites", "v3", "5 current", "by root, signed ops@fleet")
         see(self.page, "#verdict.ok h1", "All is well")
-        see(self.page, "#changes", "Nothing has changed since the console began to listen")
+        see(self.page, "#footer", "listening since")
 
     def without_script(self, failed: str) -> None:
         """The same facts can be read without script."""

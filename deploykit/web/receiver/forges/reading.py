@@ -7,6 +7,7 @@ from typing import Final
 
 from deploykit.errors import WebhookRefused
 from deploykit.messages.base import one_line
+from deploykit.names import is_zero
 from deploykit.web.receiver.forges.changes import each_ref_once
 from deploykit.web.receiver.forges.result import ForgeDelivery, Pushed
 from deploykit.web.receiver.forges.values import MAX_LISTED, MAX_REPOSITORY, PayloadValue
@@ -52,16 +53,21 @@ def named_repository(repository: PayloadValue) -> str:
 def acted_on(delivery: str, event: str, repository: str, pushes: Iterable[Pushed], *, total: int = 1) -> ForgeDelivery:
     """Return a delivery that counts; one without any change is ignored, one with too many is cut and says so.
 
+    A ref that points to what it pointed to is left out: git announces none such. Gitea and Gogs send one where a
+    person presses "Test Delivery", which must not start a build; GitLab where the branch has but one commit.
+
     Args:
         total: how many changes the payload lists.
     """
-    kept = each_ref_once(pushes)
+    listed = each_ref_once(pushes)
+    kept = tuple(push for push in listed if push.old != push.new or is_zero(push.new))
+    ignored_for = "" if kept else "each ref stays where it was: a test?" if listed else "it changes no ref"
     return ForgeDelivery(
         id=delivery,
         event=event,
         repository=repository,
         pushes=kept,
-        ignored="" if kept else "it changes no ref",
+        ignored=ignored_for,
         notice=f"{one_line(repository)}: only the first {MAX_LISTED} of {total} changed refs are announced"
         if total > MAX_LISTED
         else "",

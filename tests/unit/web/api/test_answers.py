@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from deploykit.errors import ProjectionError
+from deploykit.errors import MirrorCorrupt, MirrorError, ProjectionError
+from deploykit.web.api import diffs
 from deploykit.web.api.openapi import document
 from deploykit.web.api.operations import OPERATIONS
 from deploykit.web.live.events import EventRing
@@ -144,6 +146,33 @@ def test_a_log_is_read_by_range_and_as_text() -> None:
     assert text.text == "one\ntwo\nthree\n"
     hostile = Api(small_world(HOSTILE)).get(log, Accept="text/plain")
     assert hostile.status == 200
+    assert all(line.isprintable() for line in hostile.text.split("\n")), "it is shown in a terminal"
+
+
+@pytest.mark.parametrize("kind", [MirrorError, MirrorCorrupt])
+def test_a_mirror_that_cannot_be_read_is_no_bug_and_shows_no_path(
+    api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: type[MirrorError]
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise kind("cannot use /var/lib/secret: Permission denied", "see /var/lib/secret")
+
+    monkeypatch.setattr(diffs, "compare", fails)
+    answer = api.get("/sites/shop/diff?from=v1&to=v2")
+    assert (answer.status, problem_of(answer)["detail"]) == (
+        503,
+        "the mirror of group/widget cannot be read; the console's log says why",
+    )
+    assert "/var/lib/secret" in caplog.text
+
+
+def test_comparisons_that_wait_leave_threads_for_other_requests(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diffs, "_turns", threading.BoundedSemaphore(1))
+    monkeypatch.setattr(diffs, "_queue", full := threading.BoundedSemaphore(1))
+    assert full.acquire(blocking=False)
+    assert api.get("/sites/shop/diff?from=v1&to=v2").status == 503
+    full.release()
+    assert api.get("/sites/shop/diff?from=v1&to=v2").status == 404, "its place is free again"
+    assert api.get("/sites/shop/diff?from=v1&to=v2").status == 404
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])

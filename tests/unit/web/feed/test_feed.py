@@ -213,6 +213,7 @@ def test_a_description_counts_where_the_node_itself_signed_it(world: World, keys
     feed.step(NEVER)
     assert [each.message.TYPE for each in world.books.kept] == [NodeDescribed.TYPE]
     assert "web1" in world.books.kept[0].signer
+    assert not world.books.kept[0].forgeable
 
 
 @pytest.mark.parametrize(("node", "by"), [("web1", None), ("web1", "stranger"), ("web2", "web1")])
@@ -236,6 +237,7 @@ def test_a_push_needs_no_signature(world: World, keys: Path) -> None:
     feed.hear(delivery(push()))
     feed.step(NEVER)
     assert len(world.books.kept) == 1
+    assert world.books.kept[0].forgeable
 
 
 def test_while_the_trusted_keys_cannot_be_read_nothing_signed_is_shown(world: World, keys: Path) -> None:

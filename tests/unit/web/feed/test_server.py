@@ -219,12 +219,16 @@ def test_a_head_that_is_too_long_is_refused(server: WebServer) -> None:
     assert answer.status_code == 400
 
 
-def test_more_connections_than_allowed_are_refused_and_then_dropped() -> None:
+def test_more_connections_than_allowed_are_refused_and_then_dropped(caplog: pytest.LogCaptureFixture) -> None:
     with WebServer(application(), listening(), limits=ServerLimits(connections=8)) as server:
         taken = [socket.create_connection(("127.0.0.1", port_of(server)), timeout=30) for _ in range(7)]
         wait_until(lambda: server.connections == 7)
-        assert httpx.get(server.url).status_code == 503
-        wait_until(lambda: server.connections == 7)
+        for _ in range(3):
+            refused = httpx.get(server.url)
+            assert (refused.status_code, refused.headers["content-type"]) == (503, "application/problem+json")
+            assert int(refused.headers["retry-after"]) > 0
+            wait_until(lambda: server.connections == 7)
+        assert caplog.text.count("at most 8 are served: 1 refused") == 1
         taken += [socket.create_connection(("127.0.0.1", port_of(server)), timeout=30) for _ in range(3)]
         wait_until(lambda: server.connections == 10)
         with closing(socket.create_connection(("127.0.0.1", port_of(server)), timeout=30)) as too_many:

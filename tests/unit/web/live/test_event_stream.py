@@ -141,7 +141,9 @@ def test_a_reader_that_does_not_read_is_cut_and_the_others_get_all(caplog: pytes
     with world(StreamLimits(behind=300, sweep=0.05)) as here:
         slow, quick = here.open(), here.open()
         slow.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        for round_ in range(200):
+        began, round_ = time.monotonic(), 0
+        while time.monotonic() < began + 20:  # after 30 s the kernel drops it
+            round_ += 1
             for _ in range(25):
                 here.ring.add("log", NOON, site="shop", data={"text": "x" * 8000})
             mark = f"mark {round_} end"
@@ -149,7 +151,7 @@ def test_a_reader_that_does_not_read_is_cut_and_the_others_get_all(caplog: pytes
             quick.read_until(mark.encode())
             if here.readers == 1:
                 break
-        wait_until(lambda: here.readers == 1, "the slow reader was cut")
+        assert here.readers == 1
         wait_until(lambda: here.server.connections == 1, "its connection was dropped")
         assert caplog.text == "", "a slow browser is no error of the console"
         assert b"event: reset" not in quick.received

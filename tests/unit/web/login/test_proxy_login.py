@@ -44,6 +44,12 @@ def test_the_header_of_anybody_else_is_refused(tmp_path: Path, client: tuple[str
     assert asker.get("/", forwarded).status == 403
 
 
+def test_a_redirect_behind_tls_stays_there(tmp_path: Path) -> None:
+    asker = attrs.evolve(world_of(tmp_path, "10.0.0.7", url="https://deploy.example"), host="deploy.example")
+    answer = asker.get("/deploys/", {HEADER: "ann", "x-forwarded-proto": "http"})
+    assert answer.headers["location"] == "https://deploy.example/deploys"
+
+
 def test_an_ipv4_proxy_is_known_on_an_ipv6_socket(tmp_path: Path) -> None:
     assert world_of(tmp_path, "10.0.0.7", client=("::ffff:10.0.0.7", 1)).get("/", {HEADER: "ann"}).status == 200
 

@@ -20,6 +20,7 @@ from deploykit.settings import Settings
 from deploykit.web.app import make_console
 from deploykit.web.context import ConsoleContext
 from deploykit.web.live.events import EventRing
+from deploykit.web.pages.assets import assets
 from deploykit.web.pages.logs import PAGE_LINES
 from deploykit.web.pages.routes import error_handlers, routes
 from deploykit.web.projection.activityviews import BuildView, RefView
@@ -130,6 +131,14 @@ def test_a_database_that_is_away_is_said() -> None:
     world = attrs.evolve(activity_world(), error=ProjectionError("gone"))
     answer = client_of(world).get("/deploys")
     assert answer.status_code == 503
+
+
+def test_a_path_cannot_write_lines_of_its_own_into_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    away = attrs.evolve(activity_world(), error=ProjectionError("the database is gone"))
+    assert client_of(away).get("/sites/x%0aforged%1b[2J").status_code == 503
+    (record,) = (each.getMessage() for each in caplog.records if "gone" in each.getMessage())
+    assert record.isprintable()
+    assert "forged" in record
 
 
 def test_a_failed_node_shows_the_end_of_its_log_on_the_page_of_the_deploy() -> None:
@@ -250,3 +259,9 @@ def test_the_key_of_a_query_never_becomes_an_argument() -> None:
     body = client_of(activity_world()).get("/history?limit=1&context=x&parts=y&base=z&self=u").text
     assert "context=x" in body
     assert "self=u" in body
+
+
+def test_the_script_of_the_log_stays_small_and_writes_text_alone() -> None:
+    script = assets()["log.mjs"].content.decode()
+    assert script.count("\n") < 120
+    assert re.search(r"innerHTML|insertAdjacent|document\.write|eval\(", script) is None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from deploykit.errors import RefNotFound
+import pytest
+
+from deploykit.errors import MirrorCorrupt, MirrorError, RefNotFound
 from deploykit.names import ObjectId, RepoName, parse_node_name
 from deploykit.operations.compare import CommitComparison
 from deploykit.settings import Settings
 from deploykit.web.pages.comparing import Comparisons
+from tests.support.wait import wait_until
 
 SETTINGS = Settings(node=parse_node_name("ops-1"))
 OLD, NEW = "1" * 40, "2" * 40
@@ -68,3 +73,30 @@ def test_the_repository_of_a_site_comes_from_outside() -> None:
     assert Comparisons(compare).between(SETTINGS, "", OLD, NEW).problem
     assert Comparisons(compare).between(SETTINGS, "shop", "", NEW).problem
     assert compare.calls == 0
+
+
+def test_many_comparisons_at_once_leave_threads_for_other_pages() -> None:
+    go, begun = threading.Event(), threading.Semaphore(0)
+
+    def slow(settings: Settings, repo: RepoName, old: str, new: str, **_: Any) -> CommitComparison:
+        begun.release()
+        assert go.wait(60)
+        return CommitComparison(repo=repo, old=ObjectId(OLD), new=ObjectId(NEW))
+
+    comparisons = Comparisons(slow)
+    with ThreadPoolExecutor(40) as pool:
+        asked = [pool.submit(comparisons.between, SETTINGS, "shop", OLD, f"main{at}") for at in range(40)]
+        assert begun.acquire(timeout=60)
+        wait_until(lambda: sum(one.done() for one in asked) == 32, "those that found no place have ended")
+        go.set()
+        outcomes = [one.result(60) for one in asked]
+    assert sum(outcome.found is not None for outcome in outcomes) == 8
+    assert {outcome.problem for outcome in outcomes} == {"", "too many comparisons run at this moment"}
+
+
+@pytest.mark.parametrize("kind", [MirrorError, MirrorCorrupt])
+def test_a_path_of_this_machine_is_for_its_log_alone(kind: type[MirrorError], caplog: pytest.LogCaptureFixture) -> None:
+    compare = Counting(error=kind("cannot use /var/lib/secret: Permission denied", "see /var/lib/secret"))
+    outcome = Comparisons(compare).between(SETTINGS, "shop", OLD, NEW)
+    assert (outcome.problem, outcome.remedy) == ("the mirror of shop cannot be read", "the console's log says why")
+    assert "/var/lib/secret" in caplog.text

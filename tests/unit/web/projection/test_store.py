@@ -7,6 +7,7 @@ import stat
 from datetime import timedelta
 from pathlib import Path
 
+import attrs
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -160,7 +161,7 @@ def test_nodes_that_do_not_answer_are_silent_until_they_are_heard(tmp_path: Path
     assert any(problem.kind == "node" and problem.node == WEB3 for problem in queries.problems(EVERYBODY))
     later = NOW + timedelta(minutes=1)
     heard = next(each for each in heard_messages() if each.message.source == f"agent/{WEB3}")
-    store.apply([Heard(message=heard.message, received=later, signer="x")])
+    store.apply([Heard(message=attrs.evolve(heard.message, time=later), received=later, signer="x")])
     web3 = queries.node(EVERYBODY, WEB3)
     assert web3 is not None
     assert not web3.silent

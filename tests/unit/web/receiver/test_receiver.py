@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 import logging
@@ -90,10 +91,10 @@ def test_a_form_is_taken_whichever_text_the_forge_signs(world: ReceiverWorld, fo
     assert len(world.refs()) == 1
 
 
-def test_a_form_with_more_fields_around_the_signed_json_is_the_same_delivery(world: ReceiverWorld) -> None:
+def test_a_form_with_more_fields_after_the_signed_json_is_the_same_delivery(world: ReceiverWorld) -> None:
     request = push_of("gogs")
     assert world.post("gogs", request).json()["result"] == "queued"
-    body = urlencode({"x": "1", "payload": request.body, "y": "2"}).encode()
+    body = urlencode({"payload": request.body, "x": "1", "y": "2"}).encode()
     wrapped = ForgedRequest(
         {**request.headers, "Content-Type": "application/x-www-form-urlencoded", "X-Gogs-Delivery": "new"}, body
     )
@@ -200,6 +201,23 @@ def test_a_replay_under_another_delivery_id_publishes_nothing(world: ReceiverWor
     assert len(world.refs()) == 1
 
 
+def test_an_equal_payload_under_another_id_that_is_signed_is_another_push(tmp_path: Path) -> None:
+    """A branch that went back and forth: GitLab's payload does not say when, its signed id tells the two apart."""
+    token = b"whsec_" + base64.b64encode(bytes(range(32)))
+    (tmp_path / "gitlab.new").touch(0o600)
+    (tmp_path / "gitlab.new").write_bytes(token)
+    with ReceiverWorld(tmp_path) as world:
+        requests = [push_of("gitlab", secret=token, delivery=delivery) for delivery in ("first", "second")]
+        for request in (*requests, requests[0]):
+            world.post("gitlab", request)
+        # The header that names the delivery is not what is signed.
+        world.post("gitlab", requests[0], Idempotency_Key="third")
+        first, second = world.refs()
+        assert first.id != second.id
+        assert (first.ref, first.new) == (second.ref, second.new)
+        assert world.counts == {("gitlab", "queued"): 2, ("gitlab", "copy"): 2}
+
+
 def test_a_copy_under_another_id_does_not_use_up_that_id(world: ReceiverWorld) -> None:
     request = push_of("github")
     world.post("github", request)
@@ -224,6 +242,16 @@ def test_after_a_crash_before_the_mark_the_same_delivery_makes_the_same_messages
             assert world.post("bitbucket-dc", request).json()["result"] == "queued"
             world.store.prune(float("inf"))  # as if it had not been marked
         assert len(sent) == number + 1
+    assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
+
+
+def test_the_line_about_a_merge_has_the_same_id_after_a_crash_too(tmp_path: Path) -> None:
+    sent: list[Sequence[Message]] = []
+    request = push_of("gitlab", event="merge")
+    for _ in range(2):
+        with ReceiverWorld(tmp_path, publish=sent.append) as world:
+            world.post("gitlab", request)
+            world.store.prune(float("inf"))
     assert [message.id for message in sent[0]] == [message.id for message in sent[1]]
 
 
@@ -304,7 +332,8 @@ NO_PAYLOADS = (
 
 
 def test_a_form_that_is_none_is_refused_with_400(world: ReceiverWorld) -> None:
-    for body in (b"", b"payload", b"x=1", b"payload={}&payload={}", b"&" * 200, b"payload=%ff", b"payload=%7B"):
+    wrong = (b"", b"payload", b"x=1", b"x=1&payload={}", b"payload={}&payload={}", b"payload=%ff", b"payload=%7B")
+    for body in (*wrong, b"&" * 200, b"payload={}" + b"&" * 200):
         headers = {**push_of("github", form=True).headers, **signed("github", body, SECRETS["github"])}
         problem(world.post("github", ForgedRequest(headers, body)), 400)
 
@@ -506,7 +535,7 @@ def test_a_file_of_a_secret_that_went_wrong_changes_nothing_and_is_shown(world: 
     assert world.intake.problems == ()
 
 
-@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "two\nlines")])
+@pytest.mark.parametrize(("mode", "text"), [(0o644, "secret"), (0o600, ""), (0o600, "  "), (0o600, "two\nlines")])
 def test_at_the_start_a_bad_file_is_refused(tmp_path: Path, mode: int, text: str) -> None:
     file = tmp_path / "github.new"
     file.touch(mode)

@@ -75,6 +75,7 @@ def test_what_is_not_published_says_why_and_ends_with_1(config: Path) -> None:
         (push_of("github", repository="a/b"), (), "webhook.sources.github.repositories"),
         (push_of("github", changes=[ForgedChange("refs/notes/x", OLD, NEW)]), (), "webhook.sources.github.refs"),
         (ForgedRequest({}, b"{"), (), "refused with 400"),
+        (ForgedRequest({}, b" " * (6 << 20)), (), "refused with 413: the body is longer than"),
     ):
         assert says in tried(config, "github", request, *words, expect=1).output
 
