@@ -16,7 +16,7 @@ from typing import Final
 from deploykit.messages import DeployProgressed, DeployReported, DeployRequested
 from deploykit.web.projection.cells import Row, clean, micros, packed, unpacked_list
 from deploykit.web.projection.foldhistory import fold_reported
-from deploykit.web.projection.folding import at_of, audit, heard_order, know_site, saw_node
+from deploykit.web.projection.folding import asked_by, at_of, audit, heard_order, know_site, saw_node
 from deploykit.web.projection.foldlogs import adopt_log, log_progress, log_report
 from deploykit.web.projection.foldnodes import live_cells, put_site, release_cells
 from deploykit.web.projection.foldrollouts import follow_nodes, open_rollout
@@ -148,7 +148,7 @@ def fold_progress(rows: WorkingRows, heard: Heard, message: DeployProgressed) ->
     if node["request"] == clean(message.request) and node["ended"] is None:
         node |= {"state": "began", "rank": RANKS["began"]}
     if message.state != "output":
-        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard)))
+        node["steps"] = packed(with_event(unpacked_list(node["steps"]), message, at_of(heard), heard_order(heard, "")))
     node = log_progress(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     if node["state"] != before:
@@ -201,7 +201,7 @@ def fold_report(rows: WorkingRows, heard: Heard, message: DeployReported) -> Non
             "detail": clean(message.detail),
             "ended": at_of(heard),
         }
-    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message))
+    node["steps"] = packed(with_report(unpacked_list(node["steps"]), message, heard_order(heard, "")))
     node = log_report(rows, row, node, message)
     rows.put(ROLLOUT_NODES, node)
     fold_reported(rows, heard, message, command)
@@ -219,7 +219,7 @@ def _fold_live(rows: WorkingRows, heard: Heard, message: DeployReported, command
     changes |= {"ord": order, "seen": micros(heard.received), "problem": ""}
     if changes["release"] != row["release"]:
         changes |= {"since": micros(message.time), "modified": None}
-        changes["by"] = command["requested_by"] if command is not None else ""
+        changes["by"] = asked_by(command)
     if message.outcome == "success" and message.phase == "prepare":
         changes |= release_cells("prepared", message.target)
     elif message.outcome == "success":

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from deploykit.messages import DeployReported, SiteOperation, SiteState
 from deploykit.web.projection.cells import Row, clean, digest, micros, micros_or_none
-from deploykit.web.projection.folding import at_of
+from deploykit.web.projection.folding import asked_by, at_of
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import HISTORY
@@ -125,7 +125,7 @@ def fold_reported(rows: WorkingRows, heard: Heard, message: DeployReported, comm
         release=clean(message.target.release if message.target is not None else message.release),
         ref=clean(ref),
         commit=clean(commit),
-        requested_by=command["requested_by"] if command is not None else "",
+        requested_by=asked_by(command),
         detail=clean(message.detail),
         request=request,
         rollout=command["rollout"] if command is not None and command["rollout"] != request else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
-from deploykit.web.projection.cells import clean, digest, micros, order_of
+from deploykit.web.projection.cells import Row, clean, digest, micros, order_of
 from deploykit.web.projection.heard import Heard
 from deploykit.web.projection.rows import WorkingRows, new_row
 from deploykit.web.projection.tables import AUDIT, NODES, REPOS, SITE_NODES, SITES
@@ -62,6 +62,14 @@ def know_site(rows: WorkingRows, site: str) -> None:
     row, new = rows.get_or_new(SITES, site=clean(site))
     if new:
         rows.put(SITES, row)
+
+
+def asked_by(command: Row | None) -> str:
+    """Return who asked for a command, in the words of the node's journal, which says the same later."""
+    if command is None:
+        return ""
+    named, signer = command["requested_by"], command["signer"]
+    return f"{named}, signed {signer}" if named and signer else named or signer
 
 
 def audit(

@@ -57,8 +57,9 @@ def _of_health(health: ProjectionHealth) -> Iterator[Problem]:
 
 def _of_distrust(health: ProjectionHealth) -> Iterator[Problem]:
     if health.distrusted:
+        are = "is" if health.distrusted == 1 else "are"
         last = f"; the last: {health.distrust}" if health.distrust else ""
-        text = f"{_messages(health.distrusted)} not believed and not shown{last}"
+        text = f"{_messages(health.distrusted)} {are} not believed and not shown{last}"
         yield Problem(kind="distrust", text=one_line(text), since=health.distrusted_at)
 
 

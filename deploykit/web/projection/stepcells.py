@@ -13,24 +13,31 @@ from collections.abc import Iterable
 from typing import Final
 
 from deploykit.messages import DeployProgressed, DeployReported
-from deploykit.web.projection.cells import Row, clean, order_of
+from deploykit.web.projection.cells import Row, clean
 from deploykit.web.projection.rolloutviews import phase_order
 
 #: Most steps of one phase.
 MOST_STEPS: Final = 200
 
 
-def with_event(steps: list[Row], message: DeployProgressed, at: int) -> list[Row]:
+def with_event(steps: list[Row], message: DeployProgressed, at: int, order: str) -> list[Row]:
     """Return steps after one of them began or ended.
 
     Args:
         steps: of all phases.
         at: when, in microseconds.
+        order: of the message (`folding.heard_order`).
     """
-    mine, others = _divided(steps, message)
+    mine, others = _divided(steps, message, order)
     if mine is None or any(step.get("final") for step in mine):
         return steps
-    changed = {"name": message.step, "state": message.state, "phase": message.phase, "began": at, **_command(message)}
+    changed = {
+        "name": message.step,
+        "state": message.state,
+        "phase": message.phase,
+        "began": at,
+        **_command(message, order),
+    }
     if message.state != "began":
         changed |= {"seconds": message.seconds, "exit_code": message.exit_code}
     for position, each in enumerate(mine):
@@ -42,9 +49,9 @@ def with_event(steps: list[Row], message: DeployProgressed, at: int) -> list[Row
     return _sorted([*others, *[*mine, changed][:MOST_STEPS]])
 
 
-def with_report(steps: list[Row], message: DeployReported) -> list[Row]:
+def with_report(steps: list[Row], message: DeployReported, order: str) -> list[Row]:
     """Return steps of all phases after a report: it has all of its command's, in their order."""
-    mine, others = _divided(steps, message)
+    mine, others = _divided(steps, message, order)
     if mine is None or not message.steps:
         return steps
     began = {step["name"]: step.get("began") for step in mine}
@@ -57,7 +64,7 @@ def with_report(steps: list[Row], message: DeployReported) -> list[Row]:
             "exit_code": each.exit_code,
             "began": began.get(each.name),
             "final": True,
-            **_command(message),
+            **_command(message, order),
         }
         for each in message.steps[:MOST_STEPS]
     ]
@@ -75,15 +82,17 @@ def _newest(steps: list[Row]) -> str:
     return max((str(step.get("ord", "")) for step in steps), default="")
 
 
-def _command(message: DeployProgressed | DeployReported) -> Row:
-    return {"request": clean(message.request), "ord": order_of(message.time, "")}
+def _command(message: DeployProgressed | DeployReported, order: str) -> Row:
+    return {"request": clean(message.request), "ord": order}
 
 
-def _divided(steps: Iterable[Row], message: DeployProgressed | DeployReported) -> tuple[list[Row] | None, list[Row]]:
+def _divided(
+    steps: Iterable[Row], message: DeployProgressed | DeployReported, order: str
+) -> tuple[list[Row] | None, list[Row]]:
     """Return the steps of a message's command, and those of other phases; None: a newer command has its phase."""
     others = [step for step in steps if step["phase"] != message.phase]
     phase = [step for step in steps if step["phase"] == message.phase]
-    request, order = clean(message.request), order_of(message.time, "")
+    request = clean(message.request)
     mine = [step for step in phase if step.get("request") == request]
     if not mine and any(step.get("ord", "") > order for step in phase):
         return None, others

@@ -124,6 +124,15 @@ def test_a_failure_after_the_switch_goes_back_by_itself_and_tells_the_scripts(sh
     shop.whole()
 
 
+def test_what_the_old_release_prints_on_the_way_back_is_heard_under_a_name_of_its_own(shop: Shop) -> None:
+    shop.put({"a": b"1", "deploy/post-deploy": script("echo old")})
+    shop.heard.clear()
+    result = shop.put({"a": b"2", "deploy/post-deploy": script("echo new", "exit 1")})
+    assert result.outcome == "rolled-back"
+    heard = [(step, text.strip()) for step, _, text in shop.heard]
+    assert heard == [("post-deploy", "new"), ("post-deploy-rollback", "old")]
+
+
 def test_the_first_deploy_that_fails_its_health_check_leaves_no_current(shop: Shop) -> None:
     result = shop.put({"a": b"1", "deploy/health-check": script("exit 1")})
     assert result.outcome == "rolled-back"

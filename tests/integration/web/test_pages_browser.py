@@ -78,7 +78,7 @@ def test_a_page_is_right_at_every_width_light_and_dark(browser: Browser, console
                 small_world(),
                 health_now=ProjectionHealth(
                     connected=False, away_since=ago(minutes=4), reason="refused", unverified=True, distrusted=2,
-                    rebuilding=True, answered=1, dropped=3,
+                    rebuilding=True, answered=1, dropped=3, distrust="SHA256:" + 43 * "x" + "/" + 200 * "y",
                 ),
             ),
             "The console hears nothing",
@@ -138,10 +138,11 @@ def test_what_changes_is_seen_without_a_reload(browser: Browser, console: Served
         with tab(browser) as one:
             page = opened(console, one, "/")
             page.evaluate("window.same = true")
+            assert "ok" not in str(page.locator("#verdict").get_attribute("class"))
             world.problem_list = ()
             world.site_list = tuple(attrs.evolve(site, by="someone new") for site in world.site_list)
             console.feed.send("deploy", site="shop")
-            page.locator("h1", has_text="All is well").wait_for()
+            page.locator("#verdict.ok h1", has_text="All is well").wait_for()
             assert page.locator("#sites").inner_text().count("someone new") == 4
             assert page.locator("#problems").inner_text() == ""
             assert page.locator("#sites tr.fresh").count() == 4
@@ -191,6 +192,17 @@ def test_what_happens_before_the_stream_is_open_is_seen_too(browser: Browser) ->
                 pages.append(page)
         finally:
             context.events.close()
+
+
+def test_a_console_that_is_gone_is_shown_as_long_as_it_is(browser: Browser) -> None:
+    app = console_app(small_world(), more=tuple(api_routes()))
+    context: ConsoleContext = app.state.console
+    with tab(browser) as one:
+        with serving(app) as url:
+            one.page.goto(url)
+            one.page.locator("#stream-words", has_text="live").wait_for()
+            context.events.close()
+        one.page.locator("#stream.lost", has_text="reconnecting").wait_for(timeout=20_000)
 
 
 def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browser: Browser, console: Served) -> None:

@@ -188,9 +188,13 @@ function takeOver(next) {
 let slow = 0;
 /** Show how the stream is: "live" at once, "lost" when it stays so; "closed" may mean that a login is needed. */
 function showStream(state) {
-  clearTimeout(slow);
-  if (state === "lost") slow = setTimeout(writeStream, CALM, state);
-  else writeStream(state);
+  if (state === "lost") {
+    slow ||= setTimeout(writeStream, CALM, state); // each further attempt that fails says "lost" again
+  } else {
+    clearTimeout(slow);
+    slow = 0;
+    writeStream(state);
+  }
   if (state === "closed") refreshSoon();
 }
 

@@ -230,7 +230,7 @@ def test_a_command_that_a_node_refuses_is_in_the_audit(store: Store) -> None:
 def test_a_report_says_what_is_live_before_the_node_describes_itself(store: Store) -> None:
     queries = _apply(store, _described(0, sites=(_state(),)), _command(), _report())
     (site,) = queries.site_nodes(EVERYBODY, "shop", _ALL).items
-    assert (site.release, site.ref, site.by, site.rollout) == ("v2-2", _V2, "ann", "r")
+    assert (site.release, site.ref, site.by, site.rollout) == ("v2-2", _V2, "ann, signed ann", "r")
     _apply(store, _described(5, sites=(_state(),)))  # older than the report
     (site,) = queries.site_nodes(EVERYBODY, "shop", _ALL).items
     assert site.release == "v2-2"
