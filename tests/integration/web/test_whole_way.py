@@ -126,7 +126,7 @@ class Night:
         check_same(self.known(), before)
         see(self.page, "#sites", "v3", "5 current", "by root, signed ops@fleet")
         see(self.page, "#verdict.ok h1", "All is well")
-        see(self.page, "#footer", "listening since")
+        wait_until(self._says_since_when, "the page says since when the console has heard everything")
 
     def without_script(self, failed: str) -> None:
         """The same facts can be read without script."""
@@ -143,6 +143,10 @@ class Night:
             page.goto(f"{self.world.url}/refs/shop")
             see(page, "main", "next", "v3")
             assert {urlsplit(url).netloc for url in plain.requests} == {urlsplit(self.world.url).netloc}
+
+    def _says_since_when(self) -> bool:
+        since = str(self.world.get("health")["complete_since"])[:19]
+        return self.page.locator(f'#footer time[datetime="{since}Z"]').count() > 0
 
     def held(self) -> dict[str, bool]:
         """Return the refs that are shown, and of each whether every node has it."""
