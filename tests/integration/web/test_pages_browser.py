@@ -194,6 +194,47 @@ def test_what_happens_before_the_stream_is_open_is_seen_too(browser: Browser) ->
             context.events.close()
 
 
+def test_what_happens_while_a_page_is_fetched_anew_is_seen_too(browser: Browser) -> None:
+    world = small_world()
+    app = console_app(world, more=tuple(api_routes()))
+    context: ConsoleContext = app.state.console
+    with serving(app) as url, tab(browser) as one:
+        page = one.page
+
+        def change_meanwhile(route: Route) -> None:
+            written = route.fetch()  # the server has written it
+            world.problem_list = world.problem_list[:1]
+            context.events.add("deploy", NOW, site="shop")
+            wait_until(lambda: page.evaluate("window.heard") == 2, "the page hears of it")
+            route.fulfill(response=written)
+
+        try:
+            page.goto(url)
+            page.locator("#stream-words", has_text="live").wait_for()
+            page.evaluate("window.heard = 0; document.addEventListener('deploykit:event', () => window.heard++)")
+            page.route(url, change_meanwhile, times=1)
+            context.events.add("deploy", NOW, site="shop")
+            page.locator("h1", has_text="One thing needs a look").wait_for()
+        finally:
+            context.events.close()
+
+
+def test_a_page_that_could_not_be_fetched_is_fetched_again(browser: Browser) -> None:
+    world = small_world()
+    app = console_app(world, more=tuple(api_routes()))
+    context: ConsoleContext = app.state.console
+    with serving(app) as url, tab(browser) as one:
+        try:
+            one.page.goto(url)
+            one.page.locator("#stream-words", has_text="live").wait_for()
+            one.page.route(url, lambda route: route.fulfill(status=503, body="the database is away"), times=1)
+            world.problem_list = world.problem_list[:1]
+            context.events.add("deploy", NOW, site="shop")
+            one.page.locator("h1", has_text="One thing needs a look").wait_for(timeout=20_000)
+        finally:
+            context.events.close()
+
+
 def test_a_console_that_is_gone_is_shown_as_long_as_it_is(browser: Browser) -> None:
     app = console_app(small_world(), more=tuple(api_routes()))
     context: ConsoleContext = app.state.console

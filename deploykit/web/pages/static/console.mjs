@@ -117,7 +117,7 @@ function writeTimes(root, all = true) {
 // -- what changes --------------------------------------------------------------------------------------------------
 
 const written = new Map(); // id of a live element -> its HTML as the server wrote it
-let waiting = 0, stale = false, took = 100;
+let waiting = 0, fetching = false, again = false, stale = false, took = 100;
 
 const live = () => document.querySelectorAll("[data-live][id]");
 
@@ -142,21 +142,23 @@ function heard({ state, kind, data }) {
 /** Fetch the page again, soon: often enough to be live, seldom enough that a slow server is not asked all the time. */
 function refreshSoon() {
   if (document.hidden) stale = true;
+  else if (fetching) again = true; // what is being fetched may have been written before
   else waiting ||= setTimeout(refresh, Math.max(700, 10 * took) + Math.random() * 300);
 }
 
 async function refresh() {
-  const began = performance.now();
+  let began = performance.now(), failed = true;
+  [waiting, fetching, again] = [0, true, false];
   try {
     const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+    failed = answer.status >= 500;
     if (answer.redirected && new URL(answer.url).pathname !== location.pathname) return showStream("ended");
     if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
-  } catch {
-    // The network is away: the stream's own state shows it, and reset comes when it is back.
-  } finally {
-    took = performance.now() - began;
-    waiting = 0;
-  }
+  } catch {} // the network is away: the stream's own state shows it
+  took = performance.now() - began;
+  fetching = false;
+  if (again) refreshSoon();
+  else if (failed) setTimeout(refreshSoon, CALM);
 }
 
 const keyOf = (row) => row.querySelector("a")?.getAttribute("href");
@@ -191,8 +193,7 @@ function showStream(state) {
   if (state === "lost") {
     slow ||= setTimeout(writeStream, CALM, state); // each further attempt that fails says "lost" again
   } else {
-    clearTimeout(slow);
-    slow = 0;
+    slow = clearTimeout(slow);
     writeStream(state);
   }
   if (state === "closed") refreshSoon();

@@ -62,7 +62,6 @@ def test_what_is_not_believed_is_counted_but_not_described(queries: Queries) -> 
     health = queries.health(_SHOP_ONLY)
     assert (health.connected, health.distrusted, health.distrust, health.answered) == (True, 2, "", 0)
     (problem,) = (each for each in queries.problems(_SHOP_ONLY) if each.kind == "distrust")
-    assert problem.text == "2 messages not believed and not shown"
     assert problem.text.startswith("2 messages ")
     assert _HIDDEN not in problem.text
 
