@@ -32,7 +32,7 @@ def fleet(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def test_a_canary_that_fails_leaves_the_others_untouched_and_nothing_prepared(fleet: FiveNodes) -> None:
-    old, new = fleet.level(), fleet.push()
+    old, new = fleet.fresh(), fleet.push()
     fleet.order("fail", "web1", "post-deploy", new)
     done = fleet.desk.run(new)
     assert done.code == 1, done.output
@@ -113,7 +113,7 @@ def test_a_node_whose_clock_is_off_is_named_with_the_reason_and_obeys_once_it_is
 
 
 def test_the_third_of_five_fails_and_the_budget_stops_the_rollout(fleet: FiveNodes) -> None:
-    old, new = fleet.level(), fleet.push()
+    old, new = fleet.fresh(), fleet.push()
     fleet.order("fail", "web3", "post-deploy", new)
     done = fleet.desk.run(new, "--batch", "1")
     assert done.code == 1, done.output

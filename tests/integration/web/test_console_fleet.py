@@ -107,9 +107,11 @@ def test_a_console_that_starts_later_shows_what_the_nodes_hold(fleet: RealFleet,
         health = console.get("health")
         assert (health["connected"], health["answered"], health["distrusted"]) == (True, 2, 0)
         assert not health["unverified"]
-        assert console.get("history?site=shop")["items"], "the nodes' own journals"
-        shown = {each["ref"] for each in console.get("refs/shop")["items"]}
-        assert len(shown) > MANY_TAGS, "more refs than a question asks for by itself"
+        wait_until(lambda: console.get("history?site=shop")["items"], "the nodes' own journals")
+        # The answers have come when `rebuilding` ends; they are written a moment later.
+        wait_until(
+            lambda: len(console.get("refs/shop")["items"]) > MANY_TAGS, "more refs than a question asks for by itself"
+        )
         for path in ("/", "/sites/shop", "/nodes", "/nodes/web1", "/deploys", "/history?site=shop"):
             assert "web1" in console.page(path) or "shop" in console.page(path), path
 

@@ -224,6 +224,10 @@ class FiveNodes:
         target = live.pop()
         if target is not None and not live:
             return target
+        return self.fresh()
+
+    def fresh(self) -> Target:
+        """Put a new release live on all nodes, which none of them was ever told to go back to; return it."""
         new = self.push()
         done = self.desk.run(new, "--first", "0", "--batch", "5")
         assert done.code == 0, done.output
