@@ -8,6 +8,7 @@ Rules:
 * A request beyond the most connections is answered with 503, far beyond them none is. Both are logged, once a minute: a
   sender that does not try again has lost what it sent.
 * At shutdown an answer that is being made is finished; a stream is ended, and its application hears of a disconnect.
+* A connection that was just made at shutdown has its first request answered: a forge does not send it again.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ ARRIVAL: Final = 20.0
 _UNREAD: Final = 30_000
 #: Seconds that a stream may go on after the shutdown began.
 _STREAM_END: Final = 0.3
+#: Seconds that a connection may use after the shutdown began, if it has asked nothing yet.
+_FIRST: Final = 0.5
 #: Bytes of a head that are parsed at once.
 _PIECE: Final = 4096
 _MAPPED: Final = "::ffff:"
@@ -60,6 +63,7 @@ class DeadlineProtocol(H11Protocol):
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # uvicorn's own arguments, handed through
         self._deadline: asyncio.TimerHandle | None = None
+        self._ending = False
         self._served: ASGIApp = self.app
         self.app = self._answer
         self.limit_concurrency = None  # uvicorn's answer to one too many has no Retry-After, and leaves no trace
@@ -109,6 +113,8 @@ class DeadlineProtocol(H11Protocol):
             super().data_received(bytes(piece))
         if rest and not self.transport.is_closing():
             super().data_received(bytes(rest))
+        if self._ending and self._asked is not None:
+            self._asked.keep_alive = False
         state = self.conn.their_state
         if state is h11.SEND_BODY or (state is h11.IDLE and self.conn.trailing_data[0]):
             self._expect()
@@ -121,12 +127,25 @@ class DeadlineProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
-        """Begin to end: at once where nothing is asked, soon where a stream is open."""
-        super().shutdown()
+        """Begin to end: at once where nothing more is asked, soon where a stream is open or nothing was asked yet."""
+        self._ending = True
+        if self._asked is None:
+            self.loop.call_later(_FIRST, self._end_unused)
+        else:
+            super().shutdown()
         self.loop.call_later(_STREAM_END, self._end_stream)
 
+    @property
+    def _asked(self) -> RequestResponseCycle | None:
+        """The last request, if there was one: uvicorn's own type leaves out that there may be none."""
+        return self.cycle
+
+    def _end_unused(self) -> None:
+        if self._asked is None and not self.transport.is_closing():
+            super().shutdown()
+
     def _end_stream(self) -> None:
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self._asked
         if cycle is None or not cycle.response_started or cycle.response_complete:
             return
         cycle.disconnected = True

@@ -257,13 +257,13 @@ def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browse
         for _ in range(20):
             console.feed.send("push")
             console.feed.send("deploy", site="docs")
-        page.wait_for_function("window.heard === 40")
+        wait_until(lambda: page.evaluate("window.heard") == 40, "40 events")
         page.evaluate("new Promise((done) => setTimeout(done, 1500))")
         assert fetched() == 1
         with page.expect_response(console.url + "/sites/shop"):
             for _ in range(300):
                 console.feed.send("deploy", site="shop")
-        page.wait_for_function("window.heard === 340")
+        wait_until(lambda: page.evaluate("window.heard") == 340, "340 events")
         assert fetched() <= 3
 
 
@@ -374,7 +374,9 @@ def test_a_theme_is_kept_and_the_next_page_begins_with_it(browser: Browser, cons
         other = page.context.new_page()
         other.goto(console.url)
         page.locator("#theme").click()
-        other.wait_for_function("document.documentElement.dataset.theme === 'light'")
+        wait_until(
+            lambda: other.evaluate("document.documentElement.dataset.theme") == "light", "the other tab is light, too"
+        )
         page.locator("#theme").click()
         page.reload()
         assert page.evaluate("document.documentElement.dataset.theme") is None

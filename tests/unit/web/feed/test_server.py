@@ -152,6 +152,22 @@ def test_its_end_finishes_an_answer_that_is_being_made() -> None:
     assert answers == ["done"]
 
 
+def test_its_end_answers_the_first_request_of_a_connection_that_was_just_made() -> None:
+    server = WebServer(application(), listening())
+    server.start()
+    with closing(socket.create_connection(("127.0.0.1", port_of(server)))) as peer:
+        wait_until(lambda: server.connections == 1, "the connection is taken")
+        end = threading.Thread(target=server.close)
+        end.start()
+        wait_until(lambda: server._server.should_exit, "the end has begun")
+        wait_until(lambda: not any(each.is_serving() for each in server._server.servers), "no new connections")
+        peer.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = read_to_end(peer)
+        end.join(10)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert not end.is_alive()  # nor does it wait for more
+
+
 def test_its_end_leaves_a_view_behind_that_hangs() -> None:
     slow = Slow()
     server = WebServer(application(Route("/slow", slow.answer)), listening())
