@@ -26,7 +26,7 @@ def exchange(port: int, pieces: Iterable[bytes], *, timeout: float = 30.0) -> by
 def read_answer(connection: socket.socket) -> bytes:
     """Return the bytes of one answer: to the end of its body by `Content-Length`, or to the end of the connection."""
     data = b""
-    with contextlib.suppress(ConnectionError):
+    with contextlib.suppress(ConnectionError):  # a reset is an end, too: what came before it counts
         while part := connection.recv(65536):
             data += part
             head, end, body = data.partition(b"\r\n\r\n")

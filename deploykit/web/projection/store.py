@@ -238,6 +238,7 @@ class Store:
             if not due:
                 soonest = min((self._compare_after.get(site, 0.0) for site in tuple(self._touched)), default=0.0)
                 left = began + patience - time.monotonic()
+                # A page's own thread, until a site may be compared again: 0.15 s in all, and nothing announces it.
                 time.sleep(max(0.0, min(left, max(soonest - time.monotonic(), 0.001))))
         self._waited_at = time.monotonic()
         self._patience = max(0.0, began + patience - self._waited_at)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
@@ -13,6 +14,7 @@ import pytest
 from deploykit.errors import ProjectionError
 from deploykit.web.api.routes import routes as api_routes
 from deploykit.web.context import ConsoleContext
+from deploykit.web.live.events import EventRing
 from deploykit.web.projection.views import ProjectionHealth
 from tests.support.browser import WIDTHS, Tab, chromium, serious_findings, tab
 from tests.support.consoleworld import CANARY, NOW, ago, big_world, hostile_world, quiet_world, small_world
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Route
 
 PAGES = ("/", "/fleet", "/sites/shop", "/nodes", "/nodes/web-1")
+COUNT_EVENTS = "window.heard = 0; document.addEventListener('deploykit:event', () => window.heard++)"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +44,34 @@ def console() -> Iterator[Served]:
 def queries_of(console: Served) -> FixedQueries:
     assert isinstance(console.context.queries, FixedQueries)
     return console.context.queries
+
+
+@attrs.frozen(kw_only=True)
+class Streaming:
+    """A console with the real event stream, and a tab that is not at it yet."""
+
+    world: FixedQueries
+    events: EventRing
+    url: str
+    one: Tab
+
+    def opened(self) -> Page:
+        """Return the tab's page, at the overview, live."""
+        self.one.page.goto(self.url)
+        self.one.page.locator("#stream-words", has_text="live").wait_for()
+        return self.one.page
+
+
+@contextmanager
+def streaming(browser: Browser) -> Iterator[Streaming]:
+    world = small_world()
+    app = console_app(world, more=tuple(api_routes()))
+    events = app.state.console.events
+    with serving(app) as url, tab(browser) as one:
+        try:
+            yield Streaming(world=world, events=events, url=url, one=one)
+        finally:
+            events.close()
 
 
 def overflow(page: Page) -> int:
@@ -153,86 +184,61 @@ def test_what_changes_is_seen_without_a_reload(browser: Browser, console: Served
 
 
 def test_the_real_stream_reaches_the_page(browser: Browser) -> None:
-    world = small_world()
-    app = console_app(world, more=tuple(api_routes()))
-    context: ConsoleContext = app.state.console
-    with serving(app) as url, tab(browser) as one:
-        try:
-            one.page.goto(url)
-            one.page.locator("#stream-words", has_text="live").wait_for()
-            world.problem_list = world.problem_list[:1]
-            context.events.add("lock", NOW, site="billing")
-            one.page.locator("h1", has_text="One thing needs a look").wait_for()
-            assert one.problems == []
-        finally:
-            context.events.close()
+    with streaming(browser) as live:
+        page = live.opened()
+        live.world.problem_list = live.world.problem_list[:1]
+        live.events.add("lock", NOW, site="billing")
+        page.locator("h1", has_text="One thing needs a look").wait_for()
+        assert live.one.problems == []
 
 
 def test_what_happens_before_the_stream_is_open_is_seen_too(browser: Browser) -> None:
-    world = small_world()
-    app = console_app(world, more=tuple(api_routes()))
-    context: ConsoleContext = app.state.console
-    with serving(app) as url, tab(browser) as one:
+    with streaming(browser) as live:
 
         def change_first(route: Route) -> None:
-            world.problem_list = world.problem_list[1:]
-            context.events.add("deploy", NOW, site="shop")
+            live.world.problem_list = live.world.problem_list[1:]
+            live.events.add("deploy", NOW, site="shop")
             route.continue_()
 
-        try:
-            pages: list[Page] = []
-            for page in (one.page, one.page.context.new_page()):  # it opens the stream; it joins that of the first
-                left = len(world.problem_list) - 1
-                # The page is drawn, and its script is not there yet.
-                page.route("**/static/console*.mjs", change_first, times=1)
-                page.goto(url)
-                for each in (*pages, page):
-                    each.locator("#problems li").nth(left).wait_for(state="detached")
-                    assert each.locator("#problems li").count() == left
-                pages.append(page)
-        finally:
-            context.events.close()
+        pages: list[Page] = []
+        for page in (
+            live.one.page,
+            live.one.page.context.new_page(),
+        ):  # it opens the stream; it joins that of the first
+            left = len(live.world.problem_list) - 1
+            # The page is drawn, and its script is not there yet.
+            page.route("**/static/console*.mjs", change_first, times=1)
+            page.goto(live.url)
+            for each in (*pages, page):
+                each.locator("#problems li").nth(left).wait_for(state="detached")
+                assert each.locator("#problems li").count() == left
+            pages.append(page)
 
 
 def test_what_happens_while_a_page_is_fetched_anew_is_seen_too(browser: Browser) -> None:
-    world = small_world()
-    app = console_app(world, more=tuple(api_routes()))
-    context: ConsoleContext = app.state.console
-    with serving(app) as url, tab(browser) as one:
-        page = one.page
+    with streaming(browser) as live:
+        page = live.opened()
 
         def change_meanwhile(route: Route) -> None:
             written = route.fetch()  # the server has written it
-            world.problem_list = world.problem_list[:1]
-            context.events.add("deploy", NOW, site="shop")
+            live.world.problem_list = live.world.problem_list[:1]
+            live.events.add("deploy", NOW, site="shop")
             wait_until(lambda: page.evaluate("window.heard") == 2, "the page hears of it")
             route.fulfill(response=written)
 
-        try:
-            page.goto(url)
-            page.locator("#stream-words", has_text="live").wait_for()
-            page.evaluate("window.heard = 0; document.addEventListener('deploykit:event', () => window.heard++)")
-            page.route(url, change_meanwhile, times=1)
-            context.events.add("deploy", NOW, site="shop")
-            page.locator("h1", has_text="One thing needs a look").wait_for()
-        finally:
-            context.events.close()
+        page.evaluate(COUNT_EVENTS)
+        page.route(live.url, change_meanwhile, times=1)
+        live.events.add("deploy", NOW, site="shop")
+        page.locator("h1", has_text="One thing needs a look").wait_for()
 
 
 def test_a_page_that_could_not_be_fetched_is_fetched_again(browser: Browser) -> None:
-    world = small_world()
-    app = console_app(world, more=tuple(api_routes()))
-    context: ConsoleContext = app.state.console
-    with serving(app) as url, tab(browser) as one:
-        try:
-            one.page.goto(url)
-            one.page.locator("#stream-words", has_text="live").wait_for()
-            one.page.route(url, lambda route: route.fulfill(status=503, body="the database is away"), times=1)
-            world.problem_list = world.problem_list[:1]
-            context.events.add("deploy", NOW, site="shop")
-            one.page.locator("h1", has_text="One thing needs a look").wait_for(timeout=20_000)
-        finally:
-            context.events.close()
+    with streaming(browser) as live:
+        page = live.opened()
+        page.route(live.url, lambda route: route.fulfill(status=503, body="the database is away"), times=1)
+        live.world.problem_list = live.world.problem_list[:1]
+        live.events.add("deploy", NOW, site="shop")
+        page.locator("h1", has_text="One thing needs a look").wait_for(timeout=20_000)
 
 
 def test_a_console_that_is_gone_is_shown_as_long_as_it_is(browser: Browser) -> None:
@@ -253,12 +259,12 @@ def test_only_what_concerns_a_page_is_fetched_and_a_flood_is_fetched_once(browse
         def fetched() -> int:
             return one.requests.count(console.url + "/sites/shop")
 
-        page.evaluate("window.heard = 0; document.addEventListener('deploykit:event', () => window.heard++)")
+        page.evaluate(COUNT_EVENTS)
         for _ in range(20):
             console.feed.send("push")
             console.feed.send("deploy", site="docs")
         wait_until(lambda: page.evaluate("window.heard") == 40, "40 events")
-        page.evaluate("new Promise((done) => setTimeout(done, 1500))")
+        page.evaluate("new Promise((done) => setTimeout(done, 1500))")  # a fetch that must not come would
         assert fetched() == 1
         with page.expect_response(console.url + "/sites/shop"):
             for _ in range(300):
