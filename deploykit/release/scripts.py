@@ -8,12 +8,15 @@ Rules:
   descriptors (`system.ownership`). When it runs, it is checked once more to be the same file.
 * When the script ends or its time is up, what is left in its process group is killed: a grandchild that holds stdout
   open costs no time. A service that is to stay must leave the group (setsid, systemd).
+* A program that was written a moment ago may be "busy": a child that another thread started meanwhile holds it open for
+  writing until it becomes its own program (go.dev/issue/22315). It is tried again for a while.
 """
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import logging
 import os
 import re
@@ -30,6 +33,7 @@ import attrs
 
 from deploykit.errors import ScriptFailed
 from deploykit.release.model import StepRecord
+from deploykit.system.backoff import Backoff
 from deploykit.system.ownership import OthersCanChange, check_owned, open_owned, require_owned, user_name
 from deploykit.system.users import AS_OWNER, Identity
 
@@ -44,6 +48,10 @@ _INHERITED: Final = ("LANG", "LC_ALL", "LC_CTYPE", "LC_MESSAGES", "TZ")
 _HARMLESS: Final = re.compile(r"[A-Za-z0-9_.@:+/-]{1,64}\Z")
 _GRACE: Final = 5.0
 _CHUNK: Final = 65536
+#: How long a program that is open for writing is tried again, seconds: a child becomes its own program within
+#: milliseconds, on a busy machine within a second or two. After that somebody really holds it.
+_BUSY_FOR: Final = 5.0
+_BUSY_PAUSE: Final = Backoff(initial=0.005, maximum=0.2)
 #: As much as the kernel reads of a script to find its interpreter.
 _FIRST_LINE: Final = 256
 
@@ -230,26 +238,38 @@ def _not_safe(path: Path, found: OthersCanChange, trusted: frozenset[int], owned
 
 
 def _start(script: Script) -> subprocess.Popen[bytes]:
+    end = time.monotonic() + min(_BUSY_FOR, script.timeout)
+    attempt = 0
+    while True:
+        try:
+            return _popen(script)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: no name or value of a variable
+            busy = isinstance(error, OSError) and error.errno == errno.ETXTBSY
+            if not busy or time.monotonic() >= end:
+                why = error.strerror if isinstance(error, OSError) else str(error)
+                remedy = "look at its first line (#!...) and at its mode"
+                if busy:
+                    remedy = "a process has it open for writing: find it (fuser -v), end it, and try again"
+                raise ScriptFailed(f"cannot run {script.path}: {why}", remedy) from error
+        attempt += 1
+        time.sleep(_BUSY_PAUSE.pause(attempt))
+
+
+def _popen(script: Script) -> subprocess.Popen[bytes]:
     who = script.identity if os.geteuid() == 0 else None  # without root it is the present user, and nothing can be set
-    try:
-        return subprocess.Popen(
-            [str(script.path), *script.arguments],
-            cwd=script.directory,
-            env=dict(script.environment),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-            user=who.uid if who is not None else None,
-            group=who.gid if who is not None else None,
-            extra_groups=who.groups if who is not None else None,
-            umask=script.umask if script.umask is not None else -1,
-        )
-    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: no name or value of a variable
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ScriptFailed(
-            f"cannot run {script.path}: {why}", "look at its first line (#!...) and at its mode"
-        ) from error
+    return subprocess.Popen(
+        [str(script.path), *script.arguments],
+        cwd=script.directory,
+        env=dict(script.environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        user=who.uid if who is not None else None,
+        group=who.gid if who is not None else None,
+        extra_groups=who.groups if who is not None else None,
+        umask=script.umask if script.umask is not None else -1,
+    )
 
 
 def _require_same(fd: int, path: Path) -> None:

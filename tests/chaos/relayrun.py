@@ -223,10 +223,10 @@ class RelayRun(ChaosRun):
             self._writing.set()
 
     def _steal(self) -> None:
-        """Take away a record that was confirmed to its writer."""
+        """Take away a record that was put while no relay ran: one that was killed may have sent what is there."""
         self._relay.kill()
-        wait_until(lambda: self._accounts.backlog() > 0 and self._waiting() > 1)
-        path = min(self._spool.glob("*.rec"))
+        lay = set(self._spool.glob("*.rec"))
+        (path, *_) = wait_until(lambda: sorted(set(self._spool.glob("*.rec")) - lay))
         self._accounts.note("steal", path.name)
         path.unlink()
         self._relay.start()

@@ -216,6 +216,25 @@ def test_a_script_that_cannot_run_says_why(tmp_path: Path, text: str, mode: int,
         run_script(_job(_script(tmp_path / "s", text, mode=mode)))
 
 
+def test_a_script_that_another_process_still_holds_open_for_writing_is_waited_for(tmp_path: Path) -> None:
+    path = _script(tmp_path / "job", "#!/bin/sh\necho ran\n")
+    with path.open("ab") as held:
+        child = subprocess.Popen(["sleep", "0.3"], pass_fds=(held.fileno(),))
+    with child:
+        record = run_script(_job(path))
+    assert (record.outcome, record.output) == ("done", "ran\n")
+    assert record.seconds > 0.2
+
+
+def test_a_script_that_stays_open_for_writing_is_given_up_with_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploykit.release.scripts._BUSY_FOR", 0.2)
+    path = _script(tmp_path / "job", "#!/bin/sh\necho ran\n")
+    with path.open("ab"), pytest.raises(ScriptFailed, match=r"Text file busy .*fuser"):
+        run_script(_job(path))
+
+
 @pytest.mark.parametrize("way", ["/proc/self/cwd", "//proc/./self/cwd", "/usr/../proc/thread-self/cwd", "/dev/fd/.."])
 def test_an_interpreter_below_proc_is_refused(tmp_path: Path, way: str) -> None:
     path = _script(tmp_path / "s", f"#!{way}/interp\n")
