@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from deploykit.daemons.jenkins.trigger import JenkinsTrigger
     from deploykit.daemons.relay import RelayService
     from deploykit.errors import (
+        AccessError,
+        ActionRefused,
         AddressError,
         AuditError,
         BrokerError,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
         JournalDamaged,
         KeyFileError,
         KeyNotTrusted,
+        LedgerError,
         LockBusy,
         LockStoreError,
         LoginRefused,
@@ -107,6 +110,7 @@ if TYPE_CHECKING:
     from deploykit.ids import Claim, IdStore
     from deploykit.messages import (
         AccessGrantRequested,
+        AccessReported,
         AccessRevokeRequested,
         AgentInstance,
         ApprovalWanted,
@@ -131,8 +135,10 @@ if TYPE_CHECKING:
         RevisionCommitted,
         RolloutAbort,
         RolloutApproved,
+        RolloutProposed,
         RolloutReported,
         SignedStatement,
+        SiteAccess,
         SiteLocked,
         SiteOperation,
         SiteRelease,
@@ -158,6 +164,7 @@ if TYPE_CHECKING:
     from deploykit.outbox import Outbox
     from deploykit.release import DeployResult, Outcome, Release, Runner, Site
     from deploykit.settings import (
+        AccessSettings,
         AuditSettings,
         BuildServerSettings,
         BuildsSettings,
@@ -170,6 +177,7 @@ if TYPE_CHECKING:
         LogSettings,
         MirrorSettings,
         NodeSiteSettings,
+        NotifySettings,
         OutboxSettings,
         RepositorySettings,
         Settings,
@@ -196,9 +204,9 @@ _MODULES = {
     "deploykit.messages": (
         "Message RefUpdated RevisionCommitted Commit BuildRequested BuildStarted BuildFinished Build "
         "PackagePublished MirrorUpdated DeployRequested DeployReported DeployProgressed StepReport BuildEvidence "
-        "RolloutAbort RolloutApproved ApprovalWanted RolloutReported SiteLocked SiteUnlocked LocksWanted "
-        "SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
-        "AgentInstance AccessGrantRequested AccessRevokeRequested "
+        "RolloutAbort RolloutApproved RolloutProposed ApprovalWanted RolloutReported SiteLocked SiteUnlocked "
+        "LocksWanted SignedStatement NodeQueried NodeDescribed SiteState SiteOperation SiteRelease HeldRef "
+        "AgentInstance SiteAccess AccessGrantRequested AccessReported AccessRevokeRequested "
         "Notice Unknown"
     ),
     "deploykit.messages.topics": "TopicMap PRESETS topic_of",
@@ -224,7 +232,7 @@ _MODULES = {
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
         "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
-        "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings"
+        "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings AccessSettings NotifySettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.daemons.agent.agent": "Agent",
@@ -240,7 +248,7 @@ _MODULES = {
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
         "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
-        "WebError WebhookRefused ProjectionError"
+        "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -253,10 +261,10 @@ __all__ = [
     "BrokerReportedError", "Closed",
     "Message", "RefUpdated", "RevisionCommitted", "Commit", "BuildRequested", "BuildStarted", "BuildFinished",
     "Build", "PackagePublished", "MirrorUpdated", "DeployRequested", "DeployReported", "StepReport", "BuildEvidence",
-    "RolloutApproved", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted", "SignedStatement",
-    "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed", "SiteState", "SiteOperation",
-    "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
-    "AccessRevokeRequested", "Notice", "Unknown",
+    "RolloutApproved", "RolloutProposed", "ApprovalWanted", "SiteLocked", "SiteUnlocked", "LocksWanted",
+    "SignedStatement", "DeployProgressed", "RolloutAbort", "RolloutReported", "NodeQueried", "NodeDescribed",
+    "SiteState", "SiteOperation", "SiteRelease", "HeldRef", "AgentInstance", "AccessGrantRequested",
+    "AccessReported", "AccessRevokeRequested", "SiteAccess", "Notice", "Unknown",
     "TopicMap", "PRESETS", "topic_of",
     "RepoName", "RefName", "ObjectId", "SiteName", "NodeName",
     "parse_repo_name", "parse_ref_name", "parse_object_id", "parse_site_name", "parse_node_name",
@@ -274,7 +282,8 @@ __all__ = [
     "Site", "Runner", "DeployResult", "Release", "Outcome",
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
-    "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "load_settings",
+    "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "AccessSettings",
+    "NotifySettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
@@ -287,7 +296,7 @@ __all__ = [
     "TreeError", "TreeDamaged", "CheckoutError", "ReleaseError", "ScriptFailed", "PreflightRefused", "InstallError",
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
-    "WebError", "WebhookRefused", "ProjectionError",
+    "WebError", "WebhookRefused", "ProjectionError", "LedgerError", "ActionRefused", "AccessError",
     "__version__",
 ]
 # fmt: on

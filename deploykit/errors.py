@@ -356,19 +356,34 @@ class WebError(DeploykitError):
 
 
 class WebhookRefused(WebError):
-    """A webhook request is not taken; nothing of it was published. `status` is the answer's; the sender may correct it.
-
-    Args:
-        status: HTTP status code of the answer.
-    """
+    """A webhook request is not taken; nothing was published. `status` is the answer's; the sender may correct it."""
 
     def __init__(self, problem: str, remedy: str = "", *, status: int = 400) -> None:
         super().__init__(problem, remedy)
         self.status = status
 
 
+class ActionRefused(WebError):
+    """Somebody may not do what they ask of the console, or it cannot be done now; nothing was done.
+
+    `status` is the answer's: 403, 404 no such thing, 409 not now, 422 it makes no sense; `problems` are by field.
+    """
+
+    def __init__(self, problem: str, remedy: str = "", *, status: int = 403, **problems: str) -> None:
+        super().__init__(problem, remedy)
+        self.status, self.problems = status, problems
+
+
 class ProjectionError(WebError):
     """The console's database cannot be used. It holds nothing that cannot be rebuilt: move it away, start again."""
+
+
+class LedgerError(WebError):
+    """What the console must not lose cannot be read or written: its ledger. Mend the database; nothing was done."""
+
+
+class AccessError(DeploykitError):
+    """An access file or its server's configuration cannot be used. It is as it was; correct what the text names."""
 
 
 class DemoFailed(DeploykitError):

@@ -20,6 +20,9 @@ import attrs
 from deploykit.errors import DeploykitError, KeyFileError, PolicyRefused
 from deploykit.fleet.recordformat import RecordedMessage
 from deploykit.messages import (
+    AccessGrantRequested,
+    AccessReported,
+    AccessRevokeRequested,
     ApprovalWanted,
     BuildFinished,
     DeployProgressed,
@@ -30,6 +33,7 @@ from deploykit.messages import (
     NodeDescribed,
     RolloutAbort,
     RolloutApproved,
+    RolloutProposed,
     RolloutReported,
     SiteLocked,
     SiteUnlocked,
@@ -44,7 +48,8 @@ from deploykit.trust.signature import HEADER, Signers, verify
 Standing = Literal["verified", "unsigned", "doubtful", "not verified"]
 _SIGNED: Final = (
     *(DeployRequested, RolloutAbort, RolloutApproved, SiteLocked, SiteUnlocked),
-    *(DeployReported, DeployProgressed, RolloutReported, NodeDescribed, ApprovalWanted),
+    *(DeployReported, DeployProgressed, RolloutReported, RolloutProposed, NodeDescribed, ApprovalWanted),
+    *(AccessReported, AccessGrantRequested, AccessRevokeRequested),
 )
 _EVER: Final = timedelta(days=36500)
 
@@ -112,7 +117,14 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
     """
     policy = trust.policy
     match message:
-        case DeployReported() | DeployProgressed() | NodeDescribed() | ApprovalWanted() | MirrorUpdated():
+        case (
+            DeployReported()
+            | DeployProgressed()
+            | NodeDescribed()
+            | ApprovalWanted()
+            | MirrorUpdated()
+            | AccessReported()
+        ):
             if not policy.may_speak_for(signer, message.node, message):
                 raise PolicyRefused(f"{signer} may not report for node {message.node}")
         case DeployRequested() if not _granted(policy, (*DEPLOY, RUN)):
@@ -123,7 +135,7 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             _check_statement(message, signer, policy)
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
-        case RolloutAbort() | RolloutReported() if _granted(policy, (*DEPLOY, RUN)):
+        case RolloutAbort() | RolloutReported() | RolloutProposed() if _granted(policy, (*DEPLOY, RUN)):
             if not policy.may_coordinate(signer, message.site):
                 raise PolicyRefused(f"{signer} may not deploy site {message.site}")
         case BuildFinished():

@@ -13,7 +13,7 @@ from deploykit.messages.base import Message, new_id, one_line, utc_now
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from deploykit.messages.access import AccessGrantRequested, AccessRevokeRequested
+    from deploykit.messages.access import AccessGrantRequested, AccessReported, AccessRevokeRequested
     from deploykit.messages.build import (
         Build,
         BuildFinished,
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         NodeDescribed,
         NodeDetail,
         NodeQueried,
+        SiteAccess,
         SiteOperation,
         SiteState,
     )
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
         RolloutAbort,
         RolloutApproved,
         RolloutKind,
+        RolloutProposed,
         RolloutReported,
         RolloutState,
     )
@@ -72,6 +74,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessGrantRequested",
+    "AccessReported",
     "AccessRevokeRequested",
     "AgentInstance",
     "ApprovalWanted",
@@ -110,9 +113,11 @@ __all__ = [
     "RolloutAbort",
     "RolloutApproved",
     "RolloutKind",
+    "RolloutProposed",
     "RolloutReported",
     "RolloutState",
     "SignedStatement",
+    "SiteAccess",
     "SiteLocked",
     "SiteOperation",
     "SiteRelease",
@@ -130,6 +135,7 @@ __all__ = [
 #: Public name -> the module of this package that holds it.
 _LAZY: Final = {
     "AccessGrantRequested": "access",
+    "AccessReported": "access",
     "AccessRevokeRequested": "access",
     "AgentInstance": "node",
     "Build": "build",
@@ -154,6 +160,7 @@ _LAZY: Final = {
     "RolloutAbort": "rollout",
     "RolloutApproved": "rollout",
     "RolloutKind": "rollout",
+    "RolloutProposed": "rollout",
     "RolloutReported": "rollout",
     "RolloutState": "rollout",
     "SiteRelease": "site",
@@ -164,6 +171,7 @@ _LAZY: Final = {
     "NodeDescribed": "node",
     "NodeDetail": "node",
     "NodeQueried": "node",
+    "SiteAccess": "node",
     "SiteOperation": "node",
     "SiteState": "node",
     "Notice": "notice",
@@ -193,6 +201,7 @@ _WITH_TYPE: Final = (
     "RolloutAbort",
     "RolloutApproved",
     "ApprovalWanted",
+    "RolloutProposed",
     "RolloutReported",
     "SiteLocked",
     "SiteUnlocked",
@@ -200,6 +209,7 @@ _WITH_TYPE: Final = (
     "NodeQueried",
     "NodeDescribed",
     "AccessGrantRequested",
+    "AccessReported",
     "AccessRevokeRequested",
     "Notice",
 )

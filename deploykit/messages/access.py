@@ -7,11 +7,11 @@ the native wire; the daemon hashes it at once.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NEVER_WRITTEN, Message, PasswordHash, UserName, one_line
+from deploykit.messages.base import NEVER_WRITTEN, Identifier, Message, PasswordHash, UserName, one_line
 from deploykit.names import NodeName, SiteName
 
 
@@ -61,3 +61,34 @@ class AccessRevokeRequested(Message):
     def summary(self) -> str:
         who = f" by {self.requested_by}" if self.requested_by else ""
         return one_line(f"access to {self.site} for {self.user} to end, requested{who}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class AccessReported(Message):
+    """What became of an access on a node. Signed as that node; published for each command, and when an access ends.
+
+    Args:
+        request: the id of the command; empty where none asked for it: the time was over.
+        answers: names the very copy of the command that is answered, as `DeployReported.answers` does.
+        outcome: `granted` and `revoked` are read back from the server's file; `expired`: its time was over;
+            `refused`: by policy; `failed`: the file or the server's configuration is as it was.
+        until: when a granted access ends.
+        detail: why it was refused or failed.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.access.reported.v1"
+
+    node: NodeName
+    site: SiteName
+    user: UserName
+    outcome: Literal["granted", "revoked", "expired", "refused", "failed"]
+    request: Identifier | None = None
+    answers: str = ""
+    until: datetime | None = None
+    detail: str = ""
+
+    @property
+    def summary(self) -> str:
+        until = f" until {self.until:%Y-%m-%d %H:%M} UTC" if self.until else ""
+        why = f": {self.detail}" if self.detail else ""
+        return one_line(f"access to {self.site} for {self.user} {self.outcome} on {self.node}{until}{why}")

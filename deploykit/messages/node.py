@@ -8,12 +8,21 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import ABSENT_BY_DEFAULT, NOTHING, Count, Identifier, Message, one_line, unknown_fields
+from deploykit.messages.base import (
+    ABSENT_BY_DEFAULT,
+    NOTHING,
+    Count,
+    Identifier,
+    Message,
+    UserName,
+    one_line,
+    unknown_fields,
+)
 from deploykit.messages.site import SiteRelease
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, ObjectId, RefName, RepoName, SiteName
 
-NodeDetail = Literal["facts", "sites", "refs", "drift", "history"]
+NodeDetail = Literal["facts", "sites", "refs", "drift", "history", "access"]
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -23,7 +32,8 @@ class NodeQueried(Message):
     Args:
         audience: the nodes that should answer; None asks all.
         details: what to describe beyond the name. `facts` includes the classes. `drift` compares live releases with
-            their manifests, `history` lists the last operations of sites; both include `sites`.
+            their manifests, `history` lists the last operations of sites; both include `sites`. `access` lists who
+            may see protected sites.
         repo: list only this repository's refs.
         site: describe only this site.
         refs_limit: how many refs of a repository to list, newest first.
@@ -117,6 +127,17 @@ class HeldRef:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class SiteAccess:
+    """Who may see a protected site of a node, and until when; None: for ever, by somebody else's hand."""
+
+    site: SiteName
+    user: UserName
+    until: datetime | None = None
+    requested_by: str = ""
+    extra: Mapping[str, object] = unknown_fields()
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class AgentInstance:
     """One run of an agent: a random id that no copy of its disk has, and where it runs, in words for a person."""
 
@@ -142,6 +163,7 @@ class NodeDescribed(Message):
         facts: flat names and values, by which selectors choose nodes.
         classes: what configuration management says the node is.
         refs: newest first; `refs_count` is the true number where not all are listed.
+        access: who may see protected sites; the last that `deploykit access` has written down.
         cut: what was left out because it was too much, a line each.
     """
 
@@ -159,6 +181,7 @@ class NodeDescribed(Message):
     sites: tuple[SiteState, ...] = ()
     refs: tuple[HeldRef, ...] = ()
     refs_count: Count = 0
+    access: tuple[SiteAccess, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
     cut: tuple[str, ...] = ()
 
     @property

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import attrs
 
-from deploykit.messages.base import NOTHING, Identifier, ManyNodes, Message, one_line
+from deploykit.messages.base import NOTHING, Count, Identifier, ManyNodes, Message, one_line
 from deploykit.messages.deploy import DeployPhase
 from deploykit.names import NodeName, ObjectId, RefName, SiteName, short_ref
 
@@ -100,6 +100,47 @@ class RolloutApproved(Message):
         count = "1 node" if len(self.nodes) == 1 else f"{len(self.nodes)} nodes"
         until = f"until {self.not_after:%Y-%m-%d %H:%M} UTC"
         return one_line(f"rollout {self.rollout} of {self.site} {what} approved for {count} {until}{why}")
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class RolloutProposed(Message):
+    """A rollout waits for people to approve it. For people who watch; signed by the key of whoever will coordinate it.
+
+    Args:
+        ref, commit: what goes live; None for a rollback, where nodes may go back to different commits.
+        count: how many nodes it is for.
+        signed: how many signatures the mandate has so far.
+        wanted: how many people must sign, as far as that is known where it was proposed; 0 where it is not.
+        not_after: when the mandate ends.
+        digest: of the mandate's body.
+        url: where it can be looked at; empty for none.
+        withdrawn: it does not wait any more, and has not begun.
+    """
+
+    TYPE: ClassVar[str] = "deploykit.rollout.proposed.v1"
+
+    site: SiteName
+    rollout: Identifier
+    kind: RolloutKind
+    ref: RefName | None = None
+    commit: ObjectId | None = None
+    count: Count = 0
+    signed: Count = 0
+    wanted: Count = 0
+    not_after: datetime
+    digest: str = ""
+    requested_by: str = ""
+    reason: str = ""
+    url: str = ""
+    withdrawn: bool = False
+
+    @property
+    def summary(self) -> str:
+        what = f" {short_ref(self.ref)}" if self.ref is not None else ""
+        of = f" of {self.wanted}" if self.wanted else ""
+        state = "is withdrawn" if self.withdrawn else f"waits for approval ({self.signed}{of} signed)"
+        why = f": {self.reason}" if self.reason else ""
+        return one_line(f"rollout {self.kind} {self.site}{what} {state}{why}")
 
 
 @attrs.frozen(kw_only=True, slots=True)

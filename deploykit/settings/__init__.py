@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from deploykit.settings.access import AccessSettings, AccessSiteSettings
     from deploykit.settings.audit import AuditSettings
     from deploykit.settings.builds import BuildsSettings
     from deploykit.settings.buildservers import BuildServerSettings
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from deploykit.settings.log import LogSettings
     from deploykit.settings.mirror import CheckoutSettings, MirrorSettings, RepositorySettings
     from deploykit.settings.node import Settings
+    from deploykit.settings.notify import ChannelSettings, NotifySettings
+    from deploykit.settings.oidc import OidcSettings
     from deploykit.settings.outbox import OutboxSettings
     from deploykit.settings.service import ServiceSettings
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from deploykit.settings.webhook import GenericMapping, WebhookSettings, WebhookSourceSettings
 
 _LAZY = {
+    "AccessSettings": "access",
+    "AccessSiteSettings": "access",
     "AuditSettings": "audit",
     "BuildsSettings": "builds",
     "BuildServerSettings": "buildservers",
@@ -42,6 +47,9 @@ _LAZY = {
     "LogSettings": "log",
     "MirrorSettings": "mirror",
     "NodeSiteSettings": "site",
+    "ChannelSettings": "notify",
+    "NotifySettings": "notify",
+    "OidcSettings": "oidc",
     "OutboxSettings": "outbox",
     "RepositorySettings": "mirror",
     "ServiceSettings": "service",
@@ -57,6 +65,8 @@ _LAZY = {
 }
 
 __all__ = [
+    "AccessSettings",
+    "AccessSiteSettings",
     "AuditSettings",
     "BuildsSettings",
     "BuildServerSettings",
@@ -69,6 +79,9 @@ __all__ = [
     "LogSettings",
     "MirrorSettings",
     "NodeSiteSettings",
+    "ChannelSettings",
+    "NotifySettings",
+    "OidcSettings",
     "OutboxSettings",
     "RepositorySettings",
     "ServiceSettings",

@@ -9,6 +9,7 @@ import attrs
 
 from deploykit.messages.topics import TopicMap
 from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.settings.access import AccessSettings
 from deploykit.settings.audit import AuditSettings
 from deploykit.settings.builds import BuildsSettings
 from deploykit.settings.bus import BusSettings
@@ -16,6 +17,7 @@ from deploykit.settings.facts import FactsSettings
 from deploykit.settings.jenkins import JenkinsSettings
 from deploykit.settings.log import LogSettings
 from deploykit.settings.mirror import RepositorySettings
+from deploykit.settings.notify import NotifySettings
 from deploykit.settings.outbox import OutboxSettings
 from deploykit.settings.problems import below, too_small
 from deploykit.settings.service import ServiceSettings
@@ -55,6 +57,8 @@ class Settings:
     jenkins: JenkinsSettings = attrs.field(factory=JenkinsSettings)
     web: WebSettings = attrs.field(factory=WebSettings)
     webhook: WebhookSettings = attrs.field(factory=WebhookSettings)
+    access: AccessSettings = attrs.field(factory=AccessSettings)
+    notify: NotifySettings = attrs.field(factory=NotifySettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -88,6 +92,8 @@ class Settings:
         yield from below("jenkins", self.jenkins.problems())
         yield from below("web", self.web.problems())
         yield from below("webhook", self.webhook.problems())
+        yield from below("access", self.access.problems())
+        yield from below("notify", self.notify.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

@@ -15,7 +15,8 @@ from deploykit.settings.problems import LONGEST
 _LABEL: Final = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _HOST: Final = rf"(?:{_LABEL}\.)*(?=[a-z0-9-]*[a-z]){_LABEL}"  # the last label is no number: no IP address
 _RP_ID: Final = re.compile(_HOST)
-_ORIGIN: Final = re.compile(rf"(?:https://{_HOST}|http://(?:{_LABEL}\.)*localhost)(?::(?!0|80\Z|443\Z)\d{{1,5}})?")
+#: An origin, as browsers write it.
+ORIGIN: Final = re.compile(rf"(?:https://{_HOST}|http://(?:{_LABEL}\.)*localhost)(?::(?!0|80\Z|443\Z)\d{{1,5}})?")
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -86,7 +87,7 @@ class TrustSettings:
     def _passkey_problems(self) -> Iterator[str]:
         """Yield what no browser would write: it would match no signature, and nobody would know why."""
         for origin in self.origins:
-            if not _ORIGIN.fullmatch(origin):
+            if not ORIGIN.fullmatch(origin):
                 yield (
                     f"origins: expected https://HOST, with :PORT where it is not the usual one, or http://localhost, "
                     f"in lower case and with nothing behind it, not {origin!a}"

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 import attrs
 
 from deploykit.errors import UsageError
+from deploykit.settings.oidc import OidcSettings
 from deploykit.settings.problems import below, not_a_time, too_small
 from deploykit.settings.service import parse_listen_address
+from deploykit.settings.trust import ORIGIN
 
 WebRole = Literal["look", "stage", "live", "admin"]
 #: From the least to the highest; each may do what those before it may.
@@ -59,7 +61,16 @@ class WebSettings:
         database: SQLAlchemy's URL of an SQLite file or a PostgreSQL database, without a password; empty:
             `web/console.db` in `state`.
         database_password_file: the password, in one line, mode 0600 or 0640.
-        login: `none`, `password` (a file of names and hashes), or `proxy` (a header of a proxy that logs people in).
+        login: `none`, `password` (a file of names and hashes), `proxy` (a header of a proxy that logs people in),
+            `oidc` (an OpenID Connect provider), or `passkey` (people are invited by `deploykit web invite`).
+        oidc: the provider, for `login = "oidc"`.
+        passkeys: with `password` and `oidc`: who has logged in may add a passkey, and log in by it from then on.
+        sign_origin: an origin of its own for the page on which people sign, `https://sign.example.org`: it is static,
+            and this console cannot change it; empty: the console's own.
+        console_signs: roles for which the console's own key starts rollouts that need no mandate. Empty: the console
+            signs for nobody, and every rollout needs a person's signature.
+        lease: seconds after which another console on the same database takes over the rollouts of one that is silent.
+        token_days: the longest that an API token lasts.
         password_file: lines of `NAME:HASH`, bcrypt, SHA-256 or SHA-512 crypt, mode 0600 or 0640.
         proxy_header: carries the user's name.
         proxies: addresses and networks whose header counts; `unix` for the console's own UNIX socket.
@@ -73,7 +84,13 @@ class WebSettings:
     url: str = ""
     database: str = ""
     database_password_file: Path | None = None
-    login: Literal["none", "password", "proxy"] = "none"
+    login: Literal["none", "password", "proxy", "oidc", "passkey"] = "none"
+    oidc: OidcSettings = attrs.field(factory=OidcSettings)
+    passkeys: bool = False
+    sign_origin: str = ""
+    console_signs: tuple[WebRole, ...] = ("live", "admin")
+    lease: float = 15.0
+    token_days: float = 366.0
     password_file: Path | None = None
     proxy_header: str = "X-Remote-User"
     proxies: tuple[str, ...] = ()
@@ -88,8 +105,8 @@ class WebSettings:
         return tuple(self._problems())
 
     def _problems(self) -> Iterator[str]:
-        yield from too_small(self, {"keep_rows": 1000, "keep_days": 1, "ask_every": 10, "session_idle": 60})
-        yield from not_a_time(self, ("session_idle", "ask_every"))
+        yield from too_small(self, {"keep_rows": 1000, "keep_days": 1, "ask_every": 10, "session_idle": 60, "lease": 3})
+        yield from not_a_time(self, ("session_idle", "ask_every", "lease", "token_days"))
         try:
             address = parse_listen_address(self.listen)
         except UsageError as error:
@@ -102,6 +119,12 @@ class WebSettings:
         yield from self._url_problems()
         if self.login == "password" and self.password_file is None:
             yield 'password_file: needed for login = "password"'
+        if self.login == "oidc":
+            yield from below("oidc", self.oidc.problems())
+        if self.login in ("oidc", "passkey") and not self.url:
+            yield f'url: needed for login = "{self.login}": https://HOST, as people type it'
+        if self.passkeys and self.login not in ("password", "oidc"):
+            yield 'passkeys: only beside login = "password" or "oidc"'
         if self.login == "proxy" and not self.proxies:
             yield 'proxies: needed for login = "proxy": the addresses whose header counts'
         for proxy in self.proxies:
@@ -115,6 +138,8 @@ class WebSettings:
             parts = urlsplit(self.url)
             if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/"):
                 yield "url: expected https://HOST, without a path"
+        if self.sign_origin and (not ORIGIN.fullmatch(self.sign_origin) or self.sign_origin == self.url.rstrip("/")):
+            yield "sign_origin: expected https://HOST of its own, without a path"
         if self.database:
             scheme, _, rest = self.database.partition("://")
             if scheme not in _SCHEMES:

@@ -20,6 +20,7 @@ import attrs
 
 from deploykit.errors import NotAddressed, PolicyRefused, SettingsError
 from deploykit.messages import (
+    AccessReported,
     ApprovalWanted,
     BuildFinished,
     DeployProgressed,
@@ -31,6 +32,7 @@ from deploykit.messages import (
     NodeQueried,
     RolloutAbort,
     RolloutApproved,
+    RolloutProposed,
     RolloutReported,
     SiteLocked,
     SiteUnlocked,
@@ -62,7 +64,7 @@ from deploykit.trust.signature import Signer, Signers
 #: What `authorize` refuses to judge: its types, why, and where it is judged.
 _JUDGED_ELSEWHERE: Final[tuple[tuple[tuple[type[Message], ...], str, str], ...]] = (
     (
-        (DeployReported, NodeDescribed, DeployProgressed, RolloutReported),
+        (DeployReported, NodeDescribed, DeployProgressed, RolloutReported, RolloutProposed, AccessReported),
         "a reply means nothing alone",
         "check it against its request with authorize_reply()",
     ),

@@ -9,6 +9,7 @@ import attrs
 
 from deploykit.messages import utc_now
 from deploykit.settings.node import Settings
+from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.live.events import EventRing
 from deploykit.web.projection.queries import Queries
 
@@ -22,9 +23,11 @@ class ConsoleContext:
         queries: what the bus has told.
         events: what changes now.
         now: the wall clock, aware UTC.
+        actions: what can be done; None: this console only shows.
     """
 
     settings: Settings
     queries: Queries
     events: EventRing
     now: Callable[[], datetime] = utc_now
+    actions: ConsoleActions | None = None

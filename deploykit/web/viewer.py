@@ -36,6 +36,11 @@ class Viewer:
         held = [ROLES.index(grant.role) for grant in self.grants if fnmatchcase(site, grant.sites)]
         return ROLES[max(held)] if held else None
 
+    def may(self, site: str, role: WebRole) -> bool:
+        """Return whether they have a role on a site, or a higher one."""
+        held = self.role(site)
+        return held is not None and ROLES.index(held) >= ROLES.index(role)
+
     def sees(self, site: str) -> bool:
         """Return whether they may look at a site."""
         return any(fnmatchcase(site, grant.sites) for grant in self.grants)

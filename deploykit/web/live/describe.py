@@ -17,6 +17,7 @@ from typing import Final
 import attrs
 
 from deploykit.messages import (
+    AccessReported,
     ApprovalWanted,
     BuildFinished,
     BuildRequested,
@@ -33,6 +34,7 @@ from deploykit.messages import (
     RevisionCommitted,
     RolloutAbort,
     RolloutApproved,
+    RolloutProposed,
     RolloutReported,
     SiteLocked,
     SiteUnlocked,
@@ -47,7 +49,11 @@ _KINDS: Final[Mapping[EventKind, tuple[type[Message], ...]]] = {
     "build": (BuildRequested, BuildStarted, BuildFinished),
     "mirror": (MirrorUpdated,),
     "step": (DeployProgressed,),
-    "deploy": (DeployRequested, DeployReported, RolloutReported, RolloutAbort, RolloutApproved, ApprovalWanted),
+    "deploy": (
+        *(DeployRequested, DeployReported, RolloutReported, RolloutAbort, RolloutApproved, RolloutProposed),
+        ApprovalWanted,
+    ),
+    "access": (AccessReported,),
     "lock": (SiteLocked, SiteUnlocked),
     "notice": (Notice, PackagePublished),
 }
@@ -118,7 +124,7 @@ def _rollout_of(message: Message) -> str | None:
             return message.rollout or message.request
         case DeployReported():
             return message.request
-        case RolloutReported() | RolloutAbort() | RolloutApproved() | ApprovalWanted():
+        case RolloutReported() | RolloutAbort() | RolloutApproved() | RolloutProposed() | ApprovalWanted():
             return message.rollout
     return None
 

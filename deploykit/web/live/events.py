@@ -20,7 +20,21 @@ import attrs
 
 from deploykit.web.viewer import Viewer
 
-EventKind = Literal["push", "build", "mirror", "deploy", "step", "log", "node", "lock", "notice", "health", "reset"]
+EventKind = Literal[
+    "push",
+    "build",
+    "mirror",
+    "deploy",
+    "step",
+    "log",
+    "node",
+    "lock",
+    "access",
+    "presence",
+    "notice",
+    "health",
+    "reset",
+]
 #: What a reader can ask for; a `reset` comes to every reader.
 TOPICS: Final[tuple[EventKind, ...]] = tuple(kind for kind in get_args(EventKind) if kind != "reset")
 #: Events that are kept for readers who come back.

@@ -124,6 +124,8 @@ class ConsoleLogin:
                 if found is None and basic and headers.getlist("authorization"):
                     return await self._by_basic(self.peer(client, headers), headers)
                 return found or NOBODY
+            case "oidc" | "passkey":
+                return self._by_session(headers) or NOBODY
 
     def _by_proxy(self, client: tuple[object, ...] | None, headers: Headers) -> RequestIdentity | AccessRefusal:
         name = proxy_name(

@@ -1,0 +1,1 @@
+"""What the console must not lose: journals, proposals, sessions, tokens, passkeys. The projection is apart."""
