@@ -127,19 +127,23 @@ def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> Pl
         RolloutError: the proposal cannot be read.
     """
     proposal = read_proposal(path)
-    return approved(planned_of(settings, proposal.head, key=key), proposal.mandate)
+    return plan_approved_head(settings, proposal.head, proposal.mandate, key=key)
 
 
-def planned_of(settings: Settings, head: JournalHead, *, key: KeyGiven = None) -> PlannedRollout:
-    """Return the rollout that the head of a proposal describes, without its mandate: see `approved`.
+def plan_approved_head(
+    settings: Settings, head: JournalHead, mandate: HeldMandate, *, key: KeyGiven = None
+) -> PlannedRollout:
+    """Return the rollout of a journal's head that waited for approval, ready to be started.
 
-    Args: as of `plan_approved`.
+    Args:
+        settings, key: as for `plan_approved`.
+        head: what its journal begins with.
+        mandate: what people signed.
 
     Raises:
-        PolicyRefused: there is no key, or no report could be believed.
-        KeyFileError: a key file cannot be used.
+        PolicyRefused: as `plan_approved`.
     """
-    return PlannedRollout(
+    planned = PlannedRollout(
         settings=settings,
         plan=head.plan,
         key=signing_key(settings, key),
@@ -148,6 +152,7 @@ def planned_of(settings: Settings, head: JournalHead, *, key: KeyGiven = None) -
         without_build=head.without_build,
         override_lock=head.override_lock,
     )
+    return approved(planned, mandate)
 
 
 def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
@@ -203,4 +208,12 @@ def require_no_mandate(planned: PlannedRollout) -> None:
         )
 
 
-__all__ = ["MOST_NODES", "approved", "mandate_for", "plan_approved", "planned_of", "propose", "require_no_mandate"]
+__all__ = [
+    "MOST_NODES",
+    "approved",
+    "mandate_for",
+    "plan_approved",
+    "plan_approved_head",
+    "propose",
+    "require_no_mandate",
+]

@@ -226,7 +226,7 @@ class ConsoleService(Service):
             if self._hooks is not None:
                 self._hooks.expect()
                 self.watch_outbox(self._hooks.outbox.path)
-            self._host.start()
+            self._host.serve()
             self._server.start()
             self._serving = True
         except BaseException:

@@ -56,7 +56,7 @@ def main(file: str) -> None:
     with Bus(settings.broker, client_id=given["name"]) as bus:
         host = RolloutHost(settings, bus, ledger, locks=Path(given["locks"]))
         assert bus.wait_connected(60)
-        host.start()
+        host.serve()
         if given["plan"] is not None:
             planned = PlannedRollout(
                 settings=settings,
@@ -64,7 +64,7 @@ def main(file: str) -> None:
                 key=signing_key(settings, None),
                 trust=load_report_trust(settings),
             )
-            host.begin(planned, "ada")
+            host.start(planned, "ada")
         print("ready", flush=True)
         sys.stdin.read()
         host.close()

@@ -60,7 +60,7 @@ def hosting(settings: Settings, *, name: str = "console", locks: Path | None = N
         assert bus.wait_connected(60)
         host = RolloutHost(settings, bus, ledger, locks=locks)
         try:
-            host.start()
+            host.serve()
             yield host
         finally:
             host.close(20)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,31 +21,34 @@ from typing import Final
 
 from deploykit.bus import Bus
 from deploykit.bus.events import BusState
-from deploykit.errors import ConnectError, DeploykitError, LedgerError, PolicyRefused, UsageError
-from deploykit.fleet.controls import ControlRequest
+from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused
+from deploykit.fleet.controls import ControlKind, ControlRequest
+from deploykit.fleet.journal import JournalContents
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
-from deploykit.messages import utc_now
-from deploykit.operations.approval import ApprovalDesk
+from deploykit.messages import one_line, utc_now
 from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import KeyChoice
 from deploykit.operations.mandatefiles import blobs_of
-from deploykit.operations.propose import approved, planned_of
+from deploykit.operations.propose import plan_approved_head
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
+from deploykit.web.actions.hostport import KeptRollout
 from deploykit.web.hosting.owners import ConsoleOwner
-from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock
+from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
 from deploykit.web.hosting.running import HostedRun, RunPorts
 from deploykit.web.ledger.leases import RolloutLease
 from deploykit.web.ledger.ledger import Ledger
-from deploykit.web.ledger.rollouts import KeptRollout
+from deploykit.web.ledger.rollouts import LedgerRollout
 
 _log = logging.getLogger(__name__)
 
 #: Most seconds between two looks at the leases.
 _LOOK: Final = 2.0
+#: Most proposals that are looked at.
+_MOST_PROPOSED: Final = 1000
 #: Seconds for all rollouts to be left at the end.
 LEAVE_SECONDS: Final = 1.8
 
@@ -112,7 +115,7 @@ class RolloutHost:
         waits = [f"proposal {rollout} cannot begin: {why}" for rollout, why in sorted(self._waits.items())]
         return (*((self._cannot_look,) if self._cannot_look else ()), *runs, *waits)
 
-    def start(self) -> None:
+    def serve(self) -> None:
         """Go on with what is left, and look after leases from now on."""
         self._thread.start()
 
@@ -131,27 +134,31 @@ class RolloutHost:
             self._thread.join(max(0.0, end - time.monotonic()))
         self._owner.close()
 
-    # -- what people do ------------------------------------------------------------------------------------------------
+    # -- what people do: `web.actions.hostport.RolloutsKept` -----------------------------------------------------------
 
-    def begin(self, planned: PlannedRollout, by: str) -> str:
-        """Begin a planned rollout, and return its id once the ledger has it.
+    def start(self, planned: PlannedRollout, by: str) -> None:
+        """Begin a rollout; it is in the ledger when this returns. One that was proposed needs its mandate in `planned`.
 
         Args:
-            planned: from `plan_deploy` and its siblings.
+            planned: from `plan_deploy` and its siblings, or from `plan_approved_head`.
             by: who begins it.
 
         Raises:
             ConnectError: no broker is connected; nothing was sent.
             RolloutBusy: another rollout of the site runs.
+            UsageError: it was withdrawn, or begun before.
             PolicyRefused: the plan lies outside of its mandate.
             LedgerError: the ledger cannot be written; nothing was sent.
         """
-        head = self._head(planned, planned.mandate)
+        rollouts, head = self._ledger.rollouts, self._head(planned, planned.mandate)
         with self._begins(planned.plan.rollout):
-            self._run(self._ledger.rollouts.start(head, by, self.owner, self._seconds), resumed=False)
-        return planned.plan.rollout
+            if rollouts.find(planned.plan.rollout) is None:
+                lease = rollouts.start(head, by, self.owner, self._seconds)
+            else:
+                lease = rollouts.begin(head, self.owner, self._seconds)
+            self._run(lease, resumed=False)
 
-    def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> JournalHead:
+    def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
         """Keep a rollout that people must sign, and tell those who watch.
 
         Args:
@@ -166,74 +173,74 @@ class RolloutHost:
         head = self._head(planned, mandate)
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
-        return head
 
-    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> JournalHead:
-        """Replace the mandate of a proposal, as when somebody has signed; tell those who watch. Then `begin_approved`.
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> KeptRollout:
+        """Replace the mandate of a proposal, as when somebody has signed; tell those who watch.
 
         Raises:
             UsageError: it has begun, or was withdrawn.
             LedgerError: the ledger cannot be written.
             DeploykitError: what `change` raises.
         """
-        head = self._ledger.rollouts.change_mandate(rollout, change)
-        self._announcer.tell(head, self._now())
-        return head
+        row = self._ledger.rollouts.change_mandate(rollout, change)
+        kept = _kept(row)
+        self._announcer.tell(kept.head, self._now())
+        return kept
 
-    def begin_approved(self, rollout: str) -> None:
-        """Begin a proposal that enough people have signed.
-
-        Raises:
-            PolicyRefused: too few have signed it, its time is over or not come, or its site has moved on since.
-            UsageError: it has begun, or was withdrawn.
-            RolloutBusy, ConnectError, LedgerError, KeyFileError: it cannot begin now; nothing was sent.
-        """
-        kept = self._ledger.rollouts.find(rollout)
-        if kept is None or kept.state != "proposed":
-            raise UsageError(f"rollout {rollout[:80]!a} does not wait for people", "it has begun, or was withdrawn")
-        head = kept.head()
-        if head.mandate is None:
-            raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
-        planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
-        since = self._ledger.rollouts.list(site=kept.site, states=("running", "ended"), since=kept.begun, limit=1)
-        if since:
-            raise PolicyRefused(
-                f"rollout {since[0].rollout} of {kept.site} was begun since {rollout} was proposed: "
-                "what is live is not what people saw when they signed",
-                "propose it anew",
-            )
-        with self._begins(rollout):
-            made = self._head(planned, planned.mandate)
-            self._run(self._ledger.rollouts.begin(made, self.owner, self._seconds), resumed=False)
-
-    def withdraw(self, rollout: str) -> None:
+    def withdraw(self, rollout: str, by: str) -> None:
         """End a proposal, and tell those who watch.
 
         Raises:
             UsageError: it has begun, or was withdrawn.
             LedgerError: the ledger cannot be written.
         """
-        kept = self._ledger.rollouts.find(rollout)
+        row = self._ledger.rollouts.find(rollout)
         self._ledger.rollouts.withdraw(rollout)
-        if kept is not None:
-            with suppress(DeploykitError):  # one that cannot be read has nothing to tell
-                self._announcer.tell(kept.head(), self._now(), withdrawn=True)
+        _log.info("the proposal of rollout %s is withdrawn by %s", rollout, one_line(by))
+        if row is not None:
+            with suppress(JournalDamaged):  # what cannot be read has nothing to announce
+                self._announcer.tell(row.head(), self._now(), withdrawn=True)
 
-    def control(self, rollout: str, request: ControlRequest) -> bool:
-        """Ask something of a rollout, here or on another console; return whether anybody coordinates it now.
+    def control(self, rollout: str, kind: ControlKind, by: str, *, rollback: bool = False) -> None:
+        """Leave a request for whoever coordinates a rollout, here or on another console.
 
         Raises:
             UsageError: it does not run.
             LedgerError: the ledger cannot be written.
         """
-        self._ledger.requests.ask(rollout, request)
+        self._ledger.requests.ask(rollout, ControlRequest(kind=kind, by=by, rollback=rollback))
         with self._lock:
             run = self._runs.get(rollout)
         if run is not None:
             run.look()
-            return True
-        kept = self._ledger.rollouts.find(rollout)
-        return kept is not None and kept.led
+
+    def find(self, rollout: str) -> KeptRollout | None:
+        """Return a rollout by its whole id; None where there is none."""
+        row = self._ledger.rollouts.find(rollout)
+        return _kept(row) if row is not None else None
+
+    def running(self, site: str) -> KeptRollout | None:
+        """Return the rollout of a site that runs; None where none does."""
+        row = self._ledger.rollouts.running(site)
+        return _kept(row) if row is not None else None
+
+    def newest(self, site: str) -> KeptRollout | None:
+        """Return the rollout of a site that was begun last; None where none was."""
+        found = self._ledger.rollouts.list(site=site, states=("running", "ended"), limit=1)
+        return _kept(found[0]) if found else None
+
+    def proposals(self, site: str = "") -> Sequence[KeptRollout]:
+        """Return the rollouts that wait for people, newest first. One that cannot be read is left out, and logged."""
+        return tuple(_readable(self._ledger.rollouts.list(site=site, states=("proposed",), limit=_MOST_PROPOSED)))
+
+    def contents(self, rollout: str) -> JournalContents:
+        """Return the journal of a rollout.
+
+        Raises:
+            UsageError: there is none.
+            JournalDamaged: it cannot be read.
+        """
+        return self._ledger.rollouts.contents(rollout)
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -282,34 +289,38 @@ class RolloutHost:
                 self._run(lease, resumed=True)
 
     def _begin_due(self) -> None:
+        """Begin the proposals that enough people have signed, once their time has come."""
         now = self._now()
-        waiting = self._ledger.rollouts.list(states=("proposed",), limit=1000)
+        waiting = self._ledger.rollouts.list(states=("proposed",), limit=_MOST_PROPOSED)
         self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in {k.rollout for k in waiting}}
-        for kept in self._proposals.due(waiting, now):
+        for row in self._proposals.due(waiting, now):
+            self._waits.pop(row.rollout, None)
             try:
-                self._begin_if_due(kept, now)
+                self._begin_if_due(row, now)
             except LedgerError:
                 raise
             except DeploykitError as error:
-                self._proposals.again(kept, now + AGAIN)
-                self._waits[kept.rollout] = str(error)
+                self._proposals.again(row, now + AGAIN)
+                self._waits[row.rollout] = str(error)
 
-    def _begin_if_due(self, kept: KeptRollout, now: datetime) -> None:
-        head = kept.head()
+    def _begin_if_due(self, row: LedgerRollout, now: datetime) -> None:
+        head = row.head()
         mandate = head.mandate
-        self._waits.pop(kept.rollout, None)
         if mandate is None or not blobs_of(mandate) or now > mandate.message.not_after:
-            self._proposals.not_again(kept, now)
+            self._proposals.not_again(row, now)
         elif now < mandate.message.not_before:
-            self._proposals.again(kept, mandate.message.not_before)
-        elif self._missing(head, mandate, now):
-            self._proposals.again(kept, now + AGAIN)
+            self._proposals.again(row, mandate.message.not_before)
+        elif enough_signed(self._settings, mandate, now):
+            since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
+            if since:
+                raise PolicyRefused(
+                    f"rollout {since[0].rollout} of {row.site} was begun since it was proposed: "
+                    "what is live is not what people saw when they signed",
+                    "propose it anew, or withdraw it",
+                )
+            self.start(plan_approved_head(self._settings, head, mandate, key=self.key), row.requested_by)
         else:
-            self.begin_approved(kept.rollout)
-
-    def _missing(self, head: JournalHead, mandate: HeldMandate, now: datetime) -> str:
-        desk = ApprovalDesk.from_settings(self._settings)
-        return desk.judge(desk.counting(mandate, now)[0], now)
+            self._proposals.again(row, now + AGAIN)
 
     # -- parts ---------------------------------------------------------------------------------------------------------
 
@@ -362,6 +373,18 @@ class RolloutHost:
 
     def _keys(self) -> tuple[BodySigner, Trust]:
         return self.key.load(self._settings), load_report_trust(self._settings)
+
+
+def _kept(row: LedgerRollout) -> KeptRollout:
+    return KeptRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
+
+
+def _readable(rows: Sequence[LedgerRollout]) -> Iterator[KeptRollout]:
+    for row in rows:
+        try:
+            yield _kept(row)
+        except JournalDamaged as error:
+            _log.error("%s", error)
 
 
 __all__ = ["LEAVE_SECONDS", "RolloutHost"]

@@ -19,11 +19,13 @@ from typing import Final
 from deploykit.bus import Bus
 from deploykit.errors import DeploykitError
 from deploykit.fleet.journalhead import JournalHead
+from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import RolloutProposed
+from deploykit.operations.approval import ApprovalDesk
 from deploykit.operations.mandatefiles import blobs_of
 from deploykit.settings.node import Settings
 from deploykit.trust.signature import BodySigner, sign
-from deploykit.web.ledger.rollouts import KeptRollout
+from deploykit.web.ledger.rollouts import LedgerRollout
 from deploykit.wire import Frame, encode
 
 _log = logging.getLogger(__name__)
@@ -74,13 +76,23 @@ def proposed_message(
     )
 
 
+def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime) -> bool:
+    """Return whether the signatures that count here are enough for the site, as far as this machine knows it.
+
+    Raises:
+        KeyFileError: the files of allowed signers cannot be read.
+    """
+    desk = ApprovalDesk.from_settings(settings)
+    return not desk.judge(desk.counting(mandate, now)[0], now)
+
+
 class ProposalClock:
     """Remembers when to look at each proposal again: at each change of it, and when its time comes."""
 
     def __init__(self) -> None:
         self._again: dict[tuple[str, str], datetime] = {}
 
-    def due(self, kept: Iterable[KeptRollout], now: datetime) -> Iterator[KeptRollout]:
+    def due(self, kept: Iterable[LedgerRollout], now: datetime) -> Iterator[LedgerRollout]:
         """Yield the proposals to look at; those that are not there any more are forgotten."""
         known = {_key(each): each for each in kept}
         self._again = {key: at for key, at in self._again.items() if key in known}
@@ -88,11 +100,11 @@ class ProposalClock:
             if self._again.get(key, now) <= now:
                 yield each
 
-    def again(self, kept: KeptRollout, at: datetime) -> None:
+    def again(self, kept: LedgerRollout, at: datetime) -> None:
         """Look at a proposal again at a time."""
         self._again[_key(kept)] = at
 
-    def not_again(self, kept: KeptRollout, now: datetime) -> None:
+    def not_again(self, kept: LedgerRollout, now: datetime) -> None:
         """Look at a proposal again only when somebody has changed it."""
         self._again[_key(kept)] = now + _NEVER
 
@@ -145,8 +157,8 @@ class ProposalAnnouncer:
             self._unsent.append(frame)
 
 
-def _key(kept: KeptRollout) -> tuple[str, str]:
+def _key(kept: LedgerRollout) -> tuple[str, str]:
     return kept.rollout, hashlib.sha256(kept.raw_head.encode()).hexdigest()
 
 
-__all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "proposed_message"]
+__all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message"]

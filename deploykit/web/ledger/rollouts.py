@@ -39,7 +39,7 @@ _SOME: Final = 200
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class KeptRollout:
+class LedgerRollout:
     """A rollout, as the ledger keeps it.
 
     Args:
@@ -124,8 +124,8 @@ class RolloutLedger:
             connection.execute(update(ROLLOUTS).where(ROLLOUTS.c.rollout == rollout).values(**values))
         return lease
 
-    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> JournalHead:
-        """Replace the mandate of a proposal by what `change` makes of it now; return the head.
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> LedgerRollout:
+        """Replace the mandate of a proposal by what `change` makes of it now; return the proposal.
 
         Raises:
             UsageError: it has begun, or was withdrawn.
@@ -143,7 +143,7 @@ class RolloutLedger:
             _require_inside(made)
             text = json.dumps(encode_head(made))
             connection.execute(update(ROLLOUTS).where(ROLLOUTS.c.rollout == rollout).values(head=text))
-        return made
+        return _row(row, raw_head=text)
 
     def withdraw(self, rollout: str) -> None:
         """End a proposal.
@@ -190,7 +190,7 @@ class RolloutLedger:
 
     # -- found ---------------------------------------------------------------------------------------------------------
 
-    def find(self, rollout: str) -> KeptRollout | None:
+    def find(self, rollout: str) -> LedgerRollout | None:
         """Return a rollout by its id; None where there is none.
 
         Raises:
@@ -201,7 +201,7 @@ class RolloutLedger:
 
     def list(
         self, *, site: str = "", states: Sequence[LedgerState] = (), since: float = 0.0, limit: int = 100
-    ) -> tuple[KeptRollout, ...]:
+    ) -> tuple[LedgerRollout, ...]:
         """Return rollouts, newest first: of a site or all, in some states or all, that were begun after a time.
 
         Raises:
@@ -214,7 +214,7 @@ class RolloutLedger:
             where.append(ROLLOUTS.c.state.in_(states))
         return self._select(*where, limit=limit)
 
-    def running(self, site: str) -> KeptRollout | None:
+    def running(self, site: str) -> LedgerRollout | None:
         """Return the rollout of a site that runs; None where none does.
 
         Raises:
@@ -255,12 +255,12 @@ class RolloutLedger:
                 connection.execute(delete(table).where(table.c.rollout.in_(names)))
         return len(names)
 
-    def _select(self, *where: ColumnElement[bool], limit: int = 100) -> tuple[KeptRollout, ...]:
+    def _select(self, *where: ColumnElement[bool], limit: int = 100) -> tuple[LedgerRollout, ...]:
         led = (ROLLOUTS.c.leased_until > self._database.now()).label("led")
         statement = select(ROLLOUTS, led).where(*where).order_by(ROLLOUTS.c.begun.desc(), ROLLOUTS.c.rollout.desc())
         with self._database.reading() as connection:
             rows = connection.execute(statement.limit(limit)).all()
-        return tuple(map(_kept, rows))
+        return tuple(_row(row, led=bool(row.led)) for row in rows)
 
     @contextmanager
     def _one_of_a_site(self, site: str, rollout: str) -> Iterator[None]:
@@ -306,8 +306,8 @@ def _not_proposed(rollout: str) -> UsageError:
     return UsageError(f"rollout {rollout[:80]!a} does not wait for people", "it has begun, or was withdrawn")
 
 
-def _kept(row: Row[tuple[object, ...]]) -> KeptRollout:
-    return KeptRollout(
+def _row(row: Row[tuple[object, ...]], *, led: bool = False, raw_head: str = "") -> LedgerRollout:
+    return LedgerRollout(
         rollout=row.rollout,
         site=row.site,
         state=row.state,
@@ -315,8 +315,8 @@ def _kept(row: Row[tuple[object, ...]]) -> KeptRollout:
         begun=row.begun,
         ended=row.ended,
         owner=row.owner,
-        led=bool(row.led) and row.state == "running",
-        raw_head=row.head,
+        led=led and row.state == "running",
+        raw_head=raw_head or row.head,
     )
 
 
@@ -353,4 +353,4 @@ def _records(rollout: str, rows: Sequence[tuple[int, str]]) -> Iterator[JournalR
             ) from error
 
 
-__all__ = ["KeptRollout", "LedgerState", "RolloutLedger", "end_row"]
+__all__ = ["LedgerRollout", "LedgerState", "RolloutLedger", "end_row"]
