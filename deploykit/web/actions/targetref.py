@@ -97,7 +97,7 @@ def resolve_target(
 
     Args:
         settings: of this machine.
-        queries, viewer: what nodes have told of their refs.
+        queries, viewer: which refs nodes are known to hold.
         repo: the repository of the site.
         ref, commit: as typed; `commit` may be empty.
         field: the name of the field that `ref` comes from.
