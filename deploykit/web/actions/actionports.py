@@ -18,7 +18,7 @@ from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
 from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.actions.choosing import NodesAsking
-from deploykit.web.actions.hostport import RolloutsKept
+from deploykit.web.actions.hostport import RolloutDesk
 from deploykit.web.projection.queries import Queries
 
 
@@ -39,7 +39,7 @@ class ActionPorts:
 
     settings: Settings
     queries: Queries
-    kept: RolloutsKept
+    kept: RolloutDesk
     bus: Bus
     ask: NodesAsking
     key: KeyChoice

@@ -13,7 +13,7 @@ from deploykit.settings.node import Settings
 from deploykit.web.actions.actionports import ActionPorts, console_trust, own_key
 from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.actions.choosing import PATIENCE, asking_nodes
-from deploykit.web.actions.hostport import RolloutsKept
+from deploykit.web.actions.hostport import RolloutDesk
 from deploykit.web.actions.locks import ConsoleLocks
 from deploykit.web.actions.ports import AccessActions, ConsoleActions
 from deploykit.web.actions.presence import ConsolePresence, PresenceKept
@@ -26,7 +26,7 @@ from deploykit.web.projection.queries import Queries
 def action_ports(
     settings: Settings,
     queries: Queries,
-    kept: RolloutsKept,
+    kept: RolloutDesk,
     bus: Bus,
     note: Callable[[AuditView], None],
     *,

@@ -21,14 +21,14 @@ from deploykit.operations.mandatefiles import blobs_of, with_blobs
 from deploykit.trust.mandate import Requirement
 from deploykit.trust.signature import decode_headers
 from deploykit.trust.sshsig import decode_blob
-from deploykit.web.actions.hostport import KeptRollout
+from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.actions.shown import ProposalShown, SignatureShown
 
 #: Characters of a signature header that are looked at: four signatures with their certificates.
 _MOST = 64 * 1024
 
 
-def mandate_of(kept: KeptRollout) -> HeldMandate:
+def mandate_of(kept: ConsoleRollout) -> HeldMandate:
     """Return the mandate of a proposal.
 
     Raises:
@@ -40,7 +40,7 @@ def mandate_of(kept: KeptRollout) -> HeldMandate:
     return mandate
 
 
-def show_proposal(kept: KeptRollout, desk: ApprovalDesk, now: datetime) -> ProposalShown:
+def show_proposal(kept: ConsoleRollout, desk: ApprovalDesk, now: datetime) -> ProposalShown:
     """Return a proposal as people see it.
 
     Raises:

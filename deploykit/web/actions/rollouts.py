@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from deploykit.errors import ActionRefused, RolloutBusy, UsageError
+from deploykit.errors import ActionRefused, ConnectError, PolicyRefused, RolloutBusy, UsageError
 from deploykit.fleet.mandates import time_objection
 from deploykit.messages import one_line
 from deploykit.operations.approval import ApprovalDesk
-from deploykit.operations.propose import mandate_for, plan_approved_head
+from deploykit.operations.propose import mandate_for
 from deploykit.settings.web import WebRole
 from deploykit.web.actions.actionports import ActionPorts
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, RollbackAsked
 from deploykit.web.actions.drafting import DraftedRollout
-from deploykit.web.actions.hostport import KeptRollout
+from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.actions.plandigest import same_plan
 from deploykit.web.actions.planning import RolloutPlanner
 from deploykit.web.actions.ports import RolloutActions
@@ -137,7 +137,7 @@ class ConsoleRollouts(RolloutActions):
         ports.audit.done(viewer, asked.kind, f"asked to {what}", site=site, rollout=rollout, decision="asked")
         return ActionOutcome(state="asked", rollout=rollout, site=site, detail=f"asked to {what}")
 
-    def _asked(self, kept: KeptRollout, asked: ControlAsked, viewer: Viewer) -> None:
+    def _asked(self, kept: ConsoleRollout, asked: ControlAsked, viewer: Viewer) -> None:
         mandate = kept.head.mandate
         over = time_objection(mandate.message, self._ports.now()) if mandate is not None else ""
         if over and (asked.kind != "abort" or asked.rollback):
@@ -147,7 +147,7 @@ class ConsoleRollouts(RolloutActions):
         except UsageError as error:  # it has ended meanwhile
             raise ActionRefused(error.problem, error.remedy, status=409) from error
 
-    def _start_proposed(self, viewer: Viewer, kept: KeptRollout, kind: str) -> ActionOutcome:
+    def _start_proposed(self, viewer: Viewer, kept: ConsoleRollout, kind: str) -> ActionOutcome:
         if kind != "promote":
             raise ActionRefused(f"rollout {kept.rollout} has not begun", "withdraw it, or have it signed", status=409)
         outcome = self._start_if_approved(viewer, kept)
@@ -157,7 +157,7 @@ class ConsoleRollouts(RolloutActions):
             raise ActionRefused(outcome.detail, *outcome.notes[:1], status=409)
         return outcome
 
-    def _found(self, viewer: Viewer, rollout: str, command: str) -> KeptRollout:
+    def _found(self, viewer: Viewer, rollout: str, command: str) -> ConsoleRollout:
         """Return a rollout of this console that somebody may see.
 
         Raises:
@@ -207,13 +207,13 @@ class ConsoleRollouts(RolloutActions):
         with ports.audit.judging(viewer, "withdraw", rollout=rollout):
             site = self._proposed(viewer, rollout, "withdraw").head.plan.site
             try:
-                ports.kept.withdraw(rollout, viewer.name)
+                ports.kept.withdraw(rollout)
             except UsageError as error:
                 raise ActionRefused(error.problem, error.remedy, status=409) from error
         ports.audit.done(viewer, "withdraw", "the proposal is withdrawn", site=site, rollout=rollout)
         return ActionOutcome(state="done", rollout=rollout, site=site, detail="withdrawn; nothing was sent")
 
-    def _proposed(self, viewer: Viewer, rollout: str, what: str) -> KeptRollout:
+    def _proposed(self, viewer: Viewer, rollout: str, what: str) -> ConsoleRollout:
         kept = self._found(viewer, rollout, f"deploykit rollout show {rollout[:200]}")
         require(viewer, kept.head.plan.site, "stage", f"{what} a rollout")
         if kept.state != "proposed":
@@ -221,7 +221,7 @@ class ConsoleRollouts(RolloutActions):
             raise ActionRefused(f"rollout {rollout} {how}", "see its page", status=409)
         return kept
 
-    def _start_if_approved(self, viewer: Viewer, kept: KeptRollout) -> ActionOutcome | None:
+    def _start_if_approved(self, viewer: Viewer, kept: ConsoleRollout) -> ActionOutcome | None:
         """Start a proposal that enough people have signed; None where too few have.
 
         The signatures are kept whatever happens here: a site that is busy, or a mandate that begins later, waits.
@@ -236,18 +236,14 @@ class ConsoleRollouts(RolloutActions):
                 state="proposed", rollout=rollout, site=site, detail=f"enough people have signed; it begins at {begins}"
             )
         try:
-            ports.kept.start(plan_approved_head(ports.settings, kept.head, held, key=ports.key), viewer.name)
-        except RolloutBusy as error:
+            ports.kept.start_approved(rollout)
+        except (RolloutBusy, PolicyRefused, ConnectError) as error:
             detail = f"enough people have signed, and it waits: {error.problem}"
-            return ActionOutcome(
-                state="proposed",
-                rollout=rollout,
-                site=site,
-                detail=detail,
-                notes=("start it when the other has ended",),
-            )
+            return ActionOutcome(state="proposed", rollout=rollout, site=site, detail=detail, notes=(error.remedy,))
         except UsageError as error:
-            raise ActionRefused(error.problem, error.remedy, status=409) from error
+            again = ports.kept.find(rollout)  # the host looks after proposals, too
+            if again is None or again.state != "running":
+                raise ActionRefused(error.problem, error.remedy, status=409) from error
         ports.audit.done(viewer, "deploy", "started: enough people have signed", site=site, rollout=rollout)
         return ActionOutcome(
             state="started", rollout=rollout, site=site, detail="enough people have signed: it has begun"
@@ -265,7 +261,7 @@ def _described(draft: DraftedRollout, reason: str) -> str:
     return f"{plan.kind} of {what} on {count}{why}"
 
 
-def _signers(kept: KeptRollout, desk: ApprovalDesk, now: datetime) -> str:
+def _signers(kept: ConsoleRollout, desk: ApprovalDesk, now: datetime) -> str:
     sheet = desk.sheet(mandate_of(kept), now)
     return f"signed; now by {', '.join(each.fingerprint for each in sheet.signatures)}"
 

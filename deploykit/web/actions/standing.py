@@ -17,7 +17,7 @@ from deploykit.errors import ActionRefused
 from deploykit.messages import one_line
 from deploykit.messages.site import named
 from deploykit.names import SiteName
-from deploykit.web.actions.hostport import KeptRollout, RolloutsKept
+from deploykit.web.actions.hostport import ConsoleRollout, RolloutDesk
 from deploykit.web.actions.plandigest import made_at
 from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.rolloutviews import RolloutOverview
@@ -29,7 +29,7 @@ _LOOKED: Final = 10
 _ENDS: Final = frozenset({"succeeded", "failed", "aborted", "rolled-back"})
 
 
-def require_alone(kept: RolloutsKept, queries: Queries, viewer: Viewer, site: SiteName, plan: str) -> None:
+def require_alone(kept: RolloutDesk, queries: Queries, viewer: Viewer, site: SiteName, plan: str) -> None:
     """Accept a rollout of a site where none runs, and none was begun since its plan was shown.
 
     Args:
@@ -55,7 +55,7 @@ def require_alone(kept: RolloutsKept, queries: Queries, viewer: Viewer, site: Si
             raise _changed(_heard(each))
 
 
-def running_elsewhere(kept: RolloutsKept, queries: Queries, viewer: Viewer, site: SiteName) -> Iterator[str]:
+def running_elsewhere(kept: RolloutDesk, queries: Queries, viewer: Viewer, site: SiteName) -> Iterator[str]:
     """Yield a line for each rollout of other machines that runs on a site, as far as the bus has announced it."""
     for each in queries.rollouts(viewer, site, PageRequested(limit=_LOOKED)).items:
         open_ = each.ended is None and each.state not in _ENDS and not each.single
@@ -79,7 +79,7 @@ def rollout_elsewhere(queries: Queries, viewer: Viewer, rollout: str, command: s
     )
 
 
-def described(kept: KeptRollout) -> str:
+def described(kept: ConsoleRollout) -> str:
     """Return who began what, and when: half a sentence."""
     plan = kept.head.plan
     targets = {(target.ref, target.commit) for target in plan.targets.values()}
