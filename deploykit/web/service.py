@@ -34,10 +34,12 @@ from deploykit.messages import utc_now
 from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
+from deploykit.trust.trustreader import TrustReader
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
 from deploykit.web.feedhealth import FeedHealth
+from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.listener import SharedListener
 from deploykit.web.live.describe import EventDraft
 from deploykit.web.live.events import EventRing
@@ -159,6 +161,8 @@ class ConsoleService(Service):
             self._health = FeedHealth(now, unverified=trust is None, on_change=self._health_changed)
             self._store = Store.open(settings.web, settings.state, now=now)
             self._opened.callback(self._store.close)
+            self._ledger = Ledger.open(settings.web, settings.state)
+            self._opened.callback(self._ledger.close)
             self._hooks = WebhookReceiver(settings, counted) if settings.webhook.sources else None
             if self._hooks is not None:
                 self._opened.callback(self._hooks.close)
@@ -207,6 +211,8 @@ class ConsoleService(Service):
 
     def _start(self) -> None:
         try:
+            signers = TrustReader(self._settings.trust) if self._settings.trust.allowed_signers else None
+            self._memory.login.keep_in(self._ledger, signers)
             self._memory.login.reload(self._settings.web)
             self._memory.note = self._note
             self.metrics.expect(_SERVICE, sources=self._settings.webhook.sources, counters=_COUNTERS)
