@@ -9,15 +9,13 @@ Rules:
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Sequence
 from typing import Final, Literal, Protocol
 from urllib.parse import urlencode
 
 import attrs
 
-from deploykit.errors import KeyFileError
-from deploykit.trust.keyformat import SK_ECDSA, decode_key_text, parse_key
+from deploykit.web.signing.enrolment import blob_of_line
 from deploykit.web.signing.places import SigningPlace
 
 #: Characters of the longest link: browsers take more than a million.
@@ -99,12 +97,12 @@ def key_words(keys: Sequence[EnrolledKey]) -> str:
     """Return keys as the script reads them: `ID.KEY,ID.KEY`, each in base64url. Without those that are none."""
     found = []
     for key in keys[-_MOST_KEYS:]:
-        text = key.line.partition(f" {SK_ECDSA} ")[2].partition(" ")[0]
+        blob = blob_of_line(key.line)
         try:
-            blob = decode_key_text(text)
-            parse_key(blob)
             credential = base64.urlsafe_b64decode(key.credential + "==")
-        except (KeyFileError, binascii.Error, ValueError):
+        except ValueError:
+            credential = b""
+        if not blob or not credential:
             continue  # a damaged entry must not keep the others from signing
         found.append(".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (credential, blob)))
     return ",".join(found)

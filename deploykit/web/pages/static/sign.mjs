@@ -247,8 +247,7 @@ export async function sign({ challenge, rpId, keys }) {
 
 /** Return the name under which a passkey is kept, and which the browser shows whenever it is asked for. */
 export function keyName(sites, who) {
-  const all = sites.split(",");
-  return `SIGN ${all.length > 3 ? `${all.length} sites'` : all.join(", ")} releases (${visible(who, 60)})`;
+  return `SIGN ${sites.replaceAll(",", ", ")} releases (${visible(who, 60)})`;
 }
 
 /** Make a passkey that signs; return its registration as JSON, its blob, and the line for allowed_signers. */

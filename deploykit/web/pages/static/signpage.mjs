@@ -11,7 +11,7 @@ import {
 const page = document.querySelector("[data-sign]");
 const part = (name) => page.querySelector(`[data-part="${name}"]`);
 const fragment = () => new URLSearchParams(location.hash.slice(1));
-const NAME = /^[A-Za-z0-9@._*?:/+-]{1,255}$/, SITES = /^[A-Za-z0-9_.*?-]{1,255}(?:,[A-Za-z0-9_.*?-]{1,255}){0,99}$/;
+const NAME = /^[A-Za-z0-9@._*?:/+-]{1,255}$/, SITES = /^(?!.{101})[A-Za-z0-9_.*?-]+(?:,[A-Za-z0-9_.*?-]+)*$/;
 
 function say(words, bad = false) {
   const status = part("status");
