@@ -12,6 +12,7 @@ from deploykit.settings.node import Settings
 from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.live.events import EventRing
 from deploykit.web.projection.queries import Queries
+from deploykit.web.signing.desk import SigningDesk
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -24,6 +25,7 @@ class ConsoleContext:
         events: what changes now.
         now: the wall clock, aware UTC.
         actions: what can be done; None: this console only shows.
+        signing: passkeys that sign; None: there are none.
     """
 
     settings: Settings
@@ -31,3 +33,4 @@ class ConsoleContext:
     events: EventRing
     now: Callable[[], datetime] = utc_now
     actions: ConsoleActions | None = None
+    signing: SigningDesk | None = None
