@@ -141,7 +141,7 @@ def test_a_body_over_the_limit_is_not_read_whole() -> None:
 def test_schemas_are_listed_printed_and_written(tmp_path: Path) -> None:
     assert "deploykit.notice.v1" in output("schema")
     assert json.loads(output("schema", "notice"))["title"] == "Notice"
-    assert len(json.loads(output("schema", "--json"))) == 22
+    assert len(json.loads(output("schema", "--json"))) == 24
     assert "22 of 22" in output("schema", "--write", str(tmp_path))
     assert "0 of 22" in output("schema", "--write", str(tmp_path))
 
