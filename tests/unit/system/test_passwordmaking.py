@@ -40,10 +40,10 @@ def test_htpasswd_and_openssl_verify_the_hashes(tmp_path: Path) -> None:
             done = subprocess.run([htpasswd, "-vb", file, user, word], capture_output=True, check=False)
             assert done.returncode == code, done.stderr
     salt = sha.split("$")[2]
-    done = subprocess.run(
+    salted = subprocess.run(
         [openssl, "passwd", "-6", "-salt", salt, password], capture_output=True, text=True, check=True
     )
-    assert made.stdout.strip() == sha
+    assert salted.stdout.strip() == sha
 
 
 def test_each_hash_has_a_salt_of_its_own() -> None:
