@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "access": ("access", "access", "Keep who may see protected sites; grant, revoke and list accesses."),
     "web": ("web", "web", "Show what is where, live: pages for people, an API for programs."),
     "webhook": ("webhook", "webhook", "Take the webhooks of forges; try a payload without a server."),
+    "notify": ("notify", "notify", "Send what happens to IRC, Matrix, Slack, webhooks and e-mail."),
     "run": ("run", "run", "Run several daemons in one process, on one connection."),
     "relay": ("relay", "relay", "Send the messages in the outbox, those that wait and those that come."),
     "publish": ("publish", "publish", "Queue or send one message."),

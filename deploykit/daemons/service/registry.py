@@ -63,6 +63,7 @@ SERVICES: Final[dict[str, ServiceEntry]] = {
         client_id="deploykit-{node}-web",
         extra="web",
     ),
+    "notify": ServiceEntry(loader="notify.service:NotifyService", client_id="deploykit-{node}-notify"),
     "relay": ServiceEntry(loader="relay:RelayService", relays=True),
     "keepalive": ServiceEntry(loader="keepalive:KeepaliveSender"),
 }
