@@ -24,11 +24,11 @@ from typing import Final
 from deploykit.bus import Bus, Delivery
 from deploykit.bus.events import Connected, ConnectionLost, Event
 from deploykit.errors import BusError, KeyUnavailable
-from deploykit.fleet import controls
 from deploykit.fleet.announcement import announcement, counts_of, kept_report
 from deploykit.fleet.clock import SteadyClock
 from deploykit.fleet.commandbook import CommandBook
 from deploykit.fleet.commands import CommandMaker, SentCommand
+from deploykit.fleet.controls import ControlRequest
 from deploykit.fleet.inbox import RolloutInbox
 from deploykit.fleet.journal import (
     AbortRecord,
@@ -38,8 +38,8 @@ from deploykit.fleet.journal import (
     EventRecord,
     JournalHead,
     JournalRecord,
-    RolloutJournal,
 )
+from deploykit.fleet.journalport import JournalPort
 from deploykit.fleet.lockwatch import LockWatch
 from deploykit.fleet.mandatedesk import MandateDesk
 from deploykit.fleet.mandates import require_inside
@@ -102,7 +102,7 @@ class RolloutCoordinator:
         topics: TopicMap,
         key: BodySigner,
         trust: Trust,
-        journal: RolloutJournal,
+        journal: JournalPort,
         *,
         resumed: bool = False,
         observer: RolloutObserver | None = None,
@@ -131,7 +131,7 @@ class RolloutCoordinator:
         self._announced: set[str] = set()
         self._rivals: set[str] = set()
         self._handled = set(self._replayed.controls)
-        self._lost = False
+        self._lost = self._leaving = False
         #: Whether anything was sent, or would be by whoever goes on.
         self.begun = resumed
         #: How the rollout stands.
@@ -145,11 +145,11 @@ class RolloutCoordinator:
         return self._judge.doubts
 
     def run(self) -> RolloutModel:
-        """Carry the rollout out, or go on with it; return how it ended.
+        """Carry the rollout out, or go on with it; return how it ended, or how it stands after `leave`.
 
         Raises:
             ConnectError: no broker is connected; nothing was sent.
-            RolloutError: the journal cannot be written; nothing was sent that it does not hold.
+            RolloutError, LedgerError: the journal cannot be written; nothing was sent that it does not hold.
             KeyUnavailable: the next command is not signed. What was sent is in the journal: it can be resumed.
             BusError: the bus cannot subscribe, or was stopped.
         """
@@ -157,10 +157,14 @@ class RolloutCoordinator:
             self.begun = True
             self._observer.changed(self.model)
             self._begin()
-            while not self.model.ended:
+            while not self.model.ended and not self._leaving:
                 self._turn()
             self._see_abort_off()
         return self.model
+
+    def leave(self) -> None:
+        """Have `run` return soon, the rollout unfinished: whoever opens the journal next goes on. Thread-safe."""
+        self._leaving = True
 
     def _concerns(self, delivery: Delivery) -> bool:
         """Return whether a delivery on the report topic is kept: a report, a question, another's announcement."""
@@ -195,10 +199,10 @@ class RolloutCoordinator:
         due = self.model.wakes_at
         left = due - self._clock() if due is not None else _LOOK
         items = list(self._inbox.arrivals(max(0.005, min(_LOOK, again - now, left))))
-        for request in controls.waiting(self._journal.directory):  # first: a pause that was asked for must not be late
+        for request in self._journal.requests():  # first: a pause that was asked for must not be late
             self._obey(request)
         for item in items:
-            if self.model.ended:
+            if self.model.ended or self._leaving:
                 return
             self._take(item)
         for delivery in self._inbox.progress():
@@ -242,14 +246,14 @@ class RolloutCoordinator:
                 self._journal.append([DoubtRecord(node=doubt.node, reason=doubt.reason)], durable=False)
                 self._observer.doubted(doubt.node, doubt.reason)
 
-    def _obey(self, request: controls.ControlRequest) -> None:
+    def _obey(self, request: ControlRequest) -> None:
         """Carry out a request of another process, once."""
         if self.model.ended:
             return
         if request.name not in self._handled:
             self._handled.add(request.name)
             self._fold(_event_of(request), control=request.name)
-        controls.remove(self._journal.directory, request)
+        self._journal.settle(request)
 
     def _owes(self, node: NodeName, command: SentCommand) -> bool:
         """Return whether a node is still waited for, and has not answered this command."""
@@ -341,7 +345,7 @@ class RolloutCoordinator:
     def _see_abort_off(self) -> None:
         """Wait a moment until the broker has confirmed an abort: a node that was away must hear of it."""
         end = time.monotonic() + _GRACE
-        while self._sender.abort_pending and (now := time.monotonic()) < end:
+        while self._sender.abort_pending and not self._leaving and (now := time.monotonic()) < end:
             self._sender.step(now, self._wall(), self._owes)
             self._observer.tick()
             time.sleep(0.02)  # the sender makes a new future at each attempt, so there is none to wait for
@@ -363,7 +367,7 @@ def _maker(head: JournalHead, key: BodySigner, max_expiry: timedelta) -> Command
     )
 
 
-def _event_of(request: controls.ControlRequest) -> RolloutEvent:
+def _event_of(request: ControlRequest) -> RolloutEvent:
     match request.kind:
         case "pause":
             return PauseAsked(by=request.by)

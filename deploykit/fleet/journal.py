@@ -10,7 +10,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from typing import Final, Self, TypeAlias, get_args
 import attrs
 
 from deploykit.errors import DeploykitError, JournalDamaged, RolloutError
+from deploykit.fleet import controls
 from deploykit.fleet.commands import SentAbort, SentCommand
 from deploykit.fleet.journalfile import JournalFile, Record, damaged, read_ends, read_lines
 from deploykit.fleet.journalformat import decode_event, encode_event
@@ -155,6 +156,19 @@ class RolloutJournal:
             RolloutError: the disk refused. Nothing that they announce may be sent.
         """
         self._file.append(map(encode_record, records), durable=durable)
+
+    @property
+    def place(self) -> str:
+        """The path of the file."""
+        return str(self.path)
+
+    def requests(self) -> Sequence[controls.ControlRequest]:
+        """Return what other processes ask of the rollout, oldest first."""
+        return controls.waiting(self.directory)
+
+    def settle(self, request: controls.ControlRequest) -> None:
+        """Remove a request that stands in the journal."""
+        controls.remove(self.directory, request)
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,7 @@ from deploykit.errors import DeploykitError, ProjectionError
 from deploykit.messages import utc_now
 from deploykit.names import NodeName
 from deploykit.settings.web import WebSettings
-from deploykit.web.projection import database
+from deploykit.web import database
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.projection.cells import clean, digest, micros
 from deploykit.web.projection.drifting import compare_site
@@ -314,7 +314,7 @@ class Store:
             engine.dispose()
             raise
         self._engine = engine
-        self._file = _identity(path)
+        self._file = database.file_identity(path)
         with self._transaction() as connection:
             self._touched = set(connection.execute(select(SITES.c.site)).scalars())
         self.settle()
@@ -327,7 +327,7 @@ class Store:
     def _look_for_file(self) -> None:
         """Begin anew where somebody has removed or replaced the file: what is written to it would be lost."""
         path = self._path()
-        if path is None or _identity(path) == self._file:
+        if path is None or database.file_identity(path) == self._file:
             return
         _log.error("the console's database %s was removed: rebuilt from the nodes", path)
         self._reopen("it was removed")
@@ -357,14 +357,6 @@ class Store:
         with self._transaction() as connection:
             shown = connection.execute(select(SITE_NODES.c.site).where(LOCKED).distinct()).scalars()
             return {*shown, *connection.execute(select(LOCKS.c.site)).scalars()}
-
-
-def _identity(path: Path | None) -> tuple[int, int] | None:
-    try:
-        found = path.stat() if path is not None else None
-    except OSError:
-        return None
-    return None if found is None else (found.st_dev, found.st_ino)
 
 
 def _unusable(error: SQLAlchemyError) -> ProjectionError:

@@ -1,8 +1,9 @@
-"""The database of the projection: SQLite or PostgreSQL, opened, brought up to date, and set aside when it is damaged.
+"""Databases of the console, SQLite or PostgreSQL: opened, brought up to date, written to and read.
 
 Rules:
 
-* Nothing in it is worth a backup: what is damaged is moved aside, and the projection is rebuilt.
+* The projection and the ledger use the same functions; `DatabaseUse` says where they differ.
+* In PostgreSQL both are in one database, each with a version of its own. In SQLite each has a file of its own.
 * A database that a newer version has changed is refused: it may be in use by that version.
 * The password is read when a connection is made, so that it can be changed while the console runs.
 """
@@ -16,32 +17,68 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
+import attrs
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, text
+from sqlalchemy import URL, Connection, Engine, column, create_engine, event, inspect, make_url, select, table, text
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from deploykit.errors import ProjectionError, UsageError
+from deploykit.errors import ProjectionError, UsageError, WebError
 from deploykit.settings.web import WebSettings
 from deploykit.system.secretfile import read_secret
 
 _log = logging.getLogger(__name__)
 
-#: One number for all consoles of a PostgreSQL database: only one of them writes at a time.
-_LOCK: Final = 0x6465706C6F79
 #: Bytes up to which a whole SQLite file is checked when it is opened.
 _CHECKED: Final = 64 * 2**20
 _DAMAGED: Final = ("malformed", "not a database", "disk image", "file is encrypted", "no such table", "no such column")
 
 
+@attrs.frozen(kw_only=True, slots=True)
+class DatabaseUse:
+    """What a database is used for.
+
+    Args:
+        name: in words for a person, as in "cannot use NAME".
+        error: what is raised where it cannot be used.
+        remedy: the way out where its file cannot be used.
+        scripts: where alembic finds the migrations, `PACKAGE:DIRECTORY`.
+        versions: the table that says which version it has.
+        lock: one number for all consoles of a PostgreSQL database.
+        synchronous: of SQLite; `FULL`: a commit outlasts a power cut.
+        mode: of an SQLite file.
+    """
+
+    name: str
+    error: type[WebError]
+    remedy: str
+    scripts: str
+    versions: str
+    lock: int
+    synchronous: Literal["NORMAL", "FULL"]
+    mode: int
+
+
+PROJECTION: Final = DatabaseUse(
+    name="the console's database",
+    error=ProjectionError,
+    remedy="make it writable for the console",
+    scripts="deploykit.web.projection:migrations",
+    versions="alembic_version",
+    lock=0x6465706C6F79,
+    synchronous="NORMAL",
+    mode=0o640,
+)
+
+
 def database_url(settings: WebSettings, state: Path) -> URL:
-    """Return where the database is; by default a file in `state`.
+    """Return where the projection is; by default a file in `state`.
 
     Raises:
         ProjectionError: it is no URL of a database that is known here.
@@ -63,7 +100,7 @@ def database_url(settings: WebSettings, state: Path) -> URL:
 _EXPECTED: Final = "expected sqlite:////PATH or postgresql://USER@HOST/NAME"
 
 
-def make_engine(url: URL, password_file: Path | None) -> Engine:
+def make_engine(url: URL, password_file: Path | None, use: DatabaseUse = PROJECTION) -> Engine:
     """Return an engine for any number of reading threads and one that writes. Nothing is connected yet.
 
     Raises:
@@ -77,7 +114,14 @@ def make_engine(url: URL, password_file: Path | None) -> Engine:
             max_overflow=24,
             connect_args={"timeout": 10.0, "check_same_thread": False},
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+
+        def prepare(connection: sqlite3.Connection, _record: object) -> None:
+            connection.isolation_level = None  # we begin transactions ourselves
+            pragmas = ("journal_mode=WAL", f"synchronous={use.synchronous}", "busy_timeout=10000", "cache_size=-16000")
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+
+        event.listen(engine, "connect", prepare)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
@@ -96,23 +140,22 @@ def make_engine(url: URL, password_file: Path | None) -> Engine:
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    connection.isolation_level = None  # we begin transactions ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "cache_size=-16000"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
 def _begin_sqlite(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Yield a connection in a transaction that writes: no other console writes meanwhile."""
+def writing(engine: Engine, *, lock: int | None = PROJECTION.lock) -> Iterator[Connection]:
+    """Yield a connection in a transaction that writes.
+
+    Args:
+        engine: from `make_engine`.
+        lock: nobody who gives the same number writes meanwhile; None: PostgreSQL's locks of rows are enough.
+    """
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
-        if engine.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _LOCK})
+        if lock is not None and engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": lock})
         yield connection
 
 
@@ -124,48 +167,54 @@ def reading(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
-def prepare_file(path: Path) -> None:
-    """Make an SQLite file's directory and the file, for its owner and group alone.
+def prepare_file(path: Path, use: DatabaseUse = PROJECTION) -> None:
+    """Make an SQLite file's directory and the file.
 
     Raises:
-        ProjectionError: that is not possible.
+        WebError: that is not possible.
     """
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, use.mode))
     except OSError as error:
-        raise ProjectionError(f"cannot use {path}: {error.strerror}", "make it writable for the console") from error
+        raise use.error(f"cannot use {path}: {error.strerror}", use.remedy) from error
 
 
-def migrate(engine: Engine) -> bool:
-    """Bring the database up to date; return whether it was empty.
+def migrate(engine: Engine, use: DatabaseUse = PROJECTION) -> bool:
+    """Bring a database up to date; return whether it was empty.
 
     Raises:
-        ProjectionError: a newer version has changed it, or it cannot be used.
+        WebError: a newer version has changed it, or it cannot be used.
     """
     config = Config()
-    config.set_main_option("script_location", "deploykit.web.projection:migrations")
+    config.set_main_option("script_location", use.scripts)
     config.set_main_option("path_separator", "os")
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     try:
-        with writing(engine) as connection:
+        with writing(engine, lock=use.lock) as connection:
             tables = inspect(connection).get_table_names()
-            if "alembic_version" in tables:
-                here = connection.execute(text("SELECT version_num FROM alembic_version")).scalars().all()
+            if use.versions in tables:
+                versions = table(use.versions, column("version_num"))
+                here = connection.execute(select(versions.c.version_num)).scalars().all()
                 if unknown := set(here) - known:
-                    raise ProjectionError(
-                        f"the console's database has version {', '.join(unknown)[:80]!a}, unknown to this deploykit",
+                    raise use.error(
+                        f"{use.name} has version {', '.join(unknown)[:80]!a}, unknown to this deploykit",
                         "a newer one has changed it: use that, or let [web] database name another",
                     )
             config.attributes["connection"] = connection
+            config.attributes["version_table"] = use.versions
             command.upgrade(config, "head")
-            return "alembic_version" not in tables
+            return use.versions not in tables
     except CommandError as error:
-        raise ProjectionError(f"cannot bring the console's database up to date: {error}") from error
+        raise use.error(f"cannot bring {use.name} up to date: {error}") from error
 
 
-def check_file(engine: Engine, path: Path) -> str:
-    """Return why an SQLite file cannot be used; empty where it can."""
+def check_file(engine: Engine, path: Path, use: DatabaseUse = PROJECTION) -> str:
+    """Return why an SQLite file cannot be used; empty where it can.
+
+    Raises:
+        WebError: it cannot be opened, and may be sound.
+    """
     try:
         with engine.connect() as connection:
             size = path.stat().st_size
@@ -177,7 +226,7 @@ def check_file(engine: Engine, path: Path) -> str:
     except (SQLAlchemyError, OSError) as error:
         if isinstance(error, DatabaseError) and is_damaged(error):
             return cause(error)
-        raise ProjectionError(f"cannot open {path}: {cause(error)}", "make it writable for the console") from error
+        raise use.error(f"cannot open {path}: {cause(error)}", use.remedy) from error
 
 
 def is_damaged(error: BaseException) -> bool:
@@ -202,3 +251,29 @@ def set_aside(path: Path) -> Path:
         if found.exists():
             found.rename(aside.with_name(aside.name + end))
     return aside
+
+
+def file_identity(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from another of the same name; None where there is none."""
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+__all__ = [
+    "PROJECTION",
+    "DatabaseUse",
+    "cause",
+    "check_file",
+    "database_url",
+    "file_identity",
+    "is_damaged",
+    "make_engine",
+    "migrate",
+    "prepare_file",
+    "reading",
+    "set_aside",
+    "writing",
+]

@@ -1,0 +1,1 @@
+"""Migrations of the ledger: alembic runs those that are missing when it is opened."""
