@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploykit.cli.approvaltext import next_step, sheet_entry, sheet_lines
 from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.signing import key_options
+from deploykit.operations.approvaltext import next_step, sheet_entry, sheet_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

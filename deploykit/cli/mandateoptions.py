@@ -104,9 +104,9 @@ def _signed_now(planned: PlannedRollout, mandate: Any, given: Mapping[str, Any],
 
 
 def _report(rollout: str, mandate: Any, planned: PlannedRollout, *, as_json: bool) -> None:
-    from deploykit.cli.approvaltext import sheet_entry, sheet_lines
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
+    from deploykit.operations.approvaltext import sheet_entry, sheet_lines
 
     now = utc_now()
     sheet = ApprovalDesk.from_settings(planned.settings).sheet(mandate, now)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,9 +11,6 @@ if TYPE_CHECKING:
     _Parameter = click.ParamType[Any]
 else:  # not generic before click 8.2
     _Parameter = click.ParamType
-
-_AHEAD: Final = re.compile(r"\+?([0-9]{1,6})([smhd])\Z", re.ASCII).match
-_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 class MomentType(_Parameter):
@@ -24,20 +20,16 @@ class MomentType(_Parameter):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
         """Return the instant, aware; fail where the text is none."""
+        from deploykit.errors import UsageError
         from deploykit.messages import utc_now
+        from deploykit.operations.moments import parse_moment
 
         if isinstance(value, datetime):
             return value
-        ahead = _AHEAD(str(value))
-        if ahead is not None:
-            return utc_now() + timedelta(seconds=int(ahead[1]) * _SECONDS[ahead[2]])
         try:
-            moment = datetime.fromisoformat(str(value))
-        except ValueError:
-            self.fail(f"{value!r} is no time: write 2h, 30m, or 2026-01-31T12:00Z", param, ctx)
-        if moment.tzinfo is None:
-            self.fail(f"{value!r} has no zone: add Z, or an offset such as +01:00", param, ctx)
-        return moment
+            return parse_moment(str(value), utc_now())
+        except UsageError as error:
+            self.fail(error.problem, param, ctx)
 
 
 __all__ = ["MomentType"]

@@ -86,9 +86,9 @@ def proposal_named(settings: Settings, id_: str) -> Path | None:
 
 def show_proposal(settings: Settings, path: Path, *, as_json: bool) -> None:
     """Print a proposal: what its mandate says, and what is missing."""
-    from deploykit.cli.approvaltext import sheet_entry, sheet_lines
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
+    from deploykit.operations.approvaltext import sheet_entry, sheet_lines
     from deploykit.operations.proposals import read_proposal
 
     now = utc_now()

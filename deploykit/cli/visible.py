@@ -1,12 +1,7 @@
-"""Text from elsewhere on a terminal: control characters are shown, never sent."""
+"""Text from elsewhere on a terminal; see `operations.visible`."""
 
 from __future__ import annotations
 
+from deploykit.operations.visible import visible
 
-def visible(text: object, *, tabs: bool = False) -> str:
-    r"""Return the text with what is not printable escaped, but for tabs where they are wanted.
-
-    >>> visible("red \x1b[31m")
-    'red \\x1b[31m'
-    """
-    return "".join(c if c.isprintable() or (tabs and c == "\t") else f"\\x{ord(c):02x}" for c in str(text))
+__all__ = ["visible"]

@@ -79,6 +79,7 @@ def lock_site(
     timeout: float = DISCOVERY_TIMEOUT,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
+    holder: str | None = None,
 ) -> LockOutcome:
     """Publish a lock of a site, signed, and return which nodes hold it.
 
@@ -94,6 +95,7 @@ def lock_site(
         timeout: seconds to wait for nodes, twice.
         trust: judges answers and statements; the settings' when None.
         on_node: called with each node that answers.
+        holder: who locks, in words for a person; whoever runs this process when None.
 
     Raises:
         UsageError: no reason, or times that no lock may have.
@@ -111,7 +113,7 @@ def lock_site(
         time=now,
         site=site,
         serial=0,
-        holder=user_name(),
+        holder=user_name() if holder is None else holder,
         reason=reason,
         since=since,
         until=end,
@@ -136,10 +138,16 @@ def unlock_site(
     timeout: float = DISCOVERY_TIMEOUT,
     trust: Trust | None = None,
     on_node: Callable[[NodeDescribed], object] | None = None,
+    holder: str | None = None,
+    may_lift: Callable[[KnownStatement], object] = lambda _: None,
 ) -> LockOutcome:
     """Publish that a site's lock is lifted, signed, and return which nodes hold that; nothing where there is no lock.
 
     Arguments and errors: as for `lock_site`.
+
+    Args:
+        may_lift: is called with each lock that is in force, or the one to come, before anything is published; it raises
+            where this one must stay.
 
     Raises:
         NobodyMatches: no node with the site answered, so nobody knows whether it is locked.
@@ -156,12 +164,14 @@ def unlock_site(
     if lock is None:
         doubts = shown.doubts if shown is not None else ()
         return LockOutcome(message=None, notes=(*found.notes, *doubts))
+    for each in (lock, *(shown.in_force[1:] if shown is not None else ())):
+        may_lift(each)
     message = SiteUnlocked(
         source=f"operator/{socket.gethostname()}",
         time=now,
         site=site,
         serial=_serial(view, site, now),
-        holder=user_name(),
+        holder=user_name() if holder is None else holder,
         reason=reason,
         locked=lock.signed,
     )

@@ -10,9 +10,10 @@ from pathlib import Path
 import attrs
 
 from deploykit.errors import UsageError
+from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.fleet.plan import Plan, RolloutOptions, Target, make_plan
-from deploykit.fleet.rollout import retry_plan
+from deploykit.fleet.rollout import RolloutModel, retry_plan
 from deploykit.messages import BuildEvidence, utc_now
 from deploykit.messages.site import SiteRelease
 from deploykit.names import NodeName, SiteName, parse_node_name, parse_site_name
@@ -68,6 +69,7 @@ def plan_deploy(
     key: KeyGiven = None,
     evidence: Sequence[Path] = (),
     without_build: bool = False,
+    requested_by: str | None = None,
 ) -> PlannedRollout:
     """Return the rollout that puts a ref of a site live on nodes. Nothing is sent; the origin may be contacted.
 
@@ -82,6 +84,7 @@ def plan_deploy(
         key: signs the commands; the settings' key when None.
         evidence: files of build results to send along with those that are known here.
         without_build: ask nodes to deploy although no build succeeded.
+        requested_by: who wants it, in words for a person; whoever runs this process when None.
 
     Raises:
         PolicyRefused: there is no key, no report could be believed, or the ref stands for another commit.
@@ -99,7 +102,7 @@ def plan_deploy(
         target=Target(ref=full_ref, commit=object_id),
         options=options or RolloutOptions(),
         rollout=new_rollout_id(name),
-        requested_by=user_name(),
+        requested_by=user_name() if requested_by is None else requested_by,
     )
     return PlannedRollout(
         settings=settings,
@@ -119,6 +122,7 @@ def plan_rollback(
     options: RolloutOptions | None = None,
     *,
     key: KeyGiven = None,
+    requested_by: str | None = None,
 ) -> PlannedRollout:
     """Return the rollout that takes each node back to its own previous release. Nothing is sent.
 
@@ -127,7 +131,7 @@ def plan_rollback(
         site: the site's name.
         previous: what each node had before, as it reports. Nodes without one are not in it: name them to the person.
         options: what the operator chose.
-        key: signs the commands; the settings' key when None.
+        key, requested_by: as for `plan_deploy`.
 
     Raises:
         PolicyRefused, KeyFileError: as `plan_deploy`.
@@ -138,9 +142,8 @@ def plan_rollback(
     targets = {node: target for node, release in previous.items() if (target := _target(release)) is not None}
     if not targets:
         raise UsageError(f"no node has a previous release of {site}", "give --to REF")
-    return PlannedRollout(
-        settings=settings, plan=_way_back(name, targets, options or RolloutOptions()), key=signer, trust=trust
-    )
+    plan = _way_back(name, targets, options or RolloutOptions(), requested_by)
+    return PlannedRollout(settings=settings, plan=plan, key=signer, trust=trust)
 
 
 def plan_rollback_to(
@@ -153,6 +156,7 @@ def plan_rollback_to(
     commit: str | None = None,
     repo: str | None = None,
     key: KeyGiven = None,
+    requested_by: str | None = None,
 ) -> PlannedRollout:
     """Return the rollout that takes all nodes back to one release. Nothing is sent; the origin may be contacted.
 
@@ -161,7 +165,7 @@ def plan_rollback_to(
     signer, trust = signing_key(settings, key), load_report_trust(settings)
     full_ref, object_id = resolve_ref(settings, site, ref, commit=commit, repo=repo)
     targets = {parse_node_name(node): Target(ref=full_ref, commit=object_id) for node in nodes}
-    plan = _way_back(parse_site_name(site), targets, options or RolloutOptions())
+    plan = _way_back(parse_site_name(site), targets, options or RolloutOptions(), requested_by)
     return PlannedRollout(settings=settings, plan=plan, key=signer, trust=trust)
 
 
@@ -184,10 +188,32 @@ def plan_retry(
         RolloutError: its journal cannot be read.
         UsageError: it has not ended, no node is left to retry, or a file holds nothing about its commit.
     """
-    signer, trust = signing_key(settings, key), load_report_trust(settings)
     earlier = read_rollout(settings, rollout)
-    head = earlier.contents.head
-    plan = retry_plan(head.plan, earlier.model, rollout=new_rollout_id(head.plan.site), requested_by=user_name())
+    return plan_again(settings, earlier.contents.head, earlier.model, key=key, evidence=evidence)
+
+
+def plan_again(
+    settings: Settings,
+    head: JournalHead,
+    model: RolloutModel,
+    *,
+    key: KeyGiven = None,
+    evidence: Sequence[Path] = (),
+    requested_by: str | None = None,
+) -> PlannedRollout:
+    """Return a new rollout of the nodes of an earlier one that failed, refused or were silent. Nothing is sent.
+
+    Args:
+        settings, key, evidence: as for `plan_retry`.
+        head, model: what the earlier rollout was to do, and how it ended.
+        requested_by: as for `plan_deploy`.
+
+    Raises:
+        PolicyRefused, KeyFileError, UsageError: as `plan_retry`.
+    """
+    signer, trust = signing_key(settings, key), load_report_trust(settings)
+    by = user_name() if requested_by is None else requested_by
+    plan = retry_plan(head.plan, model, rollout=new_rollout_id(head.plan.site), requested_by=by)
     results, notes = head.evidence, tuple[str, ...]()
     if evidence:
         commit = plan.targets[plan.nodes[0]].commit
@@ -217,7 +243,9 @@ def _target(release: SiteRelease) -> Target | None:
     return Target(ref=release.ref, commit=release.commit)
 
 
-def _way_back(site: SiteName, targets: Mapping[NodeName, Target], options: RolloutOptions) -> Plan:
+def _way_back(
+    site: SiteName, targets: Mapping[NodeName, Target], options: RolloutOptions, requested_by: str | None
+) -> Plan:
     return make_plan(
         site=site,
         nodes=targets,
@@ -225,5 +253,5 @@ def _way_back(site: SiteName, targets: Mapping[NodeName, Target], options: Rollo
         kind="rollback",
         options=options,
         rollout=new_rollout_id(site),
-        requested_by=user_name(),
+        requested_by=user_name() if requested_by is None else requested_by,
     )

@@ -8,13 +8,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from deploykit.cli.visible import visible
-
-if TYPE_CHECKING:
-    from deploykit.fleet.mandates import HeldMandate
-    from deploykit.operations.approval import ApprovalSheet, ShownSignature
+from deploykit.fleet.folding import folded_names
+from deploykit.fleet.mandates import HeldMandate
+from deploykit.operations.approval import ApprovalSheet, ShownSignature
+from deploykit.operations.times import shown_time
+from deploykit.operations.visible import visible
 
 _WIDTH: Final = 9
 _LINE: Final = 100
@@ -24,8 +24,6 @@ _MOST: Final = 300
 
 def sheet_lines(sheet: ApprovalSheet, now: datetime) -> Iterator[str]:
     """Yield a mandate line by line."""
-    from deploykit.fleet.folding import folded_names
-
     message = sheet.held.message
     yield from _row("rollout", exact(message.rollout))
     yield from _row("site", exact(message.site))
@@ -129,8 +127,6 @@ def sheet_entry(sheet: ApprovalSheet) -> dict[str, object]:
 
 def both_times(moment: datetime) -> str:
     """Return an instant in UTC and in the time of this machine."""
-    from deploykit.operations.times import shown_time
-
     local = moment.astimezone()
     return f"{shown_time(moment)} ({local:%Y-%m-%d %H:%M:%S} {local.tzname()} here)"
 
