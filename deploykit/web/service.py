@@ -34,6 +34,7 @@ from deploykit.messages import utc_now
 from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
+from deploykit.trust.trustreader import TrustReader
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
@@ -213,6 +214,8 @@ class ConsoleService(Service):
 
     def _start(self) -> None:
         try:
+            signers = TrustReader(self._settings.trust) if self._settings.trust.allowed_signers else None
+            self._memory.login.keep_in(self._ledger, signers)
             self._memory.login.reload(self._settings.web)
             self._memory.note = self._note
             self.metrics.expect(_SERVICE, sources=self._settings.webhook.sources, counters=_COUNTERS)
