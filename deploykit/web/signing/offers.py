@@ -42,7 +42,7 @@ class EnrolledKey(Protocol):
 
 @attrs.frozen(kw_only=True, slots=True)
 class SigningOffer:
-    """What the template `signing.html` shows.
+    """What the template `passkeysign.html` shows.
 
     Args:
         mode: `here`: this page asks for the passkey; `elsewhere`: it links to the page that does.
@@ -53,6 +53,7 @@ class SigningOffer:
         link: to the other page; empty for none.
         problem: why no passkey can sign; empty where one can.
         enrolled: the viewer has a passkey that signs there.
+        token: of the viewer's forms.
     """
 
     mode: Literal["here", "elsewhere"]
@@ -63,6 +64,7 @@ class SigningOffer:
     link: str = ""
     problem: str = ""
     enrolled: bool = True
+    token: str = attrs.field(default="", repr=False)
 
 
 def signing_offer(place: SigningPlace, rollout: str, body: str, keys: Iterable[EnrolledKey]) -> SigningOffer:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast
 from urllib.parse import urlencode
 
+import attrs
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -33,7 +34,7 @@ def routes() -> list[BaseRoute]:
 
 
 def offer_of(request: Request, proposal: ProposalShown) -> SigningOffer | None:
-    """Return what a passkey of the viewer needs to sign a proposal, for the template `signing.html`; None: nothing.
+    """Return what a passkey of the viewer needs to sign a proposal, for the template `passkeysign.html`; None: nothing.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -41,7 +42,7 @@ def offer_of(request: Request, proposal: ProposalShown) -> SigningOffer | None:
     desk, viewer = context_of(request).signing, viewer_of(request)
     if desk is None or not viewer.may(proposal.site, "stage"):
         return None
-    return desk.offer(viewer, proposal, _address(request))
+    return attrs.evolve(desk.offer(viewer, proposal, _address(request)), token=_token(request))
 
 
 def show_keys(request: Request) -> Response:
