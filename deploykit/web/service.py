@@ -35,6 +35,7 @@ from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
 from deploykit.trust.trustreader import TrustReader
+from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
@@ -50,6 +51,7 @@ from deploykit.web.projection.store import Store
 from deploykit.web.rebuild import NodesAsker, NodesRebuilder, ask_everybody
 from deploykit.web.receiver.assembly import WebhookReceiver
 from deploykit.web.server import WebServer
+from deploykit.web.signing.desk import SigningDesk
 
 _log = logging.getLogger(__name__)
 
@@ -174,6 +176,7 @@ class ConsoleService(Service):
                 queries=self._store.queries(lambda: self._health.shown),
                 events=self._events,
                 now=now,
+                signing=self._signing_desk(),
             )
             hooks = self._hooks.routes() if self._hooks is not None else ()
             app = assemble(context, self._memory.login, counted, hooks=hooks)
@@ -283,6 +286,17 @@ class ConsoleService(Service):
 
     def _note(self, entry: AuditView) -> None:
         self._store.note(entry)
+
+    def _signing_desk(self) -> SigningDesk:
+        trust = self._settings.trust
+        return SigningDesk(
+            self._settings.web,
+            self._ledger.passkeys,
+            self._ledger.once,
+            ActionAudit(self._note, now=self._now),
+            signers=TrustReader(trust) if trust.allowed_signers else None,
+            now=self._now,
+        )
 
     def _look_after(self) -> None:
         while not self.ending.wait(_PRUNE_STEP):

@@ -37,6 +37,7 @@ from deploykit.web.signing.desk import SigningDesk
 from deploykit.web.signing.views import offer_of
 from deploykit.web.signing.views import routes as signing_routes
 from tests.support.consoleworld import NOW
+from tests.support.fixedactions import FixedActions
 from tests.support.fixedqueries import FixedQueries
 from tests.support.served import serving
 
@@ -112,9 +113,17 @@ class SignWorld:
 
 @contextmanager
 def sign_world(
-    tmp_path: Path, *, elsewhere: bool = False, host: str = "localhost", **web: object
+    tmp_path: Path,
+    *,
+    elsewhere: bool = False,
+    host: str = "localhost",
+    actions: FixedActions | None = None,
+    **web: object,
 ) -> Iterator[SignWorld]:
-    """Serve a console at `HOST` of loopback, and, if `elsewhere`, the other page at `sign.localhost`."""
+    """Serve a console at `HOST` of loopback, and, if `elsewhere`, the other page at `sign.localhost`.
+
+    With `actions` the console's own page of a proposal takes the place of the short one.
+    """
     ledger = Ledger.open(WebSettings(), tmp_path)
     world = SignWorld(ledger=ledger)
     with ExitStack() as stack:
@@ -128,7 +137,7 @@ def sign_world(
             WebSettings(url=world.url, sign_origin=world.sign),
             **web,  # type: ignore[arg-type]  # of the fields' own kinds
         )
-        login = ConsoleLogin(settings, world.notes.append)
+        login = ConsoleLogin(settings, world.notes.append, ledger=ledger)
         stack.callback(login.close)
         desk = SigningDesk(
             settings,
@@ -144,10 +153,11 @@ def sign_world(
             events=EventRing(1),
             now=lambda: NOW,
             signing=desk,
+            actions=actions.console if actions is not None else None,
         )
         hook.app = make_console(
             context,
-            routes=[*login_routes(), *signing_routes(), *world.routes(), *page_routes()],
+            routes=[*login_routes(), *signing_routes(), *(world.routes() if actions is None else ()), *page_routes()],
             middleware=list(login_middleware(login)),
             handlers=error_handlers(),
         )

@@ -20,6 +20,7 @@ from deploykit.web.pages.outcomes import outcome_of
 from deploykit.web.pages.render import render
 from deploykit.web.projection.views import PageRequested
 from deploykit.web.requests import actions_of, context_of, fields_of, viewer_of
+from deploykit.web.signing.views import offer_of
 
 #: Rollouts that wait, in the list.
 _LISTED: Final = 100
@@ -99,6 +100,7 @@ def _page(request: Request, refusal: RefusalShown | None = None) -> Response:
         refusal=refusal,
         done=outcome_of(request),
         sign_origin=context_of(request).settings.web.sign_origin,
+        signing=offer_of(request, found),
     )
 
 

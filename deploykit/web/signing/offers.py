@@ -53,7 +53,6 @@ class SigningOffer:
         link: to the other page; empty for none.
         problem: why no passkey can sign; empty where one can.
         enrolled: the viewer has a passkey that signs there.
-        token: of the viewer's forms.
     """
 
     mode: Literal["here", "elsewhere"]
@@ -64,7 +63,6 @@ class SigningOffer:
     link: str = ""
     problem: str = ""
     enrolled: bool = True
-    token: str = attrs.field(default="", repr=False)
 
 
 def signing_offer(place: SigningPlace, rollout: str, body: str, keys: Iterable[EnrolledKey]) -> SigningOffer:

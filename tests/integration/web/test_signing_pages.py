@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -13,7 +13,8 @@ from deploykit.errors import SignatureError
 from deploykit.trust.signature import HEADER, verify
 from deploykit.wire import CONTENT_TYPE, Frame
 from tests.support.browser import Tab, chromium, serious_findings, tab
-from tests.support.loginworld import PASSWORDS, write_passwords
+from tests.support.fixedactions import FixedActions
+from tests.support.loginworld import PASSWORDS, access, write_passwords
 from tests.support.passkeys import COMMIT, VirtualAuthenticator, mandate_body
 from tests.support.signworld import SignWorld, sign_world
 from tests.support.wait import wait_until
@@ -133,8 +134,6 @@ def test_the_page_of_another_origin_signs_and_comes_back(browser: Browser, apart
 def test_a_login_by_cookie_outlasts_the_way_to_the_other_origin(browser: Browser, tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     write_passwords(passwords, **PASSWORDS)
-    from tests.support.loginworld import access
-
     more = {"login": "password", "password_file": passwords, "access": (access("ann", role="stage"),)}
     with sign_world(tmp_path, elsewhere=True, host="deploy.localhost", **more) as world, tab(browser) as opened:
         world.bodies["shop-1"] = mandate_body()
@@ -318,3 +317,37 @@ def test_a_removed_key_is_offered_no_more(browser: Browser, own: SignWorld) -> N
         page.goto(f"{own.url}/deploys/shop-1/approve")
         assert "You have no passkey for signing yet." in page.inner_text("main")
     assert [note.detail.partition(" ")[0] for note in own.notes] == ["enrolled", "removed"]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (1280, "light")])
+def test_the_consoles_page_of_a_proposal_takes_the_signature(
+    browser: Browser, tmp_path: Path, elsewhere: bool, width: int, scheme: Literal["light", "dark"]
+) -> None:
+    actions = FixedActions(needs={"shop": 1})
+    host = "deploy.localhost" if elsewhere else "localhost"
+    with (
+        sign_world(tmp_path, elsewhere=elsewhere, host=host, actions=actions) as world,
+        tab(browser, width=width, scheme=scheme) as opened,
+    ):
+        body = mandate_body()
+        world.bodies["shop-1"] = body
+        actions.waiting["shop-1"] = world.proposal("shop-1")
+        page = opened.page
+        VirtualAuthenticator(page)
+        enrolled(page, world)
+        page.goto(f"{world.url}/deploys/shop-1/approve")
+        if not elsewhere:
+            page.wait_for_selector(".mandate")
+        assert serious_findings(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        if elsewhere:
+            page.click("[data-part=link]")
+            page.wait_for_selector(".mandate")
+            assert serious_findings(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        page.click("[data-part=press]")
+        wait_until(lambda: bool(actions.calls("sign")), "the signature was taken")
+        ((rollout, header),) = actions.calls("sign")
+        assert rollout == "shop-1"
+        assert accepted(world, body, str(header))
