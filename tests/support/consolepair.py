@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,9 +56,9 @@ class FleetConsole:
         self.member.kill()
         self._lease.release()
 
-    def post(self, path: str, body: dict[str, object] | None = None) -> httpx.Response:
+    def post(self, path: str, body: Mapping[str, object] | None = None) -> httpx.Response:
         """Ask the API to do something."""
-        return httpx.post(f"{self.url}/api/v1/{path}", json=body or {}, timeout=60)
+        return httpx.post(f"{self.url}/api/v1/{path}", json=dict(body or {}), timeout=60)
 
     def get(self, path: str) -> Any:
         """Return the JSON of an answer of the API."""
