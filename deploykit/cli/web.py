@@ -9,6 +9,7 @@ import attrs
 import click
 
 from deploykit.cli.options import config_option, load
+from deploykit.cli.webinvite import invite
 from deploykit.cli.webopenapi import openapi
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def web(ctx: click.Context, config: Path | None, listen: str | None) -> None:
 
 
 web.add_command(openapi)
+web.add_command(invite)
 
 
 def _settings(config: Path | None, listen: str | None) -> Settings:

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from starlette.concurrency import run_in_threadpool
@@ -28,13 +28,15 @@ from deploykit.web.login.credentials import basic_login, bearer_token, session_i
 from deploykit.web.login.hosts import HostRule
 from deploykit.web.login.identity import NOBODY, RequestIdentity
 from deploykit.web.login.limits import PeerLimit
-from deploykit.web.login.oidc import OidcProvider
 from deploykit.web.login.peers import RequestPeer, forwarded_peer, peer_of, proxy_name
 from deploykit.web.login.refusals import BASIC_CHALLENGE, BEARER_CHALLENGE, AccessRefusal
 from deploykit.web.login.rights import viewer_for
 from deploykit.web.login.sessions import BrowserSession, SessionStore, proof_of
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.viewer import EVERYBODY
+
+if TYPE_CHECKING:
+    from deploykit.web.login.oidc import OidcProvider
 
 _log = logging.getLogger(__name__)
 
@@ -108,6 +110,9 @@ class ConsoleLogin:
         if settings.login != "oidc":
             self.provider = None
         elif before is None or before.settings != settings.oidc:
+            # Here, as it is slow to import and most consoles need it not.
+            from deploykit.web.login.oidc import OidcProvider
+
             self.provider = OidcProvider(settings.oidc, clock=self.clock)
         if before is not None and before is not self.provider:
             before.close()

@@ -15,7 +15,7 @@ import json
 import re
 import secrets
 from html import escape
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -28,11 +28,13 @@ from deploykit.web.login.credentials import cookie_value, lax_cookie, set_cookie
 from deploykit.web.login.failures import IdentityError
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.middleware import LOGIN, base_of
-from deploykit.web.login.oidc import OidcProvider
-from deploykit.web.login.oidcrules import OidcChallenge, OidcIdentity
+from deploykit.web.login.oidcsteps import OidcChallenge, OidcIdentity
 from deploykit.web.login.refusals import AccessRefusal
 from deploykit.web.login.requested import go_to, identity_of, login_of, own_address, peer_of_request, step_refused
 from deploykit.web.pages.errors import error_page
+
+if TYPE_CHECKING:
+    from deploykit.web.login.oidc import OidcProvider
 
 BEGIN: Final = "/login/oidc"
 CALLBACK: Final = "/login/oidc/callback"
