@@ -58,6 +58,10 @@ class Viewer:
         held = self.role(site)
         return held is not None and ROLES.index(held) >= ROLES.index(role)
 
+    def may_somewhere(self, role: WebRole) -> bool:
+        """Return whether they have a role, or a higher one, on any site at all."""
+        return any(ROLES.index(grant.role) >= ROLES.index(role) for grant in self.grants)
+
     def sees(self, site: str) -> bool:
         """Return whether they may look at a site."""
         return self.role(site) is not None
