@@ -141,6 +141,7 @@ async def rename_passkey(request: Request) -> Response:
     found = await run_in_threadpool(_own_passkey, request)
     if not found or not await run_in_threadpool(login.ledger.passkeys.rename, found, session.name, label):
         return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+    await login.notes.done("passkey", f"one is called {label!a} now", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
 
 
