@@ -37,6 +37,7 @@ from deploykit.settings.service import parse_listen_address
 from deploykit.trust.trustreader import TrustReader
 from deploykit.web.actions.access import ConsoleAccess
 from deploykit.web.actions.assembling import action_ports, console_actions
+from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
@@ -54,6 +55,7 @@ from deploykit.web.projection.store import Store
 from deploykit.web.rebuild import NodesAsker, NodesRebuilder, ask_everybody
 from deploykit.web.receiver.assembly import WebhookReceiver
 from deploykit.web.server import WebServer
+from deploykit.web.signing.desk import SigningDesk
 
 _log = logging.getLogger(__name__)
 
@@ -191,6 +193,7 @@ class ConsoleService(Service):
                 events=self._events,
                 now=now,
                 actions=self._actions(queries),
+                signing=self._signing_desk(),
             )
             hooks = self._hooks.routes() if self._hooks is not None else ()
             app = assemble(context, self._memory.login, counted, hooks=hooks)
@@ -299,6 +302,17 @@ class ConsoleService(Service):
 
     def _note(self, entry: AuditView) -> None:
         self._store.note(entry)
+
+    def _signing_desk(self) -> SigningDesk:
+        trust = self._settings.trust
+        return SigningDesk(
+            self._settings.web,
+            self._ledger.passkeys,
+            self._ledger.once,
+            ActionAudit(self._note, now=self._now),
+            signers=TrustReader(trust) if trust.allowed_signers else None,
+            now=self._now,
+        )
 
     def _look_after(self) -> None:
         while not self.ending.wait(_PRUNE_STEP):
