@@ -28,11 +28,9 @@ def strict_document() -> Any:
 def validator(name: str) -> Draft202012Validator:
     """What the answer of an operation must fulfil, as OpenAPI describes it."""
     made = strict_document()
-    found = next(
-        each["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-        for each in made["paths"].values()
-        if each["get"]["operationId"] == name
-    )
+    operation = next(each for path in made["paths"].values() for each in path.values() if each["operationId"] == name)
+    status = next(status for status in operation["responses"] if status.startswith("2"))
+    found = operation["responses"][status]["content"]["application/json"]["schema"]
     return Draft202012Validator(
         {**found, "components": made["components"]}, format_checker=Draft202012Validator.FORMAT_CHECKER
     )

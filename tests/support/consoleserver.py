@@ -14,6 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from deploykit.names import parse_node_name
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
+from deploykit.web.actions.ports import ConsoleActions
+from deploykit.web.api.repeats import AnswerBook
 from deploykit.web.api.routes import routes
 from deploykit.web.app import make_console
 from deploykit.web.context import ConsoleContext
@@ -38,11 +40,19 @@ class SeenAs:
 
 
 def api_alone(
-    queries: Queries, ring: EventRing | None = None, viewer: Viewer = EVERYBODY, limits: StreamLimits | None = None
+    queries: Queries,
+    ring: EventRing | None = None,
+    viewer: Viewer = EVERYBODY,
+    limits: StreamLimits | None = None,
+    *,
+    actions: ConsoleActions | None = None,
+    answers: AnswerBook | None = None,
 ) -> Starlette:
     """The console with nothing but its API."""
     settings = Settings(node=parse_node_name("console"))
-    context = ConsoleContext(settings=settings, queries=queries, events=ring or EventRing(1))
+    context = ConsoleContext(
+        settings=settings, queries=queries, events=ring or EventRing(1), actions=actions, answers=answers
+    )
     return make_console(context, routes=routes(limits), middleware=[Middleware(SeenAs, viewer=viewer)])
 
 

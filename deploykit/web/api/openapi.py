@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import functools
 import json
-import re
 from typing import Final
 
 from deploykit.web.api.answerschema import Schema, SchemaMaker
+from deploykit.web.api.openapiparts import path_names, path_parameter, query_parameter, write_operation
 from deploykit.web.api.operation import ApiOperation, written_path
 from deploykit.web.api.operations import OPERATIONS
-from deploykit.web.api.parameters import EVENT_PARAMETERS, MAX_TEXT, Parameter
+from deploykit.web.api.parameters import EVENT_PARAMETERS
 from deploykit.web.api.problems import PROBLEM_TYPE, ProblemDetails
+from deploykit.web.api.writes import WRITES
 
-_PATH_PARTS: Final = {
-    "site": "A site.",
-    "node": "A node.",
-    "deploy": "The id of a rollout, or of a single command.",
-    "operation": "An operation of a site on a node: NODE:NUMBER.",
-    "repo": "A repository; its name may have slashes.",
-}
 _PROBLEMS: Final = {
+    "400": "The body is not JSON.",
     "401": "Log in first.",
-    "403": "The viewer may not look.",
+    "403": "The viewer may not; or the request did not come from a page of this console.",
     "404": "There is no such thing, or the viewer may not see it.",
     "406": "No representation that the request accepts.",
-    "422": "A part of the URL is wrong; `errors` names each.",
+    "409": "Not now: the plan has changed, another rollout runs, the site is locked, the same key is at work.",
+    "413": "The body is too large.",
+    "415": "The body is not `application/json`.",
+    "422": "A part of the URL or a field is wrong; `errors` names each.",
+    "429": "Too many requests of this viewer are at work; `Retry-After` says when.",
     "503": "Not now; `Retry-After` says when.",
 }
+#: Of requests that only read.
+_READING: Final = ("401", "403", "404", "406", "422", "503")
 _ABOUT: Final = (
-    "What the fleet holds, for reading. Lists come in pages: follow `next`. Every answer has an `ETag`, and "
-    "`X-Last-Event-ID`: follow `/events` from there and nothing is missed. Fields may be added; ignore unknown ones."
+    "What the fleet holds, and what can be done with it. Lists come in pages: follow `next`. What is read has an "
+    "`ETag`, and `X-Last-Event-ID`: follow `/events` from there and nothing is missed. What changes something answers "
+    "202 with `Location`, takes an `Idempotency-Key`, and refuses unknown fields. Fields may be added to answers; "
+    "ignore unknown ones."
 )
 
 
@@ -39,22 +42,29 @@ def document() -> Schema:
     maker = SchemaMaker()
     maker.of(ProblemDetails)
     paths: Schema = {written_path(operation.path): {"get": _operation(operation, maker)} for operation in OPERATIONS}
+    for write in WRITES:
+        paths.setdefault(written_path(write.path), {})[write.method.lower()] = write_operation(write, maker)
     paths["/events"] = {"get": _events()}
     return {
         "openapi": "3.1.0",
         "info": {"title": "deploykit", "version": "1", "description": _ABOUT},
         "servers": [{"url": "/api/v1"}],
-        "security": [{}, {"password": []}],
+        "security": [{}, {"token": []}, {"password": []}],
         "paths": paths,
         "components": {
             "schemas": dict(sorted(maker.components.items())),
             "responses": {f"Problem{status}": _problem(text) for status, text in _PROBLEMS.items()},
             "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API token, made on the account page; its role and sites cap those of its owner.",
+                },
                 "password": {
                     "type": "http",
                     "scheme": "basic",
                     "description": 'With `login = "password"`. With a proxy, as the proxy wants it.',
-                }
+                },
             },
         },
     }
@@ -77,11 +87,11 @@ def _operation(operation: ApiOperation, maker: SchemaMaker) -> Schema:
             "schema": {"type": "string"},
         },
     }
-    names = re.findall(r"\{(\w+)", operation.path)
+    names = path_names(operation.path)
     return {
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": [*(_path_parameter(name) for name in names), *map(_query_parameter, operation.query)],
+        "parameters": [*(path_parameter(name) for name in names), *map(query_parameter, operation.query)],
         "responses": {
             "200": {"description": operation.summary, "headers": headers, "content": content},
             "304": {"description": "Not changed since the answer with this `ETag`."},
@@ -104,35 +114,13 @@ def _events() -> Schema:
                 "description": "Number of the last event that the reader has; browsers send it themselves.",
                 "schema": {"type": "string"},
             },
-            *map(_query_parameter, EVENT_PARAMETERS),
+            *map(query_parameter, EVENT_PARAMETERS),
         ],
         "responses": {
             "200": {"description": "A stream.", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
             **_problem_responses(without=("404",)),
         },
     }
-
-
-def _path_parameter(name: str) -> Schema:
-    schema = {"type": "string", "minLength": 1, "maxLength": MAX_TEXT}
-    return {"name": name, "in": "path", "required": True, "description": _PATH_PARTS[name], "schema": schema}
-
-
-def _query_parameter(parameter: Parameter) -> Schema:
-    made: Schema = {"name": parameter.name, "in": "query", "description": parameter.description}
-    if parameter.required:
-        made["required"] = True
-    if parameter.choices:
-        item = {"type": "string", "enum": list(parameter.choices)}
-        return {**made, "style": "form", "explode": False, "schema": {"type": "array", "items": item}}
-    if parameter.least is None:
-        schema: Schema = {"type": "string", "maxLength": MAX_TEXT}
-    else:
-        schema = {"type": "integer", "minimum": parameter.least, "maximum": parameter.most}
-        if parameter.default is not None:
-            schema["default"] = parameter.default
-    more = {"example": parameter.example} if parameter.example else {}
-    return {**made, **more, "schema": schema}
 
 
 def _problem(text: str) -> Schema:
@@ -143,9 +131,7 @@ def _problem(text: str) -> Schema:
 
 
 def _problem_responses(*, without: tuple[str, ...]) -> Schema:
-    return {
-        status: {"$ref": f"#/components/responses/Problem{status}"} for status in _PROBLEMS if status not in without
-    }
+    return {status: {"$ref": f"#/components/responses/Problem{status}"} for status in _READING if status not in without}
 
 
 __all__ = ["document", "openapi_text"]

@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from deploykit._version import __version__
+from deploykit.web.api.actionreads import ACTION_READS
 from deploykit.web.api.diffs import HISTORY_DIFF, SITE_DIFF
 from deploykit.web.api.operation import PAGE, ApiCall, ApiOperation, written_path
 from deploykit.web.api.parameters import Parameter
@@ -318,6 +319,7 @@ OPERATIONS: Final[tuple[ApiOperation, ...]] = (
         view=_notices,
         query=PAGE,
     ),
+    *ACTION_READS,
 )
 
 __all__ = ["MAX_LINES", "OPERATIONS"]

@@ -2,7 +2,7 @@
 
 Rules:
 
-* Only GET and HEAD. No CORS: pages of other origins read nothing.
+* No CORS: pages of other origins read nothing. What they send to change something is refused before it comes here.
 * An unknown parameter is an error: a mistyped filter must not show everything.
 * What a viewer may not see does not exist for them: 404, or an empty list.
 """
@@ -14,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from urllib.parse import urlencode
 
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,22 +22,18 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deploykit.errors import WebError
+from deploykit.web.api.calls import api_call, problem_of
 from deploykit.web.api.encoding import accepts, encode, same_tag, tag_of
 from deploykit.web.api.openapi import openapi_text
-from deploykit.web.api.operation import ApiCall, ApiOperation
+from deploykit.web.api.operation import ApiOperation
 from deploykit.web.api.operations import OPERATIONS
-from deploykit.web.api.parameters import (
-    EVENT_PARAMETERS,
-    GivenParameters,
-    Parameter,
-    check_parameters,
-    value_is_text,
-)
-from deploykit.web.api.problems import SHOWN, ParameterProblem, RequestRefused, problem_response
+from deploykit.web.api.parameters import EVENT_PARAMETERS, GivenParameters, check_parameters
+from deploykit.web.api.problems import SHOWN, RequestRefused, problem_response
+from deploykit.web.api.writeroutes import Endpoint, WriteEndpoints
+from deploykit.web.api.writes import WRITES
 from deploykit.web.live.broadcast import StreamLimits, TooManyStreams
 from deploykit.web.live.events import EventFilter
 from deploykit.web.live.stream import EventStreamResponse, broadcast_of
-from deploykit.web.requests import context_of, viewer_of
 
 PREFIX = "/api/v1"
 _log = logging.getLogger(__name__)
@@ -44,9 +41,15 @@ _log = logging.getLogger(__name__)
 
 def routes(limits: StreamLimits | None = None) -> list[BaseRoute]:
     """Return the routes of the API; `limits` of event streams, None: as they are by default."""
+    views: dict[str, dict[str, Endpoint]] = {}
+    writing = WriteEndpoints()
+    for read in OPERATIONS:
+        views.setdefault(read.path, {})["GET"] = _in_thread(_endpoint(read))
+    for write in WRITES:
+        views.setdefault(write.path, {})[write.method] = writing.of(write)
     inner: list[BaseRoute] = [
-        Route(operation.path, _endpoint(operation), methods=["GET"], name=f"api:{operation.name}")
-        for operation in OPERATIONS
+        Route(path, _by_method(by_method), methods=list(by_method), name=f"api:{path}")
+        for path, by_method in views.items()
     ]
     inner.append(Route("/openapi.json", _openapi, methods=["GET"], name="api:openapi"))
     inner.append(Route("/events", _event_endpoint(limits), methods=["GET"], name="api:events"))
@@ -63,23 +66,36 @@ class _ProblemsOf:
         try:
             await self._app(scope, receive, send)
         except HTTPException as error:
-            words = {404: "no such path", 405: "only GET and HEAD"}
+            words = {404: "no such path", 405: "this method does nothing here; see the header Allow"}
             refused = RequestRefused(error.status_code, words.get(error.status_code, "the request cannot be answered"))
             await problem_response(refused, error.headers)(scope, receive, send)
 
 
+def _by_method(views: Mapping[str, Endpoint]) -> Endpoint:
+    """Return the view of a path, which has one for each method."""
+
+    async def endpoint(request: Request) -> Response:
+        return await views["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint
+
+
+def _in_thread(view: Callable[[Request], Response]) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        return await run_in_threadpool(view, request)
+
+    return endpoint
+
+
 def _endpoint(operation: ApiOperation) -> Callable[[Request], Response]:
-    """Return the view of an operation, as Starlette calls it in a thread."""
+    """Return the view of an operation; it may block."""
 
     @functools.wraps(operation.view)
     def endpoint(request: Request) -> Response:
         try:
             return _answer(operation, request)
-        except RequestRefused as refused:
-            return problem_response(refused)
         except WebError as error:
-            _log.warning("cannot answer %s: %s", operation.name, error)
-            return problem_response(RequestRefused(503, "the console's database does not answer", retry_after=5))
+            return problem_response(problem_of(error, operation.name))
         except Exception:  # noqa: BLE001 - a reader of the API gets a problem like any other; the log has what happened
             _log.exception("bug: %s failed", operation.name)
             return problem_response(RequestRefused(500, "the console failed; its log says why"))
@@ -88,7 +104,7 @@ def _endpoint(operation: ApiOperation) -> Callable[[Request], Response]:
 
 
 def _answer(operation: ApiOperation, request: Request) -> Response:
-    call = _call(request, operation.query)
+    call = api_call(request, operation.query)
     media_type = _media_type(operation, request)
     newest = call.context.events.newest  # before the view: what happens meanwhile is followed, not missed
     value = operation.view(call)
@@ -118,26 +134,6 @@ def _openapi(request: Request) -> Response:
     except RequestRefused as refused:
         return problem_response(refused)
     return _tagged(request, openapi_text().encode(), "application/json", {})
-
-
-def _call(request: Request, query: tuple[Parameter, ...]) -> ApiCall:
-    """Return who asks for what.
-
-    Raises:
-        RequestRefused: they may look at nothing, or a part of the URL is wrong.
-    """
-    viewer = viewer_of(request)
-    if not viewer.name:
-        raise RequestRefused(401, "log in first")
-    if not viewer.grants:
-        raise RequestRefused(403, f"{viewer.name[:SHOWN]!a} may look at nothing here")
-    path = {name: str(value) for name, value in request.path_params.items() if name != "path"}
-    for name, text in path.items():
-        if not value_is_text(text):
-            wrong = ParameterProblem(parameter=name, detail="too long, or holds a control character")
-            raise RequestRefused(422, f"{name}: {wrong.detail}", parameters=(wrong,))
-    given = check_parameters(request.query_params.multi_items(), query)
-    return ApiCall(context=context_of(request), viewer=viewer, path=path, query=given)
 
 
 def _media_type(operation: ApiOperation, request: Request) -> str:
@@ -170,7 +166,7 @@ def _event_endpoint(limits: StreamLimits | None) -> Callable[[Request], Awaitabl
 
 
 def _stream(request: Request, limits: StreamLimits | None) -> EventStreamResponse:
-    call = _call(request, EVENT_PARAMETERS)
+    call = api_call(request, EVENT_PARAMETERS)
     if not accepts(request.headers.get("accept", ""), "text/event-stream"):
         raise RequestRefused(406, "there is text/event-stream")
     wanted = EventFilter(viewer=call.viewer, topics=call.query.listed("topics"), site=call.query.text("site"))

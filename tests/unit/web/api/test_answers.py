@@ -16,13 +16,16 @@ from jsonschema import Draft202012Validator
 
 from deploykit.errors import MirrorCorrupt, MirrorError, ProjectionError
 from deploykit.web.api import diffs
+from deploykit.web.api.actionreads import ACTION_READS
 from deploykit.web.api.openapi import document
 from deploykit.web.api.operations import OPERATIONS
+from deploykit.web.api.writes import WRITES
 from deploykit.web.live.events import EventRing
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
 from tests.support.answerschemas import problem_validator, validator
 from tests.support.asgi import Asked, Asker
 from tests.support.consoleserver import api_alone
+from tests.support.fixedactions import FixedActions
 from tests.support.fixedqueries import FixedQueries
 from tests.support.smallworld import small_world
 
@@ -59,7 +62,7 @@ class Api:
 
     def __init__(self, queries: FixedQueries | None = None, viewer: Viewer = EVERYBODY) -> None:
         self.ring = EventRing(1000)
-        self._asker = Asker(app=api_alone(queries or small_world(), self.ring, viewer))
+        self._asker = Asker(app=api_alone(queries or small_world(), self.ring, viewer, actions=FixedActions().console))
 
     def get(self, path: str, method: str = "GET", **headers: str) -> Asked:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -90,7 +93,10 @@ def test_an_answer_is_as_openapi_describes_it(name: str, text: str) -> None:
 
 
 def test_every_operation_is_tried_here_or_needs_a_mirror() -> None:
-    assert {operation.name for operation in OPERATIONS} == {*PATHS, "site_diff", "history_diff"}
+    assert {operation.name for operation in OPERATIONS} == {
+        *(*PATHS, "site_diff", "history_diff"),
+        *(operation.name for operation in ACTION_READS),  # see test_writing
+    }
 
 
 def test_an_empty_world_answers_too() -> None:
@@ -334,10 +340,11 @@ def test_no_part_of_a_path_is_a_500(operation: Any, text: str) -> None:
 def test_openapi_is_sound_and_served(api: Api) -> None:
     made = document()
     assert api.get("/openapi.json").json() == json.loads(json.dumps(made))
-    names = [each["get"]["operationId"] for each in made["paths"].values()]
-    assert len(set(names)) == len(names) == len(OPERATIONS) + 1
-    for path, each in made["paths"].items():
-        parameters = [(each["in"], each["name"]) for each in each["get"]["parameters"]]
+    every = [(path, each) for path, methods in made["paths"].items() for each in methods.values()]
+    names = [each["operationId"] for _, each in every]
+    assert len(set(names)) == len(names) == len(OPERATIONS) + len(WRITES) + 1
+    for path, operation in every:
+        parameters = [(each["in"], each["name"]) for each in operation["parameters"]]
         assert len(set(parameters)) == len(parameters)
         assert {name for where, name in parameters if where == "path"} == {
             part[1:-1] for part in path.split("/") if part.startswith("{")
