@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 import threading
@@ -214,3 +215,52 @@ def test_tls_is_never_left_out() -> None:
     assert context is not None
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_login_by_sasl_over_a_real_connection(tmp_path: Path, right: bool) -> None:
+    """ngircd has no SASL, so the server is a script of ours."""
+    password = SECRET if right else "wrong"
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        lines: list[str] = []
+        thread = threading.Thread(target=_sasl_server, args=(listening, lines))
+        thread.start()
+        settings = ChannelSettings(
+            kind="irc",
+            url=f"irc://127.0.0.1:{listening.getsockname()[1]}/#ops",
+            user="dk",
+            secret_file=secret_file(tmp_path, password),
+        )
+        with channel(settings) as ours:
+            outcome = ours.send(letter("hello"))
+        thread.join(20)
+    assert not any(line.startswith("PASS") for line in lines)
+    if right:
+        assert outcome == SENT
+        assert "PRIVMSG #ops :hello" in lines
+    else:
+        assert "the login was refused" in outcome.why
+        assert "wrong" not in outcome.why
+
+
+def _sasl_server(listening: socket.socket, lines: list[str]) -> None:
+    """Serve one client that logs in as `dk` with the password of these tests."""
+    good = base64.b64encode(f"\0dk\0{SECRET}".encode()).decode()
+    answers = {
+        "CAP LS 302": ":srv CAP * LS :sasl=PLAIN",
+        "CAP REQ :sasl": ":srv CAP * ACK :sasl",
+        "AUTHENTICATE PLAIN": "AUTHENTICATE +",
+        f"AUTHENTICATE {good}": ":srv 903 dk :ok",
+        "CAP END": ":srv 001 dk :Welcome",
+        "JOIN #ops": ":dk!dk@h JOIN #ops",
+    }
+    sock, _ = listening.accept()
+    with sock, sock.makefile("r", encoding="utf-8") as stream:
+        for line in stream:
+            lines.append(line.rstrip("\r\n"))
+            verb, _, rest = lines[-1].partition(" ")
+            answer = f":srv PONG srv {rest}" if verb == "PING" else answers.get(lines[-1])
+            if verb == "AUTHENTICATE" and answer is None:
+                answer = ":srv 904 dk :no"
+            if answer is not None:
+                sock.sendall(f"{answer}\r\n".encode())

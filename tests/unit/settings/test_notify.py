@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import attrs
 import pytest
 
-from deploykit.settings.notify import ChannelSettings, NotifySettings, irc_channel, is_loopback, template_problems
+from deploykit.config import load_settings
+from deploykit.config.crosschecks import warnings
+from deploykit.names import NodeName
+from deploykit.settings import Settings
+from deploykit.settings.notify import (
+    TEMPLATE_FIELDS,
+    ChannelKind,
+    ChannelSettings,
+    NotifyEvent,
+    NotifySettings,
+    irc_channel,
+    is_loopback,
+    template_problems,
+)
+from deploykit.settings.trust import TrustSettings
 
 SECRET = Path("/etc/deploykit/secret")
 RIGHT: dict[str, dict[str, Any]] = {
@@ -99,3 +114,34 @@ def test_the_channel_of_an_address() -> None:
 
 def test_a_template_may_hold_braces_of_its_own() -> None:
     assert list(template_problems("{{x}} {line} {site}")) == []
+
+
+PAGE = (Path(__file__).parents[3] / "docs" / "notify.md").read_text(encoding="utf-8")
+
+
+def test_the_example_of_the_page_is_right(tmp_path: Path) -> None:
+    example = next(iter(re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)))
+    file = tmp_path / "deploykit.toml"
+    file.write_text(f'node = "hub"\n[broker]\naddress = "stomp://127.0.0.1"\n{example}')
+    file.chmod(0o600)
+    settings = load_settings(file)
+    assert set(settings.notify.channels) == {"ops", "shop", "oncall"}
+    assert settings.notify.channels["ops"].events == ("failure", "approval", "lock")
+
+
+def test_the_page_names_every_field_event_and_kind() -> None:
+    for name in (*TEMPLATE_FIELDS, *get_args(NotifyEvent), *get_args(ChannelKind)):
+        assert f"`{name}`" in PAGE, name
+
+
+def test_what_makes_lines_less_useful_is_warned_of() -> None:
+    channel = ChannelSettings(kind="irc", url="ircs://irc.example.org/#ops")
+    settings = Settings(node=NodeName("hub"), notify=NotifySettings(channels={"ops": channel}))
+    assert warnings(settings) == [
+        "notify: without trust.allowed_signers nothing is verified, and each line says so",
+        "notify.console: not set: a line about an approval carries no link to where it is given",
+    ]
+    better = NotifySettings(channels={"ops": channel}, console="https://c.example.org")
+    trust = TrustSettings(allowed_signers=Path("/etc/deploykit/allowed_signers"))
+    assert warnings(attrs.evolve(settings, notify=better, trust=trust)) == []
+    assert warnings(Settings(node=NodeName("hub"))) == []
