@@ -10,6 +10,7 @@ import click
 
 from deploykit.cli.options import config_option, load
 from deploykit.cli.webopenapi import openapi
+from deploykit.cli.websignpage import sign_page
 
 if TYPE_CHECKING:
     from deploykit.settings.node import Settings
@@ -47,6 +48,7 @@ def web(ctx: click.Context, config: Path | None, listen: str | None) -> None:
 
 
 web.add_command(openapi)
+web.add_command(sign_page)
 
 
 def _settings(config: Path | None, listen: str | None) -> Settings:

@@ -133,6 +133,11 @@ def _check(message: Message, signer: Signers, trust: TraceTrust) -> None:
             pass
         case SiteLocked() | SiteUnlocked() | RolloutApproved():
             _check_statement(message, signer, policy)
+        case AccessGrantRequested() | AccessRevokeRequested() if _granted(policy, type_names(type(message))):
+            if not any(
+                covers(each, message.site, None) for each in granted(policy.grants, type_names(type(message)), signer)
+            ):
+                raise PolicyRefused(f"{signer} may not change who sees site {message.site}")
         case DeployRequested() if message.audience:
             policy.authorize(message, signer, message.audience[0], message.time)
         case RolloutAbort() | RolloutReported() | RolloutProposed() if _granted(policy, (*DEPLOY, RUN)):

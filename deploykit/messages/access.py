@@ -20,7 +20,8 @@ class AccessGrantRequested(Message):
     """A command: let `user` see `site` until `until`.
 
     Args:
-        password_hash: crypt(3) form, bcrypt or SHA-512 crypt. None only when `password` is given.
+        password_hash: crypt(3) form, bcrypt or SHA-512 crypt. None where `password` is given, or neither: then an
+            access that is there is extended, and keeps its password.
         password: in clear, from a legacy body only.
         until: when the access ends; None leaves it to the daemon (the original's 14 days).
         audience: the nodes it is for; None means every node that has the site.

@@ -163,7 +163,8 @@ class NodeDescribed(Message):
         facts: flat names and values, by which selectors choose nodes.
         classes: what configuration management says the node is.
         refs: newest first; `refs_count` is the true number where not all are listed.
-        access: who may see protected sites; the last that `deploykit access` has written down.
+        protects: the protected sites of the node, where `deploykit access` runs.
+        access: who may see them; the last that `deploykit access` has written down.
         cut: what was left out because it was too much, a line each.
     """
 
@@ -181,6 +182,7 @@ class NodeDescribed(Message):
     sites: tuple[SiteState, ...] = ()
     refs: tuple[HeldRef, ...] = ()
     refs_count: Count = 0
+    protects: tuple[SiteName, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
     access: tuple[SiteAccess, ...] = attrs.field(default=(), metadata=ABSENT_BY_DEFAULT)
     cut: tuple[str, ...] = ()
 

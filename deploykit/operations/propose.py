@@ -127,22 +127,7 @@ def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> Pl
         RolloutError: the proposal cannot be read.
     """
     proposal = read_proposal(path)
-    return plan_approved_head(settings, proposal.head, proposal.mandate, key=key)
-
-
-def plan_approved_head(
-    settings: Settings, head: JournalHead, mandate: HeldMandate, *, key: KeyGiven = None
-) -> PlannedRollout:
-    """Return the rollout of a journal's head that waited for approval, ready to be started.
-
-    Args:
-        settings, key: as for `plan_approved`.
-        head: what its journal begins with.
-        mandate: what people signed.
-
-    Raises:
-        PolicyRefused: as `plan_approved`.
-    """
+    head = proposal.head
     planned = PlannedRollout(
         settings=settings,
         plan=head.plan,
@@ -152,7 +137,7 @@ def plan_approved_head(
         without_build=head.without_build,
         override_lock=head.override_lock,
     )
-    return approved(planned, mandate)
+    return approved(planned, proposal.mandate)
 
 
 def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
@@ -208,12 +193,4 @@ def require_no_mandate(planned: PlannedRollout) -> None:
         )
 
 
-__all__ = [
-    "MOST_NODES",
-    "approved",
-    "mandate_for",
-    "plan_approved",
-    "plan_approved_head",
-    "propose",
-    "require_no_mandate",
-]
+__all__ = ["MOST_NODES", "approved", "mandate_for", "plan_approved", "propose", "require_no_mandate"]

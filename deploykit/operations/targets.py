@@ -111,7 +111,7 @@ def _targets(selection: Selection, found: FoundNodes, site: SiteName, *, want_pr
     objections: dict[NodeName, str] = {}
     if want_previous:
         for node in meant:
-            if objection := _objection(states[node], site):
+            if objection := way_back_objection(states[node], site):
                 objections[node] = objection
             elif (state := states[node]) is not None and state.previous is not None:
                 previous[node] = state.previous
@@ -129,7 +129,7 @@ def _targets(selection: Selection, found: FoundNodes, site: SiteName, *, want_pr
     )
 
 
-def _objection(state: SiteState | None, site: SiteName) -> str:
+def way_back_objection(state: SiteState | None, site: SiteName) -> str:
     """Return why a node cannot be told what to go back to; empty where it can."""
     if state is None:
         return f"it has no site {site}"
@@ -170,4 +170,4 @@ def _nobody(targets: Targets, found: FoundNodes | None) -> tuple[str, str]:
     return f"no node matches: {', '.join(parts)}", remedy
 
 
-__all__ = ["Targets", "needs_asking", "resolve_targets"]
+__all__ = ["Targets", "needs_asking", "resolve_targets", "way_back_objection"]

@@ -29,7 +29,8 @@ class WebAccessSettings:
     """Who may do what on which sites, `[[web.access]]`.
 
     Args:
-        users: names as people log in with them; `*` stands for everybody who is logged in.
+        users: names as people log in with them; `*` stands for everybody who is logged in, `@NAME` for a group that
+            the OpenID Connect provider names.
         sites: patterns of sites; `*` stands for any text.
         role: `look` shows; `stage`, `live` and `admin` may do more.
     """
@@ -123,8 +124,7 @@ class WebSettings:
             yield from below("oidc", self.oidc.problems())
         if self.login in ("oidc", "passkey") and not self.url:
             yield f'url: needed for login = "{self.login}": https://HOST, as people type it'
-        if self.passkeys and self.login not in ("password", "oidc"):
-            yield 'passkeys: only beside login = "password" or "oidc"'
+        yield from self._passkey_problems()
         if self.login == "proxy" and not self.proxies:
             yield 'proxies: needed for login = "proxy": the addresses whose header counts'
         for proxy in self.proxies:
@@ -132,6 +132,16 @@ class WebSettings:
                 yield f"proxies: expected an address, a network or {UNIX_PEER!r}, not {proxy[:60]!a}"
         for at, access in enumerate(self.access):
             yield from below(f"access[{at}]", access.problems())
+
+    def _passkey_problems(self) -> Iterator[str]:
+        if self.passkeys and self.login not in ("password", "oidc"):
+            yield 'passkeys: only beside login = "password" or "oidc"'
+        if not self.passkeys and self.login != "passkey":
+            return
+        if self.url and not ORIGIN.fullmatch(self.url.rstrip("/")):
+            yield "url: browsers keep passkeys for https://NAME or http://localhost:PORT, never for an address"
+        elif self.passkeys and not self.url:
+            yield "url: needed for passkeys: https://HOST, as people type it"
 
     def _url_problems(self) -> Iterator[str]:
         if self.url:

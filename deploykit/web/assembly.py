@@ -21,6 +21,7 @@ from deploykit.web.login.middleware import login_middleware
 from deploykit.web.login.views import routes as login_routes
 from deploykit.web.pages.routes import error_handlers
 from deploykit.web.pages.routes import routes as page_routes
+from deploykit.web.signing.views import routes as signing_routes
 
 #: First words of paths that are the console's, now or later.
 _RESERVED: Final = frozenset({"api", "static"})
@@ -28,7 +29,7 @@ _RESERVED: Final = frozenset({"api", "static"})
 
 def console_routes() -> list[BaseRoute]:
     """Return every route of the console itself."""
-    return [*api_routes(), *login_routes(), *page_routes()]
+    return [*api_routes(), *login_routes(), *signing_routes(), *page_routes()]
 
 
 def hook_paths(settings: WebhookSettings, routes: Iterable[BaseRoute]) -> tuple[str, ...]:

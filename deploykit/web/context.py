@@ -13,6 +13,7 @@ from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.api.repeats import AnswerBook
 from deploykit.web.live.events import EventRing
 from deploykit.web.projection.queries import Queries
+from deploykit.web.signing.desk import SigningDesk
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -25,6 +26,7 @@ class ConsoleContext:
         events: what changes now.
         now: the wall clock, aware UTC.
         actions: what can be done; None: this console only shows.
+        signing: passkeys that sign; None: there are none.
         answers: to API calls with an Idempotency-Key; None: they are remembered as long as the process.
     """
 
@@ -33,4 +35,5 @@ class ConsoleContext:
     events: EventRing
     now: Callable[[], datetime] = utc_now
     actions: ConsoleActions | None = None
+    signing: SigningDesk | None = None
     answers: AnswerBook | None = None

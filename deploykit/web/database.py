@@ -26,6 +26,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, column, create_engine, event, inspect, make_url, select, table, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -53,6 +54,8 @@ class DatabaseUse:
         lock: one number for all consoles of a PostgreSQL database.
         synchronous: of SQLite; `FULL`: a commit outlasts a power cut.
         mode: of an SQLite file.
+        most_idle: seconds after which PostgreSQL ends a transaction of a console that was stopped in the middle of it;
+            0: never.
     """
 
     name: str
@@ -63,6 +66,7 @@ class DatabaseUse:
     lock: int
     synchronous: Literal["NORMAL", "FULL"]
     mode: int
+    most_idle: float = 0.0
 
 
 PROJECTION: Final = DatabaseUse(
@@ -97,6 +101,14 @@ def database_url(settings: WebSettings, state: Path) -> URL:
     return url
 
 
+#: How long a server that has vanished is waited for: libpq waits for ever where nothing is said.
+_PATIENCE: Final = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _EXPECTED: Final = "expected sqlite:////PATH or postgresql://USER@HOST/NAME"
 
 
@@ -125,9 +137,7 @@ def make_engine(url: URL, password_file: Path | None, use: DatabaseUse = PROJECT
         event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        engine = create_engine(
-            url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args={"connect_timeout": 5}
-        )
+        engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args=_PATIENCE)
     except ImportError as error:  # it is not there, or it finds no libpq
         problem = "psycopg cannot be loaded: a database on PostgreSQL needs the extra postgresql"
         raise UsageError(problem, "pip install 'deploykit[web,postgresql]'") from error
@@ -137,6 +147,14 @@ def make_engine(url: URL, password_file: Path | None, use: DatabaseUse = PROJECT
             values["password"] = read_secret(password_file, "web.database_password_file")
 
         event.listen(engine, "do_connect", with_password)
+    if use.most_idle:
+
+        def bound(connection: DBAPIConnection, _record: object) -> None:
+            cursor = connection.cursor()
+            cursor.execute(f"SET idle_in_transaction_session_timeout = {int(use.most_idle * 1000)}")
+            connection.commit()
+
+        event.listen(engine, "connect", bound)
     return engine
 
 

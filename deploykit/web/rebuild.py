@@ -30,7 +30,7 @@ from deploykit.web.projection.activityqueries import LISTED_REFS
 
 _log = logging.getLogger(__name__)
 
-DETAILS: Final[tuple[NodeDetail, ...]] = ("facts", "sites", "refs", "drift", "history")
+DETAILS: Final[tuple[NodeDetail, ...]] = ("facts", "sites", "refs", "drift", "history", "access")
 #: Operations of each site, and refs of each repository, that are asked for; a node leaves out what is too much.
 HISTORY: Final = 20
 REFS: Final = LISTED_REFS

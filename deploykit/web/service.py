@@ -3,7 +3,7 @@
 Rules:
 
 * It serves with the broker up or down, and says so. What it missed it asks the nodes for.
-* HUP keeps the socket and who is logged in. Wrong settings change nothing.
+* HUP keeps the socket and who is logged in. Wrong settings change nothing. Rollouts go on in the new service.
 * At its end the event streams end first: TERM takes less than 3 s, however many are open.
 * Webhooks of `[webhook.sources]` are taken at their paths, too. The receiver's own service may run beside it: both
   share the store of deliveries.
@@ -29,15 +29,18 @@ from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.metrics import Metrics
 from deploykit.daemons.service.service import Service
 from deploykit.daemons.service.threads import ServiceThreads
-from deploykit.errors import ProjectionError, ServiceFailed
+from deploykit.errors import LedgerError, ProjectionError, ServiceFailed
 from deploykit.messages import utc_now
 from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
+from deploykit.trust.trustreader import TrustReader
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
 from deploykit.web.feedhealth import FeedHealth
+from deploykit.web.hosting.host import RolloutHost
+from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.listener import SharedListener
 from deploykit.web.live.describe import EventDraft
 from deploykit.web.live.events import EventRing
@@ -72,7 +75,7 @@ def run(load: Callable[[], Settings], *, on_ready: Callable[[str], None] = lambd
     Raises:
         SettingsError: the first settings are wrong.
         UsageError: it cannot listen where they say.
-        ProjectionError: the database cannot be used.
+        ProjectionError, LedgerError: a database cannot be used.
         LoginRefused: every broker refuses the login.
     """
     lifecycle.serve_one(
@@ -134,7 +137,7 @@ class ConsoleService(Service):
     Raises:
         SettingsError: a file that the settings name cannot be used, or a webhook's path is a page.
         UsageError: it cannot listen where the settings say.
-        ProjectionError: the database cannot be used.
+        ProjectionError, LedgerError: a database cannot be used.
         WebError, OutboxError: with webhooks: the store of deliveries or the spool cannot be opened.
     """
 
@@ -159,6 +162,8 @@ class ConsoleService(Service):
             self._health = FeedHealth(now, unverified=trust is None, on_change=self._health_changed)
             self._store = Store.open(settings.web, settings.state, now=now)
             self._opened.callback(self._store.close)
+            self._ledger = Ledger.open(settings.web, settings.state)
+            self._opened.callback(self._ledger.close)
             self._hooks = WebhookReceiver(settings, counted) if settings.webhook.sources else None
             if self._hooks is not None:
                 self._opened.callback(self._hooks.close)
@@ -182,6 +187,8 @@ class ConsoleService(Service):
                 on_event=self._on_event,
                 metrics=counted,
             )
+            self._host = RolloutHost(settings, self.link.bus, self._ledger, now=now)
+            self._opened.callback(self._host.close)
             self._rebuilder = NodesRebuilder(settings, self.link.bus, self._store, self._health, ask=ask, now=now)
             self._nodes = NodeTopics(self.link.bus, settings.topics, self._listen)
             ports = FeedPorts(
@@ -207,6 +214,8 @@ class ConsoleService(Service):
 
     def _start(self) -> None:
         try:
+            signers = TrustReader(self._settings.trust) if self._settings.trust.allowed_signers else None
+            self._memory.login.keep_in(self._ledger, signers)
             self._memory.login.reload(self._settings.web)
             self._memory.note = self._note
             self.metrics.expect(_SERVICE, sources=self._settings.webhook.sources, counters=_COUNTERS)
@@ -220,6 +229,7 @@ class ConsoleService(Service):
             if self._hooks is not None:
                 self._hooks.expect()
                 self.watch_outbox(self._hooks.outbox.path)
+            self._host.serve()
             self._server.start()
             self._serving = True
         except BaseException:
@@ -237,6 +247,7 @@ class ConsoleService(Service):
         begun = time.monotonic()
         try:
             self._server.close()  # the streams first; then what was heard is kept, while the relay hands back
+            self._host.close()
             self.threads.join(begun + _THREADS_END)
             self.link.stop(_BUS_END)
             self._asking.join(time.monotonic())
@@ -276,9 +287,12 @@ class ConsoleService(Service):
     def _look_after(self) -> None:
         while not self.ending.wait(_PRUNE_STEP):
             try:
-                if not self._store.prune(self._now()) and self.ending.wait(_PRUNE_EVERY):
+                if self._store.prune(self._now()):
+                    continue
+                self._ledger.prune(self._settings.web.keep_days * 86400.0)
+                if self.ending.wait(_PRUNE_EVERY):
                     return
-            except ProjectionError as error:
+            except (ProjectionError, LedgerError) as error:
                 _log.warning("nothing old is removed now: %s", error)
                 if self.ending.wait(_PRUNE_EVERY):
                     return
@@ -302,9 +316,10 @@ class ConsoleService(Service):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """A database that is away, nodes that cannot be asked, what is wrong with webhooks."""
+        """A database that is away, nodes that cannot be asked, rollouts that wait, what is wrong with webhooks."""
         hooks = self._hooks.intake.problems if self._hooks is not None else ()
-        return (*self.blocking, *(each for each in (self._cannot_ask, *hooks) if each and each not in self.blocking))
+        found = (self._cannot_ask, *self._host.problems, *hooks)
+        return (*self.blocking, *(each for each in found if each and each not in self.blocking))
 
     @property
     def blocking(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import attrs
 
+from deploykit.web.projection.accessqueries import NodeAccess
 from deploykit.web.projection.activityviews import (
     AuditView,
     BuildView,
@@ -58,6 +59,8 @@ class FixedQueries(Queries):
     rollout_nodes: Mapping[str, tuple[RolloutNode, ...]] = attrs.Factory(dict)
     logs: Mapping[tuple[str, str], tuple[str, ...]] = attrs.Factory(dict)
     history_list: tuple[HistoryView, ...] = ()
+    protected_sites: Mapping[str, tuple[str, ...]] = attrs.Factory(dict)
+    access_list: tuple[NodeAccess, ...] = ()
     notice_list: tuple[NoticeView, ...] = ()
     audit_list: tuple[AuditView, ...] = ()
     error: Exception | None = None
@@ -150,3 +153,9 @@ class FixedQueries(Queries):
     def audit(self, viewer: Viewer, site: str, page: PageRequested) -> Paged[AuditView]:
         found = [one for one in self.audit_list if site in ("", one.site) and viewer.sees(one.site)]
         return one_page(found, page, lambda one: one.site + one.action + one.who)
+
+    def protected(self, viewer: Viewer) -> Mapping[str, tuple[str, ...]]:
+        return {site: nodes for site, nodes in sorted(self.protected_sites.items()) if viewer.sees(site)}
+
+    def access(self, viewer: Viewer, site: str) -> tuple[NodeAccess, ...]:
+        return tuple(one for one in self.access_list if site in ("", one.site) and viewer.sees(one.site))

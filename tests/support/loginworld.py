@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from deploykit.settings.web import WebAccessSettings, WebSettings
+from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.middleware import login_middleware
 from deploykit.web.login.views import routes
@@ -22,8 +23,11 @@ from deploykit.web.pages.routes import routes as page_routes
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.requests import viewer_of
 from tests.support.asgi import Asked, Asker
+from tests.support.ledgers import ledger_in
 
 PASSWORDS = {"ann": "correct horse", "bob": "battery"}
+#: When a clock of tests shows 0.
+EPOCH = 1_800_000_000.0
 OWN = {"sec-fetch-site": "same-origin"}
 
 
@@ -46,6 +50,7 @@ class LoginWorld:
     notes: list[AuditView]
     clock: Clock
     file: Path
+    ledger: Ledger
 
     def log_in(self, name: str = "ann", password: str | None = None, *, wanted: str = "/", **headers: str) -> Asked:
         """Return the answer to the form of the login."""
@@ -107,10 +112,12 @@ def login_world(tmp_path: Path, *, mode: str = "password", **values: object) -> 
         write_passwords(file, **PASSWORDS)
     clock, notes = Clock(), list[AuditView]()
     settings = attrs.evolve(
-        WebSettings(login=mode, password_file=file),  # type: ignore[arg-type]  # one of the three
+        WebSettings(login=mode, password_file=file),  # type: ignore[arg-type]  # one of the five
         **values,  # type: ignore[arg-type]  # of the fields' own kinds
     )
-    login = ConsoleLogin(settings, notes.append, clock=clock)
+    # Seconds since 1970 of the ledger go with the clock that tests turn.
+    ledger = ledger_in(tmp_path, lambda: EPOCH + clock.now)
+    login = ConsoleLogin(settings, notes.append, ledger=ledger, clock=clock)
 
     def later() -> None:
         clock.now += 1
@@ -127,7 +134,7 @@ def login_world(tmp_path: Path, *, mode: str = "password", **values: object) -> 
         routes=[*views, *routes(), *page_routes()],
         middleware=list(login_middleware(login, open_paths={"/hook/a"})),
     )
-    return LoginWorld(asker=Asker(app=app), login=login, notes=notes, clock=clock, file=file)
+    return LoginWorld(asker=Asker(app=app), login=login, notes=notes, clock=clock, file=file, ledger=ledger)
 
 
 def access(*users: str, sites: tuple[str, ...] = ("*",), role: str = "look") -> WebAccessSettings:

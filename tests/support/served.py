@@ -16,6 +16,7 @@ import attrs
 import httpx
 import uvicorn
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -24,9 +25,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.names import parse_node_name
 from deploykit.settings import Settings
+from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.app import make_console
 from deploykit.web.context import ConsoleContext
 from deploykit.web.live.events import EventKind, EventRing, LiveEvent
+from deploykit.web.login.forms import form_fields, read_body
 from deploykit.web.pages.routes import error_handlers, routes
 from deploykit.web.projection.queries import Queries
 from deploykit.web.viewer import EVERYBODY, Viewer
@@ -54,6 +57,10 @@ class AsViewer:
 
         if scope["type"] == "http":
             scope.setdefault("state", {})["viewer"] = self._viewer
+            if scope["method"] == "POST":
+                body = await read_body(receive)
+                assert isinstance(body, bytes)
+                scope["state"]["form"] = form_fields(Headers(scope=scope), body)
         await self._app(scope, receive, with_policy)
 
 
@@ -138,10 +145,15 @@ def console_app(
     viewer: Viewer = EVERYBODY,
     now: datetime = NOW,
     more: tuple[BaseRoute, ...] = (),
+    actions: ConsoleActions | None = None,
 ) -> Starlette:
     """Return the console's pages over a projection, without a login."""
     context = ConsoleContext(
-        settings=Settings(node=parse_node_name("ops-1")), queries=queries, events=EventRing(1), now=lambda: now
+        settings=Settings(node=parse_node_name("ops-1")),
+        queries=queries,
+        events=EventRing(1),
+        now=lambda: now,
+        actions=actions,
     )
     return make_console(
         context,
@@ -168,11 +180,17 @@ def answer_of(app: ASGIApp, path: str, headers: Mapping[str, str] | None = None)
 
 @contextmanager
 def console_of(
-    queries: Queries, *, viewer: Viewer = EVERYBODY, now: datetime = NOW, more: tuple[BaseRoute, ...] = ()
+    queries: Queries,
+    *,
+    viewer: Viewer = EVERYBODY,
+    now: datetime = NOW,
+    more: tuple[BaseRoute, ...] = (),
+    actions: ConsoleActions | None = None,
 ) -> Iterator[Served]:
     """Serve the console's pages over a projection."""
     feed = EventFeed()
-    app = console_app(queries, viewer=viewer, now=now, more=(Route("/api/v1/events", feed.stream), *more))
+    more = (Route("/api/v1/events", feed.stream), *more)
+    app = console_app(queries, viewer=viewer, now=now, more=more, actions=actions)
     with serving(app) as url:
         try:
             yield Served(url=url, context=app.state.console, feed=feed)

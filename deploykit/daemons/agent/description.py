@@ -19,11 +19,12 @@ from typing import Final
 import attrs
 
 from deploykit._version import __version__
+from deploykit.daemons.access.statefile import AccessState, read_state
 from deploykit.daemons.agent.descriptionsize import fit_description
 from deploykit.daemons.agent.factsources import FactSources, KnownFacts
 from deploykit.daemons.agent.mirrors import mirror_path
 from deploykit.daemons.agent.sitestates import describe_site
-from deploykit.errors import DeploykitError, MessageError
+from deploykit.errors import AccessError, DeploykitError, MessageError
 from deploykit.messages import AgentInstance, NodeDescribed, NodeQueried, one_line
 from deploykit.messages.node import HeldRef, NodeDetail, SiteState
 from deploykit.messages.statement import SignedStatement
@@ -107,6 +108,8 @@ class NodeDescriber:
         sites = [name for name in settings.sites if visible(name) and (question.site is None or name == question.site)]
         states = self._states(sites, question, cut) if _SITES & set(question.details) else ()
         refs, count = self._held(self._repos(question, sites), question, cut) if "refs" in question.details else ((), 0)
+        access = self._access(cut) if "access" in question.details else AccessState()
+        protects = [name for name in access.sites if visible(name) and (question.site is None or name == question.site)]
         described = NodeDescribed(
             source=f"agent/{settings.node}",
             node=settings.node,
@@ -119,6 +122,8 @@ class NodeDescriber:
             sites=states,
             refs=refs,
             refs_count=count,
+            protects=tuple(protects),
+            access=tuple(user for name in protects for user in access.described(name)),
             cut=_few((*known.cut, *cut)),
         )
         try:
@@ -143,6 +148,15 @@ class NodeDescriber:
                     _log.warning("facts: %s", problem)
             self._logged = known.problems
         return known
+
+    def _access(self, cut: list[str]) -> AccessState:
+        """Return what the access daemon has written down; an empty one where it never ran here."""
+        try:
+            return read_state(self._settings.state) or AccessState()
+        except AccessError as error:
+            _log.warning("%s", error)
+            cut.append("access: it cannot be read here; see the log of the agent")
+            return AccessState()
 
     def _states(self, names: list[SiteName], question: NodeQueried, cut: list[str]) -> tuple[SiteState, ...]:
         end = time.monotonic() + DRIFT_SECONDS

@@ -58,6 +58,8 @@ _PARTS: Final = (
         lambda d, n: attrs.evolve(d, facts=dict(list(d.facts.items())[:n])),
     ),
     _Part("classes", lambda d: len(d.classes), lambda d, n: attrs.evolve(d, classes=d.classes[:n])),
+    _Part("access", lambda d: len(d.access), lambda d, n: attrs.evolve(d, access=d.access[:n])),
+    _Part("protected sites", lambda d: len(d.protects), lambda d, n: attrs.evolve(d, protects=d.protects[:n])),
     _Part("sites", lambda d: len(d.sites), lambda d, n: attrs.evolve(d, sites=d.sites[:n])),
 )
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from deploykit.errors import MessageError
-from deploykit.messages import ApprovalWanted, DeployReported, Message, NodeDescribed, new_id
+from deploykit.messages import AccessReported, ApprovalWanted, DeployReported, Message, NodeDescribed, new_id
 from deploykit.messages.topics import TopicMap, topic_of
 from deploykit.outbox import Outbox, Outgoing
 from deploykit.trust.signature import BodySigner, sign
@@ -73,6 +73,9 @@ class Reporter:
         return self._signed(message, encode_fitted(message))
 
     def _signed(self, message: Message, frame: Frame) -> Outgoing:
-        if isinstance(message, DeployReported | NodeDescribed | ApprovalWanted) and self._key is not None:
+        if (
+            isinstance(message, DeployReported | NodeDescribed | ApprovalWanted | AccessReported)
+            and self._key is not None
+        ):
             frame = sign(frame, self._key)
         return Outgoing(topic_of(message, self._topics), frame)

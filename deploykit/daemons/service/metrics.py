@@ -76,13 +76,14 @@ class Metrics:
         sites: Iterable[str] = (),
         repositories: Iterable[str] = (),
         sources: Iterable[str] = (),
+        channels: Iterable[str] = (),
         counters: Iterable[str] = (),
     ) -> None:
         """Set the names that a service of this process has in its settings, in place of those of its last call.
 
         Args:
             service: the service's name.
-            sites, repositories, sources: the closed sets of the labels `site`, `repo` and `source`.
+            sites, repositories, sources, channels: the closed sets of the labels `site`, `repo`, `source`, `channel`.
             counters: those that it counts (`deploys_total` …): they are shown as 0 from the beginning, so that an alert
                 sees the first one.
         """
@@ -90,6 +91,7 @@ class Metrics:
             self._names["site"][service] = frozenset(sites)
             self._names["repo"][service] = frozenset(repositories)
             self._names["source"][service] = frozenset(sources)
+            self._names["channel"][service] = frozenset(channels)
             self._expected[service] = frozenset(counters)
 
     # -- counting ------------------------------------------------------------------------------------------------------
@@ -174,6 +176,19 @@ class Metrics:
         """Show how long the last messages waited until they were kept."""
         with self._lock:
             self._values["web_lag_seconds"][()] = max(0.0, seconds)
+
+    def notify_heard(self, result: str) -> None:
+        """Count a message that might be sent: `taken`, `ignored`, `repeated`, `distrusted` or `unreadable`."""
+        self._add("notify_heard_total", result)
+
+    def notify_sent(self, channel: str, result: str, number: int) -> None:
+        """Count letters that were `sent`, put off (`later`) or `refused`; lines that were `folded` or `expired`."""
+        self._add("notify_sent_total", channel, result, number=number)
+
+    def notify_waiting(self, number: int) -> None:
+        """Show how many lines wait for a channel."""
+        with self._lock:
+            self._values["notify_waiting"][()] = float(number)
 
     def counted(self, handler: Handler) -> Handler:
         """Return a handler that does what `handler` does, and counts each message and its verdict."""

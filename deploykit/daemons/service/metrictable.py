@@ -23,7 +23,7 @@ OTHER: Final = "other"
 MetricKind = Literal["counter", "gauge", "histogram", "info"]
 
 #: Labels whose values are names in the settings.
-NAMED: Final = ("repo", "site", "source")
+NAMED: Final = ("repo", "site", "source", "channel")
 #: Label values that are read from the disk: one series a site, of what is live now.
 READ: Final = ("release", "version")
 
@@ -47,6 +47,9 @@ WEBHOOK_RESULTS: Final = (
 WEB_PARTS: Final = ("page", "api", "events", "static", "hook")
 WEB_ANSWERS: Final = ("1xx", "2xx", "3xx", "4xx", "5xx", "aborted")
 WEB_MESSAGES: Final = ("kept", "distrusted", "unreadable", "dropped")
+#: What became of messages that might be sent to people elsewhere, and of what was sent.
+NOTIFY_HEARD: Final = ("taken", "ignored", "repeated", "distrusted", "unreadable")
+NOTIFY_RESULTS: Final = ("sent", "later", "refused", "folded", "expired")
 
 #: Seconds: a deploy may take half an hour.
 DEPLOY_BUCKETS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0)
@@ -181,6 +184,19 @@ METRICS: Final = (
     MetricSpec("web_events_total", "counter", "Events for open pages."),
     MetricSpec("web_readers", "gauge", "Open event streams of pages and programs."),
     MetricSpec("web_lag_seconds", "gauge", "How long the last messages waited until the console's database had them."),
+    MetricSpec(
+        "notify_heard_total",
+        "counter",
+        "Messages that came to the daemon of notifications, by what became of them.",
+        {"result": NOTIFY_HEARD},
+    ),
+    MetricSpec(
+        "notify_sent_total",
+        "counter",
+        "Letters to a channel by their outcome, and lines that were left out.",
+        {"channel": (), "result": NOTIFY_RESULTS},
+    ),
+    MetricSpec("notify_waiting", "gauge", "Lines that wait for a channel."),
     MetricSpec("release_info", "info", "The live release of each site.", {**_SITE, "release": ()}),
     MetricSpec("build_info", "info", "The version of deploykit.", {"version": ()}),
     MetricSpec("threads", "gauge", "Threads of the process."),

@@ -51,6 +51,7 @@ class ServiceEntry:
 SERVICES: Final[dict[str, ServiceEntry]] = {
     "agent": ServiceEntry(loader="agent.agent:Agent", client_id="deploykit-{node}", relays=True),
     "jenkins": ServiceEntry(loader="jenkins.trigger:JenkinsTrigger", client_id="deploykit-{node}-jenkins", relays=True),
+    "access": ServiceEntry(loader="access.daemon:AccessDaemon", client_id="deploykit-{node}-access", relays=True),
     "webhook": ServiceEntry(
         loader="deploykit.web.receiver.service:WebhookService",
         client_id="deploykit-{node}-webhook",
@@ -62,6 +63,7 @@ SERVICES: Final[dict[str, ServiceEntry]] = {
         client_id="deploykit-{node}-web",
         extra="web",
     ),
+    "notify": ServiceEntry(loader="notify.service:NotifyService", client_id="deploykit-{node}-notify"),
     "relay": ServiceEntry(loader="relay:RelayService", relays=True),
     "keepalive": ServiceEntry(loader="keepalive:KeepaliveSender"),
 }

@@ -121,8 +121,13 @@ class ActionAudit:
             _log.error("the audit does not have this: %s", error)
 
     @contextmanager
-    def judging(self, viewer: Viewer, action: str, *, site: str = "", rollout: str = "") -> Iterator[None]:
+    def judging(
+        self, viewer: Viewer, action: str, *, site: str = "", rollout: str = "", unless: int = 0
+    ) -> Iterator[None]:
         """Turn every error of an action into a refusal, which is in the audit before it leaves.
+
+        Args:
+            unless: a status that is no decision: a mistyped field of something that is only looked at.
 
         Raises:
             ActionRefused: what the block raised, in words for the person.
@@ -131,7 +136,8 @@ class ActionAudit:
             yield
         except DeploykitError as error:
             refusal = refusal_of(error)
-            self.refused(viewer, action, str(refusal), site=site, rollout=rollout)
+            if refusal.status != unless:
+                self.refused(viewer, action, str(refusal), site=site, rollout=rollout)
             if refusal is error:
                 raise
             raise refusal from error

@@ -13,11 +13,11 @@ from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.operations.rolloutplan import PlannedRollout
 
-KeptState = Literal["proposed", "running", "ended", "withdrawn"]
+DeskState = Literal["proposed", "running", "ended", "withdrawn"]
 
 
 @attrs.frozen(kw_only=True, slots=True)
-class KeptRollout:
+class ConsoleRollout:
     """A rollout of this console, or of another one on its database.
 
     Args:
@@ -28,7 +28,7 @@ class KeptRollout:
     """
 
     head: JournalHead
-    state: KeptState
+    state: DeskState
     requested_by: str = ""
     begun: float = 0.0
 
@@ -38,31 +38,40 @@ class KeptRollout:
         return self.head.plan.rollout
 
 
-class RolloutsKept(Protocol):
+class RolloutDesk(Protocol):
     """Keeps rollouts durably, and runs those that may run. Use it from any thread.
 
     Every method raises `LedgerError` where the database is away: nothing was done then.
     """
 
     def start(self, planned: PlannedRollout, by: str) -> None:
-        """Keep a rollout and begin it; one that was proposed begins with the mandate it has now.
+        """Keep a rollout that nobody must sign, and begin it.
 
         Raises:
             RolloutBusy: another rollout of the site runs.
+            ConnectError: no broker is connected; nothing was kept.
+        """
+
+    def start_approved(self, rollout: str) -> None:
+        """Begin a proposal that enough people have signed.
+
+        Raises:
+            PolicyRefused: too few have, its time is over or not come, or the site has moved on since.
+            RolloutBusy, ConnectError: as `start`.
             UsageError: it was withdrawn, or begun before.
         """
 
     def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
         """Keep a rollout that waits for people."""
 
-    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> KeptRollout:
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> ConsoleRollout:
         """Replace the mandate of a proposal by what `change` makes of the one that it has now; two at once wait.
 
         Raises:
             UsageError: there is no such proposal, or it has begun.
         """
 
-    def withdraw(self, rollout: str, by: str) -> None:
+    def withdraw(self, rollout: str) -> None:
         """End a proposal.
 
         Raises:
@@ -76,16 +85,16 @@ class RolloutsKept(Protocol):
             UsageError: it does not run.
         """
 
-    def find(self, rollout: str) -> KeptRollout | None:
+    def find(self, rollout: str) -> ConsoleRollout | None:
         """Return a rollout by its whole id."""
 
-    def running(self, site: str) -> KeptRollout | None:
+    def running(self, site: str) -> ConsoleRollout | None:
         """Return the rollout of a site that runs."""
 
-    def newest(self, site: str) -> KeptRollout | None:
+    def newest(self, site: str) -> ConsoleRollout | None:
         """Return the rollout of a site that was begun last, whether it runs or has ended."""
 
-    def proposals(self, site: str = "") -> Sequence[KeptRollout]:
+    def proposals(self, site: str = "") -> Sequence[ConsoleRollout]:
         """Return the rollouts that wait for people, newest first; of all sites where `site` is empty."""
 
     def contents(self, rollout: str) -> JournalContents:
@@ -96,4 +105,4 @@ class RolloutsKept(Protocol):
         """
 
 
-__all__ = ["KeptRollout", "KeptState", "RolloutsKept"]
+__all__ = ["ConsoleRollout", "DeskState", "RolloutDesk"]

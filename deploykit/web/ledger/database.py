@@ -4,7 +4,7 @@ Rules:
 
 * It holds what nobody can make again. A damaged file is refused, with the way out; nothing is done without the ledger.
 * A commit outlasts a power cut.
-* Each write is one short transaction, right by itself beside those of other consoles.
+* Each write is one short transaction, right by itself beside those of other consoles. PostgreSQL ends one that hangs.
 * Times are those of the database, so consoles need not agree on theirs.
 """
 
@@ -46,6 +46,7 @@ LEDGER: Final = database.DatabaseUse(
     lock=0x6465706C6F7A,
     synchronous="FULL",
     mode=0o600,
+    most_idle=10.0,
 )
 
 

@@ -8,13 +8,18 @@ from typing import Final
 
 from sqlalchemy import URL
 
+from deploykit.errors import LedgerError
 from deploykit.settings.web import WebSettings
 from deploykit.web.ledger.access import AccessLedger
 from deploykit.web.ledger.answers import AnswerLedger
 from deploykit.web.ledger.database import LedgerDatabase, ledger_url
+from deploykit.web.ledger.journal import LedgerJournal
+from deploykit.web.ledger.leases import LeaseLedger, RolloutLease
 from deploykit.web.ledger.once import OnceLedger
 from deploykit.web.ledger.passkeys import PasskeyLedger
 from deploykit.web.ledger.presence import PresenceLedger
+from deploykit.web.ledger.requests import RequestLedger
+from deploykit.web.ledger.rollouts import RolloutLedger
 from deploykit.web.ledger.sessions import SessionLedger
 from deploykit.web.ledger.tokens import TokenLedger
 
@@ -32,6 +37,9 @@ class Ledger:
 
     def __init__(self, database: LedgerDatabase) -> None:
         self._database = database
+        self.rollouts = RolloutLedger(database)
+        self.leases = LeaseLedger(database)
+        self.requests = RequestLedger(database)
         self.sessions = SessionLedger(database)
         self.tokens = TokenLedger(database)
         self.passkeys = PasskeyLedger(database)
@@ -66,13 +74,25 @@ class Ledger:
         """Close all connections."""
         self._database.close()
 
-    def prune(self) -> int:
+    def journal(self, lease: RolloutLease, wait: Callable[[LedgerError, int], None]) -> LedgerJournal:
+        """Return the journal of a rollout, for whoever coordinates it. See `LedgerJournal`.
+
+        Raises:
+            JournalDamaged, LedgerError: it cannot be read.
+        """
+        return LedgerJournal(self._database, lease, wait)
+
+    def prune(self, seconds: float) -> int:
         """Remove what is over; return how much. Sessions are pruned by the login, which knows how long they last.
+
+        Args:
+            seconds: for which rollouts that ended are kept.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
         removed = self.once.prune() + self.presence.prune() + self.answers.prune(_ANSWERS_FOR)
+        removed += self.rollouts.prune(seconds)
         return removed + self.tokens.prune(_OVER_FOR) + self.access.prune(_OVER_FOR)
 
 

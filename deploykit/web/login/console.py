@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -11,41 +12,34 @@ from datetime import datetime
 from typing import Final
 
 import attrs
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 
+from deploykit.errors import LedgerError
 from deploykit.messages import utc_now
 from deploykit.settings.service import parse_listen_address
 from deploykit.settings.web import WebSettings
-from deploykit.web.login.attempts import PasswordAttempts
+from deploykit.trust.allowed_signers import AllowedSigners
+from deploykit.web.ledger.ledger import Ledger
+from deploykit.web.login.apitokens import ApiTokens, cap_of
+from deploykit.web.login.attempts import PasswordAttempts, too_many
 from deploykit.web.login.auditnotes import AuditNotes
-from deploykit.web.login.credentials import basic_login, session_id
+from deploykit.web.login.credentials import basic_login, bearer_token, session_id
 from deploykit.web.login.hosts import HostRule
+from deploykit.web.login.identity import NOBODY, RequestIdentity
+from deploykit.web.login.limits import PeerLimit
+from deploykit.web.login.oidc import OidcProvider
 from deploykit.web.login.peers import RequestPeer, forwarded_peer, peer_of, proxy_name
-from deploykit.web.login.refusals import BASIC_CHALLENGE, AccessRefusal
+from deploykit.web.login.refusals import BASIC_CHALLENGE, BEARER_CHALLENGE, AccessRefusal
 from deploykit.web.login.rights import viewer_for
-from deploykit.web.login.sessions import BrowserSession, SessionStore
+from deploykit.web.login.sessions import BrowserSession, SessionStore, proof_of
 from deploykit.web.projection.activityviews import AuditView
-from deploykit.web.viewer import EVERYBODY, Viewer
+from deploykit.web.viewer import EVERYBODY
 
+_log = logging.getLogger(__name__)
 
-@attrs.frozen(kw_only=True, slots=True)
-class RequestIdentity:
-    """Who sends a request.
-
-    Args:
-        viewer: without grants where nobody is logged in.
-        token: what forms carry; empty where they need none.
-        session: of a browser; None for others.
-        ambient: a browser adds what shows who it is by itself, so another page could make it send something.
-    """
-
-    viewer: Viewer
-    token: str = attrs.field(default="", repr=False)
-    session: BrowserSession | None = None
-    ambient: bool = True
-
-
-NOBODY: Final = RequestIdentity(viewer=Viewer())
+#: How somebody may have logged in, by the setting `login`; with `passkeys` also by one of those.
+_KINDS: Final = {"password": "password", "oidc": "oidc", "passkey": "passkey"}
 
 
 class ConsoleLogin:
@@ -54,6 +48,7 @@ class ConsoleLogin:
     Args:
         settings: `[web]`.
         note: writes into the audit; it may block.
+        ledger: keeps sessions, tokens and passkeys; None: `keep_in` gives it before the first request.
         now: wall clock, aware UTC. clock: monotonic seconds.
 
     Raises:
@@ -65,15 +60,33 @@ class ConsoleLogin:
         settings: WebSettings,
         note: Callable[[AuditView], None] | None = None,
         *,
+        ledger: Ledger | None = None,
         now: Callable[[], datetime] = utc_now,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
+        self.now = now
         self._key = secrets.token_bytes(32)
         self.notes = AuditNotes(note, now=now, clock=clock)
         self.passwords = PasswordAttempts(self.notes, clock=clock)
-        self.sessions = SessionStore(settings.session_idle, clock=clock)
+        #: Steps of a login that need no name: by a provider, by a passkey, by an invitation.
+        self.steps = PeerLimit(clock=clock)
+        self._wrong_tokens = PeerLimit(clock=clock)
+        self.provider: OidcProvider | None = None
+        self.signers: Callable[[], AllowedSigners] | None = None
+        self._ledger = ledger
+        self._parts: tuple[Ledger, SessionStore, ApiTokens] | None = None
         self._use(settings)
+
+    def keep_in(self, ledger: Ledger, signers: Callable[[], AllowedSigners] | None = None) -> None:
+        """Keep everything in a ledger from now on.
+
+        Args:
+            ledger: open; whoever gives it closes it.
+            signers: returns the keys that sign, which may not log in; None: this machine knows none.
+        """
+        self._ledger, self.signers = ledger, signers
+        self._use_ledger()
 
     def reload(self, settings: WebSettings) -> None:
         """Go on with other settings. Sessions stay where the kind of login does.
@@ -81,21 +94,70 @@ class ConsoleLogin:
         Raises:
             SettingsError: the password file cannot be used; everything stays as it was.
         """
-        before = self.settings
         self._use(settings)
-        self.sessions.set_idle(settings.session_idle)
-        if settings.login != before.login:
-            self.sessions.end_all()
 
     def close(self) -> None:
         """End the threads; passwords that wait are not compared any more."""
         self.passwords.close()
+        if self.provider is not None:
+            self.provider.close()
 
     def _use(self, settings: WebSettings) -> None:
         self.passwords.use(settings.password_file if settings.login == "password" else None)
+        before = self.provider
+        if settings.login != "oidc":
+            self.provider = None
+        elif before is None or before.settings != settings.oidc:
+            self.provider = OidcProvider(settings.oidc, clock=self.clock)
+        if before is not None and before is not self.provider:
+            before.close()
         self.settings = settings
         self.hosts = HostRule.of(settings.url)
         self._on_unix_socket = parse_listen_address(settings.listen).path is not None
+        self._use_ledger()
+
+    def _use_ledger(self) -> None:
+        if (ledger := self._ledger) is not None:
+            sessions = SessionStore(ledger.sessions, self.settings.session_idle, clock=self.clock)
+            self._parts = (ledger, sessions, ApiTokens(ledger.tokens, clock=self.clock))
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where everything is kept.
+
+        Raises:
+            LedgerError: this console has none.
+        """
+        return self._kept[0]
+
+    @property
+    def _kept(self) -> tuple[Ledger, SessionStore, ApiTokens]:
+        if self._parts is None:
+            raise LedgerError("this console keeps no sessions, tokens and passkeys: it has no ledger")
+        return self._parts
+
+    @property
+    def sessions(self) -> SessionStore:
+        """The sessions of browsers.
+
+        Raises:
+            LedgerError: this console has no ledger.
+        """
+        return self._kept[1]
+
+    @property
+    def tokens(self) -> ApiTokens:
+        """The API tokens.
+
+        Raises:
+            LedgerError: this console has no ledger.
+        """
+        return self._kept[2]
+
+    @property
+    def takes_passkeys(self) -> bool:
+        """Whether people may log in by a passkey."""
+        return self.settings.login == "passkey" or self.settings.passkeys
 
     # -- who is it -----------------------------------------------------------------------------------------------------
 
@@ -105,27 +167,32 @@ class ConsoleLogin:
         return forwarded_peer(peer, headers.getlist("x-forwarded-for"), self.settings.proxies)
 
     async def identify(
-        self, client: tuple[object, ...] | None, headers: Headers, *, basic: bool
+        self, client: tuple[object, ...] | None, headers: Headers, *, api: bool
     ) -> RequestIdentity | AccessRefusal:
         """Return who sends a request, or why it is refused.
 
         Args:
             client: `scope["client"]`.
             headers: of the request.
-            basic: whether `Authorization: Basic` counts.
+            api: it is for the API, where the header `Authorization` counts.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
         """
-        match self.settings.login:
-            case "none":
-                return RequestIdentity(viewer=EVERYBODY, token=self._token(""), ambient=False)
-            case "proxy":
-                return self._by_proxy(client, headers)
-            case "password":
-                found = self._by_session(headers)
-                if found is None and basic and headers.getlist("authorization"):
-                    return await self._by_basic(self.peer(client, headers), headers)
-                return found or NOBODY
-            case "oidc" | "passkey":
-                return self._by_session(headers) or NOBODY
+        if self.settings.login == "none":
+            return RequestIdentity(viewer=EVERYBODY, token=self._token(""), ambient=False)
+        proxied = self._by_proxy(client, headers) if self.settings.login == "proxy" else NOBODY
+        if isinstance(proxied, AccessRefusal):
+            return proxied
+        shown = headers.getlist("authorization") if api else []
+        if (text := bearer_token(shown)) is not None:
+            return await self._by_token(self.peer(client, headers), text)
+        if self.settings.login == "proxy":
+            return proxied
+        found = await run_in_threadpool(self._by_session, headers)
+        if found is None and shown and self.settings.login == "password":
+            return await self._by_basic(self.peer(client, headers), headers)
+        return found or NOBODY
 
     def _by_proxy(self, client: tuple[object, ...] | None, headers: Headers) -> RequestIdentity | AccessRefusal:
         name = proxy_name(
@@ -148,8 +215,22 @@ class ConsoleLogin:
         if not self._proven(session):
             self.sessions.end(session.key)
             return None
-        viewer = viewer_for(session.name, self.settings.access)
+        viewer = viewer_for(session.name, self.settings.access, session.groups)
         return RequestIdentity(viewer=viewer, token=session.token, session=session)
+
+    async def _by_token(self, peer: RequestPeer, text: str) -> RequestIdentity | AccessRefusal:
+        token = await run_in_threadpool(self.tokens.find, text)
+        if token is not None and self._has_name(token.owner):
+            viewer = viewer_for(token.owner, self.settings.access, token.groups, cap=cap_of(token))
+            return RequestIdentity(viewer=viewer, api=token, ambient=False)
+        if (wait := self._wrong_tokens.attempt(peer.group)) > 0:
+            return too_many(wait)
+        await self.notes.refused("login", f"an API token that does not count, from {peer}")
+        return AccessRefusal(
+            status=401,
+            detail="This token does not count: it was revoked, has expired, or was never made. /account makes one.",
+            headers={"WWW-Authenticate": f'{BEARER_CHALLENGE}, error="invalid_token"'},
+        )
 
     async def _by_basic(self, peer: RequestPeer, headers: Headers) -> RequestIdentity | AccessRefusal:
         given = basic_login(headers.getlist("authorization"))
@@ -160,30 +241,90 @@ class ConsoleLogin:
             return _with_challenge(refused) if refused.status == 401 else refused
         return RequestIdentity(viewer=viewer_for(given[0], self.settings.access), ambient=False)
 
-    def goes_on(self, identity: RequestIdentity) -> bool:
-        """Return whether an answer that lasts may go on: the session lives, the rights are the same."""
-        name, session = identity.viewer.name, identity.session
+    async def goes_on(self, identity: RequestIdentity) -> bool:
+        """Return whether an answer that lasts may go on: the login holds, the rights are the same."""
+        try:
+            return await run_in_threadpool(self._still, identity)
+        except LedgerError as error:
+            # Nobody can log out while it is away, and an answer 503 would make browsers give their streams up.
+            _log.warning("cannot tell whether a login still holds: %s", error)
+            return True
+
+    def _still(self, identity: RequestIdentity) -> bool:
+        name, access = identity.viewer.name, self.settings.access
         if self.settings.login == "none":
             return identity.viewer == EVERYBODY
-        if self.settings.login == "password":
-            if session is not None and not (self.sessions.lives(session.key) and self._proven(session)):
-                return False
-            if not self.passwords.stored(name):
-                return False
-        return viewer_for(name, self.settings.access) == identity.viewer
+        if identity.session is not None:
+            session = self.sessions.again(identity.session)
+            return (
+                session is not None
+                and self._proven(session)
+                and viewer_for(name, access, session.groups) == identity.viewer
+            )
+        if identity.api is not None:
+            token = self.tokens.again(identity.api)
+            return (
+                token is not None
+                and self._has_name(name)
+                and viewer_for(name, access, token.groups, cap=cap_of(token)) == identity.viewer
+            )
+        return self._has_name(name) and viewer_for(name, access) == identity.viewer
+
+    def _has_name(self, name: str) -> bool:
+        """Return whether there is still somebody of this name, as far as the console can know."""
+        return self.settings.login != "password" or bool(self.passwords.stored(name))
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    def proof(self, name: str, login: str, credential: str = "") -> str:
+        """Return what a login depends on; another one, or an empty one, ends its sessions.
+
+        Args:
+            name: who logs in.
+            login: how.
+            credential: of a passkey.
+        """
+        password = self.passwords.stored(name) if self.settings.login == "password" else ""
+        if login == "password":
+            return proof_of(login, password) if password else ""
+        if login == "oidc":
+            return proof_of(login, self.settings.oidc.issuer, self.settings.oidc.client_id)
+        return proof_of(login, credential, password) if self._has_name(name) else ""
 
     def _proven(self, session: BrowserSession) -> bool:
-        return self.passwords.stored(session.name) == session.proof
+        if not session.proof:
+            return False
+        if session.login == "passkey":
+            if not self.takes_passkeys:
+                return False
+            theirs = self.ledger.passkeys.list(session.name, "login")
+            return any(self.proof(session.name, "passkey", each.credential) == session.proof for each in theirs)
+        return (
+            session.login == _KINDS.get(self.settings.login)
+            and self.proof(session.name, session.login) == session.proof
+        )
+
+    async def begin_session(
+        self,
+        name: str,
+        replaced: BrowserSession | None,
+        *,
+        login: str,
+        credential: str = "",
+        groups: tuple[str, ...] = (),
+    ) -> str:
+        """Return the id of a new session of somebody who has shown who they are; the browser's former one ends.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        if replaced is not None:
+            await run_in_threadpool(self.sessions.end, replaced.key)
+        proof = self.proof(name, login, credential)
+        return await run_in_threadpool(self.sessions.begin, name, login=login, proof=proof, groups=groups)
 
     def _token(self, name: str) -> str:
         return hmac.new(self._key, b"form\0" + name.encode(), hashlib.sha256).hexdigest()
-
-    def begin_session(self, name: str, replaced: BrowserSession | None) -> str:
-        """Return the id of a new session of somebody whose password was right; the browser's former one ends."""
-        if replaced is not None:
-            self.sessions.end(replaced.key)
-        id_, _ = self.sessions.begin(name, self.passwords.stored(name))
-        return id_
 
 
 def _with_challenge(refused: AccessRefusal) -> AccessRefusal:

@@ -31,7 +31,17 @@ def set_cookie(id_: str, *, secure: bool) -> str:
 
 def session_id(headers: Headers, *, secure: bool) -> str:
     """Return the id in the session's cookie; empty where there is none, or more than one."""
-    wanted = cookie_name(secure=secure)
+    return cookie_value(headers, cookie_name(secure=secure))
+
+
+def lax_cookie(name: str, value: str, *, secure: bool, seconds: int) -> str:
+    """Return the header `Set-Cookie` of a step of a login that comes back from another site; empty takes it away."""
+    life = seconds if value else 0
+    return f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}; Max-Age={life}"
+
+
+def cookie_value(headers: Headers, wanted: str) -> str:
+    """Return the value of a cookie; empty where there is none, or more than one."""
     found = {
         value.strip()
         for line in headers.getlist("cookie")
@@ -39,6 +49,14 @@ def session_id(headers: Headers, *, secure: bool) -> str:
         if name.strip() == wanted
     }
     return found.pop() if len(found) == 1 else ""
+
+
+def bearer_token(values: Sequence[str]) -> str | None:
+    """Return the token of `Authorization: Bearer`; None where it is another scheme, or there are several headers."""
+    if len(values) != 1 or len(values[0]) > _MOST_BASIC:
+        return None
+    scheme, _, token = values[0].partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 def basic_login(values: Sequence[str]) -> tuple[str, str] | None:
@@ -55,4 +73,12 @@ def basic_login(values: Sequence[str]) -> tuple[str, str] | None:
     return (name, password) if colon and len(password) <= MOST_PASSWORD else None
 
 
-__all__ = ["basic_login", "cookie_name", "session_id", "set_cookie"]
+__all__ = [
+    "basic_login",
+    "bearer_token",
+    "cookie_name",
+    "cookie_value",
+    "lax_cookie",
+    "session_id",
+    "set_cookie",
+]

@@ -89,9 +89,8 @@ def safe_next(path: str, *, login: str = "/login") -> str:
         parts = urlsplit(path)
     except ValueError:
         return "/"
-    if parts.scheme or parts.netloc or parts.path in (login, "/logout"):
-        return "/"
-    return path
+    steps = parts.path in (login, "/logout") or parts.path.startswith((f"{login}/", "/invite/"))
+    return "/" if steps or parts.scheme or parts.netloc else path
 
 
 def _too_large() -> AccessRefusal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -31,7 +31,9 @@ class LastingAnswer:
         clock: monotonic seconds.
     """
 
-    def __init__(self, send: Send, goes_on: Callable[[], bool], *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, send: Send, goes_on: Callable[[], Awaitable[bool]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._send = send
         self._goes_on = goes_on
         self._clock = clock
@@ -50,17 +52,17 @@ class LastingAnswer:
         if message["type"] == "http.response.start":
             # An answer of a known length must get all its bytes; it ends by itself.
             self._counted = any(name.lower() == b"content-length" for name, _ in message["headers"])
-        elif message.get("more_body") and not self._counted and not self._holds():
+        elif message.get("more_body") and not self._counted and not await self._holds():
             self.ended = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
             raise AnswerEnded
         await self._send(message)
 
-    def _holds(self) -> bool:
+    async def _holds(self) -> bool:
         if self._clock() < self._check_at:
             return True
         self._check_at = self._clock() + CHECK_EVERY
-        return self._goes_on()
+        return await self._goes_on()
 
 
 class OpenStreams:

@@ -67,6 +67,29 @@ class KeyedLimit:
         return len(self._whole_at)
 
 
+class PeerLimit:
+    """How often a peer may do something that needs no name: a step of a login, a token that does not count.
+
+    Args:
+        clock: monotonic seconds.
+        allowance: of each peer.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic, allowance: Allowance = PEER) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._peers = KeyedLimit(allowance)
+
+    def attempt(self, peer: str) -> float:
+        """Count an attempt and return 0, or return the seconds to wait, and count nothing."""
+        now = self._clock()
+        with self._lock:
+            wait = self._peers.wait(peer, now)
+            if wait == 0:
+                self._peers.take(peer, now)
+            return wait
+
+
 class LoginLimits:
     """The three limits together."""
 
@@ -104,4 +127,4 @@ class LoginLimits:
             yield self._names, name
 
 
-__all__ = ["MOST_KEYS", "NAME", "NAME_AT_PEER", "PEER", "Allowance", "KeyedLimit", "LoginLimits"]
+__all__ = ["MOST_KEYS", "NAME", "NAME_AT_PEER", "PEER", "Allowance", "KeyedLimit", "LoginLimits", "PeerLimit"]

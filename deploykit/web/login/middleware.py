@@ -4,13 +4,14 @@ Rules:
 
 * `request.state.viewer` is set for every view; where nobody is logged in, it is a viewer without grants.
 * Paths of webhooks are `open`: they have signatures of their own, and caps of their own.
-* Static files and the login itself need no login, but the right host.
+* Static files, the login itself and invitations need no login, but the right host.
 * A request that changes something needs our own page as its sender and the token of its login; only a program that
-  shows its password with the request itself needs neither.
+  shows its password or an API token with the request itself needs neither.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from typing import Final
 from urllib.parse import quote
@@ -22,17 +23,32 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from deploykit.errors import LedgerError
 from deploykit.web.login.attempts import same_text
-from deploykit.web.login.console import NOBODY, ConsoleLogin, RequestIdentity
+from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
 from deploykit.web.login.headers import SecurityHeadersMiddleware
 from deploykit.web.login.hosts import Sender
+from deploykit.web.login.identity import NOBODY, RequestIdentity
 from deploykit.web.login.lasting import MOST_LOCAL_STREAMS, MOST_STREAMS, LastingAnswer, OpenStreams
-from deploykit.web.login.refusals import AccessRefusal, no_rights, not_logged_in, not_ours, wants_json, wrong_host
+from deploykit.web.login.refusals import (
+    AccessRefusal,
+    ledger_away,
+    no_rights,
+    not_logged_in,
+    not_ours,
+    wants_json,
+    wrong_host,
+)
 from deploykit.web.pages.errors import error_page
+
+_log = logging.getLogger(__name__)
 
 LOGIN: Final = "/login"
 LOGOUT: Final = "/logout"
+INVITE: Final = "/invite"
+#: How browsers log in by a page of ours.
+_BY_PAGE: Final = frozenset({"password", "oidc", "passkey"})
 _STATIC: Final = "/static/"
 _EVENTS: Final = "/api/v1/events"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -72,7 +88,11 @@ class LoginMiddleware:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        judged = await self._judge(scope, receive, headers, path)
+        try:
+            judged = await self._judge(scope, receive, headers, path)
+        except LedgerError as error:
+            _log.error("cannot tell who is logged in: %s", error)
+            judged = ledger_away()
         if isinstance(judged, AccessRefusal):
             if judged.audit:
                 who = scope["state"]["viewer"].name
@@ -96,13 +116,13 @@ class LoginMiddleware:
             scope["scheme"] = self._login.hosts.scheme  # redirects lead to where people reach us, not to plain http
         if not safe and sender == "foreign":
             return not_ours(f"{scope['method']} {path[:100]!a} from another page")
-        identity = await self._login.identify(scope["client"], headers, basic=wants_json(path))
+        identity = await self._login.identify(scope["client"], headers, api=wants_json(path))
         if isinstance(identity, AccessRefusal):
             return identity
         scope["state"].update(viewer=identity.viewer, identity=identity)
-        if path != LOGIN and not identity.viewer.name:
+        if not identity.viewer.name and not needs_no_login(path):
             return _without_login(self._login, scope, headers, path)
-        if path not in (LOGIN, LOGOUT) and not identity.viewer.grants:
+        if not identity.viewer.grants and path != LOGOUT and not needs_no_login(path):
             return no_rights(identity.viewer.name)
         return receive if safe else await _changing(scope, receive, headers, sender)
 
@@ -121,9 +141,8 @@ class LoginMiddleware:
             await self._app(scope, receive, send)
             return
         lasting = LastingAnswer(send, lambda: self._login.goes_on(identity), clock=self._login.clock)
-        key = identity.session.key if identity.session is not None else identity.viewer.name
         most = MOST_LOCAL_STREAMS if self._login.settings.login == "none" else MOST_STREAMS
-        with self._streams.one_more(key, most if path == _EVENTS else 1 << 30) as may:
+        with self._streams.one_more(identity.stream_key, most if path == _EVENTS else 1 << 30) as may:
             if not may:
                 many = AccessRefusal(
                     status=429, detail="Too many event streams of one login.", headers={"Retry-After": "10"}
@@ -147,9 +166,9 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
     if isinstance(body, AccessRefusal):
         return body
     fields, identity, path = form_fields(headers, body), scope["state"]["identity"], path_of(scope)
-    # A program that shows its password with the request itself, or one on this machine where there is no login,
-    # has no page from which it could know the token, and is no browser that could be made to send something.
-    if path != LOGIN and (identity.ambient or (identity.token and sender == "own")):
+    # A program that shows its password or token with the request itself, or one on this machine where there is no
+    # login, has no page from which it could know the token, and is no browser that could be made to send something.
+    if not needs_no_login(path) and (identity.ambient or (identity.token and sender == "own")):
         given = headers.getlist("x-csrf-token") or [fields.get("csrf", "")]
         if len(given) != 1 or not same_text(given[0], identity.token):
             return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
@@ -161,7 +180,7 @@ def _without_login(login: ConsoleLogin, scope: Scope, headers: Headers, path: st
     """Return the answer to a request of nobody."""
     safe = scope["method"] in _SAFE
     kind, site = headers.get("sec-fetch-mode", "navigate"), headers.get("sec-fetch-site", "")
-    if login.settings.login != "password" or wants_json(path) or not safe or kind != "navigate":
+    if login.settings.login not in _BY_PAGE or wants_json(path) or not safe or kind != "navigate":
         return not_logged_in(login.settings, path, browser="sec-fetch-mode" in headers)
     if site in ("cross-site", "same-site"):
         return HTMLResponse(_ASK_AGAIN)
@@ -177,6 +196,11 @@ def _answer(refused: AccessRefusal, request: Request, path: str) -> Response:
     answer = error_page(request, refused.status, title=refused.title, text=refused.detail)
     MutableHeaders(raw=answer.raw_headers).update(dict(refused.headers))
     return answer
+
+
+def needs_no_login(path: str) -> bool:
+    """Return whether a path is a step of logging in, so that nobody can be logged in before."""
+    return path == LOGIN or path.startswith((f"{LOGIN}/", f"{INVITE}/"))
 
 
 def base_of(scope: Scope) -> str:
@@ -203,4 +227,13 @@ def login_middleware(login: ConsoleLogin, *, open_paths: Collection[str] = ()) -
     )
 
 
-__all__ = ["LOGIN", "LOGOUT", "LoginMiddleware", "base_of", "login_middleware", "path_of"]
+__all__ = [
+    "INVITE",
+    "LOGIN",
+    "LOGOUT",
+    "LoginMiddleware",
+    "base_of",
+    "login_middleware",
+    "needs_no_login",
+    "path_of",
+]

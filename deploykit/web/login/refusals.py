@@ -16,6 +16,7 @@ from deploykit.web.login.hosts import HostRule
 
 #: By which header a program logs in.
 BASIC_CHALLENGE: Final = 'Basic realm="deploykit", charset="UTF-8"'
+BEARER_CHALLENGE: Final = 'Bearer realm="deploykit"'
 #: How people do, by the form: a scheme that no browser opens a window of its own for.
 FORM_CHALLENGE: Final = 'Session realm="deploykit"'
 
@@ -96,7 +97,8 @@ def not_logged_in(settings: WebSettings, path: str, *, browser: bool) -> AccessR
             status=403,
             detail=f"The proxy in front of the console did not send {settings.proxy_header}: log in by {where}.",
         )
-    challenge = FORM_CHALLENGE if browser or not wants_json(path) else BASIC_CHALLENGE
+    by_header = BASIC_CHALLENGE if settings.login == "password" else BEARER_CHALLENGE
+    challenge = FORM_CHALLENGE if browser or not wants_json(path) else by_header
     return AccessRefusal(status=401, detail="Log in first.", headers={"WWW-Authenticate": challenge}, link="/login")
 
 
@@ -109,6 +111,15 @@ def no_rights(name: str) -> AccessRefusal:
     )
 
 
+def ledger_away() -> AccessRefusal:
+    """Return the refusal while nobody can tell who is logged in."""
+    return AccessRefusal(
+        status=503,
+        detail="The console cannot read who is logged in: its database is away. Its log says why.",
+        headers={"Retry-After": "5"},
+    )
+
+
 def wants_json(path: str) -> bool:
     """Return whether a path is one of the API, whose errors are problem+json."""
     return path.startswith("/api/")
@@ -116,8 +127,10 @@ def wants_json(path: str) -> bool:
 
 __all__ = [
     "BASIC_CHALLENGE",
+    "BEARER_CHALLENGE",
     "FORM_CHALLENGE",
     "AccessRefusal",
+    "ledger_away",
     "no_rights",
     "not_logged_in",
     "not_ours",

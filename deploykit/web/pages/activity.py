@@ -29,7 +29,8 @@ def refs(request: Request) -> Response:
         return not_found(request, "repository", repo)
     found = context.queries.refs(viewer, repo, page_of(request))
     sites = tuple(site.site for site in context.queries.sites(viewer) if site.repo == repo)
-    return render(request, "refs.html", repo=repo, refs=found, sites=sites)
+    deploys = tuple(one for one in sites if context.actions is not None and viewer.may(one, "stage"))
+    return render(request, "refs.html", repo=repo, refs=found, sites=sites, deploys=deploys)
 
 
 def pushes(request: Request) -> Response:

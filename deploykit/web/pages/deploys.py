@@ -10,8 +10,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from deploykit.web.context import ConsoleContext
+from deploykit.web.pages.acting import go
 from deploykit.web.pages.errors import not_found
 from deploykit.web.pages.logtext import shown_line
+from deploykit.web.pages.outcomes import outcome_of
+from deploykit.web.pages.pressing import buttons_of
 from deploykit.web.pages.render import render
 from deploykit.web.pages.rolloutgrid import grid_of
 from deploykit.web.projection.rolloutviews import RolloutNode, RolloutOverview
@@ -48,7 +51,8 @@ def deploy(request: Request) -> Response:
     rollout = str(request.path_params["id"])
     found = context.queries.rollout(viewer, rollout, page_of(request, limit=50))
     if found is None:
-        return not_found(request, "deploy", rollout)
+        return _not_heard(request, context, rollout)
+    acts, site = context.actions is not None, found.summary.site
     return render(
         request,
         "deploy.html",
@@ -57,7 +61,21 @@ def deploy(request: Request) -> Response:
         grid=grid_of(found.nodes.items),
         tails=_tails(context, viewer, rollout, found.nodes.items),
         seconds=_seconds(found.summary),
+        done=outcome_of(request),
+        buttons=buttons_of(
+            found.summary, stages=acts and viewer.may(site, "stage"), lives=acts and viewer.may(site, "live")
+        ),
     )
+
+
+def _not_heard(request: Request, context: ConsoleContext, rollout: str) -> Response:
+    """Return the page of a rollout of which the bus has told nothing: it waits for people, or began just now."""
+    if context.actions is not None and context.actions.rollouts.proposal(viewer_of(request), rollout) is not None:
+        return go(request, "deploys", rollout, "approve")
+    done = outcome_of(request)
+    if done is None or done.rollout != rollout:
+        return not_found(request, "deploy", rollout)
+    return render(request, "waiting.html", rollout=rollout, done=done)
 
 
 def _tails(

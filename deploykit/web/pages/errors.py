@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from deploykit.errors import ActionRefused
+from deploykit.web.pages.filters import sentence
 from deploykit.web.pages.render import render
 
 logger = logging.getLogger(__name__)
@@ -31,6 +33,9 @@ _WORDS: Final[Mapping[int, ErrorWords]] = {
     403: ErrorWords("You may not look at this", "Ask whoever looks after [[web.access]] for a role.", "lock", "hold"),
     404: ErrorWords("There is no such page", "It may have been removed, or you may not look at it."),
     405: ErrorWords("That cannot be done here", "This address only shows something."),
+    409: ErrorWords("That cannot be done now", "Nothing was done.", "warn", "warn"),
+    413: ErrorWords("That is too much", "Nothing was done.", "warn", "warn"),
+    422: ErrorWords("That makes no sense", "Nothing was done.", "warn", "warn"),
     500: ErrorWords("The console made a mistake", "Nothing was changed on any node. Its log says more.", "bad", "bad"),
     503: ErrorWords(
         "The database of the console does not answer",
@@ -69,6 +74,22 @@ def on_http_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.headers:
         answer.headers.update(error.headers)
     return answer
+
+
+def on_refused(request: Request, error: Exception) -> Response:
+    """Return the page for an `ActionRefused` that no form shows beside its fields; a handler of Starlette."""
+    if not isinstance(error, ActionRefused):
+        return error_page(request, 500)
+    return error_page(request, error.status, title=sentence(error.problem), text=sentence(error.remedy, "."))
+
+
+def on_not_done(request: Request, error: Exception) -> Response:
+    """Return the page for an action that failed before anything was done; a handler of Starlette.
+
+    The error may name paths of this machine: they are for those who read its log.
+    """
+    logger.error("%a %a: %s", request.method, request.url.path, error)
+    return error_page(request, 503, title="It could not be done", text="The console's log says why. Try again.")
 
 
 def on_database_away(request: Request, error: Exception) -> Response:

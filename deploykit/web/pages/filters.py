@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import quote, urlencode
@@ -129,6 +129,26 @@ def counted(value: int, one: str, many: str = "") -> str:
     ('1 node', '3 nodes', '2 repositories')
     """
     return f"{number(value)} {one if value == 1 else many or one + 's'}"
+
+
+def sentence(text: str, end: str = "") -> str:
+    """Return a text of an error as a sentence.
+
+    >>> sentence("no nodes are chosen", ".")
+    'No nodes are chosen.'
+    """
+    return text[:1].upper() + text[1:] + (end if text and text[-1] not in ".!?" else "")
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Return names in a row; the first of them where there are many.
+
+    >>> listed(["web-1", "web-2", "web-3"]), listed(["a", "b", "c"], most=1)
+    ('web-1, web-2 and web-3', 'a and 2 more')
+    """
+    if len(names) > most:
+        return f"{', '.join(names[:most])} and {number(len(names) - most)} more"
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
 
 
 def path_of(base: str, parts: Iterable[object], query: dict[str, object]) -> str:

@@ -37,7 +37,16 @@ def overview(request: Request) -> Response:
         changes=queries.changes(viewer, MOST_CHANGES),
         sites=shown_sites(sites, MOST_SITES),
         site_count=len(sites),
+        waiting=waiting_count(request),
     )
+
+
+def waiting_count(request: Request) -> int:
+    """Return how many rollouts wait for people, of those that a viewer may sign."""
+    actions, viewer = context_of(request).actions, viewer_of(request)
+    if actions is None or not viewer.may_somewhere("stage"):
+        return 0
+    return sum(1 for one in actions.rollouts.proposals(viewer) if viewer.may(one.site, "stage"))
 
 
 def shown_sites(sites: tuple[SiteSummary, ...], limit: int) -> tuple[SiteSummary, ...]:

@@ -29,7 +29,7 @@ from deploykit.web.pages import filters, words
 from deploykit.web.pages.assets import assets, takes_gzip
 from deploykit.web.projection.activityviews import LatestChange
 from deploykit.web.projection.views import Problem, ProjectionHealth
-from deploykit.web.requests import logout_token_of
+from deploykit.web.requests import form_token_of, logout_token_of
 from deploykit.web.viewer import Viewer
 
 _THEMES: Final = frozenset({"light", "dark"})
@@ -47,6 +47,8 @@ class PageFrame:
         base: path under which the console is mounted; empty for the root.
         path: of this page, under `base`; marks the entry in the navigation.
         logout: the token of the form that ends this login; empty: it cannot be ended here.
+        csrf: the token that every form carries which changes something.
+        stages, lives: the viewer may do something on some site: propose and sign; start, lock and grant access.
         theme: `light`, `dark`, or empty: as the system.
         now: the server's clock; None where the console cannot say.
         newest: number of the last event that the page shows for certain: it follows those after it.
@@ -57,6 +59,9 @@ class PageFrame:
     base: str
     path: str
     logout: str
+    csrf: str
+    stages: bool
+    lives: bool
     theme: str
     now: datetime | None
     newest: int
@@ -75,12 +80,16 @@ def frame_of(request: Request) -> PageFrame:
         # Nobody who is not logged in learns how the console stands.
         health = console.queries.health(viewer) if console and viewer else None
     theme = request.cookies.get("theme", "")
+    acts = console is not None and console.actions is not None
     return PageFrame(
         viewer=viewer,
         health=health,
         base=base,
         path=str(request.scope.get("path", "/")).removeprefix(base) or "/",
         logout=logout_token_of(request),
+        csrf=form_token_of(request),
+        stages=acts and viewer is not None and viewer.may_somewhere("stage"),
+        lives=acts and viewer is not None and viewer.may_somewhere("live"),
         theme=theme if theme in _THEMES else "",
         now=console.now() if console else None,
         newest=getattr(request.state, "newest", 0),  # 0: answered before the view; its stream begins with a reset

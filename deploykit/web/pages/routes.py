@@ -7,9 +7,24 @@ from collections.abc import Mapping
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ProjectionError
+from deploykit.errors import ActionRefused, DeploykitError, ProjectionError
 from deploykit.web.app import ErrorHandler
-from deploykit.web.pages import activity, changes, deploys, errors, fleet, logs, nodes, overview, sites
+from deploykit.web.pages import (
+    activity,
+    approving,
+    changes,
+    controlling,
+    deploying,
+    deploys,
+    errors,
+    fleet,
+    granting,
+    locking,
+    logs,
+    nodes,
+    overview,
+    sites,
+)
 from deploykit.web.pages.assets import static_file
 
 
@@ -28,6 +43,11 @@ def routes() -> list[BaseRoute]:
         *logs.routes(),
         *changes.routes(),
         *activity.routes(),
+        *deploying.routes(),
+        *controlling.routes(),
+        *approving.routes(),
+        *locking.routes(),
+        *granting.routes(),
     ]
 
 
@@ -35,6 +55,8 @@ def error_handlers() -> Mapping[int | type[Exception], ErrorHandler]:
     """Return what answers an error of a page; errors below `/api/` are the API's."""
     return {
         HTTPException: errors.on_http_error,
+        ActionRefused: errors.on_refused,
         ProjectionError: errors.on_database_away,
+        DeploykitError: errors.on_not_done,
         500: errors.on_mistake,
     }

@@ -23,10 +23,15 @@ def site(request: Request) -> Response:
     found = queries.site(viewer, name)
     if found is None:
         return not_found(request, "site", name)
+    actions = context_of(request).actions
+    stages = actions is not None and viewer.may(name, "stage")
     return render(
         request,
         "site.html",
         site=found,
+        may_stage=stages,
+        may_live=stages and viewer.may(name, "live"),
+        waiting=len(actions.rollouts.proposals(viewer, name)) if actions is not None and stages else 0,
         page=queries.site_nodes(viewer, name, page_of(request)),
         rollouts=queries.rollouts(viewer, name, PageRequested(limit=LATEST)).items,
         audit=queries.audit(viewer, name, PageRequested(limit=LATEST)).items,

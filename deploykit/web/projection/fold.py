@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from deploykit.messages import (
     AccessGrantRequested,
+    AccessReported,
     AccessRevokeRequested,
     Build,
     DeployProgressed,
@@ -27,8 +28,8 @@ from deploykit.messages import (
     SiteLocked,
     SiteUnlocked,
 )
+from deploykit.web.projection.foldaccess import fold_access_command, fold_access_report
 from deploykit.web.projection.folddeploys import fold_command, fold_progress, fold_report
-from deploykit.web.projection.folding import audit, know_site
 from deploykit.web.projection.foldlocks import fold_lock
 from deploykit.web.projection.foldnodes import fold_description, fold_question
 from deploykit.web.projection.foldrollouts import fold_abort, fold_announcement, fold_approval
@@ -70,9 +71,8 @@ def fold(rows: WorkingRows, heard: Heard) -> None:  # noqa: PLR0912 -- one branc
         case NodeQueried():
             fold_question(rows, heard, message)
         case AccessGrantRequested() | AccessRevokeRequested():
-            know_site(rows, message.site)
-            action = "grant" if isinstance(message, AccessGrantRequested) else "revoke"
-            who, detail = message.requested_by, f"access for {message.user}"
-            audit(rows, heard, action, "asked", who=who, site=message.site, detail=detail)
+            fold_access_command(rows, heard, message)
+        case AccessReported():
+            fold_access_report(rows, heard, message)
         case _:
             pass

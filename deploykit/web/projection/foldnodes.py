@@ -24,6 +24,7 @@ from deploykit.web.projection.cells import (
     ref_key,
     unpacked_list,
 )
+from deploykit.web.projection.foldaccess import fold_described_access
 from deploykit.web.projection.foldhistory import fold_operations, load_operations
 from deploykit.web.projection.folding import at_of, heard_order, know_repo, saw_node, touch_site
 from deploykit.web.projection.foldlocks import carried_lock
@@ -84,6 +85,8 @@ def fold_description(rows: WorkingRows, heard: Heard, message: NodeDescribed) ->
         rows.put(NODES, row)
     _fold_sites(rows, heard, message, order, asked)
     _fold_refs(rows, message, order, asked)
+    if message.protects or message.access or "access" in asked.details:
+        fold_described_access(rows, heard, message, asked.site)
 
 
 def _asked(rows: WorkingRows, message: NodeDescribed) -> _Asked:

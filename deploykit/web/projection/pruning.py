@@ -8,6 +8,7 @@ from sqlalchemy import Column, Connection, Table, and_, delete, func, select
 
 from deploykit.web.projection.refforms import forget_nodes
 from deploykit.web.projection.tables import (
+    ACCESS,
     AUDIT,
     BUILDS,
     COMMANDS,
@@ -18,6 +19,7 @@ from deploykit.web.projection.tables import (
     NODE_REFS,
     NODES,
     NOTICES,
+    PROTECTED,
     PUSHES,
     QUESTIONS,
     ROLLOUT_NODES,
@@ -104,7 +106,7 @@ def _lost_nodes(connection: Connection, oldest: int) -> tuple[int, set[str]]:
         return 0, set()
     sites = set(connection.execute(select(SITE_NODES.c.site).where(SITE_NODES.c.node.in_(nodes))).scalars())
     forget_nodes(connection, nodes)
-    for table in (NODES, SITE_NODES, NODE_REFS, MIRRORS):
+    for table in (NODES, SITE_NODES, NODE_REFS, MIRRORS, ACCESS, PROTECTED):
         connection.execute(delete(table).where(table.c.node.in_(nodes)))
     return len(nodes), sites
 

@@ -6,7 +6,9 @@ Each takes a `Viewer` and returns nothing that they may not see.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
+from deploykit.web.projection.accessqueries import NodeAccess
 from deploykit.web.projection.activityviews import (
     AuditView,
     BuildView,
@@ -116,3 +118,11 @@ class Queries(ABC):
     @abstractmethod
     def audit(self, viewer: Viewer, site: str, page: PageRequested) -> Paged[AuditView]:
         """Return who asked for what and what was decided, newest first; of all sites where `site` is empty."""
+
+    @abstractmethod
+    def protected(self, viewer: Viewer) -> Mapping[str, tuple[str, ...]]:
+        """Return the protected sites with the nodes that protect them, both by name."""
+
+    @abstractmethod
+    def access(self, viewer: Viewer, site: str) -> tuple[NodeAccess, ...]:
+        """Return who may see a site, or all of them where `site` is empty, on each node."""

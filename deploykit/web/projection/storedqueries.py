@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
 
 import attrs
 from sqlalchemy import Connection
 
+from deploykit.web.projection.accessqueries import NodeAccess, read_access, read_protected
 from deploykit.web.projection.activityqueries import (
     read_audit,
     read_builds,
@@ -170,3 +171,13 @@ class StoredQueries(Queries):
         """See `Queries`."""
         with self._reading() as connection:
             return read_audit(connection, viewer, clean(site), page)
+
+    def protected(self, viewer: Viewer) -> Mapping[str, tuple[str, ...]]:
+        """See `Queries`."""
+        with self._reading() as connection:
+            return read_protected(connection, viewer)
+
+    def access(self, viewer: Viewer, site: str) -> tuple[NodeAccess, ...]:
+        """See `Queries`."""
+        with self._reading() as connection:
+            return read_access(connection, viewer, site)

@@ -237,3 +237,17 @@ LOCKS: Final = _table(
     _time("until"),
     _flag("allow_rollback"),
 )
+#: The nodes that protect a site.
+PROTECTED: Final = _table(
+    "protected_sites", _text("site", key=True), _text("node", key=True), Index("protected_sites_node", "node")
+)
+#: Who may see a protected site on a node. `asked` is a command that the node has not answered yet.
+ACCESS: Final = _table(
+    "access_users",
+    _text("site", key=True),
+    _text("user", key=True),
+    _text("node", key=True),
+    *map(_text, ("state", "ord", "request", "by", "detail", "asked", "asked_ord", "asked_by")),
+    _time("until"),
+    Index("access_users_node", "node"),
+)

@@ -7,7 +7,7 @@
 // - Text from elsewhere comes into the page only as the server escaped it, or as textContent.
 
 const inPage = typeof document !== "undefined";
-const KINDS = ["push", "build", "mirror", "deploy", "step", "log", "node", "lock", "notice", "health", "reset"];
+const KINDS = ["push", "build", "mirror", "deploy", "step", "log", "node", "lock", "access", "presence", "notice", "health", "reset"];
 const RETRY = 15_000; // after an answer that EventSource takes for final, as 401 or 503
 const RECENT = 500; // events kept for tabs that are opened beside others
 const CALM = 5_000; // a stream that is back before nobody hears of: the server ends each after some minutes
@@ -150,9 +150,10 @@ async function refresh() {
   let began = performance.now(), failed = true;
   [waiting, fetching, again] = [0, true, false];
   try {
-    const answer = await fetch(location.href, { headers: { Accept: "text/html" }, credentials: "same-origin" });
+    const address = new URL(document.documentElement.dataset.refresh ?? location.href, location);
+    const answer = await fetch(address, { headers: { Accept: "text/html" }, credentials: "same-origin" });
     failed = answer.status >= 500;
-    if (answer.redirected && new URL(answer.url).pathname !== location.pathname) return showStream("ended");
+    if (answer.redirected && new URL(answer.url).pathname !== address.pathname) return showStream("ended");
     if (answer.ok) takeOver(new DOMParser().parseFromString(await answer.text(), "text/html"));
   } catch {} // the network is away: the stream's own state shows it
   took = performance.now() - began;
@@ -182,8 +183,8 @@ function takeOver(next) {
     }
     part.querySelectorAll(".wide").forEach((box, at) => { box.scrollLeft = scrolled[at] ?? 0; });
     writeTimes(part);
-    const href = focus?.getAttribute("href");
-    if (href) part.querySelector(`a[href="${CSS.escape(href)}"]`)?.focus({ preventScroll: true });
+    const mark = focus?.id ? `#${CSS.escape(focus.id)}` : `a[href="${CSS.escape(focus?.getAttribute("href") ?? "")}"]`;
+    if (focus) part.querySelector(mark)?.focus({ preventScroll: true });
   }
 }
 
@@ -290,9 +291,8 @@ function startPage() {
   startTheme(base);
   if (!live().length || !("stream" in document.body.dataset)) return;
   subscribe(base, Number(event), heard);
-  document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && stale) { stale = false; refreshSoon(); }
-  });
+  document.addEventListener("deploykit:refresh", refreshSoon);
+  document.addEventListener("visibilitychange", () => { if (stale && !document.hidden) { stale = false; refreshSoon(); } });
 }
 
 if (inPage) startPage();

@@ -17,10 +17,11 @@ from deploykit.daemons.service.group import ServiceGroup
 from deploykit.daemons.service.registry import SERVICES, check_names, make_group
 from deploykit.daemons.service.service import Service
 from deploykit.errors import DeploykitError, LockBusy, ServiceFailed, SettingsError, UsageError
-from deploykit.names import NodeName, RepoName
-from deploykit.settings import BusSettings, OutboxSettings, Settings
+from deploykit.names import NodeName, RepoName, SiteName
+from deploykit.settings import AccessSettings, AccessSiteSettings, BusSettings, OutboxSettings, Settings
 from deploykit.settings.buildservers import BuildServerSettings
 from deploykit.settings.jenkins import JenkinsSettings, JobSettings
+from deploykit.settings.notify import ChannelSettings, NotifySettings
 from deploykit.settings.webhook import WebhookSettings
 from tests.support.manager import FakeManager
 from tests.support.wait import wait_until
@@ -303,6 +304,8 @@ def test_every_service_can_be_made_and_shares_the_one_bus(tmp_path: Path) -> Non
         outbox=OutboxSettings(path=tmp_path / "spool"),
         jenkins=JenkinsSettings(servers={"ci": server}, jobs=(JobSettings(repo=RepoName("shop"), job="shop"),)),
         webhook=WebhookSettings(listen="127.0.0.1:0", sources={"github": source_of("github", tmp_path)}),
+        access=AccessSettings(sites={SiteName("shop"): AccessSiteSettings(file=tmp_path / "users")}),
+        notify=NotifySettings(channels={"ops": ChannelSettings(kind="irc", url="irc://127.0.0.1/#ops")}),
     )
     group = make_group(tuple(SERVICES), settings)
     buses = {id(one.link.bus) for one in group.services}

@@ -37,6 +37,10 @@ class WatchedByTest:
         self.counters = Counters()
 
 
+#: The one name of each label whose values are in the settings.
+NAMES = {"site": "shop", "repo": "group/shop", "source": "forge", "channel": "ops"}
+
+
 def samples(metrics: Metrics) -> list[Sample]:
     text = metrics.exposition()
     assert text is not None
@@ -75,6 +79,13 @@ def everything(tmp_path: Path) -> Metrics:
     metrics.web_announced(2)
     metrics.web_readers(1)
     metrics.web_lag(0.1)
+    metrics.expect("notify", channels=["ops"])
+    metrics.notify_heard("taken")
+    metrics.notify_heard("x" * 1000)
+    for channel in ("ops", "nobody's"):
+        metrics.notify_sent(channel, "sent", 1)
+        metrics.notify_sent(channel, "x" * 1000, 1)
+    metrics.notify_waiting(2)
     metrics.watch_bus(WatchedByTest())
     outbox = Outbox(tmp_path / "spool")
     outbox.put("/topic/x", Frame({}, b"x"))
@@ -138,7 +149,7 @@ def test_a_bad_name_is_found(spec: MetricSpec) -> None:
 
 
 def test_every_label_has_a_closed_set_and_what_is_outside_is_other(tmp_path: Path) -> None:
-    named = {"site": {"shop", OTHER}, "repo": {"group/shop", OTHER}, "source": {"forge", OTHER}}
+    named = {name: {known, OTHER} for name, known in NAMES.items()}
     seen_other = set()
     for sample in samples(everything(tmp_path)):
         spec = next((s for s in METRICS if sample.name.startswith(s.full_name)), None)
@@ -150,7 +161,8 @@ def test_every_label_has_a_closed_set_and_what_is_outside_is_other(tmp_path: Pat
             allowed = named[label] if label in NAMED else {*spec.labels[label], OTHER}
             assert found in allowed, (sample.name, label, found)
             seen_other.add(label) if found == OTHER else None
-    assert seen_other == {"site", "repo", "source", "phase", "outcome", "type", "verdict", "result", "part", "answer"}
+    ours = {"phase", "outcome", "type", "verdict", "result", "part", "answer"}
+    assert seen_other == {*NAMES, *ours}
 
 
 def test_no_label_is_one_that_never_ends() -> None:
@@ -190,6 +202,8 @@ def test_the_page_about_metrics_has_the_same_table() -> None:
         "GATE_OUTCOMES",
         "QUESTION_OUTCOMES",
         "WEBHOOK_RESULTS",
+        "NOTIFY_HEARD",
+        "NOTIFY_RESULTS",
     ):
         for word in getattr(metrictable, words):
             assert f"`{word}`" in page, word

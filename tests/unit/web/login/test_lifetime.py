@@ -18,7 +18,8 @@ from deploykit.errors import ProjectionError, SettingsError
 from deploykit.settings.web import WebSettings
 from deploykit.web.login.attempts import MOST_WAITING
 from deploykit.web.login.auditnotes import NOTES
-from deploykit.web.login.console import ConsoleLogin, RequestIdentity
+from deploykit.web.login.console import ConsoleLogin
+from deploykit.web.login.identity import RequestIdentity
 from deploykit.web.login.lasting import CHECK_EVERY, MOST_STREAMS, AnswerEnded, LastingAnswer
 from deploykit.web.login.middleware import login_middleware
 from deploykit.web.login.rights import viewer_for
@@ -35,7 +36,10 @@ def test_an_answer_that_lasts_is_ended_when_its_login_does_not_hold() -> None:
         sent.append(message)
 
     async def run() -> None:
-        answer = LastingAnswer(keep, lambda: holds[0], clock=clock)
+        async def goes_on() -> bool:
+            return holds[0]
+
+        answer = LastingAnswer(keep, goes_on, clock=clock)
         part = {"type": "http.response.body", "body": b"x", "more_body": True}
         await answer.send({"type": "http.response.start", "status": 200, "headers": []})
         await answer.send(part)
@@ -57,7 +61,10 @@ def test_an_answer_of_a_known_length_is_sent_whole() -> None:
         sent.append(message)
 
     async def run() -> None:
-        answer = LastingAnswer(keep, lambda: False, clock=clock)
+        async def goes_on() -> bool:
+            return False
+
+        answer = LastingAnswer(keep, goes_on, clock=clock)
         await answer.send({"type": "http.response.start", "status": 200, "headers": [(b"Content-Length", b"2")]})
         clock.now += CHECK_EVERY
         for more in (True, False):
@@ -110,21 +117,23 @@ def test_sessions_outlast_a_reload_and_have_the_new_rights(tmp_path: Path) -> No
 
 def test_a_stream_ends_when_its_rights_are_others(tmp_path: Path) -> None:
     world = login_world(tmp_path)
-    _, session = world.login.sessions.begin("ann", world.login.passwords.stored("ann"))
-    held = RequestIdentity(viewer=viewer_for("ann", ()), session=session)
-    assert world.login.goes_on(held)
+    id_ = asyncio.run(world.login.begin_session("ann", None, login="password"))
+    held = RequestIdentity(viewer=viewer_for("ann", ()), session=world.login.sessions.find(id_))
+    assert asyncio.run(world.login.goes_on(held))
     world.login.reload(attrs.evolve(world.login.settings, access=(access("ann", sites=("shop",)),)))
-    assert not world.login.goes_on(held)
+    assert not asyncio.run(world.login.goes_on(held))
 
 
-def test_another_kind_of_login_ends_all_sessions(tmp_path: Path) -> None:
+def test_a_session_counts_for_no_other_kind_of_login(tmp_path: Path) -> None:
     world = login_world(tmp_path)
     cookie = world.cookie()
     password = world.login.settings
     world.login.reload(attrs.evolve(password, login="proxy", proxies=("10.0.0.1",)))
     assert world.asker.get("/", cookie).status == 403
-    world.login.reload(password)
+    world.login.reload(attrs.evolve(password, login="passkey"))
     assert world.asker.get("/", cookie).status == 303
+    world.login.reload(password)
+    assert world.asker.get("/", cookie).status == 303, "it ended when it was shown where it did not count"
 
 
 def test_settings_that_cannot_be_used_change_nothing(tmp_path: Path) -> None:
@@ -177,7 +186,7 @@ def test_an_audit_that_fails_locks_nobody_out(tmp_path: Path, caplog: pytest.Log
     world = login_world(tmp_path)
     app = Starlette(
         routes=world.asker.app.routes,  # type: ignore[attr-defined]  # of Starlette
-        middleware=list(login_middleware(ConsoleLogin(settings, fail))),
+        middleware=list(login_middleware(ConsoleLogin(settings, fail, ledger=world.ledger))),
     )
     broken = attrs.evolve(world, asker=Asker(app=app))
     assert broken.log_in("ann", "wrong").status == 401

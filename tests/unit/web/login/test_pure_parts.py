@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -13,6 +14,7 @@ from deploykit.web.login.forms import safe_next
 from deploykit.web.login.hosts import HostRule
 from deploykit.web.login.limits import MOST_KEYS, NAME, NAME_AT_PEER, PEER, Allowance, KeyedLimit, LoginLimits
 from deploykit.web.login.sessions import MOST_OF_ONE, SessionStore
+from tests.support.ledgers import ledger_in
 from tests.support.loginworld import Clock
 
 HOSTILE = st.text(alphabet=st.sampled_from("/\\:@.?#%\t\n\r ae\x00é"), max_size=12)
@@ -115,20 +117,27 @@ def test_a_password_cannot_be_guessed_within_a_day(allowance: Allowance) -> None
     assert allowance.burst + 86_400 / allowance.seconds < 10_000
 
 
-def test_sessions_do_not_grow_without_end() -> None:
-    store = SessionStore(3600, clock=Clock())
-    first, _ = store.begin("ann", "proof")
-    ids = [store.begin("ann", "proof")[0] for _ in range(MOST_OF_ONE)]
+def test_sessions_do_not_grow_without_end(tmp_path: Path) -> None:
+    store = SessionStore(ledger_in(tmp_path).sessions, 3600, clock=Clock())
+    first = store.begin("ann", login="password", proof="proof")
+    ids = [store.begin("ann", login="password", proof="proof") for _ in range(MOST_OF_ONE)]
     assert store.find(first) is None
     assert all(store.find(id_) for id_ in ids)
-    assert len(store) == MOST_OF_ONE
-    store.end_all()
-    assert len(store) == 0
+    assert len(store.list_of("ann")) == MOST_OF_ONE
+    assert store.end_all_of("ann", but=_key(store, ids[0])) == MOST_OF_ONE - 1
+    assert store.find(ids[0]) is not None
 
 
-def test_ids_and_tokens_are_long_and_differ() -> None:
-    store = SessionStore(3600, clock=Clock())
-    made = [store.begin("ann", "proof") for _ in range(40)]
-    values = {id_ for id_, _ in made} | {session.token for _, session in made} | {session.key for _, session in made}
+def _key(store: SessionStore, id_: str) -> str:
+    found = store.find(id_)
+    assert found is not None
+    return found.key
+
+
+def test_ids_and_tokens_are_long_and_differ(tmp_path: Path) -> None:
+    store = SessionStore(ledger_in(tmp_path).sessions, 3600, clock=Clock())
+    ids = [store.begin("ann", login="password", proof="proof") for _ in range(40)]
+    made = [session for session in map(store.find, ids) if session is not None]
+    values = {*ids, *(session.token for session in made), *(session.key for session in made)}
     assert len(values) == 120
     assert min(map(len, values)) >= 43

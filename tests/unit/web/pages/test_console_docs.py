@@ -1,4 +1,4 @@
-"""What docs/console.md says of the pages is so: addresses, states, keys, pictures."""
+"""What docs/console.md and docs/console-actions.md say of the pages is so: addresses, states, keys, pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deploykit.web.projection.views import SiteStanding
 from tests.screenshots import PICTURES
 
 DOCS = Path(__file__).parents[4] / "docs"
-TEXT = (DOCS / "console.md").read_text()
+TEXT = (DOCS / "console.md").read_text() + (DOCS / "console-actions.md").read_text()
 
 
 def test_every_page_is_listed() -> None:

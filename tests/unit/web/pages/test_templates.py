@@ -6,10 +6,12 @@ import gzip
 import re
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from jinja2 import nodes
 
+from deploykit.web.live.events import EventKind
 from deploykit.web.pages.assets import assets
 from deploykit.web.pages.render import environment
 
@@ -53,13 +55,25 @@ def test_every_template_is_read_without_an_error(file: Path) -> None:
 
 
 def test_every_live_part_has_an_id_and_hears_known_events() -> None:
-    kinds = {"push", "build", "mirror", "deploy", "step", "log", "node", "lock", "notice", "health"}
+    kinds = {*get_args(EventKind)} - {"reset"}
     for file in TEMPLATES:
         for tag in re.findall(r"<[^>]*\bdata-live=[^>]*>", file.read_text()):
             assert " id=" in tag, (file.name, tag)
             heard = re.search(r'data-live="([^"]*)"', tag)
             assert heard is not None
             assert set(heard[1].split()) <= kinds, (file.name, tag)
+
+
+def test_the_script_hears_every_kind_of_event() -> None:
+    listed = re.search(r"const KINDS = \[(.*?)\]", assets()["console.mjs"].content.decode())
+    assert listed is not None
+    assert set(re.findall(r'"(\w+)"', listed[1])) == set(get_args(EventKind))
+
+
+@pytest.mark.parametrize("file", TEMPLATES, ids=lambda file: file.name)
+def test_every_form_that_changes_something_carries_the_token(file: Path) -> None:
+    for form in re.findall(r'<form method="post".*?</form>', file.read_text(), re.DOTALL):
+        assert 'name="csrf"' in form or "{{ token() }}" in form or file.name == "login.html", form[:100]
 
 
 @pytest.mark.parametrize("file", STATIC, ids=lambda file: file.name)

@@ -1,0 +1,1 @@
+"""Who may see protected sites: signed commands from the bus into the password files of nginx, Apache and haproxy."""

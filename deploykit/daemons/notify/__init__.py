@@ -1,0 +1,1 @@
+"""What happened, to people and programs elsewhere: IRC, Matrix, Slack, webhooks, e-mail, CDEvents."""

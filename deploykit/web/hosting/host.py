@@ -1,0 +1,390 @@
+"""The rollouts of a console: begun, proposed, asked to do something, taken over from a console that is gone, left.
+
+Rules:
+
+* A rollout is in the ledger before anything of it is sent.
+* Leases are renewed three times in their length. What another console holds no more is taken over.
+* A proposal that enough people have signed begins once its time has come, unless its site has moved on since.
+* At the end all rollouts are left and their leases given back: the next process, or another console, goes on at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+from deploykit.bus import Bus
+from deploykit.bus.events import BusState
+from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused
+from deploykit.fleet.controls import ControlKind, ControlRequest
+from deploykit.fleet.journal import JournalContents
+from deploykit.fleet.journalhead import JournalHead
+from deploykit.fleet.mandates import HeldMandate
+from deploykit.messages import one_line, utc_now
+from deploykit.operations.deploy import load_report_trust
+from deploykit.operations.keychoice import KeyChoice
+from deploykit.operations.mandatefiles import blobs_of
+from deploykit.operations.propose import plan_approved_head
+from deploykit.operations.rolloutplan import PlannedRollout
+from deploykit.settings.node import Settings
+from deploykit.trust.check import Trust
+from deploykit.trust.signature import BodySigner
+from deploykit.web.actions.hostport import KeptRollout
+from deploykit.web.hosting.owners import ConsoleOwner
+from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
+from deploykit.web.hosting.running import HostedRun, RunPorts
+from deploykit.web.ledger.leases import RolloutLease
+from deploykit.web.ledger.ledger import Ledger
+from deploykit.web.ledger.rollouts import LedgerRollout
+
+_log = logging.getLogger(__name__)
+
+#: Most seconds between two looks at the leases.
+_LOOK: Final = 2.0
+#: Most proposals that are looked at.
+_MOST_PROPOSED: Final = 1000
+#: Seconds for all rollouts to be left at the end.
+LEAVE_SECONDS: Final = 1.8
+
+
+class RolloutHost:
+    """Coordinates rollouts in threads. Use it from any thread.
+
+    Args:
+        settings: of this machine.
+        bus: started by the time `start` is called.
+        ledger: open.
+        locks: where consoles that share a directory show each other that they are alive.
+        now: the wall clock, aware UTC.
+
+    Raises:
+        LedgerError: `locks` cannot be used.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bus: Bus,
+        ledger: Ledger,
+        *,
+        locks: Path | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._ledger = ledger
+        self._now = now
+        self._seconds = settings.web.lease
+        #: The console's own key: read when it is first needed, and kept.
+        self.key = KeyChoice()
+        self._owner = ConsoleOwner(locks if locks is not None else settings.state / "web" / "consoles")
+        self._lock = threading.Lock()
+        self._runs: dict[str, HostedRun] = {}
+        self._beginning: set[str] = set()
+        self._ending = threading.Event()
+        self._proposals = ProposalClock()
+        self._announcer = ProposalAnnouncer(settings, bus, lambda: self.key.load(settings))
+        self._thread = threading.Thread(target=self._look_after, name="deploykit-web-rollouts", daemon=True)
+        self._cannot_look = ""
+        self._waits: dict[str, str] = {}
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> str:
+        """The name under which this console holds leases."""
+        return self._owner.name
+
+    @property
+    def here(self) -> tuple[str, ...]:
+        """The rollouts that this console coordinates now."""
+        with self._lock:
+            return tuple(self._runs)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What a person should know, a line each."""
+        with self._lock:
+            runs = [f"rollout {run.rollout} waits: {run.problem}" for run in self._runs.values() if run.problem]
+        waits = [f"proposal {rollout} cannot begin: {why}" for rollout, why in sorted(self._waits.items())]
+        return (*((self._cannot_look,) if self._cannot_look else ()), *runs, *waits)
+
+    def serve(self) -> None:
+        """Go on with what is left, and look after leases from now on."""
+        self._thread.start()
+
+    def close(self, seconds: float = LEAVE_SECONDS) -> None:
+        """Leave all rollouts, and give their leases back. What takes longer is left to the end of its lease."""
+        end = time.monotonic() + seconds
+        self._ending.set()
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.leave()
+        for run in runs:
+            if not run.join(end):
+                _log.warning("rollout %s is not left in time; its lease ends by itself", run.rollout)
+        if self._thread.ident is not None:
+            self._thread.join(max(0.0, end - time.monotonic()))
+        self._owner.close()
+
+    # -- what people do: `web.actions.hostport.RolloutsKept` -----------------------------------------------------------
+
+    def start(self, planned: PlannedRollout, by: str) -> None:
+        """Begin a rollout; it is in the ledger when this returns. One that was proposed needs its mandate in `planned`.
+
+        Args:
+            planned: from `plan_deploy` and its siblings, or from `plan_approved_head`.
+            by: who begins it.
+
+        Raises:
+            ConnectError: no broker is connected; nothing was sent.
+            RolloutBusy: another rollout of the site runs.
+            UsageError: it was withdrawn, or begun before.
+            PolicyRefused: the plan lies outside of its mandate.
+            LedgerError: the ledger cannot be written; nothing was sent.
+        """
+        rollouts, head = self._ledger.rollouts, self._head(planned, planned.mandate)
+        with self._begins(planned.plan.rollout):
+            if rollouts.find(planned.plan.rollout) is None:
+                lease = rollouts.start(head, by, self.owner, self._seconds)
+            else:
+                lease = rollouts.begin(head, self.owner, self._seconds)
+            self._run(lease, resumed=False)
+
+    def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
+        """Keep a rollout that people must sign, and tell those who watch.
+
+        Args:
+            planned: what it would do.
+            mandate: from `operations.propose.mandate_for`.
+            by: who proposes it.
+
+        Raises:
+            PolicyRefused: the plan lies outside of the mandate.
+            LedgerError: the ledger cannot be written.
+        """
+        head = self._head(planned, mandate)
+        self._ledger.rollouts.propose(head, by)
+        self._announcer.tell(head, self._now())
+
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> KeptRollout:
+        """Replace the mandate of a proposal, as when somebody has signed; tell those who watch.
+
+        Raises:
+            UsageError: it has begun, or was withdrawn.
+            LedgerError: the ledger cannot be written.
+            DeploykitError: what `change` raises.
+        """
+        row = self._ledger.rollouts.change_mandate(rollout, change)
+        kept = _kept(row)
+        self._announcer.tell(kept.head, self._now())
+        return kept
+
+    def withdraw(self, rollout: str, by: str) -> None:
+        """End a proposal, and tell those who watch.
+
+        Raises:
+            UsageError: it has begun, or was withdrawn.
+            LedgerError: the ledger cannot be written.
+        """
+        row = self._ledger.rollouts.find(rollout)
+        self._ledger.rollouts.withdraw(rollout)
+        _log.info("the proposal of rollout %s is withdrawn by %s", rollout, one_line(by))
+        if row is not None:
+            with suppress(JournalDamaged):  # what cannot be read has nothing to announce
+                self._announcer.tell(row.head(), self._now(), withdrawn=True)
+
+    def control(self, rollout: str, kind: ControlKind, by: str, *, rollback: bool = False) -> None:
+        """Leave a request for whoever coordinates a rollout, here or on another console.
+
+        Raises:
+            UsageError: it does not run.
+            LedgerError: the ledger cannot be written.
+        """
+        self._ledger.requests.ask(rollout, ControlRequest(kind=kind, by=by, rollback=rollback))
+        with self._lock:
+            run = self._runs.get(rollout)
+        if run is not None:
+            run.look()
+
+    def find(self, rollout: str) -> KeptRollout | None:
+        """Return a rollout by its whole id; None where there is none."""
+        row = self._ledger.rollouts.find(rollout)
+        return _kept(row) if row is not None else None
+
+    def running(self, site: str) -> KeptRollout | None:
+        """Return the rollout of a site that runs; None where none does."""
+        row = self._ledger.rollouts.running(site)
+        return _kept(row) if row is not None else None
+
+    def newest(self, site: str) -> KeptRollout | None:
+        """Return the rollout of a site that was begun last; None where none was."""
+        found = self._ledger.rollouts.list(site=site, states=("running", "ended"), limit=1)
+        return _kept(found[0]) if found else None
+
+    def proposals(self, site: str = "") -> Sequence[KeptRollout]:
+        """Return the rollouts that wait for people, newest first. One that cannot be read is left out, and logged."""
+        return tuple(_readable(self._ledger.rollouts.list(site=site, states=("proposed",), limit=_MOST_PROPOSED)))
+
+    def contents(self, rollout: str) -> JournalContents:
+        """Return the journal of a rollout.
+
+        Raises:
+            UsageError: there is none.
+            JournalDamaged: it cannot be read.
+        """
+        return self._ledger.rollouts.contents(rollout)
+
+    # -- leases --------------------------------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        pause = 0.0
+        while not self._ending.wait(pause):
+            pause = min(self._seconds / 3, _LOOK)
+            try:
+                self._look()
+            except LedgerError as error:
+                if not self._cannot_look:
+                    _log.error("%s", error)
+                self._cannot_look = str(error)
+            except Exception:  # noqa: BLE001 -- leases must be renewed; the next look may work
+                _log.exception("cannot look after the rollouts of this console")
+                self._cannot_look = "cannot look after rollouts, see the log"
+            else:
+                self._cannot_look = ""
+
+    def _look(self) -> None:
+        with self._lock:
+            runs = dict(self._runs)
+        for rollout in self._ledger.leases.renew([run.lease for run in runs.values()], self._seconds) if runs else ():
+            _log.warning("the lease of rollout %s is lost, or it has ended", rollout)
+            runs[rollout].leave(lost=True)
+        gone = self._owner.gone()
+        for lease in self._ledger.leases.take_over(self.owner, self._seconds, gone=gone):
+            _log.warning("rollout %s is gone on with here: whoever coordinated it is gone", lease.rollout)
+            self._run(lease, resumed=True)
+        self._owner.forget(gone)
+        self._undo_half_begun()
+        self._begin_due()
+        self._announcer.send()
+
+    def _undo_half_begun(self) -> None:
+        """Undo what this console holds and does not run: whoever began it got an error."""
+        with self._lock:
+            known = {*self._runs, *self._beginning}
+        for lease in self._ledger.leases.of(self.owner):
+            if lease.rollout in known:
+                continue
+            with self._lock:  # it may have begun since
+                if lease.rollout in self._runs or lease.rollout in self._beginning:
+                    continue
+            if not self._ledger.rollouts.undo(lease):
+                self._run(lease, resumed=True)
+
+    def _begin_due(self) -> None:
+        """Begin the proposals that enough people have signed, once their time has come."""
+        now = self._now()
+        waiting = self._ledger.rollouts.list(states=("proposed",), limit=_MOST_PROPOSED)
+        self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in {k.rollout for k in waiting}}
+        for row in self._proposals.due(waiting, now):
+            self._waits.pop(row.rollout, None)
+            try:
+                self._begin_if_due(row, now)
+            except LedgerError:
+                raise
+            except DeploykitError as error:
+                self._proposals.again(row, now + AGAIN)
+                self._waits[row.rollout] = str(error)
+
+    def _begin_if_due(self, row: LedgerRollout, now: datetime) -> None:
+        head = row.head()
+        mandate = head.mandate
+        if mandate is None or not blobs_of(mandate) or now > mandate.message.not_after:
+            self._proposals.not_again(row, now)
+        elif now < mandate.message.not_before:
+            self._proposals.again(row, mandate.message.not_before)
+        elif enough_signed(self._settings, mandate, now):
+            since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
+            if since:
+                raise PolicyRefused(
+                    f"rollout {since[0].rollout} of {row.site} was begun since it was proposed: "
+                    "what is live is not what people saw when they signed",
+                    "propose it anew, or withdraw it",
+                )
+            self.start(plan_approved_head(self._settings, head, mandate, key=self.key), row.requested_by)
+        else:
+            self._proposals.again(row, now + AGAIN)
+
+    # -- parts ---------------------------------------------------------------------------------------------------------
+
+    def _head(self, planned: PlannedRollout, mandate: HeldMandate | None) -> JournalHead:
+        return JournalHead(
+            plan=planned.plan,
+            begun=self._now().timestamp(),
+            evidence=planned.evidence,
+            without_build=planned.without_build,
+            override_lock=planned.override_lock,
+            mandate=mandate,
+        )
+
+    @contextmanager
+    def _begins(self, rollout: str) -> Iterator[None]:
+        """Accept that a rollout begins here now, and keep `_undo_half_begun` from it meanwhile."""
+        if self._ending.is_set():
+            raise LedgerError("the console ends: nothing is begun", "try again in a moment")
+        if self._bus.state is not BusState.CONNECTED:
+            problem = self._bus.problem
+            why = f": {problem.problem}" if problem is not None else ""
+            raise ConnectError(f"no broker is connected{why}: nothing was sent", "try again when one is")
+        with self._lock:
+            self._beginning.add(rollout)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._beginning.discard(rollout)
+
+    def _run(self, lease: RolloutLease, *, resumed: bool) -> None:
+        ports = RunPorts(
+            bus=self._bus,
+            topics=self._settings.topics,
+            ledger=self._ledger,
+            keys=self._keys,
+            over=self._over,
+        )
+        run = HostedRun(lease, ports, resumed=resumed)
+        with self._lock:
+            self._runs[lease.rollout] = run
+        run.start()
+        if self._ending.is_set():  # `close` may have looked already
+            run.leave()
+
+    def _over(self, run: HostedRun) -> None:
+        with self._lock:
+            if self._runs.get(run.rollout) is run:
+                del self._runs[run.rollout]
+
+    def _keys(self) -> tuple[BodySigner, Trust]:
+        return self.key.load(self._settings), load_report_trust(self._settings)
+
+
+def _kept(row: LedgerRollout) -> KeptRollout:
+    return KeptRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
+
+
+def _readable(rows: Sequence[LedgerRollout]) -> Iterator[KeptRollout]:
+    for row in rows:
+        try:
+            yield _kept(row)
+        except JournalDamaged as error:
+            _log.error("%s", error)
+
+
+__all__ = ["LEAVE_SECONDS", "RolloutHost"]

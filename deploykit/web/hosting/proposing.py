@@ -1,0 +1,164 @@
+"""What a console announces of proposals, and when it looks again whether one can begin.
+
+Announcements are for people who watch, and for those who are to sign. Without a broker they wait for a while.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
+
+from deploykit.bus import Bus
+from deploykit.errors import DeploykitError
+from deploykit.fleet.journalhead import JournalHead
+from deploykit.fleet.mandates import HeldMandate
+from deploykit.messages import RolloutProposed
+from deploykit.operations.approval import ApprovalDesk
+from deploykit.operations.mandatefiles import blobs_of
+from deploykit.settings.node import Settings
+from deploykit.trust.signature import BodySigner, sign
+from deploykit.web.ledger.rollouts import LedgerRollout
+from deploykit.wire import Frame, encode
+
+_log = logging.getLogger(__name__)
+
+#: How long after a failure a proposal that looked ready is tried again.
+AGAIN: Final = timedelta(seconds=15)
+_NEVER: Final = timedelta(days=36500)
+#: Announcements that wait for a broker; of more, the oldest are left out.
+_MOST_WAITING: Final = 1000
+
+
+def proposed_message(
+    head: JournalHead, settings: Settings, now: datetime, *, withdrawn: bool = False
+) -> RolloutProposed:
+    """Return the message that says that a rollout waits for people, or does no more.
+
+    Args:
+        head: with a mandate.
+        settings: of the console.
+        now: aware.
+        withdrawn: it does not wait any more, and has not begun.
+
+    Raises:
+        ValueError: there is no mandate.
+    """
+    if head.mandate is None:
+        raise ValueError("a proposal has a mandate")
+    approved, site = head.mandate.message, settings.sites.get(head.plan.site)
+    base = settings.web.url.rstrip("/")
+    return RolloutProposed(
+        source=f"operator/{socket.gethostname()}",
+        time=now,
+        correlation_id=head.plan.correlation_id or head.plan.rollout,
+        site=head.plan.site,
+        rollout=head.plan.rollout,
+        kind=head.plan.kind,
+        ref=approved.ref,
+        commit=approved.commit,
+        count=len(head.plan.nodes),
+        signed=len(blobs_of(head.mandate)),
+        wanted=max(site.signatures, 1) if site is not None and site.needs_mandate else 0,
+        not_after=approved.not_after,
+        digest=head.mandate.digest,
+        requested_by=approved.requested_by,
+        reason=approved.reason,
+        url=f"{base}/deploys/{head.plan.rollout}/approve" if base else "",
+        withdrawn=withdrawn,
+    )
+
+
+def enough_signed(settings: Settings, mandate: HeldMandate, now: datetime) -> bool:
+    """Return whether the signatures that count here are enough for the site, as far as this machine knows it.
+
+    Raises:
+        KeyFileError: the files of allowed signers cannot be read.
+    """
+    desk = ApprovalDesk.from_settings(settings)
+    return not desk.judge(desk.counting(mandate, now)[0], now)
+
+
+class ProposalClock:
+    """Remembers when to look at each proposal again: at each change of it, and when its time comes."""
+
+    def __init__(self) -> None:
+        self._again: dict[tuple[str, str], datetime] = {}
+
+    def due(self, kept: Iterable[LedgerRollout], now: datetime) -> Iterator[LedgerRollout]:
+        """Yield the proposals to look at; those that are not there any more are forgotten."""
+        known = {_key(each): each for each in kept}
+        self._again = {key: at for key, at in self._again.items() if key in known}
+        for key, each in known.items():
+            if self._again.get(key, now) <= now:
+                yield each
+
+    def again(self, kept: LedgerRollout, at: datetime) -> None:
+        """Look at a proposal again at a time."""
+        self._again[_key(kept)] = at
+
+    def not_again(self, kept: LedgerRollout, now: datetime) -> None:
+        """Look at a proposal again only when somebody has changed it."""
+        self._again[_key(kept)] = now + _NEVER
+
+
+class ProposalAnnouncer:
+    """Publishes what changes of proposals, signed by the console's key. Use it from any thread.
+
+    Args:
+        settings: of the console.
+        bus: shared with the console.
+        key: returns the key.
+    """
+
+    def __init__(self, settings: Settings, bus: Bus, key: Callable[[], BodySigner]) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._key = key
+        self._lock = threading.Lock()
+        self._unsent: deque[Frame] = deque(maxlen=_MOST_WAITING)
+
+    def tell(self, head: JournalHead, now: datetime, *, withdrawn: bool = False) -> None:
+        """Publish how a proposal stands; see `proposed_message`. What goes wrong is in the log."""
+        try:
+            frame = sign(encode(proposed_message(head, self._settings, now, withdrawn=withdrawn)), self._key())
+        except (DeploykitError, ValueError) as error:
+            _log.warning("nobody else is shown the proposal %s: %s", head.plan.rollout, error)
+            return
+        self._keep(frame)
+        self.send()
+
+    def send(self) -> None:
+        """Publish what waits. Never blocks."""
+        with self._lock:
+            frames = list(self._unsent)
+            self._unsent.clear()
+        for frame in frames:
+            try:
+                future = self._bus.publish_nowait(self._settings.topics.report, frame)
+            except DeploykitError:
+                self._keep(frame)
+            else:
+                future.add_done_callback(partial(self._settled, frame))
+
+    def _settled(self, frame: Frame, future: Future[None]) -> None:
+        if not future.cancelled() and isinstance(future.exception(), DeploykitError):
+            self._keep(frame)
+
+    def _keep(self, frame: Frame) -> None:
+        with self._lock:
+            self._unsent.append(frame)
+
+
+def _key(kept: LedgerRollout) -> tuple[str, str]:
+    return kept.rollout, hashlib.sha256(kept.raw_head.encode()).hexdigest()
+
+
+__all__ = ["AGAIN", "ProposalAnnouncer", "ProposalClock", "enough_signed", "proposed_message"]

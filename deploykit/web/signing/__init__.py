@@ -1,0 +1,1 @@
+"""Signing in the browser: where passkeys sign, what they are offered, and how a new one is enrolled."""
