@@ -21,21 +21,21 @@ from typing import Final
 
 from deploykit.bus import Bus
 from deploykit.bus.events import BusState
-from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused
+from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused, UsageError
 from deploykit.fleet.controls import ControlKind, ControlRequest
 from deploykit.fleet.journal import JournalContents
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
-from deploykit.messages import one_line, utc_now
+from deploykit.messages import utc_now
 from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import KeyChoice
 from deploykit.operations.mandatefiles import blobs_of
-from deploykit.operations.propose import plan_approved_head
+from deploykit.operations.propose import approved, planned_of
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
-from deploykit.web.actions.hostport import KeptRollout
+from deploykit.web.actions.hostport import ConsoleRollout
 from deploykit.web.hosting.owners import ConsoleOwner
 from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
 from deploykit.web.hosting.running import HostedRun, RunPorts
@@ -134,29 +134,49 @@ class RolloutHost:
             self._thread.join(max(0.0, end - time.monotonic()))
         self._owner.close()
 
-    # -- what people do: `web.actions.hostport.RolloutsKept` -----------------------------------------------------------
+    # -- what people do: `web.actions.hostport.RolloutDesk` ------------------------------------------------------------
 
     def start(self, planned: PlannedRollout, by: str) -> None:
-        """Begin a rollout; it is in the ledger when this returns. One that was proposed needs its mandate in `planned`.
+        """Begin a rollout that nobody must sign; it is in the ledger when this returns.
 
         Args:
-            planned: from `plan_deploy` and its siblings, or from `plan_approved_head`.
+            planned: from `plan_deploy` and its siblings.
             by: who begins it.
 
         Raises:
             ConnectError: no broker is connected; nothing was sent.
             RolloutBusy: another rollout of the site runs.
-            UsageError: it was withdrawn, or begun before.
-            PolicyRefused: the plan lies outside of its mandate.
             LedgerError: the ledger cannot be written; nothing was sent.
         """
-        rollouts, head = self._ledger.rollouts, self._head(planned, planned.mandate)
+        head = self._head(planned, planned.mandate)
         with self._begins(planned.plan.rollout):
-            if rollouts.find(planned.plan.rollout) is None:
-                lease = rollouts.start(head, by, self.owner, self._seconds)
-            else:
-                lease = rollouts.begin(head, self.owner, self._seconds)
-            self._run(lease, resumed=False)
+            self._run(self._ledger.rollouts.start(head, by, self.owner, self._seconds), resumed=False)
+
+    def start_approved(self, rollout: str) -> None:
+        """Begin a proposal that enough people have signed; it is in the ledger when this returns.
+
+        Raises:
+            PolicyRefused: too few have, its time is over or not come, or its site has moved on since.
+            UsageError: it was withdrawn, or begun before.
+            ConnectError, RolloutBusy, KeyFileError, LedgerError: it cannot begin now; nothing was sent.
+        """
+        row = self._ledger.rollouts.find(rollout)
+        if row is None or row.state != "proposed":
+            raise UsageError(f"rollout {rollout[:80]!a} does not wait for people", "it has begun, or was withdrawn")
+        head = row.head()
+        if head.mandate is None:
+            raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
+        planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
+        since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
+        if since:
+            raise PolicyRefused(
+                f"rollout {since[0].rollout} of {row.site} was begun since {rollout} was proposed: "
+                "what is live is not what people saw when they signed",
+                "propose it anew, or withdraw it",
+            )
+        with self._begins(rollout):
+            begun = self._head(planned, planned.mandate)
+            self._run(self._ledger.rollouts.begin(begun, self.owner, self._seconds), resumed=False)
 
     def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
         """Keep a rollout that people must sign, and tell those who watch.
@@ -174,7 +194,7 @@ class RolloutHost:
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
 
-    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> KeptRollout:
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> ConsoleRollout:
         """Replace the mandate of a proposal, as when somebody has signed; tell those who watch.
 
         Raises:
@@ -187,7 +207,7 @@ class RolloutHost:
         self._announcer.tell(kept.head, self._now())
         return kept
 
-    def withdraw(self, rollout: str, by: str) -> None:
+    def withdraw(self, rollout: str) -> None:
         """End a proposal, and tell those who watch.
 
         Raises:
@@ -196,7 +216,6 @@ class RolloutHost:
         """
         row = self._ledger.rollouts.find(rollout)
         self._ledger.rollouts.withdraw(rollout)
-        _log.info("the proposal of rollout %s is withdrawn by %s", rollout, one_line(by))
         if row is not None:
             with suppress(JournalDamaged):  # what cannot be read has nothing to announce
                 self._announcer.tell(row.head(), self._now(), withdrawn=True)
@@ -214,22 +233,22 @@ class RolloutHost:
         if run is not None:
             run.look()
 
-    def find(self, rollout: str) -> KeptRollout | None:
+    def find(self, rollout: str) -> ConsoleRollout | None:
         """Return a rollout by its whole id; None where there is none."""
         row = self._ledger.rollouts.find(rollout)
         return _kept(row) if row is not None else None
 
-    def running(self, site: str) -> KeptRollout | None:
+    def running(self, site: str) -> ConsoleRollout | None:
         """Return the rollout of a site that runs; None where none does."""
         row = self._ledger.rollouts.running(site)
         return _kept(row) if row is not None else None
 
-    def newest(self, site: str) -> KeptRollout | None:
+    def newest(self, site: str) -> ConsoleRollout | None:
         """Return the rollout of a site that was begun last; None where none was."""
         found = self._ledger.rollouts.list(site=site, states=("running", "ended"), limit=1)
         return _kept(found[0]) if found else None
 
-    def proposals(self, site: str = "") -> Sequence[KeptRollout]:
+    def proposals(self, site: str = "") -> Sequence[ConsoleRollout]:
         """Return the rollouts that wait for people, newest first. One that cannot be read is left out, and logged."""
         return tuple(_readable(self._ledger.rollouts.list(site=site, states=("proposed",), limit=_MOST_PROPOSED)))
 
@@ -311,14 +330,7 @@ class RolloutHost:
         elif now < mandate.message.not_before:
             self._proposals.again(row, mandate.message.not_before)
         elif enough_signed(self._settings, mandate, now):
-            since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
-            if since:
-                raise PolicyRefused(
-                    f"rollout {since[0].rollout} of {row.site} was begun since it was proposed: "
-                    "what is live is not what people saw when they signed",
-                    "propose it anew, or withdraw it",
-                )
-            self.start(plan_approved_head(self._settings, head, mandate, key=self.key), row.requested_by)
+            self.start_approved(row.rollout)
         else:
             self._proposals.again(row, now + AGAIN)
 
@@ -375,11 +387,11 @@ class RolloutHost:
         return self.key.load(self._settings), load_report_trust(self._settings)
 
 
-def _kept(row: LedgerRollout) -> KeptRollout:
-    return KeptRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
+def _kept(row: LedgerRollout) -> ConsoleRollout:
+    return ConsoleRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
 
 
-def _readable(rows: Sequence[LedgerRollout]) -> Iterator[KeptRollout]:
+def _readable(rows: Sequence[LedgerRollout]) -> Iterator[ConsoleRollout]:
     for row in rows:
         try:
             yield _kept(row)
