@@ -127,8 +127,19 @@ def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> Pl
         RolloutError: the proposal cannot be read.
     """
     proposal = read_proposal(path)
-    head = proposal.head
-    planned = PlannedRollout(
+    return approved(planned_of(settings, proposal.head, key=key), proposal.mandate)
+
+
+def planned_of(settings: Settings, head: JournalHead, *, key: KeyGiven = None) -> PlannedRollout:
+    """Return the rollout that the head of a proposal describes, without its mandate: see `approved`.
+
+    Args: as of `plan_approved`.
+
+    Raises:
+        PolicyRefused: there is no key, or no report could be believed.
+        KeyFileError: a key file cannot be used.
+    """
+    return PlannedRollout(
         settings=settings,
         plan=head.plan,
         key=signing_key(settings, key),
@@ -137,7 +148,6 @@ def plan_approved(settings: Settings, path: Path, *, key: KeyGiven = None) -> Pl
         without_build=head.without_build,
         override_lock=head.override_lock,
     )
-    return approved(planned, proposal.mandate)
 
 
 def approved(planned: PlannedRollout, mandate: HeldMandate) -> PlannedRollout:
@@ -193,4 +203,4 @@ def require_no_mandate(planned: PlannedRollout) -> None:
         )
 
 
-__all__ = ["MOST_NODES", "approved", "mandate_for", "plan_approved", "propose", "require_no_mandate"]
+__all__ = ["MOST_NODES", "approved", "mandate_for", "plan_approved", "planned_of", "propose", "require_no_mandate"]

@@ -240,7 +240,7 @@ def check_file(engine: Engine, path: Path, use: DatabaseUse = PROJECTION) -> str
                 connection.exec_driver_sql("PRAGMA schema_version").scalar()
                 return ""
             found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar()
-            return "" if found == "ok" else str(found)
+            return "" if found == "ok" else " ".join(str(found).split())[:300]
     except (SQLAlchemyError, OSError) as error:
         if isinstance(error, DatabaseError) and is_damaged(error):
             return cause(error)

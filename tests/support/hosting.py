@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -40,6 +40,27 @@ def emptied(server: str) -> str:
         connection.execute(text("CREATE SCHEMA public"))
     engine.dispose()
     return server
+
+
+@contextmanager
+def closed_to_all(server: str) -> Iterator[Callable[[], None]]:
+    """Have PostgreSQL end every connection and take none, until what is yielded is called, or the block ends."""
+    url = server.replace("postgresql:", "postgresql+psycopg:").replace("/postgres?", "/template1?")
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    ends = text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'postgres'")
+
+    def let_in() -> None:
+        with engine.connect() as connection:
+            connection.execute(text("ALTER DATABASE postgres WITH ALLOW_CONNECTIONS true"))
+
+    with engine.connect() as connection:
+        connection.execute(text("ALTER DATABASE postgres WITH ALLOW_CONNECTIONS false"))
+        connection.execute(ends)
+    try:
+        yield let_in
+    finally:
+        let_in()
+        engine.dispose()
 
 
 def console_settings(fleet: StandIns, database: str = "", *, lease: float = LEASE) -> Settings:

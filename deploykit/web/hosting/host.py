@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -21,21 +21,21 @@ from typing import Final
 
 from deploykit.bus import Bus
 from deploykit.bus.events import BusState
-from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused
+from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused, UsageError
 from deploykit.fleet.controls import ControlKind, ControlRequest
-from deploykit.fleet.journal import JournalContents
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
-from deploykit.messages import one_line, utc_now
+from deploykit.messages import utc_now
 from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import KeyChoice
 from deploykit.operations.mandatefiles import blobs_of
-from deploykit.operations.propose import plan_approved_head
+from deploykit.operations.propose import approved, planned_of
 from deploykit.operations.rolloutplan import PlannedRollout
 from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
-from deploykit.web.actions.hostport import KeptRollout
+from deploykit.web.actions.hostport import ConsoleRollout
+from deploykit.web.hosting.lookup import MOST_PROPOSED, RolloutLookup, console_rollout
 from deploykit.web.hosting.owners import ConsoleOwner
 from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
 from deploykit.web.hosting.running import HostedRun, RunPorts
@@ -47,13 +47,11 @@ _log = logging.getLogger(__name__)
 
 #: Most seconds between two looks at the leases.
 _LOOK: Final = 2.0
-#: Most proposals that are looked at.
-_MOST_PROPOSED: Final = 1000
 #: Seconds for all rollouts to be left at the end.
 LEAVE_SECONDS: Final = 1.8
 
 
-class RolloutHost:
+class RolloutHost(RolloutLookup):
     """Coordinates rollouts in threads. Use it from any thread.
 
     Args:
@@ -76,6 +74,7 @@ class RolloutHost:
         locks: Path | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
+        super().__init__(ledger.rollouts)
         self._settings = settings
         self._bus = bus
         self._ledger = ledger
@@ -134,29 +133,49 @@ class RolloutHost:
             self._thread.join(max(0.0, end - time.monotonic()))
         self._owner.close()
 
-    # -- what people do: `web.actions.hostport.RolloutsKept` -----------------------------------------------------------
+    # -- what people do: `web.actions.hostport.RolloutDesk` ------------------------------------------------------------
 
     def start(self, planned: PlannedRollout, by: str) -> None:
-        """Begin a rollout; it is in the ledger when this returns. One that was proposed needs its mandate in `planned`.
+        """Begin a rollout that nobody must sign; it is in the ledger when this returns.
 
         Args:
-            planned: from `plan_deploy` and its siblings, or from `plan_approved_head`.
+            planned: from `plan_deploy` and its siblings.
             by: who begins it.
 
         Raises:
             ConnectError: no broker is connected; nothing was sent.
             RolloutBusy: another rollout of the site runs.
-            UsageError: it was withdrawn, or begun before.
-            PolicyRefused: the plan lies outside of its mandate.
             LedgerError: the ledger cannot be written; nothing was sent.
         """
-        rollouts, head = self._ledger.rollouts, self._head(planned, planned.mandate)
+        head = self._head(planned, planned.mandate)
         with self._begins(planned.plan.rollout):
-            if rollouts.find(planned.plan.rollout) is None:
-                lease = rollouts.start(head, by, self.owner, self._seconds)
-            else:
-                lease = rollouts.begin(head, self.owner, self._seconds)
-            self._run(lease, resumed=False)
+            self._run(self._ledger.rollouts.start(head, by, self.owner, self._seconds), resumed=False)
+
+    def start_approved(self, rollout: str) -> None:
+        """Begin a proposal that enough people have signed; it is in the ledger when this returns.
+
+        Raises:
+            PolicyRefused: too few have, its time is over or not come, or its site has moved on since.
+            UsageError: it was withdrawn, or begun before.
+            ConnectError, RolloutBusy, KeyFileError, LedgerError: it cannot begin now; nothing was sent.
+        """
+        row = self._ledger.rollouts.find(rollout)
+        if row is None or row.state != "proposed":
+            raise UsageError(f"rollout {rollout[:80]!a} does not wait for people", "it has begun, or was withdrawn")
+        head = row.head()
+        if head.mandate is None:
+            raise PolicyRefused(f"rollout {rollout} has no mandate", "propose it anew")
+        planned = approved(planned_of(self._settings, head, key=self.key), head.mandate)
+        since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
+        if since:
+            raise PolicyRefused(
+                f"rollout {since[0].rollout} of {row.site} was begun since {rollout} was proposed: "
+                "what is live is not what people saw when they signed",
+                "propose it anew, or withdraw it",
+            )
+        with self._begins(rollout):
+            begun = self._head(planned, planned.mandate)
+            self._run(self._ledger.rollouts.begin(begun, self.owner, self._seconds), resumed=False)
 
     def propose(self, planned: PlannedRollout, mandate: HeldMandate, by: str) -> None:
         """Keep a rollout that people must sign, and tell those who watch.
@@ -174,7 +193,7 @@ class RolloutHost:
         self._ledger.rollouts.propose(head, by)
         self._announcer.tell(head, self._now())
 
-    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> KeptRollout:
+    def change_mandate(self, rollout: str, change: Callable[[HeldMandate], HeldMandate]) -> ConsoleRollout:
         """Replace the mandate of a proposal, as when somebody has signed; tell those who watch.
 
         Raises:
@@ -183,11 +202,11 @@ class RolloutHost:
             DeploykitError: what `change` raises.
         """
         row = self._ledger.rollouts.change_mandate(rollout, change)
-        kept = _kept(row)
+        kept = console_rollout(row)
         self._announcer.tell(kept.head, self._now())
         return kept
 
-    def withdraw(self, rollout: str, by: str) -> None:
+    def withdraw(self, rollout: str) -> None:
         """End a proposal, and tell those who watch.
 
         Raises:
@@ -196,7 +215,6 @@ class RolloutHost:
         """
         row = self._ledger.rollouts.find(rollout)
         self._ledger.rollouts.withdraw(rollout)
-        _log.info("the proposal of rollout %s is withdrawn by %s", rollout, one_line(by))
         if row is not None:
             with suppress(JournalDamaged):  # what cannot be read has nothing to announce
                 self._announcer.tell(row.head(), self._now(), withdrawn=True)
@@ -213,34 +231,6 @@ class RolloutHost:
             run = self._runs.get(rollout)
         if run is not None:
             run.look()
-
-    def find(self, rollout: str) -> KeptRollout | None:
-        """Return a rollout by its whole id; None where there is none."""
-        row = self._ledger.rollouts.find(rollout)
-        return _kept(row) if row is not None else None
-
-    def running(self, site: str) -> KeptRollout | None:
-        """Return the rollout of a site that runs; None where none does."""
-        row = self._ledger.rollouts.running(site)
-        return _kept(row) if row is not None else None
-
-    def newest(self, site: str) -> KeptRollout | None:
-        """Return the rollout of a site that was begun last; None where none was."""
-        found = self._ledger.rollouts.list(site=site, states=("running", "ended"), limit=1)
-        return _kept(found[0]) if found else None
-
-    def proposals(self, site: str = "") -> Sequence[KeptRollout]:
-        """Return the rollouts that wait for people, newest first. One that cannot be read is left out, and logged."""
-        return tuple(_readable(self._ledger.rollouts.list(site=site, states=("proposed",), limit=_MOST_PROPOSED)))
-
-    def contents(self, rollout: str) -> JournalContents:
-        """Return the journal of a rollout.
-
-        Raises:
-            UsageError: there is none.
-            JournalDamaged: it cannot be read.
-        """
-        return self._ledger.rollouts.contents(rollout)
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -291,7 +281,7 @@ class RolloutHost:
     def _begin_due(self) -> None:
         """Begin the proposals that enough people have signed, once their time has come."""
         now = self._now()
-        waiting = self._ledger.rollouts.list(states=("proposed",), limit=_MOST_PROPOSED)
+        waiting = self._ledger.rollouts.list(states=("proposed",), limit=MOST_PROPOSED)
         self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in {k.rollout for k in waiting}}
         for row in self._proposals.due(waiting, now):
             self._waits.pop(row.rollout, None)
@@ -311,14 +301,7 @@ class RolloutHost:
         elif now < mandate.message.not_before:
             self._proposals.again(row, mandate.message.not_before)
         elif enough_signed(self._settings, mandate, now):
-            since = self._ledger.rollouts.list(site=row.site, states=("running", "ended"), since=row.begun, limit=1)
-            if since:
-                raise PolicyRefused(
-                    f"rollout {since[0].rollout} of {row.site} was begun since it was proposed: "
-                    "what is live is not what people saw when they signed",
-                    "propose it anew, or withdraw it",
-                )
-            self.start(plan_approved_head(self._settings, head, mandate, key=self.key), row.requested_by)
+            self.start_approved(row.rollout)
         else:
             self._proposals.again(row, now + AGAIN)
 
@@ -373,18 +356,6 @@ class RolloutHost:
 
     def _keys(self) -> tuple[BodySigner, Trust]:
         return self.key.load(self._settings), load_report_trust(self._settings)
-
-
-def _kept(row: LedgerRollout) -> KeptRollout:
-    return KeptRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
-
-
-def _readable(rows: Sequence[LedgerRollout]) -> Iterator[KeptRollout]:
-    for row in rows:
-        try:
-            yield _kept(row)
-        except JournalDamaged as error:
-            _log.error("%s", error)
 
 
 __all__ = ["LEAVE_SECONDS", "RolloutHost"]
