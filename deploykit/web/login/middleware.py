@@ -20,10 +20,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.errors import LedgerError
+from deploykit.web.login.askagain import ask_again
 from deploykit.web.login.attempts import same_text
 from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
@@ -52,11 +53,6 @@ _BY_PAGE: Final = frozenset({"password", "oidc", "passkey"})
 _STATIC: Final = "/static/"
 _EVENTS: Final = "/api/v1/events"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-#: A link from another site comes without our cookie, which is SameSite=Strict. The same page, asked for by our own
-#: page, comes with it: so nobody who is logged in must log in again for a link in a chat.
-_ASK_AGAIN: Final = (
-    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>deploykit</title>'
-)
 
 
 class LoginMiddleware:
@@ -183,8 +179,9 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
     # login, has no page from which it could know the token, and is no browser that could be made to send something.
     if not needs_no_login(path) and (identity.ambient or (identity.token and sender == "own")):
         given = headers.getlist("x-csrf-token") or [fields.get("csrf", "")]
-        fits = [same_text(given[0], good) for good in (identity.token, identity.older_token)]
-        if len(given) != 1 or True not in fits:
+        good = (identity.token, identity.older_token)
+        known = [same_text(given[0], each) for each in good]  # all of them, whichever fits
+        if len(given) != 1 or not any(known):
             return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
     scope["state"]["form"] = fields
     return replayed(body, receive)
@@ -197,7 +194,7 @@ def _without_login(login: ConsoleLogin, scope: Scope, headers: Headers, path: st
     if login.settings.login not in _BY_PAGE or wants_json(path) or not safe or kind != "navigate":
         return not_logged_in(login.settings, path, browser="sec-fetch-mode" in headers)
     if site in ("cross-site", "same-site"):
-        return HTMLResponse(_ASK_AGAIN)
+        return ask_again(scope)
     query = scope["query_string"].decode("latin-1")
     wanted = quote(quote(path) + (f"?{query}" if query else ""), safe="/")
     return RedirectResponse(f"{base_of(scope)}{LOGIN}" + (f"?next={wanted}" if wanted != "/" else ""), 303)
