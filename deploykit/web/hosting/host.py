@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -23,7 +23,6 @@ from deploykit.bus import Bus
 from deploykit.bus.events import BusState
 from deploykit.errors import ConnectError, DeploykitError, JournalDamaged, LedgerError, PolicyRefused, UsageError
 from deploykit.fleet.controls import ControlKind, ControlRequest
-from deploykit.fleet.journal import JournalContents
 from deploykit.fleet.journalhead import JournalHead
 from deploykit.fleet.mandates import HeldMandate
 from deploykit.messages import utc_now
@@ -36,6 +35,7 @@ from deploykit.settings.node import Settings
 from deploykit.trust.check import Trust
 from deploykit.trust.signature import BodySigner
 from deploykit.web.actions.hostport import ConsoleRollout
+from deploykit.web.hosting.lookup import MOST_PROPOSED, RolloutLookup, console_rollout
 from deploykit.web.hosting.owners import ConsoleOwner
 from deploykit.web.hosting.proposing import AGAIN, ProposalAnnouncer, ProposalClock, enough_signed
 from deploykit.web.hosting.running import HostedRun, RunPorts
@@ -47,13 +47,11 @@ _log = logging.getLogger(__name__)
 
 #: Most seconds between two looks at the leases.
 _LOOK: Final = 2.0
-#: Most proposals that are looked at.
-_MOST_PROPOSED: Final = 1000
 #: Seconds for all rollouts to be left at the end.
 LEAVE_SECONDS: Final = 1.8
 
 
-class RolloutHost:
+class RolloutHost(RolloutLookup):
     """Coordinates rollouts in threads. Use it from any thread.
 
     Args:
@@ -76,6 +74,7 @@ class RolloutHost:
         locks: Path | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
+        super().__init__(ledger.rollouts)
         self._settings = settings
         self._bus = bus
         self._ledger = ledger
@@ -203,7 +202,7 @@ class RolloutHost:
             DeploykitError: what `change` raises.
         """
         row = self._ledger.rollouts.change_mandate(rollout, change)
-        kept = _kept(row)
+        kept = console_rollout(row)
         self._announcer.tell(kept.head, self._now())
         return kept
 
@@ -232,34 +231,6 @@ class RolloutHost:
             run = self._runs.get(rollout)
         if run is not None:
             run.look()
-
-    def find(self, rollout: str) -> ConsoleRollout | None:
-        """Return a rollout by its whole id; None where there is none."""
-        row = self._ledger.rollouts.find(rollout)
-        return _kept(row) if row is not None else None
-
-    def running(self, site: str) -> ConsoleRollout | None:
-        """Return the rollout of a site that runs; None where none does."""
-        row = self._ledger.rollouts.running(site)
-        return _kept(row) if row is not None else None
-
-    def newest(self, site: str) -> ConsoleRollout | None:
-        """Return the rollout of a site that was begun last; None where none was."""
-        found = self._ledger.rollouts.list(site=site, states=("running", "ended"), limit=1)
-        return _kept(found[0]) if found else None
-
-    def proposals(self, site: str = "") -> Sequence[ConsoleRollout]:
-        """Return the rollouts that wait for people, newest first. One that cannot be read is left out, and logged."""
-        return tuple(_readable(self._ledger.rollouts.list(site=site, states=("proposed",), limit=_MOST_PROPOSED)))
-
-    def contents(self, rollout: str) -> JournalContents:
-        """Return the journal of a rollout.
-
-        Raises:
-            UsageError: there is none.
-            JournalDamaged: it cannot be read.
-        """
-        return self._ledger.rollouts.contents(rollout)
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -310,7 +281,7 @@ class RolloutHost:
     def _begin_due(self) -> None:
         """Begin the proposals that enough people have signed, once their time has come."""
         now = self._now()
-        waiting = self._ledger.rollouts.list(states=("proposed",), limit=_MOST_PROPOSED)
+        waiting = self._ledger.rollouts.list(states=("proposed",), limit=MOST_PROPOSED)
         self._waits = {rollout: why for rollout, why in self._waits.items() if rollout in {k.rollout for k in waiting}}
         for row in self._proposals.due(waiting, now):
             self._waits.pop(row.rollout, None)
@@ -385,18 +356,6 @@ class RolloutHost:
 
     def _keys(self) -> tuple[BodySigner, Trust]:
         return self.key.load(self._settings), load_report_trust(self._settings)
-
-
-def _kept(row: LedgerRollout) -> ConsoleRollout:
-    return ConsoleRollout(head=row.head(), state=row.state, requested_by=row.requested_by, begun=row.begun)
-
-
-def _readable(rows: Sequence[LedgerRollout]) -> Iterator[ConsoleRollout]:
-    for row in rows:
-        try:
-            yield _kept(row)
-        except JournalDamaged as error:
-            _log.error("%s", error)
 
 
 __all__ = ["LEAVE_SECONDS", "RolloutHost"]

@@ -52,7 +52,8 @@ def fold_access_report(rows: WorkingRows, heard: Heard, message: AccessReported)
     decision = "done" if done else message.outcome
     audit(rows, heard, "access", decision, place=message.node, site=message.site, detail=message.summary)
     if message.outcome != "refused":
-        rows.put(PROTECTED, {"site": clean(message.site), "node": clean(message.node)})
+        protects, _ = rows.get_or_new(PROTECTED, site=clean(message.site), node=clean(message.node))
+        rows.put(PROTECTED, protects)
     order = heard_order(heard, message.id)
     key = {"site": clean(message.site), "user": clean(message.user), "node": clean(message.node)}
     row, new = rows.get_or_new(ACCESS, **key)
@@ -76,12 +77,15 @@ def fold_described_access(rows: WorkingRows, heard: Heard, message: NodeDescribe
     """
     order = heard_order(heard, message.id)
     node = clean(message.node)
+    before = {row["site"]: row for row in rows.select(PROTECTED, node=node)}
+    if any(order < row["ord"] for row in before.values()):
+        return
     protects = {clean(each) for each in message.protects}
     for each in sorted(protects):
-        rows.put(PROTECTED, {"site": each, "node": node})
-    for row in rows.select(PROTECTED, node=node):
-        if row["site"] not in protects and site in ("", row["site"]) and not message.cut:
-            rows.remove(PROTECTED, row["site"], node)
+        rows.put(PROTECTED, {"site": each, "node": node, "ord": order})
+    for each in before.keys() - protects:
+        if site in ("", each) and not message.cut:
+            rows.remove(PROTECTED, each, node)
     listed = set()
     for access in message.access:
         key = {"site": clean(access.site), "user": clean(access.user), "node": node}

@@ -237,9 +237,13 @@ LOCKS: Final = _table(
     _time("until"),
     _flag("allow_rollback"),
 )
-#: The nodes that protect a site.
+#: The nodes that protect a site. `ord` is of the last description.
 PROTECTED: Final = _table(
-    "protected_sites", _text("site", key=True), _text("node", key=True), Index("protected_sites_node", "node")
+    "protected_sites",
+    _text("site", key=True),
+    _text("node", key=True),
+    _text("ord"),
+    Index("protected_sites_node", "node"),
 )
 #: Who may see a protected site on a node. `asked` is a command that the node has not answered yet.
 ACCESS: Final = _table(
