@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -134,7 +134,7 @@ def test_the_page_of_another_origin_signs_and_comes_back(browser: Browser, apart
 def test_a_login_by_cookie_outlasts_the_way_to_the_other_origin(browser: Browser, tmp_path: Path) -> None:
     passwords = tmp_path / "passwords"
     write_passwords(passwords, **PASSWORDS)
-    more = {"login": "password", "password_file": passwords, "access": (access("ann", role="stage"),)}
+    more: dict[str, Any] = {"login": "password", "password_file": passwords, "access": (access("ann", role="stage"),)}
     with sign_world(tmp_path, elsewhere=True, host="deploy.localhost", **more) as world, tab(browser) as opened:
         world.bodies["shop-1"] = mandate_body()
         page = opened.page
