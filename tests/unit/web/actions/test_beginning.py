@@ -167,6 +167,11 @@ def test_a_console_that_signs_for_nobody_only_proposes(tmp_path: Path) -> None:
     assert begun(world, ADMIN).state == "proposed"
 
 
+def test_no_setting_lets_the_role_stage_start_anything(tmp_path: Path) -> None:
+    world = ActionWorld(tmp_path, more='[web]\nconsole_signs = ["stage", "live", "admin"]')
+    assert begun(world, STAGE).state == "proposed"
+
+
 def test_a_locked_site_refuses_and_says_who(world: ActionWorld) -> None:
     from tests.unit.web.actions.test_locking import locked_by
 
