@@ -55,6 +55,7 @@ def warnings(settings: Settings, user: str = "") -> list[str]:
         if "*" in job or "?" in job
     ]
     found += _webhook_warnings(settings.webhook)
+    found += _notify_warnings(settings)
     found += [f"facts.{warning}" for warning in settings.facts.warnings()]
     if settings.trust.grants:
         from deploykit.trust.grants import grant_warnings
@@ -167,6 +168,15 @@ def _webhook_warnings(settings: WebhookSettings) -> Iterator[str]:
             f"webhook.listen: {settings.listen} can be reached by other machines, and speaks no TLS "
             "(listen on 127.0.0.1 or a UNIX socket, behind a proxy that speaks it)"
         )
+
+
+def _notify_warnings(settings: Settings) -> Iterator[str]:
+    """Find lines that would not say whom to believe, or where to sign."""
+    channels = settings.notify.channels
+    if channels and settings.trust.allowed_signers is None:
+        yield "notify: without trust.allowed_signers nothing is verified, and each line says so"
+    if not settings.notify.console and any("approval" in each.events for each in channels.values()):
+        yield "notify.console: not set: a line about an approval carries no link to where it is given"
 
 
 def _full_names(pattern: str) -> str:

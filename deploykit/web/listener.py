@@ -62,6 +62,11 @@ class SharedListener:
         """Return the socket once more, for a server that closes it: the listening goes on without that copy."""
         return self._shared.opened.socket.dup()
 
+    @property
+    def url(self) -> str:
+        """Where people find what listens there; for a UNIX socket its address in the form of the settings."""
+        return str(self.address) if self.address.path is not None else f"http://{self.address}/"
+
     def close(self) -> None:
         """Let go of the socket."""
         self._close()

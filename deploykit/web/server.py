@@ -103,8 +103,7 @@ class WebServer:
     @property
     def url(self) -> str:
         """Where people find it; for a UNIX socket its address in the form of the settings."""
-        address = self._listener.address
-        return str(address) if address.path is not None else f"http://{address}/"
+        return self._listener.url
 
     @property
     def failure(self) -> str:

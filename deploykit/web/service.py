@@ -35,7 +35,6 @@ from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
 from deploykit.trust.trustreader import TrustReader
-from deploykit.web.actions.auditing import ActionAudit
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
@@ -46,12 +45,12 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.live.describe import EventDraft
 from deploykit.web.live.events import EventRing
 from deploykit.web.login.console import ConsoleLogin
+from deploykit.web.pressing import PressingParts, actions_of, signing_of
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.projection.store import Store
 from deploykit.web.rebuild import NodesAsker, NodesRebuilder, ask_everybody
 from deploykit.web.receiver.assembly import WebhookReceiver
 from deploykit.web.server import WebServer
-from deploykit.web.signing.desk import SigningDesk
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ class ConsoleService(Service):
         self._settings = settings
         self._now = now
         self._opened = ExitStack()
-        with self._opened:
+        with self._opened, ExitStack() as undo:
             trust = trace_trust(settings)
             self._memory = ConsoleMemory.hold(counted, settings)
             self._opened.callback(self._memory.let_go)
@@ -171,27 +170,22 @@ class ConsoleService(Service):
                 self._opened.callback(self._hooks.close)
             listener = SharedListener(parse_listen_address(settings.web.listen), setting=_SETTING)
             self._opened.callback(listener.close)
-            context = ConsoleContext(
-                settings=settings,
-                queries=self._store.queries(lambda: self._health.shown),
-                events=self._events,
-                now=now,
-                signing=self._signing_desk(),
-            )
-            hooks = self._hooks.routes() if self._hooks is not None else ()
-            app = assemble(context, self._memory.login, counted, hooks=hooks)
-            self._server = WebServer(app, listener, on_ending=self._events.close)
-            self._opened.callback(self._server.close)
             super().__init__(
-                f"console at {self._server.url}",
+                f"console at {listener.url}",
                 settings.broker,
                 bus=bus,
                 client_id=f"deploykit-{settings.node}-web",
                 on_event=self._on_event,
                 metrics=counted,
             )
+            undo.callback(self.link.stop, 0)
             self._host = RolloutHost(settings, self.link.bus, self._ledger, now=now)
             self._opened.callback(self._host.close)
+            context = self._context()
+            hooks = self._hooks.routes() if self._hooks is not None else ()
+            app = assemble(context, self._memory.login, counted, hooks=hooks)
+            self._server = WebServer(app, listener, on_ending=self._events.close)
+            self._opened.callback(self._server.close)
             self._rebuilder = NodesRebuilder(settings, self.link.bus, self._store, self._health, ask=ask, now=now)
             self._nodes = NodeTopics(self.link.bus, settings.topics, self._listen)
             ports = FeedPorts(
@@ -202,6 +196,7 @@ class ConsoleService(Service):
                 lag=counted.web_lag,
             )
             self._feed = ConsoleFeed(self._store, trust, self._health, ports, now=now)
+            undo.pop_all()
             self._opened = self._opened.pop_all()
         self.threads.add("web-feed", partial(self._feed.run, self.ending))
         self.threads.add("web-upkeep", self._look_after)
@@ -212,6 +207,28 @@ class ConsoleService(Service):
         self._asking = ServiceThreads()
         self._asking.add("web-rebuild", partial(self._rebuilder.run, self.ending))
         self._serving = False
+
+    def _context(self) -> ConsoleContext:
+        queries = self._store.queries(lambda: self._health.shown)
+        parts = PressingParts(
+            settings=self._settings,
+            ledger=self._ledger,
+            host=self._host,
+            bus=self.link.bus,
+            queries=queries,
+            note=self._note,
+            came=self._somebody_came,
+            now=self._now,
+        )
+        return ConsoleContext(
+            settings=self._settings,
+            queries=queries,
+            events=self._events,
+            now=self._now,
+            actions=actions_of(parts),
+            signing=signing_of(parts),
+            answers=self._ledger.answers,
+        )
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -284,19 +301,11 @@ class ConsoleService(Service):
         self._events.add("health", self._now(), data={"connected": shown.connected, "rebuilding": shown.rebuilding})
         self.metrics.web_announced(1)
 
+    def _somebody_came(self, site: str) -> None:
+        self._events.add("presence", self._now(), site=site)
+
     def _note(self, entry: AuditView) -> None:
         self._store.note(entry)
-
-    def _signing_desk(self) -> SigningDesk:
-        trust = self._settings.trust
-        return SigningDesk(
-            self._settings.web,
-            self._ledger.passkeys,
-            self._ledger.once,
-            ActionAudit(self._note, now=self._now),
-            signers=TrustReader(trust) if trust.allowed_signers else None,
-            now=self._now,
-        )
 
     def _look_after(self) -> None:
         while not self.ending.wait(_PRUNE_STEP):

@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,7 +147,7 @@ class StandingRollouts:
             raise self.error
 
 
-@attrs.define
+@attrs.define(slots=False)
 class HearingBus:
     """A bus that keeps what is published: destination and frame."""
 
@@ -156,6 +158,42 @@ class HearingBus:
         self.sent.append((destination, frame))
 
 
+@attrs.frozen
+class _People:
+    """Keys of people in files, and who is trusted: the same for all tests of a process."""
+
+    root: Path
+    keys: dict[str, SigningKey]
+
+
+_ORIGINS: list[tuple[Origin, ObjectId, ObjectId]] = []
+_PEOPLE: list[_People] = []
+
+
+def _pushed(root: Path) -> tuple[Origin, ObjectId, ObjectId]:
+    """Return an origin with the tags v1 and v2, and their commits."""
+    origin = Origin(root)
+    v1 = origin.push(tag="v1", files={"index.html": "v1\n"})
+    v2 = origin.push(tag="v2", files={"index.html": "v2\n", "deploy/post-deploy": "#!/bin/sh\necho hi\n"})
+    return origin, v1, v2
+
+
+def _shared(root: Path) -> tuple[Origin, ObjectId, ObjectId]:
+    if not _ORIGINS or not _ORIGINS[0][0].path.exists():
+        _ORIGINS[:] = [_pushed(Path(tempfile.mkdtemp(prefix="origin-", dir=root.parent)))]
+    return _ORIGINS[0]
+
+
+def _people(root: Path) -> _People:
+    if not _PEOPLE or not _PEOPLE[0].root.exists():
+        home = Path(tempfile.mkdtemp(prefix="people-", dir=root.parent))
+        keys = {name: generate_key(home / name) for name in (*PEOPLE, "mallory")}
+        for name in PEOPLE:
+            trust(home / "allowed_signers", name, keys[name].public_blob)
+        _PEOPLE[:] = [_People(home, keys)]
+    return _PEOPLE[0]
+
+
 class ActionWorld:
     """See above.
 
@@ -164,17 +202,19 @@ class ActionWorld:
         nodes: how many have the shop, `web1` to `webN`.
         site: lines for `[sites.shop]`; None: the console does not know the site.
         more: further lines of its settings.
+        own_origin: the test changes the origin; else all tests of a process read one.
     """
 
-    def __init__(self, root: Path, *, nodes: int = 3, site: str | None = None, more: str = "") -> None:
+    def __init__(
+        self, root: Path, *, nodes: int = 3, site: str | None = None, more: str = "", own_origin: bool = False
+    ) -> None:
         self.root = root
         self.moment: datetime | None = None
-        self.origin = Origin(root / "git")
-        self.v1 = self.origin.push(tag="v1", files={"index.html": "v1\n"})
-        self.v2 = self.origin.push(tag="v2", files={"index.html": "v2\n", "deploy/post-deploy": "#!/bin/sh\necho hi\n"})
-        self.keys: dict[str, SigningKey] = {name: generate_key(root / name) for name in (*PEOPLE, "mallory")}
-        for name in PEOPLE:
-            trust(root / "allowed_signers", name, self.keys[name].public_blob)
+        made = _pushed(root / "git") if own_origin else _shared(root)
+        self.origin, self.v1, self.v2 = made
+        self._people = _people(root)
+        self.keys = self._people.keys
+        shutil.copy(self._people.root / "allowed_signers", root / "allowed_signers")
         self.settings = self._load(site, more)
         self.nodes: dict[str, NodeDescribed] = {
             f"web{at}": self.node(f"web{at}", live=V1, commit=self.v1) for at in range(1, nodes + 1)
@@ -269,12 +309,12 @@ class ActionWorld:
         return [(line.action, line.decision) for line in self.lines]
 
     def _load(self, site: str | None, more: str) -> Settings:
-        root = self.root
+        root, people = self.root, self._people.root
         known = f'[sites.shop]\npath = "{root}/site"\nrepo = "shop"\n{site}\n' if site is not None else ""
         file = root / "deploykit.toml"
         file.touch(0o600)
         file.write_text(
-            f'node = "desk"\nstate = "{root}/state"\nsigning_key = "{root}/desk"\n{more}\n'
+            f'node = "desk"\nstate = "{root}/state"\nsigning_key = "{people}/desk"\n{more}\n'
             f'[trust]\nallowed_signers = "{root}/allowed_signers"\n'
             "grants = [\n"
             '  { principal = "desk", types = ["rollout.run", "deploy.requested", "site.locked"] },\n'

@@ -6,7 +6,7 @@ import asyncio
 import queue
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
@@ -146,8 +146,9 @@ def console_app(
     now: datetime = NOW,
     more: tuple[BaseRoute, ...] = (),
     actions: ConsoleActions | None = None,
+    middleware: Sequence[Middleware] = (),
 ) -> Starlette:
-    """Return the console's pages over a projection, without a login."""
+    """Return the console's pages over a projection, without a login but for what `middleware` does."""
     context = ConsoleContext(
         settings=Settings(node=parse_node_name("ops-1")),
         queries=queries,
@@ -158,7 +159,7 @@ def console_app(
     return make_console(
         context,
         routes=[*routes(), *more],
-        middleware=[Middleware(AsViewer, viewer=viewer)],
+        middleware=middleware or [Middleware(AsViewer, viewer=viewer)],
         handlers=error_handlers(),
     )
 

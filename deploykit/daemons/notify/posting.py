@@ -73,6 +73,7 @@ class PostingChannel:
         self._settings = settings
         self._send = send
         self._now = now
+        self._servers: dict[str, HttpServer] = {}
         self._server_of(self._url(self._secret()))
 
     def send(self, letter: NotifyLetter) -> SendOutcome:
@@ -118,7 +119,10 @@ class PostingChannel:
         return read_secret(path, f"notify.channels.{self._name}.secret_file")
 
     def _server_of(self, url: str) -> HttpServer:
-        return HttpServer.of(url, ca_file=self._settings.ca_file, connect_timeout=10.0)
+        """Return the server of an address: the authorities are read once for each."""
+        if url not in self._servers:
+            self._servers = {url: HttpServer.of(url, ca_file=self._settings.ca_file, connect_timeout=10.0)}
+        return self._servers[url]
 
     def _judge(self, reply: HttpReply | NoReply) -> SendOutcome:
         if isinstance(reply, NoReply):

@@ -120,7 +120,7 @@ class ChannelSender:
         return self._problem
 
     def close(self) -> None:
-        """Free the descriptors."""
+        """Free the descriptors. `run` does so at its end; call it for one that never ran."""
         self._channel.close()
         self._wake_read.close()
         self._wake_write.close()
@@ -135,7 +135,7 @@ class ChannelSender:
         end = self._clock() + LAST
         while self._clock() < end and self.step(at_once=True) and not self._problem:
             pass
-        self._channel.close()
+        self.close()
 
     def step(self, *, at_once: bool = False) -> bool:
         """Send one letter if one is due; return whether there was one."""

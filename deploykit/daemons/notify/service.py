@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 from weakref import WeakKeyDictionary
 
 from deploykit.bus import Ack, Bus, Delivery, Verdict
 from deploykit.daemons.notify.channels import make_channel
 from deploykit.daemons.notify.hearing import HeardBodies, NewsHearing, destinations_of_news
 from deploykit.daemons.notify.ports import NotifyChannel
-from deploykit.daemons.notify.sending import ChannelSender
+from deploykit.daemons.notify.sending import LAST, ChannelSender
 from deploykit.daemons.notify.waiting import WaitingLine
 from deploykit.daemons.service import lifecycle
 from deploykit.daemons.service.metrics import Metrics
@@ -35,6 +36,9 @@ from deploykit.trust.policy import Policy
 from deploykit.trust.trustreader import TrustReader
 
 _log = logging.getLogger(__name__)
+
+#: Seconds for the threads to end: to send what waits, and a little more.
+_END: Final = LAST + 1.0
 
 MakeChannel = Callable[[str, ChannelSettings, threading.Event], NotifyChannel]
 
@@ -153,13 +157,13 @@ class NotifyService(Service):
         self.ending.set()
         for sender in self.senders:
             sender.wake()
-        super()._end()
+        end = time.monotonic() + _END
+        self.link.stop(_END)
+        self.threads.join(end)  # one that waits for an answer is left behind, and what it sends may come twice
         left = {sender.name: lines for sender in self.senders if (lines := sender.leave())}
         self._memory.leave(left)
         for name, lines in left.items():
             _log.warning("notify: %s: %d messages were not sent before the end", name, len(lines))
-        for sender in self.senders:
-            sender.close()
 
     def discard(self) -> None:
         """Free what was made: sockets and a bus."""

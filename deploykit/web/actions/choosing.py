@@ -144,7 +144,8 @@ def choose_nodes(
         history: what was done to the site is wanted, too.
 
     Raises:
-        ActionRefused: 422: they are not well chosen, one of them is unknown, or nobody is left.
+        ActionRefused: 422: they are not well chosen, one of them is unknown, or nobody is left. It names the field
+            `site`, too, where nodes answered and none of them has the site.
         BusError, PolicyRefused, KeyFileError: as `find_nodes`.
     """
     selection = selection_of(asked)
@@ -194,7 +195,8 @@ def _nobody(found: FoundNodes, site: SiteName, left_out: Sequence[LeftOutNode]) 
     without = [node.node for node in found.nodes]
     if without:
         problem = f"no node that matches has site {site}: {shortened(without)}"
-    elif found.answered:
+        return ActionRefused(problem, "nobody was addressed", status=422, nodes=problem, site=problem)
+    if found.answered:
         problem = f"no node matches: {found.answered} answered"
     elif left_out:
         problem = f"none of the nodes answered: {shortened([each.node for each in left_out])}"

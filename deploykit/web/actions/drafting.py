@@ -111,7 +111,7 @@ class PlanPresenter:
             without_build=planned.without_build,
             override_lock=planned.override_lock,
             lock=[str(each) for each in in_force],
-            times=[str(parts.times.not_before), str(parts.times.not_after)],
+            times=parts.times.typed,
         )
         shown = PlanShown(
             site=plan.site,

@@ -32,10 +32,11 @@ class SigningNeeded:
 
 @attrs.frozen(kw_only=True, slots=True)
 class MandateTimes:
-    """When a mandate holds; None: at once, and as late as nodes accept."""
+    """When a mandate holds; None: at once, and as late as nodes accept. `typed`: what was typed, for a plan's name."""
 
     not_before: datetime | None = None
     not_after: datetime | None = None
+    typed: tuple[str, str] = ("", "")
 
 
 def signing_needed(
@@ -83,7 +84,8 @@ def mandate_times(asked: DeployAsked | RollbackAsked, now: datetime, needs: Sign
     """
     problems: dict[str, str] = {}
     found: dict[str, datetime] = {}
-    for field, text in (("not_before", asked.not_before.strip()), ("not_after", asked.not_after.strip())):
+    typed = (asked.not_before.strip(), asked.not_after.strip())
+    for field, text in zip(("not_before", "not_after"), typed, strict=True):
         if not text:
             continue
         try:
@@ -96,7 +98,7 @@ def mandate_times(asked: DeployAsked | RollbackAsked, now: datetime, needs: Sign
         )
     if problems:
         raise ActionRefused("; ".join(problems.values()), "nothing was done", status=422, **problems)
-    return MandateTimes(not_before=found.get("not_before"), not_after=found.get("not_after"))
+    return MandateTimes(not_before=found.get("not_before"), not_after=found.get("not_after"), typed=typed)
 
 
 __all__ = ["MandateTimes", "SigningNeeded", "mandate_times", "require_admin", "signing_needed"]

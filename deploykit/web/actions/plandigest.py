@@ -1,6 +1,6 @@
 """A name for a plan: the same where the same would be done, so that nobody carries out what they were not shown. Pure.
 
-It begins with when the plan was made, in whole seconds: what began on the site since then is looked at before it is
+It begins with when the plan was made, in milliseconds: what began on the site since then is looked at before it is
 carried out. It is no secret and no authority: whoever invents one deceives only themselves.
 """
 
@@ -15,7 +15,7 @@ from deploykit.fleet.journalformat import encode_plan
 from deploykit.fleet.plan import Plan
 from deploykit.web.actions.shown import PlannedNode
 
-_FORM: Final = re.compile(r"([0-9]{1,12})-([0-9a-f]{64})\Z", re.ASCII).match
+_FORM: Final = re.compile(r"([0-9]{1,15})-([0-9a-f]{64})\Z", re.ASCII).match
 
 
 def digest_of(plan: Plan, nodes: tuple[PlannedNode, ...], made: float, **further: object) -> str:
@@ -36,7 +36,7 @@ def digest_of(plan: Plan, nodes: tuple[PlannedNode, ...], made: float, **further
         **further,
     }
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return f"{int(made)}-{hashlib.sha256(text.encode()).hexdigest()}"
+    return f"{int(made * 1000)}-{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def same_plan(shown: str, found: str) -> bool:
@@ -48,7 +48,7 @@ def same_plan(shown: str, found: str) -> bool:
 def made_at(digest: str) -> float | None:
     """Return when a plan was made, in seconds since 1970; None for what is no digest."""
     found = _FORM(digest)
-    return float(found[1]) if found is not None else None
+    return int(found[1]) / 1000 if found is not None else None
 
 
 __all__ = ["digest_of", "made_at", "same_plan"]

@@ -16,7 +16,7 @@ from typing import Final
 
 import attrs
 
-from deploykit.errors import ActionRefused, NobodyMatches, UsageError
+from deploykit.errors import ActionRefused, UsageError
 from deploykit.fleet.options import RolloutOptions
 from deploykit.fleet.plan import make_plan
 from deploykit.fleet.replay import replay
@@ -148,11 +148,12 @@ class RolloutPlanner:
 
         try:
             return choose_nodes(asked, site, ports.ask, known, history=history)
-        except (NobodyMatches, ActionRefused) as error:
-            fields = error.problems if isinstance(error, ActionRefused) else {}
-            if "nodes" in fields and site not in ports.settings.sites:
+        except ActionRefused as error:
+            if "site" not in error.problems:
+                raise
+            if site not in ports.settings.sites:
                 self._require_site(viewer, site)
-            raise
+            raise ActionRefused(error.problem, error.remedy, status=422, nodes=error.problem) from error
 
     def _require_site(self, viewer: Viewer, site: SiteName) -> None:
         """Accept a site of which somebody has heard.

@@ -5,9 +5,11 @@ Every text that came from a node is one line, cut. Pages escape it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import chain
+from typing import Final
 
 from deploykit.fleet.plan import Plan
 from deploykit.messages import SiteOperation, SiteState, one_line
@@ -16,7 +18,9 @@ from deploykit.names import NodeName
 from deploykit.web.actions.shown import PlannedNode
 from deploykit.web.projection.views import SiteOnNode
 
-_LIVE_PHASES = ("deploy", "activate", "rollback")
+_LIVE_PHASES: Final = ("deploy", "activate", "rollback")
+#: Nodes write which key signed behind who asked: too long for a row of a table.
+_FINGERPRINT: Final = re.compile(r" \(SHA256:[A-Za-z0-9+/=]{1,60}\)")
 
 
 def planned_nodes(
@@ -64,7 +68,7 @@ def way_back_reason(state: SiteState) -> str:
     since = f" from {_shown(before.finished)}" if before is not None and before.finished is not None else ""
     until = f" until {_shown(state.since)}" if state.since is not None else ""
     live = f", live{since}{until}" if since or until else ""
-    by = one_line(before.requested_by, 100) if before is not None else ""
+    by = one_line(_FINGERPRINT.sub("", before.requested_by), 100) if before is not None else ""
     return f"its previous release{live}{f', put there by {by}' if by else ''}"
 
 

@@ -48,10 +48,10 @@ def require_alone(kept: RolloutDesk, queries: Queries, viewer: Viewer, site: Sit
     if since is None:
         return
     newest = kept.newest(site)
-    if newest is not None and int(newest.begun) >= since and newest.state != "proposed":
+    if newest is not None and newest.begun > since and newest.state != "proposed":
         raise _changed(described(newest))
     for each in queries.rollouts(viewer, site, PageRequested(limit=_LOOKED)).items:
-        if each.began is not None and int(each.began.timestamp()) >= since:
+        if each.began is not None and each.began.timestamp() > since:
             raise _changed(_heard(each))
 
 

@@ -21,7 +21,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.errors import LedgerError
 from deploykit.web.login.askagain import ask_again
@@ -133,6 +133,8 @@ class LoginMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         identity: RequestIdentity = scope["state"]["identity"]
+        if identity.set_cookie:
+            send = _with_cookie(send, identity.set_cookie)
         if not path.startswith("/api/"):
             await self._app(scope, receive, send)
             return
@@ -153,6 +155,17 @@ class LoginMiddleware:
                     raise
 
 
+def _with_cookie(send: Send, line: str) -> Send:
+    """Return what sends an answer with one more cookie."""
+
+    async def send_with_cookie(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).append("set-cookie", line)
+        await send(message)
+
+    return send_with_cookie
+
+
 async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Sender) -> AccessRefusal | Receive:
     """Return why a request that changes something is refused, or what gives its body to the application."""
     refused = length_problem(headers)
@@ -166,7 +179,9 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
     # login, has no page from which it could know the token, and is no browser that could be made to send something.
     if not needs_no_login(path) and (identity.ambient or (identity.token and sender == "own")):
         given = headers.getlist("x-csrf-token") or [fields.get("csrf", "")]
-        if len(given) != 1 or not same_text(given[0], identity.token):
+        good = (identity.token, identity.older_token)
+        known = [same_text(given[0], each) for each in good]  # all of them, whichever fits
+        if len(given) != 1 or not any(known):
             return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
     scope["state"]["form"] = fields
     return replayed(body, receive)

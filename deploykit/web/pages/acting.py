@@ -8,7 +8,7 @@ import attrs
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
-from deploykit.errors import ActionRefused
+from deploykit.errors import ActionRefused, DeploykitError, LedgerError, ProjectionError
 from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import ActionOutcome, PersonPresent
@@ -67,13 +67,22 @@ class ActingSite:
     place: str = "deploy"
 
 
-def refusal_of(error: ActionRefused) -> RefusalShown:
-    """Return a refusal for a page."""
+def refusal_of(error: DeploykitError) -> RefusalShown:
+    """Return why something was not done, for the form that asked for it.
+
+    Raises:
+        DeploykitError: it has a page of its own: there is no such thing, or what the console keeps cannot be read.
+    """
+    if isinstance(error, ActionRefused):
+        if error.status == 404:
+            raise error
+        status, fields = error.status, error.problems
+    elif isinstance(error, (LedgerError, ProjectionError)):
+        raise error
+    else:  # nodes or the origin cannot be asked now
+        status, fields = 503, {}
     return RefusalShown(
-        problem=sentence(error.problem, "."),
-        remedy=sentence(error.remedy, "."),
-        status=error.status,
-        fields=error.problems,
+        problem=sentence(error.problem, "."), remedy=sentence(error.remedy, "."), status=status, fields=fields
     )
 
 

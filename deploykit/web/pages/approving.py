@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ActionRefused
+from deploykit.errors import ActionRefused, DeploykitError
 from deploykit.web.actions.rights import require
 from deploykit.web.pages.acting import RefusalShown, go, refusal_of
 from deploykit.web.pages.confirming import ConfirmPage, confirm
@@ -47,9 +47,7 @@ def sign(request: Request) -> Response:
         return _page(request, RefusalShown(problem="There is no signature.", fields=fields))
     try:
         outcome = actions_of(request).rollouts.sign(viewer_of(request), id_, signature)
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _page(request, refusal_of(error))
     where = () if outcome.state == "started" else ("approve",)
     return go(request, "deploys", id_, *where, outcome=outcome)
@@ -99,7 +97,6 @@ def _page(request: Request, refusal: RefusalShown | None = None) -> Response:
         signs=viewer.may(found.site, "stage"),
         refusal=refusal,
         done=outcome_of(request),
-        sign_origin=context_of(request).settings.web.sign_origin,
         signing=offer_of(request, found),
     )
 

@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ActionRefused
+from deploykit.errors import ActionRefused, DeploykitError
 from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import ActionOutcome, PlanShown
 from deploykit.web.pages.acting import ActingSite, RefusalShown, acting_site, go, here, present_at, refusal_of
@@ -91,9 +91,7 @@ def _begun(request: Request, kind: FormKind) -> Response:
     asked = typed.deploy(digest) if kind == "deploy" else typed.rollback(digest)
     try:
         outcome = actions_of(request).rollouts.begin(viewer_of(request), asked)
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _planned(request, kind, act, typed, refusal=refusal_of(error))
     return _after(request, act.site, outcome)
 
@@ -115,9 +113,7 @@ def _planned(
     try:
         asked = typed.deploy() if kind == "deploy" else typed.rollback()
         plan = actions_of(request).rollouts.plan(viewer_of(request), asked)
-    except ActionRefused as error:
-        if error.status in (403, 404):
-            raise
+    except DeploykitError as error:
         return _page(request, kind, act, typed, refusal=refusal or refusal_of(error))
     return _page(request, kind, act, typed, refusal=refusal, plan=plan)
 
@@ -207,9 +203,7 @@ def retry_begin(request: Request) -> Response:
     id_ = str(request.path_params["id"])
     try:
         outcome = actions_of(request).rollouts.retry(viewer_of(request), id_, digest)
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _retry_page(request, refusal_of(error))
     return _after(request, outcome.site, outcome)
 
@@ -219,9 +213,7 @@ def _retry_page(request: Request, refusal: RefusalShown | None = None) -> Respon
     one = rollout_of(request, "try it again")
     try:
         plan: PlanShown | None = actions.rollouts.plan_retry(viewer, one.rollout)
-    except ActionRefused as error:
-        if error.status in (403, 404):
-            raise
+    except DeploykitError as error:
         plan, refusal = None, refusal or refusal_of(error)
     return render(
         request,

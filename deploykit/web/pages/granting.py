@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ActionRefused
+from deploykit.errors import ActionRefused, DeploykitError
 from deploykit.web.actions.asked import GrantAsked
 from deploykit.web.actions.shown import AccessGranted
 from deploykit.web.pages.acting import RefusalShown, go, refusal_of
@@ -44,9 +44,7 @@ def grant(request: Request) -> Response:
     fields = fields_of(request)
     try:
         granted = actions_of(request).access.grant(viewer_of(request), _asked(fields))
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _page(request, fields, refusal=refusal_of(error))
     return _granted(request, granted)
 
@@ -56,9 +54,7 @@ def extend(request: Request) -> Response:
     fields = fields_of(request)
     try:
         outcome = actions_of(request).access.extend(viewer_of(request), _asked(fields))
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _page(request, fields, refusal=refusal_of(error))
     return go(request, "access", outcome=outcome)
 

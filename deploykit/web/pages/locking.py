@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ActionRefused
+from deploykit.errors import DeploykitError
 from deploykit.web.actions.asked import LockAsked
 from deploykit.web.pages.acting import RefusalShown, acting_site, go, refusal_of
 from deploykit.web.pages.outcomes import outcome_of
@@ -46,9 +46,7 @@ def lock(request: Request) -> Response:
         return _page(request, fields, RefusalShown(problem="That is too long.", fields={"reason": "too long"}))
     try:
         outcome = actions_of(request).locks.lock(viewer_of(request), asked)
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _page(request, fields, refusal_of(error))
     return go(request, "sites", site, "lock", outcome=outcome)
 
@@ -58,9 +56,7 @@ def unlock(request: Request) -> Response:
     fields, site = fields_of(request), str(request.path_params["site"])
     try:
         outcome = actions_of(request).locks.unlock(viewer_of(request), site, fields.get("reason", "").strip()[:_MOST])
-    except ActionRefused as error:
-        if error.status == 404:
-            raise
+    except DeploykitError as error:
         return _page(request, {"span": "1d", "allow_rollback": "yes"}, refusal_of(error))
     return go(request, "sites", site, "lock", outcome=outcome)
 

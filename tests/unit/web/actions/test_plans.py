@@ -120,7 +120,8 @@ def test_an_unknown_ref_and_one_that_moved_are_refused(world: ActionWorld) -> No
     assert list(refused(world, world.deploy("--upload-pack=x")).problems) == ["ref"]
 
 
-def test_an_origin_that_is_away_lets_only_a_full_ref_with_its_commit_pass(world: ActionWorld) -> None:
+def test_an_origin_that_is_away_lets_only_a_full_ref_with_its_commit_pass(tmp_path: Path) -> None:
+    world = ActionWorld(tmp_path, own_origin=True)
     world.origin.path.rename(world.root / "away")
     assert refused(world, world.deploy("v2")).status == 503
     plan = world.rollouts.plan(LIVE, world.deploy(str(V2), commit=world.v2))

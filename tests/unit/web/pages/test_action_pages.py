@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from html import unescape
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import attrs
@@ -13,15 +14,18 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from deploykit.errors import ActionRefused, DeploykitError
+from deploykit.errors import ActionRefused, ConnectError, LedgerError
 from deploykit.web.actions.asked import ControlAsked, DeployAsked, GrantAsked, LockAsked
 from deploykit.web.actions.shown import PlannedNode, PlanShown
+from deploykit.web.login.middleware import login_middleware
 from deploykit.web.viewer import EVERYBODY, RoleGrant, Viewer
 from tests.support.actingworld import ADA, PAUSED, WAITING, busy_actions, busy_world
+from tests.support.asgi import Asker
 from tests.support.consoleworld import CANARY, hostile_world
 from tests.support.fixedaccess import PASSWORD
 from tests.support.fixedactions import REFS, FixedActions
 from tests.support.fixedqueries import FixedQueries
+from tests.support.loginworld import OWN, form, login_world
 from tests.support.served import answer_of as get
 from tests.support.served import console_app
 
@@ -386,12 +390,25 @@ def test_a_failure_of_the_machine_is_not_shown_to_a_browser() -> None:
     acts = busy_actions()
 
     def fails(*given: object) -> None:
-        raise DeploykitError("cannot write /var/lib/deploykit/ledger.db", "free the disk")
+        raise LedgerError("cannot write /var/lib/deploykit/ledger.db", "free the disk")
 
     acts.lock = fails  # type: ignore[method-assign,assignment]  # a fault that only the machine can make
     answer = post(app_of(acts), "/sites/shop/lock", {"reason": "x"})
     assert answer.status_code == 503
     assert "/var/lib" not in answer.text
+
+
+def test_nodes_that_cannot_be_asked_are_a_reason_on_the_form() -> None:
+    acts = busy_actions()
+
+    def away(*given: object) -> None:
+        raise ConnectError("no broker reachable: broker.example.org:61613 refuses", "see deploykit doctor")
+
+    acts.plan = away  # type: ignore[method-assign,assignment]  # a fault that only a network can make
+    answer = get(app_of(acts), PLAN + "&reason=soon")
+    assert answer.status_code == 503
+    assert "No broker reachable: broker.example.org:61613 refuses." in answer.text
+    assert 'value="soon"' in answer.text
 
 
 def test_a_refusal_says_why_on_the_page_that_asked() -> None:
@@ -437,3 +454,30 @@ def test_hostile_text_is_only_text() -> None:
         assert "<script>window" not in answer.text
         assert "\u202e" not in answer.text
     assert sum("onerror=" in answer.text for answer in answers) >= 5
+
+
+def test_another_page_can_press_nothing(tmp_path: Path) -> None:
+    world = login_world(tmp_path, mode="none")
+    acts = busy_actions()
+    app = console_app(busy_world(), actions=acts.console, middleware=login_middleware(world.login))
+    asker = Asker(app=app)
+    page = asker.get("/sites/shop/lock", OWN).text
+    token = pressed(page, "/sites/shop/lock")["csrf"]
+    fields = {"reason": "stocktaking", "span": "4h"}
+    typed = {"content-type": "application/x-www-form-urlencoded"}
+    for headers, csrf in (
+        ({"sec-fetch-site": "cross-site"}, token),
+        ({"sec-fetch-site": "same-site"}, token),
+        ({"origin": "https://evil.example"}, token),
+        (OWN, ""),
+        (OWN, token[:-1]),
+    ):
+        for path in ("/sites/shop/lock", "/sites/shop/deploy", "/access", f"/deploys/{PAUSED}/control"):
+            assert asker.post(path, form(**fields, csrf=csrf), {**typed, **headers}).status == 403, (headers, path)
+    assert {one.what for one in acts.asked} == {"here"}
+    large = form(**fields, csrf=token, more="x" * 70_000)
+    assert asker.post("/sites/shop/lock", large, {**typed, **OWN}).status == 413
+    twice = form(**fields, csrf=token) + b"&reason=other"
+    assert asker.post("/sites/shop/lock", twice, {**typed, **OWN}).status == 422  # which of them is meant is unknown
+    assert asker.post("/sites/shop/lock", form(**fields, csrf=token), {**typed, **OWN}).status == 303
+    assert len(acts.calls("lock")) == 2
