@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         CheckoutError,
         ClientIdInUse,
         ConnectError,
+        ConsoleUnreachable,
         DeadlineExceeded,
         DemoFailed,
         DeploykitError,
@@ -183,6 +184,7 @@ if TYPE_CHECKING:
         Settings,
         SiteSettings,
         TrustSettings,
+        ViaSettings,
         WebhookSettings,
         WebSettings,
     )
@@ -232,7 +234,8 @@ _MODULES = {
     "deploykit.settings": (
         "Settings BusSettings OutboxSettings MirrorSettings RepositorySettings CheckoutSettings SiteSettings "
         "NodeSiteSettings TrustSettings GrantSettings LogSettings BuildServerSettings AuditSettings BuildsSettings "
-        "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings AccessSettings NotifySettings"
+        "FactsSettings JenkinsSettings JobSettings WebSettings WebhookSettings AccessSettings NotifySettings "
+        "ViaSettings"
     ),
     "deploykit.config": "load_settings",
     "deploykit.daemons.agent.agent": "Agent",
@@ -248,7 +251,7 @@ _MODULES = {
         "RefRefused MirrorCorrupt LockBusy TreeError TreeDamaged CheckoutError ReleaseError ScriptFailed "
         "PreflightRefused InstallError HookError BuildServerError MayNotLook ServiceFailed DemoFailed "
         "BuildQueueError SelectorError JournalDamaged NobodyMatches RolloutError RolloutBusy "
-        "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError"
+        "WebError WebhookRefused ProjectionError LedgerError ActionRefused AccessError ConsoleUnreachable"
     ),
 }
 _HOLDER = {name: module for module, names in _MODULES.items() for name in names.split()}
@@ -283,7 +286,7 @@ __all__ = [
     "Settings", "BusSettings", "OutboxSettings", "MirrorSettings", "RepositorySettings", "CheckoutSettings",
     "SiteSettings", "NodeSiteSettings", "TrustSettings", "GrantSettings", "LogSettings", "BuildServerSettings",
     "AuditSettings", "FactsSettings", "WebSettings", "WebhookSettings", "AccessSettings",
-    "NotifySettings", "load_settings",
+    "NotifySettings", "ViaSettings", "load_settings",
     "Agent", "JenkinsTrigger", "RelayService",
     "DeploykitError", "InvalidName", "SettingsError", "UsageError", "MessageError",
     "SignatureError", "PolicyRefused", "NotAddressed", "KeyFileError", "WrongPassphrase",
@@ -297,6 +300,7 @@ __all__ = [
     "HookError", "JournalDamaged", "BuildServerError", "MayNotLook", "ServiceFailed", "DemoFailed", "BuildQueueError",
     "NobodyMatches", "RolloutError", "RolloutBusy", "SelectorError", "Selector", "Selection", "NodeFacts",
     "WebError", "WebhookRefused", "ProjectionError", "LedgerError", "ActionRefused", "AccessError",
+    "ConsoleUnreachable",
     "__version__",
 ]
 # fmt: on

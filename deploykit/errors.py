@@ -249,6 +249,10 @@ class RolloutBusy(RolloutError):
     """Another process coordinates a rollout of this site. The text says who it is, and how to follow or abort it."""
 
 
+class NobodyMatches(DeploykitError):
+    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""
+
+
 # -- testing ---------------------------------------------------------------------------------------------------------
 
 
@@ -386,12 +390,9 @@ class AccessError(DeploykitError):
     """An access file or its server's configuration cannot be used. It is as it was; correct what the text names."""
 
 
+class ConsoleUnreachable(DeploykitError):
+    """A web console gave no answer. What was asked may have been done: look. Asked again, it is done once."""
+
+
 class DemoFailed(DeploykitError):
     """A claim of the demo did not hold. Keep the directory (`--keep`) and read the logs it names."""
-
-
-# -- nodes of a fleet ------------------------------------------------------------------------------------------------
-
-
-class NobodyMatches(DeploykitError):
-    """No node matches, so nobody was addressed. Look at `deploykit nodes`, and correct what chooses."""

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from deploykit.cli.confirming import confirmed, look_again
 from deploykit.cli.options import config_option, json_option, load, print_json
 from deploykit.cli.signing import key_options
+from deploykit.cli.viaoptions import console_for, via_options, via_settings
 from deploykit.operations.approvaltext import next_step, sheet_entry, sheet_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from deploykit.fleet.mandates import HeldMandate
-    from deploykit.operations.approval import ApprovalDesk, ApprovalSheet
+    from deploykit.operations.approval import ApprovalDesk
     from deploykit.operations.keychoice import KeyChoice
     from deploykit.settings.node import Settings
     from deploykit.trust.signature import BodySigner
@@ -32,6 +33,7 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--no-sign", is_flag=True, help="Only show it, take over --add, and write --output.")
 @click.option("--output", type=_FILE, help="Write the result to this file, and leave ID or FILE as it is.")
 @click.option("-y", "--yes", is_flag=True, help="Sign without a question, for scripts.")
+@via_options
 @config_option
 @json_option
 def approve(
@@ -41,6 +43,8 @@ def approve(
     no_sign: bool,
     output: Path | None,
     yes: bool,
+    via: str | None,
+    via_token: Path | None,
     config: Path | None,
     as_json: bool,
 ) -> None:
@@ -55,14 +59,25 @@ def approve(
       deploykit approve last --no-sign --output shop.mandate
       deploykit approve shop.mandate --key ~/.ssh/id_ed25519_sk.pub
       deploykit approve last --add ann.mandate --add bob.mandate --no-sign
+      deploykit approve shop-20260131-1204 --via https://deploy.example.org --key ~/.ssh/deploykit
     """
+    from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk
     from deploykit.operations.mandatefiles import merged, read_mandate_file, require_canonical, write_mandate_file
     from deploykit.operations.proposals import change_mandate, read_proposal
 
     in_file = "/" in what or Path(what).is_file()
-    settings = _settings(config, optional=in_file)
+    given = {"via": via, "via_token": via_token}
+    settings = _settings(config, optional=in_file) if via in (None, "-") else via_settings(config, given)
+    console = console_for(settings, given) if settings is not None and not in_file else None
+    if console is not None and settings is not None:
+        if files or output is not None:
+            raise UsageError("--add and --output are for files, not for a console", "leave --via out")
+        from deploykit.cli.viaapprove import approve_via
+
+        approve_via(console, settings, what, key, no_sign=no_sign, yes=yes, as_json=as_json)
+        return
     if in_file:
         path, held = Path(what), read_mandate_file(Path(what))
     else:
@@ -82,7 +97,7 @@ def approve(
         signer = confirmed(desk, sheet, key, settings, yes=yes, quiet=as_json)
     result = desk.signed(held, signer) if signer is not None else held
     if signer is not None:
-        _look_again(desk, result, signer, yes=yes)
+        look_again(desk, result, signer, yes=yes)
     changed = signer is not None or bool(files)
     if output is not None:
         write_mandate_file(output, result)
@@ -91,92 +106,6 @@ def approve(
     elif changed:  # somebody else may have signed meanwhile
         result = change_mandate(path, lambda current: merged(current, result, "what was shown")).mandate
     _report(desk, result, signer, output or (path if in_file else None), as_json=as_json)
-
-
-def confirmed(
-    desk: ApprovalDesk,
-    sheet: ApprovalSheet,
-    key: KeyChoice,
-    settings: Settings | None,
-    *,
-    yes: bool,
-    quiet: bool = False,
-) -> BodySigner:
-    """Return the key that a person wants to sign with, after they were warned and asked.
-
-    Args:
-        desk: judges the key.
-        sheet: what was shown.
-        key: the chosen one.
-        settings: of this machine; None where there are none.
-        yes: there is no question; then a key that would count for nothing is refused.
-        quiet: warnings are not printed: a script reads them.
-
-    Raises:
-        PolicyRefused: the time of the mandate is over, or, with `yes`, the key would count for nothing.
-        UsageError: there is nobody to ask.
-    """
-    from deploykit.cli.asking import print_notes
-    from deploykit.errors import PolicyRefused, UsageError
-    from deploykit.messages import utc_now
-    from deploykit.names import NodeName
-    from deploykit.settings.node import Settings as AnySettings
-
-    now, message = utc_now(), sheet.held.message
-    if now > message.not_after:
-        raise PolicyRefused(f"the mandate of rollout {message.rollout} is over", "have it proposed again")
-    signer = key.load(settings or AnySettings(node=NodeName("nobody")))
-    notes = desk.notes_on_key(sheet, signer, now)
-    if any(each.key == signer.public_blob for each in sheet.signatures):
-        notes = (*notes, f"key {signer.fingerprint} has signed it already: a further signature replaces that one")
-    if notes and not quiet:
-        print_notes(notes)
-    if yes:
-        if notes and desk.knows_signers:
-            raise PolicyRefused(notes[0], "nothing was signed; without --yes you are asked")
-        return signer
-    if not sys.stdin.isatty():
-        raise UsageError("there is nobody to ask", "give --yes")
-    _ask(f"Sign exactly this with key {signer.fingerprint}?", "nothing was signed")
-    return signer
-
-
-def _ask(question: str, otherwise: str) -> None:
-    """Go on after a yes; after a no, say what that means and end with 1."""
-    if not click.confirm(question, err=True):
-        click.echo(f"deploykit: {otherwise}", err=True)
-        raise click.exceptions.Exit(1)
-
-
-def _look_again(desk: ApprovalDesk, result: HeldMandate, signer: BodySigner, *, yes: bool) -> None:
-    """Accept the signature that was made; ask where it turned out to be worth nothing, in what it shows of the person.
-
-    Raises:
-        PolicyRefused: it is worth nothing, and with `yes` there is no question.
-    """
-    from deploykit.cli.asking import print_notes
-    from deploykit.errors import PolicyRefused
-    from deploykit.messages import utc_now
-
-    (made,) = [each for each in desk.sheet(result, utc_now()).signatures if each.key == signer.public_blob]
-    if not made.problem or not desk.knows_signers:
-        return
-    text = f"the signature by key {made.fingerprint} does not count: {made.problem}"
-    if yes:
-        raise PolicyRefused(text, "nothing was written; without --yes you are asked")
-    print_notes([text])
-    _ask("Write it all the same?", "nothing was written")
-
-
-def print_sheet(desk: ApprovalDesk, held: HeldMandate) -> ApprovalSheet:
-    """Print a mandate, and return what was shown."""
-    from deploykit.messages import utc_now
-
-    now = utc_now()
-    sheet = desk.sheet(held, now)
-    for line in sheet_lines(sheet, now):
-        click.echo(line)
-    return sheet
 
 
 def _settings(config: Path | None, *, optional: bool) -> Settings | None:
@@ -227,4 +156,4 @@ def _signatures(signatures: Sequence[object]) -> str:
     return "it has 1 signature" if len(signatures) == 1 else f"it has {len(signatures)} signatures"
 
 
-__all__ = ["approve", "confirmed", "print_sheet"]
+__all__ = ["approve"]

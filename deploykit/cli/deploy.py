@@ -12,12 +12,13 @@ import click
 
 from deploykit.cli.asking import print_notes
 from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
-from deploykit.cli.options import config_option, json_option, load
+from deploykit.cli.options import config_option, json_option
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import any_given, options_from, override_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_options
 from deploykit.cli.signing import key_options
+from deploykit.cli.viaoptions import console_for, via_options, via_settings
 
 if TYPE_CHECKING:
     from deploykit.operations.rolloutplan import PlannedRollout
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     help="Send these build results along (from `builds export`), beside those known here.",
 )
 @click.option("--without-build", is_flag=True, help="Although no build succeeded; the node must grant you just that.")
+@via_options
 @config_option
 @json_option
 @click.pass_context
@@ -60,9 +62,21 @@ def deploy(ctx: click.Context, /, site: str, ref: str | None, as_json: bool, **g
       deploykit deploy shop --ref v1.2 --nodes web.txt --pause ask --on-failure rollback
       deploykit deploy shop --ref v1.2 --all --dry-run
       deploykit deploy shop --ref v1.2 --all --propose --reason "the fix for carts"
+      deploykit deploy shop --ref v1.2 --all --via https://deploy.example.org --approve-with ~/.ssh/deploykit
     """
     began = time.monotonic()
-    settings = load(given["config"])
+    settings = via_settings(given["config"], given)
+    console = console_for(settings, given)
+    if console is not None:
+        from deploykit.cli.viaasked import deploy_asked, refuse_what_is_not_there
+        from deploykit.cli.viadeploy import begin_via, retry_via
+
+        if given["retry_failed"] is not None:
+            refuse_what_is_not_there(ctx)
+            ctx.exit(retry_via(console, settings, given["retry_failed"], given, as_json=as_json))
+        if ref is None:
+            raise click.UsageError("Missing option '--ref'.", ctx)
+        ctx.exit(begin_via(console, settings, deploy_asked(ctx, site, ref, given), given, as_json=as_json))
     with ExitStack() as stack:
         code = _deploy(ctx, settings, stack, site, ref, began, given, as_json=as_json)
     ctx.exit(code)

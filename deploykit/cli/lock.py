@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from deploykit.cli.asking import asking, asking_options, counting, print_notes
 from deploykit.cli.moments import MomentType
 from deploykit.cli.options import json_option, print_json
+from deploykit.cli.viaoptions import console_for, via_options, via_settings
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
 @click.option("--since", type=MomentType(), help="When it begins, in the same forms.  [default: at once]")
 @click.option("--no-rollback", is_flag=True, help="Nodes must not go back to their previous release either.")
 @asking_options
+@via_options
 @json_option
 @click.pass_context
 def lock(
     ctx: click.Context,
+    /,
     site: str,
     reason: str,
     until: datetime | None,
@@ -40,6 +43,7 @@ def lock(
     key: KeyChoice,
     config: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Lock SITE: its nodes refuse to put anything new live, and say who locked it, why, and until when.
 
@@ -49,12 +53,22 @@ def lock(
     \b
     Examples:
       deploykit lock shop --reason "audit until Monday" --until 3d
+      deploykit lock shop --reason "disk is full" --via https://deploy.example.org
       deploykit lock shop --reason "release freeze" --since 2026-12-20T00:00Z --until 2027-01-04T08:00Z
     """
     from deploykit.names import parse_site_name
     from deploykit.operations.locks import lock_site
 
     name = parse_site_name(site)
+    chosen = via_settings(config, given)
+    console = console_for(chosen, given)
+    if console is not None:
+        from deploykit.cli.vialock import lock_via
+
+        times = {"until": until, "since": since}
+        ctx.exit(
+            lock_via(console, chosen, name, reason, **times, allow_rollback=not no_rollback, key=key, as_json=as_json)
+        )
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         outcome = lock_site(
             settings,
@@ -76,16 +90,19 @@ def lock(
 @click.argument("site")
 @click.option("--reason", default="", help="Why, for those who look later.")
 @asking_options
+@via_options
 @json_option
 @click.pass_context
 def unlock(
     ctx: click.Context,
+    /,
     site: str,
     reason: str,
     discovery_timeout: float,
     key: KeyChoice,
     config: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Lift the lock of SITE. Its holder may, and whoever has the grant lock.release.
 
@@ -100,6 +117,12 @@ def unlock(
     from deploykit.operations.locks import unlock_site
 
     name = parse_site_name(site)
+    chosen = via_settings(config, given)
+    console = console_for(chosen, given)
+    if console is not None:
+        from deploykit.cli.vialock import unlock_via
+
+        ctx.exit(unlock_via(console, chosen, name, reason, key=key, as_json=as_json))
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         outcome = unlock_site(
             settings, bus, signer, name, reason, timeout=discovery_timeout, trust=trust, on_node=heard

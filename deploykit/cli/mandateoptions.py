@@ -82,7 +82,7 @@ def with_mandate(planned: PlannedRollout, given: Mapping[str, Any], *, as_json: 
 
 
 def _signed_now(planned: PlannedRollout, mandate: Any, given: Mapping[str, Any], *, as_json: bool) -> PlannedRollout:
-    from deploykit.cli.approve import confirmed, print_sheet
+    from deploykit.cli.confirming import confirmed, print_sheet
     from deploykit.errors import UsageError
     from deploykit.messages import utc_now
     from deploykit.operations.approval import ApprovalDesk

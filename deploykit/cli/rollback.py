@@ -11,12 +11,13 @@ import click
 
 from deploykit.cli.asking import print_notes
 from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
-from deploykit.cli.options import config_option, json_option, load
+from deploykit.cli.options import config_option, json_option
 from deploykit.cli.rolloutnodes import chosen_canaries, chosen_nodes, worse_of
 from deploykit.cli.rolloutoptions import options_from, override_from, rollout_options
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.selecting import selection_from, selection_options
 from deploykit.cli.signing import key_options
+from deploykit.cli.viaoptions import console_for, via_options, via_settings
 
 if TYPE_CHECKING:
     from deploykit.settings.node import Settings
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.option("--repo", help="With --to: the repository to look it up in.")
 @mandate_options
 @key_options()
+@via_options
 @config_option
 @json_option
 @click.pass_context
@@ -47,9 +49,16 @@ def rollback(ctx: click.Context, /, site: str, to: str | None, as_json: bool, **
       deploykit rollback shop -C nginx --to v1.1
       deploykit rollback shop --all --dry-run
       deploykit rollback shop --all --approve-with ~/.ssh/deploykit
+      deploykit rollback shop --all --via https://deploy.example.org
     """
     began = time.monotonic()
-    settings = load(given["config"])
+    settings = via_settings(given["config"], given)
+    console = console_for(settings, given)
+    if console is not None:
+        from deploykit.cli.viaasked import rollback_asked
+        from deploykit.cli.viadeploy import begin_via
+
+        ctx.exit(begin_via(console, settings, rollback_asked(ctx, site, to, given), given, as_json=as_json))
     with ExitStack() as stack:
         code = _rollback(settings, stack, site, to, began, given, as_json=as_json)
     ctx.exit(code)

@@ -10,12 +10,13 @@ import click
 
 from deploykit.cli.asking import print_notes, print_table
 from deploykit.cli.mandateoptions import check_mandate_options, mandate_options, with_mandate
-from deploykit.cli.options import config_option, json_option, load, print_json
+from deploykit.cli.options import config_option, json_option, print_json
 from deploykit.cli.rolloutnodes import plan_again
 from deploykit.cli.rolloutrun import answer_for, carry_out, connected, display_for, print_plan
 from deploykit.cli.rolloutshow import LIST_HEAD, list_rows, listed_entry, show_lines, shown_entry
 from deploykit.cli.rolloutstart import proposal_named, show_proposal, start, withdraw_proposal
 from deploykit.cli.signing import key_options
+from deploykit.cli.viaoptions import console_for, refuse_with_via, via_options, via_settings
 
 if TYPE_CHECKING:
     from deploykit.fleet.controls import ControlKind
@@ -46,9 +47,10 @@ rollout.add_command(start)
 
 @rollout.command("list")
 @click.option("-n", "--limit", default=20, show_default=True, type=click.IntRange(1), help="At most so many.")
+@via_options
 @config_option
 @json_option
-def list_(config: Path | None, limit: int, as_json: bool) -> None:
+def list_(config: Path | None, limit: int, as_json: bool, **given: Any) -> None:
     """List rollouts, the newest first.
 
     \b
@@ -58,7 +60,14 @@ def list_(config: Path | None, limit: int, as_json: bool) -> None:
     from deploykit.messages import utc_now
     from deploykit.operations.rolloutstore import list_rollouts
 
-    found = list_rollouts(load(config))[:limit]
+    settings = via_settings(config, given)
+    console = console_for(settings, given)
+    if console is not None:
+        from deploykit.cli.viarollout import list_via
+
+        list_via(console, limit, as_json=as_json)
+        return
+    found = list_rollouts(settings)[:limit]
     if as_json:
         print_json([listed_entry(each) for each in found])
         return
@@ -71,10 +80,11 @@ def list_(config: Path | None, limit: int, as_json: bool) -> None:
 @rollout.command("show", short_help="Show a rollout, node by node.")
 @click.argument("id_", metavar="[ID]", default="last")
 @click.option("--list", "state", metavar="STATE", help="Only the names of nodes in this state, one a line.")
+@via_options
 @config_option
 @json_option
 @click.pass_context
-def show(ctx: click.Context, config: Path | None, id_: str, state: str | None, as_json: bool) -> None:
+def show(ctx: click.Context, /, config: Path | None, id_: str, state: str | None, as_json: bool, **given: Any) -> None:
     """Show a rollout node by node, as its journal has it. Ends with the rollout's own exit code, 0 while it runs, 1
     where nobody goes on with it.
 
@@ -85,7 +95,12 @@ def show(ctx: click.Context, config: Path | None, id_: str, state: str | None, a
     """
     from deploykit.operations.rolloutstore import read_rollout
 
-    settings = load(config)
+    settings = via_settings(config, given)
+    console = console_for(settings, given)
+    if console is not None:
+        from deploykit.cli.viarollout import show_via
+
+        ctx.exit(show_via(console, id_, state, as_json=as_json))
     proposal = proposal_named(settings, id_)
     if proposal is not None:
         show_proposal(settings, proposal, as_json=as_json)
@@ -106,8 +121,9 @@ def show(ctx: click.Context, config: Path | None, id_: str, state: str | None, a
 
 @rollout.command("pause", short_help="Let a rollout wait before its next batch.")
 @click.argument("id_", metavar="ID")
+@via_options
 @config_option
-def pause(config: Path | None, id_: str) -> None:
+def pause(config: Path | None, id_: str, **given: Any) -> None:
     """Let a rollout wait at the next boundary between two batches. Nodes at work finish.
 
     \b
@@ -116,7 +132,10 @@ def pause(config: Path | None, id_: str) -> None:
     """
     from deploykit.operations.rolloutstore import ask_rollout
 
-    stored = ask_rollout(load(config), id_, "pause")
+    settings = via_settings(config, given)
+    if _asked_via(settings, id_, "pause", given):
+        return
+    stored = ask_rollout(settings, id_, "pause")
     click.echo(f"{stored.plan.rollout} will wait before its next batch")
     if not stored.running:
         click.echo(f"deploykit: nobody coordinates it now: `deploykit rollout resume {stored.plan.rollout}`", err=True)
@@ -125,10 +144,11 @@ def pause(config: Path | None, id_: str) -> None:
 @rollout.command("resume", short_help="End a pause, or go on with a rollout whose coordinator is gone.")
 @click.argument("id_", metavar="ID|JOURNAL")
 @key_options()
+@via_options
 @config_option
 @json_option
 @click.pass_context
-def resume(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_json: bool) -> None:
+def resume(ctx: click.Context, /, config: Path | None, id_: str, key: KeyChoice, as_json: bool, **given: Any) -> None:
     """End a pause; or go on with a rollout whose coordinator is gone, here, from its journal.
 
     The journal may come from another machine: give the path of its file. Nodes that are done answer again and do
@@ -139,33 +159,41 @@ def resume(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as
       deploykit rollout resume last
       deploykit rollout resume ./shop-20260131-120400-1f2e/journal.jsonl
     """
-    ctx.exit(_go_on(load(config), id_, "resume", key=key, as_json=as_json))
+    settings = via_settings(config, given)
+    if not _asked_via(settings, id_, "resume", given, as_json=as_json):
+        ctx.exit(_go_on(settings, id_, "resume", key=key, as_json=as_json))
 
 
 @rollout.command("promote", short_help="Go on now: end a pause, or a bake.")
 @click.argument("id_", metavar="ID")
 @key_options()
+@via_options
 @config_option
 @json_option
 @click.pass_context
-def promote(ctx: click.Context, config: Path | None, id_: str, key: KeyChoice, as_json: bool) -> None:
+def promote(ctx: click.Context, /, config: Path | None, id_: str, key: KeyChoice, as_json: bool, **given: Any) -> None:
     """Go on now: a pause ends, and a batch that is being watched (`--bake`) counts as good.
 
     \b
     Example:
       deploykit rollout promote last
     """
-    ctx.exit(_go_on(load(config), id_, "promote", key=key, as_json=as_json))
+    settings = via_settings(config, given)
+    if not _asked_via(settings, id_, "promote", given, as_json=as_json):
+        ctx.exit(_go_on(settings, id_, "promote", key=key, as_json=as_json))
 
 
 @rollout.command("abort", short_help="End a rollout; --rollback takes back what was activated.")
 @click.argument("id_", metavar="ID")
 @click.option("--rollback", is_flag=True, help="Take back what was activated, newest first, without pauses.")
 @key_options()
+@via_options
 @config_option
 @json_option
 @click.pass_context
-def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key: KeyChoice, as_json: bool) -> None:
+def abort(
+    ctx: click.Context, /, config: Path | None, id_: str, rollback: bool, key: KeyChoice, as_json: bool, **given: Any
+) -> None:
     """End a rollout: no further node is asked, and what was only prepared is discarded. Ends with 0 when it was
     asked to, or, where nobody coordinates it, when it has ended so. One that only was proposed is withdrawn.
 
@@ -174,7 +202,9 @@ def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key
       deploykit rollout abort last
       deploykit rollout abort last --rollback
     """
-    settings = load(config)
+    settings = via_settings(config, given)
+    if _asked_via(settings, id_, "abort", given, rollback=rollback, as_json=as_json):
+        return
     proposal = proposal_named(settings, id_)
     if proposal is not None:
         withdraw_proposal(proposal, as_json=as_json)
@@ -187,6 +217,7 @@ def abort(ctx: click.Context, config: Path | None, id_: str, rollback: bool, key
 @click.option("--dry-run", is_flag=True, help="Print the plan; send no command.")
 @mandate_options
 @key_options()
+@via_options
 @config_option
 @json_option
 @click.pass_context
@@ -203,8 +234,16 @@ def retry(
     """
     from deploykit.operations.rollout import start_rollout
 
-    check_mandate_options(given)
-    settings = load(config)
+    settings = via_settings(config, given)
+    console = console_for(settings, given)
+    if console is None:
+        check_mandate_options(given)
+    else:
+        from deploykit.cli.viadeploy import retry_via
+
+        times = dict.fromkeys(("not_before", "not_after", "reason"), "the console's usual ones count")
+        refuse_with_via(ctx, times)
+        ctx.exit(retry_via(console, settings, id_, {**given, "key": key, "dry_run": dry_run}, as_json=as_json))
     plan = plan_again(ctx, settings, id_, {"key": key})
     print_notes(plan.notes)
     if dry_run:
@@ -217,6 +256,25 @@ def retry(
         display = display_for(planned.plan, as_json=as_json, answer=answer_for(settings, planned.plan.rollout))
         code = carry_out(settings, display, lambda observer: start_rollout(planned, bus, observer=observer))
     ctx.exit(code)
+
+
+def _asked_via(
+    settings: Settings,
+    id_: str,
+    kind: ControlKind,
+    given: dict[str, Any],
+    *,
+    rollback: bool = False,
+    as_json: bool = False,
+) -> bool:
+    """Return whether a rollout was asked something through a console: whether one is named."""
+    console = console_for(settings, given)
+    if console is None:
+        return False
+    from deploykit.cli.viarollout import control_via
+
+    control_via(console, id_, kind, rollback=rollback, as_json=as_json)
+    return True
 
 
 def _go_on(

@@ -36,6 +36,11 @@ class KeyChoice:
         self._notify = notify
         self._loaded: BodySigner | None = None
 
+    @property
+    def given(self) -> bool:
+        """Whether a person named the key; otherwise it is that of the settings."""
+        return self._path is not None
+
     def with_path(self, path: Path) -> KeyChoice:
         """Return another key, whose passphrase is found in the same way."""
         return KeyChoice(path, passphrase=self._passphrase, notify=self._notify)

@@ -5,36 +5,33 @@ A statement stays good without expiry, so a node that is off hears it later from
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import attrs
 
 from deploykit.bus import Bus
-from deploykit.errors import KeyFileError, MessageError, NobodyMatches, PolicyRefused, UsageError
+from deploykit.errors import KeyFileError, MessageError, NobodyMatches, PolicyRefused
 from deploykit.fleet.lockview import LockView, SiteLocks, shows, view_locks
 from deploykit.fleet.selection import Selection
 from deploykit.messages import NodeDescribed, SiteLocked, SiteUnlocked, utc_now
-from deploykit.messages.lock import MAX_LOCK
 from deploykit.messages.statement import SignedStatement
 from deploykit.names import NodeName, SiteName
-from deploykit.operations.deploy import load_report_trust, user_name
+from deploykit.operations.deploy import load_report_trust
 from deploykit.operations.keychoice import asking_key
+from deploykit.operations.lockdrafts import DEFAULT_LOCK, lock_message, unlock_message
 from deploykit.operations.nodes import DISCOVERY_TIMEOUT, WHY_NOBODY, FoundNodes, find_nodes
 from deploykit.settings.node import Settings
 from deploykit.trust.agentkey import needs_touch
 from deploykit.trust.check import Trust
-from deploykit.trust.lockrules import judge, lock_problem
+from deploykit.trust.lockrules import judge
 from deploykit.trust.locks import KnownStatement, next_serial
 from deploykit.trust.signature import BodySigner, sign
 from deploykit.trust.statements import statement_of
 from deploykit.wire import encode
 
-#: How long a lock lasts where nobody says it.
-DEFAULT_LOCK: Final = timedelta(hours=24)
 #: Seconds between two looks at which nodes hold a statement: nodes answer a question after a moment.
 _LOOKS: Final = (0.2, 0.5, 1.0, 2.0)
 
@@ -64,6 +61,46 @@ class LockOutcome:
         if self.lacks or (unlocks and self.others):
             return 1
         return 0 if self.message is None or self.holds else 1
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class LockLook:
+    """What nodes show of a site's lock: all that somebody needs who makes the next statement.
+
+    Args:
+        serial: what the next statement must have at least.
+        lifted: the lock that an unlock lifts; None where there is none.
+        lines: each lock that is in force, and what does not count.
+        nodes: those with the site that answered.
+    """
+
+    serial: int
+    lifted: KnownStatement | None
+    lines: tuple[str, ...] = ()
+    nodes: tuple[NodeName, ...] = ()
+
+
+def look_at_lock(
+    settings: Settings,
+    bus: Bus,
+    key: BodySigner,
+    site: SiteName,
+    *,
+    timeout: float = DISCOVERY_TIMEOUT,
+    trust: Trust | None = None,
+) -> LockLook:
+    """Ask the nodes, and return what they show of a site's lock. Arguments and errors: as for `lock_site`."""
+    now = utc_now()
+    believes = trust or load_report_trust(settings)
+    found = _ask(settings, bus, site, asking_key(settings, key), believes, timeout)
+    view = view_locks(found.nodes, believes, now)
+    shown = view.of(site)
+    return LockLook(
+        serial=_serial(view, site, now),
+        lifted=_lifted(shown, now),
+        lines=shown.lines if shown is not None else (),
+        nodes=_having(found, site),
+    )
 
 
 def lock_site(
@@ -104,23 +141,8 @@ def lock_site(
         BusError: the broker does not take it.
     """
     now = utc_now()
-    if not reason.strip():
-        raise UsageError("a lock says why", "--reason TEXT")
-    end = until or (since or now) + DEFAULT_LOCK
+    draft = lock_message(site, reason, now, until=until, since=since, allow_rollback=allow_rollback, holder=holder)
     believes = trust or load_report_trust(settings)
-    draft = SiteLocked(
-        source=f"operator/{socket.gethostname()}",
-        time=now,
-        site=site,
-        serial=0,
-        holder=user_name() if holder is None else holder,
-        reason=reason,
-        since=since,
-        until=end,
-        allow_rollback=allow_rollback,
-    )
-    if problem := lock_problem(draft, now):
-        raise UsageError(problem, f"--until at most {MAX_LOCK.days} days after it begins")
     asker = asking_key(settings, key)
     found = _ask(settings, bus, site, asker, believes, timeout, on_node)
     view = view_locks(found.nodes, believes, now)
@@ -166,15 +188,7 @@ def unlock_site(
         return LockOutcome(message=None, notes=(*found.notes, *doubts))
     for each in (lock, *(shown.in_force[1:] if shown is not None else ())):
         may_lift(each)
-    message = SiteUnlocked(
-        source=f"operator/{socket.gethostname()}",
-        time=now,
-        site=site,
-        serial=_serial(view, site, now),
-        holder=user_name() if holder is None else holder,
-        reason=reason,
-        locked=lock.signed,
-    )
+    message = unlock_message(site, reason, now, locked=lock.signed, serial=_serial(view, site, now), holder=holder)
     return _publish(settings, bus, key, believes, message, found, timeout)
 
 
@@ -285,4 +299,4 @@ def _looked(
         time.sleep(pause)  # nodes say nothing when they have taken it in, so there is nothing to wait for
 
 
-__all__ = ["DEFAULT_LOCK", "LockOutcome", "lock_site", "unlock_site"]
+__all__ = ["DEFAULT_LOCK", "LockLook", "LockOutcome", "lock_site", "look_at_lock", "unlock_site"]

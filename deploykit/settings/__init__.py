@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from deploykit.settings.site import NodeSiteSettings, SiteSettings
     from deploykit.settings.tree import TreeSettings
     from deploykit.settings.trust import GrantSettings, TrustSettings
+    from deploykit.settings.via import ViaSettings
     from deploykit.settings.web import WebAccessSettings, WebSettings
     from deploykit.settings.webhook import GenericMapping, WebhookSettings, WebhookSourceSettings
 
@@ -57,6 +58,7 @@ _LAZY = {
     "SiteSettings": "site",
     "TreeSettings": "tree",
     "TrustSettings": "trust",
+    "ViaSettings": "via",
     "GenericMapping": "webhook",
     "WebAccessSettings": "web",
     "WebSettings": "web",
@@ -89,6 +91,7 @@ __all__ = [
     "SiteSettings",
     "TreeSettings",
     "TrustSettings",
+    "ViaSettings",
     "GenericMapping",
     "WebAccessSettings",
     "WebSettings",

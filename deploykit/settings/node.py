@@ -23,6 +23,7 @@ from deploykit.settings.problems import below, too_small
 from deploykit.settings.service import ServiceSettings
 from deploykit.settings.site import NodeSiteSettings
 from deploykit.settings.trust import TrustSettings
+from deploykit.settings.via import ViaSettings
 from deploykit.settings.web import WebSettings
 from deploykit.settings.webhook import WebhookSettings
 
@@ -59,6 +60,7 @@ class Settings:
     webhook: WebhookSettings = attrs.field(factory=WebhookSettings)
     access: AccessSettings = attrs.field(factory=AccessSettings)
     notify: NotifySettings = attrs.field(factory=NotifySettings)
+    via: ViaSettings = attrs.field(factory=ViaSettings)
     reconcile_every: float = 300.0
     fetch_spread: float = 1.0
 
@@ -94,6 +96,7 @@ class Settings:
         yield from below("webhook", self.webhook.problems())
         yield from below("access", self.access.problems())
         yield from below("notify", self.notify.problems())
+        yield from below("via", self.via.problems())
         for repo, repository in self.repositories.items():
             yield from below(f"repositories.{repo}", repository.problems())
         for name, site in self.sites.items():

@@ -33,6 +33,7 @@ from deploykit.web.actions.rights import require
 from deploykit.web.actions.shown import (
     ActionOutcome,
     LeftOutNode,
+    LockState,
     PersonPresent,
     PlannedNode,
     PlannedScript,
@@ -69,6 +70,7 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
         running: the rollout that runs now, by site.
         waiting: proposals, by rollout.
         present: who else is there.
+        lock_state: what nodes show of a lock.
         refusals: by a method's name: what it raises instead of doing anything.
         asked: all calls, in their order.
     """
@@ -84,6 +86,7 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
     present: tuple[PersonPresent, ...] = ()
     refusals: dict[str, ActionRefused] = attrs.Factory(dict)
     asked: list[Asked] = attrs.Factory(list)
+    lock_state: LockState = attrs.Factory(lambda: LockState(site="", serial=1, nodes=3))
     now: datetime = NOW
     access: FixedAccess = attrs.field(factory=FixedAccess)
 
@@ -300,6 +303,11 @@ class FixedActions(RolloutActions, LockActions, RelayActions, PresenceBoard):
         require(viewer, site, "live" if holder in ("", viewer.name) else "admin", "unlock what somebody else locked")
         self.locks.pop(site, None)
         return ActionOutcome(state="done", site=site, detail="The lock is lifted.")
+
+    def state(self, viewer: Viewer, site: str) -> LockState:
+        self._note("state", viewer, site)
+        require(viewer, site, "live", "lock a site")
+        return attrs.evolve(self.lock_state, site=site)
 
     def relay(self, viewer: Viewer, body: bytes, signature: str) -> ActionOutcome:
         self._note("relay", viewer, body, signature)

@@ -49,6 +49,7 @@ LAYERS: dict[str, tuple[int, str | None]] = {
     "operations": (11, None),
     "web": (12, None),
     "demo": (13, None),
+    "via": (13, None),
     "cli": (14, None),
     "__main__": (15, None),
 }

@@ -11,7 +11,11 @@ from typing import Final
 from deploykit.errors import UsageError
 
 #: What each extra brings, by the names under which it is imported.
-_BROUGHT: Final = {"web": ("alembic", "bcrypt", "jinja2", "sqlalchemy", "starlette", "uvicorn")}
+_BROUGHT: Final = {
+    "web": (
+        "alembic", "authlib", "bcrypt", "httpx", "jinja2", "joserfc", "sqlalchemy", "starlette", "uvicorn", "webauthn",
+    )
+}  # fmt: skip
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 
 from deploykit.errors import ActionRefused, UsageError
 from deploykit.messages import SiteLocked, one_line
-from deploykit.operations.locks import DEFAULT_LOCK, LockOutcome, lock_site, unlock_site
+from deploykit.operations.locks import DEFAULT_LOCK, LockOutcome, lock_site, look_at_lock, unlock_site
 from deploykit.operations.moments import parse_moment
 from deploykit.operations.nodes import shortened
 from deploykit.trust.lockrules import KnownStatement
@@ -23,7 +23,7 @@ from deploykit.web.actions.asked import LockAsked
 from deploykit.web.actions.choosing import PATIENCE
 from deploykit.web.actions.ports import LockActions
 from deploykit.web.actions.rights import require
-from deploykit.web.actions.shown import ActionOutcome
+from deploykit.web.actions.shown import ActionOutcome, LockState
 from deploykit.web.viewer import Viewer
 
 #: Characters of a reason: a lock has at most 2,048 bytes.
@@ -96,6 +96,25 @@ class ConsoleLocks(LockActions):
                 may_lift=may_lift,
             )
         return self._reported(viewer, "unlock", site, outcome)
+
+    def state(self, viewer: Viewer, site: str) -> LockState:
+        """See `LockActions`. It asks nodes, so it needs the role that the statement will need."""
+        ports = self._ports
+        with ports.audit.judging(viewer, "look at a lock", site=site):
+            name = site_named(site)
+            require(viewer, name, "live", "lock a site")
+            look = look_at_lock(
+                ports.settings, ports.bus, ports.signer(), name, timeout=self._patience, trust=ports.trust()
+            )
+        lifted = look.lifted.signed if look.lifted is not None else None
+        return LockState(
+            site=site,
+            serial=look.serial,
+            locks=tuple(one_line(line, 400) for line in look.lines),
+            body=lifted.body if lifted is not None else "",
+            signature=lifted.signature if lifted is not None else "",
+            nodes=len(look.nodes),
+        )
 
     def _reported(self, viewer: Viewer, action: str, site: str, outcome: LockOutcome) -> ActionOutcome:
         """Write what became of a statement into the audit, and return it in words."""

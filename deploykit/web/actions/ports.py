@@ -16,6 +16,7 @@ from deploykit.web.actions.shown import (
     AccessGranted,
     AccessRow,
     ActionOutcome,
+    LockState,
     PersonPresent,
     PlanShown,
     ProposalShown,
@@ -77,6 +78,10 @@ class LockActions(ABC):
     @abstractmethod
     def unlock(self, viewer: Viewer, site: str, reason: str = "") -> ActionOutcome:
         """Lift the lock."""
+
+    @abstractmethod
+    def state(self, viewer: Viewer, site: str) -> LockState:
+        """Ask the nodes of a site, and return what they show of its lock, for a statement that is signed elsewhere."""
 
 
 class AccessActions(ABC):

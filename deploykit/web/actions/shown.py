@@ -144,6 +144,25 @@ class ActionOutcome:
 
 
 @attrs.frozen(kw_only=True, slots=True)
+class LockState:
+    """What nodes show of a site's lock now: what it takes to sign the next statement elsewhere.
+
+    Args:
+        serial: of the next statement, at least.
+        locks: each lock in force, in one line, and what does not count.
+        body, signature: of the lock that an unlock lifts, in base64 and as its header has it; empty for none.
+        nodes: how many nodes with the site answered.
+    """
+
+    site: str
+    serial: int
+    locks: tuple[str, ...] = ()
+    body: str = ""
+    signature: str = ""
+    nodes: int = 0
+
+
+@attrs.frozen(kw_only=True, slots=True)
 class AccessRow:
     """Who may see a site. `state` of each node: `granted`, `asked` (no answer yet), `failed`, …"""
 
@@ -179,6 +198,7 @@ __all__ = [
     "AccessRow",
     "ActionOutcome",
     "LeftOutNode",
+    "LockState",
     "PersonPresent",
     "PlanShown",
     "PlannedNode",

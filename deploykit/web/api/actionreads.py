@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploykit.web.actions.ports import ConsoleActions
-from deploykit.web.actions.shown import AccessRow, PersonPresent, PlanShown, ProposalShown
+from deploykit.web.actions.shown import AccessRow, LockState, PersonPresent, PlanShown, ProposalShown
 from deploykit.web.api.operation import ApiCall, ApiOperation
 from deploykit.web.api.parameters import Parameter
 from deploykit.web.api.problems import RequestRefused
@@ -51,6 +51,10 @@ def _presence(call: ApiCall) -> object:
     return Paged(items=found, total=len(found))
 
 
+def _lock(call: ApiCall) -> object:
+    return actions_in(call.context).locks.state(call.viewer, call.path["site"])
+
+
 ACTION_READS: Final = (
     ApiOperation(
         name="proposals",
@@ -73,6 +77,13 @@ ACTION_READS: Final = (
         summary="What a retry of the nodes that failed, refused or were silent would do",
         answer=PlanShown,
         view=_plan_retry,
+    ),
+    ApiOperation(
+        name="lock_state",
+        path="/sites/{site}/lock",
+        summary="What nodes show of a site's lock: what it takes to sign the next statement elsewhere",
+        answer=LockState,
+        view=_lock,
     ),
     ApiOperation(
         name="access",

@@ -22,8 +22,8 @@ from deploykit.wire.strictjson import parse
 
 T = TypeVar("T")
 
-#: Characters of one text, items of one list, problems that one answer names.
-MAX_FIELD: Final = 5000
+#: Characters of one text (a signed statement in base64), items of one list, problems that one answer names.
+MAX_FIELD: Final = 60_000
 MAX_LIST: Final = 10_000
 _MOST_PROBLEMS: Final = 10
 #: Below this, and at 0x7F, are the control characters.

@@ -24,9 +24,17 @@ from deploykit.settings.web import ROLES
 from deploykit.web.ledger.tokens import KeptToken
 from deploykit.web.login.apitokens import token_asked
 from deploykit.web.login.failures import IdentityError
-from deploykit.web.login.passkeys import MOST_LABEL, LoginPasskeys
 from deploykit.web.login.passkeyviews import not_counted, step_answer
-from deploykit.web.login.requested import as_json, fields_of, go_to, identity_of, login_of, peer_of_request
+from deploykit.web.login.requested import (
+    MOST_LABEL,
+    as_json,
+    fields_of,
+    go_to,
+    identity_of,
+    login_of,
+    passkeys_of,
+    peer_of_request,
+)
 from deploykit.web.login.rights import highest_role, rules_everything
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
@@ -105,7 +113,7 @@ async def add_passkey(request: Request) -> Response:
     login, fields, session = login_of(request), fields_of(request), identity_of(request).session
     if session is None or not login.takes_passkeys:
         return _nothing_here(request)
-    passkeys, name = LoginPasskeys(login), session.name
+    passkeys, name = passkeys_of(login), session.name
     try:
         if fields.get("step") == "begin":
             return step_answer(await run_in_threadpool(passkeys.begin_adding, name, "account"))
@@ -133,6 +141,7 @@ async def rename_passkey(request: Request) -> Response:
     found = await run_in_threadpool(_own_passkey, request)
     if not found or not await run_in_threadpool(login.ledger.passkeys.rename, found, session.name, label):
         return error_page(request, 404, title="There is no such passkey", text="It was removed, or is not yours.")
+    await login.notes.done("passkey", f"one is called {label!a} now", who=session.name)
     return go_to(request, f"{ACCOUNT}#passkeys")
 
 

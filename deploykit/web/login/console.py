@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from starlette.concurrency import run_in_threadpool
@@ -19,25 +19,37 @@ from deploykit.errors import LedgerError
 from deploykit.messages import utc_now
 from deploykit.settings.service import parse_listen_address
 from deploykit.settings.web import WebSettings
+from deploykit.system.secretfile import read_secret
 from deploykit.trust.allowed_signers import AllowedSigners
 from deploykit.web.ledger.ledger import Ledger
 from deploykit.web.login.apitokens import ApiTokens, cap_of
 from deploykit.web.login.attempts import PasswordAttempts, too_many
 from deploykit.web.login.auditnotes import AuditNotes
-from deploykit.web.login.credentials import basic_login, bearer_token, session_id
+from deploykit.web.login.credentials import (
+    basic_login,
+    bearer_token,
+    cookie_value,
+    is_random_id,
+    lax_cookie,
+    session_id,
+)
 from deploykit.web.login.hosts import HostRule
 from deploykit.web.login.identity import NOBODY, RequestIdentity
 from deploykit.web.login.limits import PeerLimit
-from deploykit.web.login.oidc import OidcProvider
 from deploykit.web.login.peers import RequestPeer, forwarded_peer, peer_of, proxy_name
 from deploykit.web.login.refusals import BASIC_CHALLENGE, BEARER_CHALLENGE, AccessRefusal
 from deploykit.web.login.rights import viewer_for
-from deploykit.web.login.sessions import BrowserSession, SessionStore, proof_of
+from deploykit.web.login.sessions import BrowserSession, SessionStore, form_token, proof_of
 from deploykit.web.projection.activityviews import AuditView
 from deploykit.web.viewer import EVERYBODY
 
+if TYPE_CHECKING:
+    from deploykit.web.login.oidc import OidcProvider
+
 _log = logging.getLogger(__name__)
 
+#: Seconds for which a browser keeps what the tokens of forms behind a proxy hang on.
+_FORM_SECONDS: Final = 400 * 86400
 #: How somebody may have logged in, by the setting `login`; with `passkeys` also by one of those.
 _KINDS: Final = {"password": "password", "oidc": "oidc", "passkey": "passkey"}
 
@@ -52,7 +64,7 @@ class ConsoleLogin:
         now: wall clock, aware UTC. clock: monotonic seconds.
 
     Raises:
-        SettingsError: the password file cannot be used.
+        SettingsError: the password file, or the provider's secret, cannot be used.
     """
 
     def __init__(
@@ -92,7 +104,7 @@ class ConsoleLogin:
         """Go on with other settings. Sessions stay where the kind of login does.
 
         Raises:
-            SettingsError: the password file cannot be used; everything stays as it was.
+            SettingsError: a file that they name cannot be used; everything stays as it was.
         """
         self._use(settings)
 
@@ -103,11 +115,16 @@ class ConsoleLogin:
             self.provider.close()
 
     def _use(self, settings: WebSettings) -> None:
+        if settings.login == "oidc" and settings.oidc.client_secret_file is not None:
+            read_secret(settings.oidc.client_secret_file, "web.oidc.client_secret_file")  # an error now, not at a login
         self.passwords.use(settings.password_file if settings.login == "password" else None)
         before = self.provider
         if settings.login != "oidc":
             self.provider = None
         elif before is None or before.settings != settings.oidc:
+            # Here, as it is slow to import and most consoles need it not.
+            from deploykit.web.login.oidc import OidcProvider
+
             self.provider = OidcProvider(settings.oidc, clock=self.clock)
         if before is not None and before is not self.provider:
             before.close()
@@ -205,7 +222,19 @@ class ConsoleLogin:
             return name
         if not name:
             return NOBODY
-        return RequestIdentity(viewer=viewer_for(name, self.settings.access), token=self._token(name))
+        viewer, first = viewer_for(name, self.settings.access), self._token(name)
+        # Forms must outlast a restart, and count at another console: from the second page on their token hangs on a
+        # cookie, which no other site can read.
+        kept = cookie_value(headers, self._form_cookie)
+        if not is_random_id(kept):
+            made = secrets.token_urlsafe(32)
+            line = lax_cookie(self._form_cookie, made, secure=self.hosts.secure, seconds=_FORM_SECONDS)
+            return RequestIdentity(viewer=viewer, token=first, set_cookie=line)
+        return RequestIdentity(viewer=viewer, token=form_token(f"{kept} {name}"), older_token=first)
+
+    @property
+    def _form_cookie(self) -> str:
+        return "__Host-deploykit-form" if self.hosts.secure else "deploykit-form"
 
     def _by_session(self, headers: Headers) -> RequestIdentity | None:
         id_ = session_id(headers, secure=self.hosts.secure)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from starlette.datastructures import Headers
 
 from deploykit.system.passwordfile import MOST_PASSWORD
 
+_RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 #: Bytes of the longest `Authorization` that is decoded.
 _MOST_BASIC: Final = 4096
 
@@ -38,6 +40,11 @@ def lax_cookie(name: str, value: str, *, secure: bool, seconds: int) -> str:
     """Return the header `Set-Cookie` of a step of a login that comes back from another site; empty takes it away."""
     life = seconds if value else 0
     return f"{name}={value}; Path=/; HttpOnly; SameSite=Lax{'; Secure' if secure else ''}; Max-Age={life}"
+
+
+def is_random_id(text: str) -> bool:
+    """Return whether a text can be 256 random bits that we have put into a cookie."""
+    return _RANDOM.match(text) is not None
 
 
 def cookie_value(headers: Headers, wanted: str) -> str:
@@ -78,6 +85,7 @@ __all__ = [
     "bearer_token",
     "cookie_name",
     "cookie_value",
+    "is_random_id",
     "lax_cookie",
     "session_id",
     "set_cookie",

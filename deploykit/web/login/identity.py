@@ -18,6 +18,8 @@ class RequestIdentity:
     Args:
         viewer: without grants where nobody is logged in.
         token: what forms carry; empty where they need none.
+        older_token: of a page that was shown before the browser had a cookie; empty for none.
+        set_cookie: a header `Set-Cookie` that the answer must have; empty for none.
         session: of a browser; None for others.
         api: the API token that was shown; None for none.
         ambient: a browser adds what shows who it is by itself, so another page could make it send something.
@@ -25,6 +27,8 @@ class RequestIdentity:
 
     viewer: Viewer
     token: str = attrs.field(default="", repr=False)
+    older_token: str = attrs.field(default="", repr=False)
+    set_cookie: str = attrs.field(default="", repr=False)
     session: BrowserSession | None = None
     api: KeptToken | None = None
     ambient: bool = True

@@ -20,10 +20,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deploykit.errors import LedgerError
+from deploykit.web.login.askagain import ask_again
 from deploykit.web.login.attempts import same_text
 from deploykit.web.login.console import ConsoleLogin
 from deploykit.web.login.forms import form_fields, length_problem, read_body, replayed
@@ -52,11 +53,6 @@ _BY_PAGE: Final = frozenset({"password", "oidc", "passkey"})
 _STATIC: Final = "/static/"
 _EVENTS: Final = "/api/v1/events"
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-#: A link from another site comes without our cookie, which is SameSite=Strict. The same page, asked for by our own
-#: page, comes with it: so nobody who is logged in must log in again for a link in a chat.
-_ASK_AGAIN: Final = (
-    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>deploykit</title>'
-)
 
 
 class LoginMiddleware:
@@ -137,6 +133,8 @@ class LoginMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
         identity: RequestIdentity = scope["state"]["identity"]
+        if identity.set_cookie:
+            send = _with_cookie(send, identity.set_cookie)
         if not path.startswith("/api/"):
             await self._app(scope, receive, send)
             return
@@ -157,6 +155,17 @@ class LoginMiddleware:
                     raise
 
 
+def _with_cookie(send: Send, line: str) -> Send:
+    """Return what sends an answer with one more cookie."""
+
+    async def send_with_cookie(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).append("set-cookie", line)
+        await send(message)
+
+    return send_with_cookie
+
+
 async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Sender) -> AccessRefusal | Receive:
     """Return why a request that changes something is refused, or what gives its body to the application."""
     refused = length_problem(headers)
@@ -170,7 +179,9 @@ async def _changing(scope: Scope, receive: Receive, headers: Headers, sender: Se
     # login, has no page from which it could know the token, and is no browser that could be made to send something.
     if not needs_no_login(path) and (identity.ambient or (identity.token and sender == "own")):
         given = headers.getlist("x-csrf-token") or [fields.get("csrf", "")]
-        if len(given) != 1 or not same_text(given[0], identity.token):
+        good = (identity.token, identity.older_token)
+        known = [same_text(given[0], each) for each in good]  # all of them, whichever fits
+        if len(given) != 1 or not any(known):
             return not_ours(f"{scope['method']} {path[:100]!a} without the token of its login")
     scope["state"]["form"] = fields
     return replayed(body, receive)
@@ -183,7 +194,7 @@ def _without_login(login: ConsoleLogin, scope: Scope, headers: Headers, path: st
     if login.settings.login not in _BY_PAGE or wants_json(path) or not safe or kind != "navigate":
         return not_logged_in(login.settings, path, browser="sec-fetch-mode" in headers)
     if site in ("cross-site", "same-site"):
-        return HTMLResponse(_ASK_AGAIN)
+        return ask_again(scope)
     query = scope["query_string"].decode("latin-1")
     wanted = quote(quote(path) + (f"?{query}" if query else ""), safe="/")
     return RedirectResponse(f"{base_of(scope)}{LOGIN}" + (f"?next={wanted}" if wanted != "/" else ""), 303)

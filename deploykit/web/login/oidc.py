@@ -30,13 +30,10 @@ from deploykit.settings.oidc import OidcSettings
 from deploykit.system.secretfile import read_secret
 from deploykit.web.login.failures import IdentityError, UnknownSigner
 from deploykit.web.login.oidcrules import (
-    OidcChallenge,
-    OidcIdentity,
     OidcMetadata,
     authorization_address,
     claims_of,
     code_of,
-    host_of,
     identity_of,
     metadata_of,
     needs_userinfo,
@@ -44,6 +41,7 @@ from deploykit.web.login.oidcrules import (
     token_form,
     with_userinfo,
 )
+from deploykit.web.login.oidcsteps import OidcChallenge, OidcIdentity, host_of
 
 #: Seconds for one answer, from the first byte asked to the last one read; and bytes of one.
 ANSWER_SECONDS: Final = 8.0

@@ -10,8 +10,6 @@ Rules:
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -28,6 +26,7 @@ from deploykit.settings.buildservers import is_loopback
 from deploykit.settings.oidc import OidcSettings
 from deploykit.system.passwordfile import is_login_name
 from deploykit.web.login.failures import IdentityError, UnknownSigner
+from deploykit.web.login.oidcsteps import OidcChallenge, OidcIdentity, host_of
 
 #: Of ID tokens.
 ALGORITHMS: Final = (
@@ -58,39 +57,6 @@ class OidcMetadata:
     end_session: str = ""
     answers_iss: bool = False
     secret_in_body: bool = False
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class OidcIdentity:
-    """Whom a provider has logged in."""
-
-    name: str
-    groups: tuple[str, ...] = ()
-
-
-@attrs.frozen(kw_only=True, slots=True)
-class OidcChallenge:
-    """What one login has to come back with.
-
-    Args:
-        state: in the address; its digest is in the ledger.
-        nonce: in the ID token.
-        verifier: of PKCE; the provider sees its digest first, and this at the end.
-    """
-
-    state: str
-    nonce: str = attrs.field(repr=False)
-    verifier: str = attrs.field(repr=False)
-
-    @classmethod
-    def of(cls, state: str, binding: str) -> OidcChallenge:
-        """Return the challenge of a login that was begun in the browser that has the cookie `binding`."""
-        return cls(state=state, nonce=_derived("nonce", state, binding), verifier=_derived("pkce", state, binding))
-
-
-def _derived(what: str, state: str, binding: str) -> str:
-    digest = hashlib.sha256(f"deploykit oidc {what}\0{state}\0{binding}".encode()).digest()
-    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def metadata_of(document: object, issuer: str) -> OidcMetadata:
@@ -258,11 +224,6 @@ def identity_of(claims: Mapping[str, object], settings: OidcSettings) -> OidcIde
     return OidcIdentity(name=name, groups=tuple(usable[:MOST_GROUPS]))
 
 
-def host_of(issuer: str) -> str:
-    """Return a provider's host, as people know it."""
-    return urlsplit(issuer).hostname or issuer
-
-
 def shown(value: object, most: int = 120) -> str:
     """Return in one short line what a provider sent."""
     text = value if isinstance(value, str) else "nothing" if value is None else f"a {type(value).__name__}"
@@ -280,13 +241,10 @@ def _reason(error: Exception) -> str:
 __all__ = [
     "ALGORITHMS",
     "SKEW",
-    "OidcChallenge",
-    "OidcIdentity",
     "OidcMetadata",
     "authorization_address",
     "claims_of",
     "code_of",
-    "host_of",
     "identity_of",
     "metadata_of",
     "needs_userinfo",

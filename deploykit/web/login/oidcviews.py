@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
 from html import escape
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -24,21 +23,22 @@ from starlette.routing import BaseRoute, Route
 
 from deploykit.errors import SettingsError
 from deploykit.web.login.attempts import same_text
-from deploykit.web.login.credentials import cookie_value, lax_cookie, set_cookie
+from deploykit.web.login.credentials import cookie_value, is_random_id, lax_cookie, set_cookie
 from deploykit.web.login.failures import IdentityError
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.middleware import LOGIN, base_of
-from deploykit.web.login.oidc import OidcProvider
-from deploykit.web.login.oidcrules import OidcChallenge, OidcIdentity
+from deploykit.web.login.oidcsteps import OidcChallenge, OidcIdentity
 from deploykit.web.login.refusals import AccessRefusal
 from deploykit.web.login.requested import go_to, identity_of, login_of, own_address, peer_of_request, step_refused
 from deploykit.web.pages.errors import error_page
+
+if TYPE_CHECKING:
+    from deploykit.web.login.oidc import OidcProvider
 
 BEGIN: Final = "/login/oidc"
 CALLBACK: Final = "/login/oidc/callback"
 _PURPOSE: Final = "oidc"
 _SECONDS: Final = 600
-_BINDING: Final = re.compile(r"[A-Za-z0-9_-]{43}\Z")
 #: Characters of one value in the query of the callback.
 _MOST_VALUE: Final = 4000
 #: The session's cookie is SameSite=Strict: after a redirect from the provider a browser would not send it. A page of
@@ -65,7 +65,7 @@ async def begin(request: Request) -> Response:
         return _refusal(request, refused)
     name = _cookie(request)
     binding = cookie_value(request.headers, name)
-    if not _BINDING.match(binding):
+    if not is_random_id(binding):
         binding = secrets.token_urlsafe(32)
     value = json.dumps({"binding": _digest(binding), "next": wanted})
     state = await run_in_threadpool(login.ledger.once.put, _PURPOSE, value, _SECONDS)

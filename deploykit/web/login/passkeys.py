@@ -39,9 +39,9 @@ _LOGIN: Final = "passkey-login"
 _ADDING: Final = "passkey-add"
 #: Seconds for which an invitation is good.
 INVITED_FOR: Final = 24 * 3600.0
+_MOST_LABEL: Final = 100
 #: Passkeys of one person.
 MOST_PASSKEYS: Final = 20
-MOST_LABEL: Final = 100
 
 
 @attrs.frozen(kw_only=True, slots=True)
@@ -127,7 +127,7 @@ class LoginPasskeys:
         """
         if json.loads(self._take(id_, _ADDING)) != {"name": name, "for": key}:
             raise IdentityError("this was begun by somebody else", "try again")
-        label = " ".join(label.split())[:MOST_LABEL] or "passkey"
+        label = " ".join(label.split())[:_MOST_LABEL] or "passkey"
         if not label.isprintable():
             raise IdentityError("the passkey's name has a control character", "call it otherwise")
         passkey = registered(answer, self._party, challenge_of(id_), name=name, label=label)
@@ -175,4 +175,4 @@ class LoginPasskeys:
 
 _OTHER: Final = "use the passkey that you made for the login"
 
-__all__ = ["INVITATION", "INVITED_FOR", "MOST_LABEL", "MOST_PASSKEYS", "LoginPasskeys", "PasskeyStep"]
+__all__ = ["INVITATION", "INVITED_FOR", "MOST_PASSKEYS", "LoginPasskeys", "PasskeyStep"]

@@ -7,6 +7,7 @@ links in messages spoil none.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -17,7 +18,6 @@ from deploykit.web.login.credentials import set_cookie
 from deploykit.web.login.failures import IdentityError
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.middleware import INVITE, LOGIN, base_of
-from deploykit.web.login.passkeys import LoginPasskeys, PasskeyStep
 from deploykit.web.login.refusals import AccessRefusal
 from deploykit.web.login.requested import (
     as_json,
@@ -26,11 +26,15 @@ from deploykit.web.login.requested import (
     identity_of,
     json_refusal,
     login_of,
+    passkeys_of,
     peer_of_request,
     step_refused,
 )
 from deploykit.web.pages.errors import error_page
 from deploykit.web.pages.render import render
+
+if TYPE_CHECKING:
+    from deploykit.web.login.passkeys import PasskeyStep
 
 PASSKEY = f"{LOGIN}/passkey"
 
@@ -52,7 +56,7 @@ async def options(request: Request) -> Response:
         return go_to(request, LOGIN)
     if (refused := await step_refused(request)) is not None:
         return json_refusal(refused)
-    return step_answer(await run_in_threadpool(LoginPasskeys(login).begin_login))
+    return step_answer(await run_in_threadpool(passkeys_of(login).begin_login))
 
 
 async def log_in(request: Request) -> Response:
@@ -62,7 +66,7 @@ async def log_in(request: Request) -> Response:
         return json_refusal(AccessRefusal(status=404, detail="This console has no login by passkey."))
     if (refused := await step_refused(request)) is not None:
         return json_refusal(refused)
-    passkeys = LoginPasskeys(login)
+    passkeys = passkeys_of(login)
     try:
         passkey = await run_in_threadpool(passkeys.log_in, fields.get("id", ""), fields.get("answer", ""))
         if not login.proof(passkey.name, "passkey", passkey.credential):
@@ -95,7 +99,7 @@ async def use_invitation(request: Request) -> Response:
         return json_refusal(refused)
     login, fields, code = login_of(request), fields_of(request), str(request.path_params["code"])
     name = await run_in_threadpool(_invited, request)
-    passkeys = LoginPasskeys(login)
+    passkeys = passkeys_of(login)
     try:
         if not name:
             raise IdentityError("this invitation was used or is over", "ask for another")
@@ -138,7 +142,7 @@ async def not_counted(request: Request, error: IdentityError) -> Response:
 
 def _invited(request: Request) -> str:
     login = login_of(request)
-    return LoginPasskeys(login).invited(str(request.path_params["code"])) if login.takes_passkeys else ""
+    return passkeys_of(login).invited(str(request.path_params["code"])) if login.takes_passkeys else ""
 
 
 def _page_refusal(request: Request, refused: AccessRefusal) -> Response:

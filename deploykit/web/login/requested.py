@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, Final, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -15,6 +15,12 @@ from deploykit.web.login.middleware import base_of
 from deploykit.web.login.peers import RequestPeer
 from deploykit.web.login.refusals import AccessRefusal
 
+if TYPE_CHECKING:
+    from deploykit.web.login.passkeys import LoginPasskeys
+
+#: Characters of what somebody calls a passkey.
+MOST_LABEL: Final = 100
+
 
 def login_of(request: Request) -> ConsoleLogin:
     """Return the login of the console that got a request."""
@@ -24,6 +30,13 @@ def login_of(request: Request) -> ConsoleLogin:
 def identity_of(request: Request) -> RequestIdentity:
     """Return who sends a request."""
     return cast(RequestIdentity, request.state.identity)
+
+
+def passkeys_of(login: ConsoleLogin) -> LoginPasskeys:
+    """Return the passkeys of a console. What they need is slow to import, so it is imported at the first use."""
+    from deploykit.web.login.passkeys import LoginPasskeys
+
+    return LoginPasskeys(login)
 
 
 def fields_of(request: Request) -> Mapping[str, str]:
@@ -68,6 +81,7 @@ def json_refusal(refused: AccessRefusal) -> Response:
 
 
 __all__ = [
+    "MOST_LABEL",
     "as_json",
     "fields_of",
     "go_to",
@@ -75,6 +89,7 @@ __all__ = [
     "json_refusal",
     "login_of",
     "own_address",
+    "passkeys_of",
     "peer_of_request",
     "step_refused",
 ]

@@ -11,7 +11,7 @@ from deploykit.web.login import accountviews, oidcviews, passkeyviews
 from deploykit.web.login.credentials import set_cookie
 from deploykit.web.login.forms import safe_next
 from deploykit.web.login.middleware import LOGIN, LOGOUT
-from deploykit.web.login.oidcrules import host_of
+from deploykit.web.login.oidcsteps import host_of
 from deploykit.web.login.refusals import FORM_CHALLENGE, AccessRefusal
 from deploykit.web.login.requested import (
     fields_of,

@@ -93,7 +93,7 @@ def on_not_done(request: Request, error: Exception) -> Response:
 
 
 def on_database_away(request: Request, error: Exception) -> Response:
-    """Return the page for a `ProjectionError`; a handler of Starlette."""
+    """Return the page for a `ProjectionError` or `LedgerError`; a handler of Starlette."""
     logger.error("%a %a: %s", request.method, request.url.path, error)
     return error_page(request, 503)
 

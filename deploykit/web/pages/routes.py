@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Route
 
-from deploykit.errors import ActionRefused, DeploykitError, ProjectionError
+from deploykit.errors import ActionRefused, DeploykitError, LedgerError, ProjectionError
 from deploykit.web.app import ErrorHandler
 from deploykit.web.pages import (
     activity,
@@ -57,6 +57,7 @@ def error_handlers() -> Mapping[int | type[Exception], ErrorHandler]:
         HTTPException: errors.on_http_error,
         ActionRefused: errors.on_refused,
         ProjectionError: errors.on_database_away,
+        LedgerError: errors.on_database_away,
         DeploykitError: errors.on_not_done,
         500: errors.on_mistake,
     }

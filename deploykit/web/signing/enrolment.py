@@ -88,9 +88,7 @@ def key_wanted(sites: str, principal: str, who: str) -> KeyWanted:
     wanted, name = ",".join(sites.replace(",", " ").split()), principal.strip() or who
     problems = {}
     if not _SITES.fullmatch(wanted):
-        problems["sites"] = (
-            "expected names of sites, or patterns such as shop*, with commas between them; 100 characters"
-        )
+        problems["sites"] = "expected sites or patterns such as shop*, with commas between them, in 100 characters"
     if not _PRINCIPAL.fullmatch(name):
         problems["principal"] = "expected one name without blanks, such as ann@example.com"
     if problems:

@@ -42,7 +42,7 @@ class EnrolledKey(Protocol):
 
 @attrs.frozen(kw_only=True, slots=True)
 class SigningOffer:
-    """What the template `signing.html` shows.
+    """What the template `passkeysign.html` shows.
 
     Args:
         mode: `here`: this page asks for the passkey; `elsewhere`: it links to the page that does.

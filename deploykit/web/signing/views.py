@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -14,7 +12,7 @@ from deploykit.errors import ActionRefused
 from deploykit.web.actions.shown import ProposalShown
 from deploykit.web.pages.filters import path_of
 from deploykit.web.pages.render import render
-from deploykit.web.requests import context_of, viewer_of
+from deploykit.web.requests import context_of, fields_of, viewer_of
 from deploykit.web.signing.desk import SigningDesk
 from deploykit.web.signing.offers import SigningOffer
 
@@ -33,7 +31,7 @@ def routes() -> list[BaseRoute]:
 
 
 def offer_of(request: Request, proposal: ProposalShown) -> SigningOffer | None:
-    """Return what a passkey of the viewer needs to sign a proposal, for the template `signing.html`; None: nothing.
+    """Return what a passkey of the viewer needs to sign a proposal, for the template `passkeysign.html`; None: nothing.
 
     Raises:
         LedgerError: the ledger cannot be read.
@@ -60,13 +58,13 @@ def show_new(request: Request) -> Response:
     wanted, place = begun.wanted, begun.place
     asked = {"enrol": begun.challenge, "sites": wanted.sites, "who": wanted.who, "principal": wanted.principal}
     link = f"{place.origin}/#{urlencode(asked)}" if place.elsewhere else ""
-    return render(request, "signingnew.html", begun=begun, link=link, token=_token(request))
+    return render(request, "signingnew.html", begun=begun, link=link)
 
 
 def enrol(request: Request) -> Response:
     """Keep the passkey that the browser has made, and show what operators distribute."""
     try:
-        kept = _desk(request).finish(viewer_of(request), _fields(request).get("registration", ""), _address(request))
+        kept = _desk(request).finish(viewer_of(request), fields_of(request).get("registration", ""), _address(request))
     except ActionRefused as error:
         return _list(request, error)
     return _go(request, kept.credential)
@@ -78,13 +76,13 @@ def show_key(request: Request) -> Response:
     key = _desk(request).key(viewer_of(request), credential, _address(request))
     if key is None:
         raise ActionRefused("there is no such signing key of yours", "see the list", status=404)
-    return render(request, "signingkey.html", key=key, token=_token(request))
+    return render(request, "signingkey.html", key=key)
 
 
 def remove(request: Request) -> Response:
     """Forget a signing key."""
     try:
-        _desk(request).remove(viewer_of(request), _fields(request).get("credential", ""))
+        _desk(request).remove(viewer_of(request), fields_of(request).get("credential", ""))
     except ActionRefused as error:
         return _list(request, error)
     return _go(request)
@@ -103,7 +101,6 @@ def _list(request: Request, refused: ActionRefused | None = None, *, sites: str 
         sites=sites[:200],
         principal=principal[:255] or viewer.name,
         refused=refused,
-        token=_token(request),
     )
 
 
@@ -121,16 +118,6 @@ def _desk(request: Request) -> SigningDesk:
 
 def _address(request: Request) -> str:
     return f"{request.url.scheme}://{request.headers.get('host', '')}"
-
-
-def _fields(request: Request) -> Mapping[str, str]:
-    """Return the fields of the form that was sent; the middleware of the login has read them."""
-    return cast(Mapping[str, str], getattr(request.state, "form", {}))
-
-
-def _token(request: Request) -> str:
-    identity = getattr(request.state, "identity", None)
-    return str(identity.token) if identity is not None else ""
 
 
 __all__ = ["offer_of", "routes"]

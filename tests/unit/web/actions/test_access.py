@@ -19,7 +19,7 @@ from deploykit.web.actions.asked import GrantAsked
 from deploykit.web.ledger.access import KeptAccess
 from deploykit.web.projection.accessqueries import NodeAccess
 from deploykit.wire import Frame, decode
-from tests.support.actionworld import ADMIN, LIVE, NOBODY, STAGE, ActionWorld
+from tests.support.actionworld import ADMIN, LIVE, NOBODY, STAGE, ActionWorld, HearingBus
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 UNTIL = NOW + timedelta(days=3)
@@ -186,7 +186,7 @@ def test_without_a_broker_nothing_was_done(desk: AccessDesk, monkeypatch: pytest
     def away(*_: object, **__: object) -> None:
         raise ConnectError("no broker")
 
-    monkeypatch.setattr(desk.world.bus, "publish", away)
+    monkeypatch.setattr(HearingBus, "publish", away)
     with pytest.raises(ActionRefused, match="no node can be reached") as refused:
         desk.access.grant(LIVE, GrantAsked(site="shop", user="alice"))
     assert refused.value.status == 503

@@ -110,4 +110,5 @@ def test_bytes_that_we_would_not_write_are_refused(world: ActionWorld) -> None:
 def test_an_unknown_field_and_a_password_in_clear_are_refused(world: ActionWorld) -> None:
     unlocked = SiteUnlocked(source="operator/x", site=SHOP, serial=2, extra={"more": 1})
     assert "fields that this version does not know" in str(refused(world, *signed(world, unlocked)))
-    assert refused(world, *signed(world, attrs.evolve(grant(), password_hash=None))).status == 422
+    clear = attrs.evolve(grant(), password_hash=None, extra={"password": "in clear"})
+    assert refused(world, *signed(world, clear)).status == 422

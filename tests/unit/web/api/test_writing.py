@@ -132,9 +132,14 @@ def test_location_leads_to_what_came_of_it() -> None:
     assert api.call("grant_access").headers["location"] == "/api/v1/access?site=shop"
 
 
-@pytest.mark.parametrize("name", ["proposals", "plan_retry", "access", "presence"])
+@pytest.mark.parametrize("name", ["proposals", "plan_retry", "access", "presence", "lock_state"])
 def test_what_is_read_of_actions_is_as_described(name: str) -> None:
-    paths = {"proposals": "/proposals", "plan_retry": "/deploys/r-1/retry", "access": "/access"}
+    paths = {
+        "proposals": "/proposals",
+        "plan_retry": "/deploys/r-1/retry",
+        "access": "/access",
+        "lock_state": "/sites/shop/lock",
+    }
     api = Api()
     api.propose()
     answer = api.send("GET", paths.get(name, "/sites/shop/presence?what=deploy"))

@@ -138,3 +138,31 @@ def test_no_header_is_an_error(value: str, address: object) -> None:
     assert isinstance(proxy_name([value], RequestPeer(), header="H", proxies=["10.0.0.0/8"]), AccessRefusal)
     name = proxy_name([value], peer, header="H", proxies=["0.0.0.0/0", "::/0"])
     assert isinstance(name, AccessRefusal) or name == "" or name.isprintable()
+
+
+def test_forms_behind_a_proxy_outlast_a_restart_from_the_second_page_on(tmp_path: Path) -> None:
+    ann = {"x-remote-user": "ann"}
+
+    def console() -> LoginWorld:
+        return login_world(tmp_path, mode="proxy", proxies=("127.0.0.1",), access=(access("*", role="live"),))
+
+    first = console()
+    begun = first.asker.get("/", ann)
+    (line,) = begun.cookies
+    assert "HttpOnly; SameSite=Lax" in line
+    cookie = {"cookie": line.partition(";")[0]}
+    early = begun.text.partition("token=")[2].strip()
+    page = first.asker.get("/", {**ann, **cookie})
+    assert page.cookies == ()
+    token = page.text.partition("token=")[2].strip()
+    assert token != early
+    for good in (early, token):
+        assert first.asker.post("/change", form(csrf=good), {**OWN, **ann, **cookie}).status == 200
+    other = console()
+    assert other.asker.post("/change", form(csrf=token), {**OWN, **ann, **cookie}).status == 200
+    assert other.asker.post("/change", form(csrf=early), {**OWN, **ann, **cookie}).status == 403
+    bob = {"x-remote-user": "bob"}
+    assert other.asker.post("/change", form(csrf=token), {**OWN, **bob, **cookie}).status == 403, "each has their own"
+    for chosen in ("x", "A" * 42, "A" * 43 + "; deploykit-form=" + "B" * 43):
+        answer = other.asker.get("/", {**ann, "cookie": f"deploykit-form={chosen}"})
+        assert answer.cookies != ()

@@ -1,0 +1,168 @@
+"""`rollout` through a console: list, show, and what is asked of a rollout."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import click
+
+from deploykit.cli.asking import print_table
+from deploykit.cli.options import print_json
+from deploykit.cli.rollouttext import counts_words, state_words
+from deploykit.cli.visible import visible
+
+if TYPE_CHECKING:
+    from deploykit.via.answers import FollowedRollout
+    from deploykit.via.client import ConsoleClient
+    from deploykit.web.actions.shown import ProposalShown
+
+_HEAD = ("rollout", "kind", "what", "state", "nodes", "begun")
+
+
+def list_via(console: ConsoleClient, limit: int, *, as_json: bool) -> None:
+    """Print the rollouts that a console knows, those that wait for people first."""
+    from deploykit.builds.gate import ago
+    from deploykit.messages import utc_now
+    from deploykit.via.answers import FollowedRollout, items_of, read_answer
+
+    values = items_of(console.get("/deploys", {"limit": str(min(limit, 500))}).value)
+    found = [read_answer(FollowedRollout, value) for value in values]
+    waiting = _proposals(console)
+    if as_json:
+        waits = [{"rollout": each.rollout, "site": each.site, "state": "proposed"} for each in waiting]
+        print_json([*waits, *values][:limit])
+        return
+    now = utc_now()
+    rows = [
+        *((w.rollout, w.kind, _what(w.site, w.ref), "proposed", f"{len(w.nodes)} nodes", "") for w in waiting),
+        *(
+            (
+                each.rollout,
+                each.kind,
+                _what(each.site, each.ref),
+                state_words(each.state),
+                counts_words(each.counts.items()),
+                ago(now - each.began) if each.began is not None else "",
+            )
+            for each in found
+        ),
+    ][:limit]
+    if rows:
+        print_table(_HEAD, rows)
+    else:
+        click.echo("the console knows no rollout", err=True)
+
+
+def show_via(console: ConsoleClient, id_: str, state: str | None, *, as_json: bool) -> int:
+    """Print a rollout node by node, as the console heard it, and return its exit code; 0 while it runs."""
+    import time
+
+    from deploykit.fleet.rolloutstates import ENDS
+    from deploykit.via.follower import look_at
+    from deploykit.via.following import model_of, plan_of_rollout
+
+    rollout = rollout_named(console, id_)
+    seen = look_at(console, rollout)
+    plan = plan_of_rollout(seen.rollout, tuple(seen.nodes.values()))
+    model = model_of(plan, seen.rollout, seen.nodes, time.time())
+    if state is not None:
+        for node, status in model.nodes.items():
+            if status.state == state:
+                click.echo(visible(node))
+        return 0
+    code = model.exit_code(plan) if seen.rollout.state in ENDS else 0
+    if as_json:
+        value = console.get(f"/deploys/{quote(rollout, safe='')}").value
+        summary = value.get("summary") if isinstance(value, dict) else None
+        nodes = [
+            {"node": node, "state": status.state, "phase": status.phase, "detail": status.detail}
+            for node, status in model.nodes.items()
+        ]
+        print_json({**(summary if isinstance(summary, dict) else {}), "exit_code": code, "nodes": nodes})
+        return code
+    for line in _show_lines(seen.rollout):
+        click.echo(visible(line))
+    width = max((len(node) for node in plan.nodes), default=0)
+    for node, status in model.nodes.items():
+        detail = f"  {status.detail}" if status.detail else ""
+        click.echo(visible(f"  {node:<{width}}  {state_words(status.state):<11}{detail}".rstrip()))
+    return code
+
+
+def _show_lines(rollout: FollowedRollout) -> list[str]:
+    from deploykit.operations.times import shown_time
+
+    by = f" by {rollout.requested_by}" if rollout.requested_by else ""
+    on = f" on {rollout.host}" if rollout.host else ""
+    why = f": {rollout.detail}" if rollout.detail else ""
+    began = [f"begun {shown_time(rollout.began)}{by}{on}"] if rollout.began is not None else []
+    what = _what(rollout.site, rollout.ref)
+    return [
+        f"{what} ({rollout.commit[:12] or '?'}), rollout {rollout.rollout}",
+        *began,
+        f"{state_words(rollout.state)}{why}",
+    ]
+
+
+def control_via(console: ConsoleClient, id_: str, kind: str, *, rollback: bool = False, as_json: bool = False) -> int:
+    """Ask something of a rollout that a console coordinates; an abort of one that waits for people withdraws it."""
+    from deploykit.via.answers import read_answer
+    from deploykit.web.actions.shown import ActionOutcome
+
+    waiting = {each.rollout for each in _proposals(console)} if kind == "abort" else set[str]()
+    if kind == "abort" and id_ in waiting:
+        console.do("POST", f"/deploys/{quote(id_, safe='')}/withdraw")
+        if as_json:
+            print_json({"rollout": id_, "withdrawn": True})
+        else:
+            click.echo(f"{visible(id_)} is withdrawn; nothing was sent")
+        return 0
+    rollout = rollout_named(console, id_)
+    body: dict[str, object] = {"kind": kind, **({"rollback": True} if rollback else {})}
+    answer = console.do("POST", f"/deploys/{quote(rollout, safe='')}/control", body)
+    outcome = read_answer(ActionOutcome, answer.value)
+    if as_json:
+        print_json({"rollout": rollout, "asked": kind, "detail": outcome.detail})
+    else:
+        back = " and to roll back" if rollback else ""
+        detail = f": {outcome.detail}" if outcome.detail else ""
+        click.echo(visible(f"asked {rollout} to {kind}{back}{detail}"))
+    return 0
+
+
+def rollout_named(console: ConsoleClient, id_: str) -> str:
+    """Return the id of a rollout; `last` is the newest that the console knows.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from deploykit.errors import UsageError
+    from deploykit.via.answers import FollowedRollout, items_of, read_answer
+
+    if id_ != "last":
+        return id_
+    for value in items_of(console.get("/deploys", {"limit": "1"}).value):
+        return read_answer(FollowedRollout, value).rollout
+    raise UsageError("the console knows no rollout", "see `deploykit rollout list`")
+
+
+def _proposals(console: ConsoleClient) -> list[ProposalShown]:
+    """Return what waits for people; nothing where the console only shows, or the token may not see it."""
+    from deploykit.errors import PolicyRefused
+    from deploykit.via.answers import items_of, read_answer
+    from deploykit.web.actions.shown import ProposalShown
+
+    try:
+        return [read_answer(ProposalShown, value) for value in items_of(console.get("/proposals").value)]
+    except PolicyRefused:
+        return []
+
+
+def _what(site: str, ref: str) -> str:
+    from deploykit.names import RefName, short_ref
+
+    return f"{site} {short_ref(RefName(ref))}" if ref else site
+
+
+__all__ = ["control_via", "list_via", "rollout_named", "show_via"]
