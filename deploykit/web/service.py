@@ -193,6 +193,7 @@ class ConsoleService(Service):
                 events=self._events,
                 now=now,
                 actions=self._actions(queries),
+                answers=self._ledger.answers,
                 signing=self._signing_desk(),
             )
             hooks = self._hooks.routes() if self._hooks is not None else ()
