@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -146,7 +147,7 @@ class StandingRollouts:
             raise self.error
 
 
-@attrs.define
+@attrs.define(slots=False)
 class HearingBus:
     """A bus that keeps what is published: destination and frame."""
 
@@ -213,6 +214,7 @@ class ActionWorld:
         self.origin, self.v1, self.v2 = made
         self._people = _people(root)
         self.keys = self._people.keys
+        shutil.copy(self._people.root / "allowed_signers", root / "allowed_signers")
         self.settings = self._load(site, more)
         self.nodes: dict[str, NodeDescribed] = {
             f"web{at}": self.node(f"web{at}", live=V1, commit=self.v1) for at in range(1, nodes + 1)
@@ -313,7 +315,7 @@ class ActionWorld:
         file.touch(0o600)
         file.write_text(
             f'node = "desk"\nstate = "{root}/state"\nsigning_key = "{people}/desk"\n{more}\n'
-            f'[trust]\nallowed_signers = "{people}/allowed_signers"\n'
+            f'[trust]\nallowed_signers = "{root}/allowed_signers"\n'
             "grants = [\n"
             '  { principal = "desk", types = ["rollout.run", "deploy.requested", "site.locked"] },\n'
             '  { principal = "ann", types = ["rollout.approved", "site.locked", "access.grant-requested"] },\n'
