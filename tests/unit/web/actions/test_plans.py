@@ -77,6 +77,7 @@ def test_an_unknown_node_is_named_with_the_one_that_was_meant(world: ActionWorld
     error = refused(world, world.deploy(chosen=NodesAsked(nodes=("web1", "wbe2"))))
     assert (error.status, list(error.problems)) == (422, ["nodes"])
     assert "there is no node wbe2" in str(error)
+    assert "did you mean web2?" in str(error)
     error = refused(world, world.deploy(chosen=NodesAsked(nodes=("web-2",))))
     assert "did you mean web2?" in str(error)
 
