@@ -144,7 +144,7 @@ def test_a_proxy_as_the_page_shows_it_passes_on_the_name_it_checked(root: Path, 
 
 def test_the_settings_of_the_page_are_taken(tmp_path: Path) -> None:
     blocks = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 6
     for number, block in enumerate(blocks):
         file = tmp_path / f"{number}.toml"
         file.write_text('[broker]\naddress = "stomp://127.0.0.1:1"\n' + block)
