@@ -12,6 +12,7 @@ import click
 from deploykit.cli.asking import asking, asking_options, counting, found_json, print_notes, print_table
 from deploykit.cli.moments import MomentType
 from deploykit.cli.options import F, Seconds, config_option, json_option, load, print_json
+from deploykit.cli.viaoptions import console_for, via_options, via_settings
 from deploykit.cli.visible import visible
 
 if TYPE_CHECKING:
@@ -68,10 +69,12 @@ def _command_options(function: F) -> F:
 @click.option("--extend", is_flag=True, help="Move the end of an access that is there; the password stays.")
 @_command_options
 @asking_options
+@via_options
 @json_option
 @click.pass_context
 def grant(
     ctx: click.Context,
+    /,
     user: str,
     site: str,
     until: datetime | None,
@@ -82,6 +85,7 @@ def grant(
     key: KeyChoice,
     config: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """Let USER see SITE, with a new password. It is shown here, once; nodes get its hash.
 
@@ -93,11 +97,19 @@ def grant(
       deploykit access grant alice shop
       deploykit access grant alice shop --until 2026-12-31T18:00Z
       deploykit access grant alice shop --extend --until 30d
+      deploykit access grant alice shop --until 7d --via https://deploy.example.org
     """
     from deploykit.names import parse_site_name
     from deploykit.operations.access import grant_access
 
     name, named = parse_site_name(site), _nodes(nodes)
+    chosen = via_settings(config, given)
+    console = console_for(chosen, given)
+    if console is not None:
+        from deploykit.cli.viaaccess import grant_via
+
+        times: dict[str, Any] = {"until": until, "extend": extend, "timeout": timeout}
+        ctx.exit(grant_via(console, chosen, name, user, nodes=named, key=key, as_json=as_json, **times))
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         outcome = grant_access(
             *(settings, bus, signer, name, user),
@@ -117,10 +129,12 @@ def grant(
 @click.argument("site")
 @_command_options
 @asking_options
+@via_options
 @json_option
 @click.pass_context
 def revoke(
     ctx: click.Context,
+    /,
     user: str,
     site: str,
     nodes: Sequence[str],
@@ -129,6 +143,7 @@ def revoke(
     key: KeyChoice,
     config: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """End what USER may see of SITE, at once.
 
@@ -142,6 +157,12 @@ def revoke(
     from deploykit.operations.access import revoke_access
 
     name, named = parse_site_name(site), _nodes(nodes)
+    chosen = via_settings(config, given)
+    console = console_for(chosen, given)
+    if console is not None:
+        from deploykit.cli.viaaccess import revoke_via
+
+        ctx.exit(revoke_via(console, chosen, name, user, nodes=named, timeout=timeout, key=key, as_json=as_json))
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         outcome = revoke_access(
             *(settings, bus, signer, name, user),
@@ -157,15 +178,18 @@ def revoke(
 @access.command("list")
 @click.argument("site", required=False)
 @asking_options
+@via_options
 @json_option
 @click.pass_context
 def list_(
     ctx: click.Context,
+    /,
     site: str | None,
     discovery_timeout: float,
     key: KeyChoice,
     config: Path | None,
     as_json: bool,
+    **given: Any,
 ) -> None:
     """List who may see SITE, or any protected site, as the nodes say now. Needs the grant node.queried.
 
@@ -181,6 +205,12 @@ def list_(
     from deploykit.operations.times import shown_time
 
     name = parse_site_name(site) if site is not None else None
+    chosen = via_settings(config, given)
+    console = console_for(chosen, given)
+    if console is not None:
+        from deploykit.cli.viaaccess import list_via
+
+        ctx.exit(list_via(console, name, as_json=as_json))
     with asking(config, key) as (settings, bus, signer, trust), counting() as heard:
         rows, found = list_access(*(settings, bus, signer, name), timeout=discovery_timeout, trust=trust, on_node=heard)
     protected = {node.node: [*node.protects] for node in found.nodes if node.protects}

@@ -22,7 +22,7 @@ _EXPIRES: Final = timedelta(hours=1)
 
 
 def grant_message(
-    trust: Trust,
+    trust: Trust | None,
     site: SiteName,
     user: str,
     *,
@@ -35,7 +35,7 @@ def grant_message(
     """Return the command that lets a user see a site.
 
     Args:
-        trust: its cap on expiry is kept.
+        trust: its cap on expiry is kept; None: it is not known here.
         site: the site.
         user: the user.
         password: only its hash is in the message. Empty: an access that is there is extended.
@@ -64,7 +64,7 @@ def grant_message(
 
 
 def revoke_message(
-    trust: Trust,
+    trust: Trust | None,
     site: SiteName,
     user: str,
     *,
@@ -94,8 +94,8 @@ def _user(user: str) -> str:
         ) from None
 
 
-def _expires(trust: Trust, now: datetime) -> datetime:
-    return now + min(_EXPIRES, trust.policy.max_expiry)
+def _expires(trust: Trust | None, now: datetime) -> datetime:
+    return now + (_EXPIRES if trust is None else min(_EXPIRES, trust.policy.max_expiry))
 
 
 __all__ = ["AccessCommandMessage", "grant_message", "revoke_message"]

@@ -35,10 +35,6 @@ from deploykit.operations.trace import trace_trust
 from deploykit.settings.node import Settings
 from deploykit.settings.service import parse_listen_address
 from deploykit.trust.trustreader import TrustReader
-from deploykit.web.actions.access import ConsoleAccess
-from deploykit.web.actions.assembling import action_ports, console_actions
-from deploykit.web.actions.auditing import ActionAudit
-from deploykit.web.actions.ports import ConsoleActions
 from deploykit.web.assembly import assemble
 from deploykit.web.context import ConsoleContext
 from deploykit.web.feed import ConsoleFeed, FeedPorts, destinations_of
@@ -49,13 +45,12 @@ from deploykit.web.listener import SharedListener
 from deploykit.web.live.describe import EventDraft
 from deploykit.web.live.events import EventRing
 from deploykit.web.login.console import ConsoleLogin
+from deploykit.web.pressing import PressingParts, actions_of, signing_of
 from deploykit.web.projection.activityviews import AuditView
-from deploykit.web.projection.queries import Queries
 from deploykit.web.projection.store import Store
 from deploykit.web.rebuild import NodesAsker, NodesRebuilder, ask_everybody
 from deploykit.web.receiver.assembly import WebhookReceiver
 from deploykit.web.server import WebServer
-from deploykit.web.signing.desk import SigningDesk
 
 _log = logging.getLogger(__name__)
 
@@ -186,15 +181,7 @@ class ConsoleService(Service):
             undo.callback(self.link.stop, 0)
             self._host = RolloutHost(settings, self.link.bus, self._ledger, now=now)
             self._opened.callback(self._host.close)
-            queries = self._store.queries(lambda: self._health.shown)
-            context = ConsoleContext(
-                settings=settings,
-                queries=queries,
-                events=self._events,
-                now=now,
-                actions=self._actions(queries),
-                signing=self._signing_desk(),
-            )
+            context = self._context()
             hooks = self._hooks.routes() if self._hooks is not None else ()
             app = assemble(context, self._memory.login, counted, hooks=hooks)
             self._server = WebServer(app, listener, on_ending=self._events.close)
@@ -221,10 +208,27 @@ class ConsoleService(Service):
         self._asking.add("web-rebuild", partial(self._rebuilder.run, self.ending))
         self._serving = False
 
-    def _actions(self, queries: Queries) -> ConsoleActions:
-        host, ledger = self._host, self._ledger
-        ports = action_ports(self._settings, queries, host, self.link.bus, self._note, key=host.key, now=self._now)
-        return console_actions(ports, ConsoleAccess(ports, ledger.access), ledger.presence, self._somebody_came)
+    def _context(self) -> ConsoleContext:
+        queries = self._store.queries(lambda: self._health.shown)
+        parts = PressingParts(
+            settings=self._settings,
+            ledger=self._ledger,
+            host=self._host,
+            bus=self.link.bus,
+            queries=queries,
+            note=self._note,
+            came=self._somebody_came,
+            now=self._now,
+        )
+        return ConsoleContext(
+            settings=self._settings,
+            queries=queries,
+            events=self._events,
+            now=self._now,
+            actions=actions_of(parts),
+            signing=signing_of(parts),
+            answers=self._ledger.answers,
+        )
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -302,17 +306,6 @@ class ConsoleService(Service):
 
     def _note(self, entry: AuditView) -> None:
         self._store.note(entry)
-
-    def _signing_desk(self) -> SigningDesk:
-        trust = self._settings.trust
-        return SigningDesk(
-            self._settings.web,
-            self._ledger.passkeys,
-            self._ledger.once,
-            ActionAudit(self._note, now=self._now),
-            signers=TrustReader(trust) if trust.allowed_signers else None,
-            now=self._now,
-        )
 
     def _look_after(self) -> None:
         while not self.ending.wait(_PRUNE_STEP):

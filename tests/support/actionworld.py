@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -65,6 +66,7 @@ class StandingRollouts:
     kept: dict[str, ConsoleRollout] = attrs.Factory(dict)
     asked: list[tuple[str, ControlRequest]] = attrs.Factory(list)
     error: Exception | None = None
+    looked_up: list[str] = attrs.Factory(list)
 
     @property
     def started(self) -> list[str]:
@@ -107,6 +109,7 @@ class StandingRollouts:
         self.asked.append((rollout, ControlRequest(kind=kind, by=by, rollback=rollback)))
 
     def find(self, rollout: str) -> ConsoleRollout | None:
+        self.looked_up.append(rollout)
         return self.kept.get(rollout)
 
     def running(self, site: str) -> ConsoleRollout | None:
@@ -146,7 +149,7 @@ class StandingRollouts:
             raise self.error
 
 
-@attrs.define
+@attrs.define(slots=False)
 class HearingBus:
     """A bus that keeps what is published: destination and frame."""
 
@@ -213,6 +216,7 @@ class ActionWorld:
         self.origin, self.v1, self.v2 = made
         self._people = _people(root)
         self.keys = self._people.keys
+        shutil.copy(self._people.root / "allowed_signers", root / "allowed_signers")
         self.settings = self._load(site, more)
         self.nodes: dict[str, NodeDescribed] = {
             f"web{at}": self.node(f"web{at}", live=V1, commit=self.v1) for at in range(1, nodes + 1)
@@ -277,11 +281,9 @@ class ActionWorld:
         if selection.listed is not None:
             chooses = selection.identities or selection.selects
             unlisted = attrs.evolve(selection, listed=None, everybody=not chooses)
-        strangers = tuple(
-            each
-            for each in answers
-            if each not in chosen and unlisted is not selection and unlisted.matches(NodeFacts.of_described(each))
-        )
+        names_chosen = {each.node for each in chosen}
+        others = [each for each in answers if each.node not in names_chosen and unlisted is not selection]
+        strangers = tuple(each for each in others if unlisted.matches(NodeFacts.of_described(each)))
         heard = {each.node for each in answers}
         names = selection.candidates or ()
         return FoundNodes(
@@ -313,7 +315,7 @@ class ActionWorld:
         file.touch(0o600)
         file.write_text(
             f'node = "desk"\nstate = "{root}/state"\nsigning_key = "{people}/desk"\n{more}\n'
-            f'[trust]\nallowed_signers = "{people}/allowed_signers"\n'
+            f'[trust]\nallowed_signers = "{root}/allowed_signers"\n'
             "grants = [\n"
             '  { principal = "desk", types = ["rollout.run", "deploy.requested", "site.locked"] },\n'
             '  { principal = "ann", types = ["rollout.approved", "site.locked", "access.grant-requested"] },\n'

@@ -34,6 +34,7 @@ from deploykit.messages import (
     RolloutReported,
     SiteLocked,
     SiteUnlocked,
+    one_line,
 )
 from deploykit.wire.field_types import format_time
 
@@ -42,6 +43,8 @@ _STANDARD: Final = "0.3.0"
 _CUSTOM: Final = "0.1.0"
 #: How a rollout ended -> outcome of a pipeline run.
 _OUTCOMES: Final = {"succeeded": "success", "failed": "failure", "aborted": "cancel", "rolled-back": "failure"}
+#: Characters of a subject.
+_SUBJECT: Final = 500
 _HEADS: Final = "refs/heads/"
 
 
@@ -80,6 +83,7 @@ def custom_event(name: str, subject: str, message: Message) -> Mapping[str, obje
 def _cloudevent(event: _Event, message: Message, custom: Mapping[str, str]) -> Mapping[str, object]:
     source = quote(f"/deploykit/{message.source}", safe="/:@.~-_")
     time = format_time(message.time)
+    subject = one_line(event.subject, _SUBJECT) or message.id  # a build's job may be empty
     context = {
         "specversion": SPEC_VERSION,
         "id": message.id,
@@ -94,12 +98,12 @@ def _cloudevent(event: _Event, message: Message, custom: Mapping[str, str]) -> M
         "id": message.id,
         "source": source,
         "type": event.type,
-        "subject": event.subject,
+        "subject": subject,
         "time": time,
         "datacontenttype": "application/json",
         "data": {
             "context": context,
-            "subject": {"id": event.subject, "source": source, "content": dict(event.content)},
+            "subject": {"id": subject, "source": source, "content": dict(event.content)},
             "customData": custom,
             "customDataContentType": "application/json",
         },

@@ -274,6 +274,12 @@ def test_no_key_deploys_or_aborts(console: Console) -> None:
 def test_a_button_that_is_pressed_twice_does_it_once(console: Console) -> None:
     with console.desk() as at:
         page = at.open(PLAN)
+        stopped = page.evaluate(
+            "[1, 2].map(() => !document.querySelector('#press form')"
+            ".dispatchEvent(new SubmitEvent('submit', {bubbles: true, cancelable: true})))"
+        )
+        assert stopped == [False, True]
+        page.reload()
         page.locator("#press button").dblclick()
         page.get_by_text("It has begun").wait_for()
         assert at.asked("begin") == 1
@@ -313,13 +319,15 @@ def test_buttons_follow_the_rollout_and_keep_the_focus(console: Console) -> None
     with console.desk() as at:
         page = at.open(f"/deploys/{PAUSED}")
         page.locator("#stream-words", has_text="live").wait_for()
-        page.locator("#do-abort").focus()
         first, *rest = console.world.rollout_list
-        console.world.rollout_list = (attrs.evolve(first, state="rolling"), *rest)
-        at.served.feed.send("deploy", site="search")
-        page.locator("#do-pause").wait_for()
+        for state, focus in (("rolling", "do-abort"), ("canary", "do-pause")):
+            page.locator(f"#{focus}").focus()
+            console.world.rollout_list = (attrs.evolve(first, state=state), *rest)
+            at.served.feed.send("deploy", site="search")
+            page.locator("#deploy-state h2", has_text=state).wait_for()
+            assert page.evaluate("document.activeElement.id") == focus
         assert page.locator("#do-resume").count() == 0
-        assert page.evaluate("document.activeElement.id") == "do-abort"
+        assert page.locator("#do-promote").count() == 1
 
 
 def test_a_password_can_be_copied_and_is_gone_with_the_next_page(console: Console) -> None:

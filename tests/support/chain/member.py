@@ -64,6 +64,16 @@ class Member:
         """What it has printed in all its lives."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait_printed(self, text: str, count: int = 1) -> None:
+        """Wait until it has printed a text so often, in all its lives."""
+        wait_until(lambda: self.ended or self.output.count(text) >= count, f"{self.name} prints {text!r}")
+        assert not self.ended, self.output[-2000:]
+
     def kill(self) -> None:
         """Send SIGKILL, and wait for its end."""
         if self._process is not None:

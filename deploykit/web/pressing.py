@@ -1,0 +1,69 @@
+"""What people can do from a console, put together: actions on its bus, ledger and host, and passkeys that sign."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import attrs
+
+from deploykit.bus import Bus
+from deploykit.settings.node import Settings
+from deploykit.trust.trustreader import TrustReader
+from deploykit.web.actions.access import ConsoleAccess
+from deploykit.web.actions.assembling import action_ports, console_actions
+from deploykit.web.actions.auditing import ActionAudit
+from deploykit.web.actions.ports import ConsoleActions
+from deploykit.web.hosting.host import RolloutHost
+from deploykit.web.ledger.ledger import Ledger
+from deploykit.web.projection.activityviews import AuditView
+from deploykit.web.projection.queries import Queries
+from deploykit.web.signing.desk import SigningDesk
+
+
+@attrs.frozen(kw_only=True, slots=True)
+class PressingParts:
+    """What a console has for those who do something.
+
+    Args:
+        settings: of this machine.
+        ledger: what must not be lost.
+        host: keeps and runs rollouts.
+        bus: of the console.
+        queries: what the bus has told.
+        note: writes a line of the audit; it may block.
+        came: is called with a site where somebody came.
+        now: the wall clock, aware UTC.
+    """
+
+    settings: Settings
+    ledger: Ledger
+    host: RolloutHost
+    bus: Bus
+    queries: Queries
+    note: Callable[[AuditView], None]
+    came: Callable[[str], None]
+    now: Callable[[], datetime]
+
+
+def actions_of(parts: PressingParts) -> ConsoleActions:
+    """Return everything that can be done."""
+    host, ledger = parts.host, parts.ledger
+    ports = action_ports(parts.settings, parts.queries, host, parts.bus, parts.note, key=host.key, now=parts.now)
+    return console_actions(ports, ConsoleAccess(ports, ledger.access), ledger.presence, parts.came)
+
+
+def signing_of(parts: PressingParts) -> SigningDesk:
+    """Return the passkeys that sign."""
+    trust = parts.settings.trust
+    return SigningDesk(
+        parts.settings.web,
+        parts.ledger.passkeys,
+        parts.ledger.once,
+        ActionAudit(parts.note, now=parts.now),
+        signers=TrustReader(trust) if trust.allowed_signers else None,
+        now=parts.now,
+    )
+
+
+__all__ = ["PressingParts", "actions_of", "signing_of"]
