@@ -18,7 +18,7 @@ from deploykit.names import NodeName
 from deploykit.via.answers import FollowedDetail, FollowedNode, FollowedRollout, read_answer
 from deploykit.via.client import ConsoleClient
 from deploykit.via.events import EventWatcher
-from deploykit.via.following import model_of, plan_of_rollout, printed_of, progress_of
+from deploykit.via.following import agrees, model_of, plan_of_rollout, printed_of, progress_of
 
 #: Seconds between two looks: at least, and at most where no event comes.
 _LEAST: Final = 0.5
@@ -32,6 +32,8 @@ _AWAY: Final = 300.0
 #: Nodes of one page, lines of a log that are shown.
 _PAGE: Final = "500"
 _LINES: Final = 20
+#: Seconds after the end of a rollout in which the last reports of nodes may reach the console.
+_SETTLES: Final = 6.0
 _FAILED: Final = ("failure", "refused", "rolled-back")
 
 
@@ -111,7 +113,7 @@ class RolloutFollower:
             ConsoleUnreachable: the console has been away for minutes.
             ActionRefused, PolicyRefused: it does not show the rollout any more.
         """
-        began = well = self._clock()
+        began = well = settled = self._clock()
         with EventWatcher(self._client, self._plan.site) as watcher:
             while True:
                 before = self._clock()
@@ -126,12 +128,19 @@ class RolloutFollower:
                         raise
                 else:
                     well = self._clock()
-                    model = self._show(seen)
-                    if model.ended:
-                        return model
+                    model = self._model(seen)
+                    if not model.ended:
+                        settled = well
+                    if not model.ended or agrees(model, seen.rollout) or well - settled > _SETTLES:
+                        self._show(seen, model)
+                        if model.ended:
+                            return model
                 self._wait(watcher, self._clock() - before)
 
-    def _show(self, seen: LookedAt) -> RolloutModel:
+    def _model(self, seen: LookedAt) -> RolloutModel:
+        return model_of(self._plan, seen.rollout, seen.nodes, self._now().timestamp())
+
+    def _show(self, seen: LookedAt, model: RolloutModel) -> None:
         now = self._now()
         for name, node in seen.nodes.items():
             if NodeName(name) not in self._plan.targets:
@@ -144,9 +153,8 @@ class RolloutFollower:
             if node.log_lines and (self._logs or (node.state in _FAILED and before != node)):
                 self._print(node, now)
         self._nodes = seen.nodes
-        self.model = model_of(self._plan, seen.rollout, seen.nodes, now.timestamp())
-        self._observer.changed(self.model)
-        return self.model
+        self.model = model
+        self._observer.changed(model)
 
     def _print(self, node: FollowedNode, now: datetime) -> None:
         """Show the last lines that a node printed; what was shown before is not shown again."""

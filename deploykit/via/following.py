@@ -3,7 +3,7 @@
 Rules:
 
 * The state of the rollout is its coordinator's. Of nodes the console knows what they said, not what is awaited.
-* A node whose answer is missing when the rollout has ended was silent.
+* A node whose answer is missing when the rollout has ended was silent, or what its coordinator says.
 """
 
 from __future__ import annotations
@@ -116,6 +116,8 @@ def model_of(plan: Plan, rollout: FollowedRollout, nodes: Mapping[str, FollowedN
     state: RolloutState = rollout.state if rollout.state in _STATES else "planned"
     over = state in ENDS
     statuses = {node: status_of(nodes.get(node), plan.kind, over=over) for node in plan.nodes}
+    if over:
+        statuses |= {node: _counted_as(plan, rollout) for node in tuple(_unheard(statuses, rollout))}
     waits = state == "paused"
     at_work = [at for at, stage in enumerate(plan.stages) if any(statuses[node].state != "pending" for node in stage)]
     return RolloutModel(
@@ -131,6 +133,28 @@ def model_of(plan: Plan, rollout: FollowedRollout, nodes: Mapping[str, FollowedN
         detail=rollout.detail,
         ended_at=now if over else None,
     )
+
+
+def _unheard(statuses: Mapping[NodeName, NodeStatus], rollout: FollowedRollout) -> Iterator[NodeName]:
+    """Yield the nodes that the coordinator names as bad, and whose own report the console does not show."""
+    for name in rollout.failed:
+        status = statuses.get(NodeName(name))
+        if status is not None and status.state in ("pending", "skipped"):
+            yield NodeName(name)
+
+
+def _counted_as(plan: Plan, rollout: FollowedRollout) -> NodeStatus:
+    """Return how a node stands that the coordinator names as bad: its word, where all bad nodes have the same."""
+    words: list[NodeState] = ["failed", "silent", "refused"]
+    counted = [state for state in words if rollout.counts.get(state)]
+    phase: DeployPhase = "rollback" if plan.kind == "rollback" else "deploy" if plan.one_phase else "prepare"
+    return NodeStatus(state=counted[0] if len(counted) == 1 else "failed", phase=phase)
+
+
+def agrees(model: RolloutModel, rollout: FollowedRollout) -> bool:
+    """Return whether nodes said what their coordinator counted; until then some of their reports are on their way."""
+    counted = {state: count for state, count in rollout.counts.items() if count}
+    return not counted or counted == dict(model.counts)
 
 
 def status_of(node: FollowedNode | None, kind: RolloutKind, *, over: bool) -> NodeStatus:
@@ -200,4 +224,13 @@ def printed_of(plan: Plan, node: FollowedNode, step: str, lines: Sequence[str], 
     )
 
 
-__all__ = ["NO_TARGET", "model_of", "plan_of_rollout", "plan_of_shown", "printed_of", "progress_of", "status_of"]
+__all__ = [
+    "NO_TARGET",
+    "agrees",
+    "model_of",
+    "plan_of_rollout",
+    "plan_of_shown",
+    "printed_of",
+    "progress_of",
+    "status_of",
+]

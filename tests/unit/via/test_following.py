@@ -11,6 +11,7 @@ from deploykit.fleet.view import RolloutView
 from deploykit.via.answers import FollowedNode, FollowedRollout, FollowedStep
 from deploykit.via.following import (
     NO_TARGET,
+    agrees,
     model_of,
     plan_of_rollout,
     plan_of_shown,
@@ -128,3 +129,27 @@ def test_a_display_hears_of_each_step_once() -> None:
 def test_a_paused_rollout_waits_for_a_person() -> None:
     model = model_of(PLAN, rollout("paused"), {}, 5.0)
     assert (model.task, model.until, model.paused_since) == ("pause", None, 5.0)
+
+
+def test_the_last_reports_of_nodes_are_waited_for() -> None:
+    """A coordinator announces the end before the console has heard what every node said."""
+    nodes = {"web1": FollowedNode(node="web1", state="refused", phase="prepare")}
+    early = model_of(PLAN, rollout("failed"), {}, 0.0)
+    late = model_of(PLAN, rollout("failed"), nodes, 0.0)
+    counted = rollout("failed", counts={"refused": 1, "skipped": 3, "failed": 0})
+    assert not agrees(early, counted)
+    assert agrees(late, counted)
+    assert agrees(early, rollout("failed")), "where nothing was counted there is nothing to wait for"
+
+
+@pytest.mark.parametrize(
+    ("counts", "state", "code"),
+    [({"refused": 4}, "refused", 3), ({"silent": 4}, "silent", 1), ({"failed": 2, "refused": 2}, "failed", 1)],
+)
+def test_what_the_coordinator_says_of_a_node_that_is_not_shown_counts(
+    counts: dict[str, int], state: str, code: int
+) -> None:
+    told = rollout("failed", counts=counts, failed=("web1", "web2", "web3", "web4", "strange"))
+    model = model_of(PLAN, told, {}, 0.0)
+    assert {status.state for status in model.nodes.values()} == {state}
+    assert model.exit_code(PLAN) == code

@@ -12,7 +12,7 @@ from deploykit.errors import ActionRefused
 from deploykit.messages import AccessGrantRequested, Message, Notice, SiteUnlocked, utc_now
 from deploykit.names import NodeName
 from deploykit.trust.signature import HEADER, sign
-from deploykit.web.actions.relay import MOST_BODY, ConsoleRelay
+from deploykit.web.actions.relay import MOST_BODY, ConsoleRelay, read_relayed
 from deploykit.web.viewer import Viewer
 from deploykit.wire import encode
 from tests.support.actionworld import LIVE, LOOK, NOBODY, SHOP, STAGE, ActionWorld
@@ -110,5 +110,13 @@ def test_bytes_that_we_would_not_write_are_refused(world: ActionWorld) -> None:
 def test_an_unknown_field_and_a_password_in_clear_are_refused(world: ActionWorld) -> None:
     unlocked = SiteUnlocked(source="operator/x", site=SHOP, serial=2, extra={"more": 1})
     assert "fields that this version does not know" in str(refused(world, *signed(world, unlocked)))
-    clear = attrs.evolve(grant(), password_hash=None, extra={"password": "in clear"})
-    assert refused(world, *signed(world, clear)).status == 422
+    body, signature = signed(world, attrs.evolve(grant(), password_hash=None))
+    clear = body.replace(b'"password_hash":null', b'"password":"in clear"')
+    assert clear != body
+    assert refused(world, clear, signature).status == 422
+
+
+def test_an_extension_has_no_hash_and_passes(world: ActionWorld) -> None:
+    relayed = read_relayed(signed(world, attrs.evolve(grant(), password_hash=None))[0])
+    assert isinstance(relayed, AccessGrantRequested)
+    assert relayed.password_hash is None
